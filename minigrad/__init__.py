@@ -1,0 +1,17 @@
+"""minigrad: write a recurrent cell in a few lines, and see, check and run its gradients.
+
+`Tensor` and the ops make a graph, `backward` and `grad` go back through it, `gradcheck` proves it right.
+"""
+
+from minigrad.anomaly import detect_anomaly
+from minigrad.autodiff import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from minigrad.gradcheck import GradcheckError, gradcheck
+from minigrad.ops import *  # noqa: F403
+from minigrad.ops import __all__ as op_names
+from minigrad.tensor import OPS, Tensor, composite, no_grad, op, tensor
+
+__version__ = "0.1.0"
+__all__ = [
+    "OPS", "GradcheckError", "Tensor", "composite", "detect_anomaly", "grad", "gradcheck", "hessian", "hvp", "jacobian",
+    "jvp", "no_grad", "op", "tensor", "value_and_grad", "vjp", *op_names,
+]

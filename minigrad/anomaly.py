@@ -1,0 +1,111 @@
+"""`detect_anomaly`: where did the first NaN or Inf come from, and which saved value was changed behind our back?
+
+It takes the place of `apply` (see `tensor.watcher`): every op call is looked at, forward and backward, and
+remembers the line of the user's code that made it. That costs a few times the computation itself, and only inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+
+from minigrad.tensor import Op, Tensor, apply, describe, ndarray, watcher
+
+OWN = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.anomaly", "contextlib", "numpy")
+
+
+class detect_anomaly(contextlib.ContextDecorator):
+    """Inside, the first NaN or Inf that an op or a rule makes raises FloatingPointError, and an array that a rule
+    needs and that was changed in place raises RuntimeError: each names the op, the tensor, the line of code and,
+    where a loop variable `t` counts them, the time step.
+
+    For this thread and async task only; run forward and backward inside. Also a decorator.
+    """
+
+    def __init__(self):
+        self._entered = []
+        self._notes: dict[int, tuple[str, list]] = {}  # result → where it was made, what its rules will read
+
+    def __enter__(self) -> detect_anomaly:
+        quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")  # we say it better
+        quiet.__enter__()
+        self._entered.append((watcher.set(self), quiet))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        token, quiet = self._entered.pop()
+        watcher.reset(token)
+        quiet.__exit__(*exception)
+        self._notes.clear()
+
+    def __call__(self, *args: Any) -> Any:
+        """As a decorator it takes a function; as the watcher, an op call."""
+        return self.forward(*args) if args and isinstance(args[0], Op) else super().__call__(*args)
+
+    def _recreate_cm(self) -> detect_anomaly:
+        return detect_anomaly()
+
+    def forward(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        token = watcher.set(None)
+        try:
+            out = apply(op, inputs, arrays, metadata, tracked)
+        finally:
+            watcher.reset(token)
+        place = user_line()
+        for y in out if isinstance(out, tuple) else (out,):
+            if not np.isfinite(y._data).all():
+                before = [f"its input {describe(x)} already held {first_bad(a)}" for x, a in zip(inputs, arrays)
+                          if not np.isfinite(a).all()]
+                names = ", ".join(describe(x) for x in inputs if isinstance(x, Tensor))
+                raise FloatingPointError(f"{op.name} of {names} gave {first_bad(y._data)} in the forward pass, "
+                                         f"{place}; {'; '.join(before) or 'its inputs were finite'}")
+            if y._tracked:
+                read = [inputs[r] if r >= 0 else y for pull in op.pulls for r in pull[3]] if not op.variadic else inputs
+                saved = {id(v): v._data if isinstance(v, Tensor) else v for v in read}
+                self._notes[y._index] = place, [(v, fingerprint(v)) for v in saved.values() if isinstance(v, ndarray)]
+        return out
+
+    def visit(self, node: Tensor) -> None:
+        """Called by the sweep before it runs the rules of a node."""
+        place, saved = self._notes.get(node._index, ("", ()))
+        for array, before in saved:
+            if fingerprint(array) != before:
+                raise RuntimeError(f"an array of shape {array.shape} that the backward of {node._op} needs was changed "
+                                   f"in place after the forward, {place}: change it after backward, or copy it")
+
+    def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
+        """Called by the sweep with each gradient that a rule gave."""
+        d = d._data if isinstance(d, Tensor) else d
+        if not np.isfinite(d).all():
+            place, _ = self._notes.get(node._index, ("outside of detect_anomaly", ()))
+            raise FloatingPointError(f"the rule of {op.name} gave {first_bad(np.asarray(d))} in the gradient of "
+                                     f"{describe(x)}, in the backward pass of what was computed {place}")
+
+
+def first_bad(array: Any) -> str:
+    """`nan at (0, 3)`: the first entry that is not finite."""
+    array = np.asarray(array)
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    return f"{array[index]} at index {index}" if index else f"{array[()]}"
+
+
+def fingerprint(array: ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8)) if array.size else 0
+
+
+def user_line() -> str:
+    """`at model.py:12 in step, t = 3`: the nearest frame outside the engine, and the nearest loop variable t."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OWN):
+        frame = frame.f_back
+    place = f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    while frame is not None:
+        t = frame.f_locals.get("t")
+        if isinstance(t, (int, np.integer)):
+            return f"{place}, t = {t}"
+        frame = frame.f_back
+    return place

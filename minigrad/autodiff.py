@@ -1,0 +1,480 @@
+"""The sweep, and everything that is asked of it.
+
+A result was made after its inputs, so going through the records from the youngest to the oldest meets every
+value after all that used it: by then its gradient is complete. The sweep is one loop with a heap of the
+values that have a gradient and wait; nothing recurses, and a gradient is dropped as soon as it is used.
+
+The rules are run on arrays, or on tensors (`graph=True`): then the gradients are recorded too, and can be
+differentiated again. Shapes and number types are put right here, once, and never in a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from minigrad import tensor as engine
+from minigrad.ops import add, astype, copy, reshape, stack, sum_to
+from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, wrap
+from minigrad.tree import flatten, map_leaves, unflatten
+
+# -- the sweep ----------------------------------------------------------------------------------------
+
+
+def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | None = None, *,
+          graph: bool = False, release: bool = False) -> dict[int, Any]:
+    """Send gradients back from the outputs.
+
+    Returns {index of target: its gradient}. With targets, only what lies between them and the outputs is run, and
+    nothing is written anywhere. Without, the gradients of leaves, and of results that retain theirs, are added into
+    `.grad`. Gradients are arrays; with graph=True tensors, and recorded. With release=True the records go as they
+    are used.
+    """
+    totals: dict[int, Any] = {}
+    owned: set[int] = set()  # totals that are arrays of our own making, which may be added into
+    waiting: list[int] = []
+    nodes: dict[int, Tensor] = {}
+    found: dict[int, Any] = {}
+    goals = None if targets is None else {t._index for t in targets}
+    between = None if targets is None else path(outputs, goals)
+    watching = engine.watcher.get()
+
+    def arrive(x: Tensor, d: Any) -> None:
+        """Add d to what has come for x so far."""
+        index = x._index
+        total = totals.get(index)
+        if total is None:
+            totals[index] = d
+            if index not in nodes:
+                nodes[index] = x
+                heappush(waiting, -index)
+        elif graph:
+            totals[index] = add(total, d)
+        elif index in owned:
+            np.add(total, d, out=total)
+        else:
+            totals[index] = np.add(total, d)
+            if totals[index].__class__ is ndarray:
+                owned.add(index)
+
+    def add_into(into: Callable, x: Tensor, *rule_arguments: Any) -> None:
+        """Let a rule add into the total for x, an array made for it: T slices of x then cost T slices, not T arrays."""
+        index = x._index
+        if index not in owned:
+            before = totals.get(index)
+            if before is None:
+                arrive(x, np.zeros(x._data.shape, x._data.dtype))
+            else:
+                totals[index] = np.array(before)
+            owned.add(index)
+        into(totals[index], *rule_arguments)
+
+    for output, gradient in zip(outputs, gradients):
+        if output._tracked and (between is None or output._index in between):
+            arrive(output, gradient)
+
+    while waiting:
+        index = -heappop(waiting)
+        node, g = nodes.pop(index), totals.pop(index)
+        if node._watch is not None:
+            g = watched(node, g, graph)
+        op = node._op
+        if goals is not None and index in goals:
+            found[index] = g
+            continue
+        if op is None:
+            accumulate(node, g)
+            continue
+        if op is RELEASED:
+            raise RuntimeError(f"the graph behind {describe(node)} has been used by an earlier backward and released: "
+                               "call that backward with retain_graph=True, run the forward again, or .detach() "
+                               "the value where the new graph begins")
+        inputs, metadata = node._inputs, node._metadata
+        if index < engine.last_change:
+            unchanged_or_raise(node)
+        if watching is not None:
+            watching.visit(node)
+        if release:
+            node._op, node._inputs, node._metadata = RELEASED, None, None
+        if op is PART:  # one result of several: its gradient takes its place in the tuple
+            whole = inputs[0]
+            if whole._index not in totals:
+                arrive(whole, [None] * len(whole._data))
+            totals[whole._index][metadata["i"]] = g
+            continue
+        if g.__class__ is list:
+            g = tuple([np.zeros(v.shape, v.dtype) if d is None else d for d, v in zip(g, node._data)])
+        y = node if graph else node._data
+        if op.variadic:
+            for x, d in zip(inputs, op.pulls[0][1 if graph else 2](g, y, inputs, metadata)):
+                if isinstance(x, Tensor) and x._tracked and (between is None or x._index in between):
+                    if watching is not None:
+                        watching.gradient(node, op, x, d)
+                    arrive(x, fitted(d, x, op, graph))
+            continue
+        for position, pull, pull_arrays, _ in op.pulls:
+            x = inputs[position]
+            if not (isinstance(x, Tensor) and x._tracked) or (between is not None and x._index not in between):
+                continue
+            if graph:
+                d = pull(g, y, inputs, metadata)
+            elif position in op.into:
+                add_into(op.into[position], x, g, y, inputs, metadata)
+                continue
+            else:
+                d = pull_arrays(g, y, inputs, metadata)
+            if watching is not None:
+                watching.gradient(node, op, x, d)
+            if d.shape != x._data.shape or d.dtype is not x._data.dtype:
+                d = fitted(d, x, op, graph)
+            arrive(x, d)
+    return found
+
+
+def path(outputs: list[Tensor], goals: set[int]) -> set[int]:
+    """The indices of all values that lie between the outputs and the goals, both included."""
+    seen = {y._index: y for y in outputs if y._tracked}
+    stack = list(seen.values())
+    while stack:
+        node = stack.pop()
+        if node._inputs is None or node._index in goals:
+            continue
+        for x in node._inputs:
+            if isinstance(x, Tensor) and x._tracked and x._index not in seen:
+                seen[x._index] = x
+                stack.append(x)
+    between = set()
+    for index in sorted(seen):
+        if index in goals or any(isinstance(x, Tensor) and x._index in between for x in seen[index]._inputs or ()):
+            between.add(index)
+    return between
+
+
+def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
+    """A gradient in the shape and number type of its input: summed over what broadcasting added, and cast."""
+    shape, dtype = x._data.shape, x._data.dtype
+    if not graph and d.__class__ is not ndarray:
+        d = d._data if isinstance(d, Tensor) else np.asarray(d)
+    if d.shape != shape:
+        added = d.ndim - len(shape)
+        if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
+            raise ValueError(f"a rule of {op.name} gave a gradient of shape {d.shape} for {describe(x)}: "
+                             "it must have that shape, or broadcast from it")
+        d = sum_to(d, shape=shape)
+    if d.dtype != dtype:
+        if d.dtype.kind == "c" and dtype.kind != "c":
+            raise TypeError(f"{describe(x)} is real and its gradient, from {op.name}, complex: "
+                            "make it a complex tensor, or keep complex numbers out of the function")
+        d = astype(d, dtype=dtype)
+    return d
+
+
+def watched(node: Tensor, g: Any, graph: bool) -> Any:
+    """Show a complete gradient to the hooks of its value, and keep it if asked."""
+    for hook in [h for key, h in node._watch.items() if key != "retain"]:
+        seen = hook(g)
+        if seen is not None:
+            if np.shape(seen) != node._data.shape:
+                raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
+                                 "return that shape, or None to leave it as it is")
+            g = seen if graph else np.asarray(seen, node._data.dtype)
+    if "retain" in node._watch and node._op is not None and not graph:
+        accumulate(node, g)
+    return g
+
+
+def accumulate(leaf: Tensor, g: Any) -> None:
+    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values."""
+    g = g._data if isinstance(g, Tensor) else g
+    leaf.grad = np.array(g) if leaf.grad is None else np.asarray(leaf.grad + g)
+
+
+def unchanged_or_raise(node: Tensor) -> None:
+    """A rule reads values of the forward: refuse if one of them has been assigned since."""
+    op, inputs = node._op, node._inputs
+    for _, _, _, reads in op.pulls:
+        for x in [node if r < 0 else inputs[r] for r in reads] if not op.variadic else inputs * bool(reads):
+            if isinstance(x, Tensor) and x._version > node._index:
+                raise RuntimeError(f"{describe(x)} was changed after {op.name} had used it, and the gradient needs the "
+                                   "old values: change it after backward, or work on a copy")
+
+
+# -- backward: gradients into .grad ----------------------------------------------------------------------
+
+
+def backward(self: Tensor, gradient: Any = None, retain_graph: bool = False) -> None:
+    """Add dL/dleaf into `.grad` of every leaf that requires gradients, where L = Σ gradient · self.
+
+    gradient: an array of self's shape, 1 for a tensor of size 1. The graph is released on the way, unless
+    retain_graph=True. Raises RuntimeError when there is nothing to go back to, the graph has been released, or a
+    value that is needed has changed; ValueError for a gradient of another shape.
+    """
+    if not self._tracked:
+        raise RuntimeError(f"{describe(self)} depends on no tensor that requires gradients: create one with "
+                           "mg.tensor(data, requires_grad=True), and compute outside of no_grad")
+    with no_grad():
+        sweep([self], [seed(self, gradient)], release=not retain_graph)
+
+
+def seed(y: Tensor, gradient: Any) -> Any:
+    if gradient is None:
+        if y._data.size != 1:
+            raise ValueError(f"{describe(y)} is no single number: reduce it (.sum(), .mean()), or pass the gradient "
+                             "of the loss with respect to it, of the same shape")
+        return np.ones(y._data.shape, y._data.dtype)
+    gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(gradient)
+    if gradient.shape != y._data.shape:
+        raise ValueError(f"the gradient has shape {gradient.shape}, and {describe(y)}: they must be of one shape")
+    return gradient.astype(y._data.dtype)
+
+
+def retain_grad(self: Tensor) -> Tensor:
+    """Let backward keep the gradient of this result in `.grad`, as it does for leaves. Returns self."""
+    watch(self)["retain"] = True
+    return self
+
+
+class Handle:
+    """What `register_hook` returns: `remove()` takes the hook off again."""
+
+    __slots__ = ("_hooks", "_key")
+
+    def __init__(self, hooks: dict, key: int):
+        self._hooks, self._key = hooks, key
+
+    def remove(self) -> None:
+        self._hooks.pop(self._key, None)
+
+
+def register_hook(self: Tensor, hook: Callable[[Any], Any]) -> Handle:
+    """Call hook(g) when the gradient of this tensor is complete; what it returns, unless None, takes its place.
+
+    g is an ndarray of the tensor's shape (a Tensor while a gradient of a gradient is being recorded).
+    """
+    hooks = watch(self)
+    key = engine.next_index()
+    hooks[key] = hook
+    return Handle(hooks, key)
+
+
+def watch(x: Tensor) -> dict:
+    if not x._tracked:
+        raise RuntimeError(f"{describe(x)} does not require gradients, so none will come: set requires_grad=True")
+    if x._watch is None:
+        x._watch = {}
+    return x._watch
+
+
+Tensor.backward, Tensor.retain_grad, Tensor.register_hook = backward, retain_grad, register_hook
+
+
+# -- functions of functions --------------------------------------------------------------------------------
+
+
+def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """The function that gives df/dx for the argument x of a scalar f: `grad(f)(x, …)`.
+
+    x, and each argument named by argnums, is a float or any nesting of tuples, lists and dicts of float arrays; the
+    gradient has the same nesting, arrays of the same shapes and dtypes, zeros where f does not depend on them. A
+    tuple of argnums gives a tuple. A gradient is a Tensor only where something outside still depends on it: so
+    grads nest, also over variables of an enclosing function.
+    """
+    both = value_and_grad(f, argnums)
+    return lambda *args, **kwargs: both(*args, **kwargs)[1]
+
+
+def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """Like `grad`, giving (f(x), df/dx)."""
+    def value_and_gradient(*args, **kwargs):
+        y, pull, value = pullback(f, args, kwargs, positions(argnums, args))
+        if len(flatten(y)[0]) != 1 or np.size(flatten(y)[0][0]) != 1:
+            raise ValueError(f"grad needs a function with one number as its result, not {nature(y)}: "
+                             "reduce it, or use mg.jacobian or mg.vjp")
+        gradients = pull(map_leaves(lambda leaf: np.ones(np.shape(leaf), data_of(leaf).dtype), y))
+        return value, gradients if isinstance(argnums, tuple) else gradients[0]
+    return value_and_gradient
+
+
+def vjp(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], tuple]]:
+    """`y, pull = vjp(f, *x)`: y = f(*x), and pull(d_y) → a tuple with d_x for each argument.
+
+    d_y has the nesting and shapes of y. pull may be called any number of times.
+    """
+    _, pull, value = pullback(f, args, {}, range(len(args)))
+    return value, pull
+
+
+def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Any, Any]:
+    """(f(*args), its derivative in the direction of the tangents), both in the nesting of f's result.
+
+    The tangents have the nesting and shapes of args. The vjp is linear in d_y; its own vjp is the jvp: no second set
+    of rules. It costs about three evaluations.
+    """
+    if not isinstance(args, tuple) or not isinstance(tangents, tuple):
+        raise TypeError("jvp takes the arguments and the tangents as two tuples: mg.jvp(f, (x,), (v,))")
+    same_shapes(args, tangents, "tangents", "arguments")
+    y, pull, value = pullback(f, args, {}, range(len(args)))
+    zeros = map_leaves(lambda leaf: np.zeros(np.shape(leaf), data_of(leaf).dtype), y)
+    _, pull_again = vjp(pull, zeros)
+    (tangent,) = pull_again(tangents)
+    kept = any(isinstance(leaf, Tensor) and leaf._tracked for leaf in flatten((value, tangents))[0])
+    return value, tangent if kept else map_leaves(untracked, tangent)
+
+
+def hvp(f: Callable, x: Any, v: Any) -> Any:
+    """The Hessian of a scalar f at x, times v: d/dx ⟨df/dx, v⟩, without the Hessian. v and the result are like x."""
+    same_shapes(x, v, "v", "x")
+    _, pull = vjp(grad(f), x)
+    return pull(v)[0]
+
+
+def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """The function that gives all of dy/dx, of shape y.shape + x.shape; row by row, one sweep for each entry of y.
+
+    For nested results or arguments: the nesting of y, with that of x in place of each leaf.
+    """
+    def rows(*args, **kwargs):
+        y, pull, _ = pullback(f, args, kwargs, positions(argnums, args))
+        leaves, pattern = flatten(y)
+        blocks = []
+        for k, leaf in enumerate(leaves):
+            gradients = []
+            for i in np.ndindex(np.shape(leaf)):
+                d_y = [np.zeros(np.shape(other), data_of(other).dtype) for other in leaves]
+                d_y[k][i] = 1
+                gradients.append(pull(unflatten(pattern, d_y)))
+            blocks.append(stacked(gradients, np.shape(leaf), [args[p] for p in positions(argnums, args)]))
+        out = [block if isinstance(argnums, tuple) else block[0] for block in blocks]
+        return unflatten(pattern, out)
+    return rows
+
+
+def hessian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """The function that gives d²f/dx² of a scalar f, of shape x.shape + x.shape."""
+    return jacobian(grad(f, argnums), argnums)
+
+
+# -- their common ground -----------------------------------------------------------------------------------
+
+
+def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, Callable, Any]:
+    """Run f with fresh tensors for the wanted arguments: its result, the function from d_result to gradients, and
+    the result for the caller.
+
+    A gradient is taken with respect to tensors of its own making, never the caller's: so nested ones cannot be
+    confused. Where something outside stands behind the result (a tensor of the caller, which `copy` keeps in the
+    graph, or one that f closes over), gradients are recorded and results stay tensors; else they are arrays.
+    """
+    args = list(args)
+    fresh = []
+    outer = False
+
+    def lift(x):
+        nonlocal outer
+        if isinstance(x, Tensor) and x._tracked and engine.recording.get():
+            outer = True
+            x = copy(x)
+        else:
+            x = Tensor(x)
+            if x._data.dtype.kind not in "fc":
+                raise TypeError(f"a derivative with respect to {x._data.dtype} numbers does not exist: "
+                                "pass floats, as 2.0 for 2")
+            x._tracked = True
+        fresh.append(x)
+        return x
+
+    for position in wanted:
+        args[position] = map_leaves(lift, args[position])
+    token = engine.recording.set(True)
+    try:
+        y = f(*args, **kwargs)
+    finally:
+        engine.recording.reset(token)
+    outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
+    outer = outer or depends_on_others(outputs, fresh)
+
+    def pull(d_y: Any) -> tuple:
+        same_shapes(y, d_y, "the gradient", "the result")
+        given = flatten(d_y)[0]
+        recorded = engine.recording.get() and (outer or any(isinstance(g, Tensor) and g._tracked for g in given))
+        gradients = [g if isinstance(g, Tensor) else np.asarray(g, out._data.dtype) for g, out in zip(given, outputs)]
+        if recorded:
+            gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
+        else:
+            gradients = [data_of(g) for g in gradients]
+        found = sweep(outputs, gradients, fresh, graph=recorded)
+        values = iter([handed_out(found.get(x._index), x) for x in fresh])
+        return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
+
+    return y, pull, y if outer else map_leaves(untracked, y)
+
+
+def handed_out(g: Any, x: Tensor) -> Any:
+    """A gradient as the caller gets it: a tensor while something depends on it, else an array of its own."""
+    if g is None:
+        return np.zeros(x._data.shape, x._data.dtype)
+    return g if isinstance(g, Tensor) and g._tracked else np.array(data_of(g))
+
+
+def untracked(leaf: Any) -> Any:
+    """A tensor as its array, and anything else as it is."""
+    return leaf._data if isinstance(leaf, Tensor) else leaf
+
+
+def depends_on_others(outputs: list[Tensor], fresh: list[Tensor]) -> bool:
+    """Whether a leaf that requires gradients, and is none of the fresh ones, stands behind the outputs."""
+    if not engine.recording.get():
+        return False
+    known = {x._index for x in fresh}
+    stack = [y for y in outputs if y._tracked and y._index not in known]
+    seen = {y._index for y in stack}
+    while stack:
+        node = stack.pop()
+        if node._inputs is None:
+            return True
+        for x in node._inputs:
+            if isinstance(x, Tensor) and x._tracked and x._index not in seen and x._index not in known:
+                seen.add(x._index)
+                stack.append(x)
+    return False
+
+
+def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
+    wanted = list(argnums) if isinstance(argnums, tuple) else [argnums]
+    for position in wanted:
+        if not -len(args) <= position < len(args):
+            raise ValueError(f"argnums names argument {position}, and there are {len(args)}: count from 0")
+    return [position % len(args) for position in wanted]
+
+
+def data_of(leaf: Any) -> ndarray:
+    return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
+
+
+def nature(y: Any) -> str:
+    leaves = flatten(y)[0]
+    return f"an array of shape {np.shape(leaves[0])}" if len(leaves) == 1 else f"{len(leaves)} arrays"
+
+
+def same_shapes(tree: Any, other: Any, other_name: str, name: str) -> None:
+    """Raise ValueError unless two trees have leaves of the same shapes, in the same number."""
+    shapes, others = ([tuple(np.shape(leaf)) for leaf in flatten(t)[0]] for t in (tree, other))
+    if shapes != others:
+        raise ValueError(f"{other_name} must have the shapes of {name}: {shapes}, not {others}")
+
+
+def stacked(gradients: list[tuple], shape: tuple, args: list) -> list:
+    """Rows of a Jacobian, one tree a row → trees whose leaves have the rows as leading axes."""
+    out = []
+    for position, arg in enumerate(args):
+        leaves, pattern = flatten(arg)
+        columns = [[flatten(row[position])[0][i] for row in gradients] for i in range(len(leaves))]
+        joined = []
+        for leaf, rows in zip(leaves, columns):
+            full = (*shape, *np.shape(leaf))
+            joined.append(reshape(stack(rows), full) if rows else np.zeros(full))
+        out.append(unflatten(pattern, joined))
+    return out

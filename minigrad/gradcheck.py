@@ -1,0 +1,446 @@
+"""Is the gradient right? Compare it with numbers that were got without any rule, and explain the difference.
+
+Complex step: φ(x + i h v) = φ(x) + i h φ'(x)·v + O(h²), so φ'·v = Im φ(x + i h v) / h. Nothing is subtracted,
+h = 1e-20 leaves no error at all, and the derivative comes out to the last digit (Squire & Trapp 1998; Martins,
+Sturdza & Alonso 2003). It needs a forward that takes complex numbers. Where an op does not (abs), central
+differences of fourth order do the same to ten digits or so.
+
+f may have any results: they are weighted with random numbers u and summed to one φ = Σ u y, whose gradient holds
+every entry of the Jacobian with a weight of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minigrad.autodiff import fitted, sweep
+from minigrad.ops import multiply
+from minigrad.ops import sum as total
+from minigrad.tensor import Op, Tensor, no_grad, recording, wrap
+from minigrad.tree import flatten, named_leaves, unflatten
+
+COMPLEX_STEP = 1e-20
+STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # of central differences; the first that agrees will do
+# What is tolerated, relative to the entry, and how far below the largest gradient rounding may stand for an entry.
+# Complex step: rounding alone, 1e-16 times the length of sums. Fourth order: about (1e-16)^(4/5).
+TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
+FLOOR = {"complex step": 1e-5, "central differences": 1e-3}
+
+
+class GradcheckError(AssertionError):
+    """A gradient that is wrong, or cannot be checked. `report` holds what was found, or None."""
+
+    def __init__(self, message: str, report: Report | None = None):
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass
+class Row:
+    """What was found for one input: its worst entry (index), or direction (index None)."""
+
+    order: int
+    name: str
+    shape: tuple[int, ...]
+    checked: str
+    error: float = 0.0
+    index: tuple[int, ...] | None = None
+    derived: float = 0.0
+    numeric: float = 0.0
+    verdict: str = "ok"
+
+
+@dataclass
+class Report:
+    """The result of `gradcheck`. `str(report)` is a short table.
+
+    rows       one `Row` for each input and order
+    method     "complex step" or "central differences", and `why` for the latter
+    tolerance  the relative error that was allowed
+    rounding   the float32 gradient's largest difference from the float64 one, relative to its largest entry; or None
+    blamed     the rules found wrong: [("tanh.dx", relative error)]
+    """
+
+    method: str
+    tolerance: float
+    why: str = ""
+    rows: list[Row] = field(default_factory=list)
+    rounding: float | None = None
+    blamed: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(row.verdict == "ok" for row in self.rows)
+
+    @property
+    def worst(self) -> Row:
+        return max(self.rows, key=lambda row: (row.verdict != "ok", row.error))
+
+    def __str__(self) -> str:
+        head = ("order", "input", "shape", "checked", "worst error", "at", "derived", "numeric", "")
+        table = [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",
+                           "–" if r.index is None else str(r.index), f"{r.derived:.10g}", f"{r.numeric:.10g}",
+                           r.verdict) for r in self.rows]
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        margin = self.tolerance / self.worst.error if self.worst.error else np.inf
+        lines += [f"{self.method}{' (' + self.why + ')' if self.why else ''}, tolerance {self.tolerance:.0e}, "
+                  f"margin {margin:.1g}: {'passed' if self.ok else 'FAILED'}"]
+        if self.rounding is not None:
+            lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
+        lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own" for name, error in self.blamed]
+        return "\n".join(lines)
+
+
+def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", tolerance: float | None = None,
+              max_entries: int = 64, directions: int = 8, rng: Any = 0, raise_error: bool = True) -> Report:
+    """Check the gradients of f, a function or a Module, at the given inputs.
+
+    f(*inputs) returns a tensor or any nesting of tensors. Inputs are any nesting of tuples, lists and dicts; their
+    float leaves (arrays, tensors, numbers) are checked, others are passed as they are. Leaf tensors that f closes over
+    and that require gradients, a Module's parameters, are checked too. Everything is computed in float64; float32
+    rounding is measured apart. Inputs and parameters stay as they were, also after an exception.
+
+    order        1, or 2: then the gradient of the gradient too
+    method       "auto", "complex" or "central"
+    tolerance    relative; by default 1e-9 for the complex step, 1e-6 for central differences
+    max_entries  inputs up to this size are checked entry by entry, larger ones in so many random `directions`
+    rng          a seed or np.random.Generator, for weights and directions
+
+    Returns a `Report`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not differentiable
+    at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order is 1 or 2, not {order}")
+    if method not in ("auto", "complex", "central"):
+        raise ValueError(f"method is 'auto', 'complex' or 'central', not {method!r}")
+    with Checked(f, inputs, np.random.default_rng(rng)) as checked:
+        outputs = checked.deterministic_outputs()
+        blocked = sorted({op.name for op in ops_behind(outputs) if not op.analytic})
+        why = f"{', '.join(blocked)} does not take the complex step" if blocked else ""
+        if method != "central" and not blocked:
+            why = checked.refuses_complex()
+        if method == "complex" and why:
+            raise GradcheckError(f"the complex step cannot be used: {why}; use method='central'")
+        name = "central differences" if method == "central" or why else "complex step"
+        report = Report(name, TOLERANCE[name] if tolerance is None else tolerance, why)
+        for n in range(1, order + 1):
+            checked.check(report, n, max_entries, directions)
+        report.rounding = checked.rounding()
+        if any(row.verdict == "wrong" for row in report.rows):
+            report.blamed = checked.blame(order)
+    if raise_error and not report.ok:
+        row = report.worst
+        place = f"{row.name}{list(row.index) if row.index else ''}"
+        found = f"the gradient of {place} is wrong: derived {row.derived:.10g}, numeric {row.numeric:.10g}"
+        if row.verdict != "wrong":
+            found = f"the gradient of {place} is {row.verdict}"
+        raise GradcheckError(f"{found}\n{report}", report)
+    return report
+
+
+class Checked:
+    """f at its inputs, in float64: evaluated with other values in any of its leaves, and put back at the end."""
+
+    def __init__(self, f: Callable, inputs: tuple, rng: np.random.Generator):
+        self.f, self.rng = f, rng
+        leaves, self.pattern = flatten(inputs)
+        names = [name for name, _ in named_leaves(named_arguments(f, inputs))]
+        self.given = [x._data if isinstance(x, Tensor) else x for x in leaves]
+        self.where = [i for i, x in enumerate(self.given) if np.asarray(x).dtype.kind in "fc"]
+        self.names = [names[i] for i in self.where]
+        self.originals = [np.asarray(self.given[i]) for i in self.where]
+        self.parameters: list[Tensor] = []
+
+    def __enter__(self) -> Checked:
+        """Find the parameters: the leaves behind the results that are no inputs."""
+        token = recording.set(True)
+        try:
+            with np.errstate(all="ignore"):
+                outputs, fresh = self.run([np.array(x) for x in self.originals])
+        finally:
+            recording.reset(token)
+        mine = {x._index for x in fresh}
+        known = {id(t): name for name, t in getattr(self.f, "named_parameters", list)()}
+        self.parameters = [x for x in leaves_behind(outputs) if x._index not in mine]
+        self.kept = [(x, x._data) for x in self.parameters]
+        self.names += [known.get(id(x)) or x.name or f"parameter {i}" for i, x in enumerate(self.parameters)]
+        self.originals += [x._data for x in self.parameters]
+        self.values = [np.array(x, np.complex128 if x.dtype.kind == "c" else np.float64) for x in self.originals]
+        self.weights: list[np.ndarray] = []
+        if not self.values:
+            raise GradcheckError("there is nothing to check: no input is a float, and f uses no tensor that requires "
+                                 "gradients")
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for x, data in self.kept:
+            x._data = data
+
+    # -- evaluation -----------------------------------------------------------------------------------
+
+    def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
+        """f with these values in its leaves: its results as tensors, and the leaves."""
+        fresh = []
+        leaves = [np.array(x) if isinstance(x, np.ndarray) else x for x in self.given]
+        for i, value in zip(self.where, values):
+            leaves[i] = wrap(np.asarray(value), tracked=True)
+            fresh.append(leaves[i])
+        for x, value in zip(self.parameters, values[len(self.where):]):
+            x._data = value
+        y = self.f(*unflatten(self.pattern, leaves))
+        outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
+        return [y for y in outputs if y._data.dtype.kind in "fc"], fresh + self.parameters
+
+    def deterministic_outputs(self) -> list[Tensor]:
+        """The results, after f has been called twice with the same values."""
+        with np.errstate(all="ignore"):  # a value that is not finite is reported below
+            outputs, _ = self.run(self.values)
+            again, _ = self.run(self.values)
+        for one, other in zip(outputs, again):
+            if one._data.shape != other._data.shape or not np.array_equal(one._data, other._data, equal_nan=True):
+                raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
+                                     "seed its randomness, and build modules outside of it")
+        if not any(y._tracked for y in outputs):
+            raise GradcheckError("the results of f depend on none of the inputs through recorded ops: f must compute "
+                                 "with the tensors it is given")
+        if not all(np.isfinite(y._data).all() for y in outputs):
+            raise GradcheckError("f is not finite at these inputs: choose others, or find the place with "
+                                 "mg.detect_anomaly()")
+        self.weights = [self.away_from_zero(y._data.shape) for y in outputs]
+        return outputs
+
+    def away_from_zero(self, shape: tuple) -> np.ndarray:
+        """Random numbers of either sign, none of which could hide an entry."""
+        return self.rng.uniform(0.5, 1.5, shape) * self.rng.choice([-1.0, 1.0], shape)
+
+    def phi(self, values: list, order: int) -> complex:
+        """What is differentiated: φ = Σ u y for order 1, ψ = Σ w dφ/dx for order 2."""
+        if order == 2:
+            return sum(np.sum(w * g) for w, g in zip(self.directions, self.gradients(values, 1)))
+        with no_grad():
+            outputs, _ = self.run(values)
+        return sum(np.sum(u * y._data) for u, y in zip(self.weights, outputs))
+
+    def gradients(self, values: list, order: int) -> list[np.ndarray]:
+        """The engine's gradients of φ or ψ for every leaf."""
+        token = recording.set(True)
+        try:
+            outputs, leaves = self.run(values)
+            found = self.differentiated(outputs, leaves, order)
+        finally:
+            recording.reset(token)
+        return [np.asarray(found.get(x._index, np.zeros(x._data.shape))) for x in leaves]
+
+    def differentiated(self, outputs: list[Tensor], leaves: list[Tensor], order: int) -> dict[int, Any]:
+        seeds = [u.astype(y._data.dtype) for u, y in zip(self.weights, outputs)]
+        if order == 1:
+            return sweep(outputs, seeds, leaves)
+        psi = self.psi(outputs, leaves)
+        return sweep([psi], [np.ones((), psi._data.dtype)], leaves) if psi is not None else {}
+
+    def psi(self, outputs: list[Tensor], leaves: list[Tensor]) -> Tensor | None:
+        """Σ w dφ/dx as a tensor, its graph going through the backward pass."""
+        seeds = [wrap(u.astype(y._data.dtype)) for u, y in zip(self.weights, outputs)]
+        first = sweep(outputs, seeds, leaves, graph=True)
+        terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.directions) if x._index in first]
+        terms = [term for term in terms if term._tracked]
+        return sum(terms[1:], terms[0]) if terms else None
+
+    def refuses_complex(self) -> str:
+        """Why f cannot be evaluated at complex values, or ''."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            try:
+                if not np.iscomplexobj(self.phi([x + 0j for x in self.values], 1)):
+                    return "a result of f is not complex at complex inputs"
+                self.gradients([x + 0j for x in self.values], 1)
+            except (TypeError, ValueError, np.exceptions.ComplexWarning) as problem:
+                return f"f does not take complex numbers: {problem}"
+        return "the inputs are complex" if any(x.dtype.kind == "c" for x in self.values) else ""
+
+    # -- comparison -----------------------------------------------------------------------------------
+
+    def check(self, report: Report, order: int, max_entries: int, directions: int) -> None:
+        self.directions = [self.away_from_zero(x.shape) for x in self.values]
+        derived = self.gradients(self.values, order)
+        largest = max([float(np.max(np.abs(g), initial=0.0)) for g in derived] + [abs(self.phi(self.values, order))])
+        for k, (name, x, g) in enumerate(zip(self.names, self.values, derived)):
+            entries = x.size <= max_entries
+            row = Row(order, name, x.shape, f"{x.size} entries" if entries else f"{directions} directions")
+            report.rows.append(row)
+            scale = 1e-3 * float(np.max(np.abs(g), initial=0.0)) + FLOOR[report.method] * largest
+            along = self.entries(x) if entries else self.random_directions(x, directions)
+            self.compare(report, row, k, g, scale, along)
+            if row.verdict == "wrong" and not entries:  # which entry? look at a sample of them
+                sample = self.rng.choice(x.size, min(x.size, 256), replace=False)
+                self.compare(report, row, k, g, scale, self.entries(x, np.sort(sample)))
+
+    def entries(self, x: np.ndarray, numbers: Any = None):
+        for i in range(x.size) if numbers is None else numbers:
+            v = np.zeros(x.shape)
+            index = tuple(int(n) for n in np.unravel_index(i, x.shape))
+            v[index] = 1.0
+            yield index, v
+
+    def random_directions(self, x: np.ndarray, number: int):
+        for _ in range(number):
+            yield None, self.away_from_zero(x.shape) / np.sqrt(x.size)
+
+    def compare(self, report: Report, row: Row, k: int, g: np.ndarray, scale: float, along: Any) -> None:
+        """Set the row to the worst of these entries or directions of leaf k."""
+        for index, v in along:
+            derived = np.sum(g * v)
+            if not np.isfinite(derived):
+                row.error, row.index, row.verdict = np.inf, index, "not finite here"
+                row.derived = float(np.real(derived))
+                return
+            numeric, error = self.nearest(report, k, v, row.order, derived, scale)
+            verdict = "ok" if error <= report.tolerance else self.kink(k, v, row.order, scale) or "wrong"
+            if (verdict != "ok", error) >= (row.verdict != "ok", row.error) or (row.index is None and verdict != "ok"):
+                row.error, row.index, row.verdict = float(error), index, verdict
+                row.derived, row.numeric = float(np.real(derived)), float(np.real(numeric))
+
+    def nearest(self, report: Report, k: int, v: np.ndarray, order: int, derived: complex, scale: float) -> tuple:
+        """The numeric derivative along v, with its relative error."""
+        def error_of(numeric):
+            size = max(abs(derived), abs(numeric), scale)
+            return abs(derived - numeric) / size if size else 0.0 if derived == numeric else np.inf
+
+        if report.method == "complex step":
+            numeric = self.shifted(k, v, 1j * COMPLEX_STEP, order).imag / COMPLEX_STEP
+            return numeric, error_of(numeric)
+        best = (np.nan, np.inf)
+        for h in STEPS:
+            h *= max(1.0, float(np.max(np.abs(self.values[k] * v))))
+            with np.errstate(all="ignore"):
+                f1, f2, f_1, f_2 = (self.shifted(k, v, n * h, order) for n in (1, 2, -1, -2))
+                numeric = (8 * (f1 - f_1) - (f2 - f_2)) / (12 * h)
+            if error_of(numeric) < best[1]:
+                best = numeric, error_of(numeric)
+            if best[1] <= report.tolerance / 10:
+                break
+        return best
+
+    def shifted(self, k: int, v: np.ndarray, h: complex, order: int) -> complex:
+        values = list(self.values)
+        values[k] = values[k] + h * v
+        if isinstance(h, complex):  # every leaf complex: a view of one parameter may be another's
+            values = [x + 0j for x in values]
+        return self.phi(values, order)
+
+    def kink(self, k: int, v: np.ndarray, order: int, scale: float) -> str:
+        """What to say when the slopes from the left and from the right differ, and do so ever nearer; else ''."""
+        middle = self.phi(self.values, order)
+        gaps = []
+        with np.errstate(all="ignore"):
+            for h in (1e-5, 1e-6):
+                right = np.real(self.shifted(k, v, h, order) - middle) / h
+                left = np.real(middle - self.shifted(k, v, -h, order)) / h
+                gaps.append(abs(right - left))
+        if gaps[1] > 0.5 * gaps[0] and gaps[1] > 0.01 * max(abs(left), abs(right), scale):
+            return f"not differentiable here, its slope {left:.4g} from below and {right:.4g} from above"
+        return ""
+
+    def rounding(self) -> float | None:
+        """How far the gradient in the inputs' own float32 lies from the float64 one."""
+        if not any(x.dtype in (np.float32, np.float16) for x in self.originals):
+            return None
+        exact, rounded = self.gradients(self.values, 1), self.gradients(self.originals, 1)
+        return max((float(np.max(np.abs(a - b)) / np.max(np.abs(a))) for a, b in zip(exact, rounded)
+                    if a.size and np.max(np.abs(a)) > 0), default=0.0)
+
+    # -- blame ----------------------------------------------------------------------------------------
+
+    def blame(self, order: int) -> list[tuple[str, float]]:
+        """Check every rule behind the results by itself, at the very values it met."""
+        token = recording.set(True)
+        try:
+            outputs, leaves = self.run(self.values)
+            psi = self.psi(outputs, leaves) if order == 2 else None
+        finally:
+            recording.reset(token)
+        worst: dict[str, float] = {}
+        seen: dict[str, int] = {}
+        for node in nodes_behind(outputs + [psi] * (psi is not None)):
+            seen[node._op.name] = seen.get(node._op.name, 0) + 1
+            if seen[node._op.name] <= 32:
+                for name, error in rule_errors(node, self.rng):
+                    worst[name] = max(error, worst.get(name, 0.0))
+        return sorted(((name, error) for name, error in worst.items() if error > 1e-5), key=lambda pair: -pair[1])
+
+
+def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float]]:
+    """[(rule, relative error)] for each rule of one recorded op: ⟨rule(g), v⟩ against ⟨g, J v⟩."""
+    op, metadata = node._op, node._metadata
+    arrays = [x._data if isinstance(x, Tensor) else x for x in node._inputs]
+    several = isinstance(node._data, tuple)
+    as_tuple = (lambda y: y) if several else (lambda y: (y,))
+    g = tuple(rng.uniform(0.5, 1.5, np.shape(y)) for y in as_tuple(node._data))
+
+    def along(i: int, v: np.ndarray, h: complex) -> complex:
+        shifted = [a + h * v if j == i else a for j, a in enumerate(arrays)]
+        return sum(np.sum(d * y) for d, y in zip(g, as_tuple(op.forward(*shifted, **metadata))))
+
+    out = []
+    for i, x in enumerate(node._inputs):
+        pull = op.pulls[0] if op.variadic else next((p for p in op.pulls if p[0] == i), None)
+        if pull is None or not (isinstance(x, Tensor) and x._tracked):
+            continue
+        v = rng.uniform(0.5, 1.5, x._data.shape)
+        rule = pull[2](g if several else g[0], node._data, node._inputs, metadata)
+        rule = np.sum(fitted(rule[i] if op.variadic else rule, x, op, graph=False) * v)
+        if op.analytic:
+            numeric = along(i, v, 1j * COMPLEX_STEP).imag / COMPLEX_STEP
+        else:
+            numeric = (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6
+        error = abs(rule - numeric) / max(abs(rule), abs(numeric), 1e-8)
+        out.append((f"{op.name}.d{op.arrays[0] if op.variadic else op.arrays[i]}", float(error)))
+    return out
+
+
+def nodes_behind(outputs: list[Tensor]) -> list[Tensor]:
+    """Every recorded value behind the outputs."""
+    stack = [y for y in outputs if y._tracked]
+    seen = {y._index: y for y in stack}
+    while stack:
+        for x in stack.pop()._inputs or ():
+            if isinstance(x, Tensor) and x._tracked and x._index not in seen:
+                seen[x._index] = x
+                stack.append(x)
+    return [node for node in seen.values() if node._op is not None and node._op.pulls]
+
+
+def leaves_behind(outputs: list[Tensor]) -> list[Tensor]:
+    """Every leaf that requires gradients behind the outputs, the oldest first."""
+    leaves = {}
+    stack = [y for y in outputs if y._tracked]
+    seen = {y._index for y in stack}
+    while stack:
+        node = stack.pop()
+        if node._op is None:
+            leaves[node._index] = node
+        for x in node._inputs or ():
+            if isinstance(x, Tensor) and x._tracked and x._index not in seen:
+                seen.add(x._index)
+                stack.append(x)
+    return [leaves[index] for index in sorted(leaves)]
+
+
+def ops_behind(outputs: list[Tensor]) -> list[Op]:
+    return [node._op for node in nodes_behind(outputs)]
+
+
+def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
+    """The inputs by f's own parameter names."""
+    try:
+        bound = inspect.signature(f).bind(*inputs)
+    except (TypeError, ValueError):
+        return {f"input {i}": x for i, x in enumerate(inputs)}
+    return dict(bound.arguments)

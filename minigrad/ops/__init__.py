@@ -1,0 +1,66 @@
+"""The ops by their public names."""
+
+from minigrad.ops.elementwise import (
+    abs,
+    add,
+    astype,
+    clip,
+    copy,
+    cos,
+    divide,
+    equal,
+    exp,
+    expm1,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    log,
+    log1p,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    relu,
+    sigmoid,
+    sign,
+    sin,
+    softplus,
+    sqrt,
+    square,
+    subtract,
+    tanh,
+    where,
+)
+from minigrad.ops.indexing import flip, getitem, pad, repeat, scatter, take, tile
+from minigrad.ops.linalg import dot, einsum, matmul, outer, tensordot
+from minigrad.ops.reduce import cumsum, log_softmax, logsumexp, max, mean, min, prod, softmax, std, sum, var
+from minigrad.ops.shape import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    moveaxis,
+    ravel,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    sum_to,
+    swapaxes,
+    transpose,
+)
+
+__all__ = [
+    "abs", "add", "astype", "broadcast_to", "clip", "concatenate", "copy", "cos", "cumsum", "divide", "dot",
+    "einsum", "equal", "exp", "expand_dims", "expm1", "flip", "getitem", "greater", "greater_equal", "less",
+    "less_equal", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp",
+    "matmul", "max", "maximum", "mean", "min", "minimum", "moveaxis", "multiply", "negative", "not_equal",
+    "outer", "pad", "power", "prod", "ravel", "relu", "repeat", "reshape", "scatter", "sigmoid", "sign", "sin",
+    "softmax", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "sum_to",
+    "swapaxes", "take", "tanh", "tensordot", "tile", "transpose", "var", "where",
+]

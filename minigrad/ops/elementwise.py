@@ -1,0 +1,263 @@
+"""Ops that work on every entry by itself, and broadcast.
+
+Shapes: inputs of any shapes that broadcast together, y and g of the broadcast shape. The engine sums a
+gradient back to its input's shape. Python numbers take part without widening float32.
+Conventions at kinks: maximum and minimum share the gradient of a tie equally, relu'(0) = 0, |x|'(0) = 0.
+"""
+
+import numpy as np
+
+from minigrad.tensor import Tensor, composite, op
+
+# -- arithmetic -----------------------------------------------------------------------------------
+
+
+@op(np=np.add, infix="+", da=lambda g: g, db=lambda g: g)
+def add(a, b):
+    """y = a + b.   dL/da = g,  dL/db = g."""
+    return np.add(a, b)
+
+
+@op(np=np.subtract, infix="-", da=lambda g: g, db=lambda g: -g)
+def subtract(a, b):
+    """y = a − b.   dL/da = g,  dL/db = −g."""
+    return np.subtract(a, b)
+
+
+@op(np=np.multiply, infix="*", da=lambda g, b: g * b, db=lambda g, a: g * a)
+def multiply(a, b):
+    """y = a b.   dL/da = g b,  dL/db = g a."""
+    return np.multiply(a, b)
+
+
+@op(np=np.divide, infix="/", da=lambda g, b: g / b, db=lambda g, b, y: -g * y / b)
+def divide(a, b):
+    """y = a / b.   dL/da = g / b,  dL/db = −g a / b² = −g y / b."""
+    return np.divide(a, b)
+
+
+@op(np=np.negative, infix="-", dx=lambda g: -g)
+def negative(x):
+    """y = −x.   dL/dx = −g."""
+    return np.negative(x)
+
+
+@op(np=np.power, infix="**", da=lambda g, a, b: g * b * a ** (b - (b != 0)),
+    db=lambda g, y, a: g * y * log(where(equal(a, 0), 1.0, a)))
+def power(a, b):
+    """y = aᵇ.   dL/da = g b aᵇ⁻¹,  dL/db = g y ln a.
+    Taking off (b ≠ 0) in place of 1 keeps the slope of a⁰ at 0, also for a = 0. At a = 0 the second is taken as 0,
+    its limit for b > 0. For a < 0 and a real b it does not exist: nan, as in NumPy.
+    """
+    return a ** b
+
+
+# -- functions of one variable ----------------------------------------------------------------------
+
+
+@op(np=np.exp, dx=lambda g, y: g * y)
+def exp(x):
+    """y = eˣ.   dL/dx = g y."""
+    return np.exp(x)
+
+
+@op(np=np.expm1, dx=lambda g, y: g * (y + 1.0))
+def expm1(x):
+    """y = eˣ − 1, exact for small x.   dL/dx = g (y + 1)."""
+    return np.expm1(x)
+
+
+@op(np=np.log, dx=lambda g, x: g / x)
+def log(x):
+    """y = ln x.   dL/dx = g / x."""
+    return np.log(x)
+
+
+@op(np=np.log1p, dx=lambda g, x: g / (1.0 + x))
+def log1p(x):
+    """y = ln(1 + x), exact for small x.   dL/dx = g / (1 + x)."""
+    return np.log1p(x)
+
+
+@op(np=np.sqrt, dx=lambda g, y: 0.5 * g / y)
+def sqrt(x):
+    """y = √x.   dL/dx = g / 2y: infinite at 0, as the slope is."""
+    return np.sqrt(x)
+
+
+@op(np=np.square, dx=lambda g, x: 2.0 * g * x)
+def square(x):
+    """y = x².   dL/dx = 2 g x."""
+    return np.square(x)
+
+
+@op(np=(np.abs, np.fabs), analytic=False, dx=lambda g, x: g * sign(x))
+def abs(x):
+    """y = |x|.   dL/dx = g sign x, 0 at the kink."""
+    return np.abs(x)
+
+
+Tensor.__abs__ = abs
+
+
+@op(np=np.sign, analytic=False)
+def sign(x):
+    """y = −1, 0 or 1. It passes no gradient."""
+    return np.sign(x)
+
+
+@op(np=np.sin, dx=lambda g, x: g * cos(x))
+def sin(x):
+    """y = sin x.   dL/dx = g cos x."""
+    return np.sin(x)
+
+
+@op(np=np.cos, dx=lambda g, x: -g * sin(x))
+def cos(x):
+    """y = cos x.   dL/dx = −g sin x."""
+    return np.cos(x)
+
+
+@op(np=np.tanh, dx=lambda g, y: g * (1.0 - y * y))
+def tanh(x):
+    """y = tanh x.   dL/dx = g (1 − y²): in terms of y it is finite for every x."""
+    return np.tanh(x)
+
+
+@op(dx=lambda g, y: g * y * (1.0 - y))
+def sigmoid(x):
+    """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
+    The tanh form never overflows and is exact to rounding in absolute terms. Where the relative size of a
+    vanishing tail matters, ln y = −softplus(−x) keeps it.
+    """
+    y = np.tanh(np.multiply(x, 0.5))
+    return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
+
+
+@op(dx=lambda g, x: g * sigmoid(x))
+def softplus(x):
+    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x. It neither overflows nor loses its tail."""
+    positive = np.real(x) > 0
+    with np.errstate(under="ignore"):
+        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.negative(x), x)))
+
+
+@op(dx=lambda g, x: where(x > 0, g, 0.0))
+def relu(x):
+    """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
+    return np.where(np.real(x) > 0, x, 0)
+
+
+# -- choosing ---------------------------------------------------------------------------------------
+
+# At a tie each side takes half: the middle of the possible slopes, as autograd and PyTorch do.
+
+
+def larger(g, a, b):
+    return where(equal(a, b), 0.5 * g, where(a > b, g, 0.0))
+
+
+@op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
+def maximum(a, b):
+    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise."""
+    return np.maximum(a, b)
+
+
+@op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
+def minimum(a, b):
+    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise."""
+    return np.minimum(a, b)
+
+
+@op(np=np.where, da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
+def where(condition, a, b):
+    """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
+    The side not taken sends no gradient, not even a nan.
+    """
+    return np.where(condition, a, b)
+
+
+@composite(np=np.clip, method=True)
+def clip(x, a_min=None, a_max=None):
+    """x kept within [a_min, a_max], either may be None.   The gradient goes to x inside and at the bounds,
+    and beyond them to the bound."""
+    if a_min is not None:
+        x = where(less(x, a_min), a_min, x)
+    if a_max is not None:
+        x = where(greater(x, a_max), a_max, x)
+    return x
+
+
+# -- comparisons: no rule, so no gradient passes; complex numbers compare by their real part first -----
+
+
+@op(np=np.greater, infix=">")
+def greater(a, b):
+    """a > b, booleans."""
+    return np.greater(a, b)
+
+
+@op(np=np.greater_equal, infix=">=")
+def greater_equal(a, b):
+    """a ≥ b, booleans."""
+    return np.greater_equal(a, b)
+
+
+@op(np=np.less, infix="<")
+def less(a, b):
+    """a < b, booleans."""
+    return np.less(a, b)
+
+
+@op(np=np.less_equal, infix="<=")
+def less_equal(a, b):
+    """a ≤ b, booleans."""
+    return np.less_equal(a, b)
+
+
+@op(np=np.equal, infix="==")
+def equal(a, b):
+    """a = b, booleans."""
+    return np.equal(a, b)
+
+
+@op(np=np.not_equal, infix="!=")
+def not_equal(a, b):
+    """a ≠ b, booleans."""
+    return np.not_equal(a, b)
+
+
+@op(np=(np.bitwise_and, np.logical_and), infix="&")
+def logical_and(a, b):
+    """a and b, booleans."""
+    return np.logical_and(a, b)
+
+
+@op(np=(np.bitwise_or, np.logical_or), infix="|")
+def logical_or(a, b):
+    """a or b, booleans."""
+    return np.logical_or(a, b)
+
+
+@op(np=(np.invert, np.logical_not), infix="~")
+def logical_not(x):
+    """not x, booleans."""
+    return np.logical_not(x)
+
+
+# -- number types -----------------------------------------------------------------------------------
+
+
+@op(np=np.copy, method=True, dx=lambda g: g)
+def copy(x):
+    """y = x, an array of its own.   dL/dx = g."""
+    return np.array(x)
+
+
+@op(method=True, analytic=False, dx=lambda g: g)
+def astype(x, *, dtype):
+    """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
+    A cast to integers or booleans has no derivative: detach first.
+    """
+    return np.asarray(x).astype(dtype)
+

@@ -1,0 +1,189 @@
+"""Ops that move entries about. They are linear and come in pairs, each the other's rule, so that they
+differentiate to any order: reshape, transpose, broadcast_to ⇄ sum_to, concatenate ⇄ split.
+"""
+
+import math
+
+import numpy as np
+
+from minigrad.tensor import Tensor, composite, op
+
+
+def shape_of(x):
+    """The shape of a tensor, an array or a number."""
+    return x.shape if hasattr(x, "shape") else np.shape(x)
+
+
+def normalize_axis(axis, ndim):
+    """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0."""
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"axis {a} is out of bounds for {ndim} dimensions: it goes from {-ndim} to {ndim - 1}")
+    axes = tuple(int(a) % ndim for a in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis {axis} names an axis twice: name each once")
+    return axes
+
+
+# -- order of axes and shape ------------------------------------------------------------------------
+
+
+@op(np=np.reshape, dx=lambda g, x_shape: reshape(g, x_shape))
+def reshape(x, *, shape):
+    """The entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
+    return np.reshape(x, shape)
+
+
+@op(np=np.transpose, dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
+def transpose(x, *, axes=None):
+    """The axes of x in the order `axes`, reversed by default.   dL/dx = g with the axes put back."""
+    return np.transpose(x, axes)
+
+
+def np_argsort(axes):
+    """The order that undoes the order `axes`."""
+    order = [a % len(axes) for a in axes]
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+@composite(np=np.swapaxes, method=True)
+def swapaxes(x, axis1, axis2):
+    """x with two axes exchanged."""
+    order = list(range(len(shape_of(x))))
+    a, b = normalize_axis(axis1, len(order)) + normalize_axis(axis2, len(order))
+    order[a], order[b] = order[b], order[a]
+    return transpose(x, tuple(order))
+
+
+@composite(np=np.moveaxis)
+def moveaxis(x, source, destination):
+    """x with the axes `source` moved to the places `destination`, the others in their order."""
+    ndim = len(shape_of(x))
+    source, destination = normalize_axis(source, ndim), normalize_axis(destination, ndim)
+    if len(source) != len(destination):
+        raise ValueError(f"moveaxis: {len(source)} source axes and {len(destination)} destinations: give one for each")
+    order = [a for a in range(ndim) if a not in source]
+    for place, a in sorted(zip(destination, source)):
+        order.insert(place, a)
+    return transpose(x, tuple(order))
+
+
+def swap(x):
+    """The last two axes exchanged: the transpose of a matrix, or of each matrix in a stack."""
+    return x.T if x.ndim == 2 else swapaxes(x, -1, -2)
+
+
+@composite(np=np.expand_dims)
+def expand_dims(x, axis):
+    """x with new axes of length 1, at the places `axis` of the result."""
+    shape = list(shape_of(x))
+    for a in sorted(normalize_axis(axis, len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1))):
+        shape.insert(a, 1)
+    return reshape(x, tuple(shape))
+
+
+@composite(np=np.squeeze, method=True)
+def squeeze(x, axis=None):
+    """x without its axes of length 1: all, or those named."""
+    shape = shape_of(x)
+    drop = [a for a, n in enumerate(shape) if n == 1] if axis is None else normalize_axis(axis, len(shape))
+    for a in drop:
+        if shape[a] != 1:
+            raise ValueError(f"squeeze: axis {a} of shape {shape} has length {shape[a]}: only length 1 can go")
+    return reshape(x, tuple(n for a, n in enumerate(shape) if a not in drop))
+
+
+@composite(np=np.ravel, method=True)
+def ravel(x):
+    """The entries of x in one axis."""
+    return reshape(x, (-1,))
+
+
+# -- broadcasting -----------------------------------------------------------------------------------
+
+
+@op(np=np.broadcast_to, dx=lambda g, x_shape: sum_to(g, x_shape))
+def broadcast_to(x, *, shape):
+    """x repeated along new axes and axes of length 1, until it has this shape.   dL/dx = g summed over them.
+    The result is a read-only view."""
+    return np.broadcast_to(x, shape)
+
+
+@op(dx=lambda g, x_shape: broadcast_to(g, x_shape))
+def sum_to(x, *, shape):
+    """x summed over the axes that broadcasting to its shape had added or stretched.   dL/dx = g broadcast."""
+    x = np.asarray(x)
+    added = x.ndim - len(shape)
+    axes = tuple(range(added)) + tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
+    return x.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+# -- joining and parting ----------------------------------------------------------------------------
+
+
+def concatenate_darrays(g, arrays_shape, axis):
+    if axis is None:
+        return [reshape(part, shape) for part, shape in zip(split(g, ends([math.prod(s) for s in arrays_shape])),
+                                                             arrays_shape)]
+    return split(g, ends([shape[axis] for shape in arrays_shape]), axis)
+
+
+def ends(lengths):
+    """Where to cut so that the parts have these lengths."""
+    total, cuts = 0, []
+    for n in lengths[:-1]:
+        total += n
+        cuts.append(total)
+    return tuple(cuts)
+
+
+@op(np=np.concatenate, darrays=concatenate_darrays,
+    shapes="all axes but the one that is joined must be of one length")
+def concatenate(*arrays, axis=0):
+    """The arrays one after the other along an existing axis; `concatenate([a, b], axis=0)`.
+    axis=None joins their entries in one axis.   dL/darrays = g cut at the joints.
+    """
+    return np.concatenate(arrays, axis=axis)
+
+
+@op(np=np.split, dx=lambda g, axis: concatenate(g, axis=axis))
+def split(x, *, indices_or_sections, axis=0):
+    """x cut along an axis, into so many equal parts or before the given indices: a tuple of views.
+    dL/dx = the parts' gradients joined, zeros for a part that has none.
+    """
+    if isinstance(indices_or_sections, (int, np.integer)):
+        return tuple(np.split(x, indices_or_sections, axis))
+    # np.split makes the same views twenty times slower: it checks each cut by itself
+    index = [slice(None)] * (normalize_axis(axis, np.ndim(x))[0] + 1)
+    parts, start = [], 0
+    for stop in [*indices_or_sections, None]:
+        index[-1] = slice(start, stop)
+        parts.append(x[tuple(index)])
+        start = stop
+    return tuple(parts)
+
+
+@composite(np=np.stack)
+def stack(arrays, axis=0):
+    """Arrays of one shape along a new axis: `stack([a, b], axis=0)`."""
+    arrays = list(arrays)
+    if not arrays:
+        raise ValueError("stack needs at least one array: the list is empty")
+    shapes = {shape_of(a) for a in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"stack: shapes {', '.join(map(str, sorted(shapes)))} differ: all must be of one shape")
+    return concatenate([expand_dims(a, axis) for a in arrays], axis=axis)
+
+
+# -- Tensor's own spelling ----------------------------------------------------------------------------
+
+
+def lengths(args):
+    """`x.reshape(2, 3)` and `x.reshape((2, 3))` → (2, 3)."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+
+
+Tensor.reshape = lambda self, *shape: reshape(self, lengths(shape))
+Tensor.transpose = lambda self, *axes: transpose(self, None if axes in ((), (None,)) else lengths(axes))
+Tensor.T = property(transpose)

@@ -1,0 +1,601 @@
+"""`Tensor` and `@op`: the only two concepts of the engine.
+
+A `Tensor` is an array that remembers how it was made: which op, from which inputs. An op is a NumPy
+function together with the rules of its derivative, in one block. This file knows no op by name: an op
+that is declared anywhere finds its way to the operators of `Tensor` and to NumPy's own functions.
+
+A call of an op takes one of two ways. With ndarrays alone it *is* its forward, nothing is recorded.
+With a Tensor among its inputs the result is a Tensor, and if a gradient can flow through it, it keeps its
+op, its inputs and its metadata. `autodiff.py` walks these records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+ndarray = numpy.ndarray
+asarray = numpy.asarray
+new = object.__new__
+next_index = itertools.count(1).__next__  # one clock for creation and change; atomic under the GIL
+
+OPS: dict[str, Op] = {}  # every op by name
+NUMPY: dict[Callable, Callable] = {}  # NumPy's function → ours
+
+# Both are per thread and per async task. A watcher sees every op call that has a Tensor among its inputs,
+# in place of `apply`: that is how anomaly detection looks on without slowing the rest.
+recording: ContextVar[bool] = ContextVar("recording", default=True)
+watcher: ContextVar[Any] = ContextVar("watcher", default=None)
+
+last_change = 0  # the clock at the last assignment to any tensor's data
+
+
+class Tensor:
+    """An ndarray `data` that can be differentiated.
+
+    data           the values. Assigning counts as a change; a backward that still needs the old ones refuses.
+    grad           ndarray of data's shape once `backward` has reached this leaf, else None; it adds up
+    requires_grad  whether gradients flow to or through this tensor
+    name           for error messages, pictures and printed programs, or None
+
+    `Tensor(data, requires_grad=False, dtype=None, name=None)` copies data; NumPy's dtype rules hold.
+    Raises TypeError when a tensor of integers or booleans is to require gradients.
+    """
+
+    # _op, _inputs, _metadata: how it was made. A leaf has no op; after its backward, a result has RELEASED.
+    # _index: the clock at creation, so inputs always have a smaller one. _version: the clock at the last change.
+    # _watch: None, or what wants to see the gradient (hooks by number, "retain").
+    __slots__ = ("__weakref__", "_data", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version", "_watch",
+                 "grad", "name")
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
+        if isinstance(data, Tensor):
+            data = data._data
+        self._data = numpy.array(data, dtype=dtype)
+        if self._data.dtype.kind not in "fciub":
+            raise TypeError(f"a tensor holds numbers, not {self._data.dtype}: pass an array of one number type")
+        self.grad = self._op = self._inputs = self._metadata = None
+        self.name = name
+        self._tracked = False
+        self._index = next_index()
+        self._version = 0
+        self._watch = None
+        self.requires_grad = requires_grad
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> ndarray:
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        global last_change
+        value = asarray(value._data if isinstance(value, Tensor) else value, dtype=self._data.dtype)
+        if value.shape != self._data.shape:
+            raise ValueError(f"data of shape {value.shape} cannot be assigned to {describe(self)}: "
+                             "make a new tensor for another shape")
+        self._data = value
+        self._version = last_change = next_index()
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._tracked
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and self._data.dtype.kind not in "fc":
+            raise TypeError(f"a tensor of {self._data.dtype} has no gradients: pass floats, as in "
+                            "mg.tensor(data, dtype=float, requires_grad=True)")
+        if self._op is not None and not value:
+            raise RuntimeError(f"{describe(self)} is the result of an op and carries its gradients on: "
+                               "use .detach() for the same values without")
+        self._tracked = bool(value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    @property
+    def is_leaf(self) -> bool:
+        """True unless an op made it and its gradient flows on to that op's inputs."""
+        return self._op is None
+
+    # -- ways out of the engine ---------------------------------------------------------------------
+
+    def detach(self) -> Tensor:
+        """A tensor of the same data, not copied, through which no gradient flows."""
+        out = wrap(self._data)
+        out.name = self.name
+        return out
+
+    def numpy(self) -> ndarray:
+        """The data as an ndarray, not copied. Raises TypeError for a tensor that requires gradients."""
+        return self.__array__()
+
+    def item(self) -> Any:
+        """The one value of a tensor of size 1, as a Python number."""
+        if self._data.size != 1:
+            raise ValueError(f"{describe(self)} has {self._data.size} values, not one: index it or reduce it first")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        return self._data.tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray:
+        if self._tracked:
+            raise TypeError(
+                f"{describe(self)} requires gradients, and an ndarray cannot carry them: read its values with "
+                ".detach().numpy(); to fill an array step by step, collect the steps in a list and mg.stack them")
+        if dtype is not None and dtype != self._data.dtype:
+            return self._data.astype(dtype)
+        return self._data.copy() if copy else self._data
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        return self._data.__index__()
+
+    def __bool__(self) -> bool:
+        if self._data.size != 1:
+            raise ValueError(f"the truth value of {describe(self)} is ambiguous: use np.any, np.all or mg.where")
+        return bool(self._data.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self._data.item(), spec) if spec and self._data.size == 1 else format(str(self), spec)
+
+    # -- as a container -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        if not self._data.ndim:
+            raise TypeError(f"{describe(self)} has no axis and so no length: use .size or .item()")
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError("writing into a tensor cannot be recorded: collect the parts in a list and use "
+                        "mg.stack or mg.concatenate, or mg.where for a mask")
+
+    __hash__ = object.__hash__  # == is elementwise, as in NumPy; as a key a tensor is itself
+
+    def __reduce__(self):
+        if self._op is not None:
+            raise TypeError(f"{describe(self)} is part of a graph and cannot be copied or pickled: .detach() it first")
+        return type(self), (self._data, self._tracked, None, self.name)
+
+    def __repr__(self) -> str:
+        values = numpy.array2string(self._data, separator=", ", prefix="tensor(")
+        notes = [f"dtype={self.dtype}"] if self.dtype not in (float, int, bool) else []
+        notes += [f"name={self.name!r}"] if self.name else []
+        if self._tracked:
+            notes += ["requires_grad=True" if self._op is None else f"op={self._op}"]
+        return f"tensor({', '.join([values, *notes])})"
+
+    # -- NumPy's own functions ----------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__":
+            raise TypeError(f"np.{ufunc.__name__}.{method} has no derivative here: "
+                            "use mg.sum, mg.prod, mg.cumsum, mg.max or mg.min")
+        if kwargs.get("out") is not None:
+            raise TypeError(f"np.{ufunc.__name__} into an existing array cannot be recorded: "
+                            "write a = a + b instead of a += b, or read values with .detach().numpy()")
+        return self.__array_function__(ufunc, (), inputs, kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        ours = NUMPY.get(function)
+        if ours is None:
+            name = function.__name__
+            near = difflib.get_close_matches(name, [f.__name__ for f in NUMPY.values()], n=1, cutoff=0.5)
+            raise TypeError(f"np.{name} has no op and cannot be recorded: "
+                            + (f"the nearest op is mg.{near[0]}; " if near else "")
+                            + f"declare it with @mg.op, or use np.{name}(x.detach().numpy())")
+        return ours(*args, **kwargs)
+
+    if TYPE_CHECKING:  # installed by the ops; here for type checkers and editors alone
+        T: Tensor
+        def __add__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def min(self, axis: Any = None, keepdims: bool = False) -> Tensor: ...
+        def reshape(self, *shape: Any) -> Tensor: ...
+        def transpose(self, *axes: Any) -> Tensor: ...
+        def astype(self, dtype: Any) -> Tensor: ...
+        def backward(self, gradient: Any = None, retain_graph: bool = False) -> None: ...
+        def retain_grad(self) -> Tensor: ...
+        def register_hook(self, hook: Callable) -> Any: ...
+
+
+def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None) -> Tensor:
+    """A new leaf `Tensor` with a copy of data; see `Tensor`."""
+    return Tensor(data, requires_grad, dtype, name)
+
+
+def wrap(data: Any, tracked: bool = False) -> Tensor:
+    """A Tensor around an array, not copied."""
+    out = new(Tensor)
+    out._data = data
+    out._tracked = tracked
+    out._op = out._inputs = out._metadata = out._watch = out.grad = out.name = None
+    out._index = next_index()
+    out._version = 0
+    return out
+
+
+def describe(x: Any) -> str:
+    """How an error message speaks of a value: its name, what made it, its shape."""
+    if not isinstance(x, Tensor):
+        return f"an array of shape {numpy.shape(x)}"
+    name = f" {x.name!r}" if x.name else ""
+    made = f", made by {x._op}" if x._op else ""
+    return f"tensor{name} of shape {x._data.shape}{made}"
+
+
+@contextlib.contextmanager
+def no_grad():
+    """Inside, nothing is recorded: for this thread and async task only. Also a decorator."""
+    token = recording.set(False)
+    try:
+        yield
+    finally:
+        recording.reset(token)
+
+
+# -- ops ----------------------------------------------------------------------------------------------
+
+
+class Op:
+    """What is known of one op. Made by `@op`, found in `OPS` and as the attribute `.op` of the function.
+
+    name, forward  the forward sees ndarrays only
+    arrays         the names of its array arguments; with variadic there is one, `*arrays`
+    defaults       its metadata by name, with default values (or REQUIRED)
+    rules          {argument: rule}; an argument without a rule passes no gradient
+    pulls          [(position, pull, pull_arrays, reads)]: each rule as `pull(g, y, inputs, metadata)`, the same on
+                   the inputs' arrays, and which inputs it reads (-1 for y): the exact list of values to keep
+    into           like rules, but `into(total, g, …)` adds the gradient into an array that exists
+    analytic       False where the forward breaks the complex step (abs, sign)
+    """
+
+    __slots__ = ("analytic", "arrays", "defaults", "forward", "infix", "into", "name", "numpy", "pulls", "rules",
+                 "several", "shapes", "variadic")
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def error(self, problem: Exception, arrays: tuple, metadata: dict) -> Exception:
+        """NumPy's complaint as one sentence that names the op, the shapes and what to do."""
+        shapes = ", ".join(f"{name} {numpy.shape(x)}" for name, x in zip(self.names(arrays), arrays))
+        given = "".join(f", {key}={value!r}" for key, value in metadata.items() if value is not self.defaults[key])
+        kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(problem, k))
+        return kind(f"{self.name}: {shapes}{given} do not go together: {self.shapes or problem}")
+
+    def names(self, arrays: tuple) -> list[str]:
+        return [f"{self.arrays[0]}[{i}]" for i in range(len(arrays))] if self.variadic else list(self.arrays)
+
+
+REQUIRED = inspect.Parameter.empty
+BROADCAST = "from the right, axes must be of one length or of length 1 (reshape or mg.expand_dims one of them)"
+
+
+def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
+       analytic: bool = True, shapes: str = "", **rules: Callable) -> Callable:
+    """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
+
+    ```python
+    @op(np=np.tanh, dx=lambda g, y: g * (1.0 - y * y))
+    def tanh(x):
+        '''y = tanh x,  dy/dx = 1 − y².'''
+        return np.tanh(x)
+    ```
+    Array arguments are positional, metadata is keyword-only, `*arrays` takes any number. A rule names what it
+    uses: `g` the gradient that arrives, `y` the result, any input, `<input>_shape`, any metadata. The rule for
+    `*arrays` returns one gradient for each. An op may return a tuple; then g is a tuple. Rules use operators
+    and minigrad ops only, so that one text serves arrays, tensors and symbols. They never undo broadcasting:
+    the engine does. A rule `d<argument>_into(total, g, …)` beside `d<argument>` adds the same gradient into an
+    array that exists.
+
+    np        NumPy's function or functions that this op answers for when they are called with a Tensor
+    infix     the operator it gives to Tensor, as "+"
+    method    whether Tensor gets it as a method
+    analytic  False where the complex step does not see the derivative
+    shapes    the sentence that tells which shapes go together
+
+    Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
+    Complex numbers: the derivative is the holomorphic one, without conjugation.
+    """
+    if forward is None:
+        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, **rules)
+    self = describe_op(forward, rules)
+    self.analytic, self.infix = analytic, infix
+    self.numpy = np if isinstance(np, tuple) else (np,)
+    self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
+    call = callable_for(self)
+    call.op = self
+    call.__name__, call.__qualname__, call.__doc__ = forward.__name__, forward.__qualname__, forward.__doc__
+    call.__module__, call.__signature__ = forward.__module__, inspect.signature(forward)
+    OPS[self.name] = self
+    install(call, self.numpy, infix, method)
+    return call
+
+
+def composite(*, np: Any = (), method: bool = False) -> Callable:
+    """Declare a function that is made of ops and so needs no rule: it too gets NumPy's name and a method."""
+    def declare(function):
+        install(function, np if isinstance(np, tuple) else (np,), None, method)
+        return function
+    return declare
+
+
+def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
+    """Read an op off its declaration, and check the contract."""
+    self = Op()
+    self.name = name = forward.__name__
+    self.forward = forward
+    if name in OPS and OPS[name].forward.__module__.startswith("minigrad.") \
+            and not forward.__module__.startswith("minigrad."):
+        raise ValueError(f"op {name}: minigrad has an op of this name; choose another")
+    if not forward.__doc__:
+        raise ValueError(f"op {name}: a docstring must give its definition and shapes")
+    parameters = list(inspect.signature(forward).parameters.values())
+    self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    self.arrays = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if any(p.kind is p.VAR_KEYWORD or (p.kind is not p.KEYWORD_ONLY and p.default is not REQUIRED)
+           for p in parameters) or (self.variadic and len(self.arrays) > 1):
+        raise TypeError(f"op {name}: arrays are positional without defaults (or one *arrays), metadata keyword-only")
+    self.rules, self.into, self.pulls = {}, {}, []
+    for key, rule in rules.items():
+        argument, into = key[1:].removesuffix("_into"), key.endswith("_into")
+        if key[0] != "d" or argument not in self.arrays:
+            raise TypeError(f"op {name}: {key} is the rule of no array argument; they are {', '.join(self.arrays)}")
+        pull, pull_arrays, reads = bind(self, key, rule, ("total",) if into else ())
+        rule.__name__ = rule.__qualname__ = f"{name}.{key}"
+        if into:
+            self.into[self.arrays.index(argument)] = pull_arrays
+        else:
+            self.rules[argument] = rule
+            self.pulls.append((self.arrays.index(argument), pull, pull_arrays, reads))
+    return self
+
+
+def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Callable, Callable, tuple[int, ...]]:
+    """Resolve the names of a rule once, into two positional calls, and say which inputs it reads (-1: y)."""
+    if not extra and not is_pure(rule):
+        raise TypeError(f"op {self.name}: the rule {key} must be pure: no closure and no bare numpy, "
+                        "only operators, minigrad ops and its own arguments")
+    where = {"g": "g", "y": "y", **{name: name for name in extra}, **{name: f"m[{name!r}]" for name in self.defaults}}
+    if self.variadic:
+        where |= {f"{self.arrays[0]}_shape": "[shape(a) for a in x]"}
+        inputs, arrays = {self.arrays[0]: "x"}, {self.arrays[0]: "[data(a) for a in x]"}
+    else:
+        where |= {f"{name}_shape": f"shape(x[{i}])" for i, name in enumerate(self.arrays)}
+        inputs = {name: f"x[{i}]" for i, name in enumerate(self.arrays)}
+        arrays = {name: f"({x}._data if isinstance({x}, Tensor) else {x})" for name, x in inputs.items()}
+    names = list(inspect.signature(rule).parameters)
+    unknown = [name for name in names if name not in where and name not in inputs]
+    if unknown:
+        raise TypeError(f"op {self.name}: the rule {key} asks for {unknown[0]!r}; "
+                        f"there are {', '.join([*where, *inputs])}")
+    head = f"lambda {''.join(name + ', ' for name in extra)}g, y, x, m: "
+    known = {"rule": rule, "Tensor": Tensor, "shape": lambda a: getattr(a, "shape", ()),
+             "data": lambda a: a._data if isinstance(a, Tensor) else a}
+    pull, pull_arrays = (eval(f"{head}rule({', '.join((where | values)[name] for name in names)})", known)
+                         for values in (inputs, arrays))
+    reads = tuple(-1 if name == "y" else self.arrays.index(name) for name in names
+                  if name == "y" or name in self.arrays)
+    return pull, pull_arrays, reads
+
+
+def is_pure(rule: Callable) -> bool:
+    """Whether a rule captures nothing and does not name numpy."""
+    return not rule.__closure__ and not {"np", "numpy"} & set(rule.__code__.co_names)
+
+
+def callable_for(self: Op) -> Callable:
+    """The public function of an op. The two common kinds, where every input has a rule, have a short way."""
+    forward = self.forward
+    if self.defaults or self.variadic or len(self.pulls) < len(self.arrays) or len(self.arrays) > 2:
+        def call(*args, **metadata):
+            inputs, metadata = arguments(self, args, metadata)
+            for x in inputs:
+                if isinstance(x, Tensor):
+                    arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+                    return apply(self, inputs, arrays, metadata, tracks(self, inputs))
+            return run(self, inputs, metadata)
+    elif len(self.arrays) == 1:
+        def call(x):
+            if isinstance(x, Tensor):
+                return apply(self, (x,), (x._data,), NO_METADATA, x._tracked)
+            return forward(plain(x))
+    else:
+        def call(a, b):
+            if isinstance(a, Tensor):
+                if isinstance(b, Tensor):
+                    return apply(self, (a, b), (a._data, b._data), NO_METADATA, a._tracked or b._tracked)
+                b = plain(b)
+                return apply(self, (a, b), (a._data, b), NO_METADATA, a._tracked)
+            a = plain(a)
+            if isinstance(b, Tensor):
+                return apply(self, (a, b), (a, b._data), NO_METADATA, b._tracked)
+            return run(self, (a, plain(b)), NO_METADATA)
+    return call
+
+
+NO_METADATA: dict = {}
+
+
+def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
+    """A call as it was written → its array inputs, and all of its metadata by name."""
+    names = [*self.arrays, *self.defaults]
+    if self.variadic:  # as NumPy writes it: a sequence first, metadata after it
+        args, rest = (tuple(args[0]), args[1:]) if args and isinstance(args[0], (list, tuple)) else (args, ())
+    else:
+        args, rest = args[:len(self.arrays)], args[len(self.arrays):]
+        while len(args) < len(self.arrays):
+            if self.arrays[len(args)] not in metadata:
+                raise TypeError(f"{self.name} takes {', '.join(names)}; {self.arrays[len(args)]!r} is missing")
+            args += (metadata.pop(self.arrays[len(args)]),)
+    if rest or metadata:
+        if len(rest) > len(self.defaults):
+            raise TypeError(f"{self.name} takes {', '.join(names)}; {len(args) + len(rest)} values were given")
+        metadata = {**self.defaults, **dict(zip(self.defaults, rest)), **metadata}
+        if len(metadata) > len(self.defaults):
+            raise TypeError(f"{self.name} takes {', '.join(names)}; there is no "
+                            f"{', '.join(repr(key) for key in metadata if key not in self.defaults)}")
+    else:
+        metadata = self.defaults
+    if REQUIRED in metadata.values():
+        missing = [key for key, value in metadata.items() if value is REQUIRED]
+        raise TypeError(f"{self.name} takes {', '.join(names)}; {missing[0]!r} is missing")
+    return tuple([x if isinstance(x, Tensor) else plain(x) for x in args]), metadata
+
+
+def plain(x: Any) -> Any:
+    """An input that is no Tensor: Python numbers stay (they do not widen float32), lists become arrays."""
+    return x if isinstance(x, (ndarray, float, int, numpy.generic, complex)) else asarray(x)
+
+
+def tracks(self: Op, inputs: tuple) -> bool:
+    """Whether a gradient is wanted by an input that the op has a rule for."""
+    if self.variadic:
+        return any([isinstance(x, Tensor) and x._tracked for x in inputs])
+    return any([isinstance(inputs[pull[0]], Tensor) and inputs[pull[0]]._tracked for pull in self.pulls])
+
+
+def run(self: Op, arrays: tuple, metadata: dict) -> Any:
+    """The forward on arrays, with errors in our words."""
+    try:
+        return self.forward(*arrays, **metadata)
+    except (ValueError, TypeError, IndexError) as problem:
+        raise self.error(problem, arrays, metadata) from problem
+
+
+def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+    """Run an op with a Tensor among its inputs, and record it on the result if a gradient can flow through it."""
+    watching = watcher.get()
+    if watching is not None:
+        return watching(self, inputs, arrays, metadata, tracked)
+    try:
+        y = self.forward(*arrays, **metadata) if metadata else self.forward(*arrays)
+    except (ValueError, TypeError, IndexError) as problem:
+        raise self.error(problem, arrays, metadata) from problem
+    if y.__class__ is tuple:
+        whole = record(self, inputs, metadata, y, tracked)
+        return tuple([record(PART, (whole,), {"i": i}, asarray(value), whole._tracked) for i, value in enumerate(y)])
+    if not self.analytic and tracked and any(numpy.iscomplexobj(a) for a in arrays):
+        raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
+    return record(self, inputs, metadata, y if y.__class__ is ndarray else asarray(y), tracked)
+
+
+def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Tensor:
+    """The result y as a Tensor, which remembers how it was made when it is tracked and recording is on."""
+    out = new(Tensor)
+    out._data = y
+    out._watch = out.grad = out.name = None
+    out._index = next_index()
+    out._version = 0
+    if tracked and recording.get():
+        out._tracked = True
+        out._op, out._inputs, out._metadata = self, inputs, metadata
+    else:
+        out._tracked = False
+        out._op = out._inputs = out._metadata = None
+    return out
+
+
+def primitive(name: str) -> Op:
+    """An op of the engine's own, which no user calls and the sweep knows how to treat."""
+    self = Op()
+    self.name, self.arrays, self.defaults, self.rules, self.into, self.pulls = name, ("whole",), {}, {}, {}, []
+    self.analytic, self.variadic, self.infix, self.numpy, self.shapes = True, False, None, (), ""
+    self.forward = None
+    return self
+
+
+# Several results: the record stands on a tensor whose data is the tuple, and each result is a part of it.
+PART = primitive("part")
+RELEASED = primitive("an op whose graph is released")  # the op of a result whose backward has been done
+
+
+# -- how an op comes to the operators and to NumPy's functions -----------------------------------------
+
+DUNDER = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "@": "matmul", "**": "pow",
+          ">": "gt", ">=": "ge", "<": "lt", "<=": "le", "==": "eq", "!=": "ne", "&": "and", "|": "or", "~": "invert"}
+COMPARISON = {">", ">=", "<", "<=", "==", "!="}  # Python reflects these itself
+
+
+def install(call: Callable, functions: tuple, infix: str | None, method: bool) -> None:
+    for function in functions:
+        NUMPY[function] = call
+    if method:
+        setattr(Tensor, call.__name__, call)
+    if infix is None:
+        return
+    if len(call.op.arrays) == 1:
+        setattr(Tensor, {"-": "__neg__", "~": "__invert__"}[infix], call)
+        return
+    setattr(Tensor, f"__{DUNDER[infix]}__", call)
+    if infix not in COMPARISON:
+        setattr(Tensor, f"__r{DUNDER[infix]}__", lambda b, a: call(a, b))
+        setattr(Tensor, f"__i{DUNDER[infix]}__", lambda a, b: in_place(call, a, b))
+
+
+def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
+    """`a += b`. A leaf that requires gradients changes in place, under no_grad only (that is an optimiser's step);
+    everything else is a new tensor, so that no value saved for a backward can change."""
+    if not (a._tracked and a._op is None):
+        return call(a, b)
+    if recording.get():
+        raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
+                           "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
+    a._data[...] = call(a._data, b._data if isinstance(b, Tensor) else b)
+    a.data = a._data
+    return a

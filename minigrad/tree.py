@@ -1,0 +1,54 @@
+"""Trees: any nesting of tuples, lists and dicts, taken apart into its leaves and put together again.
+
+Everything that is neither a tuple, a list, a dict nor None is a leaf. A dict keeps its own order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """The leaves of a tree from left to right, and the tree itself, as the pattern for `unflatten`."""
+    return [leaf for _, leaf in named_leaves(tree)], tree
+
+
+def unflatten(pattern: Any, leaves: list[Any]) -> Any:
+    """A tree of the pattern's shape that holds these leaves, in the order of `flatten`."""
+    remaining = iter(leaves)
+
+    def build(node):
+        if node is None:
+            return None
+        if isinstance(node, dict):
+            return type(node)((key, build(child)) for key, child in node.items())
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            return type(node)(*(build(child) for child in node))
+        if isinstance(node, (tuple, list)):
+            return type(node)(build(child) for child in node)
+        return next(remaining)
+
+    return build(pattern)
+
+
+def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
+    """The leaves with the way to each: `[("[0].Wf", array), …]`, as one would write it after the tree."""
+    if tree is None:
+        return []
+    if isinstance(tree, dict):
+        children = [(f"{name}.{key}" if name else str(key), child) for key, child in tree.items()]
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        children = [(f"{name}.{field}" if name else field, child)
+                    for field, child in zip(tree._fields, tree)]
+    elif isinstance(tree, (tuple, list)):
+        children = [(f"{name}[{i}]", child) for i, child in enumerate(tree)]
+    else:
+        return [(name, tree)]
+    return [pair for child_name, child in children for pair in named_leaves(child, child_name)]
+
+
+def map_leaves(f: Callable[[Any], Any], tree: Any) -> Any:
+    """The same tree with f applied to every leaf."""
+    leaves, pattern = flatten(tree)
+    return unflatten(pattern, [f(leaf) for leaf in leaves])
