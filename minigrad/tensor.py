@@ -443,8 +443,13 @@ def callable_for(self: Op) -> Callable:
     """The public function of an op. The two common kinds, where every input has a rule, have a short way."""
     forward = self.forward
     if self.defaults or self.variadic or len(self.pulls) < len(self.arrays) or len(self.arrays) > 2:
+        ready = self.defaults if REQUIRED not in self.defaults.values() and not self.variadic else None
+
         def call(*args, **metadata):
-            inputs, metadata = arguments(self, args, metadata)
+            if ready is not None and not metadata and len(args) == len(self.arrays):
+                inputs, metadata = tuple([x if isinstance(x, Tensor) else plain(x) for x in args]), ready
+            else:
+                inputs, metadata = arguments(self, args, metadata)
             for x in inputs:
                 if isinstance(x, Tensor):
                     arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
@@ -532,7 +537,18 @@ def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -
         return tuple([record(PART, (whole,), {"i": i}, asarray(value), whole._tracked) for i, value in enumerate(y)])
     if not self.analytic and tracked and any(numpy.iscomplexobj(a) for a in arrays):
         raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
-    return record(self, inputs, metadata, y if y.__class__ is ndarray else asarray(y), tracked)
+    out = new(Tensor)  # as record does, without the call: this is the hot path
+    out._data = y if y.__class__ is ndarray else asarray(y)
+    out._watch = out.grad = out.name = None
+    out._index = next_index()
+    out._version = 0
+    if tracked and recording.get():
+        out._tracked = True
+        out._op, out._inputs, out._metadata = self, inputs, metadata
+    else:
+        out._tracked = False
+        out._op = out._inputs = out._metadata = None
+    return out
 
 
 def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Tensor:

@@ -28,7 +28,7 @@ def count(shape, axis):
     dx=lambda g, x_shape, axis: broadcast_to(reshape(g, kept_shape(x_shape, axis)), x_shape))
 def sum(x, *, axis=None, keepdims=False):
     """y = Σ x over the axes.   dL/dx = g, the same for each entry of its sum."""
-    return np.sum(x, axis=axis, keepdims=keepdims)
+    return np.add.reduce(x, axis=axis, keepdims=keepdims)  # np.sum without what leads to it, half of a small sum's time
 
 
 @composite(np=np.mean, method=True)
