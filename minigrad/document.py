@@ -23,6 +23,7 @@ from minigrad.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
 GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
+HEAD = ("Wy", "by")
 
 
 def lstm_cell_forward(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
@@ -37,7 +38,7 @@ def lstm_cell_forward(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[
     """
     check(xt, a_prev, c_prev, parameters)
     Wf, bf, Wi, bi, Wc, bc, Wo, bo = (parameters[name] for name in GATES)
-    Wy, by = parameters["Wy"], parameters["by"]
+    Wy, by = (parameters[name] for name in HEAD)
 
     concat = concatenate([a_prev, xt], axis=0)
     ft = sigmoid(Wf @ concat + bf)
@@ -82,7 +83,7 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array 
     dWy, dby. Each has the shape of what it is the gradient of.
     """
     _, _, a_prev, c_prev, _, _, _, _, xt, parameters = cache
-    xt, a_prev, c_prev, parameters = arrays((xt, a_prev, c_prev, parameters))
+    xt, a_prev, c_prev, parameters = floats(xt), floats(a_prev), floats(c_prev), weights(parameters)
 
     (a_next, c_next, yt), pull = vjp(lambda *inputs: lstm_cell_forward(*inputs)[:3], xt, a_prev, c_prev, parameters)
     dxt, da_prev, dc_prev, d_parameters = pull((
@@ -102,7 +103,7 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
     if not 1 <= T <= len(caches):
         raise ValueError(f"lstm_backward takes da of shape (n_a, m, T) with 1 ≤ T ≤ {len(caches)}, the steps of the "
                          f"caches, not {da.shape}")
-    x, a0, parameters = arrays((x[:, :, :T], caches[0][2], caches[0][9]))
+    x, a0, parameters = floats(x[:, :, :T]), floats(caches[0][2]), weights(caches[0][9])
 
     (a, y, c), pull = vjp(lambda *inputs: lstm_forward(*inputs)[:3], x, a0, parameters)
     dx, da0, d_parameters = pull((gradient("da", da, a), gradient("dy", dy, y), gradient("dc", dc, c)))
@@ -114,9 +115,9 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
 
 def check(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]) -> None:
     """Raise with the document's names when something is missing or misshapen."""
-    missing = [name for name in (*GATES, "Wy", "by") if name not in parameters]
+    missing = [name for name in (*GATES, *HEAD) if name not in parameters]
     if missing:
-        raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join(GATES)}, Wy, by")
+        raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join((*GATES, *HEAD))}")
     if len(xt.shape) != 2 or len(a_prev.shape) != 2:
         raise ValueError(f"xt {xt.shape} and a_prev {a_prev.shape} must be (n_x, m) and (n_a, m): features first")
     (n_x, m), n_a = xt.shape, a_prev.shape[0]
@@ -130,13 +131,15 @@ def check(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array])
                              f"for n_x = {n_x}, n_a = {n_a}, m = {m}")
 
 
-def arrays(tree: Any) -> Any:
-    """The tree with arrays in place of tensors: the backward takes values and gives values."""
-    if isinstance(tree, dict):
-        return {key: arrays(value) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(arrays(value) for value in tree)
-    return tree.detach().numpy() if isinstance(tree, Tensor) else np.asarray(tree)
+def floats(value: Array) -> np.ndarray:
+    """The array of a tensor, and one-hot integers as floats: the backward takes values and gives values."""
+    value = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    return value if value.dtype.kind in "fc" else value.astype(float)
+
+
+def weights(parameters: dict[str, Array]) -> dict[str, np.ndarray]:
+    """What the equations use, and nothing else that the dict may hold."""
+    return {name: floats(parameters[name]) for name in (*GATES, *HEAD)}
 
 
 def gradient(name: str, given: Array | None, value: Array) -> np.ndarray:
@@ -145,8 +148,8 @@ def gradient(name: str, given: Array | None, value: Array) -> np.ndarray:
         return np.zeros(value.shape, value.dtype)
     if tuple(given.shape) != tuple(value.shape):
         raise ValueError(f"{name} has shape {tuple(given.shape)} and must have that of its value, {tuple(value.shape)}")
-    return arrays(given)
+    return floats(given)
 
 
 def named(d_parameters: dict[str, np.ndarray], with_y: bool) -> dict[str, np.ndarray]:
-    return {f"d{name}": d for name, d in d_parameters.items() if name in GATES or (with_y and name in ("Wy", "by"))}
+    return {f"d{name}": d for name, d in d_parameters.items() if name in GATES or with_y}

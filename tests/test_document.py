@@ -1,0 +1,433 @@
+"""The document's functions: its equations transcribed to plain NumPy, complex steps through them, and PyTorch."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.document import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
+
+GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
+HEAD = ("Wy", "by")
+GOLDEN = Path(__file__).parent / "golden"
+
+# n_x, n_a, n_y, m, T: the sizes differ, so that no transpose goes unnoticed; then each of them at 1
+SIZES = [(3, 5, 4, 2, 4), (5, 3, 2, 1, 3), (2, 4, 3, 3, 1), (1, 1, 1, 1, 2)]
+
+
+# -- the equations, once more and without minigrad -----------------------------------------------------------
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def plain_cell(xt, a_prev, c_prev, p):
+    z = np.concatenate([a_prev, xt])
+    ft, it, ot = (sigmoid(p["W" + k] @ z + p["b" + k]) for k in "fio")
+    cct = np.tanh(p["Wc"] @ z + p["bc"])
+    c_next = ft * c_prev + it * cct
+    a_next = ot * np.tanh(c_next)
+    e = np.exp(p["Wy"] @ a_next + p["by"])
+    return a_next, c_next, e / e.sum(axis=0), (ft, it, cct, ot)
+
+
+def plain_forward(x, a0, p):
+    a, c, out = a0, np.zeros_like(a0), []
+    for t in range(x.shape[2]):
+        a, c, y, _ = plain_cell(x[:, :, t], a, c, p)
+        out.append((a, y, c))
+    return tuple(np.stack(values, axis=2) for values in zip(*out))
+
+
+def complex_step(f, values: dict, h=1e-30) -> dict:
+    """d f / d value for every entry of every value, exact to rounding, for a real f of plain NumPy."""
+    out = {}
+    for name, value in values.items():
+        out[name] = np.zeros(value.shape)
+        for i in np.ndindex(value.shape):
+            moved = value.astype(complex)
+            moved[i] += 1j * h
+            out[name][i] = f({**values, name: moved}).imag / h
+    return out
+
+
+def make(n_x, n_a, n_y, m, T, seed=0, dtype=np.float64):
+    """x, a0 and parameters."""
+    rng = np.random.default_rng(seed)
+    shapes = {**{k: (n_a, n_a + n_x) if k[0] == "W" else (n_a, 1) for k in GATES}, "Wy": (n_y, n_a), "by": (n_y, 1)}
+    parameters = {k: rng.normal(size=shape).astype(dtype) for k, shape in shapes.items()}
+    return rng.normal(size=(n_x, m, T)).astype(dtype), rng.normal(size=(n_a, m)).astype(dtype), parameters
+
+
+def upstream(n_a, n_y, m, T, seed=1):
+    """da, dy, dc."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_a, m, T)), rng.normal(size=(n_y, m, T)), rng.normal(size=(n_a, m, T))
+
+
+def close(a, b, tolerance=1e-12):
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.max(np.abs(b))))
+
+
+def as_tensors(tree, requires_grad=True):
+    if isinstance(tree, dict):
+        return {k: as_tensors(v, requires_grad) for k, v in tree.items()}
+    return mg.tensor(tree, requires_grad=requires_grad)
+
+
+# -- forward -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_cell_is_its_equations(sizes):
+    x, a0, p = make(*sizes)
+    c0 = np.random.default_rng(2).normal(size=a0.shape)
+    a_next, c_next, yt, cache = lstm_cell_forward(x[:, :, 0], a0, c0, p)
+    a, c, y, (ft, it, cct, ot) = plain_cell(x[:, :, 0], a0, c0, p)
+    for ours, plain in ((a_next, a), (c_next, c), (yt, y)):
+        assert type(ours) is np.ndarray and ours.shape == plain.shape
+        close(ours, plain)
+    close(yt.sum(axis=0), np.ones(x.shape[1]))
+
+    assert len(cache) == 10
+    for ours, plain in zip(cache, (a, c, a0, c0, ft, it, cct, ot, x[:, :, 0])):
+        close(ours, plain)
+    assert cache[9] is p
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_sequence_is_the_cell_repeated(sizes):
+    _, n_a, n_y, m, T = sizes
+    x, a0, p = make(*sizes)
+    a, y, c, (caches, x_kept) = lstm_forward(x, a0, p)
+    assert a.shape == c.shape == (n_a, m, T) and y.shape == (n_y, m, T)
+    for ours, plain in zip((a, y, c), plain_forward(x, a0, p)):
+        assert type(ours) is np.ndarray
+        close(ours, plain)
+
+    assert x_kept is x and len(caches) == T
+    for t, (a_next, c_next, a_prev, c_prev, *_, xt, kept) in enumerate(caches):
+        assert np.array_equal(a_next, a[:, :, t]) and np.array_equal(c_next, c[:, :, t])
+        assert np.array_equal(a_prev, a[:, :, t - 1] if t else a0)
+        assert np.array_equal(c_prev, c[:, :, t - 1] if t else np.zeros((n_a, m)))
+        assert np.array_equal(xt, x[:, :, t]) and kept is p
+
+
+def test_inputs_are_left_alone():
+    x, a0, p = make(3, 5, 4, 2, 4)
+    before = [v.copy() for v in (x, a0, *p.values())]
+    a, _, _, caches = lstm_forward(x, a0, p)
+    da = np.ones(a.shape)
+    lstm_backward(da, caches)
+    assert all(np.array_equal(v, w) for v, w in zip((x, a0, *p.values()), before)) and np.all(da == 1)
+
+
+def test_tensors_in_tensors_out_with_the_same_values_and_gradients():
+    sizes = 3, 5, 4, 2, 4
+    x, a0, p = make(*sizes)
+    da, dy, dc = upstream(5, 4, 2, 4)
+    tx, ta0, tp = as_tensors(x), as_tensors(a0), as_tensors(p)
+    a, y, c, caches = lstm_forward(tx, ta0, tp)
+    plain = lstm_forward(x, a0, p)
+    for ours, array in zip((a, y, c), plain):
+        assert isinstance(ours, mg.Tensor) and np.array_equal(ours.detach().numpy(), array)
+    assert isinstance(caches[0][0][0], mg.Tensor)
+
+    (mg.sum(a * da) + mg.sum(y * dy) + mg.sum(c * dc)).backward()
+    found = lstm_backward(da, plain[3], dy, dc)
+    for name, tensor in {"x": tx, "a0": ta0, **tp}.items():
+        close(tensor.grad, found["d" + name])
+
+
+def test_caches_of_tensors_work_in_backward():
+    x, a0, p = make(3, 5, 4, 2, 4)
+    da, dy, dc = upstream(5, 4, 2, 4)
+    expected = lstm_backward(da, lstm_forward(x, a0, p)[3], dy, dc)
+    for requires_grad in (True, False):
+        *_, caches = lstm_forward(as_tensors(x), a0, as_tensors(p, requires_grad))
+        found = lstm_backward(as_tensors(da, requires_grad), caches, as_tensors(dy, requires_grad), dc)
+        assert list(found) == list(expected)
+        for key in expected:
+            assert type(found[key]) is np.ndarray and np.array_equal(found[key], expected[key])
+    cell = lstm_cell_backward(mg.tensor(da[:, :, 0]), dc[:, :, 0], caches[0][1])
+    assert all(type(value) is np.ndarray for value in cell.values())
+
+
+def test_backward_works_where_nothing_is_recorded():
+    x, a0, p = make(3, 5, 4, 2, 4)
+    da, *_ = upstream(5, 4, 2, 4)
+    *_, caches = lstm_forward(x, a0, p)
+    with mg.no_grad():
+        inside = lstm_backward(da, caches)
+    assert all(np.array_equal(value, inside[key]) for key, value in lstm_backward(da, caches).items())
+
+
+def test_float32_stays_float32():
+    x, a0, p = make(3, 5, 4, 2, 6, dtype=np.float32)
+    da, dy, dc = upstream(5, 4, 2, 6)  # float64 gradients do not widen what they are gradients of
+    a, y, c, caches = lstm_forward(x, a0, p)
+    assert a.dtype == y.dtype == c.dtype == np.float32
+    assert all(value.dtype == np.float32 for value in caches[0][2][:9])
+    *_, wide_caches = lstm_forward(x.astype(float), a0.astype(float), {k: v.astype(float) for k, v in p.items()})
+    wide = lstm_backward(da, wide_caches, dy, dc)
+    for key, value in lstm_backward(da, caches, dy, dc).items():
+        assert value.dtype == np.float32
+        close(value, wide[key], 1e-5)
+    cell = lstm_cell_backward(da[:, :, 0], dc[:, :, 0], caches[0][0], dy[:, :, 0])
+    assert all(value.dtype == np.float32 for value in cell.values())
+
+
+def test_one_hot_integers_and_a_dict_that_holds_more():
+    x, a0, p = make(3, 5, 4, 2, 4)
+    x = (np.arange(3)[:, None, None] == np.random.default_rng(2).integers(3, size=(2, 4))).astype(int)
+    da, dy, dc = upstream(5, 4, 2, 4)
+    *_, caches = lstm_forward(x, a0, {**p, "n_a": 5, "note": "mine"})
+    found = lstm_backward(da, caches, dy, dc)
+    expected = lstm_backward(da, lstm_forward(x.astype(float), a0, p)[3], dy, dc)
+    assert list(found) == list(expected) and all(np.array_equal(found[key], expected[key]) for key in expected)
+    assert "dnote" not in lstm_cell_backward(da[:, :, 0], dc[:, :, 0], caches[0][1])
+
+
+@pytest.mark.parametrize("extreme", [800.0, -800.0])
+def test_saturated_gates_are_finite(extreme):
+    x, a0, p = make(3, 5, 4, 2, 4)
+    p = {k: np.full_like(v, extreme) if k[0] == "b" else v for k, v in p.items()}
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        a, y, c, caches = lstm_forward(x, a0, p)
+        found = lstm_backward(np.ones(a.shape), caches, np.ones(y.shape), np.ones(c.shape))
+    assert all(np.isfinite(value).all() for value in (a, y, c, *found.values()))
+
+
+# -- backward, against complex steps through the plain equations -------------------------------------------------
+
+
+@pytest.mark.parametrize("with_y", [False, True], ids=["", "dyt"])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_cell_backward_against_complex_steps(sizes, with_y):
+    _, n_a, n_y, m, _ = sizes
+    x, a0, p = make(*sizes)
+    c0 = np.random.default_rng(2).normal(size=a0.shape)
+    da, dy, dc = (d[:, :, 0] for d in upstream(n_a, n_y, m, 1))
+
+    def loss(v):
+        a, c, y, _ = plain_cell(v["xt"], v["a_prev"], v["c_prev"], v)
+        return np.sum(da * a) + np.sum(dc * c) + with_y * np.sum(dy * y)
+
+    *_, cache = lstm_cell_forward(x[:, :, 0], a0, c0, p)
+    found = lstm_cell_backward(da, dc, cache, dy if with_y else None)
+    true = complex_step(loss, {"xt": x[:, :, 0], "a_prev": a0, "c_prev": c0, **p})
+    keys = ["dxt", "da_prev", "dc_prev", *("d" + k for k in GATES), *("d" + k for k in HEAD if with_y)]
+    assert sorted(found) == sorted(keys)
+    for key in keys:
+        assert type(found[key]) is np.ndarray and found[key].shape == true[key[1:]].shape
+        close(found[key], true[key[1:]])
+
+
+@pytest.mark.parametrize("given", ["da", "da dy", "da dc", "da dy dc"])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_sequence_backward_against_complex_steps(sizes, given):
+    _, n_a, n_y, m, T = sizes
+    x, a0, p = make(*sizes)
+    da, dy, dc = upstream(n_a, n_y, m, T)
+    dy, dc = (d if name in given else None for name, d in (("dy", dy), ("dc", dc)))
+
+    def loss(v):
+        values = plain_forward(v["x"], v["a0"], v)
+        return sum(np.sum(d * value) for d, value in zip((da, dy, dc), values) if d is not None)
+
+    found = lstm_backward(da, lstm_forward(x, a0, p)[3], dy, dc)
+    true = complex_step(loss, {"x": x, "a0": a0, **p})
+    keys = ["dx", "da0", *("d" + k for k in GATES), *("d" + k for k in HEAD if "dy" in given)]
+    assert sorted(found) == sorted(keys)
+    for key in keys:
+        assert type(found[key]) is np.ndarray and found[key].shape == true[key[1:]].shape
+        close(found[key], true[key[1:]])
+
+
+def test_da_may_cover_only_the_first_steps():
+    n_x, n_a, n_y, m, T_x = 3, 5, 4, 2, 6
+    x, a0, p = make(n_x, n_a, n_y, m, T_x)
+    *_, caches = lstm_forward(x, a0, p)
+    for T in (1, 4, T_x):
+        da, dy, dc = upstream(n_a, n_y, m, T)
+        short = lstm_backward(da, lstm_forward(x[:, :, :T], a0, p)[3], dy, dc)
+        found = lstm_backward(da, caches, dy, dc)
+        assert found["dx"].shape == (n_x, m, T)
+        for key in short:
+            close(found[key], short[key])
+
+    # the same as no loss at the later steps: they are after all that counts, and their inputs get nothing
+    padded = np.zeros((n_a, m, T_x))
+    padded[:, :, :4] = upstream(n_a, n_y, m, 4)[0]
+    found, full = lstm_backward(padded[:, :, :4], caches), lstm_backward(padded, caches)
+    assert np.all(full["dx"][:, :, 4:] == 0)
+    close(found["dx"], full["dx"][:, :, :4])
+    close(found["dWf"], full["dWf"])
+
+
+def test_two_hundred_steps_along_random_directions():
+    n_x, n_a, n_y, m, T = 3, 6, 4, 2, 200
+    x, a0, p = make(n_x, n_a, n_y, m, T)
+    p["bf"] += 2.0  # so that the far past counts
+    da, dy, dc = upstream(n_a, n_y, m, T)
+    found = lstm_backward(da, lstm_forward(x, a0, p)[3], dy, dc)
+    values = {"x": x, "a0": a0, **p}
+    rng = np.random.default_rng(3)
+    for name, value in values.items():
+        v = rng.normal(size=value.shape)
+        moved = {**values, name: value + 1e-30j * v}
+        outputs = plain_forward(moved["x"], moved["a0"], moved)
+        slope = sum(np.sum(d * out) for d, out in zip((da, dy, dc), outputs)).imag / 1e-30
+        assert np.sum(found["d" + name] * v) == pytest.approx(slope, rel=1e-11), name
+
+
+# -- the two carries ----------------------------------------------------------------------------------------
+
+
+def by_steps(da, dc, caches, carry_a=1.0, carry_c=1.0):
+    """The document's loop over `lstm_cell_backward`, with a factor on each carry: 0 is what popular copies do."""
+    total = {}
+    da_carried = dc_carried = 0.0
+    for t in reversed(range(da.shape[2])):
+        step = lstm_cell_backward(da[:, :, t] + da_carried, dc[:, :, t] + dc_carried, caches[0][t])
+        da_carried, dc_carried = carry_a * step["da_prev"], carry_c * step["dc_prev"]
+        for key in ("dWf", "dbf", "dWi", "dbi", "dWc", "dbc", "dWo", "dbo"):
+            total[key] = total.get(key, 0.0) + step[key]
+        total.setdefault("dx", []).append(step["dxt"])
+    return {**total, "dx": np.stack(total["dx"][::-1], axis=2), "da0": step["da_prev"]}
+
+
+def test_the_cells_backward_and_both_carries_make_the_sequences_backward():
+    x, a0, p = make(3, 5, 4, 2, 6)
+    da, _, dc = upstream(5, 4, 2, 6)
+    *_, caches = lstm_forward(x, a0, p)
+    found = lstm_backward(da, caches, dc=dc)
+    true = by_steps(da, dc, caches)
+    for key in found:
+        close(found[key], true[key])
+
+    for dropped in ({"carry_a": 0.0}, {"carry_c": 0.0}, {"carry_a": 0.0, "carry_c": 0.0}):
+        wrong = by_steps(da, dc, caches, **dropped)
+        for key in found:  # so that no tolerance above could hide a dropped carry
+            assert np.max(np.abs(wrong[key] - true[key])) > 0.01 * np.max(np.abs(true[key])), (dropped, key)
+
+
+@pytest.mark.parametrize("only", ["a", "c"])
+def test_each_carry_reaches_the_first_step_alone(only):
+    """The other way back is cut in the weights, so that without this carry dx[:, :, 0] would be zero."""
+    n_a, T = 4, 5
+    x, a0, p = make(3, n_a, 2, 2, T)
+    if only == "c":  # no gate sees a_prev
+        p = {k: np.where(np.arange(v.shape[1]) < n_a, 0.0, v) if k in ("Wf", "Wi", "Wc", "Wo") else v
+             for k, v in p.items()}
+    else:  # the forget gate is shut
+        p["Wf"], p["bf"] = np.zeros_like(p["Wf"]), np.full((n_a, 1), -40.0)
+    da = np.zeros((n_a, 2, T))
+    da[:, :, -1] = 1.0
+    *_, c, caches = lstm_forward(x, a0, p)
+    found = lstm_backward(da, caches)
+    close(found["dx"], complex_step(lambda v: np.sum(plain_forward(v["x"], a0, p)[0][:, :, -1]), {"x": x})["x"])
+    assert np.all(found["dx"][:, :, 0] != 0)
+    if only == "c":  # in closed form: dL/dc_0 is dL/dc_T times the forget gates on the way
+        _, _, _, _, _, it, cct, _, _, _ = caches[0][0]
+        ot, forget = caches[0][-1][7], [cache[4] for cache in caches[0][1:]]
+        dc_first = ot * (1 - np.tanh(c[:, :, -1]) ** 2) * np.prod(forget, axis=0)
+        through_c, through_i = dc_first * it * (1 - cct**2), dc_first * cct * it * (1 - it)
+        close(found["dx"][:, :, 0], p["Wc"][:, n_a:].T @ through_c + p["Wi"][:, n_a:].T @ through_i)
+
+
+# -- PyTorch ------------------------------------------------------------------------------------------------
+
+
+def agrees_with_torch(g: dict):
+    """Compare with a record of PyTorch's: rows i, f, g, o there and two biases, f, i, c, o and one here; x first."""
+    n_a = g["a"].shape[-1]
+    rows = dict(zip("ifco", range(4)))  # PyTorch's g is the document's c
+
+    def block(name, k):
+        return g[name][rows[k] * n_a:(rows[k] + 1) * n_a]
+
+    def ours(prefix=""):
+        W = {"W" + k: np.hstack([block(prefix + "weight_hh_l0", k), block(prefix + "weight_ih_l0", k)]) for k in rows}
+        return W, {"Wy": g[prefix + "head.weight"], "by": g[prefix + "head.bias"][:, None]}
+
+    def features_first(value):
+        return value.transpose(2, 1, 0)
+
+    W, head = ours()
+    b = {"b" + k: (block("bias_ih_l0", k) + block("bias_hh_l0", k))[:, None] for k in rows}
+    a, y, c, caches = lstm_forward(features_first(g["x"]), g["h0"][0].T, {**W, **b, **head})
+    close(a, features_first(g["a"]))
+    close(y, features_first(g["y"]))
+    close(c[:, :, -1], g["c_last"][0].T)
+
+    dc = np.zeros(c.shape)
+    dc[:, :, -1] = g["dc_last"][0].T
+    found = lstm_backward(features_first(g["da"]), caches, features_first(g["dy"]), dc)
+    close(found["dx"], features_first(g["grad x"]))
+    close(found["da0"], g["grad h0"][0].T)
+    dW, d_head = ours("grad ")
+    for name, value in {**dW, **d_head}.items():
+        close(found["d" + name], value)
+    for k in rows:
+        for bias in ("grad bias_ih_l0", "grad bias_hh_l0"):  # of a sum, each gets the whole gradient
+            close(found["db" + k], block(bias, k)[:, None])
+
+
+def test_pytorchs_recorded_sequence():
+    with np.load(GOLDEN / "torch_lstm.npz") as golden:
+        agrees_with_torch(dict(golden))
+
+
+@pytest.mark.parametrize("sizes", [{"n_x": 3, "n_a": 5, "n_y": 4, "m": 2, "T_x": 7},
+                                   {"n_x": 20, "n_a": 16, "n_y": 9, "m": 1, "T_x": 60}])
+def test_pytorch_itself(sizes):
+    pytest.importorskip("torch")
+    agrees_with_torch(runpy.run_path(GOLDEN / "make_torch_lstm.py")["torch_lstm"](**sizes, seed=5))
+
+
+# -- bad input ------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_gets_a_sentence():
+    x, a0, p = make(3, 5, 4, 2, 4)
+    c0 = np.zeros_like(a0)
+    cases = [
+        (KeyError, "parameters lack Wi, by: they are Wf", lambda: lstm_cell_forward(
+            x[:, :, 0], a0, c0, {k: v for k, v in p.items() if k not in ("Wi", "by")})),
+        (ValueError, r"Wf has shape \(8, 5\) and must have \(5, 8\) for n_x = 3, n_a = 5, m = 2",
+         lambda: lstm_forward(x, a0, {**p, "Wf": p["Wf"].T})),
+        (ValueError, r"bo has shape \(5,\) and must have \(5, 1\)",
+         lambda: lstm_forward(x, a0, {**p, "bo": p["bo"][:, 0]})),
+        (ValueError, r"Wy has shape \(4, 6\) and must have \(4, 5\)",
+         lambda: lstm_forward(x, a0, {**p, "Wy": np.zeros((4, 6))})),
+        (ValueError, r"a_prev has shape \(5, 3\) and must have \(5, 2\)",
+         lambda: lstm_forward(x, np.zeros((5, 3)), p)),
+        (ValueError, r"c_prev has shape \(4, 2\) and must have \(5, 2\)",
+         lambda: lstm_cell_forward(x[:, :, 0], a0, np.zeros((4, 2)), p)),
+        (ValueError, r"xt \(3,\) and a_prev \(5, 2\) must be .* features first",
+         lambda: lstm_cell_forward(x[:, 0, 0], a0, c0, p)),
+        (ValueError, "x of shape .* with T_x ≥ 1.*time last", lambda: lstm_forward(x[:, :, :0], a0, p)),
+        (ValueError, "x of shape .* with T_x ≥ 1.*time last", lambda: lstm_forward(x[:, :, 0], a0, p)),
+    ]
+    a, *_, caches = lstm_forward(x, a0, p)
+    da = np.ones(a.shape)
+    cell = lambda *given: lstm_cell_backward(*given[:2], caches[0][0], *given[2:])  # noqa: E731
+    cases += [
+        (ValueError, "1 ≤ T ≤ 4, the steps of the caches", lambda: lstm_backward(da[:, :, 0], caches)),
+        (ValueError, "1 ≤ T ≤ 4, the steps of the caches", lambda: lstm_backward(da[:, :, :0], caches)),
+        (ValueError, "1 ≤ T ≤ 4", lambda: lstm_backward(np.ones((5, 2, 9)), caches)),
+        (ValueError, r"da has shape \(5, 1, 4\) and must have that of its value, \(5, 2, 4\)",
+         lambda: lstm_backward(da[:, :1], caches)),
+        (ValueError, r"dy has shape \(5, 2, 4\)", lambda: lstm_backward(da, caches, da)),
+        (ValueError, r"dc has shape \(5, 2, 3\)", lambda: lstm_backward(da, caches, dc=da[:, :, :3])),
+        (ValueError, r"da_next has shape \(5, 2, 4\)", lambda: cell(da, c0)),
+        (ValueError, r"dc_next has shape \(5, 1\)", lambda: cell(c0, c0[:, :1])),
+        (ValueError, r"dyt has shape \(5, 2\)", lambda: cell(c0, c0, c0)),
+    ]
+    for kind, sentence, call in cases:
+        with pytest.raises(kind, match=sentence):
+            call()
