@@ -123,7 +123,8 @@ def main(argv=None):
         for T in lengths:
             step = contenders((1, T, 10, 24), [minigrad, globals()[name]])[name]
             row.append(timing.side_by_side({name: step}, max(3, rounds // 3))[name] / T * 1e3)
-        print(f"{name:10}", "  ".join(f"T={T}: {us:6.1f}" for T, us in zip(lengths, row)), f"  last/first {row[-1] / row[0]:.2f}")
+        print(f"{name:10}", "  ".join(f"T={T}: {us:6.1f}" for T, us in zip(lengths, row)),
+              f"  last/first {row[-1] / row[0]:.2f}")
 
 
 if __name__ == "__main__":

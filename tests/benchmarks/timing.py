@@ -18,7 +18,8 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[variable] = THREADS
 
 
-def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15, seconds: float = 0.15) -> dict[str, float]:
+def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15,
+                 seconds: float = 0.15) -> dict[str, float]:
     """Median time of one call, in ms. Each round runs every contender for about `seconds`, in turn."""
     calls = {}
     for name, call in contenders.items():

@@ -1,0 +1,1 @@
+"""Toy sequence problems, made from an explicit rng or from a text."""
