@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 import zlib
 from typing import Any
 
@@ -28,7 +29,7 @@ class detect_anomaly(contextlib.ContextDecorator):
 
     def __init__(self):
         self._entered = []
-        self._notes: dict[int, tuple[str, list]] = {}  # result → where it was made, what its rules will read
+        self._notes: dict[int, tuple] = {}  # result → where it was made, what its rules will read, whether it lives
 
     def __enter__(self) -> detect_anomaly:
         quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")  # we say it better
@@ -40,7 +41,8 @@ class detect_anomaly(contextlib.ContextDecorator):
         token, quiet = self._entered.pop()
         watcher.reset(token)
         quiet.__exit__(*exception)
-        self._notes.clear()
+        if not self._entered:
+            self._notes.clear()
 
     def __call__(self, *args: Any) -> Any:
         """As a decorator it takes a function; as the watcher, an op call."""
@@ -63,15 +65,25 @@ class detect_anomaly(contextlib.ContextDecorator):
                 names = ", ".join(describe(x) for x in inputs if isinstance(x, Tensor))
                 raise FloatingPointError(f"{op.name} of {names} gave {first_bad(y._data)} in the forward pass, "
                                          f"{place}; {'; '.join(before) or 'its inputs were finite'}")
-            if y._tracked:
-                read = [inputs[r] if r >= 0 else y for pull in op.pulls for r in pull[3]] if not op.variadic else inputs
-                saved = {id(v): v._data if isinstance(v, Tensor) else v for v in read}
-                self._notes[y._index] = place, [(v, fingerprint(v)) for v in saved.values() if isinstance(v, ndarray)]
+        node = out[0] if isinstance(out, tuple) else out
+        if node._tracked:
+            self.note(op, inputs, node._inputs[0] if isinstance(out, tuple) else node, place)
         return out
+
+    def note(self, op: Op, inputs: tuple, node: Tensor, place: str) -> None:
+        """Remember where a recorded value was made, and how the arrays look that its rules will read."""
+        read = {r for pull in op.pulls for r in pull[3]}
+        saved = [x for i, x in enumerate(inputs) if i in read or (op.variadic and read - {-1})]
+        saved = [x._data if isinstance(x, Tensor) else x for x in saved]
+        if -1 in read:
+            saved += node._data if isinstance(node._data, tuple) else [node._data]
+        prints = [(v, fingerprint(v)) for v in {id(v): v for v in saved if isinstance(v, ndarray)}.values()]
+        index, notes = node._index, self._notes  # the note goes when its value does
+        notes[index] = place, prints, weakref.ref(node, lambda _: notes.pop(index, None))
 
     def visit(self, node: Tensor) -> None:
         """Called by the sweep before it runs the rules of a node."""
-        place, saved = self._notes.get(node._index, ("", ()))
+        place, saved, _ = self._notes.get(node._index, ("", (), None))
         for array, before in saved:
             if fingerprint(array) != before:
                 raise RuntimeError(f"an array of shape {array.shape} that the backward of {node._op} needs was changed "
@@ -81,7 +93,7 @@ class detect_anomaly(contextlib.ContextDecorator):
         """Called by the sweep with each gradient that a rule gave."""
         d = d._data if isinstance(d, Tensor) else d
         if not np.isfinite(d).all():
-            place, _ = self._notes.get(node._index, ("outside of detect_anomaly", ()))
+            place, *_ = self._notes.get(node._index, ("outside of detect_anomaly",))
             raise FloatingPointError(f"the rule of {op.name} gave {first_bad(np.asarray(d))} in the gradient of "
                                      f"{describe(x)}, in the backward pass of what was computed {place}")
 

@@ -24,14 +24,14 @@ from minigrad.tree import flatten, map_leaves, unflatten
 # -- the sweep ----------------------------------------------------------------------------------------
 
 
-def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | None = None, *,
-          graph: bool = False, release: bool = False) -> dict[int, Any]:
+def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | None = None,
+          way: set[int] | None = None, *, graph: bool = False, release: bool = False) -> dict[int, Any]:
     """Send gradients back from the outputs.
 
-    Returns {index of target: its gradient}. With targets, only what lies between them and the outputs is run, and
-    nothing is written anywhere. Without, the gradients of leaves, and of results that retain theirs, are added into
-    `.grad`. Gradients are arrays; with graph=True tensors, and recorded. With release=True the records go as they
-    are used.
+    Returns {index of target: its gradient}. With targets, only what lies on the `way` to them is run (`way_to`, made
+    here if it is not given), and nothing is written anywhere. Without, the gradients of leaves, and of results that
+    retain theirs, are added into `.grad`. Gradients are arrays; with graph=True tensors, and recorded. With
+    release=True the records go as they are used.
     """
     totals: dict[int, Any] = {}
     owned: set[int] = set()  # totals that are arrays of our own making, which may be added into
@@ -39,7 +39,8 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
     nodes: dict[int, Tensor] = {}
     found: dict[int, Any] = {}
     goals = None if targets is None else {t._index for t in targets}
-    between = None if targets is None else path(outputs, goals)
+    if targets is not None and way is None:
+        way = way_to(targets, behind(outputs, targets))
     watching = engine.watcher.get()
 
     def arrive(x: Tensor, d: Any) -> None:
@@ -72,14 +73,14 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         into(totals[index], *rule_arguments)
 
     for output, gradient in zip(outputs, gradients):
-        if output._tracked and (between is None or output._index in between):
+        if output._tracked if way is None else output._index in way:
             arrive(output, gradient)
 
     while waiting:
         index = -heappop(waiting)
         node, g = nodes.pop(index), totals.pop(index)
         if node._watch is not None:
-            g = watched(node, g, graph)
+            g = watched(node, g, graph, keep=targets is None)
         op = node._op
         if goals is not None and index in goals:
             found[index] = g
@@ -108,15 +109,19 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
             g = tuple([np.zeros(v.shape, v.dtype) if d is None else d for d, v in zip(g, node._data)])
         y = node if graph else node._data
         if op.variadic:
-            for x, d in zip(inputs, op.pulls[0][1 if graph else 2](g, y, inputs, metadata)):
-                if isinstance(x, Tensor) and x._tracked and (between is None or x._index in between):
+            given = op.pulls[0][1 if graph else 2](g, y, inputs, metadata)
+            if len(given) != len(inputs):
+                raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
+                                 "it must return one for each")
+            for x, d in zip(inputs, given):
+                if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
                     if watching is not None:
                         watching.gradient(node, op, x, d)
                     arrive(x, fitted(d, x, op, graph))
             continue
         for position, pull, pull_arrays, _ in op.pulls:
             x = inputs[position]
-            if not (isinstance(x, Tensor) and x._tracked) or (between is not None and x._index not in between):
+            if not isinstance(x, Tensor) or not (x._tracked if way is None else x._index in way):
                 continue
             if graph:
                 d = pull(g, y, inputs, metadata)
@@ -127,36 +132,47 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 d = pull_arrays(g, y, inputs, metadata)
             if watching is not None:
                 watching.gradient(node, op, x, d)
-            if d.shape != x._data.shape or d.dtype is not x._data.dtype:
-                d = fitted(d, x, op, graph)
+            try:
+                if d.shape != x._data.shape or d.dtype is not x._data.dtype:
+                    d = fitted(d, x, op, graph)
+            except AttributeError:  # a rule gave a Python number
+                d = fitted(np.asarray(d), x, op, graph)
             arrive(x, d)
     return found
 
 
-def path(outputs: list[Tensor], goals: set[int]) -> set[int]:
-    """The indices of all values that lie between the outputs and the goals, both included."""
+def behind(outputs: list[Tensor], stop: list[Tensor] = ()) -> list[Tensor]:
+    """Every value that gradients reach from the outputs, the oldest first; nothing that lies behind `stop`."""
+    stop = {x._index for x in stop}
     seen = {y._index: y for y in outputs if y._tracked}
     stack = list(seen.values())
     while stack:
         node = stack.pop()
-        if node._inputs is None or node._index in goals:
+        if node._index in stop:
             continue
-        for x in node._inputs:
+        for x in node._inputs or ():
             if isinstance(x, Tensor) and x._tracked and x._index not in seen:
                 seen[x._index] = x
                 stack.append(x)
-    between = set()
-    for index in sorted(seen):
-        if index in goals or any(isinstance(x, Tensor) and x._index in between for x in seen[index]._inputs or ()):
-            between.add(index)
-    return between
+    return [seen[index] for index in sorted(seen)]
+
+
+def way_to(targets: list[Tensor], nodes: list[Tensor]) -> set[int]:
+    """The indices of the targets, and of all among the nodes (the oldest first) that were computed from them."""
+    way = {t._index for t in targets}
+    for node in nodes:
+        if any([isinstance(x, Tensor) and x._index in way for x in node._inputs or ()]):
+            way.add(node._index)
+    return way
 
 
 def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     """A gradient in the shape and number type of its input: summed over what broadcasting added, and cast."""
     shape, dtype = x._data.shape, x._data.dtype
     if not graph and d.__class__ is not ndarray:
-        d = d._data if isinstance(d, Tensor) else np.asarray(d)
+        d = data_of(d)
+    if d.dtype.kind not in "fciub":
+        raise TypeError(f"a rule of {op.name} gave no gradient for {describe(x)}, but {d}: return an array")
     if d.shape != shape:
         added = d.ndim - len(shape)
         if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
@@ -171,16 +187,19 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     return d
 
 
-def watched(node: Tensor, g: Any, graph: bool) -> Any:
+def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
     """Show a complete gradient to the hooks of its value, and keep it if asked."""
     for hook in [h for key, h in node._watch.items() if key != "retain"]:
+        if not graph:  # other values may have been sent the same array
+            g = np.asarray(g).view()
+            g.flags.writeable = False
         seen = hook(g)
         if seen is not None:
             if np.shape(seen) != node._data.shape:
                 raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
                                  "return that shape, or None to leave it as it is")
             g = seen if graph else np.asarray(seen, node._data.dtype)
-    if "retain" in node._watch and node._op is not None and not graph:
+    if keep and "retain" in node._watch and node._op is not None:
         accumulate(node, g)
     return g
 
@@ -251,7 +270,8 @@ class Handle:
 def register_hook(self: Tensor, hook: Callable[[Any], Any]) -> Handle:
     """Call hook(g) when the gradient of this tensor is complete; what it returns, unless None, takes its place.
 
-    g is an ndarray of the tensor's shape (a Tensor while a gradient of a gradient is being recorded).
+    g is a read-only ndarray of the tensor's shape (a Tensor while a gradient of a gradient is being recorded). A hook
+    stays until its handle's `remove()`.
     """
     hooks = watch(self)
     key = engine.next_index()
@@ -316,11 +336,8 @@ def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Any, Any]:
         raise TypeError("jvp takes the arguments and the tangents as two tuples: mg.jvp(f, (x,), (v,))")
     same_shapes(args, tangents, "tangents", "arguments")
     y, pull, value = pullback(f, args, {}, range(len(args)))
-    zeros = map_leaves(lambda leaf: np.zeros(np.shape(leaf), data_of(leaf).dtype), y)
-    _, pull_again = vjp(pull, zeros)
-    (tangent,) = pull_again(tangents)
-    kept = any(isinstance(leaf, Tensor) and leaf._tracked for leaf in flatten((value, tangents))[0])
-    return value, tangent if kept else map_leaves(untracked, tangent)
+    _, pull_again = vjp(pull, map_leaves(zeros_of, y))
+    return value, pull_again(tangents)[0]
 
 
 def hvp(f: Callable, x: Any, v: Any) -> Any:
@@ -336,16 +353,17 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     For nested results or arguments: the nesting of y, with that of x in place of each leaf.
     """
     def rows(*args, **kwargs):
-        y, pull, _ = pullback(f, args, kwargs, positions(argnums, args))
+        wanted = positions(argnums, args)
+        y, pull, _ = pullback(f, args, kwargs, wanted)
         leaves, pattern = flatten(y)
         blocks = []
         for k, leaf in enumerate(leaves):
             gradients = []
             for i in np.ndindex(np.shape(leaf)):
-                d_y = [np.zeros(np.shape(other), data_of(other).dtype) for other in leaves]
+                d_y = [zeros_of(other) for other in leaves]
                 d_y[k][i] = 1
                 gradients.append(pull(unflatten(pattern, d_y)))
-            blocks.append(stacked(gradients, np.shape(leaf), [args[p] for p in positions(argnums, args)]))
+            blocks.append(stacked(gradients, np.shape(leaf), [args[p] for p in wanted]))
         out = [block if isinstance(argnums, tuple) else block[0] for block in blocks]
         return unflatten(pattern, out)
     return rows
@@ -368,22 +386,20 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
     graph, or one that f closes over), gradients are recorded and results stay tensors; else they are arrays.
     """
     args = list(args)
-    fresh = []
-    outer = False
+    fresh, made = [], []
+    recording = engine.recording.get()
 
     def lift(x):
-        nonlocal outer
-        if isinstance(x, Tensor) and x._tracked and engine.recording.get():
-            outer = True
-            x = copy(x)
+        if isinstance(x, Tensor) and x._tracked and recording:
+            fresh.append(copy(x))
         else:
-            x = Tensor(x)
-            if x._data.dtype.kind not in "fc":
-                raise TypeError(f"a derivative with respect to {x._data.dtype} numbers does not exist: "
+            made.append(Tensor(x, name=getattr(x, "name", None)))
+            if made[-1].dtype.kind not in "fc":
+                raise TypeError(f"a derivative with respect to {made[-1].dtype} numbers does not exist: "
                                 "pass floats, as 2.0 for 2")
-            x._tracked = True
-        fresh.append(x)
-        return x
+            made[-1]._tracked = True
+            fresh.append(made[-1])
+        return fresh[-1]
 
     for position in wanted:
         args[position] = map_leaves(lift, args[position])
@@ -393,7 +409,13 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
     finally:
         engine.recording.reset(token)
     outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
-    outer = outer or depends_on_others(outputs, fresh)
+    nodes = behind(outputs, fresh)
+    way = way_to(fresh, nodes)
+    known = {x._index for x in made}
+    outer = recording and (len(made) < len(fresh)
+                           or any(x._inputs is None and x._index not in known for x in nodes))
+    for x in made:  # from here on they are constants to all but this pull: nobody outside depends on them
+        x._tracked = False
 
     def pull(d_y: Any) -> tuple:
         same_shapes(y, d_y, "the gradient", "the result")
@@ -404,11 +426,11 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
             gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
         else:
             gradients = [data_of(g) for g in gradients]
-        found = sweep(outputs, gradients, fresh, graph=recorded)
+        found = sweep(outputs, gradients, fresh, way, graph=recorded)
         values = iter([handed_out(found.get(x._index), x) for x in fresh])
         return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
 
-    return y, pull, y if outer else map_leaves(untracked, y)
+    return y, pull, y if outer else map_leaves(own_array, y)
 
 
 def handed_out(g: Any, x: Tensor) -> Any:
@@ -418,27 +440,9 @@ def handed_out(g: Any, x: Tensor) -> Any:
     return g if isinstance(g, Tensor) and g._tracked else np.array(data_of(g))
 
 
-def untracked(leaf: Any) -> Any:
-    """A tensor as its array, and anything else as it is."""
-    return leaf._data if isinstance(leaf, Tensor) else leaf
-
-
-def depends_on_others(outputs: list[Tensor], fresh: list[Tensor]) -> bool:
-    """Whether a leaf that requires gradients, and is none of the fresh ones, stands behind the outputs."""
-    if not engine.recording.get():
-        return False
-    known = {x._index for x in fresh}
-    stack = [y for y in outputs if y._tracked and y._index not in known]
-    seen = {y._index for y in stack}
-    while stack:
-        node = stack.pop()
-        if node._inputs is None:
-            return True
-        for x in node._inputs:
-            if isinstance(x, Tensor) and x._tracked and x._index not in seen and x._index not in known:
-                seen.add(x._index)
-                stack.append(x)
-    return False
+def own_array(leaf: Any) -> Any:
+    """A tensor's values as the caller may change them: the pull still needs the tensor's own. Others as they are."""
+    return np.array(leaf._data) if isinstance(leaf, Tensor) else leaf
 
 
 def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
@@ -446,11 +450,20 @@ def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
     for position in wanted:
         if not -len(args) <= position < len(args):
             raise ValueError(f"argnums names argument {position}, and there are {len(args)}: count from 0")
-    return [position % len(args) for position in wanted]
+    wanted = [position % len(args) for position in wanted]
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"argnums {argnums} names an argument twice: name each once")
+    return wanted
 
 
 def data_of(leaf: Any) -> ndarray:
     return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
+
+
+def zeros_of(leaf: Any) -> ndarray:
+    """No gradient for a leaf of a result: of its shape and type, floats where it holds integers."""
+    data = data_of(leaf)
+    return np.zeros(data.shape, data.dtype if data.dtype.kind in "fc" else float)
 
 
 def nature(y: Any) -> str:
@@ -474,6 +487,6 @@ def stacked(gradients: list[tuple], shape: tuple, args: list) -> list:
         joined = []
         for leaf, rows in zip(leaves, columns):
             full = (*shape, *np.shape(leaf))
-            joined.append(reshape(stack(rows), full) if rows else np.zeros(full))
+            joined.append(reshape(stack(rows), full) if rows else np.zeros(full, data_of(leaf).dtype))
         out.append(unflatten(pattern, joined))
     return out

@@ -2,8 +2,9 @@
 
 Complex step: φ(x + i h v) = φ(x) + i h φ'(x)·v + O(h²), so φ'·v = Im φ(x + i h v) / h. Nothing is subtracted,
 h = 1e-20 leaves no error at all, and the derivative comes out to the last digit (Squire & Trapp 1998; Martins,
-Sturdza & Alonso 2003). It needs a forward that takes complex numbers. Where an op does not (abs), central
-differences of fourth order do the same to ten digits or so.
+Sturdza & Alonso 2003). It needs a forward that takes complex numbers. Where an op does not (abs), and where the two
+disagree along one random direction (an op that drops the imaginary part, a kink), central differences of fourth
+order do the same to ten digits or so.
 
 f may have any results: they are weighted with random numbers u and summed to one φ = Σ u y, whose gradient holds
 every entry of the Jacobian with a weight of its own.
@@ -11,6 +12,7 @@ every entry of the Jacobian with a weight of its own.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Callable
@@ -19,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.autodiff import fitted, sweep
+from minigrad.autodiff import behind, data_of, fitted, sweep
 from minigrad.ops import multiply
 from minigrad.ops import sum as total
-from minigrad.tensor import Op, Tensor, no_grad, recording, wrap
+from minigrad.tensor import Tensor, no_grad, recording, wrap
 from minigrad.tree import flatten, named_leaves, unflatten
 
 COMPLEX_STEP = 1e-20
@@ -51,8 +53,8 @@ class Row:
     checked: str
     error: float = 0.0
     index: tuple[int, ...] | None = None
-    derived: float = 0.0
-    numeric: float = 0.0
+    derived: float | None = None
+    numeric: float | None = None
     verdict: str = "ok"
 
 
@@ -85,7 +87,8 @@ class Report:
     def __str__(self) -> str:
         head = ("order", "input", "shape", "checked", "worst error", "at", "derived", "numeric", "")
         table = [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",
-                           "–" if r.index is None else str(r.index), f"{r.derived:.10g}", f"{r.numeric:.10g}",
+                           "–" if r.index is None else str(r.index),
+                           *("–" if slope is None else f"{slope:.10g}" for slope in (r.derived, r.numeric)),
                            r.verdict) for r in self.rows]
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
@@ -114,7 +117,8 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
     rng          a seed or np.random.Generator, for weights and directions
 
     Returns a `Report`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not differentiable
-    at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two.
+    at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two. A kink
+    at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
     """
     if order not in (1, 2):
         raise ValueError(f"order is 1 or 2, not {order}")
@@ -122,10 +126,7 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
         raise ValueError(f"method is 'auto', 'complex' or 'central', not {method!r}")
     with Checked(f, inputs, np.random.default_rng(rng)) as checked:
         outputs = checked.deterministic_outputs()
-        blocked = sorted({op.name for op in ops_behind(outputs) if not op.analytic})
-        why = f"{', '.join(blocked)} does not take the complex step" if blocked else ""
-        if method != "central" and not blocked:
-            why = checked.refuses_complex()
+        why = "" if method == "central" else checked.unfit_for_complex(outputs, order)
         if method == "complex" and why:
             raise GradcheckError(f"the complex step cannot be used: {why}; use method='central'")
         name = "central differences" if method == "central" or why else "complex step"
@@ -150,47 +151,51 @@ class Checked:
 
     def __init__(self, f: Callable, inputs: tuple, rng: np.random.Generator):
         self.f, self.rng = f, rng
-        leaves, self.pattern = flatten(inputs)
+        self.given, self.pattern = flatten(inputs)
         names = [name for name, _ in named_leaves(named_arguments(f, inputs))]
-        self.given = [x._data if isinstance(x, Tensor) else x for x in leaves]
-        self.where = [i for i, x in enumerate(self.given) if np.asarray(x).dtype.kind in "fc"]
+        self.where = [i for i, x in enumerate(self.given) if is_float(x)]
         self.names = [names[i] for i in self.where]
-        self.originals = [np.asarray(self.given[i]) for i in self.where]
+        self.originals = [data_of(self.given[i]) for i in self.where]
         self.parameters: list[Tensor] = []
+        self.kept: list[tuple[Tensor, np.ndarray]] = []
 
     def __enter__(self) -> Checked:
-        """Find the parameters: the leaves behind the results that are no inputs."""
-        token = recording.set(True)
-        try:
-            with np.errstate(all="ignore"):
-                outputs, fresh = self.run([np.array(x) for x in self.originals])
-        finally:
-            recording.reset(token)
-        mine = {x._index for x in fresh}
-        known = {id(t): name for name, t in getattr(self.f, "named_parameters", list)()}
-        self.parameters = [x for x in leaves_behind(outputs) if x._index not in mine]
-        self.kept = [(x, x._data) for x in self.parameters]
-        self.names += [known.get(id(x)) or x.name or f"parameter {i}" for i, x in enumerate(self.parameters)]
-        self.originals += [x._data for x in self.parameters]
-        self.values = [np.array(x, np.complex128 if x.dtype.kind == "c" else np.float64) for x in self.originals]
-        self.weights: list[np.ndarray] = []
-        if not self.values:
-            raise GradcheckError("there is nothing to check: no input is a float, and f uses no tensor that requires "
-                                 "gradients")
+        """Find the parameters: what f calls so, and the leaves behind the results that are no inputs."""
+        self.context = contextlib.ExitStack()
+        self.context.callback(recording.reset, recording.set(True))
+        self.context.enter_context(np.errstate(all="ignore"))  # the report says what is not finite
+        with self.context:
+            outputs, fresh = self.run([np.array(x) for x in self.originals])
+            named = dict(getattr(getattr(self.f, "__self__", self.f), "named_parameters", dict)())
+            mine = {x._index for x in fresh}
+            found = {x._index: x for x in [*named.values(), *behind(outputs)]
+                     if x._tracked and x._op is None and x._index not in mine}
+            self.parameters = [found[index] for index in sorted(found)]
+            self.kept = [(x, x._data) for x in self.parameters]
+            known = {id(x): name for name, x in named.items()}
+            self.names += [known.get(id(x)) or x.name or f"parameter {i}" for i, x in enumerate(self.parameters)]
+            self.originals += [x._data for x in self.parameters]
+            self.values = [np.array(x, np.complex128 if x.dtype.kind == "c" else np.float64) for x in self.originals]
+            if not self.values:
+                raise GradcheckError("there is nothing to check: no input is a float, and f uses no tensor that "
+                                     "requires gradients")
+            self.context = self.context.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         for x, data in self.kept:
             x._data = data
+        self.context.close()
 
     # -- evaluation -----------------------------------------------------------------------------------
 
     def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
         """f with these values in its leaves: its results as tensors, and the leaves."""
         fresh = []
-        leaves = [np.array(x) if isinstance(x, np.ndarray) else x for x in self.given]
+        leaves = [np.array(x) if isinstance(x, np.ndarray) else Tensor(x) if isinstance(x, Tensor) else x
+                  for x in self.given]
         for i, value in zip(self.where, values):
-            leaves[i] = wrap(np.asarray(value), tracked=True)
+            leaves[i] = wrap(np.array(value), tracked=True)
             fresh.append(leaves[i])
         for x, value in zip(self.parameters, values[len(self.where):]):
             x._data = value
@@ -200,13 +205,12 @@ class Checked:
 
     def deterministic_outputs(self) -> list[Tensor]:
         """The results, after f has been called twice with the same values."""
-        with np.errstate(all="ignore"):  # a value that is not finite is reported below
-            outputs, _ = self.run(self.values)
-            again, _ = self.run(self.values)
-        for one, other in zip(outputs, again):
-            if one._data.shape != other._data.shape or not np.array_equal(one._data, other._data, equal_nan=True):
-                raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
-                                     "seed its randomness, and build modules outside of it")
+        outputs, _ = self.run(self.values)
+        again, _ = self.run(self.values)
+        if len(outputs) != len(again) or not all(np.array_equal(one._data, other._data, equal_nan=True)
+                                                 for one, other in zip(outputs, again)):
+            raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
+                                 "seed its randomness, reset any state it keeps, and build modules outside of it")
         if not any(y._tracked for y in outputs):
             raise GradcheckError("the results of f depend on none of the inputs through recorded ops: f must compute "
                                  "with the tensors it is given")
@@ -214,6 +218,7 @@ class Checked:
             raise GradcheckError("f is not finite at these inputs: choose others, or find the place with "
                                  "mg.detect_anomaly()")
         self.weights = [self.away_from_zero(y._data.shape) for y in outputs]
+        self.mixture = [self.away_from_zero(x.shape) for x in self.values]
         return outputs
 
     def away_from_zero(self, shape: tuple) -> np.ndarray:
@@ -223,130 +228,95 @@ class Checked:
     def phi(self, values: list, order: int) -> complex:
         """What is differentiated: φ = Σ u y for order 1, ψ = Σ w dφ/dx for order 2."""
         if order == 2:
-            return sum(np.sum(w * g) for w, g in zip(self.directions, self.gradients(values, 1)))
+            return sum(np.sum(w * g) for w, g in zip(self.mixture, self.gradients(values, 1)))
         with no_grad():
             outputs, _ = self.run(values)
         return sum(np.sum(u * y._data) for u, y in zip(self.weights, outputs))
 
     def gradients(self, values: list, order: int) -> list[np.ndarray]:
         """The engine's gradients of φ or ψ for every leaf."""
-        token = recording.set(True)
-        try:
-            outputs, leaves = self.run(values)
-            found = self.differentiated(outputs, leaves, order)
-        finally:
-            recording.reset(token)
-        return [np.asarray(found.get(x._index, np.zeros(x._data.shape))) for x in leaves]
-
-    def differentiated(self, outputs: list[Tensor], leaves: list[Tensor], order: int) -> dict[int, Any]:
-        seeds = [u.astype(y._data.dtype) for u, y in zip(self.weights, outputs)]
+        outputs, leaves = self.run(values)
         if order == 1:
-            return sweep(outputs, seeds, leaves)
-        psi = self.psi(outputs, leaves)
-        return sweep([psi], [np.ones((), psi._data.dtype)], leaves) if psi is not None else {}
+            found = sweep(outputs, [u.astype(y._data.dtype) for u, y in zip(self.weights, outputs)], leaves)
+        else:
+            psi = self.psi(outputs, leaves)
+            found = sweep([psi], [np.ones((), psi._data.dtype)], leaves) if psi is not None else {}
+        return [np.asarray(found.get(x._index, np.zeros(x._data.shape))) for x in leaves]
 
     def psi(self, outputs: list[Tensor], leaves: list[Tensor]) -> Tensor | None:
         """Σ w dφ/dx as a tensor, its graph going through the backward pass."""
         seeds = [wrap(u.astype(y._data.dtype)) for u, y in zip(self.weights, outputs)]
         first = sweep(outputs, seeds, leaves, graph=True)
-        terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.directions) if x._index in first]
+        terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.mixture) if x._index in first]
         terms = [term for term in terms if term._tracked]
         return sum(terms[1:], terms[0]) if terms else None
 
-    def refuses_complex(self) -> str:
-        """Why f cannot be evaluated at complex values, or ''."""
+    def unfit_for_complex(self, outputs: list[Tensor], order: int) -> str:
+        """Why the complex step cannot be used here, or ''."""
+        blocked = sorted({node._op.name for node in nodes_behind(outputs) if not node._op.analytic})
+        if blocked:
+            return f"{', '.join(blocked)} does not take the complex step"
+        if any(x.dtype.kind == "c" for x in self.values):
+            return "the inputs are complex"
+        along = {k: self.away_from_zero(x.shape) / np.sqrt(max(1, x.size)) for k, x in enumerate(self.values)}
         with warnings.catch_warnings():
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             try:
-                if not np.iscomplexobj(self.phi([x + 0j for x in self.values], 1)):
-                    return "a result of f is not complex at complex inputs"
-                self.gradients([x + 0j for x in self.values], 1)
-            except (TypeError, ValueError, np.exceptions.ComplexWarning) as problem:
+                for n in range(1, order + 1):
+                    scale = 1e-3 * abs(self.phi(self.values, n))
+                    if self.central_slope(along, n, self.complex_slope(along, n), scale, 1e-6)[1] > 1e-5:
+                        return "the complex step does not see all of f, or there is a kink"
+            except Exception as problem:  # f took real values before, so it is the complex ones that it does not take
                 return f"f does not take complex numbers: {problem}"
-        return "the inputs are complex" if any(x.dtype.kind == "c" for x in self.values) else ""
+        return ""
 
     # -- comparison -----------------------------------------------------------------------------------
 
     def check(self, report: Report, order: int, max_entries: int, directions: int) -> None:
-        self.directions = [self.away_from_zero(x.shape) for x in self.values]
+        """Add a row for each leaf to the report."""
         derived = self.gradients(self.values, order)
         largest = max([float(np.max(np.abs(g), initial=0.0)) for g in derived] + [abs(self.phi(self.values, order))])
         for k, (name, x, g) in enumerate(zip(self.names, self.values, derived)):
-            entries = x.size <= max_entries
-            row = Row(order, name, x.shape, f"{x.size} entries" if entries else f"{directions} directions")
-            report.rows.append(row)
             scale = 1e-3 * float(np.max(np.abs(g), initial=0.0)) + FLOOR[report.method] * largest
-            along = self.entries(x) if entries else self.random_directions(x, directions)
-            self.compare(report, row, k, g, scale, along)
-            if row.verdict == "wrong" and not entries:  # which entry? look at a sample of them
-                sample = self.rng.choice(x.size, min(x.size, 256), replace=False)
-                self.compare(report, row, k, g, scale, self.entries(x, np.sort(sample)))
+            leaf = Leaf(self, report, k, g, order, scale)
+            if x.size <= max_entries:
+                row = Row(order, name, x.shape, f"{x.size} entries")
+                for i in range(x.size):
+                    leaf.compare(row, *unit(x.shape, i))
+            else:
+                row = Row(order, name, x.shape, f"{directions} directions")
+                for _ in range(directions):
+                    v = self.away_from_zero(x.shape) / np.sqrt(x.size)
+                    leaf.compare(row, None, v)
+                    if row.verdict != "ok":
+                        leaf.compare(row, *unit(x.shape, leaf.culprit(v)))
+                        break
+            report.rows.append(row)
 
-    def entries(self, x: np.ndarray, numbers: Any = None):
-        for i in range(x.size) if numbers is None else numbers:
-            v = np.zeros(x.shape)
-            index = tuple(int(n) for n in np.unravel_index(i, x.shape))
-            v[index] = 1.0
-            yield index, v
+    def complex_slope(self, along: dict[int, np.ndarray], order: int) -> float:
+        return self.shifted(along, 1j * COMPLEX_STEP, order).imag / COMPLEX_STEP
 
-    def random_directions(self, x: np.ndarray, number: int):
-        for _ in range(number):
-            yield None, self.away_from_zero(x.shape) / np.sqrt(x.size)
-
-    def compare(self, report: Report, row: Row, k: int, g: np.ndarray, scale: float, along: Any) -> None:
-        """Set the row to the worst of these entries or directions of leaf k."""
-        for index, v in along:
-            derived = np.sum(g * v)
-            if not np.isfinite(derived):
-                row.error, row.index, row.verdict = np.inf, index, "not finite here"
-                row.derived = float(np.real(derived))
-                return
-            numeric, error = self.nearest(report, k, v, row.order, derived, scale)
-            verdict = "ok" if error <= report.tolerance else self.kink(k, v, row.order, scale) or "wrong"
-            if (verdict != "ok", error) >= (row.verdict != "ok", row.error) or (row.index is None and verdict != "ok"):
-                row.error, row.index, row.verdict = float(error), index, verdict
-                row.derived, row.numeric = float(np.real(derived)), float(np.real(numeric))
-
-    def nearest(self, report: Report, k: int, v: np.ndarray, order: int, derived: complex, scale: float) -> tuple:
-        """The numeric derivative along v, with its relative error."""
-        def error_of(numeric):
-            size = max(abs(derived), abs(numeric), scale)
-            return abs(derived - numeric) / size if size else 0.0 if derived == numeric else np.inf
-
-        if report.method == "complex step":
-            numeric = self.shifted(k, v, 1j * COMPLEX_STEP, order).imag / COMPLEX_STEP
-            return numeric, error_of(numeric)
+    def central_slope(self, along: dict[int, np.ndarray], order: int, derived: complex, scale: float, enough: float
+                      ) -> tuple[complex, float]:
+        """The derivative by the step that comes nearest to `derived`, or near enough; and the relative error left."""
         best = (np.nan, np.inf)
+        size = max([1.0, *(float(np.max(np.abs(self.values[k] * v), initial=0.0)) for k, v in along.items())])
         for h in STEPS:
-            h *= max(1.0, float(np.max(np.abs(self.values[k] * v))))
-            with np.errstate(all="ignore"):
-                f1, f2, f_1, f_2 = (self.shifted(k, v, n * h, order) for n in (1, 2, -1, -2))
-                numeric = (8 * (f1 - f_1) - (f2 - f_2)) / (12 * h)
-            if error_of(numeric) < best[1]:
-                best = numeric, error_of(numeric)
-            if best[1] <= report.tolerance / 10:
+            h *= size
+            f1, f2, f_1, f_2 = (self.shifted(along, n * h, order) for n in (1, 2, -1, -2))
+            numeric = (8 * (f1 - f_1) - (f2 - f_2)) / (12 * h)
+            if relative(derived, numeric, scale) < best[1]:
+                best = numeric, relative(derived, numeric, scale)
+            if best[1] <= enough:
                 break
         return best
 
-    def shifted(self, k: int, v: np.ndarray, h: complex, order: int) -> complex:
-        values = list(self.values)
-        values[k] = values[k] + h * v
+    def shifted(self, along: dict[int, np.ndarray], h: complex, order: int) -> complex:
+        """φ or ψ with h v added to leaf k, for each k: v of along."""
+        values = [x + h * along[k] if k in along else x for k, x in enumerate(self.values)]
         if isinstance(h, complex):  # every leaf complex: a view of one parameter may be another's
             values = [x + 0j for x in values]
         return self.phi(values, order)
-
-    def kink(self, k: int, v: np.ndarray, order: int, scale: float) -> str:
-        """What to say when the slopes from the left and from the right differ, and do so ever nearer; else ''."""
-        middle = self.phi(self.values, order)
-        gaps = []
-        with np.errstate(all="ignore"):
-            for h in (1e-5, 1e-6):
-                right = np.real(self.shifted(k, v, h, order) - middle) / h
-                left = np.real(middle - self.shifted(k, v, -h, order)) / h
-                gaps.append(abs(right - left))
-        if gaps[1] > 0.5 * gaps[0] and gaps[1] > 0.01 * max(abs(left), abs(right), scale):
-            return f"not differentiable here, its slope {left:.4g} from below and {right:.4g} from above"
-        return ""
 
     def rounding(self) -> float | None:
         """How far the gradient in the inputs' own float32 lies from the float64 one."""
@@ -360,12 +330,8 @@ class Checked:
 
     def blame(self, order: int) -> list[tuple[str, float]]:
         """Check every rule behind the results by itself, at the very values it met."""
-        token = recording.set(True)
-        try:
-            outputs, leaves = self.run(self.values)
-            psi = self.psi(outputs, leaves) if order == 2 else None
-        finally:
-            recording.reset(token)
+        outputs, leaves = self.run(self.values)
+        psi = self.psi(outputs, leaves) if order == 2 else None
         worst: dict[str, float] = {}
         seen: dict[str, int] = {}
         for node in nodes_behind(outputs + [psi] * (psi is not None)):
@@ -374,6 +340,64 @@ class Checked:
                 for name, error in rule_errors(node, self.rng):
                     worst[name] = max(error, worst.get(name, 0.0))
         return sorted(((name, error) for name, error in worst.items() if error > 1e-5), key=lambda pair: -pair[1])
+
+
+@dataclass
+class Leaf:
+    """One leaf of a check: its number k, its derived gradient g, and the size below which a difference is rounding."""
+
+    checked: Checked
+    report: Report
+    k: int
+    g: np.ndarray
+    order: int
+    scale: float
+
+    def compare(self, row: Row, index: tuple[int, ...] | None, v: np.ndarray) -> None:
+        """Look along v, and let the row tell of it if this is the worst so far, or the entry after a direction."""
+        derived, numeric, error = self.slopes(v)
+        if not np.isfinite(derived):
+            verdict = "not finite here"
+        else:
+            verdict = "ok" if error <= self.report.tolerance else self.kink(v) or "wrong"
+        if (row.derived is None or (row.index is None and index is not None and verdict != "ok")
+                or (verdict != "ok", error) > (row.verdict != "ok", row.error)):
+            row.index, row.verdict, row.error = index, verdict, error
+            row.derived, row.numeric = float(np.real(derived)), float(np.real(numeric))
+
+    def slopes(self, v: np.ndarray) -> tuple[complex, complex, float]:
+        """The derivative along v: derived, numeric, and the relative error between them."""
+        derived, along = np.sum(self.g[v != 0] * v[v != 0]), {self.k: v}
+        if not np.isfinite(derived):
+            return derived, np.nan, np.inf
+        if self.report.method == "complex step":
+            numeric = self.checked.complex_slope(along, self.order)
+            return derived, numeric, relative(derived, numeric, self.scale)
+        return derived, *self.checked.central_slope(along, self.order, derived, self.scale, self.report.tolerance / 10)
+
+    def culprit(self, v: np.ndarray) -> int:
+        """A wrong entry, found by halving a direction along which the gradient is wrong."""
+        numbers = np.arange(v.size)
+        while numbers.size > 1:
+            errors = []
+            for half in np.array_split(numbers, 2):
+                part = np.zeros(v.size)
+                part[half] = v.flat[half] * np.sqrt(v.size / half.size)
+                errors.append((self.slopes(part.reshape(v.shape))[2], half))
+            numbers = max(errors, key=lambda pair: pair[0])[1]
+        return int(numbers[0])
+
+    def kink(self, v: np.ndarray) -> str:
+        """What to say when the slopes from the left and from the right differ, and do so ever nearer; else ''."""
+        middle = self.checked.phi(self.checked.values, self.order)
+        gaps = []
+        for h in (1e-5, 1e-6):
+            right = np.real(self.checked.shifted({self.k: v}, h, self.order) - middle) / h
+            left = np.real(middle - self.checked.shifted({self.k: v}, -h, self.order)) / h
+            gaps.append(abs(right - left))
+        if gaps[1] > 0.5 * gaps[0] and gaps[1] > 0.01 * max(abs(left), abs(right), self.scale):
+            return f"not differentiable here, its slope {left:.4g} from below and {right:.4g} from above"
+        return ""
 
 
 def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float]]:
@@ -396,45 +420,17 @@ def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float
         v = rng.uniform(0.5, 1.5, x._data.shape)
         rule = pull[2](g if several else g[0], node._data, node._inputs, metadata)
         rule = np.sum(fitted(rule[i] if op.variadic else rule, x, op, graph=False) * v)
-        if op.analytic:
-            numeric = along(i, v, 1j * COMPLEX_STEP).imag / COMPLEX_STEP
-        else:
-            numeric = (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6
-        error = abs(rule - numeric) / max(abs(rule), abs(numeric), 1e-8)
+        error = relative(rule, (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6, 1e-8)
+        if op.analytic and not any(np.iscomplexobj(a) for a in arrays):  # sharper, if it sees the imaginary part
+            with contextlib.suppress(Exception):
+                error = min(error, relative(rule, along(i, v, 1j * COMPLEX_STEP).imag / COMPLEX_STEP, 1e-8))
         out.append((f"{op.name}.d{op.arrays[0] if op.variadic else op.arrays[i]}", float(error)))
     return out
 
 
 def nodes_behind(outputs: list[Tensor]) -> list[Tensor]:
-    """Every recorded value behind the outputs."""
-    stack = [y for y in outputs if y._tracked]
-    seen = {y._index: y for y in stack}
-    while stack:
-        for x in stack.pop()._inputs or ():
-            if isinstance(x, Tensor) and x._tracked and x._index not in seen:
-                seen[x._index] = x
-                stack.append(x)
-    return [node for node in seen.values() if node._op is not None and node._op.pulls]
-
-
-def leaves_behind(outputs: list[Tensor]) -> list[Tensor]:
-    """Every leaf that requires gradients behind the outputs, the oldest first."""
-    leaves = {}
-    stack = [y for y in outputs if y._tracked]
-    seen = {y._index for y in stack}
-    while stack:
-        node = stack.pop()
-        if node._op is None:
-            leaves[node._index] = node
-        for x in node._inputs or ():
-            if isinstance(x, Tensor) and x._tracked and x._index not in seen:
-                seen.add(x._index)
-                stack.append(x)
-    return [leaves[index] for index in sorted(leaves)]
-
-
-def ops_behind(outputs: list[Tensor]) -> list[Op]:
-    return [node._op for node in nodes_behind(outputs)]
+    """What ops with rules made, behind the outputs."""
+    return [node for node in behind(outputs) if node._op is not None and node._op.pulls]
 
 
 def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
@@ -444,3 +440,21 @@ def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {f"input {i}": x for i, x in enumerate(inputs)}
     return dict(bound.arguments)
+
+
+def is_float(x: Any) -> bool:
+    """Whether a leaf is of floats, and so to be checked."""
+    return isinstance(x, (Tensor, np.ndarray, np.generic, float, complex)) and data_of(x).dtype.kind in "fc"
+
+
+def unit(shape: tuple, i: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """The i-th entry: its index, and the direction along it."""
+    v = np.zeros(shape)
+    index = tuple(int(n) for n in np.unravel_index(i, shape))
+    v[index] = 1.0
+    return index, v
+
+
+def relative(a: complex, b: complex, scale: float) -> float:
+    size = max(abs(a), abs(b), scale)
+    return abs(a - b) / size if size else 0.0 if a == b else np.inf

@@ -168,7 +168,7 @@ class Tensor:
         return bool(self._data.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self._data.item(), spec) if spec and self._data.size == 1 else format(str(self), spec)
+        return format(self.item(), spec) if spec else str(self)
 
     # -- as a container -----------------------------------------------------------------------------
 
@@ -214,7 +214,8 @@ class Tensor:
         ours = NUMPY.get(function)
         if ours is None:
             name = function.__name__
-            near = difflib.get_close_matches(name, [f.__name__ for f in NUMPY.values()], n=1, cutoff=0.5)
+            ops = [f.__name__ for f in NUMPY.values() if f.__name__ == f.__qualname__]  # not mere answers
+            near = difflib.get_close_matches(name, ops, n=1, cutoff=0.5)
             raise TypeError(f"np.{name} has no op and cannot be recorded: "
                             + (f"the nearest op is mg.{near[0]}; " if near else "")
                             + f"declare it with @mg.op, or use np.{name}(x.detach().numpy())")
@@ -305,7 +306,7 @@ class Op:
     """
 
     __slots__ = ("analytic", "arrays", "defaults", "forward", "infix", "into", "name", "numpy", "pulls", "rules",
-                 "several", "shapes", "variadic")
+                 "shapes", "variadic")
 
     def __repr__(self) -> str:
         return self.name
@@ -315,7 +316,9 @@ class Op:
         shapes = ", ".join(f"{name} {numpy.shape(x)}" for name, x in zip(self.names(arrays), arrays))
         given = "".join(f", {key}={value!r}" for key, value in metadata.items() if value is not self.defaults[key])
         kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(problem, k))
-        return kind(f"{self.name}: {shapes}{given} do not go together: {self.shapes or problem}")
+        if kind is ValueError and self.shapes:
+            return kind(f"{self.name}: {shapes}{given} do not go together: {self.shapes}")
+        return kind(f"{self.name} cannot take {shapes}{given}: {problem}")
 
     def names(self, arrays: tuple) -> list[str]:
         return [f"{self.arrays[0]}[{i}]" for i in range(len(arrays))] if self.variadic else list(self.arrays)
@@ -408,6 +411,8 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
 
 def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Callable, Callable, tuple[int, ...]]:
     """Resolve the names of a rule once, into two positional calls, and say which inputs it reads (-1: y)."""
+    if not inspect.isfunction(rule):
+        raise TypeError(f"op {self.name}: the rule {key} must be a function or lambda, not {rule!r}")
     if not extra and not is_pure(rule):
         raise TypeError(f"op {self.name}: the rule {key} must be pure: no closure and no bare numpy, "
                         "only operators, minigrad ops and its own arguments")
@@ -497,7 +502,7 @@ def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
                             f"{', '.join(repr(key) for key in metadata if key not in self.defaults)}")
     else:
         metadata = self.defaults
-    if REQUIRED in metadata.values():
+    if any([value is REQUIRED for value in metadata.values()]):  # not `in`, which compares: a value may be an array
         missing = [key for key, value in metadata.items() if value is REQUIRED]
         raise TypeError(f"{self.name} takes {', '.join(names)}; {missing[0]!r} is missing")
     return tuple([x if isinstance(x, Tensor) else plain(x) for x in args]), metadata
@@ -511,7 +516,7 @@ def plain(x: Any) -> Any:
 def tracks(self: Op, inputs: tuple) -> bool:
     """Whether a gradient is wanted by an input that the op has a rule for."""
     if self.variadic:
-        return any([isinstance(x, Tensor) and x._tracked for x in inputs])
+        return bool(self.pulls) and any([isinstance(x, Tensor) and x._tracked for x in inputs])
     return any([isinstance(inputs[pull[0]], Tensor) and inputs[pull[0]]._tracked for pull in self.pulls])
 
 
@@ -535,8 +540,10 @@ def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -
     if y.__class__ is tuple:
         whole = record(self, inputs, metadata, y, tracked)
         return tuple([record(PART, (whole,), {"i": i}, asarray(value), whole._tracked) for i, value in enumerate(y)])
-    if not self.analytic and tracked and any(numpy.iscomplexobj(a) for a in arrays):
-        raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
+    if not self.analytic and tracked:
+        if any(numpy.iscomplexobj(a) for a in arrays):
+            raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
+        tracked = asarray(y).dtype.kind in "fc"  # a cast to integers ends the gradient
     out = new(Tensor)  # as record does, without the call: this is the hot path
     out._data = y if y.__class__ is ndarray else asarray(y)
     out._watch = out.grad = out.name = None
@@ -612,6 +619,10 @@ def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
     if recording.get():
         raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
                            "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
-    a._data[...] = call(a._data, b._data if isinstance(b, Tensor) else b)
+    value = call(a._data, b._data if isinstance(b, Tensor) else b)
+    if value.shape != a._data.shape:
+        raise ValueError(f"{describe(a)} keeps its shape when it changes in place, and the result has {value.shape}: "
+                         "write a = a + b for a new tensor")
+    a._data[...] = value
     a.data = a._data
     return a

@@ -5,7 +5,8 @@ Everything that is neither a tuple, a list, a dict nor None is a leaf. A dict ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 
@@ -16,20 +17,22 @@ def flatten(tree: Any) -> tuple[list[Any], Any]:
 
 def unflatten(pattern: Any, leaves: list[Any]) -> Any:
     """A tree of the pattern's shape that holds these leaves, in the order of `flatten`."""
-    remaining = iter(leaves)
+    return build(pattern, iter(leaves))
 
-    def build(node):
-        if node is None:
-            return None
-        if isinstance(node, dict):
-            return type(node)((key, build(child)) for key, child in node.items())
-        if isinstance(node, tuple) and hasattr(node, "_fields"):
-            return type(node)(*(build(child) for child in node))
-        if isinstance(node, (tuple, list)):
-            return type(node)(build(child) for child in node)
-        return next(remaining)
 
-    return build(pattern)
+def build(node: Any, leaves: Iterator[Any]) -> Any:
+    # not inside `unflatten`: a function that names itself there is a reference cycle, and would keep the leaves alive
+    if node is None:
+        return None
+    if isinstance(node, dict):
+        out = copy(node)  # of its own kind, as a defaultdict
+        out.update((key, build(child, leaves)) for key, child in node.items())
+        return out
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return type(node)(*(build(child, leaves) for child in node))
+    if isinstance(node, (tuple, list)):
+        return type(node)(build(child, leaves) for child in node)
+    return next(leaves)
 
 
 def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
