@@ -89,7 +89,7 @@ class History:
     interrupted: bool
 
 
-def train(model: CharModel, text: Text, *, steps: int, batch: int = 32, length: int = 32, lr: float = 5e-3,
+def train(model: CharModel, text: Text, *, steps: int, batch: int = 32, length: int = 32, lr: float = 0.02,
           clip: float = 1.0, report: Callable[[str], None] | None = None) -> History:
     """Train for so many steps of `batch` windows of `length` characters; lr falls to a tenth along a cosine.
 
