@@ -29,6 +29,7 @@ def repeats(index):
 
 def add_at(total, g, index):
     """total[index] += g, where an entry that is named twice gets both."""
+    index = settled(index)
     if not repeats(index):
         total[index] += g
     elif len(index) == 1 and total.ndim > 1 and index[0].size:
@@ -54,7 +55,7 @@ def getitem(x, *, index):
 def scatter(x, *, shape, index):
     """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
     y = np.zeros(shape, np.asarray(x).dtype)
-    add_at(y, np.asarray(x), settled(index))
+    add_at(y, np.asarray(x), index)
     return y
 
 

@@ -122,6 +122,8 @@ def parse(subscripts, arrays):
     ellipsis = "".join(unused[:widest][::-1])
     seen = "".join(operands)
     if arrow:
+        if widest and "..." not in output:
+            fail("the operands have axes under '...', and the output does not")
         output = output.replace("...", ellipsis)
     else:
         output = ellipsis + "".join(sorted(c for c in set(seen) - set(ellipsis) if seen.count(c) == 1))
@@ -171,7 +173,7 @@ def contract_pair(a_letters, a, b_letters, b, later):
     n_batch, n_summed = len(batch), int(np.prod([size[c] for c in summed]))
     a = reshape(a, (*shape_of(a)[:n_batch], int(np.prod([size[c] for c in rows])), n_summed))
     b = reshape(b, (*shape_of(b)[:n_batch], n_summed, int(np.prod([size[c] for c in columns]))))
-    y = a @ b if summed else a * b
+    y = matmul(a, b) if summed else a * b
     y = reshape(y, (*shape_of(y)[:n_batch], *(size[c] for c in rows + columns)))
     return "".join(batch + rows + columns), y
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from minigrad.ops.elementwise import astype, divide, equal, exp, sqrt, square, where
+from minigrad.ops.elementwise import astype, divide, equal, sqrt, square, where
 from minigrad.ops.indexing import flip, getitem
 from minigrad.ops.shape import broadcast_to, concatenate, normalize_axis, reshape, shape_of, squeeze
 from minigrad.tensor import composite, op
@@ -81,7 +81,7 @@ def min(x, *, axis=None, keepdims=False):
 def prod(x, axis=None, keepdims=False):
     """y = Π x over the axes.
     The halves are multiplied with each other until one is left: log₂ n products and the rule of multiply, which is
-    right where an entry is 0, to any order. y / x would not be.
+    right where an entry is 0, to any order. y / x would not be. Integers keep their type, where NumPy widens them.
     """
     axes = tuple(range(len(shape_of(x)))) if axis is None else normalize_axis(axis, len(shape_of(x)))
     for a in axes:
@@ -115,6 +115,8 @@ def cumsum(x, *, axis=None):
 
 def shifted_exp(x, axis):
     """e^(x − m) and m = max x; an exponential that underflows is 0, which is right."""
+    if x.dtype.kind in "iub":
+        x = x.astype(float)  # −inf, the maximum of nothing, is no integer
     m = np.max(np.real(x), axis=axis, keepdims=True, initial=-np.inf)
     m = np.where(np.isfinite(m), m, 0)
     with np.errstate(under="ignore"):
@@ -137,7 +139,7 @@ def softmax(x, *, axis=-1):
     return e / np.sum(e, axis=axis, keepdims=True)
 
 
-@op(dx=lambda g, y, axis: g - exp(y) * sum(g, axis=axis, keepdims=True))
+@op(dx=lambda g, x, axis: g - softmax(x, axis=axis) * sum(g, axis=axis, keepdims=True))
 def log_softmax(x, *, axis=-1):
-    """yᵢ = xᵢ − ln Σⱼ e^(xⱼ) along an axis.   dL/dx = g − softmax x Σ g, and softmax x = e^y."""
+    """yᵢ = xᵢ − ln Σⱼ e^(xⱼ) along an axis.   dL/dx = g − softmax x Σ g; eʸ would be the same, but underflow."""
     return x - logsumexp(x, axis=axis, keepdims=True)
