@@ -389,6 +389,36 @@ def test_pytorch_itself(sizes):
     agrees_with_torch(runpy.run_path(GOLDEN / "make_torch_lstm.py")["torch_lstm"](**sizes, seed=5))
 
 
+# -- the course's exercise --------------------------------------------------------------------------------------
+
+
+def test_the_exercises_published_numbers():
+    """Its own random numbers, and what notebooks of the course show as expected output (the right ones of the two
+    sets that go about; docs/document.md tells where the others come from)."""
+    rng = np.random.RandomState(1)
+    x, a0 = rng.randn(3, 10, 7), rng.randn(5, 10)
+    p = {}
+    for gate in "fioc":
+        p["W" + gate], p["b" + gate] = rng.randn(5, 8), rng.randn(5, 1)
+    after_gates = rng.get_state()
+    p["Wy"], p["by"] = rng.randn(2, 5), rng.randn(2, 1)
+    a, y, c, caches = lstm_forward(x, a0, p)
+    assert a[4, 3, 6] == pytest.approx(0.172117767533, abs=1e-12)
+    assert y[1, 4, 3] == pytest.approx(0.95087346185, abs=1e-11)
+    assert c[1, 2, 1] == pytest.approx(-0.855544916718, abs=1e-12)
+
+    rng.set_state(after_gates)  # the exercise draws da where it drew Wy before
+    found = lstm_backward(rng.randn(5, 10, 4), caches)
+    assert found["dx"][1, 2] == pytest.approx([0.00218254, 0.28205375, -0.48292508, -0.43281115], abs=1e-8)
+    assert found["da0"][2, 3] == pytest.approx(0.312770310257, abs=1e-12)
+    assert found["dWf"][3, 1] == pytest.approx(-0.0809802310938, abs=1e-12)
+    assert found["dWi"][1, 2] == pytest.approx(0.40512433093, abs=1e-11)
+    assert found["dWc"][3, 1] == pytest.approx(-0.0793746735512, abs=1e-12)
+    assert found["dWo"][1, 2] == pytest.approx(0.038948775763, abs=1e-12)
+    assert [found[key][4, 0] for key in ("dbf", "dbi", "dbc", "dbo")] == pytest.approx(
+        [-0.15745657, -0.50848333, -0.42510818, -0.17958196], abs=1e-8)
+
+
 # -- bad input ------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,80 @@
+"""The pages say what is so: their Python runs, prints what they show, and their links lead somewhere.
+
+One namespace a page, blocks in order. What a ```python block prints must equal the ```text or ```output block that
+follows it; where none follows, the comments `# → …` of its print lines, if there are any. A block that quotes the
+source opens with ```python no-run; it must stand in a file of minigrad, word for word.
+"""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from minigrad.tensor import NUMPY, OPS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+         if path.exists()]
+BLOCK = re.compile(r"^```python[ ]*\n(.*?)^```[ ]*\n(?:[ ]*\n)*(?:^```(?:text|output)\n(.*?)^```)?", re.M | re.S)
+QUOTE = re.compile(r"^```python no-run[ ]*\n(.*?)^```", re.M | re.S)
+ARROW = re.compile(r"^\s*print\(.*#\s*→\s*(.*?)\s*$", re.M)
+LINK = re.compile(r"""(?:\]\(|src=["'])([^)\s"'#]+)""")
+
+
+def blocks(text):
+    """[(line, code, what it prints or None)]"""
+    out = []
+    for match in BLOCK.finditer(text):
+        code, printed = match[1], match[2]
+        if printed is None and ARROW.search(code):
+            printed = "\n".join(ARROW.findall(code))
+        out.append((text.count("\n", 0, match.start()) + 2, code, printed))
+    return out
+
+
+@pytest.fixture
+def own_ops():
+    """Ops that a page declares go again with the page."""
+    ops, functions = dict(OPS), dict(NUMPY)
+    yield
+    for registry, before in ((OPS, ops), (NUMPY, functions)):
+        registry.clear()
+        registry.update(before)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_runs_and_prints_what_it_says(page, own_ops, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    namespace = {"__name__": "page"}
+    for line, code, expected in blocks((ROOT / page).read_text(encoding="utf-8")):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * (line - 1) + code, ROOT / page, "exec"), namespace)
+        if expected is not None:
+            assert [s.rstrip() for s in printed.getvalue().strip().splitlines()] == \
+                   [s.rstrip() for s in expected.strip().splitlines()], f"{page}, line {line}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+    missing = [link for link in LINK.findall(text)
+               if not re.match(r"[a-z]+:", link) and not ((ROOT / page).parent / link).exists()]
+    assert not missing, f"{page} links to files that do not exist: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quotes_stand_in_the_source(page):
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "minigrad").rglob("*.py"))
+    for quote in QUOTE.findall((ROOT / page).read_text(encoding="utf-8")):
+        assert quote in source, f"{page} quotes what is not there (any more):\n{quote}"
+
+
+def test_blocks_are_found_with_what_they_print():
+    page = ("```python\nprint(1)\n```\n\n```text\n1\n```\n```python\nprint(2)  # → 2\nx = 3  # → not printed\n```\n"
+            "words\n```text\nof no block\n```\n```bash\nrm\n```\n```python\ny = 1\n```\n")
+    assert blocks(page) == [(2, "print(1)\n", "1\n"), (9, "print(2)  # → 2\nx = 3  # → not printed\n", "2"),
+                            (20, "y = 1\n", None)]
