@@ -18,7 +18,7 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.ops import add, astype, copy, reshape, stack, sum_to
-from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, wrap
+from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, record, wrap
 from minigrad.tree import flatten, map_leaves, unflatten
 
 # -- the sweep ----------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         if index < engine.last_change:
             unchanged_or_raise(node)
         if watching is not None:
-            watching.visit(node)
+            watching.visit(node, g)
         if release:
             node._op, node._inputs, node._metadata = RELEASED, None, None
         if op is PART:  # one result of several: its gradient takes its place in the tuple
@@ -105,9 +105,11 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 arrive(whole, [None] * len(whole._data))
             totals[whole._index][metadata["i"]] = g
             continue
-        if g.__class__ is list:
-            g = tuple([np.zeros(v.shape, v.dtype) if d is None else d for d, v in zip(g, node._data)])
         y = node if graph else node._data
+        if g.__class__ is list:
+            g = tuple([zeros_of(v) if d is None else d for d, v in zip(g, node._data)])
+            if graph:
+                y = tuple([record(PART, (node,), {"i": i}, np.asarray(v), True) for i, v in enumerate(node._data)])
         if op.variadic:
             given = op.pulls[0][1 if graph else 2](g, y, inputs, metadata)
             if len(given) != len(inputs):
@@ -392,6 +394,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
     def lift(x):
         if isinstance(x, Tensor) and x._tracked and recording:
             fresh.append(copy(x))
+            fresh[-1].name = x.name
         else:
             made.append(Tensor(x, name=getattr(x, "name", None)))
             if made[-1].dtype.kind not in "fc":

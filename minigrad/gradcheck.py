@@ -263,7 +263,7 @@ class Checked:
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             try:
                 for n in range(1, order + 1):
-                    scale = 1e-3 * abs(self.phi(self.values, n))
+                    scale = 1e-3 * abs(self.phi(self.values, n)) + 1e-10  # where all is 0, rounding is no difference
                     if self.central_slope(along, n, self.complex_slope(along, n), scale, 1e-6)[1] > 1e-5:
                         return "the complex step does not see all of f, or there is a kink"
             except Exception as problem:  # f took real values before, so it is the complex ones that it does not take

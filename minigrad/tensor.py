@@ -215,7 +215,7 @@ class Tensor:
         if ours is None:
             name = function.__name__
             ops = [f.__name__ for f in NUMPY.values() if f.__name__ == f.__qualname__]  # not mere answers
-            near = difflib.get_close_matches(name, ops, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name, ops, n=1)
             raise TypeError(f"np.{name} has no op and cannot be recorded: "
                             + (f"the nearest op is mg.{near[0]}; " if near else "")
                             + f"declare it with @mg.op, or use np.{name}(x.detach().numpy())")

@@ -1,0 +1,333 @@
+"""Tensor and @op: what a tensor is, what NumPy sees of it, what is recorded, and what a bad declaration is told."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.tensor import NUMPY, OPS
+
+
+def leaf(*shape, seed=0, **how):
+    return mg.tensor(np.random.default_rng(seed).normal(size=shape), requires_grad=True, **how)
+
+
+@pytest.fixture
+def ops():
+    """Leaves the registries as they were, for tests that declare ops of their own."""
+    before, functions = dict(OPS), dict(NUMPY)
+    yield
+    for registry, kept in ((OPS, before), (NUMPY, functions)):
+        registry.clear()
+        registry.update(kept)
+
+
+# -- what it is ---------------------------------------------------------------------------------------
+
+
+def test_a_tensor_copies_its_data_and_keeps_numpys_dtype():
+    x = np.arange(3, dtype=np.float32)
+    t = mg.tensor(x)
+    x[0] = 7
+    assert t.data.tolist() == [0, 1, 2] and t.dtype == np.float32
+    assert [mg.tensor(v).dtype for v in (1, 1.0, True, 1j)] == [np.int64, np.float64, np.bool_, np.complex128]
+    assert mg.tensor(mg.tensor([1, 2]), dtype=np.float32).dtype == np.float32
+    assert (t.shape, t.ndim, t.size, len(t)) == ((3,), 1, 3, 3)
+    assert mg.tensor([mg.tensor(1.0), mg.tensor(2.0)]).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("make, error, says", [
+    (lambda: mg.tensor([1, 2], requires_grad=True), TypeError, r"int64.*pass floats"),
+    (lambda: mg.tensor([True], requires_grad=True), TypeError, r"bool.*pass floats"),
+    (lambda: mg.tensor("a"), TypeError, "holds numbers"),
+    (lambda: mg.tensor([{}]), TypeError, "holds numbers"),
+    (lambda: setattr(mg.tensor(1), "requires_grad", True), TypeError, "no gradients"),
+    (lambda: setattr(leaf(2) * 2.0, "requires_grad", False), RuntimeError, r"detach"),
+    (lambda: setattr(leaf(2), "data", np.zeros(3)), ValueError, r"\(3,\).*\(2,\).*new tensor"),
+    (lambda: leaf(2).numpy(), TypeError, r"detach\(\)\.numpy"),
+    (lambda: leaf(2).item(), ValueError, "2 values, not one"),
+    (lambda: float(leaf(2)), ValueError, "2 values, not one"),
+    (lambda: format(leaf(2), ".3f"), ValueError, "2 values, not one"),
+    (lambda: len(leaf()), TypeError, "no axis"),
+    (lambda: iter(leaf()), TypeError, "no axis"),
+    (lambda: bool(leaf(2) > 0), ValueError, r"truth value of .*shape \(2,\).*np\.any"),
+    (lambda: leaf(2).__setitem__(0, 1.0), TypeError, "mg.stack"),
+    (lambda: pickle.dumps(leaf(2) * 2.0), TypeError, "part of a graph.*detach"),
+    (lambda: mg.tensor([leaf(), leaf(seed=1)]), TypeError, "mg.stack"),
+])
+def test_what_cannot_be_is_refused_in_a_sentence(make, error, says):
+    with pytest.raises(error, match=says):
+        make()
+
+
+def test_numbers_and_text():
+    t = mg.tensor(2.5)
+    assert (float(t), int(t), complex(t), t.item(), f"{t:.3f}", f"{t}") == (2.5, 2, 2.5, 2.5, "2.500", "tensor(2.5)")
+    assert float(mg.tensor([[3.0]], requires_grad=True)) == 3.0
+    assert [10, 20, 30][mg.tensor(1)] == 20
+    assert bool(mg.tensor(1.0)) and not bool(mg.tensor([0]))
+    assert [row.tolist() for row in mg.tensor([[1, 2], [3, 4]])] == [[1, 2], [3, 4]]
+    assert sum(float(x) for x in leaf(3)) == pytest.approx(float(leaf(3).sum()))
+
+
+@pytest.mark.parametrize("t, text", [
+    (mg.tensor([1.0, 2.0]), "tensor([1., 2.])"),
+    (mg.tensor([1, 2]), "tensor([1, 2])"),
+    (mg.tensor(1.5, dtype=np.float32), "tensor(1.5, dtype=float32)"),
+    (mg.tensor([1.0], requires_grad=True, name="Wf"), "tensor([1.], name='Wf', requires_grad=True)"),
+    (mg.tanh(mg.tensor(0.0, requires_grad=True)), "tensor(0., op=tanh)"),
+    (mg.tensor([[1.0, 2.0], [3.0, 4.0]]), "tensor([[1., 2.],\n        [3., 4.]])"),
+])
+def test_repr(t, text):
+    assert repr(t) == text
+
+
+def test_a_leaf_can_be_pickled_and_copied():
+    w = leaf(2, name="w")
+    for other in (pickle.loads(pickle.dumps(w)), copy.deepcopy(w), copy.copy(w)):
+        assert other is not w and not np.shares_memory(other.data, w.data)
+        assert (other.tolist(), other.requires_grad, other.name, other.grad) == (w.tolist(), True, "w", None)
+
+
+def test_a_tensor_is_a_key_and_can_be_weakly_referred_to():
+    w = leaf(2)
+    assert {w: 1}[w] == 1 and weakref.ref(w)() is w
+
+
+def test_detach_shares_the_data_and_stops_gradients():
+    w = leaf(2, name="w")
+    d = w.detach()
+    assert d.data is w.data and d.name == "w" and not d.requires_grad
+    assert not (d * 2.0).requires_grad and d.numpy() is w.data
+
+
+# -- NumPy's own functions and operators ------------------------------------------------------------------
+
+W, v = np.random.default_rng(1).normal(size=(2, 3)), np.random.default_rng(2).normal(size=(3, 4))
+
+
+@pytest.mark.parametrize("f", [
+    lambda t: np.tanh(t), lambda t: np.exp(-t) + 1, lambda t: W @ t, lambda t: np.dot(W, t), lambda t: np.matmul(W, t),
+    lambda t: np.concatenate([t, v]), lambda t: np.concatenate((v, t), axis=1), lambda t: np.sum(t, axis=0),
+    lambda t: np.mean(t, 1, keepdims=True), lambda t: np.maximum(t, 0.1), lambda t: np.where(v > 0, t, 0.0),
+    lambda t: np.stack([t, t]), lambda t: np.transpose(t), lambda t: np.reshape(t, (-1,)), lambda t: np.clip(t, -1, 1),
+    lambda t: np.einsum("ij,kj->ik", t, v), lambda t: np.split(t, 3)[1], lambda t: np.max(t), lambda t: np.abs(t),
+    lambda t: v * t, lambda t: np.float64(2) * t, lambda t: 2 - t, lambda t: 1 / (t + 9), lambda t: abs(t) ** 0.5,
+    lambda t: t.T, lambda t: t[::-1, [0, 2]], lambda t: (t > 0) & ~(t > 1), lambda t: v < t, lambda t: t != v,
+])
+def test_numpy_text_runs_on_tensors(f):
+    """The document's NumPy text, on a Tensor: the same values, recorded."""
+    x = np.random.default_rng(3).normal(size=(3, 4))
+    y = f(mg.tensor(x, requires_grad=True))
+    assert isinstance(y, mg.Tensor)
+    np.testing.assert_allclose(y.data, f(x), rtol=1e-13)
+    assert y.requires_grad == (y.dtype != bool)
+
+
+def test_questions_about_values_are_answered_with_arrays():
+    t = leaf(3, 4)
+    assert (np.shape(t), np.ndim(t), np.size(t), np.argmax(t)) == ((3, 4), 2, 12, t.data.argmax())
+    assert type(np.zeros_like(t)) is np.ndarray and np.allclose(t, t.data) and np.isfinite(t).all()
+
+
+@pytest.mark.parametrize("act, error, says", [
+    (lambda t: np.asarray(t), TypeError, r"requires gradients.*detach\(\)\.numpy\(\).*mg\.stack"),
+    (lambda t: np.zeros(3).__setitem__(slice(None), t), TypeError, "collect the steps in a list and mg.stack"),
+    (lambda t: np.zeros((3, 2)).__setitem__((slice(None), 1), t), TypeError, "collect the steps in a list"),
+    (lambda t: np.zeros(3).__iadd__(t), TypeError, r"a = a \+ b instead of a \+= b"),
+    (lambda t: np.add(t, 1, out=np.zeros(3)), TypeError, "into an existing array cannot be recorded"),
+    (lambda t: np.tan(t), TypeError, r"np\.tan has no op.*nearest op is mg\.tanh.*detach"),
+    (lambda t: np.nansum(t), TypeError, r"np\.nansum has no op.*nearest op is mg\.\w*sum"),
+    (lambda t: np.isneginf(t), TypeError, r"np\.isneginf has no op and cannot be recorded: declare it"),
+    (lambda t: np.add.reduce(t), TypeError, r"np\.add\.reduce.*mg\.sum"),
+    (lambda t: np.sum(t, dtype=float), TypeError, r"sum takes x, axis, keepdims.*no 'dtype'"),
+    (lambda t: np.add(t, 1, where=[True]), TypeError, "add.*where"),
+    (lambda t: t + np.zeros(2), ValueError, r"add: a \(3,\), b \(2,\) do not go together.*from the right"),
+    (lambda t: t @ np.zeros((2, 2)), ValueError, r"matmul: a \(3,\), b \(2, 2\) do not go together.*last axis"),
+    (lambda t: mg.concatenate([t, np.zeros((1, 3))]), ValueError, r"concatenate: arrays\[0\] \(3,\), arrays\[1\] \(1, 3\)"),
+    (lambda t: t.reshape(2, 2), ValueError, r"reshape cannot take x \(3,\), shape=\(2, 2\): "),
+    (lambda t: t[5], IndexError, r"getitem cannot take x \(3,\), index=\(5,\): .*out of bounds"),
+    (lambda t: t + "a", TypeError, r"add cannot take a \(3,\), b \(\): "),
+    (lambda t: mg.reshape(t), TypeError, "reshape takes x, shape; 'shape' is missing"),
+    (lambda t: mg.sum(), TypeError, "sum takes x, axis, keepdims; 'x' is missing"),
+    (lambda t: mg.sum(t, 0, False, 1), TypeError, "4 values were given"),
+])
+def test_what_numpy_cannot_do_with_a_tensor_is_said(act, error, says):
+    with pytest.raises(error, match=says):
+        act(leaf(3))
+
+
+def test_arrays_alone_give_arrays():
+    x = np.ones((2, 2))
+    assert type(mg.tanh(x)) is np.ndarray and type(mg.sum(x, axis=0)) is np.ndarray
+    assert type(mg.matmul(x, x)) is np.ndarray and type(mg.split(x, 2)[0]) is np.ndarray
+
+
+def test_one_number_can_be_written_into_an_array():
+    """`losses[i] = loss`: NumPy reads one number with float(), as anybody may."""
+    losses = np.zeros(2)
+    losses[1] = (leaf(3) ** 2).sum()
+    assert losses[1] == pytest.approx((leaf(3).data ** 2).sum())
+
+
+def test_dtype_rules():
+    x = mg.tensor([1.0, 2.0], dtype=np.float32, requires_grad=True)
+    assert all(y.dtype == np.float32 for y in (x * 2.0, 1 - x, x ** 2, x / 3, mg.sigmoid(x), mg.softmax(x), x.mean()))
+    w = mg.tensor([3.0, 4.0], requires_grad=True)
+    y = x * w
+    assert y.dtype == np.float64
+    y.sum().backward()
+    assert x.grad.dtype == np.float32 and w.grad.dtype == np.float64
+    assert x.grad.tolist() == [3, 4] and w.grad.tolist() == [1, 2]
+
+
+def test_a_cast_to_integers_carries_no_gradient():
+    x = leaf(3)
+    assert x.astype(np.float32).requires_grad and not x.astype(int).requires_grad
+    assert mg.grad(lambda x: (x * x.astype(int)).sum())(np.array([2.5])).tolist() == [2]
+
+
+# -- in place ---------------------------------------------------------------------------------------------
+
+
+def test_in_place_operators():
+    """On a leaf under no_grad they change its data (that is an optimiser's step); else they make a new tensor."""
+    w = leaf(3)
+    data, kept = w.data, w.data.copy()
+    for change in (lambda w: w.__iadd__(1.0), lambda w: w.__imul__(w)):
+        with pytest.raises(RuntimeError, match=r"leaf that requires gradients.*with mg\.no_grad\(\)"):
+            change(w)
+    with mg.no_grad():
+        w -= mg.tensor([1.0, 2.0, 3.0])
+        w *= 2
+    assert w.data is data and w.requires_grad and w.is_leaf
+    np.testing.assert_array_equal(w.data, 2 * (kept - [1, 2, 3]))
+    with mg.no_grad(), pytest.raises(ValueError, match=r"keeps its shape.*\(2, 3\)"):
+        w += np.ones((2, 3))
+    a = b = w * 1.0
+    a += 1.0
+    assert a is not b and np.array_equal(a.data, b.data + 1)
+    c = d = mg.tensor(1.0)
+    c += 1
+    assert (float(c), float(d)) == (2.0, 1.0)
+
+
+# -- declaring an op --------------------------------------------------------------------------------------
+
+
+def test_an_op_of_ones_own(ops):
+    @mg.op(np=np.cbrt, method=True, dx=lambda g, y: g / (3.0 * y * y))
+    def cube_root(x):
+        """y = ∛x.   dL/dx = g / 3y²."""
+        return np.cbrt(x)
+
+    x = np.array([1.0, 8.0])
+    assert mg.grad(lambda x: np.cbrt(x).sum())(x) == pytest.approx([1 / 3, 1 / 12])
+    assert mg.tensor(x).cube_root().tolist() == [1, 2] and type(cube_root(x)) is np.ndarray
+    assert mg.grad(mg.grad(cube_root))(8.0) == pytest.approx(-2 / 9 * 8 ** (-5 / 3))
+    assert (cube_root.__name__, cube_root.op.name, OPS["cube_root"]) == ("cube_root", "cube_root", cube_root.op)
+
+
+def test_several_results_and_any_number_of_inputs(ops):
+    @mg.op(dx=lambda g, y: g[0] * y[1] - g[1] * y[0])
+    def sine_and_cosine(x):
+        """(sin x, cos x).   dL/dx = g₀ cos x − g₁ sin x."""
+        return np.sin(x), np.cos(x)
+
+    @mg.op(darrays=lambda g, arrays: [2.0 * g * a for a in arrays])
+    def sum_of_squares(*arrays):
+        """Σ a².   dL/da = 2 g a."""
+        return sum(a * a for a in arrays)
+
+    assert mg.gradcheck(lambda x: sine_and_cosine(x), np.array([0.3, 1.0]), order=2).ok
+    assert mg.grad(lambda x: sine_and_cosine(x)[1])(1.0) == pytest.approx(-np.sin(1.0))
+    assert mg.gradcheck(lambda a, b: sum_of_squares(a, b, a), np.ones(2), np.full(2, 3.0), order=2).ok
+    assert type(sine_and_cosine(1.0)[0]) is np.float64
+
+
+def test_an_argument_without_a_rule_passes_no_gradient(ops):
+    @mg.op(da=lambda g, b: g * b)
+    def scale_by(a, b):
+        """a b, where b is taken as constant."""
+        return a * b
+
+    @mg.op()
+    def largest_of(*arrays):
+        """The number of the array with the largest sum: no rule."""
+        return np.asarray(np.argmax([a.sum() for a in arrays]))
+
+    a, b = leaf(2), leaf(2, seed=1)
+    assert not scale_by(a.data, b).requires_grad and not largest_of(a, b).requires_grad
+    scale_by(a, b).sum().backward()
+    assert b.grad is None and np.array_equal(a.grad, b.data)
+
+
+def forward(x):
+    """x"""
+    return x
+
+
+def no_docstring(x):
+    return x
+
+
+def with_default(x, axis=None):
+    """x"""
+    return x
+
+
+def tanh(x):
+    """x"""
+    return x
+
+
+scale = 2.0
+
+
+@pytest.mark.parametrize("f, rules, error, says", [
+    (forward, {"dz": lambda g: g}, TypeError, "op forward: dz is the rule of no array argument; they are x"),
+    (forward, {"method_": True}, TypeError, "op forward: method_ is the rule of no array"),
+    (forward, {"dx": lambda g, q: g}, TypeError, "op forward: the rule dx asks for 'q'; there are g, y"),
+    (forward, {"dx": lambda g, x: g * np.cos(x)}, TypeError, "op forward: the rule dx must be pure"),
+    (forward, {"dx": (lambda k: lambda g: g * k)(2.0)}, TypeError, "op forward: the rule dx must be pure"),
+    (forward, {"dx": 2.0}, TypeError, "op forward: the rule dx must be a function"),
+    (no_docstring, {}, ValueError, "op no_docstring: a docstring"),
+    (with_default, {}, TypeError, "op with_default: arrays are positional without defaults"),
+    (tanh, {}, ValueError, "op tanh: minigrad has an op of this name"),
+])
+def test_a_declaration_that_does_not_hold_is_refused_at_once(ops, f, rules, error, says):
+    with pytest.raises(error, match=says):
+        mg.op(f, **rules)
+
+
+@pytest.mark.parametrize("rule, error, says", [
+    (lambda g: None, TypeError, r"a rule of forward gave no gradient for tensor 'w'.*, but None"),
+    (lambda g: g[0], None, ""),
+    (lambda g: 1.0, None, ""),
+    (lambda g: g.reshape((3, 2)), ValueError, r"a rule of forward gave a gradient of shape \(3, 2\) for tensor 'w'"),
+    (lambda g: g * 1j, TypeError, "is real and its gradient, from forward, complex"),
+])
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_gradient_that_does_not_fit_is_refused(ops, rule, error, says, graph):
+    """Rules may give what broadcasts *from* the input; that is summed. g[0] and 1.0 lack axes, so they fail too."""
+    op = mg.op(forward, dx=rule)
+    w = leaf(2, 3, name="w")
+    run = (lambda: mg.grad(mg.grad(lambda w, s: (op(w) * s).sum()))(w, 1.0)) if graph else \
+        (lambda: op(w).sum().backward())
+    with pytest.raises(error or ValueError, match=says if error else "a rule of forward gave a gradient of shape"):
+        run()
+
+
+def test_a_variadic_rule_must_give_one_gradient_for_each_array(ops):
+    @mg.op(darrays=lambda g: [g])
+    def total_of(*arrays):
+        """Σ a"""
+        return sum(arrays)
+
+    with pytest.raises(ValueError, match="the rule of total_of gave 1 gradients for 2 arrays"):
+        total_of(leaf(2), leaf(2)).sum().backward()
