@@ -3,8 +3,8 @@
 Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. The forward is the
 document's NumPy text, on ndarrays or on Tensors. The backward is not typed at all: the engine derives it.
 
-    ft = σ(Wf [a_prev; xt] + bf)     it = σ(Wi [a_prev; xt] + bi)     cct = tanh(Wc [a_prev; xt] + bc)
-    ot = σ(Wo [a_prev; xt] + bo)     c_next = ft c_prev + it cct      a_next = ot tanh(c_next)
+    ft = σ(Wf [a_prev; x_t] + bf)     it = σ(Wi [a_prev; x_t] + bi)     cct = tanh(Wc [a_prev; x_t] + bc)
+    ot = σ(Wo [a_prev; x_t] + bo)     c_next = ft c_prev + it cct       a_next = ot tanh(c_next)
     yt_pred = softmax(Wy a_next + by)
 
 Source: deeplearning.ai, Sequence Models, "Building your Recurrent Neural Network, Step by Step"; the cell is that of
@@ -26,21 +26,21 @@ GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
 HEAD = ("Wy", "by")
 
 
-def lstm_cell_forward(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
+def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
                       ) -> tuple[Array, Array, Array, tuple]:
     """One time step.
 
-    xt (n_x, m), a_prev and c_prev (n_a, m). parameters: Wf, Wi, Wc, Wo (n_a, n_a + n_x) on [a_prev; xt], bf, bi, bc, bo
-    (n_a, 1), Wy (n_y, n_a), by (n_y, 1).
+    x_t (n_x, m), a_prev and c_prev (n_a, m). parameters: Wf, Wi, Wc, Wo (n_a, n_a + n_x) on [a_prev; x_t],
+    bf, bi, bc, bo (n_a, 1), Wy (n_y, n_a), by (n_y, 1).
     Returns a_next (n_a, m), c_next (n_a, m), yt_pred (n_y, m), and
-    cache = (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters).
+    cache = (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, x_t, parameters).
     Raises ValueError or KeyError when shapes or parameters do not fit.
     """
-    check(xt, a_prev, c_prev, parameters)
+    check(x_t, a_prev, c_prev, parameters)
     Wf, bf, Wi, bi, Wc, bc, Wo, bo = (parameters[name] for name in GATES)
     Wy, by = (parameters[name] for name in HEAD)
 
-    concat = concatenate([a_prev, xt], axis=0)
+    concat = concatenate([a_prev, x_t], axis=0)
     ft = sigmoid(Wf @ concat + bf)
     it = sigmoid(Wi @ concat + bi)
     cct = tanh(Wc @ concat + bc)
@@ -49,7 +49,7 @@ def lstm_cell_forward(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[
     a_next = ot * tanh(c_next)
     yt_pred = softmax(Wy @ a_next + by, axis=0)
 
-    cache = (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters)
+    cache = (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, x_t, parameters)
     return a_next, c_next, yt_pred, cache
 
 
@@ -82,10 +82,10 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array 
     or None. Returns a dict of ndarrays: dxt, da_prev, dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dyt also
     dWy, dby. Each has the shape of what it is the gradient of.
     """
-    _, _, a_prev, c_prev, _, _, _, _, xt, parameters = cache
-    xt, a_prev, c_prev, parameters = floats(xt), floats(a_prev), floats(c_prev), weights(parameters)
+    _, _, a_prev, c_prev, _, _, _, _, x_t, parameters = cache
+    x_t, a_prev, c_prev, parameters = floats(x_t), floats(a_prev), floats(c_prev), weights(parameters)
 
-    (a_next, c_next, yt), pull = vjp(lambda *inputs: lstm_cell_forward(*inputs)[:3], xt, a_prev, c_prev, parameters)
+    (a_next, c_next, yt), pull = vjp(lambda *inputs: lstm_cell_forward(*inputs)[:3], x_t, a_prev, c_prev, parameters)
     dxt, da_prev, dc_prev, d_parameters = pull((
         gradient("da_next", da_next, a_next), gradient("dc_next", dc_next, c_next), gradient("dyt", dyt, yt)))
     return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev, **named(d_parameters, dyt is not None)}
@@ -113,14 +113,14 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
 # -- small print ----------------------------------------------------------------------------------------
 
 
-def check(xt: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]) -> None:
+def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]) -> None:
     """Raise with the document's names when something is missing or misshapen."""
     missing = [name for name in (*GATES, *HEAD) if name not in parameters]
     if missing:
         raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join((*GATES, *HEAD))}")
-    if len(xt.shape) != 2 or len(a_prev.shape) != 2:
-        raise ValueError(f"xt {xt.shape} and a_prev {a_prev.shape} must be (n_x, m) and (n_a, m): features first")
-    (n_x, m), n_a = xt.shape, a_prev.shape[0]
+    if len(x_t.shape) != 2 or len(a_prev.shape) != 2:
+        raise ValueError(f"x_t {x_t.shape} and a_prev {a_prev.shape} must be (n_x, m) and (n_a, m): features first")
+    (n_x, m), n_a = x_t.shape, a_prev.shape[0]
     n_y = parameters["Wy"].shape[0]
     expected = {"a_prev": (a_prev, (n_a, m)), "c_prev": (c_prev, (n_a, m)),
                 **{name: (parameters[name], (n_a, n_a + n_x) if name[0] == "W" else (n_a, 1)) for name in GATES},

@@ -85,7 +85,7 @@ def as_tensors(tree, requires_grad=True):
 def test_the_cell_is_its_equations(sizes):
     x, a0, p = make(*sizes)
     c0 = np.random.default_rng(2).normal(size=a0.shape)
-    a_next, c_next, yt, cache = lstm_cell_forward(x[:, :, 0], a0, c0, p)
+    a_next, c_next, yt, cache = lstm_cell_forward(x_t=x[:, :, 0], a_prev=a0, c_prev=c0, parameters=p)
     a, c, y, (ft, it, cct, ot) = plain_cell(x[:, :, 0], a0, c0, p)
     for ours, plain in ((a_next, a), (c_next, c), (yt, y)):
         assert type(ours) is np.ndarray and ours.shape == plain.shape
@@ -438,7 +438,7 @@ def test_bad_input_gets_a_sentence():
          lambda: lstm_forward(x, np.zeros((5, 3)), p)),
         (ValueError, r"c_prev has shape \(4, 2\) and must have \(5, 2\)",
          lambda: lstm_cell_forward(x[:, :, 0], a0, np.zeros((4, 2)), p)),
-        (ValueError, r"xt \(3,\) and a_prev \(5, 2\) must be .* features first",
+        (ValueError, r"x_t \(3,\) and a_prev \(5, 2\) must be .* features first",
          lambda: lstm_cell_forward(x[:, 0, 0], a0, c0, p)),
         (ValueError, "x of shape .* with T_x ≥ 1.*time last", lambda: lstm_forward(x[:, :, :0], a0, p)),
         (ValueError, "x of shape .* with T_x ≥ 1.*time last", lambda: lstm_forward(x[:, :, 0], a0, p)),
