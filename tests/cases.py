@@ -222,7 +222,7 @@ CASES = [
     # elementwise
     *binary("add"), *binary("subtract"), *binary("multiply"), *binary("divide", normal, nonzero),
     *binary("power", positive, normal),
-    *[case("power", nonzero(3, 4), n) for n in (0, 1, 2, 3, -1, -2)],
+    case("power", positive(3, 4), with_zeros(3, 4)), *[case("power", nonzero(3, 4), n) for n in (0, 1, 2, 3, -1, -2)],
     *unary("negative"), *unary("exp"), *unary("expm1"), *unary("log", positive), *unary("log1p", positive),
     *unary("sqrt", positive), *unary("square"), *unary("abs", nonzero), *unary("sign", nonzero), *unary("sin"),
     *unary("cos"), *unary("tanh"), *unary("sigmoid"), *unary("softplus"), *unary("relu", nonzero),
@@ -275,6 +275,7 @@ CASES = [
     case("sum", normal(0, 3)), case("sum", normal(0, 3), axis=0, keepdims=True), case("prod", normal(0, 3), axis=0),
     case("sum", normal(2, 3), 0), case("max", normal(2, 3), -1), case("mean", normal(2, 3), -2),
     case("var", normal(4, 3), axis=0, ddof=1), case("std", normal(4, 3), ddof=1, keepdims=True),
+    *[case(name, normal(), axis=-1) for name in ("sum", "max", "min", "prod", "logsumexp", "softmax", "cumsum")],
     case("prod", with_zeros(3, 4), axis=0), case("prod", normal(7, 2), axis=0), case("prod", normal(1, 2), 0),
     case("cumsum", normal(2, 3)), case("cumsum", normal(2, 3, 4), axis=1), case("cumsum", normal(2, 3), axis=-1),
     case("cumsum", normal()), case("cumsum", normal(0, 3), 0), case("cumsum", normal(2, 3), 0),

@@ -42,12 +42,19 @@ def negative(x):
     return np.negative(x)
 
 
-@op(np=np.power, infix="**", da=lambda g, a, b: g * b * a ** (b - (b != 0)),
+def power_da(g, a, b):
+    # a⁰ has slope 0 at a = 0 too, where aᵇ⁻¹ is infinite: a becomes 1 there
+    if not hasattr(b, "shape"):
+        return g * b * a ** (b - (b != 0))
+    return g * b * (a + logical_and(equal(a, 0), equal(b, 0))) ** (b - 1)
+
+
+@op(np=np.power, infix="**", da=power_da,
     db=lambda g, y, a: g * y * log(where(equal(a, 0), 1.0, a)))
 def power(a, b):
     """y = aᵇ.   dL/da = g b aᵇ⁻¹,  dL/db = g y ln a.
-    Taking off (b ≠ 0) in place of 1 keeps the slope of a⁰ at 0, also for a = 0. At a = 0 the second is taken as 0,
-    its limit for b > 0. For a < 0 and a real b it does not exist: nan, as in NumPy.
+    At a = 0 the slope of a⁰ is 0, and the second is taken as 0, its limit for b > 0. For
+    a < 0 and a real b it does not exist: nan, as in NumPy.
     """
     return a ** b
 
@@ -145,7 +152,7 @@ def softplus(x):
 @op(dx=lambda g, x: where(x > 0, g, 0.0))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
-    return np.where(np.real(x) > 0, x, 0)
+    return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
 
 
 # -- choosing ---------------------------------------------------------------------------------------

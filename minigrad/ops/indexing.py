@@ -16,7 +16,7 @@ def settled(index):
 def settled_part(i):
     if i is None or i is Ellipsis:
         return i
-    i = np.array(i._data if isinstance(i, Tensor) else i)
+    i = np.array(i.detach().numpy() if isinstance(i, Tensor) else i)
     if i.ndim == 0 and i.dtype.kind in "iu":
         return int(i)
     return i if i.size or i.dtype == bool else i.astype(np.intp)
@@ -34,7 +34,11 @@ def add_at(total, g, index):
         total[index] += g
     elif len(index) == 1 and total.ndim > 1 and index[0].size:
         # rows, as of an embedding: sorted, the gradients of one row are one run, and one call sums all runs
-        rows = index[0].ravel() % len(total)
+        n = len(total)
+        rows = index[0].ravel()
+        if rows.min() < -n or rows.max() >= n:
+            raise IndexError(f"an index of {index[0]} is out of bounds for {n} rows")
+        rows = rows % n
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -67,7 +71,7 @@ def take(x, indices, axis=None):
     """x[…, indices, …] along an axis, or of its flat entries. Raises IndexError out of bounds."""
     if axis is None:
         x, axis = ravel(x), 0
-    (axis,) = normalize_axis(axis, len(shape_of(x)))
+    (axis,) = normalize_axis(axis, len(shape_of(x)), "take")
     return getitem(x, settled((slice(None),) * axis + (indices,)))
 
 
@@ -75,7 +79,7 @@ def take(x, indices, axis=None):
 def flip(x, axis=None):
     """x backwards along an axis, some, or all of them."""
     ndim = len(shape_of(x))
-    axes = range(ndim) if axis is None else normalize_axis(axis, ndim)
+    axes = range(ndim) if axis is None else normalize_axis(axis, ndim, "flip")
     return getitem(x, index=tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(ndim)))
 
 
@@ -84,7 +88,11 @@ def repeat(x, repeats, axis=None):
     """Each entry `repeats` times (a number, or one for each entry) along an axis, or of the flat entries."""
     if axis is None:
         x, axis = ravel(x), 0
-    return take(x, np.repeat(np.arange(shape_of(x)[axis]), repeats), axis)
+    (axis,) = normalize_axis(axis, len(shape_of(x)), "repeat")
+    n = shape_of(x)[axis]
+    if np.size(repeats) not in (1, n):
+        raise ValueError(f"repeat: {np.size(repeats)} repeats for {n} entries: give one number, or one for each")
+    return take(x, np.repeat(np.arange(n), repeats), axis)
 
 
 @composite(np=np.tile)
@@ -103,7 +111,13 @@ def pad(x, pad_width, mode="constant", constant_values=0):
     pair for each axis. Any mode of np.pad that copies entries: constant, edge, reflect, symmetric, wrap.
     """
     shape = shape_of(x)
-    widths = np.broadcast_to(np.asarray(pad_width), (len(shape), 2)).tolist()
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width), (len(shape), 2)).tolist()
+    except ValueError:
+        widths = [(-1, -1)]
+    if any(n < 0 for pair in widths for n in pair):
+        raise ValueError(f"pad: widths {pad_width!r} do not fit the shape {shape}: give a number ≥ 0, (before, after), "
+                         "or such a pair for each axis")
     if mode == "constant":
         if np.ndim(constant_values):
             raise ValueError(f"pad: constant_values must be one number, not {constant_values!r}: concatenate others")

@@ -1,5 +1,7 @@
 """Products of matrices. `matmul` alone has rules; dot, outer, tensordot and einsum are said with it."""
 
+import re
+
 import numpy as np
 
 from minigrad.ops.elementwise import multiply
@@ -62,9 +64,9 @@ def tensordot(a, b, axes=2):
     """Σ a b over pairs of axes: the last `axes` of a with the first of b, or (axes of a, axes of b)."""
     a_shape, b_shape = shape_of(a), shape_of(b)
     if isinstance(axes, (int, np.integer)):
-        a_axes, b_axes = tuple(range(len(a_shape) - axes, len(a_shape))), tuple(range(axes))
-    else:
-        a_axes, b_axes = normalize_axis(axes[0], len(a_shape)), normalize_axis(axes[1], len(b_shape))
+        axes = tuple(range(-axes, 0)), tuple(range(axes))
+    a_axes = normalize_axis(axes[0], len(a_shape), "tensordot")
+    b_axes = normalize_axis(axes[1], len(b_shape), "tensordot")
     if [a_shape[i] for i in a_axes] != [b_shape[i] for i in b_axes]:
         raise ValueError(f"tensordot: axes {a_axes} of {a_shape} and {b_axes} of {b_shape} differ in length: "
                          "each pair must be equal")
@@ -99,6 +101,9 @@ def einsum(subscripts, *arrays):
     return transpose(y, tuple(letters.index(c) for c in output))
 
 
+TERM = r"[a-zA-Z]*(\.\.\.)?[a-zA-Z]*"
+
+
 def parse(subscripts, arrays):
     """Letters for each operand and for the output; the axes of an ellipsis get letters of their own."""
     def fail(why):
@@ -107,6 +112,8 @@ def parse(subscripts, arrays):
 
     if not isinstance(subscripts, str):
         raise TypeError("einsum: the first argument is the subscripts, as 'ij,jk->ik'")
+    if not re.fullmatch(rf"{TERM}(,{TERM})*(->{TERM})?", subscripts.replace(" ", "")):
+        fail("subscripts are letters, with one '...' in a term at most, commas, and one '->'")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     operands = inputs.split(",")
     if len(operands) != len(arrays):

@@ -15,13 +15,13 @@ from minigrad.tensor import composite, op
 
 def kept_shape(shape, axis):
     """The shape that a reduction over `axis` leaves with keepdims."""
-    axes = range(len(shape)) if axis is None else normalize_axis(axis, len(shape))
+    axes = range(len(shape)) if axis is None or not shape else normalize_axis(axis, len(shape), "reduction")
     return tuple(1 if a in axes else n for a, n in enumerate(shape))
 
 
 def count(shape, axis):
     """How many entries a reduction over `axis` takes together."""
-    return math.prod(shape if axis is None else [shape[a] for a in normalize_axis(axis, len(shape))])
+    return math.prod(n for n, kept in zip(shape, kept_shape(shape, axis)) if kept == 1)
 
 
 @op(np=np.sum, method=True,
@@ -83,7 +83,8 @@ def prod(x, axis=None, keepdims=False):
     The halves are multiplied with each other until one is left: log₂ n products and the rule of multiply, which is
     right where an entry is 0, to any order. y / x would not be. Integers keep their type, where NumPy widens them.
     """
-    axes = tuple(range(len(shape_of(x)))) if axis is None else normalize_axis(axis, len(shape_of(x)))
+    ndim = len(shape_of(x))
+    axes = tuple(range(ndim)) if axis is None or not ndim else normalize_axis(axis, ndim, "prod")
     for a in axes:
         x = halves_multiplied(x, a)
     return x if keepdims else squeeze(x, axes)

@@ -14,15 +14,16 @@ def shape_of(x):
     return x.shape if hasattr(x, "shape") else np.shape(x)
 
 
-def normalize_axis(axis, ndim):
-    """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0."""
+def normalize_axis(axis, ndim, name):
+    """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0. The name is for the error."""
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     for a in axes:
         if not -ndim <= a < ndim:
-            raise ValueError(f"axis {a} is out of bounds for {ndim} dimensions: it goes from {-ndim} to {ndim - 1}")
+            raise np.exceptions.AxisError(f"{name}: axis {a} is out of bounds for {ndim} dimensions: "
+                                          f"it goes from {-ndim} to {ndim - 1}")
     axes = tuple(int(a) % ndim for a in axes)
     if len(set(axes)) < len(axes):
-        raise ValueError(f"axis {axis} names an axis twice: name each once")
+        raise ValueError(f"{name}: axis {axis} names an axis twice: name each once")
     return axes
 
 
@@ -51,7 +52,7 @@ def np_argsort(axes):
 def swapaxes(x, axis1, axis2):
     """x with two axes exchanged."""
     order = list(range(len(shape_of(x))))
-    a, b = normalize_axis(axis1, len(order)) + normalize_axis(axis2, len(order))
+    a, b = normalize_axis(axis1, len(order), "swapaxes") + normalize_axis(axis2, len(order), "swapaxes")
     order[a], order[b] = order[b], order[a]
     return transpose(x, tuple(order))
 
@@ -60,7 +61,7 @@ def swapaxes(x, axis1, axis2):
 def moveaxis(x, source, destination):
     """x with the axes `source` moved to the places `destination`, the others in their order."""
     ndim = len(shape_of(x))
-    source, destination = normalize_axis(source, ndim), normalize_axis(destination, ndim)
+    source, destination = normalize_axis(source, ndim, "moveaxis"), normalize_axis(destination, ndim, "moveaxis")
     if len(source) != len(destination):
         raise ValueError(f"moveaxis: {len(source)} source axes and {len(destination)} destinations: give one for each")
     order = [a for a in range(ndim) if a not in source]
@@ -78,7 +79,8 @@ def swap(x):
 def expand_dims(x, axis):
     """x with new axes of length 1, at the places `axis` of the result."""
     shape = list(shape_of(x))
-    for a in sorted(normalize_axis(axis, len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1))):
+    ndim = len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1)
+    for a in sorted(normalize_axis(axis, ndim, "expand_dims")):
         shape.insert(a, 1)
     return reshape(x, tuple(shape))
 
@@ -87,7 +89,7 @@ def expand_dims(x, axis):
 def squeeze(x, axis=None):
     """x without its axes of length 1: all, or those named."""
     shape = shape_of(x)
-    drop = [a for a, n in enumerate(shape) if n == 1] if axis is None else normalize_axis(axis, len(shape))
+    drop = [a for a, n in enumerate(shape) if n == 1] if axis is None else normalize_axis(axis, len(shape), "squeeze")
     for a in drop:
         if shape[a] != 1:
             raise ValueError(f"squeeze: axis {a} of shape {shape} has length {shape[a]}: only length 1 can go")
@@ -152,12 +154,17 @@ def split(x, *, indices_or_sections, axis=0):
     """x cut along an axis, into so many equal parts or before the given indices: a tuple of views.
     dL/dx = the parts' gradients joined, zeros for a part that has none.
     """
-    if isinstance(indices_or_sections, (int, np.integer)):
-        return tuple(np.split(x, indices_or_sections, axis))
+    (axis,) = normalize_axis(axis, np.ndim(x), "split")
+    cuts = indices_or_sections
+    if isinstance(cuts, (int, np.integer)):
+        n = np.shape(x)[axis]
+        if cuts < 1 or n % cuts:
+            raise ValueError(f"{n} entries cannot be cut into {cuts} equal parts: give the indices of the cuts")
+        cuts = range(n // cuts, n, n // cuts) if n else [0] * (cuts - 1)
     # np.split makes the same views twenty times slower: it checks each cut by itself
-    index = [slice(None)] * (normalize_axis(axis, np.ndim(x))[0] + 1)
+    index = [slice(None)] * (axis + 1)
     parts, start = [], 0
-    for stop in [*indices_or_sections, None]:
+    for stop in [*cuts, None]:
         index[-1] = slice(start, stop)
         parts.append(x[tuple(index)])
         start = stop
