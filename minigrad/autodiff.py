@@ -352,7 +352,8 @@ def hvp(f: Callable, x: Any, v: Any) -> Any:
 def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     """The function that gives all of dy/dx, of shape y.shape + x.shape; row by row, one sweep for each entry of y.
 
-    For nested results or arguments: the nesting of y, with that of x in place of each leaf.
+    For nested results or arguments: the nesting of y, with that of x in place of each leaf. A tuple of argnums gives
+    a tuple, as one more level of x.
     """
     def rows(*args, **kwargs):
         wanted = positions(argnums, args)
@@ -366,7 +367,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
                 d_y[k][i] = 1
                 gradients.append(pull(unflatten(pattern, d_y)))
             blocks.append(stacked(gradients, np.shape(leaf), [args[p] for p in wanted]))
-        out = [block if isinstance(argnums, tuple) else block[0] for block in blocks]
+        out = [tuple(block) if isinstance(argnums, tuple) else block[0] for block in blocks]
         return unflatten(pattern, out)
     return rows
 
