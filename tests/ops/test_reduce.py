@@ -1,0 +1,95 @@
+"""Ties, zeros and infinities in reductions, and the sentences."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+INF = np.inf
+
+
+def test_a_tie_is_shared_equally_along_each_axis():
+    """The expected numbers are those of torch.amax and torch.amin."""
+    x = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
+    third = 1 / 3
+    for f, axis, expected in [
+            (mg.max, None, [[0, 0.5, 0.5], [0, 0, 0]]), (mg.max, 1, [[0, 0.5, 0.5], [third, third, third]]),
+            (mg.max, 0, [[0, 1, 1], [1, 0, 0]]), (mg.max, (0, 1), [[0, 0.5, 0.5], [0, 0, 0]]),
+            (mg.min, None, [[1, 0, 0], [0, 0, 0]]), (mg.min, 1, [[1, 0, 0], [third, third, third]]),
+            (mg.min, 0, [[1, 0, 0], [0, 1, 1]])]:
+        for keepdims in (False, True):
+            d = mg.grad(lambda x, f=f, axis=axis, keepdims=keepdims: f(x, axis=axis, keepdims=keepdims).sum())(x)
+            np.testing.assert_allclose(d, expected)
+
+
+@pytest.mark.parametrize("x", [[2.0, 0.0, 3.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0], [0.0], [4.0]])
+def test_prod_with_zeros_to_second_order(x):
+    """Against the products of the others, written out."""
+    n = len(x)
+
+    def others(*left_out):
+        return np.prod([x[k] for k in range(n) if k not in left_out])
+
+    np.testing.assert_allclose(mg.grad(mg.prod)(np.array(x)), [others(i) for i in range(n)])
+    np.testing.assert_allclose(mg.hessian(mg.prod)(np.array(x)),
+                               [[0.0 if i == j else others(i, j) for j in range(n)] for i in range(n)])
+
+
+def test_an_empty_sum_and_product():
+    assert mg.sum(np.zeros(0)) == 0 and mg.prod(np.zeros(0)) == 1
+    assert mg.grad(lambda x: mg.prod(x))(np.zeros(0)).shape == (0,)
+    assert mg.logsumexp(np.zeros(0)) == -INF
+
+
+def test_minus_infinity_counts_as_absent():
+    """A mask of −∞ before a softmax: the same as leaving the entries out, in value and in gradient."""
+    x, kept = np.array([0.5, -INF, 2.0, -INF]), [0, 2]
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(mg.softmax(x)[kept], mg.softmax(x[kept]))
+        np.testing.assert_array_equal(mg.softmax(x)[[1, 3]], 0)
+        np.testing.assert_allclose(mg.logsumexp(x), mg.logsumexp(x[kept]))
+        np.testing.assert_array_equal(mg.log_softmax(x)[[1, 3]], -INF)
+        for f in (lambda x: (mg.softmax(x)[0] ** 2), mg.logsumexp, lambda x: mg.log_softmax(x)[2]):
+            d = mg.grad(f)(x)
+            np.testing.assert_array_equal(d[[1, 3]], 0)
+            short = mg.grad(lambda x, f=f: f(mg.concatenate([x[:1], [-INF], x[1:], [-INF]])))(x[kept])
+            np.testing.assert_allclose(d[kept], short)
+    assert mg.logsumexp(np.full(3, -INF)) == -INF
+
+
+def test_softmax_at_the_ends():
+    """The values that the plain formula cannot give: e⁸⁰⁰ overflows."""
+    x = np.array([800.0, 0.0, -800.0])
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(mg.softmax(x), [1, 0, 0])
+        np.testing.assert_array_equal(mg.log_softmax(x), [0, -800, -1600])
+        assert mg.logsumexp(x) == 800 and mg.logsumexp(-x) == 800
+        assert mg.logsumexp(np.array([800.0, 800.0])) == 800 + np.log(2)
+
+
+def test_softmax_does_not_feel_a_shift():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    np.testing.assert_allclose(mg.softmax(x + 1e5), mg.softmax(x), rtol=1e-10)
+    np.testing.assert_allclose(mg.log_softmax(x), np.log(mg.softmax(x)), rtol=1e-12)
+    np.testing.assert_allclose(mg.softmax(x).sum(axis=-1), 1, rtol=1e-15)
+
+
+def test_integers():
+    x = np.arange(1, 4)
+    for f in (mg.softmax, mg.log_softmax, mg.logsumexp, mg.mean, mg.var, mg.std):
+        np.testing.assert_array_equal(f(x), f(x.astype(float)))
+    assert mg.sum(x).dtype == mg.max(x).dtype == mg.prod(x).dtype == x.dtype
+
+
+@pytest.mark.parametrize("call, error, says", [
+    (lambda x: mg.sum(x, axis=5), IndexError, r"sum cannot take x \(2, 3\), axis=5: axis 5 is out of bounds"),
+    (lambda x: mg.mean(x, axis=(0, 0)), ValueError, r"sum cannot take x \(2, 3\), axis=\(0, 0\): duplicate"),
+    (lambda x: mg.max(x[:0]), ValueError, r"max cannot take x \(0, 3\)"),
+    (lambda x: mg.softmax(x, axis=3), IndexError, r"softmax cannot take x \(2, 3\), axis=3"),
+    (lambda x: mg.prod(x, axis=2), np.exceptions.AxisError, "prod: axis 2 is out of bounds"),
+    (lambda x: mg.cumsum(x, axis=2), IndexError, r"cumsum cannot take x \(2, 3\), axis=2"),
+    (lambda x: np.sum(x, dtype=np.float32), TypeError, "sum takes x, axis, keepdims; there is no 'dtype'"),
+])
+def test_bad_input_gets_a_sentence(call, error, says):
+    with pytest.raises(error, match=says):
+        call(mg.tensor(np.ones((2, 3)), requires_grad=True))
