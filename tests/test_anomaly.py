@@ -45,7 +45,7 @@ def test_the_first_nan_or_inf_of_the_forward(name, make, found):
     message = str(error.value)
     assert "in the forward pass, at " in message and message.count("t = 2") == 1
     assert ("its inputs were finite" in message) == (name != "multiply")
-    with pytest.raises(FloatingPointError, match="tensor 'w'|made by") as error, mg.detect_anomaly():
+    with pytest.raises(FloatingPointError, match=r"tensor 'w'|made by") as error, mg.detect_anomaly():
         first_step(w, make)
     assert "t = " not in str(error.value)
 

@@ -54,7 +54,7 @@ def test_leaves_are_freed_without_the_garbage_collector():
     try:
         leaf = Leaf()
         saved = weakref.ref(leaf)
-        map_leaves(lambda _: leaf, {"a": [np.ones(2), (1, 2)]})
+        unflatten({"a": [np.ones(2), (1, 2)]}, [leaf, leaf, leaf])
         del leaf
         assert saved() is None
     finally:
