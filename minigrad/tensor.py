@@ -15,6 +15,7 @@ import contextlib
 import difflib
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -316,7 +317,7 @@ class Op:
         shapes = ", ".join(f"{name} {numpy.shape(x)}" for name, x in zip(self.names(arrays), arrays))
         given = "".join(f", {key}={value!r}" for key, value in metadata.items() if value is not self.defaults[key])
         kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(problem, k))
-        if kind is ValueError and self.shapes:
+        if kind is ValueError and self.shapes and re.search("broadcast|shape|dimension", str(problem)):
             return kind(f"{self.name}: {shapes}{given} do not go together: {self.shapes}")
         return kind(f"{self.name} cannot take {shapes}{given}: {problem}")
 
@@ -496,6 +497,8 @@ def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
     if rest or metadata:
         if len(rest) > len(self.defaults):
             raise TypeError(f"{self.name} takes {', '.join(names)}; {len(args) + len(rest)} values were given")
+        if rest and metadata and (twice := [key for key, _ in zip(self.defaults, rest) if key in metadata]):
+            raise TypeError(f"{self.name} takes {', '.join(names)}; {twice[0]!r} is given twice")
         metadata = {**self.defaults, **dict(zip(self.defaults, rest)), **metadata}
         if len(metadata) > len(self.defaults):
             raise TypeError(f"{self.name} takes {', '.join(names)}; there is no "

@@ -94,6 +94,7 @@ def test_softplus_keeps_its_tail():
     (lambda x: mg.where(x > 0, x, np.zeros(7)), ValueError, r"where: condition \(2, 3\), a \(2, 3\), b \(7,\)"),
     (lambda x: mg.maximum(np.zeros(5), x), ValueError, r"maximum: a \(5,\), b \(2, 3\)"),
     (lambda x: mg.astype(x, dtype="nonsense"), TypeError, r"astype cannot take x \(2, 3\), dtype='nonsense'"),
+    (lambda x: mg.tensor([1, 2]) ** -1, ValueError, r"power cannot take a \(2,\), b \(\): Integers to negative"),
     (lambda x: mg.astype(x), TypeError, "astype takes x, dtype; 'dtype' is missing")])
 def test_bad_input_gets_a_sentence(call, error, says):
     with pytest.raises(error, match=says):

@@ -50,6 +50,8 @@ def test_methods_of_tensor():
     (lambda x: mg.concatenate([x, np.zeros((2, 2))]), ValueError,
      r"concatenate: arrays\[0\] \(3, 4\), arrays\[1\] \(2, 2\) do not go together: all axes but the one"),
     (lambda x: mg.concatenate([x, x], axis=3), IndexError, "concatenate cannot take .*axis 3 is out of bounds"),
+    (lambda x: mg.concatenate([]), ValueError, "concatenate cannot take.*need at least one array"),
+    (lambda x: mg.concatenate([x, 1.0]), ValueError, r"arrays\[1\] \(\) do not go together"),
     (lambda x: mg.stack([x, np.zeros(2)]), ValueError, r"stack: shapes \(2,\), \(3, 4\) differ: all must be"),
     (lambda x: mg.stack([]), ValueError, "stack needs at least one array"),
     (lambda x: mg.split(x, 3, axis=1), ValueError, r"split cannot take x \(3, 4\).*4 entries cannot be cut"),
