@@ -16,7 +16,8 @@ import numpy as np
 
 from minigrad.tensor import Op, Tensor, apply, describe, ndarray, watcher
 
-OWN = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.anomaly", "contextlib", "numpy")
+OWN = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.derive", "minigrad.anomaly", "contextlib",
+       "numpy")
 
 
 class detect_anomaly(contextlib.ContextDecorator):
@@ -81,7 +82,7 @@ class detect_anomaly(contextlib.ContextDecorator):
         index, notes = node._index, self._notes  # the note goes when its value does
         notes[index] = place, prints, weakref.ref(node, lambda _: notes.pop(index, None))
 
-    def visit(self, node: Tensor) -> None:
+    def visit(self, node: Tensor, g: Any) -> None:
         """Called by the sweep before it runs the rules of a node."""
         place, saved, _ = self._notes.get(node._index, ("", (), None))
         for array, before in saved:
