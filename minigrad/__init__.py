@@ -5,6 +5,7 @@
 
 from minigrad.anomaly import detect_anomaly
 from minigrad.autodiff import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from minigrad.derive import TraceError, derive
 from minigrad.gradcheck import GradcheckError, gradcheck
 from minigrad.ops import *  # noqa: F403
 from minigrad.ops import __all__ as op_names
@@ -12,6 +13,6 @@ from minigrad.tensor import OPS, Tensor, composite, no_grad, op, tensor
 
 __version__ = "0.1.0"
 __all__ = [
-    "OPS", "GradcheckError", "Tensor", "composite", "detect_anomaly", "grad", "gradcheck", "hessian", "hvp", "jacobian",
-    "jvp", "no_grad", "op", "tensor", "value_and_grad", "vjp", *op_names,
+    "OPS", "GradcheckError", "Tensor", "TraceError", "composite", "derive", "detect_anomaly", "grad", "gradcheck",
+    "hessian", "hvp", "jacobian", "jvp", "no_grad", "op", "tensor", "value_and_grad", "vjp", *op_names,
 ]

@@ -63,8 +63,12 @@ def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Arr
     if len(x.shape) != 3 or x.shape[2] == 0:
         raise ValueError(f"lstm_forward takes x of shape (n_x, m, T_x) with T_x ≥ 1, not {x.shape}: "
                          "put features first and time last")
-    a_next = a0
-    c_next = np.zeros(a0.shape, a0.dtype)
+    return from_state(x, a0, np.zeros(a0.shape, a0.dtype), parameters)
+
+
+def from_state(x: Array, a0: Array, c0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, Array, tuple]:
+    """`lstm_forward` from any c0 (n_a, m)."""
+    a_next, c_next = a0, c0
     a, c, y, caches = [], [], [], []
     for t in range(x.shape[2]):
         a_next, c_next, yt, cache = lstm_cell_forward(x[:, :, t], a_next, c_next, parameters)
@@ -103,10 +107,11 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
     if not 1 <= T <= len(caches):
         raise ValueError(f"lstm_backward takes da of shape (n_a, m, T) with 1 ≤ T ≤ {len(caches)}, the steps of the "
                          f"caches, not {da.shape}")
-    x, a0, parameters = floats(x[:, :, :T]), floats(caches[0][2]), weights(caches[0][9])
+    x, parameters = floats(x[:, :, :T]), weights(caches[0][9])
+    a0, c0 = floats(caches[0][2]), floats(caches[0][3])
 
-    (a, y, c), pull = vjp(lambda *inputs: lstm_forward(*inputs)[:3], x, a0, parameters)
-    dx, da0, d_parameters = pull((gradient("da", da, a), gradient("dy", dy, y), gradient("dc", dc, c)))
+    (a, y, c), pull = vjp(lambda *inputs: from_state(*inputs)[:3], x, a0, c0, parameters)
+    dx, da0, _, d_parameters = pull((gradient("da", da, a), gradient("dy", dy, y), gradient("dc", dc, c)))
     return {"dx": dx, "da0": da0, **named(d_parameters, dy is not None)}
 
 

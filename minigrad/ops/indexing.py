@@ -136,12 +136,18 @@ def pad(x, pad_width, mode="constant", constant_values=0):
     return x
 
 
-# Questions about values, which have no derivative: they are answered as NumPy answers them, with arrays.
-for question in (np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.argmax,
-                 np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.any, np.all, np.isnan, np.isinf,
-                 np.isfinite, np.isclose, np.allclose, np.array_equal, np.result_type, np.array2string, np.array_repr,
-                 np.array_str):
-    def answer(*args, question=question, **kwargs):
-        return question(*[a._data if isinstance(a, Tensor) else a for a in args], **kwargs)
+# Questions without a derivative are answered as NumPy answers them, with arrays: about the shape, and about values.
+ABOUT_SHAPE = (np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type)
+ABOUT_VALUES = (np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.any, np.all, np.isnan, np.isinf,
+                np.isfinite, np.isclose, np.allclose, np.array_equal, np.array2string, np.array_repr, np.array_str)
+
+
+def answered(question, values):
+    def answer(*args, **kwargs):
+        return question(*[values(a) if isinstance(a, Tensor) else a for a in args], **kwargs)
     answer.__name__ = question.__name__
-    NUMPY[question] = answer
+    return answer
+
+
+NUMPY.update({question: answered(question, lambda x: x._data) for question in ABOUT_SHAPE})
+NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})

@@ -1,0 +1,68 @@
+"""`derive`: the backward pass of a function as NumPy source, to read and to run."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigrad.derive.emit import Emitter
+from minigrad.derive.simplify import Program
+from minigrad.derive.trace import Trace, TraceError
+from minigrad.tensor import Tensor
+from minigrad.tree import map_leaves
+
+number = itertools.count(1).__next__
+
+
+class Derived:
+    """A function with its derived backward pass.
+
+    source                     a Python module that imports only numpy, with `forward` and `backward`
+    forward(*args)             → (output, cache); the tensors that the function closes over stand behind its arguments
+                               and are filled in with their present values when they are left out
+    backward(d_output, cache)  → (d_arg, …), one for each argument that holds floats, nested as the argument is
+    """
+
+    def __init__(self, f: Callable, examples: tuple):
+        trace = Trace(f, examples)
+        name = getattr(f, "__name__", type(f).__name__)
+        name = "the function" if name == "<lambda>" else name
+        self.source = Emitter(Program(trace, name)).module()
+        self.closed = trace.closed
+        self.count = len(examples)
+        filename = f"<minigrad derived {name} {number()}>"
+        linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
+        self.module: dict[str, Any] = {}
+        exec(compile(self.source, filename, "exec"), self.module)
+
+    def forward(self, *args: Any) -> tuple[Any, tuple]:
+        args = [map_leaves(values_of, arg) for arg in args]
+        if len(args) == self.count:
+            args += [x._data for x in self.closed]
+        return self.module["forward"](*args)
+
+    def backward(self, d_output: Any, cache: tuple) -> tuple:
+        return self.module["backward"](map_leaves(values_of, d_output), cache)
+
+
+def derive(f: Callable, *examples: Any) -> Derived:
+    """Trace f at examples (arrays, or nestings of arrays; only shapes and dtypes matter) and derive its backward pass.
+
+    Python ints, booleans and strings among the examples are constants of the program. Branches are frozen as they are
+    taken. Raises TraceError, naming the user's line, where f looks at a value (a branch, float(x), a NumPy function
+    without an op).
+    """
+    return Derived(f, examples)
+
+
+def values_of(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf._data
+    return np.asarray(leaf) if isinstance(leaf, (float, complex)) else leaf
+
+
+__all__ = ["Derived", "TraceError", "derive"]

@@ -1,0 +1,287 @@
+"""A traced run as a program of `Value`s, made simple while it is built: nothing is computed twice, constants are
+folded, and what does nothing (a cast to the same type, a sum over no axis, x · 1) is not there at all.
+
+Each simplification is exact, and makes the text shorter to read; most also make it faster to run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from minigrad.derive.trace import Symbol, Trace
+from minigrad.ops import add, concatenate, negative, reshape, subtract
+from minigrad.ops import getitem as getitem_op
+from minigrad.ops import sum as sum_op
+from minigrad.ops.indexing import settled
+from minigrad.tensor import Op, Tensor
+
+ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "greater", "less",
+               "greater_equal", "less_equal", "equal", "not_equal"}
+
+
+class Value:
+    """One value of a program: an argument, a constant, or an op on other values.
+
+    origin: in the backward program, the value of the forward whose rule made it.
+    """
+
+    __slots__ = ("constant", "dtype", "inputs", "metadata", "name", "number", "op", "origin", "shape")
+    next_number = itertools.count().__next__
+
+    def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+                 constant: Any = None, name: str | None = None):
+        self.op, self.inputs, self.metadata, self.shape, self.dtype = op, inputs, metadata, shape, dtype
+        self.constant, self.name, self.origin = constant, name, None
+        self.number = Value.next_number()
+
+    @property
+    def is_constant(self) -> bool:
+        return self.op is None and self.constant is not None
+
+    def __repr__(self) -> str:
+        return f"<{self.name or ''} {self.op or self.constant} {self.shape}>"
+
+
+class Program:
+    """The forward and backward of one function, as lists of values in the order of computing.
+
+    arguments  [(name, tree of Values)];  result: tree of Values
+    seeds      {result Value: the Value of its gradient};  gradients: {argument Value: Value, or None for zeros}
+    total      {forward Value: its complete gradient}
+    """
+
+    def __init__(self, trace: Trace, name: str):
+        self.name = name
+        self.values: dict[int, Value] = {}  # by the index of the symbol
+        self.known: dict[tuple, Value] = {}
+        tracer = trace.tracer
+        self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
+        self.build(trace.outputs)
+        self.result = self.tree_of(trace.result)
+        self.seeds = {}
+        for index, seed in trace.seeds.items():
+            self.values[seed._index] = Value(None, (), {}, seed.shape, seed.dtype)
+            self.seeds[self.values[index]] = self.values[seed._index]
+        self.build(list(trace.found.values()))
+        self.gradients = {self.values[x._index]: self.values[trace.found[x._index]._index]
+                          if x._index in trace.found else None
+                          for x in trace.inputs + trace.closed if x._tracked}
+        results = [self.values[y._index] for y in trace.outputs]
+        self.forward = in_order(results, set())
+        self.backward = in_order([g for g in self.gradients.values() if g is not None], set(self.forward))
+        self.total = {}
+        for index, g in tracer.total.items():
+            if index in self.values and isinstance(g, Tensor) and g._index in self.values:
+                self.total.setdefault(self.values[index], self.values[g._index])
+        for index, origin in tracer.origin.items():
+            if index in self.values and origin in self.values and self.values[index].origin is None:
+                self.values[index].origin = self.values[origin]
+        for index, given in tracer.names.items():
+            if index in self.values and self.values[index].name is None and self.values[index] not in self.seeds.values():
+                self.values[index].name = given
+
+    # -- from symbols to values ---------------------------------------------------------------------------
+
+    def argument_tree(self, tree: Any, name: str) -> Any:
+        if isinstance(tree, dict):
+            return {key: self.argument_tree(child, str(key)) for key, child in tree.items()}
+        if isinstance(tree, (tuple, list)):
+            return type(tree)(self.argument_tree(child, f"{name}{i}") for i, child in enumerate(tree))
+        if not isinstance(tree, Tensor):
+            return tree
+        value = Value(None, (), {}, tree.shape, tree.dtype, name=name)
+        self.values[tree._index] = value
+        return value
+
+    def tree_of(self, tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {key: self.tree_of(child) for key, child in tree.items()}
+        if isinstance(tree, (tuple, list)):
+            return tuple(self.tree_of(child) for child in tree)
+        return self.value_of(tree)
+
+    def build(self, roots: list[Tensor]) -> None:
+        """Make the values of all that the roots need, the oldest first."""
+        needed: dict[int, Tensor] = {}
+        stack = [x for x in roots if isinstance(x, Symbol)]
+        while stack:
+            x = stack.pop()
+            if x._index in needed or x._index in self.values:
+                continue
+            needed[x._index] = x
+            stack += [a for a in x._inputs if isinstance(a, Tensor)]
+        for index in sorted(needed):
+            x = needed[index]
+            if not isinstance(x._data, tuple):
+                self.values[index] = self.made(x)
+
+    def made(self, x: Tensor) -> Value:
+        """The value of a symbol that an op made."""
+        if x._op.name == "part":
+            return self.part(x)
+        return self.apply(x._op, tuple(self.value_of(a) for a in x._inputs), x._metadata, x.shape, x.dtype)
+
+    def value_of(self, x: Any) -> Value:
+        if isinstance(x, Tensor):
+            return self.values[x._index]
+        shape = np.shape(x)
+        return Value(None, (), {}, shape, getattr(x, "dtype", None), constant=x)
+
+    def part(self, x: Tensor) -> Value:
+        """One part of a split is a slice; of any other op with several results, itself."""
+        (whole,), i = x._inputs, x._metadata["i"]
+        if whole._op.name != "split":
+            inputs = tuple(self.value_of(a) for a in whole._inputs)
+            return Value(whole._op, inputs, {**whole._metadata, "part": i}, x.shape, x.dtype)
+        axis = whole._metadata["axis"] % len(whole._data[0].shape)
+        start = sum(part.shape[axis] for part in whole._data[:i])
+        last = i == len(whole._data) - 1
+        index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
+        return self.apply(getitem_op.op, (self.value_of(whole._inputs[0]),), {"index": index}, x.shape, x.dtype)
+
+    # -- simplification -----------------------------------------------------------------------------------
+
+    def apply(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any) -> Value:
+        """The value of op(*inputs): one that is known already, a simpler one, or a new one."""
+        if "index" in metadata:
+            metadata = {**metadata, "index": settled(metadata["index"])}
+        simpler = self.simpler(op, inputs, metadata, shape, dtype)
+        if simpler is not None:
+            return simpler
+        inputs = self.without_broadcast(op, inputs, shape)
+        key = (op.name, tuple(key_of(a) for a in inputs), repr_of(metadata))
+        if key not in self.known:
+            self.known[key] = Value(op, inputs, metadata, shape, dtype)
+        return self.known[key]
+
+    def simpler(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any) -> Value | None:
+        x = inputs[0] if inputs else None
+        name = op.name
+        if inputs and all(a.is_constant for a in inputs):
+            with np.errstate(all="ignore"):
+                return self.value_of(op.forward(*(a.constant for a in inputs), **metadata))
+        if name == "copy" or (name == "astype" and x.dtype == dtype) or (
+                name in ("reshape", "broadcast_to", "sum_to") and x.shape == shape):
+            return x
+        if name == "reshape" and x.op is op:
+            return self.apply(op, x.inputs, metadata, shape, dtype)
+        if name == "sum_to":
+            return self.summed(x, shape, dtype)
+        if name == "transpose":
+            if len(shape) < 2:
+                return x
+            if x.op is op and x.inputs[0].shape == shape and composed(x, metadata) == list(range(len(shape))):
+                return x.inputs[0]
+        if name == "negative" and x.op is op:
+            return x.inputs[0]
+        if name in ("multiply", "divide") and is_number(inputs[1], 1) and x.shape == shape and x.dtype == dtype:
+            return x
+        if name == "multiply" and is_number(x, 1) and inputs[1].shape == shape and inputs[1].dtype == dtype:
+            return inputs[1]
+        if name == "add":
+            for one, other in (inputs, inputs[::-1]):
+                if is_number(other, 0) and one.shape == shape and one.dtype == dtype:
+                    return one
+                if other.op is negative.op:
+                    return self.apply(subtract.op, (one, other.inputs[0]), {}, shape, dtype)
+            pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape)
+            if len(pieces) > 1 and (joined := self.joined(pieces, shape, dtype)):
+                return joined
+        if name == "subtract" and inputs[1].op is negative.op:
+            return self.apply(add.op, (x, inputs[1].inputs[0]), {}, shape, dtype)
+        return None
+
+    def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
+        """A sum of slices that were laid into zeros, and that fill it without a gap: their concatenation."""
+        axes = {axis for axis, *_ in pieces}
+        if len(axes) != 1 or None in axes:
+            return None
+        (axis,) = axes
+        pieces = sorted(pieces, key=lambda piece: piece[1])
+        ends = [0, *(stop for _, _, stop, _ in pieces)]
+        if [start for _, start, _, _ in pieces] != ends[:-1] or ends[-1] != shape[axis]:
+            return None
+        return self.apply(concatenate.op, tuple(x for *_, x in pieces), {"axis": axis}, shape, dtype)
+
+    def summed(self, x: Value, shape: tuple, dtype: Any) -> Value:
+        """sum_to, in NumPy's words: a sum over axes, and a reshape where leading axes go too."""
+        added = len(x.shape) - len(shape)
+        stretched = tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
+        axes = tuple(range(added)) + stretched
+        if not added or not stretched:
+            kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape)) if not added else shape
+            axis = axes[0] if len(axes) == 1 else axes
+            return self.apply(sum_op.op, (x,), {"axis": axis, "keepdims": not added}, kept, dtype)
+        kept = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+        y = self.apply(sum_op.op, (x,), {"axis": axes, "keepdims": False}, kept, dtype)
+        return self.apply(reshape.op, (y,), {"shape": shape}, shape, dtype)
+
+    def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
+        """Elementwise ops broadcast by themselves."""
+        if op.name not in ELEMENTWISE:
+            return inputs
+        out = list(inputs)
+        for i, a in enumerate(out):
+            if a.op is not None and a.op.name == "broadcast_to":
+                others = [b.shape for j, b in enumerate(out) if j != i]
+                if np.broadcast_shapes(*others, a.inputs[0].shape) == shape:
+                    out[i] = a.inputs[0]
+        return tuple(out)
+
+
+def pieces_of(x: Value, shape: tuple) -> list[tuple]:
+    """[(axis, start, stop, what)] for a value that is a slice laid into zeros, or a sum of such; else [(None, …)]."""
+    if x.op is not None and x.op.name == "add" and x.shape == shape and all(a.shape == shape for a in x.inputs):
+        return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
+    if x.op is None or x.op.name != "scatter" or not all(
+            isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
+        return [(None, 0, 0, x)]
+    bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
+    cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
+    return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
+
+
+def composed(x: Value, metadata: dict) -> list[int]:
+    """Two transposes as one order of axes."""
+    n = len(x.shape)
+    first, second = (list(range(n))[::-1] if m["axes"] is None else [a % n for a in m["axes"]]
+                     for m in (x.metadata, metadata))
+    return [first[a] for a in second]
+
+
+def in_order(roots: list[Value], before: set[Value]) -> list[Value]:
+    """All that the roots need and that was not there before, in the order in which it was made: inputs come first."""
+    found: set[Value] = set()
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value.op is not None and value not in found and value not in before:
+            found.add(value)
+            stack += value.inputs
+    return sorted(found, key=lambda value: value.number)
+
+
+def is_number(x: Value, number: float) -> bool:
+    return x.is_constant and np.ndim(x.constant) == 0 and x.constant == number
+
+
+def key_of(x: Value) -> Any:
+    return ("constant", repr_of(x.constant)) if x.is_constant else id(x)
+
+
+def repr_of(x: Any) -> str:
+    if isinstance(x, np.ndarray):
+        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
+    if isinstance(x, dict):
+        return ", ".join(f"{key}: {repr_of(value)}" for key, value in x.items())
+    if isinstance(x, (tuple, list)):
+        return f"({', '.join(repr_of(value) for value in x)})"
+    return f"{type(x).__name__} {x!r}"
+
+
+def size(value: Value) -> int:
+    return math.prod(value.shape)
