@@ -248,7 +248,7 @@ class Checked:
         seeds = [wrap(u.astype(y._data.dtype)) for u, y in zip(self.weights, outputs)]
         first = sweep(outputs, seeds, leaves, graph=True)
         terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.mixture) if x._index in first]
-        terms = [term for term in terms if term._tracked]
+        terms = [term for term in terms if isinstance(term, Tensor) and term._tracked]
         return sum(terms[1:], terms[0]) if terms else None
 
     def unfit_for_complex(self, outputs: list[Tensor], order: int) -> str:

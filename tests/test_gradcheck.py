@@ -250,6 +250,18 @@ def test_a_fault_of_second_order_only(op, monkeypatch):
     assert "FAILED" in str(error)
 
 
+def test_a_rule_that_forgets_what_arrives(op):
+    """It gives a number, no tensor: that too is a wrong gradient and no crash, to any order."""
+    @op(dx=lambda g: 2.0)
+    def twice(x):
+        """2 x"""
+        return 2.0 * x
+
+    for order in (1, 2):
+        error = wrong(twice, 3.0, order=order)
+        assert error.report.blamed[0][0] == "twice.dx" and error.report.worst.order == 1
+
+
 @pytest.mark.parametrize("method", ["complex", "central"])
 def test_one_wrong_entry_of_a_large_input_is_found(op, monkeypatch, method):
     @op(dx=lambda g, x: 2.0 * g * x * fault)
