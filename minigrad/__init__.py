@@ -9,10 +9,11 @@ from minigrad.derive import TraceError, derive
 from minigrad.gradcheck import GradcheckError, gradcheck
 from minigrad.ops import *  # noqa: F403
 from minigrad.ops import __all__ as op_names
+from minigrad.scan import scan
 from minigrad.tensor import OPS, Tensor, composite, no_grad, op, tensor
 
 __version__ = "0.1.0"
 __all__ = [
     "OPS", "GradcheckError", "Tensor", "TraceError", "composite", "derive", "detect_anomaly", "grad", "gradcheck",
-    "hessian", "hvp", "jacobian", "jvp", "no_grad", "op", "tensor", "value_and_grad", "vjp", *op_names,
+    "hessian", "hvp", "jacobian", "jvp", "no_grad", "op", "scan", "tensor", "value_and_grad", "vjp", *op_names,
 ]
