@@ -46,12 +46,13 @@ def loop(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: np.nd
         before = state
         pair = cell(state, unflatten(x_pattern, [leaf[t] for leaf in x_leaves]))
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with `return state, y`")
+            raise TypeError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with return state, y")
         state, pattern = pair
         check_state(before, state)
         y_leaves = flatten(pattern)[0]
         if mask is not None:
-            state = unflatten(state, [where(mask[t], new, old) for new, old in zip(flatten(state)[0], flatten(before)[0])])
+            pairs = zip(flatten(state)[0], flatten(before)[0])
+            state = unflatten(state, [where(mask[t], new, old) for new, old in pairs])
             y_leaves = [where(mask[t], y, 0.0) for y in y_leaves]
         outputs.append(y_leaves)
     if reverse:
@@ -81,7 +82,8 @@ def checked_mask(mask: Any, steps: int) -> np.ndarray:
 
 def check_state(before: Any, after: Any) -> None:
     """The state of one step is the state of the next: it must keep its form."""
-    old, new = ([(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]] for tree in (before, after))
+    old, new = ([(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
+                for tree in (before, after))
     if old != new:
         raise ValueError(f"the cell was given a state of shapes and dtypes {shown(old)} and returned {shown(new)}: "
                          "they must be the same at every step")

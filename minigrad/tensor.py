@@ -441,8 +441,11 @@ def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Ca
 
 
 def is_pure(rule: Callable) -> bool:
-    """Whether a rule captures nothing and does not name numpy."""
-    return not rule.__closure__ and not {"np", "numpy"} & set(rule.__code__.co_names)
+    """Whether a rule captures nothing and does not name numpy, in nested functions and comprehensions neither."""
+    codes = [rule.__code__]
+    for code in codes:
+        codes += [c for c in code.co_consts if inspect.iscode(c)]
+    return not rule.__closure__ and not any({"np", "numpy"} & set(code.co_names) for code in codes)
 
 
 def callable_for(self: Op) -> Callable:
@@ -486,8 +489,9 @@ NO_METADATA: dict = {}
 def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
     """A call as it was written → its array inputs, and all of its metadata by name."""
     names = [*self.arrays, *self.defaults]
-    if self.variadic:  # as NumPy writes it: a sequence first, metadata after it
-        args, rest = (tuple(args[0]), args[1:]) if args and isinstance(args[0], (list, tuple)) else (args, ())
+    if self.variadic:  # as NumPy writes it: a sequence (or an array of rows) first, metadata after it
+        sequence = args and (isinstance(args[0], (list, tuple)) or (len(args) == 1 and numpy.ndim(args[0])))
+        args, rest = (tuple(args[0]), args[1:]) if sequence else (args, ())
     else:
         args, rest = args[:len(self.arrays)], args[len(self.arrays):]
         while len(args) < len(self.arrays):

@@ -18,8 +18,8 @@ def test_train_checks_trains_measures_and_samples(capsys):
     assert main(SMALL) == 0
     out = capsys.readouterr().out
     check, text, model = out.splitlines()[:3]
-    assert re.fullmatch(r"gradient check: worst relative error \de-1\d, in \w+ \(complex step, tolerance 1e-09\): passed",
-                        re.sub(r"\d\.\d", "1", check))
+    assert re.fullmatch(r"gradient check: worst relative error \d\.\de-1\d, in \w+ "
+                        r"\(complex step, tolerance 1e-09\): passed", check)
     assert "pydoc_data.topics" in text and "8 hidden units" in model
     assert "step 12 of 12" in out and "trained: 12 steps" in out
     bits = re.search(r"held out: LSTM ([\d.]+), bigram ([\d.]+), unigram ([\d.]+)", out)

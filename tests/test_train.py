@@ -1,5 +1,6 @@
 """The character model on the document's LSTM: its gradients, its training, its end by Ctrl-C."""
 
+import itertools
 import signal
 
 import numpy as np
@@ -24,8 +25,8 @@ def test_the_models_gradients_pass_the_complex_step():
 
 def test_a_wrong_rule_is_seen_by_the_check(monkeypatch):
     op = mg.OPS["tanh"]
-    monkeypatch.setattr(op, "pulls", [(i, lambda *a, f=pull: 1.001 * f(*a), lambda *a, f=on_arrays: 1.001 * f(*a), reads)
-                                      for i, pull, on_arrays, reads in op.pulls])
+    (i, pull, on_arrays, reads), = op.pulls
+    monkeypatch.setattr(op, "pulls", [(i, lambda *a: 1.001 * pull(*a), lambda *a: 1.001 * on_arrays(*a), reads)])
     report = check_model(model_for(CIRCLE), CIRCLE, np.random.default_rng(0))
     assert not report.ok and report.blamed[0][0] == "tanh.dx"
 
@@ -50,7 +51,7 @@ def test_measuring_in_streams_is_measuring():
     model, codes = model_for(CIRCLE), CIRCLE.held_out
     state, bits = model.zero_state(1), []
     with mg.no_grad():
-        for code, target in zip(codes[:-1], codes[1:]):
+        for code, target in itertools.pairwise(codes):
             y, state = model(np.array([[code]]), state)
             bits.append(-np.log2(y.numpy()[0, target, 0]))
     assert bits_per_character(model, codes, batch=1) == pytest.approx(np.mean(bits), rel=1e-5)

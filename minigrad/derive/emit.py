@@ -24,8 +24,8 @@ WIDTH = 96  # of a line
 INLINE = 64  # of an expression that stands inside another
 
 # How tightly an operator binds, as in Python.
-PRECEDENCE = {"|": 1, "&": 2, ">": 0, ">=": 0, "<": 0, "<=": 0, "==": 0, "!=": 0, "+": 3, "-": 3, "*": 4, "/": 4, "@": 4,
-              "unary": 5, "**": 6}
+PRECEDENCE = {">": 0, ">=": 0, "<": 0, "<=": 0, "==": 0, "!=": 0, "|": 1, "&": 2, "+": 3, "-": 3, "*": 4, "/": 4,
+              "@": 4, "unary": 5, "**": 6}
 ATOM = 9
 
 HELPERS = {"sigmoid": """
@@ -189,7 +189,8 @@ class Emitter:
         lines += self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
         gradients = [g for g in gradients if g is not None]
-        return function("backward", ["d_output", "cache"], [*lines, *assignment("return", bracket(gradients, "("), " ")])
+        lines += assignment("return", bracket(gradients, "("), " ")
+        return function("backward", ["d_output", "cache"], lines)
 
     def seed_lines(self, tree: Any, access: str) -> list[str]:
         """Take the gradients out of d_output, which is nested as the result is."""
@@ -198,8 +199,8 @@ class Emitter:
         if isinstance(tree, tuple):
             flat = [self.names[self.program.seeds[y]] if isinstance(y, Value) and y in self.program.seeds else "_"
                     for y in tree]
-            if all(isinstance(y, Value) or not children(y) for y in tree) and len(set(flat) - {"_"}) + flat.count("_") == \
-                    len(flat):
+            different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
+            if different and all(isinstance(y, Value) or not children(y) for y in tree):
                 return assignment(", ".join(flat) + ("," if len(flat) == 1 else ""), access)
             return [line for i, child in enumerate(tree) for line in self.seed_lines(child, f"{access}[{i}]")]
         if isinstance(tree, Value) and tree in self.program.seeds:
@@ -293,7 +294,7 @@ class Emitter:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
         except (OSError, SyntaxError):
-            raise ValueError(f"the source of {name} cannot be read, so it cannot be printed: write it in a file") from None
+            raise ValueError(f"the source of {name} cannot be read, so it cannot be printed: keep it in a file") from None
         tree.decorator_list = []
         if ast.get_docstring(tree):
             tree.body = tree.body[1:]

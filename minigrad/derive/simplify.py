@@ -81,8 +81,9 @@ class Program:
             if index in self.values and origin in self.values and self.values[index].origin is None:
                 self.values[index].origin = self.values[origin]
         for index, given in tracer.names.items():
-            if index in self.values and self.values[index].name is None and self.values[index] not in self.seeds.values():
-                self.values[index].name = given
+            value = self.values.get(index)
+            if value is not None and value.name is None and value not in self.seeds.values():
+                value.name = given
 
     # -- from symbols to values ---------------------------------------------------------------------------
 

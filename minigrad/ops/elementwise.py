@@ -185,9 +185,10 @@ def where(condition, a, b):
 
 
 @composite(np=np.clip, method=True)
-def clip(x, a_min=None, a_max=None):
-    """x kept within [a_min, a_max], either may be None.   The gradient goes to x inside and at the bounds,
-    and beyond them to the bound."""
+def clip(x, a_min=None, a_max=None, *, min=None, max=None):
+    """x kept within [a_min, a_max], either may be None; min and max are NumPy's newer names for them.
+    The gradient goes to x inside and at the bounds, and beyond them to the bound."""
+    a_min, a_max = (a_min if min is None else min), (a_max if max is None else max)
     if a_min is not None:
         x = where(less(x, a_min), a_min, x)
     if a_max is not None:
