@@ -294,7 +294,8 @@ class Emitter:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
         except (OSError, SyntaxError):
-            raise ValueError(f"the source of {name} cannot be read, so it cannot be printed: put it in a file") from None
+            raise ValueError(
+                f"the source of {name} cannot be read, so it cannot be printed: put it in a file") from None
         tree.decorator_list = []
         if ast.get_docstring(tree):
             tree.body = tree.body[1:]
