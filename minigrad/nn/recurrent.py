@@ -97,8 +97,9 @@ class Recurrent(Module):
         batch = x.shape[2]
         dtype = np.result_type(x.dtype, *[p.dtype for p in self.parameters()],
                                *[leaf.dtype for leaf in flatten(state)[0]])
-        start = map_leaves(lambda leaf: settled(leaf, batch, dtype), self.initial_state(batch) if state is None else state)
-        return scan(self.cell, start, x, reverse=reverse, mask=mask)
+        state = self.initial_state(batch) if state is None else state
+        state = map_leaves(lambda leaf: settled(leaf, batch, dtype), state)
+        return scan(self.cell, state, x, reverse=reverse, mask=mask)
 
 
 # -- the border: batch first outside, batch last inside -------------------------------------------------------
@@ -161,11 +162,20 @@ def settled(leaf: Array, batch: int, dtype: np.dtype) -> Array:
 
 def leave(ys: Tree, batch_first: bool, single: bool) -> Tree:
     """ys with leaves (T, …, B) → (T, B, …), (B, T, …) or, of one sequence, (T, …)."""
-    return map_leaves(lambda y: y[..., 0] if single else moveaxis(y, -1, 0 if batch_first else 1), ys)
+    return map_leaves(lambda y: batch_to(None if single else 0 if batch_first else 1, y), ys)
 
 
 def leave_state(state: Tree, single: bool) -> Tree:
-    return map_leaves(lambda leaf: leaf[..., 0] if single else moveaxis(leaf, -1, 0), state)
+    """Leaves (…, B) → (B, …) or, of one sequence, (…)."""
+    return map_leaves(lambda leaf: batch_to(None if single else 0, leaf), state)
+
+
+def batch_to(axis: int | None, leaf: Array) -> Array:
+    """The last axis moved to this place; None takes it away."""
+    if axis is None:
+        return leaf[..., 0]
+    order = list(range(leaf.ndim - 1))
+    return leaf.transpose((*order[:axis], leaf.ndim - 1, *order[axis:]))
 
 
 # -- the cells ----------------------------------------------------------------------------------------------------
