@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--batch", type=positive, default=32, metavar="N", help="windows a step (%(default)s)")
     job.add_argument("--steps", type=positive, default=1200, metavar="N", help="steps of the optimiser (%(default)s)")
     job.add_argument("--lr", type=positive_float, default=0.02, metavar="X", help="Adam's step size (%(default)s)")
-    job.add_argument("--clip", type=positive_float, default=1.0, metavar="X", help="limit of the gradient (%(default)s)")
+    job.add_argument("--clip", type=positive_float, default=1.0, metavar="X", help="limit of gradients (%(default)s)")
     job.add_argument("--seed", type=int, default=0, metavar="N", help="of every random number (%(default)s)")
     job.set_defaults(run=run_train)
     return top
