@@ -361,9 +361,9 @@ class LSTMCell(TorchCell):
         a_prev, c_prev = state
         concat = concatenate([a_prev, x], axis=0)
         z = self.W @ concat + self.b
-        n = 3 * self.hidden_size
-        ft, it, ot = split(sigmoid(z[:n]), 3)
-        cct = tanh(z[n:])
+        gates = sigmoid(z[:3 * self.hidden_size])
+        ft, it, ot = split(gates, 3)
+        cct = tanh(z[3 * self.hidden_size:])
         c_next = ft * c_prev + it * cct
         a_next = ot * tanh(c_next)
         return (a_next, c_next), a_next
