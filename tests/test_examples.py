@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # file → the arguments that make it small; {tmp} is a folder for what it writes
 REDUCED = {
+    "own_cells.py": ["--updates", "3", "--hidden", "4"],
     "vanishing_gradient.py": ["--steps", "12", "--hidden", "4", "--seeds", "2", "--out", "{tmp}/picture.png"],
 }
 
@@ -65,3 +66,51 @@ def test_vanishing_gradient_refuses_what_cannot_be_measured(arguments, capsys):
     with pytest.raises(SystemExit):
         main_of("vanishing_gradient.py")(arguments)
     assert "at least 2 steps" in capsys.readouterr().err
+
+
+def test_own_cells_are_right_and_learn(capsys):
+    main_of("own_cells.py")(["--updates", "150"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[0] for line in lines] == ["PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "MinimalGatedUnit"]
+    assert all("complex step" in " ".join(line) and float(line[2].rstrip(",")) < 1e-10 for line in lines)
+    assert all(float(line[-1]) < 0.1 < 0.8 < float(line[-2].rstrip(",")) for line in lines), lines
+
+
+def test_own_cells_are_the_papers():
+    """One step of each, gate by gate, in plain NumPy."""
+    example = runpy.run_path(EXAMPLES / "own_cells.py")
+    rng = np.random.default_rng(0)
+    h, c, x = rng.normal(size=(3, 4, 2))
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    def norm(z):
+        return (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5)
+
+    def peephole(p, z):
+        f, i, o, u = np.split(z, 4)
+        new = sigmoid(f + p["pf"] * c) * c + sigmoid(i + p["pi"] * c) * np.tanh(u)
+        return sigmoid(o + p["po"] * new) * np.tanh(new)
+
+    def coupled(p, z):
+        f, o, u = np.split(z, 3)
+        return sigmoid(o) * np.tanh(sigmoid(f) * c + (1 - sigmoid(f)) * np.tanh(u))
+
+    def layer_norm(p, z):
+        z = p["gain_h"] * norm(p["W"][:, :4] @ h) + p["gain_x"] * norm(p["W"][:, 4:] @ x) + p["b"]
+        f, i, o, u = np.split(z, 4)
+        return sigmoid(o) * np.tanh(p["gain_c"] * norm(sigmoid(f) * c + sigmoid(i) * np.tanh(u)) + p["bias_c"])
+
+    def minimal(p, z):
+        f = sigmoid(z[:4])
+        candidate = np.tanh(p["W"][4:] @ np.concatenate([f * h, x]) + p["b"][4:])
+        return (1 - f) * h + f * candidate
+
+    for Kind, formula in zip(example["CELLS"], (peephole, coupled, layer_norm, minimal)):
+        cell = Kind(4, 4, rng)
+        for _, tensor in cell.named_parameters():
+            tensor.data = rng.normal(size=tensor.shape)
+        p = {name: tensor.data.astype(float) for name, tensor in cell.named_parameters()}
+        _, y = cell.cell(h if Kind.__name__ == "MinimalGatedUnit" else (h, c), x)
+        np.testing.assert_allclose(y.data, formula(p, p["W"] @ np.concatenate([h, x]) + p["b"]), rtol=1e-5, atol=1e-6)
