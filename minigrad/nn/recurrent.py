@@ -433,7 +433,8 @@ class Stacked(Module):
             if len(ys) == 1 + self.bidirectional:  # the layer is done: its output is the next one's x
                 x, ys = concatenate(ys, axis=1) if self.bidirectional else y, []
                 x = self.dropped(x) if i + 1 < len(cells) else x
-        states = [stack(leaves) for leaves in zip(*(flatten(leave_state(final, single))[0] for final in finals))]
+        ends = zip(*(flatten(leave_state(final, single))[0] for final in finals))
+        states = [stack(leaves) if len(leaves) > 1 else expand_dims(leaves[0], 0) for leaves in ends]
         return leave(x, self.batch_first, single), unflatten(finals[0], states)
 
     def dropped(self, x: Array) -> Array:
