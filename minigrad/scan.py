@@ -2,21 +2,35 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-Time is the leading axis of xs and ys, the batch (for a mask) the last axis of every state.
+The cell is traced once for its shapes; its derived program, with buffers, is what runs (`derive/plan.py`), and on the
+graph the whole scan is one op. A cell that cannot be traced, and a gradient of a gradient, go through the loop as it
+is written, op by op, with the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import types
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from minigrad import tensor as engine
+from minigrad.autodiff import sweep
+from minigrad.derive.plan import Options, Plan
+from minigrad.derive.simplify import Program
+from minigrad.derive.trace import Trace, TraceError
 from minigrad.ops import concatenate, expand_dims, where
-from minigrad.tensor import Tensor
+from minigrad.tensor import PART, Op, Tensor, primitive, recording, watcher
 from minigrad.tree import flatten, named_leaves, unflatten
 
 Cell = Callable[[Any, Any], tuple[Any, Any]]
+
+
+class ScanNotice(UserWarning):
+    """Why a scan goes step by step instead of through its derived program. Said once for a cell."""
 
 
 def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = None) -> tuple[Any, Any]:
@@ -24,41 +38,60 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
+    The cell must be a pure function of its arguments and of the tensors it closes over: it is traced once, and runs
+    from the derived program afterwards.
 
     reverse  from the last step to the first; ys stay in the order of xs
     mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
              state is carried over unchanged, and y is 0.
 
-    Returns (final state, ys), ys with leaves (T, …). Raises ValueError where shapes do not fit.
+    Returns (final state, ys), ys with leaves (T, …). Gradients flow to state, xs, and the tensors the cell closes over.
+    Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
     steps = length(xs)
     if mask is not None:
         mask = checked_mask(mask, steps)
+    if watcher.get() is None:
+        run = prepare(cell, state, xs, mask)
+        if run is not None:
+            return run.on_graph(steps, reverse)
     return loop(cell, state, xs, steps, reverse, mask)
 
 
+# -- the loop as it is written ---------------------------------------------------------------------------------
+
+
 def loop(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: np.ndarray | None) -> tuple[Any, Any]:
-    """The loop as it is, step by step, each op recorded by itself."""
+    """Step by step, each op recorded by itself."""
     x_leaves, x_pattern = flatten(xs)
     outputs: list[list[Any]] = []
     pattern = None
     for t in reversed(range(steps)) if reverse else range(steps):
-        before = state
-        pair = cell(state, unflatten(x_pattern, [leaf[t] for leaf in x_leaves]))
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with return state, y")
-        state, pattern = pair
-        check_state(before, state)
-        y_leaves = flatten(pattern)[0]
-        if mask is not None:
-            pairs = zip(flatten(state)[0], flatten(before)[0])
-            state = unflatten(state, [where(mask[t], new, old) for new, old in pairs])
-            y_leaves = [where(mask[t], y, 0.0) for y in y_leaves]
-        outputs.append(y_leaves)
+        x = unflatten(x_pattern, [leaf[t] for leaf in x_leaves])
+        state, pattern = one_step(cell, state, x, None if mask is None else mask[t])
+        outputs.append(flatten(pattern)[0])
     if reverse:
         outputs.reverse()
     ys = [concatenate([expand_dims(y, 0) for y in leaf], axis=0) for leaf in zip(*outputs)]
     return state, unflatten(pattern, ys)
+
+
+def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
+    """One call of the cell, checked, and with its mask."""
+    pair = cell(before, x)
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with return state, y")
+    state, y = pair
+    old, new = ([(tuple(np.shape(leaf)), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
+                for tree in (before, state))
+    if old != new:
+        raise ValueError(f"the cell was given a state of shapes and dtypes {shown(old)} and returned {shown(new)}: "
+                         "they must be the same at every step")
+    if mask is not None:
+        pairs = zip(flatten(state)[0], flatten(before)[0])
+        state = unflatten(state, [where(mask, after, unchanged) for after, unchanged in pairs])
+        y = unflatten(y, [where(mask, leaf, 0.0) for leaf in flatten(y)[0]])
+    return state, y
 
 
 def length(xs: Any) -> int:
@@ -66,11 +99,11 @@ def length(xs: Any) -> int:
     leaves = named_leaves(xs)
     if not leaves:
         raise ValueError("scan needs xs with a time axis: for a cell without input pass np.zeros((T, 0))")
-    lengths = {name: np.shape(leaf)[0] if np.ndim(leaf) else 0 for name, leaf in leaves}
-    if len(set(lengths.values())) > 1 or min(lengths.values()) < 1:
+    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for _, leaf in leaves}
+    if len(lengths) > 1 or min(lengths) < 1:
         said = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in leaves)
         raise ValueError(f"scan goes over the leading axis of xs, of one length T ≥ 1 for all: {said}")
-    return next(iter(lengths.values()))
+    return lengths.pop()
 
 
 def checked_mask(mask: Any, steps: int) -> np.ndarray:
@@ -80,16 +113,274 @@ def checked_mask(mask: Any, steps: int) -> np.ndarray:
     return mask != 0
 
 
-def check_state(before: Any, after: Any) -> None:
-    """The state of one step is the state of the next: it must keep its form."""
-    old, new = ([(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
-                for tree in (before, after))
-    if old != new:
-        raise ValueError(f"the cell was given a state of shapes and dtypes {shown(old)} and returned {shown(new)}: "
-                         "they must be the same at every step")
-
-
 def shown(leaves: list[tuple]) -> str:
     return ", ".join(f"{shape} {dtype}" for shape, dtype in leaves)
+
+
+# -- the derived program ------------------------------------------------------------------------------------------
+
+PROGRAMS: OrderedDict[tuple, Compiled | None] = OrderedDict()  # by everything that a trace depends on
+MOST_PROGRAMS = 256
+MOST_BUFFERS = 8  # sets kept for one program
+OPTIONS = Options()
+
+
+class Compiled:
+    """The planned program of a cell at its shapes, with a pool of buffers.
+
+    Buffers belong to one run: it takes a set from the pool, and gives it back when its backward is done or its graph
+    is dropped. list.append and list.pop are atomic, so threads may share a program.
+    """
+
+    def __init__(self, cell: Cell, state: Any, x: Any, mask: Any, wanted: Callable[[Trace], list], paths: dict):
+        def step(state, x):
+            return one_step(cell, state, x[0], x[1])
+        step.__name__ = getattr(cell, "__name__", type(cell).__name__)
+        trace = Trace(step, (state, (x, mask)))
+        self.program = Program(trace, step.__name__)
+        self.state_pattern, self.y_pattern = trace.result
+        self.state_pattern, self.y_pattern = (self.pattern(tree) for tree in trace.result)
+        by_identity = {id(x): path for path, x in paths.items()}
+        self.closed = [by_identity.get(id(x)) for x in trace.closed]
+        sources = {self.program.values[x._index] for x in wanted(trace)}
+        self.plan = Plan(self.program, sources, OPTIONS)
+        self.tracked = self.plan.results_that_depend(sources)
+        functions = self.plan.compiled()
+        self.functions = {name: functions.get(name) for name in ("make", "forward", "make_backward", "backward")}
+        self.pool: dict[int, list] = {}  # by T: [made, made_backward] of earlier runs
+        self.op = primitive("scan")
+        self.op.variadic, self.op.arrays = True, ("inputs",)
+        self.op.pulls = [(0, second_order, first_order, (0,))]
+        self.op.forward = again
+        self.op.analytic = all(value.op.analytic for value in self.program.forward)
+
+    @staticmethod
+    def pattern(tree: Any) -> Any:
+        """The nesting alone."""
+        return unflatten(tree, [0] * len(flatten(tree)[0]))
+
+    def same_as(self, other: Compiled) -> bool:
+        """Whether a second trace wrote the same: if not, the cell makes new values (random numbers) at every call."""
+        ours, theirs = self.plan.constants, other.plan.constants
+        return self.plan.source == other.plan.source and ours.keys() == theirs.keys() and \
+            all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
+
+    def take(self, steps: int) -> list:
+        """A set of buffers for so many steps; those of the backward, which look into the others, are made when needed."""
+        try:
+            return self.pool[steps].pop()
+        except (KeyError, IndexError):
+            return [self.functions["make"](steps), None]
+
+    def give(self, steps: int, buffers: list) -> None:
+        sets = self.pool.setdefault(steps, [])
+        if len(sets) < MOST_BUFFERS:
+            sets.append(buffers)
+        while len(self.pool) > MOST_BUFFERS:
+            self.pool.pop(next(iter(self.pool)), None)
+
+
+class Run:
+    """One call of scan: its inputs, and from the forward to the backward its buffers."""
+
+    __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "values")
+
+    def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, closed: list):
+        self.compiled, self.cell, self.mask = compiled, cell, mask
+        state_leaves, x_leaves = flatten(state)[0], flatten(xs)[0]
+        self.inputs = (*state_leaves, *x_leaves, *closed)
+        self.sizes = len(state_leaves), len(x_leaves)
+        self.patterns = state, xs
+        self.buffers = None
+
+    def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
+        """Run, and record the whole as one op."""
+        self.steps, self.reverse = steps, reverse
+        compiled = self.compiled
+        self.values = [x._data if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
+        results = self.forward()
+        tracked = compiled.functions["backward"] is not None
+        whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
+        if tracked:
+            leaves = [engine.record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
+        else:
+            self.release()
+            leaves = [y for y in results]
+            if any(isinstance(x, Tensor) for x in self.inputs):
+                leaves = [engine.wrap(y) for y in leaves]
+        n = self.sizes[0]
+        return unflatten(compiled.state_pattern, leaves[:n]), unflatten(compiled.y_pattern, leaves[n:])
+
+    def split(self, values: list) -> tuple[list, list, list]:
+        """Values of all inputs → of the states, of xs (with the mask), of closed-over tensors; xs in order of running."""
+        n, m = self.sizes
+        xs = [*values[n:n + m], *([] if self.mask is None else [self.mask])]
+        return values[:n], [x[::-1] for x in xs] if self.reverse else xs, values[n + m:]
+
+    def forward(self) -> tuple:
+        state, xs, closed = self.split(self.values)
+        self.buffers = self.compiled.take(self.steps)
+        final, ys = self.compiled.functions["forward"](self.steps, state, xs, closed, self.buffers[0])
+        return (*final, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
+
+    def backward(self, gradients: tuple) -> list:
+        """dL/d(each input), None where the program has none."""
+        compiled, n = self.compiled, self.sizes[0]
+        _, xs, closed = self.split(self.values)
+        d_state, d_ys = gradients[:n], [d[::-1] if self.reverse else d for d in gradients[n:]]
+        functions, buffers = compiled.functions, self.buffers
+        if buffers[1] is None:
+            buffers[1] = functions["make_backward"](self.steps, buffers[0])
+        d_state, d_xs, d_closed = functions["backward"](self.steps, d_state, d_ys, xs, closed, *buffers)
+        d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:self.sizes[1]]]
+        return [*d_state, *d_xs, *d_closed]
+
+    def release(self) -> None:
+        if self.buffers is not None:
+            self.compiled.give(self.steps, self.buffers)
+            self.buffers = None
+
+    __del__ = release
+
+
+def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
+    """The rule of a scan on arrays: its derived backward loop."""
+    gradients = metadata["run"].backward(g)
+    return [np.zeros(np.shape(x)) if d is None else d for x, d in zip(inputs, gradients)]
+
+
+def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
+    """The rule of a scan on tensors, for gradients of gradients: the same scan step by step, and the sweep through it."""
+    run = metadata["run"]
+    notice(run.cell, "a gradient of its gradient was asked for")
+    n, m = run.sizes
+    state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
+    final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
+    targets = [x for x in inputs if isinstance(x, Tensor) and x._tracked]
+    pairs = [(out, d) for out, d in zip(flatten(final)[0] + flatten(ys)[0], g) if isinstance(out, Tensor)]
+    found = sweep([out for out, _ in pairs], [d if isinstance(d, Tensor) else engine.wrap(d) for _, d in pairs], targets,
+                  graph=True)
+    return [found.get(x._index, np.zeros(x.shape, x.dtype)) if isinstance(x, Tensor) else None for x in inputs]
+
+
+def again(*arrays: np.ndarray, run: Run) -> tuple:
+    """The forward of a scan's op, on other arrays."""
+    other = Run(run.compiled, run.cell, *run.patterns, run.mask, [])
+    other.inputs, other.sizes, other.values = run.inputs, run.sizes, [np.asarray(a) for a in arrays]
+    other.steps, other.reverse = run.steps, run.reverse
+    return other.forward()
+
+
+def notice(cell: Cell, why: str) -> None:
+    """Say once for a cell why it runs step by step."""
+    key = getattr(cell, "__code__", None) or getattr(getattr(cell, "__func__", None), "__code__", None) or type(cell)
+    if (key, why) not in said:
+        said.add((key, why))
+        name = getattr(cell, "__qualname__", type(cell).__name__)
+        warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=4)
+
+
+said: set[tuple] = set()
+
+
+# -- which program fits a call ----------------------------------------------------------------------------------------
+
+
+def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run | None:
+    """The run of a call: with a program that was compiled before, if nothing it depends on has changed."""
+    around: list[tuple] = []
+    paths: dict[str, Tensor] = {}
+    look(cell, "", around, paths, set(), 0)
+    inputs = named_leaves((state, xs))
+    on = recording.get()
+    about = [(name, leaf.shape, leaf.dtype, on and leaf._tracked) if isinstance(leaf, Tensor) else
+             (name, np.shape(leaf), np.asarray(leaf).dtype, False) for name, leaf in inputs]
+    key = (tuple(about), None if mask is None else mask.shape[1:], on, tuple(around), OPTIONS)
+    if key not in PROGRAMS:
+        while len(PROGRAMS) >= MOST_PROGRAMS:
+            PROGRAMS.popitem(last=False)
+        PROGRAMS[key] = compiled_or_none(cell, state, xs, mask, paths)
+    compiled = PROGRAMS[key]
+    return None if compiled is None else Run(compiled, cell, state, xs, mask, [paths[path] for path in compiled.closed])
+
+
+def compiled_or_none(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, paths: dict) -> Compiled | None:
+    """The program of a cell, or None and a notice where it has to go step by step."""
+    x_leaves, x_pattern = flatten(xs)
+    x = unflatten(x_pattern, [example(leaf)[0] for leaf in x_leaves])
+    given = unflatten(state, [example(leaf) for leaf in flatten(state)[0]])
+    tracked = [recording.get() and isinstance(leaf, Tensor) and leaf._tracked for leaf in (*flatten(state)[0], *x_leaves)]
+
+    def wanted(trace: Trace) -> list:
+        inputs = [s for s, wants in zip(trace.leaves, tracked) if wants]
+        return inputs + [x for x in trace.closed if x._tracked and recording.get()]
+    try:
+        compiled, second = (Compiled(cell, given, x, None if mask is None else mask[0], wanted, paths) for _ in range(2))
+    except TraceError as problem:
+        return notice(cell, str(problem))
+    if None in compiled.closed:
+        return notice(cell, "it uses a tensor that is not found in what it closes over")
+    if not compiled.same_as(second):
+        return notice(cell, "it makes new values at every call, as random numbers: pass them in through xs")
+    return compiled
+
+
+def example(leaf: Any) -> np.ndarray:
+    return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
+
+
+SIMPLE = (int, float, complex, str, bool, bytes, type(None), np.dtype, np.generic)
+DEEPEST = 5
+
+
+def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], seen: set[int], depth: int) -> None:
+    """Write down all that a cell can see: its code, the values and tensors that it closes over, on which a trace depends.
+
+    Tensors count by place, shape and dtype, so that models of one kind share a program; other values by value, and what
+    cannot be compared by identity.
+    """
+    if isinstance(thing, Tensor):
+        paths[path] = thing
+        around.append((path, thing.shape, thing.dtype, thing._tracked))
+    elif isinstance(thing, SIMPLE):
+        around.append((path, type(thing), thing))
+    elif isinstance(thing, np.ndarray):
+        around.append((path, id(thing), thing.tobytes() if thing.size <= 16 else None))
+    elif id(thing) in seen or depth > DEEPEST:
+        around.append((path, id(thing)))
+    else:
+        seen.add(id(thing))
+        children = list(inside(thing))
+        around.append((path, type(thing), len(children)) if children else (path, id(thing)))
+        for name, child in children:
+            look(child, f"{path}.{name}", around, paths, seen, depth + 1)
+
+
+def inside(thing: Any) -> Iterator[tuple[str, Any]]:
+    """What a function, an object or a container holds."""
+    if isinstance(thing, types.MethodType):
+        yield "self", thing.__self__
+        yield "function", thing.__func__
+    elif isinstance(thing, types.FunctionType):
+        code = thing.__code__
+        yield "code", id(code)
+        if not thing.__module__.startswith("minigrad."):
+            for name, variable in zip(code.co_freevars, thing.__closure__ or ()):
+                try:
+                    yield name, variable.cell_contents
+                except ValueError:  # not assigned yet
+                    yield name, None
+            for name in code.co_names:
+                if name in thing.__globals__ and not isinstance(thing.__globals__[name], (types.ModuleType, type)):
+                    yield name, thing.__globals__[name]
+        yield from ((f"default{i}", value) for i, value in enumerate(thing.__defaults__ or ()))
+    elif isinstance(thing, dict):
+        yield from ((str(key), value) for key, value in thing.items())
+    elif isinstance(thing, (tuple, list)):
+        yield from ((str(i), value) for i, value in enumerate(thing))
+    elif hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType, Op)):
+        yield from vars(thing).items()
+        if callable(thing):
+            yield "__call__", type(thing).__call__
 
 

@@ -42,9 +42,9 @@ def scatter(x, shape, index):
 class Emitter:
     """Names, statements and text of one program."""
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
         self.program = program
-        self.taken = set(keyword.kwlist) | {"np", "cache", "d_output", *helper_names()}
+        self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
         self.leaves: list[Value] = []  # the arguments
@@ -252,9 +252,10 @@ class Emitter:
             return self.names[value], ATOM
         return self.call(value)
 
-    def call(self, value: Value) -> tuple[str, int]:
+    def call(self, value: Value, operands: list[str] | None = None) -> tuple[str, int]:
+        """The text that computes a value from its inputs, or from operands that stand for them."""
         op, metadata = value.op, value.metadata
-        parts = [self.expression(a) for a in value.inputs]
+        parts = [self.expression(a) for a in value.inputs] if operands is None else [(text, ATOM) for text in operands]
         special = SPECIAL.get(op.name)
         if special is not None:
             printed = special(self, value, parts)

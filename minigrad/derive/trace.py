@@ -142,7 +142,7 @@ class Trace:
     def __init__(self, f: Callable, examples: tuple):
         self.tracer = tracer = Tracer()
         leaves, pattern = flatten(examples)
-        symbols = [lifted(leaf) for leaf in leaves]
+        self.leaves = symbols = [lifted(leaf) for leaf in leaves]
         args = unflatten(pattern, symbols)
         token, on = watcher.set(tracer), recording.set(True)
         before = sys.getprofile()

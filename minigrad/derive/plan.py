@@ -1,0 +1,628 @@
+"""A cell's program as two loops over time that write into buffers: what `scan` runs.
+
+The values are those of the program that `derive` prints; here each gets a place.
+1. What the backward needs lies in stacks over time, everything else in buffers, used again once a value is dead.
+2. A slice is a view of its parent; what feeds a concatenation is written straight into its place there, also the
+   state that the next step concatenates. Views are made once for a set of buffers, not at every step.
+3. What does not change with time is computed before the loop, transposes as contiguous copies.
+4. A weight's gradient that is a sum over time of products is one product after the loop, a bias's one sum.
+5. Every statement computes in the dtype of its value.
+Each pass is exact, the fourth up to the order of a sum; each can be switched off (`Options`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from minigrad.derive.emit import Emitter, bracket, constant, dtype_text, function, literal, slice_text, values_in
+from minigrad.derive.simplify import Program, Value, in_order
+
+UFUNCS = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "greater", "less", "greater_equal",
+          "less_equal", "equal", "not_equal", "negative", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "sign",
+          "sin", "cos", "tanh"}
+WRITTEN = UFUNCS | {"sigmoid", "matmul", "sum", "where", "concatenate"}  # ops that can write into a buffer
+SMALL_PRODUCT = 1_000_000  # M·N·K up to which OpenBLAS has a quicker way (measured: docs/performance.md)
+
+RESERVED = frozenset(("T", "t", "state", "xs", "weights", "made", "made_backward", "steps", "d_state", "d_ys"))
+
+number = itertools.count(1).__next__
+
+
+@dataclass(frozen=True)
+class Options:
+    """The passes of the planner, all on; tests switch each off."""
+
+    reuse: bool = True  # buffers of dead values are used again
+    placed: bool = True  # parts of a concatenation are written into it
+    hoisted: bool = True  # what does not change with time is computed before the loop
+    gathered: bool = True  # weight gradients are one product after the loop
+    blocked: bool = True  # products in row blocks
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: in an array, at a step, seen along a path.
+
+    kind: "stack" (an array over time), "turn" (two arrays in turn), "buffer" (one array), or "local" (a variable)
+    """
+
+    array: str
+    kind: str
+    offset: int = 0
+    path: str = ""
+    contiguous: bool = True
+
+    @property
+    def text(self) -> str:
+        t = f"t + {self.offset}" if self.offset else "t"
+        step = {"stack": f"[{t}]", "turn": f"[({t}) % 2]" if self.offset else "[t % 2]"}.get(self.kind, "")
+        return f"{self.array}{step}{self.path}"
+
+    def at(self, t: str) -> str:
+        """The place at a given step, which the offset is not added to."""
+        return f"{self.array}[{t}{' % 2' if self.kind == 'turn' else ''}]{self.path}"
+
+    def over_time(self) -> str | None:
+        """All steps as one array (T, …), where the path is one plain index."""
+        if self.kind != "stack" or "." in self.path or self.path.count("[") > 1:
+            return None
+        inner = f", {self.path[1:-1]}" if self.path else ""
+        return f"{self.array}[{self.offset}:T + {self.offset}{inner}]" if self.offset else f"{self.array}[:T{inner}]"
+
+
+@dataclass
+class Loop:
+    """One of the two loops, while it is written."""
+
+    arrays: dict[str, str] = field(default_factory=dict)  # name → how it is made
+    fixed: dict[str, str] = field(default_factory=dict)  # variable → its view of a buffer
+    views: dict[str, str] = field(default_factory=dict)  # variable → its view at step t
+    before: list[str] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+
+class Plan:
+    """The loops of one cell `(state, x) → (state, y)` at given shapes.
+
+    wanted  the argument values whose gradients are asked for; with none, there is no backward and nothing is stacked
+    source  the text; `made(T)` makes the buffers, `forward` and `backward` run in them
+    """
+
+    def __init__(self, program: Program, wanted: set[Value], options: Options = Options()):  # noqa: B008 (it is frozen)
+        self.program, self.options = program, options
+        self.emitter = Emitter(program, RESERVED)
+        (_, state), (_, x), *closed = program.arguments
+        new_state, y = program.result
+        self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
+        self.new_state, self.y = values_in(new_state), values_in(y)
+        self.places: dict[Value, Place] = {}
+        self.constants: dict[str, Any] = {}
+        self.taken = set(self.emitter.taken)
+        self.gradients = {a: g for a, g in program.gradients.items() if g is not None and (a in wanted or a in self.state)}
+        self.differentiated = bool(wanted)
+        self.choose()
+        self.forward = self.write_forward()
+        self.backward = self.write_backward() if self.differentiated else None
+        self.source = self.text()
+
+    def results_that_depend(self, wanted: set[Value]) -> list[bool]:
+        """For each new state and each y, whether a gradient can go from it to one of these values, at this step or
+        through the state at an earlier one."""
+        depends = set(wanted)
+        for _ in range(len(self.state) + 1):
+            for value in self.program.forward:
+                if value.dtype.kind in "fc" and any(a in depends for a in value.inputs):
+                    depends.add(value)
+            depends.update(a for a, new in zip(self.state, self.new_state) if new in depends)
+        return [value in depends for value in [*self.new_state, *self.y]]
+
+    # -- what is computed when ------------------------------------------------------------------------------
+
+    def choose(self) -> None:
+        """Sort out what is invariant, how weight gradients are summed, and what the backward keeps of the forward."""
+        program = self.program
+        self.invariant = set(self.closed)
+        for value in [*program.forward, *program.backward]:
+            if self.options.hoisted and all(a.is_constant or a in self.invariant for a in value.inputs):
+                self.invariant.add(value)
+        self.sums: dict[Value, list[tuple]] = {}  # weight → [("product", A, B), ("sum", x, value) or ("step", value)]
+        self.kept: set[Value] = set()
+        self.steps_backward: list[Value] = []
+        if not self.differentiated:
+            return
+        roots = []
+        for a, g in self.gradients.items():
+            if a in self.closed:
+                self.sums[a] = [self.summed(term) for term in self.terms(g)]
+                roots += [value for how, *values in self.sums[a] for value in values[:1 if how == "sum" else 2]]
+            else:
+                roots.append(g)
+        backward = in_order(roots, set(program.forward))
+        self.steps_backward = [v for v in backward if v not in self.invariant]
+        own = set(backward) | set(program.seeds.values())
+        read = {self.base(a) for v in backward for a in v.inputs} | {self.base(v) for v in roots}
+        self.kept = {a for a in read if not a.is_constant and a not in own and a not in self.invariant}
+
+    def terms(self, g: Value) -> list[Value]:
+        """A gradient as a sum of terms."""
+        if self.options.gathered and g.op is not None and g.op.name == "add" and all(a.shape == g.shape for a in g.inputs):
+            return [term for a in g.inputs for term in self.terms(a)]
+        return [g]
+
+    def summed(self, v: Value) -> tuple:
+        """How a term is summed over time: as one product of stacks, as one sum of a stack, or step by step."""
+        if self.options.gathered and v.op is not None and v not in self.invariant:
+            if v.op.name == "matmul" and len(v.shape) == 2 and not any(self.base(a) in self.invariant for a in v.inputs) \
+                    and all(self.stackable(a) for a in v.inputs):
+                return "product", *v.inputs
+            if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and self.stackable(v.inputs[0]):
+                return "sum", v.inputs[0], v
+        return "step", v
+
+    def stackable(self, value: Value) -> bool:
+        """Whether all steps of a value can be one array: itself, or one slice, or the transpose, of what is computed."""
+        if self.is_view(value):
+            value = value.inputs[0]
+        return not self.is_view(value) and not value.is_constant
+
+    def is_view(self, value: Value) -> bool:
+        if value.op is None or value in self.invariant:
+            return False
+        if value.op.name == "getitem":
+            return all(isinstance(i, slice) for i in value.metadata["index"])
+        return value.op.name in ("transpose", "broadcast_to")
+
+    def base(self, value: Value) -> Value:
+        """What a view looks at in the end."""
+        while self.is_view(value):
+            value = value.inputs[0]
+        return value
+
+    # -- places ----------------------------------------------------------------------------------------------
+
+    def free(self, name: str) -> str:
+        candidate, n = name, 2
+        while candidate in self.taken:
+            candidate, n = f"{name}_{n}", n + 1
+        self.taken.add(candidate)
+        return candidate
+
+    def name(self, value: Value) -> str:
+        if value not in self.emitter.names:
+            self.emitter.names[value] = self.free("t1")
+        return self.emitter.names[value]
+
+    def array(self, loop: Loop, kind: str, value: Value, extra: int = 0) -> Place:
+        """A new array for a value."""
+        lead = {"stack": [f"T + {extra}" if extra else "T"], "turn": ["2"]}.get(kind, [])
+        name = self.free(f"{self.name(value)}_buffer" if kind == "buffer" else f"{self.name(value)}_over_time"
+                         if kind == "stack" else f"{self.name(value)}_in_turn")
+        loop.arrays[name] = f"np.empty({bracket([*lead, *map(str, value.shape)], '(')}, {dtype_text(value.dtype)})"
+        return Place(name, kind)
+
+    def place_parts(self, whole: Value, producers: set[Value]) -> None:
+        """Let the parts of a placed concatenation lie in it: those that one op makes, and what comes from outside."""
+        place = self.places[whole]
+        for a, path in zip(whole.inputs, part_paths(whole)):
+            if a not in self.places and a not in self.invariant and not a.is_constant and not self.is_view(a) and \
+                    whole.inputs.count(a) == 1 and (a in producers or a in self.state or (
+                        a in self.x and place.kind == "stack")):
+                self.places[a] = replace(place, path=place.path + path, contiguous=False)
+                if a.op is not None and a.op.name == "concatenate":
+                    self.place_parts(a, producers)
+
+    def place_forward(self, loop: Loop) -> None:
+        """What must lie in a fixed place: the state over time, with the concatenations it feeds, and what is kept."""
+        values = [v for v in self.program.forward if v not in self.invariant]
+        producers = {v for v in values if v.op.name in WRITTEN}
+        kind = "stack" if self.differentiated else "turn"
+        for whole in reversed(values):
+            if whole.op.name == "concatenate" and whole not in self.places and self.options.placed:
+                from_outside = [a for a in whole.inputs if a in self.state and a not in self.places]
+                if from_outside or whole in self.kept:
+                    self.places[whole] = self.array(loop, kind, whole, extra=1)
+                    self.place_parts(whole, producers)
+        for a in self.state:
+            if a not in self.places:
+                self.places[a] = self.array(loop, kind, a, extra=1)
+        for a, new in zip(self.state, self.new_state):
+            if new in producers and new not in self.places:
+                self.places[new] = replace(self.places[a], offset=1)
+        for value in values:
+            if value in self.kept and value not in self.places:
+                self.places[value] = self.array(loop, "stack", value)
+        self.place_concatenations(loop, values)
+
+    def place_concatenations(self, loop: Loop, values: list[Value]) -> None:
+        """The other concatenations, the last first, so that one within another lies in it."""
+        if self.options.placed:
+            producers = {v for v in values if v.op.name in WRITTEN}
+            for whole in reversed(values):
+                if whole.op.name == "concatenate":
+                    if whole not in self.places:
+                        self.places[whole] = self.array(loop, "buffer", whole)
+                    self.place_parts(whole, producers)
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def operand(self, value: Value, loop: Loop) -> str:
+        """The variable, or number, that stands for a value in a statement."""
+        if value.is_constant:
+            if np.size(value.constant) <= 16:
+                return constant(value.constant)[0]
+            name = self.free("constant")
+            self.constants[name] = value.constant
+            self.places[value] = Place(name, "local")
+            return name
+        if value not in self.places:
+            self.places[value] = self.view(value, loop)
+        return self.variable(self.places[value], self.name(value), loop)
+
+    def variable(self, place: Place, hint: str, loop: Loop) -> str:
+        if place.kind == "local":
+            return place.array
+        if place.kind == "buffer" and not place.path:
+            return place.array
+        views = loop.fixed if place.kind == "buffer" else loop.views
+        for name, text in views.items():
+            if text == place.text:
+                return name
+        name = hint
+        while name in loop.fixed or name in loop.views or name in loop.arrays or name in self.locals:
+            name = self.free(hint)
+        views[name] = place.text
+        return name
+
+    def view(self, value: Value, loop: Loop) -> Place:
+        """The place of a view: that of its parent, seen along a path."""
+        (parent,) = value.inputs
+        source = self.operand(parent, loop)
+        place = self.places.get(parent, Place(source, "local"))
+        if value.op.name == "getitem":
+            path = f"[{slice_text(value.metadata['index'])}]"
+        elif value.op.name == "transpose":
+            axes = value.metadata["axes"]
+            path = ".T" if axes is None else f".transpose({literal(tuple(axes))})"
+        else:
+            place, path = Place(source, "local"), None
+        if place.kind != "local":
+            rows = value.op.name == "getitem" and len(value.metadata["index"]) == 1 and value.metadata["index"][0].step is None
+            return replace(place, path=place.path + path, contiguous=place.contiguous and rows)
+        name = self.local(value)
+        loop.body.append(f"{name} = np.broadcast_to({source}, {value.shape})" if path is None else f"{name} = {source}{path}")
+        return Place(name, "local")
+
+    def local(self, value: Value) -> str:
+        name = self.name(value)
+        self.locals.add(name)
+        return name
+
+    def hoist(self, values: list[Value], loop: Loop) -> None:
+        """What does not change with time, before the loop; a transposed matrix as a contiguous copy, which BLAS reads
+        up to 1.7 times faster."""
+        for value in values:
+            text, _ = self.emitter.call(value, [self.operand(a, loop) for a in value.inputs])
+            if value.op.name == "transpose" and len(value.shape) == 2:
+                text = f"np.ascontiguousarray({text})"
+            name = self.local(value)
+            loop.before.append(f"{name} = {text}")
+            self.places[value] = Place(name, "local")
+
+    def compute(self, values: list[Value], loop: Loop, live: list[Value]) -> None:
+        """The statements of one step; `live` are read after it."""
+        last: dict[Value, int] = {}
+        for n, value in enumerate(values):
+            last.update((self.base(a), n) for a in value.inputs)
+        last.update((self.base(value), len(values)) for value in live)
+        idle: dict[tuple, list[Place]] = {}
+        owned: dict[Value, Place] = {}  # values in buffers that may be used again
+        for n, value in enumerate(values):
+            if self.is_view(value):
+                continue
+            operands = [self.operand(a, loop) for a in value.inputs]
+            dying = {self.base(a): None for a in value.inputs if last[self.base(a)] == n and self.base(a) in owned}
+            if value not in self.places and value.op.name in WRITTEN:
+                same = next((b for b in dying if self.in_place(value, b)), None) if self.options.reuse else None
+                free = idle.get((value.shape, value.dtype))
+                if same is not None:
+                    del dying[same]
+                    self.places[value] = owned.pop(same)
+                else:
+                    self.places[value] = free.pop() if free else self.array(loop, "buffer", value)
+                owned[value] = self.places[value]
+            loop.body += self.statement(value, operands, loop)
+            for b in dying if self.options.reuse else ():
+                idle.setdefault((b.shape, b.dtype), []).append(owned.pop(b))
+
+    def in_place(self, value: Value, b: Value) -> bool:
+        """Whether a value may be written over an input that dies with it."""
+        return (value.op.name in UFUNCS or value.op.name == "sigmoid") and (value.shape, value.dtype) == (b.shape, b.dtype) \
+            and all(a is b or self.base(a) is not b for a in value.inputs)
+
+    def statement(self, value: Value, operands: list[str], loop: Loop) -> list[str]:
+        """Compute one value into its place."""
+        op, name, place = value.op, value.op.name, self.places.get(value)
+        if place is None or name not in WRITTEN:
+            text, _ = self.emitter.call(value, operands)
+            if place is None:
+                self.places[value] = Place(self.local(value), "local")
+                return [f"{self.operand(value, loop)} = {text}"]
+            return [f"{self.operand(value, loop)}[...] = {text}"]
+        out = self.operand(value, loop)
+        if name == "sigmoid":
+            return [f"np.multiply({operands[0]}, 0.5, out={out})", f"np.tanh({out}, out={out})",
+                    f"np.multiply({out}, 0.5, out={out})", f"np.add({out}, 0.5, out={out})"]
+        if name == "matmul":
+            return [self.product(value, operands, out, loop)]
+        if name == "sum":
+            return [f"np.add.reduce({operands[0]}, axis={literal(value.metadata['axis'])}, "
+                    f"keepdims={value.metadata['keepdims']}, out={out})"]
+        if name == "where":
+            return [f"np.copyto({out}, {operands[2]})", f"np.copyto({out}, {operands[1]}, where={operands[0]})"]
+        if name == "concatenate":
+            return [f"np.copyto({self.variable(part, f'{out}_part', loop)}, {text})"
+                    for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
+        return [f"np.{op.numpy[0].__name__}({', '.join(operands)}, out={out})"]
+
+    def parts(self, whole: Value) -> list[Place]:
+        place = self.places[whole]
+        return [replace(place, path=place.path + path, contiguous=False) for path in part_paths(whole)]
+
+    def product(self, value: Value, operands: list[str], out: str, loop: Loop) -> str:
+        """A matrix product: by np.dot where it may be, in row blocks where OpenBLAS is quicker with small ones."""
+        a, b = value.inputs
+        place = self.places[value]
+        if len(a.shape) != 2 or len(b.shape) != 2 or not place.contiguous or a.dtype != b.dtype:
+            return f"np.matmul({', '.join(operands)}, out={out})"
+        (rows, inner), columns = a.shape, b.shape[1]
+        if self.options.blocked and a in self.invariant and rows * inner * columns > SMALL_PRODUCT:
+            for blocks in range(2, 9):
+                if rows % blocks == 0 and rows // blocks * inner * columns <= SMALL_PRODUCT:
+                    blocked = self.free(f"{operands[0]}_blocks")
+                    loop.before.append(f"{blocked} = {operands[0]}.reshape({blocks}, {rows // blocks}, {inner})")
+                    path = f"{place.path}.reshape({blocks}, {rows // blocks}, {columns})"
+                    return f"np.matmul({blocked}, {operands[1]}, " \
+                           f"out={self.variable(replace(place, path=path), f'{out}_blocks', loop)})"
+        return f"np.dot({', '.join(operands)}, out={out})"
+
+    # -- the forward loop ----------------------------------------------------------------------------------------
+
+    def write_forward(self) -> Loop:
+        loop, self.locals = Loop(), set()
+        for a in self.closed:
+            self.places[a] = Place(self.local(a), "local")
+        self.place_forward(loop)
+        self.hoist([v for v in self.program.forward if v in self.invariant], loop)
+        self.take_inputs(loop, copy=True)
+        for k, a in enumerate(self.state):
+            loop.before.append(f"{self.places[a].at('0')}[...] = state[{k}]")
+        values = [v for v in self.program.forward if v not in self.invariant]
+        self.compute(values, loop, [*self.new_state, *self.y])
+        for a, new in zip(self.state, self.new_state):
+            place = replace(self.places[a], offset=1)
+            text = self.operand(new, loop)
+            if self.places.get(new) != place:
+                loop.body.append(f"np.copyto({self.variable(place, f'{self.name(a)}_next', loop)}, {text})")
+        for k, y in enumerate(self.y):
+            text = self.operand(y, loop)
+            stacked = None if y.is_constant else self.places[y].over_time()
+            if stacked:
+                loop.after.append(f"ys_{k} = {stacked}.copy()")
+            else:
+                loop.before.append(f"ys_{k} = np.empty({bracket(['T', *map(str, y.shape)], '(')}, {dtype_text(y.dtype)})")
+                loop.body.append(f"ys_{k}[t] = {text}")
+        states = [f"{self.places[a].at('T')}.copy()" for a in self.state]
+        loop.after.append(f"return {bracket(states, '(')}, {bracket([f'ys_{k}' for k in range(len(self.y))], '(')}")
+        return loop
+
+    def take_inputs(self, loop: Loop, copy: bool) -> None:
+        """The inputs of a step: those in a concatenation are copied there before the loop, the others are read."""
+        for k, a in enumerate(self.x):
+            place = self.places.get(a)
+            if place is not None and place.kind == "stack":
+                if copy:
+                    loop.before.append(f"{place.over_time() or f'{place.array}[:T]{place.path}'}[...] = xs[{k}]")
+            else:
+                self.places[a] = Place(self.local(a), "local")
+                loop.body.append(f"{self.name(a)} = xs[{k}][t]")
+
+    # -- the backward loop -----------------------------------------------------------------------------------------
+
+    def write_backward(self) -> Loop:
+        loop, self.locals = Loop(), {self.name(a) for a in self.closed}
+        program, values = self.program, self.steps_backward
+        made = set(values)
+        for value, place in list(self.places.items()):  # variables of the forward loop are not there any more
+            if place.kind == "local" and value not in self.closed and value not in self.invariant:
+                del self.places[value]
+        for value, place in list(self.places.items()):
+            if self.is_view(value) or (place.kind == "local" and value.op is not None):
+                del self.places[value]
+        self.hoist([v for v in [*program.forward, *program.backward] if v in self.invariant and self.is_read(v)], loop)
+        self.take_inputs(loop, copy=False)
+        for how, *needed in (term for terms in self.sums.values() for term in terms):
+            base = {"product": [self.base(v) for v in needed], "sum": [self.base(needed[0])], "step": []}[how]
+            for value in base:
+                if value not in self.places and (value in made or value in program.seeds.values()):
+                    self.places[value] = self.array(loop, "stack", value)
+        carries = self.carries(loop, made)
+        self.place_concatenations(loop, values)
+        self.seed(loop, carries)
+        for a, terms in self.sums.items():
+            if any(how == "step" for how, *_ in terms) or not terms:
+                loop.before.append(f"sum_{self.name(a)} = np.zeros({a.shape}, {dtype_text(a.dtype)})")
+        inputs = [(k, a) for k, a in enumerate(self.x) if a in self.gradients]
+        live = [self.gradients[a] for a in self.gradients if a not in self.closed]
+        live += [v for terms in self.sums.values() for how, *found in terms for v in found[:1]]
+        self.compute(values, loop, live)
+        for k, a in inputs:
+            loop.before.append(f"d_xs_{k} = np.empty({bracket(['T', *map(str, a.shape)], '(')}, {dtype_text(a.dtype)})")
+            loop.body.append(f"d_xs_{k}[t] = {self.operand(self.gradients[a], loop)}")
+        for a, terms in self.sums.items():
+            for how, *found in terms:
+                if how == "step":
+                    loop.body.append(f"np.add(sum_{self.name(a)}, {self.operand(found[0], loop)}, out=sum_{self.name(a)})")
+        for a, place in carries.items():
+            g = self.gradients.get(a)
+            text = "0.0" if g is None else self.operand(g, loop)
+            if g is None or self.places.get(g) != place:
+                loop.body.append(f"np.copyto({self.variable(place, f'd_{self.name(a)}_before', loop)}, {text})")
+        self.gather(loop)
+        d_state = [f"{carries[a].at('0')}.copy()" for a in self.state]
+        d_xs = [f"d_xs_{k}" if a in self.gradients else "None" for k, a in enumerate(self.x)]
+        d_weights = [f"d_{self.name(a)}" if a in self.sums else "None" for a in self.closed]
+        loop.after.append(f"return {bracket(d_state, '(')}, {bracket(d_xs, '(')}, {bracket(d_weights, '(')}")
+        return loop
+
+    def is_read(self, value: Value) -> bool:
+        """Whether an invariant value is needed by the backward loop, directly or by another that is."""
+        readers = [*self.steps_backward, *(v for v in [*self.program.forward, *self.program.backward] if v in self.invariant)]
+        direct = [found[0] for terms in self.sums.values() for _, *found in terms]
+        direct += [g for a, g in self.gradients.items() if a not in self.closed]
+        return any(value in v.inputs for v in readers) or value in direct
+
+    def carries(self, loop: Loop, made: set[Value]) -> dict[Value, Place]:
+        """Where the gradient of each state lies for the step before: two places in turn, those of the value itself if
+        it can be written there at once."""
+        out = {}
+        for a in self.state:
+            g = self.gradients.get(a)
+            base = None if g is None else self.base(g)
+            if base in made and base not in self.places and base.op.name in WRITTEN:
+                self.places[base] = self.array(loop, "turn", base)
+            if base in made and self.places.get(base, Place("", "")).kind == "turn":
+                self.operand(g, loop)
+                if self.places[g].kind == "turn":
+                    out[a] = self.places[g]
+                    continue
+            out[a] = self.array(loop, "turn", a)
+        return out
+
+    def seed(self, loop: Loop, carries: dict[Value, Place]) -> None:
+        """The gradient that arrives at each result of the step: from the step after, and from ys."""
+        for k, a in enumerate(self.state):
+            loop.before.append(f"{carries[a].at('T')}[...] = d_state[{k}]")
+        for result, seed in self.program.seeds.items():
+            places = [replace(carries[a], offset=1) for a, new in zip(self.state, self.new_state) if new is result]
+            arriving = [self.variable(place, f"d_{self.emitter.names.get(result, 'state')}_after", loop) for place in places]
+            for k, y in enumerate(self.y):
+                if y is result:
+                    name = self.free(f"d_y{k}")
+                    self.locals.add(name)
+                    loop.body.append(f"{name} = d_ys[{k}][t]")
+                    arriving.append(name)
+            if seed in self.places:  # it is stacked for a sum over time
+                loop.body.append(f"np.copyto({self.operand(seed, loop)}, {arriving[0]})")
+            elif len(arriving) == 1:
+                self.places[seed] = places[0] if places else Place(arriving[0], "local")
+                continue
+            else:
+                self.places[seed] = self.array(loop, "buffer", seed)
+                loop.body.append(f"np.copyto({self.operand(seed, loop)}, {arriving[0]})" if len(arriving) == 1 else
+                                 f"np.add({arriving[0]}, {arriving[1]}, out={self.operand(seed, loop)})")
+                arriving = arriving[1:]
+            for more in arriving[1:]:
+                loop.body.append(f"np.add({self.operand(seed, loop)}, {more}, out={self.operand(seed, loop)})")
+
+    def gather(self, loop: Loop) -> None:
+        """Sums over time, after the loop."""
+        for a, terms in self.sums.items():
+            texts = [f"sum_{self.name(a)}"] if any(how == "step" for how, *_ in terms) else []
+            for how, *found in terms:
+                if how == "product":
+                    texts.append(f"{self.rows(found[0])} @ {self.columns(found[1])}")
+                elif how == "sum":
+                    x, value = found
+                    axis = value.metadata["axis"]
+                    axes = range(len(x.shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+                    axes = (0, *(i % len(x.shape) + 1 for i in axes))
+                    texts.append(f"np.add.reduce({self.whole(x)}, axis={axes}).reshape({a.shape})")
+            loop.after.append(f"d_{self.name(a)} = {' + '.join(texts)}")
+
+    def whole(self, value: Value) -> str:
+        """All steps of a value as one array (T, …)."""
+        if value in self.x and self.places[value].kind == "local":
+            return f"xs[{self.x.index(value)}]"
+        place = self.places.get(value)
+        if place is None or place.kind == "local":
+            place = replace(self.places[value.inputs[0]], path=f"[{slice_text(value.metadata['index'])}]")
+        text = place.over_time()
+        assert text is not None, f"{place} is no stack"
+        return text
+
+    def rows(self, value: Value) -> str:
+        """All steps of a matrix (n, m) side by side: (n, T m)."""
+        if value.op is not None and value.op.name == "transpose" and self.is_view(value):
+            return f"{self.whole(value.inputs[0])}.reshape(-1, {value.shape[0]}).T"
+        return f"{self.whole(value)}.transpose(1, 0, 2).reshape({value.shape[0]}, -1)"
+
+    def columns(self, value: Value) -> str:
+        """All steps of a matrix (m, k) one below the other: (T m, k)."""
+        if value.op is not None and value.op.name == "transpose" and self.is_view(value):
+            return f"{self.whole(value.inputs[0])}.transpose(1, 0, 2).reshape({value.shape[1]}, -1).T"
+        return f"{self.whole(value)}.reshape(-1, {value.shape[1]})"
+
+    # -- text ------------------------------------------------------------------------------------------------------
+
+    def text(self) -> str:
+        weights = [f"{bracket([self.name(a) for a in self.closed], '(')} = weights"] if self.closed else []
+        parts = [f'"""{self.program.name} over time, as minigrad runs it."""\n\nimport numpy as np\n']
+        forward = [*weights, *unpacked(self.forward, "made"), *self.forward.before,
+                   f"for t, {bracket(list(self.forward.views), '(')} in enumerate(steps):",
+                   *(f"    {line}" for line in self.forward.body or ["pass"]), *self.forward.after]
+        functions = [made_function("make", self.forward, None), function("forward", ["T", "state", "xs", "weights", "made"],
+                                                                       forward)]
+        if self.backward is not None:
+            backward = [*weights, *arrays_of(self.forward, "made"), *unpacked(self.backward, "made_backward"),
+                        *self.backward.before,
+                        f"for t, {bracket(list(self.backward.views), '(')} in zip(range(T - 1, -1, -1), reversed(steps)):",
+                        *(f"    {line}" for line in self.backward.body or ["pass"]), *self.backward.after]
+            functions += [made_function("make_backward", self.backward, self.forward),
+                          function("backward", ["T", "d_state", "d_ys", "xs", "weights", "made", "made_backward"], backward)]
+        return "\n\n".join(part.strip("\n") + "\n" for part in [*parts, *self.emitter.helpers.values(), *functions])
+
+    def compiled(self) -> dict[str, Any]:
+        """The functions of the text, ready to be called."""
+        filename = f"<minigrad planned {self.program.name} {number()}>"
+        linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
+        module = dict(self.constants)
+        exec(compile(self.source, filename, "exec"), module)
+        return module
+
+
+def part_paths(whole: Value) -> list[str]:
+    """The slice of a concatenation that each of its inputs fills."""
+    axis = whole.metadata["axis"] % len(whole.shape)
+    paths, start = [], 0
+    for a in whole.inputs:
+        stop = start + a.shape[axis]
+        bounds = f"{start or ''}:{'' if stop == whole.shape[axis] else stop}"
+        paths.append(f"[{':, ' * axis}{bounds}]")
+        start = stop
+    return paths
+
+
+def unpacked(loop: Loop, made: str) -> list[str]:
+    """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
+    return [f"{bracket([*loop.arrays, *loop.fixed], '(')}, steps = {made}"]
+
+
+def arrays_of(loop: Loop, made: str) -> list[str]:
+    """Only the arrays, under the names that the loop's own views do not use."""
+    return [f"{bracket([*loop.arrays], '(')} = {made}[0][:{len(loop.arrays)}]"] if loop.arrays else []
+
+
+def made_function(name: str, loop: Loop, before: Loop | None) -> str:
+    """The function that makes the buffers of a loop and all views into them, once for a length T."""
+    lines = arrays_of(before, "made") if before is not None else []
+    lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
+    lines += [f"{variable} = {text}" for variable, text in loop.fixed.items()]
+    lines += [f"steps = [{bracket(list(loop.views.values()), '(')} for t in range(T)]",
+              f"return {bracket([*loop.arrays, *loop.fixed], '(')}, steps"]
+    return function(name, ["T"] if before is None else ["T", "made"], lines)
