@@ -6,14 +6,17 @@ The values are those of the program that `derive` prints; here each gets a place
    state that the next step concatenates. Views are made once for a set of buffers, not at every step.
 3. What does not change with time is computed before the loop, transposes as contiguous copies.
 4. A weight's gradient that is a sum over time of products is one product after the loop, a bias's one sum.
-5. Every statement computes in the dtype of its value.
-Each pass is exact, the fourth up to the order of a sum; each can be switched off (`Options`).
+5. What a step needs and does not wait for, in the backward all factors like c_prev f (1 − f), is computed for a block of
+   steps at once, few large calls in place of many small ones. For that, (g x) y is computed as g (x y).
+6. Every statement computes in the dtype of its value.
+Each pass is exact up to the order of sums and products; each can be switched off (`Options`).
 """
 
 from __future__ import annotations
 
 import itertools
 import linecache
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +24,7 @@ import numpy as np
 
 from minigrad.derive.emit import Emitter, bracket, constant, dtype_text, function, literal, slice_text, values_in
 from minigrad.derive.simplify import Program, Value, in_order
+from minigrad.tensor import OPS
 
 UFUNCS = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "greater", "less", "greater_equal",
           "less_equal", "equal", "not_equal", "negative", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "sign",
@@ -28,7 +32,10 @@ UFUNCS = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum"
 WRITTEN = UFUNCS | {"sigmoid", "matmul", "sum", "where", "concatenate"}  # ops that can write into a buffer
 SMALL_PRODUCT = 1_000_000  # M·N·K up to which OpenBLAS has a quicker way (measured: docs/performance.md)
 
-RESERVED = frozenset(("T", "t", "state", "xs", "weights", "made", "made_backward", "steps", "d_state", "d_ys"))
+# What the text uses itself. The loops call NumPy's functions by their bare names, with the buffer as the last argument:
+# that is a quarter of a microsecond less, at each call, than np.add(…, out=…).
+FUNCTIONS = {op.numpy[0].__name__ for op in OPS.values() if op.name in UFUNCS} | {"dot", "matmul", "copyto"}
+RESERVED = frozenset({"T", "t", "state", "xs", "weights", "made", "made_backward", "steps", "d_state", "d_ys"} | FUNCTIONS)
 
 number = itertools.count(1).__next__
 
@@ -42,13 +49,15 @@ class Options:
     hoisted: bool = True  # what does not change with time is computed before the loop
     gathered: bool = True  # weight gradients are one product after the loop
     blocked: bool = True  # products in row blocks
+    ahead: bool = True  # what does not wait for the step before, for a block of steps at once
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a value lies: in an array, at a step, seen along a path.
 
-    kind: "stack" (an array over time), "turn" (two arrays in turn), "buffer" (one array), or "local" (a variable)
+    kind: "stack" (an array over time), "turn" (two arrays in turn), "block" (an array over K steps), "buffer" (one
+    array), or "local" (a variable)
     """
 
     array: str
@@ -60,7 +69,8 @@ class Place:
     @property
     def text(self) -> str:
         t = f"t + {self.offset}" if self.offset else "t"
-        step = {"stack": f"[{t}]", "turn": f"[({t}) % 2]" if self.offset else "[t % 2]"}.get(self.kind, "")
+        step = {"stack": f"[{t}]", "turn": f"[({t}) % 2]" if self.offset else "[t % 2]", "block": "[t % K]"
+                }.get(self.kind, "")
         return f"{self.array}{step}{self.path}"
 
     def at(self, t: str) -> str:
@@ -75,6 +85,17 @@ class Place:
         return f"{self.array}[{self.offset}:T + {self.offset}{inner}]" if self.offset else f"{self.array}[:T{inner}]"
 
 
+    def over_block(self) -> str:
+        """The steps from start to stop as one array."""
+        offset = f" + {self.offset}" if self.offset else ""
+        steps = ":stop - start" if self.kind == "block" else f"start{offset}:stop{offset}"
+        return f"{self.array}[{steps}]" + "".join(f"[:, {index}]" for index in LEVEL.findall(self.path))
+
+
+LEVEL = re.compile(r"\[([^\]]*)\]")
+BLOCK_BYTES = 1 << 20  # of what is computed ahead, so that it still lies in the cache when its step comes
+
+
 @dataclass
 class Loop:
     """One of the two loops, while it is written."""
@@ -82,6 +103,8 @@ class Loop:
     arrays: dict[str, str] = field(default_factory=dict)  # name → how it is made
     fixed: dict[str, str] = field(default_factory=dict)  # variable → its view of a buffer
     views: dict[str, str] = field(default_factory=dict)  # variable → its view at step t
+    ahead: list[str] = field(default_factory=list)  # for a block of steps
+    size: int = 1  # K, the steps of a block
     before: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
@@ -127,8 +150,11 @@ class Plan:
     def choose(self) -> None:
         """Sort out what is invariant, how weight gradients are summed, and what the backward keeps of the forward."""
         program = self.program
+        if self.options.ahead and self.differentiated:
+            self.gradients = Reassociated(program, self.gradients).gradients
+        self.values_backward = in_order(list(self.gradients.values()), set(program.forward)) if self.differentiated else []
         self.invariant = set(self.closed)
-        for value in [*program.forward, *program.backward]:
+        for value in [*program.forward, *self.values_backward]:
             if self.options.hoisted and all(a.is_constant or a in self.invariant for a in value.inputs):
                 self.invariant.add(value)
         self.sums: dict[Value, list[tuple]] = {}  # weight → [("product", A, B), ("sum", x, value) or ("step", value)]
@@ -200,9 +226,9 @@ class Plan:
 
     def array(self, loop: Loop, kind: str, value: Value, extra: int = 0) -> Place:
         """A new array for a value."""
-        lead = {"stack": [f"T + {extra}" if extra else "T"], "turn": ["2"]}.get(kind, [])
-        name = self.free(f"{self.name(value)}_buffer" if kind == "buffer" else f"{self.name(value)}_over_time"
-                         if kind == "stack" else f"{self.name(value)}_in_turn")
+        lead = {"stack": [f"T + {extra}" if extra else "T"], "turn": ["2"], "block": ["K"]}.get(kind, [])
+        ending = {"stack": "over_time", "turn": "in_turn", "block": "ahead", "buffer": "buffer"}[kind]
+        name = self.free(f"{self.name(value)}_{ending}")
         loop.arrays[name] = f"np.empty({bracket([*lead, *map(str, value.shape)], '(')}, {dtype_text(value.dtype)})"
         return Place(name, kind)
 
@@ -340,6 +366,81 @@ class Plan:
             for b in dying if self.options.reuse else ():
                 idle.setdefault((b.shape, b.dtype), []).append(owned.pop(b))
 
+    def compute_ahead(self, values: list[Value], loop: Loop, live: list[Value]) -> list[Value]:
+        """The statements for a block of steps; returns the values that are left for the steps themselves."""
+        if not self.options.ahead:
+            return values
+        found: dict[Value, None] = {}
+        for value in values:
+            if self.can_go_ahead(value, found):
+                found[value] = None
+        rest = [v for v in values if v not in found]
+        needed = {self.base(a) for v in rest for a in v.inputs} | {self.base(v) for v in live}
+        last = {self.base(a): n for n, value in enumerate(found) for a in value.inputs}
+        idle: dict[tuple, list[Place]] = {}
+        owned: dict[Value, Place] = {}
+        bytes_a_step = 0
+        for n, value in enumerate(found):
+            operands = [self.operand_ahead(a, loop) for a in value.inputs]
+            dying = {self.base(a): None for a in value.inputs if last[self.base(a)] == n and self.base(a) in owned}
+            if value not in self.places:
+                same = next((b for b in dying if self.in_place(value, b)), None) if self.options.reuse else None
+                free = idle.get((value.shape, value.dtype))
+                if same is not None:
+                    del dying[same]
+                    self.places[value] = owned.pop(same)
+                elif free:
+                    self.places[value] = free.pop()
+                else:
+                    self.places[value] = self.array(loop, "block", value)
+                    bytes_a_step += np.dtype(value.dtype).itemsize * int(np.prod(value.shape))
+                if value not in needed:
+                    owned[value] = self.places[value]
+            out = self.places[value].over_block()
+            loop.ahead.append(f"{value.op.numpy[0].__name__}({', '.join(operands)}, {out})")
+            for b in dying if self.options.reuse else ():
+                idle.setdefault((b.shape, b.dtype), []).append(owned.pop(b))
+        loop.size = int(np.clip(BLOCK_BYTES // max(bytes_a_step, 1), 1, 32))
+        return rest
+
+    def can_go_ahead(self, value: Value, found: dict) -> bool:
+        """Whether a value waits for no other step: made elementwise, or as a product with a weight, of what is there."""
+        product = value.op.name == "matmul" and value.inputs[0] in self.invariant and \
+            all(len(a.shape) == 2 for a in value.inputs)
+        if not product and value.op.name not in UFUNCS or value.op.name == "power":
+            return False
+        if value in self.places and (self.places[value].kind != "stack" or self.places[value].path):
+            return False
+        for a in value.inputs:
+            if a.is_constant or a in self.invariant:
+                if len(np.shape(a.constant) if a.is_constant else a.shape) > len(value.shape):
+                    return False
+                continue
+            base = self.base(a)
+            if len(a.shape) != len(value.shape) or (a is not base and (
+                    a.op.name != "getitem" or a.inputs[0] is not base)):
+                return False
+            there = base in found or base in self.x or self.over_time_before(base)
+            if not there:
+                return False
+        return True
+
+    def over_time_before(self, base: Value) -> bool:
+        """Whether all steps of a value are there before the loop begins: those of the forward in the backward."""
+        return self.is_backward and base in self.places and self.places[base].kind == "stack" and base in self.done
+
+    def operand_ahead(self, a: Value, loop: Loop) -> str:
+        """An operand for a block of steps."""
+        if a.is_constant and np.ndim(a.constant) == 0:
+            return constant(a.constant)[0]
+        if a.is_constant or a in self.invariant:
+            return self.operand(a, loop)
+        base = self.base(a)
+        level = "" if a is base else f"[:, {slice_text(a.metadata['index'])}]"
+        if base in self.x and self.places[base].kind == "local":
+            return f"xs[{self.x.index(base)}][start:stop]{level}"
+        return self.places[base].over_block() + level
+
     def in_place(self, value: Value, b: Value) -> bool:
         """Whether a value may be written over an input that dies with it."""
         return (value.op.name in UFUNCS or value.op.name == "sigmoid") and (value.shape, value.dtype) == (b.shape, b.dtype) \
@@ -356,19 +457,54 @@ class Plan:
             return [f"{self.operand(value, loop)}[...] = {text}"]
         out = self.operand(value, loop)
         if name == "sigmoid":
-            return [f"np.multiply({operands[0]}, 0.5, out={out})", f"np.tanh({out}, out={out})",
-                    f"np.multiply({out}, 0.5, out={out})", f"np.add({out}, 0.5, out={out})"]
+            half = self.number(0.5, value.dtype, loop)
+            return [f"multiply({operands[0]}, {half}, {out})", f"tanh({out}, {out})",
+                    f"multiply({out}, {half}, {out})", f"add({out}, {half}, {out})"]
         if name == "matmul":
             return [self.product(value, operands, out, loop)]
         if name == "sum":
             return [f"np.add.reduce({operands[0]}, axis={literal(value.metadata['axis'])}, "
                     f"keepdims={value.metadata['keepdims']}, out={out})"]
         if name == "where":
-            return [f"np.copyto({out}, {operands[2]})", f"np.copyto({out}, {operands[1]}, where={operands[0]})"]
+            return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={operands[0]})"]
         if name == "concatenate":
-            return [f"np.copyto({self.variable(part, f'{out}_part', loop)}, {text})"
+            return [f"copyto({self.variable(part, f'{out}_part', loop)}, {text})"
                     for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
-        return [f"np.{op.numpy[0].__name__}({', '.join(operands)}, out={out})"]
+        if name == "power" and value.inputs[1].is_constant and value.inputs[1].constant == 2:
+            return [f"square({operands[0]}, {out})"]
+        operands = [self.whole_operand(a, text, value, loop) for a, text in zip(value.inputs, operands)]
+        return [f"{op.numpy[0].__name__}({', '.join(operands)}, {out})"]
+
+    def whole_operand(self, a: Value, text: str, value: Value, loop: Loop) -> str:
+        """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and what does not change
+        with time in its full shape (a bias column of 192 gates: 1 µs less)."""
+        if a.is_constant and np.ndim(a.constant) == 0:
+            others = [b.dtype for b in value.inputs if not b.is_constant]
+            dtype = value.dtype if value.dtype.kind in "fc" else others[0] if others else None
+            return text if dtype is None else self.number(a.constant, dtype, loop)
+        if a in self.invariant and a.shape != value.shape and self.options.hoisted:
+            name = f"{text}_whole" if text.isidentifier() else "whole"
+            line = f"np.ascontiguousarray(np.broadcast_to({text}, {value.shape}))"
+            return self.prepared(name, line, loop)
+        return text
+
+    def number(self, x: Any, dtype: Any, loop: Loop) -> str:
+        """A number as an array without axes, made before the loop."""
+        name = {0: "zero", 0.5: "half", 1: "one", 2: "two"}.get(x, "number") if np.isreal(x) else "number"
+        return self.prepared(name, f"np.array({constant(x)[0]}, {dtype_text(dtype)})", loop)
+
+    def prepared(self, hint: str, text: str, loop: Loop) -> str:
+        """A variable that holds this from before the loop."""
+        for line in loop.before:
+            name, equals, known = line.partition(" = ")
+            if equals and known == text:
+                return name
+        name = hint
+        while name in self.taken or name in loop.fixed or name in loop.views or name in self.locals:
+            name = self.free(hint)
+        self.locals.add(name)
+        loop.before.append(f"{name} = {text}")
+        return name
 
     def parts(self, whole: Value) -> list[Place]:
         place = self.places[whole]
@@ -379,7 +515,7 @@ class Plan:
         a, b = value.inputs
         place = self.places[value]
         if len(a.shape) != 2 or len(b.shape) != 2 or not place.contiguous or a.dtype != b.dtype:
-            return f"np.matmul({', '.join(operands)}, out={out})"
+            return f"matmul({', '.join(operands)}, {out})"
         (rows, inner), columns = a.shape, b.shape[1]
         if self.options.blocked and a in self.invariant and rows * inner * columns > SMALL_PRODUCT:
             for blocks in range(2, 9):
@@ -387,9 +523,9 @@ class Plan:
                     blocked = self.free(f"{operands[0]}_blocks")
                     loop.before.append(f"{blocked} = {operands[0]}.reshape({blocks}, {rows // blocks}, {inner})")
                     path = f"{place.path}.reshape({blocks}, {rows // blocks}, {columns})"
-                    return f"np.matmul({blocked}, {operands[1]}, " \
-                           f"out={self.variable(replace(place, path=path), f'{out}_blocks', loop)})"
-        return f"np.dot({', '.join(operands)}, out={out})"
+                    out = self.variable(replace(place, path=path), f"{out}_blocks", loop)
+                    return f"matmul({blocked}, {operands[1]}, {out})"
+        return f"dot({', '.join(operands)}, {out})"
 
     # -- the forward loop ----------------------------------------------------------------------------------------
 
@@ -403,12 +539,14 @@ class Plan:
         for k, a in enumerate(self.state):
             loop.before.append(f"{self.places[a].at('0')}[...] = state[{k}]")
         values = [v for v in self.program.forward if v not in self.invariant]
+        self.is_backward, self.done = False, set()
+        values = self.compute_ahead(values, loop, [*self.new_state, *self.y])
         self.compute(values, loop, [*self.new_state, *self.y])
         for a, new in zip(self.state, self.new_state):
             place = replace(self.places[a], offset=1)
             text = self.operand(new, loop)
             if self.places.get(new) != place:
-                loop.body.append(f"np.copyto({self.variable(place, f'{self.name(a)}_next', loop)}, {text})")
+                loop.body.append(f"copyto({self.variable(place, f'{self.name(a)}_next', loop)}, {text})")
         for k, y in enumerate(self.y):
             text = self.operand(y, loop)
             stacked = None if y.is_constant else self.places[y].over_time()
@@ -444,7 +582,8 @@ class Plan:
         for value, place in list(self.places.items()):
             if self.is_view(value) or (place.kind == "local" and value.op is not None):
                 del self.places[value]
-        self.hoist([v for v in [*program.forward, *program.backward] if v in self.invariant and self.is_read(v)], loop)
+        invariant = [v for v in [*program.forward, *self.values_backward] if v in self.invariant]
+        self.hoist([v for v in invariant if self.is_read(v, invariant)], loop)
         self.take_inputs(loop, copy=False)
         for how, *needed in (term for terms in self.sums.values() for term in terms):
             base = {"product": [self.base(v) for v in needed], "sum": [self.base(needed[0])], "step": []}[how]
@@ -460,6 +599,8 @@ class Plan:
         inputs = [(k, a) for k, a in enumerate(self.x) if a in self.gradients]
         live = [self.gradients[a] for a in self.gradients if a not in self.closed]
         live += [v for terms in self.sums.values() for how, *found in terms for v in found[:1]]
+        self.is_backward, self.done = True, set(program.forward) | set(self.state) | set(self.x)
+        values = self.compute_ahead(values, loop, live)
         self.compute(values, loop, live)
         for k, a in inputs:
             loop.before.append(f"d_xs_{k} = np.empty({bracket(['T', *map(str, a.shape)], '(')}, {dtype_text(a.dtype)})")
@@ -467,12 +608,12 @@ class Plan:
         for a, terms in self.sums.items():
             for how, *found in terms:
                 if how == "step":
-                    loop.body.append(f"np.add(sum_{self.name(a)}, {self.operand(found[0], loop)}, out=sum_{self.name(a)})")
+                    loop.body.append(f"add(sum_{self.name(a)}, {self.operand(found[0], loop)}, sum_{self.name(a)})")
         for a, place in carries.items():
             g = self.gradients.get(a)
             text = "0.0" if g is None else self.operand(g, loop)
             if g is None or self.places.get(g) != place:
-                loop.body.append(f"np.copyto({self.variable(place, f'd_{self.name(a)}_before', loop)}, {text})")
+                loop.body.append(f"copyto({self.variable(place, f'd_{self.name(a)}_before', loop)}, {text})")
         self.gather(loop)
         d_state = [f"{carries[a].at('0')}.copy()" for a in self.state]
         d_xs = [f"d_xs_{k}" if a in self.gradients else "None" for k, a in enumerate(self.x)]
@@ -480,9 +621,9 @@ class Plan:
         loop.after.append(f"return {bracket(d_state, '(')}, {bracket(d_xs, '(')}, {bracket(d_weights, '(')}")
         return loop
 
-    def is_read(self, value: Value) -> bool:
+    def is_read(self, value: Value, invariant: list[Value]) -> bool:
         """Whether an invariant value is needed by the backward loop, directly or by another that is."""
-        readers = [*self.steps_backward, *(v for v in [*self.program.forward, *self.program.backward] if v in self.invariant)]
+        readers = [*self.steps_backward, *invariant]
         direct = [found[0] for terms in self.sums.values() for _, *found in terms]
         direct += [g for a, g in self.gradients.items() if a not in self.closed]
         return any(value in v.inputs for v in readers) or value in direct
@@ -518,32 +659,48 @@ class Plan:
                     loop.body.append(f"{name} = d_ys[{k}][t]")
                     arriving.append(name)
             if seed in self.places:  # it is stacked for a sum over time
-                loop.body.append(f"np.copyto({self.operand(seed, loop)}, {arriving[0]})")
+                loop.body.append(f"copyto({self.operand(seed, loop)}, {arriving[0]})")
             elif len(arriving) == 1:
                 self.places[seed] = places[0] if places else Place(arriving[0], "local")
                 continue
             else:
                 self.places[seed] = self.array(loop, "buffer", seed)
-                loop.body.append(f"np.copyto({self.operand(seed, loop)}, {arriving[0]})" if len(arriving) == 1 else
-                                 f"np.add({arriving[0]}, {arriving[1]}, out={self.operand(seed, loop)})")
+                loop.body.append(f"copyto({self.operand(seed, loop)}, {arriving[0]})" if len(arriving) == 1 else
+                                 f"add({arriving[0]}, {arriving[1]}, {self.operand(seed, loop)})")
                 arriving = arriving[1:]
             for more in arriving[1:]:
-                loop.body.append(f"np.add({self.operand(seed, loop)}, {more}, out={self.operand(seed, loop)})")
+                loop.body.append(f"add({self.operand(seed, loop)}, {more}, {self.operand(seed, loop)})")
 
     def gather(self, loop: Loop) -> None:
         """Sums over time, after the loop."""
+        side_by_side: dict[str, str] = {}  # what stands side by side once serves products and sums
+
+        def variable(text: str, hint: str) -> str:
+            if text not in side_by_side:
+                side_by_side[text] = self.free(hint)
+                self.locals.add(side_by_side[text])
+                loop.after.append(f"{side_by_side[text]} = {text}")
+            return side_by_side[text]
+
+        lines = []
         for a, terms in self.sums.items():
             texts = [f"sum_{self.name(a)}"] if any(how == "step" for how, *_ in terms) else []
             for how, *found in terms:
                 if how == "product":
-                    texts.append(f"{self.rows(found[0])} @ {self.columns(found[1])}")
+                    left, right = (variable(text, "rows") for text in (self.rows(found[0]), self.rows_of_columns(found[1])))
+                    texts.append(f"{left} @ {right}.T")
                 elif how == "sum":
                     x, value = found
                     axis = value.metadata["axis"]
-                    axes = range(len(x.shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-                    axes = (0, *(i % len(x.shape) + 1 for i in axes))
-                    texts.append(f"np.add.reduce({self.whole(x)}, axis={axes}).reshape({a.shape})")
-            loop.after.append(f"d_{self.name(a)} = {' + '.join(texts)}")
+                    axes = tuple(range(len(x.shape))) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+                    axes = tuple(i % len(x.shape) for i in axes)
+                    if axes == (1,) and len(x.shape) == 2:
+                        text = f"np.add.reduce({variable(self.rows(x), 'rows')}, axis=1)"
+                    else:
+                        text = f"np.add.reduce({self.whole(x)}, axis={(0, *(i + 1 for i in axes))})"
+                    texts.append(f"{text}.reshape({a.shape})")
+            lines.append(f"d_{self.name(a)} = {' + '.join(texts)}")
+        loop.after += lines
 
     def whole(self, value: Value) -> str:
         """All steps of a value as one array (T, …)."""
@@ -562,27 +719,29 @@ class Plan:
             return f"{self.whole(value.inputs[0])}.reshape(-1, {value.shape[0]}).T"
         return f"{self.whole(value)}.transpose(1, 0, 2).reshape({value.shape[0]}, -1)"
 
-    def columns(self, value: Value) -> str:
-        """All steps of a matrix (m, k) one below the other: (T m, k)."""
+    def rows_of_columns(self, value: Value) -> str:
+        """All steps of a matrix (m, k), transposed, side by side: (k, T m)."""
         if value.op is not None and value.op.name == "transpose" and self.is_view(value):
-            return f"{self.whole(value.inputs[0])}.transpose(1, 0, 2).reshape({value.shape[1]}, -1).T"
-        return f"{self.whole(value)}.reshape(-1, {value.shape[1]})"
+            return f"{self.whole(value.inputs[0])}.transpose(1, 0, 2).reshape({value.shape[1]}, -1)"
+        return f"{self.whole(value)}.reshape(-1, {value.shape[1]}).T"
 
     # -- text ------------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
         weights = [f"{bracket([self.name(a) for a in self.closed], '(')} = weights"] if self.closed else []
-        parts = [f'"""{self.program.name} over time, as minigrad runs it."""\n\nimport numpy as np\n']
+        lines = [line for loop in (self.forward, self.backward) if loop for line in loop.body + loop.ahead]
+        used = sorted(name for name in FUNCTIONS if any(line.startswith(f"{name}(") for line in lines))
+        parts = [f'"""{self.program.name} over time, as minigrad runs it."""\n\nimport numpy as np\n'
+                 + (f"from numpy import {', '.join(used)}\n" if used else "")]
         forward = [*weights, *unpacked(self.forward, "made"), *self.forward.before,
-                   f"for t, {bracket(list(self.forward.views), '(')} in enumerate(steps):",
-                   *(f"    {line}" for line in self.forward.body or ["pass"]), *self.forward.after]
+                   *loop_text(self.forward, "0, T", "range(start, stop)", "steps"), *self.forward.after]
         functions = [made_function("make", self.forward, None), function("forward", ["T", "state", "xs", "weights", "made"],
                                                                        forward)]
         if self.backward is not None:
             backward = [*weights, *arrays_of(self.forward, "made"), *unpacked(self.backward, "made_backward"),
                         *self.backward.before,
-                        f"for t, {bracket(list(self.backward.views), '(')} in zip(range(T - 1, -1, -1), reversed(steps)):",
-                        *(f"    {line}" for line in self.backward.body or ["pass"]), *self.backward.after]
+                        *loop_text(self.backward, "(T - 1) // K * K, -1", "range(stop - 1, start - 1, -1)",
+                                   "reversed(steps)"), *self.backward.after]
             functions += [made_function("make_backward", self.backward, self.forward),
                           function("backward", ["T", "d_state", "d_ys", "xs", "weights", "made", "made_backward"], backward)]
         return "\n\n".join(part.strip("\n") + "\n" for part in [*parts, *self.emitter.helpers.values(), *functions])
@@ -594,6 +753,98 @@ class Plan:
         module = dict(self.constants)
         exec(compile(self.source, filename, "exec"), module)
         return module
+
+
+class Reassociated:
+    """The gradients with (g x) y as g (x y), g x ± g y as g (x ± y), and [g x; h y] z as [g (x z); h (y z)], where g and
+    h wait for the step after and x, y, z do not: fewer products are left that must wait."""
+
+    def __init__(self, program: Program, gradients: dict[Value, Value]):
+        self.program = program
+        self.uses: dict[Value, int] = {}
+        values = in_order(list(gradients.values()), set(program.forward))
+        for value in [*(a for v in values for a in v.inputs), *gradients.values()]:
+            self.uses[value] = self.uses.get(value, 0) + 1
+        self.waits = set(program.seeds.values())
+        for value in values:
+            if any(a in self.waits for a in value.inputs):
+                self.waits.add(value)
+        self.known: dict[Value, Value] = {}
+        for value in values:
+            self.known[value] = self.rewritten(value)
+        self.gradients = {a: self.new(g) for a, g in gradients.items()}
+
+    def new(self, value: Value) -> Value:
+        return self.known.get(value, value)
+
+    def make(self, like: Value, op_name: str, *inputs: Value) -> Value:
+        """An elementwise op whose result has the shape of `like`."""
+        value = self.program.apply(OPS[op_name], inputs, {}, like.shape, like.dtype)
+        if any(a in self.waits for a in inputs):
+            self.waits.add(value)
+        return value
+
+    def rewritten(self, value: Value) -> Value:
+        name, inputs = value.op.name, tuple(self.new(a) for a in value.inputs)
+        waiting = [a in self.waits for a in value.inputs]
+        if name == "multiply" and sum(waiting) == 1:
+            k = waiting.index(True)
+            if self.uses[value.inputs[k]] == 1:
+                return self.times(inputs[k], inputs[1 - k], value)
+        if name in ("add", "subtract") and all(waiting) and all(self.uses[a] == 1 for a in value.inputs):
+            one, other = (self.factors(a, value) for a in inputs)
+            if one and other and one[0] is other[0]:
+                return self.make(value, "multiply", one[0], self.make(value, name, one[1], other[1]))
+        if name == "getitem" and value.inputs[0].op is not None and value.inputs[0].op.name == "matmul" and \
+                self.uses[value.inputs[0]] == 1 and len(value.metadata["index"]) == 1 and len(value.shape) == 2:
+            # the only rows that anybody wants (dL/da of dL/d[a; x]): the others need not be computed
+            a, b = inputs[0].inputs
+            rows = self.program.apply(OPS["getitem"], (a,), value.metadata, (value.shape[0], a.shape[1]), a.dtype)
+            made = self.program.apply(OPS["matmul"], (rows, b), {}, value.shape, value.dtype)
+            self.waits.add(made)
+            return made
+        if inputs == value.inputs:
+            return value
+        made = self.program.apply(value.op, inputs, value.metadata, value.shape, value.dtype)
+        if any(waiting):
+            self.waits.add(made)
+        return made
+
+    def factors(self, value: Value, like: Value) -> tuple[Value, Value] | None:
+        """(g, x) for a product g x of which only g waits, all of one shape."""
+        if value.op is None or value.op.name != "multiply" or value.shape != like.shape:
+            return None
+        waiting = [a for a in value.inputs if a in self.waits]
+        if len(waiting) != 1 or any(a.shape != like.shape or a.dtype != like.dtype for a in value.inputs):
+            return None
+        (g,) = waiting
+        return g, next(a for a in value.inputs if a is not g)
+
+    def times(self, g: Value, q: Value, like: Value) -> Value:
+        """g q, with q brought to what does not wait."""
+        same = not q.is_constant and q.shape == like.shape == g.shape and q.dtype == like.dtype
+        pair = self.factors(g, like) if same else None
+        if pair is not None:
+            return self.make(like, "multiply", pair[0], self.make(like, "multiply", pair[1], q))
+        if same and g.op is not None and g.op.name == "concatenate" and \
+                all(self.factors(part, part) for part in g.inputs):
+            parts = []
+            for part, path in zip(g.inputs, part_slices(g)):
+                piece = self.program.apply(OPS["getitem"], (q,), {"index": path}, part.shape, part.dtype)
+                parts.append(self.times(part, piece, part))
+            made = self.program.apply(g.op, tuple(parts), g.metadata, g.shape, g.dtype)
+            self.waits.add(made)
+            return made
+        return self.make(like, "multiply", g, q)
+
+
+def part_slices(whole: Value) -> list[tuple]:
+    axis = whole.metadata["axis"] % len(whole.shape)
+    slices, start = [], 0
+    for a in whole.inputs:
+        slices.append((*[slice(None)] * axis, slice(start, start + a.shape[axis])))
+        start += a.shape[axis]
+    return slices
 
 
 def part_paths(whole: Value) -> list[str]:
@@ -608,6 +859,18 @@ def part_paths(whole: Value) -> list[str]:
     return paths
 
 
+def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:
+    """The loop over time, in blocks if something is computed ahead."""
+    names, body = bracket(list(loop.views), "("), [f"    {line}" for line in loop.body or ["pass"]]
+    if not loop.ahead:
+        return [f"for t, {names} in zip({steps.replace('start', '0').replace('stop', 'T')}, {views}):", *body]
+    step = "-K" if "-1" in bounds else "K"
+    return [f"K = {loop.size}", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
+            *(f"    {line}" for line in loop.ahead),
+            f"    for t, {names} in zip({steps}, {views.replace('steps', 'steps[start:stop]')}):",
+            *(f"    {line}" for line in body)]
+
+
 def unpacked(loop: Loop, made: str) -> list[str]:
     """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
     return [f"{bracket([*loop.arrays, *loop.fixed], '(')}, steps = {made}"]
@@ -620,7 +883,8 @@ def arrays_of(loop: Loop, made: str) -> list[str]:
 
 def made_function(name: str, loop: Loop, before: Loop | None) -> str:
     """The function that makes the buffers of a loop and all views into them, once for a length T."""
-    lines = arrays_of(before, "made") if before is not None else []
+    lines = [f"K = {loop.size}"] if loop.ahead else []
+    lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
     lines += [f"{variable} = {text}" for variable, text in loop.fixed.items()]
     lines += [f"steps = [{bracket(list(loop.views.values()), '(')} for t in range(T)]",
