@@ -166,7 +166,7 @@ class Compiled:
             all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
 
     def take(self, steps: int) -> list:
-        """A set of buffers for so many steps; those of the backward, which look into the others, are made when needed."""
+        """A set of buffers for so many steps; those of the backward, which look into the others, come when needed."""
         try:
             return self.pool[steps].pop()
         except (KeyError, IndexError):
@@ -212,7 +212,7 @@ class Run:
         return unflatten(compiled.state_pattern, leaves[:n]), unflatten(compiled.y_pattern, leaves[n:])
 
     def split(self, values: list) -> tuple[list, list, list]:
-        """Values of all inputs → of the states, of xs (with the mask), of closed-over tensors; xs in order of running."""
+        """Values of all inputs → those of the states, of xs with the mask as they are run through, of weights."""
         n, m = self.sizes
         xs = [*values[n:n + m], *([] if self.mask is None else [self.mask])]
         return values[:n], [x[::-1] for x in xs] if self.reverse else xs, values[n + m:]
@@ -250,7 +250,7 @@ def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
 
 
 def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
-    """The rule of a scan on tensors, for gradients of gradients: the same scan step by step, and the sweep through it."""
+    """The rule of a scan on tensors, for gradients of gradients: the scan step by step, and the sweep through it."""
     run = metadata["run"]
     notice(run.cell, "a gradient of its gradient was asked for")
     n, m = run.sizes
@@ -258,8 +258,8 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
     targets = [x for x in inputs if isinstance(x, Tensor) and x._tracked]
     pairs = [(out, d) for out, d in zip(flatten(final)[0] + flatten(ys)[0], g) if isinstance(out, Tensor)]
-    found = sweep([out for out, _ in pairs], [d if isinstance(d, Tensor) else engine.wrap(d) for _, d in pairs], targets,
-                  graph=True)
+    gradients = [d if isinstance(d, Tensor) else engine.wrap(d) for _, d in pairs]
+    found = sweep([out for out, _ in pairs], gradients, targets, graph=True)
     return [found.get(x._index, np.zeros(x.shape, x.dtype)) if isinstance(x, Tensor) else None for x in inputs]
 
 
@@ -309,13 +309,15 @@ def compiled_or_none(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, p
     x_leaves, x_pattern = flatten(xs)
     x = unflatten(x_pattern, [example(leaf)[0] for leaf in x_leaves])
     given = unflatten(state, [example(leaf) for leaf in flatten(state)[0]])
-    tracked = [recording.get() and isinstance(leaf, Tensor) and leaf._tracked for leaf in (*flatten(state)[0], *x_leaves)]
+    leaves = (*flatten(state)[0], *x_leaves)
+    tracked = [recording.get() and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
+    first_mask = None if mask is None else mask[0]
 
     def wanted(trace: Trace) -> list:
         inputs = [s for s, wants in zip(trace.leaves, tracked) if wants]
         return inputs + [x for x in trace.closed if x._tracked and recording.get()]
     try:
-        compiled, second = (Compiled(cell, given, x, None if mask is None else mask[0], wanted, paths) for _ in range(2))
+        compiled, second = (Compiled(cell, given, x, first_mask, wanted, paths) for _ in range(2))
     except TraceError as problem:
         return notice(cell, str(problem))
     if None in compiled.closed:
@@ -334,7 +336,7 @@ DEEPEST = 5
 
 
 def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], seen: set[int], depth: int) -> None:
-    """Write down all that a cell can see: its code, the values and tensors that it closes over, on which a trace depends.
+    """Write down all that a cell can see and a trace depends on: its code, the values and tensors that it closes over.
 
     Tensors count by place, shape and dtype, so that models of one kind share a program; other values by value, and what
     cannot be compared by identity.

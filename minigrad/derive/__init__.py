@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.derive.emit import Emitter
+from minigrad.derive.plan import Plan
 from minigrad.derive.simplify import Program
 from minigrad.derive.trace import Trace, TraceError
 from minigrad.tensor import Tensor
@@ -22,15 +23,17 @@ class Derived:
     """A function with its derived backward pass.
 
     source                     a Python module that imports only numpy, with `forward` and `backward`
+    planned_source             for a cell (state, x) → (state, y): the same program over time with its buffers, as scan runs
+                               it when gradients for everything are wanted
     forward(*args)             → (output, cache); the tensors that the function closes over stand behind its arguments
                                and are filled in with their present values when they are left out
     backward(d_output, cache)  → (d_arg, …), one for each argument that holds floats, nested as the argument is
     """
 
     def __init__(self, f: Callable, examples: tuple):
-        trace = Trace(f, examples)
+        self.trace = trace = Trace(f, examples)
         name = getattr(f, "__name__", type(f).__name__)
-        name = "the function" if name == "<lambda>" else name
+        self.name = name = "the function" if name == "<lambda>" else name
         self.source = Emitter(Program(trace, name)).module()
         self.closed = trace.closed
         self.count = len(examples)
@@ -38,6 +41,13 @@ class Derived:
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
         self.module: dict[str, Any] = {}
         exec(compile(self.source, filename, "exec"), self.module)
+
+    @property
+    def planned_source(self) -> str:
+        if self.count != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
+            raise ValueError(f"{self.name} is no cell: only a function (state, x) that returns (state, y) goes over time")
+        program = Program(self.trace, self.name)
+        return Plan(program, set(program.gradients)).source
 
     def forward(self, *args: Any) -> tuple[Any, tuple]:
         args = [map_leaves(values_of, arg) for arg in args]

@@ -48,6 +48,7 @@ class Emitter:
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
         self.leaves: list[Value] = []  # the arguments
+        self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
         self.collect_arguments()
         self.uses = self.count_uses()
         self.kept = self.choose_cache()
@@ -180,11 +181,7 @@ class Emitter:
 
     def backward_function(self) -> str:
         program = self.program
-        results = [y for y in unique(values_in(program.result)) if y in program.seeds]
-        if isinstance(program.result, Value):
-            lines = [f"{self.names[program.seeds[y]]} = d_output" for y in results]
-        else:
-            lines = self.seed_lines(program.result, "d_output")
+        lines = self.seed_lines(program.result, "d_output")
         lines += assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
         lines += self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
@@ -200,11 +197,17 @@ class Emitter:
             flat = [self.names[self.program.seeds[y]] if isinstance(y, Value) and y in self.program.seeds else "_"
                     for y in tree]
             different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
-            if different and all(isinstance(y, Value) or not children(y) for y in tree):
+            new = not any(isinstance(y, Value) and y in self.seeded for y in tree)
+            if different and new and all(isinstance(y, Value) or not children(y) for y in tree):
+                self.seeded.update(y for y in tree if isinstance(y, Value))
                 return assignment(", ".join(flat) + ("," if len(flat) == 1 else ""), access)
             return [line for i, child in enumerate(tree) for line in self.seed_lines(child, f"{access}[{i}]")]
         if isinstance(tree, Value) and tree in self.program.seeds:
-            return [f"{self.names[self.program.seeds[tree]]} = {access}"]
+            seed = self.names[self.program.seeds[tree]]
+            if tree in self.seeded:  # a result that stands there twice
+                return [f"{seed} = {seed} + {access}"]
+            self.seeded.add(tree)
+            return [f"{seed} = {access}"]
         return []
 
     def unpacking(self, access: str, tree: Any) -> list[str]:
@@ -355,9 +358,6 @@ def values_in(tree: Any) -> list[Value]:
 def children(tree: Any) -> list[Any]:
     return list(tree.values()) if isinstance(tree, dict) else list(tree) if isinstance(tree, (tuple, list)) else []
 
-
-def unique(values: list[Value]) -> list[Value]:
-    return list(dict.fromkeys(values))
 
 
 def helper_names() -> set[str]:

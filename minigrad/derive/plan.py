@@ -6,8 +6,8 @@ The values are those of the program that `derive` prints; here each gets a place
    state that the next step concatenates. Views are made once for a set of buffers, not at every step.
 3. What does not change with time is computed before the loop, transposes as contiguous copies.
 4. A weight's gradient that is a sum over time of products is one product after the loop, a bias's one sum.
-5. What a step needs and does not wait for, in the backward all factors like c_prev f (1 − f), is computed for a block of
-   steps at once, few large calls in place of many small ones. For that, (g x) y is computed as g (x y).
+5. What a step needs and does not wait for, in the backward all factors like c_prev f (1 − f), is computed for a block
+   of steps at once, few large calls in place of many small ones. For that, (g x) y is computed as g (x y).
 6. Every statement computes in the dtype of its value.
 Each pass is exact up to the order of sums and products; each can be switched off (`Options`).
 """
@@ -23,19 +23,21 @@ from typing import Any
 import numpy as np
 
 from minigrad.derive.emit import Emitter, bracket, constant, dtype_text, function, literal, slice_text, values_in
+from minigrad.derive.reassociate import Reassociated
 from minigrad.derive.simplify import Program, Value, in_order
 from minigrad.tensor import OPS
 
 UFUNCS = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "greater", "less", "greater_equal",
-          "less_equal", "equal", "not_equal", "negative", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "sign",
-          "sin", "cos", "tanh"}
+          "less_equal", "equal", "not_equal", "negative", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs",
+          "sign", "sin", "cos", "tanh"}
 WRITTEN = UFUNCS | {"sigmoid", "matmul", "sum", "where", "concatenate"}  # ops that can write into a buffer
 SMALL_PRODUCT = 1_000_000  # M·N·K up to which OpenBLAS has a quicker way (measured: docs/performance.md)
 
 # What the text uses itself. The loops call NumPy's functions by their bare names, with the buffer as the last argument:
 # that is a quarter of a microsecond less, at each call, than np.add(…, out=…).
 FUNCTIONS = {op.numpy[0].__name__ for op in OPS.values() if op.name in UFUNCS} | {"dot", "matmul", "copyto"}
-RESERVED = frozenset({"T", "t", "state", "xs", "weights", "made", "made_backward", "steps", "d_state", "d_ys"} | FUNCTIONS)
+RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", "made", "made_backward", "steps",
+                      "d_state", "d_ys"} | FUNCTIONS)
 
 number = itertools.count(1).__next__
 
@@ -117,7 +119,7 @@ class Plan:
     source  the text; `made(T)` makes the buffers, `forward` and `backward` run in them
     """
 
-    def __init__(self, program: Program, wanted: set[Value], options: Options = Options()):  # noqa: B008 (it is frozen)
+    def __init__(self, program: Program, wanted: set[Value], options: Options = Options()):
         self.program, self.options = program, options
         self.emitter = Emitter(program, RESERVED)
         (_, state), (_, x), *closed = program.arguments
@@ -127,7 +129,8 @@ class Plan:
         self.places: dict[Value, Place] = {}
         self.constants: dict[str, Any] = {}
         self.taken = set(self.emitter.taken)
-        self.gradients = {a: g for a, g in program.gradients.items() if g is not None and (a in wanted or a in self.state)}
+        self.gradients = {a: g for a, g in program.gradients.items()
+                          if g is not None and (a in wanted or a in self.state)}
         self.differentiated = bool(wanted)
         self.choose()
         self.forward = self.write_forward()
@@ -152,7 +155,9 @@ class Plan:
         program = self.program
         if self.options.ahead and self.differentiated:
             self.gradients = Reassociated(program, self.gradients).gradients
-        self.values_backward = in_order(list(self.gradients.values()), set(program.forward)) if self.differentiated else []
+        self.values_backward: list[Value] = []
+        if self.differentiated:
+            self.values_backward = in_order(list(self.gradients.values()), set(program.forward))
         self.invariant = set(self.closed)
         for value in [*program.forward, *self.values_backward]:
             if self.options.hoisted and all(a.is_constant or a in self.invariant for a in value.inputs):
@@ -177,22 +182,23 @@ class Plan:
 
     def terms(self, g: Value) -> list[Value]:
         """A gradient as a sum of terms."""
-        if self.options.gathered and g.op is not None and g.op.name == "add" and all(a.shape == g.shape for a in g.inputs):
+        if self.options.gathered and g.op is not None and g.op.name == "add" and \
+                all(a.shape == g.shape for a in g.inputs):
             return [term for a in g.inputs for term in self.terms(a)]
         return [g]
 
     def summed(self, v: Value) -> tuple:
         """How a term is summed over time: as one product of stacks, as one sum of a stack, or step by step."""
         if self.options.gathered and v.op is not None and v not in self.invariant:
-            if v.op.name == "matmul" and len(v.shape) == 2 and not any(self.base(a) in self.invariant for a in v.inputs) \
-                    and all(self.stackable(a) for a in v.inputs):
+            if v.op.name == "matmul" and len(v.shape) == 2 and all(
+                    self.stackable(a) and self.base(a) not in self.invariant for a in v.inputs):
                 return "product", *v.inputs
             if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and self.stackable(v.inputs[0]):
                 return "sum", v.inputs[0], v
         return "step", v
 
     def stackable(self, value: Value) -> bool:
-        """Whether all steps of a value can be one array: itself, or one slice, or the transpose, of what is computed."""
+        """Whether all steps of a value can be one array: itself, or one slice or the transpose of what is computed."""
         if self.is_view(value):
             value = value.inputs[0]
         return not self.is_view(value) and not value.is_constant
@@ -229,7 +235,7 @@ class Plan:
         lead = {"stack": [f"T + {extra}" if extra else "T"], "turn": ["2"], "block": ["K"]}.get(kind, [])
         ending = {"stack": "over_time", "turn": "in_turn", "block": "ahead", "buffer": "buffer"}[kind]
         name = self.free(f"{self.name(value)}_{ending}")
-        loop.arrays[name] = f"np.empty({bracket([*lead, *map(str, value.shape)], '(')}, {dtype_text(value.dtype)})"
+        loop.arrays[name] = empty([*lead, *value.shape], value.dtype)
         return Place(name, kind)
 
     def place_parts(self, whole: Value, producers: set[Value]) -> None:
@@ -318,10 +324,12 @@ class Plan:
         else:
             place, path = Place(source, "local"), None
         if place.kind != "local":
-            rows = value.op.name == "getitem" and len(value.metadata["index"]) == 1 and value.metadata["index"][0].step is None
+            index = value.metadata.get("index", ())
+            rows = len(index) == 1 and index[0].step is None
             return replace(place, path=place.path + path, contiguous=place.contiguous and rows)
         name = self.local(value)
-        loop.body.append(f"{name} = np.broadcast_to({source}, {value.shape})" if path is None else f"{name} = {source}{path}")
+        text = f"np.broadcast_to({source}, {value.shape})" if path is None else f"{source}{path}"
+        loop.body.append(f"{name} = {text}")
         return Place(name, "local")
 
     def local(self, value: Value) -> str:
@@ -404,10 +412,10 @@ class Plan:
         return rest
 
     def can_go_ahead(self, value: Value, found: dict) -> bool:
-        """Whether a value waits for no other step: made elementwise, or as a product with a weight, of what is there."""
+        """Whether a value waits for no other step: an elementwise op, or a product with a weight, of what is there."""
         product = value.op.name == "matmul" and value.inputs[0] in self.invariant and \
             all(len(a.shape) == 2 for a in value.inputs)
-        if not product and value.op.name not in UFUNCS or value.op.name == "power":
+        if not product and value.op.name not in UFUNCS - {"power"}:
             return False
         if value in self.places and (self.places[value].kind != "stack" or self.places[value].path):
             return False
@@ -443,8 +451,9 @@ class Plan:
 
     def in_place(self, value: Value, b: Value) -> bool:
         """Whether a value may be written over an input that dies with it."""
-        return (value.op.name in UFUNCS or value.op.name == "sigmoid") and (value.shape, value.dtype) == (b.shape, b.dtype) \
-            and all(a is b or self.base(a) is not b for a in value.inputs)
+        elementwise = value.op.name in UFUNCS or value.op.name == "sigmoid"
+        return elementwise and (value.shape, value.dtype) == (b.shape, b.dtype) and \
+            all(a is b or self.base(a) is not b for a in value.inputs)
 
     def statement(self, value: Value, operands: list[str], loop: Loop) -> list[str]:
         """Compute one value into its place."""
@@ -476,8 +485,8 @@ class Plan:
         return [f"{op.numpy[0].__name__}({', '.join(operands)}, {out})"]
 
     def whole_operand(self, a: Value, text: str, value: Value, loop: Loop) -> str:
-        """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and what does not change
-        with time in its full shape (a bias column of 192 gates: 1 µs less)."""
+        """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and what does not
+        change with time in its full shape (a bias column of 192 gates: 1 µs less)."""
         if a.is_constant and np.ndim(a.constant) == 0:
             others = [b.dtype for b in value.inputs if not b.is_constant]
             dtype = value.dtype if value.dtype.kind in "fc" else others[0] if others else None
@@ -499,9 +508,7 @@ class Plan:
             name, equals, known = line.partition(" = ")
             if equals and known == text:
                 return name
-        name = hint
-        while name in self.taken or name in loop.fixed or name in loop.views or name in self.locals:
-            name = self.free(hint)
+        name = self.free(hint)
         self.locals.add(name)
         loop.before.append(f"{name} = {text}")
         return name
@@ -553,7 +560,7 @@ class Plan:
             if stacked:
                 loop.after.append(f"ys_{k} = {stacked}.copy()")
             else:
-                loop.before.append(f"ys_{k} = np.empty({bracket(['T', *map(str, y.shape)], '(')}, {dtype_text(y.dtype)})")
+                loop.before.append(f"ys_{k} = {empty(['T', *y.shape], y.dtype)}")
                 loop.body.append(f"ys_{k}[t] = {text}")
         states = [f"{self.places[a].at('T')}.copy()" for a in self.state]
         loop.after.append(f"return {bracket(states, '(')}, {bracket([f'ys_{k}' for k in range(len(self.y))], '(')}")
@@ -603,7 +610,7 @@ class Plan:
         values = self.compute_ahead(values, loop, live)
         self.compute(values, loop, live)
         for k, a in inputs:
-            loop.before.append(f"d_xs_{k} = np.empty({bracket(['T', *map(str, a.shape)], '(')}, {dtype_text(a.dtype)})")
+            loop.before.append(f"d_xs_{k} = {empty(['T', *a.shape], a.dtype)}")
             loop.body.append(f"d_xs_{k}[t] = {self.operand(self.gradients[a], loop)}")
         for a, terms in self.sums.items():
             for how, *found in terms:
@@ -651,7 +658,8 @@ class Plan:
             loop.before.append(f"{carries[a].at('T')}[...] = d_state[{k}]")
         for result, seed in self.program.seeds.items():
             places = [replace(carries[a], offset=1) for a, new in zip(self.state, self.new_state) if new is result]
-            arriving = [self.variable(place, f"d_{self.emitter.names.get(result, 'state')}_after", loop) for place in places]
+            hint = f"d_{self.emitter.names.get(result, 'state')}_after"
+            arriving = [self.variable(place, hint, loop) for place in places]
             for k, y in enumerate(self.y):
                 if y is result:
                     name = self.free(f"d_y{k}")
@@ -687,7 +695,8 @@ class Plan:
             texts = [f"sum_{self.name(a)}"] if any(how == "step" for how, *_ in terms) else []
             for how, *found in terms:
                 if how == "product":
-                    left, right = (variable(text, "rows") for text in (self.rows(found[0]), self.rows_of_columns(found[1])))
+                    left = variable(self.rows(found[0]), "rows")
+                    right = variable(self.rows_of_columns(found[1]), "rows")
                     texts.append(f"{left} @ {right}.T")
                 elif how == "sum":
                     x, value = found
@@ -735,15 +744,16 @@ class Plan:
                  + (f"from numpy import {', '.join(used)}\n" if used else "")]
         forward = [*weights, *unpacked(self.forward, "made"), *self.forward.before,
                    *loop_text(self.forward, "0, T", "range(start, stop)", "steps"), *self.forward.after]
-        functions = [made_function("make", self.forward, None), function("forward", ["T", "state", "xs", "weights", "made"],
-                                                                       forward)]
+        functions = [made_function("make", self.forward, None),
+                     function("forward", ["T", "state", "xs", "weights", "made"], forward)]
         if self.backward is not None:
             backward = [*weights, *arrays_of(self.forward, "made"), *unpacked(self.backward, "made_backward"),
                         *self.backward.before,
                         *loop_text(self.backward, "(T - 1) // K * K, -1", "range(stop - 1, start - 1, -1)",
                                    "reversed(steps)"), *self.backward.after]
+            arguments = ["T", "d_state", "d_ys", "xs", "weights", "made", "made_backward"]
             functions += [made_function("make_backward", self.backward, self.forward),
-                          function("backward", ["T", "d_state", "d_ys", "xs", "weights", "made", "made_backward"], backward)]
+                          function("backward", arguments, backward)]
         return "\n\n".join(part.strip("\n") + "\n" for part in [*parts, *self.emitter.helpers.values(), *functions])
 
     def compiled(self) -> dict[str, Any]:
@@ -753,98 +763,6 @@ class Plan:
         module = dict(self.constants)
         exec(compile(self.source, filename, "exec"), module)
         return module
-
-
-class Reassociated:
-    """The gradients with (g x) y as g (x y), g x ± g y as g (x ± y), and [g x; h y] z as [g (x z); h (y z)], where g and
-    h wait for the step after and x, y, z do not: fewer products are left that must wait."""
-
-    def __init__(self, program: Program, gradients: dict[Value, Value]):
-        self.program = program
-        self.uses: dict[Value, int] = {}
-        values = in_order(list(gradients.values()), set(program.forward))
-        for value in [*(a for v in values for a in v.inputs), *gradients.values()]:
-            self.uses[value] = self.uses.get(value, 0) + 1
-        self.waits = set(program.seeds.values())
-        for value in values:
-            if any(a in self.waits for a in value.inputs):
-                self.waits.add(value)
-        self.known: dict[Value, Value] = {}
-        for value in values:
-            self.known[value] = self.rewritten(value)
-        self.gradients = {a: self.new(g) for a, g in gradients.items()}
-
-    def new(self, value: Value) -> Value:
-        return self.known.get(value, value)
-
-    def make(self, like: Value, op_name: str, *inputs: Value) -> Value:
-        """An elementwise op whose result has the shape of `like`."""
-        value = self.program.apply(OPS[op_name], inputs, {}, like.shape, like.dtype)
-        if any(a in self.waits for a in inputs):
-            self.waits.add(value)
-        return value
-
-    def rewritten(self, value: Value) -> Value:
-        name, inputs = value.op.name, tuple(self.new(a) for a in value.inputs)
-        waiting = [a in self.waits for a in value.inputs]
-        if name == "multiply" and sum(waiting) == 1:
-            k = waiting.index(True)
-            if self.uses[value.inputs[k]] == 1:
-                return self.times(inputs[k], inputs[1 - k], value)
-        if name in ("add", "subtract") and all(waiting) and all(self.uses[a] == 1 for a in value.inputs):
-            one, other = (self.factors(a, value) for a in inputs)
-            if one and other and one[0] is other[0]:
-                return self.make(value, "multiply", one[0], self.make(value, name, one[1], other[1]))
-        if name == "getitem" and value.inputs[0].op is not None and value.inputs[0].op.name == "matmul" and \
-                self.uses[value.inputs[0]] == 1 and len(value.metadata["index"]) == 1 and len(value.shape) == 2:
-            # the only rows that anybody wants (dL/da of dL/d[a; x]): the others need not be computed
-            a, b = inputs[0].inputs
-            rows = self.program.apply(OPS["getitem"], (a,), value.metadata, (value.shape[0], a.shape[1]), a.dtype)
-            made = self.program.apply(OPS["matmul"], (rows, b), {}, value.shape, value.dtype)
-            self.waits.add(made)
-            return made
-        if inputs == value.inputs:
-            return value
-        made = self.program.apply(value.op, inputs, value.metadata, value.shape, value.dtype)
-        if any(waiting):
-            self.waits.add(made)
-        return made
-
-    def factors(self, value: Value, like: Value) -> tuple[Value, Value] | None:
-        """(g, x) for a product g x of which only g waits, all of one shape."""
-        if value.op is None or value.op.name != "multiply" or value.shape != like.shape:
-            return None
-        waiting = [a for a in value.inputs if a in self.waits]
-        if len(waiting) != 1 or any(a.shape != like.shape or a.dtype != like.dtype for a in value.inputs):
-            return None
-        (g,) = waiting
-        return g, next(a for a in value.inputs if a is not g)
-
-    def times(self, g: Value, q: Value, like: Value) -> Value:
-        """g q, with q brought to what does not wait."""
-        same = not q.is_constant and q.shape == like.shape == g.shape and q.dtype == like.dtype
-        pair = self.factors(g, like) if same else None
-        if pair is not None:
-            return self.make(like, "multiply", pair[0], self.make(like, "multiply", pair[1], q))
-        if same and g.op is not None and g.op.name == "concatenate" and \
-                all(self.factors(part, part) for part in g.inputs):
-            parts = []
-            for part, path in zip(g.inputs, part_slices(g)):
-                piece = self.program.apply(OPS["getitem"], (q,), {"index": path}, part.shape, part.dtype)
-                parts.append(self.times(part, piece, part))
-            made = self.program.apply(g.op, tuple(parts), g.metadata, g.shape, g.dtype)
-            self.waits.add(made)
-            return made
-        return self.make(like, "multiply", g, q)
-
-
-def part_slices(whole: Value) -> list[tuple]:
-    axis = whole.metadata["axis"] % len(whole.shape)
-    slices, start = [], 0
-    for a in whole.inputs:
-        slices.append((*[slice(None)] * axis, slice(start, start + a.shape[axis])))
-        start += a.shape[axis]
-    return slices
 
 
 def part_paths(whole: Value) -> list[str]:
@@ -869,6 +787,10 @@ def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:
             *(f"    {line}" for line in loop.ahead),
             f"    for t, {names} in zip({steps}, {views.replace('steps', 'steps[start:stop]')}):",
             *(f"    {line}" for line in body)]
+
+
+def empty(shape: list, dtype: Any) -> str:
+    return f"np.empty({bracket([str(n) for n in shape], '(')}, {dtype_text(dtype)})"
 
 
 def unpacked(loop: Loop, made: str) -> list[str]:
