@@ -23,8 +23,8 @@ class Derived:
     """A function with its derived backward pass.
 
     source                     a Python module that imports only numpy, with `forward` and `backward`
-    planned_source             for a cell (state, x) → (state, y): the same program over time with its buffers, as scan runs
-                               it when gradients for everything are wanted
+    planned_source             for a cell (state, x) → (state, y): the same program over time with its buffers, as scan
+                               runs it when gradients for everything are wanted
     forward(*args)             → (output, cache); the tensors that the function closes over stand behind its arguments
                                and are filled in with their present values when they are left out
     backward(d_output, cache)  → (d_arg, …), one for each argument that holds floats, nested as the argument is
@@ -45,7 +45,7 @@ class Derived:
     @property
     def planned_source(self) -> str:
         if self.count != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
-            raise ValueError(f"{self.name} is no cell: only a function (state, x) that returns (state, y) goes over time")
+            raise ValueError(f"{self.name} is no cell: only a function (state, x) → (state, y) goes over time")
         program = Program(self.trace, self.name)
         return Plan(program, set(program.gradients)).source
 

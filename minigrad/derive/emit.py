@@ -193,7 +193,7 @@ class Emitter:
         """Take the gradients out of d_output, which is nested as the result is."""
         if isinstance(tree, dict):
             return [line for key, child in tree.items() for line in self.seed_lines(child, f"{access}[{key!r}]")]
-        if isinstance(tree, tuple):
+        if isinstance(tree, (tuple, list)):
             flat = [self.names[self.program.seeds[y]] if isinstance(y, Value) and y in self.program.seeds else "_"
                     for y in tree]
             different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
@@ -317,7 +317,7 @@ class Emitter:
         if isinstance(tree, dict):
             return "{" + ", ".join(f"{quoted(key)}: {self.literal(child)}" for key, child in tree.items()) + "}"
         if isinstance(tree, (tuple, list)):
-            return bracket([self.literal(child) for child in tree], "(")
+            return bracket([self.literal(child) for child in tree], "[" if isinstance(tree, list) else "(")
         return self.expression(tree)[0] if isinstance(tree, Value) else literal(tree)
 
     def gradient_literal(self, tree: Any) -> str | None:

@@ -22,7 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.derive.emit import Emitter, bracket, constant, dtype_text, function, literal, slice_text, values_in
+from minigrad.derive.emit import (
+    WIDTH,
+    Emitter,
+    bracket,
+    broken,
+    constant,
+    dtype_text,
+    function,
+    literal,
+    slice_text,
+    values_in,
+)
 from minigrad.derive.reassociate import Reassociated
 from minigrad.derive.simplify import Program, Value, in_order
 from minigrad.tensor import OPS
@@ -76,8 +87,8 @@ class Place:
         return f"{self.array}{step}{self.path}"
 
     def at(self, t: str) -> str:
-        """The place at a given step, which the offset is not added to."""
-        return f"{self.array}[{t}{' % 2' if self.kind == 'turn' else ''}]{self.path}"
+        """The place at a given step, 0 or T, which the offset is not added to."""
+        return f"{self.array}[{t}{' % 2' if self.kind == 'turn' and t != '0' else ''}]{self.path}"
 
     def over_time(self) -> str | None:
         """All steps as one array (T, …), where the path is one plain index."""
@@ -129,6 +140,7 @@ class Plan:
         self.places: dict[Value, Place] = {}
         self.constants: dict[str, Any] = {}
         self.taken = set(self.emitter.taken)
+        self.next_number = itertools.count(1).__next__
         self.gradients = {a: g for a, g in program.gradients.items()
                           if g is not None and (a in wanted or a in self.state)}
         self.differentiated = bool(wanted)
@@ -154,7 +166,11 @@ class Plan:
         """Sort out what is invariant, how weight gradients are summed, and what the backward keeps of the forward."""
         program = self.program
         if self.options.ahead and self.differentiated:
-            self.gradients = Reassociated(program, self.gradients).gradients
+            reassociated = Reassociated(program, self.gradients)
+            self.gradients = reassociated.gradients
+            for value, new in reassociated.known.items():  # the same value, by another way: it keeps its name
+                if value in self.emitter.names and new not in self.emitter.names and new.op is not None:
+                    self.emitter.names[new] = self.emitter.names[value]
         self.values_backward: list[Value] = []
         if self.differentiated:
             self.values_backward = in_order(list(self.gradients.values()), set(program.forward))
@@ -227,7 +243,7 @@ class Plan:
 
     def name(self, value: Value) -> str:
         if value not in self.emitter.names:
-            self.emitter.names[value] = self.free("t1")
+            self.emitter.names[value] = self.free(f"t{self.next_number()}")
         return self.emitter.names[value]
 
     def array(self, loop: Loop, kind: str, value: Value, extra: int = 0) -> Place:
@@ -781,12 +797,17 @@ def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:
     """The loop over time, in blocks if something is computed ahead."""
     names, body = bracket(list(loop.views), "("), [f"    {line}" for line in loop.body or ["pass"]]
     if not loop.ahead:
-        return [f"for t, {names} in zip({steps.replace('start', '0').replace('stop', 'T')}, {views}):", *body]
-    step = "-K" if "-1" in bounds else "K"
+        steps = steps.replace("start", "0").replace("stop", "T")
+        return [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]
+    step, views = "-K" if "-1" in bounds else "K", views.replace("steps", "steps[start:stop]")
     return [f"K = {loop.size}", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
             *(f"    {line}" for line in loop.ahead),
-            f"    for t, {names} in zip({steps}, {views.replace('steps', 'steps[start:stop]')}):",
-            *(f"    {line}" for line in body)]
+            *(f"    {line}" for line in [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body])]
+
+
+def wrapped(names: str, tail: str, head: str = "") -> list[str]:
+    """A tuple with what stands before and behind it, over several lines if it is long."""
+    return broken(names, tail, head) if len(head + names + tail) > WIDTH else [f"{head}{names}{tail}"]
 
 
 def empty(shape: list, dtype: Any) -> str:
@@ -795,12 +816,12 @@ def empty(shape: list, dtype: Any) -> str:
 
 def unpacked(loop: Loop, made: str) -> list[str]:
     """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
-    return [f"{bracket([*loop.arrays, *loop.fixed], '(')}, steps = {made}"]
+    return wrapped(bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
 
 
 def arrays_of(loop: Loop, made: str) -> list[str]:
     """Only the arrays, under the names that the loop's own views do not use."""
-    return [f"{bracket([*loop.arrays], '(')} = {made}[0][:{len(loop.arrays)}]"] if loop.arrays else []
+    return wrapped(bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
 
 
 def made_function(name: str, loop: Loop, before: Loop | None) -> str:
@@ -809,6 +830,6 @@ def made_function(name: str, loop: Loop, before: Loop | None) -> str:
     lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
     lines += [f"{variable} = {text}" for variable, text in loop.fixed.items()]
-    lines += [f"steps = [{bracket(list(loop.views.values()), '(')} for t in range(T)]",
-              f"return {bracket([*loop.arrays, *loop.fixed], '(')}, steps"]
+    lines += wrapped(bracket(list(loop.views.values()), "("), " for t in range(T)]", "steps = [")
+    lines += wrapped(bracket([*loop.arrays, *loop.fixed], "("), ", steps", "return ")
     return function(name, ["T"] if before is None else ["T", "made"], lines)

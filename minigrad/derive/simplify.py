@@ -59,6 +59,7 @@ class Program:
         self.values: dict[int, Value] = {}  # by the index of the symbol
         self.known: dict[tuple, Value] = {}
         tracer = trace.tracer
+        self.given = tracer.names
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
         self.build(trace.outputs)
         self.result = self.tree_of(trace.result)
@@ -91,7 +92,9 @@ class Program:
         if isinstance(tree, dict):
             return {key: self.argument_tree(child, str(key)) for key, child in tree.items()}
         if isinstance(tree, (tuple, list)):
-            return type(tree)(self.argument_tree(child, f"{name}{i}") for i, child in enumerate(tree))
+            named = [self.given.get(child._index, f"{name}{i}") if isinstance(child, Tensor) else f"{name}{i}"
+                     for i, child in enumerate(tree)]  # `a_prev, c_prev = state`
+            return tuple(self.argument_tree(child, own) for child, own in zip(tree, named))
         if not isinstance(tree, Tensor):
             return tree
         value = Value(None, (), {}, tree.shape, tree.dtype, name=name)
@@ -102,7 +105,7 @@ class Program:
         if isinstance(tree, dict):
             return {key: self.tree_of(child) for key, child in tree.items()}
         if isinstance(tree, (tuple, list)):
-            return tuple(self.tree_of(child) for child in tree)
+            return (list if isinstance(tree, list) else tuple)(self.tree_of(child) for child in tree)
         return self.value_of(tree)
 
     def build(self, roots: list[Tensor]) -> None:

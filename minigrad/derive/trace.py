@@ -110,7 +110,10 @@ class Tracer:
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
         """As a function returns, its local variables name what they hold. A caller's names go before a callee's."""
         module = frame.f_globals.get("__name__", "")
-        if event == "return" and not module.startswith(ENGINE):
+        if event == "return" and not any(module == own or module.startswith(f"{own}.") for own in ENGINE):
+            for name in frame.f_code.co_names:
+                if isinstance(frame.f_globals.get(name), Tensor):
+                    self.name(name, frame.f_globals[name], depth=0)
             for name, value in frame.f_locals.items():
                 self.name(name, value, depth=3)
 
@@ -155,6 +158,9 @@ class Trace:
             self.inputs = [s for s in symbols if isinstance(s, Symbol)]
             self.arguments = list(zip(argument_names(f, examples), args))
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]
+            if not flatten(self.result)[0]:
+                raise TraceError(f"{getattr(f, '__name__', 'the function')} returned {self.result!r}: it must return "
+                                 "what it computes, a tensor or a nesting of tensors")
             self.closed = self.closed_over()
             self.arguments += [(self.closed_name(x), x) for x in self.closed]
             self.differentiate()
