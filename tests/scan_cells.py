@@ -484,14 +484,13 @@ CELLS = [
 
 # Rows that scan gets wrong, and why: expected to fail, strictly; whoever mends one takes it out of here.
 BROKEN = {
-    "layer_normalised": "HANGS: Plan.prepared asks for a free name again and again when its cell has two more numbers",
     "selected": "np.maximum and np.minimum want out= by its name: a DeprecationWarning, which is an error in the tests",
     "bias_of_full_shape": "without gradients: a closed-over array of shape () is not hashable in Plan.number",
     "scalar": "a buffer of shape () is taken out of its stack as a number, which cannot be written into",
     "no_output": "y without leaves (None) is taken for a value",
     "equal_outputs": "results that are the same value after simplification have one seed for all",
     "x_itself": "results that are the same value after simplification (here: with a mask) have one seed for all",
-    "counted": "a leaf of xs of shape (T,) and integers is taken for a constant, with its first value for every step",
+    "counted": "a leaf of xs of shape (T,) and integers is taken for a constant, and xs[k] of the others shifts",
     "concatenated_twice": "x in a concatenation within a concatenation: the path of both is applied to the time axis",
 }
 SOUND = [row for row in CELLS if str(row) not in BROKEN]
