@@ -1,0 +1,494 @@
+"""The recurrent layers and `scan` against their peers: time of a forward and backward, of a step, of the first call,
+and memory.
+
+    python tests/benchmarks/recurrent.py                          # all sections, one thread
+    MINIGRAD_THREADS=2 python tests/benchmarks/recurrent.py lstm  # two; each contender in a process of its own
+    python tests/benchmarks/recurrent.py cell steps first memory facts
+    python tests/benchmarks/recurrent.py lstm --alternate         # one call of each in turn: cold caches
+
+lstm    nn.LSTM against torch.nn.LSTM, JAX's jit + lax.scan, hand-fused NumPy, and the bare matrix products
+cell    cells of one's own through scan, against the same lines in PyTorch, and torch.nn.LSTM of that size
+steps   µs a step against the length of the sequence
+first   ms of the first call: trace, derive, plan, compile
+memory  bytes at the peak, against what the caches need
+facts   what single NumPy calls cost, which the planner goes by
+
+Where OPENBLAS_CORETYPE is set, NumPy's products are held to one kind of processor: `env -u OPENBLAS_CORETYPE` lifts it.
+All gradients are compared before the clock starts. What is not installed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from types import SimpleNamespace
+
+import timing  # isort: skip  (before NumPy: it sets the threads)
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn
+
+SIZES = {"lstm": [(1, 25, 65, 100), (8, 32, 32, 64), (16, 25, 65, 128), (32, 50, 64, 128), (64, 60, 128, 256)],
+         "cell": [(1, 50, 20, 64), (16, 50, 32, 96), (32, 40, 64, 128)]}  # batch, T, input, hidden
+
+
+def layer_and_input(size):
+    batch, T, D, H = size
+    return nn.LSTM(D, H, rng=0), np.random.default_rng(1).normal(size=(T, batch, D)).astype("f")
+
+
+# -- contenders of an LSTM: each returns (one forward and backward, the gradients in PyTorch's layout after it) -------
+
+
+def in_torch_order(cell, d_W, d_b):
+    d_W, d_b = cell.reordered(np.asarray(d_W)), cell.reordered(np.asarray(d_b).reshape(-1, 1))
+    return {"weight_ih": d_W[:, cell.hidden_size:], "weight_hh": d_W[:, :cell.hidden_size], "bias": d_b[:, 0]}
+
+
+def minigrad_layer(size):
+    layer, x = layer_and_input(size)
+    ones, cell = np.ones((size[1], size[0], size[3]), "f"), layer.layers["l0"]
+
+    def step():
+        layer.zero_grad()
+        y, _ = layer(x)
+        y.backward(ones)
+    return step, lambda: in_torch_order(cell, cell.W.grad, cell.b.grad)
+
+
+def minigrad_scan(size):
+    """The bare cell, x (T, D, B) as it wants it: without the layer's border."""
+    layer, x = layer_and_input(size)
+    batch, T, _, H = size
+    cell, x, ones = layer.layers["l0"], np.ascontiguousarray(x.transpose(0, 2, 1)), np.ones((T, H, batch), "f")
+    zero = np.zeros((H, batch), "f")
+
+    def step():
+        layer.zero_grad()
+        _, y = mg.scan(cell.cell, (zero, zero), x)
+        y.backward(ones)
+    return step, lambda: in_torch_order(cell, cell.W.grad, cell.b.grad)
+
+
+def torch_lstm(size):
+    import torch
+    torch.set_num_threads(int(timing.THREADS))
+    layer, x = layer_and_input(size)
+    lstm = torch.nn.LSTM(size[2], size[3])
+    lstm.load_state_dict({name: torch.tensor(a) for name, a in layer.to_torch().items()})
+    x, ones = torch.from_numpy(x), torch.ones(size[1], size[0], size[3])
+
+    def step():
+        lstm.zero_grad()
+        y, _ = lstm(x)
+        y.backward(ones)
+    return step, lambda: {"weight_ih": lstm.weight_ih_l0.grad.numpy(), "weight_hh": lstm.weight_hh_l0.grad.numpy(),
+                          "bias": lstm.bias_ih_l0.grad.numpy()}
+
+
+def jax_scan(size):
+    one = " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if timing.THREADS == "1" else ""
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + one
+    os.environ["NPROC"] = timing.THREADS
+    import jax
+    import jax.numpy as jnp
+    layer, x = layer_and_input(size)
+    cell, H = layer.layers["l0"], size[3]
+    parameters = jnp.asarray(cell.W.data.T), jnp.asarray(cell.b.data[:, 0])
+    x, zero = jnp.asarray(x), jnp.zeros((size[0], H), "f")
+
+    def loss(parameters):
+        W, b = parameters
+
+        def one_step(state, x):
+            a, c = state
+            z = jnp.concatenate([a, x], 1) @ W + b
+            f, i, o = jnp.split(jax.nn.sigmoid(z[:, :3 * H]), 3, 1)
+            c = f * c + i * jnp.tanh(z[:, 3 * H:])
+            a = o * jnp.tanh(c)
+            return (a, c), a
+        return jax.lax.scan(one_step, (zero, zero), x)[1].sum()
+    gradient, found = jax.jit(jax.grad(loss)), []
+
+    def step():
+        found[:] = jax.block_until_ready(gradient(parameters))
+    return step, lambda: in_torch_order(cell, np.asarray(found[0]).T, found[1])
+
+
+def fused_numpy(size):
+    """An LSTM as one writes it by hand for speed: gates stacked, buffers made once, the weight gradient gathered."""
+    layer, x = layer_and_input(size)
+    B, T, D, H = size
+    cell = layer.layers["l0"]
+    W, b, xt, ones = cell.W.data, cell.b.data, x.transpose(0, 2, 1), np.ones((T, B, H), "f").transpose(0, 2, 1)
+    concat, c, tanh_c = np.empty((T + 1, H + D, B), "f"), np.empty((T + 1, H, B), "f"), np.empty((T, H, B), "f")
+    gates, dz, z, one, two = (np.empty(s, "f") for s in ((T, 4 * H, B), (T, 4 * H, B), (4 * H, B), (H, B), (H, B)))
+    Wa, found = np.ascontiguousarray(W[:, :H].T), []
+
+    def step():
+        concat[0, :H], c[0], concat[:T, H:] = 0, 0, xt
+        for t in range(T):
+            g = gates[t]
+            np.dot(W, concat[t], out=z)
+            np.add(z, b, out=z)
+            z[:3 * H] *= 0.5
+            np.tanh(z, out=g)
+            sigmoids = g[:3 * H]
+            sigmoids *= 0.5
+            sigmoids += 0.5
+            f, i, o, cct = g[:H], g[H:2 * H], g[2 * H:3 * H], g[3 * H:]
+            np.multiply(f, c[t], out=c[t + 1])
+            np.multiply(i, cct, out=one)
+            c[t + 1] += one
+            np.tanh(c[t + 1], out=tanh_c[t])
+            np.multiply(o, tanh_c[t], out=concat[t + 1, :H])
+        da, dc = np.zeros((H, B), "f"), np.zeros((H, B), "f")
+        for t in reversed(range(T)):
+            g, d = gates[t], dz[t]
+            f, i, o, cct = g[:H], g[H:2 * H], g[2 * H:3 * H], g[3 * H:]
+            da += ones[t]
+            np.multiply(da, o, out=one)
+            np.multiply(tanh_c[t], tanh_c[t], out=two)
+            np.subtract(1, two, out=two)
+            np.multiply(one, two, out=one)
+            dc += one
+            np.multiply(dc, c[t], out=d[:H])
+            np.multiply(dc, cct, out=d[H:2 * H])
+            np.multiply(da, tanh_c[t], out=d[2 * H:3 * H])
+            np.multiply(g[:3 * H], d[:3 * H], out=d[:3 * H])
+            np.subtract(1, g[:3 * H], out=z[:3 * H])
+            d[:3 * H] *= z[:3 * H]
+            np.multiply(cct, cct, out=one)
+            np.subtract(1, one, out=one)
+            np.multiply(one, i, out=one)
+            np.multiply(dc, one, out=d[3 * H:])
+            dc *= f
+            np.dot(Wa, d, out=da)
+        rows = dz.transpose(1, 0, 2).reshape(4 * H, -1)
+        found[:] = rows @ concat[:T].transpose(1, 0, 2).reshape(H + D, -1).T, rows.sum(1)
+        return concat[1:, :H].transpose(0, 2, 1).copy()
+    return step, lambda: in_torch_order(cell, *found)
+
+
+def products(size):
+    """The floor: the matrix products alone, of the same sizes, plainly by np.dot."""
+    B, T, D, H = size
+    W, Wa, concat, dz = (np.random.default_rng(0).normal(size=s).astype("f") for s in
+                         ((4 * H, H + D), (H, 4 * H), (H + D, B), (4 * H, B)))
+    z, da, rows, columns = np.empty((4 * H, B), "f"), np.empty((H, B), "f"), np.tile(dz, T), np.tile(concat, T).T
+    dot = np.dot
+
+    def step():
+        for _ in range(T):
+            dot(W, concat, z)
+        for _ in range(T):
+            dot(Wa, dz, da)
+        dot(rows, columns)
+    return step, None
+
+
+# -- contenders of a cell of one's own: in both libraries these are the same lines ------------------------------------
+
+
+def peephole(p, state, x, lib):
+    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000)."""
+    a_prev, c_prev = state
+    z = p.W @ lib.concatenate([a_prev, x]) + p.b
+    zf, zi, zo, zc = lib.split(z, 4)
+    c_next = lib.sigmoid(zf + p.pf * c_prev) * c_prev + lib.sigmoid(zi + p.pi * c_prev) * lib.tanh(zc)
+    a_next = lib.sigmoid(zo + p.po * c_next) * lib.tanh(c_next)
+    return (a_next, c_next), a_next
+
+
+def leaky_gru(p, h_prev, x, lib):
+    """Minimal gated unit with a learned leak: h goes towards its candidate at a rate of its own, besides the gate's."""
+    r, z = lib.split(lib.sigmoid(p.W @ lib.concatenate([h_prev, x]) + p.b), 2)
+    candidate = lib.tanh(p.Wc @ lib.concatenate([r * h_prev, x]) + p.bc)
+    h_next = h_prev + lib.sigmoid(p.leak) * z * (candidate - h_prev)
+    return h_next, h_next
+
+
+def own(cell, size):
+    """Its parameters, the first state, and x (T, D, B)."""
+    B, T, D, H = size
+    rng, zero = np.random.default_rng(0), np.zeros((H, B), "f")
+    shapes = {"W": (4 * H, H + D), "b": (4 * H, 1), "pf": (H, 1), "pi": (H, 1), "po": (H, 1)} if cell is peephole else \
+             {"W": (2 * H, H + D), "b": (2 * H, 1), "Wc": (H, H + D), "bc": (H, 1), "leak": (H, 1)}
+    return ({name: (rng.normal(size=s) / np.sqrt(H + D)).astype("f") for name, s in shapes.items()},
+            (zero, zero) if cell is peephole else zero, rng.normal(size=(T, D, B)).astype("f"))
+
+
+def through_scan(cell):
+    def contender(size):
+        p, state, x = own(cell, size)
+        p = {name: mg.tensor(a, requires_grad=True) for name, a in p.items()}
+        ones = np.ones((size[1], size[3], size[0]), "f")
+        weights, lib = SimpleNamespace(**p), SimpleNamespace(concatenate=mg.concatenate, split=mg.split,
+                                                             sigmoid=mg.sigmoid, tanh=mg.tanh)
+
+        def bound(state, x):
+            return cell(weights, state, x, lib)
+
+        def step():
+            for leaf in p.values():
+                leaf.grad = None
+            mg.scan(bound, state, x)[1].backward(ones)
+        return step, lambda: {name: leaf.grad for name, leaf in p.items()}
+    return contender
+
+
+def in_eager_torch(cell):
+    def contender(size):
+        import torch
+        torch.set_num_threads(int(timing.THREADS))
+        p, first, x = own(cell, size)
+        p, x = {name: torch.tensor(a, requires_grad=True) for name, a in p.items()}, torch.from_numpy(x)
+        first = tuple(map(torch.from_numpy, first)) if isinstance(first, tuple) else torch.from_numpy(first)
+        weights, ones = SimpleNamespace(**p), torch.ones(size[1], size[3], size[0])
+        lib = SimpleNamespace(concatenate=torch.cat, split=lambda z, n: z.chunk(n), sigmoid=torch.sigmoid,
+                              tanh=torch.tanh)
+
+        def step():
+            for leaf in p.values():
+                leaf.grad = None
+            state, ys = first, []
+            for xt in x:
+                state, y = cell(weights, state, xt, lib)
+                ys.append(y)
+            torch.stack(ys).backward(ones)
+        return step, lambda: {name: leaf.grad.numpy() for name, leaf in p.items()}
+    return contender
+
+
+CONTENDERS = {
+    "lstm": {"nn.LSTM": minigrad_layer, "scan": minigrad_scan, "torch.nn.LSTM": torch_lstm, "JAX": jax_scan,
+             "fused NumPy": fused_numpy, "products": products},
+    "cell": {"peephole": through_scan(peephole), "peephole, torch eager": in_eager_torch(peephole),
+             "leaky GRU": through_scan(leaky_gru), "leaky GRU, torch eager": in_eager_torch(leaky_gru),
+             "torch.nn.LSTM": torch_lstm},
+}
+
+
+ALTERNATE = False  # single calls in turn, and not bursts of 0.15 s: each finds the cache as the others left it
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------
+
+
+def compared(section, size):
+    """The contenders that are installed, name → step. Those of one kind must give the same gradients."""
+    steps, first = {}, {}
+    for name, contender in CONTENDERS[section].items():
+        try:
+            step, gradients = contender(size)
+        except ImportError:
+            continue
+        step()
+        if gradients is not None:
+            found = gradients()
+            reference = first.setdefault(frozenset(found), found)
+            for key, value in found.items():
+                near = 2e-5 * np.abs(reference[key]).max()
+                np.testing.assert_allclose(value, reference[key], rtol=1e-3, atol=near, err_msg=f"{name}, {key}")
+        steps[name] = step
+    return steps
+
+
+def worker(section, name):
+    """One contender in a process of its own: reads the number of a size, runs it for a while, writes its ms."""
+    steps = {}
+    for line in sys.stdin:
+        k, seconds = json.loads(line)
+        if k not in steps:
+            steps[k] = CONTENDERS[section][name](SIZES[section][k])[0]
+            steps[k]()
+        steps[k]()
+        times, start = [], time.perf_counter()
+        while not times or time.perf_counter() - start < seconds:
+            before = time.perf_counter()
+            steps[k]()
+            times.append((time.perf_counter() - before) * 1e3)
+        print(statistics.median(times), flush=True)
+
+
+def in_processes(section, names, rounds, seconds=0.2):
+    """Median ms of each contender for each size. Each has its process, which sleeps while it is another's turn."""
+    times = {name: [[] for _ in SIZES[section]] for name in names}
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(subprocess.Popen(
+            [sys.executable, __file__, section, "--worker", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True)) for name in names}
+        for turn in range(rounds + 1):  # the first is to warm up
+            for k in range(len(SIZES[section])):
+                for name, process in workers.items():
+                    process.stdin.write(json.dumps([k, seconds if turn else 0.05]) + "\n")
+                    process.stdin.flush()
+                    ms = float(process.stdout.readline())
+                    time.sleep(0.05)  # until its threads have stopped to spin
+                    if turn:
+                        times[name][k].append(ms)
+        for process in workers.values():
+            process.stdin.close()
+    return [{name: statistics.median(row[k]) for name, row in times.items()} for k in range(len(SIZES[section]))]
+
+
+def against(section, pairs, rounds):
+    """The table of a section, and the ratios (ours, theirs) asked for."""
+    contenders = [compared(section, size) for size in SIZES[section]]
+    if timing.THREADS == "1":
+        rows = [timing.side_by_side(steps, rounds) if not ALTERNATE else
+                timing.side_by_side(steps, rounds * 10, seconds=0.0) for steps in contenders]
+    else:
+        rows = in_processes(section, list(contenders[0]), rounds)
+    for size, row in zip(SIZES[section], rows):
+        print(f"{size!s:20}", "  ".join(f"{name} {ms:.2f}" for name, ms in row.items()), " (ms)")
+    for ours, theirs in pairs:
+        if theirs in rows[0]:
+            ratios = [row[ours] / row[theirs] for row in rows]
+            print(f"{ours} / {theirs}: geometric mean {timing.geometric_mean(ratios):.2f}, from {min(ratios):.2f} to "
+                  f"{max(ratios):.2f}   ({', '.join(f'{r:.2f}' for r in ratios)})")
+
+
+def lstm(rounds):
+    against("lstm", [("nn.LSTM", name) for name in CONTENDERS["lstm"] if name != "nn.LSTM"] +
+            [("torch.nn.LSTM", "products")], rounds)
+
+
+def cell(rounds):
+    against("cell", [(name + tail, peer) for name in ("peephole", "leaky GRU") for tail, peer in
+                     (("", f"{name}, torch eager"), ("", "torch.nn.LSTM"))], rounds)
+
+
+def steps(rounds):
+    """µs a step. All lengths take turns, so that only they differ."""
+    lengths = (100, 200, 400, 800, 1600)
+    for batch, D, H in ((1, 10, 24), (1, 65, 100), (8, 32, 64)):
+        for name in ("nn.LSTM", "torch.nn.LSTM"):
+            try:
+                calls = {T: CONTENDERS["lstm"][name]((batch, T, D, H))[0] for T in lengths}
+            except ImportError:
+                continue
+            times = timing.side_by_side(calls, rounds)
+            row = {T: ms / T * 1e3 for T, ms in times.items()}
+            print(f"batch {batch}, input {D}, hidden {H}  {name:14}",
+                  "  ".join(f"T={T}: {us:.1f}" for T, us in row.items()),
+                  f"  last/first {row[1600] / row[100]:.2f}")
+
+
+def first(rounds):
+    """The first call of a layer, against the second; and the very first in a process."""
+    programs = sys.modules["minigrad.scan"].PROGRAMS
+    for size in SIZES["lstm"]:
+        found = []
+        for _ in range(rounds):
+            programs.clear()
+            step, _ = minigrad_layer(size)
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                step()
+                times.append((time.perf_counter() - start) * 1e3)
+            found.append(times)
+        one, _, three = (statistics.median(column) for column in zip(*found))
+        code = ("import sys, time; sys.path.insert(0, sys.argv[1]); import recurrent\n"
+                f"step, _ = recurrent.minigrad_layer({size}); t = time.perf_counter(); step()\n"
+                "print((time.perf_counter() - t) * 1e3)")
+        fresh = [float(subprocess.run([sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__))],
+                                      capture_output=True, text=True, check=True).stdout) for _ in range(5)]
+        print(f"{size!s:20} first {one:.1f} ms, third {three:.1f} ms: {one - three:.1f} ms for the program; "
+              f"the very first in a process {statistics.median(fresh):.1f} ms")
+
+
+def memory(rounds):
+    """Peak bytes that Python allocates in a forward and backward; x and the weights, made before, are not counted."""
+    programs = sys.modules["minigrad.scan"].PROGRAMS
+    sizes = SIZES["lstm"] + [(8, 1000, 32, 64), (8, 10_000, 32, 64)]
+    print("MB; caches: a, x, c, the gates, tanh c (7 H + D a step and sequence) and dz (4 H)")
+    for size in sizes:
+        B, T, D, H = size
+        caches = (11 * H + D) * T * B * 4 / 1e6
+        for name in ("nn.LSTM", "scan"):
+            programs.clear()
+            step, _ = CONTENDERS["lstm"][name]((B, 2, D, H))
+            step()  # the program, without the buffers of this T
+            step, _ = CONTENDERS["lstm"][name](size)
+            tracemalloc.start()
+            step()
+            held, peak = (v / 1e6 for v in tracemalloc.get_traced_memory())
+            tracemalloc.stop()
+            print(f"{size!s:20} {name:8} caches {caches:8.2f}  peak {peak:8.2f}  ratio {peak / caches:.2f}  "
+                  f"held after {held:8.2f}  ratio {held / caches:.2f}")
+
+
+def facts(rounds):
+    """µs of single NumPy calls."""
+    a, out, half = np.ones((192, 8), "f"), np.empty((192, 8), "f"), np.array(0.5, "f")
+    column, whole = np.ones((192, 1), "f"), np.ones((192, 8), "f")
+    add, multiply = np.add, np.multiply
+
+    def us(calls, seconds=0.05):
+        found = timing.side_by_side(calls, rounds, seconds)
+        print("   ".join(f"{name}: {ms * 1e3:.2f} µs" for name, ms in found.items()))
+
+    def many(call):
+        return lambda: [call() for _ in range(1000)] and None
+    print("ns a call, with what is around it")
+    small, small_out = a[:24, :1].copy(), out[:24, :1].copy()
+    found = timing.side_by_side({name: many(call) for name, call in {
+        "a float as operand": lambda: multiply(small, 0.5, small_out),
+        "a 0-d array": lambda: multiply(small, half, small_out),
+        "np.add(…, out=…)": lambda: np.add(small, small, out=small_out),
+        "add(…, out), bare": lambda: add(small, small, small_out),
+        "bias (192, 1) to (192, 8)": lambda: add(a, column, out),
+        "bias (192, 8)": lambda: add(a, whole, out)}.items()}, rounds, 0.05)
+    print("   ".join(f"{name}: {ms * 1e3:.0f}" for name, ms in found.items()))
+
+    T, H, B = 50, 128, 32
+    stack, rows = np.ones((T, 4 * H, B), "f"), np.ones((4 * H, T * B), "f")
+    columns = np.ones((T * B, H + 64), "f")
+    print(f"bias gradient, T {T}, 4 H {4 * H}, batch {B}")
+    us({"sum of the stack over (0, 2)": lambda: np.add.reduce(stack, axis=(0, 2)),
+        "sum of rows side by side": lambda: np.add.reduce(rows, axis=1), "laying them so": lambda: stack.transpose(
+            1, 0, 2).reshape(4 * H, -1), "the weight's product": lambda: rows @ columns})
+
+    print("GFLOP/s of W (M, K) @ (K, N): plain and in row blocks")
+    for M, K, N in ((512, 193, 16), (512, 192, 32)):
+        W, x, out = np.ones((M, K), "f"), np.ones((K, N), "f"), np.empty((M, N), "f")
+        n = next(n for n in range(2, 9) if M % n == 0 and M // n * K * N <= 1_000_000)
+        blocks, parts = W.reshape(n, M // n, K), out.reshape(n, M // n, N)
+        found = timing.side_by_side({"plain": lambda W=W, x=x, out=out: np.dot(W, x, out),
+                                     f"{n} blocks": lambda b=blocks, x=x, p=parts: np.matmul(b, x, p)}, rounds, 0.05)
+        print(f"({M}, {K}) @ ({K}, {N})", "   ".join(f"{k}: {2 * M * K * N / ms / 1e6:.0f}" for k, ms in found.items()))
+
+
+SECTIONS = {"lstm": lstm, "cell": cell, "steps": steps, "first": first, "memory": memory, "facts": facts}
+
+
+def main(argv=None):
+    global ALTERNATE
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="all by default")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--alternate", action="store_true", help="single calls in turn: the caches are never warm")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        return worker(arguments.sections[0], arguments.worker)
+    ALTERNATE = arguments.alternate
+    print(timing.conditions(), flush=True)
+    for section in arguments.sections or SECTIONS:
+        print(f"\n{section}", flush=True)
+        SECTIONS[section](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
