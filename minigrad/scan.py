@@ -9,6 +9,7 @@ is written, op by op, with the same numbers.
 
 from __future__ import annotations
 
+import functools
 import types
 import warnings
 from collections import OrderedDict
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from minigrad import tensor as engine
+from minigrad.anomaly import fingerprint
 from minigrad.autodiff import sweep
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
 from minigrad.derive.trace import Trace, TraceError
 from minigrad.ops import concatenate, expand_dims, where
-from minigrad.tensor import PART, Op, Tensor, primitive, recording, watcher
+from minigrad.tensor import PART, Op, Tensor, no_grad, primitive, recording, watcher
 from minigrad.tree import flatten, named_leaves, unflatten
 
 Cell = Callable[[Any, Any], tuple[Any, Any]]
@@ -33,7 +35,8 @@ class ScanNotice(UserWarning):
     """Why a scan goes step by step instead of through its derived program. Said once for a cell."""
 
 
-def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = None) -> tuple[Any, Any]:
+def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = None,
+         checkpoint_every: int | None = None) -> tuple[Any, Any]:
     """Run `cell(state, x) → (state, y)` over the leading axis of xs.
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
@@ -44,16 +47,25 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     reverse  from the last step to the first; ys stay in the order of xs
     mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
              state is carried over unchanged, and y is 0.
+    checkpoint_every  k: keep only every k-th state for the backward, which runs the steps between again. Memory for
+             the backward falls from T steps to T/k states and k steps, least at k ≈ √T; time grows by one forward.
+             Gradients are the same, those of weights up to the order of their sum over time.
 
     Returns (final state, ys), ys with leaves (T, …). Gradients flow to state, xs, and the tensors the cell closes over.
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
     steps = length(xs)
+    if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
+        raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
+    state = unflatten(state, [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in flatten(state)[0]])
     if mask is not None:
-        mask = checked_mask(mask, steps)
+        mask = checked_mask(mask, steps, state)
     if watcher.get() is None:
         run = prepare(cell, state, xs, mask)
         if run is not None:
+            if checkpoint_every is not None and checkpoint_every < steps and run.compiled.functions["backward"]:
+                with no_grad():
+                    run = Checkpointed(run, prepare(cell, state, xs, mask).compiled, int(checkpoint_every))
             return run.on_graph(steps, reverse)
     return loop(cell, state, xs, steps, reverse, mask)
 
@@ -106,10 +118,14 @@ def length(xs: Any) -> int:
     return lengths.pop()
 
 
-def checked_mask(mask: Any, steps: int) -> np.ndarray:
+def checked_mask(mask: Any, steps: int, state: Any) -> np.ndarray:
     mask = np.asarray(mask.detach() if isinstance(mask, Tensor) else mask)
     if mask.ndim != 2 or len(mask) != steps:
         raise ValueError(f"mask has shape {mask.shape} and must be (T, batch) = ({steps}, batch)")
+    for name, leaf in named_leaves(state):
+        if np.ndim(leaf) and np.shape(leaf)[-1] != mask.shape[1]:
+            raise ValueError(f"mask has shape {mask.shape} and state{name} {np.shape(leaf)}: the batch must be the "
+                             "second axis of the mask and the last of every state")
     return mask != 0
 
 
@@ -243,6 +259,54 @@ class Run:
     __del__ = release
 
 
+class Checkpointed(Run):
+    """A run that keeps only every k-th state, and runs the steps between again in the backward."""
+
+    __slots__ = ("every", "plain", "starts")
+
+    def __init__(self, run: Run, plain: Compiled, every: int):
+        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes"):
+            setattr(self, name, getattr(run, name))
+        self.buffers = None
+        self.plain, self.every = plain, every  # the program without gradients, which keeps nothing
+
+    def segments(self, xs: list) -> list[tuple[int, slice, list]]:
+        """(how many steps, which, their xs) for each stretch between two kept states."""
+        bounds = [slice(start, min(start + self.every, self.steps)) for start in range(0, self.steps, self.every)]
+        return [(steps.stop - steps.start, steps, [x[steps] for x in xs]) for steps in bounds]
+
+    def forward(self) -> tuple:
+        state, xs, closed = self.split(self.values)
+        self.starts, parts = [], []
+        for steps, _, x in self.segments(xs):
+            self.starts.append(state)
+            buffers = self.plain.take(steps)
+            state, ys = self.plain.functions["forward"](steps, state, x, closed, buffers[0])
+            self.plain.give(steps, buffers)
+            parts.append(ys)
+        ys = [np.concatenate(leaf) for leaf in zip(*parts)]
+        return (*state, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
+
+    def backward(self, gradients: tuple) -> list:
+        functions, n = self.compiled.functions, self.sizes[0]
+        _, xs, closed = self.split(self.values)
+        d_state, d_ys = gradients[:n], [d[::-1] if self.reverse else d for d in gradients[n:]]
+        d_xs: list[list] = []
+        d_closed: tuple = ()
+        for (steps, which, x), state in reversed(list(zip(self.segments(xs), self.starts))):
+            buffers = self.compiled.take(steps)
+            functions["forward"](steps, state, x, closed, buffers[0])
+            if buffers[1] is None:
+                buffers[1] = functions["make_backward"](steps, buffers[0])
+            d_state, d_x, d_new = functions["backward"](steps, d_state, [d[which] for d in d_ys], x, closed, *buffers)
+            self.compiled.give(steps, buffers)
+            d_xs.insert(0, d_x)
+            d_closed = tuple(new if new is None else total + new for total, new in zip(d_closed, d_new)) or d_new
+        joined = [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)][:self.sizes[1]]
+        joined = [d if d is None or not self.reverse else d[::-1] for d in joined]
+        return [*d_state, *joined, *d_closed]
+
+
 def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     """The rule of a scan on arrays: its derived backward loop."""
     gradients = metadata["run"].backward(g)
@@ -271,13 +335,13 @@ def again(*arrays: np.ndarray, run: Run) -> tuple:
     return other.forward()
 
 
-def notice(cell: Cell, why: str) -> None:
+def notice(cell: Cell, why: str, stacklevel: int = 5) -> None:
     """Say once for a cell why it runs step by step."""
     key = getattr(cell, "__code__", None) or getattr(getattr(cell, "__func__", None), "__code__", None) or type(cell)
     if (key, why) not in said:
         said.add((key, why))
         name = getattr(cell, "__qualname__", type(cell).__name__)
-        warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=4)
+        warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=stacklevel)
 
 
 said: set[tuple] = set()
@@ -307,7 +371,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run | N
 def compiled_or_none(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, paths: dict) -> Compiled | None:
     """The program of a cell, or None and a notice where it has to go step by step."""
     x_leaves, x_pattern = flatten(xs)
-    x = unflatten(x_pattern, [example(leaf)[0] for leaf in x_leaves])
+    x = unflatten(x_pattern, [np.asarray(example(leaf)[0]) for leaf in x_leaves])
     given = unflatten(state, [example(leaf) for leaf in flatten(state)[0]])
     leaves = (*flatten(state)[0], *x_leaves)
     tracked = [recording.get() and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
@@ -331,8 +395,24 @@ def example(leaf: Any) -> np.ndarray:
     return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
 
 
-SIMPLE = (int, float, complex, str, bool, bytes, type(None), np.dtype, np.generic)
-DEEPEST = 5
+SIMPLE = (int, float, complex, str, bool, bytes, type(None), np.dtype, np.generic, types.CodeType)
+DEEPEST = 8
+
+
+class Same:
+    """A thing as a part of a key: equal to itself alone. It is kept alive, so that no other can take its id."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: Any):
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        mine = self.thing
+        return isinstance(other, Same) and (other.thing is mine or (isinstance(mine, SIMPLE) and other.thing == mine))
+
+    def __hash__(self) -> int:
+        return hash(self.thing) if isinstance(self.thing, SIMPLE) else id(self.thing)
 
 
 def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], seen: set[int], depth: int) -> None:
@@ -342,20 +422,26 @@ def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], s
     cannot be compared by identity.
     """
     if isinstance(thing, Tensor):
+        same = next((other for other, x in paths.items() if x is thing), None)  # two weights may be one
         paths[path] = thing
-        around.append((path, thing.shape, thing.dtype, thing._tracked))
+        around.append((path, thing.shape, thing.dtype, thing._tracked, same))
     elif isinstance(thing, SIMPLE):
         around.append((path, type(thing), thing))
+    elif isinstance(thing, (set, frozenset)):
+        around.append((path, frozenset(map(Same, thing))))
     elif isinstance(thing, np.ndarray):
-        around.append((path, id(thing), thing.tobytes() if thing.size <= 16 else None))
+        around.append((path, Same(thing), fingerprint(thing)))
     elif id(thing) in seen or depth > DEEPEST:
-        around.append((path, id(thing)))
+        around.append((path, Same(thing)))
     else:
         seen.add(id(thing))
         children = list(inside(thing))
-        around.append((path, type(thing), len(children)) if children else (path, id(thing)))
+        around.append((path, type(thing), len(children)) if children else (path, Same(thing)))
         for name, child in children:
             look(child, f"{path}.{name}", around, paths, seen, depth + 1)
+
+
+HIDDEN = {"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__"}
 
 
 def inside(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -365,7 +451,8 @@ def inside(thing: Any) -> Iterator[tuple[str, Any]]:
         yield "function", thing.__func__
     elif isinstance(thing, types.FunctionType):
         code = thing.__code__
-        yield "code", id(code)
+        yield "code", code
+        yield from (thing.__kwdefaults__ or {}).items()
         if not thing.__module__.startswith("minigrad."):
             for name, variable in zip(code.co_freevars, thing.__closure__ or ()):
                 try:
@@ -376,13 +463,20 @@ def inside(thing: Any) -> Iterator[tuple[str, Any]]:
                 if name in thing.__globals__ and not isinstance(thing.__globals__[name], (types.ModuleType, type)):
                     yield name, thing.__globals__[name]
         yield from ((f"default{i}", value) for i, value in enumerate(thing.__defaults__ or ()))
+    elif isinstance(thing, functools.partial):
+        yield from (("function", thing.func), ("arguments", thing.args), ("keywords", thing.keywords))
     elif isinstance(thing, dict):
         yield from ((str(key), value) for key, value in thing.items())
     elif isinstance(thing, (tuple, list)):
         yield from ((str(i), value) for i, value in enumerate(thing))
-    elif hasattr(thing, "__dict__") and not isinstance(thing, (type, types.ModuleType, Op)):
-        yield from vars(thing).items()
-        if callable(thing):
-            yield "__call__", type(thing).__call__
+    elif not isinstance(thing, (type, types.ModuleType, types.BuiltinFunctionType, Op, np.random.Generator)):
+        yield from getattr(thing, "__dict__", {}).items()
+        for kind in type(thing).__mro__:
+            if kind is not object and not kind.__module__.startswith("minigrad."):  # ours hold nothing of their own
+                for name in (kind.__dict__.get("__slots__") or ()):
+                    yield name, getattr(thing, name, None)
+                for name, value in vars(kind).items():
+                    if isinstance(value, (types.FunctionType, Tensor, np.ndarray, *SIMPLE)) and name not in HIDDEN:
+                        yield f"class.{name}", value
 
 

@@ -51,6 +51,7 @@ RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", 
                       "d_state", "d_ys"} | FUNCTIONS)
 
 number = itertools.count(1).__next__
+LEVEL = re.compile(r"\[([^\]]*)\]")  # one index of a path
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,28 @@ class Place:
     offset: int = 0
     path: str = ""
     contiguous: bool = True
+    scalar: bool = False  # one number a step: then [t, ...] keeps it an array
 
     @property
     def text(self) -> str:
         t = f"t + {self.offset}" if self.offset else "t"
-        step = {"stack": f"[{t}]", "turn": f"[({t}) % 2]" if self.offset else "[t % 2]", "block": "[t % K]"
-                }.get(self.kind, "")
-        return f"{self.array}{step}{self.path}"
+        step = {"stack": t, "turn": f"({t}) % 2" if self.offset else "t % 2", "block": "t % K"}.get(self.kind)
+        return f"{self.array}{self.index(step)}{self.path}"
+
+    def index(self, step: str | None) -> str:
+        return "" if step is None else f"[{step}, ...]" if self.scalar else f"[{step}]"
 
     def at(self, t: str) -> str:
         """The place at a given step, 0 or T, which the offset is not added to."""
-        return f"{self.array}[{t}{' % 2' if self.kind == 'turn' and t != '0' else ''}]{self.path}"
+        return f"{self.array}{self.index(f'{t} % 2' if self.kind == 'turn' and t != '0' else t)}{self.path}"
 
     def over_time(self) -> str | None:
-        """All steps as one array (T, …), where the path is one plain index."""
-        if self.kind != "stack" or "." in self.path or self.path.count("[") > 1:
+        """All steps as one array (T, …), where the path is made of plain indices."""
+        if self.kind != "stack" or "." in self.path:
             return None
-        inner = f", {self.path[1:-1]}" if self.path else ""
-        return f"{self.array}[{self.offset}:T + {self.offset}{inner}]" if self.offset else f"{self.array}[:T{inner}]"
+        steps = f"{self.offset}:T + {self.offset}" if self.offset else ":T"
+        first, *others = LEVEL.findall(self.path) or [""]
+        return f"{self.array}[{steps}{', ' if first else ''}{first}]" + "".join(f"[:, {index}]" for index in others)
 
 
     def over_block(self) -> str:
@@ -105,7 +110,6 @@ class Place:
         return f"{self.array}[{steps}]" + "".join(f"[:, {index}]" for index in LEVEL.findall(self.path))
 
 
-LEVEL = re.compile(r"\[([^\]]*)\]")
 BLOCK_BYTES = 1 << 20  # of what is computed ahead, so that it still lies in the cache when its step comes
 
 
@@ -252,7 +256,7 @@ class Plan:
         ending = {"stack": "over_time", "turn": "in_turn", "block": "ahead", "buffer": "buffer"}[kind]
         name = self.free(f"{self.name(value)}_{ending}")
         loop.arrays[name] = empty([*lead, *value.shape], value.dtype)
-        return Place(name, kind)
+        return Place(name, kind, scalar=value.shape == ())
 
     def place_parts(self, whole: Value, producers: set[Value]) -> None:
         """Let the parts of a placed concatenation lie in it: those that one op makes, and what comes from outside."""
@@ -421,7 +425,7 @@ class Plan:
                 if value not in needed:
                     owned[value] = self.places[value]
             out = self.places[value].over_block()
-            loop.ahead.append(f"{value.op.numpy[0].__name__}({', '.join(operands)}, {out})")
+            loop.ahead.append(called(value, operands, out))
             for b in dying if self.options.reuse else ():
                 idle.setdefault((b.shape, b.dtype), []).append(owned.pop(b))
         loop.size = int(np.clip(BLOCK_BYTES // max(bytes_a_step, 1), 1, 32))
@@ -473,7 +477,7 @@ class Plan:
 
     def statement(self, value: Value, operands: list[str], loop: Loop) -> list[str]:
         """Compute one value into its place."""
-        op, name, place = value.op, value.op.name, self.places.get(value)
+        name, place = value.op.name, self.places.get(value)
         if place is None or name not in WRITTEN:
             text, _ = self.emitter.call(value, operands)
             if place is None:
@@ -498,7 +502,7 @@ class Plan:
         if name == "power" and value.inputs[1].is_constant and value.inputs[1].constant == 2:
             return [f"square({operands[0]}, {out})"]
         operands = [self.whole_operand(a, text, value, loop) for a, text in zip(value.inputs, operands)]
-        return [f"{op.numpy[0].__name__}({', '.join(operands)}, {out})"]
+        return [called(value, operands, out)]
 
     def whole_operand(self, a: Value, text: str, value: Value, loop: Loop) -> str:
         """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and what does not
@@ -515,6 +519,7 @@ class Plan:
 
     def number(self, x: Any, dtype: Any, loop: Loop) -> str:
         """A number as an array without axes, made before the loop."""
+        x = x.item() if isinstance(x, (np.ndarray, np.generic)) else x
         name = {0: "zero", 0.5: "half", 1: "one", 2: "two"}.get(x, "number") if np.isreal(x) else "number"
         return self.prepared(name, f"np.array({constant(x)[0]}, {dtype_text(dtype)})", loop)
 
@@ -588,7 +593,7 @@ class Plan:
             place = self.places.get(a)
             if place is not None and place.kind == "stack":
                 if copy:
-                    loop.before.append(f"{place.over_time() or f'{place.array}[:T]{place.path}'}[...] = xs[{k}]")
+                    loop.before.append(f"{place.over_time()}[...] = xs[{k}]")
             else:
                 self.places[a] = Place(self.local(a), "local")
                 loop.body.append(f"{self.name(a)} = xs[{k}][t]")
@@ -791,6 +796,12 @@ def part_paths(whole: Value) -> list[str]:
         paths.append(f"[{':, ' * axis}{bounds}]")
         start = stop
     return paths
+
+
+def called(value: Value, operands: list[str], out: str) -> str:
+    """The call of a NumPy function into a buffer; NumPy wants the buffer of maximum and minimum by name."""
+    name = value.op.numpy[0].__name__
+    return f"{name}({', '.join(operands)}, {'out=' if name in ('maximum', 'minimum') else ''}{out})"
 
 
 def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:

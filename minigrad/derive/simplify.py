@@ -65,8 +65,11 @@ class Program:
         self.result = self.tree_of(trace.result)
         self.seeds = {}
         for index, seed in trace.seeds.items():
-            self.values[seed._index] = Value(None, (), {}, seed.shape, seed.dtype)
-            self.seeds[self.values[index]] = self.values[seed._index]
+            result = self.values[index]
+            # two results that turned out to be one value: the first seed is the sum of both, the second nothing
+            again = np.zeros(seed.shape, seed.dtype) if result in self.seeds else None
+            self.values[seed._index] = value = Value(None, (), {}, seed.shape, seed.dtype, again)
+            self.seeds.setdefault(result, value)
         self.build(list(trace.found.values()))
         self.gradients = {self.values[x._index]: self.values[trace.found[x._index]._index]
                           if x._index in trace.found else None
@@ -102,6 +105,8 @@ class Program:
         return value
 
     def tree_of(self, tree: Any) -> Any:
+        if tree is None:
+            return None
         if isinstance(tree, dict):
             return {key: self.tree_of(child) for key, child in tree.items()}
         if isinstance(tree, (tuple, list)):
