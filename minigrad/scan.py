@@ -23,7 +23,7 @@ from minigrad.anomaly import fingerprint
 from minigrad.autodiff import sweep
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
-from minigrad.derive.trace import Trace, TraceError
+from minigrad.derive.trace import Trace
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.tensor import PART, Op, Tensor, no_grad, primitive, recording, watcher
 from minigrad.tree import flatten, named_leaves, unflatten
@@ -33,6 +33,10 @@ Cell = Callable[[Any, Any], tuple[Any, Any]]
 
 class ScanNotice(UserWarning):
     """Why a scan goes step by step instead of through its derived program. Said once for a cell."""
+
+
+class CellError(TypeError):
+    """A cell that is none: it returns no pair."""
 
 
 def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = None,
@@ -92,7 +96,7 @@ def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
     """One call of the cell, checked, and with its mask."""
     pair = cell(before, x)
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise TypeError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with return state, y")
+        raise CellError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with return state, y")
     state, y = pair
     old, new = ([(tuple(np.shape(leaf)), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
                 for tree in (before, state))
@@ -382,7 +386,9 @@ def compiled_or_none(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, p
         return inputs + [x for x in trace.closed if x._tracked and recording.get()]
     try:
         compiled, second = (Compiled(cell, given, x, first_mask, wanted, paths) for _ in range(2))
-    except TraceError as problem:
+    except CellError:
+        raise
+    except TypeError as problem:  # a TraceError, or Python's own for what a symbol cannot do
         return notice(cell, str(problem))
     if None in compiled.closed:
         return notice(cell, "it uses a tensor that is not found in what it closes over")
