@@ -53,7 +53,7 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
              state is carried over unchanged, and y is 0.
     checkpoint_every  k: keep only every k-th state for the backward, which runs the steps between again. Memory for
              the backward falls from T steps to T/k states and k steps, least at k ≈ √T; time grows by one forward.
-             Gradients are the same, those of weights up to the order of their sum over time.
+             Gradients are the same to the bit: for that, k is rounded up to whole blocks of the planned program.
 
     Returns (final state, ys), ys with leaves (T, …). Gradients flow to state, xs, and the tensors the cell closes over.
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
@@ -251,7 +251,8 @@ class Run:
         functions, buffers = compiled.functions, self.buffers
         if buffers[1] is None:
             buffers[1] = functions["make_backward"](self.steps, buffers[0])
-        d_state, d_xs, d_closed = functions["backward"](self.steps, d_state, d_ys, xs, closed, *buffers)
+        nothing = (None,) * len(closed)
+        d_state, d_xs, d_closed = functions["backward"](self.steps, d_state, d_ys, xs, closed, nothing, *buffers)
         d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:self.sizes[1]]]
         return [*d_state, *d_xs, *d_closed]
 
@@ -272,7 +273,8 @@ class Checkpointed(Run):
         for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes"):
             setattr(self, name, getattr(run, name))
         self.buffers = None
-        self.plain, self.every = plain, every  # the program without gradients, which keeps nothing
+        block = self.compiled.plan.backward.size  # whole blocks, so that sums over time are the same to the bit
+        self.plain, self.every = plain, -(-every // block) * block  # plain keeps nothing
 
     def segments(self, xs: list) -> list[tuple[int, slice, list]]:
         """(how many steps, which, their xs) for each stretch between two kept states."""
@@ -296,16 +298,16 @@ class Checkpointed(Run):
         _, xs, closed = self.split(self.values)
         d_state, d_ys = gradients[:n], [d[::-1] if self.reverse else d for d in gradients[n:]]
         d_xs: list[list] = []
-        d_closed: tuple = ()
+        d_closed = (None,) * len(closed)
         for (steps, which, x), state in reversed(list(zip(self.segments(xs), self.starts))):
             buffers = self.compiled.take(steps)
             functions["forward"](steps, state, x, closed, buffers[0])
             if buffers[1] is None:
                 buffers[1] = functions["make_backward"](steps, buffers[0])
-            d_state, d_x, d_new = functions["backward"](steps, d_state, [d[which] for d in d_ys], x, closed, *buffers)
+            d_state, d_x, d_closed = functions["backward"](
+                steps, d_state, [d[which] for d in d_ys], x, closed, d_closed, *buffers)
             self.compiled.give(steps, buffers)
             d_xs.insert(0, d_x)
-            d_closed = tuple(new if new is None else total + new for total, new in zip(d_closed, d_new)) or d_new
         joined = [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)][:self.sizes[1]]
         joined = [d if d is None or not self.reverse else d[::-1] for d in joined]
         return [*d_state, *joined, *d_closed]

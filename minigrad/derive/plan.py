@@ -5,7 +5,7 @@ The values are those of the program that `derive` prints; here each gets a place
 2. A slice is a view of its parent; what feeds a concatenation is written straight into its place there, also the
    state that the next step concatenates. Views are made once for a set of buffers, not at every step.
 3. What does not change with time is computed before the loop, transposes as contiguous copies.
-4. A weight's gradient that is a sum over time of products is one product after the loop, a bias's one sum.
+4. A weight's gradient that is a sum over time of products is one product for a block of steps, a bias's one sum.
 5. What a step needs and does not wait for, in the backward all factors like c_prev f (1 − f), is computed for a block
    of steps at once, few large calls in place of many small ones. For that, (g x) y is computed as g (x y).
 6. Every statement computes in the dtype of its value.
@@ -48,7 +48,7 @@ SMALL_PRODUCT = 1_000_000  # M·N·K up to which OpenBLAS has a quicker way (mea
 # that is a quarter of a microsecond less, at each call, than np.add(…, out=…).
 FUNCTIONS = {op.numpy[0].__name__ for op in OPS.values() if op.name in UFUNCS} | {"dot", "matmul", "copyto"}
 RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", "made", "made_backward", "steps",
-                      "d_state", "d_ys"} | FUNCTIONS)
+                      "d_state", "d_ys", "sums"} | FUNCTIONS)
 
 number = itertools.count(1).__next__
 LEVEL = re.compile(r"\[([^\]]*)\]")  # one index of a path
@@ -61,7 +61,7 @@ class Options:
     reuse: bool = True  # buffers of dead values are used again
     placed: bool = True  # parts of a concatenation are written into it
     hoisted: bool = True  # what does not change with time is computed before the loop
-    gathered: bool = True  # weight gradients are one product after the loop
+    gathered: bool = True  # weight gradients are one product for a block of steps
     blocked: bool = True  # products in row blocks
     ahead: bool = True  # what does not wait for the step before, for a block of steps at once
 
@@ -110,6 +110,7 @@ class Place:
         return f"{self.array}[{steps}]" + "".join(f"[:, {index}]" for index in LEVEL.findall(self.path))
 
 
+BLOCK_COLUMNS = 512  # that one gathered product should have at least: steps × batch
 BLOCK_BYTES = 1 << 20  # of what is computed ahead, so that it still lies in the cache when its step comes
 
 
@@ -120,7 +121,8 @@ class Loop:
     arrays: dict[str, str] = field(default_factory=dict)  # name → how it is made
     fixed: dict[str, str] = field(default_factory=dict)  # variable → its view of a buffer
     views: dict[str, str] = field(default_factory=dict)  # variable → its view at step t
-    ahead: list[str] = field(default_factory=list)  # for a block of steps
+    ahead: list[str] = field(default_factory=list)  # for a block of steps, before them
+    behind: list[str] = field(default_factory=list)  # and after them
     size: int = 1  # K, the steps of a block
     before: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
@@ -351,6 +353,11 @@ class Plan:
         text = f"np.broadcast_to({source}, {value.shape})" if path is None else f"{source}{path}"
         loop.body.append(f"{name} = {text}")
         return Place(name, "local")
+
+    def local_name(self, hint: str) -> str:
+        name = self.free(hint)
+        self.locals.add(name)
+        return name
 
     def local(self, value: Value) -> str:
         name = self.name(value)
@@ -617,13 +624,18 @@ class Plan:
             base = {"product": [self.base(v) for v in needed], "sum": [self.base(needed[0])], "step": []}[how]
             for value in base:
                 if value not in self.places and (value in made or value in program.seeds.values()):
-                    self.places[value] = self.array(loop, "stack", value)
+                    self.places[value] = self.array(loop, "block", value)
         carries = self.carries(loop, made)
         self.place_concatenations(loop, values)
         self.seed(loop, carries)
+        sums = [self.local_name(f"d_{self.name(a)}") for a in self.closed]
+        if sums:
+            loop.before.append(f"{bracket(sums, '(')} = sums")
+        self.total = dict(zip(self.closed, sums))
         for a, terms in self.sums.items():
             if any(how == "step" for how, *_ in terms) or not terms:
-                loop.before.append(f"sum_{self.name(a)} = np.zeros({a.shape}, {dtype_text(a.dtype)})")
+                zeros = f"np.zeros({a.shape}, {dtype_text(a.dtype)})"
+                loop.before.append(f"{self.total[a]} = {zeros} if {self.total[a]} is None else {self.total[a]}")
         inputs = [(k, a) for k, a in enumerate(self.x) if a in self.gradients]
         live = [self.gradients[a] for a in self.gradients if a not in self.closed]
         live += [v for terms in self.sums.values() for how, *found in terms for v in found[:1]]
@@ -636,7 +648,7 @@ class Plan:
         for a, terms in self.sums.items():
             for how, *found in terms:
                 if how == "step":
-                    loop.body.append(f"add(sum_{self.name(a)}, {self.operand(found[0], loop)}, sum_{self.name(a)})")
+                    loop.body.append(f"add({self.total[a]}, {self.operand(found[0], loop)}, {self.total[a]})")
         for a, place in carries.items():
             g = self.gradients.get(a)
             text = "0.0" if g is None else self.operand(g, loop)
@@ -645,8 +657,7 @@ class Plan:
         self.gather(loop)
         d_state = [f"{carries[a].at('0')}.copy()" for a in self.state]
         d_xs = [f"d_xs_{k}" if a in self.gradients else "None" for k, a in enumerate(self.x)]
-        d_weights = [f"d_{self.name(a)}" if a in self.sums else "None" for a in self.closed]
-        loop.after.append(f"return {bracket(d_state, '(')}, {bracket(d_xs, '(')}, {bracket(d_weights, '(')}")
+        loop.after.append(f"return {bracket(d_state, '(')}, {bracket(d_xs, '(')}, {bracket(sums, '(')}")
         return loop
 
     def is_read(self, value: Value, invariant: list[Value]) -> bool:
@@ -701,24 +712,25 @@ class Plan:
                 loop.body.append(f"add({self.operand(seed, loop)}, {more}, {self.operand(seed, loop)})")
 
     def gather(self, loop: Loop) -> None:
-        """Sums over time, after the loop."""
+        """Sums over time, a block of steps at once."""
         side_by_side: dict[str, str] = {}  # what stands side by side once serves products and sums
 
         def variable(text: str, hint: str) -> str:
             if text not in side_by_side:
                 side_by_side[text] = self.free(hint)
                 self.locals.add(side_by_side[text])
-                loop.after.append(f"{side_by_side[text]} = {text}")
+                loop.behind.append(f"{side_by_side[text]} = {text}")
             return side_by_side[text]
 
         lines = []
         for a, terms in self.sums.items():
-            texts = [f"sum_{self.name(a)}"] if any(how == "step" for how, *_ in terms) else []
+            texts = []
             for how, *found in terms:
                 if how == "product":
                     left = variable(self.rows(found[0]), "rows")
                     right = variable(self.rows_of_columns(found[1]), "rows")
                     texts.append(f"{left} @ {right}.T")
+                    loop.size = max(loop.size, -(-BLOCK_COLUMNS // max(found[0].shape[1], 1)))
                 elif how == "sum":
                     x, value = found
                     axis = value.metadata["axis"]
@@ -729,28 +741,28 @@ class Plan:
                     else:
                         text = f"np.add.reduce({self.whole(x)}, axis={(0, *(i + 1 for i in axes))})"
                     texts.append(f"{text}.reshape({a.shape})")
-            lines.append(f"d_{self.name(a)} = {' + '.join(texts)}")
-        loop.after += lines
+            total = self.total[a]
+            lines += [f"{total} = {text} if {total} is None else np.add({total}, {text}, {total})" for text in texts]
+        loop.behind += lines
 
     def whole(self, value: Value) -> str:
-        """All steps of a value as one array (T, …)."""
+        """A block of steps of a value as one array (n, …)."""
         if value in self.x and self.places[value].kind == "local":
-            return f"xs[{self.x.index(value)}]"
+            return f"xs[{self.x.index(value)}][start:stop]"
         place = self.places.get(value)
         if place is None or place.kind == "local":
             place = replace(self.places[value.inputs[0]], path=f"[{slice_text(value.metadata['index'])}]")
-        text = place.over_time()
-        assert text is not None, f"{place} is no stack"
-        return text
+        assert place.kind in ("stack", "block") and "." not in place.path, f"{place} is nowhere for a block of steps"
+        return place.over_block()
 
     def rows(self, value: Value) -> str:
-        """All steps of a matrix (n, m) side by side: (n, T m)."""
+        """A block of K steps of a matrix (n, m) side by side: (n, K m)."""
         if value.op is not None and value.op.name == "transpose" and self.is_view(value):
             return f"{self.whole(value.inputs[0])}.reshape(-1, {value.shape[0]}).T"
         return f"{self.whole(value)}.transpose(1, 0, 2).reshape({value.shape[0]}, -1)"
 
     def rows_of_columns(self, value: Value) -> str:
-        """All steps of a matrix (m, k), transposed, side by side: (k, T m)."""
+        """A block of K steps of a matrix (m, k), transposed, side by side: (k, K m)."""
         if value.op is not None and value.op.name == "transpose" and self.is_view(value):
             return f"{self.whole(value.inputs[0])}.transpose(1, 0, 2).reshape({value.shape[1]}, -1)"
         return f"{self.whole(value)}.reshape(-1, {value.shape[1]}).T"
@@ -772,7 +784,7 @@ class Plan:
                         *self.backward.before,
                         *loop_text(self.backward, "(T - 1) // K * K, -1", "range(stop - 1, start - 1, -1)",
                                    "reversed(steps)"), *self.backward.after]
-            arguments = ["T", "d_state", "d_ys", "xs", "weights", "made", "made_backward"]
+            arguments = ["T", "d_state", "d_ys", "xs", "weights", "sums", "made", "made_backward"]
             functions += [made_function("make_backward", self.backward, self.forward),
                           function("backward", arguments, backward)]
         return "\n\n".join(part.strip("\n") + "\n" for part in [*parts, *self.emitter.helpers.values(), *functions])
@@ -807,13 +819,14 @@ def called(value: Value, operands: list[str], out: str) -> str:
 def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:
     """The loop over time, in blocks if something is computed ahead."""
     names, body = bracket(list(loop.views), "("), [f"    {line}" for line in loop.body or ["pass"]]
-    if not loop.ahead:
+    if not loop.ahead and not loop.behind:
         steps = steps.replace("start", "0").replace("stop", "T")
         return [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]
     step, views = "-K" if "-1" in bounds else "K", views.replace("steps", "steps[start:stop]")
-    return [f"K = {loop.size}", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
+    return [f"K = min({loop.size}, T)", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
             *(f"    {line}" for line in loop.ahead),
-            *(f"    {line}" for line in [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body])]
+            *(f"    {line}" for line in [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]),
+            *(f"    {line}" for line in loop.behind)]
 
 
 def wrapped(names: str, tail: str, head: str = "") -> list[str]:
@@ -837,7 +850,7 @@ def arrays_of(loop: Loop, made: str) -> list[str]:
 
 def made_function(name: str, loop: Loop, before: Loop | None) -> str:
     """The function that makes the buffers of a loop and all views into them, once for a length T."""
-    lines = [f"K = {loop.size}"] if loop.ahead else []
+    lines = [f"K = min({loop.size}, T)"] if loop.ahead or loop.behind else []
     lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
     lines += [f"{variable} = {text}" for variable, text in loop.fixed.items()]

@@ -88,7 +88,7 @@ def test_the_text_stands_alone_and_is_right(row):
     for y, expected in zip(flatten((final, ys))[0], results, strict=True):
         np.testing.assert_allclose(y, getattr(expected, "_data", expected), rtol=1e-12, atol=1e-12)
     sum(mg.sum(y * w) for y, w in zip(results, d)).backward()
-    d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights, made,
+    d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights, (None,) * len(weights), made,
                                                  alone["make_backward"](steps, made))
     leaves = [*flatten(lifted)[0], *(cell_weights[name] for name in names)]
     for ours, leaf in zip([*d_state, *d_xs[:len(xs)], *d_weights], leaves, strict=True):
@@ -141,7 +141,7 @@ def test_nothing_is_allocated_in_the_loops():
     d_state, d_ys = [np.ones_like(s) for s in final], [np.ones_like(y) for y in ys]
 
     def backward():
-        return functions["backward"](steps, d_state, d_ys, xs, weights, made, made_backward)
+        return functions["backward"](steps, d_state, d_ys, xs, weights, (None,) * len(weights), made, made_backward)
     backward()
     peak, gradients = peak_of(backward)
     gathered = steps * 16 * 8 * (4 * 32 + 32 + 8)  # dz and [a; x] of all steps side by side, for one product
@@ -173,7 +173,7 @@ def test_a_buffer_set_depends_on_the_length_alone():
     def run(made, made_backward, scale):
         inputs = [s * scale for s in state], [x * scale for x in xs], weights
         results = functions["forward"](steps, *inputs, made)
-        return flatten((results, functions["backward"](steps, *d, *inputs[1:], made, made_backward)))[0]
+        return flatten((results, functions["backward"](steps, *d, *inputs[1:], (None,) * len(inputs[2]), made, made_backward)))[0]
     run(made, made_backward, 50.0)
     for x in all_arrays((made, made_backward)):
         x[...] = np.nan
