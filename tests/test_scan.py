@@ -5,6 +5,7 @@ import functools
 import gc
 import itertools
 import sys
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -864,3 +865,60 @@ def test_a_nan_behind_the_mask_reaches_no_result():
     holes = np.where(mask[:, None], xs, np.nan)
     for ours, theirs in zip(*(flatten(mg.scan(cell, state, x, mask=mask))[0] for x in (holes, xs))):
         np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------
+
+
+def checkpointed(every, steps, **options):
+    """Results and gradients of an LSTM over (steps, 3, 4), with only every k-th state kept."""
+    rng = np.random.default_rng(0)
+    W, b = (mg.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((20, 8), (20, 1)))
+    state = [mg.tensor(rng.normal(size=(5, 4)), requires_grad=True) for _ in range(2)]
+    x = mg.tensor(rng.normal(size=(steps, 3, 4)), requires_grad=True)
+
+    def cell(state, x):
+        a_prev, c_prev = state
+        z = W @ mg.concatenate([a_prev, x]) + b
+        f, i, o = mg.split(mg.sigmoid(z[:15]), 3)
+        c = f * c_prev + i * mg.tanh(z[15:])
+        a = o * mg.tanh(c)
+        return (a, c), a
+    (a, c), y = mg.scan(cell, tuple(state), x, checkpoint_every=every, **options)
+    (mg.sum(y * rng.normal(size=y.shape)) + mg.sum(a * c)).backward(retain_graph=True)
+    gradients = [leaf.grad for leaf in (W, b, *state, x)]
+    (mg.sum(y) * 0.0).backward()  # a second time through what was kept
+    return [y.data, a.data, c.data, *gradients]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"reverse": True}, {"mask": np.random.default_rng(9).integers(0, 2, (300, 4))}],
+                         ids=["plain", "reverse", "mask"])
+@pytest.mark.parametrize("every", [1, 7, 128, 150, 299, 300, 1000])
+def test_checkpoints_change_no_bit(every, options):
+    for kept, all_kept in zip(checkpointed(every, 300, **options), checkpointed(None, 300, **options)):
+        np.testing.assert_array_equal(kept, all_kept)
+
+
+def test_checkpoints_keep_less():
+    """What a scan of 2 000 steps holds between forward and backward."""
+    def held(every):
+        x = mg.tensor(np.ones((2000, 4, 16)), requires_grad=True)
+        w = mg.tensor(np.ones((32, 4)), requires_grad=True)
+        tracemalloc.start()
+        try:
+            final, _ = mg.scan(lambda h, x: (np.tanh(h + w @ x), ()), np.zeros((32, 16)), x, checkpoint_every=every)
+            return tracemalloc.get_traced_memory()[0], final
+        finally:
+            tracemalloc.stop()
+    module.PROGRAMS.clear()
+    few, _ = held(50)
+    module.PROGRAMS.clear()
+    many, _ = held(None)
+    assert few < many / 10
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, "many"])
+def test_checkpoints_are_a_number_of_steps(every):
+    with pytest.raises(ValueError, match="checkpoint_every is a number of steps"):
+        mg.scan(with_scale, STATE, XS, checkpoint_every=every)

@@ -11,6 +11,7 @@ cell    cells of one's own through scan, against the same lines in PyTorch, and 
 steps   µs a step against the length of the sequence
 first   ms of the first call: trace, derive, plan, compile
 memory  bytes at the peak, against what the caches need
+checkpoints  bytes at the peak and time, with and without
 facts   what single NumPy calls cost, which the planner goes by
 
 Where OPENBLAS_CORETYPE is set, NumPy's products are held to one kind of processor: `env -u OPENBLAS_CORETYPE` lifts it.
@@ -429,6 +430,26 @@ def memory(rounds):
                   f"held after {held:8.2f}  ratio {held / caches:.2f}")
 
 
+def checkpoints(rounds):
+    """Peak bytes and time of a forward and backward of mg.scan, all states kept against every √T-th."""
+    B, D, H = 8, 32, 64
+    cell = nn.LSTM(D, H, rng=0).layers["l0"]
+    state = (np.zeros((H, B), "f"), np.zeros((H, B), "f"))
+    for T in (100, 1000, 10_000):
+        xs = np.random.default_rng(1).normal(size=(T, D, B)).astype("f")
+        for every in (None, round(T ** 0.5)):
+            def step(every=every, xs=xs):
+                (a, _), _ = mg.scan(lambda s, x: (cell.cell(s, x)[0], ()), state, xs, checkpoint_every=every)
+                a.backward(np.ones((H, B), "f"))
+            sys.modules["minigrad.scan"].PROGRAMS.clear()
+            tracemalloc.start()
+            step()
+            peak = tracemalloc.get_traced_memory()[1] / 1e6
+            tracemalloc.stop()
+            ms = timing.side_by_side({"scan": step}, max(3, rounds // 3))["scan"]
+            print(f"T = {T:6}  checkpoint_every={every!s:5}  peak {peak:8.2f} MB  {ms:8.2f} ms")
+
+
 def facts(rounds):
     """µs of single NumPy calls."""
     a, out, half = np.ones((192, 8), "f"), np.empty((192, 8), "f"), np.array(0.5, "f")
@@ -470,7 +491,8 @@ def facts(rounds):
         print(f"({M}, {K}) @ ({K}, {N})", "   ".join(f"{k}: {2 * M * K * N / ms / 1e6:.0f}" for k, ms in found.items()))
 
 
-SECTIONS = {"lstm": lstm, "cell": cell, "steps": steps, "first": first, "memory": memory, "facts": facts}
+SECTIONS = {"lstm": lstm, "cell": cell, "steps": steps, "first": first, "memory": memory, "checkpoints": checkpoints,
+            "facts": facts}
 
 
 def main(argv=None):

@@ -88,7 +88,8 @@ def test_the_text_stands_alone_and_is_right(row):
     for y, expected in zip(flatten((final, ys))[0], results, strict=True):
         np.testing.assert_allclose(y, getattr(expected, "_data", expected), rtol=1e-12, atol=1e-12)
     sum(mg.sum(y * w) for y, w in zip(results, d)).backward()
-    d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights, (None,) * len(weights), made,
+    d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights,
+                                                (None,) * len(weights), made,
                                                  alone["make_backward"](steps, made))
     leaves = [*flatten(lifted)[0], *(cell_weights[name] for name in names)]
     for ours, leaf in zip([*d_state, *d_xs[:len(xs)], *d_weights], leaves, strict=True):
@@ -173,7 +174,8 @@ def test_a_buffer_set_depends_on_the_length_alone():
     def run(made, made_backward, scale):
         inputs = [s * scale for s in state], [x * scale for x in xs], weights
         results = functions["forward"](steps, *inputs, made)
-        return flatten((results, functions["backward"](steps, *d, *inputs[1:], (None,) * len(inputs[2]), made, made_backward)))[0]
+        sums = (None,) * len(weights)
+        return flatten((results, functions["backward"](steps, *d, *inputs[1:], sums, made, made_backward)))[0]
     run(made, made_backward, 50.0)
     for x in all_arrays((made, made_backward)):
         x[...] = np.nan
