@@ -628,7 +628,7 @@ class Plan:
         carries = self.carries(loop, made)
         self.place_concatenations(loop, values)
         self.seed(loop, carries)
-        sums = [self.local_name(f"d_{self.name(a)}") for a in self.closed]
+        sums = [self.local_name(f"sum_{self.name(a)}") for a in self.closed]
         if sums:
             loop.before.append(f"{bracket(sums, '(')} = sums")
         self.total = dict(zip(self.closed, sums))
