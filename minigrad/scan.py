@@ -45,8 +45,9 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    The cell must be a pure function of its arguments and of the tensors it closes over: it is traced once, and runs
-    from the derived program afterwards.
+    The cell must be a pure function of its arguments and of what it closes over: it is traced once, and runs from the
+    derived program until something that it sees changes (code, numbers, flags, tensors put in another's place; not the
+    contents of closed-over arrays beyond 1 MB and of containers beyond 1 000 items: pass such things in through xs).
 
     reverse  from the last step to the first; ys stay in the order of xs
     mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
@@ -404,7 +405,9 @@ def example(leaf: Any) -> np.ndarray:
 
 
 SIMPLE = (int, float, complex, str, bool, bytes, type(None), np.dtype, np.generic, types.CodeType)
-DEEPEST = 8
+DEEPEST = 8  # and these: what lies beyond (data sets, say) counts as the same as long as it is the same object
+LONGEST = 1000  # items of a container
+LARGEST = 1 << 20  # bytes of an array
 
 
 class Same:
@@ -438,8 +441,9 @@ def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], s
     elif isinstance(thing, (set, frozenset)):
         around.append((path, frozenset(map(Same, thing))))
     elif isinstance(thing, np.ndarray):
-        around.append((path, Same(thing), fingerprint(thing)))
-    elif id(thing) in seen or depth > DEEPEST:
+        small = thing.nbytes <= LARGEST and thing.dtype.kind in "biufc"
+        around.append((path, Same(thing), fingerprint(thing) if small else None))
+    elif id(thing) in seen or depth > DEEPEST or (isinstance(thing, (list, tuple, dict)) and len(thing) > LONGEST):
         around.append((path, Same(thing)))
     else:
         seen.add(id(thing))
