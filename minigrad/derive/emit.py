@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.derive.simplify import Program, Value, in_order
+from minigrad.derive.simplify import Program, Value
 from minigrad.tensor import OPS, Op
 
 WIDTH = 96  # of a line
@@ -425,39 +425,32 @@ def slice_text(index: tuple) -> str:
 
 
 def assignment(name: str, text: str, equals: str = " = ") -> list[str]:
-    """`name = text`, broken at a bracket or operator of the outermost level where it is too long."""
+    """`name = text`, over several lines where it is too long."""
     line = f"{name}{equals}{text}"
     if len(line) <= WIDTH:
         return [line]
-    if name.startswith("(") and equals == " = ":
-        return [*broken(name, ""), ] if len(text) > 20 else joined(broken(name, f" = {text}"))
-    return broken(text, "", f"{name}{equals}")
-
-
-def joined(lines: list[str]) -> list[str]:
-    return lines
+    return broken(name, f"{equals}{text}") if name.startswith("(") else broken(text, "", f"{name}{equals}")
 
 
 def broken(text: str, tail: str, head: str = "") -> list[str]:
-    """A long expression over several lines."""
-    if text.startswith("(") and text.endswith(")") and closes(text):
-        body, indent = text[1:-1], " " * (len(head) + 1)
-        rows = textwrap.wrap(body, WIDTH - len(indent) - 1, break_long_words=False, break_on_hyphens=False)
-        return [f"{head}({rows[0]}", *[f"{indent}{row}" for row in rows[1:-1]], f"{indent}{rows[-1]}){tail}"] \
-            if len(rows) > 1 else [f"{head}({body}){tail}"]
-    pieces = split_top(text)
+    """A long expression in brackets over several lines: a tuple at its commas, a sum at its outermost + and -."""
     indent = " " * (len(head) + 1)
-    rows, row = [], pieces[0]
-    for piece in pieces[1:]:
-        if len(indent) + len(row) + len(piece) > WIDTH - 1:
-            rows.append(row)
-            row = piece.lstrip()
-        else:
-            row += piece
-    rows.append(row)
-    if len(rows) == 1:
-        return [f"{head}{text}{tail}"]
-    return [f"{head}({rows[0]}", *[f"{indent}{row}" for row in rows[1:-1]], f"{indent}{rows[-1]}){tail}"]
+    if text.startswith("(") and text.endswith(")") and closes(text):
+        text = text[1:-1]
+        rows = textwrap.wrap(text, WIDTH - len(indent) - 1, break_long_words=False, break_on_hyphens=False)
+    else:
+        rows = [""]
+        for piece in split_top(text):
+            if rows[-1] and len(indent) + len(rows[-1]) + len(piece) > WIDTH - 1:
+                rows.append(piece.lstrip())
+            else:
+                rows[-1] += piece
+        if len(rows) == 1:
+            return [f"{head}{text}{tail}"]
+    lines = [f"{indent}{row}" for row in rows]
+    lines[0] = f"{head}({rows[0]}"
+    lines[-1] += f"){tail}"
+    return lines
 
 
 def closes(text: str) -> bool:
@@ -514,5 +507,3 @@ def print_positional(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
 
 SPECIAL = {"getitem": print_getitem, "transpose": print_transpose, "astype": print_astype,
            "reshape": print_positional, "broadcast_to": print_positional}
-
-__all__ = ["Emitter", "in_order"]

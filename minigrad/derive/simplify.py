@@ -7,7 +7,6 @@ Each simplification is exact, and makes the text shorter to read; most also make
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -290,7 +289,3 @@ def repr_of(x: Any) -> str:
     if isinstance(x, (tuple, list)):
         return f"({', '.join(repr_of(value) for value in x)})"
     return f"{type(x).__name__} {x!r}"
-
-
-def size(value: Value) -> int:
-    return math.prod(value.shape)
