@@ -193,6 +193,13 @@ class Compiled:
         except (KeyError, IndexError):
             return [self.functions["make"](steps), None]
 
+    def backward(self, steps: int, d_state: tuple, d_ys: list, xs: list, closed: list, sums: tuple,
+                 buffers: list) -> tuple:
+        """The backward loop after a forward in these buffers; sums: what later steps have added up for the weights."""
+        if buffers[1] is None:
+            buffers[1] = self.functions["make_backward"](steps, buffers[0])
+        return self.functions["backward"](steps, d_state, d_ys, xs, closed, sums, *buffers)
+
     def give(self, steps: int, buffers: list) -> None:
         sets = self.pool.setdefault(steps, [])
         if len(sets) < MOST_BUFFERS:
@@ -226,7 +233,7 @@ class Run:
             leaves = [engine.record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
         else:
             self.release()
-            leaves = [y for y in results]
+            leaves = list(results)
             if any(isinstance(x, Tensor) for x in self.inputs):
                 leaves = [engine.wrap(y) for y in leaves]
         n = self.sizes[0]
@@ -239,23 +246,25 @@ class Run:
         return values[:n], [x[::-1] for x in xs] if self.reverse else xs, values[n + m:]
 
     def forward(self) -> tuple:
-        state, xs, closed = self.split(self.values)
-        self.buffers = self.compiled.take(self.steps)
-        final, ys = self.compiled.functions["forward"](self.steps, state, xs, closed, self.buffers[0])
+        """The final states and the ys."""
+        final, ys = self.forward_steps(*self.split(self.values))
         return (*final, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
 
     def backward(self, gradients: tuple) -> list:
         """dL/d(each input), None where the program has none."""
-        compiled, n = self.compiled, self.sizes[0]
+        n, m = self.sizes
         _, xs, closed = self.split(self.values)
-        d_state, d_ys = gradients[:n], [d[::-1] if self.reverse else d for d in gradients[n:]]
-        functions, buffers = compiled.functions, self.buffers
-        if buffers[1] is None:
-            buffers[1] = functions["make_backward"](self.steps, buffers[0])
-        nothing = (None,) * len(closed)
-        d_state, d_xs, d_closed = functions["backward"](self.steps, d_state, d_ys, xs, closed, nothing, *buffers)
-        d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:self.sizes[1]]]
+        d_ys = [d[::-1] if self.reverse else d for d in gradients[n:]]
+        d_state, d_xs, d_closed = self.backward_steps(gradients[:n], d_ys, xs, closed)
+        d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:m]]
         return [*d_state, *d_xs, *d_closed]
+
+    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
+        self.buffers = self.compiled.take(self.steps)
+        return self.compiled.functions["forward"](self.steps, state, xs, closed, self.buffers[0])
+
+    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
+        return self.compiled.backward(self.steps, d_state, d_ys, xs, closed, (None,) * len(closed), self.buffers)
 
     def release(self) -> None:
         if self.buffers is not None:
@@ -282,8 +291,7 @@ class Checkpointed(Run):
         bounds = [slice(start, min(start + self.every, self.steps)) for start in range(0, self.steps, self.every)]
         return [(steps.stop - steps.start, steps, [x[steps] for x in xs]) for steps in bounds]
 
-    def forward(self) -> tuple:
-        state, xs, closed = self.split(self.values)
+    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
         self.starts, parts = [], []
         for steps, _, x in self.segments(xs):
             self.starts.append(state)
@@ -291,27 +299,19 @@ class Checkpointed(Run):
             state, ys = self.plain.functions["forward"](steps, state, x, closed, buffers[0])
             self.plain.give(steps, buffers)
             parts.append(ys)
-        ys = [np.concatenate(leaf) for leaf in zip(*parts)]
-        return (*state, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
+        return state, [np.concatenate(leaf) for leaf in zip(*parts)]
 
-    def backward(self, gradients: tuple) -> list:
-        functions, n = self.compiled.functions, self.sizes[0]
-        _, xs, closed = self.split(self.values)
-        d_state, d_ys = gradients[:n], [d[::-1] if self.reverse else d for d in gradients[n:]]
+    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
         d_xs: list[list] = []
         d_closed = (None,) * len(closed)
         for (steps, which, x), state in reversed(list(zip(self.segments(xs), self.starts))):
             buffers = self.compiled.take(steps)
-            functions["forward"](steps, state, x, closed, buffers[0])
-            if buffers[1] is None:
-                buffers[1] = functions["make_backward"](steps, buffers[0])
-            d_state, d_x, d_closed = functions["backward"](
-                steps, d_state, [d[which] for d in d_ys], x, closed, d_closed, *buffers)
+            self.compiled.functions["forward"](steps, state, x, closed, buffers[0])
+            d_state, d_x, d_closed = self.compiled.backward(
+                steps, d_state, [d[which] for d in d_ys], x, closed, d_closed, buffers)
             self.compiled.give(steps, buffers)
             d_xs.insert(0, d_x)
-        joined = [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)][:self.sizes[1]]
-        joined = [d if d is None or not self.reverse else d[::-1] for d in joined]
-        return [*d_state, *joined, *d_closed]
+        return d_state, [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)], d_closed
 
 
 def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:

@@ -97,9 +97,12 @@ class Reassociated:
 
 
 def part_slices(whole: Value) -> list[tuple]:
+    """The index of a concatenation that each of its inputs fills."""
     axis = whole.metadata["axis"] % len(whole.shape)
     slices, start = [], 0
     for a in whole.inputs:
-        slices.append((*[slice(None)] * axis, slice(start, start + a.shape[axis])))
-        start += a.shape[axis]
+        stop = start + a.shape[axis]
+        ends = slice(start or None, None if stop == whole.shape[axis] else stop)  # as a split writes them
+        slices.append((*[slice(None)] * axis, ends))
+        start = stop
     return slices
