@@ -86,7 +86,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
             found[index] = g
             continue
         if op is None:
-            accumulate(node, g)
+            accumulate(node, g, index in owned)
             continue
         if op is RELEASED:
             raise RuntimeError(f"the graph behind {describe(node)} has been used by an earlier backward and released: "
@@ -119,7 +119,10 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
                     if watching is not None:
                         watching.gradient(node, op, x, d)
-                    arrive(x, fitted(d, x, op, graph))
+                    d = fitted(d, x, op, graph)
+                    arrive(x, d)
+                    if op.fresh and not graph and totals[x._index] is d:
+                        owned.add(x._index)
             continue
         for position, pull, pull_arrays, _ in op.pulls:
             x = inputs[position]
@@ -206,10 +209,14 @@ def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
     return g
 
 
-def accumulate(leaf: Tensor, g: Any) -> None:
-    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values."""
+def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
+    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
+    holds g, so that it need not be copied."""
     g = g._data if isinstance(g, Tensor) else g
-    leaf.grad = np.array(g) if leaf.grad is None else np.asarray(leaf.grad + g)
+    if leaf.grad is None:
+        leaf.grad = g if owned else np.array(g)
+    else:
+        leaf.grad = np.asarray(leaf.grad + g)
 
 
 def unchanged_or_raise(node: Tensor) -> None:
@@ -248,7 +255,7 @@ def seed(y: Tensor, gradient: Any) -> Any:
     gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(gradient)
     if gradient.shape != y._data.shape:
         raise ValueError(f"the gradient has shape {gradient.shape}, and {describe(y)}: they must be of one shape")
-    return gradient.astype(y._data.dtype)
+    return gradient.astype(y._data.dtype, copy=False)
 
 
 def retain_grad(self: Tensor) -> Tensor:

@@ -173,6 +173,7 @@ class Compiled:
         self.op.variadic, self.op.arrays = True, ("inputs",)
         self.op.pulls = [(0, second_order, first_order, (0,))]
         self.op.forward = again
+        self.op.fresh = True
         self.op.analytic = all(value.op.analytic for value in self.program.forward)
 
     @staticmethod
@@ -317,7 +318,8 @@ class Checkpointed(Run):
 def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     """The rule of a scan on arrays: its derived backward loop."""
     gradients = metadata["run"].backward(g)
-    return [np.zeros(np.shape(x)) if d is None else d for x, d in zip(inputs, gradients)]
+    return [np.zeros(x.shape) if d is None and isinstance(x, Tensor) and x._tracked else d
+            for x, d in zip(inputs, gradients)]
 
 
 def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:

@@ -304,10 +304,11 @@ class Op:
                    the inputs' arrays, and which inputs it reads (-1 for y): the exact list of values to keep
     into           like rules, but `into(total, g, …)` adds the gradient into an array that exists
     analytic       False where the forward breaks the complex step (abs, sign)
+    fresh          True where the gradients of a variadic rule are arrays that nobody else holds
     """
 
-    __slots__ = ("analytic", "arrays", "defaults", "forward", "infix", "into", "name", "numpy", "pulls", "rules",
-                 "shapes", "variadic")
+    __slots__ = ("analytic", "arrays", "defaults", "forward", "fresh", "infix", "into", "name", "numpy", "pulls",
+                 "rules", "shapes", "variadic")
 
     def __repr__(self) -> str:
         return self.name
@@ -382,7 +383,7 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
     """Read an op off its declaration, and check the contract."""
     self = Op()
     self.name = name = forward.__name__
-    self.forward = forward
+    self.forward, self.fresh = forward, False
     if name in OPS and OPS[name].forward.__module__.startswith("minigrad.") \
             and not forward.__module__.startswith("minigrad."):
         raise ValueError(f"op {name}: minigrad has an op of this name; choose another")
@@ -488,6 +489,10 @@ NO_METADATA: dict = {}
 
 def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
     """A call as it was written → its array inputs, and all of its metadata by name."""
+    if len(args) == len(self.arrays) and not self.variadic and not metadata.keys() - self.defaults.keys():
+        metadata = {**self.defaults, **metadata}  # the common way to write it
+        if not any([value is REQUIRED for value in metadata.values()]):
+            return tuple([x if isinstance(x, Tensor) else plain(x) for x in args]), metadata
     names = [*self.arrays, *self.defaults]
     if self.variadic:  # as NumPy writes it: a sequence (or an array of rows) first, metadata after it
         sequence = args and (isinstance(args[0], (list, tuple)) or (len(args) == 1 and numpy.ndim(args[0])))
@@ -585,7 +590,7 @@ def primitive(name: str) -> Op:
     """An op of the engine's own, which no user calls and the sweep knows how to treat."""
     self = Op()
     self.name, self.arrays, self.defaults, self.rules, self.into, self.pulls = name, ("whole",), {}, {}, {}, []
-    self.analytic, self.variadic, self.infix, self.numpy, self.shapes = True, False, None, (), ""
+    self.analytic, self.fresh, self.variadic, self.infix, self.numpy, self.shapes = True, False, False, None, (), ""
     self.forward = None
     return self
 

@@ -12,7 +12,20 @@ from typing import Any
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
     """The leaves of a tree from left to right, and the tree itself, as the pattern for `unflatten`."""
-    return [leaf for _, leaf in named_leaves(tree)], tree
+    leaves: list[Any] = []
+    collect(tree, leaves)
+    return leaves, tree
+
+
+def collect(node: Any, leaves: list[Any]) -> None:
+    if isinstance(node, (tuple, list)):
+        for child in node:
+            collect(child, leaves)
+    elif isinstance(node, dict):
+        for child in node.values():
+            collect(child, leaves)
+    elif node is not None:
+        leaves.append(node)
 
 
 def unflatten(pattern: Any, leaves: list[Any]) -> Any:
@@ -22,17 +35,14 @@ def unflatten(pattern: Any, leaves: list[Any]) -> Any:
 
 def build(node: Any, leaves: Iterator[Any]) -> Any:
     # not inside `unflatten`: a function that names itself there is a reference cycle, and would keep the leaves alive
-    if node is None:
-        return None
+    if isinstance(node, (tuple, list)):
+        children = [build(child, leaves) for child in node]
+        return type(node)(*children) if hasattr(node, "_fields") else type(node)(children)
     if isinstance(node, dict):
         out = copy(node)  # of its own kind, as a defaultdict
-        out.update((key, build(child, leaves)) for key, child in node.items())
+        out.update([(key, build(child, leaves)) for key, child in node.items()])
         return out
-    if isinstance(node, tuple) and hasattr(node, "_fields"):
-        return type(node)(*(build(child, leaves) for child in node))
-    if isinstance(node, (tuple, list)):
-        return type(node)(build(child, leaves) for child in node)
-    return next(leaves)
+    return None if node is None else next(leaves)
 
 
 def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +44,12 @@ UFUNCS = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum"
           "less_equal", "equal", "not_equal", "negative", "exp", "expm1", "log", "log1p", "sqrt", "square", "abs",
           "sign", "sin", "cos", "tanh"}
 WRITTEN = UFUNCS | {"sigmoid", "matmul", "sum", "where", "concatenate"}  # ops that can write into a buffer
-SMALL_PRODUCT = 1_000_000  # M·N·K up to which OpenBLAS has a quicker way (measured: docs/performance.md)
+# M·N·K up to which OpenBLAS has a quicker way, measured in docs/performance.md. It has one for AVX-512 only: with AVX2,
+# two blocks are 3 % slower than the whole.
+AVX512 = any("AVX512" in found or "V4" in found
+             for kinds in np.lib.introspect.opt_func_info("^tanh$", "float32").values()
+             for found in [kind["current"] for kind in kinds.values()]) and "OPENBLAS_CORETYPE" not in os.environ
+SMALL_PRODUCT = 1_000_000 if AVX512 else 0
 
 # What the text uses itself. The loops call NumPy's functions by their bare names, with the buffer as the last argument:
 # that is 90 ns less, at each call, than np.add(…, out=…).
@@ -110,8 +117,26 @@ class Place:
         return f"{self.array}[{steps}]" + "".join(f"[:, {index}]" for index in LEVEL.findall(self.path))
 
 
-BLOCK_COLUMNS = 512  # that one gathered product should have at least: steps × batch
+SIDE_BY_SIDE = """
+def side_by_side(matrices, flat):
+    steps, n, m = matrices.shape
+    rows = flat[:steps * n * m].reshape(n, steps, m)
+    copyto(rows, matrices.transpose(1, 0, 2))
+    return rows.reshape(n, steps * m)
+"""
+
+BLOCK_COLUMNS = 256  # that one gathered product should have at least: steps × batch
 BLOCK_BYTES = 1 << 20  # of what is computed ahead, so that it still lies in the cache when its step comes
+
+
+@dataclass(frozen=True)
+class Term:
+    """How one term of a weight's gradient is summed over time: a "product" of two stacks, a "sum" of a stack over some
+    axes of each step too, or the value of each "step" added by itself."""
+
+    how: str
+    values: tuple[Value, ...]
+    axes: tuple[int, ...] = ()
 
 
 @dataclass
@@ -119,11 +144,13 @@ class Loop:
     """One of the two loops, while it is written."""
 
     arrays: dict[str, str] = field(default_factory=dict)  # name → how it is made
+    whole: dict[tuple, str] = field(default_factory=dict)  # (what does not change with time, shape) → its array
     fixed: dict[str, str] = field(default_factory=dict)  # variable → its view of a buffer
     views: dict[str, str] = field(default_factory=dict)  # variable → its view at step t
     ahead: list[str] = field(default_factory=list)  # for a block of steps, before them
     behind: list[str] = field(default_factory=list)  # and after them
     size: int = 1  # K, the steps of a block
+    quiet: bool = False  # whether an overflow in it is meant
     before: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
@@ -184,7 +211,7 @@ class Plan:
         for value in [*program.forward, *self.values_backward]:
             if self.options.hoisted and all(a.is_constant or a in self.invariant for a in value.inputs):
                 self.invariant.add(value)
-        self.sums: dict[Value, list[tuple]] = {}  # weight → [("product", A, B), ("sum", x, value) or ("step", value)]
+        self.sums: dict[Value, list[Term]] = {}  # by weight
         self.kept: set[Value] = set()
         self.steps_backward: list[Value] = []
         if not self.differentiated:
@@ -193,9 +220,13 @@ class Plan:
         for a, g in self.gradients.items():
             if a in self.closed:
                 self.sums[a] = [self.summed(term) for term in self.terms(g)]
-                roots += [value for how, *values in self.sums[a] for value in values[:1 if how == "sum" else 2]]
+                roots += [v for term in self.sums[a] for v in term.values]
             else:
                 roots.append(g)
+        gathered = {v for terms in self.sums.values() for term in terms if term.how != "step" for v in term.values}
+        for a, terms in self.sums.items():  # what lies in a stack anyway need not be added up step by step
+            self.sums[a] = [replace(term, how="sum") if term.how == "step" and term.values[0] in gathered else term
+                            for term in terms]
         backward = in_order(roots, set(program.forward))
         self.steps_backward = [v for v in backward if v not in self.invariant]
         own = set(backward) | set(program.seeds.values())
@@ -209,15 +240,16 @@ class Plan:
             return [term for a in g.inputs for term in self.terms(a)]
         return [g]
 
-    def summed(self, v: Value) -> tuple:
-        """How a term is summed over time: as one product of stacks, as one sum of a stack, or step by step."""
+    def summed(self, v: Value) -> Term:
         if self.options.gathered and v.op is not None and v not in self.invariant:
             if v.op.name == "matmul" and len(v.shape) == 2 and all(
                     self.stackable(a) and self.base(a) not in self.invariant for a in v.inputs):
-                return "product", *v.inputs
+                return Term("product", v.inputs)
             if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and self.stackable(v.inputs[0]):
-                return "sum", v.inputs[0], v
-        return "step", v
+                axis, axes = v.metadata["axis"], len(v.inputs[0].shape)
+                axis = range(axes) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+                return Term("sum", v.inputs, tuple(i % axes for i in axis))
+        return Term("step", (v,))
 
     def stackable(self, value: Value) -> bool:
         """Whether all steps of a value can be one array: itself, or one slice or the transpose of what is computed."""
@@ -370,10 +402,12 @@ class Plan:
         for value in values:
             text, _ = self.emitter.call(value, [self.operand(a, loop) for a in value.inputs])
             if value.op.name == "transpose" and len(value.shape) == 2:
-                text = f"np.ascontiguousarray({text})"
-            name = self.local(value)
-            loop.before.append(f"{name} = {text}")
-            self.places[value] = Place(name, "local")
+                self.places[value] = self.array(loop, "buffer", value)
+                loop.before.append(f"copyto({self.operand(value, loop)}, {text})")
+            else:
+                name = self.local(value)
+                loop.before.append(f"{name} = {text}")
+                self.places[value] = Place(name, "local")
 
     def compute(self, values: list[Value], loop: Loop, live: list[Value]) -> None:
         """The statements of one step; `live` are read after it."""
@@ -493,9 +527,14 @@ class Plan:
             return [f"{self.operand(value, loop)}[...] = {text}"]
         out = self.operand(value, loop)
         if name == "sigmoid":
-            half = self.number(0.5, value.dtype, loop)
-            return [f"multiply({operands[0]}, {half}, {out})", f"tanh({out}, {out})",
-                    f"multiply({out}, {half}, {out})", f"add({out}, {half}, {out})"]
+            if value.dtype.kind == "c":  # of which exp(−z) may be inf + nan i
+                half = self.number(0.5, value.dtype, loop)
+                return [f"multiply({operands[0]}, {half}, {out})", f"tanh({out}, {out})",
+                        f"multiply({out}, {half}, {out})", f"add({out}, {half}, {out})"]
+            loop.quiet = True  # exp(−x) may be inf, and 1 / (1 + inf) is 0
+            one = self.number(1.0, value.dtype, loop)
+            return [f"negative({operands[0]}, {out})", f"exp({out}, {out})", f"add({out}, {one}, {out})",
+                    f"divide({one}, {out}, {out})"]
         if name == "matmul":
             return [self.product(value, operands, out, loop)]
         if name == "sum":
@@ -519,10 +558,17 @@ class Plan:
             dtype = value.dtype if value.dtype.kind in "fc" else others[0] if others else None
             return text if dtype is None else self.number(a.constant, dtype, loop)
         if a in self.invariant and a.shape != value.shape and self.options.hoisted:
-            name = f"{text}_whole" if text.isidentifier() else "whole"
-            line = f"np.ascontiguousarray(np.broadcast_to({text}, {value.shape}))"
-            return self.prepared(name, line, loop)
+            return self.whole_over_columns(text, value.shape, a.dtype, loop)
         return text
+
+    def whole_over_columns(self, text: str, shape: tuple, dtype: Any, loop: Loop) -> str:
+        """What does not change with time, broadcast into an array of its own before the loop."""
+        key = (text, shape)
+        if key not in loop.whole:
+            loop.whole[key] = name = self.free(f"{text}_whole" if text.isidentifier() else "whole")
+            loop.arrays[name] = empty([*shape], dtype)
+            loop.before.append(f"copyto({name}, {text})")
+        return loop.whole[key]
 
     def number(self, x: Any, dtype: Any, loop: Loop) -> str:
         """A number as an array without axes, made before the loop."""
@@ -620,11 +666,10 @@ class Plan:
         invariant = [v for v in [*program.forward, *self.values_backward] if v in self.invariant]
         self.hoist([v for v in invariant if self.is_read(v, invariant)], loop)
         self.take_inputs(loop, copy=False)
-        for how, *needed in (term for terms in self.sums.values() for term in terms):
-            base = {"product": [self.base(v) for v in needed], "sum": [self.base(needed[0])], "step": []}[how]
-            for value in base:
-                if value not in self.places and (value in made or value in program.seeds.values()):
-                    self.places[value] = self.array(loop, "block", value)
+        stacked = [v for terms in self.sums.values() for term in terms if term.how != "step" for v in term.values]
+        for value in map(self.base, stacked):
+            if value not in self.places and (value in made or value in program.seeds.values()):
+                self.places[value] = self.array(loop, "block", value)
         carries = self.carries(loop, made)
         self.place_concatenations(loop, values)
         self.seed(loop, carries)
@@ -633,12 +678,12 @@ class Plan:
             loop.before.append(f"{bracket(sums, '(')} = sums")
         self.total = dict(zip(self.closed, sums))
         for a, terms in self.sums.items():
-            if any(how == "step" for how, *_ in terms) or not terms:
+            if any(term.how == "step" for term in terms) or not terms:
                 zeros = f"np.zeros({a.shape}, {dtype_text(a.dtype)})"
                 loop.before.append(f"{self.total[a]} = {zeros} if {self.total[a]} is None else {self.total[a]}")
         inputs = [(k, a) for k, a in enumerate(self.x) if a in self.gradients]
         live = [self.gradients[a] for a in self.gradients if a not in self.closed]
-        live += [v for terms in self.sums.values() for how, *found in terms for v in found[:1]]
+        live += [term.values[0] for terms in self.sums.values() for term in terms]
         self.is_backward, self.done = True, set(program.forward) | set(self.state) | set(self.x)
         values = self.compute_ahead(values, loop, live)
         self.compute(values, loop, live)
@@ -646,9 +691,9 @@ class Plan:
             loop.before.append(f"d_xs_{k} = {empty(['T', *a.shape], a.dtype)}")
             loop.body.append(f"d_xs_{k}[t] = {self.operand(self.gradients[a], loop)}")
         for a, terms in self.sums.items():
-            for how, *found in terms:
-                if how == "step":
-                    loop.body.append(f"add({self.total[a]}, {self.operand(found[0], loop)}, {self.total[a]})")
+            for term in terms:
+                if term.how == "step":
+                    loop.body.append(f"add({self.total[a]}, {self.operand(term.values[0], loop)}, {self.total[a]})")
         for a, place in carries.items():
             g = self.gradients.get(a)
             text = "0.0" if g is None else self.operand(g, loop)
@@ -663,7 +708,7 @@ class Plan:
     def is_read(self, value: Value, invariant: list[Value]) -> bool:
         """Whether an invariant value is needed by the backward loop, directly or by another that is."""
         readers = [*self.steps_backward, *invariant]
-        direct = [found[0] for terms in self.sums.values() for _, *found in terms]
+        direct = [term.values[0] for terms in self.sums.values() for term in terms]
         direct += [g for a, g in self.gradients.items() if a not in self.closed]
         return any(value in v.inputs for v in readers) or value in direct
 
@@ -713,36 +758,36 @@ class Plan:
 
     def gather(self, loop: Loop) -> None:
         """Sums over time, a block of steps at once."""
-        side_by_side: dict[str, str] = {}  # what stands side by side once serves products and sums
+        made: dict[tuple, str] = {}  # what stands side by side once serves products and sums
 
-        def variable(text: str, hint: str) -> str:
-            if text not in side_by_side:
-                side_by_side[text] = self.free(hint)
-                self.locals.add(side_by_side[text])
-                loop.behind.append(f"{side_by_side[text]} = {text}")
-            return side_by_side[text]
+        def side_by_side(value: Value, how: Callable[[Value, Loop], str]) -> str:
+            if (value, how) not in made:
+                made[value, how] = self.local_name("rows")
+                loop.behind.append(f"{made[value, how]} = {how(value, loop)}")
+            return made[value, how]
 
         lines = []
         for a, terms in self.sums.items():
-            texts = []
-            for how, *found in terms:
-                if how == "product":
-                    left = variable(self.rows(found[0]), "rows")
-                    right = variable(self.rows_of_columns(found[1]), "rows")
-                    texts.append(f"{left} @ {right}.T")
-                    loop.size = max(loop.size, -(-BLOCK_COLUMNS // max(found[0].shape[1], 1)))
-                elif how == "sum":
-                    x, value = found
-                    axis = value.metadata["axis"]
-                    axes = tuple(range(len(x.shape))) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-                    axes = tuple(i % len(x.shape) for i in axes)
-                    if axes == (1,) and len(x.shape) == 2:
-                        text = f"np.add.reduce({variable(self.rows(x), 'rows')}, axis=1)"
+            total = self.total[a]
+            for term in terms:
+                if term.how == "product":
+                    left, right = term.values
+                    loop.size = max(loop.size, -(-BLOCK_COLUMNS // max(left.shape[1], 1)))
+                    product = self.free("product")
+                    loop.arrays[product] = empty([*a.shape], np.result_type(left.dtype, right.dtype))
+                    left, right = side_by_side(left, self.rows), side_by_side(right, self.rows_of_columns)
+                    lines.append(f"{total} = {left} @ {right}.T if {total} is None else "
+                                 f"add({total}, dot({left}, {right}.T, {product}), {total})")
+                elif term.how == "sum":
+                    (x,), axes = term.values, term.axes
+                    if axes == (1,) and len(x.shape) == 2 and x.shape[1] > 1:
+                        text = f"np.add.reduce({side_by_side(x, self.rows)}, axis=1)"
                     else:
                         text = f"np.add.reduce({self.whole(x)}, axis={(0, *(i + 1 for i in axes))})"
-                    texts.append(f"{text}.reshape({a.shape})")
-            total = self.total[a]
-            lines += [f"{total} = {text} if {total} is None else np.add({total}, {text}, {total})" for text in texts]
+                    text = text if axes == () else f"{text}.reshape({a.shape})"
+                    summed = self.local_name("summed")
+                    lines += [f"{summed} = {text}",
+                              f"{total} = {summed} if {total} is None else add({total}, {summed}, {total})"]
         loop.behind += lines
 
     def whole(self, value: Value) -> str:
@@ -755,24 +800,37 @@ class Plan:
         assert place.kind in ("stack", "block") and "." not in place.path, f"{place} is nowhere for a block of steps"
         return place.over_block()
 
-    def rows(self, value: Value) -> str:
+    def rows(self, value: Value, loop: Loop) -> str:
         """A block of K steps of a matrix (n, m) side by side: (n, K m)."""
         if value.op is not None and value.op.name == "transpose" and self.is_view(value):
             return f"{self.whole(value.inputs[0])}.reshape(-1, {value.shape[0]}).T"
-        return f"{self.whole(value)}.transpose(1, 0, 2).reshape({value.shape[0]}, -1)"
+        return self.side_by_side(value, loop)
 
-    def rows_of_columns(self, value: Value) -> str:
+    def rows_of_columns(self, value: Value, loop: Loop) -> str:
         """A block of K steps of a matrix (m, k), transposed, side by side: (k, K m)."""
         if value.op is not None and value.op.name == "transpose" and self.is_view(value):
-            return f"{self.whole(value.inputs[0])}.transpose(1, 0, 2).reshape({value.shape[1]}, -1)"
+            return self.side_by_side(value.inputs[0], loop)
         return f"{self.whole(value)}.reshape(-1, {value.shape[1]}).T"
+
+    def side_by_side(self, value: Value, loop: Loop) -> str:
+        """The text for the steps of a matrix (n, m) as (n, K m): copied into an array of their own, but single columns,
+        which lie so already."""
+        n, m = value.shape
+        if m == 1:
+            return f"{self.whole(value)}.reshape(-1, {n}).T"
+        self.emitter.helpers["side_by_side"] = SIDE_BY_SIDE
+        flat = self.free(f"{self.name(self.base(value))}_rows")
+        loop.arrays[flat] = f"np.empty({n * m} * K, {dtype_text(value.dtype)})"
+        return f"side_by_side({self.whole(value)}, {flat})"
 
     # -- text ------------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
         weights = [f"{bracket([self.name(a) for a in self.closed], '(')} = weights"] if self.closed else []
-        lines = [line for loop in (self.forward, self.backward) if loop for line in loop.body + loop.ahead]
-        used = sorted(name for name in FUNCTIONS if any(line.startswith(f"{name}(") for line in lines))
+        lines = [line for loop in (self.forward, self.backward) if loop
+                 for line in [*loop.before, *loop.ahead, *loop.body, *loop.behind]]
+        lines += [line for helper in self.emitter.helpers.values() for line in helper.splitlines()]
+        used = sorted(name for name in FUNCTIONS if any(re.search(rf"(?<![\w.]){name}\(", line) for line in lines))
         parts = [f'"""{self.program.name} over time, as minigrad runs it."""\n\nimport numpy as np\n'
                  + (f"from numpy import {', '.join(used)}\n" if used else "")]
         forward = [*weights, *unpacked(self.forward, "made"), *self.forward.before,
@@ -812,14 +870,19 @@ def called(value: Value, operands: list[str], out: str) -> str:
 def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:
     """The loop over time, in blocks if something is computed ahead."""
     names, body = bracket(list(loop.views), "("), [f"    {line}" for line in loop.body or ["pass"]]
-    if not loop.ahead and not loop.behind:
+    blocks = bool(loop.ahead or loop.behind)
+    if blocks:
+        views = views.replace("steps", "steps[start:stop]")
+    else:
         steps = steps.replace("start", "0").replace("stop", "T")
-        return [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]
-    step, views = "-K" if "-1" in bounds else "K", views.replace("steps", "steps[start:stop]")
-    return [f"K = min({loop.size}, T)", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
-            *(f"    {line}" for line in loop.ahead),
-            *(f"    {line}" for line in [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]),
-            *(f"    {line}" for line in loop.behind)]
+    text = [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]
+    if blocks:
+        step = "-K" if "-1" in bounds else "K"
+        text = [f"K = min({loop.size}, T)", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
+                *(f"    {line}" for line in [*loop.ahead, *text, *loop.behind])]
+    if loop.quiet:
+        text = ["with np.errstate(over='ignore', under='ignore'):", *(f"    {line}" for line in text)]
+    return text
 
 
 def wrapped(names: str, tail: str, head: str = "") -> list[str]:

@@ -57,7 +57,7 @@ class Reassociated:
                 self.uses[value.inputs[0]] == 1 and len(value.metadata["index"]) == 1 and len(value.shape) == 2:
             # the only rows that anybody wants (dL/da of dL/d[a; x]): the others need not be computed
             a, b = inputs[0].inputs
-            rows = self.program.apply(OPS["getitem"], (a,), value.metadata, (value.shape[0], a.shape[1]), a.dtype)
+            rows = self.rows(a, value)
             made = self.program.apply(OPS["matmul"], (rows, b), {}, value.shape, value.dtype)
             self.waits.add(made)
             return made
@@ -67,6 +67,16 @@ class Reassociated:
         if any(waiting):
             self.waits.add(made)
         return made
+
+    def rows(self, a: Value, wanted: Value) -> Value:
+        """The rows of a matrix that are `wanted` of its product; of a transpose Aᵀ, the columns of A, transposed."""
+        if a.op is not None and a.op.name == "transpose":
+            (whole,) = a.inputs
+            index = (slice(None), *wanted.metadata["index"])
+            columns = self.program.apply(OPS["getitem"], (whole,), {"index": index},
+                                         (whole.shape[0], wanted.shape[0]), a.dtype)
+            return self.program.apply(OPS["transpose"], (columns,), a.metadata, columns.shape[::-1], a.dtype)
+        return self.program.apply(OPS["getitem"], (a,), wanted.metadata, (wanted.shape[0], a.shape[1]), a.dtype)
 
     def factors(self, value: Value, like: Value) -> tuple[Value, Value] | None:
         """(g, x) for a product g x of which only g waits, all of one shape."""

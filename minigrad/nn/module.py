@@ -48,20 +48,18 @@ class Module:
         stack: list[tuple[str, Any]] = [("", self)]
         while stack:
             name, value = stack.pop()
-            if isinstance(value, Module):
-                children = vars(value).items()
-            elif isinstance(value, dict):
-                children = value.items()
-            elif isinstance(value, (list, tuple)):
-                children = enumerate(value)
-            elif isinstance(value, Tensor) and value.is_leaf:
-                children = ()
-            else:
+            if id(value) in seen:
                 continue
-            if id(value) not in seen:
-                seen.add(id(value))
-                found += [(name, value)] if isinstance(value, (Module, Tensor)) else []
-                stack += reversed([(f"{name}.{key}" if name else str(key), child) for key, child in children])
+            seen.add(id(value))
+            if isinstance(value, Tensor):
+                found += [(name, value)] if value.is_leaf else []
+                continue
+            if isinstance(value, Module):
+                found.append((name, value))
+                value = vars(value)
+            children = value.items() if isinstance(value, dict) else enumerate(value)
+            stack += reversed([(f"{name}.{key}" if name else str(key), child) for key, child in children
+                               if isinstance(child, HOLDERS)])
         return found
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
@@ -124,6 +122,9 @@ class Module:
         width = max(len(text) for text, _ in lines)
         digits = max(len(str(size)) for _, size in lines)
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
+
+
+HOLDERS = (Tensor, Module, dict, list, tuple)  # what is a part, or may hold parts
 
 
 def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
