@@ -154,7 +154,10 @@ class Trace:
             try:
                 self.result = f(*args)
             finally:
-                sys.setprofile(before)
+                if before is None or callable(before):
+                    sys.setprofile(before)
+                else:  # a cProfile.Profile, before Python 3.12
+                    before.enable()
             self.inputs = [s for s in symbols if isinstance(s, Symbol)]
             self.arguments = list(zip(argument_names(f, examples), args))
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]

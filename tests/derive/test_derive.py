@@ -1,7 +1,9 @@
 """The derived source: equal to the engine for every op, a text that stays as it is, and clear words for what cannot be
 traced."""
 
+import cProfile
 import os
+import pstats
 import subprocess
 import sys
 import traceback
@@ -64,6 +66,15 @@ def test_the_text_of_a_cell_stands_alone_and_is_right(cell):
     d_y = gradients_like(y, np.random.default_rng(1))
     assert_equal_trees(y, expected)
     assert_equal_trees(alone["backward"](d_y, cache), pull(d_y))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_the_cache_has_names(cell):
+    """They are those of the line in the backward that takes the cache apart."""
+    derived = mg.derive(cell, *CELLS[cell])
+    _, cache = derived.forward(*CELLS[cell])
+    assert len(derived.cache_names) == len(cache)
+    assert f"    ({', '.join(derived.cache_names)}) = cache\n" in derived.source
 
 
 def test_same_function_same_bytes_in_another_process():
@@ -175,6 +186,21 @@ def test_a_running_profiler_is_put_back():
         assert sys.getprofile() is profiler
     finally:
         sys.setprofile(None)
+
+
+def test_a_function_is_derived_under_cprofile():
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        mg.derive(cells.rnn, *CELLS[cells.rnn])
+        after()
+    finally:
+        profile.disable()
+    assert any(name == "after" for _, _, name in pstats.Stats(profile).stats)  # and goes on being profiled
+
+
+def after():
+    pass
 
 
 if __name__ == "__main__":
