@@ -85,7 +85,8 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array 
     da_next, dc_next (n_a, m): dL/da_next and dL/dc_next, all that reaches them from later. dyt (n_y, m): dL/dyt_pred,
     or None. The parameters in the cache must still be those of the forward. Returns a dict of ndarrays: dxt, da_prev,
     dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dyt also dWy, dby. Each has the shape and dtype of what it is
-    the gradient of (float where that holds integers). Raises ValueError or KeyError when a shape does not fit.
+    the gradient of (float where that holds integers). Raises ValueError or KeyError where shapes or names do not fit,
+    TypeError for a complex gradient of a real value.
     """
     values = values_of(cache)
     arrived = [("da_next", da_next, values["a_next"]), ("dc_next", dc_next, values["c_next"])]
@@ -106,6 +107,7 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
     da (n_a, m, T): what the loss itself sends to a at each step, for the first T ≤ T_x steps of the caches; dc likewise
     for c, dy (n_y, m, T) for y; None for nothing. What a later step sends back through a and through c is added here.
     Returns a dict of ndarrays: dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dy dWy, dby.
+    Raises as `lstm_cell_backward` does.
     """
     if not isinstance(caches, tuple) or len(caches) != 2:
         raise ValueError("lstm_backward takes caches as lstm_forward returns them, the pair (caches of the cells, x)")
