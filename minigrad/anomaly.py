@@ -16,8 +16,8 @@ import numpy as np
 
 from minigrad.tensor import Op, Tensor, apply, describe, ndarray, watcher
 
-OWN = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.derive", "minigrad.anomaly", "contextlib",
-       "numpy")
+OWN = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.derive", "minigrad.anomaly",
+       "minigrad.gradcheck", "contextlib", "numpy")
 
 
 class detect_anomaly(contextlib.ContextDecorator):
@@ -53,11 +53,7 @@ class detect_anomaly(contextlib.ContextDecorator):
         return detect_anomaly()
 
     def forward(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
-        token = watcher.set(None)
-        try:
-            out = apply(op, inputs, arrays, metadata, tracked)
-        finally:
-            watcher.reset(token)
+        out = unwatched(op, inputs, arrays, metadata, tracked)
         place = user_line()
         for y in out if isinstance(out, tuple) else (out,):
             if not np.isfinite(y._data).all():
@@ -66,9 +62,9 @@ class detect_anomaly(contextlib.ContextDecorator):
                 names = ", ".join(describe(x) for x in inputs if isinstance(x, Tensor))
                 raise FloatingPointError(f"{op.name} of {names} gave {first_bad(y._data)} in the forward pass, "
                                          f"{place}; {'; '.join(before) or 'its inputs were finite'}")
-        node = out[0] if isinstance(out, tuple) else out
-        if node._tracked:
-            self.note(op, inputs, node._inputs[0] if isinstance(out, tuple) else node, place)
+        node = recorded(out)
+        if node is not None:
+            self.note(op, inputs, node, place)
         return out
 
     def note(self, op: Op, inputs: tuple, node: Tensor, place: str) -> None:
@@ -97,6 +93,21 @@ class detect_anomaly(contextlib.ContextDecorator):
             place, *_ = self._notes.get(node._index, ("outside of detect_anomaly",))
             raise FloatingPointError(f"the rule of {op.name} gave {first_bad(np.asarray(d))} in the gradient of "
                                      f"{describe(x)}, in the backward pass of what was computed {place}")
+
+
+def unwatched(op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+    """An op call as it is when nobody watches."""
+    token = watcher.set(None)
+    try:
+        return apply(op, inputs, arrays, metadata, tracked)
+    finally:
+        watcher.reset(token)
+
+
+def recorded(out: Any) -> Tensor | None:
+    """What stands on the graph for the result of an op call: for several results the one whose parts they are."""
+    node = out[0] if isinstance(out, tuple) else out
+    return None if not node._tracked else node._inputs[0] if isinstance(out, tuple) else node
 
 
 def first_bad(array: Any) -> str:

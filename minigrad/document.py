@@ -1,7 +1,8 @@
 """The source document: LSTM forward and backward in its own names, layout and order.
 
 Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. The forward is the
-document's NumPy text, on ndarrays or on Tensors. The backward is not typed at all: the engine derives it.
+document's NumPy text, on ndarrays or on Tensors. The backward is not typed at all: it is the source that `mg.derive`
+prints for the cell (`minigrad derive document` shows it), run on what the caches hold.
 
     ft = σ(Wf [a_prev; x_t] + bf)     it = σ(Wi [a_prev; x_t] + bi)     cct = tanh(Wc [a_prev; x_t] + bc)
     ot = σ(Wo [a_prev; x_t] + bo)     c_next = ft c_prev + it cct       a_next = ot tanh(c_next)
@@ -13,17 +14,21 @@ Gers, Schmidhuber & Cummins, Learning to Forget, 2000, without peepholes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from minigrad.autodiff import vjp
+from minigrad.derive import derive
 from minigrad.ops import concatenate, sigmoid, softmax, stack, tanh
 from minigrad.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
 GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
 HEAD = ("Wy", "by")
+CACHE = ("a_next", "c_next", "a_prev", "c_prev", "ft", "it", "cct", "ot", "x_t", "parameters")
+INPUTS = ("x_t", "a_prev", "c_prev", *GATES, *HEAD)
 
 
 def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
@@ -63,12 +68,7 @@ def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Arr
     if len(x.shape) != 3 or x.shape[2] == 0:
         raise ValueError(f"lstm_forward takes x of shape (n_x, m, T_x) with T_x ≥ 1, not {x.shape}: "
                          "put features first and time last")
-    return from_state(x, a0, np.zeros(a0.shape, a0.dtype), parameters)
-
-
-def from_state(x: Array, a0: Array, c0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, Array, tuple]:
-    """`lstm_forward` from any c0 (n_a, m)."""
-    a_next, c_next = a0, c0
+    a_next, c_next = a0, np.zeros(a0.shape, a0.dtype)
     a, c, y, caches = [], [], [], []
     for t in range(x.shape[2]):
         a_next, c_next, yt, cache = lstm_cell_forward(x[:, :, t], a_next, c_next, parameters)
@@ -80,54 +80,102 @@ def from_state(x: Array, a0: Array, c0: Array, parameters: dict[str, Array]) -> 
 
 
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array | None = None) -> dict[str, np.ndarray]:
-    """The gradients of one step, derived by the engine from `lstm_cell_forward`.
+    """The gradients of one step: the derived backward of `lstm_cell_forward`, run on its cache.
 
     da_next, dc_next (n_a, m): dL/da_next and dL/dc_next, all that reaches them from later. dyt (n_y, m): dL/dyt_pred,
-    or None. Returns a dict of ndarrays: dxt, da_prev, dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dyt also
-    dWy, dby. Each has the shape of what it is the gradient of.
+    or None. The parameters in the cache must still be those of the forward. Returns a dict of ndarrays: dxt, da_prev,
+    dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dyt also dWy, dby. Each has the shape and dtype of what it is
+    the gradient of (float where that holds integers). Raises ValueError or KeyError where shapes or names do not fit,
+    TypeError for a complex gradient of a real value.
     """
-    _, _, a_prev, c_prev, _, _, _, _, x_t, parameters = cache
-    x_t, a_prev, c_prev, parameters = floats(x_t), floats(a_prev), floats(c_prev), weights(parameters)
+    values = values_of(cache)
+    arrived = [("da_next", da_next, values["a_next"]), ("dc_next", dc_next, values["c_next"])]
+    if dyt is not None:
+        values["yt_pred"] = softmax(values["Wy"] @ values["a_next"] + values["by"], axis=0)
+        arrived.append(("dyt", dyt, values["yt_pred"]))
+    d_output = [gradient(name, d, value.shape, value.dtype) for name, d, value in arrived]
 
-    (a_next, c_next, yt), pull = vjp(lambda *inputs: lstm_cell_forward(*inputs)[:3], x_t, a_prev, c_prev, parameters)
-    dxt, da_prev, dc_prev, d_parameters = pull((
-        gradient("da_next", da_next, a_next), gradient("dc_next", dc_next, c_next), gradient("dyt", dyt, yt)))
-    return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev, **named(d_parameters, dyt is not None)}
+    backward, reads = derived(dyt is not None, *[(values[name].shape, values[name].dtype) for name in INPUTS])
+    dxt, da_prev, dc_prev, d_parameters = backward(d_output, [values[name] for name in reads])
+    return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev,
+            **{f"d{name}": d_parameters[name] for name in used(dyt is not None)}}
 
 
 def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array | None = None) -> dict[str, np.ndarray]:
-    """The gradients of a whole sequence, derived by the engine from the cell.
+    """The gradients of a whole sequence: `lstm_cell_backward` from the last step to the first.
 
     da (n_a, m, T): what the loss itself sends to a at each step, for the first T ≤ T_x steps of the caches; dc likewise
     for c, dy (n_y, m, T) for y; None for nothing. What a later step sends back through a and through c is added here.
     Returns a dict of ndarrays: dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dy dWy, dby.
+    Raises as `lstm_cell_backward` does.
     """
-    caches, x = caches
+    if not isinstance(caches, tuple) or len(caches) != 2:
+        raise ValueError("lstm_backward takes caches as lstm_forward returns them, the pair (caches of the cells, x)")
+    caches, _ = caches
     T = da.shape[2] if len(da.shape) == 3 else 0
     if not 1 <= T <= len(caches):
         raise ValueError(f"lstm_backward takes da of shape (n_a, m, T) with 1 ≤ T ≤ {len(caches)}, the steps of the "
                          f"caches, not {da.shape}")
-    x, parameters = floats(x[:, :, :T]), weights(caches[0][9])
-    a0, c0 = floats(caches[0][2]), floats(caches[0][3])
+    first = checked(caches[0])
+    (n_a, m), dtype, parameters = first["a_next"].shape, first["a_next"].dtype, first["parameters"]
+    da, dc = gradient("da", da, (n_a, m, T), dtype), gradient("dc", dc, (n_a, m, T), dtype)
+    dy = None if dy is None else gradient("dy", dy, (parameters["by"].shape[0], m, T), dtype)
 
-    (a, y, c), pull = vjp(lambda *inputs: from_state(*inputs)[:3], x, a0, c0, parameters)
-    dx, da0, _, d_parameters = pull((gradient("da", da, a), gradient("dy", dy, y), gradient("dc", dc, c)))
-    return {"dx": dx, "da0": da0, **named(d_parameters, dy is not None)}
+    dx, total = [], {f"d{name}": np.zeros_like(floats(parameters[name])) for name in used(dy is not None)}
+    da_prev = dc_prev = np.zeros((n_a, m), dtype)
+    for t in reversed(range(T)):
+        step = lstm_cell_backward(da[:, :, t] + da_prev, dc[:, :, t] + dc_prev, caches[t],
+                                  None if dy is None else dy[:, :, t])
+        da_prev, dc_prev = step["da_prev"], step["dc_prev"]
+        dx.append(step["dxt"])
+        for name in total:
+            total[name] += step[name]
+    return {"dx": np.stack(dx[::-1], axis=2), "da0": da_prev, **total}
+
+
+# -- the derived backward -------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def derived(with_y: bool, *kinds: tuple[tuple[int, ...], np.dtype]) -> tuple[Callable, tuple[str, ...]]:
+    """The backward of the cell as derived source, and what it reads, by the names in the cell.
+
+    kinds: (shape, dtype) of each of the INPUTS. with_y: whether a gradient arrives at yt_pred too.
+    """
+    def lstm_cell(x_t, a_prev, c_prev, parameters):
+        return lstm_cell_forward(x_t, a_prev, c_prev, parameters)[:3 if with_y else 2]
+
+    x_t, a_prev, c_prev, *weights = (np.zeros(shape, dtype) for shape, dtype in kinds)
+    found = derive(lstm_cell, x_t, a_prev, c_prev, dict(zip(GATES + HEAD, weights)))
+    return found.module["backward"], found.cache_names  # not all of `found`: its trace holds arrays
+
+
+def values_of(cache: tuple) -> dict[str, np.ndarray]:
+    """What a cell's cache holds, as arrays by their names in the cell, and what of the cell's values is cheap to
+    make from it: neither a product nor a gate is computed again."""
+    given = checked(cache)
+    dtype = given["a_next"].dtype  # that of the whole cell
+    parameters = given.pop("parameters")
+    values = {name: floats(value, dtype) for name, value in given.items()}
+    values |= {name: floats(parameters[name], dtype) for name in GATES + HEAD}
+    values["concat"] = np.concatenate([values["a_prev"], values["x_t"]])
+    values["tanh_c_next"] = np.tanh(values["c_next"])
+    return values
 
 
 # -- small print ----------------------------------------------------------------------------------------
 
 
-def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]) -> None:
-    """Raise with the document's names when something is missing or misshapen."""
-    missing = [name for name in (*GATES, *HEAD) if name not in parameters]
+def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array], **others: Array) -> None:
+    """Raise with the document's names when something is missing or misshapen. others: values of the shape of a_prev."""
+    missing = [name for name in GATES + HEAD if name not in parameters]
     if missing:
-        raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join((*GATES, *HEAD))}")
+        raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join(GATES + HEAD)}")
     if len(x_t.shape) != 2 or len(a_prev.shape) != 2:
         raise ValueError(f"x_t {x_t.shape} and a_prev {a_prev.shape} must be (n_x, m) and (n_a, m): features first")
     (n_x, m), n_a = x_t.shape, a_prev.shape[0]
     n_y = parameters["Wy"].shape[0]
-    expected = {"a_prev": (a_prev, (n_a, m)), "c_prev": (c_prev, (n_a, m)),
+    expected = {**{name: (value, (n_a, m)) for name, value in {"a_prev": a_prev, "c_prev": c_prev, **others}.items()},
                 **{name: (parameters[name], (n_a, n_a + n_x) if name[0] == "W" else (n_a, 1)) for name in GATES},
                 "Wy": (parameters["Wy"], (n_y, n_a)), "by": (parameters["by"], (n_y, 1))}
     for name, (value, shape) in expected.items():
@@ -136,25 +184,34 @@ def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
                              f"for n_x = {n_x}, n_a = {n_a}, m = {m}")
 
 
-def floats(value: Array) -> np.ndarray:
+def checked(cache: tuple) -> dict[str, Any]:
+    """A cell's cache by name, once its shapes are looked at."""
+    if len(cache) != len(CACHE):
+        raise ValueError(f"a cell's cache holds {', '.join(CACHE)}, and this one {len(cache)} values: "
+                         "take it from lstm_cell_forward, or one of the list that lstm_forward returns")
+    given = dict(zip(CACHE, cache))
+    check(**given)
+    return given
+
+
+def floats(value: Array, dtype: Any = float) -> np.ndarray:
     """The array of a tensor, and one-hot integers as floats: the backward takes values and gives values."""
     value = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    return value if value.dtype.kind in "fc" else value.astype(float)
+    return value if value.dtype.kind in "fc" else value.astype(dtype)
 
 
-def weights(parameters: dict[str, Array]) -> dict[str, np.ndarray]:
-    """What the equations use, and nothing else that the dict may hold."""
-    return {name: floats(parameters[name]) for name in (*GATES, *HEAD)}
-
-
-def gradient(name: str, given: Array | None, value: Array) -> np.ndarray:
-    """A gradient that was given, or zeros, in the shape of its value."""
+def gradient(name: str, given: Array | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A gradient that was given, or zeros, in the shape and dtype of its value."""
     if given is None:
-        return np.zeros(value.shape, value.dtype)
-    if tuple(given.shape) != tuple(value.shape):
-        raise ValueError(f"{name} has shape {tuple(given.shape)} and must have that of its value, {tuple(value.shape)}")
-    return floats(given)
+        return np.zeros(shape, dtype)
+    if tuple(given.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(given.shape)} and must have that of its value, {shape}")
+    given = floats(given)
+    if given.dtype.kind == "c" != dtype.kind:
+        raise TypeError(f"{name} is complex and its value {dtype}: a real value has a real gradient")
+    return given.astype(dtype, copy=False)
 
 
-def named(d_parameters: dict[str, np.ndarray], with_y: bool) -> dict[str, np.ndarray]:
-    return {f"d{name}": d for name, d in d_parameters.items() if name in GATES or with_y}
+def used(with_y: bool) -> tuple[str, ...]:
+    """The parameters that a gradient reaches."""
+    return GATES + HEAD if with_y else GATES

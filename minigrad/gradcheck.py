@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.anomaly import recorded, unwatched, user_line
 from minigrad.autodiff import behind, data_of, fitted, sweep
 from minigrad.ops import multiply
 from minigrad.ops import sum as total
-from minigrad.tensor import Tensor, no_grad, recording, wrap
+from minigrad.tensor import Op, Tensor, no_grad, recording, watcher, wrap
 from minigrad.tree import flatten, named_leaves, unflatten
 
 COMPLEX_STEP = 1e-20
@@ -33,6 +34,8 @@ STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # of central differences; the first that
 # Complex step: rounding alone, 1e-16 times the length of sums. Fourth order: about (1e-16)^(4/5).
 TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
 FLOOR = {"complex step": 1e-5, "central differences": 1e-3}
+WRONG = 1e-5  # the relative error of a rule, in a check of its own, from which on it is blamed
+MOST_CALLS = 100  # of one op that are checked for that
 
 
 class GradcheckError(AssertionError):
@@ -66,7 +69,9 @@ class Report:
     method     "complex step" or "central differences", and `why` for the latter
     tolerance  the relative error that was allowed
     rounding   the float32 gradient's largest difference from the float64 one, relative to its largest entry; or None
-    blamed     the rules found wrong: [("tanh.dx", relative error)]
+    blamed     the rules found wrong: [("tanh.dx", relative error)]; for those in the cell of a scan the cell was run
+               step by step. "scan.dinputs" itself means that the derived program is wrong, and each rule in it right
+    places     {"tanh.dx": "in 1 of 5 calls, as at cell.py:12 in cell, t = 3"}, for a rule that is right elsewhere
     """
 
     method: str
@@ -75,6 +80,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     rounding: float | None = None
     blamed: list[tuple[str, float]] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -97,7 +103,8 @@ class Report:
                   f"margin {margin:.1g}: {'passed' if self.ok else 'FAILED'}"]
         if self.rounding is not None:
             lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
-        lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own" for name, error in self.blamed]
+        lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own"
+                  + (f", {self.places[name]}" if name in self.places else "") for name, error in self.blamed]
         return "\n".join(lines)
 
 
@@ -135,7 +142,7 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
             checked.check(report, n, max_entries, directions)
         report.rounding = checked.rounding()
         if any(row.verdict == "wrong" for row in report.rows):
-            report.blamed = checked.blame(order)
+            checked.blame(report, order)
     if raise_error and not report.ok:
         row = report.worst
         place = f"{row.name}{list(row.index) if row.index else ''}"
@@ -328,18 +335,51 @@ class Checked:
 
     # -- blame ----------------------------------------------------------------------------------------
 
-    def blame(self, order: int) -> list[tuple[str, float]]:
-        """Check every rule behind the results by itself, at the very values it met."""
+    def blame(self, report: Report, order: int) -> None:
+        """Check every rule behind the results by itself, at the very values it met: first with each scan as the loop
+        that it stands for, so that the rules in its cell are seen; if they are right, with the scan as one op."""
+        with Calls() as calls:
+            nodes = self.nodes(order)
+        wrong = wrong_rules(nodes, self.rng) or wrong_rules(self.nodes(order), self.rng)
+        for rule, (count, found) in sorted(wrong.items(), key=lambda item: -max(item[1][1])[0]):
+            error, index = max(found)
+            report.blamed.append((rule, error))
+            if len(found) < count:
+                place = calls.places.get(index)
+                report.places[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
+
+    def nodes(self, order: int) -> list[Tensor]:
+        """What was computed for the results, and for order 2 for their gradients."""
         outputs, leaves = self.run(self.values)
         psi = self.psi(outputs, leaves) if order == 2 else None
-        worst: dict[str, float] = {}
-        seen: dict[str, int] = {}
-        for node in nodes_behind(outputs + [psi] * (psi is not None)):
-            seen[node._op.name] = seen.get(node._op.name, 0) + 1
-            if seen[node._op.name] <= 32:
-                for name, error in rule_errors(node, self.rng):
-                    worst[name] = max(error, worst.get(name, 0.0))
-        return sorted(((name, error) for name, error in worst.items() if error > 1e-5), key=lambda pair: -pair[1])
+        return nodes_behind(outputs + [psi] * (psi is not None))
+
+
+class Calls:
+    """A watcher that notes where each op is called, and lets it run. While one watches, a scan goes step by step."""
+
+    def __init__(self):
+        self.places: dict[int, str] = {}
+
+    def __enter__(self) -> Calls:
+        self.token = watcher.set(self)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        watcher.reset(self.token)
+
+    def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        out = unwatched(op, inputs, arrays, metadata, tracked)
+        node = recorded(out)
+        if node is not None:
+            self.places[node._index] = user_line()
+        return out
+
+    def visit(self, node: Tensor, g: Any) -> None:
+        """Nothing to do in the sweep."""
+
+    def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
+        """Nor here."""
 
 
 @dataclass
@@ -431,6 +471,23 @@ def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float
 def nodes_behind(outputs: list[Tensor]) -> list[Tensor]:
     """What ops with rules made, behind the outputs."""
     return [node for node in behind(outputs) if node._op is not None and node._op.pulls]
+
+
+def wrong_rules(nodes: list[Tensor], rng: np.random.Generator) -> dict[str, tuple[int, list[tuple[float, int]]]]:
+    """{rule: (how many of its calls were checked, [(relative error, index of the node)] where it is wrong)}
+
+    Of an op with more than MOST_CALLS nodes, so many are checked, evenly over time.
+    """
+    by_op: dict[str, list[Tensor]] = {}
+    for node in nodes:
+        by_op.setdefault(node._op.name, []).append(node)
+    errors: dict[str, list[tuple[float, int]]] = {}
+    for group in by_op.values():
+        for i in np.linspace(0, len(group) - 1, min(len(group), MOST_CALLS)).astype(int):
+            for rule, error in rule_errors(group[i], rng):
+                errors.setdefault(rule, []).append((error, group[i]._index))
+    wrong = {rule: [pair for pair in found if pair[0] > WRONG] for rule, found in errors.items()}
+    return {rule: (len(errors[rule]), found) for rule, found in wrong.items() if found}
 
 
 def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:

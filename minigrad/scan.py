@@ -97,7 +97,9 @@ def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
     """One call of the cell, checked, and with its mask."""
     pair = cell(before, x)
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise CellError(f"a cell returns a pair (state, y), not {type(pair).__name__}: end it with return state, y")
+        what = "one array" if hasattr(pair, "shape") else f"a {type(pair).__name__}"
+        what += f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
+        raise CellError(f"a cell returns a pair (state, y), not {what}: end it with return state, y")
     state, y = pair
     old, new = ([(tuple(np.shape(leaf)), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
                 for tree in (before, state))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad import document
 from minigrad.document import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
+from minigrad.tensor import OPS
 
 GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
 HEAD = ("Wy", "by")
@@ -160,9 +162,12 @@ def test_backward_works_where_nothing_is_recorded():
     x, a0, p = make(3, 5, 4, 2, 4)
     da, *_ = upstream(5, 4, 2, 4)
     *_, caches = lstm_forward(x, a0, p)
-    with mg.no_grad():
-        inside = lstm_backward(da, caches)
-    assert all(np.array_equal(value, inside[key]) for key, value in lstm_backward(da, caches).items())
+    expected = lstm_backward(da, caches)
+    for context in (mg.no_grad(), mg.detect_anomaly()):
+        document.derived.cache_clear()  # so that the text is derived in there
+        with context:
+            inside = lstm_backward(da, caches)
+        assert all(np.array_equal(value, inside[key]) for key, value in expected.items())
 
 
 def test_float32_stays_float32():
@@ -189,6 +194,20 @@ def test_one_hot_integers_and_a_dict_that_holds_more():
     expected = lstm_backward(da, lstm_forward(x.astype(float), a0, p)[3], dy, dc)
     assert list(found) == list(expected) and all(np.array_equal(found[key], expected[key]) for key in expected)
     assert "dnote" not in lstm_cell_backward(da[:, :, 0], dc[:, :, 0], caches[0][1])
+
+
+@pytest.mark.parametrize("whole", [bool, np.uint8, np.int64])
+def test_integers_become_floats_of_the_cells_own_dtype(whole):
+    _, a0, p = make(3, 5, 4, 2, 1, dtype=np.float32)
+    x_t = np.eye(3)[:, :2].astype(whole)
+    da, dy, dc = (d[:, :, 0] for d in upstream(5, 4, 2, 1))
+    a_next, _, _, cache = lstm_cell_forward(x_t, a0, np.zeros_like(a0), p)
+    found = lstm_cell_backward(da, dc, cache, dy)
+    assert found["dxt"].dtype == a_next.dtype and found["dWf"].dtype == found["da_prev"].dtype == np.float32
+    *_, wide = lstm_cell_forward(x_t.astype(float), a0.astype(float), np.zeros(a0.shape),
+                                 {k: v.astype(float) for k, v in p.items()})
+    for key, value in lstm_cell_backward(da, dc, wide, dy).items():
+        close(found[key], value, 1e-5)
 
 
 @pytest.mark.parametrize("extreme", [800.0, -800.0])
@@ -282,6 +301,85 @@ def test_two_hundred_steps_along_random_directions():
         outputs = plain_forward(moved["x"], moved["a0"], moved)
         slope = sum(np.sum(d * out) for d, out in zip((da, dy, dc), outputs)).imag / 1e-30
         assert np.sum(found["d" + name] * v) == pytest.approx(slope, rel=1e-11), name
+
+
+# -- the derived backward, run on the caches ------------------------------------------------------------------
+
+
+MIXED = [("f8", "f8", "f8"), ("f4", "f4", "f4"), ("f8", "f4", "f4"), ("f4", "f8", "f4"), ("f4", "f4", "f8")]
+
+
+@pytest.mark.parametrize("dtypes", MIXED, ids="-".join)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_engine_gives_the_same(sizes, dtypes):
+    """Op by op through the whole forward: the same numbers, in the same dtypes."""
+    _, n_a, n_y, m, T = sizes
+    x, a0, p = make(*sizes)
+    x, a0, p = x.astype(dtypes[0]), a0.astype(dtypes[1]), {k: v.astype(dtypes[2]) for k, v in p.items()}
+    da, dy, dc = upstream(n_a, n_y, m, T)
+    (a, y, c), pull = mg.vjp(lambda *inputs: lstm_forward(*inputs)[:3], x, a0, p)
+    dx, da0, d_parameters = pull((da.astype(a.dtype), dy.astype(y.dtype), dc.astype(c.dtype)))
+    found = lstm_backward(da, lstm_forward(x, a0, p)[3], dy, dc)
+    for key, true in {"dx": dx, "da0": da0, **{f"d{name}": d for name, d in d_parameters.items()}}.items():
+        assert found[key].dtype == true.dtype
+        close(found[key], true, 1e-12 if set(dtypes) == {"f8"} else 1e-5)
+
+
+@pytest.mark.parametrize("with_y", [False, True], ids=["", "dy"])
+def test_no_forward_is_run_in_the_backward(with_y, monkeypatch):
+    x, a0, p = make(3, 5, 4, 2, 6)
+    da, dy, dc = upstream(5, 4, 2, 6)
+    dy = dy if with_y else None
+    *_, caches = lstm_forward(x, a0, p)
+    expected = lstm_backward(da, caches, dy, dc)  # from here on the text for these shapes is there
+
+    def forbidden(*_, **__):
+        raise AssertionError("a forward was run")
+    for name in ("lstm_cell_forward", "sigmoid", "tanh", "derive"):
+        monkeypatch.setattr(document, name, forbidden)
+    for op in ("matmul", "sigmoid", "tanh", "concatenate"):
+        monkeypatch.setattr(OPS[op], "forward", forbidden)
+    for key, value in lstm_backward(da, caches, dy, dc).items():
+        assert np.array_equal(value, expected[key])
+
+
+def test_the_backward_takes_the_gates_as_the_cache_has_them():
+    """Gates that no forward gives for these inputs: the document's equations, on these very values."""
+    n_a, n_y, m = 5, 4, 2
+    x, a0, p = make(3, n_a, n_y, m, 1)
+    da, dy, dc = (d[:, :, 0] for d in upstream(n_a, n_y, m, 1))
+    a_next, c_next, c_prev, ft, it, cct, ot = np.random.default_rng(4).uniform(0.1, 0.9, size=(7, n_a, m))
+    x_t = x[:, :, 0]
+    found = lstm_cell_backward(da, dc, (a_next, c_next, a0, c_prev, ft, it, cct, ot, x_t, p), dy)
+
+    e = np.exp(p["Wy"] @ a_next + p["by"])
+    y = e / e.sum(axis=0)
+    dzy = y * (dy - np.sum(dy * y, axis=0))
+    da = da + p["Wy"].T @ dzy
+    dc = dc + da * ot * (1 - np.tanh(c_next) ** 2)
+    dz = {"f": dc * c_prev * ft * (1 - ft), "i": dc * cct * it * (1 - it), "c": dc * it * (1 - cct**2),
+          "o": da * np.tanh(c_next) * ot * (1 - ot)}
+    d_concat = sum(p["W" + k].T @ dz[k] for k in dz)
+    true = {"dc_prev": dc * ft, "da_prev": d_concat[:n_a], "dxt": d_concat[n_a:], "dWy": dzy @ a_next.T,
+            "dby": dzy.sum(axis=1, keepdims=True)}
+    true |= {"dW" + k: dz[k] @ np.concatenate([a0, x_t]).T for k in dz}
+    true |= {"db" + k: dz[k].sum(axis=1, keepdims=True) for k in dz}
+    assert sorted(found) == sorted(true)
+    for key in true:
+        close(found[key], true[key])
+
+
+def test_results_are_arrays_of_their_own():
+    """What is done to one of them must not reach another, nor the caches; m = 1 leaves no sum that would copy."""
+    x, a0, p = make(3, 5, 4, 1, 2)
+    da, dy, dc = upstream(5, 4, 1, 2)
+    *_, caches = lstm_forward(x, a0, p)
+    for found in (lstm_backward(da, caches, dy, dc),
+                  lstm_cell_backward(da[:, :, 0], dc[:, :, 0], caches[0][0], dy[:, :, 0])):
+        others = [da, dy, dc, *caches[0][0][:9], *p.values()]
+        for value in found.values():
+            assert not any(np.shares_memory(value, other) for other in others)
+            others.append(value)
 
 
 # -- the two carries ----------------------------------------------------------------------------------------
@@ -457,6 +555,17 @@ def test_bad_input_gets_a_sentence():
         (ValueError, r"da_next has shape \(5, 2, 4\)", lambda: cell(da, c0)),
         (ValueError, r"dc_next has shape \(5, 1\)", lambda: cell(c0, c0[:, :1])),
         (ValueError, r"dyt has shape \(5, 2\)", lambda: cell(c0, c0, c0)),
+        (TypeError, "da_next is complex and its value float64", lambda: cell(1j * c0, c0)),
+        (ValueError, "caches as lstm_forward returns them", lambda: lstm_backward(da, caches[0])),
+    ]
+    *given, kept = caches[0][0]
+    cases += [
+        (ValueError, r"a cell's cache holds a_next, c_next, .* and this one 2 values: take it from lstm_cell_forward",
+         lambda: lstm_cell_backward(c0, c0, caches)),
+        (ValueError, r"ft has shape \(3, 2\) and must have \(5, 2\)",
+         lambda: lstm_cell_backward(c0, c0, (*given[:4], given[8], *given[5:], kept))),
+        (KeyError, "parameters lack bi", lambda: lstm_cell_backward(
+            c0, c0, (*given, {k: v for k, v in kept.items() if k != "bi"}))),
     ]
     for kind, sentence, call in cases:
         with pytest.raises(kind, match=sentence):

@@ -1,13 +1,18 @@
 """The checker is checked: every rule of every op is made wrong by a thousandth, one at a time. gradcheck must fail
 each time, and name that rule and no other."""
 
+import sys
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 from cases import CASES
 
 import minigrad as mg
+from minigrad import nn
 from minigrad.gradcheck import nodes_behind
 from minigrad.tensor import OPS, Tensor, wrap
+from minigrad.tree import flatten, map_leaves
 
 FACTOR = 1.001
 
@@ -56,7 +61,9 @@ def rule_name(op, position):
 
 @pytest.fixture
 def planted(monkeypatch):
-    """planted(op, position) makes one rule wrong for the length of a test."""
+    """planted(op, position) makes one rule wrong for the length of a test, also in the programs that scan derives."""
+    monkeypatch.setattr(sys.modules["minigrad.scan"], "PROGRAMS", OrderedDict())
+
     def plant(op, position):
         pulls, into = with_fault(op, position)
         monkeypatch.setattr(op, "pulls", pulls)
@@ -110,6 +117,76 @@ def test_a_scaled_rule_is_found_deep_in_a_recurrent_cell(name, position, planted
 
 def test_the_cell_passes_without_a_fault():
     assert mg.gradcheck(cell, *cell_inputs(), order=2).ok
+
+
+# -- inside a scan --------------------------------------------------------------------------------------------
+
+
+def rules_of_cell(kind):
+    """{name: (op, position)} of all that a step of the layer's cell sends gradients through."""
+    cell = kind(3, 4, rng=0).layers["l0"]
+    state, x = map_leaves(lambda leaf: mg.tensor(leaf, requires_grad=True), (cell.initial_state(2), np.ones((3, 2))))
+    nodes = nodes_behind(flatten(cell.cell(state, x))[0])
+    return {rule_name(node._op, i): (node._op, i) for node in nodes for i, *_ in node._op.pulls
+            if node._op.variadic or getattr(node._inputs[i], "_tracked", False)}
+
+
+IN_CELLS = {f"{kind.__name__} {name}": (kind, rule) for kind in (nn.RNN, nn.LSTM, nn.GRU)
+            for name, rule in rules_of_cell(kind).items()}
+
+
+def test_the_cells_use_these_rules():
+    assert sorted(IN_CELLS) == sorted(
+        [f"{kind} {rule}" for kind in ("RNN", "LSTM", "GRU")
+         for rule in ("add.da", "add.db", "concatenate.darrays", "matmul.da", "matmul.db", "tanh.dx")]
+        + [f"{kind} {rule}" for kind in ("LSTM", "GRU")
+           for rule in ("multiply.da", "multiply.db", "sigmoid.dx", "split.dx")]
+        + ["LSTM getitem.dx", "GRU subtract.db"])
+
+
+@pytest.mark.parametrize("key", IN_CELLS)
+def test_a_scaled_rule_is_found_inside_the_cell_of_a_layer(key, planted):
+    kind, (op, position) = IN_CELLS[key]
+    planted(op, position)
+    layer, x = kind(3, 4, rng=0), np.random.default_rng(0).normal(size=(5, 2, 3))
+    assert_named(rule_name(op, position), layer, x)
+
+
+@pytest.mark.filterwarnings("ignore:scan runs")
+@pytest.mark.parametrize("order, bidirectional, lengths", [(2, False, None), (1, True, None), (1, False, [3, 5])])
+def test_it_is_found_in_every_kind_of_scan(order, bidirectional, lengths, planted):
+    planted(OPS["sigmoid"], 0)
+    layer, x = nn.GRU(2, 3, bidirectional=bidirectional, rng=0), np.random.default_rng(0).normal(size=(5, 2, 2))
+    assert_named("sigmoid.dx", lambda x: layer(x, lengths=lengths), x, order=order)
+
+
+def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
+    op = OPS["tanh"]
+    monkeypatch.setattr(op, "pulls", [(0, lambda g, y, x, m: g * (1.0 - y * y) * mg.where(mg.abs(y) > 0.9, 1.001, 1.0),
+                                       lambda g, y, x, m: g * (1.0 - y * y) * np.where(np.abs(y) > 0.9, 1.001, 1.0),
+                                       (-1,))])
+    monkeypatch.setattr(sys.modules["minigrad.scan"], "PROGRAMS", OrderedDict())
+
+    def cell(h, x):
+        h = 0.5 * h + mg.tanh(x)
+        return h, h
+    x = np.full((40, 2), 0.3)
+    x[33] = 2.0
+    with pytest.raises(mg.GradcheckError) as caught:
+        mg.gradcheck(lambda x: mg.scan(cell, np.zeros(2), x), x)
+    report = caught.value.report
+    assert [rule for rule, _ in report.blamed] == ["tanh.dx"]
+    assert report.places["tanh.dx"].startswith(f"in 1 of 40 calls, as at {__file__}:")
+    assert report.places["tanh.dx"].endswith("in cell, t = 33") and report.places["tanh.dx"] in str(report)
+
+
+def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
+    """Every rule is right, and what scan runs is not: no op inside is to blame."""
+    module = sys.modules["minigrad.scan"]
+    right = module.first_order
+    monkeypatch.setattr(module, "first_order", lambda *given: [d * FACTOR for d in right(*given)])
+    monkeypatch.setattr(module, "PROGRAMS", OrderedDict())
+    assert_named("scan.dinputs", nn.RNN(3, 4, rng=0), np.random.default_rng(0).normal(size=(5, 2, 3)))
 
 
 def test_a_fault_that_only_the_second_order_shows(monkeypatch):

@@ -802,6 +802,16 @@ def test_a_cell_that_cannot_be_traced_goes_step_by_step_and_says_so_once(what):
         mg.scan(cell, STATE, XS)
 
 
+def test_what_arrays_can_and_tensors_cannot_goes_step_by_step_on_arrays():
+    def cell(h, x):
+        return (h - x if (h > 0).all() else h + x), h.copy()
+    with pytest.warns(module.ScanNotice, match="no attribute 'all'; it was asked for at .*test_scan.py"):
+        ours = mg.scan(cell, STATE, XS)
+    all_close(flatten(ours)[0], flatten(by_loop(cell, STATE, XS))[0])
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'all'"):
+        mg.scan(cell, STATE, mg.tensor(XS, requires_grad=True))
+
+
 def test_a_notice_points_at_the_call_of_scan():
     with pytest.warns(module.ScanNotice) as said:
         mg.scan(branching, STATE, XS)
@@ -820,8 +830,8 @@ def test_a_gradient_of_a_gradient_says_so_once():
 
 
 WRONG = {
-    "no pair": (lambda h, x: h, {}, TypeError, r"a cell returns a pair \(state, y\), not \w+"),
-    "a triple": (lambda h, x: (h, h, h), {}, TypeError, r"a cell returns a pair \(state, y\)"),
+    "no pair": (lambda h, x: h, {}, TypeError, r"a cell returns a pair \(state, y\), not one array"),
+    "a triple": (lambda h, x: (h, h, h), {}, TypeError, r"a cell returns a pair \(state, y\), not a tuple of 3"),
     "state of another shape": (lambda h, x: (h[:2], x), {}, ValueError, r"\(3, 2\) float64 and returned \(2, 2\)"),
     "state of another dtype": (lambda h, x: (mg.astype(h, dtype=np.float32), x), {}, ValueError, "returned .*float32"),
     "more states": (lambda h, x: ((h, h), x), {}, ValueError, "must be the same"),

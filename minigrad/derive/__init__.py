@@ -28,13 +28,17 @@ class Derived:
     forward(*args)             → (output, cache); the tensors that the function closes over stand behind its arguments
                                and are filled in with their present values when they are left out
     backward(d_output, cache)  → (d_arg, …), one for each argument that holds floats, nested as the argument is
+    cache_names                the names in the source of what the cache holds, in its order: who has these values from
+                               elsewhere can run `backward` without `forward`
     """
 
     def __init__(self, f: Callable, examples: tuple):
         self.trace = trace = Trace(f, examples)
         name = getattr(f, "__name__", type(f).__name__)
         self.name = name = "the function" if name == "<lambda>" else name
-        self.source = Emitter(Program(trace, name)).module()
+        emitter = Emitter(Program(trace, name))
+        self.source = emitter.module()
+        self.cache_names = tuple(emitter.names[value] for value in emitter.kept)
         self.closed = trace.closed
         self.count = len(examples)
         filename = f"<minigrad derived {name} {number()}>"

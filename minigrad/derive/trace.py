@@ -27,6 +27,10 @@ class TraceError(TypeError):
     """A function did something with a value that cannot be written down; the message names the user's line."""
 
 
+class NoAttribute(TraceError, AttributeError):
+    """What a tensor has not, and an array perhaps has: x.all(), x.argmax()."""
+
+
 def refuse(what: str, instead: str) -> Callable:
     def method(self, *args, **kwargs):
         raise TraceError(f"{what} {user_line()}: while a function is traced its values are unknown; {instead}, "
@@ -48,6 +52,12 @@ class Symbol(Tensor):
         """The same values, through which no gradient flows: as an op, so that it stays a symbol."""
         with no_grad():
             return copy(self)
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):  # Python and NumPy ask whether there is such a method
+            raise AttributeError(name)
+        raise NoAttribute(f"a tensor has no attribute {name!r}; it was asked for {user_line()}: use a function of "
+                          "minigrad or NumPy on the tensor, or declare an op")
 
     __format__ = refuse("the value of a tensor was printed", "print after the call")
     __repr__ = __str__ = object.__repr__
@@ -154,7 +164,10 @@ class Trace:
             try:
                 self.result = f(*args)
             finally:
-                sys.setprofile(before)
+                if before is None or callable(before):
+                    sys.setprofile(before)
+                else:  # a cProfile.Profile, before Python 3.12
+                    before.enable()
             self.inputs = [s for s in symbols if isinstance(s, Symbol)]
             self.arguments = list(zip(argument_names(f, examples), args))
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]

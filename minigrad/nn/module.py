@@ -129,6 +129,8 @@ HOLDERS = (Tensor, Module, dict, list, tuple)  # what is a part, or may hold par
 
 def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
     """The arrays, if they have exactly these names and shapes. Raises ValueError that lists every difference."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"{whose} takes arrays by name, as a state_dict() is, not an object of {type(arrays).__name__}")
     given = {name: np.asarray(array) for name, array in arrays.items()}
     wrong = [f"missing {', '.join(missing)}"] if (missing := [name for name in shapes if name not in given]) else []
     wrong += [f"unexpected {', '.join(more)}"] if (more := [str(name) for name in given if name not in shapes]) else []

@@ -7,6 +7,7 @@ here: scan derives it from the cell.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,7 +148,8 @@ def enter_state(layer: Module, state: Tree, like: Tree, batch: int, single: bool
     shapes = [lead + (() if single else (batch,)) + tuple(leaf.shape[:-1]) for leaf in flatten(like)[0]]
     if [leaf.shape for leaf in given] != shapes:
         raise ValueError(f"{type(layer).__name__} takes a state of shape {' and '.join(map(str, shapes))}, "
-                         f"not {' and '.join(str(leaf.shape) for leaf in given) or 'nothing'}")
+                         f"not {' and '.join(str(leaf.shape) for leaf in given[:4]) or 'nothing'}"
+                         + (f" and {len(given) - 4} more" if len(given) > 4 else ""))
     given = [expand_dims(leaf, len(lead)) for leaf in given] if single else given
     return unflatten(like, [moveaxis(leaf, len(lead), -1) for leaf in given])
 
@@ -157,7 +159,12 @@ def settled(leaf: Array, batch: int, dtype: np.dtype) -> Array:
     leaf = leaf if isinstance(leaf, Tensor) else np.asarray(leaf)
     if leaf.dtype != dtype:
         leaf = leaf.astype(dtype)
-    return leaf if leaf.shape[-1] == batch else broadcast_to(leaf, (*leaf.shape[:-1], batch))
+    if leaf.shape[-1:] == (batch,):
+        return leaf
+    if leaf.shape[-1:] != (1,):
+        raise ValueError(f"initial_state gave a leaf of shape {leaf.shape} for {batch} sequences: its last axis must "
+                         f"be the batch, of length {batch}, or 1 for the same in all")
+    return broadcast_to(leaf, (*leaf.shape[:-1], batch))
 
 
 def leave(ys: Tree, batch_first: bool, single: bool) -> Tree:
@@ -199,10 +206,13 @@ class TorchCell(Recurrent):
     states: tuple[str, ...] = ("h0",)
 
     def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, dtype: Any = np.float32,
-                 rng: Any = None):
-        if hidden_size < 1 or input_size < 0:
-            raise ValueError(f"{type(self).__name__} takes an input_size ≥ 0 and a hidden_size ≥ 1, not {input_size} "
-                             f"and {hidden_size}")
+                 rng: Any = None, **unknown: Any):
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(unknown)}; its options are "
+                            f"{', '.join(options_of(type(self)))}")
+        if not (is_whole(input_size, 0) and is_whole(hidden_size, 1)):
+            raise ValueError(f"{type(self).__name__} takes whole numbers input_size ≥ 0 and hidden_size ≥ 1, not "
+                             f"{input_size!r} and {hidden_size!r}")
         self.input_size, self.hidden_size, self.learned_state = input_size, hidden_size, learned_state
         self.rng, self.dtype = np.random.default_rng(rng), np.dtype(dtype)
         self.W = self.weight(*[[self.state_block(), self.input_block()] for _ in range(self.gates)])
@@ -254,6 +264,17 @@ class TorchCell(Recurrent):
 
     def reordered(self, array: np.ndarray) -> np.ndarray:
         return np.concatenate([array[self.rows(gate)] for gate in self.torch_order])
+
+
+def is_whole(number: Any, least: int) -> bool:
+    return isinstance(number, (int, np.integer)) and number >= least
+
+
+def options_of(Cell: type) -> list[str]:
+    """The names of the options that a cell and those it derives from take, its own first."""
+    return list(dict.fromkeys(
+        p.name for kind in Cell.__mro__[:Cell.__mro__.index(TorchCell) + 1] if "__init__" in vars(kind)
+        for p in inspect.signature(kind.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY))
 
 
 class RNNCell(TorchCell):
@@ -407,8 +428,8 @@ class Stacked(Module):
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *, bidirectional: bool = False,
                  dropout: float = 0.0, batch_first: bool = False, dtype: Any = np.float32, rng: Any = None,
                  **options: Any):
-        if num_layers < 1:
-            raise ValueError(f"{type(self).__name__} takes num_layers ≥ 1, not {num_layers}")
+        if not is_whole(num_layers, 1):
+            raise ValueError(f"{type(self).__name__} takes a whole number num_layers ≥ 1, not {num_layers!r}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"{type(self).__name__} takes a dropout from 0 to less than 1, not {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -446,7 +467,8 @@ class Stacked(Module):
     # -- PyTorch's names and order ------------------------------------------------------------------------
 
     def to_torch(self) -> dict[str, np.ndarray]:
-        """The parameters as PyTorch names and orders them (weight_ih_l0, …), for its `load_state_dict`.
+        """The parameters as PyTorch names and orders them (weight_ih_l0, …): its `load_state_dict` takes
+        `{name: torch.from_numpy(array) for name, array in layer.to_torch().items()}`.
 
         PyTorch has two biases where one does: b is in bias_ih, and bias_hh is 0. Of a learned state it knows nothing.
         """

@@ -1,7 +1,9 @@
 """The derived source: equal to the engine for every op, a text that stays as it is, and clear words for what cannot be
 traced."""
 
+import cProfile
 import os
+import pstats
 import subprocess
 import sys
 import traceback
@@ -64,6 +66,15 @@ def test_the_text_of_a_cell_stands_alone_and_is_right(cell):
     d_y = gradients_like(y, np.random.default_rng(1))
     assert_equal_trees(y, expected)
     assert_equal_trees(alone["backward"](d_y, cache), pull(d_y))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_the_cache_has_names(cell):
+    """They are those of the line in the backward that takes the cache apart."""
+    derived = mg.derive(cell, *CELLS[cell])
+    _, cache = derived.forward(*CELLS[cell])
+    assert len(derived.cache_names) == len(cache)
+    assert f"    ({', '.join(derived.cache_names)}) = cache\n" in derived.source
 
 
 def test_same_function_same_bytes_in_another_process():
@@ -150,6 +161,12 @@ def test_what_cannot_be_traced_names_the_line_and_a_way_out(f, what):
     assert sys.getprofile() is None
 
 
+def test_what_a_tensor_has_not_is_refused_with_the_line():
+    with pytest.raises(mg.TraceError, match=r"a tensor has no attribute 'all'; it was asked for at .*derive.py:\d+"):
+        mg.derive(lambda x: x if x.all() else -x, np.ones(2))
+    assert mg.derive(lambda x: x * hasattr(x, "all") + hasattr(x, "__len__"), np.ones(2))
+
+
 def test_numpy_functions_without_an_op_are_refused_as_in_the_eager_way():
     with pytest.raises(TypeError, match=r"np\.floor has no op"):
         mg.derive(lambda x: np.floor(x), np.ones(2))
@@ -175,6 +192,21 @@ def test_a_running_profiler_is_put_back():
         assert sys.getprofile() is profiler
     finally:
         sys.setprofile(None)
+
+
+def test_a_function_is_derived_under_cprofile():
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        mg.derive(cells.rnn, *CELLS[cells.rnn])
+        after()
+    finally:
+        profile.disable()
+    assert any(name == "after" for _, _, name in pstats.Stats(profile).stats)  # and goes on being profiled
+
+
+def after():
+    pass
 
 
 if __name__ == "__main__":

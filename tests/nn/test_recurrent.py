@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import re
 import runpy
 from pathlib import Path
 
@@ -382,6 +383,9 @@ ERRORS = {
     "empty state": (lambda m: m(X, ()), "not nothing"),
     "layers": (lambda m: nn.LSTM(3, 4, 0), "num_layers ≥ 1, not 0"),
     "hidden": (lambda m: nn.LSTM(3, 0), "hidden_size ≥ 1, not 3 and 0"),
+    "half a layer": (lambda m: nn.LSTM(3, 4, 1.5), "whole number num_layers ≥ 1, not 1.5"),
+    "hidden in words": (lambda m: nn.LSTM(3, "4"), "whole numbers input_size ≥ 0 and hidden_size ≥ 1, not 3 and '4'"),
+    "lengths as state": (lambda m: m(X, [5, 4, 3, 3, 2, 1]), r"not \(\) and \(\) and \(\) and \(\) and 2 more$"),
     "dropout": (lambda m: nn.LSTM(3, 4, dropout=1.0), "from 0 to less than 1, not 1.0"),
     "nonlinearity": (lambda m: nn.RNN(3, 4, nonlinearity="sin"), "'tanh' or 'relu', not 'sin'"),
     "chrono": (lambda m: nn.LSTM(3, 4, chrono=1), "2 steps or more, not 1"),
@@ -395,6 +399,15 @@ def test_errors(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         call(nn.LSTM(3, 4, rng=0))
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: nn.LSTM(3, 4, bias=False), "LSTMCell has no option bias; its options are forget_bias, chrono, learned_st"),
+    (lambda: nn.RNN(3, 4, forget_bias=1.0), "RNNCell has no option forget_bias; its options are nonlinearity, learned"),
+    (lambda: nn.GRU(3, 4).load_torch([1]), "GRU takes arrays by name, as a state_dict.. is, not an object of list")])
+def test_errors_of_type(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
 
 
 # -- a cell of one's own ----------------------------------------------------------------------------------------
@@ -465,6 +478,10 @@ def test_own_cell_needs_no_constructor_and_says_what_is_missing():
     Sum.initial_state = lambda self, batch: np.zeros((1, batch))
     output, end = Sum()(np.ones((3, 2, 1)), lengths=[3, 2])
     assert output[:, 1, 0].tolist() == [1, 2, 0] and end[:, 0].tolist() == [3, 2]
+    for shape in ((4, 2), (3,), ()):
+        Sum.initial_state = lambda self, batch, shape=shape: np.zeros(shape)
+        with pytest.raises(ValueError, match=rf"initial_state gave a leaf of shape {re.escape(str(shape))} for 4 seq"):
+            Sum()(np.ones((3, 4, 1)))
     with pytest.raises(NotImplementedError, match="Recurrent has no cell yet"):
         nn.Recurrent().cell(None, None)
 
