@@ -489,10 +489,10 @@ NO_METADATA: dict = {}
 
 def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
     """A call as it was written → its array inputs, and all of its metadata by name."""
-    if len(args) == len(self.arrays) and not self.variadic and not metadata.keys() - self.defaults.keys():
-        metadata = {**self.defaults, **metadata}  # the common way to write it
-        if not any([value is REQUIRED for value in metadata.values()]):
-            return tuple([x if isinstance(x, Tensor) else plain(x) for x in args]), metadata
+    n = len(self.arrays)
+    if not metadata and not self.variadic and len(args) == n + len(self.defaults):  # the quick way, all in their places
+        metadata = dict(zip(self.defaults, args[n:]))
+        return tuple([x if isinstance(x, Tensor) else plain(x) for x in args[:n]]), metadata
     names = [*self.arrays, *self.defaults]
     if self.variadic:  # as NumPy writes it: a sequence (or an array of rows) first, metadata after it
         sequence = args and (isinstance(args[0], (list, tuple)) or (len(args) == 1 and numpy.ndim(args[0])))
