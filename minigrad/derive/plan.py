@@ -472,6 +472,27 @@ class Plan:
         loop.size = int(np.clip(BLOCK_BYTES // max(bytes_a_step, 1), 1, 32))
         return rest
 
+    def can_wait(self, values: list[Value]) -> set[Value]:
+        """The values that only sums over time read: they are computed for a block of steps too, after its steps."""
+        if not self.options.ahead:
+            return set()
+        read = {self.base(g) for a, g in self.gradients.items() if a not in self.closed}
+        late: set[Value] = set()
+        for value in reversed(values):
+            if value not in read and not self.is_view(value) and value.op.name in UFUNCS - {"power"} and \
+                    self.lies_in_blocks(value) and all(
+                        a.is_constant or a in self.invariant or self.lies_in_blocks(self.base(a)) and
+                        len(a.shape) == len(value.shape) and (a is self.base(a) or a.op.name == "getitem" and
+                                                              a.inputs[0] is self.base(a)) for a in value.inputs):
+                late.add(value)
+            else:
+                read.update(self.base(a) for a in value.inputs)
+        return late
+
+    def lies_in_blocks(self, base: Value) -> bool:
+        place = self.places.get(base)
+        return place is not None and place.kind in ("block", "stack") and "." not in place.path
+
     def can_go_ahead(self, value: Value, found: dict) -> bool:
         """Whether a value waits for no other step: an elementwise op, or a product with a weight, of what is there."""
         product = value.op.name == "matmul" and value.inputs[0] in self.invariant and \
@@ -686,7 +707,10 @@ class Plan:
         live += [term.values[0] for terms in self.sums.values() for term in terms]
         self.is_backward, self.done = True, set(program.forward) | set(self.state) | set(self.x)
         values = self.compute_ahead(values, loop, live)
-        self.compute(values, loop, live)
+        late = self.can_wait(values)
+        self.compute([v for v in values if v not in late], loop, live)
+        loop.behind += [called(v, [self.operand_ahead(a, loop) for a in v.inputs], self.places[v].over_block())
+                        for v in values if v in late]
         for k, a in inputs:
             loop.before.append(f"d_xs_{k} = {empty(['T', *a.shape], a.dtype)}")
             loop.body.append(f"d_xs_{k}[t] = {self.operand(self.gradients[a], loop)}")
