@@ -180,6 +180,9 @@ class Plan:
         self.choose()
         self.forward = self.write_forward()
         self.backward = self.write_backward() if self.differentiated else None
+        for loop in (self.forward, self.backward) if self.differentiated else (self.forward,):
+            used = set(re.findall(r"\w+", " ".join(loop.body)))
+            loop.views = {name: text for name, text in loop.views.items() if name in used}
         self.source = self.text()
 
     def results_that_depend(self, wanted: set[Value]) -> list[bool]:
@@ -481,9 +484,9 @@ class Plan:
         for value in reversed(values):
             if value not in read and not self.is_view(value) and value.op.name in UFUNCS - {"power"} and \
                     self.lies_in_blocks(value) and all(
-                        a.is_constant or a in self.invariant or self.lies_in_blocks(self.base(a)) and
-                        len(a.shape) == len(value.shape) and (a is self.base(a) or a.op.name == "getitem" and
-                                                              a.inputs[0] is self.base(a)) for a in value.inputs):
+                        a.is_constant or a in self.invariant or (self.lies_in_blocks(self.base(a)) and
+                        len(a.shape) == len(value.shape) and (a is self.base(a) or (a.op.name == "getitem" and
+                                                              a.inputs[0] is self.base(a)))) for a in value.inputs):
                 late.add(value)
             else:
                 read.update(self.base(a) for a in value.inputs)
@@ -899,7 +902,11 @@ def loop_text(loop: Loop, bounds: str, steps: str, views: str) -> list[str]:
         views = views.replace("steps", "steps[start:stop]")
     else:
         steps = steps.replace("start", "0").replace("stop", "T")
-    text = [*wrapped(names, f" in zip({steps}, {views}):", "for t, "), *body]
+    if any(re.search(r"\bt\b", line) for line in loop.body):
+        head = wrapped(names, f" in zip({steps}, {views}):", "for t, ")
+    else:
+        head = wrapped(names, f" in {views}:", "for ")
+    text = [*head, *body]
     if blocks:
         step = "-K" if "-1" in bounds else "K"
         text = [f"K = min({loop.size}, T)", f"for start in range({bounds}, {step}):", "    stop = min(start + K, T)",
