@@ -409,6 +409,7 @@ def example(leaf: Any) -> np.ndarray:
 
 
 SIMPLE = (int, float, complex, str, bool, bytes, type(None), np.dtype, np.generic, types.CodeType)
+PLAIN = frozenset({int, float, str, bool, type(None), types.CodeType})  # the most of what one meets
 DEEPEST = 8  # and these: what lies beyond (data sets, say) counts as the same as long as it is the same object
 LONGEST = 1000  # items of a container
 LARGEST = 1 << 20  # bytes of an array
@@ -436,7 +437,9 @@ def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], s
     Tensors count by place, shape and dtype, so that models of one kind share a program; other values by value, and what
     cannot be compared by identity.
     """
-    if isinstance(thing, Tensor):
+    if thing.__class__ in PLAIN:
+        around.append((path, thing.__class__, thing))
+    elif isinstance(thing, Tensor):
         same = next((other for other, x in paths.items() if x is thing), None)  # two weights may be one
         paths[path] = thing
         around.append((path, thing.shape, thing.dtype, thing._tracked, same))

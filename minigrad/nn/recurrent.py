@@ -16,7 +16,9 @@ import numpy as np
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
 from minigrad.nn.module import Module, matching
-from minigrad.ops import broadcast_to, concatenate, expand_dims, moveaxis, relu, sigmoid, split, stack, tanh, where
+from minigrad.ops import (
+    broadcast_to, concatenate, expand_dims, moveaxis, relu, reshape, sigmoid, split, stack, tanh, where,
+)
 from minigrad.scan import scan
 from minigrad.tensor import Tensor
 from minigrad.tree import flatten, map_leaves, unflatten
@@ -181,6 +183,8 @@ def batch_to(axis: int | None, leaf: Array) -> Array:
     """The last axis moved to this place; None takes it away."""
     if axis is None:
         return leaf[..., 0]
+    if axis == 0 and leaf.ndim == 2:
+        return leaf.T
     order = list(range(leaf.ndim - 1))
     return leaf.transpose((*order[:axis], leaf.ndim - 1, *order[axis:]))
 
@@ -455,7 +459,7 @@ class Stacked(Module):
                 x, ys = concatenate(ys, axis=1) if self.bidirectional else y, []
                 x = self.dropped(x) if i + 1 < len(cells) else x
         ends = zip(*(flatten(leave_state(final, single))[0] for final in finals))
-        states = [stack(leaves) if len(leaves) > 1 else expand_dims(leaves[0], 0) for leaves in ends]
+        states = [stack(leaves) if len(leaves) > 1 else reshape(leaves[0], (1, *leaves[0].shape)) for leaves in ends]
         return leave(x, self.batch_first, single), unflatten(finals[0], states)
 
     def dropped(self, x: Array) -> Array:
