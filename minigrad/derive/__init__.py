@@ -31,7 +31,7 @@ class Derived:
     """
 
     def __init__(self, f: Callable, examples: tuple):
-        self.trace = trace = Trace(f, examples)
+        self.trace = trace = Trace(f, examples, loops=True)
         name = getattr(f, "__name__", type(f).__name__)
         self.name = name = "the function" if name == "<lambda>" else name
         self.source = Emitter(Program(trace, name)).module()
