@@ -20,10 +20,10 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.anomaly import fingerprint
-from minigrad.derive.loops import ChangingCell, Scan, pulled_back
+from minigrad.derive.loops import Scan, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
-from minigrad.derive.trace import Symbol, Trace, TraceError
+from minigrad.derive.trace import Symbol, Trace
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.tensor import PART, Op, Tensor, no_grad, primitive, recording, watcher
 from minigrad.tree import flatten, named_leaves, unflatten
@@ -57,6 +57,7 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
              Gradients are the same to the bit: for that, k is rounded up to whole blocks of the planned program.
 
     Returns (final state, ys), ys with leaves (T, …). Gradients flow to state, xs, and the tensors the cell closes over.
+    Inside of `derive` it is printed as two loops, with the same numbers; there checkpoint_every changes nothing.
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
     steps = length(xs)
@@ -78,15 +79,18 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
 
 def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
-    """As one op, which is printed as a loop; a cell that cannot be traced by itself is written out step by step."""
+    """One op, which is printed as a loop; a cell that cannot be traced by itself is written out step by step."""
     def written_out(state: Any, xs: Any) -> tuple[Any, Any]:
         return loop(cell, state, xs, steps, reverse, mask)
     try:
-        return Scan(cell, functools.partial(one_step, cell), written_out, state, xs, mask, steps, reverse).on_graph()
-    except (TraceError, ChangingCell) as problem:
-        results = written_out(state, xs)
-        notice(cell, str(problem))
-        return results
+        traced = Scan(cell, functools.partial(one_step, cell), written_out, state, xs, mask, steps, reverse)
+    except TypeError as problem:  # a TraceError, a cell that changes, or Python's own for what a symbol cannot do
+        why = str(problem)
+    else:
+        return traced.on_graph()
+    results = written_out(state, xs)
+    notice(cell, why, stacklevel=4)
+    return results
 
 
 # -- the loop as it is written ---------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class Emitter:
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
         self.bodies: dict[Any, Any] = {}  # of the loops
+        self.constants: dict[str, tuple[str, str]] = {}  # arrays that loops use: their names and texts
+        self.defined: set[str] = set()  # those that have a line in the function that is written
         self.leaves: list[Value] = []  # the arguments
         self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
         self.collect_arguments()
@@ -208,6 +210,7 @@ class Emitter:
         for name, tree in self.program.arguments:
             if not isinstance(tree, Value):
                 lines += self.unpacking(name, tree)
+        self.defined.clear()
         lines += self.lines(self.program.forward, keep=True)
         result = self.literal(self.program.result)
         lines += assignment("cache", bracket([self.names[v] for v in self.kept], "("))
@@ -217,6 +220,7 @@ class Emitter:
         program = self.program
         lines = self.seed_lines(program.result, "d_output")
         lines += assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
+        self.defined.clear()
         lines += self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
         gradients = [g for g in gradients if g is not None]
@@ -284,10 +288,10 @@ class Emitter:
         text, _ = self.expression(value, top=True)
         return len(text) <= INLINE
 
-    def statement_text(self, value: Value) -> list[str]:
+    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
         if value.op is LOOP:
             return [self.bodies[value.metadata["loop"]].head(value)]
-        return assignment(self.names.get(value, "output"), self.expression(value, top=True)[0])
+        return assignment(self.names.get(value, unnamed), self.expression(value, top=True)[0])
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
         """The text of a value and how tightly it binds: its name, or (at the top of its own line) what computes it."""

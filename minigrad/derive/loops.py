@@ -21,7 +21,7 @@ from minigrad.autodiff import behind, data_of, sweep, way_to
 from minigrad.derive.emit import ATOM, WIDTH, Emitter, assignment, bracket, constant, dtype_text
 from minigrad.derive.simplify import EINSUM, LOOP, Program, Value, in_order, repr_of
 from minigrad.derive.trace import Symbol, TraceError, argument_names, symbol
-from minigrad.ops import add, broadcast_to, expand_dims, getitem, multiply, negative, reshape, subtract, transpose
+from minigrad.ops import broadcast_to, expand_dims, getitem, multiply
 from minigrad.ops import sum as sum_op
 from minigrad.tensor import PART, Tensor, recording, watcher, wrap
 from minigrad.tree import flatten, unflatten
@@ -130,8 +130,9 @@ class Scan:
         if not tracer.last:  # a gradient of this gradient may be asked for
             state, xs = self.patterns
             final, ys = self.written_out(unflatten(state, self.starts), unflatten(xs, self.xs))
-            made = [y for y, one in zip(flatten(ys)[0], self.ys) if self.is_made(one)]
-            return pulled_back(flatten(final)[0] + made, g, self.given)
+            results = [y for y, new in zip(flatten(final)[0], self.new) if isinstance(new, Tensor)]
+            results += [y for y, one in zip(flatten(ys)[0], self.ys) if self.is_made(one)]
+            return pulled_back(results, g, self.given)
         self.arriving = [d if isinstance(d, Tensor) or np.any(d) else None for d in g]
         starting = {y._index: y for y, d in zip(self.outputs, self.arriving) if d is not None}
         while True:
@@ -241,12 +242,16 @@ class Loop:
         self.state, self.x, self.closed = ([inner.values[x._index] for x in symbols]
                                            for symbols in (scan.state, scan.x, scan.closed))
         self.new, self.y = ([inner.value_of(y) for y in ys] for ys in (scan.new, scan.y))
-        self.fixed = set(self.closed)
-        self.fixed.update(v for v in inner.forward + inner.backward if all(map(self.is_fixed, v.inputs)))
         self.name_states()
         given = [outer.value_of(x) for x in scan.given]
-        self.start = dict(zip(self.state, given))
+        self.start = given[:len(self.state)]
+        unchanged = [a for a, new in zip(self.state, self.new) if a is new]
         self.around = dict(zip(self.x + self.closed, given[len(self.state):]))
+        self.around |= {a: start for a, start in zip(self.state, self.start) if a in unchanged}
+        self.fixed = {*self.closed, *unchanged}
+        for v in inner.forward + inner.backward:
+            if all(map(self.is_fixed, v.inputs)):
+                self.fixed.add(v)
         self.forward = Value(LOOP, tuple(given), {"loop": self, "backward": False}, (), None)
         outer.values[scan.whole._index] = self.forward
         self.final = [self.part(self.forward, a) for a in self.state]
@@ -258,7 +263,8 @@ class Loop:
         self.d_lines, self.d_stacks, self.d_sums, self.d_ends, self.d_live, self.views = [], [], [], [], [], []
         self.d_read: set[Value] = set()
         self.arrivals: dict[Value, tuple[list[int], list[int]]] = {}
-        self.results = [final for final, new in zip(self.final, scan.new) if isinstance(new, Tensor)]
+        self.results = [start if a in unchanged else final for a, start, final, new in zip(
+            self.state, self.start, self.final, scan.new) if isinstance(new, Tensor)]
         self.results += [self.over_time(y) for y in self.y]
 
     def part(self, whole: Value, like: Value, over_time: bool = False) -> Value:
@@ -268,13 +274,18 @@ class Loop:
         return {v: self.part(whole, v, over_time=True) for v in values if v.op is not LOOP}
 
     def name_states(self) -> None:
-        """A cell may take a new state by the name of the old, or leave the old without one: then it is h_prev of h."""
+        """h_prev, h and h_last, where the cell has one name for the old state and the new, or none."""
         names, tree = self.scan.tracer.names, self.inner.arguments[0][1]
-        unnamed = isinstance(tree, tuple)
-        for a, symbol, new in zip(self.state, self.scan.state, self.new):
-            if new.op is not None and new.name and (
-                    a.name == new.name or (unnamed and symbol._index not in names)):
-                a.name = f"{new.name}_prev"
+        nameless = isinstance(tree, tuple)
+        self.end_names = []
+        for a, x, new in zip(self.state, self.scan.state, self.new):
+            own = new.name if new.op is not None else None
+            if own and (a.name == own or (nameless and x._index not in names)):
+                a.name = f"{own}_prev"
+            plain = own or a.name.removesuffix("_prev")
+            self.end_names.append(f"{plain}_last")
+            if new.op is not None and new.name is None:
+                new.name = f"{plain}_next"
 
     def begin_backward(self) -> None:
         """Make the Values of the backward, when those that it begins with are there."""
@@ -322,15 +333,10 @@ class Loop:
 
     def over_time(self, v: Value) -> Value:
         """All steps of a value, (T, …)."""
-        if v in self.plain_seeds:
-            return self.plain_seeds[v]
-        for there in (self.stack, self.d_stack):
-            if v in there:
-                return there[v]
-        if v in self.x:
-            return self.around[v]
-        shape = self.steps, *v.shape
-        return self.made(broadcast_to, self.lifted(v), shape=shape, dtype=v.dtype)
+        if self.is_fixed(v):
+            return self.made(broadcast_to, self.lifted(v), shape=(self.steps, *v.shape), dtype=v.dtype)
+        there = next(those for those in (self.plain_seeds, self.stack, self.d_stack, self.around) if v in those)
+        return there[v]
 
     def summed(self, g: Value) -> Value:
         """Σ g over the steps: gathered behind the loop if it is a product or the sum of an array over time, else added
@@ -412,12 +418,12 @@ class Loop:
             roots = [*self.stacks, *(self.new[k] for k in live)]
             self.lines = in_order(roots, set())
             self.read = {a for v in self.lines for a in v.inputs} | set(roots)
-            more = {k for k, a in enumerate(self.state) if a in self.read}
+            more = {k for k, a in enumerate(self.state) if a in self.read and a not in self.around}
             if more <= live:
                 break
             live |= more
         self.live = sorted(live)
-        starts = [self.start[self.state[k]] for k in self.live]
+        starts = [self.start[k] for k in self.live]
         self.forward.inputs = (*starts, *(value for a, value in self.around.items() if a in self.read))
 
     def settle_backward(self, asked: set[Value]) -> None:
@@ -449,7 +455,7 @@ class Loop:
         self.views = sorted(views, key=lambda v: v.number)
         d_final = [self.d_final[k] for k in self.d_live if self.d_final[k] is not None]
         d_y = [self.d_y[j] for _, places in self.arrivals.values() for j in places]
-        kept = [part for v, part in self.stack.items() if v in self.d_read]
+        kept = [part for v, part in self.stack.items() if v in self.d_read and v not in self.around]
         around = [value for a, value in self.around.items() if a in self.d_read]
         self.backward.inputs = (*d_final, *d_y, *kept, *around)
 
@@ -473,13 +479,15 @@ class Body(Emitter):
     def __init__(self, parent: Emitter, loop: Loop):
         self.parent, self.loop = parent, loop
         self.taken, self.helpers = parent.taken, parent.helpers
-        self.names, self.bodies, self.constants, self.quotes = {}, {}, {}, {}
+        self.constants, self.defined = parent.constants, parent.defined
+        self.names, self.bodies, self.quotes = {}, {}, {}
         self.t = self.free("t_2") if isinstance(parent, Body) else "t"
         self.program = program = copy.copy(loop.inner)
         program.forward, program.backward = loop.lines, loop.d_lines
         program.result = [*loop.stacks, *(loop.new[k] for k in loop.live)]
         program.seeds = {y: seed for y, seed in program.seeds.items() if y in loop.arrivals}
-        program.total = {v: g for v, g in program.total.items() if v not in loop.closed}
+        program.total = {v: g for v, g in program.total.items()  # what a loop hands on is no array
+                         if v not in loop.closed and not (v in loop.state and g in loop.d_stacks)}
         roots = [*loop.d_stacks, *loop.d_sums, *(loop.d_state[k] for k in loop.d_live)]
         program.gradients = dict(enumerate(roots))
         self.arrays = {v: loop.stack[v] for v in loop.stacks if v not in loop.state}
@@ -487,7 +495,8 @@ class Body(Emitter):
         self.name_arguments()
         self.uses = self.count_uses()
         self.name_forward()
-        self.name_ends()
+        for k in loop.ends:
+            self.name_part(loop.final[k], loop.end_names[k])
         self.statement = self.statements_of_forward()
 
     # -- names ------------------------------------------------------------------------------------------------
@@ -501,7 +510,7 @@ class Body(Emitter):
                     text = self.constant_name(value, a.name)
                 self.names[a] = f"{text}[{self.t}]" if a in loop.x else text
         for k in loop.live:
-            super().name(loop.state[k], loop.state[k].name)
+            self.name(loop.state[k], loop.state[k].name)
         for a in loop.stacks:
             if a in loop.state:
                 self.name_part(loop.stack[a], f"{a.name}_over_time")
@@ -510,7 +519,9 @@ class Body(Emitter):
         part = self.arrays.get(value)
         if part is None:
             return super().name(value, wanted)
-        self.name_part(part, f"{wanted}_over_time" if value in self.loop.y else wanted)
+        if value in self.loop.y:
+            wanted = "ys" if wanted in (None, "t") else f"{wanted}_over_time"
+        self.name_part(part, wanted)
         self.names[value] = f"{self.parent.names[part]}[{self.t}]"
 
     def name_part(self, part: Value, wanted: str | None) -> None:
@@ -518,16 +529,12 @@ class Body(Emitter):
             self.parent.name(part, part.name or wanted)
 
     def label(self, value: Value | None) -> str | None:
+        if value in self.loop.around:
+            return value.name
         name = self.names.get(value)
         if name is None or name.isidentifier():
             return name
         return value.name if value.name not in (None, "t") else name.partition("[")[0]
-
-    def name_ends(self) -> None:
-        for k in self.loop.ends:
-            new = self.loop.new[k]
-            named = self.label(new) if new.op is not None and new.name not in (None, "t") else self.loop.state[k].name
-            self.name_part(self.loop.final[k], f"{named}_last")
 
     def name_backward(self) -> None:
         loop, parent = self.loop, self.parent
@@ -552,16 +559,24 @@ class Body(Emitter):
             own = name.isidentifier() and name.startswith(wanted) and name not in self.carried.values()
             self.carried[k] = name if own else self.free(wanted)
             if k in loop.d_ends:
-                self.name_part(loop.d_start[k], self.carried[k])
+                part = loop.d_start[k]
+                if part in getattr(parent, "arrays", ()):
+                    self.name_part(part, wanted)
+                parent.names.setdefault(part, self.carried[k])
 
     # -- text --------------------------------------------------------------------------------------------------
 
     def text(self, whole: Value) -> list[str]:
         before, body, after = self.backward_lines() if whole.metadata["backward"] else self.forward_lines()
+        if not body:
+            return before + after
         code = "\n".join(line for line in body if not line.lstrip().startswith("#"))
-        constants = [f"{name} = {text}" for name, text in self.constants.values() if re.search(rf"\b{name}\b", code)]
+        new = {name: text for name, text in self.constants.values()
+               if name not in self.defined and re.search(rf"\b{name}\b", code)}
+        self.defined.update(new)
         body = body[1:] if body[0] == "" else body
-        return [*constants, *before, self.head(whole), *(f"    {line}".rstrip() for line in body), *after]
+        return [*(f"{name} = {text}" for name, text in new.items()), *before, self.head(whole),
+                *(f"    {line}".rstrip() for line in body), *after]
 
     def head(self, whole: Value) -> str:
         steps = f"range({self.loop.steps})"
@@ -574,12 +589,14 @@ class Body(Emitter):
         carried = [self.names[loop.state[k]] for k in loop.live]
         before = self.empty_arrays(loop.stack[v] for v in loop.stacks)
         before += [line for k, name in zip(loop.live, carried)
-                   for line in assignment(name, outside.expression(loop.start[loop.state[k]])[0])]
+                   for line in assignment(name, outside.expression(loop.start[k])[0])]
         body = [f"{self.step_of(loop.stack[a])} = {self.names[a]}" for a in loop.stacks if a in loop.state]
         body += self.lines(loop.lines, keep=True)
         body += hand_on(carried, [self.expression(loop.new[k])[0] for k in loop.live])
         after = [f"{outside.names[loop.final[k]]} = {self.names[loop.state[k]]}" for k in loop.ends]
-        self.quotes = {v: super(Body, self).statement_text(v) for v in self.statement.values()}
+        results = {loop.new[k]: name for k, name in zip(loop.live, carried)}
+        self.quotes = {v: super(Body, self).statement_text(v, results.get(v, "output"))
+                       for v in self.statement.values()}
         return before, body, after
 
     def backward_lines(self) -> tuple[list[str], list[str], list[str]]:
@@ -594,8 +611,9 @@ class Body(Emitter):
         seeds = [self.names[loop.inner.seeds[y]] for y in loop.arrivals]
         arriving = [" + ".join([self.carried[k] for k in states] + [f"{self.d_y[j]}[{self.t}]" for j in places])
                     or array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
-        body = assignments(seeds, arriving)  # but for what is what it takes
-        body += self.lines([*(v for v in loop.views if v in self.names), *loop.d_lines], keep=False)
+        body = assignments(seeds, arriving)
+        views = [v for v in loop.views if self.names.get(v, "").isidentifier()]  # f = gates[t][:5] once more
+        body += self.lines([*views, *loop.d_lines], keep=False)
         body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
         given = [loop.d_state[k] for k in loop.d_live]
         body += hand_on([self.carried[k] for k in loop.d_live],
@@ -621,7 +639,7 @@ class Body(Emitter):
         return [f"{name} = {array('empty', part.shape, part.dtype)}" for name, part in names.items()
                 if name.isidentifier()]
 
-    def statement_text(self, value: Value) -> list[str]:
+    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
         return self.quotes[value]
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:

@@ -21,7 +21,7 @@ from minigrad.tensor import PART, Op, Tensor, primitive
 ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "greater", "less",
                "greater_equal", "less_equal", "equal", "not_equal"}
 
-# A scan in a derived function (loops.py): one op with several results, each a PART of it. And what is gathered behind it.
+# A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
 LOOP, EINSUM = primitive("loop"), primitive("einsum")
 
 
@@ -202,7 +202,8 @@ class Program:
                 return x.inputs[0]
         if name == "negative" and x.op is op:
             return x.inputs[0]
-        if name in ("multiply", "divide", "power") and is_number(inputs[1], 1) and x.shape == shape and x.dtype == dtype:
+        same = inputs and (x.shape, x.dtype) == (shape, dtype)
+        if name in ("multiply", "divide", "power") and is_number(inputs[1], 1) and same:
             return x
         if name == "multiply" and is_number(x, 1) and inputs[1].shape == shape and inputs[1].dtype == dtype:
             return inputs[1]
