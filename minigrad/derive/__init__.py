@@ -64,8 +64,8 @@ def derive(f: Callable, *examples: Any) -> Derived:
 
     Python ints, booleans and strings among the examples are constants of the program. Branches are frozen as they are
     taken. A Python loop is written out; a `scan` is two loops, forward and backward, one within the other where a cell
-    scans; a cell that is not the same at every step is written out, with a ScanNotice. Raises TraceError, naming the user's line, where f looks at a value (a branch, float(x), a NumPy function
-    without an op).
+    scans; a cell that is not the same at every step is written out, with a ScanNotice. Raises TraceError, naming the
+    user's line, where f looks at a value (a branch, float(x), a NumPy function without an op).
     """
     return Derived(f, examples)
 

@@ -125,7 +125,7 @@ class Emitter:
                 forward_uses[a] = forward_uses.get(a, 0) + 1
         for value in own:
             if value.op is LOOP:
-                self.bodies[value.metadata["loop"]] = value.metadata["loop"].body(self)
+                self.body(value)
             if value.op in (LOOP, PART) or (is_view(value) and value not in results):
                 continue
             if value.name is None and (value in self.kept or forward_uses.get(value, 0) > 1 or (
@@ -173,7 +173,7 @@ class Emitter:
                 self.name(g, f"d_{line}_in" if line else "t")
         for value in program.backward:
             if value.op is LOOP:
-                self.bodies[value.metadata["loop"]].name_backward()
+                self.body(value).name_backward()
             elif value not in self.names and self.uses.get(value, 0) > 1 and not self.is_free(value):
                 self.name(value, value.name or "t")
 
@@ -231,7 +231,7 @@ class Emitter:
         """Take the gradients out of d_output, which is nested as the result is."""
         if isinstance(tree, dict):
             return [line for key, child in tree.items() for line in self.seed_lines(child, f"{access}[{key!r}]")]
-        if isinstance(tree, (tuple, list)):
+        if isinstance(tree, (tuple, list)) and tree:
             flat = [self.names[self.program.seeds[y]] if isinstance(y, Value) and y in self.program.seeds else "_"
                     for y in tree]
             different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
@@ -270,10 +270,17 @@ class Emitter:
             out += text
         return out
 
+    def body(self, whole: Value) -> Any:
+        """The emitter of a loop, forward and backward."""
+        loop = whole.metadata["loop"]
+        if loop not in self.bodies:
+            self.bodies[loop] = loop.body(self)
+        return self.bodies[loop]
+
     def line(self, value: Value, among: list[Value]) -> list[str]:
         """The statement of a value; none for what stands where it is used."""
         if value.op is LOOP:
-            return self.bodies[value.metadata["loop"]].text(value)
+            return self.body(value).text(value)
         if value.op is PART or (value not in self.names and (self.is_free(value) or self.inlined(value, among))):
             return []
         if value not in self.names:
@@ -290,7 +297,7 @@ class Emitter:
 
     def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
         if value.op is LOOP:
-            return [self.bodies[value.metadata["loop"]].head(value)]
+            return [self.body(value).head(value)]
         return assignment(self.names.get(value, unnamed), self.expression(value, top=True)[0])
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:

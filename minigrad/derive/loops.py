@@ -10,15 +10,13 @@ loop, and is printed in front of it.
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minigrad.autodiff import behind, data_of, sweep, way_to
-from minigrad.derive.emit import ATOM, WIDTH, Emitter, assignment, bracket, constant, dtype_text
+from minigrad.derive.body import Body
 from minigrad.derive.simplify import EINSUM, LOOP, Program, Value, in_order, repr_of
 from minigrad.derive.trace import Symbol, TraceError, argument_names, symbol
 from minigrad.ops import broadcast_to, expand_dims, getitem, multiply
@@ -230,9 +228,15 @@ class Loop:
     """A scan in a Program: two Values, `forward` and `backward`, whose parts are what the two loops leave behind.
 
     inner        the Program of one step
+    around       {argument of inner: the Value around the loop} for xs, for what is closed over, and for a state that
+                 never changes; start: the other states before the first step
     final[k]     the k-th state after the last step          stack[v]     v of every step, (T, …)
     d_start[k]   dL/d(the k-th state before the first step)  d_stack[v]   the same in the backward
                                                              d_sum[v]     Σ v over the steps
+
+    `settle` finds what of this is asked for: stacks and d_stacks, ends and d_ends (which states), d_sums; for it, the
+    values that a step computes, lines and d_lines, the states that it hands on, live and d_live, what it reads, and
+    arrivals: for a result of the step, where its gradient comes from, ([k of states], [j of ys]).
     """
 
     def __init__(self, scan: Scan, outer: Program):
@@ -257,12 +261,9 @@ class Loop:
         self.final = [self.part(self.forward, a) for a in self.state]
         self.stack = self.stacked(self.forward, self.state + inner.forward)
         self.d_state = [inner.gradients.get(a) for a in self.state]  # dL/d(the state before the step)
-        self.backward: Value | None = None
-        self.d_stack: dict[Value, Value] = {}
-        self.plain_seeds: dict[Value, Value] = {}
+        self.backward: Value | None = None  # until it is asked for
+        self.d_stack, self.plain_seeds, self.arrivals, self.d_read = {}, {}, {}, set()
         self.d_lines, self.d_stacks, self.d_sums, self.d_ends, self.d_live, self.views = [], [], [], [], [], []
-        self.d_read: set[Value] = set()
-        self.arrivals: dict[Value, tuple[list[int], list[int]]] = {}
         self.results = [start if a in unchanged else final for a, start, final, new in zip(
             self.state, self.start, self.final, scan.new) if isinstance(new, Tensor)]
         self.results += [self.over_time(y) for y in self.y]
@@ -286,6 +287,12 @@ class Loop:
             self.end_names.append(f"{plain}_last")
             if new.op is not None and new.name is None:
                 new.name = f"{plain}_next"
+
+    def name_given(self) -> None:
+        """xs in another order of axes are named, so that not every step turns them."""
+        for value in map(self.around.get, self.x):
+            if value.name is None and value.op is not None and value.op.name == "transpose":
+                value.name = "xs"
 
     def begin_backward(self) -> None:
         """Make the Values of the backward, when those that it begins with are there."""
@@ -318,9 +325,6 @@ class Loop:
 
     # -- all steps at once: values of the function around ---------------------------------------------------------
 
-    def made(self, op: Any, *inputs: Value, shape: tuple, dtype: Any, **metadata: Any) -> Value:
-        return self.outer.apply(getattr(op, "op", op), inputs, metadata, shape, dtype)
-
     def is_fixed(self, v: Value) -> bool:
         """Whether a value is the same at every step."""
         return v.is_constant or v in self.fixed
@@ -334,7 +338,8 @@ class Loop:
     def over_time(self, v: Value) -> Value:
         """All steps of a value, (T, …)."""
         if self.is_fixed(v):
-            return self.made(broadcast_to, self.lifted(v), shape=(self.steps, *v.shape), dtype=v.dtype)
+            shape = self.steps, *v.shape
+            return self.outer.apply(broadcast_to.op, (self.lifted(v),), {"shape": shape}, shape, v.dtype)
         there = next(those for those in (self.plain_seeds, self.stack, self.d_stack, self.around) if v in those)
         return there[v]
 
@@ -344,29 +349,30 @@ class Loop:
         return self.gathered(g) or self.d_sum[g]
 
     def gathered(self, g: Value) -> Value | None:
-        name = None if g.op is None else g.op.name
+        outer, name = self.outer, None if g.op is None else g.op.name
         if self.is_fixed(g):
-            return self.made(multiply, self.lifted(g), self.outer.value_of(self.steps), shape=g.shape, dtype=g.dtype)
+            return outer.apply(multiply.op, (self.lifted(g), outer.value_of(self.steps)), {}, g.shape, g.dtype)
         if g in self.totals:
-            return self.made(sum_op, self.over_time(g), axis=0, keepdims=False, shape=g.shape, dtype=g.dtype)
+            metadata = {"axis": 0, "keepdims": False}
+            return outer.apply(sum_op.op, (self.over_time(g),), metadata, g.shape, g.dtype)
         if name == "matmul" and all(len(a.shape) == 2 for a in g.inputs):
             return self.product(g)
         if name == "sum" and self.base(g.inputs[0]) in self.totals:
             return self.sum(g)
         if name in ("negative", "transpose", "reshape"):
             x = self.gathered(g.inputs[0])
-            return None if x is None else self.outer.apply(g.op, (x,), g.metadata, g.shape, g.dtype)
+            return None if x is None else outer.apply(g.op, (x,), g.metadata, g.shape, g.dtype)
         if name in ("add", "subtract") and all(a.shape == g.shape for a in g.inputs):
             terms = [self.gathered(a) for a in g.inputs]
             if any(terms):
-                return self.made(g.op, *(term or self.d_sum[a] for term, a in zip(terms, g.inputs)),
-                                 shape=g.shape, dtype=g.dtype)
+                terms = [term or self.d_sum[a] for term, a in zip(terms, g.inputs)]
+                return outer.apply(g.op, tuple(terms), {}, g.shape, g.dtype)
         return None
 
     def product(self, g: Value) -> Value:
         """Σ A B over the steps, as one product."""
         (a, of_a), (b, of_b) = (self.operand(x, letters) for x, letters in zip(g.inputs, ("ib", "bj")))
-        return self.made(EINSUM, a, b, shape=g.shape, dtype=g.dtype, subscripts=f"{of_a},{of_b}->ij")
+        return self.outer.apply(EINSUM, (a, b), {"subscripts": f"{of_a},{of_b}->ij"}, g.shape, g.dtype)
 
     def sum(self, g: Value) -> Value | None:
         """Σ of a sum, as one sum."""
@@ -376,10 +382,11 @@ class Loop:
             return None
         axis, keepdims = g.metadata["axis"], g.metadata["keepdims"]
         axes = range(len(letters)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        axes = (0, *(a % len(letters) + 1 for a in axes))
-        kept = (1, *g.shape) if keepdims else g.shape
-        y = self.made(sum_op, x, axis=axes if len(axes) > 1 else 0, keepdims=keepdims, shape=kept, dtype=g.dtype)
-        return self.made(getitem, y, index=(0,), shape=g.shape, dtype=g.dtype) if keepdims else y
+        metadata = {"axis": (0, *(a % len(letters) + 1 for a in axes)), "keepdims": keepdims}
+        if not keepdims:
+            return self.outer.apply(sum_op.op, (x,), metadata, g.shape, g.dtype)
+        y = self.outer.apply(sum_op.op, (x,), metadata, (1, *g.shape), g.dtype)
+        return self.outer.apply(getitem.op, (y,), {"index": (0,)}, g.shape, g.dtype)
 
     def operand(self, v: Value, letters: str) -> tuple[Value, str]:
         """All steps of a value with these letters for its axes: what there is of it, and the letters of that."""
@@ -388,8 +395,8 @@ class Loop:
         if is_slice(v):
             x, of_x = self.operand(v.inputs[0], letters)
             if of_x == f"t{letters}":
-                index = slice(None), *v.metadata["index"]
-                return self.made(getitem, x, index=index, shape=(self.steps, *v.shape), dtype=v.dtype), of_x
+                index = {"index": (slice(None), *v.metadata["index"])}
+                return self.outer.apply(getitem.op, (x,), index, (self.steps, *v.shape), v.dtype), of_x
         if v.op is not None and v.op.name == "transpose":
             n = len(letters)
             axes = range(n)[::-1] if v.metadata["axes"] is None else [a % n for a in v.metadata["axes"]]
@@ -430,15 +437,14 @@ class Loop:
         self.d_stacks = [v for v, part in self.d_stack.items() if part in asked]
         self.d_sums = [v for v, part in self.d_sum.items() if part in asked]
         self.d_ends = [k for k, part in enumerate(self.d_start) if part in asked]
-        gradients = self.d_state
         live = set(self.d_ends)
         while True:
-            roots = [*self.d_stacks, *self.d_sums, *(gradients[k] for k in live if gradients[k] is not None)]
+            roots = [*self.d_stacks, *self.d_sums, *(self.d_state[k] for k in live if self.d_state[k] is not None)]
             self.d_lines = in_order(roots, set(self.inner.forward))
             read = {a for v in self.d_lines for a in v.inputs} | set(roots)
             seeds = {y: seed for y, seed in self.inner.seeds.items() if seed in read}
             more = {k for k, new in enumerate(self.new)
-                    if new in seeds and (self.d_final[k] is not None or gradients[k] is not None)}
+                    if new in seeds and (self.d_final[k] is not None or self.d_state[k] is not None)}
             if more <= live:
                 break
             live |= more
@@ -459,219 +465,9 @@ class Loop:
         around = [value for a, value in self.around.items() if a in self.d_read]
         self.backward.inputs = (*d_final, *d_y, *kept, *around)
 
-    def body(self, parent: Emitter) -> Body:
+    def body(self, parent: Any) -> Body:
         return Body(parent, self)
 
 
 def is_slice(v: Value) -> bool:
     return v.op is not None and v.op.name == "getitem" and all(isinstance(i, slice) for i in v.metadata["index"])
-
-
-# -- the text --------------------------------------------------------------------------------------------------
-
-
-class Body(Emitter):
-    """The text of a loop, forward and backward, within the text of the function around it.
-
-    A value that is there for every step is called `name[t]`, wherever it stands.
-    """
-
-    def __init__(self, parent: Emitter, loop: Loop):
-        self.parent, self.loop = parent, loop
-        self.taken, self.helpers = parent.taken, parent.helpers
-        self.constants, self.defined = parent.constants, parent.defined
-        self.names, self.bodies, self.quotes = {}, {}, {}
-        self.t = self.free("t_2") if isinstance(parent, Body) else "t"
-        self.program = program = copy.copy(loop.inner)
-        program.forward, program.backward = loop.lines, loop.d_lines
-        program.result = [*loop.stacks, *(loop.new[k] for k in loop.live)]
-        program.seeds = {y: seed for y, seed in program.seeds.items() if y in loop.arrivals}
-        program.total = {v: g for v, g in program.total.items()  # what a loop hands on is no array
-                         if v not in loop.closed and not (v in loop.state and g in loop.d_stacks)}
-        roots = [*loop.d_stacks, *loop.d_sums, *(loop.d_state[k] for k in loop.d_live)]
-        program.gradients = dict(enumerate(roots))
-        self.arrays = {v: loop.stack[v] for v in loop.stacks if v not in loop.state}
-        self.kept = list(self.arrays)
-        self.name_arguments()
-        self.uses = self.count_uses()
-        self.name_forward()
-        for k in loop.ends:
-            self.name_part(loop.final[k], loop.end_names[k])
-        self.statement = self.statements_of_forward()
-
-    # -- names ------------------------------------------------------------------------------------------------
-
-    def name_arguments(self) -> None:
-        loop = self.loop
-        for a, value in loop.around.items():
-            if a in loop.read or a in loop.d_read:
-                text = self.parent.name_in_loop(value, "xs" if a in loop.x else a.name)
-                if value.is_constant and np.ndim(value.constant):
-                    text = self.constant_name(value, a.name)
-                self.names[a] = f"{text}[{self.t}]" if a in loop.x else text
-        for k in loop.live:
-            self.name(loop.state[k], loop.state[k].name)
-        for a in loop.stacks:
-            if a in loop.state:
-                self.name_part(loop.stack[a], f"{a.name}_over_time")
-
-    def name(self, value: Value, wanted: str | None) -> None:
-        part = self.arrays.get(value)
-        if part is None:
-            return super().name(value, wanted)
-        if value in self.loop.y:
-            wanted = "ys" if wanted in (None, "t") else f"{wanted}_over_time"
-        self.name_part(part, wanted)
-        self.names[value] = f"{self.parent.names[part]}[{self.t}]"
-
-    def name_part(self, part: Value, wanted: str | None) -> None:
-        if part not in self.parent.names:
-            self.parent.name(part, part.name or wanted)
-
-    def label(self, value: Value | None) -> str | None:
-        if value in self.loop.around:
-            return value.name
-        name = self.names.get(value)
-        if name is None or name.isidentifier():
-            return name
-        return value.name if value.name not in (None, "t") else name.partition("[")[0]
-
-    def name_backward(self) -> None:
-        loop, parent = self.loop, self.parent
-        self.d_y = {j: parent.name_in_loop(loop.d_y[j], "d_ys") for _, places in loop.arrivals.values() for j in places}
-        self.arrays |= {v: loop.d_stack[v] for v in loop.d_stacks}
-        self.names |= {loop.inner.seeds[y]: f"{self.d_y[places[0]]}[{self.t}]"
-                       for y, (_, places) in loop.arrivals.items() if loop.inner.seeds[y] in loop.plain_seeds}
-        for y, seed in self.program.seeds.items():
-            g = self.program.total.get(y)
-            if g in self.arrays and seed not in self.arrays and self.uses_up(g, seed):
-                self.arrays[seed] = self.arrays[g]  # d_c[t] = d_c[t] + …
-        super().name_backward()
-        for v in loop.d_stacks:
-            if v not in self.names:
-                self.name(v, v.name or "t")
-        for v in loop.d_sums:
-            self.name_part(loop.d_sum[v], "t")
-        self.carried: dict[int, str] = {}
-        for k in loop.d_live:
-            wanted = f"d_{loop.state[k].name}"
-            name = self.names.get(loop.d_state[k], "")
-            own = name.isidentifier() and name.startswith(wanted) and name not in self.carried.values()
-            self.carried[k] = name if own else self.free(wanted)
-            if k in loop.d_ends:
-                part = loop.d_start[k]
-                if part in getattr(parent, "arrays", ()):
-                    self.name_part(part, wanted)
-                parent.names.setdefault(part, self.carried[k])
-
-    # -- text --------------------------------------------------------------------------------------------------
-
-    def text(self, whole: Value) -> list[str]:
-        before, body, after = self.backward_lines() if whole.metadata["backward"] else self.forward_lines()
-        if not body:
-            return before + after
-        code = "\n".join(line for line in body if not line.lstrip().startswith("#"))
-        new = {name: text for name, text in self.constants.values()
-               if name not in self.defined and re.search(rf"\b{name}\b", code)}
-        self.defined.update(new)
-        body = body[1:] if body[0] == "" else body
-        return [*(f"{name} = {text}" for name, text in new.items()), *before, self.head(whole),
-                *(f"    {line}".rstrip() for line in body), *after]
-
-    def head(self, whole: Value) -> str:
-        steps = f"range({self.loop.steps})"
-        forwards = whole.metadata["backward"] == self.loop.scan.reverse
-        return f"for {self.t} in {steps if forwards else f'reversed({steps})'}:"
-
-    def forward_lines(self) -> tuple[list[str], list[str], list[str]]:
-        """What stands before the loop, in it, and behind it."""
-        loop, outside = self.loop, self.parent
-        carried = [self.names[loop.state[k]] for k in loop.live]
-        before = self.empty_arrays(loop.stack[v] for v in loop.stacks)
-        before += [line for k, name in zip(loop.live, carried)
-                   for line in assignment(name, outside.expression(loop.start[k])[0])]
-        body = [f"{self.step_of(loop.stack[a])} = {self.names[a]}" for a in loop.stacks if a in loop.state]
-        body += self.lines(loop.lines, keep=True)
-        body += hand_on(carried, [self.expression(loop.new[k])[0] for k in loop.live])
-        after = [f"{outside.names[loop.final[k]]} = {self.names[loop.state[k]]}" for k in loop.ends]
-        results = {loop.new[k]: name for k, name in zip(loop.live, carried)}
-        self.quotes = {v: super(Body, self).statement_text(v, results.get(v, "output"))
-                       for v in self.statement.values()}
-        return before, body, after
-
-    def backward_lines(self) -> tuple[list[str], list[str], list[str]]:
-        loop, outside = self.loop, self.parent
-        self.names |= {a: self.step_of(loop.stack[a]) for a in loop.state if loop.stack[a] in outside.names}
-        before = self.empty_arrays(loop.d_stack[v] for v in loop.d_stacks)
-        before += [f"{outside.names[loop.d_sum[v]]} = {array('zeros', v.shape, v.dtype)}" for v in loop.d_sums]
-        for k in loop.d_live:
-            start, a = loop.d_final[k], loop.state[k]
-            text = array("zeros", a.shape, a.dtype) if start is None else outside.expression(start)[0]
-            before += assignment(self.carried[k], text)
-        seeds = [self.names[loop.inner.seeds[y]] for y in loop.arrivals]
-        arriving = [" + ".join([self.carried[k] for k in states] + [f"{self.d_y[j]}[{self.t}]" for j in places])
-                    or array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
-        body = assignments(seeds, arriving)
-        views = [v for v in loop.views if self.names.get(v, "").isidentifier()]  # f = gates[t][:5] once more
-        body += self.lines([*views, *loop.d_lines], keep=False)
-        body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
-        given = [loop.d_state[k] for k in loop.d_live]
-        body += hand_on([self.carried[k] for k in loop.d_live],
-                        [array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
-                         self.expression(g)[0] for k, g in zip(loop.d_live, given)])
-        after = hand_on([outside.names[loop.d_start[k]] for k in loop.d_ends], [self.carried[k] for k in loop.d_ends])
-        return before, body, after
-
-    def line(self, value: Value, among: list[Value]) -> list[str]:
-        text = super().line(value, among)
-        return text + self.added(value) if value in self.loop.d_sums else text
-
-    def added(self, value: Value) -> list[str]:
-        """A step of a sum over the steps."""
-        return assignment(self.parent.names[self.loop.d_sum[value]], self.expression(value)[0], " += ")
-
-    def step_of(self, part: Value) -> str:
-        return f"{self.parent.names[part]}[{self.t}]"
-
-    def empty_arrays(self, parts: Any) -> list[str]:
-        """Room for all steps; where the loop itself stands in a loop, there may be room already."""
-        names = {self.parent.names[part]: part for part in parts}
-        return [f"{name} = {array('empty', part.shape, part.dtype)}" for name, part in names.items()
-                if name.isidentifier()]
-
-    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
-        return self.quotes[value]
-
-    def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
-        if value.is_constant and np.ndim(value.constant) and np.any(value.constant):
-            return self.constant_name(value, "constant"), ATOM
-        return super().expression(value, top)
-
-    def constant_name(self, value: Value, hint: str) -> str:
-        """The name of a constant array, which is made before the loop."""
-        key = repr_of(value.constant)
-        if key not in self.constants:
-            self.constants[key] = self.free(hint), constant(value.constant)[0]
-        return self.constants[key][0]
-
-
-def assignments(names: list[str], texts: list[str]) -> list[str]:
-    """A line for each, unless one would change what a later one reads."""
-    for i, name in enumerate(names):
-        if any(re.search(rf"\b{re.escape(name)}", text) for text in texts[i + 1:]):
-            return hand_on(names, texts)
-    return [line for pair in zip(names, texts) if pair[0] != pair[1] for line in assignment(*pair)]
-
-
-def hand_on(names: list[str], texts: list[str]) -> list[str]:
-    """`a_prev, c_prev = a, c`, at once, for a text may hold another's name."""
-    pairs = [(name, text) for name, text in zip(names, texts) if name != text]
-    if not pairs:
-        return []
-    names, texts = ([pair[i] for pair in pairs] for i in (0, 1))
-    line = f"{', '.join(names)} = {', '.join(texts)}"
-    return [line] if len(line) <= WIDTH or len(pairs) == 1 else assignment(", ".join(names), bracket(texts, "("))
-
-
-def array(how: str, shape: tuple, dtype: Any) -> str:
-    return f"np.{how}({shape}, {dtype_text(dtype)})"

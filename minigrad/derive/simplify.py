@@ -95,6 +95,8 @@ class Program:
             value = self.values.get(index)
             if value is not None and value.name is None and value not in self.seeds.values():
                 value.name = given
+        for loop in self.loops.values():
+            loop.name_given()
 
     # -- from symbols to values ---------------------------------------------------------------------------
 
