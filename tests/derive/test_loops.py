@@ -124,11 +124,12 @@ def test_the_text_is_as_long_for_many_steps_as_for_few(row):
 
 SHAPE = 3, B
 MOVES = [
-    lambda a, b, w: a + b, lambda a, b, w: a - b, lambda a, b, w: a * b, lambda a, b, w: -a, lambda a, b, w: mg.tanh(a),
-    lambda a, b, w: w[0] @ a, lambda a, b, w: w[1].T @ a + b, lambda a, b, w: (w[0] @ w[1]) @ a, lambda a, b, w: w[2] * a,
-    lambda a, b, w: mg.where(a > b, a, b * 0.3), lambda a, b, w: mg.concatenate([a[:1], b[1:]]),
-    lambda a, b, w: mg.concatenate([a, b])[1:4], lambda a, b, w: a * mg.sum(b, axis=0, keepdims=True),
-    lambda a, b, w: a.reshape((B, 3)).reshape(SHAPE) + b, lambda a, b, w: a[::-1] * TABLE,
+    lambda a, b, w: a + b, lambda a, b, w: a - b, lambda a, b, w: a * b, lambda a, b, w: -a,
+    lambda a, b, w: mg.tanh(a), lambda a, b, w: mg.where(a > b, a, b * 0.3), lambda a, b, w: a[::-1] * TABLE,
+    lambda a, b, w: w[0] @ a, lambda a, b, w: w[1].T @ a + b, lambda a, b, w: (w[0] @ w[1]) @ a,
+    lambda a, b, w: w[2] * a, lambda a, b, w: a * mg.sum(b, axis=0, keepdims=True),
+    lambda a, b, w: mg.concatenate([a[:1], b[1:]]), lambda a, b, w: mg.concatenate([a, b])[1:4],
+    lambda a, b, w: a.reshape((B, 3)).reshape(SHAPE) + b,
     lambda a, b, w: mg.scan(lambda h, x: (mg.tanh(w[0] @ h * x + a), h * b), b, TABLES)[1][0] + a]
 TABLE, TABLES = np.random.default_rng(1).normal(size=SHAPE), np.random.default_rng(2).normal(size=(2, *SHAPE))
 
