@@ -116,6 +116,8 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
                                  "it must return one for each")
             for x, d in zip(inputs, given):
+                if d is None and op.name not in engine.OPS:  # one of the engine's own has none to give
+                    continue
                 if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
                     if watching is not None:
                         watching.gradient(node, op, x, d)

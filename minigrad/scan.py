@@ -20,10 +20,10 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.anomaly import fingerprint
-from minigrad.autodiff import sweep
+from minigrad.derive.loops import Scan, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
-from minigrad.derive.trace import Trace
+from minigrad.derive.trace import Symbol, Trace
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.tensor import PART, Op, Tensor, no_grad, primitive, recording, watcher
 from minigrad.tree import flatten, named_leaves, unflatten
@@ -57,6 +57,7 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
              Gradients are the same to the bit: for that, k is rounded up to whole blocks of the planned program.
 
     Returns (final state, ys), ys with leaves (T, …). Gradients flow to state, xs, and the tensors the cell closes over.
+    Inside of `derive` it is printed as two loops, with the same numbers; there checkpoint_every changes nothing.
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
     steps = length(xs)
@@ -72,7 +73,24 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
                 with no_grad():
                     run = Checkpointed(run, prepare(cell, state, xs, mask).compiled, int(checkpoint_every))
             return run.on_graph(steps, reverse)
+    if getattr(watcher.get(), "loops", False):
+        return within_derive(cell, state, xs, steps, reverse, mask)
     return loop(cell, state, xs, steps, reverse, mask)
+
+
+def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
+    """One op, which is printed as a loop; a cell that cannot be traced by itself is written out step by step."""
+    def written_out(state: Any, xs: Any) -> tuple[Any, Any]:
+        return loop(cell, state, xs, steps, reverse, mask)
+    try:
+        traced = Scan(cell, functools.partial(one_step, cell), written_out, state, xs, mask, steps, reverse)
+    except TypeError as problem:  # a TraceError, a cell that changes, or Python's own for what a symbol cannot do
+        why = str(problem)
+    else:
+        return traced.on_graph()
+    results = written_out(state, xs)
+    notice(cell, why, stacklevel=4)
+    return results
 
 
 # -- the loop as it is written ---------------------------------------------------------------------------------
@@ -125,15 +143,16 @@ def length(xs: Any) -> int:
     return lengths.pop()
 
 
-def checked_mask(mask: Any, steps: int, state: Any) -> np.ndarray:
-    mask = np.asarray(mask.detach() if isinstance(mask, Tensor) else mask)
+def checked_mask(mask: Any, steps: int, state: Any) -> Any:
+    mask = mask.detach() if isinstance(mask, Tensor) else mask
+    mask = mask if isinstance(mask, Symbol) else np.asarray(mask)
     if mask.ndim != 2 or len(mask) != steps:
         raise ValueError(f"mask has shape {mask.shape} and must be (T, batch) = ({steps}, batch)")
     for name, leaf in named_leaves(state):
         if np.ndim(leaf) and np.shape(leaf)[-1] != mask.shape[1]:
             raise ValueError(f"mask has shape {mask.shape} and state{name} {np.shape(leaf)}: the batch must be the "
                              "second axis of the mask and the last of every state")
-    return mask != 0
+    return mask if mask.dtype == bool else mask != 0
 
 
 def shown(leaves: list[tuple]) -> str:
@@ -331,11 +350,7 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     n, m = run.sizes
     state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
     final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
-    targets = [x for x in inputs if isinstance(x, Tensor) and x._tracked]
-    pairs = [(out, d) for out, d in zip(flatten(final)[0] + flatten(ys)[0], g) if isinstance(out, Tensor)]
-    gradients = [d if isinstance(d, Tensor) else engine.wrap(d) for _, d in pairs]
-    found = sweep([out for out, _ in pairs], gradients, targets, graph=True)
-    return [found.get(x._index, np.zeros(x.shape, x.dtype)) if isinstance(x, Tensor) else None for x in inputs]
+    return pulled_back(flatten(final)[0] + flatten(ys)[0], g, inputs)
 
 
 def again(*arrays: np.ndarray, run: Run) -> tuple:

@@ -86,6 +86,9 @@ def step(h_prev, x):
 def branch(x):
     return x if x[0] > 0 else -x
 
+def over_time(xs, h):
+    return mg.scan(step, h, xs)[1]
+
 seven = 7
 """
 
@@ -123,6 +126,7 @@ def test_derive_prints_a_function_of_a_file(file, capsys):
         h_next = h * c_next
         return (h_next, c_next), h_next
     assert out == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).source
+    assert "for t in reversed(range(7)):" in printed([f"{file}:over_time", "--shapes", "xs=7,3,4 h=5,4"], capsys)
     assert "np.float32" in printed([f"{file}:step", "--shapes", "x=3,4 h_prev=5,4", "--planned",
                                     "--dtype", "float32"], capsys)
 

@@ -24,7 +24,7 @@ FLOORS = {
     "autodiff.py": 6,
     "anomaly.py": 7, "gradcheck.py": 8,
     "derive/trace.py": 8, "derive/simplify.py": 9, "derive/emit.py": 10, "derive/reassociate.py": 10,
-    "derive/plan.py": 11, "derive/__init__.py": 12,
+    "derive/plan.py": 11, "derive/body.py": 11, "derive/loops.py": 12, "derive/__init__.py": 12,
     "scan.py": 13,
     "nn/module.py": 14, "nn/init.py": 14, "nn/layers.py": 15, "nn/recurrent.py": 15, "nn/losses.py": 15,
     "nn/__init__.py": 16,

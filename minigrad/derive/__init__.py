@@ -33,14 +33,14 @@ class Derived:
     """
 
     def __init__(self, f: Callable, examples: tuple):
-        self.trace = trace = Trace(f, examples)
+        self.f, self.examples = f, examples
+        self.trace = trace = Trace(f, examples, loops=True)
         name = getattr(f, "__name__", type(f).__name__)
         self.name = name = "the function" if name == "<lambda>" else name
         emitter = Emitter(Program(trace, name))
         self.source = emitter.module()
         self.cache_names = tuple(emitter.names[value] for value in emitter.kept)
         self.closed = trace.closed
-        self.count = len(examples)
         filename = f"<minigrad derived {name} {number()}>"
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
         self.module: dict[str, Any] = {}
@@ -48,14 +48,14 @@ class Derived:
 
     @property
     def planned_source(self) -> str:
-        if self.count != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
+        if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
             raise ValueError(f"{self.name} is no cell: only a function (state, x) → (state, y) goes over time")
-        program = Program(self.trace, self.name)
+        program = Program(Trace(self.f, self.examples), self.name)  # a scan within it is written out
         return Plan(program, set(program.gradients)).source
 
     def forward(self, *args: Any) -> tuple[Any, tuple]:
         args = [map_leaves(values_of, arg) for arg in args]
-        if len(args) == self.count:
+        if len(args) == len(self.examples):
             args += [x._data for x in self.closed]
         return self.module["forward"](*args)
 
@@ -67,8 +67,9 @@ def derive(f: Callable, *examples: Any) -> Derived:
     """Trace f at examples (arrays, or nestings of arrays; only shapes and dtypes matter) and derive its backward pass.
 
     Python ints, booleans and strings among the examples are constants of the program. Branches are frozen as they are
-    taken. Raises TraceError, naming the user's line, where f looks at a value (a branch, float(x), a NumPy function
-    without an op).
+    taken. A Python loop is written out; a `scan` is two loops, forward and backward, one within the other where a cell
+    scans; a cell that is not the same at every step is written out, with a ScanNotice. Raises TraceError, naming the
+    user's line, where f looks at a value (a branch, float(x), a NumPy function without an op).
     """
     return Derived(f, examples)
 

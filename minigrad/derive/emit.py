@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.derive.simplify import Program, Value
-from minigrad.tensor import OPS, Op
+from minigrad.derive.simplify import LOOP, Program, Value
+from minigrad.tensor import OPS, PART, Op
 
 WIDTH = 96  # of a line
 INLINE = 64  # of an expression that stands inside another
@@ -47,6 +47,9 @@ class Emitter:
         self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
+        self.bodies: dict[Any, Any] = {}  # of the loops
+        self.constants: dict[str, tuple[str, str]] = {}  # arrays that loops use: their names and texts
+        self.defined: set[str] = set()  # those that have a line in the function that is written
         self.leaves: list[Value] = []  # the arguments
         self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
         self.collect_arguments()
@@ -99,6 +102,19 @@ class Emitter:
         self.taken.add(candidate)
         return candidate
 
+    def name(self, value: Value, wanted: str | None) -> None:
+        self.names[value] = self.free(wanted)
+
+    def label(self, value: Value) -> str | None:
+        """What other names call a value."""
+        return self.names.get(value)
+
+    def name_in_loop(self, value: Value, hint: str) -> str:
+        """The text of a value within a loop: a name, so that it is not computed at every step."""
+        if value not in self.names and not value.is_constant and not self.is_free(value):
+            self.name(value, value.name or hint)
+        return self.expression(value)[0]
+
     def name_forward(self) -> None:
         """A line for what has a name, is a result, is kept for the backward, or is used more than once."""
         results = set(values_in(self.program.result))
@@ -108,22 +124,26 @@ class Emitter:
             for a in value.inputs:
                 forward_uses[a] = forward_uses.get(a, 0) + 1
         for value in own:
-            if is_view(value) and value not in results:
+            if value.op is LOOP:
+                self.body(value)
+            if value.op in (LOOP, PART) or (is_view(value) and value not in results):
                 continue
             if value.name is None and (value in self.kept or forward_uses.get(value, 0) > 1 or (
                     value in results and len(results) > 1)):
                 (x, *others) = value.inputs or (None,)
                 if x in self.names and not others and not value.op.infix:
-                    value.name = f"{value.op.name}_{self.names[x]}"
+                    value.name = f"{value.op.name}_{self.label(x)}"
                 else:
                     value.name = "t"
             if value.name is not None:
-                self.names[value] = self.free(value.name)
+                self.name(value, value.name)
 
     def statements_of_forward(self) -> dict[Value, Value]:
         """For each value of the forward, the value in whose line it stands."""
         line: dict[Value, Value] = {}
         for value in reversed(self.program.forward):
+            if value.op is PART:
+                continue
             if value in self.names:
                 line[value] = value
             line.setdefault(value, value)
@@ -135,22 +155,38 @@ class Emitter:
     def name_backward(self) -> None:
         program = self.program
         for y, seed in program.seeds.items():
-            self.names[seed] = self.free(f"d_{self.names.get(y, 'output')}")
+            if y is program.result and y not in self.names:
+                self.names[seed] = "d_output"
+            elif seed not in self.names:
+                self.name(seed, f"d_{self.label(y) or 'output'}")
         own = set(program.backward)
         for v, g in program.total.items():  # the gradients of what has a name
             if v in self.names and g in own and g not in self.names:
                 seed = program.seeds.get(v)
-                if seed is not None and self.uses.get(seed) == 1 and seed in g.inputs:
+                if self.uses_up(g, seed) and self.names[seed].isidentifier():
                     self.names[g] = self.names[seed]  # d_c = d_c + …: the seed is used up in this line
                 else:
-                    self.names[g] = self.free(f"d_{self.names[v]}")
+                    self.name(g, f"d_{self.label(v)}")
         for v, g in program.total.items():  # and of what stands inside a line
             if g in own and g not in self.names and self.uses.get(g, 0) > 1:
-                line = self.names.get(self.statement.get(v))
-                self.names[g] = self.free(f"d_{line}_in" if line else "t")
+                line = self.label(self.statement.get(v))
+                self.name(g, f"d_{line}_in" if line else "t")
         for value in program.backward:
-            if value not in self.names and self.uses.get(value, 0) > 1 and not self.is_free(value):
-                self.names[value] = self.free(value.name or "t")
+            if value.op is LOOP:
+                self.body(value).name_backward()
+            elif value not in self.names and self.uses.get(value, 0) > 1 and not self.is_free(value):
+                self.name(value, value.name or "t")
+
+    def uses_up(self, g: Value, seed: Value | None) -> bool:
+        """Whether g is a sum that holds the seed, and nothing else does."""
+        terms = [g]
+        while terms:
+            term = terms.pop()
+            if term.op is not None and term.op.name in ("add", "subtract"):
+                if seed in term.inputs:
+                    return self.uses.get(seed) == 1
+                terms += [a for a in term.inputs if a not in self.names and self.uses.get(a) == 1]
+        return False
 
     def is_free(self, value: Value) -> bool:
         """`W.T` and `z[:5]` cost nothing and read well: they stand wherever they are used."""
@@ -174,6 +210,7 @@ class Emitter:
         for name, tree in self.program.arguments:
             if not isinstance(tree, Value):
                 lines += self.unpacking(name, tree)
+        self.defined.clear()
         lines += self.lines(self.program.forward, keep=True)
         result = self.literal(self.program.result)
         lines += assignment("cache", bracket([self.names[v] for v in self.kept], "("))
@@ -183,6 +220,7 @@ class Emitter:
         program = self.program
         lines = self.seed_lines(program.result, "d_output")
         lines += assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
+        self.defined.clear()
         lines += self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
         gradients = [g for g in gradients if g is not None]
@@ -193,7 +231,7 @@ class Emitter:
         """Take the gradients out of d_output, which is nested as the result is."""
         if isinstance(tree, dict):
             return [line for key, child in tree.items() for line in self.seed_lines(child, f"{access}[{key!r}]")]
-        if isinstance(tree, (tuple, list)):
+        if isinstance(tree, (tuple, list)) and tree:
             flat = [self.names[self.program.seeds[y]] if isinstance(y, Value) and y in self.program.seeds else "_"
                     for y in tree]
             different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
@@ -204,6 +242,8 @@ class Emitter:
             return [line for i, child in enumerate(tree) for line in self.seed_lines(child, f"{access}[{i}]")]
         if isinstance(tree, Value) and tree in self.program.seeds:
             seed = self.names[self.program.seeds[tree]]
+            if seed == access:
+                return []
             if tree in self.seeded:  # a result that stands there twice
                 return [f"{seed} = {seed} + {access}"]
             self.seeded.add(tree)
@@ -222,17 +262,30 @@ class Emitter:
         out: list[str] = []
         said = None
         for value in values:
-            if value not in self.names and (self.is_free(value) or self.inlined(value, values)):
-                continue
-            if value not in self.names:
-                self.names[value] = self.free(value.name or "t")
-            text, _ = self.expression(value, top=True)
-            origin = self.statement.get(value.origin) if not keep else None
+            text = self.line(value, values)
+            origin = self.statement.get(value.origin) if text and not keep else None
             if origin is not None and origin is not said:
                 said = origin
                 out += ["", *(f"# {line}" for line in self.statement_text(origin))]
-            out += assignment(self.names[value], text)
+            out += text
         return out
+
+    def body(self, whole: Value) -> Any:
+        """The emitter of a loop, forward and backward."""
+        loop = whole.metadata["loop"]
+        if loop not in self.bodies:
+            self.bodies[loop] = loop.body(self)
+        return self.bodies[loop]
+
+    def line(self, value: Value, among: list[Value]) -> list[str]:
+        """The statement of a value; none for what stands where it is used."""
+        if value.op is LOOP:
+            return self.body(value).text(value)
+        if value.op is PART or (value not in self.names and (self.is_free(value) or self.inlined(value, among))):
+            return []
+        if value not in self.names:
+            self.name(value, value.name or "t")
+        return assignment(self.names[value], self.expression(value, top=True)[0])
 
     def inlined(self, value: Value, among: list[Value]) -> bool:
         """Whether a value stands where it is used: once, in this function, and short."""
@@ -242,8 +295,10 @@ class Emitter:
         text, _ = self.expression(value, top=True)
         return len(text) <= INLINE
 
-    def statement_text(self, value: Value) -> list[str]:
-        return assignment(self.names.get(value, "output"), self.expression(value, top=True)[0])
+    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
+        if value.op is LOOP:
+            return [self.body(value).head(value)]
+        return assignment(self.names.get(value, unnamed), self.expression(value, top=True)[0])
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
         """The text of a value and how tightly it binds: its name, or (at the top of its own line) what computes it."""
@@ -500,10 +555,15 @@ def print_astype(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
     return f"{wrapped(parts[0], ATOM)}.astype({dtype_text(value.dtype)})", ATOM
 
 
+def print_einsum(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    texts = ", ".join(text for text, _ in parts)
+    return f'np.einsum("{value.metadata["subscripts"]}", {texts}, optimize=True)', ATOM
+
+
 def print_positional(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
     (key,) = value.metadata
     return f"np.{value.op.name}({parts[0][0]}, {literal(value.metadata[key])})", ATOM
 
 
-SPECIAL = {"getitem": print_getitem, "transpose": print_transpose, "astype": print_astype,
+SPECIAL = {"getitem": print_getitem, "transpose": print_transpose, "astype": print_astype, "einsum": print_einsum,
            "reshape": print_positional, "broadcast_to": print_positional}

@@ -16,10 +16,13 @@ from minigrad.ops import add, concatenate, negative, reshape, subtract
 from minigrad.ops import getitem as getitem_op
 from minigrad.ops import sum as sum_op
 from minigrad.ops.indexing import settled
-from minigrad.tensor import Op, Tensor
+from minigrad.tensor import PART, Op, Tensor, primitive
 
 ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "greater", "less",
                "greater_equal", "less_equal", "equal", "not_equal"}
+
+# A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
+LOOP, EINSUM = primitive("loop"), primitive("einsum")
 
 
 class Value:
@@ -51,12 +54,14 @@ class Program:
     arguments  [(name, tree of Values)];  result: tree of Values
     seeds      {result Value: the Value of its gradient};  gradients: {argument Value: Value, or None for zeros}
     total      {forward Value: its complete gradient}
+    loops      {scan of the trace: its Loop}
     """
 
     def __init__(self, trace: Trace, name: str):
         self.name = name
         self.values: dict[int, Value] = {}  # by the index of the symbol
         self.known: dict[tuple, Value] = {}
+        self.loops: dict[Any, Any] = {}
         tracer = trace.tracer
         self.given = tracer.names
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
@@ -74,8 +79,11 @@ class Program:
                           if x._index in trace.found else None
                           for x in trace.inputs + trace.closed if x._tracked}
         results = [self.values[y._index] for y in trace.outputs]
-        self.forward = in_order(results, set())
-        self.backward = in_order([g for g in self.gradients.values() if g is not None], set(self.forward))
+        gradients = [g for g in self.gradients.values() if g is not None]
+        self.settle_loops(results + gradients)
+        kept = [v for v in in_order(gradients, set()) if v.op is PART and not v.inputs[0].metadata["backward"]]
+        self.forward = in_order(results + kept, set())
+        self.backward = in_order(gradients, set(self.forward))
         self.total = {}
         for index, g in tracer.total.items():
             if index in self.values and isinstance(g, Tensor) and g._index in self.values:
@@ -87,6 +95,8 @@ class Program:
             value = self.values.get(index)
             if value is not None and value.name is None and value not in self.seeds.values():
                 value.name = given
+        for loop in self.loops.values():
+            loop.name_given()
 
     # -- from symbols to values ---------------------------------------------------------------------------
 
@@ -142,6 +152,8 @@ class Program:
     def part(self, x: Tensor) -> Value:
         """One part of a split is a slice; of any other op with several results, itself."""
         (whole,), i = x._inputs, x._metadata["i"]
+        if whole._op is LOOP:
+            return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
         if whole._op.name != "split":
             inputs = tuple(self.value_of(a) for a in whole._inputs)
             return Value(whole._op, inputs, {**whole._metadata, "part": i}, x.shape, x.dtype)
@@ -150,6 +162,12 @@ class Program:
         last = i == len(whole._data) - 1
         index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
         return self.apply(getitem_op.op, (self.value_of(whole._inputs[0]),), {"index": index}, x.shape, x.dtype)
+
+    def settle_loops(self, roots: list[Value]) -> None:
+        """Let each loop compute what is asked of it, and no more: the youngest first, for it asks others."""
+        wholes = [whole for loop in self.loops.values() for whole in (loop.forward, loop.backward) if whole is not None]
+        for whole in sorted(wholes, key=lambda whole: -whole.number):
+            whole.metadata["loop"].settle(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})
 
     # -- simplification -----------------------------------------------------------------------------------
 
@@ -186,7 +204,8 @@ class Program:
                 return x.inputs[0]
         if name == "negative" and x.op is op:
             return x.inputs[0]
-        if name in ("multiply", "divide") and is_number(inputs[1], 1) and x.shape == shape and x.dtype == dtype:
+        same = inputs and (x.shape, x.dtype) == (shape, dtype)
+        if name in ("multiply", "divide", "power") and is_number(inputs[1], 1) and same:
             return x
         if name == "multiply" and is_number(x, 1) and inputs[1].shape == shape and inputs[1].dtype == dtype:
             return inputs[1]

@@ -76,9 +76,14 @@ def symbol(data: Any, tracked: bool, name: str | None = None) -> Symbol:
 
 
 class Tracer:
-    """The watcher of one trace: it makes the symbols, remembers whose rule made them, and collects names."""
+    """The watcher of one trace: it makes the symbols, remembers whose rule made them, and collects names.
 
-    def __init__(self) -> None:
+    loops  whether a scan may stay a loop; else it is traced step by step
+    last   whether the sweep that runs is the last one, the trace's own: no gradient is asked of what it makes
+    """
+
+    def __init__(self, loops: bool = False) -> None:
+        self.loops, self.last = loops, False
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
         self.total: dict[int, Any] = {}  # value → its complete gradient
@@ -152,8 +157,8 @@ class Trace:
     gradients   for each argument, the tree of its gradients (None: not differentiable)
     """
 
-    def __init__(self, f: Callable, examples: tuple):
-        self.tracer = tracer = Tracer()
+    def __init__(self, f: Callable, examples: tuple, loops: bool = False):
+        self.tracer = tracer = Tracer(loops)
         leaves, pattern = flatten(examples)
         self.leaves = symbols = [lifted(leaf) for leaf in leaves]
         args = unflatten(pattern, symbols)
@@ -203,6 +208,7 @@ class Trace:
         outputs = list({y._index: y for y in self.outputs if y._tracked}.values())
         self.seeds = {y._index: symbol(y._data, False) for y in outputs}
         targets = [x for x in self.inputs + self.closed if x._tracked]
+        tracer.last = True
         found = sweep(outputs, [self.seeds[y._index] for y in outputs], targets, graph=True)
         tracer.current = None
         tracer.total.update(found)

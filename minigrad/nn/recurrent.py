@@ -16,9 +16,7 @@ import numpy as np
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
 from minigrad.nn.module import Module, matching
-from minigrad.ops import (
-    broadcast_to, concatenate, expand_dims, moveaxis, relu, reshape, sigmoid, split, stack, tanh, where,
-)
+from minigrad.ops import broadcast_to, concatenate, expand_dims, moveaxis, relu, sigmoid, split, stack, tanh, where
 from minigrad.scan import scan
 from minigrad.tensor import Tensor
 from minigrad.tree import flatten, map_leaves, unflatten
@@ -459,7 +457,7 @@ class Stacked(Module):
                 x, ys = concatenate(ys, axis=1) if self.bidirectional else y, []
                 x = self.dropped(x) if i + 1 < len(cells) else x
         ends = zip(*(flatten(leave_state(final, single))[0] for final in finals))
-        states = [stack(leaves) if len(leaves) > 1 else reshape(leaves[0], (1, *leaves[0].shape)) for leaves in ends]
+        states = [stack(leaves) if len(leaves) > 1 else leaves[0].reshape((1, *leaves[0].shape)) for leaves in ends]
         return leave(x, self.batch_first, single), unflatten(finals[0], states)
 
     def dropped(self, x: Array) -> Array:

@@ -34,6 +34,15 @@ def lstm(x, a_prev, c_prev, W, b):
     return a, c
 
 
+def lstm_layer(x, a0, c0, W, b):
+    """x (T, n_x, m): the cell above over time."""
+    def cell(state, xt):
+        a, c = lstm(xt, *state, W, b)
+        return (a, c), a
+    (a_last, _), hidden = mg.scan(cell, (a0, c0), x)
+    return hidden, a_last
+
+
 def document(x_t, a_prev, c_prev, parameters):
     a_next, c_next, yt_pred, _ = lstm_cell_forward(x_t, a_prev, c_prev, parameters)
     return a_next, c_next, yt_pred
@@ -53,4 +62,5 @@ def examples(dtype=np.float64):
     return {rnn: (x, h, array(5, 3), array(5, 5), array(5, 1)),
             gru: (x, h, array(15, 3), array(15, 5), array(15, 1)),
             lstm: (x, h, c, array(20, 8), array(20, 1)),
+            lstm_layer: (array(6, 3, 4), h, c, array(20, 8), array(20, 1)),
             document: (x, h, c, parameters)}

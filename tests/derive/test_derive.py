@@ -77,13 +77,14 @@ def test_the_cache_has_names(cell):
     assert f"    ({', '.join(derived.cache_names)}) = cache\n" in derived.source
 
 
-def test_same_function_same_bytes_in_another_process():
+@pytest.mark.parametrize("cell", [cells.document, cells.lstm_layer], ids=lambda cell: cell.__name__)
+def test_same_function_same_bytes_in_another_process(cell):
     code = ("import sys; sys.path.insert(0, 'tests')\nimport minigrad as mg\nfrom derive import cells\n"
-            "print(mg.derive(cells.document, *cells.examples()[cells.document]).source, end='')")
+            f"cell = cells.{cell.__name__}\nprint(mg.derive(cell, *cells.examples()[cell]).source, end='')")
     texts = {subprocess.run([sys.executable, "-c", code], cwd=GOLDEN.parents[1], capture_output=True, check=True,
                             env={**os.environ, "PYTHONHASHSEED": seed}).stdout.replace(b"\r\n", b"\n")
              for seed in ("0", "1")}
-    assert texts == {(GOLDEN / "derived_document.py").read_bytes()}
+    assert texts == {(GOLDEN / f"derived_{cell.__name__}.py").read_bytes()}
 
 
 def test_nothing_is_computed_twice_and_nothing_for_nothing():
