@@ -281,8 +281,9 @@ class Adam(Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0):
-        beta1, beta2 = betas
-        self.betas = self.number("betas[0]", beta1, 1), self.number("betas[1]", beta2, 1)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{type(self).__name__} takes betas as two numbers, not {betas!r}")
+        self.betas = tuple(self.number(f"betas[{i}]", beta, 1) for i, beta in enumerate(betas))
         self.eps = self.number("eps", eps)
         super().__init__(params, lr, weight_decay)
 
@@ -325,6 +326,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         raise ValueError(f"clip_grad_norm takes a max_norm ≥ 0, not {max_norm!r}")
     clipped = [p for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(p.grad, p.grad).real) for p in clipped))
+    if norm == math.inf:  # perhaps of its squares alone, which go beyond float32 at 10¹⁹
+        norm = math.hypot(*(float(np.linalg.norm(p.grad.ravel().astype(float))) for p in clipped))
     factor = max_norm / (norm + 1e-6)
     if factor < 1 and math.isfinite(norm):
         for p in clipped:

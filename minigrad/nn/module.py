@@ -114,9 +114,15 @@ class Module:
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
         """Take the values of a PyTorch module: its `state_dict()`, or arrays by the same names.
 
-        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`.
+        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`, and a tensor
+        of two names has the same values under both.
         """
         arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
+        first: dict[int, str] = {}
+        for name, part in self.torch_parts():
+            other = first.setdefault(id(part), name)
+            if isinstance(part, Tensor) and not np.array_equal(arrays[name], arrays[other], equal_nan=True):
+                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and two in the arrays")
         for name, part in self.torch_parts():
             if isinstance(part, Tensor):
                 part.data = np.array(arrays[name], part.dtype)

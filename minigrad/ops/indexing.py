@@ -32,19 +32,26 @@ def add_at(total, g, index):
     index = settled(index)
     if not repeats(index):
         total[index] += g
-    elif len(index) == 1 and total.ndim > 1 and index[0].size:
-        # rows, as of an embedding: sorted, the gradients of one row are one run, and one call sums all runs
-        n = len(total)
-        rows = index[0].ravel()
-        if rows.min() < -n or rows.max() >= n:
-            raise IndexError(f"an index of {index[0]} is out of bounds for {n} rows")
-        rows = rows % n
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        total[ordered[starts]] += np.add.reduceat(g.reshape(rows.size, *total.shape[1:])[order], starts, axis=0)
+    elif len(index) == 1 and total.ndim > 1 and total.flags.c_contiguous:
+        add_rows(total, g, index[0])
     else:
         np.add.at(total, index, g)
+
+
+def add_rows(total, g, rows):
+    """total[rows] += g for whole rows, as of an embedding. np.add.at is five times faster on flat arrays than on rows,
+    so every number gets an index of its own, in whatever order g lies in memory."""
+    n, width = len(total), total[:1].size
+    if rows.size and (rows.min() < -n or rows.max() >= n):
+        raise IndexError(f"an index of {rows} is out of bounds for {n} rows")
+    where = np.empty_like(g, np.intp)
+    np.add((rows % n * width).reshape(rows.shape + (1,) * (total.ndim - 1)),
+           np.arange(width).reshape(total.shape[1:]), out=where)
+    dense = np.empty_like(where, g.dtype)
+    if g.strides != dense.strides:  # a broadcast one, say, whose order in memory is not that of `where`
+        dense[...] = g
+        g = dense
+    np.add.at(total.reshape(-1), where.ravel("K"), g.ravel("K"))
 
 
 @op(dx=lambda g, x_shape, index: scatter(g, shape=x_shape, index=index), dx_into=add_at)
