@@ -221,7 +221,7 @@ def test_it_trains():
     x = rng.normal(size=(50, 2))
     y = x @ [[2.0], [-3.0]] + 0.5 + 0.01 * rng.normal(size=(50, 1))
     for name, settings in (("SGD", {"lr": 0.1}), ("RMSprop", {"lr": 0.05}), ("Adagrad", {"lr": 1.0}),
-                           ("Adam", {"lr": 0.05}), ("AdamW", {"lr": 0.05, "weight_decay": 1e-4})):
+                           ("Adam", {"lr": 0.1}), ("AdamW", {"lr": 0.1, "weight_decay": 1e-4})):
         model = nn.Linear(2, 1, dtype=float, rng=1)
         optimizer, schedule = make(name, model.parameters(), settings), optim.cosine(settings["lr"], 300)
         for step in range(300):

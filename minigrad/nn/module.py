@@ -122,7 +122,8 @@ class Module:
         for name, part in self.torch_parts():
             other = first.setdefault(id(part), name)
             if isinstance(part, Tensor) and not np.array_equal(arrays[name], arrays[other], equal_nan=True):
-                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and two in the arrays")
+                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and in the arrays they "
+                                 "differ")
         for name, part in self.torch_parts():
             if isinstance(part, Tensor):
                 part.data = np.array(arrays[name], part.dtype)
