@@ -41,7 +41,9 @@ class Optimizer:
         self.parameters = trainable(type(self).__name__, params)
         self.lr, self.weight_decay = self.number("lr", lr), self.number("weight_decay", weight_decay)
         self.steps = [0] * len(self.parameters)
-        kinds = {p.dtype: [i for i, q in enumerate(self.parameters) if q.dtype == p.dtype] for p in self.parameters}
+        kinds: dict[np.dtype, list[int]] = {}
+        for i, p in enumerate(self.parameters):
+            kinds.setdefault(p.dtype, []).append(i)
         self.flats = [Flat(members, self.parameters, self.moments) for members in kinds.values()]
 
     def change(self, g: np.ndarray, steps: int, work: np.ndarray, *moments: np.ndarray) -> None:
@@ -64,9 +66,9 @@ class Optimizer:
         lr = self.lr = self.number("lr", self.lr)
         found = [(flat, *run) for flat in self.flats for run in flat.runs(self.parameters, self.steps)]
         for flat, run, part in found:
-            np.concatenate([gradient(self.parameters[i]) for i in run], out=flat.change[part])
+            np.concatenate([gradient(self.parameters[i]) for i in run], out=flat.g[part])
         for flat, run, part in found:
-            g, parameters = flat.change[part], [self.parameters[i] for i in run]
+            g, parameters = flat.g[part], [self.parameters[i] for i in run]
             decay = self.weight_decay and np.concatenate([p.data.ravel() for p in parameters])
             if self.weight_decay and not self.decoupled:
                 decay *= self.weight_decay
@@ -77,7 +79,7 @@ class Optimizer:
                 g += decay
             for i, p in zip(run, parameters):
                 self.steps[i] += 1
-                p.data = np.subtract(p.data, flat.changes[i], out=p.data if p.data.flags.writeable else None)
+                p.data = np.subtract(p.data, flat.views[i], out=p.data if p.data.flags.writeable else None)
 
     # -- saving -------------------------------------------------------------------------------------------
 
@@ -122,15 +124,16 @@ class Optimizer:
 
 
 class Flat:
-    """The parameters of one dtype side by side, as flat arrays: their moments, and what is to be subtracted."""
+    """The parameters of one dtype side by side, as flat arrays: their gradients, which `change` turns into what is to
+    be subtracted, and their moments."""
 
     def __init__(self, members: list[int], parameters: list[Tensor], moments: tuple[str, ...]):
         self.parts, start = {}, 0
         for i in members:
             self.parts[i] = slice(start, start := start + parameters[i].size)
         dtype = parameters[members[0]].dtype
-        self.change, self.work = np.empty(start, dtype), np.empty(start, dtype)
-        self.changes = {i: self.change[part].reshape(parameters[i].shape) for i, part in self.parts.items()}
+        self.g, self.work = np.empty(start, dtype), np.empty(start, dtype)
+        self.views = {i: self.g[part].reshape(parameters[i].shape) for i, part in self.parts.items()}
         self.moments = {name: np.zeros(start, dtype) for name in moments}
 
     def runs(self, parameters: list[Tensor], steps: list[int]) -> list[tuple[list[int], slice]]:

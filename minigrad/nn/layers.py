@@ -86,7 +86,7 @@ class Dropout(Module):
         if self.variational and not x.ndim:
             raise ValueError("variational Dropout takes x with time as its first axis, not a single number")
         keep = self.rng.random((1, *x.shape[1:]) if self.variational else x.shape, np.float32) >= self.p
-        return x * (keep / (1.0 - self.p)).astype(x.dtype if x.dtype.kind in "fc" else float)
+        return x * np.multiply(keep, 1.0 / (1.0 - self.p), dtype=x.dtype if x.dtype.kind in "fc" else float)
 
 
 class LayerNorm(Module):

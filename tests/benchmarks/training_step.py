@@ -48,29 +48,34 @@ def batches(size):
     return itertools.cycle([(symbols[:-1], symbols[1:]) for symbols in text])
 
 
+def one_step(model, optimizer, x, targets, cross_entropy, clip, clock):
+    """The loss as a number. In both libraries these are the same lines."""
+    optimizer.zero_grad()
+    clock()
+    e = model.embedding(x)
+    clock()
+    y, _ = model.lstm(e)
+    clock()
+    logits = model.linear(y)
+    clock()
+    loss = cross_entropy(logits, targets)
+    clock()
+    loss.backward()
+    clock()
+    clip()
+    clock()
+    optimizer.step()
+    clock()
+    return loss.item()
+
+
 def minigrad(size, clock=lambda: None):
-    model, data = Model(*size[2:]), batches(size)
-    optimizer, found = optim.Adam(model.parameters(), lr=1e-3), {}
+    model, data, found = Model(*size[2:]), batches(size), {}
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
 
     def step():
-        x, targets = next(data)
-        optimizer.zero_grad()
-        clock()
-        e = model.embedding(x)
-        clock()
-        y, _ = model.lstm(e)
-        clock()
-        logits = model.linear(y)
-        clock()
-        loss = nn.cross_entropy(logits, targets)
-        clock()
-        loss.backward()
-        clock()
-        optim.clip_grad_norm(optimizer.parameters, CLIP)
-        clock()
-        optimizer.step()
-        clock()
-        found["loss"] = loss.item()
+        found["loss"] = one_step(model, optimizer, *next(data), nn.cross_entropy,
+                                 lambda: optim.clip_grad_norm(optimizer.parameters, CLIP), clock)
 
     def findings():
         gradients = Model(*size[2:])
@@ -90,34 +95,20 @@ def pytorch(size, clock=lambda: None, **adam):
             self.embedding = torch.nn.Embedding(VOCABULARY, hidden)
             self.lstm = torch.nn.LSTM(hidden, hidden, layers)
             self.linear = torch.nn.Linear(hidden, VOCABULARY)
-    model, data = TorchModel(*size[2:]), batches(size)
+
+    def cross_entropy(logits, targets):
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), targets.reshape(-1))
+    model, data, found = TorchModel(*size[2:]), batches(size), {}
     model.load_state_dict({name: torch.tensor(a) for name, a in Model(*size[2:]).to_torch().items()})
     for name, p in model.named_parameters():
         p.requires_grad_("bias_hh" not in name)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer, found = torch.optim.Adam(trained, lr=1e-3, **adam), {}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.Adam(trained.values(), lr=1e-3, **adam)
 
     def step():
-        x, targets = next(data)
-        x, targets = torch.from_numpy(x), torch.from_numpy(targets)
-        optimizer.zero_grad()
-        clock()
-        e = model.embedding(x)
-        clock()
-        y, _ = model.lstm(e)
-        clock()
-        logits = model.linear(y)
-        clock()
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), targets.reshape(-1))
-        clock()
-        loss.backward()
-        clock()
-        torch.nn.utils.clip_grad_norm_(trained, CLIP)
-        clock()
-        optimizer.step()
-        clock()
-        found["loss"] = loss.item()
-    return step, lambda: {**found, **{name: p.grad.numpy() for name, p in model.named_parameters() if p.requires_grad}}
+        found["loss"] = one_step(model, optimizer, *map(torch.from_numpy, next(data)), cross_entropy,
+                                 lambda: torch.nn.utils.clip_grad_norm_(trained.values(), CLIP), clock)
+    return step, lambda: {**found, **{name: p.grad.numpy() for name, p in trained.items()}}
 
 
 def pytorch_fused(size, clock=lambda: None):
