@@ -704,6 +704,17 @@ def test_scan_inside_scan():
     all_close(*found)
 
 
+def test_a_mask_that_changes_after_the_forward_changes_no_gradient():
+    x, found = mg.tensor(np.ones((3, 2, 2)), requires_grad=True), []
+    for change in (False, True):
+        x.grad, mask = None, np.array([[True, True], [True, False], [True, False]])
+        h, _ = mg.scan(lambda h, x: (np.tanh(h + x), h), np.zeros((2, 2)), x, mask=mask)
+        mask |= change
+        mg.sum(h).backward()
+        found.append(x.grad)
+    np.testing.assert_array_equal(*found)
+
+
 def test_scan_inside_derive():
     row = next(row for row in CELLS if row.make.__name__ == "gru")
     state, xs, weights = row.inputs()

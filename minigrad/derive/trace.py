@@ -155,6 +155,8 @@ class Trace:
     arguments   [(name, tree of symbols and constants)], closed-over tensors behind the function's own
     result      the tree of results;  seeds: the gradient symbol of each differentiable result
     gradients   for each argument, the tree of its gradients (None: not differentiable)
+
+    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step.
     """
 
     def __init__(self, f: Callable, examples: tuple, loops: bool = False):
