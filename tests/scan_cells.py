@@ -433,6 +433,23 @@ def concatenated_twice(w):
     return cell
 
 
+def stacked_within(w):
+    """np.stack makes views of what is still needed: its buffers may not be used again before."""
+    def cell(h, x):
+        hs = [np.tanh(h + w.W @ x + j) for j in range(4)]
+        return np.tanh(w.V @ hs[-1]), mg.sum(mg.stack(hs) * h, axis=0)
+    return cell
+
+
+def counting(w):
+    """A state of integers beside one of floats."""
+    def cell(state, x):
+        h, n = state
+        h = np.tanh(w.W @ x + h) * (n < 2)
+        return (h, n + 1), h
+    return cell
+
+
 CELLS = [
     row(rnn, "H B", "D B", Wx="H D", Wh="H H", b="H 1"),
     row(rnn_concatenated, "H B", "D B", W="H H+D", b="H 1", V="2 H"),
@@ -479,5 +496,7 @@ CELLS = [
     row(without_input, "H B", "0", W="H H", b="H 1"),
     row(reshaped, "H B", "D B", W="H D"),
     row(indexed, "H B", "D B", W="H D"),
+    row(stacked_within, "H B", "D B", W="H D", V="H H"),
+    row(counting, ("H B", "int H B"), "D B", W="H D"),
     row(concatenated_twice, "H B", "D B", W="H H+D", V="H 2*H+2*D"),
 ]

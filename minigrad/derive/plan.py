@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", 
                       "d_state", "d_ys", "sums"} | FUNCTIONS)
 
 number = itertools.count(1).__next__
+by_number = attrgetter("number")
 LEVEL = re.compile(r"\[([^\]]*)\]")  # one index of a path
 
 
@@ -171,6 +173,7 @@ class Plan:
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
         self.new_state, self.y = values_in(new_state), values_in(y)
         self.places: dict[Value, Place] = {}
+        self.looks_into: dict[Value, set[Value]] = {}
         self.constants: dict[str, Any] = {}
         self.taken = set(self.emitter.taken)
         self.next_number = itertools.count(1).__next__
@@ -272,6 +275,15 @@ class Plan:
         while self.is_view(value):
             value = value.inputs[0]
         return value
+
+    def seen(self, value: Value) -> set[Value]:
+        """The values whose memory this one may look into: that of what it is a view of, and, where NumPy makes it
+        (np.reshape gives a view or a copy), of all its inputs."""
+        if value.op is None or value.op.name in WRITTEN:
+            return {value}
+        if value not in self.looks_into:
+            self.looks_into[value] = set().union(*map(self.seen, value.inputs), () if self.is_view(value) else {value})
+        return self.looks_into[value]
 
     # -- places ----------------------------------------------------------------------------------------------
 
@@ -416,15 +428,16 @@ class Plan:
         """The statements of one step; `live` are read after it."""
         last: dict[Value, int] = {}
         for n, value in enumerate(values):
-            last.update((self.base(a), n) for a in value.inputs)
-        last.update((self.base(value), len(values)) for value in live)
+            last.update((b, n) for a in value.inputs for b in self.seen(a))
+        last.update((b, len(values)) for value in live for b in self.seen(value))
         idle: dict[tuple, list[Place]] = {}
         owned: dict[Value, Place] = {}  # values in buffers that may be used again
         for n, value in enumerate(values):
             if self.is_view(value):
                 continue
             operands = [self.operand(a, loop) for a in value.inputs]
-            dying = {self.base(a): None for a in value.inputs if last[self.base(a)] == n and self.base(a) in owned}
+            dying = {b: None for a in value.inputs for b in sorted(self.seen(a), key=by_number)
+                     if last[b] == n and b in owned}
             if value not in self.places and value.op.name in WRITTEN:
                 same = next((b for b in dying if self.in_place(value, b)), None) if self.options.reuse else None
                 free = idle.get((value.shape, value.dtype))
@@ -538,7 +551,7 @@ class Plan:
         """Whether a value may be written over an input that dies with it."""
         elementwise = value.op.name in UFUNCS or value.op.name == "sigmoid"
         return elementwise and (value.shape, value.dtype) == (b.shape, b.dtype) and \
-            all(a is b or self.base(a) is not b for a in value.inputs)
+            all(a is b or b not in self.seen(a) for a in value.inputs)
 
     def statement(self, value: Value, operands: list[str], loop: Loop) -> list[str]:
         """Compute one value into its place."""
@@ -723,7 +736,7 @@ class Plan:
                     loop.body.append(f"add({self.total[a]}, {self.operand(term.values[0], loop)}, {self.total[a]})")
         for a, place in carries.items():
             g = self.gradients.get(a)
-            text = "0.0" if g is None else self.operand(g, loop)
+            text = "0" if g is None else self.operand(g, loop)
             if g is None or self.places.get(g) != place:
                 loop.body.append(f"copyto({self.variable(place, f'd_{self.name(a)}_before', loop)}, {text})")
         self.gather(loop)
