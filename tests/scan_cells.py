@@ -441,6 +441,15 @@ def stacked_within(w):
     return cell
 
 
+def equal_gradients(w):
+    """Two states whose gradients are one value."""
+    def cell(state, x):
+        a, b = state
+        y = np.tanh(w.W @ x) * (a + b)
+        return (y, w.W @ x), y
+    return cell
+
+
 def counting(w):
     """A state of integers beside one of floats."""
     def cell(state, x):
@@ -497,6 +506,42 @@ CELLS = [
     row(reshaped, "H B", "D B", W="H D"),
     row(indexed, "H B", "D B", W="H D"),
     row(stacked_within, "H B", "D B", W="H D", V="H H"),
+    row(equal_gradients, ("H B", "H B"), "D B", W="H D"),
     row(counting, ("H B", "int H B"), "D B", W="H D"),
     row(concatenated_twice, "H B", "D B", W="H H+D", V="H 2*H+2*D"),
 ]
+
+
+# -- cells that nobody thought of -------------------------------------------------------------------------------
+
+SHAPE = 3, SIZES["B"]
+FIRST, SECOND = np.random.default_rng(1).normal(size=SHAPE), np.random.default_rng(2).normal(size=(2, *SHAPE))
+MOVES = [
+    lambda a, b, w: a + b, lambda a, b, w: a - b, lambda a, b, w: a * b, lambda a, b, w: -a,
+    lambda a, b, w: mg.tanh(a), lambda a, b, w: mg.where(a > b, a, b * 0.3), lambda a, b, w: a[::-1] * FIRST,
+    lambda a, b, w: w.W @ a, lambda a, b, w: w.V.T @ a + b, lambda a, b, w: (w.W @ w.V) @ a,
+    lambda a, b, w: mg.tanh(w.gain) * a, lambda a, b, w: a * mg.sum(b, axis=0, keepdims=True),
+    lambda a, b, w: mg.concatenate([a[:1], b[1:]]), lambda a, b, w: mg.concatenate([a, b])[1:4],
+    lambda a, b, w: a.reshape(SHAPE[::-1]).reshape(SHAPE) + b, lambda a, b, w: mg.sigmoid(a),
+    lambda a, b, w: mg.stack([a, b])[1] * a,
+    lambda a, b, w: mg.scan(lambda h, x: (mg.tanh(w.W @ h * x + a), h * b), b, SECOND)[1][0] + a]
+
+
+def random_row(seed, nested=True):
+    """A cell of any moves among states, inputs, weights and earlier values; any of them are its new states and ys.
+    nested: whether one of the moves is a scan."""
+    possible = MOVES if nested else MOVES[:-1]
+    rng = np.random.default_rng(seed)
+    states, inputs = rng.integers(1, 4, 2)
+    places = rng.integers(0, (len(possible), 99, 99), (rng.integers(2, 12), 3))
+    moves = [(possible[k], i, j) for k, i, j in places]
+    new, out = rng.integers(0, 99, states), rng.integers(0, 99, rng.integers(1, 4))
+
+    def at_random(w):
+        def cell(state, x):
+            values = [*state, *x, mg.tanh(w.gain) + x[0] * 0]
+            for move, i, j in moves:
+                values.append(move(values[i % len(values)], values[j % len(values)], w))
+            return tuple(values[-1 - i % len(values)] for i in new), tuple(values[-1 - i % len(values)] for i in out)
+        return cell
+    return row(at_random, ("3 B",) * states, ("3 B",) * inputs, analytic=False, W="3 3", V="3 3", gain="3 1")

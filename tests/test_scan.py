@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scan_cells import CELLS, lstm
+from scan_cells import CELLS, lstm, random_row
 
 import minigrad as mg
 from minigrad.derive.plan import Options
@@ -142,6 +142,13 @@ def test_the_ends_of_the_sizes(row, sizes):
     check(row, **sizes)
     if row.batch_last:
         check(row, mask=True, reverse=True, **sizes)
+
+
+@pytest.mark.parametrize("seed", range(100, 200))
+def test_random_cells(seed):
+    rng = np.random.default_rng([seed, 1])
+    check(random_row(seed, nested=False), steps=int(rng.integers(1, 9)), mask=bool(rng.integers(2)),
+          reverse=bool(rng.integers(2)), tolerance=1e-10)
 
 
 OF_ONE_SIZE = {"reshaped", "indexed", "large_constant", "concatenated_twice"}

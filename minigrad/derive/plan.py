@@ -251,15 +251,16 @@ class Plan:
             if v.op.name == "matmul" and len(v.shape) == 2 and all(
                     self.stackable(a) and self.base(a) not in self.invariant for a in v.inputs):
                 return Term("product", v.inputs)
-            if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and self.stackable(v.inputs[0]):
+            if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and \
+                    self.stackable(v.inputs[0], ("getitem",)):
                 axis, axes = v.metadata["axis"], len(v.inputs[0].shape)
                 axis = range(axes) if axis is None else axis if isinstance(axis, tuple) else (axis,)
                 return Term("sum", v.inputs, tuple(i % axes for i in axis))
         return Term("step", (v,))
 
-    def stackable(self, value: Value) -> bool:
-        """Whether all steps of a value can be one array: itself, or one slice or the transpose of what is computed."""
-        if self.is_view(value):
+    def stackable(self, value: Value, views: tuple[str, ...] = ("getitem", "transpose")) -> bool:
+        """Whether all steps of a value can be one array: itself, or one view, as a slice, of what is computed."""
+        if self.is_view(value) and value.op.name in views:
             value = value.inputs[0]
         return not self.is_view(value) and not value.is_constant
 
@@ -763,7 +764,7 @@ class Plan:
                 self.places[base] = self.array(loop, "turn", base)
             if base in made and self.places.get(base, Place("", "")).kind == "turn":
                 self.operand(g, loop)
-                if self.places[g].kind == "turn":
+                if self.places[g].kind == "turn" and self.places[g] not in out.values():  # two may have one gradient
                     out[a] = self.places[g]
                     continue
             out[a] = self.array(loop, "turn", a)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from derive import cells
 from derive.test_derive import assert_equal_trees, gradients_like
-from scan_cells import CELLS
+from scan_cells import CELLS, random_row
 
 import minigrad as mg
 from minigrad import nn
@@ -119,40 +119,13 @@ def test_the_text_is_as_long_for_many_steps_as_for_few(row):
 
 # -- cells that nobody thought of -----------------------------------------------------------------------------------
 
-SHAPE = 3, B
-MOVES = [
-    lambda a, b, w: a + b, lambda a, b, w: a - b, lambda a, b, w: a * b, lambda a, b, w: -a,
-    lambda a, b, w: mg.tanh(a), lambda a, b, w: mg.where(a > b, a, b * 0.3), lambda a, b, w: a[::-1] * TABLE,
-    lambda a, b, w: w[0] @ a, lambda a, b, w: w[1].T @ a + b, lambda a, b, w: (w[0] @ w[1]) @ a,
-    lambda a, b, w: w[2] * a, lambda a, b, w: a * mg.sum(b, axis=0, keepdims=True),
-    lambda a, b, w: mg.concatenate([a[:1], b[1:]]), lambda a, b, w: mg.concatenate([a, b])[1:4],
-    lambda a, b, w: a.reshape((B, 3)).reshape(SHAPE) + b,
-    lambda a, b, w: mg.scan(lambda h, x: (mg.tanh(w[0] @ h * x + a), h * b), b, TABLES)[1][0] + a]
-TABLE, TABLES = np.random.default_rng(1).normal(size=SHAPE), np.random.default_rng(2).normal(size=(2, *SHAPE))
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_random_cells(seed):
-    """Any moves among states, inputs, weights and earlier values; any of them as new states and ys."""
-    rng = np.random.default_rng(seed)
-    states, inputs = rng.integers(1, 4, 2)
-    moves = [(MOVES[k], *places) for k, *places in rng.integers(0, (len(MOVES), 99, 99), (rng.integers(2, 9), 3))]
-    new, out = rng.integers(0, 99, states), rng.integers(0, 99, rng.integers(1, 4))
+    row, rng = random_row(seed), np.random.default_rng([seed, 1])
     steps, reverse, used = rng.integers(1, 4), bool(rng.integers(2)), rng.integers(3)
-    mask = rng.integers(0, 2, (steps, B)) if rng.integers(3) == 0 else None
-
-    def f(state, xs, weights):
-        weights = [weights[0], weights[1], mg.tanh(weights[2])]
-
-        def cell(state, x):
-            values = [*state, *x, weights[2] + x[0] * 0]
-            for move, i, j in moves:
-                values.append(move(values[i % len(values)], values[j % len(values)], weights))
-            return tuple(values[-1 - i % len(values)] for i in new), tuple(values[-1 - i % len(values)] for i in out)
-        state, ys = mg.scan(cell, state, xs, reverse=reverse, mask=mask)
-        return (state, ys, (state, ys))[used]
-    assert_derives(f, tuple(rng.normal(size=(states, *SHAPE))), tuple(rng.normal(size=(inputs, steps, *SHAPE))),
-                   [*rng.normal(size=(2, 3, 3)) * 0.5, rng.normal(size=(3, 1))])
+    masks = (rng.integers(0, 2, (steps, B)),) if rng.integers(3) == 0 else ()
+    f = over(row, result=lambda state, ys: (state, ys, (state, ys))[used], reverse=reverse)
+    assert_derives(f, *row.inputs(steps=steps), *masks)
 
 
 # -- what stands around a scan --------------------------------------------------------------------------------------
