@@ -2,7 +2,8 @@
 
 Machines are shared and drift, so only what ran side by side is compared: in one process, and with several threads each
 in a process of its own, which sleeps while it is another's turn. Import this before NumPy: it fixes the number of BLAS
-threads (MINIGRAD_THREADS, default 1).
+threads (MINIGRAD_THREADS, default 1). MINIGRAD_CLOCK=cpu counts the processor's time of this process instead of the
+clock's on the wall: for one thread on a machine that has other work to do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 
 THREADS = os.environ.get("MINIGRAD_THREADS", "1")
+clock = time.process_time if os.environ.get("MINIGRAD_CLOCK") == "cpu" else time.perf_counter
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[variable] = THREADS
 
@@ -34,16 +36,16 @@ def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15,
     calls = {}
     for name, call in contenders.items():
         call()
-        start = time.perf_counter()
+        start = clock()
         call()
-        calls[name] = max(1, round(seconds / (time.perf_counter() - start)))
+        calls[name] = max(1, round(seconds / (clock() - start)))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 call()
-            times[name].append((time.perf_counter() - start) / calls[name] * 1e3)
+            times[name].append((clock() - start) / calls[name] * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -143,4 +145,5 @@ def conditions() -> str:
         pass
     core = os.environ.get("OPENBLAS_CORETYPE")
     return (f"Python {platform.python_version()}, {', '.join(versions)}; {model}; {THREADS} thread(s)"
+            + ("; processor's time" if clock is time.process_time else "")
             + (f"; OPENBLAS_CORETYPE={core}" if core else ""))
