@@ -4,12 +4,13 @@ parts are what its attributes hold, in the order in which they were first assign
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from minigrad.tensor import Tensor
+from minigrad.tree import map_leaves
 
 
 class Module:
@@ -42,26 +43,17 @@ class Module:
 
     # -- parts ----------------------------------------------------------------------------------------
 
-    def named_parts(self) -> list[tuple[str, Tensor | Module]]:
-        """This module (its name is ''), and every module and leaf tensor below it, in the order of definition."""
+    def named_parts(self, kinds: tuple[type, ...] = (Tensor,)) -> list[tuple[str, Any]]:
+        """This module (its name is ''), and every module and leaf tensor below it, in the order of definition; other
+        `kinds` of objects may be asked for in place of tensors."""
         found, seen = [], set()
         stack: list[tuple[str, Any]] = [("", self)]
         while stack:
             name, value = stack.pop()
-            if isinstance(value, Module):
-                children = vars(value).items()
-            elif isinstance(value, dict):
-                children = value.items()
-            elif isinstance(value, (list, tuple)):
-                children = enumerate(value)
-            elif isinstance(value, Tensor) and value.is_leaf:
-                children = ()
-            else:
-                continue
-            if id(value) not in seen:
+            if id(value) not in seen and is_part(value, (*kinds, dict, list, tuple)):
                 seen.add(id(value))
-                found += [(name, value)] if isinstance(value, (Module, Tensor)) else []
-                stack += reversed([(f"{name}.{key}" if name else str(key), child) for key, child in children])
+                found += [(name, value)] if is_part(value, kinds) else []
+                stack += reversed([(joined(name, key), child) for key, child in inside(value)])
         return found
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
@@ -104,6 +96,73 @@ class Module:
         for name, x in mine.items():
             x.data = np.array(state[name], x.dtype)
 
+    # -- PyTorch's names --------------------------------------------------------------------------------
+
+    def to_torch(self) -> dict[str, np.ndarray]:
+        """The values of the leaf tensors by PyTorch's names, for `load_state_dict` of a PyTorch module whose attributes
+        have the same names.
+
+        Tensors have the dotted names of `state_dict()`, and layers that PyTorch writes in another way say how. A tensor
+        that is reached by two names stands under both, as in PyTorch.
+        """
+        found = {}
+        for name, part in self.torch_parts():
+            found |= {name: part.data.copy()} if isinstance(part, Tensor) else {
+                joined(name, key): array for key, array in part.to_torch().items()}
+        return found
+
+    def load_torch(self, arrays: Mapping[str, Any]) -> None:
+        """Take the values of a PyTorch module: its `state_dict()`, or arrays by the same names.
+
+        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`.
+        """
+        arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
+        for name, part in self.torch_parts():
+            if isinstance(part, Tensor):
+                part.data = np.array(arrays[name], part.dtype)
+            else:
+                part.load_torch({key: arrays[joined(name, key)] for key in part.to_torch()})
+
+    def torch_parts(self) -> list[tuple[str, Tensor | Module]]:
+        """The leaf tensors below this module, and instead of what stands in a module with a `to_torch` of its own, that
+        module; each under all of its names."""
+        found: list[tuple[str, Tensor | Module]] = []
+        stack: list[tuple[str, Any, tuple]] = [("", self, ())]
+        while stack:
+            name, value, above = stack.pop()
+            if value is not self and is_part(value, (Tensor,)) and getattr(
+                    type(value), "to_torch", None) is not Module.to_torch:
+                found.append((name, value))
+            elif id(value) not in above:  # a module may hold the one that holds it
+                stack += reversed([(joined(name, key), child, (*above, id(value))) for key, child in inside(value)])
+        return found
+
+    # -- randomness -------------------------------------------------------------------------------------
+
+    def rng_states(self) -> dict[str, Any]:
+        """The state of every np.random.Generator that a module below holds, by the name of its attribute: what dropout
+        needs to go on as if never interrupted. Numbers, strings, lists and dicts, so that JSON can hold it."""
+        return {name: map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf,
+                                 part.bit_generator.state)
+                for name, part in self.named_parts((np.random.Generator,)) if isinstance(part, np.random.Generator)}
+
+    def load_rng_states(self, states: Mapping[str, Any]) -> None:
+        """Set every generator to the state of its name. Raises ValueError, and changes nothing, unless the names are
+        those of `rng_states()` and each state is one of that kind of generator."""
+        mine = {name: part.bit_generator for name, part in self.named_parts((np.random.Generator,))
+                if isinstance(part, np.random.Generator)}
+        problems = differences(states, mine)
+        for name, generator in mine.items():
+            if name in states:
+                try:
+                    type(generator)().state = states[name]
+                except (ValueError, TypeError, KeyError, IndexError, OverflowError) as problem:
+                    problems.append(f"{name} holds no state of a {type(generator).__name__} ({problem})")
+        if problems:
+            raise ValueError(f"these are not the random states of this {type(self).__name__}: {'; '.join(problems)}")
+        for name, generator in mine.items():
+            generator.state = states[name]
+
     # -- showing --------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
@@ -126,11 +185,33 @@ class Module:
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
 
 
+def inside(value: Any) -> Iterable[tuple[Any, Any]]:
+    """(key, what it holds) of a module's attributes, or of a container's items."""
+    if isinstance(value, Module):
+        return vars(value).items()
+    return value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+
+
+def is_part(value: Any, kinds: tuple[type, ...]) -> bool:
+    """A module, or a thing of these kinds; of tensors only leaves."""
+    return isinstance(value, (Module, *kinds)) and (not isinstance(value, Tensor) or value.is_leaf)
+
+
+def joined(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def differences(given: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    """Which names of mine are missing in what was given, and which of those given are unexpected."""
+    missing = ", ".join(name for name in mine if name not in given)
+    unexpected = ", ".join(str(name) for name in given if name not in mine)
+    return [f"{what} {names}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+
+
 def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
     """The arrays, if they have exactly these names and shapes. Raises ValueError that lists every difference."""
     given = {name: np.asarray(array) for name, array in arrays.items()}
-    wrong = [f"missing {', '.join(missing)}"] if (missing := [name for name in shapes if name not in given]) else []
-    wrong += [f"unexpected {', '.join(more)}"] if (more := [str(name) for name in given if name not in shapes]) else []
+    wrong = differences(given, shapes)
     wrong += [f"{name} has shape {given[name].shape} and must have {shape}" for name, shape in shapes.items()
               if name in given and given[name].shape != shape]
     if wrong:
