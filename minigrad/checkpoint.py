@@ -48,14 +48,11 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], Any]:
     """(arrays, meta) as they were saved. Raises CheckpointError when the file is missing, cannot be read, is cut
     short or damaged, is no checkpoint, or was written by a newer version."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-            if len(start) == 4 and start != b"PK\3\4":
-                raise CheckpointError(f"{path} is no checkpoint of minigrad: it is not even an .npz archive")
-            return unpack(path, file)
-    except OSError as problem:
-        raise CheckpointError(f"{path} cannot be read: {problem.strerror or problem}") from None
+    with named(path, "cannot be read"), open(path, "rb") as file:
+        start = file.read(4)
+        if len(start) == 4 and start != b"PK\3\4":
+            raise CheckpointError(f"{path} is no checkpoint of minigrad: it is not even an .npz archive")
+        return unpack(path, file)
 
 
 def unpack(path: str | Path, file: Any) -> tuple[dict[str, np.ndarray], Any]:
@@ -100,23 +97,32 @@ def latest(path: str | Path) -> Path | None:
 
 
 @contextlib.contextmanager
+def named(path: str | Path, what: str) -> Iterator[None]:
+    """An OSError inside becomes a CheckpointError: `FILE cannot be written: No space left on device`."""
+    try:
+        yield
+    except OSError as problem:
+        raise CheckpointError(f"{path} {what}: {problem.strerror or problem}") from None
+
+
+@contextlib.contextmanager
 def replacing(path: str | Path, keep: bool = False) -> Iterator[Any]:
     """A file to write to. At the end its bytes are flushed to disk, and it takes the place of path in one rename; with
     keep, what stood there is kept as `previous(path)`. Raises CheckpointError, nothing replaced, for an OSError."""
     path, partial = Path(path), Path(f"{path}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if keep and path.exists():
-            os.replace(path, previous(path))  # from here to the next line the previous one is the last; see `latest`
-        os.replace(partial, path)
-    except OSError as problem:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written: {problem.strerror or problem}; what stood there before is "
-                              "kept") from problem
+    with named(path, "cannot be written"):
+        try:
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if keep and path.exists():
+                os.replace(path, previous(path))  # until the next line, the previous one is the last: see `latest`
+            os.replace(partial, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
     flush_folder(path.parent)
 
 

@@ -41,14 +41,15 @@ class Trainer:
 
     model      model(x, state=None, lengths=None) → (outputs, state), as `SequenceModel`
     task       a Task, or anything with `batch(rng, size)`, `loss` (a name in nn, or a function of outputs, targets and
-               mask), and, to be measured, `test(rng)`, `metric(outputs, batch)` and `solved(value)`
+               mask=), and, to be measured, `test(rng)`, `metric(outputs, batch)` and `solved(value)`
     optimizer  of minigrad.optim; `schedule(step)`, the step counted from 0, is its lr, if given
     steps      of the optimiser, each on one window of `batch` sequences
     clip       the limit of the gradients' norm, or None
     bptt       how far gradients flow back: None, through whole sequences; k, through windows of k steps; (k1, k2),
                back k2 steps from windows that advance by k1 ≤ k2. The state is carried from window to window.
     rng        of the data, a seed or np.random.Generator
-    validate_every  measure on a set of its own every so many steps; with `until_solved`, stop when that is solved
+    validate_every  measure on a set of its own every so many steps; with `until_solved`, stop when that is solved,
+               and the test set too
     callbacks  called as callback(trainer, row) after every step, row a dict of step, loss, norm, lr, and, where it was
                measured, metric. One that returns True ends the training.
 
@@ -80,7 +81,8 @@ class Trainer:
         """
         self.ended = "solved" if self.ended == "solved" else "done" if self.step >= self.steps else ""
         self.model.train()
-        with Signals() as signals, Progress(self, report, bar) as progress:
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # Diverged says it better
+        with Signals() as signals, Progress(self, report, bar) as progress, quiet:
             windows = self.windows()
             while not self.ended:
                 window = next(windows)
@@ -103,7 +105,7 @@ class Trainer:
                 row = {"step": self.step, "loss": loss.item(), "norm": norm, "lr": self.optimizer.lr}
                 if self.validate_every and self.step % self.validate_every == 0:
                     row["metric"] = self.measure(VALIDATION)
-                    if self.until_solved and self.task.solved(row["metric"]):
+                    if self.until_solved and self.task.solved(row["metric"]) and self.task.solved(self.measure()):
                         self.ended = "solved"
                 self.rows.append(row)
                 self.tokens += window.x.shape[0] * window.x.shape[1]
@@ -121,16 +123,15 @@ class Trainer:
 
     def windows(self) -> Iterator[Window]:
         """The data from the cursor on, without end."""
+        self.rng.bit_generator.state = self.drawn
         while True:
-            self.drawn = self.rng.bit_generator.state
             batch = self.task.batch(self.rng, self.batch)
+            self.sequences += batch.x.shape[1] if self.position == 0 else 0
             for i, window in enumerate(cut(batch, *self.bptt)):
-                if i == 0 and self.position == 0:
-                    self.sequences += batch.x.shape[1]
                 if i >= self.position:
                     self.position = i + 1
                     yield window
-            self.position = 0
+            self.drawn, self.position = self.rng.bit_generator.state, 0
 
     def loss(self, window: Window) -> tuple[Tensor, Any]:
         """The loss of a window, and the state from which the next one starts."""
@@ -141,7 +142,7 @@ class Trainer:
         if k < T:
             more, _ = self.model(window.x[k:], state, lengths[1])
             outputs = concatenate([outputs, more])
-        return self.criterion(outputs, window.targets, window.mask), state
+        return self.criterion(outputs, window.targets, mask=window.mask), state
 
     def entering(self, first: Any) -> Any:
         """The state at the first step of a window; None, as before any, for sequences that begin there."""
@@ -203,7 +204,7 @@ class Trainer:
         self.model.load_state_dict(under("model/"))
         self.model.load_rng_states(meta["model_rngs"])
         self.optimizer.load_state_dict(under("optimizer/") | meta["optimizer"])
-        self.rng.bit_generator.state, self.position = meta["drawn"], meta["position"]
+        self.drawn, self.position = meta["drawn"], meta["position"]
         self.state = unflatten(meta["state"], list(under("state/").values()))
         self.step, self.sequences, self.tokens = meta["step"], meta["sequences"], meta["tokens"]
         self.seconds, self.ended = meta["seconds"], meta["ended"]
