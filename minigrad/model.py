@@ -10,7 +10,7 @@ from minigrad import nn
 from minigrad.names import from_file, in_one_sentence, nearest
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.tensor import Tensor, no_grad
-from minigrad.tree import flatten, map_leaves, unflatten
+from minigrad.tree import flatten, unflatten
 
 Array = Any  # np.ndarray or Tensor
 Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
@@ -75,30 +75,42 @@ class SequenceModel(nn.Module):
 
 def recurrent_layers(cell: str | type[nn.Recurrent], inputs: int, hidden: int, layers: int, **options: Any
                      ) -> nn.Stacked:
-    """Layers of a cell by name, or of one's own. Raises ValueError in a sentence where it does not fit."""
+    """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit."""
+    stacked, name = layers_of(cell)
+    try:
+        made = stacked(inputs, hidden, layers, **options)
+    except Exception as problem:  # whatever a user's class raises
+        how = "" if cell in LAYERS else f" as {stacked.Cell.__name__}(input_size, hidden_size, dtype=…, rng=…)"
+        raise ValueError(f"{name} cannot be built{how}: {in_one_sentence(problem)}") from problem
+    if cell not in LAYERS:
+        try_out(made, name, inputs, hidden)
+    return made
+
+
+def layers_of(cell: str | type[nn.Recurrent]) -> tuple[type[nn.Stacked], str]:
+    """The class of the layers, and what the cell is called."""
     if cell in LAYERS:
-        return LAYERS[cell](inputs, hidden, layers, **options)
-    if isinstance(cell, str):
-        if ".py:" not in cell:
-            raise ValueError(f"{cell!r} is neither {', '.join(LAYERS)} nor FILE.py:Class{nearest(cell, LAYERS)}")
+        return LAYERS[cell], cell
+    if not isinstance(cell, str):
+        name = cell.__name__
+    elif ".py:" in cell:
         name, cell = cell, from_file(cell, type, "class")
     else:
-        name = cell.__name__
+        raise ValueError(f"{cell!r} is neither {', '.join(LAYERS)} nor FILE.py:Class{nearest(cell, LAYERS)}")
     if not issubclass(cell, nn.Recurrent):
         raise ValueError(f"{name} is no subclass of nn.Recurrent: derive it from that, with cell and initial_state")
-    try:
-        stacked = type(f"{cell.__name__}Layers", (nn.Stacked,), {"Cell": cell})(inputs, hidden, layers, **options)
-    except Exception as problem:  # whatever a user's class raises
-        raise ValueError(f"{name} cannot be built as {cell.__name__}(input_size, hidden_size, dtype=…, rng=…): "
-                         f"{in_one_sentence(problem)}") from problem
+    return type(f"{cell.__name__}Layers", (nn.Stacked,), {"Cell": cell}), name
+
+
+def try_out(layers: nn.Stacked, name: str, inputs: int, hidden: int) -> None:
+    """Run a user's cell over zeros. Raises ValueError unless that gives y (T, B, H)."""
+    dtype = np.result_type(*[p.dtype for p in layers.parameters()], np.float32)
     try:
         with no_grad():
-            y, _ = stacked(np.zeros((2, 3, inputs), options["dtype"]))
-    except Exception as problem:
-        raise ValueError(f"{name} does not run on sequences of shape (2, 3, {inputs}): "
-                         f"{in_one_sentence(problem)}") from problem
-    if not hasattr(y, "shape") or y.shape != (2, 3, hidden):
-        found = " and ".join(str(leaf.shape) for leaf in flatten(map_leaves(np.asarray, y))[0])
-        raise ValueError(f"{name} gives an output of shape {found} for sequences of shape (2, 3, {inputs}), and a "
-                         f"layer of {hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")
-    return stacked
+            y, _ = layers(np.zeros((2, 3, inputs), dtype))
+    except Exception as problem:  # whatever a user's cell raises
+        raise ValueError(f"{name} does not run on sequences of shape (2, 3, {inputs}): {in_one_sentence(problem)}"
+                         ) from problem
+    if getattr(y, "shape", None) != (2, 3, hidden):
+        raise ValueError(f"{name} gives y of shape {getattr(y, 'shape', None)} for sequences of shape (2, 3, {inputs}), "
+                         f"and a layer of {hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")

@@ -83,8 +83,11 @@ class Settings:
 
     @classmethod
     def for_task(cls, task: str, **given: Any) -> Settings:
-        """The recipe of a task, with what is given in its place."""
-        return cls.of(task=task, **{**(TASKS[task].recipe if task in TASKS else {}), **given})
+        """The recipe of a task, with what is given in its place. What it says of its cell goes with another cell."""
+        recipe = dict(TASKS[task].recipe) if task in TASKS else {}
+        if given.get("cell", recipe.get("cell")) != recipe.get("cell"):
+            recipe.pop("cell_options", None)
+        return cls.of(task=task, **{**recipe, **given})
 
     @classmethod
     def of(cls, **settings: Any) -> Settings:
@@ -104,7 +107,10 @@ class Settings:
         of_model, of_data = np.random.SeedSequence(self.seed).spawn(2)
         task = self.made_task()
         model = self.model(task.inputs, task.outputs, task.symbols, rng=of_model)
-        optimizer = OPTIMIZERS[self.optimizer](model.parameters(), self.lr, **self.optimizer_options)
+        try:
+            optimizer = OPTIMIZERS[self.optimizer](model.parameters(), self.lr, **self.optimizer_options)
+        except TypeError as problem:
+            raise ValueError(f"{self.optimizer} cannot be built: {problem}") from None
         return Trainer(model, task, optimizer, steps=self.steps, batch=self.batch, schedule=self.lr_schedule(),
                        clip=self.clip, bptt=self.bptt, rng=np.random.default_rng(of_data),
                        validate_every=self.validate_every, until_solved=self.until_solved)

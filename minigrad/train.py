@@ -88,7 +88,7 @@ class Trainer:
                 window = next(windows)
                 if not window.asks:
                     with no_grad():
-                        self.state = detached(self.loss(window)[1])
+                        self.state = detached(self.forward(window)[1])
                     continue
                 self.optimizer.zero_grad()
                 loss, state = self.loss(window)
@@ -135,6 +135,11 @@ class Trainer:
 
     def loss(self, window: Window) -> tuple[Tensor, Any]:
         """The loss of a window, and the state from which the next one starts."""
+        outputs, state = self.forward(window)
+        return self.criterion(outputs, window.targets, mask=window.mask), state
+
+    def forward(self, window: Window) -> tuple[Tensor, Any]:
+        """The outputs of a window, and the state from which the next one starts."""
         k, T = window.advance, len(window.x)
         lengths = [None, None] if window.lengths is None else [
             np.clip(window.lengths, 1, k), np.clip(window.lengths - k, 1, max(1, T - k))]
@@ -142,7 +147,7 @@ class Trainer:
         if k < T:
             more, _ = self.model(window.x[k:], state, lengths[1])
             outputs = concatenate([outputs, more])
-        return self.criterion(outputs, window.targets, mask=window.mask), state
+        return outputs, state
 
     def entering(self, first: Any) -> Any:
         """The state at the first step of a window; None, as before any, for sequences that begin there."""
