@@ -320,7 +320,7 @@ class Progress:
 
     def __init__(self, trainer: Trainer, report: Callable[[str], None] | None, bar: bool):
         self.trainer, self.report, self.metric = trainer, report, ""
-        self.bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", disable=not bar, dynamic_ncols=True)
+        self.bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True) if bar else None
 
     def __enter__(self) -> Progress:
         self.started = self.last = time.perf_counter()
@@ -328,7 +328,8 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def update(self, row: dict) -> float:
         """Show a step; returns the seconds it took."""
@@ -336,15 +337,16 @@ class Progress:
         seconds, self.last = now - self.last, now
         if "metric" in row:
             self.metric = f", {getattr(trainer.task, 'metric_name', 'metric')} {row['metric']:.4g}"
-        due = self.report and trainer.step % max(1, trainer.steps // 10) == 0
-        if due or not self.bar.disable:
+        line = self.report and not self.bar and trainer.step % max(1, trainer.steps // 10) == 0
+        if line or self.bar:
             loss = np.mean([row["loss"] for row in trainer.rows[-50:]])
             rate = (trainer.tokens - self.tokens) / (now - self.started)
             numbers = f"loss {loss:.4g}{self.metric}, {rate:,.0f} tokens/s"
-            self.bar.set_postfix_str(numbers, refresh=False)
-            self.bar.update()
-            if due and self.bar.disable:
+            if line:
                 self.report(f"step {trainer.step} of {trainer.steps}: {numbers}")
+            else:
+                self.bar.set_postfix_str(numbers, refresh=False)
+                self.bar.update()
         return seconds
 
 

@@ -1,18 +1,22 @@
-"""A run that dies again and again: `lives` trains in a child process, kills it with SIGKILL, resumes, until one ends.
+"""A run that dies again and again: it trains in a child process, is killed with SIGKILL and resumed, until one life
+comes to its end.
 
-    python tests/killing.py FOLDER --by clock     whenever the time has come
-    python tests/killing.py FOLDER --by calls     at some call that touches a file, half of what it writes written
+    python tests/killing.py FOLDER SETTINGS.json clock SEED LONGEST    after up to LONGEST seconds
+    python tests/killing.py FOLDER SETTINGS.json calls SEED LONGEST    at one of the first LONGEST calls that touch a
+                                                                       file, half of what it would write written
 
-Children are forked, so that a life costs no start of Python. The last line printed says how many died, and what of.
+Children are forked, so that a life costs no start of Python. Prints as JSON how often it died, and how often each file
+was there at a death.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
-import shutil
 import signal
+import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -23,55 +27,77 @@ from minigrad.run import Run
 from minigrad.settings import Settings
 
 
-def go(folder: Path, settings: Settings) -> None:
+def main(folder: Path, settings: Settings, by: str, seed: int, longest: float) -> dict:
+    rng = np.random.default_rng(seed)
+    deaths, files = 0, Counter()
+    while died(folder, settings, by, rng.uniform(0, longest)):
+        deaths, longest = deaths + 1, longest * 1.05  # so that it ends, on a machine of any speed
+        files.update(file.name for file in folder.glob("*"))
+    return {"deaths": deaths, "files": files}
+
+
+def died(folder: Path, settings: Settings, by: str, span: float) -> bool:
+    """One life of this span. Whether it ended by SIGKILL; an exception in it ends everything."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if by == "calls":
+                Fatal(1 + int(span)).install()
+            live(folder, settings)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    if by == "clock":
+        time.sleep(span)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit("a life ended with an exception")
+    return os.WIFSIGNALED(status)
+
+
+def live(folder: Path, settings: Settings) -> None:
     """What a user does: resume if there is a run, and else begin one."""
-    new = not (folder / run.CONFIG).exists()
-    with Run.new(settings, folder) if new else Run.resume(folder) as a_run:
-        a_run.go()
+    with Run.resume(folder) if (folder / run.CONFIG).exists() else Run.new(settings, folder) as lived:
+        lived.go()
 
 
 class Fatal:
-    """Counts the calls that touch files, and dies at one of them; a file that is written to, by this very hand."""
+    """Counts the calls that touch files, and dies at one of them."""
 
     def __init__(self, deadline: int):
         self.calls, self.deadline = 0, deadline
 
     def install(self) -> None:
-        for module in (checkpoint, run):
-            module.open = self.opened
+        checkpoint.open = run.open = self.opened
         for name in ("fsync", "replace", "unlink"):
             setattr(os, name, self.watched(getattr(os, name)))
 
-    def dies(self) -> bool:
-        self.calls += 1
-        return self.calls == self.deadline
-
-    def watched(self, call):
-        def watching(*arguments, **keywords):
-            if self.dies():
+    def watched(self, call, last_act=lambda *_: None):
+        def watching(*arguments):
+            self.calls += 1
+            if self.calls == self.deadline:
+                last_act(*arguments)
                 os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **keywords)
+            return call(*arguments)
         return watching
 
     def opened(self, path, mode="r"):
         file = open(path, mode)
-        return FatalFile(file, self) if set(mode) & set("wa") else file
+        return WatchedFile(file, self) if set(mode) & set("wa") else file
 
 
-class FatalFile:
+class WatchedFile:
+    """A file of which a write may be the last, half done."""
+
     def __init__(self, file, fatal: Fatal):
-        self.file, self.fatal = file, fatal
-
-    def write(self, data):
-        if self.fatal.dies():
-            self.file.write(bytes(data)[:len(data) // 2])
-            self.file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.file.write(data)
-
-    def truncate(self, *size):
-        self.fatal.watched(lambda: None)()
-        return self.file.truncate(*size)
+        def half(data):
+            file.write(bytes(data)[:len(data) // 2])
+            file.flush()
+        self.file = file
+        self.write, self.truncate = fatal.watched(file.write, half), fatal.watched(file.truncate)
 
     def __enter__(self):
         return self
@@ -83,35 +109,6 @@ class FatalFile:
         return getattr(self.file, name)
 
 
-def life(folder: Path, settings: Settings, by: str, rng: np.random.Generator, longest: float) -> int:
-    """Returns the signal that ended it, 0 if none did."""
-    span = rng.uniform(0, longest) if by == "clock" else int(rng.integers(1, longest))
-    child = os.fork()
-    if child == 0:
-        try:
-            if by == "calls":
-                Fatal(span).install()
-            go(folder, settings)
-            os._exit(0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    if by == "clock":
-        time.sleep(span)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise SystemExit("a life ended with an exception")
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-
-def lives(folder: Path, settings: Settings, by: str, seed: int, longest: float) -> tuple[int, Counter]:
-    """Train in a folder to the end, whatever it takes. Returns the deaths, and which files were there at them."""
-    rng = np.random.default_rng(seed)
-    deaths, found = 0, Counter()
-    while life(folder, settings, by, rng, longest):
-        deaths += 1
-        found.update(file.name for file in folder.glob("*"))
-    return deaths, found
+if __name__ == "__main__":
+    where, what, how, first, span = sys.argv[1:]
+    print(json.dumps(main(Path(where), Settings.of(**json.loads(Path(what).read_text())), how, int(first), float(span))))
