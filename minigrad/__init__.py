@@ -16,5 +16,6 @@ from minigrad.tensor import OPS, Tensor, composite, no_grad, op, tensor
 __version__ = "0.1.0"
 __all__ = [
     "OPS", "GradcheckError", "Tensor", "TraceError", "composite", "derive", "detect_anomaly", "grad", "gradcheck",
-    "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "optim", "scan", "tensor", "value_and_grad", "vjp", *op_names,
+    "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "optim", "scan", "tensor", "value_and_grad", "vjp",
+    *op_names,
 ]

@@ -41,7 +41,9 @@ class Optimizer:
         self.parameters = trainable(type(self).__name__, params)
         self.lr, self.weight_decay = self.number("lr", lr), self.number("weight_decay", weight_decay)
         self.steps = [0] * len(self.parameters)
-        kinds = {p.dtype: [i for i, q in enumerate(self.parameters) if q.dtype == p.dtype] for p in self.parameters}
+        kinds: dict[np.dtype, list[int]] = {}
+        for i, p in enumerate(self.parameters):
+            kinds.setdefault(p.dtype, []).append(i)
         self.flats = [Flat(members, self.parameters, self.moments) for members in kinds.values()]
 
     def change(self, g: np.ndarray, steps: int, work: np.ndarray, *moments: np.ndarray) -> None:
@@ -64,9 +66,9 @@ class Optimizer:
         lr = self.lr = self.number("lr", self.lr)
         found = [(flat, *run) for flat in self.flats for run in flat.runs(self.parameters, self.steps)]
         for flat, run, part in found:
-            np.concatenate([gradient(self.parameters[i]) for i in run], out=flat.change[part])
+            np.concatenate([gradient(self.parameters[i]) for i in run], out=flat.g[part])
         for flat, run, part in found:
-            g, parameters = flat.change[part], [self.parameters[i] for i in run]
+            g, parameters = flat.g[part], [self.parameters[i] for i in run]
             decay = self.weight_decay and np.concatenate([p.data.ravel() for p in parameters])
             if self.weight_decay and not self.decoupled:
                 decay *= self.weight_decay
@@ -77,7 +79,7 @@ class Optimizer:
                 g += decay
             for i, p in zip(run, parameters):
                 self.steps[i] += 1
-                p.data = np.subtract(p.data, flat.changes[i], out=p.data if p.data.flags.writeable else None)
+                p.data = np.subtract(p.data, flat.views[i], out=p.data if p.data.flags.writeable else None)
 
     # -- saving -------------------------------------------------------------------------------------------
 
@@ -122,15 +124,16 @@ class Optimizer:
 
 
 class Flat:
-    """The parameters of one dtype side by side, as flat arrays: their moments, and what is to be subtracted."""
+    """The parameters of one dtype side by side, as flat arrays: their gradients, which `change` turns into what is to
+    be subtracted, and their moments."""
 
     def __init__(self, members: list[int], parameters: list[Tensor], moments: tuple[str, ...]):
         self.parts, start = {}, 0
         for i in members:
             self.parts[i] = slice(start, start := start + parameters[i].size)
         dtype = parameters[members[0]].dtype
-        self.change, self.work = np.empty(start, dtype), np.empty(start, dtype)
-        self.changes = {i: self.change[part].reshape(parameters[i].shape) for i, part in self.parts.items()}
+        self.g, self.work = np.empty(start, dtype), np.empty(start, dtype)
+        self.views = {i: self.g[part].reshape(parameters[i].shape) for i, part in self.parts.items()}
         self.moments = {name: np.zeros(start, dtype) for name in moments}
 
     def runs(self, parameters: list[Tensor], steps: list[int]) -> list[tuple[list[int], slice]]:
@@ -281,8 +284,9 @@ class Adam(Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0):
-        beta1, beta2 = betas
-        self.betas = self.number("betas[0]", beta1, 1), self.number("betas[1]", beta2, 1)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{type(self).__name__} takes betas as two numbers, not {betas!r}")
+        self.betas = tuple(self.number(f"betas[{i}]", beta, 1) for i, beta in enumerate(betas))
         self.eps = self.number("eps", eps)
         super().__init__(params, lr, weight_decay)
 
@@ -325,6 +329,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         raise ValueError(f"clip_grad_norm takes a max_norm ≥ 0, not {max_norm!r}")
     clipped = [p for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(p.grad, p.grad).real) for p in clipped))
+    if norm == math.inf:  # perhaps of its squares alone, which go beyond float32 at 10¹⁹
+        norm = math.hypot(*(float(np.linalg.norm(p.grad.ravel().astype(float))) for p in clipped))
     factor = max_norm / (norm + 1e-6)
     if factor < 1 and math.isfinite(norm):
         for p in clipped:

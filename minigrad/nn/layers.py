@@ -13,7 +13,7 @@ import numpy as np
 
 from minigrad.nn.init import glorot_uniform
 from minigrad.nn.module import Module
-from minigrad.ops import mean, sqrt, square, take
+from minigrad.ops import expand_dims, mean, sqrt, square, take
 from minigrad.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
@@ -86,7 +86,7 @@ class Dropout(Module):
         if self.variational and not x.ndim:
             raise ValueError("variational Dropout takes x with time as its first axis, not a single number")
         keep = self.rng.random((1, *x.shape[1:]) if self.variational else x.shape, np.float32) >= self.p
-        return x * (keep / (1.0 - self.p)).astype(x.dtype if x.dtype.kind in "fc" else float)
+        return x * np.multiply(keep, 1.0 / (1.0 - self.p), dtype=x.dtype if x.dtype.kind in "fc" else float)
 
 
 class LayerNorm(Module):
@@ -94,23 +94,27 @@ class LayerNorm(Module):
 
     weight  w (size,), at first 1
     bias    b (size,), at first 0
+    axis    −1, or −2 for x (…, size, B): in the cell of a recurrence features come before the batch
 
-    In the cell of a recurrence features come first: there it is `norm(x.T).T`. Ba, Kiros & Hinton 2016. Raises
-    ValueError for a size below 1, a negative eps, and x of another last axis.
+    Ba, Kiros & Hinton 2016. Raises ValueError for a size below 1, a negative eps, another axis, and x of another size
+    there.
     """
 
-    def __init__(self, size: int, eps: float = 1e-5, *, dtype: Any = np.float32):
+    def __init__(self, size: int, eps: float = 1e-5, *, axis: int = -1, dtype: Any = np.float32):
         at_least_one(self, size=size)
-        if not eps >= 0:
-            raise ValueError(f"LayerNorm takes an eps ≥ 0, not {eps}")
-        self.eps = eps
+        if not eps >= 0 or axis not in (-1, -2):
+            raise ValueError(f"LayerNorm takes an eps ≥ 0 and axis −1 or −2, not {eps} and {axis}")
+        self.eps, self.axis = eps, axis
         self.weight = Tensor(np.ones(size, dtype), requires_grad=True)
         self.bias = Tensor(np.zeros(size, dtype), requires_grad=True)
 
     def __call__(self, x: Array) -> Array:
-        x = features(self, x, self.weight.shape[0], self.weight.dtype)
-        centred = x - mean(x, axis=-1, keepdims=True)
-        return centred / sqrt(mean(square(centred), axis=-1, keepdims=True) + self.eps) * self.weight + self.bias
+        axis, weight, bias = self.axis, self.weight, self.bias
+        x = features(self, x, weight.shape[0], weight.dtype, axis)
+        if axis == -2:
+            weight, bias = expand_dims(weight, 1), expand_dims(bias, 1)
+        centred = x - mean(x, axis=axis, keepdims=True)
+        return centred / sqrt(mean(square(centred), axis=axis, keepdims=True) + self.eps) * weight + bias
 
 
 class Sequential(Module):
@@ -151,9 +155,10 @@ def at_least_one(layer: Module, **sizes: int) -> None:
             raise ValueError(f"{type(layer).__name__} takes {name} as an integer ≥ 1, not {size!r}")
 
 
-def features(layer: Module, x: Array, size: int, dtype: np.dtype) -> Array:
-    """x with so many features on its last axis, as floats."""
+def features(layer: Module, x: Array, size: int, dtype: np.dtype, axis: int = -1) -> Array:
+    """x with so many features on an axis, as floats."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
-    if x.shape[-1:] != (size,):
-        raise ValueError(f"{type(layer).__name__} takes {size} features, the last axis of x, and x has shape {x.shape}")
+    if x.ndim < -axis or x.shape[axis] != size:
+        place = "the last axis" if axis == -1 else "the last axis but one"
+        raise ValueError(f"{type(layer).__name__} takes {size} features, {place} of x, and x has shape {x.shape}")
     return x if x.dtype.kind in "fc" else x.astype(dtype)

@@ -4,7 +4,7 @@ parts are what its attributes hold, in the order in which they were first assign
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,17 +43,17 @@ class Module:
 
     # -- parts ----------------------------------------------------------------------------------------
 
-    def named_parts(self, kinds: tuple[type, ...] = (Tensor,)) -> list[tuple[str, Any]]:
-        """This module (its name is ''), and every module and leaf tensor below it, in the order of definition; other
-        `kinds` of objects may be asked for in place of tensors."""
+    def named_parts(self, kind: type = Tensor) -> list[tuple[str, Any]]:
+        """This module (its name is ''), and every module and leaf tensor below it, in the order of definition; another
+        `kind` of object may be asked for in place of tensors."""
         found, seen = [], set()
         stack: list[tuple[str, Any]] = [("", self)]
         while stack:
             name, value = stack.pop()
-            if id(value) not in seen and is_part(value, (*kinds, dict, list, tuple)):
+            if id(value) not in seen:
                 seen.add(id(value))
-                found += [(name, value)] if is_part(value, kinds) else []
-                stack += reversed([(joined(name, key), child) for key, child in inside(value)])
+                found += [(name, value)] if isinstance(value, (Module, kind)) else []
+                stack += reversed(children(name, value, kind))
         return found
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
@@ -108,20 +108,27 @@ class Module:
         found = {}
         for name, part in self.torch_parts():
             found |= {name: part.data.copy()} if isinstance(part, Tensor) else {
-                joined(name, key): array for key, array in part.to_torch().items()}
+                f"{name}.{key}": array for key, array in part.to_torch().items()}
         return found
 
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
         """Take the values of a PyTorch module: its `state_dict()`, or arrays by the same names.
 
-        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`.
+        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`, and a tensor
+        of two names has the same values under both.
         """
         arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
+        first: dict[int, str] = {}
+        for name, part in self.torch_parts():
+            other = first.setdefault(id(part), name)
+            if isinstance(part, Tensor) and not np.array_equal(arrays[name], arrays[other], equal_nan=True):
+                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and their arrays "
+                                 "differ")
         for name, part in self.torch_parts():
             if isinstance(part, Tensor):
                 part.data = np.array(arrays[name], part.dtype)
             else:
-                part.load_torch({key: arrays[joined(name, key)] for key in part.to_torch()})
+                part.load_torch({key: arrays[f"{name}.{key}"] for key in part.to_torch()})
 
     def torch_parts(self) -> list[tuple[str, Tensor | Module]]:
         """The leaf tensors below this module, and instead of what stands in a module with a `to_torch` of its own, that
@@ -130,36 +137,38 @@ class Module:
         stack: list[tuple[str, Any, tuple]] = [("", self, ())]
         while stack:
             name, value, above = stack.pop()
-            if value is not self and is_part(value, (Tensor,)) and getattr(
-                    type(value), "to_torch", None) is not Module.to_torch:
+            if isinstance(value, Tensor) or (
+                    isinstance(value, Module) and value is not self and type(value).to_torch is not Module.to_torch):
                 found.append((name, value))
             elif id(value) not in above:  # a module may hold the one that holds it
-                stack += reversed([(joined(name, key), child, (*above, id(value))) for key, child in inside(value)])
+                stack += [(*child, (*above, id(value))) for child in reversed(children(name, value, Tensor))]
         return found
 
     # -- randomness -------------------------------------------------------------------------------------
 
+    def generators(self) -> dict[str, np.random.BitGenerator]:
+        return {name: part.bit_generator for name, part in self.named_parts(np.random.Generator)
+                if isinstance(part, np.random.Generator)}
+
     def rng_states(self) -> dict[str, Any]:
         """The state of every np.random.Generator that a module below holds, by the name of its attribute: what dropout
         needs to go on as if never interrupted. Numbers, strings, lists and dicts, so that JSON can hold it."""
-        return {name: map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf,
-                                 part.bit_generator.state)
-                for name, part in self.named_parts((np.random.Generator,)) if isinstance(part, np.random.Generator)}
+        return {name: map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, generator.state)
+                for name, generator in self.generators().items()}
 
     def load_rng_states(self, states: Mapping[str, Any]) -> None:
         """Set every generator to the state of its name. Raises ValueError, and changes nothing, unless the names are
         those of `rng_states()` and each state is one of that kind of generator."""
-        mine = {name: part.bit_generator for name, part in self.named_parts((np.random.Generator,))
-                if isinstance(part, np.random.Generator)}
-        problems = differences(states, mine)
+        mine = self.generators()
+        wrong = differences(states, mine)
         for name, generator in mine.items():
             if name in states:
                 try:
                     type(generator)().state = states[name]
                 except (ValueError, TypeError, KeyError, IndexError, OverflowError) as problem:
-                    problems.append(f"{name} holds no state of a {type(generator).__name__} ({problem})")
-        if problems:
-            raise ValueError(f"these are not the random states of this {type(self).__name__}: {'; '.join(problems)}")
+                    wrong.append(f"{name} holds no state of a {type(generator).__name__} ({problem})")
+        if wrong:
+            raise ValueError(f"these are not the random states of this {type(self).__name__}: {'; '.join(wrong)}")
         for name, generator in mine.items():
             generator.state = states[name]
 
@@ -185,20 +194,16 @@ class Module:
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
 
 
-def inside(value: Any) -> Iterable[tuple[Any, Any]]:
-    """(key, what it holds) of a module's attributes, or of a container's items."""
-    if isinstance(value, Module):
-        return vars(value).items()
-    return value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+CONTAINERS = (dict, list, tuple)
 
 
-def is_part(value: Any, kinds: tuple[type, ...]) -> bool:
-    """A module, or a thing of these kinds; of tensors only leaves."""
-    return isinstance(value, (Module, *kinds)) and (not isinstance(value, Tensor) or value.is_leaf)
-
-
-def joined(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
+def children(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
+    """(dotted name, child) of the modules, containers, and things of this kind (tensors: leaves) that a module or a
+    container of this name holds."""
+    items = vars(value).items() if isinstance(value, Module) else value.items() if isinstance(value, dict) else \
+        enumerate(value) if isinstance(value, CONTAINERS) else ()
+    return [(f"{name}.{key}" if name else str(key), child) for key, child in items
+            if isinstance(child, (Module, kind, *CONTAINERS)) and (not isinstance(child, Tensor) or child.is_leaf)]
 
 
 def differences(given: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
