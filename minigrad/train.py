@@ -107,7 +107,7 @@ class Trainer:
                     if self.until_solved and self.task.solved(row["metric"]) and self.task.solved(self.measure()):
                         self.ended = "solved"
                 self.rows.append(row)
-                self.tokens += window.x.shape[0] * window.x.shape[1]
+                self.tokens += window.advance * window.x.shape[1]
                 self.seconds += progress.update(row)
                 if self.step >= self.steps:
                     self.ended = self.ended or "done"
