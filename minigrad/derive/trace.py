@@ -140,8 +140,8 @@ class Tracer:
                 self.name(key, child, depth - 1)
 
 
-ENGINE = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.derive", "minigrad.anomaly", "contextlib",
-          "numpy")
+ENGINE = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.derive", "minigrad.anomaly",
+          "minigrad.scan", "minigrad.tree", "contextlib", "numpy")
 
 
 class Trace:
