@@ -394,7 +394,7 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
         raise ValueError(f"{twice[0]} ran more than once, and truncation counts steps within one run: call it once, "
                          "over all of the sequence")
     if len(scans) > 1 and every is not None:
-        raise ValueError(f"behind the loss are {len(scans)} scans, and their windows are not the same: leave out every=")
+        raise ValueError(f"behind the loss are {len(scans)} scans, whose windows differ: leave out every=")
     owners = {id(x()): (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
               for name, x in scan.weight_tensors.items()}
     names: dict[str, Tensor] = {}
