@@ -31,6 +31,10 @@ class Module:
     gradients is saved but not trained. An attribute that holds a tensor without a name gives it its own.
     """
 
+    # _path: the way to this module from the outermost one that it was assigned in, for `bptt.record`. A slot, for what
+    # stands in __dict__ is a part of the key of a cell's program (`scan.look`), and that does not depend on a name.
+    __slots__ = ("__dict__", "__weakref__", "_path")
+
     training = True
 
     def __call__(self, *inputs: Any) -> Any:
@@ -40,21 +44,19 @@ class Module:
         if isinstance(value, Tensor) and value.is_leaf and value.name is None:
             value.name = name  # for error messages and derived programs
         object.__setattr__(self, name, value)
+        if isinstance(value, HOLDERS) and not isinstance(value, Tensor):
+            path = getattr(self, "_path", "")
+            for way, part in parts_of(f"{path}.{name}" if path else name, value):
+                known = getattr(part, "_path", way)  # a second name does not count, a longer one does
+                if isinstance(part, Module) and f".{way}".endswith(f".{known}"):
+                    object.__setattr__(part, "_path", way)
 
     # -- parts ----------------------------------------------------------------------------------------
 
     def named_parts(self, kind: type = Tensor) -> list[tuple[str, Any]]:
         """This module (its name is ''), and every module and leaf tensor below it, in the order of definition; another
         `kind` of object may be asked for in place of tensors."""
-        found, seen = [], set()
-        stack: list[tuple[str, Any]] = [("", self)]
-        while stack:
-            name, value = stack.pop()
-            if id(value) not in seen:
-                seen.add(id(value))
-                found += [(name, value)] if isinstance(value, (Module, kind)) else []
-                stack += reversed(children(name, value, kind))
-        return found
+        return parts_of("", self, kind)
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
         """(dotted name, tensor) of every leaf tensor that requires gradients."""
@@ -195,6 +197,20 @@ class Module:
 
 
 CONTAINERS = (dict, list, tuple)
+HOLDERS = (Module, *CONTAINERS)
+
+
+def parts_of(name: str, value: Any, kind: type = Tensor) -> list[tuple[str, Any]]:
+    """Every module and leaf tensor of a value of this name, itself included, each once."""
+    found, seen = [], set()
+    stack: list[tuple[str, Any]] = [(name, value)]
+    while stack:
+        name, value = stack.pop()
+        if id(value) not in seen:
+            seen.add(id(value))
+            found += [(name, value)] if isinstance(value, (Module, kind)) else []
+            stack += reversed(children(name, value, kind))
+    return found
 
 
 def children(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
