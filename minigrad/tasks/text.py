@@ -19,7 +19,7 @@ SHORTEST = 20  # characters; below that there is nothing to hold out
 
 @dataclass(frozen=True)
 class Text(Task):
-    """The next character of a text: of a UTF-8 file, or of the language reference that Python brings along.
+    """The next character of a text: of a UTF-8 file, or of the language reference that Python brings.
 
     file   the file; without one, and without `text`, it is Python's language reference, about 500 000 characters
     text   the text itself, in place of a file
