@@ -33,7 +33,8 @@ class Copy(Task):
     inputs, symbols, outputs, loss = 10, True, 9, "cross_entropy"
     metric_name, test_size = "recall", 500
     baseline, goal = 1 / 8, 0.8
-    recipe = lstm(hidden=128, batch=50, steps=6000, lr=0.002, cell_options={"chrono": 75})
+    recipe = lstm(hidden=128, batch=50, steps=6000, lr=0.004, cell_options={"chrono": 75},
+                  optimizer_options={"betas": (0.9, 0.99)}, validate_every=250)
 
     def __post_init__(self) -> None:
         self.at_least(length=1)

@@ -15,7 +15,7 @@ class Parity(Task):
 
     x (T, B, 1): −1 or 1, equally likely. Target: 1 if the ones up to here are odd, else 0; at every step, or with
     `only_at_end` at the last alone, as in Hochreiter & Schmidhuber 1996 (Bridging long time lags by weight guessing and
-    long short term memory): there no gradient shows the way, and guessing weights at random is quicker.
+    long short term memory), who show that guessing weights at random is quicker there than following a gradient.
 
     Metric: the fraction of sequences whose last answer is right; solved at all of 1000. The best guess without memory
     is right for one half: that is so for every T, as the bits before the last are even or odd equally often.

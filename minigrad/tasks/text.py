@@ -31,8 +31,9 @@ class Text(Task):
     Metric: bits a character on the part held out, in up to 64 streams. The best guess without memory is how often a
     character followed the one before it in the training text, the `bigram_bits`. It counts as solved below that.
 
-    Published, in nats: char-rnn names none for its defaults; its recipe (LSTM of 2 layers of 128, 50 · 50 characters a
-    step, RMSprop 2e-3), repeated in PyTorch on tinyshakespeare, came to 1.62, which is 2.34 bits.
+    Published: char-rnn names no figure for its defaults. Its recipe (an LSTM of 2 layers of 128, 50 · 50 characters a
+    step, RMSprop 2e-3), repeated in PyTorch on tinyshakespeare, came to 1.62 nats a character, 2.34 bits.
+
     Raises ValueError with a sentence when the file is missing, unreadable or not UTF-8, and for a text of less than 20
     characters.
     """
