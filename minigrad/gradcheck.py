@@ -90,6 +90,12 @@ class Report:
     def worst(self) -> Row:
         return max(self.rows, key=lambda row: (row.verdict != "ok", row.error))
 
+    @property
+    def summary(self) -> str:
+        """One line: how wrong, where, and by which method."""
+        return (f"worst relative error {self.worst.error:.1e}, in {self.worst.name} ({self.method}, tolerance "
+                f"{self.tolerance:.0e}): {'passed' if self.ok else 'FAILED'}")
+
     def __str__(self) -> str:
         head = ("order", "input", "shape", "checked", "worst error", "at", "derived", "numeric", "")
         table = [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",

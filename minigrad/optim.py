@@ -1,60 +1,371 @@
-"""Optimisers: how gradients change parameters. PyTorch's formulas, argument names and defaults."""
+"""Optimisers: how gradients change parameters. PyTorch's formulas, argument names and defaults.
+
+A formula is written once, for arrays: it takes gradients and makes of them what is to be subtracted. The parameters of
+one dtype are laid side by side for it, so that its NumPy calls are as many for a hundred parameters as for one. The
+parameters themselves stay where they are, and whose they are: a step reads their gradients, and subtracts from their
+data in place, which counts as a change (`Tensor.data`).
+
+Schedules are functions of the step, counted from 0: `optimizer.lr = schedule(step)`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from minigrad.tensor import Tensor
+from minigrad.nn.module import matching
+from minigrad.tensor import Tensor, describe
 
 
-class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1): steps of about lr, from running means of the gradient and of its square.
+class Optimizer:
+    """What all optimisers share. A formula of one's own: subclass, name the arrays that it keeps from step to step in
+    `moments`, and write `change`.
 
-        m ← β₁ m + (1 − β₁) g      v ← β₂ v + (1 − β₂) g²
-        p ← p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps)
+    parameters    the tensors to be trained, leaves that require gradients; one whose grad is None stays as it is
+    lr            the step size; may be assigned at any time
+    weight_decay  this times the parameters is added to their gradients (L2)
+    decoupled     True where weight decay is subtracted with the change instead, lr · weight_decay · parameters
 
-    parameters: tensors that require gradients. One without a gradient stays as it is.
+    Raises TypeError for what is no tensor, ValueError for no parameters, one that is given twice or cannot be trained,
+    and for numbers out of their range.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8):
-        self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("Adam was given no parameters: pass the tensors to be trained")
-        self.lr, self.betas, self.eps = lr, betas, eps
-        self.moments = [(np.zeros_like(p.data), np.zeros_like(p.data)) for p in self.parameters]
+    moments: tuple[str, ...] = ()
+    decoupled = False
+
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
+        self.parameters = trainable(type(self).__name__, params)
+        self.lr, self.weight_decay = self.number("lr", lr), self.number("weight_decay", weight_decay)
         self.steps = [0] * len(self.parameters)
+        kinds: dict[np.dtype, list[int]] = {}
+        for i, p in enumerate(self.parameters):
+            kinds.setdefault(p.dtype, []).append(i)
+        self.flats = [Flat(members, self.parameters, self.moments) for members in kinds.values()]
+
+    def change(self, g: np.ndarray, steps: int, work: np.ndarray, *moments: np.ndarray) -> None:
+        """Turn gradients into what is to be subtracted from the parameters, in place.
+
+        g        flat, the gradients side by side
+        steps    how many steps these parameters have made, with this one
+        work     of g's shape, for values on the way
+        moments  of g's shape, in the order of `moments`, at first 0; to be brought up to date
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no formula yet: write its method change")
 
     def zero_grad(self) -> None:
+        """Forget the gradients: every parameter's grad is None."""
         for p in self.parameters:
             p.grad = None
 
     def step(self) -> None:
-        """Change every parameter that has a gradient."""
+        """Change every parameter that has a gradient. Raises ValueError for a gradient of another shape."""
+        lr = self.lr = self.number("lr", self.lr)
+        found = [(flat, *run) for flat in self.flats for run in flat.runs(self.parameters, self.steps)]
+        for flat, run, part in found:
+            np.concatenate([gradient(self.parameters[i]) for i in run], out=flat.g[part])
+        for flat, run, part in found:
+            g, parameters = flat.g[part], [self.parameters[i] for i in run]
+            decay = self.weight_decay and np.concatenate([p.data.ravel() for p in parameters])
+            if self.weight_decay and not self.decoupled:
+                decay *= self.weight_decay
+                g += decay
+            self.change(g, self.steps[run[0]] + 1, flat.work[:g.size], *[m[part] for m in flat.moments.values()])
+            if self.weight_decay and self.decoupled:
+                decay *= lr * self.weight_decay
+                g += decay
+            for i, p in zip(run, parameters):
+                self.steps[i] += 1
+                p.data = np.subtract(p.data, flat.views[i], out=p.data if p.data.flags.writeable else None)
+
+    # -- saving -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a step changes or a schedule sets: lr, the steps of each parameter, and the moments, as copies, by name
+        and place of the parameter: "exp_avg.0", in its shape. Other settings are not in it."""
+        return {"lr": self.lr, "steps": np.array(self.steps),
+                **{name: array.copy() for name, array in self.named_moments().items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict()` of an optimiser of this kind over parameters of these shapes.
+
+        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `state_dict()`.
+        """
+        mine, kind = self.named_moments(), type(self).__name__
+        shapes = {"lr": (), "steps": (len(self.steps),), **{name: array.shape for name, array in mine.items()}}
+        state = matching(state, shapes, kind)
+        steps = state["steps"]
+        if steps.dtype.kind not in "iu" or steps.min() < 0:
+            raise ValueError(f"{kind} counts steps by integers ≥ 0, not {steps.tolist()}")
+        if odd := [name for name in mine if state[name].dtype.kind not in "fiu"]:
+            raise ValueError(f"{kind} keeps real numbers, and {odd[0]} is {state[odd[0]].dtype}")
+        self.lr, self.steps = self.number("lr", state["lr"].item()), steps.tolist()
+        for name, array in mine.items():
+            array[...] = state[name]
+
+    def named_moments(self) -> dict[str, np.ndarray]:
+        """Views of the moments, by name and place of the parameter."""
+        return {f"{name}.{i}": flat.moments[name][part].reshape(self.parameters[i].shape) for name in self.moments
+                for flat in self.flats for i, part in flat.parts.items()}
+
+    def number(self, name: str, value: Any, top: float = math.inf) -> float:
+        """A setting as a Python float, which does not widen float32. Raises ValueError unless 0 ≤ value < top."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0.0 <= number < top:
+            limit = "a finite number ≥ 0" if top == math.inf else f"a number from 0 to less than {top:g}"
+            raise ValueError(f"{type(self).__name__} takes {name} as {limit}, not {value!r}")
+        return number
+
+
+class Flat:
+    """The parameters of one dtype side by side, as flat arrays: their gradients, which `change` turns into what is to
+    be subtracted, and their moments."""
+
+    def __init__(self, members: list[int], parameters: list[Tensor], moments: tuple[str, ...]):
+        self.parts, start = {}, 0
+        for i in members:
+            self.parts[i] = slice(start, start := start + parameters[i].size)
+        dtype = parameters[members[0]].dtype
+        self.g, self.work = np.empty(start, dtype), np.empty(start, dtype)
+        self.views = {i: self.g[part].reshape(parameters[i].shape) for i, part in self.parts.items()}
+        self.moments = {name: np.zeros(start, dtype) for name in moments}
+
+    def runs(self, parameters: list[Tensor], steps: list[int]) -> list[tuple[list[int], slice]]:
+        """Neighbours that have gradients and have made as many steps, and where they are: mostly all, in one."""
+        alike = groupby(self.parts, lambda i: None if parameters[i].grad is None else steps[i])
+        runs = [list(run) for count, run in alike if count is not None]
+        return [(run, slice(self.parts[run[0]].start, self.parts[run[-1]].stop)) for run in runs]
+
+
+def gradient(p: Tensor) -> np.ndarray:
+    """The gradient of a parameter, flat."""
+    g = np.asarray(p.grad)
+    if g.shape != p.shape:
+        raise ValueError(f"{describe(p)} has a gradient of shape {g.shape}: it must have the parameter's")
+    return g.ravel()
+
+
+def trainable(who: str, params: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters as a list, each one a leaf that can be trained, and none twice."""
+    if isinstance(params, Tensor) or not isinstance(params, Iterable):
+        raise TypeError(f"{who} takes a list of tensors, as model.parameters(), not a {type(params).__name__}")
+    parameters = list(params)
+    if not parameters:
+        raise ValueError(f"{who} was given no parameters: pass the tensors to be trained")
+    for i, p in enumerate(parameters):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{who} takes tensors, as model.parameters() lists them, and number {i} is a "
+                            f"{type(p).__name__}")
+        if not (p.is_leaf and p.requires_grad and p.dtype.kind == "f"):
+            raise ValueError(f"{who} cannot train number {i}, {describe(p)}: parameters are real leaf tensors that "
+                             "require gradients")
+    if len({id(p) for p in parameters}) < len(parameters):
+        raise ValueError(f"{who} was given a parameter twice: list each once")
+    return parameters
+
+
+# -- the formulas -------------------------------------------------------------------------------------------------
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, plain or with momentum:
+
+        b ← g at the first step, then momentum · b + (1 − dampening) g
+        p ← p − lr · b, with Nesterov p − lr (g + momentum · b)
+
+    PyTorch's momentum, where lr stands outside b. Sutskever et al. 2013. Nesterov needs momentum, and no dampening.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+                 weight_decay: float = 0.0, nesterov: bool = False):
+        self.momentum = self.number("momentum", momentum)
+        self.dampening = self.number("dampening", dampening)
+        self.nesterov = nesterov
+        if nesterov and not (self.momentum and not self.dampening):
+            raise ValueError(f"SGD takes nesterov=True with a momentum > 0 and no dampening, not {momentum} and "
+                             f"{dampening}")
+        self.moments = ("momentum_buffer",) if self.momentum else ()
+        super().__init__(params, lr, weight_decay)
+
+    def change(self, g, steps, work, b=None):
+        if b is not None:
+            b *= self.momentum
+            b += g if steps == 1 else np.multiply(g, 1 - self.dampening, out=work)
+            if self.nesterov:
+                g += np.multiply(b, self.momentum, out=work)
+            else:
+                g[...] = b
+        g *= self.lr
+
+
+class RMSprop(Optimizer):
+    """Each number by its own scale, a running root mean square of its gradient (Tieleman & Hinton 2012, lecture 6.5):
+
+        v ← alpha · v + (1 − alpha) g²          p ← p − lr · g / (√v + eps)
+
+    momentum  b ← momentum · b + g / (√v + eps), and p ← p − lr · b
+    centered  √(v − m²) in place of √v, m the running mean of g (Graves 2013); where rounding makes v < m², 0, while
+              PyTorch gives NaN
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False):
+        self.alpha, self.eps = self.number("alpha", alpha, 1), self.number("eps", eps)
+        self.momentum, self.centered = self.number("momentum", momentum), centered
+        self.moments = ("square_avg", *["grad_avg"] * bool(centered), *["momentum_buffer"] * bool(self.momentum))
+        super().__init__(params, lr, weight_decay)
+
+    def change(self, g, steps, work, v, *rest):
+        v *= self.alpha
+        np.multiply(g, g, out=work)
+        work *= 1 - self.alpha
+        v += work
+        if self.centered:
+            m = rest[0]
+            m *= self.alpha
+            m += np.multiply(g, 1 - self.alpha, out=work)
+            np.multiply(m, m, out=work)
+            np.subtract(v, work, out=work)
+            np.maximum(work, 0.0, out=work)
+            np.sqrt(work, out=work)
+        else:
+            np.sqrt(v, out=work)
+        work += self.eps
+        g /= work
+        if self.momentum:
+            b = rest[-1]
+            b *= self.momentum
+            b += g
+            g[...] = b
+        g *= self.lr
+
+
+class Adagrad(Optimizer):
+    """Each number by the root of the sum of all its squared gradients (Duchi, Hazan & Singer 2011):
+
+        v ← v + g²          p ← p − lr / (1 + (t − 1) lr_decay) · g / (√v + eps)
+
+    v starts at initial_accumulator_value; t counts steps from 1.
+    """
+
+    moments = ("sum",)
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
+                 initial_accumulator_value: float = 0.0, eps: float = 1e-10):
+        self.lr_decay, self.eps = self.number("lr_decay", lr_decay), self.number("eps", eps)
+        super().__init__(params, lr, weight_decay)
+        for v in self.named_moments().values():
+            v[...] = self.number("initial_accumulator_value", initial_accumulator_value)
+
+    def change(self, g, steps, work, v):
+        v += np.multiply(g, g, out=work)
+        np.sqrt(v, out=work)
+        work += self.eps
+        g /= work
+        g *= self.lr / (1 + (steps - 1) * self.lr_decay)
+
+
+class Adam(Optimizer):
+    """Steps of about lr, from running means of the gradient and of its square (Kingma & Ba 2015, algorithm 1):
+
+        m ← β₁ m + (1 − β₁) g      v ← β₂ v + (1 − β₂) g²
+        p ← p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps)
+
+    betas (β₁, β₂); t counts the steps of each parameter from 1.
+    """
+
+    moments = ("exp_avg", "exp_avg_sq")
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{type(self).__name__} takes betas as two numbers, not {betas!r}")
+        self.betas = tuple(self.number(f"betas[{i}]", beta, 1) for i, beta in enumerate(betas))
+        self.eps = self.number("eps", eps)
+        super().__init__(params, lr, weight_decay)
+
+    def change(self, g, steps, work, m, v):
         beta1, beta2 = self.betas
-        for i, (p, (m, v)) in enumerate(zip(self.parameters, self.moments)):
-            if p.grad is None:
-                continue
-            self.steps[i] += 1
-            m *= beta1
-            m += (1 - beta1) * p.grad
-            v *= beta2
-            v += (1 - beta2) * p.grad * p.grad
-            step_size = self.lr / (1 - beta1 ** self.steps[i])
-            p.data -= step_size * m / (np.sqrt(v / (1 - beta2 ** self.steps[i])) + self.eps)
+        m *= beta1
+        m += np.multiply(g, 1 - beta1, out=work)
+        v *= beta2
+        g *= g
+        g *= 1 - beta2
+        v += g
+        root = math.sqrt(1 - beta2 ** steps)  # taken out of the denominator, which saves a pass over v
+        np.sqrt(v, out=g)
+        g += self.eps * root
+        np.divide(m, g, out=g)
+        g *= self.lr * root / (1 - beta1 ** steps)
+
+
+class AdamW(Adam):
+    """Adam with weight decay beside the change, and not in the moments: p ← p − lr · weight_decay · p − the change of
+    Adam. Loshchilov & Hutter 2019."""
+
+    decoupled = True
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+# -- clipping -----------------------------------------------------------------------------------------------------
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients together so that their common norm is at most max_norm; returns the norm before.
 
-    The factor is max_norm / (norm + 1e-6), as in PyTorch. A norm that is not finite is returned, and nothing is scaled.
+    The factor is max_norm / (norm + 1e-6), as in PyTorch; max_norm=math.inf only measures. A norm that is not finite is
+    returned, and nothing is scaled. Raises ValueError for a max_norm that is negative or NaN.
     """
-    gradients = [p for p in parameters if p.grad is not None]
-    norm = float(np.sqrt(sum(float(np.vdot(p.grad, p.grad).real) for p in gradients)))
+    if not max_norm >= 0:
+        raise ValueError(f"clip_grad_norm takes a max_norm ≥ 0, not {max_norm!r}")
+    clipped = [p for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
+    norm = math.sqrt(sum(float(np.vdot(p.grad, p.grad).real) for p in clipped))
+    if norm == math.inf:  # perhaps of its squares alone, which go beyond float32 at 10¹⁹
+        norm = math.hypot(*(float(np.linalg.norm(p.grad.ravel().astype(float))) for p in clipped))
     factor = max_norm / (norm + 1e-6)
-    if factor < 1 and np.isfinite(norm):
-        for p in gradients:
+    if factor < 1 and math.isfinite(norm):
+        for p in clipped:
             p.grad = p.grad * np.asarray(factor, p.grad.dtype)
     return norm
+
+
+# -- schedules: lr as a function of the step ----------------------------------------------------------------------
+
+Schedule = Callable[[int], float]
+
+
+def constant(lr: float) -> Schedule:
+    """The same at every step."""
+    return lambda step: lr
+
+
+def step_decay(lr: float, every: int, factor: float) -> Schedule:
+    """lr · factor^⌊step / every⌋: times the factor after every so many steps. Raises ValueError if every < 1."""
+    if every < 1:
+        raise ValueError(f"step_decay takes every ≥ 1 steps, not {every}")
+    return lambda step: lr * factor ** (step // every)
+
+
+def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
+    """From lr at step 0 along half a cosine to final at `steps`, where it stays (Loshchilov & Hutter 2017, without
+    restarts). Raises ValueError if steps < 1."""
+    if steps < 1:
+        raise ValueError(f"cosine takes steps ≥ 1, not {steps}")
+    return lambda step: final + (lr - final) * (0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0)))
+
+
+def warm_up(steps: int, schedule: Schedule) -> Schedule:
+    """A schedule that rises to its own values: times (step + 1) / steps for the first so many steps. Raises ValueError
+    if steps < 0."""
+    if steps < 0:
+        raise ValueError(f"warm_up takes steps ≥ 0, not {steps}")
+    return lambda step: schedule(step) * min(1.0, (step + 1) / max(1, steps))

@@ -316,7 +316,8 @@ class Op:
     def error(self, problem: Exception, arrays: tuple, metadata: dict) -> Exception:
         """NumPy's complaint as one sentence that names the op, the shapes and what to do."""
         shapes = ", ".join(f"{name} {numpy.shape(x)}" for name, x in zip(self.names(arrays), arrays))
-        given = "".join(f", {key}={value!r}" for key, value in metadata.items() if value is not self.defaults[key])
+        given = "".join(f", {key} {value.shape}" if isinstance(value, ndarray) else f", {key}={value!r}"
+                        for key, value in metadata.items() if value is not self.defaults[key])
         kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(problem, k))
         if kind is ValueError and self.shapes and re.search("broadcast|shape|dimension", str(problem)):
             return kind(f"{self.name}: {shapes}{given} do not go together: {self.shapes}")

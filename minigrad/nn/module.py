@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.tensor import Tensor
+from minigrad.tree import map_leaves
 
 
 class Module:
@@ -52,9 +53,10 @@ class Module:
 
     # -- parts ----------------------------------------------------------------------------------------
 
-    def named_parts(self) -> list[tuple[str, Tensor | Module]]:
-        """This module (its name is ''), and every module and leaf tensor below it, in the order of definition."""
-        return parts_of("", self)
+    def named_parts(self, kind: type = Tensor) -> list[tuple[str, Any]]:
+        """This module (its name is ''), and every module and leaf tensor below it, in the order of definition; another
+        `kind` of object may be asked for in place of tensors."""
+        return parts_of("", self, kind)
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
         """(dotted name, tensor) of every leaf tensor that requires gradients."""
@@ -96,6 +98,82 @@ class Module:
         for name, x in mine.items():
             x.data = np.array(state[name], x.dtype)
 
+    # -- PyTorch's names --------------------------------------------------------------------------------
+
+    def to_torch(self) -> dict[str, np.ndarray]:
+        """The values of the leaf tensors by PyTorch's names, for `load_state_dict` of a PyTorch module whose attributes
+        have the same names.
+
+        Tensors have the dotted names of `state_dict()`, and layers that PyTorch writes in another way say how. A tensor
+        that is reached by two names stands under both, as in PyTorch.
+        """
+        found = {}
+        for name, part in self.torch_parts():
+            found |= {name: part.data.copy()} if isinstance(part, Tensor) else {
+                f"{name}.{key}": array for key, array in part.to_torch().items()}
+        return found
+
+    def load_torch(self, arrays: Mapping[str, Any]) -> None:
+        """Take the values of a PyTorch module: its `state_dict()`, or arrays by the same names.
+
+        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`, and a tensor
+        of two names has the same values under both.
+        """
+        arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
+        first: dict[int, str] = {}
+        for name, part in self.torch_parts():
+            other = first.setdefault(id(part), name)
+            if isinstance(part, Tensor) and not np.array_equal(arrays[name], arrays[other], equal_nan=True):
+                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and their arrays "
+                                 "differ")
+        for name, part in self.torch_parts():
+            if isinstance(part, Tensor):
+                part.data = np.array(arrays[name], part.dtype)
+            else:
+                part.load_torch({key: arrays[f"{name}.{key}"] for key in part.to_torch()})
+
+    def torch_parts(self) -> list[tuple[str, Tensor | Module]]:
+        """The leaf tensors below this module, and instead of what stands in a module with a `to_torch` of its own, that
+        module; each under all of its names."""
+        found: list[tuple[str, Tensor | Module]] = []
+        stack: list[tuple[str, Any, tuple]] = [("", self, ())]
+        while stack:
+            name, value, above = stack.pop()
+            if isinstance(value, Tensor) or (
+                    isinstance(value, Module) and value is not self and type(value).to_torch is not Module.to_torch):
+                found.append((name, value))
+            elif id(value) not in above:  # a module may hold the one that holds it
+                stack += [(*child, (*above, id(value))) for child in reversed(children(name, value, Tensor))]
+        return found
+
+    # -- randomness -------------------------------------------------------------------------------------
+
+    def generators(self) -> dict[str, np.random.BitGenerator]:
+        return {name: part.bit_generator for name, part in self.named_parts(np.random.Generator)
+                if isinstance(part, np.random.Generator)}
+
+    def rng_states(self) -> dict[str, Any]:
+        """The state of every np.random.Generator that a module below holds, by the name of its attribute: what dropout
+        needs to go on as if never interrupted. Numbers, strings, lists and dicts, so that JSON can hold it."""
+        return {name: map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, generator.state)
+                for name, generator in self.generators().items()}
+
+    def load_rng_states(self, states: Mapping[str, Any]) -> None:
+        """Set every generator to the state of its name. Raises ValueError, and changes nothing, unless the names are
+        those of `rng_states()` and each state is one of that kind of generator."""
+        mine = self.generators()
+        wrong = differences(states, mine)
+        for name, generator in mine.items():
+            if name in states:
+                try:
+                    type(generator)().state = states[name]
+                except (ValueError, TypeError, KeyError, IndexError, OverflowError) as problem:
+                    wrong.append(f"{name} holds no state of a {type(generator).__name__} ({problem})")
+        if wrong:
+            raise ValueError(f"these are not the random states of this {type(self).__name__}: {'; '.join(wrong)}")
+        for name, generator in mine.items():
+            generator.state = states[name]
+
     # -- showing --------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
@@ -118,28 +196,37 @@ class Module:
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
 
 
-HOLDERS = (Tensor, Module, dict, list, tuple)  # what is a part, or may hold parts
+CONTAINERS = (dict, list, tuple)
+HOLDERS = (Module, *CONTAINERS)
 
 
-def parts_of(name: str, value: Any) -> list[tuple[str, Tensor | Module]]:
+def parts_of(name: str, value: Any, kind: type = Tensor) -> list[tuple[str, Any]]:
     """Every module and leaf tensor of a value of this name, itself included, each once."""
     found, seen = [], set()
     stack: list[tuple[str, Any]] = [(name, value)]
     while stack:
         name, value = stack.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, Tensor):
-            found += [(name, value)] if value.is_leaf else []
-            continue
-        if isinstance(value, Module):
-            found.append((name, value))
-            value = vars(value)
-        children = value.items() if isinstance(value, dict) else enumerate(value)
-        stack += reversed([(f"{name}.{key}" if name else str(key), child) for key, child in children
-                           if isinstance(child, HOLDERS)])
+        if id(value) not in seen:
+            seen.add(id(value))
+            found += [(name, value)] if isinstance(value, (Module, kind)) else []
+            stack += reversed(children(name, value, kind))
     return found
+
+
+def children(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
+    """(dotted name, child) of the modules, containers, and things of this kind (tensors: leaves) that a module or a
+    container of this name holds."""
+    items = vars(value).items() if isinstance(value, Module) else value.items() if isinstance(value, dict) else \
+        enumerate(value) if isinstance(value, CONTAINERS) else ()
+    return [(f"{name}.{key}" if name else str(key), child) for key, child in items
+            if isinstance(child, (Module, kind, *CONTAINERS)) and (not isinstance(child, Tensor) or child.is_leaf)]
+
+
+def differences(given: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    """Which names of mine are missing in what was given, and which of those given are unexpected."""
+    missing = ", ".join(name for name in mine if name not in given)
+    unexpected = ", ".join(str(name) for name in given if name not in mine)
+    return [f"{what} {names}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
 
 
 def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
@@ -147,8 +234,7 @@ def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whos
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{whose} takes arrays by name, as a state_dict() is, not an object of {type(arrays).__name__}")
     given = {name: np.asarray(array) for name, array in arrays.items()}
-    wrong = [f"missing {', '.join(missing)}"] if (missing := [name for name in shapes if name not in given]) else []
-    wrong += [f"unexpected {', '.join(more)}"] if (more := [str(name) for name in given if name not in shapes]) else []
+    wrong = differences(given, shapes)
     wrong += [f"{name} has shape {given[name].shape} and must have {shape}" for name, shape in shapes.items()
               if name in given and given[name].shape != shape]
     if wrong:

@@ -32,19 +32,26 @@ def add_at(total, g, index):
     index = settled(index)
     if not repeats(index):
         total[index] += g
-    elif len(index) == 1 and total.ndim > 1 and index[0].size:
-        # rows, as of an embedding: sorted, the gradients of one row are one run, and one call sums all runs
-        n = len(total)
-        rows = index[0].ravel()
-        if rows.min() < -n or rows.max() >= n:
-            raise IndexError(f"an index of {index[0]} is out of bounds for {n} rows")
-        rows = rows % n
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        total[ordered[starts]] += np.add.reduceat(g.reshape(rows.size, *total.shape[1:])[order], starts, axis=0)
+    elif len(index) == 1 and total.ndim > 1 and total.flags.c_contiguous:
+        add_rows(total, g, index[0])
     else:
         np.add.at(total, index, g)
+
+
+PAIRS = {"f": np.complex64, "d": np.complex128}
+
+
+def add_rows(total, g, rows):
+    """total[rows] += g for whole rows, as of an embedding. np.add.at is slow on rows and fast on flat arrays: so every
+    number gets an index of its own; where it can be, every pair of numbers, as one complex number."""
+    n, width = len(total), total[:1].size
+    rows = rows.astype(np.intp).reshape(-1, 1)
+    if rows.size and (rows.min() < -n or rows.max() >= n):
+        raise IndexError(f"an index of {rows.ravel()} is out of bounds for {n} rows")
+    total, g = total.reshape(-1), np.ascontiguousarray(g).reshape(-1)
+    if width % 2 == 0 and total.dtype == g.dtype and g.dtype.char in PAIRS:
+        total, g, width = total.view(PAIRS[g.dtype.char]), g.view(PAIRS[g.dtype.char]), width // 2
+    np.add.at(total, (rows % n * width + np.arange(width)).reshape(-1), g)
 
 
 @op(dx=lambda g, x_shape, index: scatter(g, shape=x_shape, index=index), dx_into=add_at)

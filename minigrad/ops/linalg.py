@@ -1,5 +1,6 @@
 """Products of matrices. `matmul` alone has rules; dot, outer, tensordot and einsum are said with it."""
 
+import math
 import re
 
 import numpy as np
@@ -38,7 +39,9 @@ def matmul(a, b):
     dL/db:  dL/dBₖⱼ = Σᵢ Aᵢₖ gᵢⱼ   ⇒   Aᵀ g        (leading axes that were broadcast: the engine sums them)
     """
     # on matrices dot is the same product with less around it: up to 8 times faster for one column
-    return np.dot(a, b) if np.ndim(a) == 2 == np.ndim(b) else np.matmul(a, b)
+    if np.ndim(a) >= 2 == np.ndim(b):
+        return np.dot(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+    return np.matmul(a, b)
 
 
 @composite(np=np.dot)

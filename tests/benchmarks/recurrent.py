@@ -21,8 +21,6 @@ All gradients are compared before the clock starts. What is not installed is lef
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -285,78 +283,8 @@ ALTERNATE = False  # single calls in turn, and not bursts of 0.15 s: each finds 
 # -- measuring ---------------------------------------------------------------------------------------------------
 
 
-def compared(section, size):
-    """The contenders that are installed, name → step. Those of one kind must give the same gradients."""
-    steps, first = {}, {}
-    for name, contender in CONTENDERS[section].items():
-        try:
-            step, gradients = contender(size)
-        except ImportError:
-            continue
-        step()
-        if gradients is not None:
-            found = gradients()
-            reference = first.setdefault(frozenset(found), found)
-            for key, value in found.items():
-                near = 2e-5 * np.abs(reference[key]).max()
-                np.testing.assert_allclose(value, reference[key], rtol=1e-3, atol=near, err_msg=f"{name}, {key}")
-        steps[name] = step
-    return steps
-
-
-def worker(section, name):
-    """One contender in a process of its own: reads the number of a size, runs it for a while, writes its ms."""
-    steps = {}
-    for line in sys.stdin:
-        k, seconds = json.loads(line)
-        if k not in steps:
-            steps[k] = CONTENDERS[section][name](SIZES[section][k])[0]
-            steps[k]()
-        steps[k]()
-        times, start = [], time.perf_counter()
-        while not times or time.perf_counter() - start < seconds:
-            before = time.perf_counter()
-            steps[k]()
-            times.append((time.perf_counter() - before) * 1e3)
-        print(statistics.median(times), flush=True)
-
-
-def in_processes(section, names, rounds, seconds=0.2):
-    """Median ms of each contender for each size. Each has its process, which sleeps while it is another's turn."""
-    times = {name: [[] for _ in SIZES[section]] for name in names}
-    with contextlib.ExitStack() as stack:
-        workers = {name: stack.enter_context(subprocess.Popen(
-            [sys.executable, __file__, section, "--worker", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True)) for name in names}
-        for turn in range(rounds + 1):  # the first is to warm up
-            for k in range(len(SIZES[section])):
-                for name, process in workers.items():
-                    process.stdin.write(json.dumps([k, seconds if turn else 0.05]) + "\n")
-                    process.stdin.flush()
-                    ms = float(process.stdout.readline())
-                    time.sleep(0.05)  # until its threads have stopped to spin
-                    if turn:
-                        times[name][k].append(ms)
-        for process in workers.values():
-            process.stdin.close()
-    return [{name: statistics.median(row[k]) for name, row in times.items()} for k in range(len(SIZES[section]))]
-
-
 def against(section, pairs, rounds):
-    """The table of a section, and the ratios (ours, theirs) asked for."""
-    contenders = [compared(section, size) for size in SIZES[section]]
-    if timing.THREADS == "1":
-        rows = [timing.side_by_side(steps, rounds) if not ALTERNATE else
-                timing.side_by_side(steps, rounds * 10, seconds=0.0) for steps in contenders]
-    else:
-        rows = in_processes(section, list(contenders[0]), rounds)
-    for size, row in zip(SIZES[section], rows):
-        print(f"{size!s:20}", "  ".join(f"{name} {ms:.2f}" for name, ms in row.items()), " (ms)")
-    for ours, theirs in pairs:
-        if theirs in rows[0]:
-            ratios = [row[ours] / row[theirs] for row in rows]
-            print(f"{ours} / {theirs}: geometric mean {timing.geometric_mean(ratios):.2f}, from {min(ratios):.2f} to "
-                  f"{max(ratios):.2f}   ({', '.join(f'{r:.2f}' for r in ratios)})")
+    timing.against(CONTENDERS[section], SIZES[section], pairs, rounds, [__file__, section], ALTERNATE)
 
 
 def lstm(rounds):
@@ -504,7 +432,8 @@ def main(argv=None):
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
-        return worker(arguments.sections[0], arguments.worker)
+        section = arguments.sections[0]
+        return timing.worker(CONTENDERS[section][arguments.worker], SIZES[section])
     ALTERNATE = arguments.alternate
     print(timing.conditions(), flush=True)
     for section in arguments.sections or SECTIONS:

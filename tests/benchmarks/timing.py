@@ -1,21 +1,31 @@
-"""How the benchmarks measure: contenders in turn, in one process, medians and their ratios.
+"""How the benchmarks measure: contenders in turn, medians and their ratios.
 
-Machines are shared and drift, so only what ran side by side is compared. Import this before NumPy: it fixes the
-number of BLAS threads (MINIGRAD_THREADS, default 1).
+Machines are shared and drift, so only what ran side by side is compared: in one process, and with several threads each
+in a process of its own, which sleeps while it is another's turn. Import this before NumPy: it fixes the number of BLAS
+threads (MINIGRAD_THREADS, default 1).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 THREADS = os.environ.get("MINIGRAD_THREADS", "1")
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[variable] = THREADS
+
+import numpy as np  # noqa: E402
+
+# A contender of a size: (one call of what is measured, what it has found in the end by name, or None)
+Contender = Callable[[tuple], tuple[Callable[[], object], Callable[[], dict] | None]]
 
 
 def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15,
@@ -35,6 +45,82 @@ def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15,
                 call()
             times[name].append((time.perf_counter() - start) / calls[name] * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compared(contenders: dict[str, Contender], size: tuple) -> dict[str, Callable[[], object]]:
+    """The contenders that are installed, name → call. Those that name the same findings must have found the same."""
+    calls, first = {}, {}
+    for name, contender in contenders.items():
+        try:
+            call, findings = contender(size)
+        except ImportError:
+            continue
+        call()
+        if findings is not None:
+            found = findings()
+            reference = first.setdefault(frozenset(found), found)
+            for key, value in found.items():
+                near = 2e-5 * np.abs(reference[key]).max()
+                np.testing.assert_allclose(value, reference[key], rtol=1e-3, atol=near, err_msg=f"{name}, {key}")
+        calls[name] = call
+    return calls
+
+
+def worker(contender: Contender, sizes: list[tuple]) -> None:
+    """One contender in a process of its own: reads the number of a size, runs it for a while, writes its ms."""
+    calls = {}
+    for line in sys.stdin:
+        k, seconds = json.loads(line)
+        if k not in calls:
+            calls[k] = contender(sizes[k])[0]
+            calls[k]()
+        calls[k]()
+        times, start = [], time.perf_counter()
+        while not times or time.perf_counter() - start < seconds:
+            before = time.perf_counter()
+            calls[k]()
+            times.append((time.perf_counter() - before) * 1e3)
+        print(statistics.median(times), flush=True)
+
+
+def in_processes(command: list[str], names: list[str], sizes: list[tuple], rounds: int,
+                 seconds: float = 0.2) -> list[dict[str, float]]:
+    """Median ms of each contender for each size; `command --worker NAME` is a process that calls `worker`."""
+    times = {name: [[] for _ in sizes] for name in names}
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(subprocess.Popen(
+            [sys.executable, *command, "--worker", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for name in names}
+        for turn in range(rounds + 1):  # the first is to warm up
+            for k in range(len(sizes)):
+                for name, process in workers.items():
+                    process.stdin.write(json.dumps([k, seconds if turn else 0.05]) + "\n")
+                    process.stdin.flush()
+                    ms = float(process.stdout.readline())
+                    time.sleep(0.05)  # until its threads have stopped to spin
+                    if turn:
+                        times[name][k].append(ms)
+        for process in workers.values():
+            process.stdin.close()
+    return [{name: statistics.median(row[k]) for name, row in times.items()} for k in range(len(sizes))]
+
+
+def against(contenders: dict[str, Contender], sizes: list[tuple], pairs: list[tuple[str, str]], rounds: int,
+            command: list[str], alternate: bool = False) -> None:
+    """Print ms for each size, and the ratios (ours, theirs) asked for. alternate: single calls in turn, and no bursts
+    of 0.15 s, so that each finds the cache as the others left it. Findings are compared before the clock starts."""
+    calls = [compared(contenders, size) for size in sizes]
+    if THREADS == "1":
+        rows = [side_by_side(row, rounds * 10, 0.0) if alternate else side_by_side(row, rounds) for row in calls]
+    else:
+        rows = in_processes(command, list(calls[0]), sizes, rounds)
+    for size, row in zip(sizes, rows):
+        print(f"{size!s:20}", "  ".join(f"{name} {ms:.2f}" for name, ms in row.items()), " (ms)")
+    for ours, theirs in pairs:
+        if theirs in rows[0]:
+            ratios = [row[ours] / row[theirs] for row in rows]
+            print(f"{ours} / {theirs}: geometric mean {geometric_mean(ratios):.2f}, from {min(ratios):.2f} to "
+                  f"{max(ratios):.2f}   ({', '.join(f'{r:.2f}' for r in ratios)})")
 
 
 def geometric_mean(values: list[float]) -> float:

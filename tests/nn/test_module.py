@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import pickle
 import weakref
 
@@ -132,6 +133,125 @@ def test_load_state_dict_lists_every_difference_and_changes_nothing():
     with pytest.raises(ValueError, match=r"Linear: b has shape \(3,\) and must have \(3, 1\)$"):
         model.load_state_dict({"W": np.zeros((3, 2)), "b": np.zeros(3)})
     assert model.W.data.all()
+
+
+# -- PyTorch's names ---------------------------------------------------------------------------------------------
+
+
+class CharModel(nn.Module):
+    """Embedding, two recurrent layers in a list, a head that shares the embedding's weight, a scale of no training."""
+
+    def __init__(self, seed):
+        self.embedding = nn.Embedding(6, 4, rng=seed)
+        self.layers = [nn.LSTM(4, 3, 2, bidirectional=True, rng=seed), nn.GRU(6, 4, rng=seed)]
+        self.head = nn.Sequential(nn.LayerNorm(4), mg.tanh, nn.Linear(4, 6, rng=seed))
+        self.head[2].weight = self.embedding.weight
+        self.scale = leaf(1, trained=False)
+
+
+def torch_model():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Module()
+    model.embedding = torch.nn.Embedding(6, 4)
+    model.layers = torch.nn.ModuleList([torch.nn.LSTM(4, 3, 2, bidirectional=True), torch.nn.GRU(6, 4)])
+    model.head = torch.nn.Sequential(torch.nn.LayerNorm(4), torch.nn.Tanh(), torch.nn.Linear(4, 6))
+    model.head[2].weight = model.embedding.weight
+    model.register_buffer("scale", torch.zeros(1, dtype=torch.float64))
+    return model
+
+
+def test_a_tree_by_pytorchs_names():
+    """Names, also of a shared tensor, and shapes are those of PyTorch's own state_dict; it comes back to the bit."""
+    model, other = CharModel(0), CharModel(1)
+    arrays = model.to_torch()
+    assert list(arrays)[:3] == ["embedding.weight", "layers.0.weight_ih_l0", "layers.0.weight_hh_l0"]
+    assert list(arrays)[-5:] == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias", "scale"]
+    arrays["scale"][:] = 5
+    assert model.scale.data[0] == 1  # copies
+    other.load_torch(arrays)
+    assert other.scale.data[0] == 5 and other.head[2].weight is other.embedding.weight
+    for key, array in other.to_torch().items():
+        assert np.array_equal(array, arrays[key]), key
+
+
+def test_a_tree_goes_to_pytorch_and_back():
+    theirs, model = torch_model(), CharModel(0)
+    import torch
+    theirs.load_state_dict({key: torch.tensor(array) for key, array in model.to_torch().items()})
+    other = CharModel(1)
+    other.load_torch(theirs.state_dict())
+    for key, array in other.state_dict().items():
+        assert np.array_equal(array, model.state_dict()[key]), key
+
+
+def test_load_torch_lists_every_difference_and_changes_nothing():
+    model = CharModel(0)
+    arrays, before = CharModel(1).to_torch(), model.to_torch()
+    del arrays["layers.1.bias_hh_l0"]
+    arrays |= {"bias": np.zeros(3), "head.0.bias": np.zeros(5)}
+    with pytest.raises(ValueError, match=r"not those of this CharModel: missing layers.1.bias_hh_l0; unexpected bias; "
+                                         r"head.0.bias has shape \(5,\) and must have \(4,\)$"):
+        model.load_torch(arrays)
+    with pytest.raises(ValueError, match=r"head.2.weight and embedding.weight are one tensor in this CharModel"):
+        model.load_torch({**CharModel(1).to_torch(), "head.2.weight": np.zeros((6, 4))})
+    for key, array in model.to_torch().items():
+        assert np.array_equal(array, before[key])
+
+
+def test_cycles_have_pytorchs_names_too():
+    model = Linear(2, 3)
+    model.inner = Linear(1, 1)
+    model.inner.parent, model.me = model, [model]
+    assert list(model.to_torch()) == ["W", "b", "inner.W", "inner.b"]
+    model.load_torch(model.to_torch())
+
+
+# -- randomness --------------------------------------------------------------------------------------------------
+
+
+class Noisy(nn.Module):
+    def __init__(self, kind, seed):
+        self.noise = [nn.Dropout(0.5, rng=np.random.Generator(kind(seed))), nn.Dropout(0.5, variational=True, rng=seed)]
+        self.lstm = nn.LSTM(2, 3, num_layers=2, dropout=0.5, rng=self.noise[1].rng)
+        self.rng = np.random.Generator(kind(seed + 1))
+
+    def draw(self):
+        return [*(layer(np.ones((4, 5))) for layer in self.noise), self.rng.normal(size=3),
+                self.lstm(np.ones((4, 1, 2)))[0].data]
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox,
+                                  np.random.SFC64])
+def test_random_states_come_back_through_json(kind):
+    model = Noisy(kind, 0)
+    model.draw()
+    states = json.loads(json.dumps(model.rng_states()))
+    assert list(states) == ["noise.0.rng", "noise.1.rng", "rng"]  # one that is shared, by its first name
+    expected = model.draw()
+    other = Noisy(kind, 5)
+    other.lstm.load_state_dict(model.lstm.state_dict())
+    other.load_rng_states(states)
+    for a, b in zip(other.draw(), expected):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"rng": None}, r"these are not the random states of this Noisy: missing rng$"),
+    ({"other": 1}, "unexpected other$"),
+    ({"rng": 3}, "rng holds no state of a PCG64"),
+    ({"rng": {"bit_generator": "PCG64"}}, "rng holds no state of a PCG64"),
+    ({"rng": np.random.Generator(np.random.SFC64(0)).bit_generator.state}, r"no state of a PCG64 \(state must be for"),
+])
+def test_random_states_that_do_not_fit_change_nothing(change, says):
+    model = Noisy(np.random.PCG64, 0)
+    before = model.rng_states()
+    states = {key: value for key, value in {**Noisy(np.random.PCG64, 7).rng_states(), **change}.items() if value}
+    with pytest.raises(ValueError, match=says):
+        model.load_rng_states(states)
+    assert model.rng_states() == before
+
+
+# -- showing, copying ----------------------------------------------------------------------------------------------
 
 
 def test_repr_is_the_tree_with_shapes_and_counts():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.ops.indexing import add_at
 
 x = np.arange(20.0).reshape(4, 5)
 
@@ -48,14 +49,34 @@ def test_an_index_that_changes_later_does_not_matter():
     np.testing.assert_array_equal(y.grad, np.repeat([1.0, 1, 0, 0], 5).reshape(4, 5) + np.diag([1.0, 1, 0, 0, 0])[:4])
 
 
-def test_a_table_of_rows_as_an_embedding():
-    """The way for many rows, sorted and summed in runs, gives what np.add.at gives."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, complex])
+@pytest.mark.parametrize("width", [(4,), (5,), (2, 3), (3, 1), (0,)], ids=str)
+def test_a_table_of_rows_as_an_embedding(width, dtype):
+    """The way for many rows, on flat arrays, gives what np.add.at gives: for even and odd widths, g of any strides, and
+    indices of a type too small for what they are multiplied by."""
     rng = np.random.default_rng(0)
-    table, rows = rng.standard_normal((30, 4)), rng.integers(-30, 30, (8, 25))
-    g = rng.standard_normal((8, 25, 4))
+    rows = rng.integers(-30, 30, (8, 25))
+    table, g = (rng.integers(-9, 9, (*shape, *width)).astype(dtype) for shape in ((300,), (8, 25)))
+    others = [g.transpose(1, *range(2, g.ndim), 0).copy().transpose(-1, *range(g.ndim - 1)), g[::-1, ::-1].copy()[
+        ::-1, ::-1], np.broadcast_to(g[:1], g.shape), g.real.astype(np.int8)]
+    for kind in (np.int64, np.int8, np.uint8):
+        for d in [g, *others]:
+            index, found, expected = rows.astype(kind) % 250 if kind is np.uint8 else rows.astype(kind), *np.zeros(
+                (2, *table.shape), dtype)
+            add_at(found, d, (index,))
+            np.add.at(expected, index, d)
+            np.testing.assert_array_equal(found, expected)
+    leaf = mg.tensor(table, requires_grad=True)
+    (leaf[rows] * g).sum().backward()
     expected = np.zeros_like(table)
     np.add.at(expected, rows, g)
-    np.testing.assert_allclose(mg.grad(lambda table: (table[rows] * g).sum())(table), expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(leaf.grad, expected)
+
+
+def test_rows_are_added_into_a_table_of_any_strides():
+    total = np.zeros((4, 3)).T
+    add_at(total, np.ones((2, 4)), (np.array([2, 2]),))
+    assert total.tolist() == [[0] * 4, [0] * 4, [2] * 4]
 
 
 def test_getitem_and_scatter_are_a_pair():

@@ -1,0 +1,40 @@
+"""The command `minigrad`: one file for each family of commands. Exit status 0: done, 1: it did not reach what was
+asked, 2: bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from minigrad.cli.bench import add_bench
+from minigrad.cli.check import add_gradcheck
+from minigrad.cli.derive import add_derive
+from minigrad.cli.train import add_sample, add_tasks, add_train
+from minigrad.train import Diverged
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line, and return its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except Diverged as problem:
+        return said(1, arguments.command, problem)
+    except ValueError as problem:
+        return said(2, arguments.command, problem)
+    except KeyboardInterrupt:
+        return said(1, arguments.command, "interrupted")
+
+
+def said(status: int, command: str, what: object) -> int:
+    print(f"minigrad {command}: {what}", file=sys.stderr)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="minigrad", description="Train recurrent networks and see their gradients.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    for add in (add_train, add_sample, add_tasks, add_gradcheck, add_derive, add_bench):
+        add(commands)
+    return top

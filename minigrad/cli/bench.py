@@ -1,0 +1,164 @@
+"""`minigrad bench`: how fast this machine trains; beside PyTorch, where that is installed."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigrad import nn
+from minigrad.model import SequenceModel
+from minigrad.ops import concatenate, sigmoid, split, tanh
+from minigrad.optim import Adam, clip_grad_norm
+from minigrad.tensor import Tensor
+
+LAYERS = ((1, 25, 65, 100), (16, 50, 65, 128))  # batch, T, inputs, hidden
+SYMBOLS = 65
+ROUNDS = 7
+
+
+def add_bench(commands: Any) -> None:
+    job = commands.add_parser(
+        "bench", help="time a layer, a cell of one's own and a training step on this machine",
+        description="Time forward and backward of nn.LSTM and of a cell of one's own, and a whole step of training, on "
+                    "this machine; beside PyTorch, where that is installed. About ten seconds.",
+        epilog="examples:\n  minigrad bench\n  OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 minigrad bench",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.add_argument("--seconds", type=float, default=0.1, metavar="X", help="of each round of each (%(default)s)")
+    job.set_defaults(run=run_bench)
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """A row for each job: milliseconds of one call, in turn with PyTorch's, medians of seven rounds."""
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    print(f"{'one call':<62}{'minigrad':>10}" + (f"{'PyTorch':>10}{'ratio':>8}" if torch else ""))
+    for name, ours, theirs in jobs(torch):
+        times = [[] for _ in range(2 if torch else 1)]
+        for _ in range(ROUNDS):
+            for one, call in zip(times, (ours, theirs)):
+                one.append(milliseconds(call, arguments.seconds))
+        medians = [statistics.median(one) for one in times]
+        print(f"{name:<62}{medians[0]:>7.2f} ms" + (f"{medians[1]:>7.2f} ms{medians[0] / medians[1]:>8.2f}" if torch
+                                                    else ""), flush=True)
+    return 0
+
+
+def milliseconds(call: Callable, seconds: float) -> float:
+    """Of one call, on the mean of as many as fit."""
+    calls, start = 0, time.perf_counter()
+    while True:
+        call()
+        calls += 1
+        spent = time.perf_counter() - start
+        if spent >= seconds:
+            return spent / calls * 1e3
+
+
+def jobs(torch: Any) -> list[tuple[str, Callable, Callable | None]]:
+    """(what it is, ours, PyTorch's)"""
+    found = []
+    for batch, T, inputs, hidden in LAYERS:
+        size = f"batch {batch}, {T} steps, {inputs} → {hidden}"
+        found += [(f"nn.LSTM, {size}", layer(nn.LSTM(inputs, hidden, rng=0), batch, T, inputs),
+                   torch and torch_layer(torch, torch.nn.LSTM(inputs, hidden), batch, T, inputs))]
+    found += [(f"a cell of one's own, {size}", layer(Coupled(inputs, hidden), batch, T, inputs),
+               torch and torch_layer(torch, torch_coupled(torch, inputs, hidden), batch, T, inputs)),
+              (f"training step, {SYMBOLS} characters, {size.replace(str(inputs), '64', 1)}",
+               training(batch, T, hidden), torch and torch_training(torch, batch, T, hidden))]
+    return found
+
+
+def layer(module: Callable, batch: int, T: int, inputs: int) -> Callable:
+    """Forward and backward, to the weights and to x."""
+    x = Tensor(np.random.default_rng(1).normal(size=(T, batch, inputs)), True, np.float32)
+
+    def call():
+        module(x)[0].sum().backward()
+    return call
+
+
+class Coupled(nn.Recurrent):
+    """A cell that is in no library: an LSTM that forgets as much as it takes in, f = 1 − i."""
+
+    def __init__(self, inputs: int, hidden: int):
+        super().__init__()
+        bound = hidden ** -0.5
+        W = np.random.default_rng(0).uniform(-bound, bound, (3 * hidden, hidden + inputs))
+        self.W = Tensor(W, True, np.float32)
+        self.b = Tensor(np.zeros((3 * hidden, 1)), True, np.float32)
+
+    def initial_state(self, batch: int) -> Any:
+        return (np.zeros((len(self.b.data) // 3, batch), np.float32),) * 2
+
+    def cell(self, state: Any, x: Any) -> tuple[Any, Any]:
+        h, c = state
+        i, o, u = split(self.W @ concatenate([h, x]) + self.b, 3)
+        i = sigmoid(i)
+        c = (1.0 - i) * c + i * tanh(u)
+        h = sigmoid(o) * tanh(c)
+        return (h, c), h
+
+
+def training(batch: int, T: int, hidden: int) -> Callable:
+    """Embedding, LSTM, linear, cross-entropy, backward, clipping, Adam."""
+    rng = np.random.default_rng(0)
+    model = SequenceModel(SYMBOLS, SYMBOLS, hidden=hidden, symbols=True, embedding=64, rng=rng)
+    optimizer = Adam(model.parameters(), 1e-3)
+    x, targets = rng.integers(0, SYMBOLS, (2, T, batch))
+
+    def call():
+        optimizer.zero_grad()
+        nn.cross_entropy(model(x)[0], targets).backward()
+        clip_grad_norm(optimizer.parameters, 1.0)
+        optimizer.step()
+    return call
+
+
+# -- the same in PyTorch --------------------------------------------------------------------------------------------
+
+
+def torch_layer(torch: Any, module: Callable, batch: int, T: int, inputs: int) -> Callable:
+    x = torch.randn(T, batch, inputs, requires_grad=True)
+
+    def call():
+        module(x)[0].sum().backward()
+    return call
+
+
+def torch_coupled(torch: Any, inputs: int, hidden: int) -> Callable:
+    cell = torch.nn.Linear(hidden + inputs, 3 * hidden)
+
+    def run(x):
+        h = c = torch.zeros(x.shape[1], hidden)
+        ys = []
+        for x_t in x:
+            i, o, u = cell(torch.cat([h, x_t], 1)).chunk(3, 1)
+            i = torch.sigmoid(i)
+            c = (1.0 - i) * c + i * torch.tanh(u)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            ys.append(h)
+        return torch.stack(ys), (h, c)
+    return run
+
+
+def torch_training(torch: Any, batch: int, T: int, hidden: int) -> Callable:
+    embedding, lstm = torch.nn.Embedding(SYMBOLS, 64), torch.nn.LSTM(64, hidden)
+    linear = torch.nn.Linear(hidden, SYMBOLS)
+    parameters = [p for module in (embedding, lstm, linear) for p in module.parameters()]
+    optimizer = torch.optim.Adam(parameters, 1e-3)
+    x, targets = torch.randint(0, SYMBOLS, (2, T, batch))
+
+    def call():
+        optimizer.zero_grad()
+        logits = linear(lstm(embedding(x))[0])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    return call

@@ -1,0 +1,50 @@
+"""`minigrad gradcheck`: the gradients of a model, against numerical ones."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from minigrad import nn
+from minigrad.gradcheck import gradcheck
+from minigrad.model import LAYERS, SequenceModel
+
+
+def add_gradcheck(commands: Any) -> None:
+    job = commands.add_parser(
+        "gradcheck", help="check the gradients of a model against numerical ones",
+        description="Check the gradients of two recurrent layers, over sequences of unequal lengths, with an embedding, "
+                    "a linear layer and cross-entropy, against numerical ones.",
+        epilog="examples:\n  minigrad gradcheck\n  minigrad gradcheck lstm\n  minigrad gradcheck cells.py:MyCell",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.add_argument("model", nargs="?", metavar="MODEL", help=f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of "
+                     "nn.Recurrent; the file is run. All by default")
+    job.set_defaults(run=run_gradcheck)
+
+
+def run_gradcheck(arguments: argparse.Namespace) -> int:
+    """A line for each model, and the whole report for one, or where it fails."""
+    status = 0
+    for cell in [arguments.model] if arguments.model else LAYERS:
+        report = check_cell(cell)
+        print(f"{cell}: {report.summary}")
+        if arguments.model or not report.ok:
+            print(report)
+        status = status if report.ok else 1
+    return status
+
+
+def check_cell(cell: str) -> Any:
+    rng = np.random.default_rng(0)
+    T, batch, symbols = 4, 3, 6
+    model = SequenceModel(symbols, symbols, cell=cell, hidden=5, layers=2, symbols=True, embedding=4, rng=rng)
+    x, targets = rng.integers(0, symbols, (2, T, batch))
+    lengths = np.array([T, 1, 2])
+    mask = np.arange(T)[:, None] < lengths
+
+    def loss():
+        return nn.cross_entropy(model(x, None, lengths)[0], targets, mask)
+    loss.named_parameters = model.named_parameters
+    return gradcheck(loss, raise_error=False)

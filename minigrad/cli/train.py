@@ -1,0 +1,197 @@
+"""`minigrad train`, `minigrad sample` and `minigrad tasks`: a model, from its gradient check to what it says."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from typing import Any
+
+import numpy as np
+
+from minigrad.cli.arguments import natural, positive, positive_float
+from minigrad.model import LAYERS
+from minigrad.run import Run, load_model
+from minigrad.settings import OPTIMIZERS, Settings
+from minigrad.tasks import TASKS
+from minigrad.tasks.text import unigram_bits
+from minigrad.train import check, sample
+
+
+def add_train(commands: Any) -> None:
+    job = commands.add_parser(
+        "train", help="check the gradients of a model, then train it on a task or a text",
+        description="Check the gradients of a recurrent model, train it on a task or on the characters of a text, and "
+                    "measure it. What is not given is taken from the recipe of the task.",
+        epilog="examples:\n"
+               "  minigrad train                                    Python's language reference, character by character\n"
+               "  minigrad train --text novel.txt --hidden 256 --steps 5000 --out runs/novel\n"
+               "  minigrad train adding --length 200 --cell gru     a task of `minigrad tasks`\n"
+               "  minigrad train reber --cell cells.py:MyCell       a cell of your own, a subclass of nn.Recurrent\n"
+               "  minigrad train --resume runs/novel                go on where it was stopped or killed",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.add_argument("task", nargs="?", metavar="TASK", help="a name that `minigrad tasks` lists (text)")
+    job.add_argument("--text", metavar="FILE", help="train on a UTF-8 text, in place of Python's language reference")
+    job.add_argument("--cell", metavar="CELL", help=f"{', '.join(LAYERS)}, or FILE.py:Class; the file is run")
+    job.add_argument("--hidden", type=positive, metavar="N", help="units of each layer")
+    job.add_argument("--layers", type=positive, metavar="N", help="layers, one above the other")
+    job.add_argument("--length", type=positive, metavar="N", help="of the task's sequences; of a text, how many "
+                     "characters gradients flow back")
+    job.add_argument("--batch", type=positive, metavar="N", help="sequences a step")
+    job.add_argument("--steps", type=positive, metavar="N", help="of the optimiser, at most")
+    job.add_argument("--lr", type=positive_float, metavar="X", help="step size of the optimiser")
+    job.add_argument("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
+    job.add_argument("--clip", type=positive_float, metavar="X", help="limit of the norm of the gradients")
+    job.add_argument("--seed", type=natural, metavar="N", help="of every random number (0)")
+    job.add_argument("--dtype", choices=["float32", "float64"], help="of every number (float32)")
+    job.add_argument("--out", metavar="DIR", help="a folder for config, metrics, checkpoints and result")
+    job.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps (100)")
+    job.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, and with nothing else given")
+    job.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    job.set_defaults(run=run_train)
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Check, train, measure, sample."""
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(line, flush=True)
+
+    with open_run(arguments) as run:
+        trainer = run.trainer
+        if trainer.step == 0:
+            checked = check(trainer)
+            say(f"gradient check: {checked.summary}")
+            if not checked.ok:
+                print(checked)
+                return 1
+        parameters = sum(p.size for p in trainer.model.parameters())
+        layers = f"{run.settings.layers} layers of " if run.settings.layers > 1 else ""
+        say(f"{about(trainer.task)}\nmodel: {run.settings.cell}, {layers}{run.settings.hidden} hidden units, "
+            f"{parameters:,} parameters")
+        if trainer.step:
+            say(f"resumed after step {trainer.step} of {trainer.steps}")
+        result = run.go(None if arguments.quiet else say, bar=sys.stderr.isatty() and not arguments.quiet)
+        print_result(run, result)
+        if trainer.ended == "interrupted":
+            print(f"go on with: minigrad train --resume {run.folder.path}" if run.folder else
+                  "not saved, as there was no --out DIR to go on from")
+            return 1
+        if trainer.task.name == "text":
+            if not arguments.quiet:
+                text = trainer.task
+                codes = sample(trainer.model, 400, run.settings.seed, [start_of(text.characters)], 0.7)
+                print("sample:\n" + text.decode(codes).strip("\n"))
+            return 0
+        return 0 if result["solved"] else 1
+
+
+def open_run(arguments: argparse.Namespace) -> Run:
+    """The run that was asked for: a new one, or one to go on with."""
+    names = ("task", "text", "cell", "hidden", "layers", "length", "batch", "steps", "lr", "optimizer", "clip", "seed",
+             "dtype", "out", "checkpoint_every")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.resume is not None:
+        if given:
+            raise ValueError(f"{', '.join(map(option, given))} cannot go with --resume: the run goes on as its "
+                             "config.json says")
+        return Run.resume(arguments.resume)
+    out, text, length = (given.pop(name, None) for name in ("out", "text", "length"))
+    task = given.pop("task", "text")
+    if text is not None:
+        if task != "text":
+            raise ValueError(f"--text is not for the task {task}: leave the task out to train on a text")
+        given["options"] = {"file": text}
+    if length is not None and task == "text":
+        given["bptt"] = length
+    elif length is not None:
+        given["options"] = {"length": length}
+    return Run.new(Settings.for_task(task, **given), out)
+
+
+def option(name: str) -> str:
+    return name if name == "task" else f"--{name.replace('_', '-')}"
+
+
+def about(task: Any) -> str:
+    if task.name == "text":
+        return f"text: {len(task):,} characters, {len(task.characters)} distinct, from {task.source}"
+    return f"task: {task.name}, {first_line(type(task))}"
+
+
+def first_line(task: type) -> str:
+    return inspect.getdoc(task).partition("\n")[0]
+
+
+def print_result(run: Run, result: dict[str, Any]) -> None:
+    trainer = run.trainer
+    losses = [row["loss"] for row in trainer.rows]
+    how = {"done": f"{trainer.step} steps", "solved": f"solved in {trainer.step} steps"}.get(
+        trainer.ended, f"{trainer.ended} after {trainer.step} of {trainer.steps} steps")
+    if losses:
+        how += f", {trainer.seconds:.0f} s, {trainer.tokens / trainer.seconds:,.0f} tokens/s, " \
+               f"loss {losses[0]:.3f} → {np.mean(losses[-50:]):.3g}"
+    print(f"trained: {how}")
+    if trainer.task.name == "text":
+        text = trainer.task
+        print(f"bits per character on the {len(text.held_out):,} held out: {run.settings.cell.upper()} "
+              f"{result['metric']:.2f}, bigram {result['baseline']:.2f}, unigram {unigram_bits(text):.2f}")
+    else:
+        print(f"{result['metric_name']}: {result['metric']:.4g}, without memory {result['baseline']:.4g}; "
+              f"{'solved' if result['solved'] else 'not solved'}")
+
+
+# -- sample, tasks ----------------------------------------------------------------------------------------------------
+
+
+def add_sample(commands: Any) -> None:
+    job = commands.add_parser(
+        "sample", help="let a trained model of a text write",
+        description="Let a model that `minigrad train --out DIR` has trained on a text go on with it.",
+        epilog="examples:\n  minigrad sample runs/novel\n"
+               "  minigrad sample runs/novel --prime \"It was \" --temperature 0.5 --length 1000",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.add_argument("folder", metavar="DIR", help="of the run, or a checkpoint in it")
+    job.add_argument("--prime", metavar="TEXT", help="what the model reads first, and goes on with (a line break)")
+    job.add_argument("--temperature", type=temperature, default=0.7, metavar="X", help="how bold, from 0, always the "
+                     "likeliest, over 1, as the model has it, upward (%(default)s)")
+    job.add_argument("--length", type=positive, default=400, metavar="N", help="characters (%(default)s)")
+    job.add_argument("--seed", type=natural, default=0, metavar="N", help="of what is drawn (%(default)s)")
+    job.set_defaults(run=run_sample)
+
+
+def run_sample(arguments: argparse.Namespace) -> int:
+    model, config = load_model(arguments.folder)
+    characters = config["characters"]
+    if characters is None:
+        raise ValueError(f"{arguments.folder} holds a model of the task {config['settings'].task}, which writes no "
+                         "text: `sample` is for models that were trained on one")
+    prime = arguments.prime or characters[start_of(characters)]
+    unknown = sorted(set(prime) - set(characters))
+    if unknown:
+        raise ValueError(f"--prime has {''.join(unknown)!r}, which was not in the text that the model has read")
+    codes = sample(model, arguments.length, arguments.seed, map(characters.index, prime), arguments.temperature)
+    print((arguments.prime or "") + "".join(characters[code] for code in codes))
+    return 0
+
+
+def add_tasks(commands: Any) -> None:
+    job = commands.add_parser("tasks", help="list the tasks that `minigrad train` knows",
+                              description="List the tasks that `minigrad train` knows, one a line.")
+    job.set_defaults(run=run_tasks)
+
+
+def run_tasks(arguments: argparse.Namespace) -> int:
+    width = max(map(len, TASKS))
+    for name, task in TASKS.items():
+        print(f"{name:<{width}}  {first_line(task)}")
+    return 0
+
+
+def start_of(characters: str) -> int:
+    """A line break, to begin with; the first character where there is none."""
+    return max(0, characters.find("\n"))
+
+
+def temperature(value: str) -> float:
+    return 0.0 if value in ("0", "0.0") else positive_float(value)

@@ -1,0 +1,116 @@
+"""The model of a sequence task: symbols or numbers in, recurrent layers, a linear layer out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad import nn
+from minigrad.names import from_file, in_one_sentence, nearest
+from minigrad.ops import concatenate, expand_dims, where
+from minigrad.tensor import Tensor, no_grad
+from minigrad.tree import flatten, unflatten
+
+Array = Any  # np.ndarray or Tensor
+Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
+
+LAYERS: dict[str, type[nn.Stacked]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class SequenceModel(nn.Module):
+    """x → (embedding, or one-hot) → recurrent layers → linear, at every step.
+
+    inputs     features of x, or with `symbols` how many symbols there are
+    outputs    numbers a step, as logits or as they are
+    cell       "rnn", "gru", "lstm", a subclass of nn.Recurrent, or one as FILE.py:Class. A class is built as
+               Class(input_size, hidden_size, dtype=…, rng=…) and gives y (H, B).
+    hidden     H, of each of so many `layers`; dropout between them
+    symbols    x holds integers; with `embedding` they become vectors of that size, else one-hot vectors
+    dtype, rng of the parameters; a seed or np.random.Generator
+    Further options go to the cells, as chrono=100.
+
+    `model(x, state=None, lengths=None)`: x (T, B, inputs), or (T, B) symbols; state and lengths as for nn.LSTM.
+    Returns outputs (T, B, outputs) and the state after the last step. Raises ValueError where cell or options do not
+    fit, or x holds a symbol that there is not.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, cell: str | type[nn.Recurrent] = "lstm", hidden: int = 128,
+                 layers: int = 1, dropout: float = 0.0, symbols: bool = False, embedding: int | None = None,
+                 dtype: Any = np.float32, rng: Any = None, **options: Any):
+        rng = np.random.default_rng(rng)
+        self.inputs, self.symbols = inputs, symbols
+        self.embedding = nn.Embedding(inputs, embedding, dtype=dtype, rng=rng) if symbols and embedding else None
+        self.recurrent = recurrent_layers(cell, embedding if self.embedding else inputs, hidden, layers,
+                                          dropout=dropout, dtype=dtype, rng=rng, **options)
+        self.linear = nn.Linear(hidden, outputs, dtype=dtype, rng=rng)
+
+    def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Tensor, Tree]:
+        dtype = self.linear.weight.dtype
+        if self.embedding is not None:
+            x = self.embedding(x)
+        elif self.symbols:
+            x = self.one_hot(np.asarray(x)).astype(dtype)
+        elif not isinstance(x, Tensor):
+            x = np.asarray(x, dtype)
+        output, state = self.recurrent(x, state, lengths)
+        return self.linear(output), state
+
+    def one_hot(self, x: np.ndarray) -> np.ndarray:
+        if x.dtype.kind not in "iu" or (x.size and not 0 <= x.min() <= x.max() < self.inputs):
+            raise ValueError(f"the model takes symbols as integers from 0 to {self.inputs - 1}, and x is {x.dtype} of "
+                             f"shape {x.shape}" + (f" from {x.min()} to {x.max()}" if x.size else ""))
+        return np.arange(self.inputs) == x[..., None]
+
+    def restarted(self, state: Tree, rows: np.ndarray) -> Tree:
+        """The state, but as before the first step in these rows (B,) of the batch."""
+        cells = self.recurrent.layers.values()
+        starts = [flatten(cell.initial_state(len(rows)))[0] for cell in cells]  # leaves (H, B) or (H, 1)
+        leaves = []
+        for leaf, *of_cells in zip(flatten(state)[0], *starts):
+            start = concatenate([expand_dims(one.T, 0) for one in of_cells], axis=0)
+            leaves.append(where(rows[:, None], start, leaf).astype(leaf.dtype))
+        return unflatten(state, leaves)
+
+
+def recurrent_layers(cell: str | type[nn.Recurrent], inputs: int, hidden: int, layers: int, **options: Any
+                     ) -> nn.Stacked:
+    """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit."""
+    stacked, name = layers_of(cell)
+    try:
+        made = stacked(inputs, hidden, layers, **options)
+    except Exception as problem:  # whatever a user's class raises
+        how = "" if cell in LAYERS else f" as {stacked.Cell.__name__}(input_size, hidden_size, dtype=…, rng=…)"
+        raise ValueError(f"{name} cannot be built{how}: {in_one_sentence(problem)}") from problem
+    if cell not in LAYERS:
+        try_out(made, name, inputs, hidden)
+    return made
+
+
+def layers_of(cell: str | type[nn.Recurrent]) -> tuple[type[nn.Stacked], str]:
+    """The class of the layers, and what the cell is called."""
+    if cell in LAYERS:
+        return LAYERS[cell], cell
+    if not isinstance(cell, str):
+        name = cell.__name__
+    elif ".py:" in cell:
+        name, cell = cell, from_file(cell, type, "class")
+    else:
+        raise ValueError(f"{cell!r} is neither {', '.join(LAYERS)} nor FILE.py:Class{nearest(cell, LAYERS)}")
+    if not issubclass(cell, nn.Recurrent):
+        raise ValueError(f"{name} is no subclass of nn.Recurrent: derive it from that, with cell and initial_state")
+    return type(f"{cell.__name__}Layers", (nn.Stacked,), {"Cell": cell}), name
+
+
+def try_out(layers: nn.Stacked, name: str, inputs: int, hidden: int) -> None:
+    """Run a user's cell over zeros. Raises ValueError unless that gives y (T, B, H)."""
+    dtype = np.result_type(*[p.dtype for p in layers.parameters()], np.float32)
+    try:
+        with no_grad():
+            y, _ = layers(np.zeros((2, 3, inputs), dtype))
+    except Exception as problem:  # whatever a user's cell raises
+        raise ValueError(f"{name} does not run on sequences of shape (2, 3, {inputs}): {in_one_sentence(problem)}"
+                         ) from problem
+    if getattr(y, "shape", None) != (2, 3, hidden):
+        raise ValueError(f"{name} gives y of shape {getattr(y, 'shape', None)} for sequences of shape (2, 3, {inputs}), "
+                         f"and a layer of {hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")

@@ -1,0 +1,78 @@
+"""aⁿbⁿ: the simplest language that has to be counted; what counts is how far the counting goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigrad.tasks.task import Batch, Task, lstm, within
+
+EDGE, A, B = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class AnBn(Task):
+    """The next symbol of aⁿbⁿ, with n up to `length` in training and up to `furthest` in the test.
+
+    A string is #aⁿbⁿ#, n from 1 … N equally likely; x (2N' + 1, B) are all symbols but the last, targets all but the
+    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. The test set has each n from 1 … `furthest`.
+
+    Metric: the largest n so that this string, and every shorter one, is right wherever the next symbol is determined:
+    after # (a), and after each b (b, or # after the n-th). After an a both may come. Solved at 65.
+
+    Baseline: 1. After b a guess without memory says either b, and has no string right, or #, and has n = 1.
+
+    The optimal cross-entropy is known. The n of a string is all there is to be learned about it, and all its
+    symbols follow from it; so the best −ln p of a string adds up to the entropy of n, ln N nats. There are 2n + 1
+    symbols to predict, N + 2 on the mean: ln N / (N + 2) nats a symbol, 0.192 for N = 10 (`optimum`). Step by step:
+    after the k-th a, b comes with probability 1 / (N − k + 1), and everything else is certain.
+    Lan, Geyer, Chemla & Katzir 2022 draw n geometrically, p = 0.3, and measure strings longer than all in training:
+    (n − 1) log₂ 1/0.7 + log₂ 1/0.3 bits for 2n + 1 symbols, for large n ½ log₂ 1/0.7 = 0.257 bits a symbol.
+
+    Published, as that cross-entropy in bits: optimum 0.258, the best RNN of a grid search 0.532 with 100 strings, 0.510
+    with 500 (Lan et al. 2022, TACL 10, table 1). As the largest n after training to n ≤ 10: an LSTM with peepholes
+    65 to 100, the furthest tried, on five seeds (schmidhuber-problems, anbn-anbncn; its source is Gers & Schmidhuber
+    2001, IEEE Transactions on Neural Networks 12).
+    """
+
+    length: int = 10
+    furthest: int = 100
+
+    name = "anbn"
+    inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
+    metric_name = "largest n"
+    baseline, goal = 1.0, 65.0
+    recipe = lstm(hidden=8, batch=20, steps=3000, lr=0.01)
+
+    def __post_init__(self) -> None:
+        self.at_least(length=1, furthest=1)
+
+    @property
+    def test_size(self) -> int:
+        return self.furthest
+
+    @property
+    def optimum(self) -> float:
+        """The cross-entropy of the best prediction in training, in nats a symbol: ln N / (N + 2)."""
+        return np.log(self.length) / (self.length + 2)
+
+    def make(self, rng: np.random.Generator, size: int) -> Batch:
+        return self.strings(rng.integers(1, self.length, size, endpoint=True))
+
+    def test(self, rng: np.random.Generator | int) -> Batch:
+        return self.strings(np.arange(1, self.furthest + 1))
+
+    def strings(self, n: np.ndarray) -> Batch:
+        lengths = 2 * n + 1
+        t = np.arange(1, lengths.max() + 1)[:, None]  # x begins with #, and goes on with what was the target
+        targets = np.where(t <= n, A, np.where(t <= 2 * n, B, EDGE))
+        mask = within(lengths, len(t))
+        x = np.where(mask, np.concatenate([np.full((1, len(n)), EDGE), targets[:-1]]), 0)
+        return Batch(x, targets, mask, lengths)
+
+    def score(self, outputs: np.ndarray, batch: Batch) -> float:
+        asked = batch.mask & (batch.x != A)
+        right = ((outputs.argmax(axis=-1) == batch.targets) | ~asked).all(axis=0)
+        n = batch.lengths // 2
+        return min(n[~right], default=n.max() + 1) - 1

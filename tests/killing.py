@@ -1,0 +1,114 @@
+"""A run that dies again and again: it trains in a child process, is killed with SIGKILL and resumed, until one life
+comes to its end.
+
+    python tests/killing.py FOLDER SETTINGS.json clock SEED LONGEST    after up to LONGEST seconds
+    python tests/killing.py FOLDER SETTINGS.json calls SEED LONGEST    at one of the first LONGEST calls that touch a
+                                                                       file, half of what it would write written
+
+Children are forked, so that a life costs no start of Python. Prints as JSON how often it died, and how often each file
+was there at a death.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from minigrad import checkpoint, run
+from minigrad.run import Run
+from minigrad.settings import Settings
+
+
+def main(folder: Path, settings: Settings, by: str, seed: int, longest: float) -> dict:
+    rng = np.random.default_rng(seed)
+    deaths, files = 0, Counter()
+    while died(folder, settings, by, rng.uniform(0, longest)):
+        deaths, longest = deaths + 1, longest * 1.05  # so that it ends, on a machine of any speed
+        files.update(file.name for file in folder.glob("*"))
+    return {"deaths": deaths, "files": files}
+
+
+def died(folder: Path, settings: Settings, by: str, span: float) -> bool:
+    """One life of this span. Whether it ended by SIGKILL; an exception in it ends everything."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if by == "calls":
+                Fatal(1 + int(span)).install()
+            live(folder, settings)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    if by == "clock":
+        time.sleep(span)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit("a life ended with an exception")
+    return os.WIFSIGNALED(status)
+
+
+def live(folder: Path, settings: Settings) -> None:
+    """What a user does: resume if there is a run, and else begin one."""
+    with Run.resume(folder) if (folder / run.CONFIG).exists() else Run.new(settings, folder) as lived:
+        lived.go()
+
+
+class Fatal:
+    """Counts the calls that touch files, and dies at one of them."""
+
+    def __init__(self, deadline: int):
+        self.calls, self.deadline = 0, deadline
+
+    def install(self) -> None:
+        checkpoint.open = run.open = self.opened
+        for name in ("fsync", "replace", "unlink"):
+            setattr(os, name, self.watched(getattr(os, name)))
+
+    def watched(self, call, last_act=lambda *_: None):
+        def watching(*arguments):
+            self.calls += 1
+            if self.calls == self.deadline:
+                last_act(*arguments)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments)
+        return watching
+
+    def opened(self, path, mode="r"):
+        file = open(path, mode)
+        return WatchedFile(file, self) if set(mode) & set("wa") else file
+
+
+class WatchedFile:
+    """A file of which a write may be the last, half done."""
+
+    def __init__(self, file, fatal: Fatal):
+        def half(data):
+            file.write(bytes(data)[:len(data) // 2])
+            file.flush()
+        self.file = file
+        self.write, self.truncate = fatal.watched(file.write, half), fatal.watched(file.truncate)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+if __name__ == "__main__":
+    where, what, how, first, span = sys.argv[1:]
+    print(json.dumps(main(Path(where), Settings.of(**json.loads(Path(what).read_text())), how, int(first), float(span))))

@@ -1,0 +1,172 @@
+"""Checkpoints: what is saved comes back to the bit, and a file that is not whole is never taken for one."""
+
+import itertools
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigrad import checkpoint
+from minigrad.checkpoint import CheckpointError, latest, load, previous, save, write_json
+
+ARRAYS = {"model/l0.W": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 3), np.float32), "number": np.float64(0.1),
+          "flags": np.array([True, False]), "complex": np.array([1j]), "big": np.arange(3, dtype=">i4")}
+META = {"step": 3, "rng": np.random.default_rng(0).bit_generator.state, "nan": float("nan"), "loss": 0.1 + 0.2,
+        "text": "ü\n", "nested": {"list": [1, None, True]}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint.npz"
+
+
+def test_what_is_saved_comes_back_to_the_bit(path):
+    save(path, ARRAYS, META)
+    arrays, meta = load(path)
+    assert list(arrays) == list(ARRAYS) and repr(meta) == repr(META)
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype and arrays[name].shape == array.shape
+        assert arrays[name].tobytes() == array.tobytes()
+        assert arrays[name].flags.f_contiguous == np.asarray(array).flags.f_contiguous
+
+
+def test_numpy_reads_it_without_pickle_and_equal_states_are_equal_bytes(path):
+    save(path, ARRAYS, META)
+    with np.load(path, allow_pickle=False) as archive:
+        assert set(archive.files) == {*ARRAYS, "meta"}
+        assert json.loads(bytes(archive["meta"]))["format"] == checkpoint.FORMAT
+    first = path.read_bytes()
+    save(path, ARRAYS, META)
+    assert path.read_bytes() == first == previous(path).read_bytes()
+
+
+# -- files that are none ----------------------------------------------------------------------------------------
+
+
+def same(found):
+    arrays, meta = found
+    return list(arrays) == list(ARRAYS) and repr(meta) == repr(META) and all(
+        arrays[name].tobytes() == array.tobytes() for name, array in ARRAYS.items())
+
+
+def test_no_damage_goes_unseen(path):
+    """A bit of every byte changed, and cut short everywhere: an error that names the file, or the same content."""
+    save(path, ARRAYS, META)
+    whole = path.read_bytes()
+    harmless = 0
+    changed = (whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1:] for i in range(len(whole)))
+    short = (whole[:i] for i in range(0, len(whole), 9))
+    for damaged in itertools.chain(changed, short):
+        path.write_bytes(damaged)
+        try:
+            assert same(load(path))
+            harmless += 1
+        except CheckpointError as problem:
+            assert str(path) in str(problem)
+    assert harmless < len(whole) / 2  # dates, versions and the like, which the archive has and nobody reads
+
+
+def rewritten(path, change):
+    """The checkpoint with another header."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    header = json.loads(bytes(arrays["meta"]))
+    change(header, arrays)
+    arrays["meta"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
+
+
+def pickled(path):
+    with zipfile.ZipFile(path, "w") as archive, archive.open("meta.npy", "w") as entry:
+        np.lib.format.write_array(entry, np.array([{}], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("make, sentence", [
+    (lambda path: path.write_bytes(b""), "is cut short or damaged"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is cut short or damaged"),
+    (lambda path: path.write_text("dear diary"), "is no checkpoint of minigrad: it is not even an .npz archive"),
+    (lambda path: np.savez(path, a=np.ones(3)), "is no checkpoint of minigrad, but some other archive of arrays"),
+    (lambda path: np.savez(path, meta=np.ones(3)), "is no checkpoint of minigrad, but some other archive of arrays"),
+    (pickled, "is cut short or damaged: Object arrays cannot be loaded when allow_pickle=False"),
+    (lambda path: rewritten(path, lambda header, _: header.update(version=2)),
+     "was written by a newer minigrad, in version 2 of its format, and this one reads up to 1: update minigrad"),
+    (lambda path: rewritten(path, lambda _, arrays: arrays.update(more=np.ones(1))), "arrays were added or taken away"),
+    (lambda path: path.unlink(), "cannot be read: No such file or directory"),
+    (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
+])
+def test_what_is_no_checkpoint_is_named(make, sentence, path):
+    save(path, ARRAYS, META)
+    make(path)
+    with pytest.raises(CheckpointError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path} ") and sentence in str(error.value)
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def two_saved(path):
+    save(path, ARRAYS, {"step": 1})
+    save(path, ARRAYS, {"step": 2})
+    return contents(path.parent)
+
+
+def test_the_one_before_is_kept(path):
+    assert latest(path) is None
+    two_saved(path)
+    assert latest(path) == path and (load(path)[1], load(previous(path))[1]) == ({"step": 2}, {"step": 1})
+    path.unlink()  # as it is for a moment in every save
+    assert latest(path) == previous(path) == path.parent / "checkpoint.previous.npz"
+
+
+@pytest.mark.parametrize("arrays, meta, problem", [
+    ({"a": np.array([None])}, {}, ValueError), ({"meta": np.ones(1)}, {}, ValueError), ({}, {"f": print}, TypeError)])
+def test_what_cannot_be_saved_is_refused_before_anything_is_written(arrays, meta, problem, path):
+    before = two_saved(path)
+    with pytest.raises(problem):
+        save(path, arrays, meta)
+    assert contents(path.parent) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_costs_nothing(path):
+    before = two_saved(path)
+    for write in (lambda: save(path, ARRAYS, META), lambda: write_json(path, META)):
+        Path(f"{path}.partial").symlink_to("/dev/full")
+        with pytest.raises(CheckpointError, match=f"{path} cannot be written: No space left on device"):
+            write()
+        assert contents(path.parent) == before
+
+
+def test_a_folder_that_is_not_there(path):
+    with pytest.raises(CheckpointError, match="cannot be written: No such file or directory"):
+        save(path.parent / "nowhere" / path.name, ARRAYS, META)
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_at_the_end(path, monkeypatch):
+    save(path, ARRAYS, META)
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor):
+        target = os.readlink(f"/proc/self/fd/{descriptor}") if Path("/proc/self/fd").exists() else "?"
+        events.append(("fsync", Path(target).name))
+        fsync(descriptor)
+
+    def replaced(source, target):
+        events.append(("replace", Path(source).name, Path(target).name))
+        replace(source, target)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    save(path, ARRAYS, META)
+    assert [event[0] for event in events] == ["fsync", "replace", "replace", "fsync"]
+    assert events[1:3] == [("replace", "checkpoint.npz", "checkpoint.previous.npz"),
+                           ("replace", "checkpoint.npz.partial", "checkpoint.npz")]
+    assert events[0][1] in ("checkpoint.npz.partial", "?") and events[3][1] in (path.parent.name, "?")
