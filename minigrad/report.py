@@ -117,7 +117,7 @@ def packed(x: Array) -> dict[str, Any]:
     normal = np.finfo(np.float32)
     if x.ndim == 1:
         count, bits = 8, x.astype("<f8").view("<u8")
-    elif not size.size or normal.tiny <= size.min() and size.max() <= normal.max * 0.99:
+    elif not size.size or (normal.tiny <= size.min() and size.max() <= normal.max * 0.99):
         count, bits = 3, rounded(x.astype("<f4").view("<u4"), 8)
     else:
         count, bits = 4, rounded(x.astype("<f8").view("<u8"), 32)
@@ -151,17 +151,18 @@ def check(report: Report) -> None:
     """Raises ValueError where the page would have nothing to show, or something else than it says."""
     T, S = len(report.symbols), len(report.asked)
     if not T or not report.lenses:
-        raise ValueError(f"a report is of one step and one layer or more, and this one has {T} and {len(report.lenses)}")
+        raise ValueError(f"a report has one step and one lens or more, and this one has {T} and {len(report.lenses)}")
     expected = [(f"steps[{name!r}]", x, (T,)) for name, x in report.steps.items()]
     expected += [("targets", np.asarray(report.targets), (T,))] if report.targets is not None else []
     for lens in report.lenses:
         if not lens.values:
             raise ValueError(f"a lens shows values of its cell, and {lens.name} has none")
-        expected += [(f"{lens.name}.values[{name!r}]", x, (T, None)) for name, x in lens.values.items()]
-        expected += [(f"{lens.name}.grads[{name!r}]", x, np.shape(lens.values.get(name))) for name, x in lens.grads.items()]
-        expected += [(f"{lens.name}.reach[{name!r}]", x, (S, T)) for name, x in lens.reach.items()]
+        named = [("values", name, x, (T, None)) for name, x in lens.values.items()]
+        named += [("grads", name, x, np.shape(lens.values.get(name))) for name, x in lens.grads.items()]
+        named += [("reach", name, x, (S, T)) for name, x in lens.reach.items()]
+        expected += [(f"{lens.name}.{kind}[{name!r}]", x, shape) for kind, name, x, shape in named]
         expected += [(f"{lens.name}.spectrum", lens.spectrum, (T, None))] if lens.spectrum is not None else []
     for name, x, shape in expected:
         if len(x.shape) != len(shape) or any(b is not None and a != b for a, b in zip(x.shape, shape)):
             wanted = ", ".join("n" if n is None else str(n) for n in shape)
-            raise ValueError(f"{name} has shape {x.shape} and must be ({wanted}) for {T} steps, {S} of them with a loss")
+            raise ValueError(f"{name} has shape {x.shape} and must be ({wanted}): of {T} steps, {S} have a loss")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 
 import pytest
@@ -78,8 +79,20 @@ def chromium(profile):
     with subprocess.Popen([shutil.which("chromedriver"), "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
         try:
             line = next(line for line in driver.stdout if "successfully on port" in line)
-            browser = Browser(int(line.rpartition("port ")[2].strip(" .\n")), profile)
-            yield browser
-            browser.call("", _method="DELETE")
+            browser = started(int(line.rpartition("port ")[2].strip(" .\n")), profile)
+            try:
+                yield browser
+            finally:
+                browser.call("", _method="DELETE")
         finally:
             driver.terminate()
+
+
+def started(port, profile, tries=3):
+    """A busy machine may not start Chromium in the time that ChromeDriver waits for it."""
+    for left in reversed(range(tries)):
+        try:
+            return Browser(port, profile)
+        except AssertionError as problem:
+            if "not reachable" not in str(problem) or not left:
+                raise
