@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,13 @@ import numpy as np
 
 from minigrad import checkpoint
 from minigrad.cli.arguments import natural, positive
-from minigrad.lens import look
+from minigrad.lens import Sequence, look
 from minigrad.model import LAYERS, SequenceModel
 from minigrad.names import nearest
 from minigrad.report import Report, page
-from minigrad.run import CONFIG, METRICS, folder_of, load_model
+from minigrad.run import METRICS, folder_of, load_model
 from minigrad.settings import Settings
-from minigrad.tasks import TASKS, Batch, Text
+from minigrad.tasks import TASKS, Text
 from minigrad.train import LOSSES
 
 WINDOW = 100  # characters of a text, if nothing else is said
@@ -39,9 +37,9 @@ def add_inspect(commands: Any) -> None:
                "  minigrad inspect gru --task adding --length 200        a model as it is before any training\n"
                "  minigrad inspect cells.py:MyCell --out mycell.html",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    job.add_argument("what", metavar="DIR|MODEL", help=f"the folder of a run, or a checkpoint in it; or {', '.join(LAYERS)} "
-                     "or FILE.py:Class, untrained; the file is run")
-    job.add_argument("--text", metavar="TEXT", help="the characters to look at; each is asked for after those before it")
+    job.add_argument("what", metavar="DIR|MODEL", help="the folder of a run, or a checkpoint in it; or untrained, "
+                     f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of nn.Recurrent; the file is run")
+    job.add_argument("--text", metavar="TEXT", help="the characters to look at: each is asked for after those before")
     job.add_argument("--task", metavar="TASK", help="a name that `minigrad tasks` lists, to take a sequence from: that "
                      "of the run, or text")
     job.add_argument("--length", type=positive, metavar="N", help=f"of the task's sequence; of a text, the characters "
@@ -75,6 +73,150 @@ def refuse_foreign(out: Path) -> None:
 
 def report_of(arguments: argparse.Namespace) -> Report:
     """The report that was asked for."""
-    subject = of_run(arguments) if Path(arguments.what).exists() else untrained(arguments)
-    batch = subject.batch
-    ...
+    return (of_run if Path(arguments.what).exists() else of_model)(arguments)
+
+
+# -- what is looked at -----------------------------------------------------------------------------------------------
+
+
+def of_run(arguments: argparse.Namespace) -> Report:
+    """A run, on a sequence of its own task or of another that its model takes."""
+    if arguments.hidden is not None:
+        raise ValueError(f"--hidden is for an untrained model, and {arguments.what} holds a trained one")
+    model, config = load_model(arguments.what)
+    settings, characters = config["settings"], config["characters"]
+    if arguments.text is not None and characters is None:
+        raise ValueError(f"{arguments.what} holds a model of the task {settings.task}, which reads no text: leave out "
+                         "--text")
+    if arguments.text is not None:
+        sequence = of_text(arguments, characters)
+    else:
+        options = settings.options if arguments.task in (None, settings.task) else {}
+        task = a_task(arguments, arguments.task or settings.task, options)
+        has = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}
+        if has != config["model"] or getattr(task, "characters", None) != characters:
+            raise ValueError(f"the model of {arguments.what} was made for the task {settings.task} with "
+                             f"{in_words(config['model'])}, and {task.name} has {in_words(has)}"
+                             + (", or other characters" if characters else ""))
+        sequence = of_task(arguments, task)
+    folder = folder_of(Path(arguments.what))
+    curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
+    steps = max((int(x[-1]) for x, _ in curves.values()), default=0)
+    return report_on(arguments.what, model, sequence, settings, {"trained": f"{steps:,} steps"}, curves)
+
+
+def of_model(arguments: argparse.Namespace) -> Report:
+    """A model as it is before any training."""
+    what = arguments.what
+    if what not in LAYERS and ".py:" not in what:
+        raise ValueError(f"{what!r} is neither the folder of a run, nor {', '.join(LAYERS)}, nor FILE.py:Class"
+                         f"{nearest(what, LAYERS)}")
+    given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
+    settings = Settings.for_task(arguments.task or "text", cell=what, **given)
+    if arguments.text is not None:
+        characters = "".join(sorted(set(arguments.text)))
+        sequence, sizes = of_text(arguments, characters), (len(characters), len(characters), True)
+    else:
+        task = a_task(arguments, settings.task, {})
+        sequence, sizes = of_task(arguments, task), (task.inputs, task.outputs, task.symbols)
+    rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
+    model = settings.model(*sizes, rng=rng).eval()
+    return report_on(what, model, sequence, settings, {"trained": "not yet"}, {})
+
+
+def report_on(title: str, model: SequenceModel, sequence: Sequence, settings: Settings, facts: dict[str, str],
+              curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Report:
+    try:
+        lenses, asked, steps = look(model, sequence, settings.batch)
+    except MemoryError:
+        raise ValueError(f"a sequence of {len(sequence.x):,} steps needs more memory than there is: take a shorter one"
+                         ) from None
+    layers = f"{settings.layers} layers of " if settings.layers > 1 else ""
+    parameters = sum(p.size for p in model.parameters())
+    facts = {"task": settings.task, "cell": Path(settings.cell).name, "units": f"{layers}{settings.hidden}",
+             "parameters": f"{parameters:,}", **facts, "loss of this sequence": f"{np.nanmean(steps['loss']):.4g}"}
+    return Report(title, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
+
+
+def in_words(sizes: dict[str, Any]) -> str:
+    return f"{sizes['inputs']} {'symbols' if sizes['symbols'] else 'inputs'} and {sizes['outputs']} outputs"
+
+
+# -- the sequence -----------------------------------------------------------------------------------------------------
+
+
+def of_text(arguments: argparse.Namespace, characters: str) -> Sequence:
+    """The given text: every character but the first is asked for."""
+    text = arguments.text
+    for name in ("task", "length"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} cannot go with --text, which is the sequence")
+    if len(text) < 2:
+        raise ValueError(f"--text has {len(text)} characters: two or more are needed, as each is asked for after those "
+                         "before it")
+    if Path(text[:200]).is_file():
+        raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
+    unknown = sorted(set(text) - set(characters))
+    if unknown:
+        raise ValueError(f"--text has {''.join(unknown)!r}, which was not in the text that the model has read")
+    return of_codes(np.array([characters.index(c) for c in text]), characters)
+
+
+def a_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> Any:
+    if arguments.length is not None and name != "text":
+        options = options | {"length": arguments.length}
+    return Settings.for_task(name, options=options).made_task()
+
+
+def of_task(arguments: argparse.Namespace, task: Any) -> Sequence:
+    """A sequence of a task, from the seed; of a text, the beginning of what is held out."""
+    if isinstance(task, Text):
+        length = min(arguments.length or WINDOW, len(task.held_out) - 1)
+        return of_codes(task.held_out[:length + 1], task.characters)
+    batch = task.batch(np.random.default_rng(arguments.seed), 1)
+    T = len(batch.x) if batch.lengths is None else int(batch.lengths[0])
+    x, targets = batch.x[:T], batch.targets[:T]
+    asked = np.arange(T) if batch.mask is None else np.flatnonzero(batch.mask[:T, 0])
+    letters = LETTERS.get(task.name)
+    answers = [""] * T
+    for s in asked:
+        answers[s] = as_text(targets[s, 0], letters if task.symbols and task.inputs >= task.outputs else None)
+    return Sequence(x, targets, asked, [as_text(one, letters) for one in x[:, 0]], answers, LOSSES[task.loss])
+
+
+def of_codes(codes: np.ndarray, characters: str) -> Sequence:
+    text = [characters[code] for code in codes]
+    return Sequence(codes[:-1, None], codes[1:, None], np.arange(len(codes) - 1), text[:-1], text[1:],
+                    LOSSES["cross_entropy"])
+
+
+def as_text(value: Any, letters: str | None) -> str:
+    """A symbol, by its letter if it has one; or the numbers of a step."""
+    if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu":
+        return letters[value] if letters else str(value)
+    return " ".join(f"{number:.3g}" for number in np.ravel(value))
+
+
+# -- the run ---------------------------------------------------------------------------------------------------------
+
+
+def curves_of(file: Path, metric_name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{name: (steps, values)} of metrics.jsonl; a last line that is not whole yet is left out."""
+    rows = []
+    with checkpoint.named(file, "cannot be read"):
+        lines = file.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append({name: float(value) for name, value in json.loads(line).items()})
+            rows[-1]["step"]
+        except (ValueError, TypeError, AttributeError, KeyError):
+            if number < len(lines) or line.endswith(b"\n"):
+                raise ValueError(f"{file}, line {number}, is no step of a run") from None
+            rows = rows[:number - 1]
+    curves = {}
+    for name, label in (("loss", "loss"), ("metric", metric_name), ("norm", "gradient norm, before clipping"),
+                        ("lr", "learning rate")):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points and (name != "lr" or len({y for _, y in points}) > 1):
+            curves[label] = tuple(np.array(points).T)
+    return curves
