@@ -327,12 +327,12 @@ class Record:
             yield t, env
 
     def truncated(self, d_state: list, d_ys: list, horizon: int, every: int) -> Iterator[tuple[int, dict]]:
-        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): what every so many steps add to the
-        loss is sent back over as many steps as the horizon, counted from the last of them."""
+        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): what a piece of `every` steps adds to
+        the loss is sent back through this piece and the horizon − every steps before it."""
         for first in reversed(range(0, self.steps, every)):
             stop = min(first + every, self.steps)
             d_last = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
-            yield from self.steps_back(d_last, d_ys, max(0, stop - horizon), stop, first)
+            yield from self.steps_back(d_last, d_ys, max(0, first - (horizon - every)), stop, first)
 
 
 @dataclass
