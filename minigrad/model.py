@@ -111,6 +111,7 @@ def try_out(layers: nn.Stacked, name: str, inputs: int, hidden: int) -> None:
     except Exception as problem:  # whatever a user's cell raises
         raise ValueError(f"{name} does not run on sequences of shape (2, 3, {inputs}): {in_one_sentence(problem)}"
                          ) from problem
-    if getattr(y, "shape", None) != (2, 3, hidden):
-        raise ValueError(f"{name} gives y of shape {getattr(y, 'shape', None)} for sequences of shape (2, 3, {inputs}), "
-                         f"and a layer of {hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")
+    shape = getattr(y, "shape", None)
+    if shape != (2, 3, hidden):
+        raise ValueError(f"{name} gives y of shape {shape} for sequences of shape (2, 3, {inputs}), and a layer of "
+                         f"{hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")

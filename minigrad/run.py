@@ -25,7 +25,7 @@ from minigrad.checkpoint import CheckpointError, named, write_json
 from minigrad.model import SequenceModel
 from minigrad.names import in_one_sentence
 from minigrad.settings import Settings
-from minigrad.train import Diverged, Signals, Trainer
+from minigrad.train import Diverged, Signals, Trainer, under
 
 try:
     import fcntl
@@ -302,7 +302,7 @@ def load_model(place: str | Path) -> tuple[SequenceModel, dict[str, Any]]:
     arrays, _ = load_or_offer(path)
     try:
         model = config["settings"].model(**config["model"], rng=0)
-        model.load_state_dict({name.removeprefix("model/"): x for name, x in arrays.items() if name.startswith("model/")})
+        model.load_state_dict(under("model/", arrays))
     except (ValueError, TypeError, KeyError) as problem:
         raise CheckpointError(f"{path} is not of the run that {folder / CONFIG} describes: {in_one_sentence(problem)}"
                               ) from None

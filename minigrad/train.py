@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ class Trainer:
                     if self.until_solved and self.task.solved(row["metric"]) and self.task.solved(self.measure()):
                         self.ended = "solved"
                 self.rows.append(row)
-                self.tokens += window.x.shape[0] * window.x.shape[1]
+                self.tokens += window.advance * window.x.shape[1]
                 self.seconds += progress.update(row)
                 if self.step >= self.steps:
                     self.ended = self.ended or "done"
@@ -197,20 +196,19 @@ class Trainer:
         arrays |= {f"optimizer/{name}": x for name, x in optimizer.items() if isinstance(x, np.ndarray)}
         arrays |= {f"state/{i}": leaf for i, leaf in enumerate(flatten(self.state)[0])}
         return arrays, {
-            "step": self.step, "ended": self.ended, "sequences": self.sequences, "tokens": self.tokens, "seconds": self.seconds,
+            "step": self.step, "ended": self.ended, "sequences": self.sequences, "tokens": self.tokens,
+            "seconds": self.seconds,
             "optimizer": {name: x for name, x in optimizer.items() if not isinstance(x, np.ndarray)},
             "model_rngs": self.model.rng_states(), "drawn": self.drawn, "position": self.position,
             "state": map_leaves(lambda leaf: 0, self.state)}  # its nesting; tuples come back as lists
 
     def load_state_dict(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Go on from a `state_dict()`. Raises ValueError when it is that of another model or optimiser."""
-        def under(prefix: str) -> dict[str, np.ndarray]:
-            return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
-        self.model.load_state_dict(under("model/"))
+        self.model.load_state_dict(under("model/", arrays))
         self.model.load_rng_states(meta["model_rngs"])
-        self.optimizer.load_state_dict(under("optimizer/") | meta["optimizer"])
+        self.optimizer.load_state_dict(under("optimizer/", arrays) | meta["optimizer"])
         self.drawn, self.position = meta["drawn"], meta["position"]
-        self.state = unflatten(meta["state"], list(under("state/").values()))
+        self.state = unflatten(meta["state"], list(under("state/", arrays).values()))
         self.step, self.sequences, self.tokens = meta["step"], meta["sequences"], meta["tokens"]
         self.seconds, self.ended = meta["seconds"], meta["ended"]
 
@@ -260,7 +258,8 @@ def cut(batch: Batch, k1: int | None = None, k2: int | None = None) -> Iterator[
 def checked_bptt(bptt: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
     k1, k2 = bptt if isinstance(bptt, (tuple, list)) else (bptt, bptt)
     if bptt is not None and not 1 <= k1 <= k2:
-        raise ValueError(f"bptt is (k1, k2), windows that advance by k1 and reach back k2 steps, 1 ≤ k1 ≤ k2, not {bptt}")
+        raise ValueError(f"bptt is (k1, k2), windows that advance by k1 and reach back k2 steps, 1 ≤ k1 ≤ k2, not "
+                         f"{bptt}")
     return k1, k2
 
 
@@ -270,17 +269,32 @@ def detached(state: Any) -> Any:
                       state)
 
 
+def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
+
+
 def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> Report:
-    """Compare the gradients of this very model with numerical ones, on the beginning of a few of its sequences."""
+    """Compare the gradients of this very model with numerical ones, on the beginning of a few of its sequences. All
+    of these steps count, as it may be the last alone that does."""
     window = next(cut(trainer.task.batch(np.random.default_rng(VALIDATION), rows)))
-    # the loss asks for every step, as the one that counts may be the last
+
     def loss():
         outputs, _ = trainer.model(window.x[:steps], None)
-        return trainer.criterion(outputs, window.targets[:steps])
-    loss.named_parameters = trainer.model.named_parameters
+        return trainer.criterion(outputs, window.targets[:steps], mask=None)
     trainer.model.eval()
-    report = gradcheck(loss, raise_error=False)
+    report = check_loss(loss, trainer.model)
     trainer.model.train()
+    return report
+
+
+def check_loss(loss: Callable[[], Tensor], model: Any) -> Report:
+    """The gradients of a loss for the parameters of its model. Where they are wrong, op by op, to name the rule."""
+    loss.named_parameters = model.named_parameters
+    report = gradcheck(loss, raise_error=False)
+    if not report.ok:
+        with detect_anomaly():  # in which a scan goes step by step
+            report = gradcheck(loss, raise_error=False)
     return report
 
 

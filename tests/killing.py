@@ -31,7 +31,7 @@ def main(folder: Path, settings: Settings, by: str, seed: int, longest: float) -
     rng = np.random.default_rng(seed)
     deaths, files = 0, Counter()
     while died(folder, settings, by, rng.uniform(0, longest)):
-        deaths, longest = deaths + 1, longest * 1.05  # so that it ends, on a machine of any speed
+        deaths, longest = deaths + 1, longest * 1.1  # so that it ends, on a machine of any speed
         files.update(file.name for file in folder.glob("*"))
     return {"deaths": deaths, "files": files}
 
@@ -111,4 +111,5 @@ class WatchedFile:
 
 if __name__ == "__main__":
     where, what, how, first, span = sys.argv[1:]
-    print(json.dumps(main(Path(where), Settings.of(**json.loads(Path(what).read_text())), how, int(first), float(span))))
+    what = Settings.of(**json.loads(Path(what).read_text()))
+    print(json.dumps(main(Path(where), what, how, int(first), float(span))))

@@ -12,8 +12,9 @@ import pytest
 from minigrad import checkpoint
 from minigrad.checkpoint import CheckpointError, latest, load, previous, save, write_json
 
-ARRAYS = {"model/l0.W": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 3), np.float32), "number": np.float64(0.1),
-          "flags": np.array([True, False]), "complex": np.array([1j]), "big": np.arange(3, dtype=">i4")}
+ARRAYS = {"model/l0.W": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 3), np.float32),
+          "number": np.float64(0.1), "flags": np.array([True, False]), "complex": np.array([1j]),
+          "big": np.arange(3, dtype=">i4")}
 META = {"step": 3, "rng": np.random.default_rng(0).bit_generator.state, "nan": float("nan"), "loss": 0.1 + 0.2,
         "text": "ü\n", "nested": {"list": [1, None, True]}}
 

@@ -1,7 +1,9 @@
-"""The command line: the main job at a small size, and what it says to bad input."""
+"""The command line: each command at a small size, and what it says to bad input."""
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.cli import main
+from minigrad.cli import bench, main, parser
+from minigrad.tasks import TASKS
 
 SMALL = ["train", "--steps", "12", "--hidden", "8"]
 
@@ -20,10 +23,10 @@ def test_train_checks_trains_measures_and_samples(capsys):
     assert main(SMALL) == 0
     out = capsys.readouterr().out
     check, text, model = out.splitlines()[:3]
-    assert re.fullmatch(r"gradient check: worst relative error \d\.\de-1\d, in \w+ "
+    assert re.fullmatch(r"gradient check: worst relative error \d\.\de-1\d, in [\w.]+ "
                         r"\(complex step, tolerance 1e-09\): passed", check)
-    assert "pydoc_data.topics" in text and "8 hidden units" in model
-    assert "step 12 of 12" in out and "trained: 12 steps" in out
+    assert "pydoc_data.topics" in text and model.startswith("model: lstm, 8 hidden units, ")
+    assert "step 12 of 12: loss" in out and re.search(r"trained: 12 steps, \d+ s, [\d,]+ tokens/s, loss [\d.]+ → ", out)
     bits = re.search(r"held out: LSTM ([\d.]+), bigram ([\d.]+), unigram ([\d.]+)", out)
     assert float(bits[2]) < float(bits[3]) < float(bits[1]) < 7  # twelve steps do not beat the baselines
     assert len(out.split("sample:\n")[1]) > 100
@@ -36,11 +39,103 @@ def test_train_on_a_file(tmp_path, capsys):
     assert f"1,000 characters, 8 distinct, from {file}" in capsys.readouterr().out
 
 
+def test_train_a_task(capsys, monkeypatch):
+    task = ["train", "parity", "--steps", "4", "--length", "5", "--batch", "3"]
+    assert main(task) == 1  # it was not solved
+    out = capsys.readouterr().out
+    assert "task: parity, Whether the number of ones among `length` bits is odd.\n" in out
+    assert re.search(r"fraction right at the end: [\d.]+, without memory 0.5; not solved\n$", out)
+    assert "sample" not in out
+    monkeypatch.setattr(TASKS["parity"], "goal", 0.0)
+    assert main([*task, "--quiet"]) == 0
+    trained, measured = capsys.readouterr().out.splitlines()
+    assert trained.startswith("trained: 4 steps, 0 s") and measured.endswith("; solved")
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())["settings"]
+
+
+def test_every_option_arrives(tmp_path):
+    main(["train", "parity", "--cell", "gru", "--hidden", "3", "--layers", "2", "--length", "4", "--batch", "5",
+          "--steps", "1", "--lr", "0.5", "--optimizer", "sgd", "--clip", "0.25", "--seed", "7", "--dtype", "float64",
+          "--out", str(tmp_path / "run"), "--checkpoint-every", "9", "--quiet"])
+    given = {"task": "parity", "cell": "gru", "hidden": 3, "layers": 2, "options": {"length": 4}, "batch": 5,
+             "steps": 1, "lr": 0.5, "optimizer": "sgd", "clip": 0.25, "seed": 7, "dtype": "float64",
+             "checkpoint_every": 9}
+    assert given.items() <= config_of(tmp_path / "run").items()
+    main([*SMALL, "--length", "5", "--out", str(tmp_path / "text"), "--quiet"])
+    assert config_of(tmp_path / "text")["bptt"] == 5  # of a text, how far gradients go back
+
+
+def test_resume_goes_on_and_takes_nothing_else(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    assert main([*SMALL, "--out", folder]) == 0
+    first = capsys.readouterr().out
+    assert main(["train", "--resume", folder]) == 0
+    again = capsys.readouterr().out
+    assert "resumed after step 12 of 12" in again and "gradient check" not in again
+    assert first.partition("bits")[2] == again.partition("bits")[2]  # the result and the sample
+    for arguments, said in ((["--lr", "1"], "--lr"), (["adding", "--clip", "2"], "task, --clip")):
+        assert main(["train", *arguments, "--resume", folder]) == 2
+        assert f"{said} cannot go with --resume" in capsys.readouterr().err
+    assert main([*SMALL, "--out", folder]) == 2
+    assert f"{folder} holds a run already" in capsys.readouterr().err
+
+
+def test_a_bar_is_for_terminals_and_lines_are_for_the_rest(capsys, monkeypatch):
+    main(["train", "parity", "--length", "5", "--steps", "20"])
+    captured = capsys.readouterr()
+    assert captured.out.count("\nstep ") == 10 and captured.err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    main(["train", "parity", "--length", "5", "--steps", "20"])
+    captured = capsys.readouterr()
+    assert "\nstep " not in captured.out and "20/20" in captured.err and "tokens/s" in captured.err
+    main(["train", "parity", "--length", "5", "--steps", "20", "--quiet"])
+    captured = capsys.readouterr()
+    assert captured.err == "" and captured.out.count("\n") == 2
+
+
+def test_a_training_that_diverges_is_status_1_and_a_sentence(tmp_path, capsys):
+    assert main(["train", "adding", "--length", "5", "--optimizer", "sgd", "--lr", "1e30", "--out",
+                 str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"minigrad train: (the loss|the norm of the gradients) is \S+ at step \d: \w+ of .* gave .*; "
+                        rf"there is no checkpoint yet in {tmp_path}/run\n", said)
+
+
+def wrong(op, monkeypatch):
+    """The op with every rule off by a thousandth."""
+    pulls = [(i, lambda *a, pull=pull: 1.001 * pull(*a), lambda *a, pull=on_arrays: 1.001 * pull(*a), reads)
+             for i, pull, on_arrays, reads in mg.OPS[op].pulls]
+    monkeypatch.setattr(mg.OPS[op], "pulls", pulls)
+
+
+def test_a_gradient_that_is_wrong_ends_it_before_it_begins(monkeypatch, capsys):
+    wrong("cross_entropy", monkeypatch)
+    assert main(SMALL) == 1
+    out = capsys.readouterr().out
+    assert "): FAILED\n" in out and "the rule cross_entropy.dlogits is wrong" in out and "trained" not in out
+
+
 @pytest.mark.parametrize("arguments, sentence", [
     (["train", "--text", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
     (["train", "--steps", "0"], "'0' is no whole number above 0"),
     (["train", "--lr", "nan"], "'nan' is no number above 0"),
     (["train", "--hidden", "many"], "'many' is no whole number"),
+    (["train", "--seed", "-1"], "'-1' is no whole number from 0 on"),
+    (["train", "ading"], "there is no task 'ading': did you mean adding?"),
+    (["train", "adding", "--cell", "lsmt"], "'lsmt' is neither rnn, gru, lstm nor FILE.py:Class: did you mean lstm?"),
+    (["train", "adding", "--optimizer", "adma"], "there is no optimizer 'adma': did you mean adam?"),
+    (["train", "adding", "--text", "novel.txt"], "--text is not for the task adding"),
+    (["train", "reber", "--length", "9"], "the task reber has no option 'length'"),
+    (["train", "--resume", "nowhere"], "nowhere holds no run, as it has no config.json"),
+    (["train", "parity", "--out", "/dev/null/run"], "/dev/null/run cannot be made a folder"),
+    (["sample", "nowhere"], "nowhere holds no run"),
+    (["sample", "nowhere", "--temperature", "-1"], "'-1' is no number from 0 on"),
+    (["gradcheck", "nowhere.py:Cell"], "nowhere.py is no file"),
+    (["gradcheck", "gnu"], "did you mean gru?"),
+    (["bench", "--seconds", "0"], "'0' is no number above 0"),
     (["derive", "lsmt"], "'lsmt' is neither lstm, gru, rnn, document nor FILE.py:function: did you mean lstm?"),
     (["derive", "rnn", "--sizes", "3,0,4"], "'3,0,4' is no input, hidden and batch size, as 3,5,4"),
     (["derive", "rnn", "--shapes", "x=3,4"], "--shapes is not for rnn, which takes --sizes"),
@@ -63,6 +158,109 @@ def test_a_bad_file_is_status_2(tmp_path, content, capsys):
     file.write_bytes(content)
     assert main(["train", "--text", str(file)]) == 2
     assert str(file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "gradcheck", "derive", "bench"])
+def test_help_has_examples_that_can_be_parsed(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    examples = re.findall(r"^  minigrad (.*?)(?:   .*)?$", capsys.readouterr().out.split("examples:")[1], re.M)
+    assert examples
+    for example in examples:
+        assert parser().parse_args(shlex.split(example)).command == command
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
+def test_ctrl_c_ends_with_what_there_is():
+    process = subprocess.Popen([sys.executable, "-m", "minigrad", *SMALL, "--steps", "100000"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("model:"):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err == ""
+    assert re.search(r"trained: interrupted after \d+ of 100000 steps", out)
+    assert out.endswith("not saved, as there was no --out DIR to go on from\n")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m minigrad tasks | head -n 1; exit ${{PIPESTATUS[0]}}", shell=True,
+                          executable="/bin/bash", capture_output=True, text=True)
+    assert done.stdout.startswith("adding") and done.stderr == ""
+
+
+# -- sample, tasks, gradcheck, bench --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fox(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fox")
+    (folder / "fox.txt").write_text("the quick brown fox.\n" * 60)
+    assert main(["train", "--text", str(folder / "fox.txt"), "--hidden", "24", "--steps", "150", "--batch", "8",
+                 "--length", "16", "--lr", "0.02", "--out", str(folder / "run"), "--quiet"]) == 0
+    (folder / "fox.txt").unlink()  # it is not needed any more
+    return str(folder / "run")
+
+
+def test_a_sample_goes_on_with_what_it_was_given(fox, capsys):
+    def sampled(*arguments):
+        capsys.readouterr()
+        assert main(["sample", fox, *arguments]) == 0
+        return capsys.readouterr().out
+    assert sampled("--prime", "the qu", "--temperature", "0", "--length", "15") == "the quick brown fox.\n\n"
+    assert len(sampled()) == 401
+    wild = ("--temperature", "2")
+    assert sampled(*wild) == sampled(*wild) != sampled(*wild, "--seed", "1")
+    assert main(["sample", fox, "--prime", "the QUICK"]) == 2
+    assert "--prime has 'CIKQU', which was not in the text that the model has read" in capsys.readouterr().err
+
+
+def test_a_task_writes_no_text(tmp_path, capsys):
+    main(["train", "parity", "--length", "5", "--steps", "1", "--out", str(tmp_path / "run")])
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    assert "holds a model of the task parity, which writes no text" in capsys.readouterr().err
+
+
+def test_tasks_are_listed_a_line_each(capsys):
+    assert main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(TASKS) and all(line.endswith(".") for line in lines)
+
+
+def test_gradcheck_of_the_cells_there_are(capsys):
+    assert main(["gradcheck"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["rnn", "gru", "lstm"]
+    assert all(line.endswith("(complex step, tolerance 1e-09): passed") for line in lines)
+
+
+def test_gradcheck_of_a_cell_of_ones_own(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "cells.py"
+    file.write_text("from minigrad import nn\nclass Mine(nn.LSTMCell):\n    pass\n")
+    assert main(["gradcheck", f"{file}:Mine"]) == 0
+    assert "recurrent.layers.l1.W" in capsys.readouterr().out  # the whole report
+    wrong("sigmoid", monkeypatch)
+    assert main(["gradcheck", f"{file}:Mine"]) == 1
+    assert "the rule sigmoid.dx is wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("torch", [True, False])
+def test_bench_measures_beside_pytorch_where_that_is(torch, capsys, monkeypatch):
+    if torch:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
+    monkeypatch.setattr(bench, "LAYERS", ((1, 3, 4, 5), (2, 3, 4, 6)))
+    assert main(["bench", "--seconds", "0.001"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert ("PyTorch" in head) == torch and len(rows) == 4
+    for row in rows:
+        ours, *theirs = map(float, re.findall(r"([\d.]+)(?: ms|$)", row))
+        assert ours > 0 and len(theirs) == (2 if torch else 0)
+        if torch:
+            assert theirs[1] == pytest.approx(ours / theirs[0], abs=0.02)
 
 
 # -- derive -------------------------------------------------------------------------------------------------
@@ -174,18 +372,3 @@ def test_colours_are_for_terminals(capsys, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured = printed(["rnn"], capsys)
     assert "\x1b[" in coloured and re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
-def test_ctrl_c_ends_with_what_there_is():
-    process = subprocess.Popen([sys.executable, "-m", "minigrad", "train", "--steps", "100000", "--hidden", "8"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("model:"):
-            break
-    time.sleep(2.0)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert re.search(r"trained: interrupted after \d+ of 100000 steps", out) and "sample:" in out
-    assert "Traceback" not in err

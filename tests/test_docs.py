@@ -1,13 +1,18 @@
 """The pages say what is so: their Python runs, prints what they show, and their links lead somewhere.
 
-One namespace a page, blocks in order. What a ```python block prints must equal the ```text or ```output block that
-follows it; where none follows, the comments `# → …` of its print lines, if there are any. A block that quotes the
-source opens with ```python no-run; it must stand in a file of minigrad, word for word.
+One namespace and one folder a page, blocks in order. What a ```python block prints must equal the ```text or ```output
+block that follows it; where none follows, the comments `# → …` of its print lines, if there are any. A block that
+quotes the source opens with ```python no-run; it must stand in a file of minigrad, word for word. A ```bash block runs
+too, to status 0; a ```sh block does not, nor one that imports torch where that is not installed.
 """
 
 import contextlib
+import importlib.util
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,20 +22,20 @@ from minigrad.tensor import NUMPY, OPS
 ROOT = Path(__file__).parents[1]
 PAGES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
          if path.exists()]
-BLOCK = re.compile(r"^```python[ ]*\n(.*?)^```[ ]*\n(?:[ ]*\n)*(?:^```(?:text|output)\n(.*?)^```)?", re.M | re.S)
+BLOCK = re.compile(r"^```(python|bash)[ ]*\n(.*?)^```[ ]*\n(?:[ ]*\n)*(?:^```(?:text|output)\n(.*?)^```)?", re.M | re.S)
 QUOTE = re.compile(r"^```python no-run[ ]*\n(.*?)^```", re.M | re.S)
 ARROW = re.compile(r"^\s*print\(.*#\s*→\s*(.*?)\s*$", re.M)
 LINK = re.compile(r"""(?:\]\(|src=["'])([^)\s"'#]+)""")
 
 
 def blocks(text):
-    """[(line, code, what it prints or None)]"""
+    """[(line, language, code, what it prints or None)]"""
     out = []
     for match in BLOCK.finditer(text):
-        code, printed = match[1], match[2]
+        language, code, printed = match.groups()
         if printed is None and ARROW.search(code):
             printed = "\n".join(ARROW.findall(code))
-        out.append((text.count("\n", 0, match.start()) + 2, code, printed))
+        out.append((text.count("\n", 0, match.start()) + 2, language, code, printed))
     return out
 
 
@@ -44,12 +49,28 @@ def own_ops():
         registry.update(before)
 
 
+def run_in_bash(code, folder):
+    """With the `minigrad` of this very tree."""
+    command = folder / "bin" / "minigrad"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m minigrad "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-ec", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_runs_and_prints_what_it_says(page, own_ops, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     namespace = {"__name__": "page"}
-    for line, code, expected in blocks((ROOT / page).read_text(encoding="utf-8")):
+    for line, language, code, expected in blocks((ROOT / page).read_text(encoding="utf-8")):
+        if "import torch" in code and importlib.util.find_spec("torch") is None:
+            continue
+        if language == "bash":
+            run_in_bash(code, tmp_path)
+            continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile("\n" * (line - 1) + code, ROOT / page, "exec"), namespace)
@@ -75,6 +96,6 @@ def test_quotes_stand_in_the_source(page):
 
 def test_blocks_are_found_with_what_they_print():
     page = ("```python\nprint(1)\n```\n\n```text\n1\n```\n```python\nprint(2)  # → 2\nx = 3  # → not printed\n```\n"
-            "words\n```text\nof no block\n```\n```bash\nrm\n```\n```python\ny = 1\n```\n")
-    assert blocks(page) == [(2, "print(1)\n", "1\n"), (9, "print(2)  # → 2\nx = 3  # → not printed\n", "2"),
-                            (20, "y = 1\n", None)]
+            "words\n```text\nof no block\n```\n```sh\nrm\n```\n```bash\nls\n```\n")
+    assert blocks(page) == [(2, "python", "print(1)\n", "1\n"),
+                            (9, "python", "print(2)  # → 2\nx = 3  # → not printed\n", "2"), (20, "bash", "ls\n", None)]

@@ -89,7 +89,8 @@ def test_gradients_of_all_parts_pass_the_complex_step():
         return nn.cross_entropy(model(x, None, np.array([5, 1, 3]))[0], targets)
     loss.named_parameters = model.named_parameters
     report = mg.gradcheck(loss)
-    assert report.method == "complex step" and {row.name for row in report.rows} == dict(model.named_parameters()).keys()
+    assert report.method == "complex step"
+    assert {row.name for row in report.rows} == dict(model.named_parameters()).keys()
 
 
 def test_one_hot_is_an_embedding_with_the_identity():
@@ -116,7 +117,7 @@ def test_a_row_begins_anew_and_the_others_go_on(file):
 
 @pytest.mark.parametrize("x", [np.array([[7]]), np.array([[-1]]), np.array([[0.0]])])
 def test_a_symbol_that_there_is_not(x):
-    with pytest.raises(ValueError, match="takes symbols as integers from 0 to 6, and x is (int|float)64 of shape"):
+    with pytest.raises(ValueError, match=r"takes symbols as integers from 0 to 6, and x is (int|float)64 of shape"):
         SequenceModel(7, 2, hidden=5, symbols=True)(x)
     with pytest.raises((IndexError, TypeError), match="Embedding"):
         SequenceModel(7, 2, hidden=5, symbols=True, embedding=2)(x)
@@ -142,7 +143,7 @@ def test_a_cell_that_does_not_fit_is_refused_in_a_sentence(cell, sentence, file)
 
 def test_options_of_the_cell(file):
     assert SequenceModel(7, 2, cell="lstm", hidden=5, chrono=50, rng=0).recurrent.layers["l0"].bf.min() >= 0
-    with pytest.raises(ValueError, match="rnn cannot be built: .*chrono"):
+    with pytest.raises(ValueError, match=r"rnn cannot be built: .*chrono"):
         SequenceModel(7, 2, cell="rnn", hidden=5, chrono=50)
     with pytest.raises(ValueError, match="dropout from 0 to less than 1"):
         SequenceModel(7, 2, hidden=5, dropout=1.5)

@@ -182,7 +182,8 @@ def test_rows_whose_sequence_ends_begin_anew():
     windows = [Batch(rng.normal(size=(3, 2, 2)).astype("f"), rng.normal(size=(3, 2, 1)).astype("f"), first=first)
                for first in (True, np.array([False, True]), np.array([False, False]), np.array([True, False]))]
     model = SequenceModel(2, 1, hidden=4, rng=0)
-    task = SimpleNamespace(batch=lambda rng, size, it=iter(windows): next(it), loss="mse")
+    ahead = iter(windows)
+    task = SimpleNamespace(batch=lambda rng, size: next(ahead), loss="mse")
     trainer = Trainer(model, task, optim.SGD(model.parameters(), 0.0), steps=4)
     losses = trainer.run()["loss"]
 
@@ -198,7 +199,7 @@ def test_rows_whose_sequence_ends_begin_anew():
 
 @pytest.mark.parametrize("bptt", [0, -1, (3, 2), (0, 2)])
 def test_windows_that_there_cannot_be(bptt):
-    with pytest.raises(ValueError, match="bptt is .* 1 ≤ k1 ≤ k2"):
+    with pytest.raises(ValueError, match=r"bptt is .* 1 ≤ k1 ≤ k2"):
         trainer_for(CIRCLE, bptt=bptt)
 
 

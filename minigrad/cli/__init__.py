@@ -5,6 +5,7 @@ asked, 2: bad input.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from minigrad.cli.bench import add_bench
@@ -26,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
         return said(2, arguments.command, problem)
     except KeyboardInterrupt:
         return said(1, arguments.command, "interrupted")
+    except BrokenPipeError:  # whoever read the output, as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at the exit
+        return 1
 
 
 def said(status: int, command: str, what: object) -> int:

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+from typing import Any
 
 
-def positive(value: str) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is no whole number above 0")
-    return number
+def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[str], Any]:
+    """A type for argparse."""
+    def read(value: str) -> Any:
+        try:
+            if fits(made := kind(value)):
+                return made
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{value!r} is no {called}")
+    return read
 
 
-def natural(value: str) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{value!r} is no whole number from 0 on")
-    return number
-
-
-def positive_float(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{value!r} is no number above 0")
-    return number
+positive = number(int, lambda n: n > 0, "whole number above 0")
+natural = number(int, lambda n: n >= 0, "whole number from 0 on")
+positive_float = number(float, lambda x: 0 < x < math.inf, "number above 0")
+natural_float = number(float, lambda x: 0 <= x < math.inf, "number from 0 on")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
+from minigrad.cli.arguments import positive_float
 from minigrad.model import SequenceModel
 from minigrad.ops import concatenate, sigmoid, split, tanh
 from minigrad.optim import Adam, clip_grad_norm
@@ -28,7 +29,8 @@ def add_bench(commands: Any) -> None:
                     "this machine; beside PyTorch, where that is installed. About ten seconds.",
         epilog="examples:\n  minigrad bench\n  OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 minigrad bench",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    job.add_argument("--seconds", type=float, default=0.1, metavar="X", help="of each round of each (%(default)s)")
+    job.add_argument("--seconds", type=positive_float, default=0.1, metavar="X",
+                     help="of each round of each (%(default)s)")
     job.set_defaults(run=run_bench)
 
 

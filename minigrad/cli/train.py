@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import natural, positive, positive_float
+from minigrad.cli.arguments import natural, natural_float, positive, positive_float
 from minigrad.model import LAYERS
 from minigrad.run import Run, load_model
 from minigrad.settings import OPTIMIZERS, Settings
@@ -24,7 +24,7 @@ def add_train(commands: Any) -> None:
         description="Check the gradients of a recurrent model, train it on a task or on the characters of a text, and "
                     "measure it. What is not given is taken from the recipe of the task.",
         epilog="examples:\n"
-               "  minigrad train                                    Python's language reference, character by character\n"
+               "  minigrad train                                    on Python's language reference\n"
                "  minigrad train --text novel.txt --hidden 256 --steps 5000 --out runs/novel\n"
                "  minigrad train adding --length 200 --cell gru     a task of `minigrad tasks`\n"
                "  minigrad train reber --cell cells.py:MyCell       a cell of your own, a subclass of nn.Recurrent\n"
@@ -153,7 +153,7 @@ def add_sample(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("folder", metavar="DIR", help="of the run, or a checkpoint in it")
     job.add_argument("--prime", metavar="TEXT", help="what the model reads first, and goes on with (a line break)")
-    job.add_argument("--temperature", type=temperature, default=0.7, metavar="X", help="how bold, from 0, always the "
+    job.add_argument("--temperature", type=natural_float, default=0.7, metavar="X", help="how bold, from 0, always the "
                      "likeliest, over 1, as the model has it, upward (%(default)s)")
     job.add_argument("--length", type=positive, default=400, metavar="N", help="characters (%(default)s)")
     job.add_argument("--seed", type=natural, default=0, metavar="N", help="of what is drawn (%(default)s)")
@@ -192,6 +192,3 @@ def start_of(characters: str) -> int:
     """A line break, to begin with; the first character where there is none."""
     return max(0, characters.find("\n"))
 
-
-def temperature(value: str) -> float:
-    return 0.0 if value in ("0", "0.0") else positive_float(value)

@@ -44,8 +44,8 @@ class Text(Task):
     name = "text"
     symbols, loss = True, "cross_entropy"
     metric_name, higher_is_better = "bits per character", False
-    recipe = lstm(hidden=128, embedding=64, batch=32, bptt=32, steps=1200, lr=0.02, schedule="cosine",
-                  lr_final=0.002, validate_every=None, until_solved=False)
+    recipe = lstm(hidden=160, embedding=64, batch=32, bptt=32, steps=1200, lr=0.01, schedule="cosine",
+                  validate_every=None, until_solved=False)
 
     def __post_init__(self) -> None:
         text, source = self.read()
