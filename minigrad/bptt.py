@@ -77,7 +77,7 @@ class Credit:
 
     size     (S, T)   ‖G(s, t)‖, over all weights: G(s, t) is what the loss s sends to the weights' use at step t
     share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, all of the gradient: what each entry is of it, in sum 1
-    states   {state: (S, T)}   ‖dL_s/d(the state as it enters step t)‖: how far the gradient of a loss reaches
+    states   {state: (S, T)}   size of what the loss s sends through step t to the state that enters it
     by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
     by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
     """
