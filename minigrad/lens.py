@@ -118,8 +118,8 @@ def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
     """Raises ValueError when the sequence needs more memory than there is."""
     needed, there = memory_needed(model, x, rows), memory_there()
     if there is not None and needed > there:
-        raise ValueError(f"a sequence of {len(x):,} steps needs about {needed / 1e9:,.1f} GB of memory, and "
-                         f"{there / 1e9:,.1f} GB are free: take a shorter one, or a model with fewer units")
+        raise ValueError(f"a sequence of {len(x):,} steps needs about {needed / 1e9:,.3g} GB of memory, and "
+                         f"{there / 1e9:,.3g} GB are free: take a shorter one, or a model with fewer units")
 
 
 def memory_needed(model: SequenceModel, x: Array, rows: int) -> int:
@@ -132,9 +132,10 @@ def memory_needed(model: SequenceModel, x: Array, rows: int) -> int:
         a_step = [scan.values[name][0] for name in scan.values]
         states = sum(scan.values[name][0].size for name in scan.states)
         weights = sum(int(np.prod(w.shape)) for w in scan.weight_values.values())
-        recorded += 4 * sum(v.nbytes for v in a_step)  # values, what the backward reads, gradients, and their arrays
+        # values, what the backward reads, gradients, and all of these once more over time; as Python's objects too
+        recorded += sum(4 * v.nbytes + 800 for v in a_step)
         largest = max(largest, a_step[0].itemsize * max(weights * (T + rows), 3 * T * states**2))
-    return T * recorded + largest
+    return 6 * (T * recorded + largest) // 5
 
 
 def memory_there() -> int | None:

@@ -73,8 +73,8 @@ class Report:
 def page(report: Report) -> str:
     """The HTML file, as text.
 
-    A number takes 4 characters and keeps five digits where single precision has its range, else 6 and six
-    (`packed`); curves and numbers of steps are kept whole, a curve of more than 600 points by its extremes. Raises
+    Numbers of single precision are kept as they are, those of double precision to six digits or more, at 5⅓ characters
+    each (`packed`); curves and numbers of steps whole, a curve of more than 600 points by its extremes. Raises
     ValueError, in a sentence, when the arrays do not fit the sequence.
     """
     check(report)
@@ -106,32 +106,25 @@ def as_data(thing: Any) -> Any:
 
 
 def packed(x: Array) -> dict[str, Any]:
-    """An array as {"shape", "bytes", "base64"}: of each number its first bytes, little end first, rounded.
+    """An array as {"shape", "kind", "base64"}, little end first. Kinds:
 
-    bytes 3  of a float32: 16 bits after the point, 8e-6 relative, where every number is 0 or in its normal range
-          4  of a float64: 20 bits after the point, 5e-7, where one is not: a gradient may vanish further than that
-          8  a float64: for a line of numbers, where size does not matter
+    single  a float32, where that holds the numbers, or rounds them within its normal range
+    upper   the upper half of a float64, rounded: 20 bits after the point, where a gradient vanishes further than that
+    double  a float64, for one axis, where size does not matter
     """
     x = np.asarray(x, np.float64)
-    size = np.abs(x[np.isfinite(x) & (x != 0)])
-    normal = np.finfo(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        single = x.astype("<f4")
+    normal = (np.abs(x) >= np.finfo(np.float32).tiny) & np.isfinite(single)
     if x.ndim == 1:
-        count, bits = 8, x.astype("<f8").view("<u8")
-    elif not size.size or (normal.tiny <= size.min() and size.max() <= normal.max * 0.99):
-        count, bits = 3, rounded(x.astype("<f4").view("<u4"), 8)
+        kind, numbers = "double", x.astype("<f8")
+    elif np.all(normal | (single == x) | np.isnan(x)):
+        kind, numbers = "single", single
     else:
-        count, bits = 4, rounded(x.astype("<f8").view("<u8"), 32)
-    octets = np.ascontiguousarray(bits).view(np.uint8).reshape(*x.shape, -1)[..., :count]
-    return {"shape": list(x.shape), "bytes": count, "base64": base64.b64encode(octets.tobytes()).decode()}
-
-
-def rounded(bits: Array, away: int) -> Array:
-    """The bits of floats without the last so many, rounded to nearest; what is not finite stays what it is."""
-    whole = bits.itemsize * 8
-    exponent = {32: 0x7F800000, 64: 0x7FF0000000000000}[whole]
-    kept = bits >> away
-    up = (bits >> (away - 1)) & 1
-    return kept + np.where(bits & exponent == exponent, 0, up).astype(bits.dtype)
+        bits = x.astype("<f8").view("<u8")
+        up = np.where(np.isfinite(x), bits >> 31 & 1, 0).astype("<u8")
+        kind, numbers = "upper", ((bits >> 32) + up).astype("<u4")
+    return {"shape": list(x.shape), "kind": kind, "base64": base64.b64encode(numbers.tobytes()).decode()}
 
 
 def thinned(x: Array, y: Array) -> tuple[Array, Array]:

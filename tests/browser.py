@@ -58,6 +58,7 @@ class Browser:
             {"type": kind, "value": KEYS[key]} for key in keys for kind in ("keyDown", "keyUp")]}])
 
     def click(self, selector):
+        self.js("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
         found = self.call("/element", using="css selector", value=selector)
         self.call(f"/element/{next(iter(found.values()))}/click")
 

@@ -595,7 +595,8 @@ def test_credit_reaches_the_states_as_the_backward_of_each_loss_does(kind, state
             assert list(ledger.states) == states
             for name, ways in mg.bptt.paths(scan).items():
                 through = sum(ways.values()).reshape(len(x), -1)
-                np.testing.assert_allclose(ledger.states[name][s], np.linalg.norm(through, axis=1), rtol=1e-12, atol=1e-14)
+                size = np.linalg.norm(through, axis=1)
+                np.testing.assert_allclose(ledger.states[name][s], size, rtol=1e-12, atol=1e-14)
 
 
 def test_credit_of_a_lower_layer_goes_through_the_one_above():
