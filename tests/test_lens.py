@@ -9,13 +9,13 @@ import minigrad as mg
 from minigrad import lens, nn
 from minigrad.lens import Sequence, look
 from minigrad.model import SequenceModel
+from minigrad.report import Lens, Report, page
 
 
 def sequence_of(T=7, symbols=5, asked=None, seed=0):
     codes = np.random.default_rng(seed).integers(0, symbols, T + 1)
     asked = np.arange(T) if asked is None else np.asarray(asked)
-    return Sequence(codes[:-1, None], codes[1:, None], asked, list(map(str, codes[:-1])), list(map(str, codes[1:])),
-                    nn.cross_entropy)
+    return Sequence(codes[:-1, None], codes[1:, None], asked, nn.cross_entropy, ("abcde", None))
 
 
 def model_of(cell="lstm", **options):
@@ -76,6 +76,14 @@ def test_of_many_losses_a_ledger_follows_some(monkeypatch):
     np.testing.assert_array_equal(rows, [39])
 
 
+def test_symbols_by_name_and_numbers_as_they_are():
+    sequence = sequence_of(asked=[1, 6])
+    assert sequence.symbols == ["abcde"[code] for code in sequence.x[:, 0]]
+    assert sequence.answers == ["", str(sequence.targets[1, 0]), "", "", "", "", str(sequence.targets[6, 0])]
+    numbers = Sequence(np.float32([[[0.25, 1.0]], [[1 / 3, 0.0]]]), np.zeros((2, 1, 1)), np.array([1]), nn.mse_loss)
+    assert (numbers.symbols, numbers.answers) == (["0.25 1", "0.333 0"], ["", "0"])
+
+
 def test_nothing_is_left_in_the_model():
     model = model_of()
     first, *others = model.parameters()
@@ -107,6 +115,29 @@ def test_a_cell_of_ones_own():
     (one,), _, _ = look(model_of(Fast), sequence_of())
     assert {name: x.shape for name, x in one.values.items()} == {"key": (7, 4), "A_next": (7, 8), "total": (7, 4)}
     np.testing.assert_allclose(one.spectrum, np.full((7, 8), 0.9))
+
+
+class Squaring(Fast):
+    def cell(self, state, x):
+        A_next = state["A"]**2 + 1e30 * mg.sum(mg.tanh(self.U @ x))
+        return {"A": A_next}, mg.sum(A_next, axis=1)
+
+
+def test_what_is_not_finite_is_shown_as_that():
+    (one,), _, steps = look(model_of(Squaring), sequence_of(T=20))
+    assert not np.isfinite(one.values["A_next"][-1]).all() and one.spectrum is None and np.isnan(steps["loss"][-1])
+
+
+class Doubling(Fast):
+    def cell(self, state, x):
+        A_next = 1e30 * state["A"] + mg.sum(mg.tanh(self.U @ x))
+        return {"A": A_next}, mg.sum(A_next, axis=1)
+
+
+def test_a_gradient_may_grow_beyond_what_a_float_holds():
+    (one,), _, _ = look(model_of(Doubling), sequence_of(T=20))
+    np.testing.assert_allclose(one.spectrum, 1e30)
+    assert one.facts["back over 20 steps"] == "a gradient becomes 1e600 times as large, at most"
 
 
 class Memoryless(Fast):
@@ -142,6 +173,20 @@ def test_a_sequence_longer_than_memory_allows_is_refused_before_anything_is_comp
     look(model_of(), sequence_of())
 
 
+def test_a_page_that_no_browser_opens_is_refused(monkeypatch):
+    sequence, model = sequence_of(50), model_of()
+    monkeypatch.setattr(lens, "LARGEST", 50_000)
+    with pytest.raises(ValueError, match=r"50 steps makes a page of about 0\.05\d+ MB, and .* beyond 0\.05: take a"):
+        look(model, sequence)
+    monkeypatch.undo()
+    lenses, asked, steps = look(model, sequence)
+    size = len(page(Report("", {}, sequence.symbols, sequence.answers, asked, steps, {}, lenses)))
+    empty = len(page(Report("", {}, ["a"], None, asked[:0], {}, {}, [Lens("l0", {"a": np.zeros((1, 1))}, {})])))
+    with mg.bptt.record(model) as a_step:
+        model(sequence.x[:1])
+    assert lens.page_size(list(a_step), 50, 50) == pytest.approx(size - empty, rel=0.1)
+
+
 @pytest.mark.parametrize("cell, hidden, T", [("lstm", 24, 60), ("gru", 64, 40), ("rnn", 48, 100)])
 def test_the_estimate_of_memory_is_one(cell, hidden, T):
     """What is measured is less, but not much less."""
@@ -151,7 +196,9 @@ def test_the_estimate_of_memory_is_one(cell, hidden, T):
     look(model, sequence_of(T))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    needed = lens.memory_needed(model, sequence_of(T).x, T)
+    with mg.bptt.record(model) as a_step:
+        model(sequence_of(1).x)
+    needed = lens.memory_needed(list(a_step), T, T)
     assert needed / 2 < peak < needed, (needed, peak)
 
 

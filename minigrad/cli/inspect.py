@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,13 @@ from minigrad.lens import Sequence, look
 from minigrad.model import LAYERS, SequenceModel
 from minigrad.names import nearest
 from minigrad.report import Report, page
-from minigrad.run import METRICS, folder_of, load_model
+from minigrad.run import CONFIG, METRICS, load_model
 from minigrad.settings import Settings
-from minigrad.tasks import TASKS, Text
+from minigrad.tasks import TASKS, TemporalOrder, Text
 from minigrad.train import LOSSES
 
 WINDOW = 100  # characters of a text, if nothing else is said
-LETTERS = {"reber": "BTPSXVE", "anbn": "#ab", "copy": "01234567·!",  # what the symbols of a task are called
-           **dict.fromkeys(("temporal-order", "temporal-order-3", "temporal-order-4"), "abcdXYEB")}
+NAMES = {"reber": "BTPSXVE", "anbn": "#ab", "copy": "01234567·!"}  # of symbols that are read, and asked for as well
 
 
 def add_inspect(commands: Any) -> None:
@@ -67,13 +69,22 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 def refuse_foreign(out: Path) -> None:
     """Raises ValueError where --out names a file that is no report: only a report is written over."""
     with checkpoint.named(out, "cannot be read"):
-        if out.exists() and b'content="minigrad inspect"' not in out.open("rb").read(1000):
-            raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
+        if not out.exists():
+            return
+        with open(out, "rb") as file:
+            if b'content="minigrad inspect"' not in file.read(1000):
+                raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
 
 
 def report_of(arguments: argparse.Namespace) -> Report:
     """The report that was asked for."""
-    return (of_run if Path(arguments.what).exists() else of_model)(arguments)
+    what = arguments.what
+    if what in LAYERS or ".py:" in what:
+        return of_model(arguments)
+    if os.path.exists(what):
+        return of_run(arguments)
+    raise ValueError(f"{what!r} is neither the folder of a run, nor {', '.join(LAYERS)}, nor FILE.py:Class"
+                     f"{nearest(what, LAYERS)}")
 
 
 # -- what is looked at -----------------------------------------------------------------------------------------------
@@ -81,13 +92,16 @@ def report_of(arguments: argparse.Namespace) -> Report:
 
 def of_run(arguments: argparse.Namespace) -> Report:
     """A run, on a sequence of its own task or of another that its model takes."""
+    place = Path(arguments.what)
+    folder = place.parent if place.is_file() else place
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{place} is no run: give a folder that `minigrad train --out` has made")
     if arguments.hidden is not None:
-        raise ValueError(f"--hidden is for an untrained model, and {arguments.what} holds a trained one")
-    model, config = load_model(arguments.what)
+        raise ValueError(f"--hidden is for an untrained model, and {place} holds a trained one")
+    model, config = load_model(place)
     settings, characters = config["settings"], config["characters"]
     if arguments.text is not None and characters is None:
-        raise ValueError(f"{arguments.what} holds a model of the task {settings.task}, which reads no text: leave out "
-                         "--text")
+        raise ValueError(f"{place} holds a model of the task {settings.task}, which reads no text: leave out --text")
     if arguments.text is not None:
         sequence = of_text(arguments, characters)
     else:
@@ -95,24 +109,18 @@ def of_run(arguments: argparse.Namespace) -> Report:
         task = a_task(arguments, arguments.task or settings.task, options)
         has = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}
         if has != config["model"] or getattr(task, "characters", None) != characters:
-            raise ValueError(f"the model of {arguments.what} was made for the task {settings.task} with "
-                             f"{in_words(config['model'])}, and {task.name} has {in_words(has)}"
-                             + (", or other characters" if characters else ""))
+            raise ValueError(f"the model of {place} was made for the task {settings.task} with "
+                             f"{in_words(config['model'])}, and this {task.name} has {in_words(has)}"
+                             + (", or other characters: give some by --text" if characters else ""))
         sequence = of_task(arguments, task)
-    folder = folder_of(Path(arguments.what))
     curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
-    steps = max((int(x[-1]) for x, _ in curves.values()), default=0)
-    return report_on(arguments.what, model, sequence, settings, {"trained": f"{steps:,} steps"}, curves)
+    return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
 
 
 def of_model(arguments: argparse.Namespace) -> Report:
     """A model as it is before any training."""
-    what = arguments.what
-    if what not in LAYERS and ".py:" not in what:
-        raise ValueError(f"{what!r} is neither the folder of a run, nor {', '.join(LAYERS)}, nor FILE.py:Class"
-                         f"{nearest(what, LAYERS)}")
     given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
-    settings = Settings.for_task(arguments.task or "text", cell=what, **given)
+    settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
     if arguments.text is not None:
         characters = "".join(sorted(set(arguments.text)))
         sequence, sizes = of_text(arguments, characters), (len(characters), len(characters), True)
@@ -121,21 +129,22 @@ def of_model(arguments: argparse.Namespace) -> Report:
         sequence, sizes = of_task(arguments, task), (task.inputs, task.outputs, task.symbols)
     rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
     model = settings.model(*sizes, rng=rng).eval()
-    return report_on(what, model, sequence, settings, {"trained": "not yet"}, {})
+    return report_on(arguments, model, sequence, settings, "not yet", {})
 
 
-def report_on(title: str, model: SequenceModel, sequence: Sequence, settings: Settings, facts: dict[str, str],
+def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings, trained: str,
               curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Report:
+    T = len(sequence.x)
+    print(f"looking at {T:,} steps …", file=sys.stderr, flush=True)
     try:
         lenses, asked, steps = look(model, sequence, settings.batch)
     except MemoryError:
-        raise ValueError(f"a sequence of {len(sequence.x):,} steps needs more memory than there is: take a shorter one"
-                         ) from None
-    layers = f"{settings.layers} layers of " if settings.layers > 1 else ""
-    parameters = sum(p.size for p in model.parameters())
-    facts = {"task": settings.task, "cell": Path(settings.cell).name, "units": f"{layers}{settings.hidden}",
-             "parameters": f"{parameters:,}", **facts, "loss of this sequence": f"{np.nanmean(steps['loss']):.4g}"}
-    return Report(title, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
+        raise ValueError(f"a sequence of {T:,} steps needs more memory than there is: take a shorter one") from None
+    source = "given" if arguments.text is not None else f"{arguments.task or settings.task}, seed {arguments.seed}"
+    facts = {"task": settings.task, "cell": Path(settings.cell).name, "layers": str(settings.layers),
+             "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
+             "trained": trained, "sequence": source, "its loss": f"{steps['loss'][sequence.asked].mean():.4g}"}
+    return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
 
 
 def in_words(sizes: dict[str, Any]) -> str:
@@ -154,7 +163,7 @@ def of_text(arguments: argparse.Namespace, characters: str) -> Sequence:
     if len(text) < 2:
         raise ValueError(f"--text has {len(text)} characters: two or more are needed, as each is asked for after those "
                          "before it")
-    if Path(text[:200]).is_file():
+    if os.path.isfile(text):
         raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
     unknown = sorted(set(text) - set(characters))
     if unknown:
@@ -171,30 +180,24 @@ def a_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) ->
 def of_task(arguments: argparse.Namespace, task: Any) -> Sequence:
     """A sequence of a task, from the seed; of a text, the beginning of what is held out."""
     if isinstance(task, Text):
-        length = min(arguments.length or WINDOW, len(task.held_out) - 1)
+        most = len(task.held_out) - 1
+        length = arguments.length or min(WINDOW, most)
+        if length > most:
+            raise ValueError(f"--length {length:,} is more than the held-out text has: it may be up to {most:,}")
         return of_codes(task.held_out[:length + 1], task.characters)
     batch = task.batch(np.random.default_rng(arguments.seed), 1)
     T = len(batch.x) if batch.lengths is None else int(batch.lengths[0])
     x, targets = batch.x[:T], batch.targets[:T]
     asked = np.arange(T) if batch.mask is None else np.flatnonzero(batch.mask[:T, 0])
-    letters = LETTERS.get(task.name)
-    answers = [""] * T
-    for s in asked:
-        answers[s] = as_text(targets[s, 0], letters if task.symbols and task.inputs >= task.outputs else None)
-    return Sequence(x, targets, asked, [as_text(one, letters) for one in x[:, 0]], answers, LOSSES[task.loss])
+    names = (NAMES.get(task.name),) * 2
+    if isinstance(task, TemporalOrder):
+        names = "abcdXYEB", ["".join(order) for order in itertools.product("XY", repeat=task.places)]
+    return Sequence(x, targets, asked, LOSSES[task.loss], names)
 
 
 def of_codes(codes: np.ndarray, characters: str) -> Sequence:
-    text = [characters[code] for code in codes]
-    return Sequence(codes[:-1, None], codes[1:, None], np.arange(len(codes) - 1), text[:-1], text[1:],
-                    LOSSES["cross_entropy"])
-
-
-def as_text(value: Any, letters: str | None) -> str:
-    """A symbol, by its letter if it has one; or the numbers of a step."""
-    if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu":
-        return letters[value] if letters else str(value)
-    return " ".join(f"{number:.3g}" for number in np.ravel(value))
+    return Sequence(codes[:-1, None], codes[1:, None], np.arange(len(codes) - 1), LOSSES["cross_entropy"],
+                    (characters, characters))
 
 
 # -- the run ---------------------------------------------------------------------------------------------------------
