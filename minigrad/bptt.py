@@ -68,12 +68,14 @@ class Credit:
 
     size     (S, T)   ‖G(s, t)‖, over all weights: G(s, t) is what the loss s sends to the weights' use at step t
     share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, all of the gradient: what each entry is of it, in sum 1
+    states   {state: (S, T)}   size of what the loss s sends through step t to the state that enters it
     by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
     by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
     """
 
     size: Array
     share: Array
+    states: dict[str, Array]
     by_loss: dict[str, Array]
     by_step: dict[str, Array]
 
@@ -102,23 +104,27 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
     by_loss = {name: np.zeros((len(losses), *w.shape), w.dtype) for name, w in weights.items()}
     by_step = {name: np.zeros((scan.steps, *w.shape), w.dtype) for name, w in weights.items()}
     size, share = np.zeros((2, len(losses), scan.steps))
+    entering = {name: s for name, s in zip(scan.states, scan.step.states) if s in scan.step.program.gradients}
+    states = {name: np.zeros(size.shape) for name in entering}
     whole = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
-    for _, gradients in sent_back(scan, node, losses, weights):
-        for name, g in gradients.items():
-            whole[name] += g
+    for _, env in sent_back(scan, node, losses):
+        for name, w in weights.items():
+            whole[name] += scan.step.gradient(env, w)
     for s, loss in enumerate(losses):
-        for t, gradients in sent_back(scan, node, [loss], weights):
+        for t, env in sent_back(scan, node, [loss]):
+            gradients = {name: scan.step.gradient(env, w) for name, w in weights.items()}
+            for name, state in entering.items():
+                states[name][s, t] = np.linalg.norm(scan.step.gradient(env, state))
             size[s, t] = norm(gradients)
             share[s, t] = sum(np.vdot(whole[name], g).real for name, g in gradients.items())
             for name, g in gradients.items():
                 by_loss[name][s] += g
                 by_step[name][t] += g
-    return Credit(size, share / norm(whole)**2 if norm(whole) else share, by_loss, by_step)
+    return Credit(size, share / norm(whole)**2 if norm(whole) else share, states, by_loss, by_step)
 
 
-def sent_back(scan: Record, node: Tensor, losses: list[Tensor], weights: dict[str, Value]
-              ) -> Iterator[tuple[int, dict[str, Array]]]:
-    """(t, {weight: what the step t adds to its gradient}) for the sum of these losses, from the last step on that they
+def sent_back(scan: Record, node: Tensor, losses: list[Tensor]) -> Iterator[tuple[int, dict[Value, Array]]]:
+    """(t, all values of the step t and of its backward) for the sum of these losses, from the last step on that they
     depend on; node is what stands on the graph for the scan."""
     token = asked.set(WHOLE)
     try:
@@ -133,7 +139,7 @@ def sent_back(scan: Record, node: Tensor, losses: list[Tensor], weights: dict[st
     reached = [t + 1 for t in range(scan.steps) if any(np.any(d[t]) for d in d_ys)]
     stop = scan.steps if any(np.any(d) for d in d_state) else max(reached, default=0)
     for t, env in scan.steps_back(d_state, d_ys, 0, stop):
-        yield scan.place(t), {name: scan.step.gradient(env, w) for name, w in weights.items()}
+        yield scan.place(t), env
 
 
 def norm(arrays: dict[str, Array]) -> float:

@@ -280,7 +280,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load_model(place: str | Path) -> tuple[SequenceModel, dict[str, Any]]:
-    """The model of a run, with the weights of its last checkpoint, and its config. The text or task is not needed.
+    """The model of a run, with the weights of its last checkpoint, and its config, with the `step` that this was made
+    at. The text or task is not needed.
 
     place is the folder, or a checkpoint in it. Raises CheckpointError, in a sentence that names the file.
     """
@@ -290,10 +291,11 @@ def load_model(place: str | Path) -> tuple[SequenceModel, dict[str, Any]]:
     path = place if place.is_file() else checkpoint.latest(folder / CHECKPOINT)
     if path is None:
         raise CheckpointError(f"{folder} has no checkpoint yet: go on with the run by --resume {folder}")
-    arrays, _ = load_or_offer(path)
+    arrays, meta = load_or_offer(path)
     try:
         model = config["settings"].model(**config["model"], rng=0)
         model.load_state_dict(under("model/", arrays))
+        config["step"] = meta["trainer"]["step"]
     except (ValueError, TypeError, KeyError) as problem:
         raise CheckpointError(f"{path} is not of the run that {folder / CONFIG} describes: {in_one_sentence(problem)}"
                               ) from None

@@ -635,6 +635,25 @@ def test_credit(name, way):
     np.testing.assert_allclose(ledger.share, share / sum((w.grad**2).sum() for w in weights.values()), atol=1e-12)
 
 
+@pytest.mark.parametrize("kind, states", [("RNN", ["h_prev"]), ("LSTM", ["a_prev", "c_prev"])])
+def test_credit_reaches_the_states_as_the_backward_of_each_loss_does(kind, states):
+    model = Model(kind, num_layers=2)
+    _, x, u = simple()
+    with mg.bptt.record() as rec:
+        y, _ = model(x)
+        ledgers = [mg.bptt.credit(rec[path], mg.sum(y * u, axis=(1, 2))) for path in ("rnn.l0", "rnn.l1")]
+    for s in range(len(x)):
+        with mg.bptt.record() as rec:
+            y, _ = model(x)
+            mg.sum(y[s] * u[s]).backward()
+        for ledger, scan in zip(ledgers, rec):
+            assert list(ledger.states) == states
+            for name, ways in mg.bptt.paths(scan).items():
+                through = sum(ways.values()).reshape(len(x), -1)
+                size = np.linalg.norm(through, axis=1)
+                np.testing.assert_allclose(ledger.states[name][s], size, rtol=1e-12, atol=1e-14)
+
+
 def test_credit_of_a_lower_layer_goes_through_the_one_above():
     model = Model("GRU", num_layers=2)
     _, x, u = simple()

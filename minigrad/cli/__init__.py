@@ -11,6 +11,7 @@ import sys
 from minigrad.cli.bench import add_bench
 from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
+from minigrad.cli.inspect import add_inspect
 from minigrad.cli.train import add_sample, add_tasks, add_train
 from minigrad.gradcheck import GradcheckError
 from minigrad.train import Diverged
@@ -40,6 +41,6 @@ def said(status: int, command: str, what: object) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="minigrad", description="Train recurrent networks and see their gradients.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_train, add_sample, add_tasks, add_gradcheck, add_derive, add_bench):
+    for add in (add_train, add_sample, add_inspect, add_tasks, add_gradcheck, add_derive, add_bench):
         add(commands)
     return top

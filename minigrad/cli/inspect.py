@@ -1,0 +1,225 @@
+"""`minigrad inspect`: a model and one sequence under the microscope, as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import checkpoint
+from minigrad.cli.arguments import natural, positive
+from minigrad.lens import Sequence, look
+from minigrad.model import LAYERS, SequenceModel
+from minigrad.names import nearest
+from minigrad.report import Report, page
+from minigrad.run import CONFIG, METRICS, load_model
+from minigrad.settings import Settings
+from minigrad.tasks import TASKS, TemporalOrder, Text
+from minigrad.train import LOSSES
+
+WINDOW = 100  # characters of a text, if nothing else is said
+NAMES = {"reber": "BTPSXVE", "anbn": "#ab", "copy": "01234567·!"}  # of symbols that are read, and asked for as well
+
+
+def add_inspect(commands: Any) -> None:
+    job = commands.add_parser(
+        "inspect", help="see what backpropagation through time does in a model, as one HTML file",
+        description="Put a model and one sequence under the microscope: values and gradients of every unit at every "
+                    "step, gradients against lag, the credit ledger, Jacobians, and the derived source, in one HTML "
+                    "file that opens from disk.",
+        epilog="examples:\n"
+               "  minigrad inspect runs/novel                            of a run, on a sequence of its own task\n"
+               "  minigrad inspect runs/novel --text \"It was the best of times\"\n"
+               "  minigrad inspect gru --task adding --length 200        a model as it is before any training\n"
+               "  minigrad inspect cells.py:MyCell --out mycell.html",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.add_argument("what", metavar="DIR|MODEL", help="the folder of a run, or a checkpoint in it; or untrained, "
+                     f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of nn.Recurrent; the file is run")
+    job.add_argument("--text", metavar="TEXT", help="the characters to look at: each is asked for after those before")
+    job.add_argument("--task", metavar="TASK", help="a name that `minigrad tasks` lists, to take a sequence from: that "
+                     "of the run, or text")
+    job.add_argument("--length", type=positive, metavar="N", help=f"of the task's sequence; of a text, the characters "
+                     f"({WINDOW})")
+    job.add_argument("--hidden", type=positive, metavar="N", help="units of an untrained model (as the task's recipe)")
+    job.add_argument("--seed", type=natural, default=0, metavar="N", help="of the sequence, and of an untrained model "
+                     "(%(default)s)")
+    job.add_argument("--out", metavar="FILE", default="report.html", help="(%(default)s)")
+    job.set_defaults(run=run_inspect)
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Write the page, and say where it is."""
+    out = Path(arguments.out)
+    refuse_foreign(out)
+    report = report_of(arguments)
+    html = page(report).encode()
+    with checkpoint.replacing(out) as file:
+        file.write(html)
+    print(f"{out}: {len(report.symbols)} steps, {', '.join(lens.name for lens in report.lenses)}, "
+          f"{len(html) / 1e6:.1f} MB; open it in a browser")
+    return 0
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raises ValueError where --out names a file that is no report: only a report is written over."""
+    with checkpoint.named(out, "cannot be read"):
+        if not out.exists():
+            return
+        with open(out, "rb") as file:
+            if b'content="minigrad inspect"' not in file.read(1000):
+                raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
+
+
+def report_of(arguments: argparse.Namespace) -> Report:
+    """The report that was asked for."""
+    what = arguments.what
+    if what in LAYERS or ".py:" in what:
+        return of_model(arguments)
+    if os.path.exists(what):
+        return of_run(arguments)
+    raise ValueError(f"{what!r} is neither the folder of a run, nor {', '.join(LAYERS)}, nor FILE.py:Class"
+                     f"{nearest(what, LAYERS)}")
+
+
+# -- what is looked at -----------------------------------------------------------------------------------------------
+
+
+def of_run(arguments: argparse.Namespace) -> Report:
+    """A run, on a sequence of its own task or of another that its model takes."""
+    place = Path(arguments.what)
+    folder = place.parent if place.is_file() else place
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{place} is no run: give a folder that `minigrad train --out` has made")
+    if arguments.hidden is not None:
+        raise ValueError(f"--hidden is for an untrained model, and {place} holds a trained one")
+    model, config = load_model(place)
+    settings, characters = config["settings"], config["characters"]
+    if arguments.text is not None and characters is None:
+        raise ValueError(f"{place} holds a model of the task {settings.task}, which reads no text: leave out --text")
+    if arguments.text is not None:
+        sequence = of_text(arguments, characters)
+    else:
+        options = settings.options if arguments.task in (None, settings.task) else {}
+        task = a_task(arguments, arguments.task or settings.task, options)
+        has = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}
+        if has != config["model"] or getattr(task, "characters", None) != characters:
+            raise ValueError(f"the model of {place} was made for the task {settings.task} with "
+                             f"{in_words(config['model'])}, and this {task.name} has {in_words(has)}"
+                             + (", or other characters: give some by --text" if characters else ""))
+        sequence = of_task(arguments, task)
+    curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
+    return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
+
+
+def of_model(arguments: argparse.Namespace) -> Report:
+    """A model as it is before any training."""
+    given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
+    settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
+    if arguments.text is not None:
+        characters = "".join(sorted(set(arguments.text)))
+        sequence, sizes = of_text(arguments, characters), (len(characters), len(characters), True)
+    else:
+        task = a_task(arguments, settings.task, {})
+        sequence, sizes = of_task(arguments, task), (task.inputs, task.outputs, task.symbols)
+    rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
+    model = settings.model(*sizes, rng=rng).eval()
+    return report_on(arguments, model, sequence, settings, "not yet", {})
+
+
+def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings, trained: str,
+              curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Report:
+    T = len(sequence.x)
+    print(f"looking at {T:,} steps …", file=sys.stderr, flush=True)
+    try:
+        lenses, asked, steps = look(model, sequence, settings.batch)
+    except MemoryError:
+        raise ValueError(f"a sequence of {T:,} steps needs more memory than there is: take a shorter one") from None
+    source = "given" if arguments.text is not None else f"{arguments.task or settings.task}, seed {arguments.seed}"
+    facts = {"task": settings.task, "cell": Path(settings.cell).name, "layers": str(settings.layers),
+             "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
+             "trained": trained, "sequence": source, "its loss": f"{steps['loss'][sequence.asked].mean():.4g}"}
+    return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
+
+
+def in_words(sizes: dict[str, Any]) -> str:
+    return f"{sizes['inputs']} {'symbols' if sizes['symbols'] else 'inputs'} and {sizes['outputs']} outputs"
+
+
+# -- the sequence -----------------------------------------------------------------------------------------------------
+
+
+def of_text(arguments: argparse.Namespace, characters: str) -> Sequence:
+    """The given text: every character but the first is asked for."""
+    text = arguments.text
+    for name in ("task", "length"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} cannot go with --text, which is the sequence")
+    if len(text) < 2:
+        raise ValueError(f"--text has {len(text)} characters: two or more are needed, as each is asked for after those "
+                         "before it")
+    if os.path.isfile(text):
+        raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
+    unknown = sorted(set(text) - set(characters))
+    if unknown:
+        raise ValueError(f"--text has {''.join(unknown)!r}, which was not in the text that the model has read")
+    return of_codes(np.array([characters.index(c) for c in text]), characters)
+
+
+def a_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> Any:
+    if arguments.length is not None and name != "text":
+        options = options | {"length": arguments.length}
+    return Settings.for_task(name, options=options).made_task()
+
+
+def of_task(arguments: argparse.Namespace, task: Any) -> Sequence:
+    """A sequence of a task, from the seed; of a text, the beginning of what is held out."""
+    if isinstance(task, Text):
+        most = len(task.held_out) - 1
+        length = arguments.length or min(WINDOW, most)
+        if length > most:
+            raise ValueError(f"--length {length:,} is more than the held-out text has: it may be up to {most:,}")
+        return of_codes(task.held_out[:length + 1], task.characters)
+    batch = task.batch(np.random.default_rng(arguments.seed), 1)
+    T = len(batch.x) if batch.lengths is None else int(batch.lengths[0])
+    x, targets = batch.x[:T], batch.targets[:T]
+    asked = np.arange(T) if batch.mask is None else np.flatnonzero(batch.mask[:T, 0])
+    names = (NAMES.get(task.name),) * 2
+    if isinstance(task, TemporalOrder):
+        names = "abcdXYEB", ["".join(order) for order in itertools.product("XY", repeat=task.places)]
+    return Sequence(x, targets, asked, LOSSES[task.loss], names)
+
+
+def of_codes(codes: np.ndarray, characters: str) -> Sequence:
+    return Sequence(codes[:-1, None], codes[1:, None], np.arange(len(codes) - 1), LOSSES["cross_entropy"],
+                    (characters, characters))
+
+
+# -- the run ---------------------------------------------------------------------------------------------------------
+
+
+def curves_of(file: Path, metric_name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{name: (steps, values)} of metrics.jsonl; a last line that is not whole yet is left out."""
+    rows = []
+    with checkpoint.named(file, "cannot be read"):
+        lines = file.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append({name: float(value) for name, value in json.loads(line).items()})
+            rows[-1]["step"]
+        except (ValueError, TypeError, AttributeError, KeyError):
+            if number < len(lines) or line.endswith(b"\n"):
+                raise ValueError(f"{file}, line {number}, is no step of a run") from None
+            rows = rows[:number - 1]
+    curves = {}
+    for name, label in (("loss", "loss"), ("metric", metric_name), ("norm", "gradient norm, before clipping"),
+                        ("lr", "learning rate")):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points and (name != "lr" or len({y for _, y in points}) > 1):
+            curves[label] = tuple(np.array(points).T)
+    return curves

@@ -1,0 +1,161 @@
+"""A report: arrays of one recording → one HTML file, which opens from disk and asks nothing of the network.
+
+The page is `report.html`, beside this file: its style and its script stand there as they are delivered. Here the
+arrays are packed, and everything goes in as data. Whatever a text or a file name holds, it stays text: it is JSON in
+which no `<` is left, the script writes it by `textContent` alone, and the page's own Content-Security-Policy lets no
+script run but this one, by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+POINTS = 600  # of a curve, at most: as many as a screen has columns for it
+
+
+@dataclass
+class Lens:
+    """One recurrent layer over the sequence of T steps. All arrays are of real numbers, of any size of them.
+
+    name      of the layer, as "l0"; no two lenses of a report have the same
+    values    {name: (T, n)}: what the cell computed at every step, an n for each name
+    grads     {name: (T, n)}: dL/d(the value of that name), for those that have one
+    reach     {name: (S, T)}: the size of the gradient that the loss at step asked[s] sends to what is named, as step t
+              used it. The credit ledger of the weights, and the same of each state
+    spectrum  (T, m): singular values of the step Jacobians d state_t / d state_{t−1}, or None
+    source    the derived program, as text
+    facts     {what: how much}, to be shown beside the spectrum
+    """
+
+    name: str
+    values: dict[str, Array]
+    grads: dict[str, Array]
+    reach: dict[str, Array] = field(default_factory=dict)
+    spectrum: Array | None = None
+    source: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """What a page shows. Texts may hold anything.
+
+    title    of the page
+    facts    {what: how much}, as {"task": "copy"}
+    symbols  T texts: what the model read at each step
+    targets  T texts: what was asked of it there, or ""; None, if nothing was
+    asked    (S,) the steps that have a loss
+    steps    {name: (T,)}: numbers of each step, NaN where there is none, as "loss"; the symbols can be tinted by them
+    curves   {name: (x, y)}: the run, y (n,) over steps of training x (n,)
+    lenses   one or more
+    """
+
+    title: str
+    facts: dict[str, str]
+    symbols: list[str]
+    targets: list[str] | None
+    asked: Array
+    steps: dict[str, Array]
+    curves: dict[str, tuple[Array, Array]]
+    lenses: list[Lens]
+
+
+def page(report: Report) -> str:
+    """The HTML file, as text.
+
+    Numbers of single precision are kept as they are, those of double precision to six digits or more, at 5⅓ characters
+    each (`packed`); curves and numbers of steps whole, a curve of more than 600 points by its extremes. Raises
+    ValueError, in a sentence, when the arrays do not fit the sequence.
+    """
+    check(report)
+    data = {**as_data(report), "curves": {name: as_data(thinned(x, y)) for name, (x, y) in report.curves.items()}}
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    parts = {"title": html.escape(report.title), "data": json_for_html(data)}
+    for tag in ("style", "script"):
+        text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
+        parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    whole = re.sub(r"\{\{([a-z-]+)\}\}", lambda hole: parts[hole[1]], template)
+    return whole.encode("utf-8", "xmlcharrefreplace").decode()  # of a file name, what is no UTF-8
+
+
+def json_for_html(data: Any) -> str:
+    """JSON that can stand in a script element: without <, > and &, which could end it, and in ASCII."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def as_data(thing: Any) -> Any:
+    """Dataclasses as dicts, arrays packed, the rest as it is."""
+    if is_dataclass(thing):
+        return {one.name: as_data(getattr(thing, one.name)) for one in fields(thing)}
+    if isinstance(thing, dict):
+        return {name: as_data(x) for name, x in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [as_data(x) for x in thing]
+    return packed(thing) if isinstance(thing, np.ndarray) else thing
+
+
+def packed(x: Array) -> dict[str, Any]:
+    """An array as {"shape", "kind", "base64"}, little end first. Kinds:
+
+    single  a float32, where that holds the numbers, or rounds them within its normal range
+    upper   the upper half of a float64, rounded: 20 bits after the point, where a gradient vanishes further than that
+    double  a float64, for one axis, where size does not matter
+    """
+    x = np.asarray(x, np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        single = x.astype("<f4")
+    normal = (np.abs(x) >= np.finfo(np.float32).tiny) & np.isfinite(single)
+    if x.ndim == 1:
+        kind, numbers = "double", x.astype("<f8")
+    elif np.all(normal | (single == x) | np.isnan(x)):
+        kind, numbers = "single", single
+    else:
+        bits = x.astype("<f8").view("<u8")
+        up = np.where(np.isfinite(x), bits >> 31 & 1, 0).astype("<u8")
+        kind, numbers = "upper", ((bits >> 32) + up).astype("<u4")
+    return {"shape": list(x.shape), "kind": kind, "base64": base64.b64encode(numbers.tobytes()).decode()}
+
+
+def thinned(x: Array, y: Array) -> tuple[Array, Array]:
+    """A curve without its gaps; if it is long, the least and the largest of each of 300 stretches."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    if len(y) <= POINTS:
+        return x, y
+    kept = {0, len(y) - 1}
+    for stretch in np.array_split(np.arange(len(y)), POINTS // 2 - 1):
+        kept |= {stretch[y[stretch].argmin()], stretch[y[stretch].argmax()]}
+    places = sorted(kept)
+    return x[places], y[places]
+
+
+def check(report: Report) -> None:
+    """Raises ValueError where the page would have nothing to show, or something else than it says."""
+    T, S = len(report.symbols), len(report.asked)
+    if not T or not report.lenses:
+        raise ValueError(f"a report has one step and one lens or more, and this one has {T} and {len(report.lenses)}")
+    expected = [(f"steps[{name!r}]", x, (T,)) for name, x in report.steps.items()]
+    expected += [("targets", np.asarray(report.targets), (T,))] if report.targets is not None else []
+    for lens in report.lenses:
+        if not lens.values:
+            raise ValueError(f"a lens shows values of its cell, and {lens.name} has none")
+        named = [("values", name, x, (T, None)) for name, x in lens.values.items()]
+        named += [("grads", name, x, np.shape(lens.values.get(name))) for name, x in lens.grads.items()]
+        named += [("reach", name, x, (S, T)) for name, x in lens.reach.items()]
+        expected += [(f"{lens.name}.{kind}[{name!r}]", x, shape) for kind, name, x, shape in named]
+        expected += [(f"{lens.name}.spectrum", lens.spectrum, (T, None))] if lens.spectrum is not None else []
+    for name, x, shape in expected:
+        if len(x.shape) != len(shape) or any(b is not None and a != b for a, b in zip(x.shape, shape)):
+            wanted = ", ".join("n" if n is None else str(n) for n in shape)
+            raise ValueError(f"{name} has shape {x.shape} and must be ({wanted}): of {T} steps, {S} have a loss")
