@@ -12,16 +12,20 @@ import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from minigrad.autodiff import vjp
+from minigrad.bptt import Record
 from minigrad.derive.emit import Emitter, values_in
 from minigrad.derive.simplify import Program, Value
 from minigrad.derive.trace import Trace
-from minigrad.layout import Layout, layered
+from minigrad.layout import layered
+from minigrad.tensor import Tensor, apply, tracks
 from minigrad.tree import map_leaves, named_leaves
 
 MOST_BOXES = 300  # in one picture
@@ -29,8 +33,8 @@ MOST_BOXES = 300  # in one picture
 
 @dataclass
 class Box:
-    """A value. kind: "x", "state" and "argument" are given to the function, "weight" is closed over, "value" is computed
-    from others. result: whether the function gives it out (a cell: as y)."""
+    """A value. kind: "x", "state" and "argument" are given to the function, "weight" is closed over, "value" is
+    computed from others. result: whether the function gives it out (a cell: as y)."""
 
     name: str
     text: str
@@ -54,7 +58,7 @@ class Edge:
 
     def size(self, step: int | None) -> float | None:
         """At one step, or, folded, of all steps together; None where it is not known."""
-        if self.sizes is None or step == len(self.sizes) - self.over_time:
+        if self.sizes is None or step is not None and step >= len(self.sizes):
             return None
         return float(np.linalg.norm(self.sizes) if step is None else self.sizes[step])
 
@@ -101,20 +105,31 @@ class Graph:
         return self.folded().svg
 
 
-def graph(f: Callable, *examples: Any, weights: bool = False) -> Graph:
+def graph(f: Callable | Record, *examples: Any, weights: bool = False) -> Graph:
     """The graph of f at examples (arrays, or nestings of arrays; only shapes and dtypes matter).
 
     f         a function, or a cell (state, x) → (state, y): two arguments, a pair as result, and the first of the pair
-              as the first argument in nesting and shapes
+              as the first argument in nesting and shapes. Or a scan that was recorded, as `rec["lstm"]`, alone: then
+              every edge is as wide as the gradient that came back along it is large.
     weights   boxes also for the tensors that f closes over; without, they are named in the lines that use them
 
     Raises TraceError where f looks at a value, as `mg.derive` does, and ValueError where there is too much to draw.
     """
+    if isinstance(f, Record):
+        if examples:
+            raise TypeError(f"the record of {f.path} holds its own values: give it alone, without examples")
+        for name, known in f.step.named.items():
+            if known.value.op is None:
+                known.value.name = name  # the cell's own, also where it was traced inside another function
+        reading = Reading(f.step.program, 2, weights)
+        return reading.graph(sizes_along(reading, f))
+    if not callable(f):
+        raise TypeError(f"a graph is drawn of a function or of one recorded scan, not of {type(f).__name__}")
     examples = map_leaves(lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, (str, bool))
                           else np.asarray(leaf), examples)
-    trace = Trace(f, examples)
     name = getattr(f, "__name__", type(f).__name__)
-    return Reading(Program(trace, "the function" if name == "<lambda>" else name), len(examples), weights).graph()
+    program = Program(Trace(f, examples), "the function" if name == "<lambda>" else name)
+    return Reading(program, len(examples), weights).graph({})
 
 
 class Reading:
@@ -149,11 +164,11 @@ class Reading:
         fits = [(way, v.shape) for way, v in old] == [(way, v.shape) for way, v in new]
         return [(after, before) for (_, after), (_, before) in zip(new, old)] if fits else []
 
-    def graph(self) -> Graph:
+    def graph(self, sizes: dict[tuple[Value, Value], np.ndarray]) -> Graph:
         number = {value: i for i, value in enumerate(self.values)}
-        edges = [Edge(number[a], number[value]) for value in self.values if value.op is not None
-                 for a in self.read_by(value) if a in number]
-        edges += [Edge(number[new], number[old], over_time=True) for new, old in self.pairs]
+        edges = [Edge(number[a], number[line], sizes=sizes.get((a, line)))
+                 for line in self.values if line.op is not None for a in self.read_by(line) if a in number]
+        edges += [Edge(number[new], number[old], True, sizes.get((new, old))) for new, old in self.pairs]
         return Graph(self.program.name, [self.box(value) for value in self.values], edges)
 
     def read_by(self, line: Value) -> list[Value]:
@@ -162,16 +177,72 @@ class Reading:
         stack = list(line.inputs)[::-1]
         while stack:
             a = stack.pop()
-            if a.op is None or a in self.emitter.names:
+            if a in self.emitter.names:
                 found[a] = None
             else:
-                stack += reversed(a.inputs)
+                stack += reversed(a.inputs)  # none, of a constant
         return list(found)
 
     def box(self, value: Value) -> Box:
         text = "" if value in self.kinds else re.sub(r"\bnp\.", "", self.emitter.expression(value, top=True)[0])
         return Box(self.emitter.names.get(value, "output"), text, tuple(value.shape), self.kinds.get(value, "value"),
                    value in self.results)
+
+
+    def compute(self, line: Value, known: dict[Value, Any]) -> Any:
+        """The value of a line from those that it reads, by the ops of its text."""
+        def of(value: Value) -> Any:
+            if value.is_constant or value in known:
+                return value.constant if value.is_constant else known[value]
+            inputs = tuple(of(a) for a in value.inputs)
+            metadata = {key: given for key, given in value.metadata.items() if key != "part"}
+            if any(isinstance(x, Tensor) for x in inputs):
+                arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+                y = apply(value.op, inputs, arrays, metadata, tracks(value.op, inputs))
+            else:
+                y = value.op.forward(*inputs, **metadata)
+            return y[value.metadata["part"]] if "part" in value.metadata else y
+        return of(line)
+
+
+# -- gradients along the edges ---------------------------------------------------------------------------------
+
+
+def sizes_along(reading: Reading, record: Record) -> dict[tuple[Value, Value], np.ndarray]:
+    """(from, to) → the norm of the gradient that came back along that edge, at every step in the order of running.
+
+    Each line is run once more by itself, at the recorded values, and pulls back the recorded gradient of its result.
+    What comes to a value without a name is the sum of what its readers send.
+    """
+    named = {known.value: name for name, known in record.step.named.items()}
+    grads = {value: record.grads[name] for value, name in named.items() if value.dtype.kind in "fc"}
+    given = {value: record.values[name] for value, name in named.items() if value.op is None}
+    if record.mask is not None:
+        given[record.step.xs[-1]] = record.mask
+    found: dict[tuple[Value, Value], list[float]] = {}
+    carried: dict[Value, list[float]] = {old: [] for _, old in reading.pairs}
+    for t in reversed(range(record.steps)) if record.reverse else range(record.steps):
+        known = {**record.fixed, **{value: over_time[t] for value, over_time in given.items()}}
+        pulls = []
+        for line in [value for value in reading.values if value.op is not None]:
+            reads = [a for a in reading.read_by(line) if a.dtype.kind in "fc"]
+            if line.dtype.kind in "fc":
+                y, pull = vjp(lambda *x, line=line, reads=reads: reading.compute(line, {**known, **dict(zip(reads, x))}),
+                              *[known[a] for a in reads])
+                pulls.append((line, reads, pull))
+            else:
+                y = reading.compute(line, known)
+            known[line] = y
+        arrived: dict[Value, Any] = {}
+        for line, reads, pull in reversed(pulls):
+            g = grads[line][t] if line in grads else arrived.get(line, np.zeros(line.shape, line.dtype))
+            for a, d in zip(reads, pull(g)):
+                arrived[a] = arrived.get(a, 0.0) + d
+                found.setdefault((a, line), []).append(float(np.linalg.norm(d)))
+        for old, norms in carried.items():
+            norms.append(float(np.linalg.norm(arrived.get(old, 0.0))))
+    sizes = {edge: np.array(norms) for edge, norms in found.items()}
+    return sizes | {(new, old): np.array(carried[old][1:]) for new, old in reading.pairs}
 
 
 # -- drawing ------------------------------------------------------------------------------------------------
@@ -330,7 +401,7 @@ class Drawing:
         x, y = self.x(edge.source, column) + self.ports[k, "out"], self.top(edge.source) + self.heights[edge.source]
         path = [f"M{x:.1f} {y:.1f}"]
         end_x, end_y = self.x(edge.target, column) + self.ports[k, "in"], self.top(edge.target)
-        for before, after in zip(way, way[1:]):
+        for before, after in pairwise(way):
             layer = self.layout.places[before].layer
             low, high = self.layer_top[layer] + self.layer_height[layer], self.layer_top[layer + 1]
             next_x = end_x if after == edge.target else self.x(after, column)
@@ -343,7 +414,8 @@ class Drawing:
     def draw_carry(self, k: int, edge: Edge, column: int) -> None:
         """Down into the channel, right into the gutter, up, over the column (folded: this, else the next), and down."""
         n, layer = len(self.carried), self.layout.places[edge.source].layer
-        x, y = self.x(edge.source, column) + self.ports[-1 - k, "out"], self.top(edge.source) + self.heights[edge.source]
+        x = self.x(edge.source, column) + self.ports[-1 - k, "out"]
+        y = self.top(edge.source) + self.heights[edge.source]
         low = self.layer_top[layer] + self.layer_height[layer] + 12.0 + LANE * self.lanes_of[layer].index(edge)
         side = self.left + column * (self.column + self.gutter) + self.column + LANE * (k + 1)
         if not self.folded and column == len(self.columns) - 1:
@@ -355,7 +427,8 @@ class Drawing:
         points = [(x, y), (x, low), (side, low), (side, high), (end_x, high), (end_x, end_y - 6)]
         self.draw_arrow(edge, column, rounded(points), end_x, end_y)
         delay = min((self.cell_top + self.cell_bottom) / 2, (high + low) / 2)
-        self.rectangle(side - 4.5, delay - 4.5, 9, 9, BLUE, BLUE, 1, 0)
+        half = 4.0 + 0.5 * self.scale.line(edge.size(self.columns[column]), True)[0]
+        self.rectangle(side - half, delay - half, 2 * half, 2 * half, BLUE, BLUE, 1, 0)
 
     def draw_arrow(self, edge: Edge, column: int, path: str, x: float, y: float, right: bool = False) -> None:
         """A path with a head whose tip is at (x, y); as wide as its gradient is large."""
@@ -402,7 +475,7 @@ class Scale:
         finite = [size for size in known if np.isfinite(size) and size > 0]
         self.largest = max(finite, default=1.0)
         span = np.log10(self.largest / min(finite, default=1.0)) if finite else 1.0
-        self.decades = float(np.clip(np.ceil(span), 1, DECADES))
+        self.decades = float(np.clip(np.ceil(span), 2, DECADES))
         self.any, self.none, self.broken = bool(known), 0.0 in known, not np.isfinite(known).all()
 
     def line(self, size: float | None, over_time: bool) -> tuple[float, str, str]:
@@ -414,8 +487,8 @@ class Scale:
             return WIDEST, INK, "2 3"
         if size == 0:
             return 1.0, GREY, "1 4"
-        part = max(0.0, 1.0 + np.log10(size / self.largest) / self.decades)
-        return 1.0 + (WIDEST - 1.0) * part, BLUE if over_time else BROWN, dash
+        width = 1.0 + (WIDEST - 1.0) * max(0.0, 1.0 + np.log10(size / self.largest) / self.decades)
+        return width, BLUE if over_time else BROWN, f"{5 + 1.2 * width:.1f} {3 + 0.5 * width:.1f}" if over_time else ""
 
     def examples(self) -> list[tuple[str, float]]:
         """Rows of the legend: (what it says, size)."""

@@ -8,6 +8,7 @@ passes a layer a thin box of its own keeps the place free, so no edge runs over 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 GAP = 26.0  # between the boxes of a layer
 THIN = 14.0  # the width that an edge keeps free where it passes a layer
@@ -67,7 +68,7 @@ def layered(widths: list[float], edges: list[tuple[int, int]], first: set[int]) 
             places.append(Place(layer, THIN, thin=True))
         ways.append([*way, target])
     for way in ways:
-        for upper, lower in zip(way, way[1:]):
+        for upper, lower in pairwise(way):
             places[upper].below.append(lower)
             places[lower].above.append(upper)
     layout = Layout(places, [[] for _ in range(1 + max(place.layer for place in places))], ways)

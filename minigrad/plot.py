@@ -185,24 +185,24 @@ def finished(ax: Any) -> Any:
 
 
 def mapped(ax: Any, values: np.ndarray, name: str, log: bool) -> None:
-    """A colour map of values, (rows, columns), with its bar. What is no number is hatched, and so named."""
+    """A colour map of values, (rows, columns), with its bar. What is no number is hatched, and so named; in decades
+    0 is white."""
+    from matplotlib import colormaps
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.patches import Patch
 
     known = np.isfinite(values)
     if log:
         values = np.abs(values)
-        most = values[known].max(initial=0.0)
-        norm = LogNorm(max(values[known & (values > 0)].min(initial=most), most * 10.0 ** -DECADES), most) \
-            if most else Normalize(0.0, 1.0)
-        shown = np.ma.array(np.maximum(values, norm.vmin), mask=~known)
+        sizes = values[known & (values > 0)]
+        most = sizes.max(initial=0.0) or 1.0
+        norm = LogNorm(max(sizes.min(initial=most), most * 10.0 ** -DECADES) * (1.0 if sizes.size > 1 else 0.1), most)
+        values = np.where(values > 0, np.maximum(values, norm.vmin), 0.1 * norm.vmin)  # 0 stays white
     else:
-        largest = np.abs(values[known]).max(initial=0.0) or 1.0
-        signed = (values[known] < 0).any()
-        norm = Normalize(-largest if signed else 0.0, largest)
-        shown = np.ma.array(values, mask=~known)
-    ax.set_facecolor("white")
-    image = ax.imshow(shown, aspect="auto", interpolation="nearest", cmap=MAP, norm=norm)
+        most = np.abs(values[known]).max(initial=0.0) or 1.0
+        norm = Normalize(-most if (values[known] < 0).any() else 0.0, most)
+    image = ax.imshow(np.ma.array(values, mask=~known), aspect="auto", interpolation="nearest", norm=norm,
+                      cmap=colormaps[MAP].with_extremes(under="white"))
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label(plain(name), parse_math=False)
     if not known.all():
@@ -224,10 +224,11 @@ def time_axis(ax: Any, steps: int, symbols: Sequence[Any] | None, name: str = "t
     if steps > SYMBOLS:
         return
     ax.set_xticks(np.arange(steps), [plain(symbol) for symbol in symbols], fontsize=min(10.0, 400.0 / steps))
+    long = max(len(plain(symbol)) for symbol in symbols) > 2
     for label in ax.get_xticklabels():
-        label.set_parse_math(False)
-    if max(len(plain(symbol)) for symbol in symbols) > 2:
-        ax.tick_params(axis="x", rotation=90)
+        label.set(parse_math=False, rotation=90 if long else 0, verticalalignment="top" if long else "baseline")
+    ax.tick_params(axis="x", pad=4 if long else 13)
+    ax.grid(visible=False, axis="x")
     ax.set_xlabel(f"input over {name}")
 
 
@@ -320,8 +321,10 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each value and the window − 1 before it, fewer at the start."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
+    """The mean of each value and the window − 1 before it, fewer at the start; what is no number is passed over."""
+    known = np.isfinite(values)
+    sums, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, values, 0.0), known))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    with np.errstate(invalid="ignore"):
+        return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
