@@ -3,7 +3,7 @@
 `Tensor` and the ops make a graph, `backward` and `grad` go back through it, `gradcheck` proves it right.
 """
 
-from minigrad import nn
+from minigrad import bptt, nn
 from minigrad.anomaly import detect_anomaly
 from minigrad.autodiff import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from minigrad.derive import TraceError, derive
@@ -15,6 +15,7 @@ from minigrad.tensor import OPS, Tensor, composite, no_grad, op, tensor
 
 __version__ = "0.1.0"
 __all__ = [
-    "OPS", "GradcheckError", "Tensor", "TraceError", "composite", "derive", "detect_anomaly", "grad", "gradcheck",
-    "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "scan", "tensor", "value_and_grad", "vjp", *op_names,
+    "OPS", "GradcheckError", "Tensor", "TraceError", "bptt", "composite", "derive", "detect_anomaly", "grad",
+    "gradcheck", "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "scan", "tensor", "value_and_grad", "vjp",
+    *op_names,
 ]

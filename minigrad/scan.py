@@ -14,6 +14,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from minigrad.tensor import PART, Op, Tensor, no_grad, primitive, recording, wat
 from minigrad.tree import flatten, named_leaves, unflatten
 
 Cell = Callable[[Any, Any], tuple[Any, Any]]
+
+# Who keeps what a scan computes (`bptt.record`): called with each run before it starts, gives the run in its place.
+recorder: ContextVar[Any] = ContextVar("recorder", default=None)
 
 
 class ScanNotice(UserWarning):
@@ -66,7 +70,9 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     if mask is not None:
         mask = checked_mask(mask, steps, state)
     if watcher.get() is None:
-        run = prepare(cell, state, xs, mask)
+        run, record = prepare(cell, state, xs, mask), recorder.get()
+        if record is not None:
+            run, checkpoint_every = record(run, cell, state, xs, mask), None
         if run is not None:
             if checkpoint_every is not None and checkpoint_every < steps and run.compiled.functions["backward"]:
                 with no_grad():

@@ -30,6 +30,10 @@ class Module:
     gradients is saved but not trained. An attribute that holds a tensor without a name gives it its own.
     """
 
+    # _path: the way to this module from the outermost one that it was assigned in, for `bptt.record`. A slot, for what
+    # stands in __dict__ is a part of the key of a cell's program (`scan.look`), and that does not depend on a name.
+    __slots__ = ("__dict__", "__weakref__", "_path")
+
     training = True
 
     def __call__(self, *inputs: Any) -> Any:
@@ -39,28 +43,18 @@ class Module:
         if isinstance(value, Tensor) and value.is_leaf and value.name is None:
             value.name = name  # for error messages and derived programs
         object.__setattr__(self, name, value)
+        if isinstance(value, HOLDERS) and not isinstance(value, Tensor):
+            path = getattr(self, "_path", "")
+            for way, part in parts_of(f"{path}.{name}" if path else name, value):
+                known = getattr(part, "_path", way)  # a second name does not count, a longer one does
+                if isinstance(part, Module) and f".{way}".endswith(f".{known}"):
+                    object.__setattr__(part, "_path", way)
 
     # -- parts ----------------------------------------------------------------------------------------
 
     def named_parts(self) -> list[tuple[str, Tensor | Module]]:
         """This module (its name is ''), and every module and leaf tensor below it, in the order of definition."""
-        found, seen = [], set()
-        stack: list[tuple[str, Any]] = [("", self)]
-        while stack:
-            name, value = stack.pop()
-            if id(value) in seen:
-                continue
-            seen.add(id(value))
-            if isinstance(value, Tensor):
-                found += [(name, value)] if value.is_leaf else []
-                continue
-            if isinstance(value, Module):
-                found.append((name, value))
-                value = vars(value)
-            children = value.items() if isinstance(value, dict) else enumerate(value)
-            stack += reversed([(f"{name}.{key}" if name else str(key), child) for key, child in children
-                               if isinstance(child, HOLDERS)])
-        return found
+        return parts_of("", self)
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
         """(dotted name, tensor) of every leaf tensor that requires gradients."""
@@ -125,6 +119,27 @@ class Module:
 
 
 HOLDERS = (Tensor, Module, dict, list, tuple)  # what is a part, or may hold parts
+
+
+def parts_of(name: str, value: Any) -> list[tuple[str, Tensor | Module]]:
+    """Every module and leaf tensor of a value of this name, itself included, each once."""
+    found, seen = [], set()
+    stack: list[tuple[str, Any]] = [(name, value)]
+    while stack:
+        name, value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            found += [(name, value)] if value.is_leaf else []
+            continue
+        if isinstance(value, Module):
+            found.append((name, value))
+            value = vars(value)
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        stack += reversed([(f"{name}.{key}" if name else str(key), child) for key, child in children
+                           if isinstance(child, HOLDERS)])
+    return found
 
 
 def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
