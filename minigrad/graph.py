@@ -23,6 +23,7 @@ from minigrad.drawing import MOST_BOXES, Box, Edge, Graph
 from minigrad.tensor import Tensor, apply, tracks
 from minigrad.tree import map_leaves, named_leaves
 
+
 def graph(f: Callable | Record, *examples: Any, weights: bool = False) -> Graph:
     """The graph of f at examples (arrays, or nestings of arrays; only shapes and dtypes matter).
 
