@@ -9,565 +9,500 @@ lstm.values["ft"]              # (T, H, B)   the value that the cell calls ft, a
 lstm.grads["ft"]               # (T, H, B)   dL/dft at every step; so for states and inputs too
 lstm.weight_grads("W")         # (T, 4H, H + D)   what each step added to dL/dW; its sum over time is W.grad
 ```
-Every recurrence is one cell in one `scan`, and a cell has a derived program. While one records, that very program is
-run value by value, and what it computes is kept. The model does not change, no hook is set, and the scan stays one op
-on the graph with the same gradients to rounding. Outside of `record` nothing is different and nothing slower.
+Every recurrence is one cell in one `scan`, so one recording holds all that can be asked. The model does not change, no
+hook is set, and the scan stays one op on the graph, with the same gradients to rounding. Outside of `record` nothing is
+different and nothing slower.
 
-**What is kept**, as copies: at every step each value that has a name in the cell, the inputs, and what the backward
-reads; the weights once; and of each backward the gradient of all named values. Not the weights' gradients, which step
-by step are T times the weights: they are computed when they are asked for. For an LSTM that is 12 H + 2 D numbers a
-step and sequence, and 15 H + D more for each backward; a scan that is not recorded keeps 7 H + D.
+What a recording is, and how it comes about, stands in recording.py (`record`, `Recording`, `Record`). Here are the
+questions, each a function of a recording:
+
+    credit(rec, loss_by_step)   how much of the weights' gradient goes from the loss at step s to the step t
+    jacobians(rec)              d(state_t)/d(state_{t−1}), its singular values, products over lags, Lyapunov exponent
+    truncation(rec, ks)         what a backward over k steps only gives in place of the whole gradient
+    paths(rec)                  through which part of the state (c or a) a gradient came
+    saturation(rec)             gates that are shut or open, units that are dead or explode, the first NaN
+
+`rec` is one scan's `Record`, or a recording that has one scan only. Time is in the order of xs, always.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from minigrad.derive.simplify import Program, Value, in_order
-from minigrad.derive.trace import Symbol, Trace, argument_names
-from minigrad.nn.module import Module
-from minigrad.scan import Compiled, Run, example, one_step, recorder
-from minigrad.tensor import Tensor, ndarray
-from minigrad.tree import flatten, named_leaves, unflatten
+from minigrad.autodiff import behind, data_of, sweep, zeros_of
+from minigrad.derive.simplify import Value, in_order
+from minigrad.recording import (
+    Record,
+    RecordedRun,
+    Recording,
+    evaluate,
+    free,
+    record,
+    statements,
+    truncated,
+)
+from minigrad.tensor import RELEASED, Tensor, describe, no_grad
+
+__all__ = ["Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
 
 Array = np.ndarray
+WHOLE = (sys.maxsize, sys.maxsize)  # a backward that is not truncated, and not kept
 
 
-@contextlib.contextmanager
-def record(model: Module | None = None) -> Iterator[Recording]:
-    """Record every scan that runs inside, and the backward through it: `with record() as rec`.
+def one_scan(rec: Recording | Record | list[Record]) -> Record:
+    """The scan that a question is about."""
+    if isinstance(rec, Record):
+        return rec
+    if not isinstance(rec, (Recording, list)):
+        raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
+                        f"of {type(rec).__name__}")
+    if len(rec) > 1:
+        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(r.path for r in rec)}): take "
+                         "one by its path or number, as rec[0]")
+    return rec[0]
 
-    A scan is found in `rec` by the path of its module, as far as attributes that hold modules have given it one. With
-    a model, paths start there. A recording keeps what it has after the `with`; a backward that comes after it is
-    recorded too. For this thread and async task only; inside another recording, the inner one records.
 
-    Under `mg.detect_anomaly()` a scan runs op by op, and is not recorded. checkpoint_every has no effect here.
+# -- credit -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Credit:
+    """The ledger of `credit`: S losses, T steps.
+
+    size     (S, T)   ‖G(s, t)‖, over all weights: G(s, t) is what the loss s sends to the weights' use at step t
+    share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, all of the gradient: what each entry is of it, in sum 1
+    by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
+    by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
     """
-    recording = Recording(model)
-    token = recorder.set(recording.take)
+
+    size: Array
+    share: Array
+    by_loss: dict[str, Array]
+    by_step: dict[str, Array]
+
+
+def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
+    """Which loss pays for which step: the gradient that each loss sends to the weights of a scan at each step.
+
+    loss_by_step  S tensors of size 1, or one of shape (S,): as a rule the loss of each step, whose sum is L. Their
+                  graph must still be there: ask before `backward`, or after `backward(retain_graph=True)`.
+
+    One backward for each loss, S · T steps in all; nothing is added to any `.grad`, nor to the recording. Raises
+    RuntimeError when the graph has been released, ValueError for a loss that is no single number.
+    """
+    scan = one_scan(rec)
+    losses = [loss_by_step[s] for s in range(len(loss_by_step))]
+    for loss in losses:
+        if not isinstance(loss, Tensor) or loss.size != 1:
+            raise ValueError(f"credit takes losses that are tensors with one number each, not {describe(loss)}")
+    node = scan.node()
+    if node is None or any(x._op is RELEASED for x in behind(losses)):
+        raise RuntimeError(f"the graph between the losses and {scan.path} has been released: ask for credit before "
+                           "backward, or call backward(retain_graph=True)")
+    weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
+    by_loss = {name: np.zeros((len(losses), *w.shape), w.dtype) for name, w in weights.items()}
+    by_step = {name: np.zeros((scan.steps, *w.shape), w.dtype) for name, w in weights.items()}
+    size, share = np.zeros((2, len(losses), scan.steps))
+    whole = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
+    for _, gradients in sent_back(scan, node, losses, weights):
+        for name, g in gradients.items():
+            whole[name] += g
+    for s, loss in enumerate(losses):
+        for t, gradients in sent_back(scan, node, [loss], weights):
+            size[s, t] = norm(gradients)
+            share[s, t] = sum(np.vdot(whole[name], g).real for name, g in gradients.items())
+            for name, g in gradients.items():
+                by_loss[name][s] += g
+                by_step[name][t] += g
+    return Credit(size, share / norm(whole)**2 if norm(whole) else share, by_loss, by_step)
+
+
+def sent_back(scan: Record, node: Tensor, losses: list[Tensor], weights: dict[str, Value]
+              ) -> Iterator[tuple[int, dict[str, Array]]]:
+    """(t, {weight: what the step t adds to its gradient}) for the sum of these losses, from the last step on that they
+    depend on; node is what stands on the graph for the scan."""
+    token = truncated.set(WHOLE)
     try:
-        yield recording
+        with no_grad():
+            found = sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], [node])
     finally:
-        recorder.reset(token)
+        truncated.reset(token)
+    g = [zeros_of(y) if d is None else data_of(d) for d, y in
+         zip(found.get(node._index, [None] * len(node._data)), node._data)]
+    n = len(scan.step.states)
+    d_state, d_ys = g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
+    reached = [t + 1 for t in range(scan.steps) if any(np.any(d[t]) for d in d_ys)]
+    stop = scan.steps if any(np.any(d) for d in d_state) else max(reached, default=0)
+    for t, env in scan.steps_back(d_state, d_ys, 0, stop):
+        yield scan.place(t), {name: scan.step.gradient(env, w) for name, w in weights.items()}
 
 
-class Unknown(KeyError):
-    """A name that nothing here has; the message gives those that there are."""
-
-    __str__ = Exception.__str__
-
-    def __init__(self, name: Any, of: str, known: list[str]):
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-        there = f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "there are none"
-        super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + there)
+def norm(arrays: dict[str, Array]) -> float:
+    """Of all of them together."""
+    return float(np.sqrt(sum(np.vdot(a, a).real for a in arrays.values())))
 
 
-class Recording:
-    """What `record` gives: the scans that ran, in order.
-
-    rec[0]       the first of them, a `Record`
-    rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Several` that there are,
-                 in the order in which they ran: of a layer with more cells (lstm.l0, lstm.l0_reverse, …), or of one
-                 that was called more often. Raises KeyError for an unknown path, TypeError for a cell that could not
-                 be traced.
-    len(rec), iteration, rec.paths   as of a list of Records
-    """
-
-    def __init__(self, model: Module | None = None):
-        self.model_paths = {} if model is None else {id(x): path for path, x in model.named_parts()}
-        self.records: list[Record | Untraced] = []
-        self.copies: list[Array] = []
-
-    def take(self, run: Run | None, cell: Callable, state: Any, xs: Any, mask: Array | None) -> Run | None:
-        """Called by scan: the run that keeps what it computes, in the place of one that does not."""
-        if run is None:
-            self.records.append(Untraced(self.path_of(cell), why_not(cell, state, xs, mask)))
-            return None
-        return RecordedRun(run, self)
-
-    def snapshot(self, array: Array) -> Array:
-        """A copy, which later changes of the weights do not reach; one for all scans that see the same values."""
-        copy = next((copy for copy in self.copies if copy.dtype == array.dtype and np.array_equal(copy, array)), None)
-        if copy is None:
-            copy = np.array(array)
-            self.copies.append(copy)
-        return copy
-
-    def path_of(self, cell: Callable) -> str:
-        owner = getattr(cell, "__self__", cell)
-        path = self.model_paths.get(id(owner)) or getattr(owner, "_path", "")
-        # a cell of a Stacked layer goes by PyTorch's name
-        return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
-            getattr(owner, "__name__", type(owner).__name__))
-
-    @property
-    def paths(self) -> list[str]:
-        return [record.path for record in self.records]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __iter__(self) -> Iterator[Record]:
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, key: int | str) -> Any:
-        if not self.records:
-            raise LookupError("nothing was recorded: no scan ran inside of record(), or it ran under detect_anomaly, "
-                              "where a scan goes op by op")
-        if not isinstance(key, str):
-            try:
-                return traced(self.records[key])
-            except IndexError:
-                raise IndexError(f"{len(self)} scans were recorded, and there is no rec[{key}]") from None
-        found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
-        if not found:
-            raise Unknown(key, "the recording", list(dict.fromkeys(self.paths)))
-        return traced(found[0]) if len(found) == 1 else Several(map(traced, found))
-
-    def __repr__(self) -> str:
-        return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",
-                          *(f"  [{i}] {record}" for i, record in enumerate(self.records))])
-
-
-class Several(list):
-    """Records of scans that go by one path, in the order in which they ran."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(f"these are {len(self)} scans ({', '.join(r.path for r in self[:6])}"
-                             f"{', …' if len(self) > 6 else ''}), each with its own {name}: take one, as in [0].{name}")
+# -- jacobians --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Untraced:
-    """A scan that went step by step, so that there is no program to look into."""
+class Jacobians:
+    """The step Jacobians of a scan, n numbers of state in each of B sequences.
 
-    path: str
-    why: str
-
-    def __repr__(self) -> str:
-        return f"{self.path}: not recorded, as it cannot be traced"
-
-
-def traced(record: Record | Untraced) -> Record:
-    if isinstance(record, Untraced):
-        raise TypeError(f"{record.path} was not recorded, for its cell cannot be traced: {record.why}")
-    return record
-
-
-def why_not(cell: Callable, state: Any, xs: Any, mask: Array | None) -> str:
-    try:
-        leaves, pattern = flatten(xs)
-        Step(cell, state, unflatten(pattern, [example(leaf)[0] for leaf in leaves]), None if mask is None else mask[0])
-    except TypeError as problem:
-        return str(problem)
-    return "it makes new values at every call, or uses a tensor that is not found in what it closes over"
-
-
-# -- one scan ---------------------------------------------------------------------------------------------------------
-
-
-class Record:
-    """One scan: what its cell computed at every step, and the gradients of all that.
-
-    values        by name, (T, …): what the cell's own variable of this name held; T, then the shape it has in the cell
-    grads         by name, (T, …): dL/d(that value), the sum over all its ways to L, of every backward that went
-                  through. For a state as it enters a step it is the gradient of that very value, so also by what the
-                  step before gave out: grads["a_prev"][t] is grads["a_next"][t − 1], as in an unrolled loop.
-    weight_grads  by name, (T, …): what each step added to the gradient of a weight
-    states        {name as it enters a step: name as it leaves it}, as {"a_prev": "a_next", "c_prev": "c_next"}; None
-                  for one that leaves as a constant or a weight
-    inputs, outputs   names of the leaves of x, and of those of y that the cell computes
-    weights       names of the tensors that the cell closes over
-    steps, reverse, mask, path   T; whether it ran from the last step to the first; (T, batch) or None; who it is
-
-    Time is in the order of xs, also where the scan ran in reverse. With a mask, the cell's own values are given at
-    every step, and count for nothing where it is 0: their gradients are 0, and the state that enters the next step is
-    the one before. A name that two values have is given to the second as `name_2`. A value without a name has none
-    here; results of the cell have one always (`h_next` for the new h, `y`).
+    steps    (T, B, n, n)   steps[t, b, i, j] = d(state after step t)_i / d(state before it)_j
+    leaves   [(name before, name after, how many of the n)]: the parts of the state, one behind the other
+    lengths  (B,)   the number of steps of each sequence that the mask lets count
+    reverse  whether the scan ran from the last step to the first: then the state before step t is that of t + 1
     """
 
-    def __init__(self, path: str, run: Run, snapshot: Callable[[Array], Array]):
-        self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
-        self.step = step = step_of(run)
-        n, m = run.sizes
-        tensors = run.inputs[n + m:]
-        self.weight_values = dict(zip(weight_names(run.cell, [tensors[i] for i in step.closed], step), step.weights))
-        self.fixed = step.constants | {w: snapshot(example(tensors[i])) for w, i in zip(step.weights, step.closed)}
-        self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
-        self.backwards: list[list[dict[Value, Array]]] = []  # of each backward, of each step
-        self.values, self.grads = Named(self, self.value), Named(self, self.grad)
+    steps: Array
+    leaves: list[tuple[str, str | None, int]]
+    lengths: Array
+    reverse: bool
 
-    # -- what there is ---------------------------------------------------------------------------------------
+    @cached_property
+    def singular_values(self) -> Array:
+        """(T, B, n), the largest first. One below 1: what shrinks in this step; above 1: what grows."""
+        return np.linalg.svd(self.steps, compute_uv=False)
 
-    @property
-    def states(self) -> dict[str, str]:
-        return dict(zip(self.step.names_of["state"], self.step.names_of["new state"]))
+    @cached_property
+    def norms(self) -> Array:
+        """(T, B): norms[k − 1] = ‖J_T J_{T−1} … J_{T−k+1}‖₂: a gradient of the last state is k steps before at most so
+        many times as large."""
+        return np.exp([np.log(spectral(product)) + scale for product, scale in self.products()])
 
-    @property
-    def inputs(self) -> list[str]:
-        return self.step.names_of["x"]
+    @cached_property
+    def lyapunov(self) -> Array:
+        """(B,): (1/T) ln ‖J_T … J_1‖₂, T the sequence's own length: the largest finite-time Lyapunov exponent, the rate
+        in nats a step at which two states that are near each other part (> 0) or meet (< 0)."""
+        *_, (product, scale) = self.products()
+        return (np.log(spectral(product)) + scale) / self.lengths
 
-    @property
-    def outputs(self) -> list[str]:
-        return self.step.names_of["y"]
-
-    @property
-    def weights(self) -> list[str]:
-        return list(self.weight_values)
-
-    def __repr__(self) -> str:
-        went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
-        return (f"{self.path}: {self.steps} steps{' in reverse' * self.reverse}, {went}; "
-                f"values {', '.join(self.values)}; weights {', '.join(self.weights)}")
-
-    # -- values and gradients ----------------------------------------------------------------------------------
-
-    def value(self, name: str) -> Array:
-        """(T, …): a value at every step."""
-        value = self.step.known(name, self.path).value
-        return self.over_time([held(kept, value) for kept in self.kept])
-
-    def grad(self, name: str) -> Array:
-        """(T, …): its gradient at every step."""
-        named = self.step.known(name, self.path)
-        if named.value.dtype.kind not in "fc":
-            raise TypeError(f"{name} of {self.path} holds {named.value.dtype}, and only floats have gradients")
-        total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
-        for backward in self.through():
-            for t in range(self.steps):
-                total[t] += self.gradient_at(backward, t, named)
-        return total[::-1] if self.reverse else total
-
-    def gradient_at(self, backward: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
-        """dL/d(a value) at the t-th step that ran: of a state, what came to it where it left the step before."""
-        while named.entering is not None and t > 0:
-            t, named = t - 1, self.step.leaving[named.entering]
-        return 0.0 if named.total is None else held(backward[t], named.total)
-
-    def weight_grads(self, name: str) -> Array:
-        """(T, *shape): what each step added to the gradient of a weight. It is computed anew at each call, from the
-        gradients that were kept, by the part of the derived program that leads to this weight."""
-        if name not in self.weight_values:
-            raise Unknown(name, f"{self.path}, among its weights,", self.weights)
-        weight = self.weight_values[name]
-        if weight not in self.step.program.gradients:
-            raise ValueError(f"{name} of {self.path} does not require gradients, so that no step adds to one")
-        total = np.zeros((self.steps, *weight.shape), weight.dtype)
-        for backward in self.through():
-            for t, d in enumerate(self.weight_gradients(backward, [weight])):
-                total[t] += d[0]
-        return total[::-1] if self.reverse else total
-
-    def weight_gradients(self, backward: list[dict[Value, Array]], weights: list[Value]) -> Iterator[list[Array]]:
-        """For each step in the order of running, what it added to the gradients of these weights in one backward."""
-        gradients = [self.step.program.gradients[w] for w in weights]
-        program = None
-        for kept, d in zip(self.kept, backward):
-            env = {**self.fixed, **kept, **d}
-            if program is None:
-                program = statements(in_order([g for g in gradients if g is not None], set(env)))
-            evaluate(program, env)
-            yield [np.zeros(w.shape, w.dtype) if g is None else held(env, g) for w, g in zip(weights, gradients)]
-
-    def through(self) -> list[list[dict[Value, Array]]]:
-        """The backwards that went through, at least one."""
-        if not self.backwards:
-            raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
-                               "on it, recorded outside of no_grad and with something that requires gradients")
-        return self.backwards
-
-    def over_time(self, steps: list[Any]) -> Array:
-        return np.stack(steps[::-1] if self.reverse else steps)
-
-    # -- running -------------------------------------------------------------------------------------------------
-
-    def forward(self, state: list, xs: list) -> tuple[list, list]:
-        """The final states and the ys, all in the order of running."""
-        step = self.step
-        state, xs = [np.array(s) for s in state], [np.array(x) for x in xs]
-        ys = []
-        for t in range(self.steps):
-            env = {**self.fixed, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
-            evaluate(step.forward, env)
-            state = [held(env, value) for value in step.new_states]
-            ys.append([held(env, value) for value in step.ys])
-            self.kept.append({value: env[value] for value in step.kept})
-        return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
-
-    def backward(self, d_state: list, d_ys: list) -> tuple[list, list, list]:
-        """Gradients of the first state, of the xs and of the weights, from those of the results."""
-        step = self.step
-        d_ys = [np.array(d) for d in d_ys]
-        d_xs = [step.zeros(x, self.steps) for x in step.xs]
-        d_weights = [step.zeros(w) for w in step.weights]
-        backward: list[dict[Value, Array]] = [{}] * self.steps
-        for t in reversed(range(self.steps)):
-            env = {**self.fixed, **self.kept[t], **step.seeds(d_state, [d[t, ...] for d in d_ys])}
-            evaluate(step.backward, env)
-            d_state = [step.gradient(env, s) for s in step.states]
-            for total, x in zip(d_xs, step.xs):
-                if total is not None:
-                    total[t] = step.gradient(env, x)
-            for total, w in zip(d_weights, step.weights):
-                if total is not None:
-                    total += step.gradient(env, w)
-            backward[t] = {value: env[value] for value in step.kept_backward}
-        self.backwards.append(backward)
-        return [np.array(d) for d in d_state], d_xs, d_weights
+    def products(self) -> Iterator[tuple[Array, Array]]:
+        """J_T … J_{T−k+1} for k = 1, 2, …, as (P (B, n, n), s (B,)) for P eˢ: neither vanishes nor overflows."""
+        product, scale = np.eye(self.steps.shape[-1]), np.zeros(len(self.lengths))
+        for J in self.steps if self.reverse else self.steps[::-1]:
+            product = product @ J
+            size = np.abs(product).max(axis=(1, 2), initial=0.0)
+            size[size == 0] = 1.0
+            product, scale = product / size[:, None, None], scale + np.log(size)
+            yield product, scale
 
 
-class Named(Mapping):
-    """Arrays by name, made when they are first asked for."""
-
-    def __init__(self, record: Record, make: Callable[[str], Array]):
-        self.record, self.make = record, make
-        self.made: dict[tuple[str, int], Array] = {}
-
-    def __getitem__(self, name: str) -> Array:
-        key = name, len(self.record.backwards)
-        if key not in self.made:
-            self.made[key] = self.make(name)
-        return self.made[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.record.step.named)
-
-    def __len__(self) -> int:
-        return len(self.record.step.named)
-
-    def __repr__(self) -> str:
-        named = self.record.step.named.items()
-        return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
+def spectral(matrices: Array) -> Array:
+    return np.linalg.norm(matrices, ord=2, axis=(-2, -1))
 
 
-class RecordedRun(Run):
-    """A run of scan that goes through its program value by value, and has a record keep them."""
+def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians:
+    """The exact Jacobian d(state_t)/d(state_{t−1}) of every step of a scan; see `Jacobians` for what follows from it.
 
-    __slots__ = ("record", "recording")
+    A gradient k steps back is a product of k of them: it vanishes where their norms stay below 1, and can explode only
+    where they go above. Hochreiter, "Untersuchungen zu dynamischen neuronalen Netzen" (1991); Bengio, Simard &
+    Frasconi, "Learning long-term dependencies with gradient descent is difficult" (1994); Pascanu, Mikolov & Bengio,
+    "On the difficulty of training recurrent neural networks" (2013).
 
-    def __init__(self, run: Run, recording: Recording):
-        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes"):
-            setattr(self, name, getattr(run, name))
-        self.buffers = None
-        self.recording = recording
+    batched  whether the last axis of every leaf of the state is a batch of independent sequences, each with a Jacobian
+             of its own; by default where all leaves have two axes or more, and the last in common. If not, B = 1, and
+             n is all of the state.
 
-    def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
-        results = super().on_graph(steps, reverse)
-        self.recording.records.append(self.record)
-        self.recording = None  # the graph lives on without it
-        return results
-
-    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
-        self.record = Record(self.recording.path_of(self.cell), self, self.recording.snapshot)
-        return self.record.forward(state, xs)
-
-    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
-        d_state, d_xs, d_weights = self.record.backward(d_state, d_ys)
-        in_order_of_run = sorted(zip(self.record.step.closed, d_weights), key=lambda pair: pair[0])
-        return d_state, d_xs, [d for _, d in in_order_of_run]
-
-
-# -- one step ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class NamedValue:
-    """A value of the program, and its complete gradient (None: zero). entering: which leaf of the state it is at the
-    start of a step; its gradient is then that of what left the step before."""
-
-    value: Value
-    total: Value | None
-    entering: int | None = None
-
-
-class Step:
-    """The derived program of one step of a cell, value by value.
-
-    states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
-    new_states, ys        of its results;  named: {name: NamedValue};  leaving: the NamedValue of each new state
-    kept, kept_backward   what a record keeps of the forward and of the backward
+    Needs no backward. Row by row, by the derived backward of the step: T · n small backwards. Raises ValueError for a
+    scan without a state of floats, and when sequences are not independent after all.
     """
+    scan = one_scan(rec)
+    step = scan.step
+    of_floats = [i for i, s in enumerate(step.states) if s.dtype.kind in "fc"]
+    states, results = ([values[i] for i in of_floats] for values in (step.states, step.new_states))
+    if not sum(int(np.prod(s.shape)) for s in states):
+        raise ValueError(f"{scan.path} has no state of floats, and so no Jacobians")
+    if batched is None:
+        batched = all(len(s.shape) > 1 and s.shape[-1] == states[0].shape[-1] for s in states)
+    if batched and len({s.shape[-1:] for s in states}) > 1:
+        raise ValueError(f"the last axes of the states of {scan.path} differ, {[s.shape for s in states]}: they are no "
+                         "batch, so ask with batched=False")
+    batch = states[0].shape[-1] if batched else 1
+    sizes = [int(np.prod(s.shape)) // batch for s in states]
+    ends = np.cumsum([0, *sizes])
+    J = np.zeros((scan.steps, batch, ends[-1], ends[-1]), np.result_type(*[s.dtype for s in states]))
+    rng, pull = np.random.default_rng(0), StatePull(scan, states)
+    for t in range(scan.steps):
+        here = J[scan.place(t)]
 
-    def __init__(self, cell: Callable, state: Any, x: Any, mask: Any):
-        pairs = []
+        def product(vectors: list[Array], t: int = t) -> Array:
+            """[v (size, B) for each part of the new state] → vᵀ J (B, n)."""
+            parts = pull(t, [(result, v.reshape(result.shape)) for result, v in zip(results, vectors)])
+            return np.concatenate([part.reshape(-1, batch) for part in parts]).T
 
-        def noted(*inputs):
-            pairs.append(cell(*inputs))
-            return pairs[-1]
+        v = [np.zeros((size, batch), result.dtype) for result, size in zip(results, sizes)]
+        for part, start in zip(v, ends):
+            for i in range(len(part)):
+                part[i] = 1.0
+                here[:, start + i] = product(v)
+                part[i] = 0.0
+        v = [rng.uniform(0.5, 1.5, part.shape).astype(part.dtype) for part in v]
+        sums = np.einsum("ib,bij->bj", np.concatenate(v), here)
+        if np.abs(product(v) - sums).max() > 1e-3 * np.abs(sums).max() + 1e-6:
+            raise ValueError(f"a sequence in the batch of {scan.path} has an influence on another one: ask for one "
+                             "Jacobian of all of the state, with batched=False")
+    names = list(scan.states.items())
+    lengths = np.full(batch, scan.steps) if scan.mask is None or not batched else scan.mask.sum(axis=0)
+    leaves = [(*names[i], size) for i, size in zip(of_floats, sizes)]
+    return Jacobians(J, leaves, np.maximum(lengths, 1), scan.reverse)
 
-        def step(_state, _x):  # so that no name from here goes before the cell's own
-            return one_step(noted, _state, *_x)
 
-        trace = Trace(step, (state, (x, mask)))
-        self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
-        self.tensors, self.fallbacks = trace.closed, [trace.closed_name(w) for w in trace.closed]
-        symbols, n = trace.leaves, len(flatten(state)[0])
-        self.arguments = [program.values[s._index] for s in symbols]
-        self.states, self.xs = self.arguments[:n], self.arguments[n:]
-        self.weights = [program.values[w._index] for w in trace.closed]
-        self.new_states, self.ys = (flatten(tree)[0] for tree in program.result)
-        program.build([s for s in trace.tracer.held if isinstance(s, Symbol) and can_be_built(s, program)])
-        totals = {index: g for index, g in trace.tracer.total.items() if isinstance(g, Tensor)}
-        self.name_values(cell, trace, pairs[-1], state, x)
-        program.build([totals[index] for index in self.indices.values() if index in totals])
+class StatePull:
+    """From gradients of a step's results to those of the states before, by the part of its program that leads there."""
 
-        def of(leaf: Any, entering: int | None = None) -> NamedValue:
-            """What is known of a symbol."""
-            place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
-            value, total = program.value_of(leaf), totals.get(leaf._index) if isinstance(leaf, Symbol) else None
-            if total is None:  # of a weight that leaves as the state: what came to the state
-                return NamedValue(value, program.seeds.get(value), place)
-            return NamedValue(value, program.values[total._index], place)
+    def __init__(self, scan: Record, states: list[Value]):
+        self.scan, self.states = scan, states
+        program = scan.step.program
+        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in program.seeds.values()}
+        roots = [g for g in map(program.gradients.get, states) if g is not None]
+        self.program = statements(in_order(roots, {*scan.fixed, *scan.kept[0], *self.silent}))
 
-        symbols_held = [*symbols, *trace.tracer.held, *flatten(pairs[-1])[0]]
-        by_index = {s._index: s for s in symbols_held if isinstance(s, Symbol)}
-        self.named = {name: of(by_index[index]) for name, index in self.indices.items()}
-        self.leaving = [of(leaf) for leaf in flatten(trace.result[0])[0]]
-        self.plan()
-
-    def name_values(self, cell: Callable, trace: Trace, pair: tuple, state: Any, x: Any) -> None:
-        """{name: index of the symbol}: the arguments, then what the cell computes, then its results."""
-        given, closed = trace.tracer.names, {w._index for w in trace.closed}
-        chosen: dict[int, str] = {}
-
-        def choose(leaf: Any, otherwise: str) -> str | None:
-            if not isinstance(leaf, Symbol):
-                return None
-            if leaf._index not in chosen:
-                chosen[leaf._index] = free(given.get(leaf._index, otherwise), chosen.values())
-            return chosen[leaf._index]
-
-        n, m = len(flatten(state)[0]), len(flatten(x)[0])
-        own = argument_names(cell, (state, x))
-        ways = [way for way, _ in named_leaves(state, own[0])], [way for way, _ in named_leaves(x, own[1])]
-        before = [choose(leaf, way) for leaf, way in zip(trace.leaves[:n], ways[0])]
-        inputs = [choose(leaf, way) for leaf, way in zip(trace.leaves[n:n + m], ways[1])]
-        held = {s._index: s for s in trace.tracer.held if isinstance(s, Symbol)}
-        for index in sorted(given):
-            if index in self.program.values and index in held and index not in closed:
-                choose(held[index], given[index])
-        after = [choose(leaf, f"{name}_next") for leaf, name in zip(flatten(pair[0])[0], before)]
-        outputs = [choose(leaf, way) for way, leaf in named_leaves(pair[1], "y")]
-        self.names_of = {"state": before, "x": inputs, "new state": after, "y": [name for name in outputs if name]}
-        self.indices = {name: index for index, name in chosen.items()}
-
-    def plan(self) -> None:
-        """What is computed in the forward and in the backward, and what of it is kept."""
-        program = self.program
-        results, named = self.new_states + self.ys, [named.value for named in self.named.values()]
-        totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
-        gradients = [g for g in program.gradients.values() if g is not None]
-        forward = in_order(results + named, set())
-        backward = in_order(totals + gradients, set(forward))
-        self.forward, self.backward = statements(forward), statements(backward)
-        read = {a for value in backward for a in value.inputs} | set(totals + gradients)
-        kept = [v for v in [*self.arguments, *forward] if v in read or v in named or v in results]
-        self.kept = list(dict.fromkeys(kept))
-        own = {*backward, *program.seeds.values()}
-        self.kept_backward = list(dict.fromkeys(
-            v for v in [*program.seeds.values(), *totals] if v in own and not v.is_constant))
-        self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
-
-    def known(self, name: str, whose: str) -> NamedValue:
-        if name not in self.named:
-            raise Unknown(name, whose, list(self.named))
-        return self.named[name]
-
-    def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
-        """The gradients of the results, where they enter the backward program."""
-        seeds: dict[Value, Array] = {}
-        for result, d in zip(self.new_states + self.ys, [*d_state, *d_ys]):
-            seed = self.program.seeds.get(result)
+    def __call__(self, t: int, given: list[tuple[Value, Array]]) -> list[Array]:
+        """[(result, its gradient)], of others zero → the gradient of each state, at the t-th step that ran."""
+        env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
+        for result, d in given:
+            seed = self.scan.step.program.seeds.get(result)
             if seed is not None:
-                seeds[seed] = seeds[seed] + d if seed in seeds else d
-        return seeds
-
-    def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
-        """dL/d(an argument) of one step."""
-        gradient = self.program.gradients.get(argument)
-        return np.zeros(argument.shape, argument.dtype) if gradient is None else held(env, gradient)
-
-    def zeros(self, argument: Value, *lead: int) -> Array | None:
-        """Where its gradient is gathered; None if it has none."""
-        return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
+                env[seed] = env[seed] + d
+        evaluate(self.program, env)
+        return [self.scan.step.gradient(env, s) for s in self.states]
 
 
-STEPS: WeakKeyDictionary[Compiled, Step] = WeakKeyDictionary()
+# -- truncation -------------------------------------------------------------------------------------------------------
 
 
-def step_of(run: Run) -> Step:
-    """The step of a run's cell, made once for each program that scan has."""
-    step = STEPS.get(run.compiled)
-    if step is None:
-        n, m = run.sizes
-        state = unflatten(run.patterns[0], run.values[:n])
-        x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
-        step = STEPS[run.compiled] = Step(run.cell, state, x, None if run.mask is None else run.mask[0])
-        places = {id(tensor): i for i, tensor in enumerate(run.inputs[n + m:])}
-        step.closed = [places[id(tensor)] for tensor in step.tensors]
-        del step.tensors  # another model of the same form has others
-    return step
+@dataclass
+class Truncation:
+    """What backward passes over k steps give, for each of K values of k, beside the whole gradient g; by weight.
+
+    ks         (K,)
+    full       {weight: g}
+    gradients  {weight: (K, *shape)}   g_k
+    bias       {weight: (K,)}   ‖g_k − g‖ / ‖g‖
+    cosine     {weight: (K,)}   ⟨g_k, g⟩ / ‖g_k‖ ‖g‖
+    ratio      {weight: (K,)}   ‖g_k‖ / ‖g‖;   all three NaN where g is 0
+    """
+
+    ks: Array
+    full: dict[str, Array]
+    gradients: dict[str, Array]
+
+    @property
+    def bias(self) -> dict[str, Array]:
+        return self.compare(lambda g_k, g: np.linalg.norm(g_k - g) / np.linalg.norm(g))
+
+    @property
+    def cosine(self) -> dict[str, Array]:
+        return self.compare(lambda g_k, g: np.vdot(g_k, g).real / (np.linalg.norm(g_k) * np.linalg.norm(g)))
+
+    @property
+    def ratio(self) -> dict[str, Array]:
+        return self.compare(lambda g_k, g: np.linalg.norm(g_k) / np.linalg.norm(g))
+
+    def compare(self, f: Any) -> dict[str, Array]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: np.array([f(g_k, self.full[name]) if self.full[name].any() else np.nan for g_k in gradients])
+                    for name, gradients in self.gradients.items()}
+
+    def smallest(self, tolerance: float) -> dict[str, int | None]:
+        """{weight: the smallest of ks from which on the bias stays within the tolerance; None if it never does}"""
+        found: dict[str, int | None] = {}
+        for name, bias in self.bias.items():
+            found[name] = None
+            for k, b in sorted(zip(self.ks.tolist(), bias), reverse=True):
+                if not b <= tolerance:
+                    break
+                found[name] = k
+        return found
 
 
-def can_be_built(symbol: Symbol, program: Program) -> bool:
-    """Whether all tensors behind a symbol are arguments of the program: what has no influence on the results of a
-    cell may use others."""
-    seen, stack = set(), [symbol]
-    while stack:
-        x = stack.pop()
-        if x._index in program.values or x._index in seen:
-            continue
-        if not isinstance(x, Symbol) or x._inputs is None:
-            return False
-        seen.add(x._index)
-        stack += [a for a in x._inputs if isinstance(a, Tensor)]
-    return True
+def truncation(rec: Recording | Record, ks: Sequence[int], *, every: int | None = None, loss: Tensor | None = None
+               ) -> Truncation:
+    """What is lost by truncated backpropagation through time over k steps, for each k of ks.
+
+    every  after how many steps a backward is made: BPTT(k; every) of Williams & Peng, "An efficient gradient-based
+           algorithm for on-line training of recurrent network trajectories" (1990). By default after k steps, as one
+           trains on pieces of a long sequence and hands the state on, detached. 1: every step's loss is sent back over
+           exactly k steps (fewer at the start); this costs T · k steps.
+    loss   the loss whose graph is still there (before `backward`, or after `backward(retain_graph=True)`). Then all
+           recorded scans behind it are truncated at once, and all parameters behind it are compared, those below a scan
+           too. Without it, the backward that was recorded is run again for the one scan of rec and its own weights.
+
+    Steps are counted in the order of running. Several scans (layers, directions) need the loss, and every=None.
+    `mg.gradcheck(f, …, frozen=True)` checks such a gradient against the function in which the older state is frozen.
+    Raises ValueError for a k that is no whole number ≥ every, and where the scans do not allow an answer.
+    """
+    ks = np.array(list(ks))
+    if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
+        raise ValueError(f"truncation takes whole numbers k ≥ {'every = ' + str(every) if every else 1}, "
+                         f"not {ks.tolist()}")
+    cuts = [(int(k), int(every or k)) for k in ks]
+    if loss is None:
+        scan = one_scan(rec)
+        full, *rest = [gradients_of_weights(scan, cut) for cut in [WHOLE, *cuts]]
+    else:
+        names = names_behind(rec, loss, every)
+        full, *rest = [gradients_behind(loss, names, cut) for cut in [WHOLE, *cuts]]
+    return Truncation(ks, full, {name: np.stack([gradients[name] for gradients in rest]) for name in full})
 
 
-def weight_names(cell: Callable, tensors: list[Tensor], step: Step) -> list[str]:
-    """What a cell calls the tensors that it closes over: by the module that holds them, else by variables."""
-    owner = getattr(cell, "__self__", None)
-    own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
-    names: list[str] = []
-    for tensor, otherwise in zip(tensors, step.fallbacks):
-        names.append(free(own.get(id(tensor)) or tensor.name or otherwise, names))
+def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]:
+    """Of a scan's own weights, from the recorded gradients of its results."""
+    weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
+    total = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
+    for backward in scan.through():
+        for _, env in scan.truncated(backward.d_state, backward.d_ys, *cut):
+            for name, w in weights.items():
+                total[name] += scan.step.gradient(env, w)
+    return total
+
+
+def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
+    """Of the leaves of these names, by a sweep through all of the graph in which every recorded scan is truncated."""
+    token = truncated.set(cut)
+    try:
+        with no_grad():
+            found = sweep([loss], [np.ones(loss.shape, loss.dtype)], list(names.values()))
+    finally:
+        truncated.reset(token)
+    return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
+
+
+def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> dict[str, Tensor]:
+    """{name: leaf tensor behind the loss}, if its scans can be truncated together."""
+    if not isinstance(loss, Tensor) or loss.size != 1 or not loss.requires_grad:
+        raise ValueError(f"truncation takes a loss that is one number and requires gradients, not {describe(loss)}")
+    nodes = behind([loss])
+    if any(x._op is RELEASED for x in nodes):
+        raise RuntimeError("the graph behind the loss has been released: ask for truncation before backward, or call "
+                           "backward(retain_graph=True)")
+    runs = [x._metadata["run"] for x in nodes if x._op is not None and x._op.name == "scan"]
+    if not runs or not all(isinstance(run, RecordedRun) for run in runs):
+        raise ValueError("a scan behind the loss was not recorded, and so cannot be truncated: compute the loss inside "
+                         "of record()")
+    scans = [run.record for run in runs]
+    twice = [scan.path for i, scan in enumerate(scans) if scan.path in [other.path for other in scans[:i]]]
+    if twice:
+        raise ValueError(f"{twice[0]} ran more than once, and truncation counts steps within one run: call it once, "
+                         "over all of the sequence")
+    if len(scans) > 1 and every is not None:
+        raise ValueError(f"behind the loss are {len(scans)} scans, whose windows differ: leave out every=")
+    owners = {id(x()): (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
+              for name, x in scan.weight_tensors.items()}
+    names: dict[str, Tensor] = {}
+    for i, x in enumerate(x for x in nodes if x._op is None):
+        names[free(owners.get(id(x)) or x.name or f"parameter {i}", names)] = x
     return names
 
 
-def free(name: str, taken: Any) -> str:
-    """The name, with a number behind it if it is taken."""
-    taken, candidate, n = set(taken), name, 1
-    while candidate in taken:
-        n += 1
-        candidate = f"{name}_{n}"
-    return candidate
+# -- paths ------------------------------------------------------------------------------------------------------------
 
 
-def held(env: dict[Value, Array], value: Value) -> Any:
-    return value.constant if value.is_constant else env[value]
+def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
+    """Through which part of the new state the gradient of each part of the old state came, step by step.
+
+    Returns {state: {result: (T, …)}}, each of the state's shape. For an LSTM:
+
+        paths(rec)["c_prev"]["c_next"][t]   (∂c_t/∂c_{t−1})ᵀ dL/dc_t, through the cell state alone: ft ∘ dL/dc_t, where
+                                            dL/dc_t is what the steps after t send back to c_t
+        paths(rec)["c_prev"]["a_next"][t]   (∂a_t/∂c_{t−1})ᵀ dL/da_t, through the output: of the loss at step t, and of
+                                            the gates and candidates of later steps
+        paths(rec)["a_prev"][…]             likewise
+
+    dL/dc_t and dL/da_t are taken where the step hands them out, so that each way is counted once; the parts add up to
+    the gradient that step t sends to the state before it. A y that is no state is a result of its own.
+    Raises RuntimeError before a backward.
+    """
+    scan = one_scan(rec)
+    step, backwards = scan.step, scan.through()
+    states = {name: s for name, s in zip(scan.states, step.states) if s.dtype.kind in "fc"}
+    after = [new or f"{old}_next" for old, new in scan.states.items()] + [name or "y" for name in step.names_of["y"]]
+    results: dict[Value, str] = {}
+    for name, result in zip(after, step.new_states + step.ys):
+        if result in step.program.seeds:
+            results.setdefault(result, name)
+    out = {name: {result: np.zeros((scan.steps, *s.shape), s.dtype) for result in results.values()}
+           for name, s in states.items()}
+    pull = StatePull(scan, list(states.values()))
+    for t in range(scan.steps):
+        for result, name in results.items():
+            d = sum(backward.kept[t][step.program.seeds[result]] for backward in backwards)
+            for state, part in zip(states, pull(t, [(result, d)])):
+                out[state][name][scan.place(t)] += part
+    return out
 
 
-def statements(values: list[Value]) -> list[tuple]:
-    """Values as what `evaluate` runs: (value, function, its inputs, metadata, which of several results, dtype)."""
-    return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
-                                                     if key != "part"}, value.metadata.get("part"), value.dtype)
-            for value in values]
+# -- saturation -------------------------------------------------------------------------------------------------------
 
 
-def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
-    """Compute one value after the other, each in its own dtype: a Python float must not widen float32."""
-    for value, forward, inputs, metadata, part, dtype in program:
-        y = forward(*[env[a] for a in inputs], **metadata)
-        if part is not None:
-            y = y[part]
-        env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
+@dataclass
+class Saturation:
+    """What `saturation` finds. A unit is an entry of a value without its time and batch axes.
+
+    low, high   {gate: (units…)}   the part of all steps and sequences in which a unit is below 0.05, above 0.95
+    dead        {state: (units…)}  whether it never moves
+    exploding   {state: (units…)}  whether it goes beyond 1000, or is not finite
+    nan         (t, name) of the first step, and its first value, that holds a NaN; or None
+    nan_grad    the same of the gradients: the first that a backward met, so the last in time; or None
+    """
+
+    low: dict[str, Array]
+    high: dict[str, Array]
+    dead: dict[str, Array]
+    exploding: dict[str, Array]
+    nan: tuple[int, str] | None
+    nan_grad: tuple[int, str] | None
+
+
+def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95, still: float = 1e-6,
+               large: float = 1e3) -> Saturation:
+    """Gates that are shut or open, units that are dead or explode, and the first NaN of a scan.
+
+    Gates are the named values that a sigmoid gave, and those of a tanh, from −1 to 1, as (1 + v)/2. Beyond the bounds
+    σ' is below 0.05, and tanh' below 0.2: little gradient goes through.
+    A unit of the state is dead when its values, over all steps and sequences, differ by no more than `still`, and
+    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. Steps that the mask leaves
+    out do not count. Needs no backward; without one nan_grad is None.
+    """
+    scan = one_scan(rec)
+    found = Saturation({}, {}, {}, {}, None, None)
+    for name, named in scan.step.named.items():
+        source = named.value
+        while source.op is not None and source.op.name in ("getitem", "reshape", "transpose"):
+            source = source.inputs[0]
+        kind = source.op.name if source.op is not None else None
+        if kind in ("sigmoid", "tanh"):
+            v = samples(scan, name) if kind == "sigmoid" else (1.0 + samples(scan, name)) / 2.0
+            found.low[name], found.high[name] = np.mean(v < low, axis=0), np.mean(v > high, axis=0)
+    for before, after in scan.states.items():
+        v = samples(scan, after or before)
+        if v.dtype.kind == "f":
+            found.dead[after or before] = v.max(axis=0) - v.min(axis=0) <= still
+            found.exploding[after or before] = ~(np.abs(v).max(axis=0) <= large)
+    running = [scan.place(t) for t in range(scan.steps)]
+    found.nan = first_nan(scan.values, running)
+    if scan.backwards:
+        floats = {name: scan.grads[name] for name in reversed(list(scan.grads)) if scan.values[name].dtype.kind in "fc"}
+        found.nan_grad = first_nan(floats, running[::-1])
+    return found
+
+
+def samples(scan: Record, name: str) -> Array:
+    """(samples, units…): a value at all steps and in all sequences that count."""
+    v = scan.values[name]
+    if v.ndim < 3:
+        return v
+    v = np.moveaxis(v, -1, 1)
+    return v[scan.mask] if scan.mask is not None else v.reshape(-1, *v.shape[2:])
+
+
+def first_nan(arrays: Mapping[str, Array], order: list[int]) -> tuple[int, str] | None:
+    return next(((t, name) for t in order for name, a in arrays.items() if np.isnan(a[t]).any()), None)

@@ -109,7 +109,8 @@ class Report:
 
 
 def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", tolerance: float | None = None,
-              max_entries: int = 64, directions: int = 8, rng: Any = 0, raise_error: bool = True) -> Report:
+              max_entries: int = 64, directions: int = 8, rng: Any = 0, raise_error: bool = True,
+              frozen: bool = False) -> Report:
     """Check the gradients of f, a function or a Module, at the given inputs.
 
     f(*inputs) returns a tensor or any nesting of tensors. Inputs are any nesting of tuples, lists and dicts; their
@@ -122,6 +123,8 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
     tolerance    relative; by default 1e-9 for the complex step, 1e-6 for central differences
     max_entries  inputs up to this size are checked entry by entry, larger ones in so many random `directions`
     rng          a seed or np.random.Generator, for weights and directions
+    frozen       what f detaches keeps the value that it has at these inputs. So a truncated gradient, which stops where
+                 a state is detached, is checked against the function in which the older state is frozen
 
     Returns a `Report`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not differentiable
     at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two. A kink
@@ -131,7 +134,7 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
         raise ValueError(f"order is 1 or 2, not {order}")
     if method not in ("auto", "complex", "central"):
         raise ValueError(f"method is 'auto', 'complex' or 'central', not {method!r}")
-    with Checked(f, inputs, np.random.default_rng(rng)) as checked:
+    with Checked(f, inputs, np.random.default_rng(rng), Frozen() if frozen else None) as checked:
         outputs = checked.deterministic_outputs()
         why = "" if method == "central" else checked.unfit_for_complex(outputs, order)
         if method == "complex" and why:
@@ -156,8 +159,8 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
 class Checked:
     """f at its inputs, in float64: evaluated with other values in any of its leaves, and put back at the end."""
 
-    def __init__(self, f: Callable, inputs: tuple, rng: np.random.Generator):
-        self.f, self.rng = f, rng
+    def __init__(self, f: Callable, inputs: tuple, rng: np.random.Generator, frozen: Frozen | None):
+        self.f, self.rng, self.frozen = f, rng, frozen
         self.given, self.pattern = flatten(inputs)
         names = [name for name, _ in named_leaves(named_arguments(f, inputs))]
         self.where = [i for i, x in enumerate(self.given) if is_float(x)]
@@ -214,6 +217,9 @@ class Checked:
         """The results, after f has been called twice with the same values."""
         outputs, _ = self.run(self.values)
         again, _ = self.run(self.values)
+        if self.frozen is not None:
+            with self.frozen:  # notes what is detached
+                self.run(self.values)
         if len(outputs) != len(again) or not all(np.array_equal(one._data, other._data, equal_nan=True)
                                                  for one, other in zip(outputs, again)):
             raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
@@ -234,10 +240,11 @@ class Checked:
 
     def phi(self, values: list, order: int) -> complex:
         """What is differentiated: φ = Σ u y for order 1, ψ = Σ w dφ/dx for order 2."""
-        if order == 2:
-            return sum(np.sum(w * g) for w, g in zip(self.mixture, self.gradients(values, 1)))
-        with no_grad():
-            outputs, _ = self.run(values)
+        with self.frozen or contextlib.nullcontext():
+            if order == 2:
+                return sum(np.sum(w * g) for w, g in zip(self.mixture, self.gradients(values, 1)))
+            with no_grad():
+                outputs, _ = self.run(values)
         return sum(np.sum(u * y._data) for u, y in zip(self.weights, outputs))
 
     def gradients(self, values: list, order: int) -> list[np.ndarray]:
@@ -380,6 +387,31 @@ class Calls:
 
     def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
         """Nor here."""
+
+
+class Frozen(Calls):
+    """A watcher under which `detach()` gives, call by call, what it gave under the first one."""
+
+    def __init__(self):
+        self.values: list[np.ndarray] = []
+        self.at: int | None = None
+
+    def __enter__(self) -> Frozen:
+        self.at = 0 if self.values else None
+        return super().__enter__()
+
+    def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        return unwatched(op, inputs, arrays, metadata, tracked)
+
+    def detached(self, data: np.ndarray) -> np.ndarray:
+        if self.at is None:
+            self.values.append(np.array(data))
+            return data
+        if self.at == len(self.values) or self.values[self.at].shape != data.shape:
+            raise GradcheckError("f detaches other values when its inputs change a little: with frozen=True the calls "
+                                 "of detach() must be the same, and in the same order")
+        self.at += 1
+        return self.values[self.at - 1].astype(data.dtype, copy=False)
 
 
 @dataclass

@@ -125,7 +125,8 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """A tensor of the same data, not copied, through which no gradient flows."""
-        out = wrap(self._data)
+        watching = watcher.get()
+        out = wrap(watching.detached(self._data) if hasattr(watching, "detached") else self._data)
         out.name = self.name
         return out
 

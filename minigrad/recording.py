@@ -1,0 +1,599 @@
+"""`record`: the scans that run inside keep every value that has a name in their cell, and its gradient.
+
+A cell has a derived program. While one records, that very program is run value by value (`Step`) in place of the loops
+that scan has planned, and what it computes is kept. There is no second set of rules: a gradient that is asked for
+later, of a weight at one step or with less than the whole sequence behind it, comes from a part of the same program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.derive.simplify import Program, Value, in_order
+from minigrad.derive.trace import Symbol, Trace, argument_names
+from minigrad.nn.module import Module
+from minigrad.scan import Compiled, Run, example, one_step, recorder
+from minigrad.tensor import PART, Tensor, ndarray
+from minigrad.tree import flatten, named_leaves, unflatten
+
+Array = np.ndarray
+
+
+@contextlib.contextmanager
+def record(model: Module | None = None) -> Iterator[Recording]:
+    """Record every scan that runs inside, and the backward through it: `with record() as rec`.
+
+    A scan is found in `rec` by the path of its module, as far as attributes that hold modules have given it one. With
+    a model, paths start there. A recording keeps what it has after the `with`; a backward that comes after it is
+    recorded too. For this thread and async task only; inside another recording, the inner one records.
+
+    Under `mg.detect_anomaly()` a scan runs op by op, and is not recorded. checkpoint_every has no effect here.
+
+    What is kept, as copies: at every step each value that has a name in the cell, the inputs, and what the backward
+    reads; the weights once; and of each backward the gradient of all named values. Not the weights' gradients, which
+    step by step are T times the weights: they are computed when they are asked for. For an LSTM that is 12 H + 2 D
+    numbers a step and sequence, and 16 H + D more for each backward; a scan that is not recorded keeps 7 H + D.
+    """
+    recording = Recording(model)
+    token = recorder.set(recording.take)
+    try:
+        yield recording
+    finally:
+        recorder.reset(token)
+
+
+class Unknown(KeyError):
+    """A name that nothing here has; the message gives those that there are."""
+
+    __str__ = Exception.__str__
+
+    def __init__(self, name: Any, of: str, known: list[str]):
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        there = f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "there are none"
+        super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + there)
+
+
+class Recording:
+    """What `record` gives: the scans that ran, in order.
+
+    rec[0]       the first of them, a `Record`
+    rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Several` that there are,
+                 in the order in which they ran: of a layer with more cells (lstm.l0, lstm.l0_reverse, …), or of one
+                 that was called more often. Raises KeyError for an unknown path, TypeError for a cell that could not
+                 be traced.
+    len(rec), iteration, rec.paths   as of a list of Records
+    """
+
+    def __init__(self, model: Module | None = None):
+        self.model_paths = {} if model is None else {id(x): path for path, x in model.named_parts()}
+        self.records: list[Record | Untraced] = []
+        self.copies: dict[int, Array] = {}
+
+    def take(self, run: Run | None, cell: Callable, state: Any, xs: Any, mask: Array | None) -> Run | None:
+        """Called by scan: the run that keeps what it computes, in the place of one that does not."""
+        if run is None:
+            self.records.append(Untraced(self.path_of(cell), why_not(cell, state, xs, mask)))
+            return None
+        return RecordedRun(run, self)
+
+    def snapshot(self, tensor: Tensor) -> Array:
+        """A copy of a weight, which later changes do not reach; one for all scans that see the same values."""
+        copy = self.copies.get(id(tensor))
+        if copy is None or copy.dtype != tensor.dtype or not np.array_equal(copy, tensor._data):
+            copy = self.copies[id(tensor)] = np.array(tensor._data)
+        return copy
+
+    def path_of(self, cell: Callable) -> str:
+        owner = getattr(cell, "__self__", cell)
+        path = self.model_paths.get(id(owner)) or getattr(owner, "_path", "")
+        # a cell of a Stacked layer goes by PyTorch's name
+        return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
+            getattr(owner, "__name__", type(owner).__name__))
+
+    @property
+    def paths(self) -> list[str]:
+        return [record.path for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: int | str) -> Any:
+        if not self.records:
+            raise LookupError("nothing was recorded: no scan ran inside of record(), or it ran under detect_anomaly, "
+                              "where a scan goes op by op")
+        if not isinstance(key, str):
+            try:
+                return traced(self.records[key])
+            except IndexError:
+                raise IndexError(f"{len(self)} scans were recorded, and there is no rec[{key}]") from None
+        found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
+        if not found:
+            raise Unknown(key, "the recording", list(dict.fromkeys(self.paths)))
+        return traced(found[0]) if len(found) == 1 else Several(map(traced, found))
+
+    def __repr__(self) -> str:
+        return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",
+                          *(f"  [{i}] {record}" for i, record in enumerate(self.records))])
+
+
+class Several(list):
+    """Records of scans that go by one path, in the order in which they ran."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"these are {len(self)} scans ({', '.join(r.path for r in self[:6])}"
+                             f"{', …' if len(self) > 6 else ''}), each with its own {name}: take one, as in [0].{name}")
+
+
+@dataclass
+class Untraced:
+    """A scan that went step by step, so that there is no program to look into."""
+
+    path: str
+    why: str
+
+    def __repr__(self) -> str:
+        return f"{self.path}: not recorded, as it cannot be traced"
+
+
+def traced(record: Record | Untraced) -> Record:
+    if isinstance(record, Untraced):
+        raise TypeError(f"{record.path} was not recorded, for its cell cannot be traced: {record.why}")
+    return record
+
+
+def why_not(cell: Callable, state: Any, xs: Any, mask: Array | None) -> str:
+    try:
+        leaves, pattern = flatten(xs)
+        Step(cell, state, unflatten(pattern, [example(leaf)[0] for leaf in leaves]), None if mask is None else mask[0])
+    except TypeError as problem:
+        return str(problem)
+    return "it makes new values at every call, or uses a tensor that is not found in what it closes over"
+
+
+# -- one scan ---------------------------------------------------------------------------------------------------------
+
+
+class Record:
+    """One scan: what its cell computed at every step, and the gradients of all that.
+
+    values        by name, (T, …): what the cell's own variable of this name held; T, then the shape it has in the cell
+    grads         by name, (T, …): dL/d(that value), the sum over all its ways to L, of every backward that went
+                  through. For a state as it enters a step it is the gradient of that very value, so also by what the
+                  step before gave out: grads["a_prev"][t] is grads["a_next"][t − 1], as in an unrolled loop.
+    weight_grads  by name, (T, …): what each step added to the gradient of a weight
+    states        {name as it enters a step: name as it leaves it}, as {"a_prev": "a_next", "c_prev": "c_next"}; None
+                  for one that leaves as a constant or a weight
+    inputs, outputs   names of the leaves of x, and of those of y that the cell computes
+    weights       names of the tensors that the cell closes over
+    steps, reverse, mask, path   T; whether it ran from the last step to the first; (T, batch) or None; who it is
+
+    Time is in the order of xs, also where the scan ran in reverse. With a mask, the cell's own values are given at
+    every step, and count for nothing where it is 0: their gradients are 0, and the state that enters the next step is
+    the one before. A name that two values have is given to the second as `name_2`. A value without a name has none
+    here; results of the cell have one always (`h_next` for the new h, `y`).
+    """
+
+    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor], Array]):
+        self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
+        self.step = step = step_of(run)
+        n, m = run.sizes
+        tensors = [run.inputs[n + m + i] for i in step.closed]
+        names = weight_names(run.cell, tensors, step)
+        self.weight_values = dict(zip(names, step.weights))
+        self.weight_tensors = {name: weakref.ref(x) for name, x in zip(names, tensors)}
+        self.fixed = step.constants | {w: snapshot(x) for w, x in zip(step.weights, tensors)}
+        self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
+        self.backwards: list[Backward] = []
+        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to what stands on the graph for it
+        self.values, self.grads = Named(self, self.value), Named(self, self.grad)
+
+    # -- what there is ---------------------------------------------------------------------------------------
+
+    @property
+    def states(self) -> dict[str, str]:
+        return dict(zip(self.step.names_of["state"], self.step.names_of["new state"]))
+
+    @property
+    def inputs(self) -> list[str]:
+        return self.step.names_of["x"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [name for name in self.step.names_of["y"] if name is not None]
+
+    @property
+    def weights(self) -> list[str]:
+        return list(self.weight_values)
+
+    def __repr__(self) -> str:
+        went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
+        return (f"{self.path}: {self.steps} steps{' in reverse' * self.reverse}, {went}; "
+                f"values {', '.join(self.values)}; weights {', '.join(self.weights)}")
+
+    # -- values and gradients ----------------------------------------------------------------------------------
+
+    def value(self, name: str) -> Array:
+        """(T, …): a value at every step."""
+        value = self.step.known(name, self.path).value
+        return np.stack([held(self.kept[self.place(t)], value) for t in range(self.steps)])
+
+    def grad(self, name: str) -> Array:
+        """(T, …): its gradient at every step."""
+        named = self.step.known(name, self.path)
+        if named.value.dtype.kind not in "fc":
+            raise TypeError(f"{name} of {self.path} holds {named.value.dtype}, and only floats have gradients")
+        total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
+        for backward in self.through():
+            for t in range(self.steps):
+                total[self.place(t)] += self.gradient_at(backward.kept, t, named)
+        return total
+
+    def gradient_at(self, kept: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
+        """dL/d(a value) at the t-th step that ran: of a state, what came to it where it left the step before."""
+        while named.entering is not None and t > 0:
+            t, named = t - 1, self.step.leaving[named.entering]
+        return 0.0 if named.total is None else held(kept[t], named.total)
+
+    def weight_grads(self, name: str) -> Array:
+        """(T, *shape): what each step added to the gradient of a weight. It is computed anew at each call, from the
+        gradients that were kept, by the part of the derived program that leads to this weight."""
+        if name not in self.weight_values:
+            raise Unknown(name, f"{self.path}, among its weights,", self.weights)
+        weight = self.weight_values[name]
+        if weight not in self.step.program.gradients:
+            raise ValueError(f"{name} of {self.path} does not require gradients, so that no step adds to one")
+        gradient, program = self.step.program.gradients[weight], None
+        total = np.zeros((self.steps, *weight.shape), weight.dtype)
+        for backward in self.through() if gradient is not None else ():
+            for t in range(self.steps):
+                env = {**self.fixed, **self.kept[t], **backward.kept[t]}
+                if program is None:
+                    program = statements(in_order([gradient], set(env)))
+                evaluate(program, env)
+                total[self.place(t)] += held(env, gradient)
+        return total
+
+    def through(self) -> list[Backward]:
+        """The backwards that went through, at least one."""
+        if not self.backwards:
+            raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
+                               "on it, recorded outside of no_grad and with something that requires gradients")
+        return self.backwards
+
+    def place(self, t: int) -> int:
+        """Where the t-th step that ran stands in xs."""
+        return self.steps - 1 - t if self.reverse else t
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def forward(self, state: list, xs: list) -> tuple[list, list]:
+        """The final states and the ys, all in the order of running."""
+        step = self.step
+        state, xs = [np.array(s) for s in state], [np.array(x) for x in xs]
+        ys = []
+        for t in range(self.steps):
+            env = {**self.fixed, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
+            evaluate(step.forward, env)
+            state = [held(env, value) for value in step.new_states]
+            ys.append([held(env, value) for value in step.ys])
+            self.kept.append({value: env[value] for value in step.kept})
+        return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
+
+    def backward(self, d_state: list, d_ys: list) -> tuple[list, list, list]:
+        """Gradients of the first state, of the xs and of the weights, from those of the results."""
+        step, cut = self.step, truncated.get()
+        d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
+        d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
+        d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
+        kept: list[dict[Value, Array]] = [{}] * self.steps
+        for t, env in self.steps_back(d_state, d_ys) if cut is None else self.truncated(d_state, d_ys, *cut):
+            for total, x in zip(d_xs, step.xs):
+                if total is not None:
+                    total[t] += step.gradient(env, x)
+            for total, w in zip(d_weights, step.weights):
+                if total is not None:
+                    total += step.gradient(env, w)
+            if t == 0:
+                d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
+            if cut is None:
+                kept[t] = {value: env[value] for value in step.kept_backward}
+        if cut is None:
+            self.backwards.append(Backward(d_state, d_ys, kept))
+        return d_first, d_xs, d_weights
+
+    def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
+                   ) -> Iterator[tuple[int, dict[Value, Array]]]:
+        """(t, all values of the step and of its backward) from step stop − 1 to step start in the order of running,
+        where d_state is the gradient of the state after stop − 1, and d_ys count from one step on."""
+        for t in reversed(range(start, self.steps if stop is None else stop)):
+            d_y = [d[t, ...] if t >= counted_from else np.zeros_like(d[t, ...]) for d in d_ys]
+            env = {**self.fixed, **self.kept[t], **self.step.seeds(d_state, d_y)}
+            evaluate(self.step.backward, env)
+            d_state = [self.step.gradient(env, s) for s in self.step.states]
+            yield t, env
+
+    def truncated(self, d_state: list, d_ys: list, horizon: int, every: int) -> Iterator[tuple[int, dict]]:
+        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): what a piece of `every` steps adds to
+        the loss is sent back through this piece and the horizon − every steps before it."""
+        for first in reversed(range(0, self.steps, every)):
+            stop = min(first + every, self.steps)
+            d_last = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
+            yield from self.steps_back(d_last, d_ys, max(0, first - (horizon - every)), stop, first)
+
+
+@dataclass
+class Backward:
+    """One backward through a scan: the gradients of its results, and at each step those of the named values, in the
+    order of running."""
+
+    d_state: list[Array]
+    d_ys: list[Array]
+    kept: list[dict[Value, Array]]
+
+
+# (horizon, every) of a backward that is truncated, and not kept
+truncated: ContextVar[tuple[int, int] | None] = ContextVar("truncated", default=None)
+
+
+class Named(Mapping):
+    """Arrays by name, made when they are first asked for."""
+
+    def __init__(self, record: Record, make: Callable[[str], Array]):
+        self.record, self.make = record, make
+        self.made: dict[tuple[str, int], Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        key = name, len(self.record.backwards)
+        if key not in self.made:
+            self.made[key] = self.make(name)
+        return self.made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.record.step.named)
+
+    def __len__(self) -> int:
+        return len(self.record.step.named)
+
+    def __repr__(self) -> str:
+        named = self.record.step.named.items()
+        return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
+
+
+class RecordedRun(Run):
+    """A run of scan that goes through its program value by value, and has a record keep them."""
+
+    __slots__ = ("record", "recording")
+
+    def __init__(self, run: Run, recording: Recording):
+        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes"):
+            setattr(self, name, getattr(run, name))
+        self.buffers = None
+        self.recording = recording
+
+    def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
+        results = super().on_graph(steps, reverse)
+        self.recording.records.append(self.record)
+        self.recording = None  # the graph lives on without it
+        for leaf in flatten(results)[0]:
+            if isinstance(leaf, Tensor) and leaf._op is PART:
+                self.record.node = weakref.ref(leaf._inputs[0])
+        return results
+
+    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
+        self.record = Record(self.recording.path_of(self.cell), self, self.recording.snapshot)
+        return self.record.forward(state, xs)
+
+    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
+        d_state, d_xs, d_weights = self.record.backward(d_state, d_ys)
+        in_order_of_run = sorted(zip(self.record.step.closed, d_weights), key=lambda pair: pair[0])
+        return d_state, d_xs, [d for _, d in in_order_of_run]
+
+
+# -- one step ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class NamedValue:
+    """A value of the program, and its complete gradient (None: zero). entering: which leaf of the state it is at the
+    start of a step; its gradient is then that of what left the step before."""
+
+    value: Value
+    total: Value | None
+    entering: int | None = None
+
+
+class Step:
+    """The derived program of one step of a cell, value by value.
+
+    states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
+    new_states, ys        of its results;  named: {name: NamedValue};  leaving: the NamedValue of each new state
+    kept, kept_backward   what a record keeps of the forward and of the backward
+    """
+
+    def __init__(self, cell: Callable, state: Any, x: Any, mask: Any):
+        pairs = []
+
+        def noted(*inputs):
+            pairs.append(cell(*inputs))
+            return pairs[-1]
+
+        def step(_state, _x):  # so that no name from here goes before the cell's own
+            return one_step(noted, _state, *_x)
+
+        trace = Trace(step, (state, (x, mask)))
+        self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
+        self.tensors, self.fallbacks = trace.closed, [trace.closed_name(w) for w in trace.closed]
+        symbols, n = trace.leaves, len(flatten(state)[0])
+        self.arguments = [program.values[s._index] for s in symbols]
+        self.states, self.xs = self.arguments[:n], self.arguments[n:]
+        self.weights = [program.values[w._index] for w in trace.closed]
+        self.new_states, self.ys = (flatten(tree)[0] for tree in program.result)
+        program.build([s for s in trace.tracer.held if isinstance(s, Symbol) and can_be_built(s, program)])
+        totals = {index: g for index, g in trace.tracer.total.items() if isinstance(g, Tensor)}
+        self.name_values(cell, trace, pairs[-1], state, x)
+        program.build([totals[index] for index in self.indices.values() if index in totals])
+
+        def of(leaf: Any, entering: int | None = None) -> NamedValue:
+            """What is known of a symbol."""
+            place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
+            value, total = program.value_of(leaf), totals.get(leaf._index) if isinstance(leaf, Symbol) else None
+            if total is None:  # of a weight that leaves as the state: what came to the state
+                return NamedValue(value, program.seeds.get(value), place)
+            return NamedValue(value, program.values[total._index], place)
+
+        symbols_held = [*symbols, *trace.tracer.held, *flatten(pairs[-1])[0]]
+        by_index = {s._index: s for s in symbols_held if isinstance(s, Symbol)}
+        self.named = {name: of(by_index[index]) for name, index in self.indices.items()}
+        self.leaving = [of(leaf) for leaf in flatten(trace.result[0])[0]]
+        self.plan()
+
+    def name_values(self, cell: Callable, trace: Trace, pair: tuple, state: Any, x: Any) -> None:
+        """{name: index of the symbol}: the arguments, then what the cell computes, then its results."""
+        given, closed = trace.tracer.names, {w._index for w in trace.closed}
+        chosen: dict[int, str] = {}
+
+        def choose(leaf: Any, otherwise: str) -> str | None:
+            if not isinstance(leaf, Symbol):
+                return None
+            if leaf._index not in chosen:
+                chosen[leaf._index] = free(given.get(leaf._index, otherwise), chosen.values())
+            return chosen[leaf._index]
+
+        n, m = len(flatten(state)[0]), len(flatten(x)[0])
+        own = argument_names(cell, (state, x))
+        ways = [way for way, _ in named_leaves(state, own[0])], [way for way, _ in named_leaves(x, own[1])]
+        before = [choose(leaf, way) for leaf, way in zip(trace.leaves[:n], ways[0])]
+        inputs = [choose(leaf, way) for leaf, way in zip(trace.leaves[n:n + m], ways[1])]
+        held = {s._index: s for s in trace.tracer.held if isinstance(s, Symbol)}
+        for index in sorted(given):
+            if index in self.program.values and index in held and index not in closed:
+                choose(held[index], given[index])
+        after = [choose(leaf, f"{name}_next") for leaf, name in zip(flatten(pair[0])[0], before)]
+        outputs = [choose(leaf, way) for way, leaf in named_leaves(pair[1], "y")]
+        self.names_of = {"state": before, "x": inputs, "new state": after, "y": outputs}
+        self.indices = {name: index for index, name in chosen.items()}
+
+    def plan(self) -> None:
+        """What is computed in the forward and in the backward, and what of it is kept."""
+        program = self.program
+        results, named = self.new_states + self.ys, [named.value for named in self.named.values()]
+        totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
+        gradients = [g for g in program.gradients.values() if g is not None]
+        forward = in_order(results + named, set())
+        backward = in_order(totals + gradients, set(forward))
+        self.forward, self.backward = statements(forward), statements(backward)
+        read = {a for value in backward for a in value.inputs} | set(totals + gradients)
+        kept = [v for v in [*self.arguments, *forward] if v in read or v in named or v in results]
+        self.kept = list(dict.fromkeys(kept))
+        own = {*backward, *program.seeds.values()}
+        self.kept_backward = list(dict.fromkeys(
+            v for v in [*program.seeds.values(), *totals] if v in own and not v.is_constant))
+        self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
+
+    def known(self, name: str, whose: str) -> NamedValue:
+        if name not in self.named:
+            raise Unknown(name, whose, list(self.named))
+        return self.named[name]
+
+    def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
+        """The gradients of the results, where they enter the backward program."""
+        seeds: dict[Value, Array] = {}
+        for result, d in zip(self.new_states + self.ys, [*d_state, *d_ys]):
+            seed = self.program.seeds.get(result)
+            if seed is not None:
+                seeds[seed] = seeds[seed] + d if seed in seeds else d
+        return seeds
+
+    def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
+        """dL/d(an argument) of one step."""
+        gradient = self.program.gradients.get(argument)
+        return np.zeros(argument.shape, argument.dtype) if gradient is None else held(env, gradient)
+
+    def zeros(self, argument: Value, *lead: int) -> Array | None:
+        """Where its gradient is gathered; None if it has none."""
+        return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
+
+
+STEPS: weakref.WeakKeyDictionary[Compiled, Step] = weakref.WeakKeyDictionary()
+
+
+def step_of(run: Run) -> Step:
+    """The step of a run's cell, made once for each program that scan has."""
+    step = STEPS.get(run.compiled)
+    if step is None:
+        n, m = run.sizes
+        state = unflatten(run.patterns[0], run.values[:n])
+        x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
+        step = STEPS[run.compiled] = Step(run.cell, state, x, None if run.mask is None else run.mask[0])
+        places = {id(tensor): i for i, tensor in enumerate(run.inputs[n + m:])}
+        step.closed = [places[id(tensor)] for tensor in step.tensors]
+        del step.tensors  # another model of the same form has others
+    return step
+
+
+def can_be_built(symbol: Symbol, program: Program) -> bool:
+    """Whether all tensors behind a symbol are arguments of the program: what has no influence on the results of a
+    cell may use others."""
+    seen, stack = set(), [symbol]
+    while stack:
+        x = stack.pop()
+        if x._index in program.values or x._index in seen:
+            continue
+        if not isinstance(x, Symbol) or x._inputs is None:
+            return False
+        seen.add(x._index)
+        stack += [a for a in x._inputs if isinstance(a, Tensor)]
+    return True
+
+
+def weight_names(cell: Callable, tensors: list[Tensor], step: Step) -> list[str]:
+    """What a cell calls the tensors that it closes over: by the module that holds them, else by variables."""
+    owner = getattr(cell, "__self__", None)
+    own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
+    names: list[str] = []
+    for tensor, otherwise in zip(tensors, step.fallbacks):
+        names.append(free(own.get(id(tensor)) or tensor.name or otherwise, names))
+    return names
+
+
+def free(name: str, taken: Any) -> str:
+    """The name, with a number behind it if it is taken."""
+    taken, candidate, n = set(taken), name, 1
+    while candidate in taken:
+        n += 1
+        candidate = f"{name}_{n}"
+    return candidate
+
+
+def held(env: dict[Value, Array], value: Value) -> Any:
+    return value.constant if value.is_constant else env[value]
+
+
+def statements(values: list[Value]) -> list[tuple]:
+    """Values as what `evaluate` runs: (value, function, its inputs, metadata, which of several results, dtype)."""
+    return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
+                                                     if key != "part"}, value.metadata.get("part"), value.dtype)
+            for value in values]
+
+
+def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
+    """Compute one value after the other, each in its own dtype: a Python float must not widen float32."""
+    for value, forward, inputs, metadata, part, dtype in program:
+        y = forward(*[env[a] for a in inputs], **metadata)
+        if part is not None:
+            y = y[part]
+        env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
