@@ -9,17 +9,18 @@ Courville, Deep Learning, 2016, figure 10.2). Unrolled, it is the same cell once
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from minigrad.autodiff import vjp
-from minigrad.bptt import Record
 from minigrad.derive.emit import Emitter, values_in
 from minigrad.derive.simplify import Program, Value
 from minigrad.derive.trace import Trace
 from minigrad.drawing import MOST_BOXES, Box, Edge, Graph
+from minigrad.recording import Record
 from minigrad.tensor import Tensor, apply, tracks
 from minigrad.tree import map_leaves, named_leaves
 
@@ -41,7 +42,7 @@ def graph(f: Callable | Record, *examples: Any, weights: bool = False) -> Graph:
             if known.value.op is None:
                 known.value.name = name  # the cell's own, also where it was traced inside another function
         reading = Reading(f.step.program, 2, weights)
-        return reading.graph(sizes_along(reading, f), running(f))
+        return reading.graph(sizes_along(reading, f), [f.place(t) for t in range(f.steps)])
     if not callable(f):
         raise TypeError(f"a graph is drawn of a function or of one recorded scan, not of {type(f).__name__}")
     examples = map_leaves(lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, (str, bool))
@@ -67,7 +68,7 @@ class Reading:
         shown = results[len(self.pairs):] if self.pairs else results
         lines = [v for v in program.forward if v in emitter.names or v in results]
         constants = [v for v in results if v.is_constant]
-        arguments = [v for v in self.kinds if weights or self.kinds[v] != "weight"]
+        arguments = [v for v in self.kinds if weights or v in results or self.kinds[v] != "weight"]
         self.values: list[Value] = list(dict.fromkeys(arguments + constants + lines))
         self.results = set(shown)
         if len(self.values) > MOST_BOXES:
@@ -83,8 +84,8 @@ class Reading:
         fits = [(way, v.shape) for way, v in old] == [(way, v.shape) for way, v in new]
         return [(after, before) for (_, after), (_, before) in zip(new, old)] if fits else []
 
-    def graph(self, sizes: dict[tuple[Value, Value], np.ndarray] | None = None, times: range | None = None) -> Graph:
-        sizes = sizes or {}
+    def graph(self, sizes: Mapping[tuple[Value, Value], np.ndarray] = MappingProxyType({}),
+              times: list[int] | None = None) -> Graph:
         number = {value: i for i, value in enumerate(self.values)}
         edges = [Edge(number[a], number[line], sizes=sizes.get((a, line)))
                  for line in self.values if line.op is not None for a in self.read_by(line) if a in number]
@@ -124,26 +125,19 @@ class Reading:
             return y[value.metadata["part"]] if "part" in value.metadata else y
         return of(line)
 
+    def pulled(self, line: Value, reads: list[Value], known: dict[Value, Any]) -> tuple[Any, Callable]:
+        """The value of a line, and what pulls its gradient back to what it reads."""
+        return vjp(lambda *x: self.compute(line, {**known, **dict(zip(reads, x))}), *[known[a] for a in reads])
+
 
 # -- gradients along the edges ---------------------------------------------------------------------------------
 
 
-def running(record: Record) -> range:
-    """The times of its steps, in the order in which they ran."""
-    return range(record.steps)[::-1] if record.reverse else range(record.steps)
-
-
-def sizes_along(reading: Reading, record: Record) -> dict[tuple[Value, Value], np.ndarray]:
+def sizes_along(reading: Reading, scan: Record) -> dict[tuple[Value, Value], np.ndarray]:
     """(from, to) → the norm of the gradient that came back along that edge, at every step in the order of running."""
-    named = {known.value: name for name, known in record.step.named.items()}
-    grads = {value: record.grads[name] for value, name in named.items() if value.dtype.kind in "fc"}
-    given = {value: record.values[name] for value, name in named.items() if value.op is None}
-    if record.mask is not None:
-        given[record.step.xs[-1]] = record.mask
     sizes: dict[tuple[Value, Value], list[float]] = {}
-    for t in running(record):
-        known = {**record.fixed, **{value: over_time[t] for value, over_time in given.items()}}
-        along = gradients_along(reading, known, {value: over_time[t] for value, over_time in grads.items()})
+    for t in range(scan.steps):
+        along = gradients_along(reading, scan, t)
         for new, old in reading.pairs:
             along[new, old] = sum(d for (a, _), d in along.items() if a is old)
         for edge, d in along.items():
@@ -151,31 +145,27 @@ def sizes_along(reading: Reading, record: Record) -> dict[tuple[Value, Value], n
     return {edge: np.array(norms[1:] if edge in reading.pairs else norms) for edge, norms in sizes.items()}
 
 
-def gradients_along(reading: Reading, known: dict[Value, Any], grads: dict[Value, Any]
-                    ) -> dict[tuple[Value, Value], np.ndarray]:
-    """(from, to) → what comes back along that edge in one step. Each line is run by itself, and pulls back the gradient
-    of its result.
-
-    known  the arrays of arguments, weights and constants;  grads: the gradients of what has a name. What comes to a
-           line without one is the sum of what its readers send.
-    """
-    known, pulls = dict(known), []
+def gradients_along(reading: Reading, scan: Record, t: int) -> dict[tuple[Value, Value], np.ndarray]:
+    """(from, to) → what comes back along that edge in the t-th step that ran. Each line is run once more by itself, at
+    the recorded values, and pulls back the gradient of its result."""
+    known = dict(scan.fixed)
+    for name, named in scan.step.named.items():
+        if named.value.op is None:
+            known[named.value] = scan.values[name][scan.place(t)]
+    if scan.mask is not None:
+        known[scan.step.xs[-1]] = scan.mask[scan.place(t)]
+    pulls = []
     for line in [value for value in reading.values if value.op is not None]:
         reads = [a for a in reading.read_by(line) if a.dtype.kind in "fc"]
         if line.dtype.kind in "fc":
-            others = dict(known)
-
-            def compute(*x, line=line, reads=reads, others=others):
-                return reading.compute(line, {**others, **dict(zip(reads, x))})
-
-            known[line], pull = vjp(compute, *[known[a] for a in reads])
+            known[line], pull = reading.pulled(line, reads, known)
             pulls.append((line, reads, pull))
         else:
             known[line] = reading.compute(line, known)
+    arrived = {result: sum(backward.kept[t][seed] for backward in scan.through())
+               for result, seed in scan.step.program.seeds.items()}
     along: dict[tuple[Value, Value], np.ndarray] = {}
     for line, reads, pull in reversed(pulls):
-        g = grads.get(line)
-        if g is None:
-            g = sum((d for (a, _), d in along.items() if a is line), np.zeros(line.shape, line.dtype))
-        along |= {(a, line): d for a, d in zip(reads, pull(g))}
+        g = arrived.get(line, 0.0) + sum(d for (a, _), d in along.items() if a is line)
+        along |= {(a, line): d for a, d in zip(reads, pull(np.broadcast_to(g, line.shape).astype(line.dtype)))}
     return along

@@ -1,8 +1,16 @@
 """Pictures of runs and of gradients, by matplotlib (the extra `plot`): each a function on arrays, drawn on an `ax`.
 
-Every function takes `ax`, draws on it, labels its axes with units and returns it; without one it makes a figure. Lines
-differ in dash and marker as well as in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so that all
-of it can be read in grey and by the colour-blind. Text from data (symbols, names) is drawn as it is, never as markup.
+    against_lag(norms)        how much gradient comes back over how many steps
+    heat(values)              time × unit, for a value or a gradient
+    gates(values)             how far the gates are open, over time
+    ledger(credit)            which loss pays for which step
+    spectra(singular_values)  of the step Jacobians
+    curves(runs)              training curves, from metrics.jsonl
+
+Where a recording (`mg.bptt`) holds these arrays it may be given in their place. Every function takes `ax`, draws on
+it, labels its axes with units and returns it; without one it makes a figure. Lines differ in dash and marker as well as
+in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so that all of it can be read in grey and by the
+colour-blind. Text from data (symbols, names) is drawn as it is, never as markup.
 """
 
 from __future__ import annotations
@@ -14,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.bptt import Credit, Jacobians, Record
+
 # Colours that differ in lightness too, each with a dash and a marker of its own.
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
           ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
@@ -22,20 +32,44 @@ MAP = "cividis"  # made for the colour-blind, even in lightness
 DECADES = 12  # that a logarithmic colour map spans at most
 MARKERS = 12  # on a line, at most
 SYMBOLS = 80  # along an axis, at most; beyond it has numbers
+UNITS = {"loss": "loss (mean, in nats or squared)", "norm": "norm of the gradient",
+         "lr": "learning rate (step size)"}
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "": "∅"}
 
 Lines = Mapping[str, Any]
 
 
-def against_lag(norms: Lines, ax: Any = None, *, of: str = "h") -> Any:
+def by_lag(scan: Record, name: str | None = None) -> np.ndarray:
+    """(T,): the norm of the gradient of a recorded value, over the whole batch, at lag 0, 1, … before the last step;
+    name: of the value, by default the first part of the state as it leaves a step (h_next, a_next)."""
+    if not isinstance(scan, Record):
+        raise TypeError(f"gradients by lag are those of one recorded scan, as rec[0], not of {type(scan).__name__}")
+    grads = scan.grads[name if name is not None else main_state(scan)]
+    norms = np.linalg.norm(grads.reshape(scan.steps, -1), axis=1)
+    return norms if scan.reverse else norms[::-1]
+
+
+def main_state(scan: Record) -> str:
+    for before, after in scan.states.items():
+        return after or before
+    raise ValueError(f"{scan.path} has no state: name the value that is meant")
+
+
+def against_lag(norms: Lines | Record, ax: Any = None, *, of: str = "h") -> Any:
     """How much gradient comes back over how many steps, on a log axis.
 
-    norms  name → (lags,) or (repeats, lags): ‖dL/dh_{T−lag}‖ at lag 0, 1, …, in the unit of the gradient, or divided by
-           that of lag 0, without unit. Of several repeats the median is drawn, and their range as a band.
+    norms  name → a recorded scan (see `by_lag`), or (lags,) or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in
+           the unit of the gradient, or divided by that of lag 0, without unit. Of several repeats the median is drawn,
+           and their range as a band.
     of     the name of the state, for the label
     """
+    if isinstance(norms, Record):
+        norms, of = {"": norms}, main_state(norms)
+    if isinstance(norms, Mapping):
+        norms = {name: by_lag(x) if isinstance(x, Record) else x for name, x in norms.items()}
+    found = lines_of(norms, "norms", "each lag")
     ax = axes(ax)
-    for k, (name, values) in enumerate(lines_of(norms, "norms", "a lag")):
+    for k, (name, values) in enumerate(found):
         draw_line(ax, np.arange(values.shape[1]), values, name, k, log=True)
     ax.set_yscale("log")
     ax.set_xlabel("lag (time steps before the last)")
@@ -60,60 +94,85 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
     return ax
 
 
-def gates(values: Lines, ax: Any = None, *, symbols: Sequence[Any] | None = None, example: int | None = None) -> Any:
+def gates(values: Lines | Record, ax: Any = None, *, symbols: Sequence[Any] | None = None, example: int | None = None
+          ) -> Any:
     """Gates over time: the mean over their units as a line, and where the middle 80 % of them lie as a band.
 
-    values   name → (T, H) or (T, H, B), as `{name: scan.values[name] for name in ("ft", "it", "ot")}`
+    values   name → (T, H) or (T, H, B), as `{name: scan.values[name] for name in ("ft", "it", "ot")}`; of a recorded
+             scan, those values that a sigmoid gave, and that are not cut up into others
     symbols  T characters or other symbols of the input, for the axis
     example  one of the batch; without it, the units of all
     """
+    values = gates_of(values) if isinstance(values, Record) else values
     arrays = {name: over_time(x, f"gate {name!r}") for name, x in checked(values, "gates").items()}
     if len({len(x) for x in arrays.values()}) > 1:
         said = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         raise ValueError(f"gates are drawn over one time axis, the first of each, and they have {said}")
+    if example is not None:
+        arrays = {name: one_example(x, example, f"gate {name!r}") for name, x in arrays.items()}
+    steps = len(next(iter(arrays.values())))
     ax = axes(ax)
     for k, (name, x) in enumerate(arrays.items()):
-        x = x[..., example] if example is not None and x.ndim > 2 else x
-        x = x.reshape(len(x), -1)
-        low, high = np.nanquantile(x, [0.1, 0.9], axis=1)
-        draw_line(ax, np.arange(len(x)), x.mean(axis=1)[None], name, k, band=(low, high))
+        x = x.reshape(steps, -1)
+        draw_line(ax, np.arange(steps), x.mean(axis=1)[None], name, k, band=np.quantile(x, [0.1, 0.9], axis=1))
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel("openness of the gate (0 shut, 1 open)")
     finished(ax)
-    time_axis(ax, len(x), symbols, cells=False)
+    time_axis(ax, steps, symbols, cells=False)
     return ax
 
 
-def ledger(credit: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None) -> Any:
-    """The ledger of credit: how much the loss at step s sends to the weights' use at step t.
+def gates_of(scan: Record) -> dict[str, np.ndarray]:
+    """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
+    found = {}
+    for name, named in scan.step.named.items():
+        source = named.value
+        while source.op is not None and source.op.name == "getitem":
+            source = source.inputs[0]
+        if source.op is not None and source.op.name == "sigmoid":
+            found[name] = named.value
+    whole = {value.inputs[0] for value in found.values() if value.op.name == "getitem"}
+    if not found:
+        raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")
+    return {name: scan.values[name] for name, value in found.items() if value not in whole}
 
-    credit   (S, T), entry (s, t) the size of that gradient; nothing for t > s
+
+def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | None = None) -> Any:
+    """The ledger of credit: how much the loss at step s sends to the weights' use at step t; white is nothing.
+
+    credit   as `mg.bptt.credit` gives it, or (S, T): the size of that gradient
     symbols  T characters or other symbols of the input, for the axis
     """
-    credit = numbers(credit, "a ledger of credit")
+    credit = numbers(credit.size if isinstance(credit, Credit) else credit, "a ledger of credit")
     if credit.ndim != 2:
-        raise ValueError(f"a ledger of credit has shape (steps of the loss, steps of use), not {credit.shape}")
+        raise ValueError(f"a ledger of credit has shape (losses, steps), not {credit.shape}")
     ax = axes(ax)
     mapped(ax, credit, "size of the gradient from s to t", log=True)
     ax.set_ylabel("s, step of the loss")
-    time_axis(ax, credit.shape[1], symbols, name="t, step of the weights' use")
+    time_axis(ax, credit.shape[1], symbols, name="t, step at which the weights were used")
     return ax
 
 
-def spectra(singular_values: Lines, ax: Any = None) -> Any:
+def spectra(singular_values: Lines | Jacobians, ax: Any = None) -> Any:
     """Singular values of Jacobians, the largest first, on a log axis.
 
-    singular_values  name → (n,) of one Jacobian, or (repeats, n), as over time: the median is drawn, and the range as a
-                     band. A singular value has no unit: it is a factor of stretching.
+    singular_values  name → the Jacobians that `mg.bptt.jacobians` gives, (n,) of one Jacobian, or (repeats, n), as over
+                     time: the median is drawn, and the range as a band. They have no unit: factors of stretching.
     """
+    if isinstance(singular_values, Jacobians):
+        singular_values = {"": singular_values}
+    if isinstance(singular_values, Mapping):
+        singular_values = {name: x.singular_values.reshape(-1, x.steps.shape[-1]) if isinstance(x, Jacobians) else x
+                           for name, x in singular_values.items()}
+    found = lines_of(singular_values, "spectra", "each singular value")
     ax = axes(ax)
-    for k, (name, values) in enumerate(lines_of(singular_values, "spectra", "a singular value")):
+    for k, (name, values) in enumerate(found):
         values = -np.sort(-values, axis=1)
         draw_line(ax, 1 + np.arange(values.shape[1]), values, name, k, log=True)
     ax.set_yscale("log")
     ax.axhline(1.0, color="#808080", linewidth=0.8, zorder=0)
     ax.set_xlabel("singular value (number, the largest first)")
-    ax.set_ylabel("size (1 keeps length)")
+    ax.set_ylabel("factor of stretching (1 keeps length)")
     return finished(ax)
 
 
@@ -121,22 +180,25 @@ def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None 
     """Training curves.
 
     runs    a metrics.jsonl, the folder of a run that has one, its rows (dicts with "step"), or name → such
-    what    the number of each row that is drawn: "loss", "norm", "lr", "metric", …; rows without it are passed over
+    what    the number of each row that is drawn: "loss" (as the run's loss has it: nats, or squares), "norm", "lr",
+            "metric", …; rows without it are passed over
     smooth  draw the mean over so many rows, and the rows themselves thin behind it; by default a fiftieth of them
     log     a log axis for it
     """
-    runs = runs if isinstance(runs, Mapping) and "step" not in runs else {"": runs}
+    found = [(name, *column(run, what)) for name, run in
+             checked(runs if isinstance(runs, Mapping) else {"": runs}, "runs").items()]
+    if smooth is not None and (not isinstance(smooth, (int, np.integer)) or smooth < 1):
+        raise ValueError(f"smooth is a number of rows ≥ 1, not {smooth!r}")
     ax = axes(ax)
-    for k, (name, run) in enumerate(checked(runs, "runs").items()):
-        steps, values = column(run, what)
-        window = max(1, len(values) // 50) if smooth is None else whole(smooth, "smooth")
+    for k, (name, steps, values) in enumerate(found):
+        window = int(smooth or max(1, len(values) // 50))
         if window > 1:
             ax.plot(steps, values, color=STYLES[k % len(STYLES)][0], alpha=0.25, linewidth=0.6)
         draw_line(ax, steps, running_mean(values, window)[None], name, k, log=log)
     if log:
         ax.set_yscale("log")
     ax.set_xlabel("step (updates of the weights)")
-    ax.set_ylabel(plain(what), parse_math=False)
+    ax.set_ylabel(UNITS.get(what, plain(what)), parse_math=False)
     return finished(ax)
 
 
@@ -161,11 +223,11 @@ def draw_line(ax: Any, x: np.ndarray, values: np.ndarray, name: str, number: int
               band: tuple[np.ndarray, np.ndarray] | None = None) -> None:
     """The median of the rows of values, and their range, or the given band."""
     color, dash, marker = STYLES[number % len(STYLES)]
-    values = np.where(values > 0, values, np.nan) if log else values
+    name, values = str(name), np.where(values > 0, values, np.nan) if log else values
     middle = np.median(values, axis=0)
     every = max(1, -(-len(x) // MARKERS))
     ax.plot(x, middle, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=4.5,
-            markevery=(number % every, every), label=plain(name))
+            markevery=(number % every, every), label=f"{' ' * name.startswith('_')}{plain(name)}" if name else "_")
     if band is None and len(values) > 1:
         band = values.min(axis=0), values.max(axis=0)
     if band is not None:
@@ -176,10 +238,8 @@ def finished(ax: Any) -> Any:
     """Grid, and the names of the lines, if they have any."""
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    named = [(line, label) for line, label in zip(*ax.get_legend_handles_labels()) if label]
-    if named:
-        legend = ax.legend(*zip(*named), frameon=False, handlelength=3.6)
-        for text in legend.get_texts():
+    if ax.get_legend_handles_labels()[0]:
+        for text in ax.legend(frameon=False, handlelength=3.6).get_texts():
             text.set_parse_math(False)
     return ax
 
@@ -282,12 +342,6 @@ def one_example(values: Any, example: int, what: str) -> np.ndarray:
     if not -values.shape[2] <= example < values.shape[2]:
         raise ValueError(f"example {example} is not among the {values.shape[2]} of {what}")
     return values[:, :, example]
-
-
-def whole(number: Any, name: str) -> int:
-    if not isinstance(number, (int, np.integer)) or number < 1:
-        raise ValueError(f"{name} is a number of rows ≥ 1, not {number!r}")
-    return int(number)
 
 
 def column(run: Any, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,8 @@ FLOORS = {
     "tasks/text.py": 14, "tasks/sequences.py": 14, "tasks/__init__.py": 15,
     "document.py": 17, "checkpoint.py": 17,
     "recording.py": 17,
-    "train.py": 18, "bptt.py": 18, "plot.py": 18,
-    "cli.py": 19, "graph.py": 19,
+    "train.py": 18, "bptt.py": 18, "plot.py": 19,
+    "graph.py": 18, "cli.py": 19,
     "__init__.py": 20,
     "__main__.py": 21,
 }
