@@ -24,7 +24,7 @@ import numpy as np
 
 from minigrad.bptt import Credit, Jacobians, Record
 
-# Colours that differ in lightness too, each with a dash and a marker of its own.
+# Okabe and Ito's colours, each with a dash and a marker of its own; the first four differ in lightness too.
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
           ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
           ("#CC79A7", (0, (5, 2)), "+")]
@@ -213,9 +213,8 @@ def axes(ax: Any) -> Any:
         return ax
     try:
         import matplotlib.pyplot as plt
-    except ModuleNotFoundError as problem:
-        raise ModuleNotFoundError(f"pictures need matplotlib, and there is no {problem.name}: "
-                                  "pip install 'minigrad[plot]'") from None
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("pictures need matplotlib, which is not installed: pip install matplotlib") from None
     return plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
 
 
