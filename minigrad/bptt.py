@@ -88,6 +88,8 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
     RuntimeError when the graph has been released, ValueError for a loss that is no single number.
     """
     scan = one_scan(rec)
+    if isinstance(loss_by_step, Tensor) and loss_by_step.ndim == 0:
+        raise ValueError(f"credit takes one loss for each step, (S,) or a list, not {describe(loss_by_step)}")
     losses = [loss_by_step[s] for s in range(len(loss_by_step))]
     for loss in losses:
         if not isinstance(loss, Tensor) or loss.size != 1:
@@ -319,7 +321,7 @@ class Truncation:
         return found
 
 
-def truncation(rec: Recording | Record, ks: Sequence[int], *, every: int | None = None, loss: Tensor | None = None
+def truncation(rec: Recording | Record, ks: Sequence[int] | int, *, every: int | None = None, loss: Tensor | None = None
                ) -> Truncation:
     """What is lost by truncated backpropagation through time over k steps, for each k of ks.
 
@@ -335,7 +337,7 @@ def truncation(rec: Recording | Record, ks: Sequence[int], *, every: int | None 
     `mg.gradcheck(f, …, frozen=True)` checks such a gradient against the function in which the older state is frozen.
     Raises ValueError for a k that is no whole number ≥ every, and where the scans do not allow an answer.
     """
-    ks = np.array(list(ks))
+    ks = np.atleast_1d(np.asarray(ks))
     if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
         raise ValueError(f"truncation takes whole numbers k ≥ {'every = ' + str(every) if every else 1}, "
                          f"not {ks.tolist()}")

@@ -43,6 +43,8 @@ def record(model: Module | None = None) -> Iterator[Recording]:
     step by step are T times the weights: they are computed when they are asked for. For an LSTM that is 12 H + 2 D
     numbers a step and sequence, and 16 H + D more for each backward; a scan that is not recorded keeps 7 H + D.
     """
+    if not isinstance(model, (Module, type(None))):
+        raise TypeError(f"record takes the Module from which paths start, or nothing, not {type(model).__name__}")
     recording = Recording(model)
     token = recorder.set(recording.take)
     try:
