@@ -33,7 +33,7 @@ def multiplication(options: argparse.Namespace) -> None:
     def loss(w, x, target):
         y = w * x
         error = y - target
-        L = error ** 2
+        L = np.square(error)
         return L
 
     mg.graph(loss, 0.5, 2.0, 3.0).save(options.out / "bptt_1_multiplication.svg")
