@@ -1,5 +1,6 @@
 """Every example runs, at a reduced size and without a display."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # file → the arguments that make it small; {tmp} is a folder for what it writes
 REDUCED = {
+    "bptt_figures.py": ["--only", "repeated", "gates", "--out", "{tmp}"],  # all of them in a test of their own
     "own_cells.py": ["--updates", "3", "--hidden", "4"],
-    "vanishing_gradient.py": ["--steps", "12", "--hidden", "4", "--seeds", "2", "--out", "{tmp}/picture.png"],
 }
 
 
@@ -32,39 +33,52 @@ def test_example_runs(file, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
-def test_vanishing_gradient_prints_its_table_and_draws(tmp_path, capsys):
+SMALL = ["--steps", "20", "--hidden", "6", "--seeds", "3", "--updates", "2"]
+
+
+def test_the_course_has_exactly_the_figures_that_its_script_makes(tmp_path):
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "new" / "picture.png"
-    main_of("vanishing_gradient.py")(["--steps", "20", "--hidden", "6", "--seeds", "3", "--out", str(picture)])
-    printed = capsys.readouterr().out
-    rows = {line[:20].strip(): line.split() for line in printed.splitlines()}
-    for network in ("plain RNN", "RNN, orthogonal", "LSTM, forget bias 0", "LSTM, forget bias 1"):
+    main_of("bptt_figures.py")([*SMALL, "--out", str(tmp_path / "new")])
+    page = (EXAMPLES.parent / "docs" / "bptt.md").read_text(encoding="utf-8")
+    made = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert made == sorted(re.findall(r"\(images/(bptt_\S+)\)", page))
+    assert made == sorted(path.name for path in (EXAMPLES.parent / "docs" / "images").glob("bptt_*"))
+    for path in (tmp_path / "new").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"<svg")
+
+
+def test_the_course_prints_its_table(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    main_of("bptt_figures.py")([*SMALL, "--only", "claim", "--out", str(tmp_path)])
+    rows = {line[:20].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    for network in ("plain RNN", "RNN, orthogonal", "GRU", "LSTM, forget bias 0", "LSTM, forget bias 1"):
         assert 0 < float(rows[network][-1]) < 1  # the factor of one step
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(rows["after   10 steps"]) == 3 + 8
 
 
-def test_vanishing_gradient_without_matplotlib(tmp_path, monkeypatch, capsys):
+def test_the_course_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # makes `import matplotlib` fail
-    picture = tmp_path / "picture.png"
-    main_of("vanishing_gradient.py")(["--steps", "12", "--hidden", "4", "--seeds", "1", "--out", str(picture)])
+    main_of("bptt_figures.py")([*SMALL, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert "plain RNN" in printed and 'pip install ".[plot]"' in printed and not picture.exists()
+    assert "plain RNN" in printed and 'pip install ".[plot]"' in printed
+    assert {path.suffix for path in tmp_path.iterdir()} == {".svg"}
 
 
-def test_vanishing_gradient_claim():
-    """What docs/document.md says of the picture: with forget bias 0 the LSTM is no better than the plain RNN."""
-    norms = runpy.run_path(EXAMPLES / "vanishing_gradient.py")["norms"]
-    networks = "plain RNN", "RNN, orthogonal", "LSTM, forget bias 0", "LSTM, forget bias 1", "LSTM, forget bias 3"
+def test_the_claim_measured():
+    """What docs/bptt.md and docs/document.md say of it: the forget gate and the lag decide."""
+    norms = runpy.run_path(EXAMPLES / "bptt_figures.py")["norms"]
+    networks = ["plain RNN", "RNN, orthogonal", "GRU", *(f"LSTM, forget bias {bias}" for bias in (0, 1, 3))]
     at = {name: np.median([norms(name, 61, 24, seed)[60] for seed in range(3)]) for name in networks}
-    assert max(at["plain RNN"], at["LSTM, forget bias 0"]) < 1e-10
+    assert max(at["plain RNN"], at["GRU"], at["LSTM, forget bias 0"]) < 1e-10
     assert 1e-8 < at["LSTM, forget bias 1"] < 1e-2 and 1e-8 < at["RNN, orthogonal"] < 1e-2
     assert at["LSTM, forget bias 3"] > 1e-2
+    assert norms("LSTM, forget bias 1", 501, 24, 0)[500] < np.finfo(np.float32).tiny ** 0.5
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "1"], ["--hidden", "0"], ["--seeds", "0"]])
-def test_vanishing_gradient_refuses_what_cannot_be_measured(arguments, capsys):
+@pytest.mark.parametrize("arguments", [["--steps", "1"], ["--hidden", "0"], ["--seeds", "0"], ["--updates", "0"]])
+def test_the_course_refuses_what_cannot_be_measured(arguments, capsys):
     with pytest.raises(SystemExit):
-        main_of("vanishing_gradient.py")(arguments)
+        main_of("bptt_figures.py")(arguments)
     assert "at least 2 steps" in capsys.readouterr().err
 
 

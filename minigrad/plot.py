@@ -1,0 +1,383 @@
+"""Pictures of runs and of gradients, by matplotlib (the extra `plot`): each a function on arrays, drawn on an `ax`.
+
+    against_lag(norms)        how much gradient comes back over how many steps
+    heat(values)              time × unit, for a value or a gradient
+    gates(values)             how far the gates are open, over time
+    ledger(credit)            which loss pays for which step
+    spectra(singular_values)  of the step Jacobians
+    curves(runs)              training curves, from metrics.jsonl
+
+Where a recording (`mg.bptt`) holds these arrays it may be given in their place. Every function takes `ax`, draws on
+it, labels its axes with units and returns it; without one it makes a figure. Lines differ in dash and marker as well as
+in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so that all of it can be read in grey and by the
+colour-blind. Text from data (symbols, names) is drawn as it is, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.bptt import Credit, Jacobians, Record
+
+# Okabe and Ito's colours, each with a dash and a marker of its own; the first four differ in lightness too.
+STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
+          ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
+          ("#CC79A7", (0, (5, 2)), "+")]
+MAP = "cividis"  # made for the colour-blind, even in lightness
+DECADES = 12  # that a logarithmic colour map spans at most
+MARKERS = 12  # on a line, at most
+SYMBOLS = 80  # along an axis, at most; beyond it has numbers
+UNITS = {"loss": "loss (mean, in nats or squared)", "norm": "norm of the gradient",
+         "lr": "learning rate (step size)"}
+SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "": "∅"}
+
+Lines = Mapping[str, Any]
+
+
+def by_lag(scan: Record, name: str | None = None) -> np.ndarray:
+    """(T,): the norm of the gradient of a recorded value, over the whole batch, at lag 0, 1, … before the last step;
+    name: of the value, by default the first part of the state as it leaves a step (h_next, a_next)."""
+    if not isinstance(scan, Record):
+        raise TypeError(f"gradients by lag are those of one recorded scan, as rec[0], not of {type(scan).__name__}")
+    grads = scan.grads[name if name is not None else main_state(scan)]
+    norms = np.linalg.norm(grads.reshape(scan.steps, -1), axis=1)
+    return norms if scan.reverse else norms[::-1]
+
+
+def main_state(scan: Record) -> str:
+    for before, after in scan.states.items():
+        return after or before
+    raise ValueError(f"{scan.path} has no state: name the value that is meant")
+
+
+def against_lag(norms: Lines | Record, ax: Any = None, *, of: str = "h") -> Any:
+    """How much gradient comes back over how many steps, on a log axis.
+
+    norms  name → a recorded scan (see `by_lag`), or (lags,) or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in
+           the unit of the gradient, or divided by that of lag 0, without unit. Of several repeats the median is drawn,
+           and their range as a band.
+    of     the name of the state, for the label
+    """
+    if isinstance(norms, Record):
+        norms, of = {"": norms}, main_state(norms)
+    if isinstance(norms, Mapping):
+        norms = {name: by_lag(x) if isinstance(x, Record) else x for name, x in norms.items()}
+    found = lines_of(norms, "norms", "each lag")
+    ax = axes(ax)
+    for k, (name, values) in enumerate(found):
+        draw_line(ax, np.arange(values.shape[1]), values, name, k, log=True)
+    ax.set_yscale("log")
+    ax.set_xlabel("lag (time steps before the last)")
+    ax.set_ylabel(f"gradient norm  ‖dL/d{plain(of)}‖ at T − lag", parse_math=False)
+    return finished(ax)
+
+
+def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, name: str = "value", log: bool = False,
+         example: int = 0) -> Any:
+    """A map of time × unit, for a value or a gradient.
+
+    values   (T, H), or (T, H, B) of which one example is shown
+    symbols  T characters or other symbols of the input, for the axis
+    name     what the colours are, with its unit, if it has one
+    log      colours by the decades of the size |value|, as for gradients
+    """
+    values = one_example(values, example, "values")
+    ax = axes(ax)
+    mapped(ax, values.T, name, log)
+    ax.set_ylabel("unit (number)")
+    time_axis(ax, values.shape[0], symbols)
+    return ax
+
+
+def gates(values: Lines | Record, ax: Any = None, *, symbols: Sequence[Any] | None = None, example: int | None = None
+          ) -> Any:
+    """Gates over time: the mean over their units as a line, and where the middle 80 % of them lie as a band.
+
+    values   name → (T, H) or (T, H, B), as `{name: scan.values[name] for name in ("ft", "it", "ot")}`; of a recorded
+             scan, those values that a sigmoid gave, and that are not cut up into others
+    symbols  T characters or other symbols of the input, for the axis
+    example  one of the batch; without it, the units of all
+    """
+    values = gates_of(values) if isinstance(values, Record) else values
+    arrays = {name: over_time(x, f"gate {name!r}") for name, x in checked(values, "gates").items()}
+    if len({len(x) for x in arrays.values()}) > 1:
+        said = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
+        raise ValueError(f"gates are drawn over one time axis, the first of each, and they have {said}")
+    if example is not None:
+        arrays = {name: one_example(x, example, f"gate {name!r}") for name, x in arrays.items()}
+    steps = len(next(iter(arrays.values())))
+    ax = axes(ax)
+    for k, (name, x) in enumerate(arrays.items()):
+        x = x.reshape(steps, -1)
+        draw_line(ax, np.arange(steps), x.mean(axis=1)[None], name, k, band=np.quantile(x, [0.1, 0.9], axis=1))
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylabel("openness of the gate (0 shut, 1 open)")
+    finished(ax)
+    time_axis(ax, steps, symbols, cells=False)
+    return ax
+
+
+def gates_of(scan: Record) -> dict[str, np.ndarray]:
+    """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
+    found = {}
+    for name, named in scan.step.named.items():
+        source = named.value
+        while source.op is not None and source.op.name == "getitem":
+            source = source.inputs[0]
+        if source.op is not None and source.op.name == "sigmoid":
+            found[name] = named.value
+    whole = {value.inputs[0] for value in found.values() if value.op.name == "getitem"}
+    if not found:
+        raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")
+    return {name: scan.values[name] for name, value in found.items() if value not in whole}
+
+
+def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | None = None) -> Any:
+    """The ledger of credit: how much the loss at step s sends to the weights' use at step t; white is nothing.
+
+    credit   as `mg.bptt.credit` gives it, or (S, T): the size of that gradient
+    symbols  T characters or other symbols of the input, for the axis
+    """
+    credit = numbers(credit.size if isinstance(credit, Credit) else credit, "a ledger of credit")
+    if credit.ndim != 2:
+        raise ValueError(f"a ledger of credit has shape (losses, steps), not {credit.shape}")
+    ax = axes(ax)
+    mapped(ax, credit, "size of the gradient from s to t", log=True)
+    ax.set_ylabel("s, step of the loss")
+    time_axis(ax, credit.shape[1], symbols, name="t, step at which the weights were used")
+    return ax
+
+
+def spectra(singular_values: Lines | Jacobians, ax: Any = None) -> Any:
+    """Singular values of Jacobians, the largest first, on a log axis.
+
+    singular_values  name → the Jacobians that `mg.bptt.jacobians` gives, (n,) of one Jacobian, or (repeats, n), as over
+                     time: the median is drawn, and the range as a band. They have no unit: factors of stretching.
+    """
+    if isinstance(singular_values, Jacobians):
+        singular_values = {"": singular_values}
+    if isinstance(singular_values, Mapping):
+        singular_values = {name: x.singular_values.reshape(-1, x.steps.shape[-1]) if isinstance(x, Jacobians) else x
+                           for name, x in singular_values.items()}
+    found = lines_of(singular_values, "spectra", "each singular value")
+    ax = axes(ax)
+    for k, (name, values) in enumerate(found):
+        values = -np.sort(-values, axis=1)
+        draw_line(ax, 1 + np.arange(values.shape[1]), values, name, k, log=True)
+    ax.set_yscale("log")
+    ax.axhline(1.0, color="#808080", linewidth=0.8, zorder=0)
+    ax.set_xlabel("singular value (number, the largest first)")
+    ax.set_ylabel("factor of stretching (1 keeps length)")
+    return finished(ax)
+
+
+def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None = None, log: bool = False) -> Any:
+    """Training curves.
+
+    runs    a metrics.jsonl, the folder of a run that has one, its rows (dicts with "step"), or name → such
+    what    the number of each row that is drawn: "loss" (as the run's loss has it: nats, or squares), "norm", "lr",
+            "metric", …; rows without it are passed over
+    smooth  draw the mean over so many rows, and the rows themselves thin behind it; by default a fiftieth of them
+    log     a log axis for it
+    """
+    found = [(name, *column(run, what)) for name, run in
+             checked(runs if isinstance(runs, Mapping) else {"": runs}, "runs").items()]
+    if smooth is not None and (not isinstance(smooth, (int, np.integer)) or smooth < 1):
+        raise ValueError(f"smooth is a number of rows ≥ 1, not {smooth!r}")
+    ax = axes(ax)
+    for k, (name, steps, values) in enumerate(found):
+        window = int(smooth or max(1, len(values) // 50))
+        if window > 1:
+            ax.plot(steps, values, color=STYLES[k % len(STYLES)][0], alpha=0.25, linewidth=0.6)
+        draw_line(ax, steps, running_mean(values, window)[None], name, k, log=log)
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel("step (updates of the weights)")
+    ax.set_ylabel(UNITS.get(what, plain(what)), parse_math=False)
+    return finished(ax)
+
+
+# -- drawing --------------------------------------------------------------------------------------------------
+
+
+def axes(ax: Any) -> Any:
+    """The given ax, or that of a new figure."""
+    if ax is not None:
+        if not hasattr(ax, "set_xlabel"):
+            raise TypeError(f"ax is an axes of matplotlib, as plt.subplots() gives, not {type(ax).__name__}")
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("pictures need matplotlib, which is not installed: pip install matplotlib") from None
+    return plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
+
+
+def draw_line(ax: Any, x: np.ndarray, values: np.ndarray, name: str, number: int, log: bool = False,
+              band: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+    """The median of the rows of values, and their range, or the given band."""
+    color, dash, marker = STYLES[number % len(STYLES)]
+    name, values = str(name), np.where(values > 0, values, np.nan) if log else values
+    middle = np.median(values, axis=0)
+    every = max(1, -(-len(x) // MARKERS))
+    ax.plot(x, middle, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=4.5,
+            markevery=(number % every, every), label=f"{' ' * name.startswith('_')}{plain(name)}" if name else "_")
+    if band is None and len(values) > 1:
+        band = values.min(axis=0), values.max(axis=0)
+    if band is not None:
+        ax.fill_between(x, *band, color=color, alpha=0.13, linewidth=0)
+
+
+def finished(ax: Any) -> Any:
+    """Grid, and the names of the lines, if they have any."""
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    if ax.get_legend_handles_labels()[0]:
+        for text in ax.legend(frameon=False, handlelength=3.6).get_texts():
+            text.set_parse_math(False)
+    return ax
+
+
+def mapped(ax: Any, values: np.ndarray, name: str, log: bool) -> None:
+    """A colour map of values, (rows, columns), with its bar. What is no number is hatched, and so named; in decades
+    0 is white."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.patches import Patch
+
+    known = np.isfinite(values)
+    if log:
+        values = np.abs(values)
+        sizes = values[known & (values > 0)]
+        most = sizes.max(initial=0.0) or 1.0
+        norm = LogNorm(max(sizes.min(initial=most), most * 10.0 ** -DECADES) * (1.0 if sizes.size > 1 else 0.1), most)
+        values = np.where(values > 0, np.maximum(values, norm.vmin), 0.1 * norm.vmin)  # 0 stays white
+    else:
+        most = np.abs(values[known]).max(initial=0.0) or 1.0
+        norm = Normalize(-most if (values[known] < 0).any() else 0.0, most)
+    image = ax.imshow(np.ma.array(values, mask=~known), aspect="auto", interpolation="nearest", norm=norm,
+                      cmap=colormaps[MAP].with_extremes(under="white"))
+    bar = ax.figure.colorbar(image, ax=ax)
+    bar.set_label(plain(name), parse_math=False)
+    if not known.all():
+        ax.patch.set(hatch="xxx", edgecolor="#D55E00")
+        ax.legend(handles=[Patch(facecolor="white", edgecolor="#D55E00", hatch="xxx", label="NaN or Inf")],
+                  loc="upper right")
+
+
+def time_axis(ax: Any, steps: int, symbols: Sequence[Any] | None, name: str = "time (steps)", cells: bool = True
+              ) -> None:
+    """Time along x: the symbols of the input where they are given and there is room, else numbers."""
+    ax.set_xlabel(name)
+    if cells:
+        ax.set_xlim(-0.5, steps - 0.5)
+    if symbols is None:
+        return
+    if len(symbols) != steps:
+        raise ValueError(f"there are {len(symbols)} symbols for {steps} steps: give one for each")
+    if steps > SYMBOLS:
+        return
+    ax.set_xticks(np.arange(steps), [plain(symbol) for symbol in symbols], fontsize=min(10.0, 400.0 / steps))
+    long = max(len(plain(symbol)) for symbol in symbols) > 2
+    for label in ax.get_xticklabels():
+        label.set(parse_math=False, rotation=90 if long else 0, verticalalignment="top" if long else "baseline")
+    ax.tick_params(axis="x", pad=4 if long else 13)
+    ax.grid(visible=False, axis="x")
+    ax.set_xlabel(f"input over {name}")
+
+
+def plain(said: Any) -> str:
+    """Text from data: what cannot be seen gets a sign."""
+    said = SHOWN.get(said, str(said)) if isinstance(said, str) else str(said)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in said)
+
+
+# -- what comes in ---------------------------------------------------------------------------------------------
+
+
+def checked(lines: Any, what: str) -> Lines:
+    if not isinstance(lines, Mapping) or not lines:
+        raise ValueError(f"{what} are given as a dict, a name for each, with at least one in it")
+    return lines
+
+
+def numbers(values: Any, what: str) -> np.ndarray:
+    """An array of floats, of at least one number."""
+    values = np.asarray(values.detach() if hasattr(values, "detach") else values)
+    if values.dtype.kind not in "fiub" or not values.size:
+        raise ValueError(f"{what} must be an array of real numbers, not {values.dtype} of shape {values.shape}")
+    return values.astype(float)
+
+
+def lines_of(lines: Any, what: str, column: str) -> list[tuple[str, np.ndarray]]:
+    """[(name, (repeats, n))]"""
+    found = []
+    for name, values in checked(lines, what).items():
+        values = numbers(values, f"{what}[{name!r}]")
+        if values.ndim not in (1, 2):
+            raise ValueError(f"{what}[{name!r}] has shape {values.shape}, and must have one number for {column}, or "
+                             "rows of them")
+        found.append((name, np.atleast_2d(values)))
+    return found
+
+
+def over_time(values: Any, what: str) -> np.ndarray:
+    values = numbers(values, what)
+    if values.ndim not in (2, 3):
+        raise ValueError(f"{what} must have shape (T, H) or (T, H, B), not {values.shape}")
+    return values
+
+
+def one_example(values: Any, example: int, what: str) -> np.ndarray:
+    """(T, H)"""
+    values = over_time(values, what)
+    if values.ndim == 2:
+        return values
+    if not -values.shape[2] <= example < values.shape[2]:
+        raise ValueError(f"example {example} is not among the {values.shape[2]} of {what}")
+    return values[:, :, example]
+
+
+def column(run: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of one number in the rows of a run."""
+    rows = read_rows(Path(run)) if isinstance(run, (str, Path)) else run
+    try:
+        found = [(row["step"], row[what]) for row in rows if row.get(what) is not None]
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError("the rows of a run are dicts with a step, as the lines of metrics.jsonl hold") from None
+    if not found:
+        raise ValueError(f"no row has {what!r}; there is "
+                         f"{', '.join(dict.fromkeys(key for row in rows for key in row)) or 'nothing'}")
+    steps, values = zip(*found)
+    return numbers(steps, "step"), numbers(values, what)
+
+
+def read_rows(path: Path) -> list[dict]:
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path} cannot be read as the metrics of a run: {problem}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):  # a run that is being written, or was killed, may end within a line
+                raise ValueError(f"{path}, line {number} is no JSON: {line[:60]!r}") from None
+    return rows
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of each value and the window − 1 before it, fewer at the start; what is no number is passed over."""
+    known = np.isfinite(values)
+    sums, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, values, 0.0), known))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    with np.errstate(invalid="ignore"):
+        return (sums[ends] - sums[starts]) / (counts[ends] - counts[starts])
