@@ -1,7 +1,7 @@
-"""A graph drawn as SVG: boxes in layers, edges over time around them. Written here, with no program from outside.
+"""A graph drawn as SVG: boxes in layers, edges over time around them.
 
-Nothing in the text of a picture is markup: names and expressions are escaped. It has no style sheet, no script and no
-id, so that it can stand in any page, more than once.
+What stands in a picture is text and never markup: names and expressions are escaped. It has no style sheet, no script
+and no id, so that it can stand in any page, more than once.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -44,7 +43,7 @@ class Box:
     result: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Edge:
     """From a value to one that is computed from it, as indices of boxes; over time, from a new state to the old one.
 
@@ -223,8 +222,8 @@ class Drawing:
         width, height = max(width, 330.0), self.legend(self.cell_bottom + 26.0)
         what = f"The graph of {self.graph.name}" + ("" if self.folded else f" over {len(self.columns)} steps")
         return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-                f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label={quoteattr(what)}>\n'
-                f"<title>{escape(what)}</title>\n"
+                f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{written(what)}">\n'
+                f"<title>{written(what)}</title>\n"
                 f'<rect width="{width:.0f}" height="{height:.0f}" fill="{PAPER}"/>\n'
                 f'<g font-family="{FONT}">\n' + "\n".join(self.parts) + "\n</g>\n</svg>\n")
 
@@ -236,12 +235,12 @@ class Drawing:
     def text(self, x: float, y: float, said: str, size: float, ink: str, anchor: str = "start", bold: bool = False
              ) -> None:
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" fill="{ink}" text-anchor="{anchor}"'
-                          + (' font-weight="bold"' if bold else "") + f' xml:space="preserve">{escape(said)}</text>')
+                          + (' font-weight="bold"' if bold else "") + f' xml:space="preserve">{written(said)}</text>')
 
     def draw_box(self, i: int, box: Box, column: int) -> None:
         x, y, w, h = self.x(i, column), self.top(i), self.widths[i], self.heights[i]
-        self.parts.append(f'<g class="box"><title>{escape(f"{box.name} {shape_text(box.shape)}")}'
-                          f'{escape(f" = {box.text}" if box.text else "")}</title>')
+        self.parts.append('<g class="box"><title>'
+                          + written(f"{box.name} {shape_text(box.shape)}{box.text and f' = {box.text}'}") + "</title>")
         given = box.kind in ("x", "state", "argument")
         self.rectangle(x - w / 2, y, w, h, FILL[box.kind], INK if box.kind != "weight" else GREY,
                        2.6 if box.result else 1.2, h / 2 if given else 5)
@@ -294,7 +293,7 @@ class Drawing:
         size = edge.size(self.columns[column])
         width, ink, dash = self.scale.line(size, edge.over_time)
         names = f"{self.graph.boxes[edge.source].name} → {self.graph.boxes[edge.target].name}"
-        said = escape(names if size is None else f"{names}, gradient {size:.3g}")
+        said = written(names if size is None else f"{names}, gradient {size:.3g}")
         long, half = 9.0 + 0.6 * width, 3.6 + 0.7 * width
         ends = [(x - long, y - half), (x - long, y + half)] if right else [(x - half, y - long), (x + half, y - long)]
         self.parts.append(f'<g class="{"carry" if edge.over_time else "edge"}"><title>{said}</title>')
@@ -309,13 +308,11 @@ class Drawing:
     def legend(self, y: float) -> float:
         """What the signs mean; returns where the picture ends."""
         x = self.left
-        rows: list[tuple[str, Any]] = []
-        if self.carried:
-            rows.append(("state, handed to the next step", (*self.scale.line(None, True),)))
-        rows += [(said, self.scale.line(size, False)) for said, size in self.scale.examples()]
-        for said, (width, ink, dash) in rows:
+        rows = [("state, handed to the next step", None, True)] * bool(self.carried)
+        for said, size, over_time in rows + self.scale.examples():
+            width, ink, dash = self.scale.line(size, over_time)
             self.line(f"M{x:.1f} {y:.1f} h44", ink, width, dash)
-            if said == rows[0][0] and self.carried:
+            if over_time:
                 self.rectangle(x + 17.5, y - 4.5, 9, 9, BLUE, BLUE, 1, 0)
             self.text(x + 54, y + 4, said, SMALL, INK)
             y += 22
@@ -349,13 +346,19 @@ class Scale:
         width = 1.0 + (WIDEST - 1.0) * max(0.0, 1.0 + np.log10(size / self.largest) / self.decades)
         return width, BLUE if over_time else BROWN, f"{5 + 1.2 * width:.1f} {3 + 0.5 * width:.1f}" if over_time else ""
 
-    def examples(self) -> list[tuple[str, float]]:
-        """Rows of the legend: (what it says, size)."""
+    def examples(self) -> list[tuple[str, float | None, bool]]:
+        """Rows of the legend: (what it says, size, whether over time)."""
         if not self.any:
             return []
-        rows = [(f"gradient that comes back: norm {self.largest:.1e}", self.largest),
-                (f"norm {self.largest * 10 ** -self.decades:.1e} or less", self.largest * 10 ** -self.decades)]
-        return rows + [("no gradient", 0.0)] * self.none + [("NaN or Inf", np.nan)] * self.broken
+        least = self.largest * 10 ** -self.decades
+        rows = [(f"gradient that comes back: norm {self.largest:.1e}", self.largest, False),
+                (f"norm {least:.1e} or less", least, False)]
+        return rows + [("no gradient", 0.0, False)] * self.none + [("NaN or Inf", np.nan, False)] * self.broken
+
+
+def written(said: str) -> str:
+    """Text for XML; a character that has no place in it becomes a question mark."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said), {'"': "&quot;"})
 
 
 def wrapped(text: str) -> list[str]:

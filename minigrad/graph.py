@@ -109,7 +109,6 @@ class Reading:
         return Box(self.emitter.names.get(value, "output"), text, tuple(value.shape), self.kinds.get(value, "value"),
                    value in self.results)
 
-
     def compute(self, line: Value, known: dict[Value, Any]) -> Any:
         """The value of a line from those that it reads, by the ops of its text."""
         def of(value: Value) -> Any:
