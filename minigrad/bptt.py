@@ -37,16 +37,7 @@ import numpy as np
 
 from minigrad.autodiff import behind, data_of, sweep, zeros_of
 from minigrad.derive.simplify import Value, in_order
-from minigrad.recording import (
-    Record,
-    RecordedRun,
-    Recording,
-    evaluate,
-    free,
-    record,
-    statements,
-    truncated,
-)
+from minigrad.recording import Record, RecordedRun, Recording, asked, evaluate, free, record, statements
 from minigrad.tensor import RELEASED, Tensor, describe, no_grad
 
 __all__ = ["Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
@@ -99,14 +90,16 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
     RuntimeError when the graph has been released, ValueError for a loss that is no single number.
     """
     scan = one_scan(rec)
+    if isinstance(loss_by_step, Tensor) and loss_by_step.ndim == 0:
+        raise ValueError(f"credit takes one loss for each step, (S,) or a list, not {describe(loss_by_step)}")
     losses = [loss_by_step[s] for s in range(len(loss_by_step))]
     for loss in losses:
         if not isinstance(loss, Tensor) or loss.size != 1:
             raise ValueError(f"credit takes losses that are tensors with one number each, not {describe(loss)}")
     node = scan.node()
     if node is None or any(x._op is RELEASED for x in behind(losses)):
-        raise RuntimeError(f"the graph between the losses and {scan.path} has been released: ask for credit before "
-                           "backward, or call backward(retain_graph=True)")
+        raise RuntimeError(f"there is no graph between the losses and {scan.path} any more: ask for credit before "
+                           "backward, or call backward(retain_graph=True), and outside of no_grad")
     weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
     by_loss = {name: np.zeros((len(losses), *w.shape), w.dtype) for name, w in weights.items()}
     by_step = {name: np.zeros((scan.steps, *w.shape), w.dtype) for name, w in weights.items()}
@@ -133,12 +126,12 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
 def sent_back(scan: Record, node: Tensor, losses: list[Tensor]) -> Iterator[tuple[int, dict[Value, Array]]]:
     """(t, all values of the step t and of its backward) for the sum of these losses, from the last step on that they
     depend on; node is what stands on the graph for the scan."""
-    token = truncated.set(WHOLE)
+    token = asked.set(WHOLE)
     try:
         with no_grad():
             found = sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], [node])
     finally:
-        truncated.reset(token)
+        asked.reset(token)
     g = [zeros_of(y) if d is None else data_of(d) for d, y in
          zip(found.get(node._index, [None] * len(node._data)), node._data)]
     n = len(scan.step.states)
@@ -181,28 +174,29 @@ class Jacobians:
     def norms(self) -> Array:
         """(T, B): norms[k − 1] = ‖J_T J_{T−1} … J_{T−k+1}‖₂: a gradient of the last state is k steps before at most so
         many times as large."""
-        return np.exp([np.log(spectral(product)) + scale for product, scale in self.products()])
+        with np.errstate(over="ignore"):
+            return np.exp(self.log_sizes())
 
     @cached_property
     def lyapunov(self) -> Array:
         """(B,): (1/T) ln ‖J_T … J_1‖₂, T the sequence's own length: the largest finite-time Lyapunov exponent, the rate
-        in nats a step at which two states that are near each other part (> 0) or meet (< 0)."""
-        *_, (product, scale) = self.products()
-        return (np.log(spectral(product)) + scale) / self.lengths
+        in nats a step at which two states that are near each other part (> 0) or meet (< 0); −∞ where the product is 0.
+        """
+        return self.log_sizes(last=True)[0] / self.lengths
 
-    def products(self) -> Iterator[tuple[Array, Array]]:
-        """J_T … J_{T−k+1} for k = 1, 2, …, as (P (B, n, n), s (B,)) for P eˢ: neither vanishes nor overflows."""
-        product, scale = np.eye(self.steps.shape[-1]), np.zeros(len(self.lengths))
-        for J in self.steps if self.reverse else self.steps[::-1]:
+    def log_sizes(self, last: bool = False) -> list[Array]:
+        """ln ‖J_T … J_{T−k+1}‖₂ (B,) for k = 1, 2, …, or for the last k alone."""
+        product, scale, found = np.eye(self.steps.shape[-1]), 0.0, []
+        order = self.steps if self.reverse else self.steps[::-1]
+        for k, J in enumerate(order, 1):
             product = product @ J
-            size = np.abs(product).max(axis=(1, 2), initial=0.0)
+            size = np.abs(product).max(axis=(1, 2))  # taken out, so that a long product neither vanishes nor overflows
             size[size == 0] = 1.0
             product, scale = product / size[:, None, None], scale + np.log(size)
-            yield product, scale
-
-
-def spectral(matrices: Array) -> Array:
-    return np.linalg.norm(matrices, ord=2, axis=(-2, -1))
+            if k == len(order) or not last:
+                with np.errstate(divide="ignore"):
+                    found.append(np.log(np.linalg.norm(product, ord=2, axis=(1, 2))) + scale)
+        return found
 
 
 def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians:
@@ -218,14 +212,14 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
              n is all of the state.
 
     Needs no backward. Row by row, by the derived backward of the step: T · n small backwards. Raises ValueError for a
-    scan without a state of floats, and when sequences are not independent after all.
+    scan without a state of floats, and when sequences are not independent after all; FloatingPointError for a NaN.
     """
     scan = one_scan(rec)
     step = scan.step
     of_floats = [i for i, s in enumerate(step.states) if s.dtype.kind in "fc"]
     states, results = ([values[i] for i in of_floats] for values in (step.states, step.new_states))
     if not sum(int(np.prod(s.shape)) for s in states):
-        raise ValueError(f"{scan.path} has no state of floats, and so no Jacobians")
+        raise ValueError(f"{scan.path} has no state of floats, and so no Jacobian")
     if batched is None:
         batched = all(len(s.shape) > 1 and s.shape[-1] == states[0].shape[-1] for s in states)
     if batched and len({s.shape[-1:] for s in states}) > 1:
@@ -251,8 +245,11 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
                 here[:, start + i] = product(v)
                 part[i] = 0.0
         v = [rng.uniform(0.5, 1.5, part.shape).astype(part.dtype) for part in v]
-        sums = np.einsum("ib,bij->bj", np.concatenate(v), here)
-        if np.abs(product(v) - sums).max() > 1e-3 * np.abs(sums).max() + 1e-6:
+        sums, rounding = np.einsum("ib,bij->bj", np.concatenate(v), here), 1e4 * np.finfo(J.dtype).eps
+        if not np.isfinite(here).all():
+            raise FloatingPointError(f"the Jacobian of {scan.path} at step {scan.place(t)} is not finite: "
+                                     "saturation(rec).nan says where that began")
+        if np.abs(product(v) - sums).max() > rounding * np.abs(here).sum(axis=1).max():
             raise ValueError(f"a sequence in the batch of {scan.path} has an influence on another one: ask for one "
                              "Jacobian of all of the state, with batched=False")
     names = list(scan.states.items())
@@ -330,7 +327,7 @@ class Truncation:
         return found
 
 
-def truncation(rec: Recording | Record, ks: Sequence[int], *, every: int | None = None, loss: Tensor | None = None
+def truncation(rec: Recording | Record, ks: Sequence[int] | int, *, every: int | None = None, loss: Tensor | None = None
                ) -> Truncation:
     """What is lost by truncated backpropagation through time over k steps, for each k of ks.
 
@@ -346,7 +343,7 @@ def truncation(rec: Recording | Record, ks: Sequence[int], *, every: int | None 
     `mg.gradcheck(f, …, frozen=True)` checks such a gradient against the function in which the older state is frozen.
     Raises ValueError for a k that is no whole number ≥ every, and where the scans do not allow an answer.
     """
-    ks = np.array(list(ks))
+    ks = np.atleast_1d(np.asarray(ks))
     if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
         raise ValueError(f"truncation takes whole numbers k ≥ {'every = ' + str(every) if every else 1}, "
                          f"not {ks.tolist()}")
@@ -373,12 +370,12 @@ def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]
 
 def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
     """Of the leaves of these names, by a sweep through all of the graph in which every recorded scan is truncated."""
-    token = truncated.set(cut)
+    token = asked.set(cut)
     try:
         with no_grad():
             found = sweep([loss], [np.ones(loss.shape, loss.dtype)], list(names.values()))
     finally:
-        truncated.reset(token)
+        asked.reset(token)
     return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
 
 

@@ -43,6 +43,8 @@ def record(model: Module | None = None) -> Iterator[Recording]:
     step by step are T times the weights: they are computed when they are asked for. For an LSTM that is 12 H + 2 D
     numbers a step and sequence, and 16 H + D more for each backward; a scan that is not recorded keeps 7 H + D.
     """
+    if not isinstance(model, (Module, type(None))):
+        raise TypeError(f"record takes the Module from which paths start, or nothing, not {type(model).__name__}")
     recording = Recording(model)
     token = recorder.set(recording.take)
     try:
@@ -295,7 +297,7 @@ class Record:
 
     def backward(self, d_state: list, d_ys: list) -> tuple[list, list, list]:
         """Gradients of the first state, of the xs and of the weights, from those of the results."""
-        step, cut = self.step, truncated.get()
+        step, cut = self.step, asked.get()
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
         d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
@@ -345,8 +347,8 @@ class Backward:
     kept: list[dict[Value, Array]]
 
 
-# (horizon, every) of a backward that is truncated, and not kept
-truncated: ContextVar[tuple[int, int] | None] = ContextVar("truncated", default=None)
+# (horizon, every) while bptt.py asks for backwards: they are truncated so (`Record.truncated`), and not kept.
+asked: ContextVar[tuple[int, int] | None] = ContextVar("asked", default=None)
 
 
 class Named(Mapping):
@@ -447,13 +449,14 @@ class Step:
         self.name_values(cell, trace, pairs[-1], state, x)
         program.build([totals[index] for index in self.indices.values() if index in totals])
 
-        def of(leaf: Any, entering: int | None = None) -> NamedValue:
+        def of(leaf: Any) -> NamedValue:
             """What is known of a symbol."""
+            value = program.value_of(leaf)
+            if not isinstance(leaf, Symbol):  # a weight that leaves as the state: what comes to the state
+                return NamedValue(value, program.seeds.get(value))
+            total = totals.get(leaf._index)
             place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
-            value, total = program.value_of(leaf), totals.get(leaf._index) if isinstance(leaf, Symbol) else None
-            if total is None:  # of a weight that leaves as the state: what came to the state
-                return NamedValue(value, program.seeds.get(value), place)
-            return NamedValue(value, program.values[total._index], place)
+            return NamedValue(value, None if total is None else program.values[total._index], place)
 
         symbols_held = [*symbols, *trace.tracer.held, *flatten(pairs[-1])[0]]
         by_index = {s._index: s for s in symbols_held if isinstance(s, Symbol)}
@@ -490,18 +493,16 @@ class Step:
     def plan(self) -> None:
         """What is computed in the forward and in the backward, and what of it is kept."""
         program = self.program
-        results, named = self.new_states + self.ys, [named.value for named in self.named.values()]
+        wanted = [*self.new_states, *self.ys, *(named.value for named in self.named.values())]
         totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
         gradients = [g for g in program.gradients.values() if g is not None]
-        forward = in_order(results + named, set())
+        forward = in_order(wanted, set())
         backward = in_order(totals + gradients, set(forward))
         self.forward, self.backward = statements(forward), statements(backward)
-        read = {a for value in backward for a in value.inputs} | set(totals + gradients)
-        kept = [v for v in [*self.arguments, *forward] if v in read or v in named or v in results]
-        self.kept = list(dict.fromkeys(kept))
-        own = {*backward, *program.seeds.values()}
-        self.kept_backward = list(dict.fromkeys(
-            v for v in [*program.seeds.values(), *totals] if v in own and not v.is_constant))
+        read = {*wanted, *totals, *gradients, *(a for value in backward for a in value.inputs)}
+        self.kept = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
+        seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
+        self.kept_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
         self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
 
     def known(self, name: str, whose: str) -> NamedValue:

@@ -1,6 +1,8 @@
 """bptt: every recorded value and gradient against a loop written out, in minigrad for every cell and in PyTorch for the
 layers; and what is asked of a recording, against brute force."""
 
+import copy
+import pickle
 import sys
 from contextlib import contextmanager
 
@@ -382,6 +384,22 @@ def test_paths_of_modules():
     assert rec.paths[0] == "rnn.l0"
 
 
+def test_paths_survive_copies_and_programs_do_not_depend_on_them():
+    class Other(nn.Module):
+        def __init__(self, inner):
+            self.inner = inner
+    model, x, _ = simple()
+    model(x)
+    programs = sys.modules["minigrad.scan"].PROGRAMS
+    count = len(programs)
+    with mg.bptt.record() as rec:
+        Other(model).inner(x)
+        assert len(programs) == count
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            twin(x)
+    assert rec.paths == ["inner.rnn.l0"] * 3
+
+
 def test_a_cell_that_cannot_be_traced_says_so():
     def cell(h, x):
         return (h if float(x.sum()) > 0 else h * 0.5), h
@@ -442,6 +460,43 @@ def test_one_name_of_several_values_and_results_without_a_name():
     assert list(rec[0].values) == ["h", "x", "z", "z_2", "h_next", "y.out"]
     assert rec[0].outputs == ["y.out"] and rec[0].states == {"h": "h_next"}
     np.testing.assert_allclose(rec[0].values["z_2"], rec[0].values["h"] @ w.data.T)
+
+
+def test_what_is_detached_and_what_is_computed_twice():
+    """Each variable has a gradient of its own, also where the program has one value for two."""
+    def cell(h, x):
+        one = mg.tanh(h + x)
+        two = mg.tanh(h + x)
+        frozen = two.detach()
+        h_next = one * 2.0 + frozen * one + two * 3.0
+        return h_next, two
+    trees = np.ones(2), np.linspace(-1.0, 1.0, 8).reshape(4, 2)
+    loss, calls = written_out(cell, mg.tensor(trees[0], requires_grad=True), mg.tensor(trees[1], requires_grad=True))
+    loss.backward()
+    with mg.bptt.record() as rec:
+        mixed(mg.scan(cell, trees[0], mg.tensor(trees[1], requires_grad=True))).backward()
+    for name in ("one", "two", "h_next"):
+        np.testing.assert_allclose(rec[0].grads[name], [call[name].grad for call in calls], rtol=1e-12)
+    assert not rec[0].grads["frozen"].any()
+
+
+def test_a_scan_inside_of_a_cell_is_a_part_of_it():
+    def cell(h, x):
+        def inner(g, u):
+            g_next = mg.tanh(g + u)
+            return g_next, g_next
+        h_next, _ = mg.scan(inner, h, x)
+        return h_next, h_next
+    x = np.linspace(-1.0, 1.0, 12).reshape(2, 3, 2)
+    with mg.bptt.record() as rec:
+        _, ys = mg.scan(cell, np.zeros(2), mg.tensor(x, requires_grad=True))
+        mg.sum(ys).backward()
+    assert len(rec) == 1
+    np.testing.assert_allclose(rec[0].values["h_next"], ys.detach().numpy())
+    with mg.bptt.record() as flat:
+        _, ys = mg.scan(lambda g, u: (mg.tanh(g + u),) * 2, np.zeros(2), mg.tensor(x.reshape(6, 2), requires_grad=True))
+        mg.sum(ys[np.array([2, 5])]).backward()
+    np.testing.assert_allclose(rec[0].grads["x"], flat[0].grads["u"].reshape(2, 3, 2), rtol=1e-12)
 
 
 def test_integers_have_values_and_no_gradients():
@@ -622,12 +677,16 @@ def test_credit_and_truncation_without_a_graph_say_so():
         losses = mg.sum(model(x)[0] * u, axis=(1, 2))
         loss = mg.sum(losses)
         loss.backward()
-    with pytest.raises(RuntimeError, match=r"graph between the losses and rnn.l0 has been released"):
+    with pytest.raises(RuntimeError, match=r"no graph between the losses and rnn.l0 any more"):
         mg.bptt.credit(rec, losses)
     with pytest.raises(RuntimeError, match="graph behind the loss has been released"):
         mg.bptt.truncation(rec, [1], loss=loss)
     with pytest.raises(ValueError, match="one number each, not an array of shape"):
         mg.bptt.credit(rec, [1.0])
+    with pytest.raises(ValueError, match="one loss for each step"):
+        mg.bptt.credit(rec, loss)
+    with pytest.raises(TypeError, match="from which paths start, or nothing, not str"), mg.bptt.record("rnn"):
+        pass
 
 
 JACOBIAN_CELLS = ["rnn", "lstm", "gru", "peephole", "layer_normalised", "nested", "swapped", "never_changing", "reset",
@@ -701,6 +760,17 @@ def test_the_exponent_of_a_chaotic_map():
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (4.0 * h * (1.0 - h) + x, h), np.full((1, 1), 0.3), np.zeros((5000, 1, 1)))
     assert mg.bptt.jacobians(rec).lyapunov == pytest.approx(np.log(2.0), abs=0.005)
+
+
+def test_a_state_that_is_forgotten_and_one_that_is_no_number():
+    with mg.bptt.record() as rec:
+        mg.scan(lambda h, x: (x, h), np.zeros((2, 1)), np.ones((3, 2, 1)))
+    found = mg.bptt.jacobians(rec)
+    assert found.lyapunov == [-np.inf] and not found.norms.any()
+    with mg.bptt.record() as rec, np.errstate(invalid="ignore"):
+        mg.scan(lambda h, x: (h * mg.sqrt(x), h), np.ones((2, 1)), np.array([1.0, 1.0, -1.0, 1.0]))
+        with pytest.raises(FloatingPointError, match="at step 2 is not finite"):
+            mg.bptt.jacobians(rec)
 
 
 def test_sequences_that_see_one_another_are_found():
@@ -795,8 +865,8 @@ def test_truncation_reaches_the_parameters_below():
 def test_truncation_refuses_what_it_cannot_answer():
     model, x, u = simple()
     rec = recorded(model, x, u)
-    for ks, every in (([], None), ([0], None), ([1.5], None), ([2], 3), ([2], -1), (3, None)):
-        with pytest.raises((ValueError, TypeError)):
+    for ks, every in (([], None), ([0], None), ([1.5], None), ([2], 3), ([2], -1), ("abc", None)):
+        with pytest.raises(ValueError, match="takes whole numbers k ≥"):
             mg.bptt.truncation(rec, ks, every=every)
     with mg.bptt.record() as rec:
         two = mg.sum(Model("RNN", num_layers=2)(x)[0] * u)
