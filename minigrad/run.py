@@ -67,13 +67,13 @@ class Run:
         Raises ValueError, in a sentence that names the file, where it cannot go on. Nothing is changed then.
         """
         place = Path(place)
-        folder = Folder.of(place)
+        folder = Folder(folder_of(place))
         try:
-            config = folder.config()
+            config = read_config(folder.path)
             run = cls(config["settings"], folder)
             now = describe(run.settings, run.trainer.task)["sources"]
-            for source, print_ in config["sources"].items():
-                if now.get(source) != print_:
+            for source, known in config["sources"].items():
+                if now.get(source) != known:
                     raise CheckpointError(f"{source} has changed since the run in {folder.path} began: put it back as "
                                           "it was, or begin a new run")
             path = place if place.is_file() else checkpoint.latest(folder.path / CHECKPOINT)
@@ -186,15 +186,6 @@ class Folder:
             folder.close()
             raise
         return folder
-
-    @classmethod
-    def of(cls, place: Path) -> Folder:
-        """The folder of a run, given it or a checkpoint in it."""
-        path = folder_of(place)
-        return cls(path)
-
-    def config(self) -> dict[str, Any]:
-        return read_config(self.path)
 
     def write(self, row: dict[str, float]) -> None:
         with named(self.path / METRICS, "cannot be written"):

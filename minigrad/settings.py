@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -68,13 +69,16 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is a whole number above 0, not {value!r}")
-        if isinstance(self.bptt, tuple):
-            self.bptt = list(self.bptt)  # as JSON gives it back
         file, colon, name = self.cell.rpartition(".py:")
         if colon:
             self.cell = f"{Path(file).absolute()}{colon}{name}"
         if self.options.get("file") is not None:
             self.options = self.options | {"file": str(Path(self.options["file"]).absolute())}
+        for one in fields(self):  # as JSON gives it back: a tuple is a list
+            try:
+                setattr(self, one.name, json.loads(json.dumps(getattr(self, one.name))))
+            except TypeError as problem:
+                raise ValueError(f"{one.name} cannot be written to config.json: {problem}") from None
 
     def known(self, what: str, names: Iterable[str]) -> None:
         name = getattr(self, what)

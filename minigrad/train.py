@@ -8,6 +8,7 @@ A `Trainer` needs a model, a task and an optimiser, and knows nothing of files: 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
@@ -157,10 +158,8 @@ class Trainer:
     def measure(self, seed: Any = TEST) -> float:
         """The task's metric on its test set of this seed."""
         batch = self.task.test(np.random.default_rng(seed))
-        self.model.eval()
-        with no_grad():
+        with evaluating(self.model), no_grad():
             outputs, _ = self.model(batch.x, None, batch.lengths)
-        self.model.train()
         return float(self.task.metric(np.asarray(outputs), batch))
 
     def diagnosis(self, window: Window, loss: float, norm: float) -> str:
@@ -199,7 +198,8 @@ class Trainer:
             "step": self.step, "ended": self.ended, "sequences": self.sequences, "tokens": self.tokens,
             "seconds": self.seconds,
             "optimizer": {name: x for name, x in optimizer.items() if not isinstance(x, np.ndarray)},
-            "model_rngs": self.model.rng_states(), "drawn": self.drawn, "position": self.position,
+            "model_rngs": self.model.rng_states(), "position": self.position,
+            "drawn": map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, self.drawn),
             "state": map_leaves(lambda leaf: 0, self.state)}  # its nesting; tuples come back as lists
 
     def load_state_dict(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -269,6 +269,17 @@ def detached(state: Any) -> Any:
                       state)
 
 
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model as it is when it is used: without dropout. Afterwards as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those whose names begin so, by the rest of their names."""
     return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
@@ -282,10 +293,8 @@ def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> Report:
     def loss():
         outputs, _ = trainer.model(window.x[:steps], None)
         return trainer.criterion(outputs, window.targets[:steps], mask=None)
-    trainer.model.eval()
-    report = check_loss(loss, trainer.model)
-    trainer.model.train()
-    return report
+    with evaluating(trainer.model):
+        return check_loss(loss, trainer.model)
 
 
 def check_loss(loss: Callable[[], Tensor], model: Any) -> Report:
@@ -310,8 +319,7 @@ def sample(model: Any, length: int, rng: Any = None, prime: Iterable[int] = (0,)
         raise ValueError(f"a sample starts from one symbol or more, and takes a temperature ≥ 0, not {codes.size} and "
                          f"{temperature}")
     state, drawn = None, []
-    model.eval()
-    with no_grad():
+    with evaluating(model), no_grad():
         for _ in range(length):
             outputs, state = model(codes[:, None], state)
             logits = np.asarray(outputs)[-1, 0].astype(float)

@@ -63,6 +63,7 @@ def test_paths_hold_wherever_one_goes(tmp_path, monkeypatch):
     ({"steps": 1.5}, "steps is a whole number above 0, not 1.5"),
     ({"options": {"lenght": 5}}, "the task adding has no option 'lenght': did you mean length?"),
     ({"options": {"length": 1}}, "adding takes a whole number of 2 or more as length, not 1"),
+    ({"clip": np.float32(1)}, "clip cannot be written to config.json: Object of type float32 is not JSON serializable"),
     ({"bptt": (5, 2)}, "bptt is (k1, k2)"),
     ({"cell": "gnu"}, "'gnu' is neither rnn, gru, lstm nor FILE.py:Class: did you mean gru?"),
     ({"lr": -1.0}, "Adam takes lr as a finite number ≥ 0, not -1.0"),

@@ -13,6 +13,7 @@ from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
 from minigrad.cli.inspect import add_inspect
 from minigrad.cli.train import add_sample, add_tasks, add_train
+from minigrad.gradcheck import GradcheckError
 from minigrad.train import Diverged
 
 
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except Diverged as problem:
+    except (Diverged, GradcheckError) as problem:
         return said(1, arguments.command, problem)
     except ValueError as problem:
         return said(2, arguments.command, problem)

@@ -134,8 +134,9 @@ def print_result(run: Run, result: dict[str, Any]) -> None:
     print(f"trained: {how}")
     if trainer.task.name == "text":
         text = trainer.task
-        print(f"bits per character on the {len(text.held_out):,} held out: {run.settings.cell.upper()} "
-              f"{result['metric']:.2f}, bigram {result['baseline']:.2f}, unigram {unigram_bits(text):.2f}")
+        cell = run.settings.cell.upper() if run.settings.cell in LAYERS else "model"
+        print(f"bits per character on the {len(text.held_out):,} held out: {cell} {result['metric']:.2f}, "
+              f"bigram {result['baseline']:.2f}, unigram {unigram_bits(text):.2f}")
     else:
         print(f"{result['metric_name']}: {result['metric']:.4g}, without memory {result['baseline']:.4g}; "
               f"{'solved' if result['solved'] else 'not solved'}")
@@ -153,8 +154,8 @@ def add_sample(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("folder", metavar="DIR", help="of the run, or a checkpoint in it")
     job.add_argument("--prime", metavar="TEXT", help="what the model reads first, and goes on with (a line break)")
-    job.add_argument("--temperature", type=natural_float, default=0.7, metavar="X", help="how bold, from 0, always the "
-                     "likeliest, over 1, as the model has it, upward (%(default)s)")
+    job.add_argument("--temperature", type=natural_float, default=0.7, metavar="X", help="how bold: with 0 always "
+                     "the likeliest, with 1 as the model has it (%(default)s)")
     job.add_argument("--length", type=positive, default=400, metavar="N", help="characters (%(default)s)")
     job.add_argument("--seed", type=natural, default=0, metavar="N", help="of what is drawn (%(default)s)")
     job.set_defaults(run=run_sample)

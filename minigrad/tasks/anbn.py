@@ -43,10 +43,10 @@ class AnBn(Task):
     inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
     metric_name = "largest n"
     baseline, goal = 1.0, 65.0
-    recipe = lstm(hidden=8, batch=20, steps=3000, lr=0.01)
+    recipe = lstm(hidden=4, batch=5, steps=4000, lr=0.1, cell_options={"forget_bias": 8.0}, validate_every=20)
 
     def __post_init__(self) -> None:
-        self.at_least(length=1, furthest=1)
+        self.at_least(length=1, furthest=65)
 
     @property
     def test_size(self) -> int:

@@ -58,7 +58,7 @@ class Reber(Task):
     inputs, symbols, outputs, loss = len(SYMBOLS), True, len(SYMBOLS), "cross_entropy"
     metric_name, test_size = "fraction of strings right", 256
     baseline, goal = 0.5, 1.0
-    recipe = lstm(hidden=16, batch=10, steps=1000, lr=0.01, validate_every=20)
+    recipe = lstm(hidden=32, batch=5, steps=2000, lr=0.01, validate_every=20)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         codes, state, lengths = [], np.full(size, START), np.zeros(size, int)

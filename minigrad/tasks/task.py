@@ -16,14 +16,15 @@ class Batch:
     targets  (T, B, D_out) float32, or (T, B) integers where a symbol or a class is asked for
     mask     (T, B) booleans: where a target counts; None: everywhere. Where it does not, the target is 0
     lengths  (B,) integers: the steps of each sequence, past which x is 0; None: all have T
-    first    whether the sequences begin here; if not, they go on where the batch before this one ended
+    first    whether sequences begin here, for all or, (B,) booleans, for each; those that do not go on where the batch
+             before this one ended
     """
 
     x: np.ndarray
     targets: np.ndarray
     mask: np.ndarray | None = None
     lengths: np.ndarray | None = None
-    first: bool = True
+    first: bool | np.ndarray = True
 
 
 @dataclass(frozen=True)

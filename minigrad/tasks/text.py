@@ -5,7 +5,6 @@ models make of the same text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ SHORTEST = 20  # characters; below that there is nothing to hold out
 
 @dataclass(frozen=True)
 class Text(Task):
-    """The next character of a text: of a UTF-8 file, or of the language reference that Python brings along.
+    """The next character of a text: of a UTF-8 file, or of the language reference that Python brings.
 
     file   the file; without one, and without `text`, it is Python's language reference, about 500 000 characters
     text   the text itself, in place of a file
@@ -115,28 +114,6 @@ def laid(codes: np.ndarray, size: int) -> Batch:
     size = max(1, min(size, (len(codes) - 1) // 2))
     steps = (len(codes) - 1) // size
     return Batch(codes[:steps * size].reshape(size, steps).T, codes[1:steps * size + 1].reshape(size, steps).T)
-
-
-def read_text(file: str | Path | None = None) -> Text:
-    return Text(file)
-
-
-def split_text(text: str, source: str) -> Text:
-    return Text(text=text)
-
-
-def streams(codes: np.ndarray, batch: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Windows for truncated backpropagation, without end: (inputs, targets, first), both (length, batch).
-
-    The text is laid in `batch` parallel streams, and window follows window, so that a state can be carried on; `first`
-    says that the streams begin anew. Both sizes are made smaller for a text that is shorter than that.
-    """
-    whole = laid(codes, batch)
-    steps = len(whole.x)
-    length = min(length, steps)
-    while True:
-        for start in range(0, steps - length + 1, length):
-            yield whole.x[start:start + length], whole.targets[start:start + length], start == 0
 
 
 def unigram_bits(text: Text) -> float:
