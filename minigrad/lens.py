@@ -19,7 +19,7 @@ from minigrad.tree import unflatten
 Array = np.ndarray
 Names = Any  # a string or list of the names of symbols 0, 1, …; or None
 LEDGER = 40_000  # entries of a credit ledger, at most: each is a step of a backward
-LARGEST = 50_000_000  # characters of a page, beyond which browsers are slow
+LARGEST, LONGEST = 50_000_000, 20_000  # characters of a page, and steps, beyond which browsers are slow
 
 
 @dataclass
@@ -150,9 +150,10 @@ def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
         raise ValueError(f"a sequence of {len(x):,} steps needs about {needed / 1e9:,.3g} GB of memory, and "
                          f"{there / 1e9:,.3g} GB are free: take a shorter one, or a model with fewer units")
     size = page_size(a_step, len(x), rows)
-    if size > LARGEST:
+    if size > LARGEST or len(x) > LONGEST:
         raise ValueError(f"a sequence of {len(x):,} steps makes a page of about {size / 1e6:,.3g} MB, and browsers are "
-                         f"slow beyond {LARGEST / 1e6:,.3g}: take a shorter one, or a model with fewer units")
+                         f"slow beyond {LARGEST / 1e6:,.3g} MB or {LONGEST:,} steps: take a shorter one, or a model "
+                         "with fewer units")
 
 
 def page_size(a_step: list[Record], T: int, rows: int) -> int:

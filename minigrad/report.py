@@ -145,6 +145,9 @@ def check(report: Report) -> None:
     T, S = len(report.symbols), len(report.asked)
     if not T or not report.lenses:
         raise ValueError(f"a report has one step and one lens or more, and this one has {T} and {len(report.lenses)}")
+    names = [lens.name for lens in report.lenses]
+    if len(set(names)) < len(names):
+        raise ValueError(f"lenses of a report have names of their own, and these are {', '.join(names)}")
     expected = [(f"steps[{name!r}]", x, (T,)) for name, x in report.steps.items()]
     expected += [("targets", np.asarray(report.targets), (T,))] if report.targets is not None else []
     for lens in report.lenses:

@@ -160,7 +160,7 @@ def test_a_bad_file_is_status_2(tmp_path, content, capsys):
     assert str(file) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "gradcheck", "derive", "bench"])
+@pytest.mark.parametrize("command", ["train", "sample", "inspect", "gradcheck", "derive", "bench"])
 def test_help_has_examples_that_can_be_parsed(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

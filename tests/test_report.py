@@ -5,11 +5,13 @@ import hashlib
 import html
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import chromium
 
+import minigrad.report
 from minigrad.report import POINTS, Lens, Report, packed, page, thinned
 
 HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'>&amp;{{data}}"
@@ -171,6 +173,7 @@ def test_a_long_curve_keeps_its_extremes():
 @pytest.mark.parametrize("changed, sentence", [
     ({"symbols": []}, "one step and one lens or more, and this one has 0 and 1"),
     ({"lenses": []}, "has 12 and 0"),
+    ({"lenses": made().lenses * 2}, "names of their own, and these are l0, l0"),
     ({"values": {}}, "l0 has none"),
     ({"values": {"ft": np.zeros((11, 5))}}, r"l0.values\['ft'\] has shape \(11, 5\) and must be \(12, n\)"),
     ({"grads": {"ft": np.zeros((12, 4))}}, r"l0.grads\['ft'\] has shape \(12, 4\) and must be \(12, 5\)"),
@@ -183,6 +186,11 @@ def test_a_long_curve_keeps_its_extremes():
 def test_arrays_that_do_not_fit_are_refused(changed, sentence):
     with pytest.raises(ValueError, match=sentence):
         page(made(**changed))
+
+
+def test_an_installed_package_has_the_page_with_it():
+    assert "report.html" in (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert Path(minigrad.report.__file__).with_name("report.html").is_file()
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     with checkpoint.replacing(out) as file:
         file.write(html)
     print(f"{out}: {len(report.symbols)} steps, {', '.join(lens.name for lens in report.lenses)}, "
-          f"{len(html) / 1e6:.1f} MB; open it in a browser")
+          f"{len(html) / 1e6:.2g} MB; open it in a browser")
     return 0
 
 
