@@ -87,10 +87,13 @@ class Settings:
 
     @classmethod
     def for_task(cls, task: str, **given: Any) -> Settings:
-        """The recipe of a task, with what is given in its place. What it says of its cell goes with another cell."""
+        """The recipe of a task, with what is given in its place. What it says of its cell goes with another cell, and
+        what it says of its optimiser with another."""
         recipe = dict(TASKS[task].recipe) if task in TASKS else {}
-        if given.get("cell", recipe.get("cell")) != recipe.get("cell"):
-            recipe.pop("cell_options", None)
+        for name in ("cell", "optimizer"):
+            own = recipe.get(name, getattr(cls, name))
+            if given.get(name, own) != own:
+                recipe.pop(f"{name}_options", None)
         return cls.of(task=task, **{**recipe, **given})
 
     @classmethod

@@ -27,6 +27,9 @@ def test_what_is_given_stands_in_the_place_of_the_recipe():
     other = Settings.for_task("temporal-order", cell="rnn", lr=0.5, bptt=(2, 5))
     assert (other.cell, other.lr, other.cell_options, other.bptt) == ("rnn", 0.5, {}, [2, 5])
     assert other.trainer().bptt == (2, 5)
+    other = Settings.for_task("copy", optimizer="adagrad")  # of which betas, as the recipe has them, are no option
+    assert other.optimizer_options == {} != Settings.for_task("copy").optimizer_options and other.cell_options
+    assert Settings.for_task("copy", optimizer="adam") == Settings.for_task("copy")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
