@@ -33,7 +33,7 @@ def test_example_runs(file, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
-SMALL = ["--steps", "20", "--hidden", "6", "--seeds", "3", "--updates", "2"]
+SMALL = ["--steps", "9", "--hidden", "6", "--seeds", "2", "--updates", "2"]
 
 
 def test_the_course_has_exactly_the_figures_that_its_script_makes(tmp_path):
