@@ -111,9 +111,11 @@ def lens_of(name: str, scan: Record, cell: Any, ledger: dict[str, Array], batch:
     """What is shown of one cell."""
     flat = shown(scan)
     grads = {value: scan.grads[value].reshape(scan.steps, -1) for value in flat}
-    J = jacobians(scan)
-    if not np.isfinite(J.steps).all():
-        return Lens(name, flat, grads, ledger, None, source_of(scan, cell, batch))
+    try:
+        J = jacobians(scan)
+    except FloatingPointError:
+        facts = {"there is none": "a Jacobian holds NaN or Inf, and the values show where that began"}
+        return Lens(name, flat, grads, ledger, None, source_of(scan, cell, batch), facts)
     rate = float(J.lyapunov[0])
     tens = rate * scan.steps / np.log(10)
     over_all = f"{10**tens:.3g}" if tens < 300 else f"1e{tens:.0f}"

@@ -34,7 +34,7 @@ class Lens:
               used it. The credit ledger of the weights, and the same of each state
     spectrum  (T, m): singular values of the step Jacobians d state_t / d state_{t−1}, or None
     source    the derived program, as text
-    facts     {what: how much}, to be shown beside the spectrum
+    facts     {what: how much}, to be shown above the spectrum, or in its place
     """
 
     name: str

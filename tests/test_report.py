@@ -403,6 +403,7 @@ def test_what_is_not_there_is_left_out(show, changed):
     browser = show(made(**changed))
     browser.press("left", "up")
     assert browser.js("[at.t, at.u]") == [10, 1]
+    assert browser.js("$('spectra').checkVisibility()") == (changed.get("spectrum", ()) is not None)
 
 
 def test_one_step_is_a_sequence(show):
