@@ -163,7 +163,7 @@ KILLS = {"text": {"task": "text", "layers": 2, "dropout": 0.2, "bptt": (4, 9), "
 
 
 @POSIX
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("run", KILLS)
 def test_killed_at_any_call_that_touches_a_file(run, seed, tmp_path, text):
     """SIGKILL in the middle of writing metrics, of a checkpoint's arrays, between its two renames, …"""
@@ -172,11 +172,10 @@ def test_killed_at_any_call_that_touches_a_file(run, seed, tmp_path, text):
 
 
 @POSIX
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_time(seed, tmp_path, text):
+def test_killed_at_any_time(tmp_path, text):
     """SIGKILL from outside, at a random moment."""
     settings = settings_for("text", hidden=100, checkpoint_every=1, options=text, validate_every=None)
-    assert killed_until_it_ends(tmp_path, settings, "clock", seed, 0.2)["deaths"]
+    assert killed_until_it_ends(tmp_path, settings, "clock", 0, 0.2)["deaths"]
 
 
 @POSIX
