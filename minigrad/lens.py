@@ -78,10 +78,7 @@ def look(model: SequenceModel, sequence: Sequence, batch: int = 1) -> tuple[list
         ledgers = [credit(scan, followed) for scan in scans.values()]
         ledgers = [{"weights": ledger.size, **ledger.states} for ledger in ledgers]
         before = [p.grad for p in model.parameters()]
-        total = losses[int(sequence.asked[0])] / S
-        for s in sequence.asked[1:]:
-            total = total + losses[int(s)] / S
-        total.backward()
+        (sum(losses.values()) / S).backward()
         for p, grad in zip(model.parameters(), before):
             p.grad = grad
         lenses = [lens_of(name, scan, model.recurrent.layers[name], ledger, batch)

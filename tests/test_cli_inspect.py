@@ -159,7 +159,7 @@ BAD = [
     (["parity", "--hidden", "3"], "--hidden is for an untrained model"),
     (["rnn", "--text", "to", "--out", "note.txt"], "note.txt is there already, and is no report of minigrad inspect"),
     (["rnn", "--text", "to", "--out", "nothing"], "nothing cannot be read: Is a directory"),
-    (["rnn", "--text", "to", "--out", "not/there.html"], "not/there.html cannot be written: No such file"),
+    (["rnn", "--text", "to", "--out", "not/there.html"], "not/there.html cannot be written, as there is no folder not"),
     (["rnn", "--task", "adding", "--length", "30000000"], "a sequence of 30,000,000 steps needs about"),
     (["lstm", "--task", "copy", "--length", "20000"], "browsers are slow beyond 50"),
 ]

@@ -56,7 +56,7 @@ def add_inspect(commands: Any) -> None:
 def run_inspect(arguments: argparse.Namespace) -> int:
     """Write the page, and say where it is."""
     out = Path(arguments.out)
-    refuse_foreign(out)
+    refuse_place(out)
     report = report_of(arguments)
     html = page(report).encode()
     with checkpoint.replacing(out) as file:
@@ -66,8 +66,10 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def refuse_foreign(out: Path) -> None:
-    """Raises ValueError where --out names a file that is no report: only a report is written over."""
+def refuse_place(out: Path) -> None:
+    """Raises ValueError where --out names a file that is no report, as only a report is written over, or no place."""
+    if not out.parent.is_dir():
+        raise ValueError(f"{out} cannot be written, as there is no folder {out.parent}: make it first")
     with checkpoint.named(out, "cannot be read"):
         if not out.exists():
             return
