@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from minigrad import checkpoint
 from minigrad.checkpoint import CheckpointError, named, write_json
 from minigrad.model import SequenceModel
@@ -103,10 +105,14 @@ class Run:
         `trainer.ended` says how it ended. Raises Diverged, and CheckpointError when the folder cannot be written to;
         the last checkpoint stays as it was.
         """
-        trainer = self.trainer
-        if self.folder is None:
-            trainer.run(report, bar)
+        with threadpool_limits(self.settings.threads, user_api="blas"):
+            if self.folder is not None:
+                return self.go_and_write(report, bar)
+            self.trainer.run(report, bar)
             return self.result()
+
+    def go_and_write(self, report: Callable[[str], None] | None, bar: bool) -> dict[str, Any]:
+        trainer = self.trainer
         with Signals():  # also while the end is written
             trainer.callbacks.append(self.record)
             try:

@@ -32,6 +32,7 @@ class Settings:
     schedule, lr_final, warm_up          "constant", or "cosine", on which lr falls to lr_final; it rises to its value
                                          in the first warm_up steps
     seed, checkpoint_every               of every random number; steps, and there is a checkpoint at the end in any case
+    threads                              of NumPy's matrix products: with others, the last digits may be others
 
     Raises ValueError, in a sentence, for what there is not. A path in cell or options is made absolute.
     """
@@ -59,13 +60,14 @@ class Settings:
     warm_up: int = 0
     seed: int = 0
     checkpoint_every: int = 100
+    threads: int = 1
 
     def __post_init__(self) -> None:
         self.known("task", TASKS)
         self.known("optimizer", OPTIMIZERS)
         self.known("schedule", SCHEDULES)
         self.known("dtype", ("float32", "float64"))
-        for name in ("hidden", "layers", "batch", "steps", "checkpoint_every"):
+        for name in ("hidden", "layers", "batch", "steps", "checkpoint_every", "threads"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is a whole number above 0, not {value!r}")

@@ -59,10 +59,10 @@ def config_of(folder):
 def test_every_option_arrives(tmp_path):
     main(["train", "parity", "--cell", "gru", "--hidden", "3", "--layers", "2", "--length", "4", "--batch", "5",
           "--steps", "1", "--lr", "0.5", "--optimizer", "sgd", "--clip", "0.25", "--seed", "7", "--dtype", "float64",
-          "--out", str(tmp_path / "run"), "--checkpoint-every", "9", "--quiet"])
+          "--threads", "2", "--out", str(tmp_path / "run"), "--checkpoint-every", "9", "--quiet"])
     given = {"task": "parity", "cell": "gru", "hidden": 3, "layers": 2, "options": {"length": 4}, "batch": 5,
              "steps": 1, "lr": 0.5, "optimizer": "sgd", "clip": 0.25, "seed": 7, "dtype": "float64",
-             "checkpoint_every": 9}
+             "threads": 2, "checkpoint_every": 9}
     assert given.items() <= config_of(tmp_path / "run").items()
     main([*SMALL, "--length", "5", "--out", str(tmp_path / "text"), "--quiet"])
     assert config_of(tmp_path / "text")["bptt"] == 5  # of a text, how far gradients go back

@@ -44,7 +44,7 @@ FLOORS = {
     "__init__.py": 22,
     "__main__.py": 23,
 }
-OUTSIDE = {"numpy", "tqdm"}
+OUTSIDE = {"numpy", "threadpoolctl", "tqdm"}
 # what a file may use where it is installed
 OPTIONAL = {"plot.py": {"matplotlib"}, "cli/derive.py": {"pygments"}, "cli/bench.py": {"torch"}}
 CORE = ["tensor.py", "autodiff.py", "ops/*.py"]

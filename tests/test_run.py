@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from minigrad import checkpoint
 from minigrad.run import Run, load_model
@@ -94,13 +95,26 @@ def test_a_model_is_loaded_without_its_text(tmp_path, text):
     folder = trained(tmp_path / "run", settings_for("text", options=text, validate_every=None))
     Path(text["file"]).unlink()
     model, config = load_model(folder)
-    assert config["characters"] == "\n"[:0] + "".join(sorted(set("the quick brown fox. ")))
+    assert config["characters"] == "".join(sorted(set("the quick brown fox. ")))
     weights, _ = checkpoint.load(folder / "checkpoint.npz")
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, weights[f"model/{name}"])
     assert not model.training
     before, _ = load_model(folder / "checkpoint.previous.npz")
     assert (before.linear.weight.data != model.linear.weight.data).any()
+
+
+@pytest.mark.parametrize("folder", [None, "run"])
+def test_the_threads_are_those_of_its_settings_and_afterwards_as_before(tmp_path, folder):
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    before, seen = threads(), []
+    if not before:
+        pytest.skip("NumPy's BLAS here has no number of threads that could be set")
+    with Run.new(settings_for(threads=2, steps=1), folder and tmp_path / folder) as run:
+        run.trainer.callbacks.append(lambda trainer, row: seen.extend(threads()))
+        run.go()
+    assert set(seen) == {2} and threads() == before == [1] * len(before)  # one, as conftest says
 
 
 # -- stopped and resumed -------------------------------------------------------------------------------------------

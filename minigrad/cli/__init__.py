@@ -8,6 +8,8 @@ import argparse
 import os
 import sys
 
+from threadpoolctl import threadpool_limits
+
 from minigrad.cli.bench import add_bench
 from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
@@ -18,10 +20,15 @@ from minigrad.train import Diverged
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, and return its exit status."""
+    """Run the command line, and return its exit status.
+
+    One thread of NumPy's matrix products, unless --threads says otherwise: at the sizes of toy models more gain little,
+    and where other programs keep the cores busy, they wait for each other (docs/performance.md).
+    """
     arguments = parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with threadpool_limits(getattr(arguments, "threads", None) or 1, user_api="blas"):
+            return arguments.run(arguments)
     except (Diverged, GradcheckError) as problem:
         return said(1, arguments.command, problem)
     except ValueError as problem:

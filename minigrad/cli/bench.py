@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
-from minigrad.cli.arguments import positive_float
+from minigrad.cli.arguments import positive, positive_float
 from minigrad.model import SequenceModel
 from minigrad.ops import concatenate, sigmoid, split, tanh
 from minigrad.optim import Adam, clip_grad_norm
@@ -27,10 +27,12 @@ def add_bench(commands: Any) -> None:
         "bench", help="time a layer, a cell of one's own and a training step on this machine",
         description="Time forward and backward of nn.LSTM and of a cell of one's own, and a whole step of training, on "
                     "this machine; beside PyTorch, where that is installed. About ten seconds.",
-        epilog="examples:\n  minigrad bench\n  OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 minigrad bench",
+        epilog="examples:\n  minigrad bench\n  minigrad bench --threads 2",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("--seconds", type=positive_float, default=0.1, metavar="X",
                      help="of each round of each (%(default)s)")
+    job.add_argument("--threads", type=positive, default=1, metavar="N", help="of minigrad's and of PyTorch's matrix "
+                     "products (%(default)s)")
     job.set_defaults(run=run_bench)
 
 
@@ -38,6 +40,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     """A row for each job: milliseconds of one call, in turn with PyTorch's, medians of seven rounds."""
     try:
         import torch
+        torch.set_num_threads(arguments.threads)
     except ImportError:
         torch = None
     print(f"{'one call':<62}{'minigrad':>10}" + (f"{'PyTorch':>10}{'ratio':>8}" if torch else ""))

@@ -44,6 +44,8 @@ def add_train(commands: Any) -> None:
     job.add_argument("--clip", type=positive_float, metavar="X", help="limit of the norm of the gradients")
     job.add_argument("--seed", type=natural, metavar="N", help="of every random number (0)")
     job.add_argument("--dtype", choices=["float32", "float64"], help="of every number (float32)")
+    job.add_argument("--threads", type=positive, metavar="N", help="of NumPy's matrix products (1: more are slower "
+                     "where other programs keep the cores busy)")
     job.add_argument("--out", metavar="DIR", help="a folder for config, metrics, checkpoints and result")
     job.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps (100)")
     job.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, and with nothing else given")
@@ -89,7 +91,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 def open_run(arguments: argparse.Namespace) -> Run:
     """The run that was asked for: a new one, or one to go on with."""
     names = ("task", "text", "cell", "hidden", "layers", "length", "batch", "steps", "lr", "optimizer", "clip", "seed",
-             "dtype", "out", "checkpoint_every")
+             "dtype", "threads", "out", "checkpoint_every")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.resume is not None:
         if given:
