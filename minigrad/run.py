@@ -269,7 +269,7 @@ def folder_of(place: Path) -> Path:
     """The folder of a run, given it or a checkpoint in it."""
     path = place.parent if place.is_file() else place
     if not (path / CONFIG).is_file():
-        raise CheckpointError(f"{path} holds no run, as it has no {CONFIG}: begin one by --out {path}")
+        raise CheckpointError(f"{path} holds no run, as it has no {CONFIG}: begin one by minigrad train --out {path}")
     return path
 
 
