@@ -165,7 +165,7 @@ def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_of
 @pytest.mark.parametrize("switched_off", [None, "blocked"])
 def test_products_large_enough_for_row_blocks(switched_off, monkeypatch):
     # also where the processor has no use for them
-    monkeypatch.setattr(sys.modules["minigrad.derive.plan"], "SMALL_PRODUCT", 1_000_000)
+    monkeypatch.setattr(sys.modules["minigrad.derive.statements"], "SMALL_PRODUCT", 1_000_000)
     monkeypatch.setattr(module, "OPTIONS", Options(**({switched_off: False} if switched_off else {})))
     row = next(row for row in CELLS if row.make.__name__ == "lstm")
     check(row, steps=2, sizes=(("H", 96), ("D", 40), ("B", 24)), tolerance=1e-11)
