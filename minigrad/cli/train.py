@@ -27,8 +27,8 @@ def add_train(commands: Any) -> None:
                "  minigrad train                                    on Python's language reference\n"
                "  minigrad train --text novel.txt --hidden 256 --steps 5000 --out runs/novel\n"
                "  minigrad train adding --length 200 --cell gru     a task of `minigrad tasks`\n"
-               "  minigrad train reber --cell cells.py:MyCell       a cell of your own, a subclass of nn.Recurrent, as\n"
-               "                                                    those in examples/own_cells.py\n"
+               "  minigrad train reber --cell cells.py:MyCell       a cell of your own, a subclass of nn.Recurrent:\n"
+               "                                                    see examples/own_cells.py\n"
                "  minigrad train --resume runs/novel                go on where it was stopped or killed",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("task", nargs="?", metavar="TASK", help="a name that `minigrad tasks` lists (text)")
