@@ -8,6 +8,7 @@ here: scan derives it from the cell.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -434,6 +435,9 @@ class Stacked(Module):
             raise ValueError(f"{type(self).__name__} takes a whole number num_layers ≥ 1, not {num_layers!r}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"{type(self).__name__} takes a dropout from 0 to less than 1, not {dropout}")
+        if dropout and num_layers == 1:
+            warnings.warn(f"{type(self).__name__} has one layer, and dropout stands between layers: it does nothing "
+                          "here, use nn.Dropout on x or on the output", stacklevel=2)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.dropout, self.batch_first = bidirectional, dropout, batch_first
         self.rng = np.random.default_rng(rng)

@@ -311,7 +311,8 @@ def test_dropout_is_between_layers_and_in_training_only():
     assert not np.array_equal(model(x)[0].data, model(x)[0].data)
     plain = nn.RNN(3, 64, 2, nonlinearity="relu", dtype=float, rng=3)
     assert np.array_equal(model.eval()(x)[0].data, plain(x)[0].data)
-    single = nn.RNN(3, 4, dropout=0.9, dtype=float, rng=3)
+    with pytest.warns(UserWarning, match="RNN has one layer, and dropout stands between layers"):
+        single = nn.RNN(3, 4, dropout=0.9, dtype=float, rng=3)
     assert np.array_equal(single(x)[0].data, single(x)[0].data)
 
 
