@@ -46,6 +46,7 @@ class Browser:
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.complaints()
         self.call("/url", url=path.as_uri())
+        self.js("started")  # a promise: the page has drawn itself
 
     def js(self, expression, *arguments):
         return self.call("/execute/sync", script=f"return ({expression})", args=list(arguments))
