@@ -156,9 +156,9 @@ def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
 
 
 def page_size(a_step: list[Record], T: int, rows: int) -> int:
-    """Characters of the page, or rather fewer, from recordings of one step: three for each number."""
-    return 3 * T * sum(2 * sum(x.size for x in shown(scan).values()) + state_size(scan) + (1 + len(scan.states)) * rows
-                       for scan in a_step)
+    """Characters of the page, nearly, from recordings of one step: three for each number, and half of a ledger is 0."""
+    return 3 * T * sum(2 * sum(x.size for x in shown(scan).values()) + state_size(scan)
+                       + (1 + len(scan.states)) * rows // 2 for scan in a_step)
 
 
 def memory_needed(a_step: list[Record], T: int, rows: int) -> int:
