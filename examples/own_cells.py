@@ -6,6 +6,8 @@ Each cell is checked so, over sequences of different lengths, and then learns a 
 whether it was told +1 or −1 three steps ago.
 
     python examples/own_cells.py
+    minigrad train reber --cell examples/own_cells.py:PeepholeLSTM --out runs/peephole
+    minigrad inspect runs/peephole
 """
 
 from __future__ import annotations
@@ -24,16 +26,16 @@ class Cell(nn.Recurrent):
 
     gates = 4
 
-    def __init__(self, inputs: int, hidden: int, rng: np.random.Generator):
+    def __init__(self, inputs: int, hidden: int, rng: np.random.Generator, dtype: type = np.float32):
         super().__init__(batch_first=True)
-        self.hidden = hidden
+        self.hidden, self.dtype = hidden, dtype
         self.W = mg.tensor(np.concatenate([np.hstack([
             nn.init.orthogonal((hidden, hidden), rng), nn.init.glorot_uniform((hidden, inputs), rng)])
-            for _ in range(self.gates)]), requires_grad=True)
+            for _ in range(self.gates)]).astype(dtype), requires_grad=True)
         self.b = self.vector(self.gates * hidden)
 
     def vector(self, size: int, value: float = 0.0) -> mg.Tensor:
-        return mg.tensor(np.full((size, 1), value, np.float32), requires_grad=True)
+        return mg.tensor(np.full((size, 1), value, self.dtype), requires_grad=True)
 
     def initial_state(self, batch: int):
         h = c = np.zeros((self.hidden, batch))
@@ -46,8 +48,8 @@ class PeepholeLSTM(Cell):
     Gers & Schmidhuber 2000, Recurrent nets that time and count.
     """
 
-    def __init__(self, inputs, hidden, rng):
-        super().__init__(inputs, hidden, rng)
+    def __init__(self, inputs, hidden, rng, dtype=np.float32):
+        super().__init__(inputs, hidden, rng, dtype)
         self.pf, self.pi, self.po = (self.vector(hidden, 0.1) for _ in range(3))
 
     def cell(self, state, x):
@@ -81,8 +83,8 @@ class LayerNormLSTM(Cell):
     Ba, Kiros & Hinton 2016, Layer normalization, equations 20 to 22. Of x, its direction counts but not its length.
     """
 
-    def __init__(self, inputs, hidden, rng):
-        super().__init__(inputs, hidden, rng)
+    def __init__(self, inputs, hidden, rng, dtype=np.float32):
+        super().__init__(inputs, hidden, rng, dtype)
         self.gain_h, self.gain_x, self.gain_c = (self.vector(size, 1.0) for size in (4 * hidden, 4 * hidden, hidden))
         self.bias_c = self.vector(hidden)  # those of the two products are in b
 
