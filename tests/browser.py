@@ -1,6 +1,7 @@
 """Chromium without a screen, through ChromeDriver's WebDriver protocol: JSON over HTTP, all from the standard library.
 
-Debian has both as `chromium` and `chromium-driver`. A test that needs them skips where they are not.
+Debian has both as `chromium` and `chromium-driver`. A test that needs them skips where they are not; what a page holds
+is tested without them.
 """
 
 import base64
@@ -77,7 +78,8 @@ def chromium(profile):
     """A browser with an empty profile in this folder."""
     missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
     if missing:
-        pytest.skip(f"no browser: {' and '.join(missing)} not installed (Debian: chromium, chromium-driver)")
+        pytest.skip(f"there is no {' and no '.join(missing)}, so the page is not looked at: on Debian, apt install chromium "
+                    "chromium-driver")
     with subprocess.Popen([shutil.which("chromedriver"), "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
         try:
             line = next(line for line in driver.stdout if "successfully on port" in line)

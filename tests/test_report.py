@@ -362,6 +362,32 @@ def test_light_and_dark(show):
     assert browser.js(background) == light
 
 
+def contrast(a, b):
+    """Of two CSS colours, as WCAG 2 has it: from 1 to 21."""
+    light = []
+    for colour in (a, b):
+        x = np.array(re.findall(r"\d+", colour)[:3], float) / 255
+        light.append(np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4) @ [0.2126, 0.7152, 0.0722])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_written_stands_out(scheme, show):
+    """By 4.5 : 1 at least, as WCAG 2.2 asks of text (1.4.3)."""
+    report = made(200, 5, symbols=["a"] * 200, targets=None, asked=np.array([], int), reach={})
+    report.steps = {"rising": np.linspace(0.0, 1.0, 200), "both signs": np.linspace(-1.0, 1.0, 200)}
+    browser = show(report, scheme=scheme)
+    for ground in ("page", "panel"):
+        for name in ("ink", "soft", "one", "two", "three", "four", "many", "bad"):
+            assert contrast(*(browser.js("css(rgb(arguments[0]))", x) for x in (name, ground))) >= 4.5, (name, ground)
+    assert contrast(*(browser.js("css(rgb(arguments[0]))", x) for x in ("ink", "mark"))) >= 4.5
+    for name in report.steps:
+        slide(browser, "tint", name)
+        boxes = browser.js("[...$('strip').children].map(box => getComputedStyle(box))"
+                           ".map(style => [style.color, style.backgroundColor])")
+        assert min(contrast(*pair) for pair in boxes) >= 4.5
+
+
 def test_the_map_has_the_colours_of_its_numbers(show):
     """Light: from white to one colour as values rise from 0; two colours where there are both signs."""
     x = np.zeros((12, 5))
