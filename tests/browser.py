@@ -78,8 +78,8 @@ def chromium(profile):
     """A browser with an empty profile in this folder."""
     missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
     if missing:
-        pytest.skip(f"there is no {' and no '.join(missing)}, so the page is not looked at: on Debian, apt install chromium "
-                    "chromium-driver")
+        pytest.skip(f"no {' and no '.join(missing)} here, so the page is not looked at: on Debian, apt install "
+                    "chromium chromium-driver")
     with subprocess.Popen([shutil.which("chromedriver"), "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
         try:
             line = next(line for line in driver.stdout if "successfully on port" in line)
