@@ -92,7 +92,7 @@ def test_a_run_on_a_text(here, tmp_path, capsys):
         outputs, _ = model(codes[:-1, None])
         loss = nn.cross_entropy(outputs, codes[1:, None])
         loss.backward()
-    assert data["facts"]["loss L"] == f"{loss.item():.4g}, the mean of 46"
+    assert data["facts"]["loss L"] == f"{loss.item():.4g}, the mean of 46 steps"
     (there,) = data["lenses"]
     for name in ("ft", "it", "ot", "cct", "c_next", "a_next"):
         np.testing.assert_array_equal(unpacked(there["values"][name]), shown(rec[0].values[name][:, :, 0]))

@@ -268,8 +268,10 @@ def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
         for name in lens.reach:
             slide(browser, "creditor", name)
             assert browser.text("#ledger-read") == f"loss at step {step} → {name} at step {t}: {sizes[name]}"
-        assert f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}" \
-            in browser.text("#lag-read")
+        fading = {name: (shown(x)[s, 0] / shown(x)[s, step])**(1 / step) for name, x in lens.reach.items()}
+        assert browser.text("#lag-read") == (
+            f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. On average, with each "
+            f"step back: weights × {fading['weights']:#.3g}, c_prev × {fading['c_prev']:#.3g}")
         sigma = lens.spectrum[t]
         assert browser.text("#spectrum-read") == f"step {t}, rank 1 of 10: {digits(sigma[0])}"
         assert f"largest {digits(sigma[0])}, median {digits(sigma[5])}, least {digits(sigma[9])}" \

@@ -154,10 +154,11 @@ def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Seq
         source = "given by --text"
     else:
         source = "the start of the held-out text" if task == "text" else f"{task}, seed {arguments.seed}"
+    mean = f"the mean of {len(sequence.asked)} steps" if len(sequence.asked) > 1 else f"of step {sequence.asked[0]}"
     facts = {"task": settings.task, "cell": Path(settings.cell).name, "layers": str(settings.layers),
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
              "trained": trained, "sequence": source,
-             "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, the mean of {len(sequence.asked)}"}
+             "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, {mean}"}
     return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
 
 
