@@ -334,6 +334,19 @@ def test_what_has_the_focus_is_seen(show):
     assert {"u", "map", "source", "shown", "ledger", "theme", "BUTTON"} <= found
 
 
+def test_everything_has_a_name_for_those_who_do_not_see_it(show):
+    report = made()
+    report.lenses.append(made(name="l1").lenses[0])
+    tree = show(report).cdp("Accessibility.getFullAXTree")["nodes"]
+    names = {}
+    for node in tree:
+        if not node["ignored"]:
+            names.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value"))
+    assert names["slider"] == ["step", "unit"] and len(names["combobox"]) == 5 and names["checkbox"] == ["log scale"]
+    for role in ("button", "slider", "combobox", "checkbox", "image", "heading"):
+        assert all(names[role]) and len(set(names[role])) == len(names[role]), names[role]
+
+
 def test_clicks_go_where_they_point(show):
     report = made()
     browser = show(report)
