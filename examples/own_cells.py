@@ -6,8 +6,8 @@ Each cell is checked so, over sequences of different lengths, and then learns a 
 whether it was told +1 or −1 three steps ago.
 
     python examples/own_cells.py
-    minigrad train reber --cell examples/own_cells.py:PeepholeLSTM --out runs/peephole
-    minigrad inspect runs/peephole
+
+They are built as the command line builds one: `minigrad train anbn --cell examples/own_cells.py:PeepholeLSTM`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Cell(nn.Recurrent):
 
     gates = 4
 
-    def __init__(self, inputs: int, hidden: int, rng: np.random.Generator, dtype: type = np.float32):
-        super().__init__(batch_first=True)
-        self.hidden, self.dtype = hidden, dtype
+    def __init__(self, inputs: int, hidden: int, *, dtype=np.float32, rng=None):
+        super().__init__()
+        self.hidden, self.dtype, rng = hidden, dtype, np.random.default_rng(rng)
         self.W = mg.tensor(np.concatenate([np.hstack([
-            nn.init.orthogonal((hidden, hidden), rng), nn.init.glorot_uniform((hidden, inputs), rng)])
-            for _ in range(self.gates)]).astype(dtype), requires_grad=True)
+            nn.init.orthogonal((hidden, hidden), rng, dtype), nn.init.glorot_uniform((hidden, inputs), rng, dtype)])
+            for _ in range(self.gates)]), requires_grad=True)
         self.b = self.vector(self.gates * hidden)
 
     def vector(self, size: int, value: float = 0.0) -> mg.Tensor:
@@ -48,8 +48,8 @@ class PeepholeLSTM(Cell):
     Gers & Schmidhuber 2000, Recurrent nets that time and count.
     """
 
-    def __init__(self, inputs, hidden, rng, dtype=np.float32):
-        super().__init__(inputs, hidden, rng, dtype)
+    def __init__(self, inputs, hidden, **options):
+        super().__init__(inputs, hidden, **options)
         self.pf, self.pi, self.po = (self.vector(hidden, 0.1) for _ in range(3))
 
     def cell(self, state, x):
@@ -83,8 +83,8 @@ class LayerNormLSTM(Cell):
     Ba, Kiros & Hinton 2016, Layer normalization, equations 20 to 22. Of x, its direction counts but not its length.
     """
 
-    def __init__(self, inputs, hidden, rng, dtype=np.float32):
-        super().__init__(inputs, hidden, rng, dtype)
+    def __init__(self, inputs, hidden, **options):
+        super().__init__(inputs, hidden, **options)
         self.gain_h, self.gain_x, self.gain_c = (self.vector(size, 1.0) for size in (4 * hidden, 4 * hidden, hidden))
         self.bias_c = self.vector(hidden)  # those of the two products are in b
 
@@ -142,8 +142,8 @@ def train(model: Echo, rng: np.random.Generator, updates: int, steps: int = 12, 
     """The mean squared error at every update; saying 0 all the time would give 1."""
     optimiser, losses = Adam(model.parameters(), lr=0.02), []
     for _ in range(updates):
-        x = rng.choice(np.array([-1.0, 1.0], np.float32), (16, steps, 1))
-        loss = mg.mean(mg.square(model(x)[:, delay:] - x[:, :-delay]))
+        x = rng.choice(np.array([-1.0, 1.0], np.float32), (steps, 16, 1))
+        loss = mg.mean(mg.square(model(x)[delay:] - x[:-delay]))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -163,10 +163,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{'':<18}{'parameters':>10}  {'gradient against complex step':<30}  loss: first, last of {options.updates}")
     for Kind in CELLS:
         rng = np.random.default_rng(options.seed)
-        small = Kind(2, 3, rng)
-        x = rng.normal(size=(3, 4, 2))
+        small = Kind(2, 3, rng=rng)
+        x = rng.normal(size=(4, 3, 2))
         report = mg.gradcheck(lambda x, cell=small: cell(x, lengths=[4, 1, 3]), x)
-        model = Echo(Kind(1, options.hidden, rng), 1, rng)
+        model = Echo(Kind(1, options.hidden, rng=rng), 1, rng)
         losses = train(model, rng, options.updates)
         last = float(np.mean(losses[-10:]))
         size = sum(p.size for p in model.cell.parameters())

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minigrad.cli import main
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # file → the arguments that make it small; {tmp} is a folder for what it writes
@@ -125,9 +127,18 @@ def test_own_cells_are_the_papers():
         return (1 - f) * h + f * candidate
 
     for Kind, formula in zip(example["CELLS"], (peephole, coupled, layer_norm, minimal)):
-        cell = Kind(4, 4, rng)
+        cell = Kind(4, 4, rng=rng)
         for _, tensor in cell.named_parameters():
             tensor.data = rng.normal(size=tensor.shape)
         p = {name: tensor.data.astype(float) for name, tensor in cell.named_parameters()}
         _, y = cell.cell(h if Kind.__name__ == "MinimalGatedUnit" else (h, c), x)
         np.testing.assert_allclose(y.data, formula(p, p["W"] @ np.concatenate([h, x]) + p["b"]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "MinimalGatedUnit"])
+def test_own_cells_go_into_a_training_from_the_command_line(name, capsys):
+    cell = f"{EXAMPLES / 'own_cells.py'}:{name}"
+    small = ["--steps", "2", "--hidden", "4", "--layers", "2", "--dtype", "float64"]
+    assert main(["train", "sine", *small, "--cell", cell]) == 1  # not solved
+    out = capsys.readouterr().out
+    assert "gradient check" in out.splitlines()[0] and "passed" in out.splitlines()[0] and "trained: 2 steps" in out
