@@ -238,6 +238,13 @@ def test_a_text_that_is_gone_or_another(here, tmp_path, capsys):
     inspected(tmp_path, str(run), "--text", "to be or not")
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    assert main(["inspect", "text", "--out", str(tmp_path / "report.html")]) == 2
+    said = capsys.readouterr().err
+    assert f"as the folder {tmp_path} cannot: choose another --out" in said and "looking at" not in said
+
+
 def test_only_a_report_is_written_over(here, tmp_path):
     inspected(tmp_path, "rnn", "--text", "abc", "--hidden", "2")
     assert inspected(tmp_path, "rnn", "--text", "to be", "--hidden", "2")["symbols"] == list("to b")

@@ -73,7 +73,7 @@ def refuse_place(out: Path) -> None:
     if not out.parent.is_dir():
         raise ValueError(f"{out} cannot be written, as there is no folder {out.parent}: make it first")
     if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"{out} cannot be written, as nothing can be in {out.parent}: choose another --out")
+        raise ValueError(f"{out} cannot be written, as the folder {out.parent} cannot: choose another --out")
     with checkpoint.named(out, "cannot be read"):
         if not out.exists():
             return
@@ -152,8 +152,10 @@ def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Seq
     task = arguments.task or settings.task
     if arguments.text is not None:
         source = "given by --text"
+    elif task == "text":
+        source = "the start of the held-out text"
     else:
-        source = "the start of the held-out text" if task == "text" else f"{task}, seed {arguments.seed}"
+        source = f"{task}, seed {arguments.seed}"
     mean = f"the mean of {len(sequence.asked)} steps" if len(sequence.asked) > 1 else f"of step {sequence.asked[0]}"
     facts = {"task": settings.task, "cell": Path(settings.cell).name, "layers": str(settings.layers),
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
