@@ -248,7 +248,7 @@ def load_or_offer(path: Path) -> tuple[dict[str, Any], Any]:
         before, offer = checkpoint.previous(path), ""
         with contextlib.suppress(CheckpointError):
             step = checkpoint.load(before)[1]["trainer"]["step"]
-            offer = f"; the one before it, of step {step}, is whole: --resume {before}"
+            offer = f"; the one before it, of step {step}, is whole: give {before} in its place"
         raise CheckpointError(f"{problem}{offer}") from None
 
 

@@ -1,6 +1,7 @@
 """Chromium without a screen, through ChromeDriver's WebDriver protocol: JSON over HTTP, all from the standard library.
 
-Debian has both as `chromium` and `chromium-driver`. A test that needs them skips where they are not.
+Debian has both as `chromium` and `chromium-driver`. A test that needs them skips where they are not; what a page holds
+is tested without them.
 """
 
 import base64
@@ -46,6 +47,7 @@ class Browser:
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.complaints()
         self.call("/url", url=path.as_uri())
+        self.js("started")  # a promise: the page has drawn itself
 
     def js(self, expression, *arguments):
         return self.call("/execute/sync", script=f"return ({expression})", args=list(arguments))
@@ -76,7 +78,8 @@ def chromium(profile):
     """A browser with an empty profile in this folder."""
     missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
     if missing:
-        pytest.skip(f"no browser: {' and '.join(missing)} not installed (Debian: chromium, chromium-driver)")
+        pytest.skip(f"no {' and no '.join(missing)} here, so the page is not looked at: on Debian, apt install "
+                    "chromium chromium-driver")
     with subprocess.Popen([shutil.which("chromedriver"), "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
         try:
             line = next(line for line in driver.stdout if "successfully on port" in line)

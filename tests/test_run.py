@@ -287,7 +287,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_offered(how, tmp_path):
     breaks(folder)
     before = contents(folder)
     step = 11 if how == "newer" else 10  # that one was saved after the last good one, and not over it
-    offer = f"; the one before it, of step {step}, is whole: --resume {folder}/checkpoint.previous.npz"
+    offer = f"; the one before it, of step {step}, is whole: give {folder}/checkpoint.previous.npz in its place"
     refused(lambda: Run.resume(folder), sentence.format(folder=folder), offer)
     refused(lambda: load_model(folder), sentence.format(folder=folder), offer)
     assert contents(folder) == before

@@ -67,9 +67,13 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def refuse_place(out: Path) -> None:
-    """Raises ValueError where --out names a file that is no report, as only a report is written over, or no place."""
+    """Raises ValueError where nothing can be written, or a file that is no report would be lost: before the work."""
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: let --out name a file in it, as {out / 'report.html'}")
     if not out.parent.is_dir():
         raise ValueError(f"{out} cannot be written, as there is no folder {out.parent}: make it first")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"{out} cannot be written, as the folder {out.parent} cannot: choose another --out")
     with checkpoint.named(out, "cannot be read"):
         if not out.exists():
             return
@@ -109,11 +113,14 @@ def of_run(arguments: argparse.Namespace) -> Report:
     else:
         options = settings.options if arguments.task in (None, settings.task) else {}
         task = a_task(arguments, arguments.task or settings.task, options)
-        has = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}
-        if has != config["model"] or getattr(task, "characters", None) != characters:
-            raise ValueError(f"the model of {place} was made for the task {settings.task} with "
-                             f"{in_words(config['model'])}, and this {task.name} has {in_words(has)}"
-                             + (", or other characters: give some by --text" if characters else ""))
+        sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
+        theirs = getattr(task, "characters", None)
+        if theirs and characters and theirs != characters:
+            raise ValueError(f"{task.source} has other characters than the text that {place} was trained on: give some "
+                             "by --text")
+        if sizes != read or theirs != characters:
+            raise ValueError(f"the model of {place} has {in_words(read, characters)}, for the task {settings.task}, "
+                             f"and {task.name} has {in_words(sizes, theirs)}: leave out --task, or name one that fits")
         sequence = of_task(arguments, task)
     curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
     return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
@@ -142,15 +149,24 @@ def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Seq
         lenses, asked, steps = look(model, sequence, settings.batch)
     except MemoryError:
         raise ValueError(f"a sequence of {T:,} steps needs more memory than there is: take a shorter one") from None
-    source = "given" if arguments.text is not None else f"{arguments.task or settings.task}, seed {arguments.seed}"
+    task = arguments.task or settings.task
+    if arguments.text is not None:
+        source = "given by --text"
+    elif task == "text":
+        source = "the start of the held-out text"
+    else:
+        source = f"{task}, seed {arguments.seed}"
+    mean = f"the mean of {len(sequence.asked)} steps" if len(sequence.asked) > 1 else f"of step {sequence.asked[0]}"
     facts = {"task": settings.task, "cell": Path(settings.cell).name, "layers": str(settings.layers),
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
-             "trained": trained, "sequence": source, "its loss": f"{steps['loss'][sequence.asked].mean():.4g}"}
+             "trained": trained, "sequence": source,
+             "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, {mean}"}
     return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
 
 
-def in_words(sizes: dict[str, Any]) -> str:
-    return f"{sizes['inputs']} {'symbols' if sizes['symbols'] else 'inputs'} and {sizes['outputs']} outputs"
+def in_words(sizes: dict[str, Any], characters: str | None) -> str:
+    kind = "characters" if characters else "symbols" if sizes["symbols"] else "inputs"
+    return f"{sizes['inputs']} {kind} and {sizes['outputs']} outputs"
 
 
 # -- the sequence -----------------------------------------------------------------------------------------------------
@@ -163,7 +179,7 @@ def of_text(arguments: argparse.Namespace, characters: str) -> Sequence:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} cannot go with --text, which is the sequence")
     if len(text) < 2:
-        raise ValueError(f"--text has {len(text)} characters: two or more are needed, as each is asked for after those "
+        raise ValueError(f"--text is {text!r}, and takes two characters or more, as each is asked for after those "
                          "before it")
     if os.path.isfile(text):
         raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
