@@ -37,7 +37,8 @@ import numpy as np
 
 from minigrad.autodiff import behind, data_of, sweep, zeros_of
 from minigrad.derive.simplify import Value, in_order
-from minigrad.recording import Record, RecordedRun, Recording, asked, evaluate, free, record, statements
+from minigrad.recording import Record, RecordedRun, Recording, asked, record
+from minigrad.step import evaluate, free, statements
 from minigrad.tensor import RELEASED, Tensor, describe, no_grad
 
 __all__ = ["Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
@@ -54,8 +55,9 @@ def one_scan(rec: Recording | Record | list[Record]) -> Record:
         raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
                         f"of {type(rec).__name__}")
     if len(rec) > 1:
-        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(r.path for r in rec)}): take "
-                         "one by its path or number, as rec[0]")
+        paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
+        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(paths[:8])}"
+                         f"{', …' if len(rec) > 8 else ''}): take one by its path or number, as rec[0]")
     return rec[0]
 
 
@@ -219,7 +221,7 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
     of_floats = [i for i, s in enumerate(step.states) if s.dtype.kind in "fc"]
     states, results = ([values[i] for i in of_floats] for values in (step.states, step.new_states))
     if not sum(int(np.prod(s.shape)) for s in states):
-        raise ValueError(f"{scan.path} has no state of floats, and so no Jacobian")
+        raise ValueError(f"{scan.path} has no state of floats, or an empty batch of them, and so no Jacobian")
     if batched is None:
         batched = all(len(s.shape) > 1 and s.shape[-1] == states[0].shape[-1] for s in states)
     if batched and len({s.shape[-1:] for s in states}) > 1:
@@ -472,8 +474,9 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
     Gates are the named values that a sigmoid gave, and those of a tanh, from −1 to 1, as (1 + v)/2. Beyond the bounds
     σ' is below 0.05, and tanh' below 0.2: little gradient goes through.
     A unit of the state is dead when its values, over all steps and sequences, differ by no more than `still`, and
-    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. Steps that the mask leaves
-    out do not count. Needs no backward; without one nan_grad is None.
+    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. What the mask leaves out
+    does not count, but for nan_grad: 0 · NaN is NaN, and reaches the weights from there too. Needs no backward;
+    without one nan_grad is None. Raises ValueError where nothing counts, as in an empty batch.
     """
     scan = one_scan(rec)
     found = Saturation({}, {}, {}, {}, None, None)
@@ -491,7 +494,7 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
             found.dead[after or before] = v.max(axis=0) - v.min(axis=0) <= still
             found.exploding[after or before] = ~(np.abs(v).max(axis=0) <= large)
     running = [scan.place(t) for t in range(scan.steps)]
-    found.nan = first_nan(scan.values, running)
+    found.nan = first_nan(scan.values, running, scan.mask)
     if scan.backwards:
         floats = {name: scan.grads[name] for name in reversed(list(scan.grads)) if scan.values[name].dtype.kind in "fc"}
         found.nan_grad = first_nan(floats, running[::-1])
@@ -501,11 +504,23 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
 def samples(scan: Record, name: str) -> Array:
     """(samples, units…): a value at all steps and in all sequences that count."""
     v = scan.values[name]
-    if v.ndim < 3:
-        return v
-    v = np.moveaxis(v, -1, 1)
-    return v[scan.mask] if scan.mask is not None else v.reshape(-1, *v.shape[2:])
+    if is_masked(v, scan.mask):
+        v = np.moveaxis(v, -1, 1)[scan.mask]
+    elif v.ndim > 2:
+        v = np.moveaxis(v, -1, 1).reshape(-1, *v.shape[1:-1])
+    if not len(v):
+        raise ValueError(f"no step of {scan.path} counts: its batch is empty, or its mask leaves out all of it")
+    return v
 
 
-def first_nan(arrays: Mapping[str, Array], order: list[int]) -> tuple[int, str] | None:
-    return next(((t, name) for t in order for name, a in arrays.items() if np.isnan(a[t]).any()), None)
+def is_masked(v: Array, mask: Array | None) -> bool:
+    """Whether the last axis of a value (T, …) is the batch of the mask."""
+    return mask is not None and v.ndim > 1 and v.shape[-1] == mask.shape[1]
+
+
+def first_nan(arrays: Mapping[str, Array], order: list[int], mask: Array | None = None) -> tuple[int, str] | None:
+    for t in order:
+        for name, a in arrays.items():
+            if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any():
+                return t, name
+    return None

@@ -982,6 +982,28 @@ def test_the_first_nan(reverse):
     assert found.nan_grad == ((2, "x") if reverse else (3, "x"))  # a gradient of 0 through √ at −1 is 0 · NaN
 
 
+def test_what_the_mask_leaves_out_does_not_saturate():
+    """Also for a state without units, (batch,), and where it is no number. But 0 · NaN is NaN on the way back."""
+    def cell(h, x):
+        gate = mg.sigmoid(mg.sqrt(x) - 10.0)
+        h_next = 0.5 * h + gate
+        return h_next, h_next
+    x, mask = np.ones((3, 2)), np.array([[1, 1], [1, 0], [1, 0]], bool)
+    x[1:, 1], x[0] = [-1.0, 400.0], 400.0
+    with np.errstate(invalid="ignore"), mg.bptt.record() as rec:
+        _, ys = mg.scan(cell, np.zeros(2), mg.tensor(x, requires_grad=True), mask=mask)
+        assert mg.bptt.saturation(rec).nan is None
+        mg.sum(ys).backward()
+    found = mg.bptt.saturation(rec)
+    assert (found.low["gate"], found.high["gate"]) == (2 / 4, 2 / 4)
+    assert found.nan is None and found.nan_grad == (1, "x")
+    for options in ({"mask": np.zeros((3, 2))}, {}):
+        with mg.bptt.record() as rec:
+            mg.scan(lambda h, x: (mg.tanh(h + x), h), np.zeros((3, 2 * len(options))), np.ones((3, 3, 1)), **options)
+        with pytest.raises(ValueError, match="no step of <lambda> counts: its batch is empty, or its mask"):
+            mg.bptt.saturation(rec)
+
+
 # -- gradcheck of a truncated gradient ----------------------------------------------------------------------------
 
 
