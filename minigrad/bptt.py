@@ -38,7 +38,7 @@ import numpy as np
 from minigrad.autodiff import behind, data_of, sweep, zeros_of
 from minigrad.derive.simplify import Value, in_order
 from minigrad.recording import Record, RecordedRun, Recording, asked, record
-from minigrad.step import evaluate, free, statements
+from minigrad.step import evaluate_many, free, statements
 from minigrad.tensor import RELEASED, Tensor, describe, no_grad
 
 __all__ = ["Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
@@ -213,8 +213,8 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
              of its own; by default where all leaves have two axes or more, and the last in common. If not, B = 1, and
              n is all of the state.
 
-    Needs no backward. Row by row, by the derived backward of the step: T · n small backwards. Raises ValueError for a
-    scan without a state of floats, and when sequences are not independent after all; FloatingPointError for a NaN.
+    Needs no backward. All n rows of a step go through its derived backward at once. Raises ValueError for a scan
+    without a state of floats, and when sequences are not independent after all; FloatingPointError for a NaN.
     """
     scan = one_scan(rec)
     step = scan.step
@@ -231,27 +231,19 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
     sizes = [int(np.prod(s.shape)) // batch for s in states]
     ends = np.cumsum([0, *sizes])
     J = np.zeros((scan.steps, batch, ends[-1], ends[-1]), np.result_type(*[s.dtype for s in states]))
-    rng, pull = np.random.default_rng(0), StatePull(scan, states)
+    n, pull = ends[-1], StatePull(scan, states)
+    v = np.zeros((n, batch, n + 1), J.dtype)  # vᵀ J for the unit vectors, and for one with another entry everywhere
+    v[np.arange(n), :, np.arange(n)] = 1.0
+    v[:, :, n] = np.random.default_rng(0).uniform(0.5, 1.5, (n, batch))
+    seeds = [(result, part.reshape(*result.shape, n + 1)) for result, part in zip(results, np.split(v, ends[1:-1]))]
     for t in range(scan.steps):
-        here = J[scan.place(t)]
-
-        def product(vectors: list[Array], t: int = t) -> Array:
-            """[v (size, B) for each part of the new state] → vᵀ J (B, n)."""
-            parts = pull(t, [(result, v.reshape(result.shape)) for result, v in zip(results, vectors)])
-            return np.concatenate([part.reshape(-1, batch) for part in parts]).T
-
-        v = [np.zeros((size, batch), result.dtype) for result, size in zip(results, sizes)]
-        for part, start in zip(v, ends):
-            for i in range(len(part)):
-                part[i] = 1.0
-                here[:, start + i] = product(v)
-                part[i] = 0.0
-        v = [rng.uniform(0.5, 1.5, part.shape).astype(part.dtype) for part in v]
-        sums, rounding = np.einsum("ib,bij->bj", np.concatenate(v), here), 1e4 * np.finfo(J.dtype).eps
+        rows = np.concatenate([d.reshape(-1, batch, n + 1) for d in pull(t, seeds)])
+        J[scan.place(t)] = here = rows[:, :, :n].transpose(1, 2, 0)
         if not np.isfinite(here).all():
             raise FloatingPointError(f"the Jacobian of {scan.path} at step {scan.place(t)} is not finite: "
                                      "saturation(rec).nan says where that began")
-        if np.abs(product(v) - sums).max() > rounding * np.abs(here).sum(axis=1).max():
+        sums = np.einsum("ib,bij->jb", v[:, :, n], here)
+        if np.abs(rows[:, :, n] - sums).max() > 1e4 * np.finfo(J.dtype).eps * np.abs(here).sum(axis=1).max():
             raise ValueError(f"a sequence in the batch of {scan.path} has an influence on another one: ask for one "
                              "Jacobian of all of the state, with batched=False")
     names = list(scan.states.items())
@@ -265,20 +257,25 @@ class StatePull:
 
     def __init__(self, scan: Record, states: list[Value]):
         self.scan, self.states = scan, states
-        program = scan.step.program
-        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in program.seeds.values()}
-        roots = [g for g in map(program.gradients.get, states) if g is not None]
+        self.seeds, self.gradients = scan.step.program.seeds, scan.step.program.gradients
+        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        roots = [g for g in map(self.gradients.get, states) if g is not None]
         self.program = statements(in_order(roots, {*scan.fixed, *scan.kept[0], *self.silent}))
 
     def __call__(self, t: int, given: list[tuple[Value, Array]]) -> list[Array]:
-        """[(result, its gradient)], of others zero → the gradient of each state, at the t-th step that ran."""
+        """[(result, K gradients of it (…, K))], of others zero → K gradients (…, K) of each state, at the t-th step
+        that ran."""
         env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
+        many: set[Value] = set()
         for result, d in given:
-            seed = self.scan.step.program.seeds.get(result)
+            seed = self.seeds.get(result)
             if seed is not None:
-                env[seed] = env[seed] + d
-        evaluate(self.program, env)
-        return [self.scan.step.gradient(env, s) for s in self.states]
+                env[seed] = env[seed] + d if seed in many else d
+                many.add(seed)
+        count = given[0][1].shape[-1]
+        evaluate_many(self.program, env, many, count)
+        gradients = [(self.scan.step.gradient(env, s), self.gradients.get(s)) for s in self.states]
+        return [d if g in many else np.broadcast_to(d[..., None], (*d.shape, count)) for d, g in gradients]
 
 
 # -- truncation -------------------------------------------------------------------------------------------------------
@@ -438,10 +435,12 @@ def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
            for name, s in states.items()}
     pull = StatePull(scan, list(states.values()))
     for t in range(scan.steps):
-        for result, name in results.items():
-            d = sum(backward.kept[t][step.program.seeds[result]] for backward in backwards)
-            for state, part in zip(states, pull(t, [(result, d)])):
-                out[state][name][scan.place(t)] += part
+        arrived = [sum(backward.kept[t][step.program.seeds[result]] for backward in backwards) for result in results]
+        alone = [(result, np.where(one, d[..., None], 0.0)) for result, d, one in zip(
+            results, arrived, np.eye(len(results), dtype=bool))]
+        for state, parts in zip(states, pull(t, alone)):
+            for k, name in enumerate(results.values()):
+                out[state][name][scan.place(t)] = parts[..., k]
     return out
 
 

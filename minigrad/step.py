@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.derive.simplify import Program, Value, in_order
+from minigrad.derive.simplify import ELEMENTWISE, Program, Value, in_order
 from minigrad.derive.trace import Symbol, Trace, argument_names
 from minigrad.nn.module import Module
 from minigrad.scan import Compiled, Run, one_step
@@ -209,3 +209,36 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
         if part is not None:
             y = y[part]
         env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
+
+
+def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
+    """As `evaluate`, for `count` gradients at once: the values in `many` have them side by side, along one more axis,
+    the last, and what is computed from these joins them. The ops of which most cells are made take this axis as it is;
+    another op runs for one gradient after the other."""
+    for statement in program:
+        value, forward, inputs, metadata, part, dtype = statement
+        if many.isdisjoint(inputs):
+            evaluate([statement], env)
+            continue
+        name, arrays = value.op.name, [env[a] for a in inputs]
+        if name in ELEMENTWISE or name == "negative":
+            y = forward(*[aligned(x, a in many, len(value.shape)) for a, x in zip(inputs, arrays)])
+        elif name == "matmul" and inputs[0] not in many and arrays[0].ndim == 2 == len(inputs[1].shape):
+            y = np.tensordot(arrays[0], arrays[1], 1)
+        elif name == "concatenate" and metadata["axis"] is not None and metadata["axis"] >= 0:
+            y = forward(*[x if a in many else np.broadcast_to(x[..., None], (*x.shape, count))
+                          for a, x in zip(inputs, arrays)], **metadata)
+        elif name == "getitem" and all(isinstance(i, (int, slice)) for i in metadata["index"]):
+            y = forward(*arrays, **metadata)
+        else:
+            one_by_one = [forward(*[x[..., i] if a in many else x for a, x in zip(inputs, arrays)], **metadata)
+                          for i in range(count)]
+            y = np.stack(one_by_one if part is None else [parts[part] for parts in one_by_one], axis=-1)
+        env[value] = np.asarray(y, dtype)
+        many.add(value)
+
+
+def aligned(x: Array, is_many: bool, ndim: int) -> Array:
+    """An operand, ready to be broadcast to a value of so many axes and the one of many gradients behind them."""
+    shape = np.shape(x) if is_many else (*np.shape(x), 1)
+    return np.reshape(x, (*(1,) * (ndim + 1 - len(shape)), *shape))

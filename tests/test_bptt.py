@@ -13,6 +13,7 @@ from test_scan import WAYS, assert_same, every_cell, gradient, mask_for, mixed, 
 
 import minigrad as mg
 from minigrad import nn
+from minigrad.document import CACHE, GATES, lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
 from minigrad.tree import flatten, map_leaves, unflatten
 
 
@@ -243,6 +244,46 @@ def test_all_of_a_layer_equals_pytorch(kind, layers, lengths):
         for name in scan.weights:
             expected = np.stack([step[name].grad for step in steps])
             np.testing.assert_allclose(scan.weight_grads(name), expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_the_cell_of_the_document_in_its_own_names():
+    """Values as in the caches of lstm_forward, gradients as lstm_backward gives them; and each step's as the derived
+    backward of one step does."""
+    rng, (n_x, n_a, n_y, m, T) = np.random.default_rng(2), (3, 5, 2, 4, 6)
+    arrays = {name: rng.normal(size=(n_y if "y" in name else n_a, 1 if "b" in name else n_a + n_x)) for name in GATES}
+    arrays |= {"Wy": rng.normal(size=(n_y, n_a)), "by": rng.normal(size=(n_y, 1))}
+    x, a0, dy, da = (rng.normal(size=shape) for shape in ((n_x, m, T), (n_a, m), (n_y, m, T), (n_a, m, T)))
+    *_, caches = lstm_forward(x, a0, arrays)
+    expected = lstm_backward(da, caches, dy)
+
+    parameters = {name: mg.tensor(w, requires_grad=True) for name, w in arrays.items()}
+
+    def cell(state, x_t):
+        a_prev, c_prev = state
+        a_next, c_next, yt_pred, _ = lstm_cell_forward(x_t, a_prev, c_prev, parameters)
+        return (a_next, c_next), (a_next, yt_pred)
+    xs = mg.tensor(np.moveaxis(x, 2, 0), requires_grad=True)
+    with mg.bptt.record() as rec:
+        _, (a, y) = mg.scan(cell, (a0, np.zeros_like(a0)), xs)
+        (mg.sum(a * np.moveaxis(da, 2, 0)) + mg.sum(y * np.moveaxis(dy, 2, 0))).backward()
+    scan = rec[0]
+    assert [name for name in scan.values if name in CACHE] == [
+        "a_prev", "c_prev", "x_t", "ft", "it", "cct", "c_next", "ot", "a_next"]
+    assert sorted(scan.weights) == sorted(parameters)
+    sent = mg.bptt.paths(scan)
+    for t, cache in enumerate(caches[0]):
+        for name, value in zip(CACHE[:-1], cache):
+            np.testing.assert_allclose(scan.values[name][t], value, rtol=1e-13)
+        step = lstm_cell_backward(
+            da[:, :, t] + (sum(sent["a_prev"].values())[t + 1] if t + 1 < T else 0.0),
+            sum(sent["c_prev"].values())[t + 1] if t + 1 < T else np.zeros((n_a, m)), cache, dy[:, :, t])
+        np.testing.assert_allclose(scan.grads["x_t"][t], step["dxt"], rtol=1e-11, atol=1e-13)
+        for name in arrays:
+            np.testing.assert_allclose(scan.weight_grads(name)[t], step[f"d{name}"], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(np.moveaxis(scan.grads["x_t"], 0, 2), expected["dx"], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(scan.grads["a_prev"][0], expected["da0"], rtol=1e-11, atol=1e-13)
+    for name, w in parameters.items():
+        np.testing.assert_allclose(w.grad, expected[f"d{name}"], rtol=1e-11, atol=1e-13)
 
 
 # -- a recording and its life -------------------------------------------------------------------------------------
