@@ -440,7 +440,7 @@ def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
             results, arrived, np.eye(len(results), dtype=bool))]
         for state, parts in zip(states, pull(t, alone)):
             for k, name in enumerate(results.values()):
-                out[state][name][scan.place(t)] = parts[..., k]
+                out[state][name][scan.place(t)] += parts[..., k]  # masked, a state and a y may share a name
     return out
 
 

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Recording:
     def take(self, run: Run | None, cell: Callable, state: Any, xs: Any, mask: Array | None) -> Run | None:
         """Called by scan: the run that keeps what it computes, in the place of one that does not."""
         if run is None:
-            self.records.append(Untraced(self.path_of(cell), why_not(cell, state, xs, mask)))
+            self.records.append(Untraced(path_of(cell, self.model_paths), why_not(cell, state, xs, mask)))
             return None
         return RecordedRun(run, self)
 
@@ -93,13 +94,6 @@ class Recording:
         if copy is None or copy.dtype != tensor.dtype or not np.array_equal(copy, tensor._data):
             copy = self.copies[id(tensor)] = np.array(tensor._data)
         return copy
-
-    def path_of(self, cell: Callable) -> str:
-        owner = getattr(cell, "__self__", cell)
-        path = self.model_paths.get(id(owner)) or getattr(owner, "_path", "")
-        # a cell of a Stacked layer goes by PyTorch's name
-        return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
-            getattr(owner, "__name__", type(owner).__name__))
 
     @property
     def paths(self) -> list[str]:
@@ -113,8 +107,8 @@ class Recording:
 
     def __getitem__(self, key: int | str) -> Any:
         if not self.records:
-            raise LookupError("nothing was recorded: no scan ran inside of record(), or it ran under detect_anomaly, "
-                              "where a scan goes op by op")
+            raise LookupError("nothing was recorded: no scan ran inside of record() (a loop in Python is none), or "
+                              "it ran under detect_anomaly, where a scan goes op by op")
         if not isinstance(key, str):
             try:
                 return traced(self.records[key])
@@ -149,6 +143,16 @@ class Untraced:
 
     def __repr__(self) -> str:
         return f"{self.path}: not recorded, as it cannot be traced"
+
+
+def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
+    """The path of the module that a cell is of, from the model down, or from the outermost module that it was assigned
+    in; of another function its name."""
+    owner = getattr(cell, "__self__", cell)
+    path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
+    # a cell of a Stacked layer goes by PyTorch's name
+    return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
+        getattr(owner, "__name__", type(owner).__name__))
 
 
 def traced(record: Record | Untraced) -> Record:
@@ -401,7 +405,7 @@ class RecordedRun(Run):
         return results
 
     def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
-        self.record = Record(self.recording.path_of(self.cell), self, self.recording.snapshot)
+        self.record = Record(path_of(self.cell, self.recording.model_paths), self, self.recording.snapshot)
         return self.record.forward(state, xs)
 
     def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
