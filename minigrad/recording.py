@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.autodiff import sweep
 from minigrad.derive.simplify import Value, in_order
 from minigrad.nn.module import Module
 from minigrad.scan import Run, example, recorder
-from minigrad.step import NamedValue, Step, evaluate, held, statements, step_of, weight_names
-from minigrad.tensor import PART, Tensor
+from minigrad.step import NamedValue, Step, evaluate, evaluate_many, held, statements, step_of, weight_names
+from minigrad.tensor import PART, Tensor, no_grad
 from minigrad.tree import flatten, unflatten
 
 Array = np.ndarray
@@ -143,6 +145,20 @@ class Untraced:
 
     def __repr__(self) -> str:
         return f"{self.path}: not recorded, as it cannot be traced"
+
+
+def one_scan(rec: Recording | Record | list[Record]) -> Record:
+    """The scan that a question is about."""
+    if isinstance(rec, Record):
+        return rec
+    if not isinstance(rec, (Recording, list)):
+        raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
+                        f"of {type(rec).__name__}")
+    if len(rec) > 1:
+        paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
+        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(paths[:8])}"
+                         f"{', …' if len(rec) > 8 else ''}): take one by its path or number, as rec[0]")
+    return rec[0]
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -357,8 +373,42 @@ class Backward:
     kept: list[dict[Value, Array]]
 
 
-# (horizon, every) while bptt.py asks for backwards: they are truncated so (`Record.truncated`), and not kept.
+# (horizon, every) while a question asks for backwards: they are truncated so (`Record.truncated`), and not kept.
 asked: ContextVar[tuple[int, int] | None] = ContextVar("asked", default=None)
+WHOLE = (sys.maxsize, sys.maxsize)  # not truncated, and not kept
+
+
+def swept(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
+    """{index of a target: the gradient of Σ losses}, with every recorded scan on the way truncated so."""
+    token = asked.set(cut)
+    try:
+        with no_grad():
+            return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)
+    finally:
+        asked.reset(token)
+
+
+class Pull:
+    """From K gradients of a step's results, side by side, to values of its backward, by the part of its program that
+    leads there."""
+
+    def __init__(self, scan: Record, values: list[Value]):
+        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
+        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        self.program = statements(in_order(values, {*scan.fixed, *scan.kept[0], *self.silent}))
+
+    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
+        """[(result, K gradients of it (…, K))], of others zero → (…, K) of each value, at the t-th step that ran."""
+        env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
+        many: set[Value] = set()
+        for result, d in given:
+            count, seed = d.shape[-1], self.seeds.get(result)
+            if seed is not None:
+                env[seed] = env[seed] + d if seed in many else d
+                many.add(seed)
+        evaluate_many(self.program, env, many, count)
+        arrays = [(held(env, value), value in many) for value in self.values]
+        return [x if is_many else np.broadcast_to(x[..., None], (*x.shape, count)) for x, is_many in arrays]
 
 
 class Named(Mapping):

@@ -129,10 +129,14 @@ class Step:
                 seeds[seed] = seeds[seed] + d if seed in seeds else d
         return seeds
 
+    def gradient_of(self, argument: Value) -> Value:
+        """dL/d(an argument) of one step, in the backward program; a constant where it is zero."""
+        return self.program.gradients.get(argument) or Value(
+            None, (), {}, argument.shape, argument.dtype, constant=np.zeros(argument.shape, argument.dtype))
+
     def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
-        """dL/d(an argument) of one step."""
-        gradient = self.program.gradients.get(argument)
-        return np.zeros(argument.shape, argument.dtype) if gradient is None else held(env, gradient)
+        """The same as an array."""
+        return held(env, self.gradient_of(argument))
 
     def zeros(self, argument: Value, *lead: int) -> Array | None:
         """Where its gradient is gathered; None if it has none."""
@@ -223,8 +227,12 @@ def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value
         name, arrays = value.op.name, [env[a] for a in inputs]
         if name in ELEMENTWISE or name == "negative":
             y = forward(*[aligned(x, a in many, len(value.shape)) for a, x in zip(inputs, arrays)])
-        elif name == "matmul" and inputs[0] not in many and arrays[0].ndim == 2 == len(inputs[1].shape):
+        elif name == "matmul" and inputs[0] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
             y = np.tensordot(arrays[0], arrays[1], 1)
+        elif name == "matmul" and inputs[1] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
+            y = np.tensordot(arrays[1], arrays[0], ((0,), (1,))).swapaxes(0, 1)
+        elif name == "sum" and isinstance(metadata["axis"], int) and metadata["axis"] >= 0:
+            y = forward(*arrays, **metadata)
         elif name == "concatenate" and metadata["axis"] is not None and metadata["axis"] >= 0:
             y = forward(*[x if a in many else np.broadcast_to(x[..., None], (*x.shape, count))
                           for a, x in zip(inputs, arrays)], **metadata)

@@ -34,15 +34,15 @@ FLOORS = {
     "tasks/parity.py": 15, "tasks/reber.py": 15, "tasks/sine.py": 15, "tasks/temporal_order.py": 15,
     "tasks/text.py": 15, "tasks/__init__.py": 16,
     "document.py": 17, "model.py": 17, "checkpoint.py": 17,
-    "step.py": 17, "recording.py": 18,
-    "train.py": 18, "report.py": 18, "bptt.py": 19, "graph.py": 19, "plot.py": 20,
-    "settings.py": 19, "lens.py": 20,
+    "step.py": 17, "recording.py": 18, "credit.py": 19,
+    "train.py": 18, "report.py": 18, "graph.py": 19, "bptt.py": 20, "plot.py": 21,
+    "settings.py": 19, "lens.py": 21,
     "run.py": 20,
     "cli/arguments.py": 20,
-    "cli/train.py": 21, "cli/check.py": 21, "cli/derive.py": 21, "cli/bench.py": 21, "cli/inspect.py": 21,
-    "cli/__init__.py": 22,
-    "__init__.py": 22,
-    "__main__.py": 23,
+    "cli/train.py": 22, "cli/check.py": 22, "cli/derive.py": 22, "cli/bench.py": 22, "cli/inspect.py": 22,
+    "cli/__init__.py": 23,
+    "__init__.py": 23,
+    "__main__.py": 24,
 }
 OUTSIDE = {"numpy", "tqdm"}
 # what a file may use where it is installed
