@@ -338,7 +338,7 @@ class Drawing:
             y += 22
         if any(box.result for box in self.graph.boxes):
             self.rectangle(x, y - 8, 44, 16, "#ffffff", INK, 2.6, 5)
-            self.text(x + 54, y + 4, "given out", SMALL, INK)
+            self.text(x + 54, y + 4, "result", SMALL, INK)
             y += 22
         return y + 2
 

@@ -149,7 +149,7 @@ def test_folded_and_unrolled_pictures(name):
     assert shapes["concat"] == "(8, 4)"
     assert sum(edge.kind == "carry" for edge in folded.edges) == states
     assert all((edge.dash is not None) == (edge.kind == "carry") for edge in folded.edges)
-    assert "state, handed to the next step" in folded.texts and "given out" in folded.texts
+    assert "state, handed to the next step" in folded.texts and "result" in folded.texts
     unrolled = check_picture(graph.unrolled(4))
     assert [box.name for box in unrolled.boxes] == NAMES[name] * 4
     assert [text for text in unrolled.texts if text.startswith("step")] == ["step 0", "step 1", "step 2", "step 3"]
