@@ -345,11 +345,8 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
     """
     scan = one_scan(rec)
     found = Saturation({}, {}, {}, {}, None, None)
-    for name, named in scan.step.named.items():
-        source = named.value
-        while source.op is not None and source.op.name in ("getitem", "reshape", "transpose"):
-            source = source.inputs[0]
-        kind = source.op.name if source.op is not None else None
+    for name in scan.values:
+        kind = scan.curve(name)
         if kind in ("sigmoid", "tanh"):
             v = samples(scan, name) if kind == "sigmoid" else (1.0 + samples(scan, name)) / 2.0
             found.low[name], found.high[name] = np.mean(v < low, axis=0), np.mean(v > high, axis=0)

@@ -241,6 +241,13 @@ class Record:
     def weights(self) -> list[str]:
         return list(self.weight_values)
 
+    def curve(self, name: str) -> str | None:
+        """The op that gave a value, as "sigmoid" of a gate, through what only picks a part of it or turns it."""
+        value = self.known(name).value
+        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose"):
+            value = value.inputs[0]
+        return None if value.op is None else value.op.name
+
     def __repr__(self) -> str:
         went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
         return (f"{self.path}: {self.steps} steps{' in reverse' * self.reverse}, {went}; "

@@ -474,6 +474,48 @@ def test_recordings_inside_of_one_another_and_after():
     assert (len(outer), len(inner)) == (2, 1)
 
 
+def test_an_exception_inside_ends_the_recording_and_keeps_what_ran():
+    model, x, u = simple()
+    with pytest.raises(ZeroDivisionError), mg.bptt.record() as rec:
+        y, _ = model(x)
+        raise ZeroDivisionError
+    model(x)
+    mg.sum(y * u).backward()
+    assert len(rec) == 1 and rec[0].grads["ft"].any()
+
+
+@pytest.mark.parametrize("T, B", [(1, 1), (1, 3), (4, 0)])
+def test_one_step_one_sequence_and_none(T, B):
+    model, x, u = simple(T, B)
+    with mg.bptt.record() as rec:
+        losses = mg.sum(model(x)[0] * u, axis=(1, 2))
+        ledger = mg.bptt.credit(rec, losses)
+        mg.sum(losses).backward()
+    grad = model.rnn.layers["l0"].W.grad
+    np.testing.assert_allclose(rec[0].weight_grads("W").sum(0), grad, rtol=1e-13)
+    np.testing.assert_allclose(ledger.by_step["W"].sum(0), grad, rtol=1e-13)
+    found = mg.bptt.truncation(rec, [T])
+    np.testing.assert_allclose(found.gradients["W"][0], grad, rtol=1e-13)
+    assert {part.shape for ways in mg.bptt.paths(rec).values() for part in ways.values()} == {(T, 5, B)}
+    if B:
+        assert mg.bptt.jacobians(rec).norms.shape == (T, B) and mg.bptt.saturation(rec).nan is None
+        assert ledger.share.sum() == pytest.approx(1.0)
+    else:
+        assert not ledger.size.any() and not ledger.share.any()
+        with pytest.raises(ValueError, match="an empty batch"):
+            mg.bptt.jacobians(rec)
+
+
+def test_losses_that_do_not_depend_on_the_scan_pay_nothing():
+    model, x, u = simple()
+    with mg.bptt.record() as rec:
+        y, _ = model(x)
+        ledger = mg.bptt.credit(rec, [mg.tensor(1.0), mg.sum(y[3] * u[3]), 3.0 * mg.tensor(2.0, requires_grad=True)])
+        none = mg.bptt.credit(rec, [])
+    assert not ledger.size[[0, 2]].any() and ledger.size[1, :4].all() and not ledger.size[1, 4]
+    assert none.size.shape == (0, 5) and none.by_loss["W"].shape == (0, 20, 8) and not none.by_step["W"].any()
+
+
 def test_what_has_no_influence_is_recorded_too():
     extra = mg.tensor(np.ones(2), requires_grad=True)
 
@@ -819,6 +861,18 @@ def test_the_exponent_neither_vanishes_nor_overflows(factor):
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (factor * h + x, h), np.zeros((2, 1)), np.zeros((1000, 2, 1)))
     assert mg.bptt.jacobians(rec).lyapunov == pytest.approx(np.log(factor))
+
+
+@pytest.mark.parametrize("eigenvalues", [[0.5, 0.9, -0.7], [0.4, -1.2, 1.1]])
+def test_the_exponent_of_a_linear_cell_is_its_largest_eigenvalue(eigenvalues):
+    """Of a diagonal one exactly; of one with other axes in the long run: ln(κ) / T is the most that they may add."""
+    rng, T, largest = np.random.default_rng(0), 400, np.log(np.abs(eigenvalues).max())
+    Q = rng.normal(size=(3, 3))
+    for A, tolerance in ((np.diag(eigenvalues), 1e-12),
+                         (Q @ np.diag(eigenvalues) @ np.linalg.inv(Q), np.log(np.linalg.cond(Q)) / T)):
+        with mg.bptt.record() as rec:
+            mg.scan(lambda h, x, A=A: (A @ h + x, h), np.zeros((3, 2)), rng.normal(size=(T, 3, 2)))
+        assert mg.bptt.jacobians(rec).lyapunov == pytest.approx(largest, abs=tolerance)
 
 
 def test_the_exponent_of_a_chaotic_map():
