@@ -165,6 +165,7 @@ class Drawing:
         self.lanes_of = [[edge for edge in self.carried if layout.places[edge.source].layer == k]
                          for k in range(len(layout.layers))]
         self.left = MARGIN * 2
+        self.start = self.left + MARGIN - layout.left
         self.column = layout.right - layout.left + 2 * MARGIN
         self.gutter = LANE * (n + 2) if n else 0.0
         self.cell_top = MARGIN + 24.0 * (not self.folded) + (LANE * (n + 1) if n else 0.0)
@@ -179,7 +180,7 @@ class Drawing:
         self.cell_bottom = y - CHANNEL + MARGIN
 
     def x(self, i: int, column: int) -> float:
-        return self.left + column * (self.column + self.gutter) + MARGIN + self.layout.places[i].x - self.layout.left
+        return self.start + column * (self.column + self.gutter) + self.layout.places[i].x
 
     def top(self, i: int) -> float:
         layer = self.layout.places[i].layer

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
@@ -262,6 +263,13 @@ def test_scans_written_out_and_inside_of_cells():
     assert [box.name for box in graph.boxes] == ["state", "xs", "cell", "state_2", "ys", "sum_ys"] and graph.is_cell
     check_loops_are_free(check_picture(graph.folded()))
     check_loops_are_free(check_picture(graph.unrolled(3)))
+
+
+def test_many_boxes_are_laid_out_in_seconds():
+    graph = mg.graph(Last(), np.zeros((7, B, D)), scans=False)
+    start = time.perf_counter()
+    graph.folded()
+    assert len(graph.boxes) > 100 and time.perf_counter() - start < 30  # 1.5 s; minutes, if each exchange counts all
 
 
 def test_weights_are_boxes_when_asked_for():
