@@ -18,7 +18,6 @@ from minigrad.recording import WHOLE, Pull, Record, Recording, one_scan, swept
 from minigrad.tensor import RELEASED, Tensor, describe
 
 Array = np.ndarray
-NUMBERS = 1 << 24  # that the gradients of one group of losses have over all steps, about
 MOST = 64  # losses in a group
 
 
@@ -78,7 +77,9 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     pull = Pull(scan, [*map(step.gradient_of, step.states), *(value for use in uses.values() for value in use.reads)])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
-    most = int(np.clip(NUMBERS // (T * sum(map(size_of, step.ys + pull.values)) + 1), 1, MOST))
+    # a group needs a quarter of the memory that the result needs, at most
+    one_loss = 2 * T * sum(map(size_of, step.ys)) + sum(use.numbers(T) for use in uses.values())
+    most = int(np.clip((S + T) * sum(map(size_of, weights.values())) // (4 * one_loss + 1), 1, MOST))
     for start in range(0, S, most):
         group = slice(start, min(start + most, S))
         arrived = [arriving(scan, node, [loss]) for loss in losses[group]]
@@ -152,6 +153,10 @@ class Dense:
     def finish(self, group: slice) -> None:
         """Nothing is left to do."""
 
+    def numbers(self, steps: int) -> int:
+        """How many one loss needs beside the result."""
+        return 3 * self.whole.size
+
 
 class Product:
     """G = A B, which is not computed: B is the step's own."""
@@ -176,3 +181,7 @@ class Product:
             A, B = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*self.factors), (1, 0)))
             self.by_loss[group] = np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)
             self.factors = []
+
+    def numbers(self, steps: int) -> int:
+        """The same; A is kept over time, and joined."""
+        return 3 * steps * size_of(self.reads[0])
