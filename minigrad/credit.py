@@ -7,7 +7,7 @@ B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from minigrad.tensor import RELEASED, Tensor, describe
 
 Array = np.ndarray
 MOST = 64  # losses in a group
+COLUMNS = 64  # of the factors of a product, which are kept until their sum over the steps is taken
 
 
 @dataclass
@@ -77,17 +78,18 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     pull = Pull(scan, [*map(step.gradient_of, step.states), *(value for use in uses.values() for value in use.reads)])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
-    # a group needs a quarter of the memory that the result needs, at most
-    one_loss = 2 * T * sum(map(size_of, step.ys)) + sum(use.numbers(T) for use in uses.values())
-    most = int(np.clip((S + T) * sum(map(size_of, weights.values())) // (4 * one_loss + 1), 1, MOST))
-    for start in range(0, S, most):
-        group = slice(start, min(start + most, S))
-        arrived = [arriving(scan, node, [loss]) for loss in losses[group]]
-        d_state, d_ys = ([np.stack(leaf, axis=-1) for leaf in zip(*leaves)] for leaves in zip(*arrived))
-        stop = T if any(map(np.any, d_state)) else max([t + 1 for t in range(T) if any(np.any(d[t]) for d in d_ys)],
-                                                       default=0)
-        for t in reversed(range(stop)):
-            found = iter(pull(t, zip(step.new_states + step.ys, [*d_state, *(d[t] for d in d_ys)])))
+    room = (S + T) * sum(map(size_of, weights.values())) // 4  # numbers: a quarter of those of the result
+    each = sum(use.numbers for use in uses.values())
+    start = 0
+    for d_state, d_ys in in_groups((arriving(scan, node, [loss]) for loss in losses), room, each):
+        group = slice(start, start := start + len(d_state))
+        last = T if any(np.any(d) for one in d_state for d in one) else 1 + max(
+            [t for one in d_ys for d in one for t in d], default=-1)
+        d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
+        for t in reversed(range(last)):
+            d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
+                   for y, leaf in zip(step.ys, zip(*d_ys))]
+            found = iter(pull(t, zip(step.new_states + step.ys, d_state + d_y)))
             d_state, place = [next(found) for _ in d_state], scan.place(t)
             for name, d in zip(scan.states, d_state):
                 if name in states:
@@ -109,6 +111,22 @@ def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Arr
     g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._data)]
     n = len(scan.step.states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
+
+
+def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, each: int
+              ) -> Iterator[tuple[list[list[Array]], list[list[dict[int, Array]]]]]:
+    """What arrives from each loss, d_state and d_ys, for so many losses together as there is room for, of which each
+    takes so many numbers. Of d_ys only the steps that are not zero: most losses look at one."""
+    states, ys, numbers = [], [], 0
+    for d_state, d_ys in arrived:
+        states.append(d_state)
+        ys.append([{t: d[t].copy() for t in range(len(d)) if np.any(d[t])} for d in d_ys])
+        numbers += each + sum(x.size for d in ys[-1] for x in d.values())
+        if numbers > room or len(states) == MOST:
+            yield states, ys
+            states, ys, numbers = [], [], 0
+    if states:
+        yield states, ys
 
 
 def sent_by_losses(scan: Record) -> set[Value]:
@@ -153,8 +171,9 @@ class Dense:
     def finish(self, group: slice) -> None:
         """Nothing is left to do."""
 
-    def numbers(self, steps: int) -> int:
-        """How many one loss needs beside the result."""
+    @property
+    def numbers(self) -> int:
+        """How many are kept for one loss at a time."""
         return 3 * self.whole.size
 
 
@@ -170,18 +189,21 @@ class Product:
         """As of Dense; A (m, B, K), and K times the same B (B, k)."""
         B = B[..., 0]
         self.factors.append((A, B))
+        if len(self.factors) * len(B) >= COLUMNS:
+            self.finish(group)
         along = np.tensordot(self.whole.conj() @ B.T, A, 2).real
         A, B = (x.astype(np.result_type(x, np.float64)) for x in (A, B))  # squares, of which few may be left
         grams = A.transpose(2, 1, 0).conj() @ A.transpose(2, 0, 1)
         return np.maximum((grams * (B.conj() @ B.T)).real.sum(axis=(1, 2)), 0.0), along
 
     def finish(self, group: slice) -> None:
-        """Σ over the steps of A B, as one product."""
+        """Σ of A B over the steps that are kept, as one product."""
         if self.factors:
             A, B = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*self.factors), (1, 0)))
-            self.by_loss[group] = np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)
+            self.by_loss[group] += np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)
             self.factors = []
 
-    def numbers(self, steps: int) -> int:
-        """The same; A is kept over time, and joined."""
-        return 3 * steps * size_of(self.reads[0])
+    @property
+    def numbers(self) -> int:
+        m, B = self.reads[0].shape
+        return 3 * m * (COLUMNS + B) + 2 * self.whole.size
