@@ -24,6 +24,7 @@ from minigrad.optim import Adam
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 INPUTS, EXAMPLES = 8, 4
+PART_THAT_CAME = "‖dL/dh at T − lag‖ / ‖dL/dh at T‖"
 
 
 # -- 1 to 3: one number ---------------------------------------------------------------------------------------
@@ -77,11 +78,12 @@ def jacobians(options: argparse.Namespace) -> None:
         found = mg.bptt.jacobians(scan)
         spectra[f"W = {scale} × orthogonal"] = found
         norms = plot.by_lag(scan)
-        bounds[f"gradient, {scale}"] = norms / norms[0]
-        bounds[f"bound, {scale}"] = np.concatenate([[1.0], found.norms.max(axis=1)[:-1]])
+        bounds[f"gradient at {scale}"] = norms / norms[0]
+        bounds[f"bound at {scale}"] = np.concatenate([[1.0], found.norms.max(axis=1)[:-1]])
     plot.spectra(spectra, left)
     left.set_title("one step: its Jacobian", loc="left")
     plot.against_lag(bounds, right)
+    right.set_ylabel(PART_THAT_CAME)
     right.set_title("many steps: the product of them bounds the gradient", loc="left")
     save(left, options.out / "bptt_4_jacobians.png")
 
@@ -106,7 +108,7 @@ def credit(options: argparse.Namespace) -> None:
     truncation = mg.bptt.truncation(rec, ks, every=1)
     plot.draw_line(right, ks, truncation.bias["W"][None], "bias", 0, log=True)
     plot.draw_line(right, ks, 1 - truncation.cosine["W"][None], "1 − cosine", 1, log=True)
-    right.set(xlabel="k (steps that the backward goes back)", ylabel="error of dL/dW (parts of its norm)", yscale="log")
+    right.set(xlabel="k (steps that the backward goes back)", ylabel="error of dL/dW (no unit)", yscale="log")
     plot.finished(right)
     right.set_title("what a truncated backward misses", loc="left")
     save(left, options.out / "bptt_5_credit.png")
@@ -142,6 +144,7 @@ def gates(options: argparse.Namespace) -> None:
     figure.set_size_inches(9, 7)
     plot.gates({f"{name}, unit 0": scan.values[name][:, :1] for name in ("ft", "it", "ot")}, upper, symbols=TEXT)
     upper.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, handlelength=3.6)
+    upper.set_xlim(-0.5, len(TEXT) - 0.5)
     plot.heat(scan.grads["c_next"], lower, symbols=TEXT, name="|dL/dc_next|", log=True)
     lower.set_yticks(range(4), ["0: until )", "1: 0.99", "2: 0.90", "3: 0.50"])
     lower.set_ylabel("unit: forget gate")
@@ -162,8 +165,9 @@ NETWORKS = {  # name → the layer, and its forget bias
 
 
 def network(name: str, hidden: int, rng: np.random.Generator, scale: float = 1.0, forget_bias: float | None = None,
-            inputs: int = INPUTS) -> nn.Module:
-    """A layer with weights from ±1/√H, or an orthogonal recurrent matrix times scale, and biases of zero."""
+            inputs: int = INPUTS, recurrent: bool = True) -> nn.Module:
+    """A layer with weights from ±1/√H, or an orthogonal recurrent matrix times scale, and biases of zero.
+    recurrent=False: no weights on the hidden state."""
     Kind, bias = NETWORKS[name]
     bias = bias if forget_bias is None else forget_bias
     layer = Kind(inputs, hidden, dtype=np.float64, rng=0)
@@ -173,6 +177,8 @@ def network(name: str, hidden: int, rng: np.random.Generator, scale: float = 1.0
         layer.layers["l0"].W.data[:, :hidden] = scale * np.linalg.qr(rng.normal(size=(hidden, hidden)))[0]
     if bias is not None:
         layer.layers["l0"].bf[:] = bias
+    if not recurrent:
+        layer.layers["l0"].W.data[:, :hidden] = 0.0
     return layer
 
 
@@ -186,10 +192,17 @@ def run(name: str, steps: int, hidden: int, seed: int, **how: float) -> mg.bptt.
     return rec[0]
 
 
-def norms(name: str, steps: int, hidden: int, seed: int, **how: float) -> np.ndarray:
-    """‖dL/dh at T − lag‖ / ‖dL/dh at T‖ for lag = 0 … steps − 1."""
-    found = plot.by_lag(run(name, steps, hidden, seed, **how))
+def norms(name: str, steps: int, hidden: int, seed: int, of: str | None = None, **how: float) -> np.ndarray:
+    """‖dL/dh at T − lag‖ / ‖dL/dh at T‖ for lag = 0 … steps − 1; of: another value than h."""
+    found = plot.by_lag(run(name, steps, hidden, seed, **how), of)
     return found / found[0]
+
+
+def per_step(values: np.ndarray) -> float:
+    """The factor of one step of lag, over the second half, in the median of several networks."""
+    middle = np.median(values, axis=0)
+    half = len(middle) // 2
+    return (middle[-1] / middle[half]) ** (1 / max(1, len(middle) - 1 - half))
 
 
 def table(results: dict[str, np.ndarray]) -> str:
@@ -200,9 +213,7 @@ def table(results: dict[str, np.ndarray]) -> str:
     for name, values in results.items():
         middle = np.median(values, axis=0)
         cells = [f"{middle[i]:.1e} ({values[:, i].min():.0e} … {values[:, i].max():.0e})" for i in lags]
-        half = steps // 2
-        factor = (middle[-1] / middle[half]) ** (1 / max(1, steps - 1 - half))
-        lines.append(f"{name:<20}" + "".join(f"{cell:>26}" for cell in cells) + f"{factor:>12.2f}")
+        lines.append(f"{name:<20}" + "".join(f"{cell:>26}" for cell in cells) + f"{per_step(values):>12.2f}")
     return "\n".join(lines)
 
 
@@ -213,8 +224,20 @@ def claim(options: argparse.Namespace) -> None:
                for name in NETWORKS}
     print(f"‖dL/dh at T − lag‖ / ‖dL/dh at T‖, median (least … most) of {what} each")
     print(table(results))
+    print("what one step keeps in an LSTM: its forget gate, dL/dc if nothing comes through h, and dL/dc as it is;"
+          " ‖dL/dc‖ at lag 1 and 10")
+    for bias in (0.0, 1.0, 3.0):
+        how = {"steps": options.steps, "hidden": options.hidden, "forget_bias": bias}
+        seeds = range(options.seeds)
+        gate = np.median([run("LSTM, forget bias 0", seed=seed, **how).values["ft"].mean() for seed in seeds])
+        alone, whole = (np.array([norms("LSTM, forget bias 0", seed=seed, of="c_next", recurrent=recurrent, **how)
+                                  for seed in seeds]) for recurrent in (False, True))
+        lags = np.median(whole, axis=0)[[lag for lag in (1, 10) if lag < options.steps]]
+        print(f"forget bias {bias:.0f}       {gate:>10.2f}{per_step(alone):>10.2f}{per_step(whole):>10.2f}"
+              + "".join(f"{kept:>10.2f}" for kept in lags))
     _, (left, right) = subplots(2)
     plot.against_lag(results, left)
+    left.set_ylabel(PART_THAT_CAME)
     left.set_title(f"median and range of {what}", loc="left", fontsize="medium")
     biases = np.arange(-1.0, 6.5, 1.0)
     lags = [lag for lag in (10, 100, 1000) if lag < 10 * options.steps] or [1]
@@ -224,8 +247,9 @@ def claim(options: argparse.Namespace) -> None:
     for k, (lag, values) in enumerate(kept.items()):
         print(f"after {lag:>4} steps          " + "".join(f"{value:>10.0e}" for value in np.median(values, axis=0)))
         plot.draw_line(right, biases, values, f"lag {lag}", k, log=True)
-    right.axhline(np.finfo(np.float32).tiny, color="#808080", linewidth=0.8)
-    right.annotate("below: 0 in float32", (biases[-1], np.finfo(np.float32).tiny), ha="right", va="top", fontsize=8)
+    least = float(np.finfo(np.float32).smallest_subnormal)
+    right.axhline(least, color="#808080", linewidth=0.8)
+    right.annotate("below: 0 in float32", (biases[-1], least), ha="right", va="top", fontsize=8)
     right.set(xlabel="forget bias (the gate is σ of it, about)", ylabel="part of the gradient that is kept",
               yscale="log")
     plot.finished(right)
@@ -233,24 +257,39 @@ def claim(options: argparse.Namespace) -> None:
     save(left, options.out / "bptt_7_claim.png")
 
 
-def remember(name: str, lag: int, updates: int, hidden: int = 16, seed: int = 0) -> list[dict[str, float]]:
-    """Train a network to say at the end which sign the first input had; the inputs after it are noise."""
+def signs(lag: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """32 sequences: noise, and beside its first step a sign; and the signs."""
+    sign = rng.choice([-1.0, 1.0], size=32)
+    x = np.stack([rng.normal(size=(lag, 32)), np.zeros((lag, 32))], axis=2)
+    x[0, :, 1] = sign
+    return x, sign
+
+
+def remember(name: str, lag: int, updates: int, hidden: int = 16, seed: int = 0
+             ) -> tuple[list[dict[str, float]], list[float]]:
+    """Train a network to say at the end which sign the first input had. Returns the rows of its run, and before and
+    after it the part of the gradient that comes back from the last step to the first."""
     rng = np.random.default_rng(seed)
     layer = network(name, hidden, rng, inputs=2)
     v = mg.tensor(rng.normal(size=hidden) / np.sqrt(hidden), requires_grad=True)
+
+    def kept() -> float:
+        with mg.bptt.record() as rec:
+            y, _ = layer(signs(lag, np.random.default_rng(99))[0])
+            (y[-1] @ v).sum().backward()
+        found = plot.by_lag(rec[0])
+        return found[-1] / found[0]
     optimiser = Adam([*layer.parameters(), v], lr=0.01)
-    rows = []
+    rows, parts = [], [kept()]
     for step in range(1, updates + 1):
-        sign = rng.choice([-1.0, 1.0], size=32)
-        x = np.stack([rng.normal(size=(lag, 32)), np.zeros((lag, 32))], axis=2)
-        x[0, :, 1] = sign
+        x, sign = signs(lag, rng)
         y, _ = layer(x)
         loss = mg.softplus(-sign * (y[-1] @ v)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         rows.append({"step": step, "loss": loss.item()})
-    return rows
+    return rows, [*parts, kept()]
 
 
 def training(options: argparse.Namespace) -> None:
@@ -259,16 +298,19 @@ def training(options: argparse.Namespace) -> None:
     lags = [min(lag, options.steps // 2) for lag in (20, 60)]
     _, both = subplots(2)
     for lag, ax in zip(lags, both):
-        print(f"loss (nats) after {updates} updates, to remember one sign over {lag} steps, each of {seeds}")
+        print(f"to remember one sign over {lag} steps, each of {seeds} networks, {updates} updates: loss (nats), and "
+              "the part of the gradient that comes back to the first step, before → after")
         for k, name in enumerate(NETWORKS):
-            losses = np.array([[row["loss"] for row in remember(name, lag, updates, seed=seed)]
-                               for seed in range(seeds)])
-            print(f"{name:<20}" + "".join(f"{loss:>8.3f}" for loss in losses[:, -20:].mean(axis=1)), flush=True)
-            smooth = np.array([plot.running_mean(values, 20) for values in losses])
-            plot.draw_line(ax, np.arange(1, updates + 1), smooth, name, k, log=True)
+            runs = [remember(name, lag, updates, seed=seed) for seed in range(seeds)]
+            losses = np.array([[row["loss"] for row in rows] for rows, _ in runs])
+            print(f"{name:<20}" + "".join(f"{loss:>8.3f}" for loss in losses[:, -20:].mean(axis=1)) + "   "
+                  + "".join(f"{before:>8.0e} → {after:.0e}" for _, (before, after) in runs), flush=True)
+            for seed, values in enumerate(losses):
+                smooth = plot.running_mean(values, 20)[None]
+                plot.draw_line(ax, np.arange(1, updates + 1), smooth, name * (seed == 0), k, log=True)
         ax.axhline(np.log(2), color="#808080", linewidth=0.8)
         ax.set(xlabel="step (updates of the weights)", ylabel="loss (nats), mean over 20 updates", yscale="log")
-        ax.set_title(f"one sign, {lag} steps ago", loc="left")
+        ax.set_title(f"one sign, {lag} steps ago: {seeds} networks each", loc="left")
         plot.finished(ax)
     both[0].get_legend().remove()  # the same as beside it
     save(ax, options.out / "bptt_7_training.png")

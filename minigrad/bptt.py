@@ -14,7 +14,7 @@ hook is set, and the scan stays one op on the graph, with the same gradients to 
 different and nothing slower.
 
 What a recording is, and how it comes about, stands in recording.py (`record`, `Recording`, `Record`). Here are the
-questions, each a function of a recording:
+questions, each a function of a recording (the first in credit.py):
 
     credit(rec, loss_by_step)   how much of the weights' gradient goes from the loss at step s to the step t
     jacobians(rec)              d(state_t)/d(state_{t−1}), its singular values, products over lags, Lyapunov exponent
@@ -27,124 +27,23 @@ questions, each a function of a recording:
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from minigrad.autodiff import behind, data_of, sweep, zeros_of
-from minigrad.derive.simplify import Value, in_order
-from minigrad.recording import Record, RecordedRun, Recording, asked, evaluate, free, record, statements
-from minigrad.tensor import RELEASED, Tensor, describe, no_grad
+from minigrad.autodiff import behind, data_of
+from minigrad.credit import Credit, credit
+from minigrad.derive.simplify import Value
+from minigrad.recording import WHOLE, Pull, Record, RecordedRun, Recording, one_scan, record, swept
+from minigrad.step import free
+from minigrad.tensor import RELEASED, Tensor, describe
 
-__all__ = ["Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
+__all__ = ["Credit", "Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
 
 Array = np.ndarray
-WHOLE = (sys.maxsize, sys.maxsize)  # a backward that is not truncated, and not kept
-
-
-def one_scan(rec: Recording | Record | list[Record]) -> Record:
-    """The scan that a question is about."""
-    if isinstance(rec, Record):
-        return rec
-    if not isinstance(rec, (Recording, list)):
-        raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
-                        f"of {type(rec).__name__}")
-    if len(rec) > 1:
-        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(r.path for r in rec)}): take "
-                         "one by its path or number, as rec[0]")
-    return rec[0]
-
-
-# -- credit -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Credit:
-    """The ledger of `credit`: S losses, T steps.
-
-    size     (S, T)   ‖G(s, t)‖, over all weights: G(s, t) is what the loss s sends to the weights' use at step t
-    share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, all of the gradient: what each entry is of it, in sum 1
-    states   {state: (S, T)}   size of what the loss s sends through step t to the state that enters it
-    by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
-    by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
-    """
-
-    size: Array
-    share: Array
-    states: dict[str, Array]
-    by_loss: dict[str, Array]
-    by_step: dict[str, Array]
-
-
-def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
-    """Which loss pays for which step: the gradient that each loss sends to the weights of a scan at each step.
-
-    loss_by_step  S tensors of size 1, or one of shape (S,): as a rule the loss of each step, whose sum is L. Their
-                  graph must still be there: ask before `backward`, or after `backward(retain_graph=True)`.
-
-    One backward for each loss, S · T steps in all; nothing is added to any `.grad`, nor to the recording. Raises
-    RuntimeError when the graph has been released, ValueError for a loss that is no single number.
-    """
-    scan = one_scan(rec)
-    if isinstance(loss_by_step, Tensor) and loss_by_step.ndim == 0:
-        raise ValueError(f"credit takes one loss for each step, (S,) or a list, not {describe(loss_by_step)}")
-    losses = [loss_by_step[s] for s in range(len(loss_by_step))]
-    for loss in losses:
-        if not isinstance(loss, Tensor) or loss.size != 1:
-            raise ValueError(f"credit takes losses that are tensors with one number each, not {describe(loss)}")
-    node = scan.node()
-    if node is None or any(x._op is RELEASED for x in behind(losses)):
-        raise RuntimeError(f"there is no graph between the losses and {scan.path} any more: ask for credit before "
-                           "backward, or call backward(retain_graph=True), and outside of no_grad")
-    weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
-    by_loss = {name: np.zeros((len(losses), *w.shape), w.dtype) for name, w in weights.items()}
-    by_step = {name: np.zeros((scan.steps, *w.shape), w.dtype) for name, w in weights.items()}
-    size, share = np.zeros((2, len(losses), scan.steps))
-    entering = {name: s for name, s in zip(scan.states, scan.step.states) if s in scan.step.program.gradients}
-    states = {name: np.zeros(size.shape) for name in entering}
-    whole = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
-    for _, env in sent_back(scan, node, losses):
-        for name, w in weights.items():
-            whole[name] += scan.step.gradient(env, w)
-    for s, loss in enumerate(losses):
-        for t, env in sent_back(scan, node, [loss]):
-            gradients = {name: scan.step.gradient(env, w) for name, w in weights.items()}
-            for name, state in entering.items():
-                states[name][s, t] = np.linalg.norm(scan.step.gradient(env, state))
-            size[s, t] = norm(gradients)
-            share[s, t] = sum(np.vdot(whole[name], g).real for name, g in gradients.items())
-            for name, g in gradients.items():
-                by_loss[name][s] += g
-                by_step[name][t] += g
-    return Credit(size, share / norm(whole)**2 if norm(whole) else share, states, by_loss, by_step)
-
-
-def sent_back(scan: Record, node: Tensor, losses: list[Tensor]) -> Iterator[tuple[int, dict[Value, Array]]]:
-    """(t, all values of the step t and of its backward) for the sum of these losses, from the last step on that they
-    depend on; node is what stands on the graph for the scan."""
-    token = asked.set(WHOLE)
-    try:
-        with no_grad():
-            found = sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], [node])
-    finally:
-        asked.reset(token)
-    g = [zeros_of(y) if d is None else data_of(d) for d, y in
-         zip(found.get(node._index, [None] * len(node._data)), node._data)]
-    n = len(scan.step.states)
-    d_state, d_ys = g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
-    reached = [t + 1 for t in range(scan.steps) if any(np.any(d[t]) for d in d_ys)]
-    stop = scan.steps if any(np.any(d) for d in d_state) else max(reached, default=0)
-    for t, env in scan.steps_back(d_state, d_ys, 0, stop):
-        yield scan.place(t), env
-
-
-def norm(arrays: dict[str, Array]) -> float:
-    """Of all of them together."""
-    return float(np.sqrt(sum(np.vdot(a, a).real for a in arrays.values())))
 
 
 # -- jacobians --------------------------------------------------------------------------------------------------------
@@ -211,15 +110,15 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
              of its own; by default where all leaves have two axes or more, and the last in common. If not, B = 1, and
              n is all of the state.
 
-    Needs no backward. Row by row, by the derived backward of the step: T · n small backwards. Raises ValueError for a
-    scan without a state of floats, and when sequences are not independent after all; FloatingPointError for a NaN.
+    Needs no backward. All n rows of a step go through its derived backward at once. Raises ValueError for a scan
+    without a state of floats, and when sequences are not independent after all; FloatingPointError for a NaN.
     """
     scan = one_scan(rec)
     step = scan.step
     of_floats = [i for i, s in enumerate(step.states) if s.dtype.kind in "fc"]
     states, results = ([values[i] for i in of_floats] for values in (step.states, step.new_states))
     if not sum(int(np.prod(s.shape)) for s in states):
-        raise ValueError(f"{scan.path} has no state of floats, and so no Jacobian")
+        raise ValueError(f"{scan.path} has no state of floats, or an empty batch of them, and so no Jacobian")
     if batched is None:
         batched = all(len(s.shape) > 1 and s.shape[-1] == states[0].shape[-1] for s in states)
     if batched and len({s.shape[-1:] for s in states}) > 1:
@@ -229,54 +128,25 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
     sizes = [int(np.prod(s.shape)) // batch for s in states]
     ends = np.cumsum([0, *sizes])
     J = np.zeros((scan.steps, batch, ends[-1], ends[-1]), np.result_type(*[s.dtype for s in states]))
-    rng, pull = np.random.default_rng(0), StatePull(scan, states)
+    n, pull = ends[-1], Pull(scan, [step.gradient_of(s) for s in states])
+    v = np.zeros((n, batch, n + 1), J.dtype)  # vᵀ J for the unit vectors, and for one with another entry everywhere
+    v[np.arange(n), :, np.arange(n)] = 1.0
+    v[:, :, n] = np.random.default_rng(0).uniform(0.5, 1.5, (n, batch))
+    seeds = [(result, part.reshape(*result.shape, n + 1)) for result, part in zip(results, np.split(v, ends[1:-1]))]
     for t in range(scan.steps):
-        here = J[scan.place(t)]
-
-        def product(vectors: list[Array], t: int = t) -> Array:
-            """[v (size, B) for each part of the new state] → vᵀ J (B, n)."""
-            parts = pull(t, [(result, v.reshape(result.shape)) for result, v in zip(results, vectors)])
-            return np.concatenate([part.reshape(-1, batch) for part in parts]).T
-
-        v = [np.zeros((size, batch), result.dtype) for result, size in zip(results, sizes)]
-        for part, start in zip(v, ends):
-            for i in range(len(part)):
-                part[i] = 1.0
-                here[:, start + i] = product(v)
-                part[i] = 0.0
-        v = [rng.uniform(0.5, 1.5, part.shape).astype(part.dtype) for part in v]
-        sums, rounding = np.einsum("ib,bij->bj", np.concatenate(v), here), 1e4 * np.finfo(J.dtype).eps
+        rows = np.concatenate([d.reshape(-1, batch, n + 1) for d in pull(t, seeds)])
+        J[scan.place(t)] = here = rows[:, :, :n].transpose(1, 2, 0)
         if not np.isfinite(here).all():
             raise FloatingPointError(f"the Jacobian of {scan.path} at step {scan.place(t)} is not finite: "
                                      "saturation(rec).nan says where that began")
-        if np.abs(product(v) - sums).max() > rounding * np.abs(here).sum(axis=1).max():
+        sums = np.einsum("ib,bij->jb", v[:, :, n], here)
+        if np.abs(rows[:, :, n] - sums).max() > 1e4 * np.finfo(J.dtype).eps * np.abs(here).sum(axis=1).max():
             raise ValueError(f"a sequence in the batch of {scan.path} has an influence on another one: ask for one "
                              "Jacobian of all of the state, with batched=False")
     names = list(scan.states.items())
     lengths = np.full(batch, scan.steps) if scan.mask is None or not batched else scan.mask.sum(axis=0)
     leaves = [(*names[i], size) for i, size in zip(of_floats, sizes)]
     return Jacobians(J, leaves, np.maximum(lengths, 1), scan.reverse)
-
-
-class StatePull:
-    """From gradients of a step's results to those of the states before, by the part of its program that leads there."""
-
-    def __init__(self, scan: Record, states: list[Value]):
-        self.scan, self.states = scan, states
-        program = scan.step.program
-        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in program.seeds.values()}
-        roots = [g for g in map(program.gradients.get, states) if g is not None]
-        self.program = statements(in_order(roots, {*scan.fixed, *scan.kept[0], *self.silent}))
-
-    def __call__(self, t: int, given: list[tuple[Value, Array]]) -> list[Array]:
-        """[(result, its gradient)], of others zero → the gradient of each state, at the t-th step that ran."""
-        env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
-        for result, d in given:
-            seed = self.scan.step.program.seeds.get(result)
-            if seed is not None:
-                env[seed] = env[seed] + d
-        evaluate(self.program, env)
-        return [self.scan.step.gradient(env, s) for s in self.states]
 
 
 # -- truncation -------------------------------------------------------------------------------------------------------
@@ -370,12 +240,7 @@ def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]
 
 def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
     """Of the leaves of these names, by a sweep through all of the graph in which every recorded scan is truncated."""
-    token = asked.set(cut)
-    try:
-        with no_grad():
-            found = sweep([loss], [np.ones(loss.shape, loss.dtype)], list(names.values()))
-    finally:
-        asked.reset(token)
+    found = swept([loss], list(names.values()), cut)
     return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
 
 
@@ -434,12 +299,14 @@ def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
             results.setdefault(result, name)
     out = {name: {result: np.zeros((scan.steps, *s.shape), s.dtype) for result in results.values()}
            for name, s in states.items()}
-    pull = StatePull(scan, list(states.values()))
+    pull = Pull(scan, [step.gradient_of(s) for s in states.values()])
     for t in range(scan.steps):
-        for result, name in results.items():
-            d = sum(backward.kept[t][step.program.seeds[result]] for backward in backwards)
-            for state, part in zip(states, pull(t, [(result, d)])):
-                out[state][name][scan.place(t)] += part
+        arrived = [sum(backward.kept[t][step.program.seeds[result]] for backward in backwards) for result in results]
+        alone = [(result, np.where(one, d[..., None], 0.0)) for result, d, one in zip(
+            results, arrived, np.eye(len(results), dtype=bool))]
+        for state, parts in zip(states, pull(t, alone)):
+            for k, name in enumerate(results.values()):
+                out[state][name][scan.place(t)] += parts[..., k]  # masked, a state and a y may share a name
     return out
 
 
@@ -472,16 +339,14 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
     Gates are the named values that a sigmoid gave, and those of a tanh, from −1 to 1, as (1 + v)/2. Beyond the bounds
     σ' is below 0.05, and tanh' below 0.2: little gradient goes through.
     A unit of the state is dead when its values, over all steps and sequences, differ by no more than `still`, and
-    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. Steps that the mask leaves
-    out do not count. Needs no backward; without one nan_grad is None.
+    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. What the mask leaves out
+    does not count, but for nan_grad: 0 · NaN is NaN, and reaches the weights from there too. Needs no backward;
+    without one nan_grad is None. Raises ValueError where nothing counts, as in an empty batch.
     """
     scan = one_scan(rec)
     found = Saturation({}, {}, {}, {}, None, None)
-    for name, named in scan.step.named.items():
-        source = named.value
-        while source.op is not None and source.op.name in ("getitem", "reshape", "transpose"):
-            source = source.inputs[0]
-        kind = source.op.name if source.op is not None else None
+    for name in scan.values:
+        kind = scan.curve(name)
         if kind in ("sigmoid", "tanh"):
             v = samples(scan, name) if kind == "sigmoid" else (1.0 + samples(scan, name)) / 2.0
             found.low[name], found.high[name] = np.mean(v < low, axis=0), np.mean(v > high, axis=0)
@@ -491,7 +356,7 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
             found.dead[after or before] = v.max(axis=0) - v.min(axis=0) <= still
             found.exploding[after or before] = ~(np.abs(v).max(axis=0) <= large)
     running = [scan.place(t) for t in range(scan.steps)]
-    found.nan = first_nan(scan.values, running)
+    found.nan = first_nan(scan.values, running, scan.mask)
     if scan.backwards:
         floats = {name: scan.grads[name] for name in reversed(list(scan.grads)) if scan.values[name].dtype.kind in "fc"}
         found.nan_grad = first_nan(floats, running[::-1])
@@ -501,11 +366,23 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
 def samples(scan: Record, name: str) -> Array:
     """(samples, units…): a value at all steps and in all sequences that count."""
     v = scan.values[name]
-    if v.ndim < 3:
-        return v
-    v = np.moveaxis(v, -1, 1)
-    return v[scan.mask] if scan.mask is not None else v.reshape(-1, *v.shape[2:])
+    if is_masked(v, scan.mask):
+        v = np.moveaxis(v, -1, 1)[scan.mask]
+    elif v.ndim > 2:
+        v = np.moveaxis(v, -1, 1).reshape(-1, *v.shape[1:-1])
+    if not len(v):
+        raise ValueError(f"no step of {scan.path} counts: its batch is empty, or its mask leaves out all of it")
+    return v
 
 
-def first_nan(arrays: Mapping[str, Array], order: list[int]) -> tuple[int, str] | None:
-    return next(((t, name) for t in order for name, a in arrays.items() if np.isnan(a[t]).any()), None)
+def is_masked(v: Array, mask: Array | None) -> bool:
+    """Whether the last axis of a value (T, …) is the batch of the mask."""
+    return mask is not None and v.ndim > 1 and v.shape[-1] == mask.shape[1]
+
+
+def first_nan(arrays: Mapping[str, Array], order: list[int], mask: Array | None = None) -> tuple[int, str] | None:
+    for t in order:
+        for name, a in arrays.items():
+            if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any():
+                return t, name
+    return None

@@ -28,19 +28,26 @@ LANE = 14.0  # between two edges over time that run side by side
 MARGIN = 18.0
 WIDEST, DECADES = 7.0, 6  # lines by gradient: the width of the largest, and how far below it they get thin
 INK, BLUE, BROWN, GREY, PAPER, CELL, FRAME = "#1c1f26", "#1f4e79", "#a8480f", "#5c6470", "#fdfdfe", "#f2f4f8", "#c3c8d1"
-FILL = {"x": "#ffffff", "state": "#cfe0f0", "argument": "#ffffff", "weight": "#ece7db", "value": "#ffffff"}
+FILL = {"x": "#ffffff", "state": "#cfe0f0", "argument": "#ffffff", "weight": "#ece7db", "value": "#ffffff",
+        "scan": "#cfe0f0"}
+GIVEN = ("x", "state", "argument")
 
 
 @dataclass
 class Box:
     """A value. kind: "x", "state" and "argument" are given to the function, "weight" is closed over, "value" is
-    computed from others. result: whether the function gives it out (a cell: as y)."""
+    computed from others, "scan" is a loop, which has results and no shape. result: whether the function gives it out (a
+    cell: as y)."""
 
     name: str
     text: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     kind: str
     result: bool = False
+
+    @property
+    def size(self) -> str:
+        return "" if self.shape is None else f"({', '.join(map(str, self.shape))})"
 
 
 @dataclass(eq=False)
@@ -128,8 +135,9 @@ class Drawing:
         self.heights = [26.0 + 15.0 * len(rows) + 4.0 * bool(rows) for rows in self.rows]
         self.inside = [edge for edge in graph.edges if not edge.over_time]
         self.carried = [edge for edge in graph.edges if edge.over_time]
-        self.layout = layered(self.widths, [(edge.source, edge.target) for edge in self.inside],
-                              {i for i, box in enumerate(graph.boxes) if box.kind not in ("weight", "value")})
+        room = [width + 4 * LANE * (box.kind == "scan") for box, width in zip(graph.boxes, self.widths)]
+        self.layout = layered(room, [(edge.source, edge.target) for edge in self.inside],
+                              {i for i, box in enumerate(graph.boxes) if box.kind in GIVEN})
         self.turn()
         self.place()
         self.find_ports()
@@ -137,7 +145,7 @@ class Drawing:
         self.parts: list[str] = []
 
     def width(self, box: Box, rows: list[str]) -> float:
-        head = len(box.name) * NAME + (len(shape_text(box.shape)) + 1) * SMALL * self.folded
+        head = len(box.name) * NAME + (len(box.size) + 1) * SMALL * self.folded
         return max(44.0, CHARACTER * max([head, *(len(row) * SMALL for row in rows)]) + 20.0)
 
     def turn(self) -> None:
@@ -157,6 +165,7 @@ class Drawing:
         self.lanes_of = [[edge for edge in self.carried if layout.places[edge.source].layer == k]
                          for k in range(len(layout.layers))]
         self.left = MARGIN * 2
+        self.start = self.left + MARGIN - layout.left
         self.column = layout.right - layout.left + 2 * MARGIN
         self.gutter = LANE * (n + 2) if n else 0.0
         self.cell_top = MARGIN + 24.0 * (not self.folded) + (LANE * (n + 1) if n else 0.0)
@@ -171,7 +180,7 @@ class Drawing:
         self.cell_bottom = y - CHANNEL + MARGIN
 
     def x(self, i: int, column: int) -> float:
-        return self.left + column * (self.column + self.gutter) + MARGIN + self.layout.places[i].x - self.layout.left
+        return self.start + column * (self.column + self.gutter) + self.layout.places[i].x
 
     def top(self, i: int) -> float:
         layer = self.layout.places[i].layer
@@ -239,19 +248,30 @@ class Drawing:
 
     def draw_box(self, i: int, box: Box, column: int) -> None:
         x, y, w, h = self.x(i, column), self.top(i), self.widths[i], self.heights[i]
-        self.parts.append('<g class="box"><title>'
-                          + written(f"{box.name} {shape_text(box.shape)}{box.text and f' = {box.text}'}") + "</title>")
-        given = box.kind in ("x", "state", "argument")
+        if box.kind == "scan":
+            self.draw_loop(x + w / 2, y + 0.25 * h, y + 0.75 * h)
+        said = " ".join(filter(None, [box.name, box.size, box.text and f"= {box.text}"]))
+        self.parts.append(f'<g class="box"><title>{written(said)}</title>')
         self.rectangle(x - w / 2, y, w, h, FILL[box.kind], INK if box.kind != "weight" else GREY,
-                       2.6 if box.result else 1.2, h / 2 if given else 5)
-        if self.folded:
-            room = CHARACTER * (len(box.name) * NAME + (len(shape_text(box.shape)) + 1) * SMALL)
+                       2.6 if box.result else 1.2, h / 2 if box.kind in GIVEN else 5)
+        if self.folded and box.size:
+            room = CHARACTER * (len(box.name) * NAME + (len(box.size) + 1) * SMALL)
             self.text(x - room / 2, y + 18, box.name, NAME, INK, bold=True)
-            self.text(x + room / 2, y + 18, shape_text(box.shape), SMALL, GREY, "end")
+            self.text(x + room / 2, y + 18, box.size, SMALL, GREY, "end")
         else:
             self.text(x, y + 18, box.name, NAME, INK, "middle", bold=True)
         for k, row in enumerate(self.rows[i]):
             self.text(x, y + 35 + 15 * k, row, SMALL, INK, "middle")
+        self.parts.append("</g>")
+
+    def draw_loop(self, x: float, high: float, low: float) -> None:
+        """The edge over time of a scan: out of its right side, and back into it."""
+        side = x + 1.5 * LANE
+        width, ink, dash = self.scale.line(None, True)
+        self.parts.append('<g class="loop">')
+        self.line(rounded([(x, low), (side, low), (side, high), (x + 8, high)]), ink, width, dash)
+        self.parts.append(f'<path d="M{x:.1f} {high:.1f} l10 -4.5 v9 Z" fill="{ink}"/>')
+        self.rectangle(side - 4.5, (high + low) / 2 - 4.5, 9, 9, ink, ink, 1, 0)
         self.parts.append("</g>")
 
     def draw_edge(self, k: int, edge: Edge, column: int) -> None:
@@ -308,7 +328,8 @@ class Drawing:
     def legend(self, y: float) -> float:
         """What the signs mean; returns where the picture ends."""
         x = self.left
-        rows = [("state, handed to the next step", None, True)] * bool(self.carried)
+        loops = bool(self.carried) or any(box.kind == "scan" for box in self.graph.boxes)
+        rows = [("state, handed to the next step", None, True)] * loops
         for said, size, over_time in rows + self.scale.examples():
             width, ink, dash = self.scale.line(size, over_time)
             self.line(f"M{x:.1f} {y:.1f} h44", ink, width, dash)
@@ -318,7 +339,7 @@ class Drawing:
             y += 22
         if any(box.result for box in self.graph.boxes):
             self.rectangle(x, y - 8, 44, 16, "#ffffff", INK, 2.6, 5)
-            self.text(x + 54, y + 4, "given out", SMALL, INK)
+            self.text(x + 54, y + 4, "result", SMALL, INK)
             y += 22
         return y + 2
 
@@ -365,10 +386,6 @@ def wrapped(text: str) -> list[str]:
     """An expression in a few rows."""
     rows = textwrap.wrap(text, LINE, break_on_hyphens=False)
     return rows if len(rows) <= ROWS else [*rows[:ROWS - 1], rows[ROWS - 1][:LINE - 2] + " …"]
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, shape))})"
 
 
 def rounded(points: list[tuple[float, float]], radius: float = 6.0) -> str:

@@ -3,7 +3,8 @@
 A box is a line of the derived source (`mg.derive`): a value by the name it has in your text, and what computes it. The
 graph of a cell (state, x) → (state, y) also has its edges over time. Folded, it is one cell, and dashed edges lead from
 each new state back to the old one; the black square on them is a delay of one step (as in Goodfellow, Bengio &
-Courville, Deep Learning, 2016, figure 10.2). Unrolled, it is the same cell once for each step, side by side.
+Courville, Deep Learning, 2016, figure 10.2). Unrolled, it is the same cell once for each step, side by side. A scan
+inside of a function is one box, with such an edge from itself to itself.
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ import numpy as np
 
 from minigrad.autodiff import vjp
 from minigrad.derive.emit import Emitter, values_in
-from minigrad.derive.simplify import Program, Value
+from minigrad.derive.simplify import LOOP, Program, Value
 from minigrad.derive.trace import Trace
 from minigrad.drawing import MOST_BOXES, Box, Edge, Graph
-from minigrad.recording import Record
-from minigrad.tensor import Tensor, apply, tracks
+from minigrad.recording import Record, path_of
+from minigrad.tensor import PART, Tensor, apply, tracks
 from minigrad.tree import map_leaves, named_leaves
 
 
-def graph(f: Callable | Record, *examples: Any, weights: bool = False) -> Graph:
+def graph(f: Callable | Record, *examples: Any, weights: bool = False, scans: bool = True) -> Graph:
     """The graph of f at examples (arrays, or nestings of arrays; only shapes and dtypes matter).
 
     f         a function, or a cell (state, x) → (state, y): two arguments, a pair as result, and the first of the pair
               as the first argument in nesting and shapes. Or a scan that was recorded, as `rec["lstm"]`, alone: then
               every edge is as wide as the gradient that came back along it is large.
     weights   boxes also for the tensors that f closes over; without, they are named in the lines that use them
+    scans     a scan in f is one box; False: it is written out, step by step. What is in the box can be drawn by itself:
+              graph(cell, state, x), or the record of that scan
 
     Raises TraceError where f looks at a value, as `mg.derive` does, and ValueError where there is too much to draw.
     """
@@ -44,11 +47,12 @@ def graph(f: Callable | Record, *examples: Any, weights: bool = False) -> Graph:
         reading = Reading(f.step.program, 2, weights)
         return reading.graph(sizes_along(reading, f), [f.place(t) for t in range(f.steps)])
     if not callable(f):
-        raise TypeError(f"a graph is drawn of a function or of one recorded scan, not of {type(f).__name__}")
+        raise TypeError(f"a graph is drawn of a function or of one recorded scan, as rec[0], not of "
+                        f"{type(f).__name__}")
     examples = map_leaves(lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, (str, bool))
                           else np.asarray(leaf), examples)
     name = getattr(f, "__name__", type(f).__name__)
-    program = Program(Trace(f, examples), "the function" if name == "<lambda>" else name)
+    program = Program(Trace(f, examples, loops=scans), "the function" if name == "<lambda>" else name)
     return Reading(program, len(examples), weights).graph()
 
 
@@ -66,7 +70,9 @@ class Reading:
                       for value in values if not value.is_constant}
         results = values_in(program.result)
         shown = results[len(self.pairs):] if self.pairs else results
-        lines = [v for v in program.forward if v in emitter.names or v in results]
+        read = {a for v in program.forward for a in v.inputs}  # a loop also keeps what only its backward reads
+        lines = [v for v in program.forward if v in results or v.op is LOOP or
+                 (v in emitter.names and (v.op is not PART or v in read))]
         constants = [v for v in results if v.is_constant]
         arguments = [v for v in self.kinds if weights or v in results or self.kinds[v] != "weight"]
         self.values: list[Value] = list(dict.fromkeys(arguments + constants + lines))
@@ -98,13 +104,21 @@ class Reading:
         stack = list(line.inputs)[::-1]
         while stack:
             a = stack.pop()
-            if a in self.emitter.names:
+            if a in self.emitter.names or a.op is LOOP:
                 found[a] = None
             else:
                 stack += reversed(a.inputs)  # none, of a constant
         return list(found)
 
     def box(self, value: Value) -> Box:
+        if value.op is LOOP:
+            scan = value.metadata["loop"].scan
+            said = f"scan over {scan.steps} steps{' in reverse' * scan.reverse}"
+            return Box(path_of(scan.cell), said, None, "scan")
+        if value.op is PART:
+            loop = value.inputs[0].metadata["loop"]
+            said = "after the last step" if value in loop.final else "at every step"
+            return Box(self.emitter.names[value], said, tuple(value.shape), "value", value in self.results)
         text = "" if value in self.kinds else re.sub(r"\bnp\.", "", self.emitter.expression(value, top=True)[0])
         return Box(self.emitter.names.get(value, "output"), text, tuple(value.shape), self.kinds.get(value, "value"),
                    value in self.results)

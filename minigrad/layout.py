@@ -130,17 +130,23 @@ def order(layout: Layout) -> None:
 
 def exchange(layout: Layout) -> None:
     """Exchange neighbours as long as that saves crossings."""
+    rank = {i: k for layer in layout.layers for k, i in enumerate(layer)}
     better = True
     while better:
         better = False
         for layer in layout.layers:
             for k in range(len(layer) - 1):
-                before = crossings(layout)
-                layer[k], layer[k + 1] = layer[k + 1], layer[k]
-                if crossings(layout) < before:
+                left, right = layer[k:k + 2]
+                if saved(layout.places[left], layout.places[right], rank) > 0:
+                    layer[k:k + 2] = right, left
+                    rank[left], rank[right] = k + 1, k
                     better = True
-                else:
-                    layer[k], layer[k + 1] = layer[k + 1], layer[k]
+
+
+def saved(left: Place, right: Place, rank: dict[int, int]) -> int:
+    """How many crossings fewer there are when two neighbours are exchanged: only their own edges matter."""
+    return sum((rank[a] > rank[b]) - (rank[a] < rank[b])
+               for ends, others in ((left.above, right.above), (left.below, right.below)) for a in ends for b in others)
 
 
 def crossings(layout: Layout) -> int:

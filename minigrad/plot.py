@@ -124,13 +124,7 @@ def gates(values: Lines | Record, ax: Any = None, *, symbols: Sequence[Any] | No
 
 def gates_of(scan: Record) -> dict[str, np.ndarray]:
     """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
-    found = {}
-    for name, named in scan.step.named.items():
-        source = named.value
-        while source.op is not None and source.op.name == "getitem":
-            source = source.inputs[0]
-        if source.op is not None and source.op.name == "sigmoid":
-            found[name] = named.value
+    found = {name: scan.step.named[name].value for name in scan.values if scan.curve(name) == "sigmoid"}
     whole = {value.inputs[0] for value in found.values() if value.op.name == "getitem"}
     if not found:
         raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")

@@ -1,6 +1,6 @@
 """`record`: the scans that run inside keep every value that has a name in their cell, and its gradient.
 
-A cell has a derived program. While one records, that very program is run value by value (`Step`) in place of the loops
+A cell has a derived program. While one records, that very program is run value by value (step.py) in place of the loops
 that scan has planned, and what it computes is kept. There is no second set of rules: a gradient that is asked for
 later, of a weight at one step or with less than the whole sequence behind it, comes from a part of the same program.
 """
@@ -10,20 +10,23 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from minigrad.derive.simplify import Program, Value, in_order
-from minigrad.derive.trace import Symbol, Trace, argument_names
+from minigrad.autodiff import sweep
+from minigrad.derive.simplify import Value, in_order
 from minigrad.nn.module import Module
-from minigrad.scan import Compiled, Run, example, one_step, recorder
-from minigrad.tensor import PART, Tensor, ndarray
-from minigrad.tree import flatten, named_leaves, unflatten
+from minigrad.scan import Run, example, recorder
+from minigrad.step import NamedValue, Step, evaluate, evaluate_many, held, statements, step_of, weight_names
+from minigrad.tensor import PART, Tensor, no_grad
+from minigrad.tree import flatten, unflatten
 
 Array = np.ndarray
 
@@ -83,7 +86,7 @@ class Recording:
     def take(self, run: Run | None, cell: Callable, state: Any, xs: Any, mask: Array | None) -> Run | None:
         """Called by scan: the run that keeps what it computes, in the place of one that does not."""
         if run is None:
-            self.records.append(Untraced(self.path_of(cell), why_not(cell, state, xs, mask)))
+            self.records.append(Untraced(path_of(cell, self.model_paths), why_not(cell, state, xs, mask)))
             return None
         return RecordedRun(run, self)
 
@@ -93,13 +96,6 @@ class Recording:
         if copy is None or copy.dtype != tensor.dtype or not np.array_equal(copy, tensor._data):
             copy = self.copies[id(tensor)] = np.array(tensor._data)
         return copy
-
-    def path_of(self, cell: Callable) -> str:
-        owner = getattr(cell, "__self__", cell)
-        path = self.model_paths.get(id(owner)) or getattr(owner, "_path", "")
-        # a cell of a Stacked layer goes by PyTorch's name
-        return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
-            getattr(owner, "__name__", type(owner).__name__))
 
     @property
     def paths(self) -> list[str]:
@@ -113,8 +109,8 @@ class Recording:
 
     def __getitem__(self, key: int | str) -> Any:
         if not self.records:
-            raise LookupError("nothing was recorded: no scan ran inside of record(), or it ran under detect_anomaly, "
-                              "where a scan goes op by op")
+            raise LookupError("nothing was recorded: no scan ran inside of record() (a loop in Python is none), or "
+                              "it ran under detect_anomaly, where a scan goes op by op")
         if not isinstance(key, str):
             try:
                 return traced(self.records[key])
@@ -149,6 +145,30 @@ class Untraced:
 
     def __repr__(self) -> str:
         return f"{self.path}: not recorded, as it cannot be traced"
+
+
+def one_scan(rec: Recording | Record | list[Record]) -> Record:
+    """The scan that a question is about."""
+    if isinstance(rec, Record):
+        return rec
+    if not isinstance(rec, (Recording, list)):
+        raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
+                        f"of {type(rec).__name__}")
+    if len(rec) > 1:
+        paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
+        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(paths[:8])}"
+                         f"{', …' if len(rec) > 8 else ''}): take one by its path or number, as rec[0]")
+    return rec[0]
+
+
+def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
+    """The path of the module that a cell is of, from the model down, or from the outermost module that it was assigned
+    in; of another function its name."""
+    owner = getattr(cell, "__self__", cell)
+    path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
+    # a cell of a Stacked layer goes by PyTorch's name
+    return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
+        getattr(owner, "__name__", type(owner).__name__))
 
 
 def traced(record: Record | Untraced) -> Record:
@@ -221,6 +241,13 @@ class Record:
     def weights(self) -> list[str]:
         return list(self.weight_values)
 
+    def curve(self, name: str) -> str | None:
+        """The op that gave a value, as "sigmoid" of a gate, through what only picks a part of it or turns it."""
+        value = self.known(name).value
+        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose"):
+            value = value.inputs[0]
+        return None if value.op is None else value.op.name
+
     def __repr__(self) -> str:
         went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
         return (f"{self.path}: {self.steps} steps{' in reverse' * self.reverse}, {went}; "
@@ -228,14 +255,19 @@ class Record:
 
     # -- values and gradients ----------------------------------------------------------------------------------
 
+    def known(self, name: str) -> NamedValue:
+        if name not in self.step.named:
+            raise Unknown(name, self.path, list(self.step.named))
+        return self.step.named[name]
+
     def value(self, name: str) -> Array:
         """(T, …): a value at every step."""
-        value = self.step.known(name, self.path).value
+        value = self.known(name).value
         return np.stack([held(self.kept[self.place(t)], value) for t in range(self.steps)])
 
     def grad(self, name: str) -> Array:
         """(T, …): its gradient at every step."""
-        named = self.step.known(name, self.path)
+        named = self.known(name)
         if named.value.dtype.kind not in "fc":
             raise TypeError(f"{name} of {self.path} holds {named.value.dtype}, and only floats have gradients")
         total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
@@ -315,6 +347,7 @@ class Record:
                 kept[t] = {value: env[value] for value in step.kept_backward}
         if cut is None:
             self.backwards.append(Backward(d_state, d_ys, kept))
+            self.grads.made.clear()
         return d_first, d_xs, d_weights
 
     def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
@@ -347,8 +380,42 @@ class Backward:
     kept: list[dict[Value, Array]]
 
 
-# (horizon, every) while bptt.py asks for backwards: they are truncated so (`Record.truncated`), and not kept.
+# (horizon, every) while a question asks for backwards: they are truncated so (`Record.truncated`), and not kept.
 asked: ContextVar[tuple[int, int] | None] = ContextVar("asked", default=None)
+WHOLE = (sys.maxsize, sys.maxsize)  # not truncated, and not kept
+
+
+def swept(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
+    """{index of a target: the gradient of Σ losses}, with every recorded scan on the way truncated so."""
+    token = asked.set(cut)
+    try:
+        with no_grad():
+            return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)
+    finally:
+        asked.reset(token)
+
+
+class Pull:
+    """From K gradients of a step's results, side by side, to values of its backward, by the part of its program that
+    leads there."""
+
+    def __init__(self, scan: Record, values: list[Value]):
+        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
+        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        self.program = statements(in_order(values, {*scan.fixed, *scan.kept[0], *self.silent}))
+
+    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
+        """[(result, K gradients of it (…, K))], of others zero → (…, K) of each value, at the t-th step that ran."""
+        env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
+        many: set[Value] = set()
+        for result, d in given:
+            count, seed = d.shape[-1], self.seeds.get(result)
+            if seed is not None:
+                env[seed] = env[seed] + d if seed in many else d
+                many.add(seed)
+        evaluate_many(self.program, env, many, count)
+        arrays = [(held(env, value), value in many) for value in self.values]
+        return [x if is_many else np.broadcast_to(x[..., None], (*x.shape, count)) for x, is_many in arrays]
 
 
 class Named(Mapping):
@@ -356,13 +423,12 @@ class Named(Mapping):
 
     def __init__(self, record: Record, make: Callable[[str], Array]):
         self.record, self.make = record, make
-        self.made: dict[tuple[str, int], Array] = {}
+        self.made: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
-        key = name, len(self.record.backwards)
-        if key not in self.made:
-            self.made[key] = self.make(name)
-        return self.made[key]
+        if name not in self.made:
+            self.made[name] = self.make(name)
+        return self.made[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.record.step.named)
@@ -396,205 +462,10 @@ class RecordedRun(Run):
         return results
 
     def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
-        self.record = Record(self.recording.path_of(self.cell), self, self.recording.snapshot)
+        self.record = Record(path_of(self.cell, self.recording.model_paths), self, self.recording.snapshot)
         return self.record.forward(state, xs)
 
     def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
         d_state, d_xs, d_weights = self.record.backward(d_state, d_ys)
         in_order_of_run = sorted(zip(self.record.step.closed, d_weights), key=lambda pair: pair[0])
         return d_state, d_xs, [d for _, d in in_order_of_run]
-
-
-# -- one step ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class NamedValue:
-    """A value of the program, and its complete gradient (None: zero). entering: which leaf of the state it is at the
-    start of a step; its gradient is then that of what left the step before."""
-
-    value: Value
-    total: Value | None
-    entering: int | None = None
-
-
-class Step:
-    """The derived program of one step of a cell, value by value.
-
-    states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
-    new_states, ys        of its results;  named: {name: NamedValue};  leaving: the NamedValue of each new state
-    kept, kept_backward   what a record keeps of the forward and of the backward
-    """
-
-    def __init__(self, cell: Callable, state: Any, x: Any, mask: Any):
-        pairs = []
-
-        def noted(*inputs):
-            pairs.append(cell(*inputs))
-            return pairs[-1]
-
-        def step(_state, _x):  # so that no name from here goes before the cell's own
-            return one_step(noted, _state, *_x)
-
-        trace = Trace(step, (state, (x, mask)))
-        self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
-        self.tensors, self.fallbacks = trace.closed, [trace.closed_name(w) for w in trace.closed]
-        symbols, n = trace.leaves, len(flatten(state)[0])
-        self.arguments = [program.values[s._index] for s in symbols]
-        self.states, self.xs = self.arguments[:n], self.arguments[n:]
-        self.weights = [program.values[w._index] for w in trace.closed]
-        self.new_states, self.ys = (flatten(tree)[0] for tree in program.result)
-        program.build([s for s in trace.tracer.held if isinstance(s, Symbol) and can_be_built(s, program)])
-        totals = {index: g for index, g in trace.tracer.total.items() if isinstance(g, Tensor)}
-        self.name_values(cell, trace, pairs[-1], state, x)
-        program.build([totals[index] for index in self.indices.values() if index in totals])
-
-        def of(leaf: Any) -> NamedValue:
-            """What is known of a symbol."""
-            value = program.value_of(leaf)
-            if not isinstance(leaf, Symbol):  # a weight that leaves as the state: what comes to the state
-                return NamedValue(value, program.seeds.get(value))
-            total = totals.get(leaf._index)
-            place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
-            return NamedValue(value, None if total is None else program.values[total._index], place)
-
-        symbols_held = [*symbols, *trace.tracer.held, *flatten(pairs[-1])[0]]
-        by_index = {s._index: s for s in symbols_held if isinstance(s, Symbol)}
-        self.named = {name: of(by_index[index]) for name, index in self.indices.items()}
-        self.leaving = [of(leaf) for leaf in flatten(trace.result[0])[0]]
-        self.plan()
-
-    def name_values(self, cell: Callable, trace: Trace, pair: tuple, state: Any, x: Any) -> None:
-        """{name: index of the symbol}: the arguments, then what the cell computes, then its results."""
-        given, closed = trace.tracer.names, {w._index for w in trace.closed}
-        chosen: dict[int, str] = {}
-
-        def choose(leaf: Any, otherwise: str) -> str | None:
-            if not isinstance(leaf, Symbol):
-                return None
-            if leaf._index not in chosen:
-                chosen[leaf._index] = free(given.get(leaf._index, otherwise), chosen.values())
-            return chosen[leaf._index]
-
-        n, m = len(flatten(state)[0]), len(flatten(x)[0])
-        own = argument_names(cell, (state, x))
-        ways = [way for way, _ in named_leaves(state, own[0])], [way for way, _ in named_leaves(x, own[1])]
-        before = [choose(leaf, way) for leaf, way in zip(trace.leaves[:n], ways[0])]
-        inputs = [choose(leaf, way) for leaf, way in zip(trace.leaves[n:n + m], ways[1])]
-        held = {s._index: s for s in trace.tracer.held if isinstance(s, Symbol)}
-        for index in sorted(given):
-            if index in self.program.values and index in held and index not in closed:
-                choose(held[index], given[index])
-        after = [choose(leaf, f"{name}_next") for leaf, name in zip(flatten(pair[0])[0], before)]
-        outputs = [choose(leaf, way) for way, leaf in named_leaves(pair[1], "y")]
-        self.names_of = {"state": before, "x": inputs, "new state": after, "y": outputs}
-        self.indices = {name: index for index, name in chosen.items()}
-
-    def plan(self) -> None:
-        """What is computed in the forward and in the backward, and what of it is kept."""
-        program = self.program
-        wanted = [*self.new_states, *self.ys, *(named.value for named in self.named.values())]
-        totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
-        gradients = [g for g in program.gradients.values() if g is not None]
-        forward = in_order(wanted, set())
-        backward = in_order(totals + gradients, set(forward))
-        self.forward, self.backward = statements(forward), statements(backward)
-        read = {*wanted, *totals, *gradients, *(a for value in backward for a in value.inputs)}
-        self.kept = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
-        seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
-        self.kept_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
-        self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
-
-    def known(self, name: str, whose: str) -> NamedValue:
-        if name not in self.named:
-            raise Unknown(name, whose, list(self.named))
-        return self.named[name]
-
-    def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
-        """The gradients of the results, where they enter the backward program."""
-        seeds: dict[Value, Array] = {}
-        for result, d in zip(self.new_states + self.ys, [*d_state, *d_ys]):
-            seed = self.program.seeds.get(result)
-            if seed is not None:
-                seeds[seed] = seeds[seed] + d if seed in seeds else d
-        return seeds
-
-    def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
-        """dL/d(an argument) of one step."""
-        gradient = self.program.gradients.get(argument)
-        return np.zeros(argument.shape, argument.dtype) if gradient is None else held(env, gradient)
-
-    def zeros(self, argument: Value, *lead: int) -> Array | None:
-        """Where its gradient is gathered; None if it has none."""
-        return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
-
-
-STEPS: weakref.WeakKeyDictionary[Compiled, Step] = weakref.WeakKeyDictionary()
-
-
-def step_of(run: Run) -> Step:
-    """The step of a run's cell, made once for each program that scan has."""
-    step = STEPS.get(run.compiled)
-    if step is None:
-        n, m = run.sizes
-        state = unflatten(run.patterns[0], run.values[:n])
-        x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
-        step = STEPS[run.compiled] = Step(run.cell, state, x, None if run.mask is None else run.mask[0])
-        places = {id(tensor): i for i, tensor in enumerate(run.inputs[n + m:])}
-        step.closed = [places[id(tensor)] for tensor in step.tensors]
-        del step.tensors  # another model of the same form has others
-    return step
-
-
-def can_be_built(symbol: Symbol, program: Program) -> bool:
-    """Whether all tensors behind a symbol are arguments of the program: what has no influence on the results of a
-    cell may use others."""
-    seen, stack = set(), [symbol]
-    while stack:
-        x = stack.pop()
-        if x._index in program.values or x._index in seen:
-            continue
-        if not isinstance(x, Symbol) or x._inputs is None:
-            return False
-        seen.add(x._index)
-        stack += [a for a in x._inputs if isinstance(a, Tensor)]
-    return True
-
-
-def weight_names(cell: Callable, tensors: list[Tensor], step: Step) -> list[str]:
-    """What a cell calls the tensors that it closes over: by the module that holds them, else by variables."""
-    owner = getattr(cell, "__self__", None)
-    own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
-    names: list[str] = []
-    for tensor, otherwise in zip(tensors, step.fallbacks):
-        names.append(free(own.get(id(tensor)) or tensor.name or otherwise, names))
-    return names
-
-
-def free(name: str, taken: Any) -> str:
-    """The name, with a number behind it if it is taken."""
-    taken, candidate, n = set(taken), name, 1
-    while candidate in taken:
-        n += 1
-        candidate = f"{name}_{n}"
-    return candidate
-
-
-def held(env: dict[Value, Array], value: Value) -> Any:
-    return value.constant if value.is_constant else env[value]
-
-
-def statements(values: list[Value]) -> list[tuple]:
-    """Values as what `evaluate` runs: (value, function, its inputs, metadata, which of several results, dtype)."""
-    return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
-                                                     if key != "part"}, value.metadata.get("part"), value.dtype)
-            for value in values]
-
-
-def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
-    """Compute one value after the other, each in its own dtype: a Python float must not widen float32."""
-    for value, forward, inputs, metadata, part, dtype in program:
-        y = forward(*[env[a] for a in inputs], **metadata)
-        if part is not None:
-            y = y[part]
-        env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)

@@ -36,15 +36,15 @@ FLOORS = {
     "tasks/parity.py": 18, "tasks/reber.py": 18, "tasks/sine.py": 18, "tasks/temporal_order.py": 18,
     "tasks/text.py": 18, "tasks/__init__.py": 19,
     "document.py": 20, "model.py": 20, "checkpoint.py": 20,
-    "recording.py": 20,
-    "train.py": 21, "bptt.py": 21, "graph.py": 21, "report.py": 21, "plot.py": 22,
-    "settings.py": 22, "lens.py": 22,
+    "step.py": 20, "recording.py": 21, "credit.py": 22,
+    "train.py": 21, "report.py": 21, "graph.py": 22, "bptt.py": 23, "plot.py": 24,
+    "settings.py": 22, "lens.py": 24,
     "run.py": 23,
     "cli/arguments.py": 23,
-    "cli/train.py": 24, "cli/check.py": 24, "cli/derive.py": 24, "cli/bench.py": 24, "cli/inspect.py": 24,
-    "cli/__init__.py": 25,
-    "__init__.py": 25,
-    "__main__.py": 26,
+    "cli/train.py": 25, "cli/check.py": 25, "cli/derive.py": 25, "cli/bench.py": 25, "cli/inspect.py": 25,
+    "cli/__init__.py": 26,
+    "__init__.py": 26,
+    "__main__.py": 27,
 }
 OUTSIDE = {"numpy", "threadpoolctl", "tqdm"}
 # what a file may use where it is installed

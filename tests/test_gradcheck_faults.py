@@ -2,6 +2,7 @@
 each time, and name that rule and no other."""
 
 import sys
+import warnings
 from collections import OrderedDict
 
 import numpy as np
@@ -186,7 +187,10 @@ def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
     right = module.first_order
     monkeypatch.setattr(module, "first_order", lambda *given: [d * FACTOR for d in right(*given)])
     monkeypatch.setattr(module, "PROGRAMS", OrderedDict())
-    assert_named("scan.dinputs", nn.RNN(3, 4, rng=0), np.random.default_rng(0).normal(size=(5, 2, 3)))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert_named("scan.dinputs", nn.RNN(3, 4, rng=0), np.random.default_rng(0).normal(size=(5, 2, 3)))
+    assert not [str(w.message) for w in warned if "complex" in str(w.message)]  # it is tried, and seen to be unfit
 
 
 def test_a_fault_that_only_the_second_order_shows(monkeypatch):

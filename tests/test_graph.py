@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
@@ -149,7 +150,7 @@ def test_folded_and_unrolled_pictures(name):
     assert shapes["concat"] == "(8, 4)"
     assert sum(edge.kind == "carry" for edge in folded.edges) == states
     assert all((edge.dash is not None) == (edge.kind == "carry") for edge in folded.edges)
-    assert "state, handed to the next step" in folded.texts and "given out" in folded.texts
+    assert "state, handed to the next step" in folded.texts and "result" in folded.texts
     unrolled = check_picture(graph.unrolled(4))
     assert [box.name for box in unrolled.boxes] == NAMES[name] * 4
     assert [text for text in unrolled.texts if text.startswith("step")] == ["step 0", "step 1", "step 2", "step 3"]
@@ -205,6 +206,70 @@ def test_functions_that_are_no_cells(name):
     assert not graph.is_cell and "state, handed to the next step" not in found.texts
     with pytest.raises(ValueError, match="is no cell"):
         graph.unrolled(2)
+
+
+class Last(nn.Module):
+    """What two directions say at the last step, and the final cell states."""
+
+    def __init__(self):
+        self.rnn = nn.LSTM(D, H, bidirectional=True, rng=0, dtype=np.float64)
+
+    def __call__(self, x):
+        y, (_, c) = self.rnn(x)
+        last = y[-1]
+        return last, c
+
+
+def test_a_scan_is_one_box_with_an_edge_to_itself():
+    graph = mg.graph(Last(), np.zeros((7, B, D)), weights=True)
+    names = [box.name for box in graph.boxes]
+    scans = [box for box in graph.boxes if box.kind == "scan"]
+    assert [(box.name, box.text) for box in scans] == [
+        ("rnn.l0", "scan over 7 steps"), ("rnn.l0_reverse", "scan over 7 steps in reverse")]
+    for box in scans:
+        i = names.index(box.name)
+        reads = [graph.boxes[edge.source] for edge in graph.edges if edge.target == i]
+        gives = [graph.boxes[edge.target] for edge in graph.edges if edge.source == i]
+        assert [one.kind for one in reads] == ["value", "weight", "weight"]
+        assert sorted((one.text, one.shape) for one in gives) == [
+            ("after the last step", (H, B)), ("at every step", (7, H, B))]
+    assert not {"concat", "gates", "c_prev_over_time"} & set(names)  # of the loop's inside
+    assert not graph.is_cell
+    found = check_picture(graph.folded())
+    assert "state, handed to the next step" in found.texts
+    assert sum(g.get("class") == "loop" for g in found.root.iter(f"{SVG}g")) == 2
+    check_loops_are_free(found)
+
+
+def check_loops_are_free(found):
+    for g in found.root.iter(f"{SVG}g"):
+        if g.get("class") == "loop":
+            x, y = points(g.find(f"{SVG}path").get("d")).T
+            for box in found.boxes:
+                assert not ((x > box.left + 1) & (x < box.right - 1) & (y > box.top) & (y < box.bottom)).any(), box.name
+
+
+def test_scans_written_out_and_inside_of_cells():
+    few, many = (len(mg.graph(Last(), np.zeros((7, B, D)), scans=scans).boxes) for scans in (True, False))
+    assert few == 12 and many > 7 * 12
+
+    def layer(state, xs):
+        def cell(h, x):
+            h_next = np.tanh(h + x)
+            return h_next, h_next
+        state, ys = mg.scan(cell, state, xs)
+        return state, ys.sum()
+    graph = mg.graph(layer, np.zeros(H), np.zeros((3, H)))
+    assert [box.name for box in graph.boxes] == ["state", "xs", "cell", "state_2", "ys", "sum_ys"] and graph.is_cell
+    check_loops_are_free(check_picture(graph.folded()))
+    check_loops_are_free(check_picture(graph.unrolled(3)))
+
+
+def test_many_boxes_are_laid_out_in_seconds():
+    graph = mg.graph(Last(), np.zeros((7, B, D)), scans=False)
+    start = time.perf_counter()
+    graph.folded()
+    assert len(graph.boxes) > 100 and time.perf_counter() - start < 30  # 1.5 s; minutes, if each exchange counts all
 
 
 def test_weights_are_boxes_when_asked_for():
@@ -365,7 +430,7 @@ def deep(x):
 
 
 WRONG = {
-    "no function": (lambda: mg.graph(3.0), TypeError, "of a function or of one recorded scan, not of float"),
+    "no function": (lambda: mg.graph(3.0), TypeError, "of a function or of one recorded scan, as rec[0], not of float"),
     "a whole recording": (lambda: mg.graph(recorded()), TypeError, "not of Recording"),
     "a record and examples": (lambda: mg.graph(recorded()[0], X), TypeError, "give it alone"),
     "a branch": (lambda: mg.graph(lambda x: x if x.sum() > 0 else -x, X), mg.TraceError, "branch on the value"),

@@ -42,7 +42,7 @@ class Scan:
     def __init__(self, cell: Callable, step: Callable, written_out: Callable, state: Any, xs: Any, mask: Any,
                  steps: int, reverse: bool):
         self.tracer, self.written_out = watcher.get(), written_out
-        self.name = getattr(cell, "__name__", type(cell).__name__)
+        self.cell, self.name = cell, getattr(cell, "__name__", type(cell).__name__)
         self.steps, self.reverse, self.patterns = steps, reverse, (state, xs)
         self.starts, self.xs = flatten(state)[0], flatten(xs)[0] + ([] if mask is None else [mask])
         self.argument_names = argument_names(cell, (state, xs))

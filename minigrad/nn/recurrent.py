@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -175,17 +176,18 @@ def leave(ys: Tree, batch_first: bool, single: bool) -> Tree:
 
 def leave_state(state: Tree, single: bool) -> Tree:
     """Leaves (…, B) → (B, …) or, of one sequence, (…)."""
-    return map_leaves(lambda leaf: batch_to(None if single else 0, leaf), state)
+    return map_leaves(partial(batch_to, None if single else 0), state)
 
 
-def batch_to(axis: int | None, leaf: Array) -> Array:
-    """The last axis moved to this place; None takes it away."""
+def batch_to(axis: int | None, _leaf: Array) -> Array:
+    """The last axis moved to this place; None takes it away. With an underscore, so that a derived source does not call
+    a final state by the name that it has here."""
     if axis is None:
-        return leaf[..., 0]
-    if axis == 0 and leaf.ndim == 2:
-        return leaf.T
-    order = list(range(leaf.ndim - 1))
-    return leaf.transpose((*order[:axis], leaf.ndim - 1, *order[axis:]))
+        return _leaf[..., 0]
+    if axis == 0 and _leaf.ndim == 2:
+        return _leaf.T
+    order = list(range(_leaf.ndim - 1))
+    return _leaf.transpose((*order[:axis], _leaf.ndim - 1, *order[axis:]))
 
 
 # -- the cells ----------------------------------------------------------------------------------------------------
