@@ -41,6 +41,7 @@ class AnBn(Task):
 
     name = "anbn"
     inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
+    names = "#ab", "#ab"
     metric_name = "largest n"
     baseline, goal = 1.0, 65.0
     recipe = lstm(hidden=4, batch=5, steps=4000, lr=0.1, cell_options={"forget_bias": 8.0}, validate_every=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ class Task:
 
     name              as in `TASKS` and on the command line
     inputs, symbols   x has so many features, or holds symbols 0 … inputs − 1
+    names             of the symbols of x, and of the answers that targets number: a string or list each; None: numbers
     outputs           so many numbers a step are asked of a model: (T, B, outputs), logits where the loss takes logits
     loss              "cross_entropy", "mse" or "binary_cross_entropy": what to minimise
     metric_name       what `metric` measures, and the size of the test set it is measured on, `test_size`
@@ -46,6 +48,7 @@ class Task:
     name: ClassVar[str]
     inputs: ClassVar[int]
     symbols: ClassVar[bool] = False
+    names: ClassVar[tuple[Sequence[str] | None, Sequence[str] | None]] = (None, None)
     outputs: ClassVar[int]
     loss: ClassVar[str]
     metric_name: ClassVar[str]

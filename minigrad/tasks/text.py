@@ -88,6 +88,10 @@ class Text(Task):
     outputs = inputs
 
     @property
+    def names(self) -> tuple[str, str]:
+        return self.characters, self.characters
+
+    @property
     def baseline(self) -> float:
         return bigram_bits(self)
 
