@@ -60,8 +60,8 @@ class Task:
 
     def batch(self, rng: Any, size: int) -> Batch:
         """`size` fresh sequences, drawn from rng, a np.random.Generator or a seed."""
-        if size < 1:
-            raise ValueError(f"{self.name} makes batches of one sequence or more, not of {size}")
+        if not is_whole(size, 1):
+            raise ValueError(f"{self.name} makes batches of one sequence or more, a whole number, not of {size!r}")
         return self.make(np.random.default_rng(rng), size)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
@@ -93,8 +93,12 @@ class Task:
         """Raises ValueError for the first option that is no integer, or smaller than this."""
         for option, least in smallest.items():
             value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            if not is_whole(value, least):
                 raise ValueError(f"{self.name} takes a whole number of {least} or more as {option}, not {value!r}")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
 # -- what several tasks say ---------------------------------------------------------------------------------------

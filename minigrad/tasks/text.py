@@ -49,6 +49,8 @@ class Text(Task):
 
     def __post_init__(self) -> None:
         text, source = self.read()
+        if not isinstance(text, str):
+            raise ValueError(f"a text is a str, not {type(text).__name__}: decode it first")
         if len(text) < SHORTEST:
             raise ValueError(f"{source} has {len(text)} characters: at least {SHORTEST} are needed to train and to "
                              "measure")

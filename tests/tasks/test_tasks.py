@@ -403,7 +403,11 @@ def test_the_tasks_by_name():
     (lambda: AnBn(5, furthest=0), "anbn .* 65 or more as furthest"),
     (lambda: Sine(10), "sine .* 11 or more"),
     (lambda: Text(file="a.txt", text=ROSES), "given as well as a file, a.txt"),
-    (lambda: Adding().batch(0, 0), "adding makes batches of one sequence or more, not of 0"),
+    (lambda: Text(text=b"bytes" * 9), "a text is a str, not bytes"),
+    (lambda: Adding().batch(0, 0), "adding makes batches of one sequence or more, a whole number, not of 0"),
+    (lambda: Reber().batch(0, -1), "reber .* not of -1"),
+    (lambda: Sine().batch(0, 2.5), "sine .* not of 2.5"),
+    (lambda: Text(text=ROSES).batch(0, "3"), "text .* not of '3'"),
     (lambda: Adding().metric(np.zeros((100, 3)), Adding().batch(0, 3)),
      r"adding measures outputs of shape \(100, 3, 1\), not \(100, 3\)"),
 ])
