@@ -36,12 +36,13 @@ def runs(task: str, seeds: range, **given) -> None:
     for seed in seeds:
         run = Run.new(Settings.for_task(task, seed=seed, **given))
         result = run.go()
-        fresh = run.trainer.measure(FRESH)
+        fresh, course = run.trainer.measure(FRESH), run.trainer.history()["metric"]
+        best = (np.nanmax if run.trainer.task.higher_is_better else np.nanmin)(course)
         results.append(result | {"fresh": fresh})
         print(f"seed {seed}: {'solved' if result['solved'] else 'NOT solved'} in {result['steps']:,} steps, "
               f"{result['sequences']:,} sequences, {result['seconds']:.0f} s; {result['metric_name']} "
-              f"{result['metric']:.4g}, fresh {fresh:.4g}, without memory {result['baseline']:.4g}; "
-              f"loss {result['loss']:.4g}", flush=True)
+              f"{result['metric']:.4g}, fresh {fresh:.4g}, at best {best:.4g} on the validation set, "
+              f"without memory {result['baseline']:.4g}; loss {result['loss']:.4g}", flush=True)
     solved = [result for result in results if result["solved"]]
     line = f"seeds {seeds[0]}-{seeds[-1]}: {len(solved)} of {len(results)} solved"
     for what in ("steps", "sequences") if solved else ():

@@ -30,9 +30,10 @@ def test_a_recipe_solves_its_task_and_the_saved_model_shows_it(tmp_path, name):
 
 
 def test_a_plain_rnn_does_not_count_to_65():
-    """Nor to much more than the ten it is trained on, in twice the steps that the slowest LSTM needs."""
-    result = Run.new(Settings.for_task("anbn", cell="rnn", steps=1000)).go()
-    assert not result["solved"] and result["metric"] <= 10
+    """Not even to the ten that it is trained on, at any time, in more steps than most LSTMs need to be right to 65."""
+    run = Run.new(Settings.for_task("anbn", cell="rnn", steps=500))
+    result = run.go()
+    assert not result["solved"] and np.nanmax(run.trainer.history()["metric"]) < 10
 
 
 @pytest.mark.slow
