@@ -1,9 +1,10 @@
 """The figures of docs/tasks.md: the recipe of each task, as `minigrad train TASK --seed N` runs it, over several seeds.
 
-    python tests/benchmarks/tasks.py                                           every row of the docs' table: hours
-    python tests/benchmarks/tasks.py reber anbn --seeds 0-9
+    python tests/benchmarks/tasks.py                                every row of the first table: an hour and more
+    python tests/benchmarks/tasks.py reber anbn --seeds 0-9         some of them
     python tests/benchmarks/tasks.py adding --length 200 --seeds 0-2
-    python tests/benchmarks/tasks.py parity --cell rnn --seeds 0-1             beside it, a plain RNN
+    python tests/benchmarks/tasks.py parity --cell rnn --seeds 0-1  a row of the second: a plain RNN, the same recipe
+    python tests/benchmarks/tasks.py --without                      what is said under them: recipes that lack one thing
 
 A line for each run, and one for all of a task. A run stops where its validation set and its test set are solved; so
 its metric is given on a third set too, `fresh`, that it never saw. Of aⁿbⁿ and the long lag there is only one set, all
@@ -23,16 +24,19 @@ from minigrad.run import Run
 from minigrad.settings import Settings
 
 FRESH = (3, 0x7E57)  # the seed of the third set: validation has (1, …), the test (2, …)
-ROWS = [("reber", {}, range(10)), ("adding", {}, range(5)), ("adding", {"length": 200}, range(3)),
-        ("temporal-order", {}, range(10)), ("anbn", {}, range(10)), ("long-lag", {}, range(10)),
-        ("parity", {}, range(5)), ("sine", {}, range(5)), ("temporal-order-3", {}, range(3)),
-        ("temporal-order-4", {}, range(2)), ("adding-1997", {}, range(3)), ("copy", {}, range(2))]
+T200 = {"options": {"length": 200}}
+ROWS = [("reber", {}, 10), ("adding", {}, 5), ("adding", T200, 3), ("temporal-order", {}, 10), ("anbn", {}, 10),
+        ("long-lag", {}, 10), ("parity", {}, 5), ("sine", {}, 5), ("temporal-order-3", {}, 3),
+        ("temporal-order-4", {}, 2), ("adding-1997", {}, 3), ("copy", {}, 2)]  # task, settings, how many seeds
+BIAS, BETAS = {"cell_options": {}}, {"optimizer_options": {}}  # a forget bias of 1, Adam's own betas
+WITHOUT = [("adding", BIAS, 5), ("adding", BIAS | T200, 3), ("temporal-order", BIAS, 3), ("adding-1997", BIAS, 1),
+           ("long-lag", BETAS, 5), ("anbn", BIAS, 10)]
 
 
 def runs(task: str, seeds: range, **given) -> None:
     """Every seed of a task, each printed when it ends, and what they come to."""
     results = []
-    print(f"{task} {given}", flush=True)
+    print(f"{task} {given or ''}", flush=True)
     for seed in seeds:
         run = Run.new(Settings.for_task(task, seed=seed, **given))
         result = run.go()
@@ -61,16 +65,18 @@ def seeds_of(text: str) -> range:
 
 def main() -> None:
     job = argparse.ArgumentParser(description="The recipes of tasks over several seeds.")
-    job.add_argument("tasks", nargs="*", metavar="TASK", help="of `minigrad tasks` (every row of the docs)")
+    job.add_argument("tasks", nargs="*", metavar="TASK", help="of `minigrad tasks`, but not text (every row of the docs)")
     job.add_argument("--seeds", type=seeds_of, default=range(1), metavar="FIRST-LAST", help="of the tasks named (0)")
     job.add_argument("--length", type=int, metavar="N", help="of the tasks named")
     job.add_argument("--cell", help="in place of the recipe's")
+    job.add_argument("--without", action="store_true", help="every row of recipes that lack one thing")
     arguments = job.parse_args()
-    options = {"length": arguments.length} if arguments.length else {}
+    length = {"options": {"length": arguments.length}} if arguments.length else {}
     cell = {"cell": arguments.cell} if arguments.cell else {}
+    rows = [(task, settings, range(count)) for task, settings, count in (WITHOUT if arguments.without else ROWS)]
     print(f"{timing.conditions()}; {os.cpu_count()} cores\n", flush=True)
-    for task, of_row, seeds in [(task, options, arguments.seeds) for task in arguments.tasks] or ROWS:
-        runs(task, seeds, options=of_row, **cell)
+    for task, settings, seeds in [(task, length, arguments.seeds) for task in arguments.tasks] or rows:
+        runs(task, seeds, **settings, **cell)
 
 
 if __name__ == "__main__":
