@@ -65,7 +65,7 @@ def seeds_of(text: str) -> range:
 
 def main() -> None:
     job = argparse.ArgumentParser(description="The recipes of tasks over several seeds.")
-    job.add_argument("tasks", nargs="*", metavar="TASK", help="of `minigrad tasks`, but not text (every row of the docs)")
+    job.add_argument("tasks", nargs="*", metavar="TASK", help="any of `minigrad tasks` but text (all rows of the docs)")
     job.add_argument("--seeds", type=seeds_of, default=range(1), metavar="FIRST-LAST", help="of the tasks named (0)")
     job.add_argument("--length", type=int, metavar="N", help="of the tasks named")
     job.add_argument("--cell", help="in place of the recipe's")
