@@ -25,8 +25,8 @@ from minigrad.settings import Settings
 
 FRESH = (3, 0x7E57)  # the seed of the third set: validation has (1, …), the test (2, …)
 T200 = {"options": {"length": 200}}
-ROWS = [("reber", {}, 10), ("adding", {}, 5), ("adding", T200, 3), ("temporal-order", {}, 10), ("anbn", {}, 10),
-        ("long-lag", {}, 10), ("parity", {}, 5), ("sine", {}, 5), ("temporal-order-3", {}, 3),
+ROWS = [("reber", {}, 30), ("adding", {}, 5), ("adding", T200, 3), ("temporal-order", {}, 10), ("anbn", {}, 10),
+        ("long-lag", {}, 10), ("parity", {}, 5), ("sine", {}, 5), ("temporal-order-3", {}, 5),
         ("temporal-order-4", {}, 2), ("adding-1997", {}, 3), ("copy", {}, 2)]  # task, settings, how many seeds
 BIAS, BETAS = {"cell_options": {}}, {"optimizer_options": {}}  # a forget bias of 1, Adam's own betas
 WITHOUT = [("adding", BIAS, 5), ("adding", BIAS | T200, 3), ("temporal-order", BIAS, 3), ("adding-1997", BIAS, 1),
