@@ -16,9 +16,8 @@ class AnBn(Task):
     """The next symbol of aⁿbⁿ, with n up to `length` in training and up to `furthest` in the test.
 
     A string is #aⁿbⁿ#, n from 1 … N equally likely; x (2N' + 1, B) are all symbols but the last, targets all but the
-    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. The test set has each n from 1 … `furthest`, and
-    so has the validation set, as nothing else is left to draw: what is stopped when it is solved is chosen on the test
-    set.
+    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. The test set has each n from 1 … `furthest`, as
+    has the validation set, since there are no others: a model that is trained until it is solved is chosen on them.
 
     Metric: the largest n so that this string, and every shorter one, is right wherever the next symbol is determined:
     after # (a), and after each b (b, or # after the n-th). After an a both may come. Solved at 65.

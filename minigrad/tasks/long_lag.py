@@ -18,9 +18,9 @@ class LongLag(Task):
     x (p, B) are all symbols but the last, targets (p, B) all but the first. Hochreiter & Schmidhuber 1997, experiment
     2a, where each sequence is drawn.
 
-    Metric: the largest error |p − target| of any output, at any step, on both sequences, for training, validation and
-    test alike, as there are no others; solved below 0.25, as in 1997.
-    The best guess without memory knows all but the last symbol, and gives x and y one half each: 0.5.
+    Metric: the largest error |p − target| of any output, at any step, on both sequences, in validation and test alike,
+    as there are no others; solved below 0.25, as in 1997. The best guess without memory knows all but the last symbol,
+    and gives x and y one half each: 0.5.
 
     Published, p = 100 (table 2, 18 trials): LSTM all, after 5 040 sequences on the mean; the chunker a third, 32 400;
     BPTT and RTRL none.
