@@ -1,5 +1,6 @@
-"""Recipes keep what they promise: the short ones here, and what docs/tasks.md says of the long ones by
-`pytest -m slow`, about half an hour."""
+"""Recipes keep what they promise: the short ones in the suite, those that docs/tasks.md has in bold, over several
+seeds, by `pytest -m slow`.
+"""
 
 from __future__ import annotations
 
