@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -20,11 +19,10 @@ from minigrad.names import nearest
 from minigrad.report import Report, page
 from minigrad.run import CONFIG, METRICS, load_model
 from minigrad.settings import Settings
-from minigrad.tasks import TASKS, TemporalOrder, Text
+from minigrad.tasks import TASKS, Text
 from minigrad.train import LOSSES
 
 WINDOW = 100  # characters of a text, if nothing else is said
-NAMES = {"reber": "BTPSXVE", "anbn": "#ab", "copy": "01234567·!"}  # of symbols that are read, and asked for as well
 
 
 def add_inspect(commands: Any) -> None:
@@ -207,10 +205,7 @@ def of_task(arguments: argparse.Namespace, task: Any) -> Sequence:
     T = len(batch.x) if batch.lengths is None else int(batch.lengths[0])
     x, targets = batch.x[:T], batch.targets[:T]
     asked = np.arange(T) if batch.mask is None else np.flatnonzero(batch.mask[:T, 0])
-    names = (NAMES.get(task.name),) * 2
-    if isinstance(task, TemporalOrder):
-        names = "abcdXYEB", ["".join(order) for order in itertools.product("XY", repeat=task.places)]
-    return Sequence(x, targets, asked, LOSSES[task.loss], names)
+    return Sequence(x, targets, asked, LOSSES[task.loss], task.names)
 
 
 def of_codes(codes: np.ndarray, characters: str) -> Sequence:

@@ -31,7 +31,7 @@ class Adding(Task):
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, higher_is_better, test_size = "mean squared error", False, 2560
     baseline, goal = 1 / 6, 1e-3
-    recipe = lstm(hidden=32, batch=50, steps=3000, lr=0.005, validate_every=50)
+    recipe = lstm(hidden=32, batch=50, steps=3000, lr=0.005, cell_options={"chrono": 100}, validate_every=50)
 
     def __post_init__(self) -> None:
         self.at_least(length=2)

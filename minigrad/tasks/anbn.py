@@ -16,7 +16,8 @@ class AnBn(Task):
     """The next symbol of aⁿbⁿ, with n up to `length` in training and up to `furthest` in the test.
 
     A string is #aⁿbⁿ#, n from 1 … N equally likely; x (2N' + 1, B) are all symbols but the last, targets all but the
-    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. The test set has each n from 1 … `furthest`.
+    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. The test set has each n from 1 … `furthest`, as
+    has the validation set, since there are no others: a model that is trained until it is solved is chosen on them.
 
     Metric: the largest n so that this string, and every shorter one, is right wherever the next symbol is determined:
     after # (a), and after each b (b, or # after the n-th). After an a both may come. Solved at 65.
@@ -41,6 +42,7 @@ class AnBn(Task):
 
     name = "anbn"
     inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
+    names = "#ab", "#ab"
     metric_name = "largest n"
     baseline, goal = 1.0, 65.0
     recipe = lstm(hidden=4, batch=5, steps=4000, lr=0.1, cell_options={"forget_bias": 8.0}, validate_every=20)

@@ -31,6 +31,7 @@ class Copy(Task):
 
     name = "copy"
     inputs, symbols, outputs, loss = 10, True, 9, "cross_entropy"
+    names = "01234567·!", "01234567·"
     metric_name, test_size = "recall", 500
     baseline, goal = 1 / 8, 0.8
     recipe = lstm(hidden=128, batch=50, steps=6000, lr=0.004, cell_options={"chrono": 75},

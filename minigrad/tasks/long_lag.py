@@ -13,12 +13,14 @@ from minigrad.tasks.task import Batch, Task, log_softmax, lstm
 class LongLag(Task):
     """The next symbol of (y, a₁ … aₚ₋₁, y) or (x, a₁ … aₚ₋₁, x), with p = `length`.
 
-    There are these two sequences, equally likely. All but the last symbol follows from the one before; the last is the
-    first, p steps ago. Symbols 0 … p − 2 are the a's, p − 1 is x, p is y; x (p, B) are all symbols but the last,
-    targets (p, B) all but the first. Hochreiter & Schmidhuber 1997, experiment 2a.
+    There are these two sequences; in a batch they take turns, and it is drawn which is first. All but the last symbol
+    follows from the one before; the last is the first, p steps ago. Symbols 0 … p − 2 are the a's, p − 1 is x, p is y;
+    x (p, B) are all symbols but the last, targets (p, B) all but the first. Hochreiter & Schmidhuber 1997, experiment
+    2a, where each sequence is drawn.
 
-    Metric: the largest error |p − target| of any output, at any step, on both sequences; solved below 0.25, as in 1997.
-    The best guess without memory knows all but the last symbol, and gives x and y one half each: 0.5.
+    Metric: the largest error |p − target| of any output, at any step, on both sequences, in validation and test alike,
+    as there are no others; solved below 0.25, as in 1997. The best guess without memory knows all but the last symbol,
+    and gives x and y one half each: 0.5.
 
     Published, p = 100 (table 2, 18 trials): LSTM all, after 5 040 sequences on the mean; the chunker a third, 32 400;
     BPTT and RTRL none.

@@ -56,6 +56,7 @@ class Reber(Task):
 
     name = "reber"
     inputs, symbols, outputs, loss = len(SYMBOLS), True, len(SYMBOLS), "cross_entropy"
+    names = SYMBOLS, SYMBOLS
     metric_name, test_size = "fraction of strings right", 256
     baseline, goal = 0.5, 1.0
     recipe = lstm(hidden=32, batch=5, steps=2000, lr=0.01, validate_every=20)

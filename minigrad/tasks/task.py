@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ class Task:
 
     name              as in `TASKS` and on the command line
     inputs, symbols   x has so many features, or holds symbols 0 … inputs − 1
+    names             of the symbols of x, and of the answers that targets number: a string or list each; None: numbers
     outputs           so many numbers a step are asked of a model: (T, B, outputs), logits where the loss takes logits
     loss              "cross_entropy", "mse" or "binary_cross_entropy": what to minimise
     metric_name       what `metric` measures, and the size of the test set it is measured on, `test_size`
@@ -46,6 +48,7 @@ class Task:
     name: ClassVar[str]
     inputs: ClassVar[int]
     symbols: ClassVar[bool] = False
+    names: ClassVar[tuple[Sequence[str] | None, Sequence[str] | None]] = (None, None)
     outputs: ClassVar[int]
     loss: ClassVar[str]
     metric_name: ClassVar[str]
@@ -57,8 +60,8 @@ class Task:
 
     def batch(self, rng: Any, size: int) -> Batch:
         """`size` fresh sequences, drawn from rng, a np.random.Generator or a seed."""
-        if size < 1:
-            raise ValueError(f"{self.name} makes batches of one sequence or more, not of {size}")
+        if not is_whole(size, 1):
+            raise ValueError(f"{self.name} makes batches of one sequence or more, a whole number, not of {size!r}")
         return self.make(np.random.default_rng(rng), size)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
@@ -90,8 +93,12 @@ class Task:
         """Raises ValueError for the first option that is no integer, or smaller than this."""
         for option, least in smallest.items():
             value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            if not is_whole(value, least):
                 raise ValueError(f"{self.name} takes a whole number of {least} or more as {option}, not {value!r}")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
 # -- what several tasks say ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,10 @@ class TemporalOrder(Task):
 
     def __post_init__(self) -> None:
         self.at_least(length=20)
+
+    @property
+    def names(self) -> tuple[str, list[str]]:
+        return "abcdXYEB", ["".join(order) for order in itertools.product("XY", repeat=self.places)]
 
     @property
     def outputs(self) -> int:

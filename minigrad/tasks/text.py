@@ -49,6 +49,8 @@ class Text(Task):
 
     def __post_init__(self) -> None:
         text, source = self.read()
+        if not isinstance(text, str):
+            raise ValueError(f"a text is a str, not {type(text).__name__}: decode it first")
         if len(text) < SHORTEST:
             raise ValueError(f"{source} has {len(text)} characters: at least {SHORTEST} are needed to train and to "
                              "measure")
@@ -86,6 +88,10 @@ class Text(Task):
         return len(self.characters)
 
     outputs = inputs
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.characters, self.characters
 
     @property
     def baseline(self) -> float:

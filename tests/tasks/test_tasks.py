@@ -100,17 +100,19 @@ def adding_1997(task, x):
 
 
 def copy(task, x):
-    word = x[:10].tolist()
-    assert max(word) < 8 and x[10:].tolist() == [8] * (task.length - 1) + [9] + [8] * 10
-    return dict(enumerate([8] * (task.length + 10) + word))
+    symbols, answers = task.names
+    string = "".join(symbols[symbol] for symbol in x)
+    assert re.fullmatch(f"[0-7]{{10}}·{{{task.length - 1}}}!·{{10}}", string)
+    return dict(enumerate(map(answers.index, "·" * (task.length + 10) + string[:10])))
 
 
 def order(task, x):
-    names = "".join("abcdXYEB"[symbol] for symbol in x)
-    assert re.fullmatch("E[abcdXY]+B", names) and task.length <= len(names) <= 1.1 * task.length
-    bits = re.sub("[^XY]", "", names).replace("X", "0").replace("Y", "1")
-    assert len(bits) == {TemporalOrder: 2, TemporalOrder3: 3, TemporalOrder4: 4}[type(task)]
-    return {len(x) - 1: int(bits, 2)}
+    symbols, answers = task.names
+    string = "".join(symbols[symbol] for symbol in x)
+    assert re.fullmatch("E[abcdXY]+B", string) and task.length <= len(string) <= 1.1 * task.length
+    marks = re.sub("[^XY]", "", string)
+    assert len(marks) == {TemporalOrder: 2, TemporalOrder3: 3, TemporalOrder4: 4}[type(task)]
+    return {len(x) - 1: answers.index(marks)}
 
 
 def parity(task, x):
@@ -125,10 +127,14 @@ def sine(task, x):
     return {t: 2 * cosine * x[t] - x[t - 1] for t in range(10, len(x))}
 
 
+LONG_LAG = "".join(map(chr, range(1000, 1200)))  # its symbols have no names
+
+
 def follows(language):
     def asked(task, string):
-        symbols, pattern = language(task)
-        assert re.fullmatch(pattern, "".join(symbols[code] for code in string), re.DOTALL)
+        symbols = task.names[0] or LONG_LAG
+        assert task.names[0] == task.names[1]
+        assert re.fullmatch(language(task), "".join(symbols[code] for code in string), re.DOTALL)
         return dict(enumerate(string[1:]))
     asked.of_strings = True
     return asked
@@ -136,20 +142,19 @@ def follows(language):
 
 def reber(task):
     inner = "B((TS*X|PT*VP)(XT*VP)*(SE|XT*VVE)|PT*VVE)"
-    return "BTPSXVE", f"BT{inner}TE|BP{inner}PE"
+    return f"BT{inner}TE|BP{inner}PE"
 
 
 def anbn(task):
-    return "#ab", "|".join(f"#a{{{n}}}b{{{n}}}#" for n in range(1, task.length + 1))
+    return "|".join(f"#a{{{n}}}b{{{n}}}#" for n in range(1, task.length + 1))
 
 
 def long_lag(task):
-    symbols = [chr(1000 + code) for code in range(task.length + 1)]
-    return symbols, "(.)" + "".join(symbols[:task.length - 1]) + r"\1"
+    return "(.)" + LONG_LAG[:task.length - 1] + r"\1"
 
 
 def text(task):
-    return task.characters, ".+"
+    return ".+"
 
 
 DEFINITIONS = {Adding: adding, Adding1997: adding_1997, Copy: copy, Reber: follows(reber), TemporalOrder: order,
@@ -380,6 +385,8 @@ def test_the_tasks_by_name():
         assert task.loss in ("cross_entropy", "mse", "binary_cross_entropy") and isinstance(task.metric_name, str)
         assert isinstance(task.baseline, float) and not task.solved(float("nan"))
         assert {"cell", "hidden", "batch", "steps", "lr", "optimizer", "clip"} <= set(kind.recipe)
+        for names, number in zip(task.names, (task.inputs, task.outputs)):
+            assert names is None or (task.symbols and len(names) == len(set(names)) == number)
         assert repr(task).startswith(f"{kind.__name__}(") and task == kind()
 
 
@@ -396,7 +403,11 @@ def test_the_tasks_by_name():
     (lambda: AnBn(5, furthest=0), "anbn .* 65 or more as furthest"),
     (lambda: Sine(10), "sine .* 11 or more"),
     (lambda: Text(file="a.txt", text=ROSES), "given as well as a file, a.txt"),
-    (lambda: Adding().batch(0, 0), "adding makes batches of one sequence or more, not of 0"),
+    (lambda: Text(text=b"bytes" * 9), "a text is a str, not bytes"),
+    (lambda: Adding().batch(0, 0), "adding makes batches of one sequence or more, a whole number, not of 0"),
+    (lambda: Reber().batch(0, -1), "reber .* not of -1"),
+    (lambda: Sine().batch(0, 2.5), "sine .* not of 2.5"),
+    (lambda: Text(text=ROSES).batch(0, "3"), "text .* not of '3'"),
     (lambda: Adding().metric(np.zeros((100, 3)), Adding().batch(0, 3)),
      r"adding measures outputs of shape \(100, 3, 1\), not \(100, 3\)"),
 ])

@@ -1,0 +1,51 @@
+"""Recipes keep what they promise: the short ones in the suite, those that docs/tasks.md has in bold, over several
+seeds, by `pytest -m slow`.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minigrad.run import RESULT, Run, load_model
+from minigrad.settings import Settings
+from minigrad.tensor import no_grad
+from minigrad.train import TEST
+
+
+@pytest.mark.parametrize("name", ["reber", "anbn", "parity", "sine"])
+def test_a_recipe_solves_its_task_and_the_saved_model_shows_it(tmp_path, name):
+    with Run.new(Settings.for_task(name), tmp_path / name) as run:
+        run.go()
+    result = json.loads((tmp_path / name / RESULT).read_text())
+    assert result["solved"] and result["ended"] == "solved"
+
+    model, config = load_model(tmp_path / name)
+    task = config["settings"].made_task()
+    test = task.test(np.random.default_rng(TEST))
+    with no_grad():
+        outputs, _ = model(test.x, None, test.lengths)
+    assert task.metric(outputs.numpy(), test) == result["metric"]
+
+
+def test_a_plain_rnn_does_not_count_to_65():
+    """Not even to the ten that it is trained on, at any time, in more steps than most LSTMs need to be right to 65."""
+    run = Run.new(Settings.for_task("anbn", cell="rnn", steps=500))
+    result = run.go()
+    assert not result["solved"] and np.nanmax(run.trainer.history()["metric"]) < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, options, seeds, what, bound, enough", [
+    ("adding", {}, 5, "steps", 2000, 4),
+    ("adding", {"length": 200}, 3, "steps", 3000, 3),
+    ("reber", {}, 10, "sequences", 4800, 10),
+    ("temporal-order", {}, 10, "sequences", 31_390, 10),
+    ("anbn", {}, 10, "steps", 4000, 10),
+    ("copy", {}, 2, "steps", 6000, 2),
+])
+def test_as_many_seeds_as_promised_are_solved_in_time(name, options, seeds, what, bound, enough):
+    results = [Run.new(Settings.for_task(name, options=options, seed=seed)).go() for seed in range(seeds)]
+    assert sum(result["solved"] and result[what] <= bound for result in results) >= enough
