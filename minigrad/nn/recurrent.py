@@ -101,7 +101,7 @@ class Recurrent(Module):
         dtype = np.result_type(x.dtype, *[p.dtype for p in self.parameters()],
                                *[leaf.dtype for leaf in flatten(state)[0]])
         state = self.initial_state(batch) if state is None else state
-        state = map_leaves(lambda leaf: settled(leaf, batch, dtype), state)
+        state = map_leaves(lambda start: settled(start, batch, dtype), state)
         return scan(self.cell, state, x, reverse=reverse, mask=mask)
 
 
@@ -146,27 +146,27 @@ def mask_of(kind: str, lengths: Any, steps: int, batch: int) -> np.ndarray | Non
 def enter_state(layer: Module, state: Tree, like: Tree, batch: int, single: bool, count: int | None = None) -> Tree:
     """The caller's state, batch first → batch last, nested `like` the cell's; with count, so many are stacked."""
     lead = () if count is None else (count,)
-    given = [leaf if isinstance(leaf, Tensor) else np.asarray(leaf) for leaf in flatten(state)[0]]
+    given = [start if isinstance(start, Tensor) else np.asarray(start) for start in flatten(state)[0]]
     shapes = [lead + (() if single else (batch,)) + tuple(leaf.shape[:-1]) for leaf in flatten(like)[0]]
-    if [leaf.shape for leaf in given] != shapes:
+    if [start.shape for start in given] != shapes:
         raise ValueError(f"{type(layer).__name__} takes a state of shape {' and '.join(map(str, shapes))}, "
-                         f"not {' and '.join(str(leaf.shape) for leaf in given[:4]) or 'nothing'}"
+                         f"not {' and '.join(str(start.shape) for start in given[:4]) or 'nothing'}"
                          + (f" and {len(given) - 4} more" if len(given) > 4 else ""))
-    given = [expand_dims(leaf, len(lead)) for leaf in given] if single else given
-    return unflatten(like, [moveaxis(leaf, len(lead), -1) for leaf in given])
+    given = [expand_dims(start, len(lead)) for start in given] if single else given
+    return unflatten(like, [moveaxis(start, len(lead), -1) for start in given])
 
 
-def settled(leaf: Array, batch: int, dtype: np.dtype) -> Array:
+def settled(start: Array, batch: int, dtype: np.dtype) -> Array:
     """A leaf of the first state, for every sequence of the batch, in the dtype that the steps will have."""
-    leaf = leaf if isinstance(leaf, Tensor) else np.asarray(leaf)
-    if leaf.dtype != dtype:
-        leaf = leaf.astype(dtype)
-    if leaf.shape[-1:] == (batch,):
-        return leaf
-    if leaf.shape[-1:] != (1,):
-        raise ValueError(f"initial_state gave a leaf of shape {leaf.shape} for {batch} sequences: its last axis must "
+    start = start if isinstance(start, Tensor) else np.asarray(start)
+    if start.dtype != dtype:
+        start = start.astype(dtype)
+    if start.shape[-1:] == (batch,):
+        return start
+    if start.shape[-1:] != (1,):
+        raise ValueError(f"initial_state gave a leaf of shape {start.shape} for {batch} sequences: its last axis must "
                          f"be the batch, of length {batch}, or 1 for the same in all")
-    return broadcast_to(leaf, (*leaf.shape[:-1], batch))
+    return broadcast_to(start, (*start.shape[:-1], batch))
 
 
 def leave(ys: Tree, batch_first: bool, single: bool) -> Tree:
@@ -455,7 +455,7 @@ class Stacked(Module):
             state = enter_state(self, state, like, x.shape[2], single, len(cells))
         finals, ys = [], []
         for i, (name, cell) in enumerate(self.layers.items()):
-            first = None if state is None else map_leaves(lambda leaf, i=i: leaf[i], state)
+            first = None if state is None else map_leaves(lambda start, i=i: start[i], state)
             final, y = cell.run(x, first, mask, reverse=name.endswith("_reverse"))
             finals.append(final)
             ys.append(y)
