@@ -36,7 +36,8 @@ def test_a_recorded_scan_gives_what_scan_gives(row, way):
     options, inputs = dict(WAYS[way]), row.inputs()
     if "mask" in way:
         options["mask"] = mask_for(4, 2)
-    for wanted in ((True, True, True), (False, False, True), (True, False, False)):
+    subsets = ((True, True, True), (False, False, True), (True, False, False))
+    for wanted in subsets if way == "plain" else subsets[:1]:
         assert_same(outcome(scan_recorded, row.cell, inputs, wanted, **options),
                     outcome(mg.scan, row.cell, inputs, wanted, **options))
 

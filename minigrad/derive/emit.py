@@ -346,24 +346,27 @@ class Emitter:
             self.copy_source(op.forward)
 
     def copy_source(self, function: Callable) -> None:
-        """The source of a function, and of the functions it calls, without decorators and docstrings."""
+        """The source of a function, and of the functions it calls, as it was written, without decorators and
+        docstrings."""
         name = function.__name__
         if name in self.helpers:
             return
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+            source = textwrap.dedent(inspect.getsource(function))
+            tree = ast.parse(source).body[0]
         except (OSError, SyntaxError):
             raise ValueError(
                 f"the source of {name} cannot be read, so it cannot be printed: put it in a file") from None
         tree.decorator_list = []
-        if ast.get_docstring(tree):
-            tree.body = tree.body[1:]
+        docstring = tree.body[0] if ast.get_docstring(tree) else None
         for node in ast.walk(tree):
             if isinstance(node, ast.Name):
                 other = function.__globals__.get(node.id)
                 if inspect.isfunction(other) and node.id != name:
                     self.copy_source(getattr(other, "op", None).forward if hasattr(other, "op") else other)
-        self.helpers[name] = ast.unparse(tree)
+        self.helpers[name] = "\n".join(
+            line for n, line in enumerate(source.splitlines(), start=1)
+            if n >= tree.lineno and not (docstring and docstring.lineno <= n <= docstring.end_lineno))
 
     # -- trees of names ---------------------------------------------------------------------------------------
 

@@ -10,12 +10,12 @@ def sigmoid(x):
 
 
 def shifted_exp(x, axis):
-    if x.dtype.kind in 'iub':
-        x = x.astype(float)
+    if x.dtype.kind in "iub":
+        x = x.astype(float)  # −inf, the maximum of nothing, is no integer
     m = np.max(np.real(x), axis=axis, keepdims=True, initial=-np.inf)
     m = np.where(np.isfinite(m), m, 0)
-    with np.errstate(under='ignore'):
-        return (np.exp(x - m), m)
+    with np.errstate(under="ignore"):
+        return np.exp(x - m), m
 
 
 def softmax(x, *, axis=-1):
