@@ -32,6 +32,7 @@ from types import SimpleNamespace
 import timing  # isort: skip  (before NumPy: it sets the threads)
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import minigrad as mg
 from minigrad import nn
@@ -379,7 +380,7 @@ def checkpoints(rounds):
 
 
 def facts(rounds):
-    """µs of single NumPy calls."""
+    """Single NumPy calls: µs, GFLOP/s, and what two threads change in the digits."""
     a, out, half = np.ones((192, 8), "f"), np.empty((192, 8), "f"), np.array(0.5, "f")
     column, whole = np.ones((192, 1), "f"), np.ones((192, 8), "f")
     add, multiply = np.add, np.multiply
@@ -417,6 +418,28 @@ def facts(rounds):
         found = timing.side_by_side({"plain": lambda W=W, x=x, out=out: np.dot(W, x, out),
                                      f"{n} blocks": lambda b=blocks, x=x, p=parts: np.matmul(b, x, p)}, rounds, 0.05)
         print(f"({M}, {K}) @ ({K}, {N})", "   ".join(f"{k}: {2 * M * K * N / ms / 1e6:.0f}" for k, ms in found.items()))
+
+    B, H, D = 16, 128, 128
+    print(f"W [a; x] of a step, T {T}, 4 H {4 * H}, D {D}, batch {B}; what is marked so is of all steps, divided by T")
+    W, both, z = np.ones((4 * H, H + D), "f"), np.ones((H + D, B), "f"), np.empty((4 * H, B), "f")
+    Wa, Wx = (np.ascontiguousarray(part) for part in (W[:, :H], W[:, H:]))
+    xs, wide_x = np.ones((T, D, B), "f"), np.empty((D, T * B), "f")
+    wide_z, zs = np.empty((4 * H, T * B), "f"), np.empty((T, 4 * H, B), "f")
+    found = timing.side_by_side({
+        "whole": lambda: np.dot(W, both, z), "for a": lambda: np.dot(Wa, both[:H], z),
+        "x side by side, / T": lambda: np.copyto(wide_x.reshape(D, T, B), xs.transpose(1, 0, 2)),
+        "for x as one product, / T": lambda: np.dot(Wx, wide_x, wide_z),
+        "laid out by steps, / T": lambda: np.copyto(zs, wide_z.reshape(4 * H, T, B).transpose(1, 0, 2))}, rounds, 0.05)
+    print("   ".join(f"{name}: {ms * 1e3 / (T if '/ T' in name else 1):.1f} µs" for name, ms in found.items()))
+
+    rng, equal = np.random.default_rng(0), []
+    for M, K, N in ((640, 288, 64), (512, 256, 16)):
+        a, b, products = rng.normal(size=(M, K)).astype("f"), rng.normal(size=(K, N)).astype("f"), []
+        for threads in (1, 2):
+            with threadpool_limits(threads, user_api="blas"):
+                products.append(a @ b)
+        equal.append(f"({M}, {K}) @ ({K}, {N}): {np.mean(products[0] == products[1]):.0%}")
+    print("entries that one thread and two give equal to the bit   ", "   ".join(equal))
 
 
 SECTIONS = {"lstm": lstm, "cell": cell, "steps": steps, "first": first, "memory": memory, "checkpoints": checkpoints,
