@@ -200,14 +200,16 @@ class Plan:
         the values that are left for the steps themselves."""
         if not self.options.ahead:
             return values
-        found: dict[Value, None] = {}
+        found: list[Value] = []
+        known = set(self.x)
         for value in values:
-            if self.can_go_ahead(value, {*found, *self.x}, there):
-                found[value] = None
-        rest = [v for v in values if v not in found]
-        known = set(loop.arrays)
+            if self.can_go_ahead(value, known, there):
+                found.append(value)
+                known.add(value)
+        rest = [v for v in values if v not in known]
+        arrays = set(loop.arrays)
         loop.compute(found, [self.base(a) for v in rest for a in v.inputs] + list(map(self.base, live)), kind="block")
-        blocks = {place.array: value for value in found if (place := self.places[value]).array not in known}
+        blocks = {place.array: value for value in found if (place := self.places[value]).array not in arrays}
         bytes_a_step = sum(value.dtype.itemsize * math.prod(value.shape) for value in blocks.values())
         loop.size = int(np.clip(BLOCK_BYTES // max(bytes_a_step, 1), 1, 32))
         return rest
