@@ -186,7 +186,6 @@ class Compiled:
         step.__name__ = getattr(cell, "__name__", type(cell).__name__)
         trace = Trace(step, (state, (x, mask)))
         self.program = Program(trace, step.__name__)
-        self.state_pattern, self.y_pattern = trace.result
         self.state_pattern, self.y_pattern = (self.pattern(tree) for tree in trace.result)
         by_identity = {id(x): path for path, x in paths.items()}
         self.closed = [by_identity.get(id(x)) for x in trace.closed]
