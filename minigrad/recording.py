@@ -24,9 +24,9 @@ from minigrad.autodiff import sweep
 from minigrad.derive.simplify import Value, in_order
 from minigrad.nn.module import Module
 from minigrad.scan import Run, example, recorder
-from minigrad.step import NamedValue, Step, evaluate, evaluate_many, held, statements, step_of, weight_names
+from minigrad.step import NamedValue, evaluate, evaluate_many, held, statements, step_of, weight_names
 from minigrad.tensor import PART, Tensor, no_grad
-from minigrad.tree import flatten, unflatten
+from minigrad.tree import flatten
 
 Array = np.ndarray
 
@@ -83,18 +83,18 @@ class Recording:
         self.records: list[Record | Untraced] = []
         self.copies: dict[int, Array] = {}
 
-    def take(self, run: Run | None, cell: Callable, state: Any, xs: Any, mask: Array | None) -> Run | None:
-        """Called by scan: the run that keeps what it computes, in the place of one that does not."""
-        if run is None:
-            self.records.append(Untraced(path_of(cell, self.model_paths), why_not(cell, state, xs, mask)))
+    def take(self, run: Run | str, cell: Callable) -> Run | None:
+        """Called by scan with a run: returns the one that keeps what it computes. Or with why there is none."""
+        if isinstance(run, str):
+            self.records.append(Untraced(path_of(cell, self.model_paths), run))
             return None
         return RecordedRun(run, self)
 
-    def snapshot(self, tensor: Tensor) -> Array:
+    def snapshot(self, weight: Tensor | Array) -> Array:
         """A copy of a weight, which later changes do not reach; one for all scans that see the same values."""
-        copy = self.copies.get(id(tensor))
-        if copy is None or copy.dtype != tensor.dtype or not np.array_equal(copy, tensor._data):
-            copy = self.copies[id(tensor)] = np.array(tensor._data)
+        copy, data = self.copies.get(id(weight)), example(weight)
+        if copy is None or copy.dtype != data.dtype or not np.array_equal(copy, data):
+            copy = self.copies[id(weight)] = np.array(data)
         return copy
 
     @property
@@ -177,15 +177,6 @@ def traced(record: Record | Untraced) -> Record:
     return record
 
 
-def why_not(cell: Callable, state: Any, xs: Any, mask: Array | None) -> str:
-    try:
-        leaves, pattern = flatten(xs)
-        Step(cell, state, unflatten(pattern, [example(leaf)[0] for leaf in leaves]), None if mask is None else mask[0])
-    except TypeError as problem:
-        return str(problem)
-    return "it makes new values at every call, or uses a tensor that is not found in what it closes over"
-
-
 # -- one scan ---------------------------------------------------------------------------------------------------------
 
 
@@ -209,15 +200,15 @@ class Record:
     here; results of the cell have one always (`h_next` for the new h, `y`).
     """
 
-    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor], Array]):
+    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
         self.step = step = step_of(run)
-        n, m = run.sizes
-        tensors = [run.inputs[n + m + i] for i in step.closed]
-        names = weight_names(run.cell, tensors, step)
-        self.weight_values = dict(zip(names, step.weights))
-        self.weight_tensors = {name: weakref.ref(x) for name, x in zip(names, tensors)}
-        self.fixed = step.constants | {w: snapshot(x) for w, x in zip(step.weights, tensors)}
+        closed = [run.supply[i] for i in step.closed]
+        weights = [(name, w, x) for name, w, x in zip(weight_names(run.cell, closed, step), step.weights, closed)
+                   if isinstance(x, Tensor)]
+        self.weight_values = {name: w for name, w, _ in weights}
+        self.weight_tensors = {name: weakref.ref(x) for name, _, x in weights}
+        self.fixed = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
         self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
         self.backwards: list[Backward] = []
         self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to what stands on the graph for it
@@ -447,7 +438,7 @@ class RecordedRun(Run):
     __slots__ = ("record", "recording")
 
     def __init__(self, run: Run, recording: Recording):
-        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes"):
+        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
             setattr(self, name, getattr(run, name))
         self.buffers = None
         self.recording = recording
@@ -467,5 +458,5 @@ class RecordedRun(Run):
 
     def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
         d_state, d_xs, d_weights = self.record.backward(d_state, d_ys)
-        in_order_of_run = sorted(zip(self.record.step.closed, d_weights), key=lambda pair: pair[0])
-        return d_state, d_xs, [d for _, d in in_order_of_run]
+        by_place = dict(zip(self.record.step.closed, d_weights))
+        return d_state, d_xs, [by_place[i] for i in self.compiled.closed]

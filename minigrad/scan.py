@@ -2,36 +2,40 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-The cell is traced once for its shapes; its derived program, with buffers, is what runs (`derive/plan.py`), and on the
-graph the whole scan is one op. A cell that cannot be traced, and a gradient of a gradient, go through the loop as it
-is written, op by op, with the same numbers.
+The cell is traced for one step at each call. What it computes is the key of its derived program, with buffers
+(`derive/plan.py`), which is what runs; on the graph the whole scan is one op. A cell that cannot be traced, and a
+gradient of a gradient, go through the loop as it is written, op by op, with the same numbers.
 """
 
 from __future__ import annotations
 
 import functools
-import types
+import linecache
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from minigrad import tensor as engine
-from minigrad.anomaly import fingerprint
-from minigrad.derive.loops import Scan, pulled_back
+from minigrad.cache import Buffers, Source, pool, programs
+from minigrad.derive.effects import Surroundings, Unrepeatable
+from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, glance, nesting
+from minigrad.derive.loops import ChangingCell, Scan, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
-from minigrad.derive.trace import Symbol, Trace
+from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer
 from minigrad.ops import concatenate, expand_dims, where
-from minigrad.tensor import PART, Op, Tensor, no_grad, primitive, recording, watcher
+from minigrad.tensor import PART, Tensor, no_grad, primitive, recording, watcher, wrap
 from minigrad.tree import flatten, named_leaves, unflatten
 
 Cell = Callable[[Any, Any], tuple[Any, Any]]
 
-# Who keeps what a scan computes (`bptt.record`): called with each run before it starts, gives the run in its place.
+# Who keeps what a scan computes (`bptt.record`): called with each run before it starts, returns the run in its place;
+# or, for a cell that goes step by step, with the reason.
 recorder: ContextVar[Any] = ContextVar("recorder", default=None)
 
 
@@ -40,7 +44,11 @@ class ScanNotice(UserWarning):
 
 
 class CellError(TypeError):
-    """A cell that is none: it returns no pair."""
+    """A function that is not a cell: it does not return a pair."""
+
+
+class StepByStep(Exception):
+    """A cell has no program; the message says why."""
 
 
 def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = None,
@@ -49,9 +57,11 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    The cell must be a pure function of its arguments and of what it closes over: it is traced once, and runs from the
-    derived program until something that it sees changes (code, numbers, flags, tensors put in another's place; not the
-    contents of closed-over arrays beyond 1 MB and of containers beyond 1 000 items: pass such things in through xs).
+    Both reach the cell as tensors. The cell is called once at each call of scan, to see what it computes now; the steps
+    run from the program of that, for any T. Tensors and arrays that it closes over are inputs of the program, numbers
+    are parts of it. A cell that changes something outside itself (a counter, a list, random numbers) or branches on
+    values goes step by step, with a ScanNotice. Idle buffers of all programs take at most `minigrad.cache.pool.limit`
+    bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
 
     reverse  from the last step to the first; ys stay in the order of xs
     mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
@@ -60,7 +70,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
              the backward falls from T steps to T/k states and k steps, least at k ≈ √T; time grows by one forward.
              Gradients are the same to the bit: for that, k is rounded up to whole blocks of the planned program.
 
-    Returns (final state, ys), ys with leaves (T, …). Gradients flow to state, xs, and the tensors the cell closes over.
+    Returns (final state, ys), ys with leaves (T, …): arrays where no tensor is involved, else tensors. Gradients flow
+    to state, xs, and the tensors the cell closes over.
     Inside of `derive` it is printed as two loops, with the same numbers; there checkpoint_every changes nothing.
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
@@ -70,17 +81,25 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     state = unflatten(state, [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in flatten(state)[0]])
     if mask is not None:
         mask = checked_mask(mask, steps, state)
-    if watcher.get() is None:
-        run, record = prepare(cell, state, xs, mask), recorder.get()
-        if record is not None:
-            run, checkpoint_every = record(run, cell, state, xs, mask), None
-        if run is not None:
-            if checkpoint_every is not None and checkpoint_every < steps and run.compiled.functions["backward"]:
-                with no_grad():
-                    run = Checkpointed(run, prepare(cell, state, xs, mask).compiled, int(checkpoint_every))
-            return run.on_graph(steps, reverse)
     if getattr(watcher.get(), "loops", False):
         return within_derive(cell, state, xs, steps, reverse, mask)
+    if watcher.get() is not None:
+        return loop(cell, state, xs, steps, reverse, mask)
+    record = recorder.get()
+    try:
+        run = prepare(cell, state, xs, mask)
+        if record is not None:
+            return record(run, cell).on_graph(steps, reverse)
+        if checkpoint_every is not None and checkpoint_every < steps and run.compiled.backward:
+            with no_grad():
+                run = Checkpointed(run, prepare(cell, state, xs, mask).compiled, int(checkpoint_every))
+    except StepByStep as problem:
+        why = str(problem)
+        if record is not None:
+            record(why, cell)
+    else:
+        return run.on_graph(steps, reverse)
+    notice(cell, why, stacklevel=3)
     return loop(cell, state, xs, steps, reverse, mask)
 
 
@@ -88,14 +107,21 @@ def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, ma
     """One op, which is printed as a loop; a cell that cannot be traced by itself is written out step by step."""
     def written_out(state: Any, xs: Any) -> tuple[Any, Any]:
         return loop(cell, state, xs, steps, reverse, mask)
+    tracer, around = watcher.get(), Surroundings()
+    before, tracer.around = tracer.around, around
     try:
-        traced = Scan(cell, functools.partial(one_step, cell), written_out, state, xs, mask, steps, reverse)
-    except TypeError as problem:  # a TraceError, a cell that changes, or Python's own for what a symbol cannot do
+        try:
+            note_cell(around, cell)
+            traced = Scan(cell, functools.partial(one_step, cell), written_out, state, xs, mask, steps, reverse)
+        finally:
+            changed, tracer.around = around.restore(), before
+        refuse_change(changed)
+    except (TraceError, ChangingCell, Unrepeatable, StepByStep) as problem:
         why = str(problem)
     else:
         return traced.on_graph()
     results = written_out(state, xs)
-    notice(cell, why, stacklevel=4)
+    notice(cell, why)
     return results
 
 
@@ -103,18 +129,31 @@ def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, ma
 
 
 def loop(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: np.ndarray | None) -> tuple[Any, Any]:
-    """Step by step, each op recorded by itself."""
+    """Step by step, each op recorded by itself. The cell is given tensors; arrays come out where none came in."""
     x_leaves, x_pattern = flatten(xs)
+    start = flatten(state)[0]
     outputs: list[list[Any]] = []
     pattern = None
+    state = unflatten(state, [as_tensor(leaf) for leaf in start])
     for t in reversed(range(steps)) if reverse else range(steps):
-        x = unflatten(x_pattern, [leaf[t] for leaf in x_leaves])
+        x = unflatten(x_pattern, [as_tensor(leaf[t]) for leaf in x_leaves])
         state, pattern = one_step(cell, state, x, None if mask is None else mask[t])
         outputs.append(flatten(pattern)[0])
     if reverse:
         outputs.reverse()
     ys = [concatenate([expand_dims(y, 0) for y in leaf], axis=0) for leaf in zip(*outputs)]
-    return state, unflatten(pattern, ys)
+    final, n = flatten(state)[0], len(start)
+    results = [*final, *ys]
+    if not any(isinstance(x, Tensor) for x in (*start, *x_leaves)):
+        results = [y._data if y.__class__ is Tensor and not y._tracked else y for y in results]
+    return unflatten(state, results[:n]), unflatten(pattern, results[n:])
+
+
+def as_tensor(leaf: Any) -> Tensor:
+    if isinstance(leaf, Tensor):
+        return leaf
+    watching = watcher.get()
+    return watching.constant(leaf) if isinstance(watching, Tracer) else wrap(np.asarray(leaf))
 
 
 def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
@@ -139,6 +178,9 @@ def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
 
 def length(xs: Any) -> int:
     """T, the same for every leaf."""
+    if isinstance(xs, list):
+        raise ValueError(f"xs is a list of {len(xs)}, and scan goes over the leading axis of an array: stack the "
+                         "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
     leaves = named_leaves(xs)
     if not leaves:
         raise ValueError("scan needs xs with a time axis: for a cell without input pass np.zeros((T, 0))")
@@ -167,86 +209,71 @@ def shown(leaves: list[tuple]) -> str:
 
 # -- the derived program ------------------------------------------------------------------------------------------
 
-PROGRAMS: OrderedDict[tuple, Compiled | None] = OrderedDict()  # by everything that a trace depends on
-MOST_PROGRAMS = 256
-MOST_BUFFERS = 8  # sets kept for one program
 OPTIONS = Options()
 
 
 class Compiled:
-    """The planned program of a cell at its shapes, with a pool of buffers.
+    """The planned program of a cell at its shapes, for any number of steps.
 
-    Buffers belong to one run: it takes a set from the pool, and gives it back when its backward is done or its graph
-    is dropped. list.append and list.pop are atomic, so threads may share a program.
+    supply    what the cell uses from outside, as each call finds it anew; closed: which of these the program needs
+    forward, backward   its loops; backward is None where no gradient is wanted. block: how many steps it sums at once
+    source    their text;  tracked: for each result whether a gradient flows from it
+    buffers   what makes its buffers (cache.py); a set belongs to one run, from its forward to its backward
     """
 
-    def __init__(self, cell: Cell, state: Any, x: Any, mask: Any, wanted: Callable[[Trace], list], paths: dict):
-        def step(state, x):
-            return one_step(cell, state, x[0], x[1])
-        step.__name__ = getattr(cell, "__name__", type(cell).__name__)
-        trace = Trace(step, (state, (x, mask)))
-        self.program = Program(trace, step.__name__)
-        self.state_pattern, self.y_pattern = (self.pattern(tree) for tree in trace.result)
-        by_identity = {id(x): path for path, x in paths.items()}
-        self.closed = [by_identity.get(id(x)) for x in trace.closed]
-        sources = {self.program.values[x._index] for x in wanted(trace)}
-        self.plan = Plan(self.program, sources, OPTIONS)
-        self.tracked = self.plan.results_that_depend(sources)
-        functions = self.plan.compiled()
-        self.functions = {name: functions.get(name) for name in ("make", "forward", "make_backward", "backward")}
-        self.pool: dict[int, list] = {}  # by T: [made, made_backward] of earlier runs
+    def __init__(self, trace: Trace, name: str, tracked: list[bool], supply: list[Any]):
+        program = Program(trace, name)
+        self.state_pattern, self.y_pattern = (unflatten(tree, [0] * len(flatten(tree)[0])) for tree in trace.result)
+        numbers = {id(x): i for i, x in enumerate(supply)}
+        self.closed = [numbers[id(given(trace, x))] for x in trace.closed]
+        on = recording.get()
+        wanted = [s for s, is_tracked in zip(trace.leaves, tracked) if is_tracked]
+        wanted += [x for x in trace.closed if x._tracked and on]
+        sources = {program.values[x._index] for x in wanted}
+        plan = Plan(program, sources, OPTIONS)
+        self.tracked = plan.results_that_depend(sources)
+        self.source = plan.source
+        functions = plan.compiled()
+        self.forward, self.backward = functions["forward"], functions.get("backward")
+        self.block = 1 if plan.backward is None else plan.backward.size
+        self.buffers = Source(functions["make"], functions.get("make_backward"))
         self.op = primitive("scan")
         self.op.variadic, self.op.arrays = True, ("inputs",)
         self.op.pulls = [(0, second_order, first_order, (0,))]
         self.op.forward = again
         self.op.fresh = True
-        self.op.analytic = all(value.op.analytic for value in self.program.forward)
+        self.op.analytic = all(value.op.analytic for value in program.forward)
 
-    @staticmethod
-    def pattern(tree: Any) -> Any:
-        """The nesting alone."""
-        return unflatten(tree, [0] * len(flatten(tree)[0]))
+    def close(self) -> None:
+        """The program leaves the cache: its text and its idle buffers go."""
+        self.buffers.close()
+        linecache.cache.pop(self.forward.__code__.co_filename, None)
 
-    def same_as(self, other: Compiled) -> bool:
-        """Whether a second trace wrote the same: if not, the cell makes new values (random numbers) at every call."""
-        ours, theirs = self.plan.constants, other.plan.constants
-        return self.plan.source == other.plan.source and ours.keys() == theirs.keys() and \
-            all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
 
-    def take(self, steps: int) -> list:
-        """A set of buffers for so many steps; those of the backward, which look into the others, come when needed."""
-        try:
-            return self.pool[steps].pop()
-        except (KeyError, IndexError):
-            return [self.functions["make"](steps), None]
-
-    def backward(self, steps: int, d_state: tuple, d_ys: list, xs: list, closed: list, sums: tuple,
-                 buffers: list) -> tuple:
-        """The backward loop after a forward in these buffers; sums: what later steps have added up for the weights."""
-        if buffers[1] is None:
-            buffers[1] = self.functions["make_backward"](steps, buffers[0])
-        return self.functions["backward"](steps, d_state, d_ys, xs, closed, sums, *buffers)
-
-    def give(self, steps: int, buffers: list) -> None:
-        sets = self.pool.setdefault(steps, [])
-        if len(sets) < MOST_BUFFERS:
-            sets.append(buffers)
-        while len(self.pool) > MOST_BUFFERS:
-            self.pool.pop(next(iter(self.pool)), None)
+def given(trace: Trace, x: Tensor) -> Any:
+    """What the user's code holds of an input from outside: the tensor, or the array that a symbol stands for."""
+    array = trace.tracer.array(x) if isinstance(x, Symbol) else None
+    return x if array is None else array
 
 
 class Run:
-    """One call of scan: its inputs, and from the forward to the backward its buffers."""
+    """One call of scan: its inputs, and from the forward to the backward its buffers.
 
-    __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "values")
+    supply  what the cell uses from outside;  inputs: leaves of state and xs, and what the program needs of supply
+    """
 
-    def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, closed: list):
-        self.compiled, self.cell, self.mask = compiled, cell, mask
+    __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
+                 "values")
+
+    def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, supply: list):
+        self.compiled, self.cell, self.mask, self.supply = compiled, cell, mask, supply
         state_leaves, x_leaves = flatten(state)[0], flatten(xs)[0]
+        closed = [supply[i] for i in compiled.closed]
+        compiled.buffers.used_by(closed)
         self.inputs = (*state_leaves, *x_leaves, *closed)
         self.sizes = len(state_leaves), len(x_leaves)
         self.patterns = state, xs
-        self.buffers = None
+        self.buffers: Buffers | None = None
 
     def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
         """Run, and record the whole as one op."""
@@ -254,7 +281,7 @@ class Run:
         compiled = self.compiled
         self.values = [x._data if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
         results = self.forward()
-        tracked = compiled.functions["backward"] is not None
+        tracked = compiled.backward is not None
         whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
         if tracked:
             leaves = [engine.record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
@@ -287,15 +314,17 @@ class Run:
         return [*d_state, *d_xs, *d_closed]
 
     def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
-        self.buffers = self.compiled.take(self.steps)
-        return self.compiled.functions["forward"](self.steps, state, xs, closed, self.buffers[0])
+        self.buffers = pool.take(self.compiled.buffers, self.steps)
+        return self.compiled.forward(self.steps, state, xs, closed, self.buffers.made)
 
     def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
-        return self.compiled.backward(self.steps, d_state, d_ys, xs, closed, (None,) * len(closed), self.buffers)
+        made_backward = self.buffers.for_backward()
+        return self.compiled.backward(self.steps, d_state, d_ys, xs, closed, (None,) * len(closed), self.buffers.made,
+                                      made_backward)
 
     def release(self) -> None:
         if self.buffers is not None:
-            self.compiled.give(self.steps, self.buffers)
+            pool.give(self.buffers)
             self.buffers = None
 
     __del__ = release
@@ -307,10 +336,10 @@ class Checkpointed(Run):
     __slots__ = ("every", "plain", "starts")
 
     def __init__(self, run: Run, plain: Compiled, every: int):
-        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes"):
+        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
             setattr(self, name, getattr(run, name))
         self.buffers = None
-        block = self.compiled.plan.backward.size  # whole blocks, so that sums over time are the same to the bit
+        block = self.compiled.block  # whole blocks, so that sums over time are the same to the bit
         self.plain, self.every = plain, -(-every // block) * block  # plain keeps nothing
 
     def segments(self, xs: list) -> list[tuple[int, slice, list]]:
@@ -322,9 +351,9 @@ class Checkpointed(Run):
         self.starts, parts = [], []
         for steps, _, x in self.segments(xs):
             self.starts.append(state)
-            buffers = self.plain.take(steps)
-            state, ys = self.plain.functions["forward"](steps, state, x, closed, buffers[0])
-            self.plain.give(steps, buffers)
+            buffers = pool.take(self.plain.buffers, steps)
+            state, ys = self.plain.forward(steps, state, x, closed, buffers.made)
+            pool.give(buffers)
             parts.append(ys)
         return state, [np.concatenate(leaf) for leaf in zip(*parts)]
 
@@ -332,11 +361,11 @@ class Checkpointed(Run):
         d_xs: list[list] = []
         d_closed = (None,) * len(closed)
         for (steps, which, x), state in reversed(list(zip(self.segments(xs), self.starts))):
-            buffers = self.compiled.take(steps)
-            self.compiled.functions["forward"](steps, state, x, closed, buffers[0])
+            buffers = pool.take(self.compiled.buffers, steps)
+            self.compiled.forward(steps, state, x, closed, buffers.made)
             d_state, d_x, d_closed = self.compiled.backward(
-                steps, d_state, [d[which] for d in d_ys], x, closed, d_closed, buffers)
-            self.compiled.give(steps, buffers)
+                steps, d_state, [d[which] for d in d_ys], x, closed, d_closed, buffers.made, buffers.for_backward())
+            pool.give(buffers)
             d_xs.insert(0, d_x)
         return d_state, [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)], d_closed
 
@@ -360,162 +389,162 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
 
 def again(*arrays: np.ndarray, run: Run) -> tuple:
     """The forward of a scan's op, on other arrays."""
-    other = Run(run.compiled, run.cell, *run.patterns, run.mask, [])
+    other = Run(run.compiled, run.cell, *run.patterns, run.mask, run.supply)
     other.inputs, other.sizes, other.values = run.inputs, run.sizes, [np.asarray(a) for a in arrays]
     other.steps, other.reverse = run.steps, run.reverse
     return other.forward()
 
 
-def notice(cell: Cell, why: str, stacklevel: int = 5) -> None:
-    """Say once for a cell why it runs step by step."""
-    key = getattr(cell, "__code__", None) or getattr(getattr(cell, "__func__", None), "__code__", None) or type(cell)
-    if (key, why) not in said:
-        said.add((key, why))
-        name = getattr(cell, "__qualname__", type(cell).__name__)
-        warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=stacklevel)
-
-
-said: set[tuple] = set()
-
-
 # -- which program fits a call ----------------------------------------------------------------------------------------
 
 
-def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run | None:
-    """The run of a call: with a program that was compiled before, if nothing it depends on has changed."""
-    around: list[tuple] = []
-    paths: dict[str, Tensor] = {}
-    look(cell, "", around, paths, set(), 0)
-    inputs = named_leaves((state, xs))
-    on = recording.get()
-    about = [(name, leaf.shape, leaf.dtype, on and leaf._tracked) if isinstance(leaf, Tensor) else
-             (name, np.shape(leaf), np.asarray(leaf).dtype, False) for name, leaf in inputs]
-    key = (tuple(about), None if mask is None else mask.shape[1:], on, tuple(around), OPTIONS)
-    if key not in PROGRAMS:
-        while len(PROGRAMS) >= MOST_PROGRAMS:
-            PROGRAMS.popitem(last=False)
-        PROGRAMS[key] = compiled_or_none(cell, state, xs, mask, paths)
-    compiled = PROGRAMS[key]
-    return None if compiled is None else Run(compiled, cell, state, xs, mask, [paths[path] for path in compiled.closed])
+def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
+    """The run of a call, with the program of what the cell computes now. Raises StepByStep."""
+    leaves, on = (*flatten(state)[0], *flatten(xs)[0]), recording.get()
+    n = len(flatten(state)[0])
+    tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
+    kinds = [(leaf.shape if i < n else leaf.shape[1:], leaf.dtype) for i, leaf in enumerate(map(example, leaves))]
+    if mask is not None:
+        kinds.append((mask.shape[1:], mask.dtype))
+    about = tuple(kinds), tuple(tracked), mask is None, on, OPTIONS
+
+    def step(state: Any, x: Any) -> tuple[Any, Any]:
+        return one_step(cell, state, *x)
+    step.__name__ = getattr(cell, "__name__", type(cell).__name__)
+    examples = (state, (xs, mask))
+    flags = read_by(cell)
+    if flags is not None:
+        words, supply = flags
+        key = about, cell.__func__, words, nesting(state), nesting(xs)
+        compiled = programs.get(key)
+        if compiled is None:
+            traced, _ = traced_twice(cell, step, kinds, examples, n)
+            compiled = programs.put(key, Compiled(traced, step.__name__, tracked, supply))
+            traced.close()
+        return Run(compiled, cell, state, xs, mask, supply)
+    code = code_of(cell)
+    if code is not None and code in PURE:
+        tracer = quick_look(cell, step, kinds, examples)
+        compiled = None if tracer is None else programs.get((about, code, tracer.key))
+        if compiled is not None:
+            return Run(compiled, cell, state, xs, mask, tracer.outside)
+    traced, tracer = traced_twice(cell, step, kinds, examples, n)
+    key = about, code, tracer.key
+    compiled = programs.get(key)
+    if compiled is None:
+        compiled = programs.put(key, Compiled(traced, step.__name__, tracked, traced.tracer.outside))
+    traced.close()
+    if code is not None:
+        PURE.add(code)
+    return Run(compiled, cell, state, xs, mask, tracer.outside)
 
 
-def compiled_or_none(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, paths: dict) -> Compiled | None:
-    """The program of a cell, or None and a notice where it has to go step by step."""
-    x_leaves, x_pattern = flatten(xs)
-    x = unflatten(x_pattern, [np.asarray(example(leaf)[0]) for leaf in x_leaves])
-    given = unflatten(state, [example(leaf) for leaf in flatten(state)[0]])
-    leaves = (*flatten(state)[0], *x_leaves)
-    tracked = [recording.get() and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
-    first_mask = None if mask is None else mask[0]
+# The code of cells that two traces found to change nothing: one trace without values is enough for them
+PURE: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
-    def wanted(trace: Trace) -> list:
-        inputs = [s for s, wants in zip(trace.leaves, tracked) if wants]
-        return inputs + [x for x in trace.closed if x._tracked and recording.get()]
+
+def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any) -> CellTracer | None:
+    """One trace without values; None where a more careful look is needed."""
+    around = Surroundings()
+    around.note_surface(cell)
     try:
-        compiled, second = (Compiled(cell, given, x, first_mask, wanted, paths) for _ in range(2))
-    except CellError:
-        raise
-    except TypeError as problem:  # a TraceError, or Python's own for what a symbol cannot do
-        return notice(cell, str(problem))
-    if None in compiled.closed:
-        return notice(cell, "it uses a tensor that is not found in what it closes over")
-    if not compiled.same_as(second):
-        return notice(cell, "it makes new values at every call, as random numbers: pass them in through xs")
-    return compiled
+        tracer = glance(step, kinds, examples)
+    except (TraceError, UnknownShape):
+        tracer = None
+    finally:
+        changed = around.restore()
+    return tracer if changed is None else None
+
+
+def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int) -> tuple[Trace, CellTracer]:
+    """A trace with values, and a second without. What they change outside the cell is put back.
+
+    Raises StepByStep where they change anything, or differ."""
+    leaves, pattern = flatten(examples)
+    firsts = [example(leaf) if i < n else np.asarray(example(leaf)[0]) for i, leaf in enumerate(leaves)]
+    around, changed, second = Surroundings(), [], None
+    try:
+        try:
+            note_cell(around, cell)
+            traced = Trace(step, unflatten(pattern, firsts), tracer=CellTracer(values=True, around=around))
+        finally:
+            changed.append(around.restore())
+        try:
+            second = glance(step, kinds, examples)
+        finally:
+            changed.append(around.restore())
+    except (TraceError, Unrepeatable) as problem:
+        raise StepByStep(str(problem)) from None
+    except UnknownShape:
+        pass
+    refuse_change(*changed)
+    first = traced.tracer
+    if second is None or first.key != second.key or not all(map(same_values, first.outside, second.outside)):
+        traced.close()
+        raise StepByStep("it makes new values at every call, as random numbers: pass them in through xs")
+    return traced, second
+
+
+def note_cell(around: Surroundings, cell: Cell) -> None:
+    code = code_of(cell)
+    around.note_function(cell, getattr(cell, "__name__", type(cell).__name__), () if code is None else code.co_names)
+
+
+def refuse_change(*changed: str | None) -> None:
+    for name in filter(None, changed):
+        raise StepByStep(f"it changes {name}, and a loop does that at every step: pass what changes through the state "
+                         "or xs")
+
+
+def same_values(a: Any, b: Any) -> bool:
+    """Whether two traces were given the same from outside: one object, or equal arrays that the cell made."""
+    return a is b or (isinstance(a, Tensor) == isinstance(b, Tensor)
+                      and np.array_equal(example(a), example(b), equal_nan=example(a).dtype.kind in "fc"))
+
+
+def read_by(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
+    """For a cell whose function says what it `reads` of its owner (minigrad's own do): those numbers and shapes as a
+    key, and the tensors. None for any other, and where one of them is something else."""
+    names, owner = getattr(cell, "reads", None), getattr(cell, "__self__", None)
+    if names is None or owner is None:
+        return None
+    words: list[Any] = []
+    supply: list[Tensor] = []
+    for name in names:
+        x = getattr(owner, name, None)
+        if x.__class__ is Tensor:
+            same = next((i for i, other in enumerate(supply) if other is x), None)
+            words.append((x.shape, x.dtype, x._tracked, same))
+            supply.append(x)
+        elif x.__class__ in PLAIN:
+            words.append((x.__class__, x))
+        else:
+            return None
+    return tuple(words), supply
+
+
+def code_of(cell: Any) -> CodeType | None:
+    """The code of a function, a method, a partial or an object that can be called."""
+    while isinstance(cell, functools.partial):
+        cell = cell.func
+    cell = getattr(cell, "__func__", cell)
+    if not isinstance(cell, FunctionType):
+        cell = getattr(type(cell), "__call__", None)  # noqa: B004
+    return getattr(cell, "__code__", None)
 
 
 def example(leaf: Any) -> np.ndarray:
     return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
 
 
-SIMPLE = (int, float, complex, str, bool, bytes, type(None), np.dtype, np.generic, types.CodeType)
-PLAIN = frozenset({int, float, str, bool, type(None), types.CodeType})  # the most of what one meets
-DEEPEST = 8  # and these: what lies beyond (data sets, say) counts as the same as long as it is the same object
-LONGEST = 1000  # items of a container
-LARGEST = 1 << 20  # bytes of an array
+def notice(cell: Cell, why: str, stacklevel: int = 4) -> None:
+    """Say once for a cell why it runs step by step."""
+    code = code_of(cell)
+    known = said.setdefault(code, set()) if code is not None else set()
+    if why not in known:
+        known.add(why)
+        name = getattr(cell, "__qualname__", type(cell).__name__)
+        warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=stacklevel)
 
 
-class Same:
-    """A thing as a part of a key: equal to itself alone. It is kept alive, so that no other can take its id."""
-
-    __slots__ = ("thing",)
-
-    def __init__(self, thing: Any):
-        self.thing = thing
-
-    def __eq__(self, other: object) -> bool:
-        mine = self.thing
-        return isinstance(other, Same) and (other.thing is mine or (isinstance(mine, SIMPLE) and other.thing == mine))
-
-    def __hash__(self) -> int:
-        return hash(self.thing) if isinstance(self.thing, SIMPLE) else id(self.thing)
-
-
-def look(thing: Any, path: str, around: list[tuple], paths: dict[str, Tensor], seen: set[int], depth: int) -> None:
-    """Write down all that a cell can see and a trace depends on: its code, the values and tensors that it closes over.
-
-    Tensors count by place, shape and dtype, so that models of one kind share a program; other values by value, and what
-    cannot be compared by identity.
-    """
-    if thing.__class__ in PLAIN:
-        around.append((path, thing.__class__, thing))
-    elif isinstance(thing, Tensor):
-        same = next((other for other, x in paths.items() if x is thing), None)  # two weights may be one
-        paths[path] = thing
-        around.append((path, thing.shape, thing.dtype, thing._tracked, same))
-    elif isinstance(thing, SIMPLE):
-        around.append((path, type(thing), thing))
-    elif isinstance(thing, (set, frozenset)):
-        around.append((path, frozenset(map(Same, thing))))
-    elif isinstance(thing, np.ndarray):
-        small = thing.nbytes <= LARGEST and thing.dtype.kind in "biufc"
-        around.append((path, Same(thing), fingerprint(thing) if small else None))
-    elif id(thing) in seen or depth > DEEPEST or (isinstance(thing, (list, tuple, dict)) and len(thing) > LONGEST):
-        around.append((path, Same(thing)))
-    else:
-        seen.add(id(thing))
-        children = list(inside(thing))
-        around.append((path, type(thing), len(children)) if children else (path, Same(thing)))
-        for name, child in children:
-            look(child, f"{path}.{name}", around, paths, seen, depth + 1)
-
-
-HIDDEN = {"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__"}
-
-
-def inside(thing: Any) -> Iterator[tuple[str, Any]]:
-    """What a function, an object or a container holds."""
-    if isinstance(thing, types.MethodType):
-        yield "self", thing.__self__
-        yield "function", thing.__func__
-    elif isinstance(thing, types.FunctionType):
-        code = thing.__code__
-        yield "code", code
-        yield from (thing.__kwdefaults__ or {}).items()
-        if not thing.__module__.startswith("minigrad."):
-            for name, variable in zip(code.co_freevars, thing.__closure__ or ()):
-                try:
-                    yield name, variable.cell_contents
-                except ValueError:  # not assigned yet
-                    yield name, None
-            for name in code.co_names:
-                if name in thing.__globals__ and not isinstance(thing.__globals__[name], (types.ModuleType, type)):
-                    yield name, thing.__globals__[name]
-        yield from ((f"default{i}", value) for i, value in enumerate(thing.__defaults__ or ()))
-    elif isinstance(thing, functools.partial):
-        yield from (("function", thing.func), ("arguments", thing.args), ("keywords", thing.keywords))
-    elif isinstance(thing, dict):
-        yield from ((str(key), value) for key, value in thing.items())
-    elif isinstance(thing, (tuple, list)):
-        yield from ((str(i), value) for i, value in enumerate(thing))
-    elif not isinstance(thing, (type, types.ModuleType, types.BuiltinFunctionType, Op, np.random.Generator)):
-        yield from getattr(thing, "__dict__", {}).items()
-        for kind in type(thing).__mro__:
-            if kind is not object and not kind.__module__.startswith("minigrad."):  # ours hold nothing of their own
-                for name in (kind.__dict__.get("__slots__") or ()):
-                    yield name, getattr(thing, name, None)
-                for name, value in vars(kind).items():
-                    if isinstance(value, (types.FunctionType, Tensor, np.ndarray, *SIMPLE)) and name not in HIDDEN:
-                        yield f"class.{name}", value
-
-
+said: weakref.WeakKeyDictionary[CodeType, set[str]] = weakref.WeakKeyDictionary()

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.derive.key import CellTracer
 from minigrad.derive.simplify import ELEMENTWISE, Program, Value, in_order
 from minigrad.derive.trace import Symbol, Trace, argument_names
 from minigrad.nn.module import Module
-from minigrad.scan import Compiled, Run, one_step
+from minigrad.scan import Compiled, Run, given, one_step
 from minigrad.tensor import Tensor, ndarray
 from minigrad.tree import flatten, named_leaves, unflatten
 
@@ -51,9 +52,10 @@ class Step:
         def step(_state, _x):  # so that no name from here goes before the cell's own
             return one_step(noted, _state, *_x)
 
-        trace = Trace(step, (state, (x, mask)))
+        trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True))
         self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
-        self.tensors, self.fallbacks = trace.closed, [trace.closed_name(w) for w in trace.closed]
+        self.tensors = [given(trace, w) for w in trace.closed]
+        self.outside, self.fallbacks = trace.tracer.outside, [trace.closed_name(w) for w in trace.closed]
         symbols, n = trace.leaves, len(flatten(state)[0])
         self.arguments = [program.values[s._index] for s in symbols]
         self.states, self.xs = self.arguments[:n], self.arguments[n:]
@@ -78,6 +80,7 @@ class Step:
         self.named = {name: of(by_index[index]) for name, index in self.indices.items()}
         self.leaving = [of(leaf) for leaf in flatten(trace.result[0])[0]]
         self.plan()
+        trace.close()
 
     def name_values(self, cell: Callable, trace: Trace, pair: tuple, state: Any, x: Any) -> None:
         """{name: index of the symbol}: the arguments, then what the cell computes, then its results."""
@@ -154,9 +157,10 @@ def step_of(run: Run) -> Step:
         state = unflatten(run.patterns[0], run.values[:n])
         x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
         step = Step(run.cell, state, x, None if run.mask is None else run.mask[0])
-        places = {id(tensor): i for i, tensor in enumerate(run.inputs[n + m:])}
-        step.closed = [places[id(tensor)] for tensor in step.tensors]
-        del step.tensors  # another model of the same form has others
+        # the same tensor, or what the cell made at the same place of this trace and of the run's
+        places = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
+        step.closed = [places[id(x)] for x in step.tensors]
+        del step.tensors, step.outside  # another model of the same form has others
         STEPS[run.compiled] = step
     return step
 
@@ -176,13 +180,13 @@ def can_be_built(symbol: Symbol, program: Program) -> bool:
     return True
 
 
-def weight_names(cell: Callable, tensors: list[Tensor], step: Step) -> list[str]:
-    """What a cell calls the tensors that it closes over: by the module that holds them, else by variables."""
+def weight_names(cell: Callable, tensors: list[Any], step: Step) -> list[str]:
+    """What a cell calls the tensors and arrays that it closes over: by their module, else by variables."""
     owner = getattr(cell, "__self__", None)
     own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
     names: list[str] = []
     for tensor, otherwise in zip(tensors, step.fallbacks):
-        names.append(free(own.get(id(tensor)) or tensor.name or otherwise, names))
+        names.append(free(own.get(id(tensor)) or getattr(tensor, "name", None) or otherwise, names))
     return names
 
 

@@ -499,7 +499,7 @@ CELLS = [
     row(no_output, "H B", "D B", W="H D"),
     row(reductions, "H B", "D B", analytic=False, W="H D"),
     row(selected, "H B", "D B", analytic=False, W="H D"),
-    row(several_inputs, "H B", ["D B", "H B", "D B"], W="H H+D"),
+    row(several_inputs, "H B", ("D B", "H B", "D B"), W="H H+D"),
     row(chosen_by_flags, "H B", {"keep": "bool B", "n": "int 1 B", "x": "D B"}, W="H D"),
     row(counted, "H B", ("step", "D B"), W="H D"),
     row(without_input, "H B", "0", W="H H", b="H 1"),

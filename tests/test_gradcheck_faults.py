@@ -3,7 +3,6 @@ each time, and name that rule and no other."""
 
 import sys
 import warnings
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from cases import CASES
 
 import minigrad as mg
 from minigrad import nn
+from minigrad.cache import Programs
 from minigrad.gradcheck import nodes_behind
 from minigrad.tensor import OPS, Tensor, wrap
 from minigrad.tree import flatten, map_leaves
@@ -63,7 +63,7 @@ def rule_name(op, position):
 @pytest.fixture
 def planted(monkeypatch):
     """planted(op, position) makes one rule wrong for the length of a test, also in the programs that scan derives."""
-    monkeypatch.setattr(sys.modules["minigrad.scan"], "PROGRAMS", OrderedDict())
+    monkeypatch.setattr(sys.modules["minigrad.scan"], "programs", Programs(limit=128))
 
     def plant(op, position):
         pulls, into = with_fault(op, position)
@@ -166,7 +166,7 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
     monkeypatch.setattr(op, "pulls", [(0, lambda g, y, x, m: g * (1.0 - y * y) * mg.where(mg.abs(y) > 0.9, 1.001, 1.0),
                                        lambda g, y, x, m: g * (1.0 - y * y) * np.where(np.abs(y) > 0.9, 1.001, 1.0),
                                        (-1,))])
-    monkeypatch.setattr(sys.modules["minigrad.scan"], "PROGRAMS", OrderedDict())
+    monkeypatch.setattr(sys.modules["minigrad.scan"], "programs", Programs(limit=128))
 
     def cell(h, x):
         h = 0.5 * h + mg.tanh(x)
@@ -186,7 +186,7 @@ def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
     module = sys.modules["minigrad.scan"]
     right = module.first_order
     monkeypatch.setattr(module, "first_order", lambda *given: [d * FACTOR for d in right(*given)])
-    monkeypatch.setattr(module, "PROGRAMS", OrderedDict())
+    monkeypatch.setattr(module, "programs", Programs(limit=128))
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         assert_named("scan.dinputs", nn.RNN(3, 4, rng=0), np.random.default_rng(0).normal(size=(5, 2, 3)))

@@ -17,6 +17,7 @@ import pytest
 from scan_cells import CELLS, lstm, random_row
 
 import minigrad as mg
+from minigrad import cache
 from minigrad.derive.plan import Options
 from minigrad.tree import flatten, map_leaves
 
@@ -29,7 +30,7 @@ WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
 def nothing_said_before():
     """A notice is said once in a process; here once in a test."""
     module.said.clear()
-    module.PROGRAMS.clear()
+    cache.programs.clear()
 
 
 def by_loop(cell, state, xs, *, reverse=False, mask=None):
@@ -256,13 +257,9 @@ def all_close(ours, theirs, tolerance=1e-12):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def programs():
-    return [program for program in module.PROGRAMS.values() if program is not None]
-
-
 def idle_sets():
-    """How many sets of buffers lie in the pools."""
-    return sum(len(sets) for program in programs() for sets in program.pool.values())
+    """How many sets of buffers lie in the pool."""
+    return len(cache.pool.idle)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first first", "last first"])
@@ -309,18 +306,22 @@ def test_buffers_go_back_without_the_garbage_collector():
             del results
             assert idle_sets() == (idle if end == "no_grad" else idle + 1), end
             del kept
-        assert sum(len(sets) for sets in programs()[0].pool.values()) == 1  # the same set, all the time
+        assert idle_sets() == len(cache.programs) == 2  # the same set, all the time; under no_grad another program
     finally:
         gc.enable()
 
 
-def test_the_pool_has_an_end():
+def test_the_pool_has_an_end_in_bytes(monkeypatch):
     cell, _, state, xs = model_of()
-    runs = [mg.scan(cell, state, xs) for _ in range(3 * module.MOST_BUFFERS)]
+    mg.scan(cell, state, xs)
+    one = cache.pool.nbytes
+    assert one == sum(cache.pool.idle.values()) > xs.nbytes
+    monkeypatch.setattr(cache.pool, "limit", 4 * one)
+    runs = [mg.scan(cell, state, xs) for _ in range(10)]
     del runs
-    for steps in range(1, 3 * module.MOST_BUFFERS):
-        mg.scan(cell, state, np.zeros((steps, *xs.shape[1:])))
-    assert 0 < idle_sets() <= module.MOST_BUFFERS ** 2
+    assert idle_sets() == 4 and cache.pool.nbytes == 4 * one
+    mg.scan(cell, state, np.zeros((50 * len(xs), *xs.shape[1:])))  # too large to be kept
+    assert cache.pool.nbytes <= 4 * one
 
 
 def failing_at(patch, n, error):
@@ -332,9 +333,9 @@ def failing_at(patch, n, error):
             raise error
         return multiply(*args, **kwargs)
     patch.setattr(np, "multiply", patched)
-    for program in programs():
-        if "multiply" in program.functions["forward"].__globals__:
-            patch.setitem(program.functions["forward"].__globals__, "multiply", patched)
+    for program in cache.programs:
+        if "multiply" in program.forward.__globals__:
+            patch.setitem(program.forward.__globals__, "multiply", patched)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -352,7 +353,7 @@ def test_an_exception_half_way_leaves_later_calls_right(where, error, monkeypatc
         all_close(gradients_of(cell, weights, state, xs), expected)
         del loss
         all_close(gradients_of(cell, weights, state, xs), expected)
-    assert 0 < idle_sets() <= module.MOST_BUFFERS
+    assert 0 < idle_sets() <= 4
 
 
 def test_inputs_that_do_not_fit_the_cell_leave_later_calls_right():
@@ -377,7 +378,7 @@ def test_many_threads_run_one_cell_at_once():
         return mixed(mg.scan(cell, state, xs))
     inputs = [model_of(seed, steps=3 + seed % 3)[2:] for seed in range(24)]
     expected = [mg.grad(f, (0, 1))(*args) for args in inputs]
-    module.PROGRAMS.clear()  # compile in all of them at once, too
+    cache.programs.clear()  # compile in all of them at once, too
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -626,7 +627,7 @@ def test_two_models_of_one_kind_share_a_program_and_keep_their_weights():
     models = [model_of(seed) for seed in range(3)]
     for model in models * 2:
         all_close(gradients_of(*model), gradients_of(*model, by_loop))
-    assert len(programs()) == 1
+    assert len(cache.programs) == 1
     losses = [mixed(mg.scan(cell, state, xs)) for cell, _, state, xs in models]
     for loss in losses:
         loss.backward()
@@ -662,7 +663,7 @@ def test_a_training_loop_on_the_weights_is_seen():
         all_close(ours, theirs)
         for w, d in zip(weights.values(), ours):
             w.data = w.data - 0.1 * d
-    assert len(programs()) == 1
+    assert len(cache.programs) == 1
 
 
 # -- with the rest of the engine ------------------------------------------------------------------------------------
@@ -791,14 +792,13 @@ class Noisy:
         return np.tanh(h + x * self.rng.normal(size=h.shape)), h
 
 
-def making(h, x):
-    """A tensor of the cell's own making, which asks for gradients: a new one at every step."""
-    return h * mg.tensor(np.full((3, 1), 0.5), requires_grad=True) + x, h
+def unseeded(h, x):
+    return h + x * np.random.default_rng().normal(), h
 
 
 FALLING_BACK = {"branch": (lambda: branching, "branch"), "value": (lambda: looking, "number"),
-                "random numbers": (Noisy, "new values at every call"),
-                "a tensor of its own": (lambda: making, "a tensor that is not found")}
+                "random numbers": (Noisy, "it changes the random numbers of Noisy.rng"),
+                "random numbers without a seed": (lambda: unseeded, "new values at every call")}
 
 
 @pytest.mark.parametrize("what", FALLING_BACK)
@@ -811,23 +811,13 @@ def test_a_cell_that_cannot_be_traced_goes_step_by_step_and_says_so_once(what):
     assert len(said) == 1
     mixed(results).backward()
     ours, x.grad = x.grad, None
-    if what != "random numbers":  # the trace has drawn some
+    if what != "random numbers without a seed":
         mixed(by_loop(make(), STATE, x)).backward()
         all_close([ours], [x.grad])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mg.scan(cell, STATE, x)
         mg.scan(cell, STATE, XS)
-
-
-def test_what_arrays_can_and_tensors_cannot_goes_step_by_step_on_arrays():
-    def cell(h, x):
-        return (h - x if (h > 0).all() else h + x), h.copy()
-    with pytest.warns(module.ScanNotice, match="no attribute 'all'; it was asked for at .*test_scan.py"):
-        ours = mg.scan(cell, STATE, XS)
-    all_close(flatten(ours)[0], flatten(by_loop(cell, STATE, XS))[0])
-    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'all'"):
-        mg.scan(cell, STATE, mg.tensor(XS, requires_grad=True))
 
 
 def test_a_notice_points_at_the_call_of_scan():
@@ -941,9 +931,9 @@ def test_checkpoints_keep_less():
             return tracemalloc.get_traced_memory()[0], final
         finally:
             tracemalloc.stop()
-    module.PROGRAMS.clear()
+    cache.programs.clear()
     few, _ = held(50)
-    module.PROGRAMS.clear()
+    cache.programs.clear()
     many, _ = held(None)
     assert few < many / 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,11 +39,13 @@ class Derived:
         name = getattr(f, "__name__", type(f).__name__)
         self.name = name = "the function" if name == "<lambda>" else name
         emitter = Emitter(Program(trace, name))
+        trace.close()
         self.source = emitter.module()
         self.cache_names = tuple(emitter.names[value] for value in emitter.kept)
         self.closed = trace.closed
         filename = f"<minigrad derived {name} {number()}>"
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
+        weakref.finalize(self, linecache.cache.pop, filename, None)
         self.module: dict[str, Any] = {}
         exec(compile(self.source, filename, "exec"), self.module)
 
@@ -50,7 +53,9 @@ class Derived:
     def planned_source(self) -> str:
         if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
             raise ValueError(f"{self.name} is no cell: only a function (state, x) → (state, y) goes over time")
-        program = Program(Trace(self.f, self.examples), self.name)  # a scan within it is written out
+        trace = Trace(self.f, self.examples)  # a scan within it is written out
+        program = Program(trace, self.name)
+        trace.close()
         return Plan(program, set(program.gradients)).source
 
     def forward(self, *args: Any) -> tuple[Any, tuple]:

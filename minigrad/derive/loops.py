@@ -65,8 +65,8 @@ class Scan:
     def call(self, step: Callable) -> None:
         """The cell, on new symbols."""
         state, xs = self.patterns
-        self.state = [symbol(x, x.dtype.kind in "fc") for x in map(data_of, self.starts)]
-        self.x = [symbol(np.asarray(data_of(leaf)[0]), is_tracked(leaf)) for leaf in self.xs]
+        self.state = [symbol(self.tracer, x, x.dtype.kind in "fc") for x in map(data_of, self.starts)]
+        self.x = [symbol(self.tracer, np.asarray(data_of(leaf)[0]), is_tracked(leaf)) for leaf in self.xs]
         self.inputs = self.state + self.x
         mask = self.x[-1] if len(self.x) > len(flatten(xs)[0]) else None
         self.pattern = step(unflatten(state, self.state), unflatten(xs, self.x), mask)
@@ -140,7 +140,7 @@ class Scan:
             if more.keys() <= starting.keys():
                 break
             starting |= more
-        self.seeds = {index: symbol(y._data, False) for index, y in starting.items()}
+        self.seeds = {index: symbol(tracer, data_of(y), False) for index, y in starting.items()}
         targets = [x for x in self.inputs + self.closed if x._tracked]
         current = tracer.current
         self.found = sweep(list(starting.values()), list(self.seeds.values()), targets, graph=True)

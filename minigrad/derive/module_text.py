@@ -35,7 +35,7 @@ def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop
 
 
 def made_function(name: str, loop: Loop, before: Loop | None) -> str:
-    """The function that makes the arrays of a loop and all views into them, once for a length T."""
+    """The function that makes the arrays of a loop and all views into them, for up to T steps."""
     lines = [f"K = min({loop.size}, T)"] if loop.ahead or loop.behind else []
     lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
@@ -64,7 +64,7 @@ def arrays_of(loop: Loop, made: str) -> list[str]:
 def loop_text(loop: Loop, backwards: bool = False) -> list[str]:
     """The loop over time, in blocks if something is computed ahead or behind."""
     blocks = bool(loop.ahead or loop.behind)
-    first, last, views = ("start", "stop", "steps[start:stop]") if blocks else ("0", "T", "steps")
+    first, last, views = ("start", "stop", "steps[start:stop]") if blocks else ("0", "T", "steps[:T]")
     steps = f"range({first}, {last})"
     if backwards:
         steps, views = f"range({last} - 1, {first} - 1, -1)", f"reversed({views})"

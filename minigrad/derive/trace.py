@@ -1,16 +1,17 @@
 """Run a function once on symbols, and write down what it does: the forward program, and, by the engine's own sweep
 and the very same rules, its backward program.
 
-A `Symbol` is a Tensor whose values nobody may look at. The tracer stands where `apply` does (`tensor.watcher`), so
-every op call, whoever makes it, becomes a `Value` of the program. The user's names are read from the local variables
-of each function as it returns.
+A `Symbol` is a Tensor whose values nobody may look at, and which is of no use once its trace is over. The tracer takes
+the place of `apply` (`tensor.watcher`), so every op call, whoever makes it, becomes a `Value` of the program. The
+user's names are read from the local variables of each function as it returns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 
 from minigrad.anomaly import user_line
 from minigrad.autodiff import sweep
+from minigrad.derive.effects import Surroundings
 from minigrad.ops import copy
-from minigrad.tensor import PART, Op, Tensor, ndarray, new, next_index, no_grad, recording, watcher
-from minigrad.tree import flatten, unflatten
+from minigrad.tensor import PART, Op, Tensor, ndarray, new, next_index, no_grad, recording, watcher, wrap
+from minigrad.tree import flatten, map_leaves, unflatten
 
 
 class TraceError(TypeError):
@@ -39,15 +41,28 @@ def refuse(what: str, instead: str) -> Callable:
 
 
 class Symbol(Tensor):
-    """A tensor that stands for any values of its shape and dtype."""
+    """A tensor of unknown values: only its shape and dtype are those of its `example`."""
 
-    __slots__ = ()
+    __slots__ = ("example", "number", "tracer")
+
+    @property
+    def _data(self) -> ndarray:
+        if self.tracer.over:
+            raise TraceError(f"a tensor of shape {self.shape} was kept by a function that minigrad traced, and is used "
+                             f"{user_line()}: it never had values; let the function return it")
+        return self.example
+
+    shape = property(lambda self: self.example.shape)
+    dtype = property(lambda self: self.example.dtype)
+    ndim = property(lambda self: self.example.ndim)
+    size = property(lambda self: self.example.size)
 
     data = property(refuse("the values of a tensor were asked for", "compute with the tensor itself"))
     item = tolist = __float__ = __int__ = __complex__ = __index__ = refuse(
         "a tensor was turned into a number", "keep it a tensor")
     __array__ = numpy = refuse("a tensor was turned into an array", "use minigrad's ops and keep it a tensor")
     __bool__ = refuse("there is a branch on the value of a tensor", "use mg.where")
+
     def detach(self) -> Tensor:
         """The same values, through which no gradient flows: as an op, so that it stays a symbol."""
         with no_grad():
@@ -63,13 +78,11 @@ class Symbol(Tensor):
     __repr__ = __str__ = object.__repr__
 
 
-def symbol(data: Any, tracked: bool, name: str | None = None) -> Symbol:
-    """A Symbol of the shape and dtype of data, which is kept for the shapes of what is computed from it."""
+def symbol(tracer: Tracer, example: Any, tracked: bool) -> Symbol:
+    """A Symbol of the shape and dtype of an example (for an op of several results: a tuple of examples)."""
     out = new(Symbol)
-    out._data = data
-    out._tracked = tracked
-    out._op = out._inputs = out._metadata = out._watch = out.grad = None
-    out.name = name
+    out.tracer, out.example, out._tracked = tracer, example, tracked
+    out._op = out._inputs = out._metadata = out._watch = out.grad = out.name = out.number = None
     out._index = next_index()
     out._version = 0
     return out
@@ -78,12 +91,15 @@ def symbol(data: Any, tracked: bool, name: str | None = None) -> Symbol:
 class Tracer:
     """The watcher of one trace: it makes the symbols, remembers whose rule made them, and collects names.
 
-    loops  whether a scan may stay a loop; else it is traced step by step
-    last   whether the sweep that runs is the last one, the trace's own: no gradient is asked of what it makes
+    loops   whether a scan may stay a loop; else it is traced step by step
+    last    whether the sweep that runs is the last one, the trace's own: no gradient is asked of what it makes
+    over    whether the trace is over, and its symbols of no more use
+    around  what the traced function can change outside itself, noted before it does (effects.py), or None
     """
 
-    def __init__(self, loops: bool = False) -> None:
-        self.loops, self.last = loops, False
+    def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
+        self.loops, self.last, self.over, self.around = loops, False, False, around
+        self.constants: dict[int, Tensor] = {}  # tensors by id that only wrap an array: the program has the array
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
         self.total: dict[int, Any] = {}  # value → its complete gradient
@@ -91,6 +107,10 @@ class Tracer:
         self.held: list[Any] = []  # what `names` speaks of, kept alive
 
     def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        if self.constants:
+            inputs = tuple([self.without_wrapper(x) for x in inputs])
+            if not any(isinstance(x, Tensor) for x in inputs):
+                return map_leaves(self.constant, op.forward(*inputs, **metadata))
         token = watcher.set(None)
         try:
             with np.errstate(all="ignore"):  # the values are examples
@@ -99,14 +119,16 @@ class Tracer:
             raise op.error(problem, arrays, metadata) from problem
         finally:
             watcher.reset(token)
-        tracked = tracked and recording.get()
+        return self.results(y, tracked and recording.get(), op, inputs, metadata)
+
+    def results(self, y: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Any:
         out = self.made(y if isinstance(y, tuple) else np.asarray(y), tracked, op, inputs, metadata)
         if isinstance(y, tuple):
             return tuple(self.made(np.asarray(part), tracked, PART, (out,), {"i": i}) for i, part in enumerate(y))
         return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
-        out = symbol(data, tracked)
+        out = symbol(self, data, tracked)
         out._op, out._inputs, out._metadata = op, inputs, metadata
         if self.current is not None:
             self.origin[out._index] = self.current._index
@@ -120,12 +142,36 @@ class Tracer:
     def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
         """Called by the sweep with each gradient that a rule gave."""
 
+    def argument(self, example: ndarray) -> Symbol:
+        """A symbol for an argument of the function."""
+        return symbol(self, example, example.dtype.kind in "fc")
+
+    def returned(self, result: Any) -> Any:
+        """Called with what the function returned: the result of the trace."""
+        return map_leaves(self.without_wrapper, result) if self.constants else result
+
+    def constant(self, array: Any) -> Tensor:
+        """A tensor for an array whose values are known while the function is traced."""
+        out = wrap(np.asarray(array))
+        self.constants[id(out)] = out
+        return out
+
+    def without_wrapper(self, x: Any) -> Any:
+        return x._data if id(x) in self.constants else x
+
+    def array(self, x: Symbol) -> ndarray | None:
+        """The array from outside that a symbol stands for, if it does."""
+        return None
+
     # -- names ------------------------------------------------------------------------------------------
 
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
         """As a function returns, its local variables name what they hold. A caller's names go before a callee's."""
-        module = frame.f_globals.get("__name__", "")
-        if event == "return" and not any(module == own or module.startswith(f"{own}.") for own in ENGINE):
+        if event not in ("call", "return") or f"{frame.f_globals.get('__name__', '')}.".startswith(ENGINE):
+            return
+        if event == "call" and self.around is not None:
+            self.around.note_frame(frame)
+        elif event == "return":
             for name in frame.f_code.co_names:
                 if isinstance(frame.f_globals.get(name), Tensor):
                     self.name(name, frame.f_globals[name], depth=0)
@@ -145,8 +191,29 @@ class Tracer:
                 self.name(key, child, depth - 1)
 
 
-ENGINE = ("minigrad.tensor", "minigrad.tree", "minigrad.ops", "minigrad.autodiff", "minigrad.anomaly",
-          "minigrad.derive", "minigrad.scan", "contextlib", "numpy")
+# Modules whose functions are not the user's
+ENGINE = ("minigrad.tensor.", "minigrad.tree.", "minigrad.ops.", "minigrad.autodiff.", "minigrad.anomaly.",
+          "minigrad.derive.", "minigrad.scan.", "contextlib.", "numpy.")
+
+
+@contextlib.contextmanager
+def profiled(profile: Callable) -> Iterator[None]:
+    """Have Python call `profile` at each call and return, and whoever did so before again afterwards. A profiler that
+    is written in C may leave an object that cannot be installed again: then it keeps its place, and `profile` is not
+    called."""
+    before = sys.getprofile()
+    if before is not None and not callable(before) and not hasattr(before, "enable"):
+        yield
+        return
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # a cProfile.Profile, before Python 3.12
+            sys.setprofile(None)
+            before.enable()
 
 
 class Trace:
@@ -156,25 +223,20 @@ class Trace:
     result      the tree of results;  seeds: the gradient symbol of each differentiable result
     gradients   for each argument, the tree of its gradients (None: not differentiable)
 
-    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step.
+    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step. `close` ends it: the
+    symbols that f may have kept then say that they have no values.
     """
 
-    def __init__(self, f: Callable, examples: tuple, loops: bool = False):
-        self.tracer = tracer = Tracer(loops)
+    def __init__(self, f: Callable, examples: tuple, loops: bool = False, tracer: Tracer | None = None):
+        self.tracer = tracer = tracer or Tracer(loops)
         leaves, pattern = flatten(examples)
-        self.leaves = symbols = [lifted(leaf) for leaf in leaves]
+        self.leaves = symbols = [lifted(tracer, leaf) for leaf in leaves]
         args = unflatten(pattern, symbols)
         token, on = watcher.set(tracer), recording.set(True)
-        before = sys.getprofile()
         try:
-            sys.setprofile(tracer.profile)
-            try:
-                self.result = f(*args)
-            finally:
-                if before is None or callable(before):
-                    sys.setprofile(before)
-                else:  # a cProfile.Profile, before Python 3.12
-                    before.enable()
+            with profiled(tracer.profile):
+                result = f(*args)
+            self.result = tracer.returned(result)
             self.inputs = [s for s in symbols if isinstance(s, Symbol)]
             self.arguments = list(zip(argument_names(f, examples), args))
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]
@@ -184,12 +246,19 @@ class Trace:
             self.closed = self.closed_over()
             self.arguments += [(self.closed_name(x), x) for x in self.closed]
             self.differentiate()
+        except BaseException:
+            self.close()
+            raise
         finally:
             recording.reset(on)
             watcher.reset(token)
 
+    def close(self) -> None:
+        self.tracer.over = True
+
     def closed_over(self) -> list[Tensor]:
-        """Tensors among the inputs of the program that are no symbols, in order of first use."""
+        """Tensors from outside among the inputs of the program, in order of first use; arrays, where the tracer makes
+        symbols of them."""
         nodes: dict[int, Tensor] = {}
         stack = list(self.outputs)
         while stack:
@@ -198,17 +267,21 @@ class Trace:
                 nodes[node._index] = node
                 stack += [x for x in node._inputs or () if isinstance(x, Tensor)] if isinstance(node, Symbol) else []
         used = [x for index in sorted(nodes) for x in nodes[index]._inputs or () if isinstance(nodes[index], Symbol)]
-        found = {x._index: x for x in used + self.outputs if isinstance(x, Tensor) and not isinstance(x, Symbol)}
-        return list(found.values())
+        return list({x._index: x for x in used + self.outputs if self.is_from_outside(x)}.values())
+
+    def is_from_outside(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and (not isinstance(x, Symbol) or self.tracer.array(x) is not None)
 
     def closed_name(self, x: Tensor) -> str:
-        return x.name or self.tracer.names.get(x._index) or "weight"
+        array = self.tracer.array(x) if isinstance(x, Symbol) else None
+        return x.name or self.tracer.names.get(x._index if array is None else -id(array)) or (
+            "weight" if array is None else "given")
 
     def differentiate(self) -> None:
         """Run the rules on symbols, from a symbol for the gradient of each result."""
         tracer = self.tracer
         outputs = list({y._index: y for y in self.outputs if y._tracked}.values())
-        self.seeds = {y._index: symbol(y._data, False) for y in outputs}
+        self.seeds = {y._index: symbol(tracer, y.example if isinstance(y, Symbol) else y._data, False) for y in outputs}
         targets = [x for x in self.inputs + self.closed if x._tracked]
         tracer.last = True
         found = sweep(outputs, [self.seeds[y._index] for y in outputs], targets, graph=True)
@@ -217,13 +290,13 @@ class Trace:
         self.found = found
 
 
-def lifted(leaf: Any) -> Any:
+def lifted(tracer: Tracer, leaf: Any) -> Any:
     """An array or a float as a symbol; ints, booleans, strings and the like are constants of the program."""
     if isinstance(leaf, Tensor):
         leaf = leaf._data
     if isinstance(leaf, (ndarray, float, complex, np.inexact)):
         data = np.asarray(leaf)
-        return symbol(data, data.dtype.kind in "fc")
+        return tracer.argument(data)
     return leaf
 
 

@@ -31,8 +31,8 @@ class Module:
     gradients is saved but not trained. An attribute that holds a tensor without a name gives it its own.
     """
 
-    # _path: the way to this module from the outermost one that it was assigned in, for `bptt.record`. A slot, for what
-    # stands in __dict__ is a part of the key of a cell's program (`scan.look`), and that does not depend on a name.
+    # _path: the path to this module from the outermost one that it was assigned in, for `bptt.record`. A slot, so that
+    # it is not one of the module's attributes.
     __slots__ = ("__dict__", "__weakref__", "_path")
 
     training = True

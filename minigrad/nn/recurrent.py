@@ -300,6 +300,8 @@ class RNNCell(TorchCell):
         h_next = activation(self.W @ concat + self.b)
         return h_next, h_next
 
+    cell.reads = "W", "b", "nonlinearity"
+
 
 class GRUCell(TorchCell):
     """Gated recurrent unit:
@@ -341,6 +343,8 @@ class GRUCell(TorchCell):
         candidate = tanh(self.Wx @ x + self.bx + recurrent)
         h_next = (1.0 - z) * candidate + z * h_prev
         return h_next, h_next
+
+    cell.reads = "W", "b", "Wh", "bh", "Wx", "bx", "reset_after"
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """As PyTorch's GRUCell, rows r, z, n. Raises ValueError with reset_after=False, which PyTorch has not."""
@@ -393,6 +397,8 @@ class LSTMCell(TorchCell):
         c_next = ft * c_prev + it * cct
         a_next = ot * tanh(c_next)
         return (a_next, c_next), a_next
+
+    cell.reads = "W", "b", "hidden_size"
 
     Wf, bf, Wi, bi, Wo, bo, Wc, bc = (
         property(lambda self, name=name, gate=gate: getattr(self, name).data[self.rows(gate)],

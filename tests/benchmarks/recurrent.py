@@ -35,7 +35,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minigrad as mg
-from minigrad import nn
+from minigrad import cache, nn
 
 SIZES = {"lstm": [(1, 25, 65, 100), (8, 32, 32, 64), (16, 25, 65, 128), (32, 50, 64, 128), (64, 60, 128, 256)],
          "cell": [(1, 50, 20, 64), (16, 50, 32, 96), (32, 40, 64, 128)]}  # batch, T, input, hidden
@@ -316,7 +316,7 @@ def steps(rounds):
 
 def first(rounds):
     """The first call of a layer, against the second; and the very first in a process."""
-    programs = sys.modules["minigrad.scan"].PROGRAMS
+    programs = cache.programs
     for size in SIZES["lstm"]:
         found = []
         for _ in range(rounds):
@@ -340,7 +340,7 @@ def first(rounds):
 
 def memory(rounds):
     """Peak bytes that Python allocates in a forward and backward; x and the weights, made before, are not counted."""
-    programs = sys.modules["minigrad.scan"].PROGRAMS
+    programs = cache.programs
     sizes = SIZES["lstm"] + [(8, 1000, 32, 64), (8, 10_000, 32, 64)]
     print("MB; caches: a, x, c, the gates, tanh c (7 H + D a step and sequence) and dz (4 H)")
     for size in sizes:
@@ -370,7 +370,7 @@ def checkpoints(rounds):
             def step(every=every, xs=xs):
                 (a, _), _ = mg.scan(lambda s, x: (cell.cell(s, x)[0], ()), state, xs, checkpoint_every=every)
                 a.backward(np.ones((H, B), "f"))
-            sys.modules["minigrad.scan"].PROGRAMS.clear()
+            cache.programs.clear()
             tracemalloc.start()
             step()
             peak = tracemalloc.get_traced_memory()[1] / 1e6

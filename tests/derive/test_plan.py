@@ -13,6 +13,7 @@ import pytest
 from scan_cells import CELLS
 
 import minigrad as mg
+from minigrad import cache
 from minigrad.tree import flatten, map_leaves
 
 module = sys.modules["minigrad.scan"]
@@ -25,20 +26,15 @@ def compiled(row, dtype=np.float64, steps=4, wanted=(True, True, True), **sizes)
     inputs = row.inputs(dtype=dtype, steps=steps, **sizes)
     state, xs, weights = [map_leaves(lambda x, on=on: mg.tensor(x, requires_grad=on and x.dtype.kind == "f"), tree)
                           for tree, on in zip(inputs, wanted)]
-    module.PROGRAMS.clear()
-    mg.scan(row.cell(weights), state, xs)
-    (program,) = module.PROGRAMS.values()
-    return program, [flatten(tree)[0] for tree in inputs], [path.rpartition(".")[2] for path in program.closed]
+    cache.programs.clear()
+    run = module.prepare(row.cell(weights), state, xs, None)
+    return run.compiled, [flatten(tree)[0] for tree in inputs], list(map(module.example, run.inputs[sum(run.sizes):]))
 
 
 def called(row, **options):
     """The arguments of forward, of backward, and what `made` are, ready to run."""
-    program, (state, xs, _), names = compiled(row, **options)
-    steps = len(xs[0])
-    options.pop("wanted", None)
-    given = row.inputs(**{"steps": steps, **options})[2]
-    weights = [given[name] for name in names]
-    return program, steps, state, xs, weights
+    program, (state, xs, _), weights = compiled(row, **options)
+    return program, len(xs[0]), state, xs, weights
 
 
 def all_arrays(made):
@@ -57,7 +53,7 @@ def all_arrays(made):
 
 def test_the_text_is_the_same_in_another_process():
     code = ("import sys; sys.path.insert(0, 'tests')\nfrom derive import test_plan\nfrom scan_cells import CELLS\n"
-            "for row in CELLS: print(test_plan.compiled(row)[0].plan.source)")
+            "for row in CELLS: print(test_plan.compiled(row)[0].source)")
     texts = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True,
                             env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in ("0", "1")}
     assert len(texts) == 1 and b"def forward" in texts.pop()
@@ -66,7 +62,7 @@ def test_the_text_is_the_same_in_another_process():
 @pytest.mark.parametrize("row", [row for row in CELLS if str(row) != "large_constant"], ids=str)
 def test_the_text_stands_alone_and_is_right(row):
     program, steps, state, xs, weights = called(row)
-    source = program.plan.source
+    source = program.source
     imported = {alias.name if isinstance(node, ast.Import) else node.module for node in ast.walk(ast.parse(source))
                 if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
     assert imported == {"numpy"}
@@ -74,11 +70,10 @@ def test_the_text_stands_alone_and_is_right(row):
     exec(source, alone)
     made = alone["make"](steps)
     final, ys = alone["forward"](steps, state, xs, weights, made)
-    theirs = program.functions["forward"](steps, state, xs, weights, program.functions["make"](steps))
+    theirs = program.forward(steps, state, xs, weights, program.buffers.make(steps))
     for a, b in zip(flatten((final, ys))[0], flatten(theirs)[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
-    names = [path.rpartition(".")[2] for path in program.closed]
     inputs = row.inputs()
     cell_weights = {name: mg.tensor(w, requires_grad=True) for name, w in inputs[2].items()}
     lifted = [map_leaves(lambda x: mg.tensor(x, requires_grad=x.dtype.kind == "f"), tree) for tree in inputs[:2]]
@@ -91,9 +86,10 @@ def test_the_text_stands_alone_and_is_right(row):
     d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights,
                                                 (None,) * len(weights), made,
                                                  alone["make_backward"](steps, made))
-    leaves = [*flatten(lifted)[0], *(cell_weights[name] for name in names)]
+    leaves = module.prepare(row.cell(cell_weights), *lifted, None).inputs
     for ours, leaf in zip([*d_state, *d_xs[:len(xs)], *d_weights], leaves, strict=True):
-        ours, theirs = (np.zeros(leaf.shape) if d is None else d for d in (ours, leaf.grad))
+        theirs = leaf.grad if isinstance(leaf, mg.Tensor) else None  # an array that the cell closes over has none
+        ours, theirs = (np.zeros(leaf.shape) if d is None else d for d in (ours, theirs))
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
@@ -109,9 +105,9 @@ def loop_bodies(source, name):
 def test_an_lstm_takes_few_calls_a_step(name, most):
     """Each costs 0.3 to 1 µs whatever it computes: at hidden 64 they are most of the time."""
     program, *_ = compiled(LSTM)
-    (loop,) = loop_bodies(program.plan.source, name)
+    (loop,) = loop_bodies(program.source, name)
     calls = [node for statement in loop.body for node in ast.walk(statement) if isinstance(node, ast.Call)]
-    assert 5 < len(calls) <= most, program.plan.source
+    assert 5 < len(calls) <= most, program.source
 
 
 def peak_of(function):
@@ -129,12 +125,11 @@ def test_nothing_is_allocated_in_the_loops():
     hold anything that a step makes and keeps, nor even one array of a step (8 KiB, in which one gate fits twice)."""
     sizes = {"B": 16, "H": 32, "D": 8}
     program, steps, state, xs, weights = called(LSTM, steps=50, **sizes)
-    functions = program.functions
-    made = functions["make"](steps)
-    made_backward = functions["make_backward"](steps, made)
+    made = program.buffers.make(steps)
+    made_backward = program.buffers.make_backward(steps, made)
 
     def forward():
-        return functions["forward"](steps, state, xs, weights, made)
+        return program.forward(steps, state, xs, weights, made)
     final, ys = forward()
     peak, results = peak_of(forward)
     whole_bias = 4 * 32 * 16 * 8
@@ -142,7 +137,7 @@ def test_nothing_is_allocated_in_the_loops():
     d_state, d_ys = [np.ones_like(s) for s in final], [np.ones_like(y) for y in ys]
 
     def backward():
-        return functions["backward"](steps, d_state, d_ys, xs, weights, (None,) * len(weights), made, made_backward)
+        return program.backward(steps, d_state, d_ys, xs, weights, (None,) * len(weights), made, made_backward)
     backward()
     peak, gradients = peak_of(backward)
     gathered = steps * 16 * 8 * (4 * 32 + 32 + 8)  # dz and [a; x] of all steps side by side, for one product
@@ -154,11 +149,11 @@ def test_the_stacks_are_what_the_backward_reads():
     H, D, B, T = 32, 8, 16, 50
     program, *_ = compiled(LSTM, steps=T, H=H, D=D, B=B)
     caches = 8 * T * B * (4 * H + H + H + H + D)
-    assert sum(x.nbytes for x in all_arrays(program.functions["make"](T))) <= 1.2 * caches
+    assert sum(x.nbytes for x in all_arrays(program.buffers.make(T))) <= 1.2 * caches
 
 
 def test_without_gradients_nothing_is_stacked_but_the_inputs():
-    few, many = ([sum(x.nbytes for x in all_arrays(program.functions["make"](steps))) for steps in (10, 1000)]
+    few, many = ([sum(x.nbytes for x in all_arrays(program.buffers.make(steps))) for steps in (10, 1000)]
                  for program in [compiled(LSTM, wanted=(False, False, False))[0]] * 2)
     assert few[1] <= few[0] and many == few
 
@@ -166,20 +161,19 @@ def test_without_gradients_nothing_is_stacked_but_the_inputs():
 def test_a_buffer_set_depends_on_the_length_alone():
     """The same buffers do for a second run with other numbers: nothing of the first is left."""
     program, steps, state, xs, weights = called(LSTM)
-    functions = program.functions
-    made = functions["make"](steps)
-    made_backward = functions["make_backward"](steps, made)
+    made = program.buffers.make(steps)
+    made_backward = program.buffers.make_backward(steps, made)
     d = [np.ones_like(s) for s in state], [np.ones((steps, *state[0].shape))]
 
     def run(made, made_backward, scale):
         inputs = [s * scale for s in state], [x * scale for x in xs], weights
-        results = functions["forward"](steps, *inputs, made)
+        results = program.forward(steps, *inputs, made)
         sums = (None,) * len(weights)
-        return flatten((results, functions["backward"](steps, *d, *inputs[1:], sums, made, made_backward)))[0]
+        return flatten((results, program.backward(steps, *d, *inputs[1:], sums, made, made_backward)))[0]
     run(made, made_backward, 50.0)
     for x in all_arrays((made, made_backward)):
         x[...] = np.nan
-    fresh = functions["make"](steps)
-    expected = run(fresh, functions["make_backward"](steps, fresh), 0.5)
+    fresh = program.buffers.make(steps)
+    expected = run(fresh, program.buffers.make_backward(steps, fresh), 0.5)
     for a, b in zip(run(made, made_backward, 0.5), expected, strict=True):
         np.testing.assert_array_equal(a, b)
