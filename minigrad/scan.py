@@ -23,7 +23,7 @@ import numpy as np
 from minigrad import tensor as engine
 from minigrad.cache import Buffers, Source, pool, programs
 from minigrad.derive.effects import Surroundings, Unrepeatable
-from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, glance, nesting
+from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, glance, nesting, without_floats
 from minigrad.derive.loops import ChangingCell, Scan, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
@@ -217,6 +217,7 @@ class Compiled:
 
     supply    what the cell uses from outside, as each call finds it anew; closed: which of these the program needs
     forward, backward   its loops; backward is None where no gradient is wanted. block: how many steps it sums at once
+    numbers   whether Python floats are inputs too
     source    their text;  tracked: for each result whether a gradient flows from it
     buffers   what makes its buffers (cache.py); a set belongs to one run, from its forward to its backward
     """
@@ -226,6 +227,7 @@ class Compiled:
         self.state_pattern, self.y_pattern = (unflatten(tree, [0] * len(flatten(tree)[0])) for tree in trace.result)
         numbers = {id(x): i for i, x in enumerate(supply)}
         self.closed = [numbers[id(given(trace, x))] for x in trace.closed]
+        self.numbers = trace.tracer.numbers
         on = recording.get()
         wanted = [s for s, is_tracked in zip(trace.leaves, tracked) if is_tracked]
         wanted += [x for x in trace.closed if x._tracked and on]
@@ -424,14 +426,18 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
         return Run(compiled, cell, state, xs, mask, supply)
     code = code_of(cell)
     if code is not None and code in PURE:
-        tracer = quick_look(cell, step, kinds, examples)
+        tracer = quick_look(cell, step, kinds, examples, code in VARYING)
         compiled = None if tracer is None else programs.get((about, code, tracer.key))
         if compiled is not None:
             return Run(compiled, cell, state, xs, mask, tracer.outside)
-    traced, tracer = traced_twice(cell, step, kinds, examples, n)
+    traced, tracer = traced_twice(cell, step, kinds, examples, n, code in VARYING)
     key = about, code, tracer.key
     compiled = programs.get(key)
     if compiled is None:
+        if code is not None:
+            like_this = without_floats(key)
+            if sum(without_floats(known) == like_this for known in programs.keys_of(code)) >= MOST_VARIANTS:
+                VARYING.add(code)
         compiled = programs.put(key, Compiled(traced, step.__name__, tracked, traced.tracer.outside))
     traced.close()
     if code is not None:
@@ -442,13 +448,17 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
 # The code of cells that two traces found to change nothing: one trace without values is enough for them
 PURE: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
+# Of those, the ones that gave several programs which differ in their numbers alone: the next has these as inputs
+VARYING: weakref.WeakSet[CodeType] = weakref.WeakSet()
+MOST_VARIANTS = 3
 
-def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any) -> CellTracer | None:
+
+def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: bool) -> CellTracer | None:
     """One trace without values; None where a more careful look is needed."""
     around = Surroundings()
     around.note_surface(cell)
     try:
-        tracer = glance(step, kinds, examples)
+        tracer = glance(step, kinds, examples, numbers)
     except (TraceError, UnknownShape):
         tracer = None
     finally:
@@ -456,7 +466,8 @@ def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any) -> CellTr
     return tracer if changed is None else None
 
 
-def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int) -> tuple[Trace, CellTracer]:
+def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int, numbers: bool = False
+                 ) -> tuple[Trace, CellTracer]:
     """A trace with values, and a second without. What they change outside the cell is put back.
 
     Raises StepByStep where they change anything, or differ."""
@@ -466,11 +477,12 @@ def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int)
     try:
         try:
             note_cell(around, cell)
-            traced = Trace(step, unflatten(pattern, firsts), tracer=CellTracer(values=True, around=around))
+            tracer = CellTracer(values=True, numbers=numbers, around=around)
+            traced = Trace(step, unflatten(pattern, firsts), tracer=tracer)
         finally:
             changed.append(around.restore())
         try:
-            second = glance(step, kinds, examples)
+            second = glance(step, kinds, examples, numbers)
         finally:
             changed.append(around.restore())
     except (TraceError, Unrepeatable) as problem:

@@ -42,7 +42,7 @@ class Step:
     kept, kept_backward   what a record keeps of the forward and of the backward
     """
 
-    def __init__(self, cell: Callable, state: Any, x: Any, mask: Any):
+    def __init__(self, cell: Callable, state: Any, x: Any, mask: Any, numbers: bool = False):
         pairs = []
 
         def noted(*inputs):
@@ -52,7 +52,7 @@ class Step:
         def step(_state, _x):  # so that no name from here goes before the cell's own
             return one_step(noted, _state, *_x)
 
-        trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True))
+        trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True, numbers=numbers))
         self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
         self.tensors = [given(trace, w) for w in trace.closed]
         self.outside, self.fallbacks = trace.tracer.outside, [trace.closed_name(w) for w in trace.closed]
@@ -156,7 +156,7 @@ def step_of(run: Run) -> Step:
         n, m = run.sizes
         state = unflatten(run.patterns[0], run.values[:n])
         x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
-        step = Step(run.cell, state, x, None if run.mask is None else run.mask[0])
+        step = Step(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
         # the same tensor, or what the cell made at the same place of this trace and of the run's
         places = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
         step.closed = [places[id(x)] for x in step.tensors]

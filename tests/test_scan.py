@@ -4,13 +4,17 @@ import contextlib
 import functools
 import gc
 import itertools
+import os
+import random
 import sys
 import tracemalloc
 import warnings
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -579,6 +583,119 @@ def test_what_the_cell_sees_may_change_between_calls(change, monkeypatch):
     assert_as_the_loop(model.cell, STATE, XS)
 
 
+SETTINGS, CONTEXT = ModuleType("settings"), ContextVar("context", default=0.5)
+SLOW = 0.5
+
+
+class Table:
+    alpha, table, weights = 0.5, {"alpha": 0.5}, [0.5]
+
+    def __init__(self):
+        self.queue, self.names = deque([0.5]), {"alpha": 0.5}
+
+    @property
+    def doubled(self):
+        return 2.0 * self.alpha
+
+
+def reads(source):
+    """A cell h + α x that reads its α from somewhere, and how that is set."""
+    table, t, deep = Table(), mg.tensor([0.5], requires_grad=True), []
+    bottom = deep
+    for _ in range(20):
+        bottom.append([])
+        bottom = bottom[0]
+    bottom.append(0.5)
+    box = [0.5]
+
+    def far():
+        node = deep
+        while isinstance(node[0], list):
+            node = node[0]
+        return node[0]
+    nested = lambda: (lambda: SLOW)()  # noqa: E731
+    read, change = {
+        "class attribute": (lambda: Table.alpha, lambda v: setattr(Table, "alpha", v)),
+        "property": (lambda: table.doubled / 2.0, lambda v: setattr(Table, "alpha", v)),
+        "module attribute": (lambda: SETTINGS.alpha, lambda v: setattr(SETTINGS, "alpha", v)),
+        "global of a function within": (nested, lambda v: globals().update(SLOW=v)),
+        "dict of a class": (lambda: table.table["alpha"], lambda v: Table.table.update(alpha=v)),
+        "list of a class": (lambda: table.weights[0], lambda v: Table.weights.__setitem__(0, v)),
+        "deque": (lambda: table.queue[0], lambda v: table.queue.__setitem__(0, v)),
+        "attribute by a computed name": (lambda: getattr(Table, "al" + "pha"), lambda v: setattr(Table, "alpha", v)),
+        "variable of the context": (CONTEXT.get, CONTEXT.set),
+        "environment": (lambda: float(os.environ["ALPHA"]), lambda v: os.environ.update(ALPHA=str(v))),
+        "twenty levels down": (far, lambda v: bottom.__setitem__(0, v)),
+        "closed-over list": (lambda: box[0], lambda v: box.__setitem__(0, v)),
+        "item() of a tensor": (t.item, lambda v: setattr(t, "data", np.array([v]))),
+        "data of a tensor": (lambda: t.data, lambda v: setattr(t, "data", np.array([v]))),
+        "data of a tensor, in place": (lambda: t.data, lambda v: t.data.__setitem__(0, v)),
+        "numpy() of a tensor": (lambda: t.detach().numpy(), lambda v: setattr(t, "data", np.array([v]))),
+        "NumPy's number": (lambda: np.float64(box[0]), lambda v: box.__setitem__(0, v)),
+        "array made anew": (lambda: np.full(1, box[0]), lambda v: box.__setitem__(0, v)),
+    }[source]
+    return (lambda h, x: (h + read() * x, h)), change
+
+
+SOURCES = ["class attribute", "property", "module attribute", "global of a function within", "dict of a class",
+           "list of a class", "deque", "attribute by a computed name", "variable of the context", "environment",
+           "twenty levels down", "closed-over list", "item() of a tensor", "data of a tensor",
+           "data of a tensor, in place", "numpy() of a tensor", "NumPy's number", "array made anew"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_number_is_read_anew_wherever_a_cell_finds_it(source, monkeypatch):
+    monkeypatch.setattr(Table, "alpha", 0.5)
+    monkeypatch.setenv("ALPHA", "0.5")
+    monkeypatch.setitem(globals(), "SLOW", 0.5)
+    monkeypatch.setattr(SETTINGS, "alpha", 0.5, raising=False)
+    cell, change = reads(source)
+    with no_loop():
+        for alpha in (0.5, 2.0, 0.5, -3.0):
+            change(alpha)
+            assert float(mg.scan(cell, np.zeros(1), np.ones((3, 1)))[0][0]) == 3 * alpha
+
+
+def test_minus_zero_is_not_zero():
+    zero = [0.0]
+    cell = lambda h, x: (h + np.copysign(1.0, zero[0]) * x, h / zero[0])  # noqa: E731
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for zero[0], sign in ((0.0, 1), (-0.0, -1), (0.0, 1)):
+            final, ys = mg.scan(cell, np.ones(1), np.ones((2, 1)))
+            assert (float(final[0]), float(ys[0, 0])) == (1 + 2 * sign, sign * np.inf)
+
+
+def test_an_array_that_changes_is_an_input_and_compiles_nothing():
+    W = mg.tensor(np.eye(3), requires_grad=True)
+    draws = np.random.default_rng(0)
+    for _ in range(5):
+        mask = draws.random((3, 2)) < 0.5
+        scale = np.float64(draws.normal())
+
+        def cell(h, x, mask=mask, scale=scale):
+            h = np.where(mask, W @ h, 0.0) * scale + x * mask
+            return h, h
+        assert_as_the_loop(cell, STATE, XS)
+    assert len(cache.programs) == 1
+
+
+def test_numbers_that_change_become_inputs():
+    W = mg.tensor(np.eye(3, dtype=np.float32), requires_grad=True)
+    for n in range(12):
+        def cell(h, x, n=n):
+            h = np.maximum(W @ h * (1.0 + n / 10), 0.1 * n) + x ** 2.0
+            return h, h
+        final, ys = mg.scan(cell, STATE.astype("f"), XS.astype("f"))
+        W.grad = None
+        mixed((final, ys)).backward()
+        ours, W.grad = W.grad, None
+        theirs = by_loop(cell, STATE.astype("f"), XS.astype("f"))
+        mixed(theirs).backward()
+        assert final.dtype == ys.dtype == np.float32
+        all_close([final, ys, ours], [*theirs, W.grad], 1e-5)
+    assert len(cache.programs) == module.MOST_VARIANTS + 2
+
+
 def with_scale(scale, h, x):
     h = np.tanh(h + x) * scale
     return h, h
@@ -771,6 +888,247 @@ def test_a_layer_whose_cell_is_a_method():
     all_close(ours, (layer.W.grad, layer.b.grad))
 
 
+# -- cells that are not pure ---------------------------------------------------------------------------------------
+
+
+class Counter:
+    """h + x times a number that depends on how often it was called."""
+
+    total = 0
+
+    def __init__(self):
+        self.t, self.box, self.seen, self.array = 0, {"t": 0}, [], np.zeros(2)
+
+    def attribute(self, h, x):
+        self.t += 1
+        return self.step(h, x, self.t)
+
+    def class_attribute(self, h, x):
+        Counter.total += 1
+        return self.step(h, x, Counter.total)
+
+    def entry(self, h, x):
+        self.box["t"] += 1
+        return self.step(h, x, self.box["t"])
+
+    def element(self, h, x):
+        self.seen.append(None)
+        return self.step(h, x, len(self.seen))
+
+    def number_of_an_array(self, h, x):
+        self.array[0] += 1
+        return self.step(h, x, int(self.array[0]))
+
+    def helper(self, h, x):
+        return self.step(h, x, self.count())
+
+    def count(self):
+        self.box["t"] += 1
+        return self.box["t"]
+
+    def attribute_by_name(self, h, x):
+        setattr(self, "t", getattr(self, "t") + 1)  # noqa: B009, B010
+        return self.step(h, x, self.t)
+
+    @staticmethod
+    def step(h, x, t):
+        h = h + x * (10.0 if t % 3 == 0 else 1.0)
+        return h, h
+
+
+TOTAL = 0
+
+
+def of_a_global(h, x):
+    global TOTAL
+    TOTAL += 1
+    return Counter.step(h, x, TOTAL)
+
+
+def of_a_variable():
+    t = 0
+
+    def cell(h, x):
+        nonlocal t
+        t += 1
+        return Counter.step(h, x, t)
+    return cell
+
+
+def of_an_iterator():
+    count = itertools.count(1)
+    return lambda h, x: Counter.step(h, x, next(count))
+
+
+COUNTERS = {"a global": lambda: of_a_global, "a variable": of_a_variable, "an iterator": of_an_iterator,
+            **{name: lambda name=name: getattr(Counter(), name) for name in (
+                "attribute", "class_attribute", "entry", "element", "number_of_an_array", "helper",
+                "attribute_by_name")}}
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_a_cell_that_counts_its_calls_runs_at_every_step(counter, monkeypatch):
+    monkeypatch.setattr(Counter, "total", 0)
+    monkeypatch.setitem(globals(), "TOTAL", 0)
+    cell = COUNTERS[counter]()
+    with pytest.warns(module.ScanNotice, match=r"step by step: it (changes|can take)"):
+        _, ys = mg.scan(cell, np.zeros(1), np.ones((2, 1)))
+    assert ys.ravel().tolist() == [1, 2]
+    assert mg.scan(cell, np.zeros(1), np.ones((4, 1)))[1].ravel().tolist() == [10, 11, 12, 22]
+
+
+DRAWS = {"a generator": (lambda: np.random.default_rng(0), lambda rng: rng.random()),
+         "NumPy's own": (lambda: np.random.seed(0), lambda _: np.random.random()),
+         "Python's own": (lambda: random.seed(0), lambda _: random.random()),
+         "a Random": (lambda: random.Random(0), lambda rng: rng.random())}
+
+
+@pytest.mark.parametrize("source", DRAWS)
+def test_a_branch_on_a_random_number_is_drawn_at_every_step(source):
+    """Two traces may well take the same branch; that a number was drawn is seen, and put back."""
+    make, draw = DRAWS[source]
+
+    def drawn():
+        rng = make()
+
+        def cell(h, x):
+            h = h + x if draw(rng) < 0.5 else h
+            return h, h
+        return cell
+    for _ in range(3):
+        ours = mg.scan(drawn(), np.zeros(1), np.ones((12, 1)))[1]
+        np.testing.assert_array_equal(ours, by_loop(drawn(), np.zeros(1), np.ones((12, 1)))[1])
+
+
+def test_what_a_cell_puts_aside_is_of_every_step():
+    gates, W = [], mg.tensor(np.eye(3), requires_grad=True)
+
+    def cell(h, x):
+        z = mg.sigmoid(W @ h + x)
+        gates.append(z)
+        return z * h, z
+    _, zs = mg.scan(cell, STATE, XS)
+    np.testing.assert_array_equal([z.data for z in gates], zs.data)
+
+
+def test_a_tensor_that_a_trace_left_behind_says_so():
+    kept = []
+
+    def f(x):
+        y = x * 2.0
+        kept.append(y)
+        return y
+    mg.derive(f, np.ones(3))
+    (y,) = kept
+    assert y.shape == (3,)
+    for use in (lambda: y + 1.0, y.detach, lambda: mg.sum(y), lambda: np.ones((3, 3)) @ y):
+        with pytest.raises(TypeError, match=r"never had values.*let the function return it"):
+            use()
+
+
+def test_a_cell_that_remembers_a_table_of_constants_goes_through_its_program_once_it_is_there():
+    tables = {}
+
+    def cell(h, x):
+        if 3 not in tables:
+            tables[3] = np.eye(3)
+        return tables[3] @ h + x, h
+    mg.scan(cell, STATE, XS)
+    with no_loop():
+        mg.scan(cell, STATE, XS)
+
+
+def test_lists_that_a_cell_makes_itself_are_not_changes():
+    def collect(gates, z):
+        gates.append(z)
+        return gates[-1]
+
+    def cell(h, x):
+        gates = []
+        h = collect(gates, mg.tanh(h + x))
+        return h, gates[0]
+    with no_loop():
+        mg.scan(cell, STATE, XS)
+
+
+# -- what a cell is given -------------------------------------------------------------------------------------------
+
+
+def test_state_and_x_reach_a_cell_as_tensors_on_every_path():
+    w = mg.tensor([0.5], requires_grad=True)
+
+    def cell(h, x):
+        h = mg.tanh(w * h.detach() + x.detach())
+        return h, h
+
+    def branching(h, x):
+        h, y = cell(h, x)
+        return (h, y) if float(h.detach().data[0]) > -9 else (y, h)
+    expected = np.tanh(0.5 * np.tanh(1) + 1)
+    for run in (mg.scan, by_loop, functools.partial(mg.scan, checkpoint_every=1)):
+        assert np.allclose(run(cell, np.zeros(3), np.ones((2, 3)))[0].data, expected)
+    assert np.allclose(mg.scan(branching, np.zeros(3), np.ones((2, 3)))[0].data, expected)
+    with mg.detect_anomaly():
+        assert np.allclose(mg.scan(cell, np.zeros(3), np.ones((2, 3)))[0].data, expected)
+    assert mg.gradcheck(lambda: mg.scan(cell, np.zeros(3), np.ones((4, 3)))[1].sum(), frozen=True).ok
+    derived = mg.derive(lambda xs: mg.scan(cell, np.zeros(3), xs)[0], np.ones((2, 3)))
+    assert np.allclose(derived.forward(np.ones((2, 3)))[0], expected)
+
+
+def test_a_cell_of_executed_code_runs():
+    space = {"np": np}
+    exec("def cell(h, x):\n    h = np.tanh(h + x)\n    return h, h", space)
+    with no_loop():
+        assert np.allclose(mg.scan(space["cell"], np.zeros(3), np.ones((2, 3)))[0], np.tanh(np.tanh(1) + 1))
+
+
+class Profiler:
+    """A profiler of which sys.getprofile() returns something that cannot be installed again."""
+
+
+class Enabled(Profiler):
+    def enable(self):
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("left", [Profiler(), Enabled(), 7, None])
+def test_a_cell_is_traced_while_any_profiler_runs_and_nothing_of_ours_stays(left, monkeypatch):
+    real = sys.getprofile
+    monkeypatch.setattr(sys, "getprofile", lambda: left)
+    try:
+        with no_loop():
+            mg.scan(lambda h, x: ((k := np.tanh(h + 2.0 * x)), k), STATE, XS)
+        assert real() is None
+    finally:
+        sys.setprofile(None)
+
+
+def test_a_real_profiler_goes_on_after_a_trace():
+    seen = []
+
+    def mine(frame, event, argument):
+        seen.append(frame.f_code.co_name)
+    sys.setprofile(mine)
+    try:
+        mg.scan(lambda h, x: (np.tanh(h + 3.0 * x), h), STATE, XS)
+        assert sys.getprofile() is mine
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), KeyError("x"), ZeroDivisionError()])
+def test_only_what_a_trace_cannot_do_makes_a_scan_go_step_by_step(error):
+    calls = []
+
+    def cell(h, x):
+        if not calls:
+            raise error
+        return h, x
+    with pytest.raises(type(error)), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mg.scan(cell, STATE, XS)
+
+
 # -- what goes step by step -----------------------------------------------------------------------------------------
 
 
@@ -847,6 +1205,7 @@ WRONG = {
                             r"one length T ≥ 1 .*xs\[0\] \(4, 3, 2\), xs\[1\] \(2"),
     "no steps": (branching, {"xs": XS[:0]}, ValueError, "one length T ≥ 1"),
     "a number for xs": (branching, {"xs": np.array(1.0)}, ValueError, "one length T ≥ 1"),
+    "the steps in a list": (branching, {"xs": list(XS)}, ValueError, r"stack the steps, as in np\.stack\(xs\)"),
     "no xs": (branching, {"xs": ()}, ValueError, "scan needs xs with a time axis"),
     "a mask of one axis": (with_scale, {"mask": np.ones(4)}, ValueError, r"mask has shape \(4,\) .* \(4, batch\)"),
     "a mask of other steps": (with_scale, {"mask": np.ones((3, 2))}, ValueError,

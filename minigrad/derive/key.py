@@ -33,12 +33,13 @@ class CellTracer(Tracer):
 
     Tensors and arrays from outside are inputs, in `outside` in the order of first use: the key has their shapes and
     dtypes, and which of them are one, but not their values.
-    values  whether ops are run, on example values; without, one of which the shape is not known raises UnknownShape
+    values   whether ops are run, on example values; without, a call whose shape is not known raises UnknownShape
+    numbers  whether Python floats are inputs too, for a cell in which they change from call to call
     """
 
-    def __init__(self, values: bool, around: Surroundings | None = None):
+    def __init__(self, values: bool, numbers: bool = False, around: Surroundings | None = None):
         super().__init__(around=around)
-        self.values = values
+        self.values, self.numbers = values, numbers
         self.entries: list[tuple] | None = []  # None once the key is complete
         self.outside: list[Any] = []
         self.references: dict[int, tuple[Any, Any]] = {}  # id of a thing from outside → its number, the input it is
@@ -57,6 +58,8 @@ class CellTracer(Tracer):
             inputs = tuple([self.without_wrapper(x) for x in inputs])
             if not any(isinstance(x, Tensor) for x in inputs):
                 return super().__call__(op, inputs, inputs, metadata, tracked)
+        if self.numbers:
+            inputs = with_arrays_for_floats(inputs)
         numbers, kinds = [], []
         for i, x in enumerate(inputs):
             if x.__class__ is Symbol and x.number is not None:
@@ -121,11 +124,11 @@ class CellTracer(Tracer):
         return unflatten(pattern, leaves)
 
 
-def glance(step: Callable, kinds: list[tuple], pattern: Any) -> CellTracer:
+def glance(step: Callable, kinds: list[tuple], pattern: Any, numbers: bool) -> CellTracer:
     """The key of one step, from a trace without values. kinds: (shape, dtype) of each leaf of the step's arguments.
 
     Raises TraceError where the step looks at values, and UnknownShape."""
-    tracer = CellTracer(values=False)
+    tracer = CellTracer(values=False, numbers=numbers)
     args = unflatten(pattern, [tracer.argument(blank(*kind)) for kind in kinds])
     token, on = watcher.set(tracer), recording.set(True)
     try:
@@ -135,6 +138,22 @@ def glance(step: Callable, kinds: list[tuple], pattern: Any) -> CellTracer:
         watcher.reset(token)
         tracer.over = True
     return tracer
+
+
+def with_arrays_for_floats(inputs: tuple) -> tuple:
+    """Python floats as arrays of the dtype to which NumPy would bring them beside the other inputs."""
+    if not any(x.__class__ is float for x in inputs):
+        return inputs
+    others = [x.dtype for x in inputs if hasattr(x, "dtype")]
+    dtype = np.result_type(*others, 0.0)
+    return tuple([np.asarray(x, dtype) if x.__class__ is float else x for x in inputs])
+
+
+def without_floats(key: Any) -> Any:
+    """A key in which all floats are equal."""
+    if isinstance(key, tuple):
+        return float if len(key) == 2 and key[0] is float else tuple(map(without_floats, key))
+    return key
 
 
 def blank(shape: tuple, dtype: Any) -> ndarray:

@@ -193,7 +193,7 @@ class Tracer:
 
 # Modules whose functions are not the user's
 ENGINE = ("minigrad.tensor.", "minigrad.tree.", "minigrad.ops.", "minigrad.autodiff.", "minigrad.anomaly.",
-          "minigrad.derive.", "minigrad.scan.", "contextlib.", "numpy.")
+          "minigrad.derive.", "minigrad.cache.", "minigrad.scan.", "contextlib.", "numpy.")
 
 
 @contextlib.contextmanager

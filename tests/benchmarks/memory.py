@@ -79,8 +79,8 @@ def run(name):
             early = resident()
     end = resident()
     texts = sum("minigrad" in file and file.startswith("<") for file in linecache.cache)
-    print(f"{name:22} {early:7.1f} → {end:7.1f} MB ({end - early:+6.1f})   {len(programs):3} programs, {texts:3} texts, "
-          f"{pool.nbytes / 1e6:6.1f} MB of idle buffers")
+    print(f"{name:22} {early:7.1f} → {end:7.1f} MB ({end - early:+6.1f})   {len(programs):3} programs, {texts:3} "
+          f"texts, {pool.nbytes / 1e6:6.1f} MB of idle buffers")
 
 
 if __name__ == "__main__":
