@@ -123,7 +123,9 @@ class Surroundings:
             self.keep(id(thing), f"the random numbers of {name}", lambda: pickle.dumps(read()),
                       lambda was: write(pickle.loads(was)))
         elif isinstance(thing, ContextVar):
-            keep(lambda: thing.get(UNSET), thing.set)
+            if (value := value_of(thing)) is not UNSET:  # one without a value cannot be put back
+                keep(partial(value_of, thing), thing.set)
+                yield value, name
         elif isinstance(thing, FunctionType):
             if not is_library(thing.__module__):
                 keep(lambda: dict(vars(thing)), lambda was: (vars(thing).clear(), vars(thing).update(was)))
@@ -212,6 +214,13 @@ def random_state(source: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]
     if isinstance(source, np.random.RandomState):
         return partial(source.get_state, legacy=False), source.set_state
     return source.getstate, source.setstate
+
+
+def value_of(variable: ContextVar) -> Any:
+    try:
+        return variable.get()
+    except LookupError:
+        return UNSET
 
 
 def content(cell: CellType) -> Any:
