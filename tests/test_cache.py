@@ -79,7 +79,8 @@ def test_a_function_that_makes_its_weights_anew_finds_its_buffers_again():
     cell = layer.layers["l0"]
 
     def loss(W):
-        h, _ = mg.scan(lambda h, x: ((k := mg.tanh(W @ mg.concatenate([h, x]))), k), np.zeros((4, 2)), np.ones((9, 3, 2)))
+        h, _ = mg.scan(lambda h, x: ((k := mg.tanh(W @ mg.concatenate([h, x]))), k),
+                       np.zeros((4, 2)), np.ones((9, 3, 2)))
         return (h ** 2).sum()
     mg.grad(loss)(cell.W.data.astype(float))
     (first,) = pool.idle

@@ -39,7 +39,8 @@ def world():
     OWN.n = 0
     Thing.shared, Thing.table = 0, {}
     return {"thing": Thing(), "slotted": Slotted(), "numbers": [3, 1], "table": {"n": 0}, "some": {1},
-            "queue": deque([1]), "array": np.zeros(3), "tensor": mg.tensor(np.zeros(3)), "rng": np.random.default_rng(0),
+            "queue": deque([1]), "array": np.zeros(3), "tensor": mg.tensor(np.zeros(3)),
+            "rng": np.random.default_rng(0),
             "old": np.random.RandomState(0), "dice": random.Random(0),
             "variable": contextvars.ContextVar("variable", default=0), "function": lambda: None}
 
