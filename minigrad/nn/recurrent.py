@@ -450,8 +450,9 @@ class Stacked(Module):
         self.rng = np.random.default_rng(rng)
         sizes = [input_size] + [hidden_size * (2 if bidirectional else 1)] * (num_layers - 1)
         try:
-            self.layers = {f"l{i}{direction}": self.Cell(size, hidden_size, dtype=dtype, rng=self.rng, **options)
-                           for i, size in enumerate(sizes) for direction in ("", "_reverse")[:1 + bool(bidirectional)]}
+            self.layers: dict[str, Any] = {
+                f"l{i}{direction}": self.Cell(size, hidden_size, dtype=dtype, rng=self.rng, **options)
+                for i, size in enumerate(sizes) for direction in ("", "_reverse")[:1 + bool(bidirectional)]}
         except UnknownOption as problem:
             kind = type(self).__name__
             if set(problem.names) <= set(options):
