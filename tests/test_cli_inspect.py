@@ -57,7 +57,8 @@ def runs(tmp_path_factory):
     assert main(["train", "parity", "--length", "9", "--cell", "gru", "--layers", "2", "--out", str(folder / "parity"),
                  *small]) == 1  # it was not solved
     (folder / "cells.py").write_text(CELLS)
-    (folder / "note.txt").write_text("a note")
+    for name in ("note.txt", "note.htm"):
+        (folder / name).write_text("a note")
     (folder / "nothing").mkdir()
     return folder
 
@@ -206,7 +207,8 @@ def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, here, capsys,
         status = exit.code
     said = capsys.readouterr().err
     assert status == 2 and sentence in said and "Traceback" not in said
-    assert (here / "note.txt").read_text() == "a note" and not (here / "report.html").exists()
+    assert (here / "note.txt").read_text() == (here / "note.htm").read_text() == "a note"
+    assert not (here / "report.html").exists()
 
 
 @pytest.mark.parametrize("change, sentence", [

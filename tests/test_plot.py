@@ -434,7 +434,7 @@ def test_a_broken_line_in_the_middle_of_metrics_is_named(tmp_path):
 def test_no_ax_and_no_gates(scans):
     with pytest.raises(TypeError, match="not str"):
         plot.heat(VALUES, "c_next")
-    with pytest.raises(TypeError, match="one recorded scan, as rec.0., or of a Credit, not of an object of list"):
+    with pytest.raises(TypeError, match=r"one recorded scan, as rec\[0\], or of a Credit, not of an object of list"):
         plot.by_lag([1.0])
     with pytest.raises(ValueError, match="has no gate with a name"):
         plot.gates(scans["RNN"])
