@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, MappingView
+from collections.abc import Iterable, Iterator, Mapping, MappingView
+from dataclasses import is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,8 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor) and value.is_leaf and value.name is None:
             value.name = name  # for error messages and derived programs
-        refuse_hidden(f"{type(self).__name__}.{name}", value)
+        if not isinstance(value, PLAIN):
+            refuse_hidden(f"{type(self).__name__}.{name}", value)
         object.__setattr__(self, name, value)
         if isinstance(value, HOLDERS):
             path = getattr(self, "_path", "")
@@ -243,7 +246,7 @@ def torch_names(name: str, part: Tensor | Module) -> list[str]:
 
 CONTAINERS = (dict, list, tuple)
 HOLDERS = (Module, *CONTAINERS)
-UNSEEN = (set, frozenset, deque, Mapping, MappingView)  # containers in which no part is found
+PLAIN = (int, float, str, *HOLDERS)  # attributes that hide no part
 
 
 def parts_of(name: str, value: Any, kind: type = Tensor) -> list[tuple[str, Any]]:
@@ -281,13 +284,25 @@ def refuse_hidden(name: str, value: Any) -> None:
     """Raises ValueError for what a module cannot train or save under this name, though it is meant to, as it seems."""
     if isinstance(value, Tensor):
         if value.requires_grad and not value.is_leaf:
-            raise ValueError(f"{name} would be a {describe(value)}, which is the result of an op: a parameter is made "
-                             "last, as mg.tensor(0.1 * array, requires_grad=True), what follows from parameters is "
-                             "computed in __call__, and a result that is only looked at is kept as result.detach()")
-    elif isinstance(value, UNSEEN) and not isinstance(value, dict):
-        if any(is_part(one) for one in (value.values() if isinstance(value, Mapping) else value)):
-            raise ValueError(f"{name} is a {type(value).__name__} with tensors or modules in it, which would be "
-                             "neither trained nor saved: put them in a list, a tuple or a dict")
+            raise ValueError(f"{name} would be a {describe(value)}, and as the result of an op neither trained nor "
+                             "saved: write a parameter as mg.tensor(0.1 * array, requires_grad=True), compute what "
+                             "follows from parameters in __call__, and keep a result to look at as result.detach()")
+    elif not isinstance(value, HOLDERS) and any(map(is_part, unseen(value))):
+        raise ValueError(f"{name} is a {type(value).__name__} with tensors or modules in it, which would be neither "
+                         "trained nor saved: put them in a list, a tuple or a dict")
+
+
+def unseen(value: Any) -> Iterable[Any]:
+    """What is in a container in which no part is found."""
+    if isinstance(value, np.ndarray):
+        return value.flat if value.dtype.hasobject else ()
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, (set, frozenset, deque, MappingView)):
+        return value
+    if isinstance(value, SimpleNamespace) or (is_dataclass(value) and not isinstance(value, type)):
+        return getattr(value, "__dict__", {}).values()
+    return ()
 
 
 def numbers(layer: Module, x: Any) -> Any:

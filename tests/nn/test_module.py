@@ -6,7 +6,8 @@ import json
 import pickle
 import weakref
 from collections import deque
-from types import MappingProxyType
+from dataclasses import make_dataclass
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,11 +160,17 @@ def scaled():
     return mg.tensor(np.ones((3, 3)), requires_grad=True) * 0.1
 
 
+def objects(part):
+    array = np.empty(2, object)
+    array[1] = part
+    return array
+
+
 HIDDEN = {  # how a part is hidden → what is named
     "a scaled weight": (lambda m: setattr(m, "W", scaled()), "Module.W"),
     "a weight that is scaled later": (lambda m: setattr(m, "scale", m.scale * 2), "Module.scale"),
     "one of several results": (lambda m: setattr(m, "half", mg.split(m.scale, 2)[0]), "Module.half"),
-    "a result that is kept": (lambda m: setattr(m, "last", mg.tanh(m.scale)), r"kept as result.detach\(\)"),
+    "a result that is kept": (lambda m: setattr(m, "last", mg.tanh(m.scale)), r"look at as result.detach\(\)"),
     "in a list": (lambda m: setattr(m, "weights", [leaf(2), scaled()]), "weights.1"),
     "in a dict of a tuple": (lambda m: setattr(m, "weights", ({"a": scaled()},)), "weights.0.a"),
     "in a list, later": (lambda m: (m.blocks.append(scaled()), m.parameters()), "blocks.1"),
@@ -172,6 +179,9 @@ HIDDEN = {  # how a part is hidden → what is named
     "a deque of modules": (lambda m: setattr(m, "parts", deque([Linear(1, 1)])), "Module.parts is a deque"),
     "a mapping": (lambda m: setattr(m, "parts", MappingProxyType({"W": leaf(1)})), "parts is a mappingproxy"),
     "values of a dict in a list": (lambda m: setattr(m, "parts", [{"W": leaf(1)}.values()]), "0 is a dict_values"),
+    "an array of objects": (lambda m: setattr(m, "parts", objects(Linear(1, 1))), "Module.parts is a ndarray"),
+    "a namespace": (lambda m: setattr(m, "parts", SimpleNamespace(W=leaf(1))), "Module.parts is a SimpleNamespace"),
+    "a dataclass": (lambda m: setattr(m, "parts", make_dataclass("Gates", ["W"])(leaf(1))), "Module.parts is a Gates"),
     "an attribute of a class": (lambda m: type("Wrong", (nn.Module,), {"W": leaf(1)}), "Wrong.W is an attribute"),
     "a module in a class": (lambda m: type("Wrong", (nn.Linear,), {"inner": Linear(1, 1)}), "assign self.inner in"),
 }
