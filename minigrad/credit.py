@@ -31,6 +31,8 @@ class Credit:
     states   {state: (S, T)}   size of what the loss s sends through step t to the state that enters it
     by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
     by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
+    at       (S,)     the last step, in the order of running, on which each loss depends by itself; −1 if on none
+    reverse  whether the scan ran from the last step to the first
     """
 
     size: Array
@@ -38,6 +40,8 @@ class Credit:
     states: dict[str, Array]
     by_loss: dict[str, Array]
     by_step: dict[str, Array]
+    at: Array
+    reverse: bool
 
 
 def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
@@ -80,11 +84,12 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
     room = (S + T) * sum(map(size_of, weights.values())) // 4  # numbers: a quarter of those of the result
     each = sum(use.numbers for use in uses.values())
-    start = 0
+    at, start = np.full(S, -1), 0
     for d_state, d_ys in in_groups((arriving(scan, node, [loss]) for loss in losses), room, each):
         group = slice(start, start := start + len(d_state))
-        last = T if any(np.any(d) for one in d_state for d in one) else 1 + max(
-            [t for one in d_ys for d in one for t in d], default=-1)
+        ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
+                for end, d_y in zip(d_state, d_ys)]
+        at[group], last = [scan.place(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
         d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
@@ -102,7 +107,7 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
             use.finish(group)
     total = sum(np.vdot(g, g).real for g in whole.values())
     return Credit(np.sqrt(squares), share / total if total else share, states,
-                  {name: use.by_loss for name, use in uses.items()}, by_step)
+                  {name: use.by_loss for name, use in uses.items()}, by_step, at, scan.reverse)
 
 
 def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:

@@ -71,13 +71,18 @@ class Edge:
 
 
 class Picture:
-    """An SVG. Jupyter shows it; `svg` is its text."""
+    """An SVG. Jupyter shows it; `svg` is its text. `save` raises ValueError for a name that does not end in .svg."""
 
     def __init__(self, svg: str):
         self.svg = svg
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.svg, encoding="utf-8")
+        path = Path(path)
+        if path.suffix.lower() != ".svg":
+            raise ValueError(f"a graph is saved as SVG alone, and {path.name or path} is not the name of one: take "
+                             f"{path.with_suffix('.svg').name if path.name else 'graph.svg'}, which browsers show and "
+                             "other programs turn into PNG or PDF")
+        path.write_text(self.svg, encoding="utf-8")
 
     def _repr_svg_(self) -> str:
         return self.svg

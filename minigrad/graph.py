@@ -21,24 +21,25 @@ from minigrad.derive.emit import Emitter, values_in
 from minigrad.derive.simplify import LOOP, Program, Value
 from minigrad.derive.trace import Trace
 from minigrad.drawing import MOST_BOXES, Box, Edge, Graph
-from minigrad.recording import Record, path_of
+from minigrad.recording import Record, Recording, one_scan, path_of
 from minigrad.tensor import PART, Tensor, apply, tracks
 from minigrad.tree import map_leaves, named_leaves
 
 
-def graph(f: Callable | Record, *examples: Any, weights: bool = False, scans: bool = True) -> Graph:
+def graph(f: Callable | Record | Recording, *examples: Any, weights: bool = False, scans: bool = True) -> Graph:
     """The graph of f at examples (arrays, or nestings of arrays; only shapes and dtypes matter).
 
     f         a function, or a cell (state, x) → (state, y): two arguments, a pair as result, and the first of the pair
-              as the first argument in nesting and shapes. Or a scan that was recorded, as `rec["lstm"]`, alone: then
-              every edge is as wide as the gradient that came back along it is large.
+              as the first argument in nesting and shapes. Or a scan that was recorded, as `rec["lstm"]`, or a recording
+              of one scan, alone: then every edge is as wide as the gradient that came back along it is large.
     weights   boxes also for the tensors that f closes over; without, they are named in the lines that use them
     scans     a scan in f is one box; False: it is written out, step by step. What is in the box can be drawn by itself:
               graph(cell, state, x), or the record of that scan
 
     Raises TraceError where f looks at a value, as `mg.derive` does, and ValueError where there is too much to draw.
     """
-    if isinstance(f, Record):
+    if isinstance(f, (Record, Recording)):
+        f = one_scan(f)
         if examples:
             raise TypeError(f"the record of {f.path} holds its own values: give it alone, without examples")
         for name, known in f.step.named.items():

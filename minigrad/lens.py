@@ -14,6 +14,7 @@ from minigrad.derive import derive
 from minigrad.model import SequenceModel
 from minigrad.report import Lens
 from minigrad.tensor import Tensor, no_grad
+from minigrad.train import evaluating
 from minigrad.tree import unflatten
 
 Array = np.ndarray
@@ -61,11 +62,18 @@ def look(model: SequenceModel, sequence: Sequence, batch: int = 1) -> tuple[list
 
     The loss L is the mean over the steps that are asked. Of a sequence with many, so many losses are followed, evenly
     chosen and the last among them, that a ledger has 40 000 entries at most; values and gradients are of all of L.
-    The derived source is that for a batch of this size. Nothing is added to any `.grad`.
+    The derived source is that for a batch of this size. The model is looked at as in eval mode. Nothing is added to any
+    `.grad`, and no mode is changed.
 
     Raises ValueError, in a sentence, where the memory of this machine does not suffice, and for cells that have no
     state or cannot be traced.
     """
+    with evaluating(model):
+        return looked_at(model, sequence, batch)
+
+
+def looked_at(model: SequenceModel, sequence: Sequence, batch: int) -> tuple[list[Lens], Array, dict[str, Array]]:
+    """What `look` returns."""
     T, S = len(sequence.x), len(sequence.asked)
     rows = min(S, max(1, LEDGER // T))
     asked = sequence.asked[np.linspace(S - 1, 0, rows).round().astype(int)[::-1]]
@@ -77,10 +85,12 @@ def look(model: SequenceModel, sequence: Sequence, batch: int = 1) -> tuple[list
         followed = [losses[int(s)] / S for s in asked]
         ledgers = [credit(scan, followed) for scan in scans.values()]
         ledgers = [{"weights": ledger.size, **ledger.states} for ledger in ledgers]
-        before = [p.grad for p in model.parameters()]
-        (sum(losses.values()) / S).backward()
-        for p, grad in zip(model.parameters(), before):
-            p.grad = grad
+        before = [(p, p.grad) for p in model.parameters()]
+        try:
+            (sum(losses.values()) / S).backward()
+        finally:
+            for p, grad in before:
+                p.grad = grad
         lenses = [lens_of(name, scan, model.recurrent.layers[name], ledger, batch)
                   for (name, scan), ledger in zip(scans.items(), ledgers)]
     loss = np.full(T, np.nan)

@@ -9,6 +9,7 @@ import numpy as np
 from minigrad import nn
 from minigrad.names import from_file, in_one_sentence, nearest
 from minigrad.ops import concatenate, expand_dims, where
+from minigrad.signature import UnknownOption, options_of
 from minigrad.tensor import Tensor, no_grad
 from minigrad.tree import flatten, unflatten
 
@@ -31,8 +32,9 @@ class SequenceModel(nn.Module):
     Further options go to the cells, as chrono=100.
 
     `model(x, state=None, lengths=None)`: x (T, B, inputs), or (T, B) symbols; state and lengths as for nn.LSTM.
-    Returns outputs (T, B, outputs) and the state after the last step. Raises ValueError where cell or options do not
-    fit, or x holds a symbol that there is not.
+    Returns outputs (T, B, outputs) and the state after the last step, in `dtype`, to which features are cast. Raises
+    ValueError where cell, options or x do not fit: for integers without `symbols` too, and for a symbol that there is
+    not.
     """
 
     def __init__(self, inputs: int, outputs: int, *, cell: str | type[nn.Recurrent] = "lstm", hidden: int = 128,
@@ -41,26 +43,41 @@ class SequenceModel(nn.Module):
         rng = np.random.default_rng(rng)
         self.inputs, self.symbols = inputs, symbols
         self.embedding = nn.Embedding(inputs, embedding, dtype=dtype, rng=rng) if symbols and embedding else None
-        self.recurrent = recurrent_layers(cell, embedding if self.embedding else inputs, hidden, layers,
+        self.recurrent = recurrent_layers(type(self), cell, embedding if self.embedding else inputs, hidden, layers,
                                           dropout=dropout, dtype=dtype, rng=rng, **options)
         self.linear = nn.Linear(hidden, outputs, dtype=dtype, rng=rng)
 
     def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Tensor, Tree]:
-        dtype = self.linear.weight.dtype
+        x = self.read(x)
         if self.embedding is not None:
             x = self.embedding(x)
         elif self.symbols:
-            x = self.one_hot(np.asarray(x)).astype(dtype)
-        elif not isinstance(x, Tensor):
-            x = np.asarray(x, dtype)
+            x = (np.arange(self.inputs) == x[..., None]).astype(self.linear.weight.dtype)
         output, state = self.recurrent(x, state, lengths)
         return self.linear(output), state
 
-    def one_hot(self, x: np.ndarray) -> np.ndarray:
-        if x.dtype.kind not in "iu" or (x.size and not 0 <= x.min() <= x.max() < self.inputs):
-            raise ValueError(f"the model takes symbols as integers from 0 to {self.inputs - 1}, and x is {x.dtype} of "
-                             f"shape {x.shape}" + (f" from {x.min()} to {x.max()}" if x.size else ""))
-        return np.arange(self.inputs) == x[..., None]
+    def read(self, x: Array) -> Array:
+        """x, if it is what the model was built for: symbols, as an ndarray, or features."""
+        x = x if isinstance(x, Tensor) else np.asarray(x)
+        kind, n = type(self).__name__, self.inputs
+        if not self.symbols:
+            if x.dtype.kind in "iu":
+                raise ValueError(f"this {kind} takes features, floats of shape (T, B, {n}), and x holds integers, "
+                                 f"{x.dtype} of shape {x.shape}: if they are symbols, build it with symbols=True; if "
+                                 "they are features, give x.astype(float)")
+            if x.ndim not in (2, 3) or x.shape[-1] != n:
+                raise ValueError(f"this {kind} takes features of shape (T, B, {n}), or (T, {n}) for one sequence, not "
+                                 f"{x.shape}")
+            return x
+        x = np.asarray(x)
+        if x.dtype.kind not in "iu":
+            raise ValueError(f"this {kind} takes symbols as integers from 0 to {n - 1}, and x is {x.dtype} of shape "
+                             f"{x.shape}: if it holds features, build the model without symbols=True")
+        if x.ndim not in (1, 2):
+            raise ValueError(f"this {kind} takes symbols of shape (T, B), or (T,) for one sequence, not {x.shape}")
+        if x.size and not 0 <= x.min() <= x.max() < n:
+            raise ValueError(f"this {kind} takes symbols from 0 to {n - 1}, and x holds {x.min()} to {x.max()}")
+        return x
 
     def restarted(self, state: Tree, rows: np.ndarray) -> Tree:
         """The state, but as before the first step in these rows (B,) of the batch."""
@@ -73,13 +90,23 @@ class SequenceModel(nn.Module):
         return unflatten(state, leaves)
 
 
-def recurrent_layers(cell: str | type[nn.Recurrent], inputs: int, hidden: int, layers: int, **options: Any
-                     ) -> nn.Stacked:
-    """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit."""
+def recurrent_layers(model: type, cell: str | type[nn.Recurrent], inputs: int, hidden: int, layers: int, *,
+                     dropout: float, dtype: Any, rng: Any, **options: Any) -> nn.Stacked:
+    """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit, and
+    UnknownOption, in the name of the model, for an option that its cell does not take."""
     stacked, name = layers_of(cell)
+    of_layers = options_of(nn.Stacked)  # of which the model has its own
+    known = options_of(model) + [option for option in options_of(stacked.Cell)[2:] if option not in of_layers]
+    own = [option for option in options if option in of_layers]
+    if own:
+        raise UnknownOption(model.__name__, own, known)
     try:
-        made = stacked(inputs, hidden, layers, **options)
+        made = stacked(inputs, hidden, layers, dropout=dropout, dtype=dtype, rng=rng, **options)
     except Exception as problem:  # whatever a user's class raises
+        if isinstance(problem, UnknownOption) and set(problem.names) <= set(options):
+            raise UnknownOption(f"{model.__name__} with the cell {name}", problem.names, known) from None
+        if isinstance(problem.__cause__, UnknownOption):
+            problem = problem.__cause__
         how = "" if cell in LAYERS else f" as {stacked.Cell.__name__}(input_size, hidden_size, dtype=…, rng=…)"
         raise ValueError(f"{name} cannot be built{how}: {in_one_sentence(problem)}") from problem
     if cell not in LAYERS:

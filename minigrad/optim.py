@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.nn.module import matching
+from minigrad.signature import check_call
 from minigrad.tensor import Tensor, describe
 
 
@@ -36,6 +37,11 @@ class Optimizer:
 
     moments: tuple[str, ...] = ()
     decoupled = False
+
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        if given or named:  # copies and pickles are made without arguments
+            check_call(cls, given, named)
+        return object.__new__(cls)
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
         self.parameters = trainable(type(self).__name__, params)

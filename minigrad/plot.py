@@ -7,10 +7,10 @@
     spectra(singular_values)  of the step Jacobians
     curves(runs)              training curves, from metrics.jsonl
 
-Where a recording (`mg.bptt`) holds these arrays it may be given in their place. Every function takes `ax`, draws on
-it, labels its axes with units and returns it; without one it makes a figure. Lines differ in dash and marker as well as
-in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so that all of it can be read in grey and by the
-colour-blind. Text from data (symbols, names) is drawn as it is, never as markup.
+Where a recording, or what `mg.bptt` makes of one, holds these arrays it may be given in their place. Every function
+takes `ax`, draws on it, labels its axes with units and returns it; without one it makes a figure. Lines differ in dash
+and marker as well as in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so that all of it can be
+read in grey and by the colour-blind. Text from data (symbols, names) is drawn as it is, never as markup.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.bptt import Credit, Jacobians, Record
+from minigrad.bptt import Credit, Jacobians, Record, Recording, is_masked
+from minigrad.recording import one_scan
 
 # Okabe and Ito's colours, each with a dash and a marker of its own; the first four differ in lightness too.
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
           ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
           ("#CC79A7", (0, (5, 2)), "+")]
 MAP = "cividis"  # made for the colour-blind, even in lightness
+SLACK = 1e-6  # by which a gate may be beyond 0 and 1
 DECADES = 12  # that a logarithmic colour map spans at most
 MARKERS = 12  # on a line, at most
 SYMBOLS = 80  # along an axis, at most; beyond it has numbers
@@ -39,14 +41,72 @@ SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "": "�
 Lines = Mapping[str, Any]
 
 
-def by_lag(scan: Record, name: str | None = None) -> np.ndarray:
-    """(T,): the norm of the gradient of a recorded value, over the whole batch, at lag 0, 1, … before the last step;
-    name: of the value, by default the first part of the state as it leaves a step (h_next, a_next)."""
-    if not isinstance(scan, Record):
-        raise TypeError(f"gradients by lag are those of one recorded scan, as rec[0], not of {type(scan).__name__}")
-    grads = scan.grads[name if name is not None else main_state(scan)]
-    norms = np.linalg.norm(grads.reshape(scan.steps, -1), axis=1)
-    return norms if scan.reverse else norms[::-1]
+def by_lag(of: Record | Recording | Credit, name: str | None = None) -> np.ndarray:
+    """(lags,): how much gradient comes back over 0, 1, … steps.
+
+    of    a recorded scan: the norm of the gradient of a value, over the whole batch, so many steps before the last;
+          with a mask, before the last of each sequence, from those that are so long, scaled to the whole batch. Or a
+          `Credit`: the mean, over its losses, of the size of the gradient that one sends to the weights' use so many
+          steps before it
+    name  of the value, by default the first part of the state as it leaves a step (h_next, a_next); of a Credit, one
+          of its states in place of the weights
+
+    Raises ValueError for a scan into which gradients come at more than one step, as from a loss at every step: what is
+    there at a lag is then a sum over many lags.
+    """
+    if isinstance(of, Credit):
+        return np.nanmean(lags_of(of, name), axis=0)
+    if not isinstance(of, (Record, Recording)):
+        raise TypeError("gradients by lag are those of one recorded scan, as rec[0], or of a Credit, not of an object "
+                        f"of {type(of).__name__}")
+    scan = one_scan(of)
+    d = scan.grads[name if name is not None else main_state(scan)]
+    d = d[::-1] if scan.reverse else d
+    steps, ends = entries(scan)
+    if (steps.sum(axis=0) > 1).any():
+        raise ValueError(f"gradients come into {scan.path} at {steps.any(axis=1).sum()} of its steps, as from a loss "
+                         "at every step, and what is there at a lag is the sum of them all, which hides what vanishes: "
+                         "give mg.bptt.credit(rec, losses), which keeps them apart, or record the backward of a loss "
+                         "at the last step")
+    if not is_masked(d, scan.mask):
+        return np.linalg.norm(d.reshape(scan.steps, -1), axis=1)[::-1]
+    squares = np.square(np.abs(d)).reshape(scan.steps, -1, len(ends)).sum(axis=1)
+    sums, there = np.zeros((2, max(ends) + 1))
+    for b, end in enumerate(ends):
+        sums[:end + 1] += squares[end::-1, b]
+        there[:end + 1] += 1
+    return np.sqrt(sums * len(ends) / there)
+
+
+def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
+    """(T, B): whether a gradient comes to a sequence from outside of the scan at a step, in the order of running; and
+    the last step (B,) of each. Without a mask, B = 1 is for all sequences."""
+    T, mask = scan.steps, scan.mask
+    ends = np.array([T - 1]) if mask is None else np.full(mask.shape[1], T - 1) if scan.reverse else \
+        np.maximum(mask.sum(axis=0) - 1, 0)
+    steps = np.zeros((T, len(ends)), bool)
+    for backward in scan.through():
+        for d in backward.d_ys:
+            each = is_masked(d, mask)
+            steps |= (d != 0).reshape(T, -1, len(ends) if each else 1).any(axis=1)
+        for d in backward.d_state:
+            each = mask is not None and d.shape[-1:] == ends.shape
+            steps[ends, np.arange(len(ends))] |= (d != 0).reshape(-1, len(ends) if each else 1).any(axis=0)
+    return steps, ends
+
+
+def lags_of(credit: Credit, name: str | None = None) -> np.ndarray:
+    """(losses, lags): the size of what each loss sends so many steps back from its own; NaN before the first step."""
+    if name is not None and name not in credit.states:
+        raise ValueError(f"this Credit has no state {name!r}: there is {', '.join(credit.states) or 'none'}")
+    sizes = credit.size if name is None else credit.states[name]
+    rows = [row[s:] if credit.reverse else row[s::-1] for row, s in zip(sizes, credit.at) if s >= 0]
+    if not rows:
+        raise ValueError("none of the losses of this Credit depends on a step of its scan")
+    table = np.full((len(rows), max(map(len, rows))), np.nan)
+    for line, row in zip(table, rows):
+        line[:len(row)] = row
+    return table
 
 
 def main_state(scan: Record) -> str:
@@ -55,25 +115,40 @@ def main_state(scan: Record) -> str:
     raise ValueError(f"{scan.path} has no state: name the value that is meant")
 
 
-def against_lag(norms: Lines | Record, ax: Any = None, *, of: str = "h") -> Any:
+def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
     """How much gradient comes back over how many steps, on a log axis.
 
-    norms  name → a recorded scan (see `by_lag`), or (lags,) or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in
-           the unit of the gradient, or divided by that of lag 0, without unit. Of several repeats the median is drawn,
-           and their range as a band.
-    of     the name of the state, for the label
+    norms  a recorded scan of a loss at its last step, or a `Credit`, for losses at many steps (see `by_lag`); or
+           (lags,), or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in the unit of the gradient, or divided by
+           that of lag 0, without unit; or name → such. Of several repeats the median is drawn, and their range as a
+           band; of a Credit the mean over its losses, and their range.
+    of     the value that is meant, by default the state as it leaves a step; of a Credit a state as it enters one, by
+           default the weights. Of arrays it is the label
     """
-    if isinstance(norms, Record):
-        norms, of = {"": norms}, main_state(norms)
-    if isinstance(norms, Mapping):
-        norms = {name: by_lag(x) if isinstance(x, Record) else x for name, x in norms.items()}
-    found = lines_of(norms, "norms", "each lag")
+    norms = checked(norms if isinstance(norms, Mapping) else {"": norms}, "norms")
+    credits = [isinstance(x, Credit) for x in norms.values()]
+    if any(credits) and not all(credits):
+        raise ValueError("a Credit is drawn with others of its kind alone, since it is about the weights, or the state "
+                         "that enters a step: give one for each line")
+    scans = {name: one_scan(x) for name, x in norms.items() if isinstance(x, (Record, Recording))}
+    found = lines_of({name: lags_of(x, of) if isinstance(x, Credit) else by_lag(scans[name], of) if name in scans else x
+                      for name, x in norms.items()}, "norms", "each lag")
+    mains = {main_state(scan) for scan in scans.values()} if len(scans) == len(norms) and of is None else set()
     ax = axes(ax)
     for k, (name, values) in enumerate(found):
-        draw_line(ax, np.arange(values.shape[1]), values, name, k, log=True)
+        given: dict[str, Any] = {}
+        if any(credits):
+            above = np.where(values > 0, values, np.nan)  # a 0 has no place on a log axis
+            given = {"middle": np.nanmean(values, axis=0), "band": (np.fmin.reduce(above), np.fmax.reduce(above))}
+        draw_line(ax, np.arange(values.shape[1]), values, name, k, log=True, **given)
     ax.set_yscale("log")
-    ax.set_xlabel("lag (time steps before the last)")
-    ax.set_ylabel(f"gradient norm  ‖dL/d{plain(of)}‖ at T − lag", parse_math=False)
+    if any(credits):
+        ax.set_xlabel("lag (time steps before the loss)")
+        ax.set_ylabel(f"mean gradient norm  ‖dLₛ/d{plain(of or 'W')}‖ at s − lag", parse_math=False)
+    else:
+        ax.set_xlabel("lag (time steps before the last)")
+        of = of or (mains.pop() if len(mains) == 1 else "h")
+        ax.set_ylabel(f"gradient norm  ‖dL/d{plain(of)}‖ at T − lag", parse_math=False)
     return finished(ax)
 
 
@@ -94,27 +169,38 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
     return ax
 
 
-def gates(values: Lines | Record, ax: Any = None, *, symbols: Sequence[Any] | None = None, example: int | None = None
-          ) -> Any:
+def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequence[Any] | None = None,
+          example: int | None = None) -> Any:
     """Gates over time: the mean over their units as a line, and where the middle 80 % of them lie as a band.
 
-    values   name → (T, H) or (T, H, B), as `{name: scan.values[name] for name in ("ft", "it", "ot")}`; of a recorded
-             scan, those values that a sigmoid gave, and that are not cut up into others
+    values   name → (T, H) or (T, H, B), as `{name: scan.values[name] for name in ("ft", "it", "ot")}`, between 0 and
+             1; of a recorded scan, those values that a sigmoid gave, and that are not cut up into others, of each
+             sequence up to its end
     symbols  T characters or other symbols of the input, for the axis
     example  one of the batch; without it, the units of all
     """
-    values = gates_of(values) if isinstance(values, Record) else values
+    mask = None
+    if isinstance(values, (Record, Recording)):
+        scan = one_scan(values)
+        values, mask = gates_of(scan), scan.mask
     arrays = {name: over_time(x, f"gate {name!r}") for name, x in checked(values, "gates").items()}
     if len({len(x) for x in arrays.values()}) > 1:
         said = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         raise ValueError(f"gates are drawn over one time axis, the first of each, and they have {said}")
+    for name, x in arrays.items():
+        if not (x[np.isfinite(x)] >= -SLACK).all() or not (x[np.isfinite(x)] <= 1 + SLACK).all():
+            raise ValueError(f"gate {name!r} lies between {np.nanmin(x):.3g} and {np.nanmax(x):.3g}, and a gate "
+                             "between 0 and 1: draw other values by heat")
     if example is not None:
         arrays = {name: one_example(x, example, f"gate {name!r}") for name, x in arrays.items()}
+        mask = None if mask is None else mask[:, example]
     steps = len(next(iter(arrays.values())))
     ax = axes(ax)
     for k, (name, x) in enumerate(arrays.items()):
-        x = x.reshape(steps, -1)
-        draw_line(ax, np.arange(steps), x.mean(axis=1)[None], name, k, band=np.quantile(x, [0.1, 0.9], axis=1))
+        rows = [x[t].ravel() if mask is None else x[t][..., mask[t]].ravel() for t in range(steps)]
+        middle, *band = np.array([[row.mean(), *np.quantile(row, [0.1, 0.9])] if row.size else [np.nan] * 3
+                                  for row in rows]).T
+        draw_line(ax, np.arange(steps), x, name, k, middle=middle, band=band)
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel("openness of the gate (0 shut, 1 open)")
     finished(ax)
@@ -137,28 +223,30 @@ def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | Non
     credit   as `mg.bptt.credit` gives it, or (S, T): the size of that gradient
     symbols  T characters or other symbols of the input, for the axis
     """
-    credit = numbers(credit.size if isinstance(credit, Credit) else credit, "a ledger of credit")
-    if credit.ndim != 2:
-        raise ValueError(f"a ledger of credit has shape (losses, steps), not {credit.shape}")
+    at = credit.at if isinstance(credit, Credit) else None
+    sizes = numbers(credit.size if isinstance(credit, Credit) else credit, "a ledger of credit")
+    if sizes.ndim != 2:
+        raise ValueError(f"a ledger of credit has shape (losses, steps), not {sizes.shape}")
+    S, T = sizes.shape
     ax = axes(ax)
-    mapped(ax, credit, "size of the gradient from s to t", log=True)
-    ax.set_ylabel("s, step of the loss")
-    time_axis(ax, credit.shape[1], symbols, name="t, step at which the weights were used")
+    mapped(ax, sizes, "size of the gradient from s to t", log=True)
+    ax.set_ylabel("s, step of the loss" if at is not None or S == T else "s, number of the loss")
+    if at is not None and not np.array_equal(at, np.arange(T)):
+        rows = np.unique(np.linspace(0, S - 1, min(S, 10)).round().astype(int))
+        ax.set_yticks(rows, ["none" if at[s] < 0 else str(at[s]) for s in rows])
+    time_axis(ax, T, symbols, name="t, step at which the weights were used")
     return ax
 
 
-def spectra(singular_values: Lines | Jacobians, ax: Any = None) -> Any:
+def spectra(singular_values: Any, ax: Any = None) -> Any:
     """Singular values of Jacobians, the largest first, on a log axis.
 
-    singular_values  name → the Jacobians that `mg.bptt.jacobians` gives, (n,) of one Jacobian, or (repeats, n), as over
-                     time: the median is drawn, and the range as a band. They have no unit: factors of stretching.
+    singular_values  the Jacobians that `mg.bptt.jacobians` gives, of a sequence up to its end, or (…, n), as over time:
+                     the median is drawn, and the range as a band; or name → such. They have no unit: factors of
+                     stretching.
     """
-    if isinstance(singular_values, Jacobians):
-        singular_values = {"": singular_values}
-    if isinstance(singular_values, Mapping):
-        singular_values = {name: x.singular_values.reshape(-1, x.steps.shape[-1]) if isinstance(x, Jacobians) else x
-                           for name, x in singular_values.items()}
-    found = lines_of(singular_values, "spectra", "each singular value")
+    given = checked(singular_values if isinstance(singular_values, Mapping) else {"": singular_values}, "spectra")
+    found = lines_of({name: stretching(x) for name, x in given.items()}, "spectra", "each singular value")
     ax = axes(ax)
     for k, (name, values) in enumerate(found):
         values = -np.sort(-values, axis=1)
@@ -170,17 +258,25 @@ def spectra(singular_values: Lines | Jacobians, ax: Any = None) -> Any:
     return finished(ax)
 
 
+def stretching(x: Any) -> Any:
+    """(repeats, n)"""
+    if isinstance(x, Jacobians):
+        return np.concatenate([x.singular_values[:n, b] for b, n in enumerate(x.lengths)])
+    return x.reshape(-1, x.shape[-1]) if isinstance(x, np.ndarray) and x.ndim > 2 else x
+
+
 def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None = None, log: bool = False) -> Any:
     """Training curves.
 
-    runs    a metrics.jsonl, the folder of a run that has one, its rows (dicts with "step"), or name → such
+    runs    what `Trainer.run` returns, a metrics.jsonl, the folder of a run that has one, its rows (dicts with "step"),
+            or name → such
     what    the number of each row that is drawn: "loss" (as the run's loss has it: nats, or squares), "norm", "lr",
             "metric", …; rows without it are passed over
     smooth  draw the mean over so many rows, and the rows themselves thin behind it; by default a fiftieth of them
     log     a log axis for it
     """
     found = [(name, *column(run, what)) for name, run in
-             checked(runs if isinstance(runs, Mapping) else {"": runs}, "runs").items()]
+             checked(runs if isinstance(runs, Mapping) and not is_history(runs) else {"": runs}, "runs").items()]
     if smooth is not None and (not isinstance(smooth, (int, np.integer)) or smooth < 1):
         raise ValueError(f"smooth is a number of rows ≥ 1, not {smooth!r}")
     ax = axes(ax)
@@ -213,11 +309,11 @@ def axes(ax: Any) -> Any:
 
 
 def draw_line(ax: Any, x: np.ndarray, values: np.ndarray, name: str, number: int, log: bool = False,
-              band: tuple[np.ndarray, np.ndarray] | None = None) -> None:
-    """The median of the rows of values, and their range, or the given band."""
+              middle: np.ndarray | None = None, band: Sequence[np.ndarray] | None = None) -> None:
+    """The median of the rows of values, and their range; or the given line and band."""
     color, dash, marker = STYLES[number % len(STYLES)]
     name, values = str(name), np.where(values > 0, values, np.nan) if log else values
-    middle = np.median(values, axis=0)
+    middle = np.median(values, axis=0) if middle is None else np.where(middle > 0, middle, np.nan) if log else middle
     every = max(1, -(-len(x) // MARKERS))
     ax.plot(x, middle, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=4.5,
             markevery=(number % every, every), label=f"{' ' * name.startswith('_')}{plain(name)}" if name else "_")
@@ -339,7 +435,7 @@ def one_example(values: Any, example: int, what: str) -> np.ndarray:
 
 def column(run: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of one number in the rows of a run."""
-    rows = read_rows(Path(run)) if isinstance(run, (str, Path)) else run
+    rows = read_rows(Path(run)) if isinstance(run, (str, Path)) else rows_of(run) if is_history(run) else run
     try:
         found = [(row["step"], row[what]) for row in rows if row.get(what) is not None]
     except (TypeError, KeyError, AttributeError):
@@ -349,6 +445,16 @@ def column(run: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
                          f"{', '.join(dict.fromkeys(key for row in rows for key in row)) or 'nothing'}")
     steps, values = zip(*found)
     return numbers(steps, "step"), numbers(values, what)
+
+
+def is_history(run: Any) -> bool:
+    """Whether this is what `Trainer.run` returns: arrays, one of them named step."""
+    return isinstance(run, Mapping) and isinstance(run.get("step"), np.ndarray)
+
+
+def rows_of(history: Mapping[str, np.ndarray]) -> list[dict]:
+    """Its rows, each without what was not measured there, which is NaN in a history."""
+    return [{name: value for name, value in zip(history, row) if not np.isnan(value)} for row in zip(*history.values())]
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -77,12 +77,16 @@ class Trainer:
     def run(self, report: Callable[[str], None] | None = None, bar: bool = False) -> dict[str, np.ndarray]:
         """Train until the end, and return the history. Ten lines of progress go to `report`, or a bar to stderr.
 
+        The model trains in training mode; a part of it that was put in eval mode by itself stays in that. Afterwards
+        each module is in the mode in which it was.
+
         Raises Diverged when the loss or a gradient is no longer finite; the weights are then as before that step.
         """
         self.ended = "solved" if self.ended == "solved" else "done" if self.step >= self.steps else ""
-        self.model.train()
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # Diverged says it better
-        with Signals() as signals, Progress(self, report, bar) as progress, quiet:
+        with Signals() as signals, Progress(self, report, bar) as progress, quiet, self.model.modes_kept():
+            if not self.model.training:  # parts in eval mode of a model in training mode stay so
+                self.model.train()
             windows = self.windows()
             while not self.ended:
                 window = next(windows)
@@ -271,13 +275,10 @@ def detached(state: Any) -> Any:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """The model as it is when it is used: without dropout. Afterwards as it was."""
-    training = model.training
-    model.eval()
-    try:
+    """The model as it is when it is used: without dropout. Afterwards each of its modules is as it was."""
+    with model.modes_kept():
+        model.eval()
         yield
-    finally:
-        model.train(training)
 
 
 def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -334,10 +335,11 @@ def sample(model: Any, length: int, rng: Any = None, prime: Iterable[int] = (0,)
 
 
 class Progress:
-    """A bar on stderr, or ten lines to `report`: the step, the loss of the last fifty, the metric, and the speed."""
+    """A bar on stderr, or ten lines to `report`: the step, the loss of the last fifty, and the speed. The metric is
+    shown at the steps where it was measured: in these lines, or in a line of its own above the bar."""
 
     def __init__(self, trainer: Trainer, report: Callable[[str], None] | None, bar: bool):
-        self.trainer, self.report, self.metric = trainer, report, ""
+        self.trainer, self.report = trainer, report
         self.bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True) if bar else None
 
     def __enter__(self) -> Progress:
@@ -353,17 +355,19 @@ class Progress:
         """Show a step; returns the seconds it took."""
         now, trainer = time.perf_counter(), self.trainer
         seconds, self.last = now - self.last, now
-        if "metric" in row:
-            self.metric = f", {getattr(trainer.task, 'metric_name', 'metric')} {row['metric']:.4g}"
         line = self.report and not self.bar and trainer.step % max(1, trainer.steps // 10) == 0
         if line or self.bar:
             loss = np.mean([row["loss"] for row in trainer.rows[-50:]])
             rate = (trainer.tokens - self.tokens) / (now - self.started)
-            numbers = f"loss {loss:.4g}{self.metric}, {rate:,.0f} tokens/s"
+            name, metric = getattr(trainer.task, "metric_name", "metric"), row.get("metric")
+            measured = "" if metric is None else f", {name} {metric:.4g}"
+            text = f"step {trainer.step} of {trainer.steps}: loss {loss:.4g}{measured}, {rate:,.0f} tokens/s"
             if line:
-                self.report(f"step {trainer.step} of {trainer.steps}: {numbers}")
+                self.report(text)
             else:
-                self.bar.set_postfix_str(numbers, refresh=False)
+                if measured:
+                    self.bar.write(text, file=self.bar.fp)
+                self.bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
                 self.bar.update()
         return seconds
 

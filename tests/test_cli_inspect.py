@@ -57,7 +57,8 @@ def runs(tmp_path_factory):
     assert main(["train", "parity", "--length", "9", "--cell", "gru", "--layers", "2", "--out", str(folder / "parity"),
                  *small]) == 1  # it was not solved
     (folder / "cells.py").write_text(CELLS)
-    (folder / "note.txt").write_text("a note")
+    for name in ("note.txt", "note.htm"):
+        (folder / name).write_text("a note")
     (folder / "nothing").mkdir()
     return folder
 
@@ -187,7 +188,8 @@ BAD = [
     (["parity", "--task", "pairty"], "there is no task 'pairty': did you mean parity?"),
     (["lstm", "--task", "reber", "--length", "5"], "the task reber has no option 'length'"),
     (["parity", "--hidden", "3"], "--hidden is for an untrained model"),
-    (["rnn", "--text", "to", "--out", "note.txt"], "note.txt is there already, and is no report of minigrad inspect"),
+    (["rnn", "--text", "to", "--out", "note.htm"], "note.htm is there already, and is no report of minigrad inspect"),
+    (["rnn", "--text", "to", "--out", "page.png"], "page.png is not the name of an HTML file: let --out be page.html"),
     (["rnn", "--text", "to", "--out", "nothing"], "nothing is a folder: let --out name a file in it"),
     (["text", "--text", ""], "--text is '', and takes two characters or more"),
     (["rnn", "--text", "to", "--out", "not/there.html"], "not/there.html cannot be written, as there is no folder not"),
@@ -205,7 +207,8 @@ def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, here, capsys,
         status = exit.code
     said = capsys.readouterr().err
     assert status == 2 and sentence in said and "Traceback" not in said
-    assert (here / "note.txt").read_text() == "a note" and not (here / "report.html").exists()
+    assert (here / "note.txt").read_text() == (here / "note.htm").read_text() == "a note"
+    assert not (here / "report.html").exists()
 
 
 @pytest.mark.parametrize("change, sentence", [

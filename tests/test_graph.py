@@ -323,9 +323,9 @@ def test_a_picture_needs_nothing_from_the_page_and_leaves_nothing_in_it():
 # -- gradients along the edges -------------------------------------------------------------------------------------
 
 
-def recorded(kind="LSTM", steps=6):
+def recorded(kind="LSTM", steps=6, layers=1):
     rng = np.random.default_rng(0)
-    layer = getattr(nn, kind)(D, H, rng=0, dtype=np.float64)
+    layer = getattr(nn, kind)(D, H, layers, rng=0, dtype=np.float64)
     with mg.bptt.record() as rec:
         y, _ = layer(rng.normal(size=(steps, B, D)))
         (rng.normal(size=y.shape) * y).sum().backward()
@@ -431,7 +431,11 @@ def deep(x):
 
 WRONG = {
     "no function": (lambda: mg.graph(3.0), TypeError, "of a function or of one recorded scan, as rec[0], not of float"),
-    "a whole recording": (lambda: mg.graph(recorded()), TypeError, "not of Recording"),
+    "a recording of two scans": (lambda: mg.graph(recorded(layers=2)), ValueError, "asked of one scan, and here are 2"),
+    "a PNG": (lambda: mg.graph(*BUILT_IN["lstm"]).save("graph.png"), ValueError, "graph.png is not the name of one: "
+              "take graph.svg, which browsers show"),
+    "a PDF": (lambda: mg.graph(*BUILT_IN["lstm"]).unrolled(2).save("a/graph.PDF"), ValueError, "take graph.svg"),
+    "no suffix": (lambda: mg.graph(*BUILT_IN["lstm"]).save("graph"), ValueError, "graph is not the name of one"),
     "a record and examples": (lambda: mg.graph(recorded()[0], X), TypeError, "give it alone"),
     "a branch": (lambda: mg.graph(lambda x: x if x.sum() > 0 else -x, X), mg.TraceError, "branch on the value"),
     "too much": (lambda: mg.graph(deep, X), ValueError, "has 401 lines, and a picture holds 300"),
@@ -449,6 +453,11 @@ def test_wrong_input_gets_a_sentence(case):
     call, error, said = WRONG[case]
     with pytest.raises(error, match=re.escape(said)):
         call()
+
+
+def test_a_recording_of_one_scan_is_that_scan():
+    rec = recorded()
+    assert mg.graph(rec).folded().svg == mg.graph(rec[0]).folded().svg
 
 
 def test_without_a_backward_there_are_no_gradients_to_draw():

@@ -52,6 +52,18 @@ def test_values_and_gradients_are_those_of_a_backward(cell, layers, names, asked
         assert list(one.reach) == ["weights", *scan.states] and "def backward(d_output, cache):" in one.source
 
 
+def test_a_model_in_training_mode_is_looked_at_without_dropout_and_stays_in_it():
+    model, sequence = model_of(layers=2, dropout=0.5), sequence_of()
+    model.linear.eval()
+    drawn = model.rng_states()
+    training, _, _ = look(model, sequence)
+    assert (model.training, model.recurrent.training, model.linear.training) == (True, True, False)
+    assert model.rng_states() == drawn
+    using, _, _ = look(model.eval(), sequence)
+    for one, other in zip(training, using):
+        np.testing.assert_array_equal(one.values["c_next"], other.values["c_next"])
+
+
 def test_the_ledger_is_that_of_the_loss():
     """What one loss sends to one step: by a backward of that loss alone."""
     model, sequence = model_of("rnn"), sequence_of(asked=[2, 5])

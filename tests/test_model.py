@@ -115,12 +115,44 @@ def test_a_row_begins_anew_and_the_others_go_on(file):
     assert np.abs(model.recurrent.layers["l1"].start.grad).min() > 0
 
 
-@pytest.mark.parametrize("x", [np.array([[7]]), np.array([[-1]]), np.array([[0.0]])])
-def test_a_symbol_that_there_is_not(x):
-    with pytest.raises(ValueError, match=r"takes symbols as integers from 0 to 6, and x is (int|float)64 of shape"):
-        SequenceModel(7, 2, hidden=5, symbols=True)(x)
-    with pytest.raises((IndexError, TypeError), match="Embedding"):
-        SequenceModel(7, 2, hidden=5, symbols=True, embedding=2)(x)
+NOT_SYMBOLS = [(np.array([[7]]), "takes symbols from 0 to 6, and x holds 7 to 7"),
+               (np.array([[-1, 2]]), "takes symbols from 0 to 6, and x holds -1 to 2"),
+               (np.array([[0.0]]), r"symbols as integers from 0 to 6, and x is float64 .* without symbols=True"),
+               (np.ones((5, 3, 7), np.float32), r"x is float32 of shape \(5, 3, 7\): if it holds features"),
+               (np.ones((5, 3), bool), "x is bool"),
+               (np.zeros((5, 3, 7), int), r"symbols of shape \(T, B\), or \(T,\) for one sequence, not \(5, 3, 7\)")]
+
+
+@pytest.mark.parametrize("x, says", NOT_SYMBOLS)
+@pytest.mark.parametrize("embedding", [None, 2])
+def test_what_is_no_symbol_is_refused_in_the_name_of_the_model(x, says, embedding):
+    model = SequenceModel(7, 2, hidden=5, symbols=True, embedding=embedding, rng=0)
+    for given in (x, mg.tensor(x), x.tolist()) if x.dtype != np.float32 else (x, mg.tensor(x)):
+        with pytest.raises(ValueError, match=f"^this SequenceModel .*{says}"):
+            model(given)
+
+
+@pytest.mark.parametrize("shape", [(7, 10), (10, 16), (5,), (5, 3, 10)])
+def test_integers_for_a_model_of_features_lead_to_symbols(shape):
+    """Whatever sizes agree."""
+    model = SequenceModel(10, 2, hidden=5, rng=0)
+    for x in (np.zeros(shape, int), mg.tensor(np.zeros(shape, np.uint8)), np.zeros(shape, int).tolist()):
+        with pytest.raises(ValueError, match=r"takes features, .* x holds integers, .* build it with symbols=True"):
+            model(x)
+    with pytest.raises(ValueError, match=r"SequenceModel takes features of shape \(T, B, 10\), or .* not \(5, 16\)"):
+        model(np.zeros((5, 16)))
+
+
+def test_features_are_cast_to_the_models_dtype():
+    model = SequenceModel(7, 2, hidden=5, rng=0)
+    x = np.random.default_rng(0).normal(size=(5, 3, 7))
+    expected = model(x.astype(np.float32))[0]
+    given = mg.tensor(x, requires_grad=True)
+    for one in (x, x.tolist(), given):
+        assert np.array_equal(model(one)[0].data, expected.data)
+    (model(given)[0] ** 2).sum().backward()
+    assert given.grad.dtype == np.float64 and given.grad.any()
+    assert model(x > 0)[0].dtype == np.float32
 
 
 @pytest.mark.parametrize("cell, sentence", [
@@ -143,8 +175,14 @@ def test_a_cell_that_does_not_fit_is_refused_in_a_sentence(cell, sentence, file)
 
 def test_options_of_the_cell(file):
     assert SequenceModel(7, 2, cell="lstm", hidden=5, chrono=50, rng=0).recurrent.layers["l0"].bf.min() >= 0
-    with pytest.raises(ValueError, match=r"rnn cannot be built: .*chrono"):
-        SequenceModel(7, 2, cell="rnn", hidden=5, chrono=50)
+    for wrong, says in (({"cell": "rnn", "chrono": 50}, "the cell rnn has no option chrono: it takes .*, nonlinearity"),
+                        ({"hiden": 5}, r"has no option hiden \(did you mean hidden\?\): it takes inputs, outputs"),
+                        ({"num_layers": 2}, r"SequenceModel has no option num_layers \(did you mean layers\?\)"),
+                        ({"bidirectional": True}, "SequenceModel has no option bidirectional: it takes"),
+                        ({"cell": f"{file}:Leaky", "chrono": 3}, "Leaky has no option chrono: it takes inputs")):
+        with pytest.raises(ValueError, match=says) as error:
+            SequenceModel(7, 2, **wrong)
+        assert isinstance(error.value, TypeError) and "Stacked" not in str(error.value)
     with pytest.raises(ValueError, match="dropout from 0 to less than 1"):
         SequenceModel(7, 2, hidden=5, dropout=1.5)
 

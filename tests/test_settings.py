@@ -71,7 +71,7 @@ def test_paths_hold_wherever_one_goes(tmp_path, monkeypatch):
     ({"cell": "gnu"}, "'gnu' is neither rnn, gru, lstm nor FILE.py:Class: did you mean gru?"),
     ({"lr": -1.0}, "Adam takes lr as a finite number ≥ 0, not -1.0"),
     ({"optimizer_options": {"beta": 1}}, "adam cannot be built: "),
-    ({"cell_options": {"peepholes": True}}, "lstm cannot be built: "),
+    ({"cell_options": {"peepholes": True}}, "the cell lstm has no option peepholes: it takes "),
 ])
 def test_what_there_is_not_is_said_in_a_sentence(given, sentence):
     with pytest.raises(ValueError) as error:

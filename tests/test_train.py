@@ -35,6 +35,65 @@ def everything(trainer):
     return {name: (x.dtype, x.tobytes()) for name, x in arrays.items()}, {**meta, "seconds": 0, "ended": ""}
 
 
+# -- modes and progress ----------------------------------------------------------------------------------------------
+
+
+def modes(model):
+    return {name: part.training for name, part in model.named_parts() if isinstance(part, nn.Module)}
+
+
+def broken(*_):
+    raise KeyError
+
+
+SWITCHES = {
+    "sample": lambda trainer: sample(trainer.model, 3, 0),
+    "measure": lambda trainer: trainer.measure(),
+    "check": lambda trainer: check(trainer),
+    "run": lambda trainer: trainer.run(),
+}
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["", "exception"])
+@pytest.mark.parametrize("part", ["", "recurrent", "recurrent.layers.l1", "linear"])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_module_is_afterwards_in_the_mode_that_it_was_in(switch, part, fails, monkeypatch):
+    trainer = trainer_for(CIRCLE, model_for(CIRCLE, layers=2, dropout=0.5), steps=2, validate_every=1, bptt=16)
+    dict(trainer.model.named_parts())[part].eval()
+    trainer.model.again = trainer.model.recurrent  # a part with two names
+    before = modes(trainer.model)
+    if fails:
+        monkeypatch.setattr(SequenceModel, "read", broken)
+        with pytest.raises(KeyError):
+            SWITCHES[switch](trainer)
+    else:
+        SWITCHES[switch](trainer)
+    assert modes(trainer.model) == before and not all(before.values())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_part_in_eval_mode_trains_in_it_and_a_model_in_eval_mode_does_not(frozen):
+    seen = []
+    trainer = trainer_for(CIRCLE, model_for(CIRCLE, layers=2, dropout=0.5), steps=1, bptt=16,
+                          callbacks=[lambda trainer, row: seen.append(modes(trainer.model)) or False])
+    (trainer.model.recurrent if frozen else trainer.model).eval()
+    trainer.run()
+    assert seen[0][""] and seen[0]["recurrent"] is not frozen
+
+
+def test_the_progress_shows_a_metric_only_where_it_was_measured(capsys):
+    lines = []
+    trainer = trainer_for(Adding(length=5), steps=20, validate_every=4)
+    trainer.run(report=lines.append)
+    shown = {int(line.split()[1]): "error" in line for line in lines}
+    assert trainer.task.metric_name in lines[1] and "error" in trainer.task.metric_name
+    assert shown == {step: step % 4 == 0 for step in range(2, 21, 2)}
+    trainer = trainer_for(Adding(length=5), steps=20, validate_every=8)
+    trainer.run(bar=True)
+    said = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert [line.split()[1] for line in said if trainer.task.metric_name in line] == ["8", "16"]
+
+
 # -- the loop ------------------------------------------------------------------------------------------------------
 
 

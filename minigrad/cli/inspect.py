@@ -66,6 +66,8 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 def refuse_place(out: Path) -> None:
     """Raises ValueError where nothing can be written, or a file that is no report would be lost: before the work."""
+    if out.suffix.lower() not in (".html", ".htm") and not out.is_dir():
+        raise ValueError(f"{out} is not the name of an HTML file: let --out be {out.with_suffix('.html')}")
     if out.is_dir():
         raise ValueError(f"{out} is a folder: let --out name a file in it, as {out / 'report.html'}")
     if not out.parent.is_dir():

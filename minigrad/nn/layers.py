@@ -2,6 +2,10 @@
 after the other. PyTorch's names, shapes and parameters.
 
 dtype is that of the parameters, rng a np.random.Generator or a seed for their values, or for what a layer draws.
+
+A layer computes in the dtype of its parameters. An x of another dtype is cast to it, as the float64 that NumPy makes
+is to float32, and the gradient of x comes back in the dtype of x. (PyTorch refuses such an x.) A layer without
+parameters leaves x as it is. Complex x stays complex.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.nn.init import glorot_uniform
-from minigrad.nn.module import Module
+from minigrad.nn.module import Module, cast, numbers
 from minigrad.ops import expand_dims, mean, sqrt, square, take
 from minigrad.tensor import Tensor
 
@@ -25,8 +29,7 @@ class Linear(Module):
     weight  W (out_features, in_features), at first Glorot-uniform
     bias    b (out_features,), at first 0; None with bias=False
 
-    Integers are taken as floats of the parameters' dtype. Raises ValueError for sizes below 1, and for x of another
-    last axis.
+    Raises ValueError for sizes below 1, and for x of another last axis.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = np.float32,
@@ -80,7 +83,7 @@ class Dropout(Module):
         self.p, self.variational, self.rng = p, variational, np.random.default_rng(rng)
 
     def __call__(self, x: Array) -> Array:
-        x = x if isinstance(x, Tensor) else np.asarray(x)
+        x = numbers(self, x)
         if not (self.training and self.p):
             return x
         if self.variational and not x.ndim:
@@ -156,9 +159,9 @@ def at_least_one(layer: Module, **sizes: int) -> None:
 
 
 def features(layer: Module, x: Array, size: int, dtype: np.dtype, axis: int = -1) -> Array:
-    """x with so many features on an axis, as floats."""
-    x = x if isinstance(x, Tensor) else np.asarray(x)
+    """x with so many features on an axis, in this dtype."""
+    x = numbers(layer, x)
     if x.ndim < -axis or x.shape[axis] != size:
         place = "the last axis" if axis == -1 else "the last axis but one"
         raise ValueError(f"{type(layer).__name__} takes {size} features, {place} of x, and x has shape {x.shape}")
-    return x if x.dtype.kind in "fc" else x.astype(dtype)
+    return cast(x, dtype)

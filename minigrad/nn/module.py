@@ -4,12 +4,18 @@ parts are what its attributes hold, in the order in which they were first assign
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, MappingView
+from dataclasses import is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from minigrad.tensor import Tensor
+from minigrad.names import in_one_sentence
+from minigrad.signature import check_call
+from minigrad.tensor import Tensor, describe
 from minigrad.tree import map_leaves
 
 
@@ -29,6 +35,10 @@ class Module:
     Parts are leaf tensors and modules, also inside lists, tuples and dicts, with names as in PyTorch:
     `layers.0.W`. A part that is reached twice is listed once, under its first name. A tensor that does not require
     gradients is saved but not trained. An attribute that holds a tensor without a name gives it its own.
+
+    Raises ValueError for a part that would be neither trained nor saved: a tensor that requires gradients and is the
+    result of an op, or a part inside a set or another container. Raises TypeError, in the name of the class that is
+    called, for arguments that it does not take.
     """
 
     # _path: the path to this module from the outermost one that it was assigned in, for `bptt.record`. A slot, so that
@@ -37,14 +47,28 @@ class Module:
 
     training = True
 
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        if given or named:  # copies and pickles are made without arguments
+            check_call(cls, given, named)
+        return object.__new__(cls)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if is_part(value):
+                raise ValueError(f"{cls.__name__}.{name} is an attribute of the class, which all its modules would "
+                                 f"share and none would train or save: assign self.{name} in __init__")
+
     def __call__(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} cannot be called yet: write its method __call__(self, …)")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor) and value.is_leaf and value.name is None:
             value.name = name  # for error messages and derived programs
+        if not isinstance(value, PLAIN):
+            refuse_hidden(f"{type(self).__name__}.{name}", value)
         object.__setattr__(self, name, value)
-        if isinstance(value, HOLDERS) and not isinstance(value, Tensor):
+        if isinstance(value, HOLDERS):
             path = getattr(self, "_path", "")
             for way, part in parts_of(f"{path}.{name}" if path else name, value):
                 known = getattr(part, "_path", way)  # a second name does not count, a longer one does
@@ -80,7 +104,18 @@ class Module:
         return self
 
     def eval(self) -> Module:
+        """Switch that off, here and in every module below. Returns self."""
         return self.train(False)
+
+    @contextlib.contextmanager
+    def modes_kept(self) -> Iterator[None]:
+        """Inside, `train` and `eval` may switch; afterwards this module, and every one below, is as it was."""
+        before = [(part, part.training) for _, part in self.named_parts() if isinstance(part, Module)]
+        try:
+            yield
+        finally:
+            for part, mode in before:
+                part.training = mode
 
     # -- saving ---------------------------------------------------------------------------------------
 
@@ -94,9 +129,9 @@ class Module:
         Raises ValueError, and changes nothing, unless the names are exactly those of `state_dict()`, with its shapes.
         """
         mine = {name: x for name, x in self.named_parts() if isinstance(x, Tensor)}
-        state = matching(state, {name: x.shape for name, x in mine.items()}, type(self).__name__)
+        state = fitting(state, mine, type(self).__name__)
         for name, x in mine.items():
-            x.data = np.array(state[name], x.dtype)
+            x.data = np.array(state[name], x.dtype, order="C")
 
     # -- PyTorch's names --------------------------------------------------------------------------------
 
@@ -114,21 +149,30 @@ class Module:
         return found
 
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
-        """Take the values of a PyTorch module: its `state_dict()`, or arrays by the same names.
+        """Take the values of a PyTorch module: its `state_dict()`, `dict(module.named_parameters())`, or arrays by the
+        same names. PyTorch's tensors lie on the CPU, and may be bfloat16 or require gradients.
 
-        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`, and a tensor
-        of two names has the same values under both.
+        Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`. Of a tensor
+        with two names one is enough; if both are there, they have the same values.
         """
-        arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
-        first: dict[int, str] = {}
-        for name, part in self.torch_parts():
-            other = first.setdefault(id(part), name)
-            if isinstance(part, Tensor) and not np.array_equal(arrays[name], arrays[other], equal_nan=True):
-                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and their arrays "
-                                 "differ")
-        for name, part in self.torch_parts():
+        parts, first = self.torch_parts(), {}
+        if isinstance(arrays, Mapping):
+            arrays = dict(arrays)
+            for name, part in parts:
+                other = first.setdefault(id(part), name)
+                for mine, theirs in zip(torch_names(name, part), torch_names(other, part)):
+                    if theirs in arrays:
+                        arrays.setdefault(mine, arrays[theirs])
+        arrays = fitting(arrays, self.to_torch(), type(self).__name__)
+        for name, part in parts:
+            other = first[id(part)]
+            for mine, theirs in zip(torch_names(name, part), torch_names(other, part)):
+                if not np.array_equal(arrays[mine], arrays[theirs], equal_nan=True):
+                    raise ValueError(f"{mine} and {theirs} are one tensor in this {type(self).__name__}, and their "
+                                     "arrays differ")
+        for name, part in parts:
             if isinstance(part, Tensor):
-                part.data = np.array(arrays[name], part.dtype)
+                part.data = np.array(arrays[name], part.dtype, order="C")
             else:
                 part.load_torch({key: arrays[f"{name}.{key}"] for key in part.to_torch()})
 
@@ -196,8 +240,13 @@ class Module:
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
 
 
+def torch_names(name: str, part: Tensor | Module) -> list[str]:
+    return [name] if isinstance(part, Tensor) else [f"{name}.{key}" for key in part.to_torch()]
+
+
 CONTAINERS = (dict, list, tuple)
 HOLDERS = (Module, *CONTAINERS)
+PLAIN = (int, float, str, *HOLDERS)  # attributes that hide no part
 
 
 def parts_of(name: str, value: Any, kind: type = Tensor) -> list[tuple[str, Any]]:
@@ -218,8 +267,58 @@ def children(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
     container of this name holds."""
     items = vars(value).items() if isinstance(value, Module) else value.items() if isinstance(value, dict) else \
         enumerate(value) if isinstance(value, CONTAINERS) else ()
+    if isinstance(value, CONTAINERS):  # what is in one was not assigned as an attribute
+        for key, child in items:
+            refuse_hidden(f"{name}.{key}", child)
+        items = value.items() if isinstance(value, dict) else enumerate(value)
     return [(f"{name}.{key}" if name else str(key), child) for key, child in items
             if isinstance(child, (Module, kind, *CONTAINERS)) and (not isinstance(child, Tensor) or child.is_leaf)]
+
+
+def is_part(value: Any) -> bool:
+    """Whether a value is to be trained, or holds what is."""
+    return isinstance(value, Module) or (isinstance(value, Tensor) and value.requires_grad)
+
+
+def refuse_hidden(name: str, value: Any) -> None:
+    """Raises ValueError for what a module cannot train or save under this name, though it is meant to, as it seems."""
+    if isinstance(value, Tensor):
+        if value.requires_grad and not value.is_leaf:
+            raise ValueError(f"{name} would be a {describe(value)}, and as the result of an op neither trained nor "
+                             "saved: write a parameter as mg.tensor(0.1 * array, requires_grad=True), compute what "
+                             "follows from parameters in __call__, and keep a result to look at as result.detach()")
+    elif not isinstance(value, HOLDERS) and any(map(is_part, unseen(value))):
+        raise ValueError(f"{name} is a {type(value).__name__} with tensors or modules in it, which would be neither "
+                         "trained nor saved: put them in a list, a tuple or a dict")
+
+
+def unseen(value: Any) -> Iterable[Any]:
+    """What is in a container in which no part is found."""
+    if isinstance(value, np.ndarray):
+        return value.flat if value.dtype.hasobject else ()
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, (set, frozenset, deque, MappingView)):
+        return value
+    if isinstance(value, SimpleNamespace) or (is_dataclass(value) and not isinstance(value, type)):
+        return getattr(value, "__dict__", {}).values()
+    return ()
+
+
+def numbers(layer: Module, x: Any) -> Any:
+    """What a layer is given, as an ndarray or tensor. Raises TypeError for what holds no numbers."""
+    x = x if isinstance(x, Tensor) else np.asarray(x)
+    if x.dtype.kind not in "fciub":
+        raise TypeError(f"{type(layer).__name__} takes numbers, and x is an array of {x.dtype}")
+    return x
+
+
+def cast(x: Any, dtype: np.dtype | None) -> Any:
+    """x in the dtype of a layer's parameters; where it has none, integers as floats. Complex numbers stay, since the
+    complex step of `gradcheck` goes through real layers."""
+    if x.dtype.kind == "c" or x.dtype == dtype or (dtype is None and x.dtype.kind == "f"):
+        return x
+    return x.astype(dtype or np.float64)
 
 
 def differences(given: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
@@ -229,14 +328,39 @@ def differences(given: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
     return [f"{what} {names}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
 
 
-def matching(arrays: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
+def matching(arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], whose: str) -> dict[str, np.ndarray]:
     """The arrays, if they have exactly these names and shapes. Raises ValueError that lists every difference."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{whose} takes arrays by name, as a state_dict() is, not an object of {type(arrays).__name__}")
-    given = {name: np.asarray(array) for name, array in arrays.items()}
+    given = {name: as_array(name, array) for name, array in arrays.items()}
     wrong = differences(given, shapes)
     wrong += [f"{name} has shape {given[name].shape} and must have {shape}" for name, shape in shapes.items()
               if name in given and given[name].shape != shape]
     if wrong:
         raise ValueError(f"these arrays are not those of this {whose}: {'; '.join(wrong)}")
     return given
+
+
+def fitting(arrays: Mapping[str, Any], mine: Mapping[str, Any], whose: str) -> dict[str, np.ndarray]:
+    """The arrays, if they have the names and shapes of mine, and numbers that their dtypes can take. Raises ValueError
+    otherwise."""
+    given = matching(arrays, {name: x.shape for name, x in mine.items()}, whose)
+    for name, x in mine.items():
+        if not np.can_cast(given[name].dtype, x.dtype, "same_kind"):
+            raise ValueError(f"{name} of this {whose} holds {x.dtype}, and the array given for it {given[name].dtype}")
+    return given
+
+
+def as_array(name: str, given: Any) -> np.ndarray:
+    """An array, or a tensor of PyTorch's, as an ndarray. Raises ValueError, with the name, where it is neither."""
+    try:
+        given = given.detach() if hasattr(given, "detach") else given
+        try:
+            array = np.asarray(given)
+        except TypeError:  # as of PyTorch's bfloat16, which NumPy lacks
+            array = np.asarray(given.float())
+    except Exception as problem:  # whatever another library raises
+        raise ValueError(f"{name} cannot be read as an array ({in_one_sentence(problem)}): give an ndarray, or a dense "
+                         "tensor on the CPU") from None
+    # bfloat16 and kin, where a package has brought them to NumPy
+    return array.astype(np.float32) if array.dtype.kind == "V" and np.can_cast(array.dtype, np.float32) else array

@@ -7,7 +7,6 @@ here: scan derives it from the cell.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -17,9 +16,10 @@ import numpy as np
 
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
-from minigrad.nn.module import Module, matching
+from minigrad.nn.module import Module, cast, fitting, numbers
 from minigrad.ops import broadcast_to, concatenate, expand_dims, moveaxis, relu, sigmoid, split, stack, tanh, where
 from minigrad.scan import scan
+from minigrad.signature import UnknownOption, options_of
 from minigrad.tensor import Tensor
 from minigrad.tree import flatten, map_leaves, unflatten
 
@@ -54,8 +54,8 @@ class Recurrent(Module):
              0, and what stands in x does not matter.
 
     Returns (output, state): output (T, B, …) as x is, or whatever nesting y has, and the state after each sequence's
-    own last step (with reverse: its first). Integers are taken as floats of the parameters' dtype; else NumPy's dtype
-    rules hold. Raises ValueError when x, state or lengths do not fit.
+    own last step (with reverse: its first). x and state are cast to the dtype of the parameters, if there are any (see
+    layers.py). Raises ValueError when x, state or lengths do not fit.
     """
 
     batch_first = False
@@ -84,7 +84,7 @@ class Recurrent(Module):
 
     def step(self, x: Array, state: Tree = None) -> tuple[Tree, Tree]:
         """One step alone, as for sampling: x (B, D) or (D,) → (y, state), batch first."""
-        x = x if isinstance(x, Tensor) else np.asarray(x)
+        x = numbers(self, x)
         if x.ndim not in (1, 2):
             raise ValueError(f"one step of {type(self).__name__} takes x of shape (batch, features) or (features,), "
                              f"not {x.shape}")
@@ -98,8 +98,9 @@ class Recurrent(Module):
     def run(self, x: Array, state: Tree = None, mask: Array = None, reverse: bool = False) -> tuple[Tree, Tree]:
         """scan with the cell's own layout: x (T, D, B), state and ys batch last. Returns (final state, ys)."""
         batch = x.shape[2]
-        dtype = np.result_type(x.dtype, *[p.dtype for p in self.parameters()],
-                               *[leaf.dtype for leaf in flatten(state)[0]])
+        dtypes = [p.dtype for p in self.parameters()]
+        x = cast(x, np.result_type(*dtypes) if dtypes else None)
+        dtype = np.result_type(x.dtype, *dtypes, *[s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"])
         state = self.initial_state(batch) if state is None else state
         state = map_leaves(lambda start: settled(start, batch, dtype), state)
         return scan(self.cell, state, x, reverse=reverse, mask=mask)
@@ -111,15 +112,13 @@ class Recurrent(Module):
 def enter(layer: Module, x: Array, lengths: Any, batch_first: bool, size: int | None = None
           ) -> tuple[Array, np.ndarray | None, bool]:
     """x as the caller has it → x (T, D, B), the mask (T, B) or None, and whether it is one sequence without batch."""
-    x = x if isinstance(x, Tensor) else np.asarray(x)
+    x = numbers(layer, x)
     kind = type(layer).__name__
     if x.ndim not in (2, 3):
         layout = "(batch, time, features)" if batch_first else "(time, batch, features)"
         raise ValueError(f"{kind} takes x of shape {layout}, or (time, features) for one sequence, not {x.shape}")
     if size is not None and x.shape[-1] != size:
         raise ValueError(f"{kind} takes {size} features, the last axis of x, and x has shape {x.shape}")
-    if x.dtype.kind not in "fc":
-        x = x.astype(np.result_type(*[p.dtype for p in layer.parameters()] or [np.float64]))
     single = x.ndim == 2
     x = expand_dims(x, 2) if single else x.transpose((1, 2, 0) if batch_first else (0, 2, 1))
     if x.shape[0] < 1:
@@ -213,11 +212,8 @@ class TorchCell(Recurrent):
     def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, dtype: Any = np.float32,
                  rng: Any = None, **unknown: Any):
         if unknown:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(unknown)}; its options are "
-                            f"{', '.join(options_of(type(self)))}")
-        if not (is_whole(input_size, 0) and is_whole(hidden_size, 1)):
-            raise ValueError(f"{type(self).__name__} takes whole numbers input_size ≥ 0 and hidden_size ≥ 1, not "
-                             f"{input_size!r} and {hidden_size!r}")
+            raise UnknownOption(type(self).__name__, unknown, options_of(type(self)))
+        refuse_sizes(self, input_size, hidden_size)
         self.input_size, self.hidden_size, self.learned_state = input_size, hidden_size, learned_state
         self.rng, self.dtype = np.random.default_rng(rng), np.dtype(dtype)
         self.W = self.weight(*[[self.state_block(), self.input_block()] for _ in range(self.gates)])
@@ -227,7 +223,7 @@ class TorchCell(Recurrent):
                 setattr(self, name, self.weight([np.zeros((hidden_size, 1))]))
 
     def __call__(self, x: Array, state: Tree = None) -> Tree:
-        x = x if isinstance(x, Tensor) else np.asarray(x)
+        x = numbers(self, x)
         if x.shape[-1:] != (self.input_size,):
             raise ValueError(f"{type(self).__name__} takes {self.input_size} features, the last axis of x, and x has "
                              f"shape {x.shape}")
@@ -254,32 +250,38 @@ class TorchCell(Recurrent):
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """weight_ih, weight_hh, bias_ih and bias_hh, as PyTorch's cell has them: b is all in bias_ih."""
-        W, b = self.reordered(self.W.data), self.reordered(self.b.data)[:, 0]
-        h = self.hidden_size
-        return {"weight_ih": W[:, h:], "weight_hh": W[:, :h], "bias_ih": b, "bias_hh": np.zeros_like(b)}
+        W, b, h = self.reordered(self.W.data), self.reordered(self.b.data)[:, 0], self.hidden_size
+        return {"weight_ih": W[:, h:].copy(), "weight_hh": W[:, :h].copy(), "bias_ih": b.copy(),
+                "bias_hh": np.zeros_like(b)}
 
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
-        """Take the parameters of PyTorch's cell, by its names, from arrays or CPU tensors. Its two biases are added.
+        """Take the parameters of PyTorch's cell, by its names, from arrays or CPU tensors. Its two biases are added, in
+        float64 whatever they are in.
 
         Raises ValueError, and changes nothing, when names or shapes are not those of `to_torch()`.
         """
-        arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
-        self.W.data = self.reordered(np.hstack([arrays["weight_hh"], arrays["weight_ih"]]))
-        self.b.data = self.reordered((arrays["bias_ih"] + arrays["bias_hh"])[:, None])
+        arrays = fitting(arrays, self.to_torch(), type(self).__name__)
+        W = np.hstack([arrays["weight_hh"], arrays["weight_ih"]])
+        self.W.data = self.reordered(np.ascontiguousarray(W))
+        self.b.data = self.reordered(added(arrays["bias_ih"], arrays["bias_hh"])[:, None])
 
     def reordered(self, array: np.ndarray) -> np.ndarray:
         return np.concatenate([array[self.rows(gate)] for gate in self.torch_order])
 
 
+def added(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a + b, of half precision or integers too without rounding or overflow on the way."""
+    return np.add(a, b, dtype=np.result_type(a, b, np.float64))
+
+
 def is_whole(number: Any, least: int) -> bool:
-    return isinstance(number, (int, np.integer)) and number >= least
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and number >= least
 
 
-def options_of(Cell: type) -> list[str]:
-    """The names of the options that a cell and those it derives from take, its own first."""
-    return list(dict.fromkeys(
-        p.name for kind in Cell.__mro__[:Cell.__mro__.index(TorchCell) + 1] if "__init__" in vars(kind)
-        for p in inspect.signature(kind.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY))
+def refuse_sizes(layer: Module, input_size: Any, hidden_size: Any) -> None:
+    if not (is_whole(input_size, 0) and is_whole(hidden_size, 1)):
+        raise ValueError(f"{type(layer).__name__} takes whole numbers input_size ≥ 0 and hidden_size ≥ 1, not "
+                         f"{input_size!r} and {hidden_size!r}")
 
 
 class RNNCell(TorchCell):
@@ -356,11 +358,12 @@ class GRUCell(TorchCell):
         return {name: np.concatenate([gates[name], candidate[name]]) for name in gates}
 
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
-        arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
+        arrays = fitting(arrays, self.to_torch(), type(self).__name__)
         (w_ih, Wx), (w_hh, Wh), (b_ih, bx), (b_hh, bh) = (np.split(arrays[name], [2 * self.hidden_size])
                                                           for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        self.W.data, self.b.data = np.hstack([w_hh, w_ih]), (b_ih + b_hh)[:, None]
-        self.Wh.data, self.Wx.data, self.bh.data, self.bx.data = Wh.copy(), Wx.copy(), bh[:, None], bx[:, None]
+        self.W.data, self.b.data = np.ascontiguousarray(np.hstack([w_hh, w_ih])), added(b_ih, b_hh)[:, None]
+        for mine, theirs in ((self.Wh, Wh), (self.Wx, Wx), (self.bh, bh[:, None]), (self.bx, bx[:, None])):
+            mine.data = np.array(theirs, order="C")
 
 
 class LSTMCell(TorchCell):
@@ -427,7 +430,8 @@ class Stacked(Module):
     lengths  (B,) integers from 1 to T: past the end of a sequence its states stand still, its output is 0, and the
              backward direction starts at its own end
     Returns output (T, B, H), or 2H wide if bidirectional, and the final state: (L, B, H), for an LSTM a pair (h, c) of
-    such. Of one sequence, output (T, H) and states (L, H).
+    such. Of one sequence, output (T, H) and states (L, H). All are of `dtype`, whatever that of x and state is (see
+    layers.py).
 
     The cells are in `layers`, under PyTorch's names: l0, l0_reverse, l1, … To stack a cell of your own, subclass
     `Stacked` with `Cell` as a Recurrent that is built by (input_size, hidden_size, *, dtype, rng) and gives y (H, B).
@@ -439,6 +443,7 @@ class Stacked(Module):
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *, bidirectional: bool = False,
                  dropout: float = 0.0, batch_first: bool = False, dtype: Any = np.float32, rng: Any = None,
                  **options: Any):
+        refuse_sizes(self, input_size, hidden_size)
         if not is_whole(num_layers, 1):
             raise ValueError(f"{type(self).__name__} takes a whole number num_layers ≥ 1, not {num_layers!r}")
         if not 0.0 <= dropout < 1.0:
@@ -450,8 +455,21 @@ class Stacked(Module):
         self.bidirectional, self.dropout, self.batch_first = bidirectional, dropout, batch_first
         self.rng = np.random.default_rng(rng)
         sizes = [input_size] + [hidden_size * (2 if bidirectional else 1)] * (num_layers - 1)
-        self.layers = {f"l{i}{direction}": self.Cell(size, hidden_size, dtype=dtype, rng=self.rng, **options)
-                       for i, size in enumerate(sizes) for direction in ("", "_reverse")[:2 if bidirectional else 1]}
+        try:
+            self.layers: dict[str, Any] = {
+                f"l{i}{direction}": self.Cell(size, hidden_size, dtype=dtype, rng=self.rng, **options)
+                for i, size in enumerate(sizes) for direction in ("", "_reverse")[:1 + bool(bidirectional)]}
+        except UnknownOption as problem:
+            kind = type(self).__name__
+            if set(problem.names) <= set(options):
+                raise UnknownOption(kind, problem.names, self.option_names()) from None
+            raise TypeError(f"{kind} builds its cells as {self.Cell.__name__}(input_size, hidden_size, dtype=…, rng=…)"
+                            f", and {problem}") from problem
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """What it takes: its own options, and those of its cells."""
+        return list(dict.fromkeys(options_of(cls) + options_of(getattr(cls, "Cell", cls))[2:]))
 
     def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Array, Tree]:
         x, mask, single = enter(self, x, lengths, self.batch_first, self.input_size)
@@ -492,9 +510,10 @@ class Stacked(Module):
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
         """Take the parameters of PyTorch's module of the same form: its `state_dict()`, or arrays by the same names.
 
-        The two biases of a gate are added. Raises ValueError, and changes nothing, when names or shapes differ.
+        The two biases of a gate are added, in float64 whatever they are in. Raises ValueError, and changes nothing,
+        when names or shapes differ.
         """
-        arrays = matching(arrays, {name: a.shape for name, a in self.to_torch().items()}, type(self).__name__)
+        arrays = fitting(arrays, self.to_torch(), type(self).__name__)
         for layer, cell in self.layers.items():
             cell.load_torch({name: arrays[f"{name}_{layer}"]
                              for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")})

@@ -109,6 +109,50 @@ def test_float32_is_the_default_and_stays():
     assert {y.dtype, *(x.dtype for p in layers.parameters() for x in (p, p.grad))} == {np.dtype(np.float32)}
 
 
+IN_ITS_DTYPE = {  # a layer → its result for x (4, 2, 3), or (2, 3) for a cell
+    "Linear": (lambda dtype: nn.Linear(3, 5, dtype=dtype, rng=0), lambda y: y),
+    "LayerNorm": (lambda dtype: nn.LayerNorm(3, dtype=dtype), lambda y: y),
+    "LSTM": (lambda dtype: nn.LSTM(3, 5, 2, bidirectional=True, dtype=dtype, rng=0), lambda y: y[0]),
+    "GRUCell": (lambda dtype: nn.GRUCell(3, 5, dtype=dtype, rng=0), lambda y: y),
+    "Sequential": (lambda dtype: nn.Sequential(nn.Dropout(0.0), nn.RNN(3, 5, dtype=dtype, rng=0), mg.tanh,
+                                               nn.Linear(5, 2, dtype=dtype, rng=0)), lambda y: y),
+}
+
+
+@pytest.mark.parametrize("own", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("given", [np.float16, np.float32, np.float64, np.int64, bool])
+@pytest.mark.parametrize("name", IN_ITS_DTYPE)
+def test_a_layer_computes_in_the_dtype_of_its_parameters(name, own, given):
+    """And the gradient of x comes back in that of x."""
+    make, result = IN_ITS_DTYPE[name]
+    layer = make(own)
+    x = (2 * np.random.default_rng(0).normal(size=(2, 3) if name == "GRUCell" else (4, 2, 3))).astype(given)
+    x = mg.tensor(x, requires_grad=x.dtype.kind == "f")
+    y = result(layer(x))
+    assert y.dtype == own and np.array_equal(y.data, result(layer(x.data.astype(own))).data)
+    mg.sum(y * y).backward()
+    assert all(p.grad.dtype == own for p in layer.parameters())
+    assert not x.requires_grad or (x.grad.dtype == given and x.grad.any())
+
+
+@pytest.mark.parametrize("name", IN_ITS_DTYPE)
+def test_gradcheck_goes_through_layers_of_any_dtype(name):
+    make, result = IN_ITS_DTYPE[name]
+    layer = make(np.float32)
+    x = normal(2, 3) if name == "GRUCell" else normal(4, 2, 3)
+    for method in ("complex", "central"):
+        report = mg.gradcheck(lambda x: result(layer(x)), x, method=method, raise_error=False)
+        assert report.ok and report.rows[0].name == "x" and report.rows[0].derived
+
+
+@pytest.mark.parametrize("name", IN_ITS_DTYPE)
+def test_what_is_no_number_is_refused(name):
+    make, _ = IN_ITS_DTYPE[name]
+    for x in (np.full((4, 2, 3), "a"), np.full((4, 2, 3), None)):
+        with pytest.raises(TypeError, match=r"takes numbers, and x is an array of (<U1|object)"):
+            make(np.float32)(x)
+
+
 def test_the_same_seed_gives_the_same_bits():
     for make in (lambda rng: nn.Linear(3, 5, rng=rng), lambda rng: nn.Embedding(3, 5, rng=rng)):
         a, b, c = make(1), make(1), make(2)

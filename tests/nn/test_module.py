@@ -5,6 +5,9 @@ import gc
 import json
 import pickle
 import weakref
+from collections import deque
+from dataclasses import make_dataclass
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,8 +53,6 @@ def test_parameters_are_found_in_the_order_of_definition():
     assert [id(p) for p in model.parameters()] == [id(p) for _, p in model.named_parameters()]
     model.rate = leaf(1)  # an attribute keeps its place
     assert [name for name, _ in model.named_parameters()] == ["rate", *NAMES]
-    model.last = model(np.ones((2, 1)))
-    assert "last" not in dict(model.named_parameters())  # the result of an op is no parameter
     model.scale.requires_grad = False
     assert "scale" not in dict(model.named_parameters()) and "scale" in model.state_dict()
 
@@ -104,6 +105,23 @@ def test_zero_grad_and_training():
     assert model.train() is model and all(m.training for m in modules)
 
 
+def test_modes_come_back_as_they_were_also_after_an_exception():
+    model = Model()
+    model.shared = model.blocks[1][0]
+    model.blocks[0].eval()
+    model.shared.eval()
+    parts = [part for _, part in model.named_parts() if isinstance(part, nn.Module)]
+    before = [part.training for part in parts]
+    assert before == [True, False, False, True]
+    with pytest.raises(KeyError), model.modes_kept():
+        model.eval()
+        raise KeyError
+    assert [part.training for part in parts] == before
+    with model.modes_kept():
+        assert model.train().blocks[0].training
+    assert [part.training for part in parts] == before
+
+
 def test_state_dict_is_a_copy_and_comes_back():
     model, other = Model(), Model()
     for p in model.parameters():
@@ -133,6 +151,60 @@ def test_load_state_dict_lists_every_difference_and_changes_nothing():
     with pytest.raises(ValueError, match=r"Linear: b has shape \(3,\) and must have \(3, 1\)$"):
         model.load_state_dict({"W": np.zeros((3, 2)), "b": np.zeros(3)})
     assert model.W.data.all()
+
+
+# -- parts that would not be trained ---------------------------------------------------------------------------------
+
+
+def scaled():
+    return mg.tensor(np.ones((3, 3)), requires_grad=True) * 0.1
+
+
+def objects(part):
+    array = np.empty(2, object)
+    array[1] = part
+    return array
+
+
+HIDDEN = {  # how a part is hidden → what is named
+    "a scaled weight": (lambda m: setattr(m, "W", scaled()), "Module.W"),
+    "a weight that is scaled later": (lambda m: setattr(m, "scale", m.scale * 2), "Module.scale"),
+    "one of several results": (lambda m: setattr(m, "half", mg.split(m.scale, 2)[0]), "Module.half"),
+    "a result that is kept": (lambda m: setattr(m, "last", mg.tanh(m.scale)), r"look at as result.detach\(\)"),
+    "in a list": (lambda m: setattr(m, "weights", [leaf(2), scaled()]), "weights.1"),
+    "in a dict of a tuple": (lambda m: setattr(m, "weights", ({"a": scaled()},)), "weights.0.a"),
+    "in a list, later": (lambda m: (m.blocks.append(scaled()), m.parameters()), "blocks.1"),
+    "in a module below": (lambda m: setattr(m.blocks[0], "W", scaled()), "Linear.W"),
+    "a set": (lambda m: setattr(m, "weights", {leaf(2)}), "Module.weights is a set"),
+    "a deque of modules": (lambda m: setattr(m, "parts", deque([Linear(1, 1)])), "Module.parts is a deque"),
+    "a mapping": (lambda m: setattr(m, "parts", MappingProxyType({"W": leaf(1)})), "parts is a mappingproxy"),
+    "values of a dict in a list": (lambda m: setattr(m, "parts", [{"W": leaf(1)}.values()]), "0 is a dict_values"),
+    "an array of objects": (lambda m: setattr(m, "parts", objects(Linear(1, 1))), "Module.parts is a ndarray"),
+    "a namespace": (lambda m: setattr(m, "parts", SimpleNamespace(W=leaf(1))), "Module.parts is a SimpleNamespace"),
+    "a dataclass": (lambda m: setattr(m, "parts", make_dataclass("Gates", ["W"])(leaf(1))), "Module.parts is a Gates"),
+    "an attribute of a class": (lambda m: type("Wrong", (nn.Module,), {"W": leaf(1)}), "Wrong.W is an attribute"),
+    "a module in a class": (lambda m: type("Wrong", (nn.Linear,), {"inner": Linear(1, 1)}), "assign self.inner in"),
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_a_part_that_nobody_would_train_is_refused(how):
+    model = nn.Module()
+    model.blocks, model.scale = [Linear(2, 3)], leaf(2)
+    hide, says = HIDDEN[how]
+    with pytest.raises(ValueError, match=says):
+        hide(model)
+
+
+def test_what_is_no_parameter_may_be_any_attribute():
+    model = nn.Module()
+    model.scale = leaf(2)
+    model.array, model.fixed, model.kept = np.ones(3), leaf(2, trained=False) * 2, mg.tanh(model.scale).detach()
+    with mg.no_grad():
+        model.start = model.scale * 0.0
+    model.names, model.recent = {"a", "b"}, deque([1.0, np.ones(2), leaf(1, trained=False)])
+    assert list(dict(model.named_parameters())) == ["scale"]
+    assert list(model.state_dict()) == ["scale", "fixed", "kept", "start"]
 
 
 # -- PyTorch's names ---------------------------------------------------------------------------------------------
@@ -196,6 +268,65 @@ def test_load_torch_lists_every_difference_and_changes_nothing():
         model.load_torch({**CharModel(1).to_torch(), "head.2.weight": np.zeros((6, 4))})
     for key, array in model.to_torch().items():
         assert np.array_equal(array, before[key])
+
+
+@pytest.mark.parametrize("given", ["state_dict", "named_parameters", "bfloat16", "float8", "no second name"])
+def test_load_torch_reads_what_pytorch_hands_out(given):
+    theirs, model = torch_model(), CharModel(0)
+    import torch
+    del model.scale  # a buffer, which named_parameters lacks
+    del theirs.scale
+    arrays = dict(theirs.named_parameters()) if given == "named_parameters" else dict(theirs.state_dict())
+    if given in ("bfloat16", "float8"):
+        dtype = torch.bfloat16 if given == "bfloat16" else torch.float8_e4m3fn
+        arrays = {name: x.to(dtype) for name, x in arrays.items()}
+    if given == "no second name":
+        del arrays["head.2.weight"]
+    model.load_torch(arrays)
+    for name, array in model.layers[0].to_torch().items():
+        if "weight" in name:
+            assert np.array_equal(array, arrays[f"layers.0.{name}"].detach().float().numpy()), name
+    assert np.array_equal(model.embedding.weight.data, arrays["embedding.weight"].detach().float().numpy())
+
+
+@pytest.mark.parametrize("wrong", [lambda torch, x: x.to("meta"), lambda torch, x: x.to_sparse(),
+                                   lambda torch, x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)],
+                         ids=["meta", "sparse", "quantized"])
+@pytest.mark.filterwarnings("ignore")
+def test_load_torch_names_what_it_cannot_read(wrong):
+    torch = pytest.importorskip("torch")
+    model = nn.Sequential(nn.Linear(2, 3, rng=0))
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"^0.bias cannot be read as an array \(.*\): give an ndarray"):
+        model.load_torch({"0.weight": torch.ones(3, 2), "0.bias": wrong(torch, torch.ones(3))})
+    assert all(np.array_equal(array, before[name]) for name, array in model.state_dict().items())
+
+
+@pytest.mark.parametrize("array", [np.ones(3, complex), np.array(["a", "b", "c"]), np.array([None] * 3)])
+def test_arrays_of_another_kind_of_number_are_refused(array):
+    model = nn.Linear(2, 3, rng=0)
+    for load in (model.load_state_dict, model.load_torch):
+        with pytest.raises(ValueError, match="bias of this Linear holds float32, and the array given for it"):
+            load({"weight": np.ones((3, 2)), "bias": array})
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.RNN(3, 4, rng=0), lambda: nn.GRU(3, 4, 2, bidirectional=True, rng=0), lambda: nn.LSTM(3, 4, 2, rng=0),
+    lambda: nn.RNNCell(3, 4, rng=0), lambda: nn.GRUCell(3, 4, rng=0), lambda: nn.LSTMCell(3, 4, rng=0),
+    lambda: nn.Linear(3, 4, rng=0), lambda: nn.Embedding(3, 4, rng=0), lambda: nn.LayerNorm(3), lambda: CharModel(0),
+    lambda: nn.Sequential(nn.LSTM(3, 4, rng=0), nn.Linear(4, 2, rng=0))])
+def test_to_torch_gives_c_contiguous_arrays_of_their_own(make):
+    model = make()
+    for p in model.parameters():
+        p.data = np.asfortranarray(p.data)
+    arrays, again = model.to_torch(), model.to_torch()
+    for name, array in arrays.items():
+        assert array.flags.c_contiguous and array.flags.owndata and array.dtype == again[name].dtype, name
+        assert not any(np.shares_memory(array, p.data) for p in model.parameters()), name
+        assert not np.shares_memory(array, again[name]), name
+    model.load_torch({name: np.asfortranarray(array) for name, array in arrays.items()})
+    for p in model.parameters():
+        assert p.data.flags.c_contiguous and not any(np.shares_memory(p.data, array) for array in arrays.values())
 
 
 def test_cycles_have_pytorchs_names_too():

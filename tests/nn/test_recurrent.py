@@ -298,6 +298,18 @@ def test_names_that_a_derived_cell_shows():
     assert all(name in source for name in ("concat", "ft", "it", "ot", "cct", "c_next", "a_next", "W @ concat + b"))
 
 
+@pytest.mark.parametrize("kind", TORCH_KINDS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_two_biases_of_pytorch_are_added_without_rounding_on_the_way(kind, dtype):
+    layer = make(kind, dtype=np.float32)
+    arrays = {name: array.astype(dtype) for name, array in layer.to_torch().items()}
+    for one, other in ((1.0, 3e-4), (40000, 40000)):
+        arrays["bias_ih_l0"][:], arrays["bias_hh_l0"][:] = one, other
+        layer.load_torch(arrays)
+        added = (arrays["bias_ih_l0"].astype(float) + arrays["bias_hh_l0"].astype(float)).astype(np.float32)
+        assert (layer.layers["l0"].b.data == added[0]).all()
+
+
 def test_dropout_is_between_layers_and_in_training_only():
     x = normal(50, 8, 3)
     model, other = (nn.RNN(3, 64, 2, dropout=0.25, nonlinearity="relu", dtype=float, rng=3) for _ in range(2))
@@ -335,9 +347,13 @@ def test_dtypes(kind):
     x = normal(5, 2, 3)
     assert {p.dtype for p in model.parameters()} == {np.dtype(np.float32)}
     for given, dtype in ((x.astype(np.float32), np.float32), ((x > 0).astype(int), np.float32), (x > 0, np.float32),
-                         (x, np.float64), (x.astype(np.float32).tolist(), np.float64)):
+                         (x, np.float32), (x.tolist(), np.float32), (x.astype(np.float16), np.float32),
+                         (x.astype(complex), np.complex128)):
         output, state = model(given, lengths=[5, 2])
         assert {output.dtype, *(leaf.dtype for leaf in leaves(state))} == {np.dtype(dtype)}
+    start = map_leaves(lambda leaf: np.zeros(leaf.shape), state)  # float64
+    output, state = model(x, start)
+    assert {output.dtype, *(leaf.dtype for leaf in leaves(state))} == {np.dtype(np.float32)}
     mg.sum(model(x.astype(np.float32))[0]).backward()
     assert all(p.grad.dtype == np.float32 and p.grad.shape == p.shape for p in model.parameters())
 
@@ -383,7 +399,8 @@ ERRORS = {
     "state rank": (lambda m: m(X[:, 0], (H, H)), r"a state of shape \(1, 4\) and \(1, 4\), not \(1, 2, 4\)"),
     "empty state": (lambda m: m(X, ()), "not nothing"),
     "layers": (lambda m: nn.LSTM(3, 4, 0), "num_layers ≥ 1, not 0"),
-    "hidden": (lambda m: nn.LSTM(3, 0), "hidden_size ≥ 1, not 3 and 0"),
+    "hidden": (lambda m: nn.LSTM(3, 0), "^LSTM takes whole numbers .* hidden_size ≥ 1, not 3 and 0"),
+    "true layers": (lambda m: nn.LSTM(3, 4, True), "^LSTM takes a whole number num_layers ≥ 1, not True"),
     "half a layer": (lambda m: nn.LSTM(3, 4, 1.5), "whole number num_layers ≥ 1, not 1.5"),
     "hidden in words": (lambda m: nn.LSTM(3, "4"), "whole numbers input_size ≥ 0 and hidden_size ≥ 1, not 3 and '4'"),
     "lengths as state": (lambda m: m(X, [5, 4, 3, 3, 2, 1]), r"not \(\) and \(\) and \(\) and \(\) and 2 more$"),
@@ -403,8 +420,6 @@ def test_errors(name):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: nn.LSTM(3, 4, bias=False), "LSTMCell has no option bias; its options are forget_bias, chrono, learned_st"),
-    (lambda: nn.RNN(3, 4, forget_bias=1.0), "RNNCell has no option forget_bias; its options are nonlinearity, learned"),
     (lambda: nn.GRU(3, 4).load_torch([1]), "GRU takes arrays by name, as a state_dict.. is, not an object of list")])
 def test_errors_of_type(make, message):
     with pytest.raises(TypeError, match=message):

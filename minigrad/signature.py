@@ -1,0 +1,72 @@
+"""How a class is called: a mistake in the arguments is an error in the name of the class that the user wrote, with what
+it takes, and not in that of a class inside it, or of the base class that has the `__init__`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+
+class UnknownOption(TypeError, ValueError):
+    """An argument by a name that a class does not take; `names` are those that were given. It is a TypeError, as of any
+    call, and a ValueError, since options come from files and command lines too."""
+
+    def __init__(self, whose: str, names: Iterable[str], known: list[str]):
+        self.names = list(names)
+        near = difflib.get_close_matches(self.names[0], known, n=1, cutoff=0.7)
+        super().__init__(f"{whose} has no option {', '.join(self.names)}{f' (did you mean {near[0]}?)' if near else ''}"
+                         f": it takes {', '.join(known) or 'none'}")
+
+
+def check_call(cls: type, given: tuple, named: Mapping[str, Any]) -> None:
+    """Raise TypeError unless cls(*given, **named) fits the signature of its `__init__`; UnknownOption for a name. Where
+    a class has `option_names()`, these are what it takes in all."""
+    try:
+        signature_of(cls.__init__).bind(None, *given, **named)
+    except TypeError:
+        raise complaint(cls, given, named, getattr(cls, "option_names", partial(options_of, cls))()) from None
+
+
+def complaint(cls: type, given: tuple, named: Mapping[str, Any], known: list[str]) -> TypeError:
+    """What is wrong with the arguments of a call that does not fit."""
+    parameters = list(signature_of(cls.__init__).parameters.values())[1:]
+    kinds = {p.kind for p in parameters}
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    name, names = cls.__name__, {p.name for p in parameters}
+    unknown = [key for key in named if key not in names]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        return UnknownOption(name, unknown, known)
+    if len(given) > len(positional) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        by_name = [key for key in known if key not in positional]
+        some = f"{', '.join(positional)} by position, not {len(given)} arguments" if positional else \
+            "no arguments by position" if by_name else "no arguments"
+        return TypeError(f"{name} takes {some}" + (f": give {', '.join(by_name)} by name" if by_name else ""))
+    twice = [key for key in positional[:len(given)] if key in named]
+    if twice:
+        return TypeError(f"{name} is given {twice[0]} by position and by name: give it once")
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in (*named, *positional[:len(given)])
+               and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return TypeError(f"{name} needs {' and '.join(missing)}: it takes {', '.join(known)}")
+
+
+def options_of(cls: type) -> list[str]:
+    """The names of what a class takes: its own, and where it has **options, those of the class that it derives from.
+    What is called **unknown is not handed on."""
+    names: dict[str, None] = {}
+    for kind in cls.__mro__[:-1]:
+        if "__init__" in vars(kind):
+            own = list(signature_of(kind.__init__).parameters.values())[1:]
+            names |= dict.fromkeys(p.name for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+            if not any(p.kind is p.VAR_KEYWORD and p.name != "unknown" for p in own):
+                break
+    return list(names)
+
+
+@lru_cache(maxsize=256)
+def signature_of(init: Callable) -> inspect.Signature:
+    """Of an `__init__`. That of object takes self alone, though it lets all pass where a class has a `__new__`."""
+    return inspect.signature((lambda self: None) if init is object.__init__ else init)
