@@ -474,11 +474,16 @@ def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int,
     leaves, pattern = flatten(examples)
     firsts = [example(leaf) if i < n else np.asarray(example(leaf)[0]) for i, leaf in enumerate(leaves)]
     around, changed, second = Surroundings(), [], None
+    tracer = CellTracer(values=True, numbers=numbers, around=around)
     try:
         try:
             note_cell(around, cell)
-            tracer = CellTracer(values=True, numbers=numbers, around=around)
             traced = Trace(step, unflatten(pattern, firsts), tracer=tracer)
+        except (TypeError, ValueError, ArithmeticError) as problem:
+            if isinstance(problem, (TraceError, CellError)) or tracer.entries is not None:
+                raise
+            # the step itself is right: who wants its backward gets this error there
+            raise StepByStep(f"its backward cannot be derived: {problem}") from None
         finally:
             changed.append(around.restore())
         try:
