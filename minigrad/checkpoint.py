@@ -80,7 +80,7 @@ def unpack(path: str | Path, file: Any) -> tuple[dict[str, np.ndarray], Any]:
         kind, version = header["format"], header["version"]
     except (KeyError, TypeError, ValueError):
         kind = version = None
-    if kind != FORMAT or type(version) is not int:
+    if kind != FORMAT or type(version) is not int or version < 1:
         raise CheckpointError(f"{path} is not a checkpoint of minigrad, but some other archive of arrays")
     if version > VERSION:
         raise CheckpointError(f"{path} was written by a newer minigrad, in version {version} of its format, and this "

@@ -15,9 +15,9 @@ def leave(*_: object) -> None:
 
 
 def is_command() -> bool:
-    """Whether this process is `minigrad …` or `python -m minigrad …`. While Python looks for the module, argv[0] is -m."""
+    """Whether this process is `minigrad …` or `python -m minigrad …`."""
     started = sys.argv[0] if sys.argv else ""
-    if started == "-m":
+    if started == "-m":  # while Python imports the package of the module
         module = sys.orig_argv.index("-m") + 1 if "-m" in sys.orig_argv else 0
         return sys.orig_argv[module:module + 1] == ["minigrad"] or "-mminigrad" in sys.orig_argv
     return os.path.splitext(os.path.basename(started))[0] == "minigrad"

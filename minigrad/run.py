@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,6 @@ class Run:
         place = Path(place)
         path, config = opened(place, trust)
         settings = config["settings"]
-        if settings.task == "text" and settings.options.get("file"):
-            refuse_special(settings.options["file"])
         folder = Folder(path)
         try:
             used = checkpoint_of(path, place)
@@ -98,6 +97,7 @@ class Run:
             if found is not None:
                 refuse_other(used, path, config, *found)
             with refusing(f"the run in {path} cannot go on", CheckpointError):
+                refuse_special_text(settings)
                 run = cls(settings, folder, trust)
             refuse_changed_text(run.trainer.task, path, config)
             if found is not None:
@@ -307,12 +307,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     try:
         if not isinstance(meta, dict):
             raise ValueError("it has no settings and no trainer")
-        parts_of("the checkpoint", meta, {"settings": dict, "trainer": dict})
-        state = parts_of("trainer", meta["trainer"], STATE)
+        parts_of("", meta, {"settings": dict, "trainer": dict})
+        state = parts_of("trainer.", meta["trainer"], STATE)
         if "state" not in meta["trainer"]:
-            raise ValueError("trainer lacks state")
-        if min(state[name] for name in ("step", "sequences", "tokens", "seconds", "position")) < 0:
-            raise ValueError("trainer counts below 0")
+            raise ValueError("trainer.state is missing")
+        counts = [state[name] for name in ("step", "sequences", "tokens", "seconds", "position")]
+        if not 0 <= min(counts) <= max(counts) < 2**62:
+            raise ValueError(f"trainer counts {brief(counts)}")
         if state["ended"] not in ("", "done", "solved", "stopped", "interrupted"):
             raise ValueError(f"it has ended as {brief(state['ended'])}")
     except ValueError as problem:
@@ -320,13 +321,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     return arrays, meta
 
 
-def parts_of(whole: str, values: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+def parts_of(prefix: str, values: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
     """The values of these names. Raises ValueError for one that is missing or of another type."""
     for name, kind in kinds.items():
         if name not in values:
-            raise ValueError(f"{whole} lacks {name}")
+            raise ValueError(f"{prefix}{name} is missing")
         if not fits(values[name], kind):
-            raise ValueError(f"{name} cannot be {brief(values[name])}")
+            raise ValueError(f"{prefix}{name} cannot be {brief(values[name])}")
     return {name: values[name] for name in kinds}
 
 
@@ -344,7 +345,8 @@ def read_rows(path: Path, lines: list[bytes]) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)  # NaN and infinity too: a run may have measured them
-            whole = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
+            whole = isinstance(row, dict) and all(
+                type(value) is float or (type(value) is int and abs(value) < 2**63) for value in row.values())
         except (ValueError, RecursionError):
             whole = False
         if not whole or not row.keys() >= {"step", "loss", "norm", "lr"} or type(row["step"]) is not int:
@@ -393,6 +395,12 @@ def opened(place: Path, trusted: bool) -> tuple[Path, dict[str, Any]]:
     return folder, config
 
 
+def refuse_special_text(settings: Settings) -> None:
+    """Raises CheckpointError for a text that is a device or a pipe: reading it might not end."""
+    if settings.task == "text" and settings.options.get("file") is not None:
+        refuse_special(settings.options["file"])
+
+
 def refuse_changed_text(task: Any, folder: Path, config: dict[str, Any]) -> None:
     """Raises CheckpointError if the task is a text, and not the one that the run began with."""
     if config["settings"].task == "text" and task.fingerprint not in config["sources"].values():
@@ -411,8 +419,9 @@ def read_config(file: Path) -> dict[str, Any]:
         config = read_json(text)
         if not isinstance(config, dict):
             raise ValueError("it is not an object")
-        config = parts_of("it", config, PARTS)
-        config["model"] = parts_of("model", config["model"], MODEL)
+        config = parts_of("", config, PARTS)
+        config["model"] = parts_of("model.", config["model"], MODEL)
+        parts_of("settings.", config["settings"], {one.name: object for one in fields(Settings)})
         config["settings"] = settings = Settings.of(**config["settings"])
         if not all(isinstance(digest, str) for digest in config["sources"].values()):
             raise ValueError("sources are hashes by file")
@@ -428,13 +437,12 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any,
-                 same: bool = True) -> None:
-    """Raises CheckpointError unless a checkpoint may be of the model that config.json describes, before it is built:
-    whose hidden units and layers take more weights than are there cannot be. With `same`, the settings are compared."""
+def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any) -> None:
+    """Raises CheckpointError unless a checkpoint has the settings of config.json, and as many weights as a model of
+    these takes at least: before it is built, since sizes that are not true could ask for any memory."""
     settings, model = config["settings"], config["model"]
     with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
-        if same and placeless(Settings.of(**meta["settings"])) != placeless(settings):
+        if placeless(Settings.of(**meta["settings"])) != placeless(settings):
             raise ValueError("its settings are others")
         linear = arrays.get("model/linear.weight", np.zeros(0))
         if linear.shape != (model["outputs"], settings.hidden):
@@ -450,12 +458,12 @@ def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[
 
 
 def placeless(settings: Settings) -> dict[str, Any]:
-    """Settings without the folders of files: a run that was moved is the same."""
+    """Settings without the paths of files, whose content is compared by hash: a run may be moved."""
     values = settings.as_dict()
     if named_cell := split_name(settings.cell):
-        values["cell"] = (Path(named_cell[0]).name, named_cell[1])
-    if isinstance(settings.options.get("file"), str):
-        values["options"]["file"] = Path(settings.options["file"]).name
+        values["cell"] = named_cell[1]
+    if "file" in settings.options:
+        values["options"]["file"] = None
     return values
 
 
@@ -491,7 +499,7 @@ def load_model(place: str | Path, trust: bool = False) -> tuple[SequenceModel, d
     if path is None:
         raise CheckpointError(f"{folder} has no checkpoint yet: go on with the run by --resume {folder}")
     arrays, meta = load_or_offer(path)
-    refuse_other(path, folder, config, arrays, meta, same=False)
+    refuse_other(path, folder, config, arrays, meta)
     with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
         model = config["settings"].model(**config["model"], rng=0)
         refuse_weights(model, arrays)

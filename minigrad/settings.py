@@ -23,7 +23,7 @@ OPTIMIZERS = {"sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagr
 SCHEDULES = ("constant", "cosine")
 RANGES = {"hidden": (1, 2**20), "layers": (1, 1000), "embedding": (1, 2**20), "batch": (1, 2**24), "steps": (1, 10**12),
           "validate_every": (1, 10**12), "checkpoint_every": (1, 10**12), "warm_up": (0, 10**12), "threads": (1, 1024),
-          "seed": (0, 10**40)}
+          "seed": (0, 2**128)}
 KINDS = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a string", dict: "a dict",
          list: "a pair of whole numbers", Path: "a path", NoneType: "None"}
 
@@ -93,7 +93,10 @@ class Settings:
             raise ValueError(f"bptt is a whole number, a pair (k1, k2) or None, not {brief(self.bptt)}")
         if (named := split_name(self.cell)) is not None:
             self.cell = f"{Path(named[0]).absolute()}:{named[1]}"
-        if isinstance(self.options.get("file"), str):
+        hints = get_type_hints(TASKS[self.task])
+        known = {name: value for name, value in self.options.items() if name in hints}
+        refuse_kinds(f"the task {self.task}: ", hints, known)
+        if self.options.get("file") is not None:
             self.options = self.options | {"file": str(Path(self.options["file"]).absolute())}
 
     def known(self, what: str, names: Iterable[str]) -> None:
@@ -148,7 +151,6 @@ class Settings:
         for name in self.options:
             if name not in known:
                 raise ValueError(f"the task {self.task} has no option {brief(name)}{nearest(name, known)}")
-        refuse_kinds(f"the task {self.task}: ", get_type_hints(task), self.options)
         with refusing(f"the task {self.task} cannot be made"):
             return task(**self.options)
 

@@ -272,8 +272,8 @@ def from_another_run(folder):
 
 BROKEN = {
     "cut short": (cut_short("checkpoint.npz", 0.7), "{folder}/checkpoint.npz is cut short or damaged: "),
-    "corrupt": (corrupt, "{folder}/checkpoint.npz is cut short or damaged: the checksum of meta.npy does not fit"),
-    "foreign": (damaged("checkpoint.npz", b"dear diary"), "{folder}/checkpoint.npz is no checkpoint of minigrad"),
+    "corrupt": (corrupt, "{folder}/checkpoint.npz is cut short or damaged: Bad CRC-32 for file 'meta.npy'"),
+    "foreign": (damaged("checkpoint.npz", b"dear diary"), "{folder}/checkpoint.npz is not a checkpoint of minigrad"),
     "newer": (saved_by_a_newer_version, "{folder}/checkpoint.npz was written by a newer minigrad, in version 2"),
 }
 
@@ -300,13 +300,15 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_offered(how, tmp_path):
     (lambda folder: (cut_short("checkpoint.npz", 0.5)(folder), cut_short("checkpoint.previous.npz", 0.5)(folder)),
      "checkpoint.npz is cut short or damaged"),
     (from_another_run, "checkpoint.npz is not of the run that {folder}/config.json describes: its settings are others"),
-    (damaged("config.json", b"{}"), "{folder}/config.json is no config of minigrad: KeyError: 'settings'"),
-    (damaged("config.json", b"\xff"), "{folder}/config.json is no config of minigrad: "),
-    (damaged("config.json", b'{"settings": {"task": "chess"}}'), "there is no task 'chess'"),
-    (lambda folder: (folder / "config.json").unlink(), "{folder} holds no run, as it has no config.json"),
-    (damaged("metrics.jsonl", b""), "{folder}/metrics.jsonl does not hold steps 1 to 11"),
-    (cut_short("metrics.jsonl", 0.5), "{folder}/metrics.jsonl does not hold steps 1 to 11"),
-    (damaged("metrics.jsonl", b"[]\n" * 11), "{folder}/metrics.jsonl does not hold steps 1 to 11"),
+    (damaged("config.json", b"{}"), "{folder}/config.json is not a config of minigrad: settings is missing"),
+    (damaged("config.json", b"\xff"), "{folder}/config.json is not a config of minigrad: "),
+    (damaged("config.json", json.dumps({
+        "settings": settings_for().as_dict() | {"task": "chess"}, "sources": {}, "characters": None,
+        "model": {"inputs": 1, "outputs": 1, "symbols": False}}).encode()), "there is no task 'chess'"),
+    (lambda folder: (folder / "config.json").unlink(), "{folder} is not the folder of a run, as it has no config.json"),
+    (damaged("metrics.jsonl", b""), "{folder}/metrics.jsonl does not contain steps 1 to 11"),
+    (cut_short("metrics.jsonl", 0.5), "{folder}/metrics.jsonl does not contain steps 1 to 11"),
+    (damaged("metrics.jsonl", b"[]\n" * 11), "{folder}/metrics.jsonl, line 1, is not a step of a run"),
 ])
 def test_what_cannot_be_resumed_is_named_and_stays_as_it_is(breaks, sentence, tmp_path):
     folder = trained(tmp_path / "run", settings_for(), stop=at(11))
@@ -336,7 +338,7 @@ def test_a_cell_that_is_gone_or_has_changed(tmp_path):
     file.write_text(file.read_text() + "# or so\n")
     refused(lambda: Run.resume(folder), f"{file} has changed since the run in {folder} began: put it back")
     file.unlink()
-    refused(lambda: Run.resume(folder), f"{file} is no file")
+    refused(lambda: Run.resume(folder), f"{file} is not a file")
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/run", "/proc/run"])
@@ -346,15 +348,16 @@ def test_a_folder_that_cannot_be_made(folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path):
+def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, monkeypatch):
     whole = trained(tmp_path / "whole", settings_for())
     folder = tmp_path / "run"
 
     def fill(trainer, row):
         if row["step"] == 9:
-            (folder / "checkpoint.npz.partial").symlink_to("/dev/full")
+            monkeypatch.setattr(checkpoint, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     refused(lambda: trained(folder, settings_for(), fill=fill), f"{folder}/checkpoint.npz cannot be written: No space "
             f"left on device; once that is put right, go on by --resume {folder}")
+    monkeypatch.undo()
     with Run.resume(folder) as run:
         assert run.trainer.step == 5
         run.go()

@@ -62,7 +62,7 @@ def said(status: int, command: str, what: object) -> int:
 
 @contextlib.contextmanager
 def printable(stream: Any) -> Iterator[None]:
-    """Print a character that the terminal's encoding lacks as an escape, in place of an error after the work is done."""
+    """Print a character that the terminal's encoding lacks as an escape; an error would come after the work is done."""
     if not hasattr(stream, "reconfigure"):
         yield
         return

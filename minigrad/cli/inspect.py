@@ -16,7 +16,15 @@ from minigrad.lens import Sequence, look
 from minigrad.model import LAYERS, SequenceModel
 from minigrad.names import nearest, split_name
 from minigrad.report import Report, page
-from minigrad.run import CONFIG, METRICS, load_model, read_lines, read_rows, refuse_changed_text
+from minigrad.run import (
+    CONFIG,
+    METRICS,
+    load_model,
+    read_lines,
+    read_rows,
+    refuse_changed_text,
+    refuse_special_text,
+)
 from minigrad.settings import Settings
 from minigrad.tasks import TASKS, Text
 from minigrad.train import LOSSES
@@ -113,8 +121,10 @@ def of_run(arguments: argparse.Namespace) -> Report:
     if arguments.text is not None:
         sequence = of_text(arguments, characters)
     else:
-        options = settings.options if arguments.task in (None, settings.task) else {}
-        task = a_task(arguments, arguments.task or settings.task, options)
+        own = arguments.task in (None, settings.task)
+        if own:
+            refuse_special_text(settings)
+        task = a_task(arguments, arguments.task or settings.task, settings.options if own else {})
         sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
         theirs = getattr(task, "characters", None)
         if theirs and characters and theirs != characters:
@@ -123,7 +133,7 @@ def of_run(arguments: argparse.Namespace) -> Report:
         if sizes != read or theirs != characters:
             raise ValueError(f"the model of {place} has {in_words(read, characters)}, for the task {settings.task}, "
                              f"and {task.name} has {in_words(sizes, theirs)}: leave out --task, or name one that fits")
-        if options:
+        if own:
             refuse_changed_text(task, folder, config)
         sequence = of_task(arguments, task)
     curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
