@@ -187,7 +187,7 @@ def replacing(path: str | Path, keep: bool = False) -> Iterator[Any]:
             if keep and path.exists():
                 os.replace(path, previous(path))  # until the next line, the previous one is the last: see `latest`
             os.replace(partial, path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise

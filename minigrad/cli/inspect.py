@@ -95,7 +95,7 @@ def report_of(arguments: argparse.Namespace) -> Report:
     what = arguments.what
     if what in LAYERS or split_name(what):
         if arguments.trust:
-            raise ValueError(f"--trust is for the folder of a run: the file of {what} is run anyway")
+            raise ValueError("--trust is for the folder of a run: the file of a cell that you name is run anyway")
         return of_model(arguments)
     if os.path.exists(what):
         return of_run(arguments)
