@@ -3,6 +3,7 @@
 `Tensor` and the ops make a graph, `backward` and `grad` go back through it, `gradcheck` proves it right.
 """
 
+from minigrad import interrupt  # noqa: F401, I001  (first: it answers Ctrl-C while the rest is imported)
 from minigrad import bptt, nn, optim, plot
 from minigrad.anomaly import detect_anomaly
 from minigrad.autodiff import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp

@@ -2,6 +2,18 @@
 
 import sys
 
-from minigrad.cli import main
+from minigrad import interrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line, and return its exit status."""
+    from minigrad.cli import main as command  # here, while Ctrl-C is still that of `interrupt`
+    interrupt.usual()
+    try:
+        return command()
+    except KeyboardInterrupt:
+        return interrupt.STATUS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,26 +8,33 @@
 A run that is killed at any moment and resumed ends with the same metrics.jsonl and the same weights, bit for bit, as
 one that was left alone: it goes back to its last checkpoint, metrics.jsonl is cut back to the same step, and what is
 drawn, carried and computed from there is the same.
+
+A folder may come from somebody else. So its files are checked before anything is built from them, and the Python file
+that config.json names for a cell is not run, unless the caller trusts it or `minigrad.trust` remembers it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import fields
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
-from minigrad import checkpoint
-from minigrad.checkpoint import CheckpointError, named, write_json
-from minigrad.model import SequenceModel
-from minigrad.names import in_one_sentence
-from minigrad.settings import Settings
+from minigrad import checkpoint, trust
+from minigrad.checkpoint import CheckpointError, named, read_json, refuse_special, write_json
+from minigrad.model import LAYERS, SequenceModel
+from minigrad.names import brief, fingerprint, one_line, refusing, split_name
+from minigrad.settings import Settings, fits
+from minigrad.tensor import Tensor
 from minigrad.train import Diverged, Signals, Trainer, under
+from minigrad.tree import flatten
 
 try:
     import fcntl
@@ -35,6 +42,11 @@ except ImportError:  # Windows: there, two runs in one folder are not told apart
     fcntl = None
 
 CONFIG, METRICS, CHECKPOINT, RESULT = "config.json", "metrics.jsonl", "checkpoint.npz", "result.json"
+UNSAVED = "no-checkpoint-yet"  # an empty file in a run's folder until its first checkpoint is written
+PARTS = {"settings": dict, "sources": dict, "model": dict, "characters": str | None}  # of config.json
+MODEL = {"inputs": int, "outputs": int, "symbols": bool}  # of its part `model`
+STATE = {"step": int, "ended": str, "sequences": int, "tokens": int, "seconds": float, "optimizer": dict,  # of a
+         "model_rngs": dict, "position": int, "drawn": dict}  # checkpoint's trainer, beside the nesting of its state
 
 
 class Run:
@@ -47,57 +59,70 @@ class Run:
     Its `trainer` may be given callbacks before `go`.
     """
 
-    def __init__(self, settings: Settings, folder: Folder | None = None):
+    def __init__(self, settings: Settings, folder: Folder | None = None, trusted: bool = False):
         self.settings, self.trainer, self.folder = settings, settings.trainer(), folder
         self.saved = 0  # the step of the last checkpoint
+        self.trusted = trusted
 
     @classmethod
     def new(cls, settings: Settings, out: str | Path | None = None) -> Run:
-        """A new run, in a folder that holds none yet; it is made if it is not there.
+        """A new run, in a folder that does not contain one yet; it is made if it does not exist.
 
-        Raises ValueError, in a sentence, where settings or folder do not do. Nothing is written then.
+        The file of a cell of one's own is run, and remembered as this user's (`minigrad.trust`). Raises ValueError, in
+        one sentence, if the settings are invalid or the folder cannot be used; nothing is written then.
         """
         run = cls(settings)
         if out is not None:
-            run.folder = Folder.new(out, describe(settings, run.trainer.task))
+            config = describe(settings, run.trainer.task)
+            run.folder = Folder.new(out, config)
+            if settings.cell_file is not None:
+                trust.remember(settings.cell_file, config["sources"][settings.cell_file])
         return run
 
     @classmethod
-    def resume(cls, place: str | Path) -> Run:
+    def resume(cls, place: str | Path, trust: bool = False) -> Run:
         """The run of a folder, at its last checkpoint; or at a checkpoint, if that is named instead of the folder.
 
-        Raises ValueError, in a sentence that names the file, where it cannot go on. Nothing is changed then.
+        With `trust`, the Python file that config.json names for the cell is run even if this user has not trained with
+        it on this machine. Raises ValueError, in one sentence that names the file, if the run cannot go on. Nothing is
+        changed before `go`.
         """
         place = Path(place)
-        folder = Folder(folder_of(place))
+        path, config = opened(place, trust)
+        settings = config["settings"]
+        folder = Folder(path)
         try:
-            config = read_config(folder.path)
-            run = cls(config["settings"], folder)
-            now = describe(run.settings, run.trainer.task)["sources"]
-            for source, known in config["sources"].items():
-                if now.get(source) != known:
-                    raise CheckpointError(f"{source} has changed since the run in {folder.path} began: put it back as "
-                                          "it was, or begin a new run")
-            path = place if place.is_file() else checkpoint.latest(folder.path / CHECKPOINT)
-            if path is not None:
-                run.restore(path)
-            run.trainer.rows = folder.cut_back(run.trainer.step)
-            folder.put_aside(path)
+            used = checkpoint_of(path, place)
+            found = None if used is None else load_or_offer(used)
+            if found is not None:
+                refuse_other(used, path, config, *found)
+            with refusing(f"the run in {path} cannot go on", CheckpointError):
+                refuse_special_text(settings)
+                run = cls(settings, folder, trust)
+            refuse_changed_text(run.trainer.task, path, config)
+            if found is not None:
+                run.restore(used, *found)
+            run.trainer.rows = folder.kept(run.trainer.step, used)
         except BaseException:
             folder.close()
             raise
         return run
 
-    def restore(self, path: Path) -> None:
-        arrays, meta = load_or_offer(path)
-        try:
-            if meta["settings"] != self.settings.as_dict():
-                raise ValueError("its settings are others")
-            self.trainer.load_state_dict(arrays, meta["trainer"])
-        except (ValueError, KeyError, TypeError) as problem:
-            raise CheckpointError(f"{path} is not of the run that {self.folder.path / CONFIG} describes: "
-                                  f"{in_one_sentence(problem)}") from None
-        self.saved = self.trainer.step
+    def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: Any) -> None:
+        trainer, state = self.trainer, meta["trainer"]
+        with refusing(f"{path} is not of the run that {self.folder.path / CONFIG} describes", CheckpointError):
+            refuse_weights(trainer.model, arrays)
+            refuse_carried(trainer.model, under("state/", arrays))
+            type(trainer.rng.bit_generator)().state = state["drawn"]
+            if len(flatten(state["state"])[0]) != len(under("state/", arrays)):
+                raise ValueError("the arrays of its state are not those that it names")
+            trainer.load_state_dict(arrays, state)
+        self.saved = trainer.step
+
+    @property
+    def onward(self) -> str:
+        """The options of `minigrad train` that go on with this run."""
+        return f"--resume {self.folder.path}{' --trust' if self.trusted else ''}"
 
     def go(self, report: Callable[[str], None] | None = None, bar: bool = False) -> dict[str, Any]:
         """Train to the end, and return what result.json holds; report and bar as for `Trainer.run`.
@@ -116,6 +141,7 @@ class Run:
         with Signals():  # also while the end is written
             trainer.callbacks.append(self.record)
             try:
+                self.folder.begin()
                 trainer.run(report, bar)
                 if self.saved < trainer.step:
                     self.save()
@@ -127,8 +153,7 @@ class Run:
                 kept = f"the checkpoint of step {self.saved} is kept" if self.saved else "there is no checkpoint yet"
                 raise Diverged(f"{problem}; {kept} in {self.folder.path}") from None
             except CheckpointError as problem:
-                raise CheckpointError(f"{problem}; once that is put right, go on by --resume {self.folder.path}"
-                                      ) from None
+                raise CheckpointError(f"{problem}; once that is put right, go on by {self.onward}") from None
             finally:
                 trainer.callbacks.remove(self.record)
 
@@ -142,6 +167,7 @@ class Run:
         arrays, state = self.trainer.state_dict()
         self.folder.flush()  # first: no checkpoint is further than metrics.jsonl
         checkpoint.save(self.folder.path / CHECKPOINT, arrays, {"settings": self.settings.as_dict(), "trainer": state})
+        (self.folder.path / UNSAVED).unlink(missing_ok=True)
         self.saved = self.trainer.step
 
     def result(self) -> dict[str, Any]:
@@ -164,8 +190,12 @@ class Run:
 class Folder:
     """The files of one run, in the hands of one process: metrics.jsonl stays open, and locked."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, new: bool = False):
         self.path = path
+        self.cut: tuple[int, Path | None] | None = None  # after a resume: how much to keep, and the checkpoint used
+        refuse_special(path / METRICS, link=False)
+        if not (new or (path / METRICS).exists()):
+            raise CheckpointError(f"{path / METRICS} is missing: put it back")
         with named(path / METRICS, "cannot be written"):
             self.metrics = open(path / METRICS, "ab")
         if fcntl is not None:
@@ -184,9 +214,11 @@ class Folder:
         with named(path, "cannot be made a folder"):
             path.mkdir(parents=True, exist_ok=True)
         refuse_occupied(path)
-        folder = cls(path)
+        folder = cls(path, new=True)
         try:
             refuse_occupied(path)  # again, now that no other can begin one here
+            with named(path / UNSAVED, "cannot be written"):
+                (path / UNSAVED).touch()
             write_json(path / CONFIG, config)
         except BaseException:
             folder.close()
@@ -203,29 +235,33 @@ class Folder:
         with named(self.path / METRICS, "cannot be written"):
             os.fsync(self.metrics.fileno())
 
-    def cut_back(self, step: int) -> list[dict[str, float]]:
-        """Cut metrics.jsonl back to its first so many steps, and return them."""
+    def kept(self, step: int, used: Path | None) -> list[dict[str, float]]:
+        """The rows of the first `step` steps, to which `begin` will cut metrics.jsonl back; `used` is the checkpoint
+        that was loaded. Raises CheckpointError if the file does not begin with them."""
         path = self.path / METRICS
-        with named(path, "cannot be read"), open(path, "rb") as file:
-            lines = [line for _, line in zip(range(step), file)]
-        try:
-            rows = [json.loads(line) for line in lines]
-            fits = [row["step"] for row in rows] == list(range(1, step + 1))
-        except (ValueError, KeyError, TypeError):
-            fits = False
-        if not fits:
-            raise CheckpointError(f"{path} does not hold steps 1 to {step}, which the checkpoint has behind it: put it "
-                                  "back as it was")
-        with named(path, "cannot be written"):
-            self.metrics.truncate(sum(map(len, lines)))
+        lines = read_lines(path)[:step]
+        rows = read_rows(path, lines)
+        if [row["step"] for row in rows] != list(range(1, step + 1)):
+            raise CheckpointError(f"{path} does not contain steps 1 to {step}, which the checkpoint has behind it: put "
+                                  "it back as it was")
+        self.cut = sum(map(len, lines)), used
         return rows
 
-    def put_aside(self, used: Path | None) -> None:
-        """A checkpoint that was passed over for the one before it makes way, but is not lost."""
-        path = self.path / CHECKPOINT
-        if used is not None and used.name != CHECKPOINT and path.exists():
-            with named(path, "cannot be renamed"):
-                os.replace(path, self.path / "checkpoint.aside.npz")
+    def begin(self) -> None:
+        """Cut metrics.jsonl back to the rows that were kept. When the run goes on from an older checkpoint, the newer
+        one is renamed to checkpoint.aside.npz."""
+        if self.cut is not None:
+            size, used = self.cut
+            with named(self.path / METRICS, "cannot be written"):
+                self.metrics.truncate(size)
+            last = self.path / CHECKPOINT
+            if used is not None:
+                (self.path / UNSAVED).unlink(missing_ok=True)
+            if used is not None and used.name != CHECKPOINT and os.path.lexists(last):
+                names = (self.path / f"checkpoint.aside{number}.npz" for number in chain([""], count(2)))
+                with named(last, "cannot be renamed"):
+                    os.replace(last, next(name for name in names if not os.path.lexists(name)))
+            self.cut = None
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what a full disk did not take was said before
@@ -240,24 +276,90 @@ def refuse_occupied(path: Path) -> None:
                               "take another folder")
 
 
-def load_or_offer(path: Path) -> tuple[dict[str, Any], Any]:
-    """A checkpoint; where it is broken, the error offers the one before it, if that is whole."""
+def checkpoint_of(folder: Path, place: Path) -> Path | None:
+    """The checkpoint to load: `place`, if it is a file, or else the last one; None for a run that has not come to its
+    first. Raises CheckpointError if the run has had one, and it is gone."""
+    path = place if place.is_file() else checkpoint.latest(folder / CHECKPOINT)
+    if path is None and not (folder / UNSAVED).exists():
+        held = [name for name in (METRICS, RESULT) if (folder / name).is_file() and (folder / name).stat().st_size]
+        if held:
+            raise CheckpointError(f"{folder} has {' and '.join(held)}, but neither {CHECKPOINT} nor "
+                                  f"{checkpoint.previous(CHECKPOINT)}: put a checkpoint back, or begin a new run in "
+                                  "another folder")
+    return path
+
+
+def load_or_offer(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    """A checkpoint of a run; if it is broken, the error offers the one before it, if that is whole."""
     try:
-        return checkpoint.load(path)
+        return load_checkpoint(path)
     except CheckpointError as problem:
         before, offer = checkpoint.previous(path), ""
         with contextlib.suppress(CheckpointError):
-            step = checkpoint.load(before)[1]["trainer"]["step"]
+            step = load_checkpoint(before)[1]["trainer"]["step"]
             offer = f"; the one before it, of step {step}, is whole: give {before} in its place"
         raise CheckpointError(f"{problem}{offer}") from None
 
 
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    """A checkpoint whose meta has the parts of a run's, each of its type."""
+    arrays, meta = checkpoint.load(path)
+    try:
+        if not isinstance(meta, dict):
+            raise ValueError("it has no settings and no trainer")
+        parts_of("", meta, {"settings": dict, "trainer": dict})
+        state = parts_of("trainer.", meta["trainer"], STATE)
+        if "state" not in meta["trainer"]:
+            raise ValueError("trainer.state is missing")
+        counts = [state[name] for name in ("step", "sequences", "tokens", "seconds", "position")]
+        if not 0 <= min(counts) <= max(counts) < 2**62:
+            raise ValueError(f"trainer counts {brief(counts)}")
+        if state["ended"] not in ("", "done", "solved", "stopped", "interrupted"):
+            raise ValueError(f"it has ended as {brief(state['ended'])}")
+    except ValueError as problem:
+        raise CheckpointError(f"{path} is not a checkpoint of a run: {one_line(str(problem), 200)}") from None
+    return arrays, meta
+
+
+def parts_of(prefix: str, values: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+    """The values of these names. Raises ValueError for one that is missing or of another type."""
+    for name, kind in kinds.items():
+        if name not in values:
+            raise ValueError(f"{prefix}{name} is missing")
+        if not fits(values[name], kind):
+            raise ValueError(f"{prefix}{name} cannot be {brief(values[name])}")
+    return {name: values[name] for name in kinds}
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The whole lines of metrics.jsonl: the last one may have been cut off by a kill."""
+    refuse_special(path, link=False)
+    with named(path, "cannot be read"):
+        lines = path.read_bytes().splitlines(keepends=True)
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+
+def read_rows(path: Path, lines: list[bytes]) -> list[dict[str, float]]:
+    """metrics.jsonl as rows. Raises CheckpointError for a line that is not a step of a run."""
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)  # NaN and infinity too: a run may have measured them
+            whole = isinstance(row, dict) and all(
+                type(value) is float or (type(value) is int and abs(value) < 2**63) for value in row.values())
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole or not row.keys() >= {"step", "loss", "norm", "lr"} or type(row["step"]) is not int:
+            raise CheckpointError(f"{path}, line {number}, is not a step of a run: put the file back as it was")
+        rows.append(row)
+    return rows
+
+
 def describe(settings: Settings, task: Any) -> dict[str, Any]:
-    """What config.json holds: the settings, what a model is built from, and the prints of what else was read."""
+    """The content of config.json: the settings, what a model is built from, and the hashes of what else was read."""
     sources = {}
-    if ".py:" in settings.cell:
-        file = settings.cell.rpartition(":")[0]
-        sources[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if settings.cell_file is not None:
+        sources[settings.cell_file] = fingerprint(settings.cell_file)
     if settings.task == "text":
         sources[task.source] = task.fingerprint
     return {"settings": settings.as_dict(), "sources": sources,
@@ -265,44 +367,141 @@ def describe(settings: Settings, task: Any) -> dict[str, Any]:
             "characters": getattr(task, "characters", None)}
 
 
-def folder_of(place: Path) -> Path:
-    """The folder of a run, given it or a checkpoint in it."""
-    path = place.parent if place.is_file() else place
-    if not (path / CONFIG).is_file():
-        raise CheckpointError(f"{path} holds no run, as it has no {CONFIG}: begin one by minigrad train --out {path}")
-    return path
+# -- a run from outside ----------------------------------------------------------------------------------------------
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def opened(place: Path, trusted: bool) -> tuple[Path, dict[str, Any]]:
+    """(folder, config) of a run, given its folder or a checkpoint in it. Every command opens a run here.
+
+    Raises CheckpointError if there is no run, its config.json is not one, its cell's file has changed since, or that
+    file may not be run.
+    """
+    folder = place.parent if place.is_file() else place
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is not the folder of a run, as it has no {CONFIG}: begin one by minigrad "
+                              f"train --out {folder}")
+    config = read_config(folder / CONFIG)
+    file, sources = config["settings"].cell_file, config["sources"]
+    if file is not None:
+        with refusing(f"{folder / CONFIG} names a cell that cannot be read", CheckpointError):
+            digest = fingerprint(file)
+        if sources.get(file, digest) != digest:
+            raise CheckpointError(changed(file, folder))
+        mine = digest in sources.values() and trust.trained_with(file, digest)
+        if not (mine or trusted):
+            raise CheckpointError(f"{folder / CONFIG} names the Python file {file}, and you have not trained with it "
+                                  "on this machine, so it was not run: read it, and if you trust it, give --trust (in "
+                                  "Python trust=True)")
+    return folder, config
+
+
+def refuse_special_text(settings: Settings) -> None:
+    """Raises CheckpointError for a text that is a device or a pipe: reading it might not end."""
+    if settings.task == "text" and settings.options.get("file") is not None:
+        refuse_special(settings.options["file"])
+
+
+def refuse_changed_text(task: Any, folder: Path, config: dict[str, Any]) -> None:
+    """Raises CheckpointError if the task is a text, and not the one that the run began with."""
+    if config["settings"].task == "text" and task.fingerprint not in config["sources"].values():
+        raise CheckpointError(changed(task.source, folder))
+
+
+def changed(source: str, folder: Path) -> str:
+    return f"{source} has changed since the run in {folder} began: put it back as it was, or begin a new run"
+
+
+def read_config(file: Path) -> dict[str, Any]:
     """config.json, with its settings as Settings."""
-    file = path / CONFIG
     with named(file, "cannot be read"):
         text = file.read_bytes()
-    try:
-        config = json.loads(text)
-        return {**config, "settings": Settings.of(**config["settings"]), "sources": dict(config["sources"])}
-    except (ValueError, TypeError, KeyError) as problem:
-        raise CheckpointError(f"{file} is no config of minigrad: {in_one_sentence(problem)}") from None
+    with refusing(f"{file} is not a config of minigrad", CheckpointError):
+        config = read_json(text)
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object")
+        config = parts_of("", config, PARTS)
+        config["model"] = parts_of("model.", config["model"], MODEL)
+        parts_of("settings.", config["settings"], {one.name: object for one in fields(Settings)})
+        config["settings"] = settings = Settings.of(**config["settings"])
+        if not all(isinstance(digest, str) for digest in config["sources"].values()):
+            raise ValueError("sources are hashes by file")
+        symbols, characters = config["model"]["symbols"], config["characters"]
+        if min(config["model"]["inputs"], config["model"]["outputs"]) < 1:
+            raise ValueError("model takes inputs and outputs above 0")
+        if (characters is not None) != (settings.task == "text"):
+            raise ValueError("the characters are those of a text")
+        if characters is not None:
+            characters.encode()  # raises for half a surrogate pair, which no text contains
+            if not symbols or not len(set(characters)) == len(characters) == config["model"]["inputs"]:
+                raise ValueError("its characters are not the symbols of its model")
+    return config
 
 
-def load_model(place: str | Path) -> tuple[SequenceModel, dict[str, Any]]:
+def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any) -> None:
+    """Raises CheckpointError unless a checkpoint has the settings of config.json, and as many weights as a model of
+    these takes at least: before it is built, since sizes that are not true could ask for any memory."""
+    settings, model = config["settings"], config["model"]
+    with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
+        if placeless(Settings.of(**meta["settings"])) != placeless(settings):
+            raise ValueError("its settings are others")
+        linear = arrays.get("model/linear.weight", np.zeros(0))
+        if linear.shape != (model["outputs"], settings.hidden):
+            raise ValueError(f"it has weights of shape {linear.shape} for {model['outputs']} outputs of "
+                             f"{settings.hidden} units")
+        embedding = settings.embedding if model["symbols"] else None
+        least = model["inputs"] * embedding if embedding else 0
+        if settings.cell in LAYERS:
+            least += settings.hidden * (settings.hidden + (embedding or model["inputs"]))
+            least += settings.hidden * 2 * settings.hidden * (settings.layers - 1)
+        if least > (there := sum(array.size for array in under("model/", arrays).values())):
+            raise ValueError(f"it has {there:,} weights, and the model has {least:,} or more")
+
+
+def placeless(settings: Settings) -> dict[str, Any]:
+    """Settings without the paths of files, whose content is compared by hash: a run may be moved."""
+    values = settings.as_dict()
+    if named_cell := split_name(settings.cell):
+        values["cell"] = named_cell[1]
+    if "file" in settings.options:
+        values["options"]["file"] = None
+    return values
+
+
+def refuse_weights(model: SequenceModel, arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for weights that are not numbers, or would be converted to another type."""
+    dtypes = {f"model/{name}": x.dtype for name, x in model.named_parts() if isinstance(x, Tensor)}
+    for name, array in arrays.items():
+        if array.dtype != dtypes.get(name, array.dtype):
+            raise ValueError(f"{name} is {array.dtype}, and in the model {dtypes[name]}")
+        if name in dtypes and not np.isfinite(array).all():
+            raise ValueError(f"{name} contains NaN or infinity")
+
+
+def refuse_carried(model: SequenceModel, leaves: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for a carried state that is not of finite numbers in the type in which the model computes."""
+    dtype = np.result_type(*[p.dtype for p in model.parameters()])
+    for name, leaf in leaves.items():
+        if leaf.dtype != dtype or not np.isfinite(leaf).all():
+            raise ValueError(f"state/{name} is not finite {dtype} values")
+
+
+def load_model(place: str | Path, trust: bool = False) -> tuple[SequenceModel, dict[str, Any]]:
     """The model of a run, with the weights of its last checkpoint, and its config, with the `step` that this was made
     at. The text or task is not needed.
 
-    place is the folder, or a checkpoint in it. Raises CheckpointError, in a sentence that names the file.
+    place is the folder, or a checkpoint in it. With `trust`, the Python file that config.json names for the cell is
+    run even if this user has not trained with it on this machine. Raises CheckpointError, in one sentence that names
+    the file.
     """
     place = Path(place)
-    folder = folder_of(place)
-    config = read_config(folder)
-    path = place if place.is_file() else checkpoint.latest(folder / CHECKPOINT)
+    folder, config = opened(place, trust)
+    path = checkpoint_of(folder, place)
     if path is None:
         raise CheckpointError(f"{folder} has no checkpoint yet: go on with the run by --resume {folder}")
     arrays, meta = load_or_offer(path)
-    try:
+    refuse_other(path, folder, config, arrays, meta)
+    with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
         model = config["settings"].model(**config["model"], rng=0)
+        refuse_weights(model, arrays)
         model.load_state_dict(under("model/", arrays))
-        config["step"] = meta["trainer"]["step"]
-    except (ValueError, TypeError, KeyError) as problem:
-        raise CheckpointError(f"{path} is not of the run that {folder / CONFIG} describes: {in_one_sentence(problem)}"
-                              ) from None
-    return model.eval(), config
+    return model.eval(), config | {"step": meta["trainer"]["step"]}

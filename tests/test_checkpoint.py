@@ -1,8 +1,11 @@
 """Checkpoints: what is saved comes back to the bit, and a file that is not whole is never taken for one."""
 
+import copy
+import io
 import itertools
 import json
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -88,13 +91,14 @@ def pickled(path):
 @pytest.mark.parametrize("make, sentence", [
     (lambda path: path.write_bytes(b""), "is cut short or damaged"),
     (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is cut short or damaged"),
-    (lambda path: path.write_text("dear diary"), "is no checkpoint of minigrad: it is not even an .npz archive"),
-    (lambda path: np.savez(path, a=np.ones(3)), "is no checkpoint of minigrad, but some other archive of arrays"),
-    (lambda path: np.savez(path, meta=np.ones(3)), "is no checkpoint of minigrad, but some other archive of arrays"),
-    (pickled, "is cut short or damaged: Object arrays cannot be loaded when allow_pickle=False"),
+    (lambda path: path.write_text("dear diary"), "is not a checkpoint of minigrad: it is not even an .npz archive"),
+    (lambda path: np.savez(path, a=np.ones(3)), "is not a checkpoint of minigrad, but some other archive of arrays"),
+    (lambda path: np.savez(path, meta=np.ones(3)), "is not a checkpoint of minigrad, but some other archive of arrays"),
+    (pickled, "is cut short or damaged: meta.npy contains object values, and a checkpoint contains numbers"),
     (lambda path: rewritten(path, lambda header, _: header.update(version=2)),
      "was written by a newer minigrad, in version 2 of its format, and this one reads up to 1: update minigrad"),
-    (lambda path: rewritten(path, lambda _, arrays: arrays.update(more=np.ones(1))), "arrays were added or taken away"),
+    (lambda path: rewritten(path, lambda _, arrays: arrays.update(more=np.ones(1))),
+     "arrays or parts of its header were added or taken away"),
     (lambda path: path.unlink(), "cannot be read: No such file or directory"),
     (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
 ])
@@ -104,6 +108,83 @@ def test_what_is_no_checkpoint_is_named(make, sentence, path):
     with pytest.raises(CheckpointError) as error:
         load(path)
     assert str(error.value).startswith(f"{path} ") and sentence in str(error.value)
+
+
+def archive_of(path, *entries, compress=zipfile.ZIP_STORED):
+    """An archive of (name, bytes) under the checkpoint's name."""
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        for name, content in entries:
+            archive.writestr(f"{name}.npy", content)
+
+
+def npy(array, shape=None):
+    """An array as an .npy file, which may declare another shape."""
+    file = io.BytesIO()
+    header = np.lib.format.header_data_from_array_1_0(array) | ({} if shape is None else {"shape": shape})
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + array.tobytes()
+
+
+def header(**changes):
+    whole = {"format": checkpoint.FORMAT, "version": 1, "arrays": ["a"], "meta": {}} | changes
+    return ("meta", npy(np.frombuffer(json.dumps(whole).encode(), np.uint8)))
+
+
+ONE = ("a", npy(np.ones(3)))
+
+
+@pytest.mark.parametrize("entries, options, sentence", [
+    ([("a", npy(np.zeros(1_000_000))), header()], {"compress": zipfile.ZIP_DEFLATED}, "it is compressed"),
+    ([("a", npy(np.ones(3), (2**40,))), header()], {}, "a.npy is declared as float64 of shape (1099511627776,), and"),
+    ([("a", npy(np.ones(3), (2**40, 0, 2**40))), header()], {}, "is declared as float64"),
+    ([("a", npy(np.ones(3), (-1, -3))), header()], {}, "is declared as float64"),
+    ([("a", npy(np.array(["text"]))), header()], {}, "contains str128 values"),
+    ([("a", npy(np.zeros(2, [("x", float)]))), header()], {}, "values, and a checkpoint contains numbers"),
+    ([("a", b"\x93NUMPY\x09\x00"), header()], {}, "is cut short or damaged"),
+    ([ONE, header(arrays=None)], {}, "arrays or parts of its header were added"),
+    ([ONE, header(arrays=["b"])], {}, "arrays or parts of its header were added"),
+    ([ONE, header(version=True)], {}, "some other archive"), ([ONE, header(version=0)], {}, "some other archive"),
+    ([ONE, header(version="1")], {}, "some other archive"), ([ONE, header(format=[])], {}, "some other archive"),
+    ([ONE, ("meta", npy(np.frombuffer(b"[" * 100_000, np.uint8)))], {}, "some other archive"),
+    ([ONE, ("meta", npy(np.frombuffer(b"\xff{}", np.uint8)))], {}, "some other archive"),
+    ([ONE, ("meta", npy(np.frombuffer(b'{"format": 1, "format": 2}', np.uint8)))], {}, "some other archive"),
+])
+def test_an_archive_that_is_not_what_it_declares_costs_no_memory(entries, options, sentence, path):
+    archive_of(path, *entries, **options)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError) as error:
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert sentence in str(error.value) and len(str(error.value)) < 600 and str(error.value).isprintable()
+
+
+def test_an_archive_of_overlapping_parts_is_refused(path):
+    """Many entries of the directory that point at the same bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", npy(np.ones(10_000)))
+        for i in range(100):
+            again = copy.copy(archive.filelist[0])
+            again.filename = f"a{i}.npy"
+            archive.filelist.append(again)
+    with pytest.raises(CheckpointError, match=r"its parts are declared with 8,\d+,\d+ bytes, and the file has"):
+        load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name_are_refused(path):
+    archive_of(path, ONE, ONE, header(arrays=["a", "a"]))
+    with pytest.raises(CheckpointError, match="it contains two arrays of one name"):
+        load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(path):
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        load(path)
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -136,11 +217,21 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(arrays, meta
     assert contents(path.parent) == before
 
 
+def test_nothing_is_written_through_a_link(path):
+    """A link in the place of the partial file would have another file cut."""
+    other = path.parent / "other.txt"
+    other.write_text("precious")
+    Path(f"{path}.partial").symlink_to(other)
+    with pytest.raises(CheckpointError, match=r"checkpoint.npz.partial is a link: put the file itself in its place"):
+        save(path, ARRAYS, META)
+    assert other.read_text() == "precious"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_costs_nothing(path):
+def test_a_full_disk_costs_nothing(path, monkeypatch):
     before = two_saved(path)
+    monkeypatch.setattr(checkpoint, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     for write in (lambda: save(path, ARRAYS, META), lambda: write_json(path, META)):
-        Path(f"{path}.partial").symlink_to("/dev/full")
         with pytest.raises(CheckpointError, match=f"{path} cannot be written: No space left on device"):
             write()
         assert contents(path.parent) == before

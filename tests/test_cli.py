@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad import trust
 from minigrad.cli import bench, main, parser
 from minigrad.tasks import TASKS
 
@@ -120,26 +121,27 @@ def test_a_gradient_that_is_wrong_ends_it_before_it_begins(monkeypatch, capsys):
 
 @pytest.mark.parametrize("arguments, sentence", [
     (["train", "--text", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
-    (["train", "--steps", "0"], "'0' is no whole number above 0"),
-    (["train", "--lr", "nan"], "'nan' is no number above 0"),
-    (["train", "--hidden", "many"], "'many' is no whole number"),
-    (["train", "--seed", "-1"], "'-1' is no whole number from 0 on"),
+    (["train", "--steps", "0"], "'0' is not a whole number above 0"),
+    (["train", "--lr", "nan"], "'nan' is not a number above 0"),
+    (["train", "--hidden", "many"], "'many' is not a whole number"),
+    (["train", "--seed", "-1"], "'-1' is not a whole number from 0 on"),
     (["train", "ading"], "there is no task 'ading': did you mean adding?"),
     (["train", "adding", "--cell", "lsmt"], "'lsmt' is neither rnn, gru, lstm nor FILE.py:Class: did you mean lstm?"),
     (["train", "adding", "--optimizer", "adma"], "there is no optimizer 'adma': did you mean adam?"),
     (["train", "adding", "--text", "novel.txt"], "--text is not for the task adding"),
     (["train", "reber", "--length", "9"], "the task reber has no option 'length'"),
-    (["train", "--resume", "nowhere"], "nowhere holds no run, as it has no config.json"),
+    (["train", "--resume", "nowhere"], "nowhere is not the folder of a run, as it has no config.json"),
     (["train", "parity", "--out", "/dev/null/run"], "/dev/null/run cannot be made a folder"),
-    (["sample", "nowhere"], "nowhere holds no run"),
-    (["sample", "nowhere", "--temperature", "-1"], "'-1' is no number from 0 on"),
-    (["gradcheck", "nowhere.py:Cell"], "nowhere.py is no file"),
+    (["sample", "nowhere"], "nowhere is not the folder of a run"),
+    (["sample", "nowhere", "--temperature", "-1"], "'-1' is not a number from 0 on"),
+    (["gradcheck", "nowhere.py:Cell"], "nowhere.py is not a file"),
     (["gradcheck", "gnu"], "did you mean gru?"),
-    (["bench", "--seconds", "0"], "'0' is no number above 0"),
-    (["derive", "lsmt"], "'lsmt' is neither lstm, gru, rnn, document nor FILE.py:function: did you mean lstm?"),
+    (["bench", "--seconds", "0"], "'0' is not a number above 0"),
+    (["derive", "lsmt"], "'lsmt' is neither lstm, gru, rnn, document nor FILE.py:Class nor FILE.py:function: did you "
+     "mean lstm?"),
     (["derive", "rnn", "--sizes", "3,0,4"], "'3,0,4' is no input, hidden and batch size, as 3,5,4"),
     (["derive", "rnn", "--shapes", "x=3,4"], "--shapes is not for rnn, which takes --sizes"),
-    (["derive", "nowhere.py:cell"], "nowhere.py is no file"),
+    (["derive", "nowhere.py:cell"], "nowhere.py is not a file"),
     (["trian"], "invalid choice: 'trian'"),
     ([], "required: command"),
 ])
@@ -189,6 +191,127 @@ def test_a_reader_that_goes_away_is_no_error():
     done = subprocess.run(f"{sys.executable} -m minigrad tasks | head -n 1; exit ${{PIPESTATUS[0]}}", shell=True,
                           executable="/bin/bash", capture_output=True, text=True)
     assert done.stdout.startswith("adding") and done.stderr == ""
+
+
+def command(*arguments, **options):
+    """`minigrad …` as a process of its own."""
+    options = {"capture_output": True, **options}
+    options["env"] = os.environ | options.pop("env", {})
+    return subprocess.run([sys.executable, "-m", "minigrad", *arguments], **options)
+
+
+QUICK = [["tasks"], ["derive", "lstm", "--planned"], ["derive", "--help"], ["gradcheck", "rnn"],
+         ["bench", "--seconds", "0.0001"], ["inspect", "rnn", "--text", "abcä"],
+         ["train", "parity", "--length", "5", "--steps", "2"]]
+
+
+@pytest.mark.parametrize("encoding, arguments", [*[("ascii", arguments) for arguments in QUICK], ("cp1252", QUICK[-1]),
+                                                 ("cp1252", QUICK[2])])
+def test_a_terminal_without_unicode_costs_no_result(encoding, arguments, tmp_path):
+    if arguments[0] == "inspect":
+        arguments = [*arguments, "--out", str(tmp_path / "report.html")]
+    done = command(*arguments, env={"PYTHONIOENCODING": encoding})
+    assert done.returncode == (1 if arguments[0] == "train" else 0) and b"Error" not in done.stderr, done.stderr
+    done.stdout.decode(encoding)
+
+
+def test_a_text_is_sampled_where_the_terminal_lacks_its_characters(tmp_path):
+    (tmp_path / "text.txt").write_text("жук\n" * 100, encoding="utf-8")
+    folder = str(tmp_path / "run")
+    trained = command("train", "--text", str(tmp_path / "text.txt"), "--hidden", "4", "--steps", "2", "--out", folder,
+                      env={"PYTHONIOENCODING": "ascii"})
+    sampled = command("sample", folder, "--length", "50", env={"PYTHONIOENCODING": "ascii"})
+    assert trained.returncode == sampled.returncode == 0 and b"\\u0436" in sampled.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_an_output_that_cannot_be_written_is_a_sentence():
+    for arguments in (["tasks"], ["derive", "lstm"]):
+        with open("/dev/full", "w") as full:
+            done = command(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        said = f"minigrad {arguments[0]}: the output: No space left on device\n"
+        assert (done.returncode, done.stderr.decode()) == (1, said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
+@pytest.mark.parametrize("arguments", [["tasks"], ["bench", "--seconds", "100"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["numpy", "minigrad.tensor", "minigrad.report", "minigrad.cli.bench"])
+def test_ctrl_c_while_it_is_imported_ends_it_quietly(name, arguments, tmp_path):
+    """A process that sends itself SIGINT when it imports this."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+""")
+    root = os.path.dirname(os.path.dirname(mg.__file__))
+    done = command(*arguments, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"})
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
+def test_ctrl_c_during_a_command_ends_it_quietly():
+    process = subprocess.Popen([sys.executable, "-m", "minigrad", "bench", "--seconds", "100"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_ctrl_c_is_left_alone_where_minigrad_is_a_library():
+    code = "import signal, minigrad; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("arguments, meant", [
+    (["train", "adding", "--lenght", "20"], "--length"), (["train", "--stpes=5"], "--steps"),
+    (["train", "-lenght", "20"], "--length"), (["sample", "run", "--temprature", "1"], "--temperature"),
+    (["sample", "--trsut"], "--trust"), (["inspect", "--taks", "adding", "lstm"], "--task"),
+    (["derive", "--plannned"], "--planned"), (["derive", "lstm", "--siezs=1,2,3"], "--sizes"),
+    (["bench", "--treads", "2"], "--threads"), (["gradcheck", "--hlep"], "--help"), (["tasks", "--hepl"], "--help"),
+    (["derive", "lstm", "--dtype", "flaot32"], "float32"), (["trian", "adding"], "train")])
+def test_what_was_mistyped_is_answered_with_what_is_near(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert exit.value.code == 2 and f"did you mean {meant}?" in said.splitlines()[-1]
+    usage = "usage: minigrad [-h]" if arguments[0] == "trian" else f"usage: minigrad {arguments[0]} "
+    assert said.startswith(usage)
+
+
+# -- runs from somebody else -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["sample", "run", "--length", "5"], ["train", "--resume", "run", "--quiet"],
+                                       ["inspect", "run", "--text", "one line"]], ids=lambda arguments: arguments[0])
+def test_a_command_runs_the_file_that_a_folder_names_only_if_it_is_trusted(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("one line\n" * 40)
+    cell = "from minigrad import nn\nclass Mine(nn.GRUCell):\n    pass\n"
+    (tmp_path / "own.py").write_text(cell)
+    train = ["train", "--text", "text.txt", "--cell", "own.py:Mine", "--hidden", "4", "--steps", "3", "--quiet"]
+    assert main([*train, "--out", "run"]) == 0
+    assert main(arguments) == 0  # it is this user's
+    monkeypatch.setenv("MINIGRAD_STATE", str(tmp_path / "another user"))
+    monkeypatch.setattr(trust, "SESSION", set())
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "names the Python file" in capsys.readouterr().err
+    assert main([*arguments, "--trust"]) == 0
+    (tmp_path / "own.py").write_text(cell + "# changed\n")
+    capsys.readouterr()
+    assert main([*arguments, "--trust"]) == 2
+    assert "own.py has changed since the run in run began" in capsys.readouterr().err
+
+
+def test_trust_is_for_the_folder_of_a_run(capsys):
+    for arguments in (["train", "adding", "--trust"], ["inspect", "lstm", "--trust"]):
+        assert main(arguments) == 2
+        assert "that you name is run anyway" in capsys.readouterr().err
 
 
 # -- sample, tasks, gradcheck, bench --------------------------------------------------------------------------------
@@ -330,8 +453,8 @@ def test_derive_prints_a_function_of_a_file(file, capsys):
 
 
 @pytest.mark.parametrize("name, shapes, sentence", [
-    ("cel", "", "model.py has no function 'cel': did you mean cell?"),
-    ("seven", "", "seven in {file} is no function, but of type int"),
+    ("cel", "", "model.py has no function or class 'cel': did you mean cell?"),
+    ("seven", "", "seven in {file} is not a function or class, but of type int"),
     ("branch", "x=3", "branch cannot be derived: there is a branch on the value of a tensor at {file}:18"),
     ("branch", "", "branch takes x: give --shapes for x, as x=3,4"),
     ("branch", "x=three", "--shapes has 'x=three', where name=3,4 is expected"),
@@ -376,3 +499,52 @@ def test_colours_are_for_terminals(capsys, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured = printed(["rnn"], capsys)
     assert "\x1b[" in coloured and re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+OWN = """
+import numpy as np
+import minigrad as mg
+from minigrad import nn
+
+class Mine(nn.Recurrent):
+    def __init__(self, input_size, hidden_size, *, dtype, rng):
+        self.W = mg.tensor(np.zeros((hidden_size, hidden_size + input_size), dtype), requires_grad=True)
+        self.start = mg.tensor(np.zeros((hidden_size, 1), dtype), requires_grad=True)
+
+    def initial_state(self, batch):
+        return {"h": self.start}
+
+    def cell(self, state, x):
+        h = mg.tanh(self.W @ mg.concatenate([state["h"], x]))
+        return {"h": h}, h
+
+class NoCell:
+    pass
+
+class NoPair(Mine):
+    def cell(self, state, x):
+        return state
+"""
+
+
+@pytest.mark.parametrize("options, says", [
+    ([], 'return ({"h": d_h}, d_x, d_W)'), (["--planned"], "for t in"), (["--sizes", "2,6,3"], "[:6]")])
+def test_derive_takes_a_class_as_the_other_commands_do(options, says, tmp_path, capsys):
+    (tmp_path / "cells.py").write_text(OWN)
+    out = printed([f"{tmp_path / 'cells.py'}:Mine", *options], capsys)
+    module = {}
+    exec(out, module)
+    assert "forward" in module and "backward" in module and says in out
+
+
+@pytest.mark.parametrize("name, sentence", [
+    ("NoCell", "subclass of nn.Recurrent"), ("NoPair", "NoPair does not run on sequences of shape"),
+    ("Mind", "has no {kind} 'Mind': did you mean Mine?")])
+def test_every_command_refuses_a_class_in_the_same_words(name, sentence, tmp_path, capsys):
+    (tmp_path / "cells.py").write_text(OWN)
+    what = f"{tmp_path / 'cells.py'}:{name}"
+    for arguments, kind in ((["derive", what], "function or class"), (["gradcheck", what], "class"),
+                            (["train", "parity", "--cell", what], "class"),
+                            (["inspect", what, "--out", str(tmp_path / "report.html")], "class")):
+        assert main(arguments) == 2
+        assert sentence.format(kind=kind) in capsys.readouterr().err

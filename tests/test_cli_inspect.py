@@ -167,14 +167,14 @@ def test_a_run_that_is_still_being_written(here, tmp_path):
 
 
 BAD = [
-    (["nothing"], "nothing is no run: give a folder that `minigrad train --out` has made"),
-    (["note.txt"], "note.txt is no run"),
+    (["nothing"], "nothing is not a run: give a folder that `minigrad train --out` has made"),
+    (["note.txt"], "note.txt is not a run"),
     (["nowhere"], "'nowhere' is neither the folder of a run, nor rnn, gru, lstm, nor FILE.py:Class"),
     (["lsmt"], "did you mean lstm?"),
     (["cells.py:Leak"], "has no class 'Leak': did you mean Leaky?"),
     (["cells.py:Layer"], "is no subclass of nn.Recurrent"),
     (["cells.py:Memoryless"], "Memoryless has no recurrence: its state is empty"),
-    (["nowhere.py:Cell"], "nowhere.py is no file"),
+    (["nowhere.py:Cell"], "nowhere.py is not a file"),
     (["parity", "--text", "abc"], "parity holds a model of the task parity, which reads no text"),
     (["text", "--text", "t"], "--text is 't', and takes two characters or more"),
     (["text", "--text", "be Ψ"], "--text has 'Ψ', which was not in the text that the model has read"),
@@ -182,7 +182,7 @@ BAD = [
     (["text", "--text", "to", "--length", "3"], "--length cannot go with --text"),
     (["lstm", "--text", "to", "--task", "copy"], "--task cannot go with --text"),
     (["text", "--length", "9999"], "--length 9,999 is more than the held-out text has: it may be up to 239"),
-    (["text", "--length", "0"], "'0' is no whole number above 0"),
+    (["text", "--length", "0"], "'0' is not a whole number above 0"),
     (["parity", "--task", "copy"], "has 1 inputs and 1 outputs, for the task parity, and copy has 10 symbols and 9"),
     (["text", "--task", "reber"], "24 characters and 24 outputs, for the task text, and reber has 7 symbols and 7"),
     (["parity", "--task", "pairty"], "there is no task 'pairty': did you mean parity?"),
@@ -211,12 +211,16 @@ def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, here, capsys,
     assert not (here / "report.html").exists()
 
 
+STEP = '{"step": 1, "loss": 0.5, "norm": 1.0, "lr": 0.01}'
+
+
 @pytest.mark.parametrize("change, sentence", [
-    (lambda run: (run / "config.json").write_text("{"), "config.json is no config of minigrad"),
-    (lambda run: (run / "checkpoint.npz").unlink(), "has no checkpoint yet"),
+    (lambda run: (run / "config.json").write_text("{"), "config.json is not a config of minigrad"),
+    (lambda run: (run / "checkpoint.npz").unlink(),
+     "has metrics.jsonl and result.json, but neither checkpoint.npz nor checkpoint.previous.npz"),
     (lambda run: (run / "checkpoint.npz").write_bytes(b"PK\3\4"), "checkpoint.npz is cut short or damaged"),
     (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl cannot be read: No such file"),
-    (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n[2]\n'), "metrics.jsonl, line 2, is no step of a"),
+    (lambda run: (run / "metrics.jsonl").write_text(f"{STEP}\n[2]\n"), "metrics.jsonl, line 2, is not a step of"),
 ], ids=["config", "no checkpoint", "damaged checkpoint", "no metrics", "damaged metrics"])
 def test_a_damaged_run_is_named(change, sentence, here, tmp_path, capsys):
     run = shutil.copytree(here / "parity", tmp_path / "parity")

@@ -1,15 +1,19 @@
 """The command `minigrad`: one file for each family of commands. Exit status 0: done, 1: it did not reach what was
-asked, 2: bad input.
+asked, 2: bad input, 130: interrupted.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from minigrad import interrupt
+from minigrad.cli.arguments import Parser
 from minigrad.cli.bench import add_bench
 from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
@@ -23,30 +27,62 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line, and return its exit status.
 
     One thread of NumPy's matrix products, unless --threads says otherwise: at the sizes of toy models more gain little,
-    and where other programs keep the cores busy, they wait for each other (docs/performance.md).
+    and when other programs use the cores, BLAS threads wait for one another (docs/performance.md).
     """
-    arguments = parser().parse_args(argv)
-    try:
-        with threadpool_limits(getattr(arguments, "threads", None) or 1, user_api="blas"):
-            return arguments.run(arguments)
-    except (Diverged, GradcheckError) as problem:
-        return said(1, arguments.command, problem)
-    except ValueError as problem:
-        return said(2, arguments.command, problem)
-    except KeyboardInterrupt:
-        return said(1, arguments.command, "interrupted")
-    except BrokenPipeError:  # whoever read the output, as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at the exit
-        return 1
+    command = "minigrad"
+    with printable(sys.stdout), printable(sys.stderr):
+        try:
+            arguments = parser().parse_args(argv)
+            command = f"minigrad {arguments.command}"
+            with threadpool_limits(getattr(arguments, "threads", None) or 1, user_api="blas"):
+                status = arguments.run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where an error can still be told
+            return status
+        except (Diverged, GradcheckError) as problem:
+            return said(1, command, problem)
+        except ValueError as problem:
+            return said(2, command, problem)
+        except MemoryError as problem:
+            return said(1, command, f"there is not enough memory for these sizes ({problem or 'MemoryError'})")
+        except KeyboardInterrupt:
+            return interrupt.STATUS
+        except BrokenPipeError:  # the reader (`| head`) closed the pipe
+            drop_output()
+            return 1
+        except OSError as problem:
+            drop_output()
+            return said(1, command, f"{problem.filename or 'the output'}: {problem.strerror or problem}")
 
 
 def said(status: int, command: str, what: object) -> int:
-    print(f"minigrad {command}: {what}", file=sys.stderr)
+    print(f"{command}: {what}", file=sys.stderr)
     return status
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="minigrad", description="Train recurrent networks and see their gradients.")
+@contextlib.contextmanager
+def printable(stream: Any) -> Iterator[None]:
+    """Print a character that the terminal's encoding lacks as an escape; an error would come after the work is done."""
+    if not hasattr(stream, "reconfigure"):
+        yield
+        return
+    before = stream.errors
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # a pipe without a reader, or a stream that was closed
+            stream.reconfigure(errors=before)
+
+
+def drop_output() -> None:
+    """What is still to be printed goes nowhere, or Python complains at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parser() -> Parser:
+    top = Parser(prog="minigrad", description="Train recurrent networks and see their gradients.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     for add in (add_train, add_sample, add_inspect, add_tasks, add_gradcheck, add_derive, add_bench):
         add(commands)

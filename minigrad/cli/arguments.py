@@ -1,11 +1,42 @@
-"""Numbers as arguments, each refused in a sentence when it is none."""
+"""Arguments: numbers, each refused in a sentence, and options, whose near misses are answered with the option meant."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from minigrad.names import nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports an unknown option or command under the usage of its own command, with the nearest known one."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        args = sys.argv[1:] if args is None else args
+        self.refuse_unknown(args)
+        namespace, rest = super().parse_known_args(args, namespace)
+        if rest:
+            near = nearest(rest[0], self._option_string_actions) if rest[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{near}")
+        return namespace, rest
+
+    def refuse_unknown(self, args: Sequence[str]) -> None:
+        known = list(self._option_string_actions)
+        for argument in args:
+            name, _, _ = argument.partition("=")
+            if argument == "--" or (self._subparsers is not None and not argument.startswith("-")):
+                return  # the rest is not for options, or for the parser of a command
+            if name.startswith("--") and " " not in name and not any(one.startswith(name) for one in known):
+                self.error(f"unrecognized argument {name}{nearest(name, known)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = nearest(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near} (choose from "
+                                                 f"{', '.join(map(str, action.choices))})")
 
 
 def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[str], Any]:
@@ -16,7 +47,7 @@ def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[st
                 return made
         except ValueError:
             pass
-        raise argparse.ArgumentTypeError(f"{value!r} is no {called}")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a {called}")
     return read
 
 
@@ -24,3 +55,9 @@ positive = number(int, lambda n: n > 0, "whole number above 0")
 natural = number(int, lambda n: n >= 0, "whole number from 0 on")
 positive_float = number(float, lambda x: 0 < x < math.inf, "number above 0")
 natural_float = number(float, lambda x: 0 <= x < math.inf, "number from 0 on")
+
+
+def add_trust(job: argparse.ArgumentParser) -> None:
+    """The option with which a run of somebody else may run its own code."""
+    job.add_argument("--trust", action="store_true", help="run the Python file that the run's config.json names for "
+                     "its cell, although you have not trained with it on this machine")

@@ -16,9 +16,11 @@ import numpy as np
 from minigrad import nn
 from minigrad.derive import derive
 from minigrad.document import GATES, lstm_cell_forward
-from minigrad.names import from_file, in_one_sentence, nearest
+from minigrad.model import recurrent_layers
+from minigrad.names import from_file, in_one_sentence, nearest, split_name
+from minigrad.nn.recurrent import settled
 from minigrad.tensor import Tensor
-from minigrad.tree import flatten
+from minigrad.tree import flatten, map_leaves
 
 
 def add_derive(commands: Any) -> None:
@@ -26,14 +28,16 @@ def add_derive(commands: Any) -> None:
         "derive", help="print the backward pass of a cell, or of any function, as NumPy source",
         description="Derive the backward pass of a function and print it, with the forward, as a module of NumPy.",
         epilog="examples:\n  minigrad derive lstm\n  minigrad derive gru --sizes 65,100,16 --planned\n"
+               "  minigrad derive cells.py:MyCell\n"
                "  minigrad derive model.py:cell --shapes \"h=5,4 x=3,4\"\n"
                "  minigrad derive model.py:loss --shapes \"x=3,4 p={'W': (5, 3), 'b': (5, 1)} scale=()\"",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    job.add_argument("what", metavar="CELL", help=f"{', '.join(CELLS)}, or FILE.py:function; the file is run")
+    job.add_argument("what", metavar="CELL", help=f"{', '.join(CELLS)}, FILE.py:Class, a subclass of nn.Recurrent, or "
+                     "FILE.py:function; the file is run")
     job.add_argument("--shapes", metavar="TEXT", help="of the function's arguments, each as name=3,4, name=() for a "
                      "number, or a nesting of shapes in Python's brackets")
-    job.add_argument("--sizes", type=sizes, metavar="D,H,B", help="input, hidden and batch size of "
-                     f"{', '.join(CELLS)} ({','.join(map(str, SIZES))})")
+    job.add_argument("--sizes", type=sizes, metavar="D,H,B", help="input, hidden and batch size of a cell: of "
+                     f"{', '.join(CELLS)} or of a class ({','.join(map(str, SIZES))})")
     job.add_argument("--dtype", choices=["float32", "float64"], default="float64", help="(%(default)s)")
     job.add_argument("--planned", action="store_true",
                      help="print what scan runs for a cell (state, x) → (state, y): the loops over time, with buffers")
@@ -42,18 +46,7 @@ def add_derive(commands: Any) -> None:
 
 def run_derive(arguments: argparse.Namespace) -> int:
     """Print a derived source."""
-    built_in = arguments.what in CELLS
-    unfit = "shapes" if built_in else "sizes"
-    if getattr(arguments, unfit) is not None:
-        raise ValueError(f"--{unfit} is not for {arguments.what}, which takes --{'sizes' if built_in else 'shapes'}")
-    if built_in:
-        f, examples = built_in_cell(arguments.what, arguments.sizes or SIZES, arguments.dtype)
-    else:
-        if ".py:" not in arguments.what:
-            raise ValueError(f"{arguments.what!r} is neither {', '.join(CELLS)} nor FILE.py:function"
-                             f"{nearest(arguments.what, CELLS)}")
-        f = from_file(arguments.what, Callable, "function")
-        examples = read_shapes(f, arguments.what, arguments.shapes or "", arguments.dtype)
+    f, examples = function_and_examples(arguments)
     if arguments.planned and len(examples) != 2:
         raise ValueError(f"--planned is for a cell (state, x) → (state, y), and {arguments.what} takes "
                          f"{len(examples)} arguments")
@@ -64,6 +57,32 @@ def run_derive(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{arguments.what} cannot be derived: {in_one_sentence(problem)}") from problem
     print_python(source)
     return 0
+
+
+def function_and_examples(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
+    """What to derive, and arguments for it: a cell of these --sizes, or a function of arguments of these --shapes."""
+    what, f = arguments.what, None
+    if what not in CELLS:
+        if split_name(what) is None:
+            raise ValueError(f"{what!r} is neither {', '.join(CELLS)} nor FILE.py:Class nor FILE.py:function"
+                             f"{nearest(what, CELLS)}")
+        f = from_file(what, (type, Callable), "function or class")
+    is_cell = what in CELLS or isinstance(f, type)
+    unfit = "shapes" if is_cell else "sizes"
+    if getattr(arguments, unfit) is not None:
+        raise ValueError(f"--{unfit} is not for {what}, which takes --{'sizes' if is_cell else 'shapes'}")
+    if not is_cell:
+        return f, read_shapes(f, what, arguments.shapes or "", arguments.dtype)
+    return (built_in_cell if what in CELLS else own_cell)(f or what, arguments.sizes or SIZES, arguments.dtype)
+
+
+def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, tuple]:
+    """A subclass of nn.Recurrent, built and tried out as `minigrad train` does it."""
+    n_x, n_a, batch = sizes
+    made = next(iter(recurrent_layers(cell, n_x, n_a, 1, dtype=np.dtype(dtype), rng=0).layers.values()))
+    state = map_leaves(lambda start: np.array(Tensor(settled(start, batch, np.dtype(dtype))).data),
+                       made.initial_state(batch))
+    return made.cell, (state, np.zeros((n_x, batch), dtype))
 
 
 def document_cell(n_x: int, n_a: int, *, dtype: str) -> Callable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,12 +11,20 @@ from typing import Any
 import numpy as np
 
 from minigrad import checkpoint
-from minigrad.cli.arguments import natural, positive
+from minigrad.cli.arguments import add_trust, natural, positive
 from minigrad.lens import Sequence, look
 from minigrad.model import LAYERS, SequenceModel
-from minigrad.names import nearest
+from minigrad.names import nearest, split_name
 from minigrad.report import Report, page
-from minigrad.run import CONFIG, METRICS, load_model
+from minigrad.run import (
+    CONFIG,
+    METRICS,
+    load_model,
+    read_lines,
+    read_rows,
+    refuse_changed_text,
+    refuse_special_text,
+)
 from minigrad.settings import Settings
 from minigrad.tasks import TASKS, Text
 from minigrad.train import LOSSES
@@ -39,6 +46,7 @@ def add_inspect(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("what", metavar="DIR|MODEL", help="the folder of a run, or a checkpoint in it; or untrained, "
                      f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of nn.Recurrent; the file is run")
+    add_trust(job)
     job.add_argument("--text", metavar="TEXT", help="the characters to look at: each is asked for after those before")
     job.add_argument("--task", metavar="TASK", help="a name that `minigrad tasks` lists, to take a sequence from: that "
                      "of the run, or text")
@@ -74,6 +82,8 @@ def refuse_place(out: Path) -> None:
         raise ValueError(f"{out} cannot be written, as there is no folder {out.parent}: make it first")
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"{out} cannot be written, as the folder {out.parent} cannot: choose another --out")
+    if os.path.lexists(partial := f"{out}.partial"):
+        raise ValueError(f"{partial} would be overwritten: rename or remove it first")
     with checkpoint.named(out, "cannot be read"):
         if not out.exists():
             return
@@ -85,7 +95,9 @@ def refuse_place(out: Path) -> None:
 def report_of(arguments: argparse.Namespace) -> Report:
     """The report that was asked for."""
     what = arguments.what
-    if what in LAYERS or ".py:" in what:
+    if what in LAYERS or split_name(what):
+        if arguments.trust:
+            raise ValueError("--trust is for the folder of a run: the file of a cell that you name is run anyway")
         return of_model(arguments)
     if os.path.exists(what):
         return of_run(arguments)
@@ -101,18 +113,20 @@ def of_run(arguments: argparse.Namespace) -> Report:
     place = Path(arguments.what)
     folder = place.parent if place.is_file() else place
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{place} is no run: give a folder that `minigrad train --out` has made")
+        raise ValueError(f"{place} is not a run: give a folder that `minigrad train --out` has made")
     if arguments.hidden is not None:
         raise ValueError(f"--hidden is for an untrained model, and {place} holds a trained one")
-    model, config = load_model(place)
+    model, config = load_model(place, trust=arguments.trust)
     settings, characters = config["settings"], config["characters"]
     if arguments.text is not None and characters is None:
         raise ValueError(f"{place} holds a model of the task {settings.task}, which reads no text: leave out --text")
     if arguments.text is not None:
         sequence = of_text(arguments, characters)
     else:
-        options = settings.options if arguments.task in (None, settings.task) else {}
-        task = a_task(arguments, arguments.task or settings.task, options)
+        own = arguments.task in (None, settings.task)
+        if own:
+            refuse_special_text(settings)
+        task = a_task(arguments, arguments.task or settings.task, settings.options if own else {})
         sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
         theirs = getattr(task, "characters", None)
         if theirs and characters and theirs != characters:
@@ -121,6 +135,8 @@ def of_run(arguments: argparse.Namespace) -> Report:
         if sizes != read or theirs != characters:
             raise ValueError(f"the model of {place} has {in_words(read, characters)}, for the task {settings.task}, "
                              f"and {task.name} has {in_words(sizes, theirs)}: leave out --task, or name one that fits")
+        if own:
+            refuse_changed_text(task, folder, config)
         sequence = of_task(arguments, task)
     curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
     return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
@@ -219,22 +235,11 @@ def of_codes(codes: np.ndarray, characters: str) -> Sequence:
 
 
 def curves_of(file: Path, metric_name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{name: (steps, values)} of metrics.jsonl; a last line that is not whole yet is left out."""
-    rows = []
-    with checkpoint.named(file, "cannot be read"):
-        lines = file.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append({name: float(value) for name, value in json.loads(line).items()})
-            rows[-1]["step"]
-        except (ValueError, TypeError, AttributeError, KeyError):
-            if number < len(lines) or line.endswith(b"\n"):
-                raise ValueError(f"{file}, line {number}, is no step of a run") from None
-            rows = rows[:number - 1]
-    curves = {}
+    """{name: (steps, values)} of metrics.jsonl."""
+    rows, curves = read_rows(file, read_lines(file)), {}
     for name, label in (("loss", "loss"), ("metric", metric_name), ("norm", "gradient norm, before clipping"),
                         ("lr", "learning rate")):
         points = [(row["step"], row[name]) for row in rows if name in row]
         if points and (name != "lr" or len({y for _, y in points}) > 1):
-            curves[label] = tuple(np.array(points).T)
+            curves[label] = tuple(np.array(points, float).T)
     return curves

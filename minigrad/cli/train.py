@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import natural, natural_float, positive, positive_float
+from minigrad.cli.arguments import add_trust, natural, natural_float, positive, positive_float
 from minigrad.model import LAYERS
 from minigrad.run import Run, load_model
 from minigrad.settings import OPTIMIZERS, Settings
@@ -50,6 +50,7 @@ def add_train(commands: Any) -> None:
     job.add_argument("--out", metavar="DIR", help="a folder for config, metrics, checkpoints and result")
     job.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps (100)")
     job.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, and with nothing else given")
+    add_trust(job)
     job.add_argument("--quiet", action="store_true", help="no progress, only the result")
     job.set_defaults(run=run_train)
 
@@ -74,10 +75,11 @@ def run_train(arguments: argparse.Namespace) -> int:
             f"{parameters:,} parameters")
         if trainer.step:
             say(f"resumed after step {trainer.step} of {trainer.steps}")
-        result = run.go(None if arguments.quiet else say, bar=sys.stderr.isatty() and not arguments.quiet)
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        result = run.go(None if arguments.quiet else say, bar=terminal and not arguments.quiet)
         print_result(run, result)
         if trainer.ended == "interrupted":
-            print(f"go on with: minigrad train --resume {run.folder.path}" if run.folder else
+            print(f"go on with: minigrad train {run.onward}" if run.folder else
                   "not saved, as there was no --out DIR to go on from")
             return 1
         if trainer.task.name == "text":
@@ -98,7 +100,9 @@ def open_run(arguments: argparse.Namespace) -> Run:
         if given:
             raise ValueError(f"{', '.join(map(option, given))} cannot go with --resume: the run goes on as its "
                              "config.json says")
-        return Run.resume(arguments.resume)
+        return Run.resume(arguments.resume, trust=arguments.trust)
+    if arguments.trust:
+        raise ValueError("--trust goes with --resume: the file of a --cell that you name is run anyway")
     out, text, length = (given.pop(name, None) for name in ("out", "text", "length"))
     task = given.pop("task", "text")
     if text is not None:
@@ -156,6 +160,7 @@ def add_sample(commands: Any) -> None:
                "  minigrad sample runs/novel --prime \"It was \" --temperature 0.5 --length 1000",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("folder", metavar="DIR", help="of the run, or a checkpoint in it")
+    add_trust(job)
     job.add_argument("--prime", metavar="TEXT", help="what the model reads first, and goes on with (a line break)")
     job.add_argument("--temperature", type=natural_float, default=0.7, metavar="X", help="how bold: with 0 always "
                      "the likeliest, with 1 as the model has it (%(default)s)")
@@ -165,7 +170,7 @@ def add_sample(commands: Any) -> None:
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
-    model, config = load_model(arguments.folder)
+    model, config = load_model(arguments.folder, trust=arguments.trust)
     characters = config["characters"]
     if characters is None:
         raise ValueError(f"{arguments.folder} holds a model of the task {config['settings'].task}, which writes no "

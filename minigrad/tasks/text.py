@@ -20,7 +20,8 @@ SHORTEST = 20  # characters; below that there is nothing to hold out
 class Text(Task):
     """The next character of a text: of a UTF-8 file, or of the language reference that Python brings.
 
-    file   the file; without one, and without `text`, it is Python's language reference, about 500 000 characters
+    file   the file; without one, and without `text`, it is Python's language reference, about 500 000 characters, or
+           where Python is installed without that, NumPy's docstrings, about 1 000 000
     text   the text itself, in place of a file
 
     `characters` are those that occur, sorted; `train` and `held_out`, its first nine tenths and the rest, are arrays of
@@ -67,8 +68,7 @@ class Text(Task):
                 raise ValueError(f"a text is given as well as a file, {self.file}: give one of them")
             return self.text, "the text"
         if self.file is None:
-            from pydoc_data.topics import topics
-            return "".join(topics.values()), "pydoc_data.topics, Python's language reference"
+            return reference()
         try:
             return Path(self.file).read_text(encoding="utf-8-sig"), str(self.file)
         except UnicodeDecodeError as problem:
@@ -114,6 +114,20 @@ class Text(Task):
     def score(self, outputs: np.ndarray, batch: Batch) -> float:
         log_p = np.take_along_axis(log_softmax(outputs), batch.targets[:, :, None], axis=-1)
         return -np.mean(log_p, dtype=float) / np.log(2)
+
+
+def reference() -> tuple[str, str]:
+    """Python's language reference, and where it is from; the docstrings of NumPy in a Python that lacks it."""
+    try:
+        from pydoc_data.topics import topics
+        return "".join(topics.values()), "pydoc_data.topics, Python's language reference"
+    except ImportError:  # some distributions of Python leave it out
+        docs = [getattr(np, name).__doc__ for name in sorted(np.__all__)]
+        text = "".join(dict.fromkeys(doc for doc in docs if isinstance(doc, str)))
+        if len(text) < 100_000:
+            raise ValueError("this Python has no pydoc_data, and its NumPy no docstrings: give a text, as by --text "
+                             "FILE") from None
+        return text, f"the docstrings of NumPy {np.__version__}, as this Python has no pydoc_data"
 
 
 def laid(codes: np.ndarray, size: int) -> Batch:

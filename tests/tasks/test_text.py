@@ -1,5 +1,7 @@
 """Text as numbers: what is read, how it is laid in streams, and what the simplest models make of it."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,16 @@ def test_the_text_that_python_brings_along():
     assert len(text) > 100_000 and len(text.characters) > 50
     assert len(text.held_out) == round(0.1 * len(text))
     assert "assert" in text.decode(text.train[:100])
+
+
+def test_a_python_without_its_language_reference_takes_numpys_docstrings(monkeypatch):
+    for name in ("pydoc_data", "pydoc_data.topics"):  # some distributions of Python leave it out
+        monkeypatch.setitem(sys.modules, name, None)
+    text = Text()
+    assert len(text) > 100_000 and "array" in text.decode(text.train) and "docstrings of NumPy" in text.source
+    monkeypatch.setattr(np, "__all__", [])
+    with pytest.raises(ValueError, match="this Python has no pydoc_data, and its NumPy no docstrings: give a text"):
+        Text()
 
 
 def test_a_file_is_numbered_and_read_back(tmp_path):

@@ -1,0 +1,37 @@
+"""Ctrl-C while the command `minigrad` is being imported: it ends with status 130, as in shells, and no traceback.
+
+The package imports this file first. A program that uses minigrad as a library is left alone.
+"""
+
+import os
+import signal
+import sys
+
+STATUS = 130
+
+
+def leave(*_: object) -> None:
+    os._exit(STATUS)  # nothing was written yet, and an exception could be caught or shown by what is being imported
+
+
+def is_command() -> bool:
+    """Whether this process is `minigrad …` or `python -m minigrad …`."""
+    started = sys.argv[0] if sys.argv else ""
+    if started == "-m":  # while Python imports the package of the module
+        module = sys.orig_argv.index("-m") + 1 if "-m" in sys.orig_argv else 0
+        return sys.orig_argv[module:module + 1] == ["minigrad"] or "-mminigrad" in sys.orig_argv
+    return os.path.splitext(os.path.basename(started))[0] == "minigrad"
+
+
+def quiet() -> None:
+    if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+def usual() -> None:
+    """Ctrl-C is KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+quiet()
