@@ -47,7 +47,8 @@ class Tensor:
     name           for error messages, pictures and printed programs, or None
 
     `Tensor(data, requires_grad=False, dtype=None, name=None)` copies data; NumPy's dtype rules hold.
-    Raises TypeError when a tensor of integers or booleans is to require gradients.
+    Raises TypeError when a tensor of integers or booleans is to require gradients, and for a tensor through which
+    gradients are recorded, unless the new one is to be a leaf of its own (requires_grad=True).
     """
 
     # _op, _inputs, _metadata: how it was made. A leaf has no op; after its backward, a result has RELEASED.
@@ -58,6 +59,9 @@ class Tensor:
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):
+            if flowing(data) and not requires_grad:
+                raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on: "
+                                "use it as it is, or take its values with .detach()")
             data = data._data
         self._data = numpy.array(data, dtype=dtype)
         if self._data.dtype.kind not in "fciub":
@@ -152,16 +156,27 @@ class Tensor:
             return self._data.astype(dtype)
         return self._data.copy() if copy else self._data
 
+    def _number(self) -> Any:
+        """The one value, for float(x), math.sin(x) and array[i] = x. Refused while gradients are recorded through it:
+        they would be lost without a word."""
+        value = self.item()
+        if flowing(self):
+            raise TypeError(
+                f"{describe(self)} requires gradients, and a Python number cannot carry them: keep it a tensor (np.sin "
+                "instead of math.sin; mg.stack of a list instead of array[i] = x), or read its value with .item()")
+        return value
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number())
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._number())
 
     def __index__(self) -> int:
+        self._number()
         return self._data.__index__()
 
     def __bool__(self) -> bool:
@@ -281,6 +296,11 @@ def wrap(data: Any, tracked: bool = False) -> Tensor:
     out._index = next_index()
     out._version = 0
     return out
+
+
+def flowing(x: Tensor) -> bool:
+    """Whether gradients are being recorded through x."""
+    return x._tracked and x._op is not RELEASED and recording.get()
 
 
 def describe(x: Any) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import cmath
 import copy
+import math
+import operator
 import pickle
+import re
 import weakref
 
 import numpy as np
@@ -73,11 +78,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(make, error, says):
 def test_numbers_and_text():
     t = mg.tensor(2.5)
     assert (float(t), int(t), complex(t), t.item(), f"{t:.3f}", f"{t}") == (2.5, 2, 2.5, 2.5, "2.500", "tensor(2.5)")
-    assert float(mg.tensor([[3.0]], requires_grad=True)) == 3.0
+    assert mg.tensor([[3.0]], requires_grad=True).item() == 3.0 and f"{leaf(1, 1) * 0.0 + 2.0:.1f}" == "2.0"
     assert [10, 20, 30][mg.tensor(1)] == 20
     assert bool(mg.tensor(1.0)) and not bool(mg.tensor([0]))
     assert [row.tolist() for row in mg.tensor([[1, 2], [3, 4]])] == [[1, 2], [3, 4]]
-    assert sum(float(x) for x in leaf(3)) == pytest.approx(float(leaf(3).sum()))
+    assert sum(x.item() for x in leaf(3)) == pytest.approx(leaf(3).sum().item())
 
 
 @pytest.mark.parametrize("t, text", [
@@ -173,11 +178,65 @@ def test_arrays_alone_give_arrays():
     assert type(mg.matmul(x, x)) is np.ndarray and type(mg.split(x, 2)[0]) is np.ndarray
 
 
-def test_one_number_can_be_written_into_an_array():
-    """`losses[i] = loss`: NumPy reads one number with float(), as anybody may."""
-    losses = np.zeros(2)
-    losses[1] = (leaf(3) ** 2).sum()
-    assert losses[1] == pytest.approx((leaf(3).data ** 2).sum())
+def write(array, index, value):
+    array[index] = value
+    return array
+
+
+TURNED_INTO_NUMBERS = {
+    "float": float, "int": int, "complex": complex, "index": operator.index, "math": math.sin, "cmath": cmath.exp,
+    "ceil": math.ceil, "isclose": lambda x: math.isclose(x, 1.0), "fsum": lambda x: math.fsum([x, x]),
+    "range": range, "slice": lambda x: [1, 2, 3][x:],
+    "NumPy scalar": np.float64, "of single precision": np.float32, "complex scalar": np.complex128,
+    "array": np.array, "list": lambda x: np.array([x, 1.0]), "iterator": lambda x: np.fromiter([x, x], float),
+    "entry": lambda x: write(np.zeros(2), 0, x), "entry of one axis": lambda x: write(np.zeros(2), 0, x.reshape(1)),
+    "entry of halves": lambda x: write(np.zeros(2, np.float16), 0, x),
+    "entry of integers": lambda x: write(np.zeros(2, int), 0, x),
+    "complex entry": lambda x: write(np.zeros(2, complex), 0, x),
+    "slice of an array": lambda x: write(np.zeros(2), slice(None), x), "0-d": lambda x: write(np.zeros(()), (), x),
+    "record": lambda x: write(np.zeros(2, [("a", float)]), 0, (x,)), "fill": lambda x: np.zeros(2).fill(x),
+    "full": lambda x: np.full(2, x), "initial": lambda x: np.sum(np.ones(2), initial=x), "arange": np.arange,
+    "random": lambda x: np.random.default_rng(0).normal(x), "method of an array": lambda x: np.ones(2).searchsorted(x),
+    "array.array": lambda x: array.array("d", [x]),
+    "new tensor": mg.tensor, "new tensor of a list": lambda x: mg.tensor([x, x]),
+}
+
+
+@pytest.mark.parametrize("what", TURNED_INTO_NUMBERS)
+def test_a_gradient_is_not_lost_to_a_number_without_a_word(what):
+    x = leaf()
+    for tracked in (x, x * 2.0):
+        with pytest.raises((TypeError, ValueError)) as problem:
+            TURNED_INTO_NUMBERS[what](tracked)
+        said = f"{problem.value} {problem.value.__cause__}"  # NumPy's setting of an entry puts its own words first
+        assert re.search(r"requires gradients.*(\.item\(\)|\.detach\(\))", said)
+
+
+def test_numbers_that_no_gradient_is_recorded_through_can_be_taken():
+    """Under no_grad, of a tensor that needs none, and when backward is done: `losses[i] = loss`."""
+    w, losses = leaf(3), np.zeros(4)
+    loss = (w ** 2).sum()
+    right = (w.data ** 2).sum()
+    with mg.no_grad():
+        losses[0] = loss
+    losses[1] = loss.detach()
+    losses[2] = loss.item()
+    loss.backward(retain_graph=True)
+    with pytest.raises(TypeError, match=r"math\.sin.*\.item\(\)"):
+        float(loss)
+    loss.backward()
+    losses[3] = loss
+    assert losses == pytest.approx(right) and float(loss) == math.fsum([loss]) == loss.item() and f"{loss:.3f}"
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: math.sin(x[0]) * x[1], lambda x: float(x[0]) * x[1], lambda x: mg.tensor(x[0]) * x[1],
+    lambda x: mg.sum(write(np.zeros(2), 0, x[0] * x[1])), lambda x: np.full(2, x[0]) @ x,
+])
+def test_in_a_function_that_is_differentiated_neither(f):
+    for derivative in (mg.grad, mg.value_and_grad, mg.jacobian, mg.hessian):
+        with pytest.raises((TypeError, ValueError)):
+            derivative(f)(np.array([2.0, 3.0]))
 
 
 def test_dtype_rules():
