@@ -11,7 +11,6 @@ op, its inputs and its metadata. `autodiff.py` walks these records.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
 import itertools
@@ -21,6 +20,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy
+
+from minigrad.context import Context
 
 ndarray = numpy.ndarray
 asarray = numpy.asarray
@@ -60,8 +61,8 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):
             if flowing(data) and not requires_grad:
-                raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on: "
-                                "use it as it is, or take its values with .detach()")
+                raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on"
+                                ": use it as it is, or take its values with .detach()")
             data = data._data
         self._data = numpy.array(data, dtype=dtype)
         if self._data.dtype.kind not in "fciub":
@@ -312,14 +313,17 @@ def describe(x: Any) -> str:
     return f"tensor{name} of shape {x._data.shape}{made}"
 
 
-@contextlib.contextmanager
-def no_grad():
-    """Inside, nothing is recorded: for this thread and async task only. Also a decorator."""
-    token = recording.set(False)
-    try:
-        yield
-    finally:
-        recording.reset(token)
+class no_grad(Context):
+    """Inside, nothing is recorded: for this thread and async task only. Also a decorator, of generators too."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(recording.set(False))
+
+    def __exit__(self, *exception: Any) -> None:
+        recording.reset(self._tokens.pop())
 
 
 # -- ops ----------------------------------------------------------------------------------------------
@@ -420,8 +424,6 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
     if name in OPS and OPS[name].forward.__module__.startswith("minigrad.") \
             and not forward.__module__.startswith("minigrad."):
         raise ValueError(f"op {name}: minigrad has an op of this name; choose another")
-    if not forward.__doc__:
-        raise ValueError(f"op {name}: a docstring must give its definition and shapes")
     parameters = list(inspect.signature(forward).parameters.values())
     self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     self.arrays = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
