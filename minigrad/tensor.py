@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -43,7 +44,8 @@ class Tensor:
     """An ndarray `data` that can be differentiated.
 
     data           the values. Assigning counts as a change; a backward that still needs the old ones refuses.
-    grad           ndarray of data's shape once `backward` has reached this leaf, else None; it adds up
+    grad           ndarray of data's shape and dtype once `backward` has reached this leaf, else None; it adds up.
+                   Assigning anything else raises TypeError or ValueError; another float type is cast.
     requires_grad  whether gradients flow to or through this tensor
     name           for error messages, pictures and printed programs, or None
 
@@ -55,8 +57,8 @@ class Tensor:
     # _op, _inputs, _metadata: how it was made. A leaf has no op; after its backward, a result has RELEASED.
     # _index: the clock at creation, so inputs always have a smaller one. _version: the clock at the last change.
     # _watch: None, or what wants to see the gradient (hooks by number, "retain").
-    __slots__ = ("__weakref__", "_data", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version", "_watch",
-                 "grad", "name")
+    __slots__ = ("__weakref__", "_data", "_grad", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version",
+                 "_watch", "name")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):
@@ -67,7 +69,7 @@ class Tensor:
         self._data = numpy.array(data, dtype=dtype)
         if self._data.dtype.kind not in "fciub":
             raise TypeError(f"a tensor holds numbers, not {self._data.dtype}: pass an array of one number type")
-        self.grad = self._op = self._inputs = self._metadata = None
+        self._grad = self._op = self._inputs = self._metadata = None
         self.name = name
         self._tracked = False
         self._index = next_index()
@@ -90,6 +92,21 @@ class Tensor:
                              "make a new tensor for another shape")
         self._data = value
         self._version = last_change = next_index()
+
+    def _set_grad(self, value: Any) -> None:
+        if value is not None:
+            kind = self._data.dtype.kind
+            if not isinstance(value, (ndarray, numpy.generic)) or not (value.dtype.kind in "fc" and kind in "fc") \
+                    or (value.dtype.kind == "c" and kind != "c"):
+                given = f"an array of {value.dtype}" if isinstance(value, ndarray) else f"{type(value).__name__} {value!r}"
+                raise TypeError(f"the gradient of {describe(self)} must be None or an ndarray, of floats for floats and "
+                                f"complex for complex numbers, not {given}: its dtype is {self.dtype}")
+            if value.shape != self._data.shape:
+                raise ValueError(f"{describe(self)} cannot have a gradient of shape {value.shape}: the shapes must be equal")
+            value = asarray(plain(value), self._data.dtype)
+        self._grad = value
+
+    grad: Any = property(operator.attrgetter("_grad"), _set_grad)
 
     @property
     def requires_grad(self) -> bool:
@@ -213,14 +230,16 @@ class Tensor:
     def __reduce__(self):
         if self._op is not None:
             raise TypeError(f"{describe(self)} is part of a graph and cannot be copied or pickled: .detach() it first")
-        return type(self), (self._data, self._tracked, None, self.name)
+        grad = None if self._grad is None else self._grad.copy()
+        return type(self), (self._data, self._tracked, None, self.name), (None, {"_grad": grad})
 
     def __repr__(self) -> str:
         values = numpy.array2string(self._data, separator=", ", prefix="tensor(")
         notes = [f"dtype={self.dtype}"] if self.dtype not in (float, int, bool) else []
         notes += [f"name={self.name!r}"] if self.name else []
         if self._tracked:
-            notes += ["requires_grad=True" if self._op is None else f"op={self._op}"]
+            maker = made_by(self)
+            notes += ["requires_grad=True" if self._op is None else f"op={maker}" if maker else "graph released"]
         return f"tensor({', '.join([values, *notes])})"
 
     # -- NumPy's own functions ----------------------------------------------------------------------
@@ -293,7 +312,7 @@ def wrap(data: Any, tracked: bool = False) -> Tensor:
     out = new(Tensor)
     out._data = data
     out._tracked = tracked
-    out._op = out._inputs = out._metadata = out._watch = out.grad = out.name = None
+    out._op = out._inputs = out._metadata = out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
     return out
@@ -304,12 +323,21 @@ def flowing(x: Tensor) -> bool:
     return x._tracked and x._op is not RELEASED and recording.get()
 
 
+def made_by(x: Tensor) -> Op | None:
+    """The op that a user would name: for one of several results the op that gave them; None for leaves and when the
+    graph has been released."""
+    op = x._inputs[0]._op if x._op is PART else x._op
+    return None if op is RELEASED else op
+
+
 def describe(x: Any) -> str:
     """How an error message speaks of a value: its name, what made it, its shape."""
     if not isinstance(x, Tensor):
         return f"an array of shape {numpy.shape(x)}"
-    name = f" {x.name!r}" if x.name else ""
-    made = f", made by {x._op}" if x._op else ""
+    name, maker = f" {x.name!r}" if x.name else "", made_by(x)
+    made = f", made by {maker}" if maker else ""
+    if x._data.__class__ is tuple:
+        return f"results of shapes {', '.join(str(y.shape) for y in x._data)}{made}"
     return f"tensor{name} of shape {x._data.shape}{made}"
 
 
@@ -364,7 +392,7 @@ class Op:
 
 
 REQUIRED = inspect.Parameter.empty
-BROADCAST = "from the right, axes must be of one length or of length 1 (reshape or mg.expand_dims one of them)"
+BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (reshape or mg.expand_dims one of them)"
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
@@ -593,7 +621,7 @@ def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -
         tracked = asarray(y).dtype.kind in "fc"  # a cast to integers ends the gradient
     out = new(Tensor)  # as record does, without the call: this is the hot path
     out._data = y if y.__class__ is ndarray else asarray(y)
-    out._watch = out.grad = out.name = None
+    out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
     if tracked and recording.get():
@@ -609,7 +637,7 @@ def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Te
     """The result y as a Tensor, which remembers how it was made when it is tracked and recording is on."""
     out = new(Tensor)
     out._data = y
-    out._watch = out.grad = out.name = None
+    out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
     if tracked and recording.get():
@@ -632,7 +660,7 @@ def primitive(name: str) -> Op:
 
 # Several results: the record stands on a tensor whose data is the tuple, and each result is a part of it.
 PART = primitive("part")
-RELEASED = primitive("an op whose graph is released")  # the op of a result whose backward has been done
+RELEASED = primitive("released")  # the op of a result whose backward has been done
 
 
 # -- how an op comes to the operators and to NumPy's functions -----------------------------------------
