@@ -18,7 +18,7 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.ops import add, astype, copy, reshape, stack, sum_to
-from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, record, wrap
+from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, plain, record, wrap
 from minigrad.tree import flatten, map_leaves, unflatten
 
 # -- the sweep ----------------------------------------------------------------------------------------
@@ -202,6 +202,7 @@ def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
             g.flags.writeable = False
         seen = hook(g)
         if seen is not None:
+            seen = seen if isinstance(seen, Tensor) else plain(seen)
             if np.shape(seen) != node._data.shape:
                 raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
                                  "return that shape, or None to leave it as it is")
@@ -254,7 +255,7 @@ def seed(y: Tensor, gradient: Any) -> Any:
             raise ValueError(f"{describe(y)} is not a single number: reduce it (.sum(), .mean()), or pass the gradient "
                              "of the loss with respect to it, of the same shape")
         return np.ones(y._data.shape, y._data.dtype)
-    gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(gradient)
+    gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(plain(gradient))
     if gradient.shape != y._data.shape:
         raise ValueError(f"the gradient has shape {gradient.shape}, and {describe(y)}: they must be of one shape")
     return gradient.astype(y._data.dtype, copy=False)
@@ -451,7 +452,8 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         same_shapes(y, d_y, "the gradient", "the result")
         given = flatten(d_y)[0]
         recorded = engine.recording.get() and (outer or any(isinstance(g, Tensor) and g._tracked for g in given))
-        gradients = [g if isinstance(g, Tensor) else np.asarray(g, out._data.dtype) for g, out in zip(given, outputs)]
+        gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._data.dtype)
+                     for g, out in zip(given, outputs)]
         if recorded:
             gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
         else:

@@ -66,9 +66,7 @@ class Tensor:
                 raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on"
                                 ": use it as it is, or take its values with .detach()")
             data = data._data
-        self._data = numpy.array(data, dtype=dtype)
-        if self._data.dtype.kind not in "fciub":
-            raise TypeError(f"a tensor holds numbers, not {self._data.dtype}: pass an array of one number type")
+        self._data = numpy.array(plain(data), native(dtype))
         self._grad = self._op = self._inputs = self._metadata = None
         self.name = name
         self._tracked = False
@@ -86,7 +84,7 @@ class Tensor:
     @data.setter
     def data(self, value: Any) -> None:
         global last_change
-        value = asarray(value._data if isinstance(value, Tensor) else value, dtype=self._data.dtype)
+        value = asarray(value._data if isinstance(value, Tensor) else plain(value), dtype=self._data.dtype)
         if value.shape != self._data.shape:
             raise ValueError(f"data of shape {value.shape} cannot be assigned to {describe(self)}: "
                              "make a new tensor for another shape")
@@ -98,11 +96,11 @@ class Tensor:
             kind = self._data.dtype.kind
             if not isinstance(value, (ndarray, numpy.generic)) or not (value.dtype.kind in "fc" and kind in "fc") \
                     or (value.dtype.kind == "c" and kind != "c"):
-                given = f"an array of {value.dtype}" if isinstance(value, ndarray) else f"{type(value).__name__} {value!r}"
-                raise TypeError(f"the gradient of {describe(self)} must be None or an ndarray, of floats for floats and "
-                                f"complex for complex numbers, not {given}: its dtype is {self.dtype}")
+                given = f"an array of {value.dtype}" if isinstance(value, ndarray) else f"a {type(value).__name__}"
+                raise TypeError(f"the gradient of {describe(self)} and dtype {self.dtype} must be None or an ndarray "
+                                f"of the same kind of numbers, not {given}")
             if value.shape != self._data.shape:
-                raise ValueError(f"{describe(self)} cannot have a gradient of shape {value.shape}: the shapes must be equal")
+                raise ValueError(f"{describe(self)} cannot have a gradient of shape {value.shape}: the shapes differ")
             value = asarray(plain(value), self._data.dtype)
         self._grad = value
 
@@ -584,8 +582,44 @@ def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
 
 
 def plain(x: Any) -> Any:
-    """An input that is no Tensor: Python numbers stay (they do not widen float32), lists become arrays."""
-    return x if isinstance(x, (ndarray, float, int, numpy.generic, complex)) else asarray(x)
+    """An input that is not a Tensor: Python numbers stay (they do not widen float32), lists become arrays."""
+    kind = x.__class__
+    if kind is float or kind is int or (kind is ndarray and x.dtype in NUMBERS):
+        return x
+    return entering(x)
+
+
+NUMBERS = frozenset(map(numpy.dtype, "?bhilqBHILQefdgFDG"))  # in native byte order
+
+
+def entering(x: Any) -> Any:
+    """What is not plain yet: arrays of native byte order from big-endian ones and from lists. Raises TypeError for
+    objects, text, records, and for kinds of arrays that mean more than their numbers, also within lists."""
+    if isinstance(x, (numpy.number, numpy.bool_, complex, int)):
+        return x
+    waiting = [x]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, numpy.ma.MaskedArray):
+            raise TypeError("a masked array would lose its mask: pass its numbers as x.filled(0), and the mask by "
+                            "itself, as to mg.where")
+        if isinstance(part, ndarray) and type(part) not in (ndarray, numpy.memmap, numpy.recarray):
+            raise TypeError(f"a {type(part).__name__} may mean more than its numbers: if they are all that counts, "
+                            "pass np.asarray(x)")
+        if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool}:
+            waiting += part
+    out = asarray(x)
+    return out.astype(native(out.dtype), copy=False)
+
+
+def native(dtype: Any) -> numpy.dtype | None:
+    """A number type in native byte order; None for None. Raises TypeError for others."""
+    if dtype is None:
+        return None
+    dtype = numpy.dtype(dtype)
+    if dtype.kind not in "fciub":
+        raise TypeError(f"a tensor holds numbers, not {dtype}: pass an array of one number type")
+    return numpy.dtype(dtype.char)  # not .newbyteorder("="): NumPy's own object for it, which `is` finds
 
 
 def tracks(self: Op, inputs: tuple) -> bool:
