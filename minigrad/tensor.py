@@ -11,7 +11,7 @@ op, its inputs and its metadata. `autodiff.py` walks these records.
 
 from __future__ import annotations
 
-import difflib
+import functools
 import inspect
 import itertools
 import operator
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from minigrad.advice import dotted, missing
 from minigrad.context import Context
 
 ndarray = numpy.ndarray
@@ -244,22 +245,21 @@ class Tensor:
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__":
-            raise TypeError(f"np.{ufunc.__name__}.{method} has no derivative here: "
-                            "use mg.sum, mg.prod, mg.cumsum, mg.max or mg.min")
+            raise TypeError(missing(f"{dotted(ufunc)}.{method}"))
         if kwargs.get("out") is not None:
-            raise TypeError(f"np.{ufunc.__name__} into an existing array cannot be recorded: "
+            raise TypeError(f"{dotted(ufunc)} into an existing array cannot be recorded: "
                             "write a = a + b instead of a += b, or read values with .detach().numpy()")
         return self.__array_function__(ufunc, (), inputs, kwargs)
 
     def __array_function__(self, function, types, args, kwargs):
         ours = NUMPY.get(function)
         if ours is None:
-            name = function.__name__
-            ops = [f.__name__ for f in NUMPY.values() if f.__name__ == f.__qualname__]  # not mere answers
-            near = difflib.get_close_matches(name, ops, n=1)
-            raise TypeError(f"np.{name} has no op and cannot be recorded: "
-                            + (f"the nearest op is mg.{near[0]}; " if near else "")
-                            + f"declare it with @mg.op, or use np.{name}(x.detach().numpy())")
+            raise TypeError(missing(dotted(function)))
+        if kwargs:  # NumPy's name for an argument that has another name here: by its place
+            theirs, known = parameters(function), parameters(ours)
+            while len(args) < len(theirs) and theirs[len(args)] in kwargs and theirs[len(args)] not in known:
+                name = theirs[len(args)]
+                args, kwargs = (*args, kwargs[name]), {key: value for key, value in kwargs.items() if key != name}
         return ours(*args, **kwargs)
 
     if TYPE_CHECKING:  # installed by the ops; here for type checkers and editors alone
@@ -314,6 +314,15 @@ def wrap(data: Any, tracked: bool = False) -> Tensor:
     out._index = next_index()
     out._version = 0
     return out
+
+
+@functools.cache
+def parameters(function: Callable) -> tuple[str, ...]:
+    """The names of a function's parameters, none where it does not tell (or takes any)."""
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except ValueError:
+        return ()
 
 
 def flowing(x: Tensor) -> bool:
