@@ -110,42 +110,58 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
             g = tuple([zeros_of(v) if d is None else d for d, v in zip(g, node._data)])
             if graph:
                 y = tuple([record(PART, (node,), {"i": i}, np.asarray(v), True) for i, v in enumerate(node._data)])
-        if op.variadic:
-            given = op.pulls[0][1 if graph else 2](g, y, inputs, metadata)
-            if len(given) != len(inputs):
-                raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
-                                 "it must return one for each")
-            for x, d in zip(inputs, given):
-                if d is None and op.name not in engine.OPS:  # one of the engine's own has none to give
+        position = 0
+        try:
+            if op.variadic:
+                given = op.pulls[0][1 if graph else 2](g, y, inputs, metadata)
+                if len(given) != len(inputs):
+                    raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
+                                     "it must return one for each")
+                for x, d in zip(inputs, given):
+                    if d is None and op.name not in engine.OPS:  # one of the engine's own has none to give
+                        continue
+                    if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
+                        if watching is not None:
+                            watching.gradient(node, op, x, d)
+                        d = fitted(d, x, op, graph)
+                        arrive(x, d)
+                        if op.fresh and not graph and totals[x._index] is d:
+                            owned.add(x._index)
+                continue
+            for position, pull, pull_arrays, _ in op.pulls:
+                x = inputs[position]
+                if not isinstance(x, Tensor) or not (x._tracked if way is None else x._index in way):
                     continue
-                if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
-                    if watching is not None:
-                        watching.gradient(node, op, x, d)
-                    d = fitted(d, x, op, graph)
-                    arrive(x, d)
-                    if op.fresh and not graph and totals[x._index] is d:
-                        owned.add(x._index)
-            continue
-        for position, pull, pull_arrays, _ in op.pulls:
-            x = inputs[position]
-            if not isinstance(x, Tensor) or not (x._tracked if way is None else x._index in way):
-                continue
-            if graph:
-                d = pull(g, y, inputs, metadata)
-            elif position in op.into:
-                add_into(op.into[position], x, g, y, inputs, metadata)
-                continue
-            else:
-                d = pull_arrays(g, y, inputs, metadata)
-            if watching is not None:
-                watching.gradient(node, op, x, d)
-            try:
-                if d.shape != x._data.shape or d.dtype is not x._data.dtype:
-                    d = fitted(d, x, op, graph)
-            except AttributeError:  # a rule gave a Python number
-                d = fitted(np.asarray(d), x, op, graph)
-            arrive(x, d)
+                if graph:
+                    d = pull(g, y, inputs, metadata)
+                elif position in op.into:
+                    add_into(op.into[position], x, g, y, inputs, metadata)
+                    continue
+                else:
+                    d = pull_arrays(g, y, inputs, metadata)
+                if watching is not None:
+                    watching.gradient(node, op, x, d)
+                try:
+                    if d.shape != x._data.shape or d.dtype is not x._data.dtype:
+                        d = fitted(d, x, op, graph)
+                except AttributeError:  # a rule gave a Python number
+                    d = fitted(np.asarray(d), x, op, graph)
+                arrive(x, d)
+        except Exception as problem:
+            located(problem, op, op.arrays[position])
+            raise
     return found
+
+
+def located(problem: Exception, op: Op, argument: str) -> None:
+    """Add to an error in a rule which rule it is, and where it is written."""
+    rule = op.rules.get(argument)
+    note = f"in the backward of {op.name}" if rule is None else (
+        f"in the rule d{argument} of op {op.name}, {rule.__code__.co_filename}:{rule.__code__.co_firstlineno}")
+    if hasattr(problem, "add_note"):
+        problem.add_note(note)
+    else:  # Python 3.10
+        problem.args = (f"{problem} ({note})",)
 
 
 def behind(outputs: list[Tensor], stop: list[Tensor] = ()) -> list[Tensor]:

@@ -221,6 +221,9 @@ class Tensor:
     def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
         return self // other, self % other
 
+    def __round__(self, decimals: int = 0) -> Tensor:
+        return numpy.round(self, decimals)
+
     def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
         return other // self, other % self
 
