@@ -43,7 +43,7 @@ class GradcheckError(AssertionError):
 
     def __init__(self, message: str, report: Report | None = None):
         super().__init__(message)
-        self.report = report
+        self.report: Any = report
 
 
 @dataclass

@@ -4,8 +4,8 @@ parts are what its attributes hold, in the order in which they were first assign
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,8 +37,11 @@ class Module:
 
     training = True
 
-    def __call__(self, *inputs: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} cannot be called yet: write its method __call__(self, …)")
+    if TYPE_CHECKING:  # a subclass has arguments of its own
+        __call__: Callable[..., Any]
+    else:
+        def __call__(self, *inputs: Any) -> Any:
+            raise NotImplementedError(f"{type(self).__name__} cannot be called yet: write its method __call__(self, …)")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor) and value.is_leaf and value.name is None:
