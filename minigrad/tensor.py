@@ -439,7 +439,7 @@ BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (res
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
-       analytic: bool = True, shapes: str = "", **rules: Callable) -> Callable:
+       analytic: bool = True, shapes: str = "", **rules: Callable) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python

@@ -26,6 +26,8 @@ t = mg.tensor([1.0, 2.0], requires_grad=True, name="t")
 y = +t % 3 // 2 - -t ** 2 @ t / abs(t) + (1 - 2 * t) + divmod(t, 2)[0]
 b = (t > 0) & ~(t == 1) | (t != 2)
 print(t.T.shape, t[0].item(), y.sum(0, keepdims=True), y.clip(0, 1).round(), b.any(), b.argmax())
+one, other = mg.split(t, 2)
+print(mg.concatenate([one, other], 0), mg.astype(t, float))
 print(float(y.mean().detach()), y.flatten().copy().max(), y.std(ddof=1))
 t.grad = np.zeros(2)
 t.grad += 1.0
