@@ -27,7 +27,7 @@ questions, each a function of a recording (the first in credit.py):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -197,7 +197,7 @@ class Truncation:
         return found
 
 
-def truncation(rec: Recording | Record, ks: Sequence[int] | int, *, every: int | None = None, loss: Tensor | None = None
+def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, loss: Tensor | None = None
                ) -> Truncation:
     """What is lost by truncated backpropagation through time over k steps, for each k of ks.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import gc
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ import pytest
 from naive_engine import OPS, Value, slope
 
 import minigrad as mg
-from minigrad.autodiff import behind
+from minigrad.autodiff import behind, located
 from minigrad.tensor import Tensor
 
 
@@ -273,6 +275,105 @@ def test_backward_adds_up_in_leaves_and_releases_the_graph():
     assert w.grad.tolist() == [2, 2]
 
 
+@pytest.fixture
+def ops():
+    """Leaves the registry as it was, for tests that declare ops of their own."""
+    before = dict(mg.OPS)
+    yield
+    mg.OPS.clear()
+    mg.OPS.update(before)
+
+
+def two_results(x):
+    """(2 x, 3 x), by one op."""
+    return 2.0 * x, 3.0 * x
+
+
+def scanned(w):
+    h, ys = mg.scan(lambda h, x: ((k := mg.tanh(w * h + x)), k), np.zeros(3), np.ones((4, 3)))
+    return h, ys
+
+
+@pytest.mark.parametrize("results, op", [(lambda w: mg.op(two_results, dx=lambda g: 2.0 * g[0] + 3.0 * g[1])(w),
+                                          "two_results"), (scanned, "scan")], ids=["op", "scan"])
+def test_every_message_speaks_of_the_results_of_one_op_too(results, op, ops):
+    one, other = results(leaf(3))
+    assert f"op={op}" in repr(one) and f"op={op}" in repr(other)
+    for act in (one.item, one.backward, one.numpy, lambda: float(one), lambda: bool(one), lambda: copy.copy(one),
+                lambda: setattr(one, "requires_grad", False), lambda: setattr(one, "grad", 1.0)):
+        with pytest.raises((TypeError, ValueError, RuntimeError), match=rf"shape \(3,\), made by {op}[ :]"):
+            act()
+    (one * one).sum().backward()
+    assert "graph released" in repr(one)
+    shapes = re.escape(f"results of shapes {one.shape}, {other.shape}")
+    for again, what in ((one.sum(), r"tensor of shape \(3,\)"), (other.sum(), shapes)):
+        with pytest.raises(RuntimeError, match=rf"^the graph behind {what} has been used by an earlier backward and "
+                                               r"released: .*retain_graph=True.*detach\(\)"):
+            again.backward()
+
+
+def test_a_carried_state_is_detached_or_its_graph_retained():
+    layer, state, x = mg.nn.LSTM(3, 4, rng=0), None, np.ones((5, 2, 3), np.float32)
+    y, state = layer(x, state)
+    (y * y).sum().backward()
+    y, _ = layer(x, state)
+    with pytest.raises(RuntimeError, match=r"retain_graph=True.*\.detach\(\) the value \(as a state that"):
+        (y * y).sum().backward()
+    y, _ = layer(x, tuple(s.detach() for s in state))
+    (y * y).sum().backward()
+
+
+def unknown_name(g, x):
+    return g * no_such_name  # noqa: F821
+
+
+@pytest.mark.parametrize("rule, error, says", [
+    (unknown_name, NameError, "no_such_name"),
+    (lambda g, x: mg.matmul(g, mg.reshape(x, (1, 3))), ValueError, "matmul: a .*do not go together"),
+    (lambda g, x: x[:2], ValueError, r"gradient of shape \(2,\)"),
+    (lambda g, x: g.no_such_method(), AttributeError, "no_such_method"),
+    (lambda g, x: x[7], IndexError, "out of bounds"),
+    (lambda g, x: None, TypeError, "gave no gradient"), (lambda g, x: {}, TypeError, "gave no gradient"),
+    (lambda g, x: "a", TypeError, "gave no gradient"), (lambda g, x: 1 // 0, ZeroDivisionError, "zero"),
+    (lambda g, x: g * 1j, TypeError, "complex"),
+])
+@pytest.mark.parametrize("way", ["backward", "grad", "of a grad", "derive"])
+def test_an_error_in_a_rule_names_the_op_the_rule_and_the_place(rule, error, says, way, ops):
+
+    def broken(x):
+        return x * 0.5
+    place = rf"{re.escape(rule.__code__.co_filename)}:{rule.__code__.co_firstlineno}"
+    f = mg.op(broken, dx=rule)
+    with pytest.raises(error, match=says) as problem:
+        if way == "derive":
+            mg.derive(lambda x: f(x), np.ones(3))
+        elif way == "backward":
+            f(leaf(3)).sum().backward()
+        elif way == "grad":
+            mg.grad(lambda x: f(x).sum())(np.ones(3))
+        else:
+            mg.grad(lambda x: (mg.grad(lambda x: f(x).sum())(x) ** 2).sum())(np.ones(3))
+    notes = "".join(getattr(problem.value, "__notes__", [str(problem.value)]))
+    assert re.search(rf"in the rule dx of op broken, {place}", notes)
+
+
+def test_so_does_one_of_any_number_of_arrays_and_where_exceptions_take_no_notes(ops):
+
+    class Old(ValueError):
+        add_note = property()
+
+    def total(*arrays):
+        return sum(arrays)
+
+    for rule, error, says in ((lambda g: None, TypeError, "total, .*test_autodiff.py"),
+                              (lambda g: [g], ValueError, "1 gradients for 2 arrays")):
+        with pytest.raises(error, match=says) as problem:
+            mg.op(total, darrays=rule)(leaf(2), leaf(2)).sum().backward()
+    problem = Old("it does not fit")
+    located(problem, mg.op(total, darrays=rule).op, "arrays")
+    assert re.fullmatch(r"it does not fit \(in the rule darrays of op total, .*test_autodiff.py:\d+\)", str(problem))
+
+
 def test_backward_of_a_leaf_and_with_a_gradient():
     w = leaf()
     w.backward()
@@ -285,7 +386,7 @@ def test_backward_of_a_leaf_and_with_a_gradient():
 
 
 @pytest.mark.parametrize("act, error, says", [
-    (lambda w: (w * 2.0).backward(), ValueError, r"shape \(3,\), made by multiply is no single number.*\.sum\(\)"),
+    (lambda w: (w * 2.0).backward(), ValueError, r"shape \(3,\), made by multiply is not a single number.*\.sum\(\)"),
     (lambda w: (w * 2.0).backward(np.ones(2)), ValueError, r"the gradient has shape \(2,\).*\(3,\).*of one shape"),
     (lambda w: w.detach().sum().backward(), RuntimeError, r"depends on no tensor that requires gradients.*no_grad"),
     (lambda w: mg.no_grad()(lambda: w.sum())().backward(), RuntimeError, "compute outside of no_grad"),
@@ -508,6 +609,39 @@ def test_what_comes_back_is_a_tensor_only_where_something_outside_depends_on_it(
 Pair = collections.namedtuple("Pair", "h c")
 
 
+def test_a_loss_may_hand_out_more_than_its_value():
+    """aux keeps its nesting and whatever it holds; its tensors come out as arrays."""
+    def loss(w, x):
+        h = mg.tanh(w * x)
+        return (h * h).sum(), {"state": (h, w), "name": "step 1", "n": 3, "x": x, "none": None}
+    w, x = np.ones(3), np.array([0.1, 0.2, 0.3])
+    (value, aux), d = mg.value_and_grad(loss, has_aux=True)(w, x)
+    alone, right = mg.value_and_grad(lambda w, x: loss(w, x)[0])(w, x)
+    assert value == alone and np.array_equal(d, right)
+    assert type(aux["state"][0]) is type(aux["state"][1]) is np.ndarray and aux["x"] is x
+    assert np.array_equal(aux["state"][0], np.tanh(x)) and (aux["name"], aux["n"], aux["none"]) == ("step 1", 3, None)
+    assert aux["state"][1] is not w
+    d, aux = mg.grad(loss, argnums=(0, 1), has_aux=True)(w, x)
+    assert np.array_equal(d[0], right) and len(d) == 2 and aux["n"] == 3
+    assert mg.grad(lambda w: [w.sum(), w], has_aux=True)(w)[1].tolist() == [1, 1, 1]
+    with mg.no_grad():
+        assert type(mg.grad(loss, has_aux=True)(w, x)[1]["state"][0]) is np.ndarray
+
+
+def test_what_it_hands_out_is_a_tensor_only_where_something_outside_depends_on_it():
+    W = leaf(3)
+    f = mg.value_and_grad(lambda x: ((x * x).sum(), (x * 2.0, x * W)), has_aux=True)
+    (value, (mine, theirs)), d = f(np.ones(3))
+    assert type(value) is type(d) is type(mine) is np.ndarray and isinstance(theirs, mg.Tensor)
+    theirs.sum().backward()
+    assert W.grad.tolist() == [1, 1, 1]
+
+    def outer(y):
+        d, aux = mg.grad(lambda x: ((x ** 3).sum(), x * y), has_aux=True)(y)
+        return (aux * d).sum()  # y² · 3 y²
+    assert mg.grad(outer)(np.array([2.0])).tolist() == [12 * 8]
+
+
 def test_nestings():
     state = Pair(np.array([1.0, 2.0]), [np.array(3.0), {"w": np.float32(4.0), "none": None}])
 
@@ -544,6 +678,9 @@ def test_zeros_where_nothing_depends():
     (lambda: mg.grad(lambda x: x)(2), TypeError, "int64 numbers does not exist: pass floats, as 2.0 for 2"),
     (lambda: mg.grad(lambda x: x)(np.ones(3)), ValueError, r"one number as its result, not an array of shape \(3,\)"),
     (lambda: mg.grad(lambda x: (x, x))(1.0), ValueError, "one number as its result, not 2 arrays"),
+    (lambda: mg.grad(lambda x: (x, x))(1.0), ValueError, r"has_aux=True for a function that returns \(loss, aux\)"),
+    (lambda: mg.grad(lambda x: x, has_aux=True)(1.0), TypeError, r"returns two things, \(loss, aux\), not an array of"),
+    (lambda: mg.grad(lambda x: (x, x, x), has_aux=True)(1.0), TypeError, r"two things, \(loss, aux\), not 3 arrays"),
     (lambda: mg.grad(lambda x: x, 1)(1.0), ValueError, "argnums names argument 1, and there are 1: count from 0"),
     (lambda: mg.grad(lambda x, y: x, (0, -2))(1.0, 2.0), ValueError, "names an argument twice"),
     (lambda: mg.vjp(lambda x: x, np.ones(2))[1](np.ones(3)), ValueError, r"shapes of the result: \[\(2,\)\], not"),

@@ -64,7 +64,7 @@ class Derived:
             args += [x._data for x in self.closed]
         return self.module["forward"](*args)
 
-    def backward(self, d_output: Any, cache: tuple) -> tuple:
+    def backward(self, d_output: Any, cache: Any) -> tuple:
         return self.module["backward"](map_leaves(values_of, d_output), cache)
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, MappingView
+from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView
 from dataclasses import is_dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,8 +59,11 @@ class Module:
                 raise ValueError(f"{cls.__name__}.{name} is an attribute of the class, which all its modules would "
                                  f"share and none would train or save: assign self.{name} in __init__")
 
-    def __call__(self, *inputs: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} cannot be called yet: write its method __call__(self, …)")
+    if TYPE_CHECKING:  # a subclass has arguments of its own
+        __call__: Callable[..., Any]
+    else:
+        def __call__(self, *inputs: Any) -> Any:
+            raise NotImplementedError(f"{type(self).__name__} cannot be called yet: write its method __call__(self, …)")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Tensor) and value.is_leaf and value.name is None:

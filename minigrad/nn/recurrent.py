@@ -64,7 +64,7 @@ class Recurrent(Module):
     def __init__(self, *, batch_first: bool = False, reverse: bool = False):
         self.batch_first, self.reverse = batch_first, reverse
 
-    def cell(self, state: Tree, x: Array) -> tuple[Tree, Tree]:
+    def cell(self, state: Tree, x: Array, /) -> tuple[Tree, Tree]:
         """One step: x (D, B), state as `initial_state` gives it → (state, y), batch last everywhere."""
         raise NotImplementedError(f"{type(self).__name__} has no cell yet: write its method cell(self, state, x), "
                                   "which returns (state, y)")
@@ -438,7 +438,8 @@ class Stacked(Module):
     Raises ValueError when sizes, x, state or lengths do not fit.
     """
 
-    Cell: type[Recurrent]
+    Cell: type[Any]
+    layers: dict[str, Any]
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *, bidirectional: bool = False,
                  dropout: float = 0.0, batch_first: bool = False, dtype: Any = np.float32, rng: Any = None,

@@ -7,7 +7,7 @@ Conventions at kinks: maximum and minimum share the gradient of a tie equally, r
 
 import numpy as np
 
-from minigrad.tensor import Tensor, composite, op
+from minigrad.tensor import Tensor, composite, native, op
 
 # -- arithmetic -----------------------------------------------------------------------------------
 
@@ -267,5 +267,5 @@ def astype(x, *, dtype):
     """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
     A cast to integers or booleans has no derivative: detach first.
     """
-    return np.asarray(x).astype(dtype)
+    return np.asarray(x).astype(native(dtype))
 

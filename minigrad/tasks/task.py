@@ -23,8 +23,8 @@ class Batch:
 
     x: np.ndarray
     targets: np.ndarray
-    mask: np.ndarray | None = None
-    lengths: np.ndarray | None = None
+    mask: Any = None
+    lengths: Any = None
     first: bool | np.ndarray = True
 
 
