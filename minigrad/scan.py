@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.anomaly import fingerprint
-from minigrad.derive.loops import Scan, pulled_back
+from minigrad.derive.loops import Scan, is_tracked, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
 from minigrad.derive.trace import Symbol, Trace
@@ -238,7 +238,8 @@ class Compiled:
 class Run:
     """One call of scan: its inputs, and from the forward to the backward its buffers."""
 
-    __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "values")
+    __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "tracked",
+                 "values")
 
     def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, closed: list):
         self.compiled, self.cell, self.mask = compiled, cell, mask
@@ -253,6 +254,7 @@ class Run:
         self.steps, self.reverse = steps, reverse
         compiled = self.compiled
         self.values = [x._data if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
+        self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
         results = self.forward()
         tracked = compiled.functions["backward"] is not None
         whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
@@ -354,8 +356,11 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     notice(run.cell, "a gradient of its gradient was asked for")
     n, m = run.sizes
     state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
-    final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
-    return pulled_back(flatten(final)[0] + flatten(ys)[0], g, inputs)
+
+    def results() -> list:
+        final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
+        return flatten(final)[0] + flatten(ys)[0]
+    return pulled_back(results, g, inputs, run.tracked)
 
 
 def again(*arrays: np.ndarray, run: Run) -> tuple:

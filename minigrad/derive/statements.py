@@ -251,7 +251,8 @@ class Loop:
             return [f"np.add.reduce({operands[0]}, axis={literal(value.metadata['axis'])}, "
                     f"keepdims={value.metadata['keepdims']}, out={out})"]
         if name == "where":
-            return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={operands[0]})"]
+            condition = operands[0] if value.inputs[0].dtype == bool else f"np.not_equal({operands[0]}, 0)"
+            return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={condition})"]
         if name == "concatenate":
             return [f"copyto({self.variable(part, f'{out}_part')}, {text})"
                     for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
