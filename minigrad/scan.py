@@ -155,7 +155,7 @@ def checked_mask(mask: Any, steps: int, state: Any) -> Any:
     if mask.ndim != 2 or len(mask) != steps:
         raise ValueError(f"mask has shape {mask.shape} and must be (T, batch) = ({steps}, batch)")
     for name, leaf in named_leaves(state):
-        if np.ndim(leaf) and np.shape(leaf)[-1] != mask.shape[1]:
+        if np.shape(leaf)[-1:] != (mask.shape[1],):
             raise ValueError(f"mask has shape {mask.shape} and state{name} {np.shape(leaf)}: the batch must be the "
                              "second axis of the mask and the last of every state")
     return mask if isinstance(mask, Symbol) and mask.dtype == bool else mask != 0  # a copy: the backward reads it

@@ -82,6 +82,8 @@ class Tracer:
     last   whether the sweep that runs is the last one, the trace's own: no gradient is asked of what it makes
     """
 
+    symbolic = True  # values are examples: a pull within must be written down, and not computed (autodiff.pullback)
+
     def __init__(self, loops: bool = False) -> None:
         self.loops, self.last = loops, False
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
@@ -106,7 +108,7 @@ class Tracer:
         return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
-        out = symbol(data, tracked)
+        out = symbol(data, tracked and (isinstance(data, tuple) or data.dtype.kind in "fc"))
         out._op, out._inputs, out._metadata = op, inputs, metadata
         if self.current is not None:
             self.origin[out._index] = self.current._index
