@@ -267,7 +267,7 @@ class Loop:
         self.around |= {a: start for a, start in zip(self.state, self.start) if a in unchanged}
         self.fixed = {*self.closed, *unchanged}
         for v in inner.forward + inner.backward:
-            if all(map(self.is_fixed, v.inputs)):
+            if v.op is not LOOP and all(map(self.is_fixed, v.inputs)):  # a loop belongs to the program it is in
                 self.fixed.add(v)
         self.forward = Value(LOOP, tuple(given), {"loop": self, "backward": False}, (), None)
         outer.values[scan.whole._index] = self.forward

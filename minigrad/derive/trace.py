@@ -212,7 +212,7 @@ class Trace:
         outputs = list({y._index: y for y in self.outputs if y._tracked}.values())
         self.seeds = {y._index: symbol(y._data, False) for y in outputs}
         targets = [x for x in self.inputs + self.closed if x._tracked]
-        tracer.last = True
+        tracer.last, tracer.total, tracer.origin = True, {}, {}  # not those of a gradient that f itself has taken
         found = sweep(outputs, [self.seeds[y._index] for y in outputs], targets, graph=True)
         tracer.current = None
         tracer.total.update(found)
