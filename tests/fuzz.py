@@ -34,24 +34,31 @@ import minigrad as mg
 from minigrad.tree import flatten, unflatten
 
 # -- the table of ops -------------------------------------------------------------------------------------------
-# a, b, c are float values, k one of integers or booleans. `pt` marks what PyTorch writes the same way.
+# One text for NumPy's arrays, minigrad's tensors and symbols, and in PT PyTorch's tensors too (`torch_names`). a, b, c
+# are float values, each the same one wherever it stands in a text; k is one of integers or booleans.
 
 PT = """
-{a} + {b}; {a} - {b}; {a} * {b}; -{a}; {a} / (2.0 + {b} * {b}); 0.5 * {a}; 1.0 - {a}; {a} * 1; {a} + 0.0; {a} ** 2; {a} ** 3
+{a} + {b}; {a} - {b}; {a} * {b}; -{a}; {a} / (2.0 + {b} * {b}); 0.5 * {a}; 1.0 - {a}; {a} * 1; {a} + 0.0; {a} ** 2
+{a} ** 3
 np.tanh({a}); np.tanh({a} + {b}); sigmoid({a}); softplus({a}); relu({a} - 0.1); np.exp(-{a} * {a}); np.sin({a})
 np.square({a}); np.sqrt(1.0 + {a} * {a}); np.log1p({a} * {a}); np.abs({a} - 0.123); (1.2 + np.sin({a})) ** {b}
 np.maximum({a}, 0.7 * {b} + 0.1); np.minimum({a}, 0.7 * {b} + 0.1); np.clip({a}, -0.4, 0.35)
-np.where({a} > 0.1 * {b} + 0.05, {a}, {b}); np.where({a} > 0.07, {b}, 0.3 * {c}); np.where({k} > 0, {a}, {b}); {a} * {k}
+np.where({a} > 0.1 * {b} + 0.05, {a}, {b}); np.where({a} > 0.07, {b}, 0.3 * {c}); np.where({k} > 0, {a}, {b})
+{a} * {k}
 {a} @ {b}; {a}.T @ {b}; {a} @ {b}.T; {a} @ {b} + {c}; np.tensordot({a}, {b}, ((1,), (0,))); np.outer({a}, {b})
 np.tensordot({a}, {b}, ((0,), (0,))); np.einsum("ib->ib", {a}); np.einsum("ib->bi", {a}); np.einsum("ii->i", {a})
 np.einsum("ib,ib->ib", {a}, {b}); np.einsum("i,ib->ib", {a}, {b}); np.einsum("ij,jb->ib", {a}, {b})
-np.einsum("ij,kj->ik", {a}, {b}); np.einsum("ib,ib->b", {a}, {b}); np.einsum("ib->", {a}); np.einsum("ij,ib,jb->b", {a}, {b}, {c})
+np.einsum("ij,kj->ik", {a}, {b}); np.einsum("ib,ib->b", {a}, {b}); np.einsum("ib->", {a})
+np.einsum("ij,ib,jb->b", {a}, {b}, {c})
 np.transpose({a}, (0, 1)); {a}.T; {a}.T.T; np.moveaxis({a}, 0, 0); np.moveaxis({a}, 0, -1); np.swapaxes({a}, -2, 0)
 np.swapaxes({a}, 0, 1); np.swapaxes({a}, 1, 1); np.transpose({a}, (1, 0)); np.transpose({a}[None], (0, 2, 1))[0]
-np.transpose({a}, (0, 2, 1)); np.transpose({a}, (2, 0, 1)); np.transpose({a}, (-3, -2, -1)); np.transpose({a}[None], (1, 2, 0))
+np.transpose({a}, (0, 2, 1)); np.transpose({a}, (2, 0, 1)); np.transpose({a}, (-3, -2, -1))
+np.transpose({a}[None], (1, 2, 0))
 np.reshape({a}, (-1,)); np.reshape({a}, (1, -1)); np.reshape({a}, {a}.shape); np.reshape({a}.T, {a}.shape); {a}[None]
-np.reshape({a}, tuple({a}.shape)[::-1]); np.squeeze({a}); np.broadcast_to({a}, (2, *{a}.shape)); np.broadcast_to({a}, {b}.shape)
-{a}[1:]; {a}[:1]; {a}[1:][:1]; {a}[:2][1:]; {a}[:, 1:]; {a}[:, :1]; {a}[..., :1]; {a}[0]; {a}[-1]; {a}[:]; {a}[...]; {a}[:, None]
+np.reshape({a}, tuple({a}.shape)[::-1]); np.squeeze({a}); np.broadcast_to({a}, (2, *{a}.shape))
+np.broadcast_to({a}, {b}.shape)
+{a}[1:]; {a}[:1]; {a}[1:][:1]; {a}[:2][1:]; {a}[:, 1:]; {a}[:, :1]; {a}[..., :1]; {a}[0]; {a}[-1]; {a}[:]; {a}[...]
+{a}[:, None]
 {a}[[2, 0, 0]]; {a}[[-1, 0]]; {a}[:, [1, 0, 1]]; {a}[1:, 1:]; {a}[:2, :1][1:]; {a}[:, 0]; {a}[1:2] + {a}[:1]
 np.sum({a}); np.sum({a}, axis=0); np.sum({a}, axis=-1); np.sum({a}, axis=0, keepdims=True); np.sum({a}, axis=(0, 1))
 np.sum({a} * {b}, axis=-1, keepdims=True); np.mean({a}); np.mean({a}, axis=0, keepdims=True); np.mean({a}, axis=-1)
@@ -62,13 +69,18 @@ np.concatenate([{a}[1:], {b}[:1]]); detach({a}); detach({a}) * {b}; {a} - detach
 ({a} > 0.3 * {b} + 0.07) * {a}; {a} * np.sum({b}, axis=0, keepdims=True); {a} * np.tanh({b}) * (1.0 - {c})
 """
 OURS = """
-{a}[::-1]; {a}[:, ::-1]; {a}[::2]; {a}[()]; {a}[:2][::-1]; {a}[np.array([True, False, True])]; np.copy({a}); {a} + np.array([0.5, -np.inf])[:1]
-np.einsum("...b->b...", {a}); np.tensordot({a}, {b}, (1, 0)); np.tensordot({a}, {b}, 1); np.dot({a}, {b}); np.max({a}, axis=0); np.min({a}); np.max({a}, axis=-1, keepdims=True)
-logsumexp({a}, (0, 1)); np.var({a}, axis=0); np.prod(1.0 + 0.1 * {a}, axis=0); np.flip({a}, 0); np.repeat({a}[None], 2, axis=0); np.tile({a}, 2)
+{a}[::-1]; {a}[:, ::-1]; {a}[::2]; {a}[()]; {a}[:2][::-1]; {a}[np.array([True, False, True])]; np.copy({a})
+{a} + np.array([0.5, -np.inf])[:1]
+np.einsum("...b->b...", {a}); np.tensordot({a}, {b}, (1, 0)); np.tensordot({a}, {b}, 1); np.dot({a}, {b})
+np.max({a}, axis=0); np.min({a}); np.max({a}, axis=-1, keepdims=True)
+logsumexp({a}, (0, 1)); np.var({a}, axis=0); np.prod(1.0 + 0.1 * {a}, axis=0); np.flip({a}, 0)
+np.repeat({a}[None], 2, axis=0); np.tile({a}, 2)
 np.split({a}, 3)[1]; np.split({a}, [1])[0]; np.split({a}, [1], axis=-1)[1]; np.concatenate([{a}, {b}], axis=None)
-np.concatenate(np.split({a}, [1])); np.concatenate(np.split({a}, [1])[::-1]); np.concatenate([*np.split({a}, 3)[:2], {b}[2:]])
+np.concatenate(np.split({a}, [1])); np.concatenate(np.split({a}, [1])[::-1])
+np.concatenate([*np.split({a}, 3)[:2], {b}[2:]])
 np.where({k}, {a}, {b}); np.where({a} > 0.2, {a}, 0.0); np.take({a}, np.array([1, 0]), axis=0); np.pad({a}, 1)
-{a}.astype(np.float32); {a}.astype(np.float64); np.float64(0.5) * {a}; {a}.astype(int).astype(float) + {a}; np.sign({a} - 0.11) * {a}
+{a}.astype(np.float32); {a}.astype(np.float64); np.float64(0.5) * {a}; {a}.astype(int).astype(float) + {a}
+np.sign({a} - 0.11) * {a}
 mg.grad(lambda z: np.sum(np.tanh(z) ** 2 * {b}))({a}); mg.grad(lambda z: np.sum(np.tanh(z * {b}) * z))(detach({a}))
 mg.scan(lambda h, z: (np.tanh(h * z + 0.5), h * z), {a}, np.stack([{b}, {a}]))[0]
 mg.scan(lambda h, z: (np.tanh(h + z), (detach(h), h * {b})), {a}, np.stack([{b}, {c}]))[1][1]
@@ -209,8 +221,9 @@ def make(seed: int) -> Case:
         options["checkpoint_every"] = int(rng.integers(1, T + 1))
     case = Case(nested(rng, state), nested(rng, x), arrays, weights + constants, wanted & set(weights),
                 wanted - set(weights), int(rng.integers(1 << 30)), options)
-    write(case, rng, {**{name: a[0] if name in x else a for name, a in arrays.items()}})
-    finish(case, rng, state, B if masked else None)
+    values = {name: a[0] if name in x else a for name, a in arrays.items()}
+    write(case, rng, values)
+    finish(case, rng, values, state, B if masked else None)
     return case
 
 
@@ -218,29 +231,24 @@ def write(case: Case, rng: np.random.Generator, values: dict[str, Any]) -> None:
     """The lines of the cell, each tried on arrays: what NumPy refuses, or what grows, is not written."""
     for i in range(rng.integers(2, 12)):
         for _ in range(20):
-            names = list(values)
-            floats, ints = ([n for n in names if values[n].dtype.kind in kinds] for kinds in ("f", "iub"))
             text, quiet = OPS[rng.integers(len(OPS))].text, rng.random() < 0.1
             if case.lines and rng.random() < 0.1:  # an earlier line again, with or without its gradient
                 _, text, quiet = case.lines[rng.integers(len(case.lines))]
                 quiet ^= rng.random() < 0.8
-            if "{k}" in text and not ints:
-                continue
-            text = re.sub(r"\{([abck])\}", lambda m: recent(rng, ints if m[1] == "k" else floats), fixed(text, rng, floats))
+            text = filled(text, rng, values)
             y = tried(text, values)
             if y is not None:
-                name = f"v{i}"
-                case.lines.append((name, text, bool(quiet)))
-                values[name] = y
+                case.lines.append((f"v{i}", text, bool(quiet)))
+                values[f"v{i}"] = y
                 break
-    case.values = values
 
 
-def fixed(text: str, rng: np.random.Generator, floats: list[str]) -> str:
-    """Within one text a letter is one value."""
-    for letter in "abc":
-        if f"{{{letter}}}" in text:
-            text = text.replace(f"{{{letter}}}", recent(rng, floats))
+def filled(text: str, rng: np.random.Generator, values: dict[str, Any]) -> str:
+    """The text of an op with a value for each letter, as far as there is one."""
+    for letter, kinds in zip("abck", ("f", "f", "f", "iub")):
+        names = [name for name in values if values[name].dtype.kind in kinds]
+        if names and f"{{{letter}}}" in text:
+            text = text.replace(f"{{{letter}}}", recent(rng, names))
     return text
 
 
@@ -254,15 +262,15 @@ def tried(text: str, values: dict[str, Any]) -> Any:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             y = np.asarray(eval(text, {**HERE, **values}))
-    except (ValueError, IndexError, TypeError, AttributeError):
+    except (ValueError, IndexError, TypeError, AttributeError, NameError):
         return None
     fits = y.dtype.kind in "fiub" and y.ndim <= 3 and y.size <= 60
     return y if fits and (y.dtype.kind != "f" or (np.abs(y) < 10).all()) else None
 
 
-def finish(case: Case, rng: np.random.Generator, state: list[str], batch: int | None) -> None:
-    """What the cell returns: new states of the old ones' shapes and dtypes, and ys."""
-    values = case.values
+def finish(case: Case, rng: np.random.Generator, values: dict[str, Any], state: list[str],
+           batch: int | None) -> None:
+    """What the cell returns: new states of the old ones' shapes and dtypes, and ys; with a mask, batch is last."""
     new = []
     for name in state:
         old = values[name]
@@ -307,7 +315,8 @@ def loop(cell: Callable, state: Any, xs: Any, reverse: bool = False, mask: Any =
     leaves, pattern = flatten(xs)
     state = unflatten(state, [leaf if isinstance(leaf, mg.Tensor) else mg.tensor(leaf) for leaf in flatten(state)[0]])
     outputs = []
-    for t in list(range(len(leaves[0])))[::-1 if reverse else 1]:
+    order = slice(None, None, -1 if reverse else 1)
+    for t in range(len(leaves[0]))[order]:
         before = state
         state, y = cell(before, unflatten(pattern, [leaf[t] for leaf in leaves]))
         if mask is not None:
@@ -315,7 +324,7 @@ def loop(cell: Callable, state: Any, xs: Any, reverse: bool = False, mask: Any =
                                       for new, old in zip(flatten(state)[0], flatten(before)[0])])
             y = unflatten(y, [mg.where(mask[t], leaf, 0.0) for leaf in flatten(y)[0]])
         outputs.append(flatten(y)[0])
-    ys = [mg.stack(leaf) for leaf in zip(*outputs[::-1 if reverse else 1])]
+    ys = list(map(mg.stack, zip(*outputs[order])))
     return state, unflatten(y, ys)
 
 
@@ -326,7 +335,7 @@ def tensors_of(case: Case) -> dict[str, Any]:
             for name, a in case.arrays.items()}
 
 
-def weighed(case: Case, leaves: list[Any]) -> list[np.ndarray | None]:
+def weighed(case: Case, leaves: list[Any]) -> list[np.ndarray]:
     """The gradient of the loss with respect to each float result; some results do not count."""
     rng = np.random.default_rng(case.loss)
     drawn = [(rng.normal(size=leaf.shape).astype(leaf.dtype if leaf.dtype.kind == "f" else float), rng.random())
@@ -404,7 +413,8 @@ def compare(case: Case) -> None:
         for a in [*reference.results, *reference.gradients.values()]:
             if a.dtype.kind == "f" and not (np.abs(a) < 1e4).all():
                 raise Wild
-        tolerance = 3e-4 if any(a.dtype == np.float32 for a in case.arrays.values()) or "float32" in case.text() else 1e-9
+        single = "float32" in case.text() or any(a.dtype == np.float32 for a in case.arrays.values())
+        tolerance = 3e-4 if single else 1e-9
         with traced():
             ours = run(case, mg.scan)
         same(ours, reference, tolerance)
@@ -485,7 +495,7 @@ def directional(case: Case, tolerance: float) -> None:
             warnings.simplefilter("ignore", sys.modules["minigrad.scan"].ScanNotice)
             (_, ours), (_, theirs) = (mg.jvp(through(scan), inputs, tangents) for scan in (mg.scan, loop))
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            assert type(a) is type(b), f"jvp of result {i} is a {type(a).__name__}, and in the loop a {type(b).__name__}"
+            assert type(a) is type(b), f"jvp of result {i}: {type(a).__name__}, and in the loop {type(b).__name__}"
             close(a, b, f"jvp of result {i}", tolerance)
 
 
@@ -506,11 +516,13 @@ def by_torch(case: Case, reference: Outcome) -> None:
     cell = case.cell({**HERE, **torch_names(torch)}, {name: values[name] for name in case.weights})
     state, outputs = case.tree(case.state, values), []
     names = flatten(case.x)[0]
-    for t in list(range(case.steps))[::-1 if case.options.get("reverse") else 1]:
+    order = slice(None, None, -1 if case.options.get("reverse") else 1)
+    for t in range(case.steps)[order]:
         state, y = cell(state, case.tree(case.x, {name: values[name][t] for name in names}))
         outputs.append(flatten(y)[0])
-    leaves = [*flatten(state)[0], *(torch.stack(leaf) for leaf in zip(*outputs[::-1 if case.options.get("reverse") else 1]))]
-    terms = [(y * torch.tensor(d)).sum() for y, d in zip(leaves, weighed(case, reference.results)) if y.requires_grad]
+    leaves = [*flatten(state)[0], *map(torch.stack, zip(*outputs[order]))]
+    weights = map(torch.tensor, weighed(case, reference.results))
+    terms = [(y * d).sum() for y, d in zip(leaves, weights) if y.requires_grad]
     if terms:
         sum(terms[1:], terms[0]).backward()
     for i, (a, b) in enumerate(zip(leaves, reference.results, strict=True)):

@@ -13,7 +13,7 @@ import pytest
 from scan_cells import CELLS, row
 
 import minigrad as mg
-from minigrad.tree import flatten, map_leaves, unflatten
+from minigrad.tree import flatten, unflatten
 
 T, SIZES = 3, {"H": 2, "D": 1, "B": 2}
 MASK = np.array([[1, 1], [1, 0], [0, 1]])
@@ -115,8 +115,8 @@ TABLE = {
 
 def is_slow(transformation, cell, kind):
     """Second derivatives are written out step by step, and in a derived text also row by row."""
-    return kind == "within derive" and cell != "rnn" and (
-        transformation in ("jacobian", "hessian") or (transformation in ("pull of a gradient", "hvp") and cell != "own"))
+    rows, second = transformation in ("jacobian", "hessian"), transformation in ("pull of a gradient", "hvp")
+    return kind == "within derive" and cell != "rnn" and (rows or (second and cell != "own"))
 
 
 CASES = [pytest.param(*case, marks=[pytest.mark.slow] * is_slow(*case))

@@ -25,7 +25,7 @@ ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "min
 
 # A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
 LOOP, EINSUM = primitive("loop"), primitive("einsum")
-# A result, a state or a named value that is another value, but without its gradient: `h.detach()`, a twin under no_grad.
+# A result, a state or a named value that equals another but carries no gradient: `h.detach()`, a twin under no_grad.
 DETACH = primitive("detach")
 DETACH.forward = lambda x: x
 

@@ -1,4 +1,4 @@
-"""A program computes what was traced: values with and without a gradient stay two, axes are read, numbers stay arrays."""
+"""A program computes what was traced: values with and without a gradient stay two, axes are read."""
 
 import itertools
 
@@ -198,9 +198,9 @@ def test_states_and_weights_of_one_number(use, steps):
     check(SMALL[use], np.array(0.7), state=np.array(0.4), xs=np.linspace(-1, 1, 3 * steps).reshape(steps, 3))
 
 
-ODD = {"infinite": lambda w: lambda h, x: (mg.tanh(h), mg.exp(h + np.array([[-np.inf], [0.0], [0.5]])) * w[0, 0]),
-       "not a number": lambda w: lambda h, x: (mg.tanh(h), mg.where(np.array([[True], [False], [True]]), h, np.float64("nan"))
-                                               [::2] * w[:2, :1]),
+INFINITE, SOME = np.array([[-np.inf], [0.0], [0.5]]), np.array([[True], [False], [True]])
+ODD = {"infinite": lambda w: lambda h, x: (mg.tanh(h), mg.exp(h + INFINITE) * w[0, 0]),
+       "not a number": lambda w: lambda h, x: (mg.tanh(h), mg.where(SOME, h, np.float64("nan"))[::2] * w[:2, :1]),
        "an integer condition": lambda w: lambda h, x: (mg.where((x > 0).astype(int), h * w[0, 0], x), h),
        "a float condition": lambda w: lambda h, x: (mg.where(mg.maximum(x, 0.0), h * w[0, 0], x), h),
        "booleans and a number": lambda w: lambda h, x: (h * ((x > 0) + 1), h * ((x > 0) * 3) * w[0, 0]),
