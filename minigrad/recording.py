@@ -180,7 +180,8 @@ def traced(record: Record | Untraced) -> Record:
 def why_not(cell: Callable, state: Any, xs: Any, mask: Array | None) -> str:
     try:
         leaves, pattern = flatten(xs)
-        Step(cell, state, unflatten(pattern, [np.asarray(example(leaf)[0]) for leaf in leaves]), None if mask is None else mask[0])
+        x = unflatten(pattern, [np.asarray(example(leaf)[0]) for leaf in leaves])
+        Step(cell, state, x, None if mask is None else mask[0])
     except TypeError as problem:
         return str(problem)
     return "it makes new values at every call, or uses a tensor that is not found in what it closes over"
