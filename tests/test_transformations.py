@@ -152,10 +152,12 @@ ONE, W, XS, V = np.ones(1), np.array([2.0]), np.ones((3, 1)), np.array([[1.0], [
     (lambda xs: final(W, ONE, xs), XS, V, 4 + 4 + 3),
     (lambda h0: final(W, h0, XS), ONE, ONE, 8),
     (lambda w: final(w, ONE, XS), W, ONE, 12 + 4 + 1),
+    (lambda w: final(w, w, XS), W, ONE, 32 + 4 + 1),
+    (lambda x: final(x, x, mg.stack([x, x, x])), W, ONE, 32 + 12 + 4 + 1),
     (lambda xs: final(W, ONE, xs, reverse=True), XS, V, 12 + 4 + 1),
     (lambda xs: final(W, ONE, xs, mask=np.array([[1], [0], [1]])), XS, V, 2 + 3),
     (lambda xs: final(W, ONE, xs, checkpoint_every=1), XS, V, 4 + 4 + 3)],
-    ids=["xs", "state", "weight", "reverse", "mask", "checkpoints"])
+    ids=["xs", "state", "weight", "weight and state", "all three", "reverse", "mask", "checkpoints"])
 def test_a_polynomial_in_the_argument_has_the_derivative_that_one_writes_down(of, x, v, right):
     assert float(mg.jvp(of, (x,), (v,))[1]) == right
     _, pull = mg.vjp(of, x)

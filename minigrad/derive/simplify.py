@@ -176,7 +176,7 @@ class Program:
             return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
         if whole._op.name != "split":
             inputs, metadata = tuple(self.value_of(a) for a in whole._inputs), {**whole._metadata, "part": i}
-            return self.known_or_new(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
+            return self.apply(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
         axis = whole._metadata["axis"] % len(whole._data[0].shape)
         start = sum(part.shape[axis] for part in whole._data[:i])
         last = i == len(whole._data) - 1
@@ -202,7 +202,7 @@ class Program:
             metadata = {**metadata, "index": settled(metadata["index"])}
         if not tracked:  # its numbers are all that it is
             inputs = tuple(map(numbers_of, inputs))
-        value = self.simpler(op, inputs, metadata, shape, dtype, tracked)
+        value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
         if value is None:
             inputs = self.without_broadcast(op, inputs, shape, tracked)
             value = self.known_or_new(op, inputs, metadata, shape, dtype, tracked)

@@ -93,6 +93,24 @@ def test_a_value_and_its_twin_without_a_gradient_stay_two(twin, options):
     check(make, **options)
 
 
+@mg.op(dx=lambda g, x: g[0] * mg.cos(x) - g[1] * mg.sin(x))
+def sin_and_cos(x):
+    """(sin x, cos x), any shape.   dL/dx = g₀ cos x − g₁ sin x."""
+    return np.sin(x), np.cos(x)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["twin before", "twin after"])
+def test_the_twin_of_an_op_with_two_results(first):
+    def make(w):
+        def cell(h, x):
+            k = w @ h + x
+            quiet = quietly(lambda: sin_and_cos(k)) if first else ()
+            loud = sin_and_cos(k)
+            return loud[0], (*loud, *(quiet or quietly(lambda: sin_and_cos(k))))
+        return cell
+    check(make)
+
+
 def test_a_weight_as_the_state_may_be_cut():
     def make(w):
         return lambda h, x: (mg.copy(w), (w @ h + x, quietly(lambda: w * 1.0), w))
