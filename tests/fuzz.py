@@ -62,7 +62,7 @@ np.broadcast_to({a}, {b}.shape)
 {a}[[2, 0, 0]]; {a}[[-1, 0]]; {a}[:, [1, 0, 1]]; {a}[1:, 1:]; {a}[:2, :1][1:]; {a}[:, 0]; {a}[1:2] + {a}[:1]
 np.sum({a}); np.sum({a}, axis=0); np.sum({a}, axis=-1); np.sum({a}, axis=0, keepdims=True); np.sum({a}, axis=(0, 1))
 np.sum({a} * {b}, axis=-1, keepdims=True); np.mean({a}); np.mean({a}, axis=0, keepdims=True); np.mean({a}, axis=-1)
-softmax({a}, 0); softmax({a}, -1); logsumexp({a}, 0); logsumexp({a}, -1); log_softmax({a}, 0); np.cumsum({a}, axis=0)
+softmax({a}, 0); softmax({a}, -1); logsumexp({a}, 0); logsumexp({a}, -1); log_softmax({a}, 0)
 np.concatenate([{a}, {b}]); np.concatenate([{a}, {b}], axis=-1); np.concatenate([{a}, {b}, {a}]); np.stack([{a}, {b}])
 np.stack([{a}, {b}], axis=-1); np.concatenate([{a}[:1], {b}[1:]]); np.concatenate([{a}, np.concatenate([{b}, {c}])])
 np.concatenate([{a}[1:], {b}[:1]]); detach({a}); detach({a}) * {b}; {a} - detach({a}); detach({a} + {b}) + {a}
@@ -72,7 +72,7 @@ OURS = """
 {a}[::-1]; {a}[:, ::-1]; {a}[::2]; {a}[()]; {a}[:2][::-1]; {a}[np.array([True, False, True])]; np.copy({a})
 {a} + np.array([0.5, -np.inf])[:1]
 np.einsum("...b->b...", {a}); np.tensordot({a}, {b}, (1, 0)); np.tensordot({a}, {b}, 1); np.dot({a}, {b})
-np.max({a}, axis=0); np.min({a}); np.max({a}, axis=-1, keepdims=True)
+np.max({a}, axis=0); np.cumsum({a}, axis=0); np.min({a}); np.max({a}, axis=-1, keepdims=True)
 logsumexp({a}, (0, 1)); np.var({a}, axis=0); np.prod(1.0 + 0.1 * {a}, axis=0); np.flip({a}, 0)
 np.repeat({a}[None], 2, axis=0); np.tile({a}, 2)
 np.split({a}, 3)[1]; np.split({a}, [1])[0]; np.split({a}, [1], axis=-1)[1]; np.concatenate([{a}, {b}], axis=None)
@@ -546,7 +546,6 @@ def torch_names(torch: Any) -> dict[str, Any]:
         outer = staticmethod(lambda a, b: torch.outer(a.reshape(-1), b.reshape(-1)))
         concatenate = staticmethod(lambda arrays, axis=0: torch.cat(list(arrays), dim=axis))
         stack = staticmethod(lambda arrays, axis=0: torch.stack(list(arrays), dim=axis))
-        cumsum = staticmethod(lambda x, axis: torch.cumsum(x, dim=axis))
         sum = staticmethod(lambda x, axis=None, keepdims=False: torch.sum(x, dim=axis, keepdim=keepdims)
                            if axis is not None else torch.sum(x))
         mean = staticmethod(lambda x, axis=None, keepdims=False: torch.mean(x, dim=axis, keepdim=keepdims)
