@@ -422,19 +422,18 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
     """
     args = list(args)
     fresh, made = [], []
-    recording = engine.recording.get()
+    recording, symbolic = engine.recording.get(), is_symbolic()
 
     def lift(x):
-        if isinstance(x, Tensor) and x._tracked and recording:
-            fresh.append(copy(x))
-            fresh[-1].name = x.name
-        else:
-            made.append(Tensor(x, name=getattr(x, "name", None)))
-            if made[-1].dtype.kind not in "fc":
-                raise TypeError(f"a derivative with respect to {made[-1].dtype} numbers does not exist: "
+        callers = isinstance(x, Tensor) and x._tracked and recording
+        fresh.append(copy(x) if callers or (symbolic and isinstance(x, Tensor)) else Tensor(x))
+        fresh[-1].name = getattr(x, "name", None)
+        if not callers:
+            if fresh[-1].dtype.kind not in "fc":
+                raise TypeError(f"a derivative with respect to {fresh[-1].dtype} numbers does not exist: "
                                 "pass floats, as 2.0 for 2")
+            made.append(fresh[-1])
             made[-1]._tracked = True
-            fresh.append(made[-1])
         return fresh[-1]
 
     for position in wanted:
@@ -458,7 +457,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         """Whether any of what lies behind a result is the caller's, so that gradients must be recorded."""
         return recording and any(x._inputs is None and x._index not in known for x in nodes)
 
-    outer = (recording and len(made) < len(fresh)) or depends(nodes)
+    outer = symbolic or (recording and len(made) < len(fresh)) or depends(nodes)
     aux = map_leaves(lambda leaf: leaf if isinstance(leaf, Tensor) and depends(behind([leaf], fresh))
                      else own_array(leaf), aux)
     for x in made:  # from here on they are constants to all but this pull: nobody outside depends on them
@@ -467,7 +466,8 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
     def pull(d_y: Any) -> tuple:
         same_shapes(y, d_y, "the gradient", "the result")
         given = flatten(d_y)[0]
-        recorded = engine.recording.get() and (outer or any(isinstance(g, Tensor) and g._tracked for g in given))
+        recorded = is_symbolic() or (engine.recording.get() and (
+            outer or any(isinstance(g, Tensor) and g._tracked for g in given)))
         gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._data.dtype)
                      for g, out in zip(given, outputs)]
         if recorded:
@@ -486,7 +486,12 @@ def handed_out(g: Any, x: Tensor) -> Any:
     """A gradient as the caller gets it: a tensor while something depends on it, else an array of its own."""
     if g is None:
         return np.zeros(x._data.shape, x._data.dtype)
-    return g if isinstance(g, Tensor) and g._tracked else np.array(data_of(g))
+    return g if isinstance(g, Tensor) and (g._tracked or is_symbolic()) else np.array(data_of(g))
+
+
+def is_symbolic() -> bool:
+    """Whether a function is being traced, so that values are examples and only records count."""
+    return getattr(engine.watcher.get(), "symbolic", False)
 
 
 def own_array(leaf: Any) -> Any:

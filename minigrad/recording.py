@@ -235,7 +235,7 @@ class Record:
     def curve(self, name: str) -> str | None:
         """The op that gave a value, as "sigmoid" of a gate, through what only picks a part of it or turns it."""
         value = self.known(name).value
-        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose"):
+        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
             value = value.inputs[0]
         return None if value.op is None else value.op.name
 

@@ -24,7 +24,7 @@ from minigrad import tensor as engine
 from minigrad.cache import Buffers, Source, pool, programs
 from minigrad.derive.effects import Surroundings, Unrepeatable
 from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, glance, nesting, without_floats
-from minigrad.derive.loops import ChangingCell, Scan, pulled_back
+from minigrad.derive.loops import ChangingCell, Scan, is_tracked, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
 from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer
@@ -197,7 +197,7 @@ def checked_mask(mask: Any, steps: int, state: Any) -> Any:
     if mask.ndim != 2 or len(mask) != steps:
         raise ValueError(f"mask has shape {mask.shape} and must be (T, batch) = ({steps}, batch)")
     for name, leaf in named_leaves(state):
-        if np.ndim(leaf) and np.shape(leaf)[-1] != mask.shape[1]:
+        if np.shape(leaf)[-1:] != (mask.shape[1],):
             raise ValueError(f"mask has shape {mask.shape} and state{name} {np.shape(leaf)}: the batch must be the "
                              "second axis of the mask and the last of every state")
     return mask if isinstance(mask, Symbol) and mask.dtype == bool else mask != 0  # a copy: the backward reads it
@@ -265,7 +265,7 @@ class Run:
     """
 
     __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
-                 "values")
+                 "tracked", "values")
 
     def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, supply: list):
         self.compiled, self.cell, self.mask, self.supply = compiled, cell, mask, supply
@@ -282,6 +282,7 @@ class Run:
         self.steps, self.reverse = steps, reverse
         compiled = self.compiled
         self.values = [x._data if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
+        self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
         results = self.forward()
         tracked = compiled.backward is not None
         whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
@@ -385,8 +386,11 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     notice(run.cell, "a gradient of its gradient was asked for")
     n, m = run.sizes
     state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
-    final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
-    return pulled_back(flatten(final)[0] + flatten(ys)[0], g, inputs)
+
+    def results() -> list:
+        final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
+        return flatten(final)[0] + flatten(ys)[0]
+    return pulled_back(results, g, inputs, run.tracked)
 
 
 def again(*arrays: np.ndarray, run: Run) -> tuple:

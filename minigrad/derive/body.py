@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.derive.emit import ATOM, WIDTH, Emitter, assignment, bracket, constant, dtype_text
-from minigrad.derive.simplify import Value, repr_of
+from minigrad.derive.simplify import DETACH, Value, repr_of
 
 
 class Body(Emitter):
@@ -41,6 +41,9 @@ class Body(Emitter):
             if a in loop.state:
                 self.name_part(loop.stack[a], f"{a.name}_over_time")
         self.uses = self.count_uses()
+        for v in self.arrays:
+            if v.op is DETACH:
+                self.name(v, v.name)
         self.name_forward()
         for k in loop.ends:
             self.name_part(loop.final[k], loop.end_names[k])

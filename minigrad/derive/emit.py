@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.derive.simplify import LOOP, Program, Value
+from minigrad.derive.simplify import DETACH, LOOP, Program, Value, numbers_of
 from minigrad.tensor import OPS, PART, Op
 
 WIDTH = 96  # of a line
@@ -117,7 +117,7 @@ class Emitter:
 
     def name_forward(self) -> None:
         """A line for what has a name, is a result, is kept for the backward, or is used more than once."""
-        results = set(values_in(self.program.result))
+        results = set(map(numbers_of, values_in(self.program.result)))
         own = [v for v in self.program.forward]
         forward_uses: dict[Value, int] = {}
         for value in own:
@@ -126,7 +126,7 @@ class Emitter:
         for value in own:
             if value.op is LOOP:
                 self.body(value)
-            if value.op in (LOOP, PART) or (is_view(value) and value not in results):
+            if value.op in (LOOP, PART, DETACH) or (is_view(value) and value not in results):
                 continue
             if value.name is None and (value in self.kept or forward_uses.get(value, 0) > 1 or (
                     value in results and len(results) > 1)):
@@ -281,7 +281,8 @@ class Emitter:
         """The statement of a value; none for what stands where it is used."""
         if value.op is LOOP:
             return self.body(value).text(value)
-        if value.op is PART or (value not in self.names and (self.is_free(value) or self.inlined(value, among))):
+        if value.op is PART or (value not in self.names and (
+                value.op is DETACH or self.is_free(value) or self.inlined(value, among))):
             return []
         if value not in self.names:
             self.name(value, value.name or "t")
@@ -454,15 +455,21 @@ def constant(x: Any) -> tuple[str, int]:
 
 def literal(x: Any) -> str:
     """Python text for a constant or for metadata."""
+    if isinstance(x, np.ndarray) and not x.size:
+        return f"np.zeros({x.shape}, {dtype_text(x.dtype)})"
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fc" and not np.isfinite(x).all():
+        return f"np.array({literal(x.tolist())}, {dtype_text(x.dtype)})"
     if isinstance(x, np.ndarray):
         values = np.array2string(x, separator=", ", threshold=x.size + 1, floatmode="unique").replace("\n", " ")
         return f"np.array({' '.join(values.split())}, {dtype_text(x.dtype)})"
     if isinstance(x, np.dtype) or (isinstance(x, type) and issubclass(x, np.generic)):
         return dtype_text(np.dtype(x))
     if isinstance(x, np.generic):
-        return f"{dtype_text(x.dtype)}({x.item()!r})"
+        return f"{dtype_text(x.dtype)}({literal(x.item())})"
     if isinstance(x, (tuple, list)):
         return bracket([literal(v) for v in x], "(" if isinstance(x, tuple) else "[")
+    if isinstance(x, complex) and not np.isfinite(x):
+        return f"complex({literal(x.real)}, {literal(x.imag)})"
     if isinstance(x, type) or not isinstance(x, float):
         return x.__name__ if isinstance(x, type) else repr(x)
     return repr(x) if np.isfinite(x) else f'float("{x}")'
@@ -547,11 +554,7 @@ def print_getitem(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
 
 
 def print_transpose(_: Emitter, value: Value, parts: list) -> tuple[str, int] | None:
-    axes = value.metadata["axes"]
-    n = len(value.shape)
-    if axes is None or [a % n for a in axes] == list(range(n))[::-1]:
-        return f"{wrapped(parts[0], ATOM)}.T", ATOM
-    return None
+    return (f"{wrapped(parts[0], ATOM)}.T", ATOM) if value.metadata["axes"] is None else None
 
 
 def print_astype(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
@@ -568,5 +571,9 @@ def print_positional(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
     return f"np.{value.op.name}({parts[0][0]}, {literal(value.metadata[key])})", ATOM
 
 
-SPECIAL = {"getitem": print_getitem, "transpose": print_transpose, "astype": print_astype, "einsum": print_einsum,
-           "reshape": print_positional, "broadcast_to": print_positional}
+def print_detach(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    return parts[0]
+
+
+SPECIAL = {"detach": print_detach, "getitem": print_getitem, "transpose": print_transpose, "astype": print_astype,
+           "einsum": print_einsum, "reshape": print_positional, "broadcast_to": print_positional}

@@ -17,7 +17,7 @@ import numpy as np
 
 from minigrad.autodiff import behind, data_of, sweep, way_to
 from minigrad.derive.body import Body
-from minigrad.derive.simplify import EINSUM, LOOP, Program, Value, in_order, repr_of
+from minigrad.derive.simplify import EINSUM, LOOP, Program, Value, in_order, numbers_of, order_of_axes, repr_of
 from minigrad.derive.trace import Symbol, TraceError, argument_names, symbol
 from minigrad.ops import broadcast_to, expand_dims, getitem, multiply
 from minigrad.ops import sum as sum_op
@@ -59,6 +59,7 @@ class Scan:
         self.result = self.new, self.y
         self.outputs = [y for y in self.new + self.y if isinstance(y, Tensor)]
         self.given = [*self.starts, *self.xs, *self.closed]
+        self.tracked = list(map(is_tracked, self.given))  # now: a pull untracks its own tensors again
         self.seeds: dict[int, Symbol] = {}  # these two as in a Trace, once the sweep has been here
         self.found: dict[int, Any] = {}
 
@@ -113,7 +114,7 @@ class Scan:
     def tracked_results(self) -> list[bool]:
         """Whether a gradient can go from each result to an input that wants one, at this step or through the state."""
         nodes = behind(self.outputs, self.closed)
-        sources = [x for x, leaf in zip(self.inputs + self.closed, self.given) if is_tracked(leaf)]
+        sources = [x for x, tracked in zip(self.inputs + self.closed, self.tracked) if tracked]
         while True:
             way = way_to(sources, nodes)
             more = [a for a, new in zip(self.state, self.new)
@@ -126,11 +127,12 @@ class Scan:
         """The rule of LOOP: a symbol, or None, for each input. The rules of the cell's ops run here, once."""
         tracer = self.tracer
         if not tracer.last:  # a gradient of this gradient may be asked for
-            state, xs = self.patterns
-            final, ys = self.written_out(unflatten(state, self.starts), unflatten(xs, self.xs))
-            results = [y for y, new in zip(flatten(final)[0], self.new) if isinstance(new, Tensor)]
-            results += [y for y, one in zip(flatten(ys)[0], self.ys) if self.is_made(one)]
-            return pulled_back(results, g, self.given)
+            def results() -> list:
+                state, xs = self.patterns
+                final, ys = self.written_out(unflatten(state, self.starts), unflatten(xs, self.xs))
+                return [*(y for y, new in zip(flatten(final)[0], self.new) if isinstance(new, Tensor)),
+                        *(y for y, one in zip(flatten(ys)[0], self.ys) if self.is_made(one))]
+            return pulled_back(results, g, self.given, self.tracked)
         self.arriving = [d if isinstance(d, Tensor) or np.any(d) else None for d in g]
         starting = {y._index: y for y, d in zip(self.outputs, self.arriving) if d is not None}
         while True:
@@ -146,8 +148,8 @@ class Scan:
         self.found = sweep(list(starting.values()), list(self.seeds.values()), targets, graph=True)
         tracer.current = current
         tracer.total.update(self.found)
-        self.wanted = [i for i, (x, leaf) in enumerate(zip(self.inputs + self.closed, self.given))
-                       if x._index in self.found and is_tracked(leaf)]
+        self.wanted = [i for i, (x, tracked) in enumerate(zip(self.inputs + self.closed, self.tracked))
+                       if x._index in self.found and tracked]
         data = tuple(data_of(self.given[i]) for i in self.wanted)
         inputs = self.whole, *[d for d in self.arriving if d is not None]
         whole = tracer.made(data, False, LOOP, inputs, {"scan": self, "backward": True})
@@ -177,12 +179,23 @@ def rule_on_arrays(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
 LOOP.variadic, LOOP.arrays, LOOP.pulls = True, ("inputs",), [(0, rule, rule_on_arrays, ())]
 
 
-def pulled_back(results: list, g: tuple, inputs: list) -> list:
-    """The gradients of inputs, recorded, by a sweep from results that were computed from them."""
-    pairs = [(y, d if isinstance(d, Tensor) else wrap(d)) for y, d in zip(results, g) if isinstance(y, Tensor)]
-    targets = [x for x in inputs if isinstance(x, Tensor) and x._tracked]
-    found = sweep([y for y, _ in pairs], [d for _, d in pairs], targets, graph=True)
-    return [found.get(x._index, np.zeros(x.shape, x.dtype)) if isinstance(x, Tensor) else None for x in inputs]
+def pulled_back(run: Callable[[], list], g: tuple, inputs: list, tracked: list[bool]) -> list:
+    """The gradients of inputs, recorded, by a sweep from the results that `run` computes from them.
+
+    tracked: which inputs were so when their scan was recorded. A pull (autodiff.pullback) untracks its own tensors once
+    its function has run; for `run` and the sweep they are again what they were, as the records of a loop would be.
+    """
+    again = [x for x, was in zip(inputs, tracked) if was and not x._tracked]
+    for x in again:
+        x._tracked = True
+    try:
+        pairs = [(y, d if isinstance(d, Tensor) else wrap(d)) for y, d in zip(run(), g) if isinstance(y, Tensor)]
+        targets = [x for x, was in zip(inputs, tracked) if was]
+        found = sweep([y for y, _ in pairs], [d for _, d in pairs], targets, graph=True)
+    finally:
+        for x in again:
+            x._tracked = False
+    return [found.pop(x._index, None) if isinstance(x, Tensor) else None for x in inputs]  # once if it is there twice
 
 
 def is_tracked(x: Any) -> bool:
@@ -215,8 +228,8 @@ def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[
         return number[a._index]
     lines = []
     for n, x in enumerate(x for x in made if x._index not in number):
-        lines.append(f"{x._op}({', '.join(map(word, x._inputs))}, {repr_of(x._metadata)})" if x._op is not None else
-                     repr_of(x._data))
+        lines.append(f"{x._op}({', '.join(map(word, x._inputs))}, {repr_of(x._metadata)}) {x._tracked}"
+                     if x._op is not None else repr_of(x._data))
         number[x._index] = f"t{n}"
     return "; ".join([*lines, *map(word, results)]), around
 
@@ -254,7 +267,7 @@ class Loop:
         self.around |= {a: start for a, start in zip(self.state, self.start) if a in unchanged}
         self.fixed = {*self.closed, *unchanged}
         for v in inner.forward + inner.backward:
-            if all(map(self.is_fixed, v.inputs)):
+            if v.op is not LOOP and all(map(self.is_fixed, v.inputs)):  # a loop belongs to the program it is in
                 self.fixed.add(v)
         self.forward = Value(LOOP, tuple(given), {"loop": self, "backward": False}, (), None)
         outer.values[scan.whole._index] = self.forward
@@ -269,7 +282,8 @@ class Loop:
         self.results += [self.over_time(y) for y in self.y]
 
     def part(self, whole: Value, like: Value, over_time: bool = False) -> Value:
-        return Value(PART, (whole,), {}, (self.steps, *like.shape) if over_time else like.shape, like.dtype)
+        shape = (self.steps, *like.shape) if over_time else like.shape
+        return Value(PART, (whole,), {}, shape, like.dtype, tracked=whole is self.forward and like.tracked)
 
     def stacked(self, whole: Value, values: list[Value]) -> dict[Value, Value]:
         return {v: self.part(whole, v, over_time=True) for v in values if v.op is not LOOP}
@@ -280,6 +294,7 @@ class Loop:
         nameless = isinstance(tree, tuple)
         self.end_names = []
         for a, x, new in zip(self.state, self.scan.state, self.new):
+            new = numbers_of(new)
             own = new.name if new.op is not None else None
             if own and (a.name == own or (nameless and x._index not in names)):
                 a.name = f"{own}_prev"
@@ -333,13 +348,13 @@ class Loop:
         """A fixed value, outside of the loop."""
         if v.op is None:
             return self.around.get(v, v)
-        return self.outer.apply(v.op, tuple(map(self.lifted, v.inputs)), v.metadata, v.shape, v.dtype)
+        return self.outer.apply(v.op, tuple(map(self.lifted, v.inputs)), v.metadata, v.shape, v.dtype, v.tracked)
 
     def over_time(self, v: Value) -> Value:
         """All steps of a value, (T, …)."""
         if self.is_fixed(v):
             shape = self.steps, *v.shape
-            return self.outer.apply(broadcast_to.op, (self.lifted(v),), {"shape": shape}, shape, v.dtype)
+            return self.outer.apply(broadcast_to.op, (self.lifted(v),), {"shape": shape}, shape, v.dtype, v.tracked)
         there = next(those for those in (self.plain_seeds, self.stack, self.d_stack, self.around) if v in those)
         return there[v]
 
@@ -398,9 +413,8 @@ class Loop:
                 index = {"index": (slice(None), *v.metadata["index"])}
                 return self.outer.apply(getitem.op, (x,), index, (self.steps, *v.shape), v.dtype), of_x
         if v.op is not None and v.op.name == "transpose":
-            n = len(letters)
-            axes = range(n)[::-1] if v.metadata["axes"] is None else [a % n for a in v.metadata["axes"]]
-            return self.operand(v.inputs[0], "".join(letters[list(axes).index(a)] for a in range(n)))
+            axes = order_of_axes(v.metadata["axes"], len(letters))
+            return self.operand(v.inputs[0], "".join(letters[axes.index(a)] for a in range(len(letters))))
         return self.over_time(v), f"t{letters}"
 
     def base(self, v: Value) -> Value:

@@ -27,7 +27,7 @@ from minigrad.derive.emit import bracket, dtype_text, values_in
 from minigrad.derive.module_text import RESERVED, module_text
 from minigrad.derive.places import ALL_PASSES, Options, Place, Scope, empty, part_paths
 from minigrad.derive.reassociate import Reassociated
-from minigrad.derive.simplify import Program, Value, in_order
+from minigrad.derive.simplify import DETACH, Program, Value, in_order, numbers_of
 from minigrad.derive.statements import FUNCTIONS, UFUNCS, WRITTEN, Loop
 
 BLOCK_COLUMNS = 256  # that one gathered product should have at least: steps × batch
@@ -60,9 +60,10 @@ class Plan:
         self.scope = Scope(program, options, RESERVED | FUNCTIONS, WRITTEN)
         self.places, self.invariant, self.base = self.scope.places, self.scope.invariant, self.scope.base
         (_, state), (_, x), *closed = program.arguments
-        new_state, y = program.result
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
-        self.new_state, self.y = values_in(new_state), values_in(y)
+        self.results = tuple(values_in(tree) for tree in program.result)  # new states and ys, each with its gradient
+        self.new_state, self.y = (list(map(numbers_of, values)) for values in self.results)
+        self.values = [v for v in program.forward if v.op is not DETACH]
         self.gradients = {a: g for a, g in program.gradients.items()
                           if g is not None and (a in wanted or a in self.state)}
         self.differentiated = bool(wanted)
@@ -79,10 +80,10 @@ class Plan:
         depends = set(wanted)
         for _ in range(len(self.state) + 1):
             for value in self.program.forward:
-                if value.dtype.kind in "fc" and any(a in depends for a in value.inputs):
+                if not depends.isdisjoint(value.onward):
                     depends.add(value)
-            depends.update(a for a, new in zip(self.state, self.new_state) if new in depends)
-        return [value in depends for value in [*self.new_state, *self.y]]
+            depends.update(a for a, new in zip(self.state, self.results[0]) if new in depends)
+        return [value in depends for values in self.results for value in values]
 
     # -- what is computed when ------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ class Plan:
         if self.differentiated:
             self.values_backward = in_order(list(self.gradients.values()), set(program.forward))
         self.invariant.update(self.closed)
-        for value in [*program.forward, *self.values_backward]:
+        for value in [*self.values, *self.values_backward]:
             if self.options.hoisted and all(a.is_constant or a in self.invariant for a in value.inputs):
                 self.invariant.add(value)
         self.sums: dict[Value, list[Term]] = {}  # by weight
@@ -133,14 +134,14 @@ class Plan:
 
     def summed(self, v: Value) -> Term:
         if self.options.gathered and v.op is not None and v not in self.invariant:
-            if v.op.name == "matmul" and len(v.shape) == 2 and all(
-                    self.stackable(a) and self.base(a) not in self.invariant for a in v.inputs):
+            if v.op.name == "matmul" and all(len(a.shape) == 2 and 0 not in a.shape and self.stackable(a)
+                                             and self.base(a) not in self.invariant for a in v.inputs):
                 return Term("product", v.inputs)
             if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and \
                     self.stackable(v.inputs[0], ("getitem",)):
                 axis, axes = v.metadata["axis"], len(v.inputs[0].shape)
                 axis = range(axes) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-                return Term("sum", v.inputs, tuple(i % axes for i in axis))
+                return Term("sum", v.inputs, tuple(i % max(axes, 1) for i in axis if axes))
         return Term("step", (v,))
 
     def stackable(self, value: Value, views: tuple[str, ...] = ("getitem", "transpose")) -> bool:
@@ -156,19 +157,21 @@ class Plan:
         place = self.places[whole]
         movable = {*producers, *self.state, *(self.x if place.kind == "stack" else ())} - self.invariant
         for a, path in zip(whole.inputs, part_paths(whole)):
-            if a in movable and a not in self.places and not self.scope.is_view(a) and whole.inputs.count(a) == 1:
+            if a in movable and a not in self.places and not self.scope.is_view(a) and a.dtype == whole.dtype \
+                    and whole.inputs.count(a) == 1:
                 self.places[a] = replace(place, path=place.path + path, contiguous=False)
                 if a.op is not None and a.op.name == "concatenate":
                     self.place_parts(a, producers)
 
     def place_forward(self, loop: Loop) -> None:
         """What must lie in a fixed place: the state over time, with the concatenations it feeds, and what is kept."""
-        values = [v for v in self.program.forward if v not in self.invariant]
+        values = [v for v in self.values if v not in self.invariant]
         producers = {v for v in values if v.op.name in WRITTEN}
         kind = "stack" if self.differentiated else "turn"
         for whole in reversed(values):
             if whole.op.name == "concatenate" and whole not in self.places and self.options.placed:
-                from_outside = [a for a in whole.inputs if a in self.state and a not in self.places]
+                from_outside = [a for a in whole.inputs
+                                if a in self.state and a not in self.places and a.dtype == whole.dtype]
                 if from_outside or whole in self.kept:
                     self.places[whole] = loop.array(kind, whole, extra=1)
                     self.place_parts(whole, producers)
@@ -263,11 +266,11 @@ class Plan:
         for a in self.closed:
             self.places[a] = Place(loop.local(a), "local")
         self.place_forward(loop)
-        loop.hoist([v for v in self.program.forward if v in self.invariant])
+        loop.hoist([v for v in self.values if v in self.invariant])
         self.take_inputs(loop, copy=True)
         for k, a in enumerate(self.state):
             loop.before.append(f"{self.places[a].at('0')}[...] = state[{k}]")
-        values = [v for v in self.program.forward if v not in self.invariant]
+        values = [v for v in self.values if v not in self.invariant]
         live = [*self.new_state, *self.y]
         loop.compute(self.compute_ahead(values, loop, live, there=set()), live)
         for a, new in zip(self.state, self.new_state):
@@ -308,7 +311,7 @@ class Plan:
         for value, place in list(self.places.items()):  # views and variables of the forward loop are not there any more
             if self.scope.is_view(value) or (place.kind == "local" and value not in self.closed):
                 del self.places[value]
-        invariant = [v for v in [*program.forward, *self.values_backward] if v in self.invariant]
+        invariant = [v for v in [*self.values, *self.values_backward] if v in self.invariant]
         loop.hoist([v for v in invariant if self.is_read(v, invariant)])
         self.take_inputs(loop, copy=False)
         stacked = [v for terms in self.sums.values() for term in terms if term.how != "step" for v in term.values]
@@ -329,7 +332,7 @@ class Plan:
         inputs = [(k, a) for k, a in enumerate(self.x) if a in self.gradients]
         live = [self.gradients[a] for a in self.gradients if a not in self.closed]
         live += [term.values[0] for terms in self.sums.values() for term in terms]
-        values = self.compute_ahead(values, loop, live, there={*program.forward, *self.state, *self.x})
+        values = self.compute_ahead(values, loop, live, there={*self.values, *self.state, *self.x})
         late = self.can_wait(values)
         loop.compute([v for v in values if v not in late], live)
         loop.compute_behind(late)
@@ -380,10 +383,10 @@ class Plan:
         for k, a in enumerate(self.state):
             loop.before.append(f"{carries[a].at('T')}[...] = d_state[{k}]")
         for result, seed in self.program.seeds.items():
-            places = [replace(carries[a], offset=1) for a, new in zip(self.state, self.new_state) if new is result]
+            places = [replace(carries[a], offset=1) for a, new in zip(self.state, self.results[0]) if new is result]
             hint = f"d_{self.scope.emitter.names.get(result, 'state')}_after"
             arriving = [loop.variable(place, hint) for place in places]
-            for k, y in enumerate(self.y):
+            for k, y in enumerate(self.results[1]):
                 if y is result:
                     name = loop.local_name(f"d_y{k}")
                     loop.body.append(f"{name} = d_ys[{k}][t]")
@@ -428,8 +431,8 @@ class Plan:
                     if axes == (1,) and len(x.shape) == 2 and x.shape[1] > 1:
                         text = f"np.add.reduce({side_by_side(x, loop.rows)}, axis=1)"
                     else:
-                        text = f"np.add.reduce({loop.over_block(x)}, axis={(0, *(i + 1 for i in axes))})"
-                    text = text if axes == () else f"{text}.reshape({a.shape})"
+                        text = f"np.add.reduce({loop.over_block(x)}, axis={(0, *(i + 1 for i in axes))}, keepdims=True)"
+                    text = f"{text}.reshape({a.shape})"  # never a scalar, into which nothing can be added
                     summed = loop.local_name("summed")
                     lines += [f"{summed} = {text}",
                               f"{total} = {summed} if {total} is None else add({total}, {summed}, {total})"]

@@ -54,7 +54,8 @@ class Reassociated:
             if one and other and one[0] is other[0]:
                 return self.make(value, "multiply", one[0], self.make(value, name, one[1], other[1]))
         if name == "getitem" and value.inputs[0].op is not None and value.inputs[0].op.name == "matmul" and \
-                self.uses[value.inputs[0]] == 1 and len(value.metadata["index"]) == 1 and len(value.shape) == 2:
+                self.uses[value.inputs[0]] == 1 and len(value.metadata["index"]) == 1 and \
+                all(len(a.shape) == 2 for a in (value, *value.inputs[0].inputs)):
             # the only rows that anybody wants (dL/da of dL/d[a; x]): the others need not be computed
             a, b = inputs[0].inputs
             rows = self.rows(a, value)
@@ -95,7 +96,7 @@ class Reassociated:
         if pair is not None:
             return self.make(like, "multiply", pair[0], self.make(like, "multiply", pair[1], q))
         if same and g.op is not None and g.op.name == "concatenate" and \
-                all(self.factors(part, part) for part in g.inputs):
+                all(part.dtype == q.dtype and self.factors(part, part) for part in g.inputs):
             parts = []
             for part, path in zip(g.inputs, part_slices(g)):
                 piece = self.program.apply(OPS["getitem"], (q,), {"index": path}, part.shape, part.dtype)

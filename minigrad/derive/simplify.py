@@ -7,12 +7,14 @@ Each simplification is exact, and makes the text shorter to read; most also make
 from __future__ import annotations
 
 import itertools
+import math
+import sys
 from typing import Any
 
 import numpy as np
 
 from minigrad.derive.trace import Symbol, Trace
-from minigrad.ops import add, concatenate, negative, reshape, subtract
+from minigrad.ops import add, broadcast_to, concatenate, negative, reshape, subtract
 from minigrad.ops import getitem as getitem_op
 from minigrad.ops import sum as sum_op
 from minigrad.ops.indexing import settled
@@ -23,20 +25,32 @@ ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "min
 
 # A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
 LOOP, EINSUM = primitive("loop"), primitive("einsum")
+# A result, a state or a named value that equals another but carries no gradient: `h.detach()`, a twin under no_grad.
+DETACH = primitive("detach")
+DETACH.forward = lambda x: x
 
 
 class Value:
     """One value of a program: an argument, a constant, or an op on other values.
 
-    origin: in the backward program, the value of the forward whose rule made it.
+    tracked  whether a gradient flows to it, if one flows to every argument. Values with equal numbers but different
+             gradients stay two values.
+    onward   the inputs to which its gradient flows on
+    origin   in the backward program, the value of the forward whose rule made it
+
+    Inputs are numbers only: no input is a DETACH, which has the numbers of its own input.
     """
 
-    __slots__ = ("constant", "dtype", "inputs", "metadata", "name", "number", "op", "origin", "shape")
+    __slots__ = ("constant", "dtype", "inputs", "metadata", "name", "number", "onward", "op", "origin", "shape",
+                 "tracked")
     next_number = itertools.count().__next__
 
     def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
-                 constant: Any = None, name: str | None = None):
-        self.op, self.inputs, self.metadata, self.shape, self.dtype = op, inputs, metadata, shape, dtype
+                 constant: Any = None, name: str | None = None, tracked: bool = False):
+        self.op, self.metadata, self.shape, self.dtype = op, metadata, shape, dtype
+        self.inputs = tuple(map(numbers_of, inputs))
+        self.tracked = tracked and dtype.kind in "fc"
+        self.onward = ruled(op, inputs) if self.tracked and op is not None else ()
         self.constant, self.name, self.origin = constant, name, None
         self.number = Value.next_number()
 
@@ -64,6 +78,7 @@ class Program:
         self.loops: dict[Any, Any] = {}
         tracer = trace.tracer
         self.given = tracer.names
+        self.end_of_forward = min((seed._index for seed in trace.seeds.values()), default=sys.maxsize)
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
         self.build(trace.outputs)
         self.result = self.tree_of(trace.result)
@@ -109,7 +124,7 @@ class Program:
             return tuple(self.argument_tree(child, own) for child, own in zip(tree, named))
         if not isinstance(tree, Tensor):
             return tree
-        value = Value(None, (), {}, tree.shape, tree.dtype, name=name)
+        value = Value(None, (), {}, tree.shape, tree.dtype, name=name, tracked=tree._tracked)
         self.values[tree._index] = value
         return value
 
@@ -141,7 +156,12 @@ class Program:
         """The value of a symbol that an op made."""
         if x._op.name == "part":
             return self.part(x)
-        return self.apply(x._op, tuple(self.value_of(a) for a in x._inputs), x._metadata, x.shape, x.dtype)
+        inputs = tuple(self.value_of(a) for a in x._inputs)
+        return self.apply(x._op, inputs, x._metadata, x.shape, x.dtype, self.is_tracked(x))
+
+    def is_tracked(self, x: Tensor) -> bool | None:
+        """Whether a gradient flows to a symbol of the forward; None in the backward, where nobody asks."""
+        return x._tracked if x._index < self.end_of_forward else None
 
     def value_of(self, x: Any) -> Value:
         if isinstance(x, Tensor):
@@ -155,13 +175,14 @@ class Program:
         if whole._op is LOOP:
             return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
         if whole._op.name != "split":
-            inputs = tuple(self.value_of(a) for a in whole._inputs)
-            return Value(whole._op, inputs, {**whole._metadata, "part": i}, x.shape, x.dtype)
+            inputs, metadata = tuple(self.value_of(a) for a in whole._inputs), {**whole._metadata, "part": i}
+            return self.apply(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
         axis = whole._metadata["axis"] % len(whole._data[0].shape)
         start = sum(part.shape[axis] for part in whole._data[:i])
         last = i == len(whole._data) - 1
         index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
-        return self.apply(getitem_op.op, (self.value_of(whole._inputs[0]),), {"index": index}, x.shape, x.dtype)
+        inputs = (self.value_of(whole._inputs[0]),)
+        return self.apply(getitem_op.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
 
     def settle_loops(self, roots: list[Value]) -> None:
         """Let each loop compute what is asked of it, and no more: the youngest first, for it asks others."""
@@ -171,20 +192,44 @@ class Program:
 
     # -- simplification -----------------------------------------------------------------------------------
 
-    def apply(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any) -> Value:
-        """The value of op(*inputs): one that is known already, a simpler one, or a new one."""
+    def apply(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+              tracked: bool | None = None) -> Value:
+        """The value of op(*inputs): one that is known already, a simpler one, or a new one.
+
+        tracked: whether a gradient flows to it; None where nobody asks, as in the backward.
+        """
         if "index" in metadata:
             metadata = {**metadata, "index": settled(metadata["index"])}
-        simpler = self.simpler(op, inputs, metadata, shape, dtype)
-        if simpler is not None:
-            return simpler
-        inputs = self.without_broadcast(op, inputs, shape)
-        key = (op.name, tuple(key_of(a) for a in inputs), repr_of(metadata))
-        if key not in self.known:
-            self.known[key] = Value(op, inputs, metadata, shape, dtype)
-        return self.known[key]
+        if not tracked:  # its numbers are all that it is
+            inputs = tuple(map(numbers_of, inputs))
+        value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
+        if value is None:
+            inputs = self.without_broadcast(op, inputs, shape, tracked)
+            value = self.known_or_new(op, inputs, metadata, shape, dtype, tracked)
+        return self.detached(value) if tracked is False else value
 
-    def simpler(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any) -> Value | None:
+    def known_or_new(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+                     tracked: bool | None) -> Value:
+        key = (op.name, tuple(key_of(a) for a in inputs), repr_of(metadata))
+        for known in (True,) if tracked else (True, False):
+            if (key, known) in self.known:
+                return self.known[key, known]
+        value = self.known[key, bool(tracked)] = Value(op, inputs, metadata, shape, dtype, tracked=bool(tracked))
+        return value
+
+    def detached(self, x: Value) -> Value:
+        """x without its gradient."""
+        return self.known_or_new(DETACH, (x,), {}, x.shape, x.dtype, False) if x.tracked else x
+
+    def simpler(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+                tracked: bool | None) -> Value | None:
+        def again(op: Op, *inputs: Value, **metadata: Any) -> Value:
+            return self.apply(op, inputs, metadata, shape, dtype, tracked)
+
+        def is_op(x: Value, other: Op) -> bool:
+            """Whether x is made by this op, of one input, to which its gradient flows on."""
+            return x.op is other and (tracked is None or x.tracked or not x.inputs[0].tracked)
+
         x = inputs[0] if inputs else None
         name = op.name
         if inputs and all(a.is_constant for a in inputs):
@@ -193,16 +238,26 @@ class Program:
         if name == "copy" or (name == "astype" and x.dtype == dtype) or (
                 name in ("reshape", "broadcast_to", "sum_to") and x.shape == shape):
             return x
-        if name == "reshape" and x.op is op:
-            return self.apply(op, x.inputs, metadata, shape, dtype)
+        if name == "reshape" and is_op(x, op):
+            return again(op, *x.inputs, **metadata)
         if name == "sum_to":
-            return self.summed(x, shape, dtype)
+            return self.summed(x, shape, dtype, tracked)
         if name == "transpose":
-            if len(shape) < 2:
+            order = order_of_axes(metadata["axes"], len(shape))
+            if is_op(x, op):
+                order = [order_of_axes(x.metadata["axes"], len(shape))[a] for a in order]
+                x, = x.inputs
+            if order == list(range(len(shape))):
                 return x
-            if x.op is op and x.inputs[0].shape == shape and composed(x, metadata) == list(range(len(shape))):
-                return x.inputs[0]
-        if name == "negative" and x.op is op:
+            axes = None if order == list(range(len(shape)))[::-1] else tuple(order)
+            if x is not inputs[0] or axes != metadata["axes"]:
+                return again(op, x, axes=axes)
+        if name in ("getitem", "scatter") and x.shape == shape and all(
+                i is Ellipsis or (isinstance(i, slice) and i.step in (None, 1)) for i in metadata["index"]):
+            return x
+        if name == "concatenate" and metadata["axis"] is None:
+            return again(op, *[self.flat(a, tracked) for a in inputs], axis=0)
+        if name == "negative" and is_op(x, op):
             return x.inputs[0]
         same = inputs and (x.shape, x.dtype) == (shape, dtype)
         if name in ("multiply", "divide", "power") and is_number(inputs[1], 1) and same:
@@ -211,15 +266,15 @@ class Program:
             return inputs[1]
         if name == "add":
             for one, other in (inputs, inputs[::-1]):
-                if is_number(other, 0) and one.shape == shape and one.dtype == dtype:
-                    return one
-                if other.op is negative.op:
-                    return self.apply(subtract.op, (one, other.inputs[0]), {}, shape, dtype)
-            pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape)
+                if tracked is None and is_number(other, 0) and one.shape == shape and one.dtype == dtype:
+                    return one  # in a forward −0.0 + 0 is 0.0
+                if is_op(other, negative.op):
+                    return again(subtract.op, one, other.inputs[0])
+            pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape) if tracked is None else []
             if len(pieces) > 1 and (joined := self.joined(pieces, shape, dtype)):
                 return joined
-        if name == "subtract" and inputs[1].op is negative.op:
-            return self.apply(add.op, (x, inputs[1].inputs[0]), {}, shape, dtype)
+        if name == "subtract" and is_op(inputs[1], negative.op):
+            return again(add.op, x, inputs[1].inputs[0])
         return None
 
     def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
@@ -234,7 +289,7 @@ class Program:
             return None
         return self.apply(concatenate.op, tuple(x for *_, x in pieces), {"axis": axis}, shape, dtype)
 
-    def summed(self, x: Value, shape: tuple, dtype: Any) -> Value:
+    def summed(self, x: Value, shape: tuple, dtype: Any, tracked: bool | None) -> Value:
         """sum_to, in NumPy's words: a sum over axes, and a reshape where leading axes go too."""
         added = len(x.shape) - len(shape)
         stretched = tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
@@ -242,18 +297,24 @@ class Program:
         if not added or not stretched:
             kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape)) if not added else shape
             axis = axes[0] if len(axes) == 1 else axes
-            return self.apply(sum_op.op, (x,), {"axis": axis, "keepdims": not added}, kept, dtype)
+            return self.apply(sum_op.op, (x,), {"axis": axis, "keepdims": not added}, kept, dtype, tracked)
         kept = tuple(n for a, n in enumerate(x.shape) if a not in axes)
-        y = self.apply(sum_op.op, (x,), {"axis": axes, "keepdims": False}, kept, dtype)
-        return self.apply(reshape.op, (y,), {"shape": shape}, shape, dtype)
+        y = self.apply(sum_op.op, (x,), {"axis": axes, "keepdims": False}, kept, dtype, tracked)
+        return self.apply(reshape.op, (y,), {"shape": shape}, shape, dtype, tracked)
 
-    def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
+    def flat(self, x: Value, tracked: bool | None) -> Value:
+        """x in one axis; of a part of something tracked, its own gradient counts."""
+        size = (math.prod(x.shape),)
+        return self.apply(reshape.op, (x,), {"shape": size}, size, x.dtype, tracked and x.tracked)
+
+    def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple, tracked: bool | None
+                          ) -> tuple[Value, ...]:
         """Elementwise ops broadcast by themselves."""
         if op.name not in ELEMENTWISE:
             return inputs
         out = list(inputs)
         for i, a in enumerate(out):
-            if a.op is not None and a.op.name == "broadcast_to":
+            if a.op is broadcast_to.op and (tracked is None or a.tracked or not a.inputs[0].tracked):
                 others = [b.shape for j, b in enumerate(out) if j != i]
                 if np.broadcast_shapes(*others, a.inputs[0].shape) == shape:
                     out[i] = a.inputs[0]
@@ -272,12 +333,20 @@ def pieces_of(x: Value, shape: tuple) -> list[tuple]:
     return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
 
 
-def composed(x: Value, metadata: dict) -> list[int]:
-    """Two transposes as one order of axes."""
-    n = len(x.shape)
-    first, second = (list(range(n))[::-1] if m["axes"] is None else [a % n for a in m["axes"]]
-                     for m in (x.metadata, metadata))
-    return [first[a] for a in second]
+def order_of_axes(axes: Any, n: int) -> list[int]:
+    """The axes of a transpose, each ≥ 0."""
+    return list(range(n))[::-1] if axes is None else [a % n for a in axes]
+
+
+def numbers_of(x: Value) -> Value:
+    """The value that has the numbers of x."""
+    return x.inputs[0] if x.op is DETACH else x
+
+
+def ruled(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The inputs that are tracked and for which the op has a rule."""
+    positions = range(len(inputs)) if op.variadic else [pull[0] for pull in op.pulls]
+    return tuple(inputs[i] for i in positions if inputs[i].tracked)
 
 
 def in_order(roots: list[Value], before: set[Value]) -> list[Value]:

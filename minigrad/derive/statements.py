@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad.derive.emit import constant, dtype_text, literal, slice_text
 from minigrad.derive.places import Place, Scope, empty, part_paths
-from minigrad.derive.simplify import Value
+from minigrad.derive.simplify import Value, is_number
 from minigrad.tensor import OPS
 
 UFUNCS = frozenset({"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "greater", "less",
@@ -251,11 +251,12 @@ class Loop:
             return [f"np.add.reduce({operands[0]}, axis={literal(value.metadata['axis'])}, "
                     f"keepdims={value.metadata['keepdims']}, out={out})"]
         if name == "where":
-            return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={operands[0]})"]
+            condition = operands[0] if value.inputs[0].dtype == bool else f"np.not_equal({operands[0]}, 0)"
+            return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={condition})"]
         if name == "concatenate":
             return [f"copyto({self.variable(part, f'{out}_part')}, {text})"
                     for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
-        if name == "power" and value.inputs[1].is_constant and value.inputs[1].constant == 2:
+        if name == "power" and is_number(value.inputs[1], 2) and value.inputs[0].dtype == value.dtype:
             return [f"square({operands[0]}, {out})"]
         return [called(value, [self.whole_operand(*pair, value) for pair in zip(value.inputs, operands)], out)]
 
@@ -274,8 +275,8 @@ class Loop:
         change with time in its full shape (a bias column of 192 gates: 1 µs less)."""
         if a.is_constant and np.ndim(a.constant) == 0:
             others = [b.dtype for b in value.inputs if not b.is_constant]
-            dtype = value.dtype if value.dtype.kind in "fc" else others[0] if others else None
-            return text if dtype is None else self.number(a.constant, dtype)
+            dtype = value.dtype if value.dtype.kind in "fc" else np.result_type(*others, a.constant)
+            return self.number(a.constant, dtype) if dtype.kind in "fc" else text
         if a in self.scope.invariant and a.shape != value.shape and self.options.hoisted:
             return self.whole_over_columns(text, value.shape, a.dtype)
         return text

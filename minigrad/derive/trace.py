@@ -97,6 +97,8 @@ class Tracer:
     around  what the traced function can change outside itself, noted before it does (effects.py), or None
     """
 
+    symbolic = True  # values are examples: a pull within must be written down, and not computed (autodiff.pullback)
+
     def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
         self.loops, self.last, self.over, self.around = loops, False, False, around
         self.constants: dict[int, Tensor] = {}  # tensors by id that only wrap an array: the program has the array
@@ -128,7 +130,7 @@ class Tracer:
         return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
-        out = symbol(self, data, tracked)
+        out = symbol(self, data, tracked and (isinstance(data, tuple) or data.dtype.kind in "fc"))
         out._op, out._inputs, out._metadata = op, inputs, metadata
         if self.current is not None:
             self.origin[out._index] = self.current._index
@@ -283,7 +285,7 @@ class Trace:
         outputs = list({y._index: y for y in self.outputs if y._tracked}.values())
         self.seeds = {y._index: symbol(tracer, y.example if isinstance(y, Symbol) else y._data, False) for y in outputs}
         targets = [x for x in self.inputs + self.closed if x._tracked]
-        tracer.last = True
+        tracer.last, tracer.total, tracer.origin = True, {}, {}  # not those of a gradient that f itself has taken
         found = sweep(outputs, [self.seeds[y._index] for y in outputs], targets, graph=True)
         tracer.current = None
         tracer.total.update(found)

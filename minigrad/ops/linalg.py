@@ -176,7 +176,8 @@ def contract_pair(a_letters, a, b_letters, b, later):
     columns = [c for c in b_letters if c not in shared]
     size = {c: n for c, n in [*zip(a_letters, shape_of(a)), *zip(b_letters, shape_of(b))]}
     for c in summed:  # a summed axis of length 1 against n must really be n long
-        size[c] = max(shape_of(a)[a_letters.index(c)], shape_of(b)[b_letters.index(c)])
+        n, m = shape_of(a)[a_letters.index(c)], shape_of(b)[b_letters.index(c)]
+        size[c] = m if n == 1 else n
     a, b = stretched(a_letters, a, summed, size), stretched(b_letters, b, summed, size)
     a = transpose(a, tuple(a_letters.index(c) for c in batch + rows + summed))
     b = transpose(b, tuple(b_letters.index(c) for c in batch + summed + columns))
