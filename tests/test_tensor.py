@@ -20,11 +20,16 @@ def leaf(*shape, seed=0, **how):
 @pytest.fixture
 def ops():
     """Leaves the registries as they were, for tests that declare ops of their own."""
-    before, functions = dict(OPS), dict(NUMPY)
+    before, functions, methods = dict(OPS), dict(NUMPY), dict(vars(mg.Tensor))
     yield
     for registry, kept in ((OPS, before), (NUMPY, functions)):
         registry.clear()
         registry.update(kept)
+    for name in set(vars(mg.Tensor)) - set(methods):
+        delattr(mg.Tensor, name)
+    for name, method in methods.items():
+        if vars(mg.Tensor)[name] is not method:
+            setattr(mg.Tensor, name, method)
 
 
 # -- what it is ---------------------------------------------------------------------------------------
@@ -331,3 +336,32 @@ def test_a_variadic_rule_must_give_one_gradient_for_each_array(ops):
 
     with pytest.raises(ValueError, match="the rule of total_of gave 1 gradients for 2 arrays"):
         total_of(leaf(2), leaf(2)).sum().backward()
+
+
+def test_every_operator_that_python_has_for_numbers_can_be_declared(ops):
+    @mg.op(infix="%", da=lambda g: g, db=lambda g, a, b: -g * (a // b))
+    def rest_of(a, b):
+        """y = a mod b, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋."""
+        return np.remainder(a, b)
+
+    @mg.op(infix="//")
+    def whole_of(a, b):
+        """y = ⌊a / b⌋."""
+        return np.floor_divide(a, b)
+
+    @mg.op(infix="+", dx=lambda g: g)
+    def same_as(x):
+        """y = x.   dL/dx = g."""
+        return np.positive(x)
+
+    t = mg.tensor([5.0, -7.0], requires_grad=True)
+    assert [y.tolist() for y in (+t, t % 3, t // 3, 9 % t, 9 // t)] == [[5, -7], [2, 2], [1, -3], [4, -5], [1, -2]]
+    assert [y.tolist() for y in (*divmod(t, 3), *divmod(9, t))] == [[1, -3], [2, 2], [1, -2], [4, -5]]
+    a = t * 1.0
+    a %= 3
+    assert a.tolist() == [2, 2] and a.requires_grad
+    a //= 2
+    assert a.tolist() == [1, 1] and not a.requires_grad
+    (9.0 % +t).sum().backward()
+    assert t.grad.tolist() == [-1, 2]
+    assert "a % b" in mg.derive(lambda a, b: a % b, np.ones(2), np.ones(2)).source

@@ -25,7 +25,7 @@ INLINE = 64  # of an expression that stands inside another
 
 # How tightly an operator binds, as in Python.
 PRECEDENCE = {">": 0, ">=": 0, "<": 0, "<=": 0, "==": 0, "!=": 0, "|": 1, "&": 2, "+": 3, "-": 3, "*": 4, "/": 4,
-              "@": 4, "unary": 5, "**": 6}
+              "//": 4, "%": 4, "@": 4, "unary": 5, "**": 6}
 ATOM = 9
 
 HELPERS = {"sigmoid": """
