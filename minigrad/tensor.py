@@ -344,7 +344,7 @@ BROADCAST = "from the right, axes must be of one length or of length 1 (reshape 
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
-       analytic: bool = True, shapes: str = "", **rules: Callable) -> Callable:
+       analytic: bool = True, shapes: str = "", around: Callable | None = None, **rules: Callable) -> Callable:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python
@@ -365,22 +365,31 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     method    whether Tensor gets it as a method
     analytic  False where the complex step does not see the derivative
     shapes    the sentence that tells which shapes go together
+    around    makes the public function from the op's call, where NumPy's way of calling it needs another signature
 
     Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
-        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, **rules)
+        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
+                            **rules)
     self = describe_op(forward, rules)
     self.analytic, self.infix = analytic, infix
     self.numpy = np if isinstance(np, tuple) else (np,)
     self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
-    call = callable_for(self)
-    call.op = self
-    call.__name__, call.__qualname__, call.__doc__ = forward.__name__, forward.__qualname__, forward.__doc__
-    call.__module__, call.__signature__ = forward.__module__, inspect.signature(forward)
+    call = named(callable_for(self), self)
+    call.__signature__ = inspect.signature(forward)
+    if around is not None:
+        call = named(around(call), self)
     OPS[self.name] = self
     install(call, self.numpy, infix, method)
+    return call
+
+
+def named(call: Callable, self: Op) -> Callable:
+    call.op, forward = self, self.forward
+    call.__name__, call.__qualname__, call.__doc__ = forward.__name__, forward.__qualname__, forward.__doc__
+    call.__module__ = forward.__module__
     return call
 
 
@@ -390,6 +399,13 @@ def composite(*, np: Any = (), method: bool = False) -> Callable:
         install(function, np if isinstance(np, tuple) else (np,), None, method)
         return function
     return declare
+
+
+def refuse_unless_default(name: str, **given: Any) -> None:
+    """Raise TypeError for an argument of NumPy's function that has no counterpart here, unless it asks for nothing."""
+    for key, value in given.items():
+        if value is not None:
+            raise TypeError(f"{name} takes no {key} here, and {key}={value!r} was given: leave it out")
 
 
 def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
