@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from minigrad.ops.elementwise import HALF, astype
+from minigrad.ops.elementwise import HALF, astype, is_half
 from minigrad.ops.indexing import getitem
 from minigrad.ops.linalg import matmul
 from minigrad.ops.reduce import sum
@@ -23,9 +23,10 @@ def einsum(*operands, out=None, optimize=False, dtype=None, order="K", casting="
     refuse_unless_default("einsum", out=out, dtype=dtype, order=None if order in ("K", "C") else order,
                           casting=None if casting == "safe" else casting)
     subscripts, *arrays = operands if operands and isinstance(operands[0], str) else with_letters(operands)
-    halves = bool(arrays) and all(getattr(a, "dtype", None) == HALF for a in arrays)
-    arrays = [astype(a, np.float32) if getattr(a, "dtype", None) == HALF else a for a in arrays]
-    y = contract(subscripts, arrays)
+    if not any(map(is_half, arrays)):
+        return contract(subscripts, arrays)
+    halves = np.result_type(*[a.dtype if hasattr(a, "dtype") else np.asarray(a) for a in arrays]) == HALF
+    y = contract(subscripts, [astype(a, np.float32) if is_half(a) else a for a in arrays])
     return astype(y, HALF) if halves else y
 
 

@@ -373,13 +373,21 @@ def astype(x, *, dtype):
 HALF = np.dtype(np.float16)
 
 
+def is_half(x):
+    """Whether x is an array or a tensor of halves."""
+    try:
+        return (x._data if isinstance(x, Tensor) else x).dtype.char == "e"
+    except AttributeError:
+        return False
+
+
 def in_float32(function):
     """`function`, in float32 inside where its first array is of halves, and back in halves, as PyTorch sums them: in
     halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same way."""
     @functools.wraps(function)
     def wide(x, *args, **options):
-        if getattr(x, "dtype", None) != HALF:
+        if not is_half(x):
             return function(x, *args, **options)
         y = function(astype(x, np.float32), *args, **options)
-        return y if y.dtype != np.float32 else astype(y, HALF)
+        return astype(y, HALF) if y.dtype == np.float32 else y
     return wide

@@ -90,7 +90,8 @@ def in_dtype(function):
 
     @functools.wraps(function)
     def cast(x, axis=None, dtype=None, out=None, *args, **options):
-        refuse_unless_default(function.__name__, out=out)
+        if out is not None:
+            refuse_unless_default(function.__name__, out=out)
         return wide(x if dtype is None else astype(x, dtype), axis, None, None, *args, **options)
     return cast
 

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from minigrad.ops.elementwise import HALF, astype
+from minigrad.ops.elementwise import HALF, astype, is_half
 from minigrad.ops.shape import reshape, swap
-from minigrad.tensor import Tensor, op
+from minigrad.tensor import op
 
 
 def matmul_da(g, a, b):
@@ -30,17 +30,14 @@ def matmul_db(g, a, b):
 
 def as_numpy_multiplies(call):
     def matmul(a, b):
-        if (a._data.dtype if isinstance(a, Tensor) else getattr(a, "dtype", None)) is HALF or \
-                (b._data.dtype if isinstance(b, Tensor) else getattr(b, "dtype", None)) is HALF:
-            return of_halves(call, a, b)
-        return call(a, b)
+        return of_halves(call, a, b) if is_half(a) or is_half(b) else call(a, b)
     return matmul
 
 
 def of_halves(call, a, b):
     """The product in float32, and in halves where NumPy's would be: PyTorch's way."""
     halves = np.result_type(*[x.dtype if hasattr(x, "dtype") else np.asarray(x) for x in (a, b)]) == HALF
-    y = call(*[astype(x, np.float32) if getattr(x, "dtype", None) == HALF else x for x in (a, b)])
+    y = call(*[astype(x, np.float32) if is_half(x) else x for x in (a, b)])
     return astype(y, HALF) if halves else y
 
 

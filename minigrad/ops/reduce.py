@@ -13,6 +13,7 @@ from minigrad.ops.elementwise import (
     astype,
     equal,
     in_float32,
+    is_half,
     logical_or,
     not_equal,
     where,
@@ -39,10 +40,14 @@ def as_numpy_sums(call):
             refuse_unless_default("sum", out=out, initial=initial, where=where)
         if dtype is not None:
             x = astype(x, dtype)
-        if getattr(x, "dtype", None) == HALF:
-            return astype(call(astype(x, np.float32), axis, keepdims), HALF)
-        return call(x, axis, keepdims)
+        return of_axes(call, x, axis, keepdims)
     return sum
+
+
+def of_axes(call, x, axis, keepdims):
+    if is_half(x):
+        return astype(call(astype(x, np.float32), axis, keepdims), HALF)
+    return call(x) if axis is None and not keepdims else call(x, axis, keepdims)
 
 
 @op(np=np.sum, method=True, around=as_numpy_sums,
@@ -73,9 +78,9 @@ def extreme_dx(g, y, x, x_shape, axis):
 
 def as_numpy_finds(call):
     def extreme(x, axis=None, out=None, keepdims=False, initial=None, where=None):
-        refuse_unless_default(call.__name__, out=out, initial=initial, where=where)
-        return wide(x, axis, keepdims)
-    wide = in_float32(call)  # for its rule: ties are counted
+        if not (out is initial is where is None):
+            refuse_unless_default(call.__name__, out=out, initial=initial, where=where)
+        return of_axes(call, x, axis, keepdims)  # in float32 for its rule, which counts ties
     return extreme
 
 

@@ -53,7 +53,9 @@ def reshape(x, *, shape):
 
 def as_numpy_transposes(call):
     def transpose(x, axes=None):
-        if axes is None or axes.__class__ is tuple:
+        if axes is None:
+            return call(x)
+        if axes.__class__ is tuple:
             return call(x, axes)
         return call(x, tuple(axes) if np.ndim(axes) else (axes,))
     return transpose
