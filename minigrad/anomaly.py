@@ -6,7 +6,6 @@ remembers the line of the user's code that made it. That costs a few times the c
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import weakref
 import zlib
@@ -14,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.context import Context
 from minigrad.tensor import Op, Tensor, apply, describe, ndarray, watcher
 
 OWN = ("minigrad.tensor", "minigrad.ops", "minigrad.autodiff", "minigrad.derive", "minigrad.anomaly",
-       "minigrad.gradcheck", "contextlib", "numpy")
+       "minigrad.gradcheck", "minigrad.context", "contextlib", "numpy")
 
 
-class detect_anomaly(contextlib.ContextDecorator):
+class detect_anomaly(Context):
     """Inside, the first NaN or Inf that an op or a rule makes raises FloatingPointError, and an array that a rule
     needs and that was changed in place raises RuntimeError: each names the op, the tensor, the line of code and,
     where a loop variable `t` counts them, the time step.
 
-    For this thread and async task only; run forward and backward inside. Also a decorator.
+    For this thread and async task only; run forward and backward inside. Also a decorator, of generators too.
     """
 
     def __init__(self):
@@ -42,15 +42,10 @@ class detect_anomaly(contextlib.ContextDecorator):
         token, quiet = self._entered.pop()
         watcher.reset(token)
         quiet.__exit__(*exception)
-        if not self._entered:
-            self._notes.clear()
 
     def __call__(self, *args: Any) -> Any:
         """As a decorator it takes a function; as the watcher, an op call."""
         return self.forward(*args) if args and isinstance(args[0], Op) else super().__call__(*args)
-
-    def _recreate_cm(self) -> detect_anomaly:
-        return detect_anomaly()
 
     def forward(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
         out = unwatched(op, inputs, arrays, metadata, tracked)

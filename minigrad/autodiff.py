@@ -18,7 +18,7 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.ops import add, astype, copy, reshape, stack, sum_to
-from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, record, wrap
+from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, plain, record, wrap
 from minigrad.tree import flatten, map_leaves, unflatten
 
 # -- the sweep ----------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         if op is RELEASED:
             raise RuntimeError(f"the graph behind {describe(node)} has been used by an earlier backward and released: "
                                "call that backward with retain_graph=True, run the forward again, or .detach() "
-                               "the value where the new graph begins")
+                               "the value (as a state that is carried on) where the new graph begins")
         inputs, metadata = node._inputs, node._metadata
         if index < engine.last_change:
             unchanged_or_raise(node)
@@ -202,6 +202,7 @@ def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
             g.flags.writeable = False
         seen = hook(g)
         if seen is not None:
+            seen = seen if isinstance(seen, Tensor) else plain(seen)
             if np.shape(seen) != node._data.shape:
                 raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
                                  "return that shape, or None to leave it as it is")
@@ -215,10 +216,10 @@ def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
     """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
     holds g, so that it need not be copied."""
     g = g._data if isinstance(g, Tensor) else g
-    if leaf.grad is None:
-        leaf.grad = g if owned else np.array(g)
+    if leaf._grad is None:
+        leaf._grad = g if owned else np.array(g)
     else:
-        leaf.grad = np.asarray(leaf.grad + g)
+        leaf._grad = np.asarray(leaf._grad + g)
 
 
 def unchanged_or_raise(node: Tensor) -> None:
@@ -251,10 +252,10 @@ def backward(self: Tensor, gradient: Any = None, retain_graph: bool = False) -> 
 def seed(y: Tensor, gradient: Any) -> Any:
     if gradient is None:
         if y._data.size != 1:
-            raise ValueError(f"{describe(y)} is no single number: reduce it (.sum(), .mean()), or pass the gradient "
+            raise ValueError(f"{describe(y)} is not a single number: reduce it (.sum(), .mean()), or pass the gradient "
                              "of the loss with respect to it, of the same shape")
         return np.ones(y._data.shape, y._data.dtype)
-    gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(gradient)
+    gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(plain(gradient))
     if gradient.shape != y._data.shape:
         raise ValueError(f"the gradient has shape {gradient.shape}, and {describe(y)}: they must be of one shape")
     return gradient.astype(y._data.dtype, copy=False)
@@ -304,25 +305,31 @@ Tensor.backward, Tensor.retain_grad, Tensor.register_hook = backward, retain_gra
 # -- functions of functions --------------------------------------------------------------------------------
 
 
-def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+def grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
     """The function that gives df/dx for the argument x of a scalar f: `grad(f)(x, …)`.
 
     x, and each argument named by argnums, is a float or any nesting of tuples, lists and dicts of float arrays; the
     gradient has the same nesting, arrays of the same shapes and dtypes, zeros where f does not depend on them. A
-    tuple of argnums gives a tuple. A gradient is a Tensor only where something outside still depends on it: so
-    grads nest, also over variables of an enclosing function.
+    tuple of argnums gives a tuple. With has_aux, f returns (loss, aux) and `grad(f)(x, …)` is (df/dx, aux).
+
+    A gradient is a Tensor only where something outside still depends on it: so grads nest, also over variables of an
+    enclosing function. The tensors in aux too come out as arrays, unless something outside depends on them.
     """
-    both = value_and_grad(f, argnums)
-    return lambda *args, **kwargs: both(*args, **kwargs)[1]
+    both = value_and_grad(f, argnums, has_aux)
+
+    def gradient(*args, **kwargs):
+        value, d = both(*args, **kwargs)
+        return (d, value[1]) if has_aux else d
+    return gradient
 
 
-def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
-    """Like `grad`, giving (f(x), df/dx)."""
+def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+    """Like `grad`, giving (f(x), df/dx); with has_aux ((loss, aux), df/dx)."""
     def value_and_gradient(*args, **kwargs):
-        y, pull, value = pullback(f, args, kwargs, positions(argnums, args))
+        y, pull, value = pullback(f, args, kwargs, positions(argnums, args), has_aux)
         if len(flatten(y)[0]) != 1 or np.size(flatten(y)[0][0]) != 1:
-            raise ValueError(f"grad needs a function with one number as its result, not {nature(y)}: "
-                             "reduce it, or use mg.jacobian or mg.vjp")
+            raise ValueError(f"grad needs a function with one number as its result, not {nature(y)}: reduce it, pass "
+                             "has_aux=True for a function that returns (loss, aux), or use mg.jacobian or mg.vjp")
         gradients = pull(map_leaves(lambda leaf: np.ones(np.shape(leaf), data_of(leaf).dtype), y))
         return value, gradients if isinstance(argnums, tuple) else gradients[0]
     return value_and_gradient
@@ -389,9 +396,9 @@ def hessian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
 # -- their common ground -----------------------------------------------------------------------------------
 
 
-def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, Callable, Any]:
+def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool = False) -> tuple[Any, Callable, Any]:
     """Run f with fresh tensors for the wanted arguments: its result, the function from d_result to gradients, and
-    the result for the caller.
+    the result for the caller. With has_aux f returns (y, aux): y is the result, and the caller gets both.
 
     A gradient is taken with respect to tensors of its own making, never the caller's: so nested ones cannot be
     confused. Where something outside stands behind the result (a tensor of the caller, which `copy` keeps in the
@@ -421,12 +428,23 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
         y = f(*args, **kwargs)
     finally:
         engine.recording.reset(token)
+    aux = None
+    if has_aux:
+        if not isinstance(y, (tuple, list)) or len(y) != 2:
+            raise TypeError(f"with has_aux=True the function returns two things, (loss, aux), not {nature(y)}")
+        y, aux = y
     outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
     nodes = behind(outputs, fresh)
     way = way_to(fresh, nodes)
     known = {x._index for x in made}
-    outer = recording and (len(made) < len(fresh)
-                           or any(x._inputs is None and x._index not in known for x in nodes))
+
+    def depends(nodes: list[Tensor]) -> bool:
+        """Whether any of what lies behind a result is the caller's, so that gradients must be recorded."""
+        return recording and any(x._inputs is None and x._index not in known for x in nodes)
+
+    outer = (recording and len(made) < len(fresh)) or depends(nodes)
+    aux = map_leaves(lambda leaf: leaf if isinstance(leaf, Tensor) and depends(behind([leaf], fresh))
+                     else own_array(leaf), aux)
     for x in made:  # from here on they are constants to all but this pull: nobody outside depends on them
         x._tracked = False
 
@@ -434,7 +452,8 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
         same_shapes(y, d_y, "the gradient", "the result")
         given = flatten(d_y)[0]
         recorded = engine.recording.get() and (outer or any(isinstance(g, Tensor) and g._tracked for g in given))
-        gradients = [g if isinstance(g, Tensor) else np.asarray(g, out._data.dtype) for g, out in zip(given, outputs)]
+        gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._data.dtype)
+                     for g, out in zip(given, outputs)]
         if recorded:
             gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
         else:
@@ -443,7 +462,8 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any) -> tuple[Any, 
         values = iter([handed_out(found.get(x._index), x) for x in fresh])
         return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
 
-    return y, pull, y if outer else map_leaves(own_array, y)
+    value = y if outer else map_leaves(own_array, y)
+    return y, pull, (value, aux) if has_aux else value
 
 
 def handed_out(g: Any, x: Tensor) -> Any:

@@ -208,7 +208,7 @@ class Checked:
     def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
         """f with these values in its leaves: its results as tensors, and the leaves."""
         fresh = []
-        leaves = [np.array(x) if isinstance(x, np.ndarray) else Tensor(x) if isinstance(x, Tensor) else x
+        leaves = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._data.copy()) if isinstance(x, Tensor) else x
                   for x in self.given]
         for i, value in zip(self.where, values):
             leaves[i] = wrap(np.array(value), tracked=True)

@@ -62,11 +62,11 @@ class Optimizer:
             p.grad = None
 
     def step(self) -> None:
-        """Change every parameter that has a gradient. Raises ValueError for a gradient of another shape."""
+        """Change every parameter that has a gradient."""
         lr = self.lr = self.number("lr", self.lr)
         found = [(flat, *run) for flat in self.flats for run in flat.runs(self.parameters, self.steps)]
         for flat, run, part in found:
-            np.concatenate([gradient(self.parameters[i]) for i in run], out=flat.g[part])
+            np.concatenate([self.parameters[i].grad.ravel() for i in run], out=flat.g[part])
         for flat, run, part in found:
             g, parameters = flat.g[part], [self.parameters[i] for i in run]
             decay = self.weight_decay and np.concatenate([p.data.ravel() for p in parameters])
@@ -141,14 +141,6 @@ class Flat:
         alike = groupby(self.parts, lambda i: None if parameters[i].grad is None else steps[i])
         runs = [list(run) for count, run in alike if count is not None]
         return [(run, slice(self.parts[run[0]].start, self.parts[run[-1]].stop)) for run in runs]
-
-
-def gradient(p: Tensor) -> np.ndarray:
-    """The gradient of a parameter, flat."""
-    g = np.asarray(p.grad)
-    if g.shape != p.shape:
-        raise ValueError(f"{describe(p)} has a gradient of shape {g.shape}: it must have the parameter's")
-    return g.ravel()
 
 
 def trainable(who: str, params: Iterable[Tensor]) -> list[Tensor]:

@@ -11,16 +11,19 @@ op, its inputs and its metadata. `autodiff.py` walks these records.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
+import functools
 import inspect
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy
+
+from minigrad.advice import dotted, missing
+from minigrad.context import Context
 
 ndarray = numpy.ndarray
 asarray = numpy.asarray
@@ -42,27 +45,30 @@ class Tensor:
     """An ndarray `data` that can be differentiated.
 
     data           the values. Assigning counts as a change; a backward that still needs the old ones refuses.
-    grad           ndarray of data's shape once `backward` has reached this leaf, else None; it adds up
+    grad           ndarray of data's shape and dtype once `backward` has reached this leaf, else None; it adds up.
+                   Assigning anything else raises TypeError or ValueError; another float type is cast.
     requires_grad  whether gradients flow to or through this tensor
     name           for error messages, pictures and printed programs, or None
 
     `Tensor(data, requires_grad=False, dtype=None, name=None)` copies data; NumPy's dtype rules hold.
-    Raises TypeError when a tensor of integers or booleans is to require gradients.
+    Raises TypeError when a tensor of integers or booleans is to require gradients, and for a tensor through which
+    gradients are recorded, unless the new one is to be a leaf of its own (requires_grad=True).
     """
 
     # _op, _inputs, _metadata: how it was made. A leaf has no op; after its backward, a result has RELEASED.
     # _index: the clock at creation, so inputs always have a smaller one. _version: the clock at the last change.
     # _watch: None, or what wants to see the gradient (hooks by number, "retain").
-    __slots__ = ("__weakref__", "_data", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version", "_watch",
-                 "grad", "name")
+    __slots__ = ("__weakref__", "_data", "_grad", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version",
+                 "_watch", "name")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):
+            if flowing(data) and not requires_grad:
+                raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on"
+                                ": use it as it is, or take its values with .detach()")
             data = data._data
-        self._data = numpy.array(data, dtype=dtype)
-        if self._data.dtype.kind not in "fciub":
-            raise TypeError(f"a tensor holds numbers, not {self._data.dtype}: pass an array of one number type")
-        self.grad = self._op = self._inputs = self._metadata = None
+        self._data = numpy.array(plain(data), native(dtype))
+        self._grad = self._op = self._inputs = self._metadata = None
         self.name = name
         self._tracked = False
         self._index = next_index()
@@ -79,12 +85,27 @@ class Tensor:
     @data.setter
     def data(self, value: Any) -> None:
         global last_change
-        value = asarray(value._data if isinstance(value, Tensor) else value, dtype=self._data.dtype)
+        value = asarray(value._data if isinstance(value, Tensor) else plain(value), dtype=self._data.dtype)
         if value.shape != self._data.shape:
             raise ValueError(f"data of shape {value.shape} cannot be assigned to {describe(self)}: "
                              "make a new tensor for another shape")
         self._data = value
         self._version = last_change = next_index()
+
+    def _set_grad(self, value: Any) -> None:
+        if value is not None:
+            kind = self._data.dtype.kind
+            if not isinstance(value, (ndarray, numpy.generic)) or not (value.dtype.kind in "fc" and kind in "fc") \
+                    or (value.dtype.kind == "c" and kind != "c"):
+                given = f"an array of {value.dtype}" if isinstance(value, ndarray) else f"a {type(value).__name__}"
+                raise TypeError(f"the gradient of {describe(self)} and dtype {self.dtype} must be None or an ndarray "
+                                f"of the same kind of numbers, not {given}")
+            if value.shape != self._data.shape:
+                raise ValueError(f"{describe(self)} cannot have a gradient of shape {value.shape}: the shapes differ")
+            value = asarray(plain(value), self._data.dtype)
+        self._grad = value
+
+    grad: Any = property(operator.attrgetter("_grad"), _set_grad)
 
     @property
     def requires_grad(self) -> bool:
@@ -152,16 +173,27 @@ class Tensor:
             return self._data.astype(dtype)
         return self._data.copy() if copy else self._data
 
+    def _number(self) -> Any:
+        """The one value, for float(x), math.sin(x) and array[i] = x. Refused while gradients are recorded through it:
+        they would be lost without a word."""
+        value = self.item()
+        if flowing(self):
+            raise TypeError(
+                f"{describe(self)} requires gradients, and a Python number cannot carry them: keep it a tensor (np.sin "
+                "instead of math.sin; mg.stack of a list instead of array[i] = x), or read its value with .item()")
+        return value
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number())
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._number())
 
     def __index__(self) -> int:
+        self._number()
         return self._data.__index__()
 
     def __bool__(self) -> bool:
@@ -197,36 +229,37 @@ class Tensor:
     def __reduce__(self):
         if self._op is not None:
             raise TypeError(f"{describe(self)} is part of a graph and cannot be copied or pickled: .detach() it first")
-        return type(self), (self._data, self._tracked, None, self.name)
+        grad = None if self._grad is None else self._grad.copy()
+        return type(self), (self._data, self._tracked, None, self.name), (None, {"_grad": grad})
 
     def __repr__(self) -> str:
         values = numpy.array2string(self._data, separator=", ", prefix="tensor(")
         notes = [f"dtype={self.dtype}"] if self.dtype not in (float, int, bool) else []
         notes += [f"name={self.name!r}"] if self.name else []
         if self._tracked:
-            notes += ["requires_grad=True" if self._op is None else f"op={self._op}"]
+            maker = made_by(self)
+            notes += ["requires_grad=True" if self._op is None else f"op={maker}" if maker else "graph released"]
         return f"tensor({', '.join([values, *notes])})"
 
     # -- NumPy's own functions ----------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__":
-            raise TypeError(f"np.{ufunc.__name__}.{method} has no derivative here: "
-                            "use mg.sum, mg.prod, mg.cumsum, mg.max or mg.min")
+            raise TypeError(missing(f"{dotted(ufunc)}.{method}"))
         if kwargs.get("out") is not None:
-            raise TypeError(f"np.{ufunc.__name__} into an existing array cannot be recorded: "
+            raise TypeError(f"{dotted(ufunc)} into an existing array cannot be recorded: "
                             "write a = a + b instead of a += b, or read values with .detach().numpy()")
         return self.__array_function__(ufunc, (), inputs, kwargs)
 
     def __array_function__(self, function, types, args, kwargs):
         ours = NUMPY.get(function)
         if ours is None:
-            name = function.__name__
-            ops = [f.__name__ for f in NUMPY.values() if f.__name__ == f.__qualname__]  # not mere answers
-            near = difflib.get_close_matches(name, ops, n=1)
-            raise TypeError(f"np.{name} has no op and cannot be recorded: "
-                            + (f"the nearest op is mg.{near[0]}; " if near else "")
-                            + f"declare it with @mg.op, or use np.{name}(x.detach().numpy())")
+            raise TypeError(missing(dotted(function)))
+        if kwargs:  # NumPy's name for an argument that has another name here: by its place
+            theirs, known = parameters(function), parameters(ours)
+            while len(args) < len(theirs) and theirs[len(args)] in kwargs and theirs[len(args)] not in known:
+                name = theirs[len(args)]
+                args, kwargs = (*args, kwargs[name]), {key: value for key, value in kwargs.items() if key != name}
         return ours(*args, **kwargs)
 
     if TYPE_CHECKING:  # installed by the ops; here for type checkers and editors alone
@@ -277,29 +310,55 @@ def wrap(data: Any, tracked: bool = False) -> Tensor:
     out = new(Tensor)
     out._data = data
     out._tracked = tracked
-    out._op = out._inputs = out._metadata = out._watch = out.grad = out.name = None
+    out._op = out._inputs = out._metadata = out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
     return out
+
+
+@functools.cache
+def parameters(function: Callable) -> tuple[str, ...]:
+    """The names of a function's parameters, none where it does not tell (or takes any)."""
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except ValueError:
+        return ()
+
+
+def flowing(x: Tensor) -> bool:
+    """Whether gradients are being recorded through x."""
+    return x._tracked and x._op is not RELEASED and recording.get()
+
+
+def made_by(x: Tensor) -> Op | None:
+    """The op that a user would name: for one of several results the op that gave them; None for leaves and when the
+    graph has been released."""
+    op = x._inputs[0]._op if x._op is PART else x._op
+    return None if op is RELEASED else op
 
 
 def describe(x: Any) -> str:
     """How an error message speaks of a value: its name, what made it, its shape."""
     if not isinstance(x, Tensor):
         return f"an array of shape {numpy.shape(x)}"
-    name = f" {x.name!r}" if x.name else ""
-    made = f", made by {x._op}" if x._op else ""
+    name, maker = f" {x.name!r}" if x.name else "", made_by(x)
+    made = f", made by {maker}" if maker else ""
+    if x._data.__class__ is tuple:
+        return f"results of shapes {', '.join(str(y.shape) for y in x._data)}{made}"
     return f"tensor{name} of shape {x._data.shape}{made}"
 
 
-@contextlib.contextmanager
-def no_grad():
-    """Inside, nothing is recorded: for this thread and async task only. Also a decorator."""
-    token = recording.set(False)
-    try:
-        yield
-    finally:
-        recording.reset(token)
+class no_grad(Context):
+    """Inside, nothing is recorded: for this thread and async task only. Also a decorator, of generators too."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(recording.set(False))
+
+    def __exit__(self, *exception: Any) -> None:
+        recording.reset(self._tokens.pop())
 
 
 # -- ops ----------------------------------------------------------------------------------------------
@@ -340,7 +399,7 @@ class Op:
 
 
 REQUIRED = inspect.Parameter.empty
-BROADCAST = "from the right, axes must be of one length or of length 1 (reshape or mg.expand_dims one of them)"
+BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (reshape or mg.expand_dims one of them)"
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
@@ -416,8 +475,6 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
     if name in OPS and OPS[name].forward.__module__.startswith("minigrad.") \
             and not forward.__module__.startswith("minigrad."):
         raise ValueError(f"op {name}: minigrad has an op of this name; choose another")
-    if not forward.__doc__:
-        raise ValueError(f"op {name}: a docstring must give its definition and shapes")
     parameters = list(inspect.signature(forward).parameters.values())
     self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     self.arrays = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
@@ -550,8 +607,44 @@ def arguments(self: Op, args: tuple, metadata: dict) -> tuple[tuple, dict]:
 
 
 def plain(x: Any) -> Any:
-    """An input that is no Tensor: Python numbers stay (they do not widen float32), lists become arrays."""
-    return x if isinstance(x, (ndarray, float, int, numpy.generic, complex)) else asarray(x)
+    """An input that is not a Tensor: Python numbers stay (they do not widen float32), lists become arrays."""
+    kind = x.__class__
+    if kind is float or kind is int or (kind is ndarray and x.dtype in NUMBERS):
+        return x
+    return entering(x)
+
+
+NUMBERS = frozenset(map(numpy.dtype, "?bhilqBHILQefdgFDG"))  # in native byte order
+
+
+def entering(x: Any) -> Any:
+    """What is not plain yet: arrays of native byte order from big-endian ones and from lists. Raises TypeError for
+    objects, text, records, and for kinds of arrays that mean more than their numbers, also within lists."""
+    if isinstance(x, (numpy.number, numpy.bool_, complex, int)):
+        return x
+    waiting = [x]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, numpy.ma.MaskedArray):
+            raise TypeError("a masked array would lose its mask: pass its numbers as x.filled(0), and the mask by "
+                            "itself, as to mg.where")
+        if isinstance(part, ndarray) and type(part) not in (ndarray, numpy.memmap, numpy.recarray):
+            raise TypeError(f"a {type(part).__name__} may mean more than its numbers: if they are all that counts, "
+                            "pass np.asarray(x)")
+        if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool}:
+            waiting += part
+    out = asarray(x)
+    return out.astype(native(out.dtype), copy=False)
+
+
+def native(dtype: Any) -> numpy.dtype | None:
+    """A number type in native byte order; None for None. Raises TypeError for others."""
+    if dtype is None:
+        return None
+    dtype = numpy.dtype(dtype)
+    if dtype.kind not in "fciub":
+        raise TypeError(f"a tensor holds numbers, not {dtype}: pass an array of one number type")
+    return numpy.dtype(dtype.char)  # not .newbyteorder("="): NumPy's own object for it, which `is` finds
 
 
 def tracks(self: Op, inputs: tuple) -> bool:
@@ -587,7 +680,7 @@ def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -
         tracked = asarray(y).dtype.kind in "fc"  # a cast to integers ends the gradient
     out = new(Tensor)  # as record does, without the call: this is the hot path
     out._data = y if y.__class__ is ndarray else asarray(y)
-    out._watch = out.grad = out.name = None
+    out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
     if tracked and recording.get():
@@ -603,7 +696,7 @@ def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Te
     """The result y as a Tensor, which remembers how it was made when it is tracked and recording is on."""
     out = new(Tensor)
     out._data = y
-    out._watch = out.grad = out.name = None
+    out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
     if tracked and recording.get():
@@ -626,7 +719,7 @@ def primitive(name: str) -> Op:
 
 # Several results: the record stands on a tensor whose data is the tuple, and each result is a part of it.
 PART = primitive("part")
-RELEASED = primitive("an op whose graph is released")  # the op of a result whose backward has been done
+RELEASED = primitive("released")  # the op of a result whose backward has been done
 
 
 # -- how an op comes to the operators and to NumPy's functions -----------------------------------------

@@ -168,7 +168,8 @@ def test_outside_nobody_watches():
 def test_notes_go_with_their_values():
     """One detect_anomaly around a whole training run does not keep every step of it."""
     watching = mg.detect_anomaly()
-    with watching:
+
+    def train():
         for _ in range(3):
             w = leaf(1.0, 2.0)
             mg.tanh(w * 2.0).sum().backward()
@@ -177,4 +178,22 @@ def test_notes_go_with_their_values():
         assert len(watching._notes) == 1
         y.sum().backward(retain_graph=True)
         y.sum().backward()
-    assert not watching._notes
+    with watching:
+        train()
+        assert not watching._notes
+
+
+def test_as_a_decorator_of_a_generator_function_it_watches_all_steps_of_the_body_and_nothing_between():
+    @mg.detect_anomaly()
+    def steps(x):
+        w = leaf(1.0, 2.0)
+        y = mg.tanh(w * x).sum()
+        yield watcher.get()
+        x[0] = 3.0
+        y.backward()
+    x = np.ones(2)
+    run = steps(x)
+    assert next(run) is not None and watcher.get() is None
+    with pytest.raises(RuntimeError, match=r"changed in place.*test_anomaly\.py:\d+ in steps"):
+        next(run)
+    assert watcher.get() is None

@@ -285,7 +285,7 @@ def test_backward_of_a_leaf_and_with_a_gradient():
 
 
 @pytest.mark.parametrize("act, error, says", [
-    (lambda w: (w * 2.0).backward(), ValueError, r"shape \(3,\), made by multiply is no single number.*\.sum\(\)"),
+    (lambda w: (w * 2.0).backward(), ValueError, r"shape \(3,\), made by multiply is not a single number.*\.sum\(\)"),
     (lambda w: (w * 2.0).backward(np.ones(2)), ValueError, r"the gradient has shape \(2,\).*\(3,\).*of one shape"),
     (lambda w: w.detach().sum().backward(), RuntimeError, r"depends on no tensor that requires gradients.*no_grad"),
     (lambda w: mg.no_grad()(lambda: w.sum())().backward(), RuntimeError, "compute outside of no_grad"),

@@ -328,16 +328,13 @@ def test_bad_input_gets_a_sentence(call, error, says):
         call(leaf([1.0, 2.0]))
 
 
-@pytest.mark.parametrize("g, lr, says", [
-    (np.ones((4, 3)), 0.1, r"tensor 'W' of shape \(3, 4\) has a gradient of shape \(4, 3\): it must have the"),
-    (np.ones((3, 4)), math.inf, "SGD takes lr as a finite number ≥ 0, not inf")])
-def test_a_step_that_cannot_be_taken_changes_nothing(g, lr, says):
-    p, q = given_gradient(np.ones(2), np.ones(2)), mg.tensor(np.ones((3, 4)), requires_grad=True, name="W")
-    optimizer, q.grad = optim.SGD([p, q], momentum=0.9), g
-    optimizer.lr = lr
-    with pytest.raises(ValueError, match=says):
+def test_a_step_that_cannot_be_taken_changes_nothing():
+    p = given_gradient(np.ones(2), np.ones(2))
+    optimizer = optim.SGD([p], momentum=0.9)
+    optimizer.lr = math.inf
+    with pytest.raises(ValueError, match="SGD takes lr as a finite number ≥ 0, not inf"):
         optimizer.step()
-    assert (p.data == 1).all() and optimizer.steps == [0, 0]
+    assert (p.data == 1).all() and optimizer.steps == [0]
 
 
 # -- clipping ---------------------------------------------------------------------------------------------------------

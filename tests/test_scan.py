@@ -780,7 +780,7 @@ def branching(h, x):
 
 
 def looking(h, x):
-    return h + x * float(h[0, 0]), h
+    return h + x * h[0, 0].item(), h
 
 
 class Noisy:

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minigrad.tensor import Tensor, op, refuse_unless_default
+from minigrad.tensor import Tensor, native, op, refuse_unless_default
 
 # -- arithmetic -----------------------------------------------------------------------------------
 
@@ -367,7 +367,7 @@ def astype(x, *, dtype):
     """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
     A cast to integers or booleans has no derivative: detach first.
     """
-    return np.asarray(x).astype(dtype)
+    return np.asarray(x).astype(native(dtype))
 
 
 HALF = np.dtype(np.float16)

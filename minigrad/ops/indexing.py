@@ -92,7 +92,8 @@ ABOUT_VALUES = (np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, 
 
 def answered(question, values):
     def answer(*args, **kwargs):
-        return question(*[values(a) if isinstance(a, Tensor) else a for a in args], **kwargs)
+        return question(*[values(a) if isinstance(a, Tensor) else a for a in args],
+                        **{name: values(a) if isinstance(a, Tensor) else a for name, a in kwargs.items()})
     answer.__name__ = question.__name__
     return answer
 

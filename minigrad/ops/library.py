@@ -36,7 +36,12 @@ from minigrad.ops.shape import (
     shape_of,
     transpose,
 )
-from minigrad.tensor import Tensor, composite, refuse_unless_default
+from minigrad.tensor import Tensor, composite, plain, refuse_unless_default
+
+
+def array(x):
+    """Numbers and lists as arrays; what has a shape as it is."""
+    return x if hasattr(x, "shape") else np.asarray(plain(x))
 
 
 def part(x, axis, start, stop=None):
@@ -129,7 +134,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     For complex x it is √Σ x² too, without an absolute value, so that the complex step sees through it. Raises
     ValueError for the norms of a matrix that need its singular values.
     """
-    x = x if hasattr(x, "dtype") else np.asarray(x)
+    x = array(x)
     x = x if x.dtype.kind in "fc" else astype(x, float)
     ndim = len(x.shape)
     if axis is None and ord is None:
@@ -262,7 +267,7 @@ def tensordot(a, b, axes=2):
 
 def at_least(ndim, grow, arrays):
     """Each array with as many axes: `grow` makes the shape. One array alone, or a tuple."""
-    arrays = [a if hasattr(a, "shape") else np.asarray(a) for a in arrays]
+    arrays = [array(a) for a in arrays]
     grown = tuple(a if len(a.shape) >= ndim else reshape(a, grow(a.shape)) for a in arrays)
     return grown[0] if len(grown) == 1 else grown
 
@@ -375,7 +380,7 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
     one = tuple(1 if a == axis else m for a, m in enumerate(shape))
     ends = [end if end is None or shape_of(end) else broadcast_to(end, one) for end in (prepend, append)]
     parts = [a for a in (ends[0], x, ends[1]) if a is not None]
-    x = concatenate(parts, axis=axis) if len(parts) > 1 else x if hasattr(x, "dtype") else np.asarray(x)
+    x = concatenate(parts, axis=axis) if len(parts) > 1 else array(x)
     for _ in range(n):
         later, earlier = part(x, axis, 1), part(x, axis, 0, -1)
         x = not_equal(later, earlier) if x.dtype == bool else later - earlier

@@ -3,6 +3,7 @@ differentiate to any order: reshape, transpose, broadcast_to ⇄ sum_to, concate
 """
 
 import math
+import operator
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def normalize_axis(axis, ndim, name):
 
 def one_axis(axis, ndim, name):
     """An axis as one int ≥ 0, where a single number has the axis 0 (or −1) too: NumPy takes it as a vector of one."""
-    (axis,) = normalize_axis(axis, ndim or 1, name)
+    (axis,) = normalize_axis(operator.index(axis), ndim or 1, name)
     return axis
 
 

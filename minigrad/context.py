@@ -1,0 +1,75 @@
+"""A context manager that also decorates: for a generator or a coroutine it is entered whenever the body runs, and left
+whenever the body waits.
+
+contextlib's own decorators enter for the call alone, and the call of a generator function runs nothing of its body.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable)
+
+
+class Context:
+    """Base of context managers that decorate functions, generator functions and async functions of both kinds."""
+
+    def __enter__(self) -> Any:
+        raise NotImplementedError
+
+    def __exit__(self, *exception: Any) -> None:
+        raise NotImplementedError
+
+    def __call__(self, f: F) -> F:
+        fresh = type(self)  # one for each call: calls may overlap
+        if inspect.isasyncgenfunction(f):
+            async def around(*args, **kwargs):
+                body, context = f(*args, **kwargs), fresh()
+                act, value = body.asend, None
+                while True:
+                    try:
+                        out = await steps(act(value), context)
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        act, value = body.asend, (yield out)
+                    except GeneratorExit:
+                        await steps(body.aclose(), context)
+                        raise
+                    except BaseException as problem:
+                        act, value = body.athrow, problem
+        elif inspect.iscoroutinefunction(f):
+            async def around(*args, **kwargs):
+                return await steps(f(*args, **kwargs), fresh())
+        elif inspect.isgeneratorfunction(f):
+            def around(*args, **kwargs):
+                return (yield from steps(f(*args, **kwargs), fresh()))
+        else:
+            def around(*args, **kwargs):
+                with fresh():
+                    return f(*args, **kwargs)
+        return functools.wraps(f)(around)
+
+
+@types.coroutine
+def steps(body: Any, context: Context) -> Any:
+    """Run a generator or an awaitable, each of its steps inside of the context."""
+    act, value = body.send, None
+    while True:
+        try:
+            with context:
+                out = act(value)
+        except StopIteration as done:
+            return done.value
+        try:
+            act, value = body.send, (yield out)
+        except GeneratorExit:
+            with context:
+                body.close()
+            raise
+        except BaseException as problem:
+            act, value = body.throw, problem
