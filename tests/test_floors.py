@@ -51,7 +51,7 @@ OUTSIDE = {"numpy", "threadpoolctl", "tqdm"}
 # what a file may use where it is installed
 OPTIONAL = {"plot.py": {"matplotlib"}, "cli/derive.py": {"pygments"}, "cli/bench.py": {"torch"}}
 CORE = ["tensor.py", "autodiff.py", "ops/*.py"]
-MADE_OF_OPS = {"ops/library.py", "ops/einsum.py"}  # no part of what one reads to understand the engine
+BESIDE = {"ops/library.py", "ops/einsum.py", "ops/__init__.py"}  # what is made of ops, and the list of names
 CORE_LINES = 2200  # all lines of the core, docstrings included: where it stands now, to the next 50; it may only fall
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
@@ -115,7 +115,7 @@ def test_the_reading_of_imports_itself(tmp_path, monkeypatch):
 def test_the_core_stays_small_enough_to_read():
     lines = {p.relative_to(PACKAGE).as_posix(): len(p.read_text(encoding="utf-8").splitlines())
              for pattern in CORE for p in sorted(PACKAGE.glob(pattern))
-             if p.relative_to(PACKAGE).as_posix() not in MADE_OF_OPS}
+             if p.relative_to(PACKAGE).as_posix() not in BESIDE}
     assert sum(lines.values()) <= CORE_LINES, lines
 
 

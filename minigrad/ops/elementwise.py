@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minigrad.tensor import Tensor, native, op, refuse_unless_default
+from minigrad.tensor import Tensor, native, op
 
 # -- arithmetic -----------------------------------------------------------------------------------
 
@@ -168,14 +168,7 @@ def trunc(x):
     return np.trunc(x)
 
 
-def as_numpy_rounds(call):
-    def round(x, decimals=0, out=None):
-        refuse_unless_default("round", out=out)
-        return call(x, decimals)
-    return round
-
-
-@op(np=(np.round, np.around), method=True, analytic=False, around=as_numpy_rounds)
+@op(np=(np.round, np.around), method=True, analytic=False)
 def round(x, *, decimals=0):
     """y = x to so many decimals, halves to the even neighbour. It passes no gradient."""
     return np.round(x, decimals)
@@ -219,7 +212,7 @@ def softplus(x):
     """
     positive = np.real(x) > 0
     with np.errstate(under="ignore"):
-        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.negative(x), x)))
+        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
 
 
 @op(dx=lambda g, x, y: g * y * softplus_slope(-x))
@@ -275,7 +268,8 @@ def as_numpy_chooses(call):
     return where
 
 
-@op(np=np.where, da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
+@op(np=np.where, around=as_numpy_chooses,
+    da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
     The side not taken sends no gradient, not even a nan.
@@ -343,14 +337,7 @@ def logical_not(x):
 # -- number types -----------------------------------------------------------------------------------
 
 
-def as_numpy_copies(call):
-    def copy(x, order=None, subok=None):
-        refuse_unless_default("copy", order=None if order in ("K", "C") else order, subok=subok or None)
-        return call(x)
-    return copy
-
-
-@op(np=np.copy, method=True, around=as_numpy_copies, dx=lambda g: g)
+@op(np=np.copy, method=True, dx=lambda g: g)
 def copy(x):
     """y = x, an array of its own.   dL/dx = g."""
     return np.array(x)

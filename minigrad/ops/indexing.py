@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minigrad.ops.elementwise import in_float32
 from minigrad.ops.shape import normalize_axis, shape_of
 from minigrad.tensor import NUMPY, Tensor, composite, op
 
@@ -65,7 +66,7 @@ def getitem(x, *, index):
     return np.asarray(x)[index]
 
 
-@op(dx=lambda g, index: getitem(g, index=index))
+@op(around=in_float32, dx=lambda g, index: getitem(g, index=index))
 def scatter(x, *, shape, index):
     """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
     y = np.zeros(shape, np.asarray(x).dtype)

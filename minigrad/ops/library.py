@@ -77,7 +77,7 @@ def take(x, indices, axis=None, out=None, mode="raise"):
     counts on from the start, and "clip" takes the first or last entry."""
     refuse_unless_default("take", out=out, mode=None if mode in ("raise", "wrap", "clip") else mode)
     if axis is None or not shape_of(x):
-        x, axis = ravel(x), one_axis(axis or 0, 0, "take")
+        x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "take")
     axis = one_axis(axis, len(shape_of(x)), "take")
     if mode != "raise":
         n = shape_of(x)[axis]
@@ -181,14 +181,22 @@ def power_of_some(x, n):
 def prod(x, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=None):
     """y = Π x over the axes.
     The halves are multiplied with each other until one is left: log₂ n products and the rule of multiply, which is
-    right where an entry is 0, to any order. y / x would not be. Integers keep their type, where NumPy widens them.
+    right where an entry is 0, to any order. y / x would not be.
     """
     refuse_unless_default("prod", initial=initial, where=where)
-    ndim = len(shape_of(x))
-    axes = tuple(range(ndim)) if axis is None or not ndim else normalize_axis(axis, ndim, "prod")
+    x = widened(x)
+    ndim = len(x.shape)
+    axes = tuple(range(ndim)) if axis is None else normalize_axis(axis, ndim or 1, "prod") if axis != () else ()
+    axes = axes if ndim else ()
     for a in axes:
         x = halves_multiplied(x, a)
     return x if keepdims else squeeze(x, axes)
+
+
+def widened(x):
+    """x, small integers in the type in which NumPy multiplies and sums them."""
+    x = array(x)
+    return x if x.dtype.kind in "fc" else astype(x, np.sum(np.zeros(0, x.dtype)).dtype)
 
 
 def halves_multiplied(x, axis):
@@ -208,8 +216,9 @@ def halves_multiplied(x, axis):
 @in_dtype
 def cumprod(x, axis=None, dtype=None, out=None):
     """yₜ = Πₛ≤ₜ xₛ along an axis, or of the flat entries; by log₂ n products, as `prod` and for its reason."""
-    if axis is None or not shape_of(x):
-        x, axis = ravel(x), one_axis(axis or 0, 0, "cumprod")
+    x = widened(x)
+    if axis is None or not x.shape:
+        x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "cumprod")
     axis = one_axis(axis, len(shape_of(x)), "cumprod")
     n, done = shape_of(x)[axis], 1  # each entry is the product of this many up to it
     while done < n:
@@ -390,13 +399,15 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
 @composite(np=np.tril)
 def tril(x, k=0):
     """x with zeros above the k-th diagonal of its last two axes."""
-    return where(below("tril", x, k), x, 0)
+    x = array(x)
+    return where(below("tril", x, k), x, x.dtype.type(0) if x.dtype == bool else 0)
 
 
 @composite(np=np.triu)
 def triu(x, k=0):
     """x with zeros below the k-th diagonal of its last two axes."""
-    return where(below("triu", x, k - 1), 0, x)
+    x = array(x)
+    return where(below("triu", x, k - 1), x.dtype.type(0) if x.dtype == bool else 0, x)
 
 
 def below(name, x, k):
@@ -409,7 +420,7 @@ def below(name, x, k):
 def repeat(x, repeats, axis=None):
     """Each entry `repeats` times (a number, or one for each entry) along an axis, or of the flat entries."""
     if axis is None or not shape_of(x):
-        x, axis = ravel(x), one_axis(axis or 0, 0, "repeat")
+        x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "repeat")
     axis = one_axis(axis, len(shape_of(x)), "repeat")
     n = shape_of(x)[axis]
     if np.size(repeats) not in (1, n):
@@ -429,7 +440,7 @@ def tile(x, reps):
 
 
 @composite(np=np.pad)
-def pad(x, pad_width, mode="constant", constant_values=0):
+def pad(x, pad_width, mode="constant", *, constant_values=0):
     """x with entries added before and after along each axis; widths as NumPy takes them: n, (before, after), or a
     pair for each axis. Any mode of np.pad that copies entries: constant, edge, reflect, symmetric, wrap.
     """
