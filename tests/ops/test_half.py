@@ -75,3 +75,10 @@ def test_float32_with_halves_is_float32():
     assert mg.matmul(ONES, np.ones(N, np.float32)).dtype == mg.einsum("i,i", np.ones(N, np.float32), ONES).dtype \
         == np.float32
     assert mg.sum(ONES, dtype=np.float32).dtype == np.float32
+
+
+def test_the_norm_by_which_gradients_are_clipped():
+    p = mg.tensor(np.ones(2, np.float16), requires_grad=True)
+    for size in (1e-4, 1e4):
+        p.grad = np.full(2, size, np.float16)
+        assert mg.optim.clip_grad_norm([p], np.inf) == pytest.approx(size * 2 ** 0.5, rel=1e-2)
