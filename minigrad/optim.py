@@ -326,7 +326,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm takes a max_norm ≥ 0, not {max_norm!r}")
     clipped = [p for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
-    norm = math.sqrt(sum(float(np.vdot(p.grad, p.grad).real) for p in clipped))
+    gradients = [p.grad.astype(np.float32) if p.grad.dtype == np.float16 else p.grad for p in clipped]
+    norm = math.sqrt(sum(float(np.vdot(g, g).real) for g in gradients))
     if norm == math.inf:  # perhaps of its squares alone, which go beyond float32 at 10¹⁹
         norm = math.hypot(*(float(np.linalg.norm(p.grad.ravel().astype(float))) for p in clipped))
     factor = max_norm / (norm + 1e-6)

@@ -81,8 +81,9 @@ def with_zeros(*shape):
 
 PREDICATES = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal",
               "logical_and", "logical_not", "logical_or"}
-WITHOUT_GRADIENT = {"sign", *PREDICATES}
-NOT_ANALYTIC = {"abs", "sign", "astype"}        # the derivative exists for real numbers only
+WITHOUT_GRADIENT = {"sign", "floor", "ceil", "trunc", "round", "floor_divide", *PREDICATES}
+REAL_ONLY = {"remainder"}                       # NumPy has no complex ones
+NOT_ANALYTIC = {"abs", "sign", "astype", *REAL_ONLY}  # the derivative exists for real numbers only; see Case.analytic
 BEYOND_FLOATS = {"exp", "expm1", "power"}       # at 800 the value itself is
 
 
@@ -110,12 +111,37 @@ class Reference:
     def log_softmax(self, x, axis=-1):
         return np.log(self.softmax(x, axis))
 
-    def var(self, x, **how):  # np.var of complex numbers takes absolute values, which have no complex derivative
+    def softplus_slope(self, x):
+        return self.sigmoid(x)
+
+    def log_sigmoid(self, x):
+        return np.log(self.sigmoid(x))
+
+    def leaky_relu(self, x, negative_slope=0.01):
+        return np.where(x > 0, x, negative_slope * x)
+
+    def elu(self, x, alpha=1.0):
+        return np.where(x > 0, x, alpha * (np.exp(x) - 1))
+
+    def logaddexp(self, a, b):
+        real = np.isrealobj(a) and np.isrealobj(b)
+        return np.logaddexp(a, b) if real else np.log(np.exp(a) + np.exp(b))
+
+    def root(self, x):
+        return np.sqrt(x)
+
+    def norm(self, x, *how, **more):  # np.linalg.norm of complex numbers takes absolute values: see var
+        if np.isrealobj(x) or more.get("ord") not in (None, 2, "fro"):
+            return np.linalg.norm(x, *how, **more)
+        return np.sqrt(np.sum(x ** 2, **{key: value for key, value in more.items() if key != "ord"}))
+
+    def var(self, x, *places, **how):  # np.var of complex numbers takes absolute values, without a complex derivative
+        how = {**dict(zip(("axis", "dtype", "out", "ddof", "keepdims"), places)), **how}
         return np.var(x, **how) if np.isrealobj(x) else np.var(x.real, **how) - np.var(x.imag, **how) + 2j * (
             np.var(x.real + x.imag, **how) - np.var(x.real, **how) - np.var(x.imag, **how)) / 2
 
-    def std(self, x, **how):
-        return np.sqrt(self.var(x, **how))
+    def std(self, x, *places, **how):
+        return np.sqrt(self.var(x, *places, **how))
 
     def astype(self, x, dtype):
         return x.astype(dtype)
@@ -179,7 +205,8 @@ class Case:
         return getattr(module, self.name)(*[filled(a) for a in self.arguments], **self.metadata)
 
     def ours(self, *inputs: Any) -> Any:
-        return self.call(mg if hasattr(mg, self.name) else mg.nn.losses, *inputs)
+        places = mg, mg.nn.losses, mg.ops.elementwise, mg.ops.reduce
+        return self.call(next(place for place in places if hasattr(place, self.name)), *inputs)
 
     def numpys(self, *inputs: Any) -> Any:
         return self.call(REFERENCE, *inputs)
@@ -192,6 +219,11 @@ class Case:
     @property
     def differentiable(self) -> bool:
         return self.name not in WITHOUT_GRADIENT and any(m.draw is not booleans().draw for m in self.makers)
+
+    @property
+    def analytic(self) -> bool:
+        """Whether the derivative exists for complex numbers: not of a norm that sums absolute values."""
+        return self.name not in NOT_ANALYTIC and self.metadata.get("ord") in (None, 2, "fro")
 
     def __str__(self) -> str:
         given = [shown(a) for a in self.arguments] + [f"{key}={shown(value)}" for key, value in self.metadata.items()]
@@ -238,9 +270,15 @@ CASES = [
     *binary("add"), *binary("subtract"), *binary("multiply"), *binary("divide", normal, nonzero),
     *binary("power", positive, normal),
     case("power", positive(3, 4), with_zeros(3, 4)), *[case("power", nonzero(3, 4), n) for n in (0, 1, 2, 3, -1, -2)],
-    *unary("negative"), *unary("exp"), *unary("expm1"), *unary("log", positive), *unary("log1p", positive),
+    *binary("remainder", normal, nonzero)[:8], case("remainder", normal(3), 2.0), case("remainder", 2.0, nonzero(3)),
+    *binary("floor_divide", normal, nonzero), *binary("logaddexp"),
+    *unary("positive"), *unary("negative"), *unary("exp"), *unary("expm1"), *unary("log", positive),
+    *unary("log2", positive), *unary("log10", positive), *unary("log1p", positive), *unary("root", positive),
+    *unary("floor"), *unary("ceil"), *unary("trunc"), *unary("round"), case("round", normal(3, 4), 1),
     *unary("sqrt", positive), *unary("square"), *unary("abs", nonzero), *unary("sign", nonzero), *unary("sin"),
     *unary("cos"), *unary("tanh"), *unary("sigmoid"), *unary("softplus"), *unary("relu", nonzero),
+    *unary("softplus_slope"), *unary("log_sigmoid"), *unary("leaky_relu", nonzero), *unary("elu", nonzero),
+    case("leaky_relu", nonzero(3, 4), 0.2), case("elu", nonzero(3, 4), alpha=2.0),
     *binary("maximum"), *binary("minimum"),
     *[case("where", booleans(*c), normal(*a), normal(*b)) for c, a, b in
       (((3, 4), (3, 4), (3, 4)), ((3, 1), (4,), ()), ((), (3,), (2, 1)), ((0, 3), (3,), (1,)), ((4,), (3, 1), (1, 4)))],
@@ -259,14 +297,17 @@ CASES = [
     case("reshape", normal(), (1, 1)), case("reshape", normal(1), ()), case("reshape", normal(0, 3), (3, 2, 0)),
     case("transpose", normal(2, 3)), case("transpose", normal(2, 3, 4)), case("transpose", normal(2, 3, 4), (2, 0, 1)),
     case("transpose", normal(2, 3, 4), (-1, 0, -2)), case("transpose", normal()), case("transpose", normal(0, 3)),
+    case("transpose", normal(3), 0), case("transpose", normal(2, 3), [-1, 0]), case("transpose", normal(), ()),
+    case("reshape", normal(2, 6), (3, 4), order="F"), case("reshape", normal(2, 6), -1, order="F"),
     case("swapaxes", normal(2, 3, 4), 0, -1), case("swapaxes", normal(0, 3), 0, 1),
     case("moveaxis", normal(2, 3, 4), 0, -1), case("moveaxis", normal(2, 3, 4, 5), (0, -1), (2, 0)),
     case("moveaxis", normal(0, 3), 1, 0),
     case("expand_dims", normal(2, 3), 0), case("expand_dims", normal(2, 3), -1), case("expand_dims", normal(), (0, 1)),
     case("expand_dims", normal(2, 3), (0, -1)), case("expand_dims", normal(0, 3), 1),
     case("squeeze", normal(1, 3, 1)), case("squeeze", normal(1, 3, 1), -1), case("squeeze", normal(1, 1), axis=(0, 1)),
-    case("squeeze", normal()), case("squeeze", normal(0, 1)),
-    case("ravel", normal(2, 3)), case("ravel", normal()), case("ravel", normal(0, 3)),
+    case("squeeze", normal()), case("squeeze", normal(0, 1)), case("squeeze", normal(), 0),
+    case("squeeze", normal(), -1),
+    case("ravel", normal(2, 3)), case("ravel", normal(2, 3), "F"), case("ravel", normal()), case("ravel", normal(0, 3)),
     case("broadcast_to", normal(3, 1), (2, 3, 4)), case("broadcast_to", normal(), (2, 3)),
     case("broadcast_to", normal(1, 3), (0, 3)), case("broadcast_to", normal(2, 3), (2, 3)),
     case("broadcast_to", normal(0, 3), (2, 0, 3)),
@@ -280,6 +321,15 @@ CASES = [
     case("stack", [normal(2, 3), normal(2, 3)]), case("stack", [normal(2, 3), normal(2, 3)], axis=-1),
     case("stack", [normal(), normal(), normal()], 0), case("stack", [normal(0, 3)], axis=1),
     case("stack", [normal(2, 3), normal(2, 3)], axis=1),
+    case("vstack", [normal(3), normal(2, 3)]), case("vstack", [normal(), normal()]), case("vstack", [normal(0, 3)]),
+    case("hstack", [normal(3), normal(2)]), case("hstack", [normal(2, 3), normal(2, 1)]), case("hstack", [normal()]),
+    case("dstack", [normal(3), normal(1, 3, 2)]), case("dstack", [normal(2, 3), normal(2, 3)]),
+    case("column_stack", [normal(3), normal(3, 2)]), case("column_stack", [normal(), normal(1, 2)]),
+    case("append", normal(2, 3), normal(2)), case("append", normal(2, 3), normal(1, 3), axis=0),
+    case("append", normal(2, 3), normal(2, 1), -1), case("append", normal(3), normal()),
+    *[case(name, normal(*shape)) for name in ("atleast_1d", "atleast_2d", "atleast_3d")
+      for shape in ((), (3,), (2, 3), (2, 3, 4), (0,))],
+    case("atleast_2d", normal(), normal(3), normal(1, 2)),
 
     # reduce
     *[case(name, normal(3, 4, 5), **how) for name in ("sum", "mean", "var", "std", "max", "min", "prod", "logsumexp")
@@ -290,10 +340,24 @@ CASES = [
     case("sum", normal(0, 3)), case("sum", normal(0, 3), axis=0, keepdims=True), case("prod", normal(0, 3), axis=0),
     case("sum", normal(2, 3), 0), case("max", normal(2, 3), -1), case("mean", normal(2, 3), -2),
     case("var", normal(4, 3), axis=0, ddof=1), case("std", normal(4, 3), ddof=1, keepdims=True),
-    *[case(name, normal(), axis=-1) for name in ("sum", "max", "min", "prod", "logsumexp", "softmax", "cumsum")],
+    *[case(name, normal(), axis=axis) for axis in (0, -1)
+      for name in ("sum", "max", "min", "prod", "logsumexp", "softmax", "log_softmax", "cumsum", "cumprod")],
+    case("sum", normal(2, 3), 1, None, None, True), case("max", normal(2, 3), -1, None, True),
+    case("var", normal(4, 3), 0, None, None, 1, True), case("std", normal(4, 3), -1, None, None, 1),
+    case("mean", normal(2, 3), None, None, None, True),
+    *[case("norm", normal(*shape), **how) for shape, how in (
+        ((4,), {}), ((3, 4), {}), ((2, 3, 4), {}), ((2, 3, 4), {"axis": 1}), ((3, 4), {"axis": (1, 0)}),
+        ((3, 4), {"axis": -1, "keepdims": True}), ((3, 4), {"ord": "fro", "keepdims": True}), ((0, 3), {"axis": 1}),
+        ((4,), {"ord": 2}), ((2, 3, 4), {"ord": 2, "axis": -1}), ((2, 3, 4), {"axis": (0, 2)}))],
+    *[case("norm", nonzero(*shape), **how) for shape, how in (
+        ((4,), {"ord": 1}), ((3, 4), {"ord": 1, "axis": 0, "keepdims": True}), ((4,), {"ord": np.inf}),
+        ((3, 4), {"ord": -np.inf, "axis": 1}), ((4,), {"ord": 3}), ((4,), {"ord": 1.5}), ((4,), {"ord": -1}),
+        ((3, 4), {"ord": 1}), ((3, 4), {"ord": np.inf, "keepdims": True}), ((2, 3, 4), {"ord": -1, "axis": (2, 0)}))],
     case("prod", with_zeros(3, 4), axis=0), case("prod", normal(7, 2), axis=0), case("prod", normal(1, 2), 0),
     case("cumsum", normal(2, 3)), case("cumsum", normal(2, 3, 4), axis=1), case("cumsum", normal(2, 3), axis=-1),
     case("cumsum", normal()), case("cumsum", normal(0, 3), 0), case("cumsum", normal(2, 3), 0),
+    case("cumprod", normal(2, 3)), case("cumprod", with_zeros(5, 4), axis=0), case("cumprod", normal(2, 3, 4), axis=1),
+    case("cumprod", with_zeros(3, 4), axis=-1), case("cumprod", normal()), case("cumprod", normal(0, 3), 0),
     *[row for name in ("softmax", "log_softmax") for row in (
         case(name, normal(3, 4)), case(name, normal(3, 4), axis=0), case(name, normal(2, 3, 4), axis=(0, 2)),
         case(name, normal(3, 4), axis=None), case(name, normal(0, 3)), case(name, normal(5)),
@@ -317,15 +381,28 @@ CASES = [
     case("scatter", normal(2), shape=(3,), index=np.array([True, False, True])),
     case("take", normal(4, 5), np.array([0, 7, 7])), case("take", normal(4, 5), [[1, 1], [0, -1]], axis=1),
     case("take", normal(4, 5), 2, axis=-1), case("take", normal(4, 5), indices=[0, 0], axis=0),
-    case("take", normal(), 0), case("take", normal(0, 3), [1, 1], 1),
+    case("take", normal(), 0), case("take", normal(0, 3), [1, 1], 1), case("take", normal(), [0, 0], axis=0),
+    case("take", normal(), 0, -1), case("take", normal(4, 5), [-9, 1, 7], 0, None, "wrap"),
+    case("take", normal(4, 5), [-9, 1, 7], axis=1, mode="clip"),
+    case("roll", normal(2, 3), 1), case("roll", normal(2, 3), -2, axis=1), case("roll", normal(2, 3), (1, 2), (0, 1)),
+    case("roll", normal(2, 3), 7, -1), case("roll", normal(2, 3), 1, (0, 1)), case("roll", normal(0, 3), 1, 0),
+    case("roll", normal(2, 3), (1, 2)), case("roll", normal(), 3),
+    case("diff", normal(4)), case("diff", normal(4, 3), axis=0), case("diff", normal(2, 5), 2),
+    case("diff", normal(3), 0),
+    case("diff", normal(2, 3), 1, 0, normal(3, 3)), case("diff", normal(2, 3), 1, -1, normal(), normal()),
+    case("diff", normal(1, 3), axis=0), case("diff", normal(2), 3),
+    *[case(name, normal(*shape), *k) for name in ("tril", "triu")
+      for shape, k in (((3, 4), ()), ((3, 4), (1,)), ((2, 3, 3), (-1,)), ((3,), ()), ((0, 3), ()))],
     case("flip", normal(2, 3)), case("flip", normal(2, 3), 0), case("flip", normal(2, 3, 2), axis=(0, -1)),
     case("flip", normal()), case("flip", normal(0, 3)),
     case("repeat", normal(2, 3), 2), case("repeat", normal(2, 3), 2, axis=0), case("repeat", normal(), 3),
+    case("repeat", normal(), 3, axis=0), case("repeat", normal(), [2], -1),
     case("repeat", normal(2, 3), [1, 0, 2], axis=-1), case("repeat", normal(0, 3), 2, 1),
     case("repeat", normal(2, 3), 0, 1),
     case("tile", normal(2, 3), 2), case("tile", normal(2, 3), (2, 1)), case("tile", normal(3), (2, 2)),
     case("tile", normal(2, 3, 1), [2]), case("tile", normal(), 3), case("tile", normal(0, 3), (2, 2)),
     case("tile", normal(3), 0), case("tile", normal(2, 3), ()),
+    case("tile", normal(3), np.array([2, 1])),
     case("pad", normal(2, 3), 1), case("pad", normal(2, 3), (1, 2)), case("pad", normal(2, 3), ((0, 1), (2, 0))),
     case("pad", normal(2, 3), ((1,), (2,))), case("pad", normal(3), 2, constant_values=2), case("pad", normal(), 0),
     *[case("pad", normal(2, 3), ((1, 0), (2, 4)), mode=mode)
@@ -351,6 +428,10 @@ CASES = [
         ((2, 3, 4), (3, 4, 5), 2), ((2, 3), (4, 5), 0), ((2, 3, 4), (4, 2), ((0, 2), (1, 0))), ((2, 3), (2, 3), 2),
         ((2, 3), (3,), 1), ((2, 3), (4, 2), (0, -1)), ((0, 3), (3, 2), 1), ((2, 0), (0, 3), 1), ((), (2,), 0))],
     case("tensordot", normal(2, 3, 4), normal(3, 4)),
+    case("einsum", normal(2, 3), [0, 1], normal(3, 4), [1, 2], [2, 0]), case("einsum", normal(3, 3), [4, 4]),
+    case("einsum", normal(2, 3, 4), [..., 0], normal(4), [0], [...]),
+    case("einsum", "ij,jk,kl->il", normal(2, 3), normal(3, 4), normal(4, 2), optimize=True),
+    case("einsum", "ij,jk->ik", normal(2, 3), normal(3, 4), optimize="greedy"),
     *[case("einsum", subscripts, *[normal(*shape) for shape in shapes]) for subscripts, *shapes in (
         ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("ij->ji", (2, 3)), ("ij", (2, 3)), ("ba", (2, 3)),
         ("ij->", (2, 3)), ("ii->i", (3, 3)), ("ii", (3, 3)), ("iij->j", (2, 2, 3)), ("iji->j", (2, 3, 2)),

@@ -19,9 +19,9 @@ FLOORS = {
     "interrupt.py": 0, "tree.py": 0, "names.py": 0, "trust.py": 0, "tensor.py": 0, "layout.py": 0, "signature.py": 0,
     "drawing.py": 1,
     "ops/elementwise.py": 1, "ops/shape.py": 1,
-    "ops/indexing.py": 2,
+    "ops/indexing.py": 2, "ops/linalg.py": 2,
     "ops/reduce.py": 3,
-    "ops/linalg.py": 4,
+    "ops/library.py": 4, "ops/einsum.py": 4,
     "ops/__init__.py": 5,
     "autodiff.py": 6,
     "anomaly.py": 7, "gradcheck.py": 8,
@@ -54,7 +54,8 @@ OUTSIDE = {"numpy", "threadpoolctl", "tqdm"}
 # what a file may use where it is installed
 OPTIONAL = {"plot.py": {"matplotlib"}, "cli/derive.py": {"pygments"}, "cli/bench.py": {"torch"}}
 CORE = ["tensor.py", "autodiff.py", "ops/*.py"]
-CORE_LINES = 2400  # all lines of the core, docstrings included: where it stands now, to the next 50; it may only fall
+BESIDE = {"ops/library.py", "ops/einsum.py", "ops/__init__.py"}  # what is made of ops, and the list of names
+CORE_LINES = 2200  # all lines of the core, docstrings included: where it stands now, to the next 50; it may only fall
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 
@@ -116,7 +117,8 @@ def test_the_reading_of_imports_itself(tmp_path, monkeypatch):
 
 def test_the_core_stays_small_enough_to_read():
     lines = {p.relative_to(PACKAGE).as_posix(): len(p.read_text(encoding="utf-8").splitlines())
-             for pattern in CORE for p in sorted(PACKAGE.glob(pattern))}
+             for pattern in CORE for p in sorted(PACKAGE.glob(pattern))
+             if p.relative_to(PACKAGE).as_posix() not in BESIDE}
     assert sum(lines.values()) <= CORE_LINES, lines
 
 

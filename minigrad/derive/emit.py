@@ -447,7 +447,7 @@ def infix(sign: str, left: tuple[str, int], right: tuple[str, int]) -> tuple[str
 
 
 def constant(x: Any) -> tuple[str, int]:
-    if isinstance(x, np.ndarray) and x.size and not np.any(x):
+    if isinstance(x, np.ndarray) and not np.any(x):
         return f"np.zeros({x.shape}, {dtype_text(x.dtype)})", ATOM
     text = literal(x)
     return text, PRECEDENCE["unary"] if text.startswith("-") else ATOM

@@ -30,7 +30,7 @@ class TraceError(TypeError):
 
 
 class NoAttribute(TraceError, AttributeError):
-    """What a tensor has not, and an array perhaps has: x.all(), x.argmax()."""
+    """What a tensor has not, and an array perhaps has: x.sort(), x.trace()."""
 
 
 def refuse(what: str, instead: str) -> Callable:

@@ -18,6 +18,7 @@ import numpy as np
 from minigrad.nn.init import glorot_uniform
 from minigrad.nn.module import Module, cast, numbers
 from minigrad.ops import expand_dims, mean, sqrt, square, take
+from minigrad.ops.elementwise import in_float32
 from minigrad.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
@@ -116,8 +117,11 @@ class LayerNorm(Module):
         x = features(self, x, weight.shape[0], weight.dtype, axis)
         if axis == -2:
             weight, bias = expand_dims(weight, 1), expand_dims(bias, 1)
-        centred = x - mean(x, axis=axis, keepdims=True)
-        return centred / sqrt(mean(square(centred), axis=axis, keepdims=True) + self.eps) * weight + bias
+
+        def normalised(x):
+            centred = x - mean(x, axis=axis, keepdims=True)
+            return centred / sqrt(mean(square(centred), axis=axis, keepdims=True) + self.eps) * weight + bias
+        return in_float32(normalised)(x)
 
 
 class Sequential(Module):

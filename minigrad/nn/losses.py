@@ -1,7 +1,8 @@
 """Losses: one number, the mean over all targets that count.
 
 The mask of a loss says which count: booleans (or 0 and 1), one for each target. What stands where it is 0, in the
-outputs as well as in the targets, does not matter, and be it NaN. A loss is in the dtype of the outputs.
+outputs as well as in the targets, does not matter, and be it NaN. A loss is in the dtype of the outputs; that of halves
+is computed in float32. A loss near 0 keeps its digits, and so does its gradient.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops import expand_dims, multiply, softmax, softplus, square, subtract, sum, where
+from minigrad.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
+from minigrad.ops.elementwise import in_float32
 from minigrad.tensor import Tensor, op
 
 Array = Any  # np.ndarray or Tensor
@@ -33,10 +35,10 @@ def cross_entropy_slope(scale, logits, targets, *, mask=None):
     dL/dscale = Σ g y / scale        dL/dlogits = scale / n · p (g − Σ g p)
     """
     z, t, kept = rows(logits, targets, mask)
-    e, sums, _ = shifted(z)
-    weight = scale / len(t)
-    d = e * (weight / sums)[:, None]
-    d[np.arange(len(t)), t] -= weight
+    d, others, own, _ = shifted(z, t)
+    weight = scale / len(t) / (others + own)
+    d *= weight[:, None]
+    d[np.arange(len(t)), t] = -others * weight
     if kept is not None:
         every = np.zeros((targets.size, z.shape[1]), d.dtype)
         every[kept] = d
@@ -44,13 +46,14 @@ def cross_entropy_slope(scale, logits, targets, *, mask=None):
     return d.reshape(logits.shape)
 
 
-@op(dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
+@op(around=in_float32, dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
     shapes="targets have the shape of logits without its last axis, the classes, and a mask has the shape of targets")
 def cross_entropy(logits, targets, *, mask=None):
     """L = mean −ln p(target) = mean (ln Σₖ e^zₖ − z at the target), in nats, p = softmax z.
     logits z (…, V)   targets (…) integers from 0 to V − 1   mask (…)
     dL/dlogits = g / n (p − 1 at the target): bounded, where p itself would be divided by.
-    Stable for logits of any size: the largest of a row is taken out first. Raises ValueError when shapes differ, a
+    Stable for logits of any size: the largest of a row is taken out first, and what the others add to the target's eᶻ
+    is summed without it. Raises ValueError when shapes differ, a
     target that counts is no class, or none counts; TypeError when targets are no integers.
     """
     z, t = np.asarray(logits), np.asarray(targets)
@@ -63,8 +66,9 @@ def cross_entropy(logits, targets, *, mask=None):
     if t.min() < 0 or t.max() >= z.shape[1]:
         raise ValueError(f"there are classes from 0 to {z.shape[1] - 1}, and a target is "
                          f"{t.min() if t.min() < 0 else t.max()}")
-    _, sums, m = shifted(z)
-    return np.add.reduce(np.log(sums) + (m - z[np.arange(len(t)), t])) / len(t)
+    _, others, own, m = shifted(z, t)
+    with np.errstate(under="ignore"):
+        return np.add.reduce(np.log1p(others + (own - 1)) + (m - z[np.arange(len(t)), t])) / len(t)
 
 
 def rows(logits, targets, mask):
@@ -76,12 +80,15 @@ def rows(logits, targets, mask):
     return z, t, kept
 
 
-def shifted(z):
-    """e^(z − m) with m the largest of its row, so that nothing overflows, their sums, and m."""
+def shifted(z, t):
+    """e^(z − m) with m the largest of its row, so that nothing overflows, and 0 at the target; the sums of these rows,
+    what was at the target, and m."""
     m = np.maximum.reduce(z.real, axis=1)
     with np.errstate(under="ignore"):
         e = np.exp(z - m[:, None])
-    return e, np.dot(e, np.ones(e.shape[1], e.dtype)), m  # dot sums short rows four times as fast as np.sum
+    target = np.arange(len(t)), t
+    own, e[target] = e[target], 0
+    return e, np.dot(e, np.ones(e.shape[1], e.dtype)), own, m  # dot sums short rows four times as fast as np.sum
 
 
 def counted(mask, targets):
@@ -103,6 +110,7 @@ def counted(mask, targets):
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
+@in_float32
 def mse_loss(y: Array, target: Array, mask: Any = None) -> Array:
     """Mean (y − target)², over all entries, or those of the targets that count.
 
@@ -112,9 +120,10 @@ def mse_loss(y: Array, target: Array, mask: Any = None) -> Array:
     return mean_of("mse_loss", lambda y, target: square(subtract(y, target)), y, target, mask)
 
 
+@in_float32
 def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Array:
-    """Mean −t ln p − (1 − t) ln(1 − p) = mean ln(1 + e^z) − t z, in nats, with p = sigmoid z; from logits z, so that it
-    is stable for every z.
+    """Mean −t ln p − (1 − t) ln(1 − p) = mean t ln(1 + e^−z) + (1 − t) ln(1 + e^z), in nats, with p = sigmoid z; from
+    logits z, so that it is stable for every z, and near 0 on either side.
 
     logits and targets have one shape, a mask as in `mse_loss`. Targets are probabilities: raises ValueError when one
     that counts is outside 0 … 1, when shapes differ, and when nothing counts.
@@ -124,7 +133,7 @@ def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Arr
         if not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(f"binary_cross_entropy takes targets from 0 to 1, and they go from {values.min()} to "
                              f"{values.max()}")
-        return subtract(softplus(z), multiply(z, t))
+        return add(multiply(t, softplus(negative(z))), multiply(subtract(1, t), softplus(z)))
     return mean_of("binary_cross_entropy", terms, logits, targets, mask)
 
 

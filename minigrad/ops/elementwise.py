@@ -3,11 +3,15 @@
 Shapes: inputs of any shapes that broadcast together, y and g of the broadcast shape. The engine sums a
 gradient back to its input's shape. Python numbers take part without widening float32.
 Conventions at kinks: maximum and minimum share the gradient of a tie equally, relu'(0) = 0, |x|'(0) = 0.
+A rule never hides a nan: comparisons are written so that a nan takes the side that passes the gradient.
 """
+
+import functools
+import math
 
 import numpy as np
 
-from minigrad.tensor import Tensor, composite, native, op
+from minigrad.tensor import Tensor, native, op
 
 # -- arithmetic -----------------------------------------------------------------------------------
 
@@ -59,6 +63,24 @@ def power(a, b):
     return a ** b
 
 
+@op(np=np.positive, infix="+", dx=lambda g: g)
+def positive(x):
+    """y = x.   dL/dx = g."""
+    return np.positive(x)
+
+
+@op(np=np.remainder, infix="%", analytic=False, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+def remainder(a, b):
+    """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋."""
+    return np.remainder(a, b)
+
+
+@op(np=np.floor_divide, infix="//", analytic=False)
+def floor_divide(a, b):
+    """y = ⌊a / b⌋. It passes no gradient."""
+    return np.floor_divide(a, b)
+
+
 # -- functions of one variable ----------------------------------------------------------------------
 
 
@@ -86,6 +108,21 @@ def log1p(x):
     return np.log1p(x)
 
 
+LN_2, LN_10 = math.log(2.0), math.log(10.0)
+
+
+@op(np=np.log2, dx=lambda g, x: g / (x * LN_2))
+def log2(x):
+    """y = log₂ x.   dL/dx = g / (x ln 2)."""
+    return np.log2(x)
+
+
+@op(np=np.log10, dx=lambda g, x: g / (x * LN_10))
+def log10(x):
+    """y = log₁₀ x.   dL/dx = g / (x ln 10)."""
+    return np.log10(x)
+
+
 @op(np=np.sqrt, dx=lambda g, y: 0.5 * g / y)
 def sqrt(x):
     """y = √x.   dL/dx = g / 2y: infinite at 0, as the slope is."""
@@ -111,6 +148,33 @@ Tensor.__abs__ = abs
 def sign(x):
     """y = −1, 0 or 1. It passes no gradient."""
     return np.sign(x)
+
+
+@op(np=np.floor, analytic=False)
+def floor(x):
+    """y = ⌊x⌋. It passes no gradient."""
+    return np.floor(x)
+
+
+@op(np=np.ceil, analytic=False)
+def ceil(x):
+    """y = ⌈x⌉. It passes no gradient."""
+    return np.ceil(x)
+
+
+@op(np=np.trunc, analytic=False)
+def trunc(x):
+    """y = x without its fraction. It passes no gradient."""
+    return np.trunc(x)
+
+
+@op(np=(np.round, np.around), method=True, analytic=False)
+def round(x, *, decimals=0):
+    """y = x to so many decimals, halves to the even neighbour. It passes no gradient."""
+    return np.round(x, decimals)
+
+
+Tensor.__round__ = lambda x, decimals=None: round(x, decimals or 0)
 
 
 @op(np=np.sin, dx=lambda g, x: g * cos(x))
@@ -141,15 +205,24 @@ def sigmoid(x):
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
 
 
-@op(dx=lambda g, x: g * sigmoid(x))
+@op(dx=lambda g, x: g * softplus_slope(x))
 def softplus(x):
-    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x. It neither overflows nor loses its tail."""
+    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with all digits of a vanishing tail.
+    It neither overflows nor loses its tail.
+    """
     positive = np.real(x) > 0
     with np.errstate(under="ignore"):
-        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.negative(x), x)))
+        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
 
 
-@op(dx=lambda g, x: where(x > 0, g, 0.0))
+@op(dx=lambda g, x, y: g * y * softplus_slope(-x))
+def softplus_slope(x):
+    """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
+    with np.errstate(under="ignore"):
+        return np.exp(-softplus(np.negative(x)))
+
+
+@op(dx=lambda g, x: where(x <= 0, 0.0, g))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
     return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
@@ -161,39 +234,47 @@ def relu(x):
 
 
 def larger(g, a, b):
-    return where(equal(a, b), 0.5 * g, where(a > b, g, 0.0))
+    return where(equal(a, b), 0.5 * g, where(a < b, 0.0, g))
 
 
 @op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
 def maximum(a, b):
-    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise."""
+    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
     return np.maximum(a, b)
 
 
 @op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
 def minimum(a, b):
-    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise."""
+    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
     return np.minimum(a, b)
 
 
-@op(np=np.where, da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
+@op(np=np.logaddexp, da=lambda g, a, b: g * softplus_slope(a - b),
+    db=lambda g, a, b: g * softplus_slope(b - a))
+def logaddexp(a, b):
+    """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
+    with np.errstate(under="ignore"):
+        if np.iscomplexobj(a) or np.iscomplexobj(b):  # which NumPy's own does not take
+            swap = np.real(a) < np.real(b)
+            return np.where(swap, b, a) + np.log1p(np.exp(np.where(swap, np.subtract(a, b), np.subtract(b, a))))
+        return np.logaddexp(a, b)
+
+
+def as_numpy_chooses(call):
+    def where(condition, a=None, b=None):
+        if a is None and b is None:
+            return np.nonzero(condition)
+        return call(condition, a, b)
+    return where
+
+
+@op(np=np.where, around=as_numpy_chooses,
+    da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
     The side not taken sends no gradient, not even a nan.
     """
     return np.where(condition, a, b)
-
-
-@composite(np=np.clip, method=True)
-def clip(x, a_min=None, a_max=None, *, min=None, max=None):
-    """x kept within [a_min, a_max], either may be None; min and max are NumPy's newer names for them.
-    The gradient goes to x inside and at the bounds, and beyond them to the bound."""
-    a_min, a_max = (a_min if min is None else min), (a_max if max is None else max)
-    if a_min is not None:
-        x = where(less(x, a_min), a_min, x)
-    if a_max is not None:
-        x = where(greater(x, a_max), a_max, x)
-    return x
 
 
 # -- comparisons: no rule, so no gradient passes; complex numbers compare by their real part first -----
@@ -262,10 +343,38 @@ def copy(x):
     return np.array(x)
 
 
-@op(method=True, analytic=False, dx=lambda g: g)
+def as_numpy_casts(call):
+    def astype(x, dtype, *, copy=True):  # copy only says whether NumPy may return x itself
+        return call(x, dtype)
+    return astype
+
+
+@op(np=getattr(np, "astype", ()), method=True, analytic=False, around=as_numpy_casts, dx=lambda g: g)
 def astype(x, *, dtype):
     """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
     A cast to integers or booleans has no derivative: detach first.
     """
     return np.asarray(x).astype(native(dtype))
 
+
+HALF = np.dtype(np.float16)
+
+
+def is_half(x):
+    """Whether x is an array or a tensor of halves."""
+    try:
+        return (x._data if isinstance(x, Tensor) else x).dtype.char == "e"
+    except AttributeError:
+        return False
+
+
+def in_float32(function):
+    """`function`, in float32 inside where its first array is of halves, and back in halves, as PyTorch sums them: in
+    halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same way."""
+    @functools.wraps(function)
+    def wide(x, *args, **options):
+        if not is_half(x):
+            return function(x, *args, **options)
+        y = function(astype(x, np.float32), *args, **options)
+        return astype(y, HALF) if y.dtype == np.float32 else y
+    return wide

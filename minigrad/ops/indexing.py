@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from minigrad.ops.elementwise import where
-from minigrad.ops.shape import broadcast_to, normalize_axis, ravel, reshape, shape_of
+from minigrad.ops.elementwise import in_float32
+from minigrad.ops.shape import normalize_axis, shape_of
 from minigrad.tensor import NUMPY, Tensor, composite, op
 
 
@@ -28,10 +28,14 @@ def repeats(index):
 
 
 def add_at(total, g, index):
-    """total[index] += g, where an entry that is named twice gets both."""
+    """total[index] += g, where an entry that is named twice gets both. Halves are added up in float32."""
     index = settled(index)
     if not repeats(index):
         total[index] += g
+    elif total.dtype == np.float16:
+        wide = total.astype(np.float32)
+        add_at(wide, g.astype(np.float32), index)
+        total[...] = wide
     elif len(index) == 1 and total.ndim > 1 and total.flags.c_contiguous:
         add_rows(total, g, index[0])
     else:
@@ -62,7 +66,7 @@ def getitem(x, *, index):
     return np.asarray(x)[index]
 
 
-@op(dx=lambda g, index: getitem(g, index=index))
+@op(around=in_float32, dx=lambda g, index: getitem(g, index=index))
 def scatter(x, *, shape, index):
     """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
     y = np.zeros(shape, np.asarray(x).dtype)
@@ -73,74 +77,12 @@ def scatter(x, *, shape, index):
 Tensor.__getitem__ = lambda x, index: getitem(x, index=settled(index))
 
 
-@composite(np=np.take, method=True)
-def take(x, indices, axis=None):
-    """x[…, indices, …] along an axis, or of its flat entries. Raises IndexError out of bounds."""
-    if axis is None:
-        x, axis = ravel(x), 0
-    (axis,) = normalize_axis(axis, len(shape_of(x)), "take")
-    return getitem(x, settled((slice(None),) * axis + (indices,)))
-
-
 @composite(np=np.flip)
 def flip(x, axis=None):
     """x backwards along an axis, some, or all of them."""
     ndim = len(shape_of(x))
     axes = range(ndim) if axis is None else normalize_axis(axis, ndim, "flip")
     return getitem(x, index=tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(ndim)))
-
-
-@composite(np=np.repeat, method=True)
-def repeat(x, repeats, axis=None):
-    """Each entry `repeats` times (a number, or one for each entry) along an axis, or of the flat entries."""
-    if axis is None:
-        x, axis = ravel(x), 0
-    (axis,) = normalize_axis(axis, len(shape_of(x)), "repeat")
-    n = shape_of(x)[axis]
-    if np.size(repeats) not in (1, n):
-        raise ValueError(f"repeat: {np.size(repeats)} repeats for {n} entries: give one number, or one for each")
-    return take(x, np.repeat(np.arange(n), repeats), axis)
-
-
-@composite(np=np.tile)
-def tile(x, reps):
-    """x laid side by side, reps[i] times along axis i; missing axes are added in front, as NumPy does."""
-    reps = tuple(reps) if isinstance(reps, (tuple, list)) else (reps,)
-    shape = (1,) * (len(reps) - len(shape_of(x))) + tuple(shape_of(x))
-    reps = (1,) * (len(shape) - len(reps)) + reps
-    spread = broadcast_to(reshape(x, sum(((1, n) for n in shape), ())), sum(zip(reps, shape), ()))
-    return reshape(spread, tuple(r * n for r, n in zip(reps, shape)))
-
-
-@composite(np=np.pad)
-def pad(x, pad_width, mode="constant", constant_values=0):
-    """x with entries added before and after along each axis; widths as NumPy takes them: n, (before, after), or a
-    pair for each axis. Any mode of np.pad that copies entries: constant, edge, reflect, symmetric, wrap.
-    """
-    shape = shape_of(x)
-    try:
-        widths = np.broadcast_to(np.asarray(pad_width), (len(shape), 2)).tolist()
-    except ValueError:
-        widths = [(-1, -1)]
-    if any(n < 0 for pair in widths for n in pair):
-        raise ValueError(f"pad: widths {pad_width!r} do not fit the shape {shape}: give a number ≥ 0, (before, after), "
-                         "or such a pair for each axis")
-    if mode == "constant":
-        if np.ndim(constant_values):
-            raise ValueError(f"pad: constant_values must be one number, not {constant_values!r}: concatenate others")
-        index = tuple(slice(before, before + n) for (before, _), n in zip(widths, shape))
-        full = tuple(before + n + after for (before, after), n in zip(widths, shape))
-        y = scatter(x, shape=full, index=index)
-        if constant_values == 0:
-            return y
-        inside = np.zeros(full, bool)
-        inside[index] = True
-        return where(inside, y, constant_values)
-    for axis, (n, width) in enumerate(zip(shape, widths)):
-        if mode not in ("edge", "reflect", "symmetric", "wrap"):
-            raise ValueError(f"pad: mode {mode!r} copies no entries: use constant, edge, reflect, symmetric or wrap")
-        x = take(x, np.pad(np.arange(n), width, mode=mode), axis)
-    return x
 
 
 # Questions without a derivative are answered as NumPy answers them, with arrays: about the shape, and about values.
@@ -159,3 +101,5 @@ def answered(question, values):
 
 NUMPY.update({question: answered(question, lambda x: x._data) for question in ABOUT_SHAPE})
 NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})
+for question in (np.any, np.all, np.argmax, np.argmin):
+    setattr(Tensor, question.__name__, NUMPY[question])

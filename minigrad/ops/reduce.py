@@ -1,16 +1,26 @@
 """Ops that take axes away: sums, extremes, and softmax with its kin.
 
-`axis` is None (all), an int or a tuple, `keepdims` leaves axes of length 1, as in NumPy.
+`axis` is None (all), an int or a tuple, `keepdims` leaves axes of length 1, and the arguments come in NumPy's order.
+Halves are summed, counted and normalised in float32.
 """
 
 import math
 
 import numpy as np
 
-from minigrad.ops.elementwise import astype, divide, equal, sqrt, square, where
-from minigrad.ops.indexing import flip, getitem
-from minigrad.ops.shape import broadcast_to, concatenate, normalize_axis, reshape, shape_of, squeeze
-from minigrad.tensor import composite, op
+from minigrad.ops.elementwise import (
+    HALF,
+    astype,
+    equal,
+    in_float32,
+    is_half,
+    logical_or,
+    not_equal,
+    where,
+)
+from minigrad.ops.indexing import flip
+from minigrad.ops.shape import broadcast_to, normalize_axis, reshape
+from minigrad.tensor import op, refuse_unless_default
 
 
 def kept_shape(shape, axis):
@@ -24,32 +34,36 @@ def count(shape, axis):
     return math.prod(n for n, kept in zip(shape, kept_shape(shape, axis)) if kept == 1)
 
 
-@op(np=np.sum, method=True,
+def as_numpy_sums(call):
+    def sum(x, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=None):
+        if not (out is initial is where is None):
+            refuse_unless_default("sum", out=out, initial=initial, where=where)
+        if dtype is not None:
+            x = astype(x, dtype)
+        return of_axes(call, x, axis, keepdims)
+    return sum
+
+
+def of_axes(call, x, axis, keepdims):
+    if is_half(x):
+        return astype(call(astype(x, np.float32), axis, keepdims), HALF)
+    return call(x) if axis is None and not keepdims else call(x, axis, keepdims)
+
+
+@op(np=np.sum, method=True, around=as_numpy_sums,
     dx=lambda g, x_shape, axis: broadcast_to(reshape(g, kept_shape(x_shape, axis)), x_shape))
 def sum(x, *, axis=None, keepdims=False):
     """y = Σ x over the axes.   dL/dx = g, the same for each entry of its sum."""
     return np.add.reduce(x, axis=axis, keepdims=keepdims)  # np.sum without what leads to it, half of a small sum's time
 
 
-@composite(np=np.mean, method=True)
-def mean(x, axis=None, keepdims=False):
-    """y = Σ x / n over the axes."""
-    return divide(sum(x, axis=axis, keepdims=keepdims), count(shape_of(x), axis))
+@op(dx=lambda g, y: 0.5 * g / where(equal(y, 0), INF, y))
+def root(x):
+    """y = √x of a sum of squares.   dL/dx = g / 2y, and 0 at y = 0: the slope of a norm or a deviation at its kink."""
+    return np.sqrt(x)
 
 
-@composite(np=np.var, method=True)
-def var(x, axis=None, ddof=0, keepdims=False):
-    """y = Σ (x − mean x)² / (n − ddof) over the axes.
-    For complex x it is this formula too, without an absolute value, so that the complex step sees through it.
-    """
-    squares = square(x - mean(x, axis=axis, keepdims=True))
-    return divide(sum(squares, axis=axis, keepdims=keepdims), count(shape_of(x), axis) - ddof)
-
-
-@composite(np=np.std, method=True)
-def std(x, axis=None, ddof=0, keepdims=False):
-    """y = √var x. Where all entries are equal the slope is infinite, and the gradient nan."""
-    return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
+INF = math.inf
 
 
 # -- extremes -----------------------------------------------------------------------------------------
@@ -57,54 +71,47 @@ def std(x, axis=None, ddof=0, keepdims=False):
 
 def extreme_dx(g, y, x, x_shape, axis):
     kept = kept_shape(x_shape, axis)
-    best = equal(x, reshape(y, kept))
+    best = logical_or(equal(x, reshape(y, kept)), not_equal(x, x))  # if one is nan, so is y
     ties = astype(sum(best, axis=axis, keepdims=True), g.dtype)
     return where(best, reshape(g, kept) / ties, 0.0)
 
 
-@op(np=(np.max, np.amax), method=True, dx=extreme_dx)
+def as_numpy_finds(call):
+    def extreme(x, axis=None, out=None, keepdims=False, initial=None, where=None):
+        if not (out is initial is where is None):
+            refuse_unless_default(call.__name__, out=out, initial=initial, where=where)
+        return of_axes(call, x, axis, keepdims)  # in float32 for its rule, which counts ties
+    return extreme
+
+
+@op(np=(np.max, np.amax), method=True, around=as_numpy_finds, dx=extreme_dx)
 def max(x, *, axis=None, keepdims=False):
-    """y = the largest x over the axes.   dL/dx = g, shared equally by the entries that are largest, else 0."""
+    """y = the largest x over the axes, nan if one is.   dL/dx = g, shared equally by the entries that are largest (or
+    nan), else 0."""
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-@op(np=(np.min, np.amin), method=True, dx=lambda g, y, x, x_shape, axis: extreme_dx(g, y, x, x_shape, axis))
+@op(np=(np.min, np.amin), method=True, around=as_numpy_finds,
+    dx=lambda g, y, x, x_shape, axis: extreme_dx(g, y, x, x_shape, axis))
 def min(x, *, axis=None, keepdims=False):
-    """y = the smallest x over the axes.   dL/dx = g, shared equally by the entries that are smallest, else 0."""
+    """y = the smallest x over the axes, nan if one is.   dL/dx = g, shared equally by the entries that are smallest (or
+    nan), else 0."""
     return np.min(x, axis=axis, keepdims=keepdims)
 
 
-# -- products and running sums ------------------------------------------------------------------------
+# -- running sums -------------------------------------------------------------------------------------
 
 
-@composite(np=np.prod, method=True)
-def prod(x, axis=None, keepdims=False):
-    """y = Π x over the axes.
-    The halves are multiplied with each other until one is left: log₂ n products and the rule of multiply, which is
-    right where an entry is 0, to any order. y / x would not be. Integers keep their type, where NumPy widens them.
-    """
-    ndim = len(shape_of(x))
-    axes = tuple(range(ndim)) if axis is None or not ndim else normalize_axis(axis, ndim, "prod")
-    for a in axes:
-        x = halves_multiplied(x, a)
-    return x if keepdims else squeeze(x, axes)
+def as_numpy_runs(call):
+    wide = in_float32(call)
+
+    def cumsum(x, axis=None, dtype=None, out=None):
+        refuse_unless_default("cumsum", out=out)
+        return wide(x if dtype is None else astype(x, dtype), axis)
+    return cumsum
 
 
-def halves_multiplied(x, axis):
-    """The product along one axis, which stays with length 1."""
-    before = (slice(None),) * axis
-    n = shape_of(x)[axis]
-    if n == 0:
-        return sum(x, axis=axis, keepdims=True) + 1
-    while n > 1:
-        half = n // 2
-        y = getitem(x, index=(*before, slice(0, half))) * getitem(x, index=(*before, slice(half, 2 * half)))
-        x = concatenate([y, getitem(x, index=(*before, slice(2 * half, n)))], axis=axis) if n % 2 else y
-        n -= half
-    return x
-
-
-@op(np=np.cumsum, method=True,
+@op(np=np.cumsum, method=True, around=as_numpy_runs,
     dx=lambda g, x_shape, axis: reshape(flip(cumsum(flip(g, axis), axis), axis), x_shape))
 def cumsum(x, *, axis=None):
     """yₜ = Σₛ≤ₜ xₛ along an axis, or of the flat entries.   dL/dxₜ = Σₛ≥ₜ gₛ: the running sum from the other end."""
@@ -116,31 +123,37 @@ def cumsum(x, *, axis=None):
 
 def shifted_exp(x, axis):
     """e^(x − m) and m = max x; an exponential that underflows is 0, which is right."""
-    if x.dtype.kind in "iub":
-        x = x.astype(float)  # −inf, the maximum of nothing, is no integer
+    x = np.asarray(x) + 0.0  # floats: −inf, the maximum of nothing, is no integer
     m = np.max(np.real(x), axis=axis, keepdims=True, initial=-np.inf)
     m = np.where(np.isfinite(m), m, 0)
     with np.errstate(under="ignore"):
         return np.exp(x - m), m
 
 
-@op(dx=lambda g, x, axis: reshape(g, kept_shape(x.shape, axis)) * softmax(x, axis=axis))
+@op(around=in_float32, dx=lambda g, x, axis: reshape(g, kept_shape(x.shape, axis)) * softmax(x, axis=axis))
 def logsumexp(x, *, axis=None, keepdims=False):
-    """y = ln Σ eˣ over the axes, without overflow.   dL/dx = g softmax x.   −inf entries count as absent."""
+    """y = ln Σ eˣ over the axes, without overflow.   dL/dx = g softmax x.   −inf entries count as absent.
+    The largest is 1 in the sum of shifted exponentials; what the others add to it keeps its digits.
+    """
     e, m = shifted_exp(x, axis)
-    with np.errstate(divide="ignore"):  # nothing to sum: ln 0 = −inf is the answer
-        y = np.log(np.sum(e, axis=axis, keepdims=True)) + m
+    top = np.real(x) == m
+    others = np.sum(np.where(top, e - 1, e), axis=axis, keepdims=True)
+    n = np.count_nonzero(top, axis=axis, keepdims=True).astype(m.dtype)
+    with np.errstate(divide="ignore", under="ignore"):  # nothing to sum: ln 0 = −inf is the answer
+        y = np.log1p(others + (n - 1)) + m
     return y if keepdims else np.squeeze(y, axis if axis is not None else tuple(range(np.ndim(x))))
 
 
-@op(dx=lambda g, y, axis: y * (g - sum(g * y, axis=axis, keepdims=True)))
+@op(around=in_float32, dx=lambda g, y, axis: y * (g - sum(g * y, axis=axis, keepdims=True)))
 def softmax(x, *, axis=-1):
     """yᵢ = e^(xᵢ) / Σⱼ e^(xⱼ) along an axis.   dL/dx = y (g − Σ g y)."""
     e, _ = shifted_exp(x, axis)
     return e / np.sum(e, axis=axis, keepdims=True)
 
 
-@op(dx=lambda g, x, axis: g - softmax(x, axis=axis) * sum(g, axis=axis, keepdims=True))
+@op(around=in_float32, dx=lambda g, x, axis: g - softmax(x, axis=axis) * sum(g, axis=axis, keepdims=True))
 def log_softmax(x, *, axis=-1):
     """yᵢ = xᵢ − ln Σⱼ e^(xⱼ) along an axis.   dL/dx = g − softmax x Σ g; eʸ would be the same, but underflow."""
-    return x - logsumexp(x, axis=axis, keepdims=True)
+    _, m = shifted_exp(x, axis)
+    z = x - m
+    return z - logsumexp(z, axis=axis, keepdims=True)

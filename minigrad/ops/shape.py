@@ -3,10 +3,11 @@ differentiate to any order: reshape, transpose, broadcast_to ⇄ sum_to, concate
 """
 
 import math
+import operator
 
 import numpy as np
 
-from minigrad.tensor import Tensor, composite, op
+from minigrad.tensor import Tensor, composite, op, refuse_unless_default
 
 
 def shape_of(x):
@@ -16,7 +17,7 @@ def shape_of(x):
 
 def normalize_axis(axis, ndim, name):
     """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0. The name is for the error."""
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = axis if isinstance(axis, (tuple, list)) else tuple(axis) if np.ndim(axis) else (axis,)
     for a in axes:
         if not -ndim <= a < ndim:
             raise np.exceptions.AxisError(f"{name}: axis {a} is out of bounds for {ndim} dimensions: "
@@ -27,16 +28,42 @@ def normalize_axis(axis, ndim, name):
     return axes
 
 
+def one_axis(axis, ndim, name):
+    """An axis as one int ≥ 0, where a single number has the axis 0 (or −1) too: NumPy takes it as a vector of one."""
+    (axis,) = normalize_axis(operator.index(axis), ndim or 1, name)
+    return axis
+
+
 # -- order of axes and shape ------------------------------------------------------------------------
 
 
-@op(np=np.reshape, dx=lambda g, x_shape: reshape(g, x_shape))
+def as_numpy_reshapes(call):
+    def reshape(x, shape, order="C", *, copy=None):
+        if order == "C" and not copy:
+            return call(x, shape)
+        refuse_unless_default("reshape", order=None if order in ("C", "F") else order, copy=copy or None)
+        return transpose(call(transpose(x), tuple(shape)[::-1] if np.ndim(shape) else shape))
+    return reshape
+
+
+@op(np=np.reshape, around=as_numpy_reshapes, dx=lambda g, x_shape: reshape(g, x_shape))
 def reshape(x, *, shape):
     """The entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
     return np.reshape(x, shape)
 
 
-@op(np=np.transpose, dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
+def as_numpy_transposes(call):
+    def transpose(x, axes=None):
+        if axes is None:
+            return call(x)
+        if axes.__class__ is tuple:
+            return call(x, axes)
+        return call(x, tuple(axes) if np.ndim(axes) else (axes,))
+    return transpose
+
+
+@op(np=np.transpose, around=as_numpy_transposes,
+    dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
 def transpose(x, *, axes=None):
     """The axes of x in the order `axes`, reversed by default.   dL/dx = g with the axes put back."""
     return np.transpose(x, axes)
@@ -57,19 +84,6 @@ def swapaxes(x, axis1, axis2):
     return transpose(x, tuple(order))
 
 
-@composite(np=np.moveaxis)
-def moveaxis(x, source, destination):
-    """x with the axes `source` moved to the places `destination`, the others in their order."""
-    ndim = len(shape_of(x))
-    source, destination = normalize_axis(source, ndim, "moveaxis"), normalize_axis(destination, ndim, "moveaxis")
-    if len(source) != len(destination):
-        raise ValueError(f"moveaxis: {len(source)} source axes and {len(destination)} destinations: give one for each")
-    order = [a for a in range(ndim) if a not in source]
-    for place, a in sorted(zip(destination, source)):
-        order.insert(place, a)
-    return transpose(x, tuple(order))
-
-
 def swap(x):
     """The last two axes exchanged: the transpose of a matrix, or of each matrix in a stack."""
     return x.T if x.ndim == 2 else swapaxes(x, -1, -2)
@@ -85,21 +99,10 @@ def expand_dims(x, axis):
     return reshape(x, tuple(shape))
 
 
-@composite(np=np.squeeze, method=True)
-def squeeze(x, axis=None):
-    """x without its axes of length 1: all, or those named."""
-    shape = shape_of(x)
-    drop = [a for a, n in enumerate(shape) if n == 1] if axis is None else normalize_axis(axis, len(shape), "squeeze")
-    for a in drop:
-        if shape[a] != 1:
-            raise ValueError(f"squeeze: axis {a} of shape {shape} has length {shape[a]}: only length 1 can go")
-    return reshape(x, tuple(n for a, n in enumerate(shape) if a not in drop))
-
-
 @composite(np=np.ravel, method=True)
-def ravel(x):
+def ravel(x, order="C"):
     """The entries of x in one axis."""
-    return reshape(x, (-1,))
+    return reshape(x, (-1,), order)
 
 
 # -- broadcasting -----------------------------------------------------------------------------------
@@ -114,11 +117,13 @@ def broadcast_to(x, *, shape):
 
 @op(dx=lambda g, x_shape: broadcast_to(g, x_shape))
 def sum_to(x, *, shape):
-    """x summed over the axes that broadcasting to its shape had added or stretched.   dL/dx = g broadcast."""
+    """x summed over the axes that broadcasting to its shape had added or stretched.   dL/dx = g broadcast.
+    Halves are summed in float32."""
     x = np.asarray(x)
     added = x.ndim - len(shape)
     axes = tuple(range(added)) + tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
-    return x.sum(axis=axes, keepdims=True).reshape(shape)
+    wide = np.float32 if x.dtype == np.float16 else None
+    return x.sum(axis=axes, keepdims=True, dtype=wide).reshape(shape).astype(x.dtype, copy=False)
 
 
 # -- joining and parting ----------------------------------------------------------------------------
@@ -191,6 +196,6 @@ def lengths(args):
     return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
 
 
-Tensor.reshape = lambda self, *shape: reshape(self, lengths(shape))
+Tensor.reshape = lambda self, *shape, **order: reshape(self, lengths(shape), **order)
 Tensor.transpose = lambda self, *axes: transpose(self, None if axes in ((), (None,)) else lengths(axes))
 Tensor.T = property(transpose)

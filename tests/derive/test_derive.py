@@ -163,14 +163,14 @@ def test_what_cannot_be_traced_names_the_line_and_a_way_out(f, what):
 
 
 def test_what_a_tensor_has_not_is_refused_with_the_line():
-    with pytest.raises(mg.TraceError, match=r"a tensor has no attribute 'all'; it was asked for at .*derive.py:\d+"):
-        mg.derive(lambda x: x if x.all() else -x, np.ones(2))
-    assert mg.derive(lambda x: x * hasattr(x, "all") + hasattr(x, "__len__"), np.ones(2))
+    with pytest.raises(mg.TraceError, match=r"a tensor has no attribute 'sort'; it was asked for at .*derive.py:\d+"):
+        mg.derive(lambda x: x.sort(), np.ones(2))
+    assert mg.derive(lambda x: x * hasattr(x, "sort") + hasattr(x, "__len__"), np.ones(2))
 
 
 def test_numpy_functions_without_an_op_are_refused_as_in_the_eager_way():
-    with pytest.raises(TypeError, match=r"np\.floor has no op"):
-        mg.derive(lambda x: np.floor(x), np.ones(2))
+    with pytest.raises(TypeError, match=r"np\.tan has no op"):
+        mg.derive(lambda x: np.tan(x), np.ones(2))
 
 
 def test_tracebacks_show_the_line_of_the_derived_text():

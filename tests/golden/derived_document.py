@@ -10,8 +10,7 @@ def sigmoid(x):
 
 
 def shifted_exp(x, axis):
-    if x.dtype.kind in "iub":
-        x = x.astype(float)  # −inf, the maximum of nothing, is no integer
+    x = np.asarray(x) + 0.0  # floats: −inf, the maximum of nothing, is no integer
     m = np.max(np.real(x), axis=axis, keepdims=True, initial=-np.inf)
     m = np.where(np.isfinite(m), m, 0)
     with np.errstate(under="ignore"):

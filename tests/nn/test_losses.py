@@ -137,6 +137,17 @@ def test_nan_in_a_logit_is_not_hidden():
     assert np.isnan(nn.cross_entropy([[np.nan, 0.0], [1.0, 0.0]], [0, 1]))
 
 
+@pytest.mark.parametrize("dtype, z", [(np.float32, 12), (np.float32, 16), (np.float32, 80), (float, 40), (float, 600)])
+def test_a_sure_hit_costs_what_is_left_on_either_side(dtype, z):
+    """ln(1 + e^−z), and its slope σ(−z), at z for 1 and at −z for 0; for two classes the same."""
+    right, slope = np.log1p(np.exp(-float(z))), 1 / (1 + np.exp(float(z)))
+    for logit, target, sign in ((z, 1, -1), (-z, 0, 1)):
+        value, d = mg.value_and_grad(nn.binary_cross_entropy)(np.array([logit], dtype), np.array([target], dtype))
+        np.testing.assert_allclose([value, *d], [right, sign * slope], rtol=1e-5)
+        value, d = mg.value_and_grad(nn.cross_entropy)(np.array([[0, logit]], dtype), np.array([target]))
+        np.testing.assert_allclose([value, *d[0]], [right, -sign * slope, sign * slope], rtol=1e-5)
+
+
 def test_cross_entropy_can_be_derived():
     derived = mg.derive(lambda z: nn.cross_entropy(z, CLASSES), LOGITS)
     loss, cache = derived.forward(LOGITS)

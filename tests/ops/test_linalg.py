@@ -62,7 +62,7 @@ def test_a_quadratic_form():
     (lambda x: mg.einsum("i1->i", x), ValueError, "subscripts are letters"),
     (lambda x: mg.einsum("ij->i->j", x), ValueError, "subscripts are letters"),
     (lambda x: mg.einsum("......->", x), ValueError, "subscripts are letters"),
-    (lambda x: mg.einsum(x, "ij"), TypeError, "einsum: the first argument is the subscripts"),
+    (lambda x: mg.einsum(x, "ij"), TypeError, "einsum takes subscripts, as 'ij,jk->ik', and arrays; or after each"),
 ])
 def test_bad_input_gets_a_sentence(call, error, says):
     with pytest.raises(error, match=says):
