@@ -33,6 +33,7 @@ INSTEAD = {f"np.{name}": text for name, text in {
     "exp2": "2.0 ** x",
     "cbrt": "mg.sign(x) * abs(x) ** (1 / 3)",
     "reciprocal": "1.0 / x",
+    "remainder": "a % b with a tensor a",
     "hypot": "mg.sqrt(a * a + b * b)",
     "float_power": "a ** b",
     "degrees": "x * (180 / np.pi)",

@@ -69,9 +69,9 @@ def positive(x):
     return np.positive(x)
 
 
-@op(np=np.remainder, infix="%", analytic=False, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+@op(infix="%", analytic=False, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
-    """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋."""
+    """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
     return np.remainder(a, b)
 
 
