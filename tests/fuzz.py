@@ -219,7 +219,9 @@ def make(seed: int) -> Case:
         options["mask"] = rng.integers(0, 2, (T, B)).astype(bool)
     if rng.random() < 0.25:
         options["checkpoint_every"] = int(rng.integers(1, T + 1))
-    case = Case(nested(rng, state), nested(rng, x), arrays, weights + constants, wanted & set(weights),
+    over_time = nested(rng, x)
+    over_time = tuple(over_time) if isinstance(over_time, list) else over_time  # a list would be the steps
+    case = Case(nested(rng, state), over_time, arrays, weights + constants, wanted & set(weights),
                 wanted - set(weights), int(rng.integers(1 << 30)), options)
     values = {name: a[0] if name in x else a for name, a in arrays.items()}
     write(case, rng, values)
@@ -399,7 +401,6 @@ def traced() -> Iterator[None]:
     """Whoever goes step by step in here fails: what is compared with the loop must not be the loop."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", sys.modules["minigrad.scan"].ScanNotice)
-        warnings.filterwarnings("ignore", message=".*not found in what it closes over")
         yield
 
 
