@@ -241,7 +241,7 @@ class Folder:
         path = self.path / METRICS
         lines = read_lines(path)[:step]
         rows = read_rows(path, lines)
-        if [row["step"] for row in rows] != list(range(1, step + 1)):
+        if len(rows) < step or any(row["step"] != i for i, row in enumerate(rows, start=1)):
             raise CheckpointError(f"{path} does not contain steps 1 to {step}, which the checkpoint has behind it: put "
                                   "it back as it was")
         self.cut = sum(map(len, lines)), used
@@ -252,8 +252,6 @@ class Folder:
         one is renamed to checkpoint.aside.npz."""
         if self.cut is not None:
             size, used = self.cut
-            with named(self.path / METRICS, "cannot be written"):
-                self.metrics.truncate(size)
             last = self.path / CHECKPOINT
             if used is not None:
                 (self.path / UNSAVED).unlink(missing_ok=True)
@@ -261,6 +259,8 @@ class Folder:
                 names = (self.path / f"checkpoint.aside{number}.npz" for number in chain([""], count(2)))
                 with named(last, "cannot be renamed"):
                     os.replace(last, next(name for name in names if not os.path.lexists(name)))
+            with named(self.path / METRICS, "cannot be written"):
+                self.metrics.truncate(size)  # last: rows that no checkpoint is behind are no harm, missing ones are
             self.cut = None
 
     def close(self) -> None:

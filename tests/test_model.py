@@ -157,9 +157,9 @@ def test_features_are_cast_to_the_models_dtype():
 
 @pytest.mark.parametrize("cell, sentence", [
     ("lsmt", "'lsmt' is neither rnn, gru, lstm nor FILE.py:Class: did you mean lstm?"),
-    ("nowhere.py:Cell", "nowhere.py is no file"),
+    ("nowhere.py:Cell", "nowhere.py is not a file"),
     ("{file}:Leeky", "{file} has no class 'Leeky': did you mean Leaky?"),
-    ("{file}:leaky", "leaky in {file} is no class, but of type int"),
+    ("{file}:leaky", "leaky in {file} is not a class, but of type int"),
     ("{file}:Dense", "{file}:Dense is no subclass of nn.Recurrent: derive it from that"),
     ("{file}:Bare", "{file}:Bare cannot be built as Bare(input_size, hidden_size, dtype=…, rng=…): "),
     ("{file}:Broken", "{file}:Broken does not run on sequences of shape (2, 3, 7): AttributeError: 'Broken' object has "

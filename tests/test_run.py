@@ -26,6 +26,11 @@ KILLING = Path(__file__).parent / "killing.py"
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 
 
+def here():
+    """Scripts too run the minigrad of this very tree."""
+    return os.environ | {"PYTHONPATH": str(KILLING.parents[1])}
+
+
 def settings_for(task="reber", **given):
     return Settings.for_task(task, **{"hidden": 6, "batch": 4, "steps": 12, "checkpoint_every": 5, "validate_every": 4,
                                       **given})
@@ -168,7 +173,7 @@ def killed_until_it_ends(tmp_path, settings, by, seed, longest):
     whole = trained(tmp_path / "whole", settings)
     (tmp_path / "settings.json").write_text(json.dumps(settings.as_dict()))
     command = [sys.executable, KILLING, tmp_path / "killed", tmp_path / "settings.json", by, str(seed), str(longest)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=here())
     assert done.returncode == 0, done.stderr
     assert_same_end(whole, tmp_path / "killed")
     return json.loads(done.stdout)
@@ -610,7 +615,7 @@ if GUARDED:
         path = tmp_path / f"script{status}.py"
         path.write_text(script.read_text().replace("GUARDED", guard))
         done = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": str(KILLING.parents[1])})
+                              env=here())
         assert done.returncode == status and said in done.stdout + done.stderr, done.stderr
 
 
@@ -697,6 +702,13 @@ def test_any_field_of_a_checkpoints_header_may_be_wrong(hostile):
         for opens in (load_model, Run.resume):
             refused_ones += not outcome(opens, hostile, where)
     assert refused_ones > 300
+
+
+def test_a_checkpoint_may_not_count_more_steps_than_there_are(hostile):
+    arrays, meta = checkpoint.load(hostile / "checkpoint.npz")
+    meta["trainer"]["step"] = 10**15
+    checkpoint.save(hostile / "checkpoint.npz", arrays, meta)
+    refused(lambda: Run.resume(hostile), "metrics.jsonl does not contain steps 1 to 1000000000000000")
 
 
 @pytest.mark.parametrize("change", [
