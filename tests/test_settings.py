@@ -70,7 +70,7 @@ def test_paths_hold_wherever_one_goes(tmp_path, monkeypatch):
     ({"bptt": (5, 2)}, "bptt is (k1, k2)"),
     ({"cell": "gnu"}, "'gnu' is neither rnn, gru, lstm nor FILE.py:Class: did you mean gru?"),
     ({"lr": -1.0}, "Adam takes lr as a finite number ≥ 0, not -1.0"),
-    ({"optimizer_options": {"beta": 1}}, "adam cannot be built: "),
+    ({"optimizer_options": {"beta": 1}}, "Adam has no option beta (did you mean betas?): it takes "),
     ({"cell_options": {"peepholes": True}}, "the cell lstm has no option peepholes: it takes "),
 ])
 def test_what_there_is_not_is_said_in_a_sentence(given, sentence):

@@ -19,7 +19,7 @@ from minigrad.document import GATES, lstm_cell_forward
 from minigrad.model import SequenceModel, recurrent_layers
 from minigrad.names import from_file, in_one_sentence, nearest, split_name
 from minigrad.nn.recurrent import settled
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, no_grad
 from minigrad.tree import flatten, map_leaves
 
 
@@ -79,9 +79,11 @@ def function_and_examples(arguments: argparse.Namespace) -> tuple[Callable, tupl
 def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, tuple]:
     """A subclass of nn.Recurrent, built and tried out as `minigrad train` does it."""
     n_x, n_a, batch = sizes
-    made = next(iter(recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=np.dtype(dtype), rng=0).layers.values()))
-    state = map_leaves(lambda start: np.array(Tensor(settled(start, batch, np.dtype(dtype))).data),
-                       made.initial_state(batch))
+    layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=np.dtype(dtype), rng=0)
+    made = next(iter(layers.layers.values()))
+    with no_grad():
+        state = map_leaves(lambda start: np.array(Tensor(settled(start, batch, np.dtype(dtype))).data),
+                           made.initial_state(batch))
     return made.cell, (state, np.zeros((n_x, batch), dtype))
 
 
