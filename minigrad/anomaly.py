@@ -51,11 +51,11 @@ class detect_anomaly(Context):
         out = unwatched(op, inputs, arrays, metadata, tracked)
         place = user_line()
         for y in out if isinstance(out, tuple) else (out,):
-            if not np.isfinite(y._data).all():
+            if not np.isfinite(y._array).all():
                 before = [f"its input {describe(x)} already held {first_bad(a)}" for x, a in zip(inputs, arrays)
                           if not np.isfinite(a).all()]
                 names = ", ".join(describe(x) for x in inputs if isinstance(x, Tensor))
-                raise FloatingPointError(f"{op.name} of {names} gave {first_bad(y._data)} in the forward pass, "
+                raise FloatingPointError(f"{op.name} of {names} gave {first_bad(y._array)} in the forward pass, "
                                          f"{place}; {'; '.join(before) or 'its inputs were finite'}")
         node = recorded(out)
         if node is not None:
@@ -66,9 +66,9 @@ class detect_anomaly(Context):
         """Remember where a recorded value was made, and how the arrays look that its rules will read."""
         read = {r for pull in op.pulls for r in pull[3]}
         saved = [x for i, x in enumerate(inputs) if i in read or (op.variadic and read - {-1})]
-        saved = [x._data if isinstance(x, Tensor) else x for x in saved]
+        saved = [x._array if isinstance(x, Tensor) else x for x in saved]
         if -1 in read:
-            saved += node._data if isinstance(node._data, tuple) else [node._data]
+            saved += node._array if isinstance(node._array, tuple) else [node._array]
         prints = [(v, fingerprint(v)) for v in {id(v): v for v in saved if isinstance(v, ndarray)}.values()]
         index, notes = node._index, self._notes  # the note goes when its value does
         notes[index] = place, prints, weakref.ref(node, lambda _: notes.pop(index, None))
@@ -83,7 +83,7 @@ class detect_anomaly(Context):
 
     def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
         """Called by the sweep with each gradient that a rule gave."""
-        d = d._data if isinstance(d, Tensor) else d
+        d = d._array if isinstance(d, Tensor) else d
         if not np.isfinite(d).all():
             place, *_ = self._notes.get(node._index, ("outside of detect_anomaly",))
             raise FloatingPointError(f"the rule of {op.name} gave {first_bad(np.asarray(d))} in the gradient of "

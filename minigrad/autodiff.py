@@ -66,7 +66,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         if index not in owned:
             before = totals.get(index)
             if before is None:
-                arrive(x, np.zeros(x._data.shape, x._data.dtype))
+                arrive(x, np.zeros(x._array.shape, x._array.dtype))
             else:
                 totals[index] = np.array(before)
             owned.add(index)
@@ -102,14 +102,14 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         if op is PART:  # one result of several: its gradient takes its place in the tuple
             whole = inputs[0]
             if whole._index not in totals:
-                arrive(whole, [None] * len(whole._data))
+                arrive(whole, [None] * len(whole._array))
             totals[whole._index][metadata["i"]] = g
             continue
-        y = node if graph else node._data
+        y = node if graph else node._array
         if g.__class__ is list:
-            g = tuple([zeros_of(v) if d is None else d for d, v in zip(g, node._data)])
+            g = tuple([zeros_of(v) if d is None else d for d, v in zip(g, node._array)])
             if graph:
-                y = tuple([record(PART, (node,), {"i": i}, np.asarray(v), True) for i, v in enumerate(node._data)])
+                y = tuple([record(PART, (node,), {"i": i}, np.asarray(v), True) for i, v in enumerate(node._array)])
         position = 0
         try:
             if op.variadic:
@@ -142,7 +142,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 if watching is not None:
                     watching.gradient(node, op, x, d)
                 try:
-                    if d.shape != x._data.shape or d.dtype is not x._data.dtype:
+                    if d.shape != x._array.shape or d.dtype is not x._array.dtype:
                         d = fitted(d, x, op, graph)
                 except AttributeError:  # a rule gave a Python number
                     d = fitted(np.asarray(d), x, op, graph)
@@ -191,7 +191,7 @@ def way_to(targets: list[Tensor], nodes: list[Tensor]) -> set[int]:
 
 def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     """A gradient in the shape and number type of its input: summed over what broadcasting added, and cast."""
-    shape, dtype = x._data.shape, x._data.dtype
+    shape, dtype = x._array.shape, x._array.dtype
     if not graph and d.__class__ is not ndarray:
         d = data_of(d)
     if d.dtype.kind not in "fciub":
@@ -219,10 +219,10 @@ def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
         seen = hook(g)
         if seen is not None:
             seen = seen if isinstance(seen, Tensor) else plain(seen)
-            if np.shape(seen) != node._data.shape:
+            if np.shape(seen) != node._array.shape:
                 raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
                                  "return that shape, or None to leave it as it is")
-            g = seen if graph else np.asarray(seen, node._data.dtype)
+            g = seen if graph else np.asarray(seen, node._array.dtype)
     if keep and "retain" in node._watch and node._op is not None:
         accumulate(node, g)
     return g
@@ -231,7 +231,7 @@ def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
 def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
     """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
     holds g, so that it need not be copied."""
-    g = g._data if isinstance(g, Tensor) else g
+    g = g._array if isinstance(g, Tensor) else g
     if leaf._grad is None:
         leaf._grad = g if owned else np.array(g)
     else:
@@ -267,14 +267,14 @@ def backward(self: Tensor, gradient: Any = None, retain_graph: bool = False) -> 
 
 def seed(y: Tensor, gradient: Any) -> Any:
     if gradient is None:
-        if y._data.size != 1:
+        if y._array.size != 1:
             raise ValueError(f"{describe(y)} is not a single number: reduce it (.sum(), .mean()), or pass the gradient "
                              "of the loss with respect to it, of the same shape")
-        return np.ones(y._data.shape, y._data.dtype)
-    gradient = gradient._data if isinstance(gradient, Tensor) else np.asarray(plain(gradient))
-    if gradient.shape != y._data.shape:
+        return np.ones(y._array.shape, y._array.dtype)
+    gradient = gradient._array if isinstance(gradient, Tensor) else np.asarray(plain(gradient))
+    if gradient.shape != y._array.shape:
         raise ValueError(f"the gradient has shape {gradient.shape}, and {describe(y)}: they must be of one shape")
-    return gradient.astype(y._data.dtype, copy=False)
+    return gradient.astype(y._array.dtype, copy=False)
 
 
 def retain_grad(self: Tensor) -> Tensor:
@@ -468,7 +468,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         given = flatten(d_y)[0]
         recorded = is_symbolic() or (engine.recording.get() and (
             outer or any(isinstance(g, Tensor) and g._tracked for g in given)))
-        gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._data.dtype)
+        gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._array.dtype)
                      for g, out in zip(given, outputs)]
         if recorded:
             gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
@@ -485,7 +485,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
 def handed_out(g: Any, x: Tensor) -> Any:
     """A gradient as the caller gets it: a tensor while something depends on it, else an array of its own."""
     if g is None:
-        return np.zeros(x._data.shape, x._data.dtype)
+        return np.zeros(x._array.shape, x._array.dtype)
     return g if isinstance(g, Tensor) and (g._tracked or is_symbolic()) else np.array(data_of(g))
 
 
@@ -496,7 +496,7 @@ def is_symbolic() -> bool:
 
 def own_array(leaf: Any) -> Any:
     """A tensor's values as the caller may change them: the pull still needs the tensor's own. Others as they are."""
-    return np.array(leaf._data) if isinstance(leaf, Tensor) else leaf
+    return np.array(leaf._array) if isinstance(leaf, Tensor) else leaf
 
 
 def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
@@ -511,7 +511,7 @@ def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
 
 
 def data_of(leaf: Any) -> ndarray:
-    return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
+    return leaf._array if isinstance(leaf, Tensor) else np.asarray(leaf)
 
 
 def zeros_of(leaf: Any) -> ndarray:

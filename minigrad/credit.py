@@ -112,8 +112,8 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
 
 def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """The gradients of the scan's final states and of its ys, in the order of running, of the sum of these losses."""
-    found = swept(losses, [node], WHOLE).get(node._index, [None] * len(node._data))
-    g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._data)]
+    found = swept(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
+    g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
     n = len(scan.step.states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
 

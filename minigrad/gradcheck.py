@@ -187,10 +187,10 @@ class Checked:
             found = {x._index: x for x in [*named.values(), *behind(outputs)]
                      if x._tracked and x._op is None and x._index not in mine}
             self.parameters = [found[index] for index in sorted(found)]
-            self.kept = [(x, x._data) for x in self.parameters]
+            self.kept = [(x, x._array) for x in self.parameters]
             known = {id(x): name for name, x in named.items()}
             self.names += [known.get(id(x)) or x.name or f"parameter {i}" for i, x in enumerate(self.parameters)]
-            self.originals += [x._data for x in self.parameters]
+            self.originals += [x._array for x in self.parameters]
             self.values = [np.array(x, np.complex128 if x.dtype.kind == "c" else np.float64) for x in self.originals]
             if not self.values:
                 raise GradcheckError("there is nothing to check: no input is a float, and f uses no tensor that "
@@ -200,7 +200,7 @@ class Checked:
 
     def __exit__(self, *exception: Any) -> None:
         for x, data in self.kept:
-            x._data = data
+            x._array = data
         self.context.close()
 
     # -- evaluation -----------------------------------------------------------------------------------
@@ -208,16 +208,16 @@ class Checked:
     def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
         """f with these values in its leaves: its results as tensors, and the leaves."""
         fresh = []
-        leaves = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._data.copy()) if isinstance(x, Tensor) else x
+        leaves = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._array.copy()) if isinstance(x, Tensor) else x
                   for x in self.given]
         for i, value in zip(self.where, values):
             leaves[i] = wrap(np.array(value), tracked=True)
             fresh.append(leaves[i])
         for x, value in zip(self.parameters, values[len(self.where):]):
-            x._data = value
+            x._array = value
         y = self.f(*unflatten(self.pattern, leaves))
         outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
-        return [y for y in outputs if y._data.dtype.kind in "fc"], fresh + self.parameters
+        return [y for y in outputs if y._array.dtype.kind in "fc"], fresh + self.parameters
 
     def deterministic_outputs(self) -> list[Tensor]:
         """The results, after f has been called twice with the same values."""
@@ -226,17 +226,17 @@ class Checked:
         if self.frozen is not None:
             with self.frozen:  # notes what is detached
                 self.run(self.values)
-        if len(outputs) != len(again) or not all(np.array_equal(one._data, other._data, equal_nan=True)
+        if len(outputs) != len(again) or not all(np.array_equal(one._array, other._array, equal_nan=True)
                                                  for one, other in zip(outputs, again)):
             raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
                                  "seed its randomness, reset any state it keeps, and build modules outside of it")
         if not any(y._tracked for y in outputs):
             raise GradcheckError("the results of f depend on none of the inputs through recorded ops: f must compute "
                                  "with the tensors it is given")
-        if not all(np.isfinite(y._data).all() for y in outputs):
+        if not all(np.isfinite(y._array).all() for y in outputs):
             raise GradcheckError("f is not finite at these inputs: choose others, or find the place with "
                                  "mg.detect_anomaly()")
-        self.weights = [self.away_from_zero(y._data.shape) for y in outputs]
+        self.weights = [self.away_from_zero(y._array.shape) for y in outputs]
         self.mixture = [self.away_from_zero(x.shape) for x in self.values]
         return outputs
 
@@ -251,21 +251,21 @@ class Checked:
                 return sum(np.sum(w * g) for w, g in zip(self.mixture, self.gradients(values, 1)))
             with no_grad():
                 outputs, _ = self.run(values)
-        return sum(np.sum(u * y._data) for u, y in zip(self.weights, outputs))
+        return sum(np.sum(u * y._array) for u, y in zip(self.weights, outputs))
 
     def gradients(self, values: list, order: int) -> list[np.ndarray]:
         """The engine's gradients of φ or ψ for every leaf."""
         outputs, leaves = self.run(values)
         if order == 1:
-            found = sweep(outputs, [u.astype(y._data.dtype) for u, y in zip(self.weights, outputs)], leaves)
+            found = sweep(outputs, [u.astype(y._array.dtype) for u, y in zip(self.weights, outputs)], leaves)
         else:
             psi = self.psi(outputs, leaves)
-            found = sweep([psi], [np.ones((), psi._data.dtype)], leaves) if psi is not None else {}
-        return [np.asarray(found.get(x._index, np.zeros(x._data.shape))) for x in leaves]
+            found = sweep([psi], [np.ones((), psi._array.dtype)], leaves) if psi is not None else {}
+        return [np.asarray(found.get(x._index, np.zeros(x._array.shape))) for x in leaves]
 
     def psi(self, outputs: list[Tensor], leaves: list[Tensor]) -> Tensor | None:
         """Σ w dφ/dx as a tensor, its graph going through the backward pass."""
-        seeds = [wrap(u.astype(y._data.dtype)) for u, y in zip(self.weights, outputs)]
+        seeds = [wrap(u.astype(y._array.dtype)) for u, y in zip(self.weights, outputs)]
         first = sweep(outputs, seeds, leaves, graph=True)
         terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.mixture) if x._index in first]
         terms = [term for term in terms if isinstance(term, Tensor) and term._tracked]
@@ -481,10 +481,10 @@ class Leaf:
 def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float]]:
     """[(rule, relative error)] for each rule of one recorded op: ⟨rule(g), v⟩ against ⟨g, J v⟩."""
     op, metadata = node._op, node._metadata
-    arrays = [x._data if isinstance(x, Tensor) else x for x in node._inputs]
-    several = isinstance(node._data, tuple)
+    arrays = [x._array if isinstance(x, Tensor) else x for x in node._inputs]
+    several = isinstance(node._array, tuple)
     as_tuple = (lambda y: y) if several else (lambda y: (y,))
-    g = tuple(rng.uniform(0.5, 1.5, np.shape(y)) for y in as_tuple(node._data))
+    g = tuple(rng.uniform(0.5, 1.5, np.shape(y)) for y in as_tuple(node._array))
 
     def along(i: int, v: np.ndarray, h: complex) -> complex:
         shifted = [a + h * v if j == i else a for j, a in enumerate(arrays)]
@@ -495,8 +495,8 @@ def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float
         pull = op.pulls[0] if op.variadic else next((p for p in op.pulls if p[0] == i), None)
         if pull is None or not (isinstance(x, Tensor) and x._tracked):
             continue
-        v = rng.uniform(0.5, 1.5, x._data.shape)
-        rule = pull[2](g if several else g[0], node._data, node._inputs, metadata)
+        v = rng.uniform(0.5, 1.5, x._array.shape)
+        rule = pull[2](g if several else g[0], node._array, node._inputs, metadata)
         rule = np.sum(fitted(rule[i] if op.variadic else rule, x, op, graph=False) * v)
         error = relative(rule, (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6, 1e-8)
         if op.analytic and not any(np.iscomplexobj(a) for a in arrays):  # sharper, if it sees the imaginary part

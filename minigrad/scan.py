@@ -23,14 +23,14 @@ import numpy as np
 from minigrad import tensor as engine
 from minigrad.cache import Buffers, Source, pool, programs
 from minigrad.derive.effects import Surroundings, Unrepeatable
-from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, glance, nesting, without_floats
+from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, without_floats
 from minigrad.derive.loops import ChangingCell, Scan, is_tracked, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
 from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer
 from minigrad.ops import concatenate, expand_dims, where
-from minigrad.tensor import PART, Tensor, no_grad, primitive, recording, watcher, wrap
-from minigrad.tree import flatten, named_leaves, unflatten
+from minigrad.tensor import PART, Tensor, no_grad, plain, primitive, recording, watcher, wrap
+from minigrad.tree import flatten, map_leaves, named_leaves, unflatten
 
 Cell = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -78,7 +78,7 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     steps = length(xs)
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
-    state = unflatten(state, [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in flatten(state)[0]])
+    state, xs = map_leaves(entered, state), map_leaves(entered, xs)
     if mask is not None:
         mask = checked_mask(mask, steps, state)
     if getattr(watcher.get(), "loops", False):
@@ -101,6 +101,11 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
         return run.on_graph(steps, reverse)
     notice(cell, why, stacklevel=3)
     return loop(cell, state, xs, steps, reverse, mask)
+
+
+def entered(leaf: Any) -> Tensor | np.ndarray:
+    """A leaf of state or xs: a tensor as it is, all else as a plain array of native byte order."""
+    return leaf if isinstance(leaf, Tensor) else np.asarray(plain(leaf))
 
 
 def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
@@ -145,7 +150,7 @@ def loop(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: np.nd
     final, n = flatten(state)[0], len(start)
     results = [*final, *ys]
     if not any(isinstance(x, Tensor) for x in (*start, *x_leaves)):
-        results = [y._data if y.__class__ is Tensor and not y._tracked else y for y in results]
+        results = [y._array if y.__class__ is Tensor and not y._tracked else y for y in results]
     return unflatten(state, results[:n]), unflatten(pattern, results[n:])
 
 
@@ -281,7 +286,7 @@ class Run:
         """Run, and record the whole as one op."""
         self.steps, self.reverse = steps, reverse
         compiled = self.compiled
-        self.values = [x._data if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
+        self.values = [x._array if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
         self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
         results = self.forward()
         tracked = compiled.backward is not None
@@ -424,7 +429,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
         key = about, cell.__func__, words, nesting(state), nesting(xs)
         compiled = programs.get(key)
         if compiled is None:
-            traced, _ = traced_twice(cell, step, kinds, examples, n)
+            traced, _ = traced_twice(cell, step, examples, n)
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, supply))
             traced.close()
         return Run(compiled, cell, state, xs, mask, supply)
@@ -434,7 +439,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
         compiled = None if tracer is None else programs.get((about, code, tracer.key))
         if compiled is not None:
             return Run(compiled, cell, state, xs, mask, tracer.outside)
-    traced, tracer = traced_twice(cell, step, kinds, examples, n, code in VARYING)
+    traced, tracer = traced_twice(cell, step, examples, n, code in VARYING)
     key = about, code, tracer.key
     compiled = programs.get(key)
     if compiled is None:
@@ -462,7 +467,7 @@ def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: 
     around = Surroundings()
     around.note_surface(cell)
     try:
-        tracer = glance(step, kinds, examples, numbers)
+        tracer = glance(step, [blank(*kind) for kind in kinds], examples, CellTracer(values=False, numbers=numbers))
     except (TraceError, UnknownShape):
         tracer = None
     finally:
@@ -470,14 +475,14 @@ def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: 
     return tracer if changed is None else None
 
 
-def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int, numbers: bool = False
+def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: bool = False
                  ) -> tuple[Trace, CellTracer]:
-    """A trace with values, and a second without. What they change outside the cell is put back.
+    """Two traces with values. What they change outside the cell is put back.
 
     Raises StepByStep where they change anything, or differ."""
     leaves, pattern = flatten(examples)
     firsts = [example(leaf) if i < n else np.asarray(example(leaf)[0]) for i, leaf in enumerate(leaves)]
-    around, changed, second = Surroundings(), [], None
+    around, changed = Surroundings(), []
     tracer = CellTracer(values=True, numbers=numbers, around=around)
     try:
         try:
@@ -491,16 +496,14 @@ def traced_twice(cell: Cell, step: Callable, kinds: list, examples: Any, n: int,
         finally:
             changed.append(around.restore())
         try:
-            second = glance(step, kinds, examples, numbers)
+            second = glance(step, firsts, pattern, CellTracer(values=True, numbers=numbers))
         finally:
             changed.append(around.restore())
     except (TraceError, Unrepeatable) as problem:
         raise StepByStep(str(problem)) from None
-    except UnknownShape:
-        pass
     refuse_change(*changed)
     first = traced.tracer
-    if second is None or first.key != second.key or not all(map(same_values, first.outside, second.outside)):
+    if first.key != second.key or not all(map(same_values, first.outside, second.outside)):
         traced.close()
         raise StepByStep("it makes new values at every call, as random numbers: pass them in through xs")
     return traced, second
@@ -555,7 +558,7 @@ def code_of(cell: Any) -> CodeType | None:
 
 
 def example(leaf: Any) -> np.ndarray:
-    return leaf._data if isinstance(leaf, Tensor) else np.asarray(leaf)
+    return leaf._array if isinstance(leaf, Tensor) else np.asarray(leaf)
 
 
 def notice(cell: Cell, why: str, stacklevel: int = 4) -> None:

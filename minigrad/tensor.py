@@ -55,10 +55,11 @@ class Tensor:
     gradients are recorded, unless the new one is to be a leaf of its own (requires_grad=True).
     """
 
+    # _array: not called _data, which numpy.ma reads of anything: np.ma.add(t, x) would lose the gradient in silence.
     # _op, _inputs, _metadata: how it was made. A leaf has no op; after its backward, a result has RELEASED.
     # _index: the clock at creation, so inputs always have a smaller one. _version: the clock at the last change.
     # _watch: None, or what wants to see the gradient (hooks by number, "retain").
-    __slots__ = ("__weakref__", "_data", "_grad", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version",
+    __slots__ = ("__weakref__", "_array", "_grad", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version",
                  "_watch", "name")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
@@ -66,8 +67,8 @@ class Tensor:
             if flowing(data) and not requires_grad:
                 raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on"
                                 ": use it as it is, or take its values with .detach()")
-            data = data._data
-        self._data = numpy.array(plain(data), native(dtype))
+            data = data._array
+        self._array = numpy.array(plain(data), native(dtype))
         self._grad = self._op = self._inputs = self._metadata = None
         self.name = name
         self._tracked = False
@@ -80,29 +81,29 @@ class Tensor:
 
     @property
     def data(self) -> ndarray:
-        return self._data
+        return self._array
 
     @data.setter
     def data(self, value: Any) -> None:
         global last_change
-        value = asarray(value._data if isinstance(value, Tensor) else plain(value), dtype=self._data.dtype)
-        if value.shape != self._data.shape:
+        value = asarray(value._array if isinstance(value, Tensor) else plain(value), dtype=self._array.dtype)
+        if value.shape != self._array.shape:
             raise ValueError(f"data of shape {value.shape} cannot be assigned to {describe(self)}: "
                              "make a new tensor for another shape")
-        self._data = value
+        self._array = value
         self._version = last_change = next_index()
 
     def _set_grad(self, value: Any) -> None:
         if value is not None:
-            kind = self._data.dtype.kind
+            kind = self._array.dtype.kind
             if not isinstance(value, (ndarray, numpy.generic)) or not (value.dtype.kind in "fc" and kind in "fc") \
                     or (value.dtype.kind == "c" and kind != "c"):
                 given = f"an array of {value.dtype}" if isinstance(value, ndarray) else f"a {type(value).__name__}"
                 raise TypeError(f"the gradient of {describe(self)} and dtype {self.dtype} must be None or an ndarray "
                                 f"of the same kind of numbers, not {given}")
-            if value.shape != self._data.shape:
+            if value.shape != self._array.shape:
                 raise ValueError(f"{describe(self)} cannot have a gradient of shape {value.shape}: the shapes differ")
-            value = asarray(plain(value), self._data.dtype)
+            value = asarray(plain(value), self._array.dtype)
         self._grad = value
 
     grad: Any = property(operator.attrgetter("_grad"), _set_grad)
@@ -113,8 +114,8 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and self._data.dtype.kind not in "fc":
-            raise TypeError(f"a tensor of {self._data.dtype} has no gradients: pass floats, as in "
+        if value and self._array.dtype.kind not in "fc":
+            raise TypeError(f"a tensor of {self._array.dtype} has no gradients: pass floats, as in "
                             "mg.tensor(data, dtype=float, requires_grad=True)")
         if self._op is not None and not value:
             raise RuntimeError(f"{describe(self)} is the result of an op and carries its gradients on: "
@@ -123,19 +124,19 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._data.shape
+        return self._array.shape
 
     @property
     def dtype(self) -> numpy.dtype:
-        return self._data.dtype
+        return self._array.dtype
 
     @property
     def ndim(self) -> int:
-        return self._data.ndim
+        return self._array.ndim
 
     @property
     def size(self) -> int:
-        return self._data.size
+        return self._array.size
 
     @property
     def is_leaf(self) -> bool:
@@ -147,7 +148,7 @@ class Tensor:
     def detach(self) -> Tensor:
         """A tensor of the same data, not copied, through which no gradient flows."""
         watching = watcher.get()
-        out = wrap(watching.detached(self._data) if hasattr(watching, "detached") else self._data)
+        out = wrap(watching.detached(self._array) if hasattr(watching, "detached") else self._array)
         out.name = self.name
         return out
 
@@ -157,21 +158,21 @@ class Tensor:
 
     def item(self) -> Any:
         """The one value of a tensor of size 1, as a Python number."""
-        if self._data.size != 1:
-            raise ValueError(f"{describe(self)} has {self._data.size} values, not one: index it or reduce it first")
-        return self._data.item()
+        if self._array.size != 1:
+            raise ValueError(f"{describe(self)} has {self._array.size} values, not one: index it or reduce it first")
+        return self._array.item()
 
     def tolist(self) -> Any:
-        return self._data.tolist()
+        return self._array.tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray:
         if self._tracked:
             raise TypeError(
                 f"{describe(self)} requires gradients, and an ndarray cannot carry them: read its values with "
                 ".detach().numpy(); to fill an array step by step, collect the steps in a list and mg.stack them")
-        if dtype is not None and dtype != self._data.dtype:
-            return self._data.astype(dtype)
-        return self._data.copy() if copy else self._data
+        if dtype is not None and dtype != self._array.dtype:
+            return self._array.astype(dtype)
+        return self._array.copy() if copy else self._array
 
     def _number(self) -> Any:
         """The one value, for float(x), math.sin(x) and array[i] = x. Refused while gradients are recorded through it:
@@ -194,12 +195,12 @@ class Tensor:
 
     def __index__(self) -> int:
         self._number()
-        return self._data.__index__()
+        return self._array.__index__()
 
     def __bool__(self) -> bool:
-        if self._data.size != 1:
+        if self._array.size != 1:
             raise ValueError(f"the truth value of {describe(self)} is ambiguous: use np.any, np.all or mg.where")
-        return bool(self._data.item())
+        return bool(self._array.item())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -207,9 +208,9 @@ class Tensor:
     # -- as a container -----------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        if not self._data.ndim:
+        if not self._array.ndim:
             raise TypeError(f"{describe(self)} has no axis and so no length: use .size or .item()")
-        return len(self._data)
+        return len(self._array)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -230,10 +231,10 @@ class Tensor:
         if self._op is not None:
             raise TypeError(f"{describe(self)} is part of a graph and cannot be copied or pickled: .detach() it first")
         grad = None if self._grad is None else self._grad.copy()
-        return type(self), (self._data, self._tracked, None, self.name), (None, {"_grad": grad})
+        return type(self), (self._array, self._tracked, None, self.name), (None, {"_grad": grad})
 
     def __repr__(self) -> str:
-        values = numpy.array2string(self._data, separator=", ", prefix="tensor(")
+        values = numpy.array2string(self._array, separator=", ", prefix="tensor(")
         notes = [f"dtype={self.dtype}"] if self.dtype not in (float, int, bool) else []
         notes += [f"name={self.name!r}"] if self.name else []
         if self._tracked:
@@ -335,7 +336,7 @@ def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, name: str 
 def wrap(data: Any, tracked: bool = False) -> Tensor:
     """A Tensor around an array, not copied."""
     out = new(Tensor)
-    out._data = data
+    out._array = data
     out._tracked = tracked
     out._op = out._inputs = out._metadata = out._watch = out._grad = out.name = None
     out._index = next_index()
@@ -370,9 +371,9 @@ def describe(x: Any) -> str:
         return f"an array of shape {numpy.shape(x)}"
     name, maker = f" {x.name!r}" if x.name else "", made_by(x)
     made = f", made by {maker}" if maker else ""
-    if x._data.__class__ is tuple:
-        return f"results of shapes {', '.join(str(y.shape) for y in x._data)}{made}"
-    return f"tensor{name} of shape {x._data.shape}{made}"
+    if x._array.__class__ is tuple:
+        return f"results of shapes {', '.join(str(y.shape) for y in x._array)}{made}"
+    return f"tensor{name} of shape {x._array.shape}{made}"
 
 
 class no_grad(Context):
@@ -549,7 +550,7 @@ def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Ca
     else:
         where |= {f"{name}_shape": f"shape(x[{i}])" for i, name in enumerate(self.arrays)}
         inputs = {name: f"x[{i}]" for i, name in enumerate(self.arrays)}
-        arrays = {name: f"({x}._data if isinstance({x}, Tensor) else {x})" for name, x in inputs.items()}
+        arrays = {name: f"({x}._array if isinstance({x}, Tensor) else {x})" for name, x in inputs.items()}
     names = list(inspect.signature(rule).parameters)
     unknown = [name for name in names if name not in where and name not in inputs]
     if unknown:
@@ -557,7 +558,7 @@ def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Ca
                         f"there are {', '.join([*where, *inputs])}")
     head = f"lambda {''.join(name + ', ' for name in extra)}g, y, x, m: "
     known = {"rule": rule, "Tensor": Tensor, "shape": lambda a: getattr(a, "shape", ()),
-             "data": lambda a: a._data if isinstance(a, Tensor) else a}
+             "data": lambda a: a._array if isinstance(a, Tensor) else a}
     pull, pull_arrays = (eval(f"{head}rule({', '.join((where | values)[name] for name in names)})", known)
                          for values in (inputs, arrays))
     reads = tuple(-1 if name == "y" else self.arrays.index(name) for name in names
@@ -586,24 +587,24 @@ def callable_for(self: Op) -> Callable:
                 inputs, metadata = arguments(self, args, metadata)
             for x in inputs:
                 if isinstance(x, Tensor):
-                    arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+                    arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
                     return apply(self, inputs, arrays, metadata, tracks(self, inputs))
             return run(self, inputs, metadata)
     elif len(self.arrays) == 1:
         def call(x):
             if isinstance(x, Tensor):
-                return apply(self, (x,), (x._data,), NO_METADATA, x._tracked)
+                return apply(self, (x,), (x._array,), NO_METADATA, x._tracked)
             return forward(plain(x))
     else:
         def call(a, b):
             if isinstance(a, Tensor):
                 if isinstance(b, Tensor):
-                    return apply(self, (a, b), (a._data, b._data), NO_METADATA, a._tracked or b._tracked)
+                    return apply(self, (a, b), (a._array, b._array), NO_METADATA, a._tracked or b._tracked)
                 b = plain(b)
-                return apply(self, (a, b), (a._data, b), NO_METADATA, a._tracked)
+                return apply(self, (a, b), (a._array, b), NO_METADATA, a._tracked)
             a = plain(a)
             if isinstance(b, Tensor):
-                return apply(self, (a, b), (a, b._data), NO_METADATA, b._tracked)
+                return apply(self, (a, b), (a, b._array), NO_METADATA, b._tracked)
             return run(self, (a, plain(b)), NO_METADATA)
     return call
 
@@ -717,7 +718,7 @@ def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -
             raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
         tracked = asarray(y).dtype.kind in "fc"  # a cast to integers ends the gradient
     out = new(Tensor)  # as record does, without the call: this is the hot path
-    out._data = y if y.__class__ is ndarray else asarray(y)
+    out._array = y if y.__class__ is ndarray else asarray(y)
     out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
@@ -733,7 +734,7 @@ def apply(self: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -
 def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Tensor:
     """The result y as a Tensor, which remembers how it was made when it is tracked and recording is on."""
     out = new(Tensor)
-    out._data = y
+    out._array = y
     out._watch = out._grad = out.name = None
     out._index = next_index()
     out._version = 0
@@ -792,10 +793,10 @@ def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
     if recording.get():
         raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
                            "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
-    value = call(a._data, b._data if isinstance(b, Tensor) else b)
-    if value.shape != a._data.shape:
+    value = call(a._array, b._array if isinstance(b, Tensor) else b)
+    if value.shape != a._array.shape:
         raise ValueError(f"{describe(a)} keeps its shape when it changes in place, and the result has {value.shape}: "
                          "write a = a + b for a new tensor")
-    a._data[...] = value
-    a.data = a._data
+    a._array[...] = value
+    a.data = a._array
     return a

@@ -14,6 +14,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import trust
+from minigrad.cache import Programs
 from minigrad.cli import bench, main, parser
 from minigrad.tasks import TASKS
 

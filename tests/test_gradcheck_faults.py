@@ -32,9 +32,9 @@ def rows_with(op, position):
             inputs = [wrap(x, tracked=x.dtype.kind == "f") for x in case.inputs()]
             for node in nodes_behind([y for y in parts(case.ours(*inputs)) if y._tracked]):
                 if isinstance(node._inputs[position], Tensor) and node._inputs[position]._tracked:
-                    g = [rng.uniform(0.5, 1.5, np.shape(y)) for y in parts(node._data)]
-                    g = tuple(g) if isinstance(node._data, tuple) else g[0]
-                    if any(np.any(d) for d in parts(pull_arrays(g, node._data, node._inputs, node._metadata))):
+                    g = [rng.uniform(0.5, 1.5, np.shape(y)) for y in parts(node._array)]
+                    g = tuple(g) if isinstance(node._array, tuple) else g[0]
+                    if any(np.any(d) for d in parts(pull_arrays(g, node._array, node._inputs, node._metadata))):
                         yield case
 
 

@@ -419,7 +419,7 @@ def test_writing_into_results_does_not_reach_a_later_backward():
         loss = mixed(results)
         for y in flatten(results)[0]:
             if isinstance(y, mg.Tensor) and not any(y is s for s in flatten(state)[0]):
-                y._data[...] = 1e3
+                y._array[...] = 1e3
         loss.backward()
         found = [gradient(x) for x in flatten((state, xs, weights))[0]]
         theirs = outcome(by_loop, row.cell, inputs)
@@ -1073,6 +1073,17 @@ def test_state_and_x_reach_a_cell_as_tensors_on_every_path():
     assert mg.gradcheck(lambda: mg.scan(cell, np.zeros(3), np.ones((4, 3)))[1].sum(), frozen=True).ok
     derived = mg.derive(lambda xs: mg.scan(cell, np.zeros(3), xs)[0], np.ones((2, 3)))
     assert np.allclose(derived.forward(np.ones((2, 3)))[0], expected)
+
+
+@pytest.mark.parametrize("bad, says", [(np.ma.array(XS, mask=XS > 1), "lose its mask"), (XS.astype(object), "object")])
+def test_arrays_that_mean_more_than_their_numbers_do_not_enter_a_scan(bad, says):
+    cell = lambda h, x: (h + x, h)  # noqa: E731
+    for state, xs in ((STATE, bad), (bad[0], XS)):
+        with pytest.raises(TypeError, match=says):
+            mg.scan(cell, state, xs)
+    big = mg.scan(cell, STATE.astype(">f8"), XS.astype(">f8"))
+    assert [y.dtype.isnative for y in big] == [True, True]
+    all_close(big, mg.scan(cell, STATE, XS))
 
 
 def test_a_cell_of_executed_code_runs():

@@ -169,6 +169,15 @@ def test_arrays_that_mean_more_than_their_numbers_are_refused_wherever_they_ente
             enter(x)
 
 
+def test_what_numpy_ma_does_with_a_tensor_does_not_lose_its_gradient():
+    """It reads the attribute `_data` of whatever it is given."""
+    t = mg.tensor([1.0, 1.0, 1.0], requires_grad=True)
+    for use in (lambda: MASKED * t, lambda: np.ma.multiply(t, MASKED), lambda: np.ma.array(t),
+                lambda: np.ma.zeros(3).__setitem__(0, t[0])):
+        with pytest.raises((TypeError, ValueError)):
+            use()
+
+
 def test_numbers_of_foreign_byte_order_become_native_at_the_door(tmp_path):
     for dtype in (">f8", ">f4", ">i4", ">c8", ">f2"):
         x = np.arange(1.0, 9.0).reshape(4, 2).astype(dtype)

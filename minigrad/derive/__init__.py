@@ -61,7 +61,7 @@ class Derived:
     def forward(self, *args: Any) -> tuple[Any, tuple]:
         args = [map_leaves(values_of, arg) for arg in args]
         if len(args) == len(self.examples):
-            args += [x._data for x in self.closed]
+            args += [x._array for x in self.closed]
         return self.module["forward"](*args)
 
     def backward(self, d_output: Any, cache: Any) -> tuple:
@@ -81,7 +81,7 @@ def derive(f: Callable, *examples: Any) -> Derived:
 
 def values_of(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
-        return leaf._data
+        return leaf._array
     return np.asarray(leaf) if isinstance(leaf, (float, complex)) else leaf
 
 

@@ -101,8 +101,8 @@ class Surroundings:
         keep = partial(self.keep, id(thing), name)
         if isinstance(thing, Tensor):
             if thing.__class__ is Tensor:  # not a symbol, which has no values
-                keep(lambda: (thing._data, thing._version), lambda was: set_data(thing, *was))
-                yield thing._data, name
+                keep(lambda: (thing._array, thing._version), lambda was: set_data(thing, *was))
+                yield thing._array, name
         elif isinstance(thing, ndarray):
             if thing.nbytes <= BYTES and thing.flags.writeable and not thing.dtype.hasobject:
                 keep(lambda: np.array(thing), lambda was: np.copyto(thing, was))
@@ -238,7 +238,7 @@ def set_content(cell: CellType, value: Any) -> None:
 
 
 def set_data(tensor: Tensor, data: ndarray, version: int) -> None:
-    tensor._data, tensor._version = data, version
+    tensor._array, tensor._version = data, version
 
 
 def is_library(module: str | None) -> bool:

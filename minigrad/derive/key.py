@@ -124,12 +124,11 @@ class CellTracer(Tracer):
         return unflatten(pattern, leaves)
 
 
-def glance(step: Callable, kinds: list[tuple], pattern: Any, numbers: bool) -> CellTracer:
-    """The key of one step, from a trace without values. kinds: (shape, dtype) of each leaf of the step's arguments.
+def glance(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTracer) -> CellTracer:
+    """Trace one step for its key. examples: an array for each leaf of the step's arguments.
 
     Raises TraceError where the step looks at values, and UnknownShape."""
-    tracer = CellTracer(values=False, numbers=numbers)
-    args = unflatten(pattern, [tracer.argument(blank(*kind)) for kind in kinds])
+    args = unflatten(pattern, list(map(tracer.argument, examples)))
     token, on = watcher.set(tracer), recording.set(True)
     try:
         tracer.returned(step(*args))

@@ -92,8 +92,8 @@ class Scan:
 
     def on_graph(self) -> tuple[Any, Any]:
         """(final state, ys), symbols of the function around the loop."""
-        over_time = [np.broadcast_to(y._data, (self.steps, *y.shape)) for y in self.y]
-        data = tuple([y._data for y in self.new if isinstance(y, Tensor)] + over_time)
+        over_time = [np.broadcast_to(y._array, (self.steps, *y.shape)) for y in self.y]
+        data = tuple([y._array for y in self.new if isinstance(y, Tensor)] + over_time)
         tracked = self.tracked_results()
         metadata = {"scan": self, "backward": False}
         self.whole = self.tracer.made(data, any(tracked), LOOP, tuple(self.given), metadata)
@@ -229,7 +229,7 @@ def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[
     lines = []
     for n, x in enumerate(x for x in made if x._index not in number):
         lines.append(f"{x._op}({', '.join(map(word, x._inputs))}, {repr_of(x._metadata)}) {x._tracked}"
-                     if x._op is not None else repr_of(x._data))
+                     if x._op is not None else repr_of(x._array))
         number[x._index] = f"t{n}"
     return "; ".join([*lines, *map(word, results)]), around
 

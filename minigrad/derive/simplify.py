@@ -149,7 +149,7 @@ class Program:
             stack += [a for a in x._inputs if isinstance(a, Tensor)]
         for index in sorted(needed):
             x = needed[index]
-            if not isinstance(x._data, tuple):
+            if not isinstance(x._array, tuple):
                 self.values[index] = self.made(x)
 
     def made(self, x: Tensor) -> Value:
@@ -177,9 +177,9 @@ class Program:
         if whole._op.name != "split":
             inputs, metadata = tuple(self.value_of(a) for a in whole._inputs), {**whole._metadata, "part": i}
             return self.apply(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
-        axis = whole._metadata["axis"] % len(whole._data[0].shape)
-        start = sum(part.shape[axis] for part in whole._data[:i])
-        last = i == len(whole._data) - 1
+        axis = whole._metadata["axis"] % len(whole._array[0].shape)
+        start = sum(part.shape[axis] for part in whole._array[:i])
+        last = i == len(whole._array) - 1
         index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
         inputs = (self.value_of(whole._inputs[0]),)
         return self.apply(getitem_op.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))

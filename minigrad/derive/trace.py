@@ -46,7 +46,7 @@ class Symbol(Tensor):
     __slots__ = ("example", "number", "tracer")
 
     @property
-    def _data(self) -> ndarray:
+    def _array(self) -> ndarray:
         if self.tracer.over:
             raise TraceError(f"a tensor of shape {self.shape} was kept by a function that minigrad traced, and is used "
                              f"{user_line()}: it never had values; let the function return it")
@@ -159,7 +159,7 @@ class Tracer:
         return out
 
     def without_wrapper(self, x: Any) -> Any:
-        return x._data if id(x) in self.constants else x
+        return x._array if id(x) in self.constants else x
 
     def array(self, x: Symbol) -> ndarray | None:
         """The array from outside that a symbol stands for, if it does."""
@@ -283,7 +283,7 @@ class Trace:
         """Run the rules on symbols, from a symbol for the gradient of each result."""
         tracer = self.tracer
         outputs = list({y._index: y for y in self.outputs if y._tracked}.values())
-        self.seeds = {y._index: symbol(tracer, y.example if isinstance(y, Symbol) else y._data, False) for y in outputs}
+        self.seeds = {y._index: symbol(tracer, example_of(y), False) for y in outputs}
         targets = [x for x in self.inputs + self.closed if x._tracked]
         tracer.last, tracer.total, tracer.origin = True, {}, {}  # not those of a gradient that f itself has taken
         found = sweep(outputs, [self.seeds[y._index] for y in outputs], targets, graph=True)
@@ -292,10 +292,14 @@ class Trace:
         self.found = found
 
 
+def example_of(y: Tensor) -> ndarray:
+    return y.example if isinstance(y, Symbol) else y._array
+
+
 def lifted(tracer: Tracer, leaf: Any) -> Any:
     """An array or a float as a symbol; ints, booleans, strings and the like are constants of the program."""
     if isinstance(leaf, Tensor):
-        leaf = leaf._data
+        leaf = leaf._array
     if isinstance(leaf, (ndarray, float, complex, np.inexact)):
         data = np.asarray(leaf)
         return tracer.argument(data)

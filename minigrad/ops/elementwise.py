@@ -363,7 +363,7 @@ HALF = np.dtype(np.float16)
 def is_half(x):
     """Whether x is an array or a tensor of halves."""
     try:
-        return (x._data if isinstance(x, Tensor) else x).dtype.char == "e"
+        return (x._array if isinstance(x, Tensor) else x).dtype.char == "e"
     except AttributeError:
         return False
 

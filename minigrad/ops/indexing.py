@@ -99,7 +99,7 @@ def answered(question, values):
     return answer
 
 
-NUMPY.update({question: answered(question, lambda x: x._data) for question in ABOUT_SHAPE})
+NUMPY.update({question: answered(question, lambda x: x._array) for question in ABOUT_SHAPE})
 NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})
 for question in (np.any, np.all, np.argmax, np.argmin):
     setattr(Tensor, question.__name__, NUMPY[question])

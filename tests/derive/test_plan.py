@@ -81,7 +81,7 @@ def test_the_text_stands_alone_and_is_right(row):
     rng = np.random.default_rng(0)
     d = [rng.normal(size=y.shape) for y in results]
     for y, expected in zip(flatten((final, ys))[0], results, strict=True):
-        np.testing.assert_allclose(y, getattr(expected, "_data", expected), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(y, getattr(expected, "_array", expected), rtol=1e-12, atol=1e-12)
     sum(mg.sum(y * w) for y, w in zip(results, d)).backward()
     d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights,
                                                 (None,) * len(weights), made,

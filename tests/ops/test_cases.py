@@ -170,7 +170,7 @@ def test_float32_stays_float32(case):
             continue  # NumPy's logarithm of a Python number is float64; the engine casts that gradient
         for position, pull, pull_arrays, _ in node._op.pulls:
             if isinstance(node._inputs[position], Tensor) and node._inputs[position]._tracked:
-                for rule, (g, y) in ((pull_arrays, (node._data, node._data)), (pull, (wrap(node._data), node))):
+                for rule, (g, y) in ((pull_arrays, (node._array, node._array)), (pull, (wrap(node._array), node))):
                     assert all(d.dtype == np.float32 for d in results(rule(g, y, node._inputs, node._metadata)))
     exact = gradients(case.ours, case.inputs(np.float64))
     for found, expected in zip(gradients(case.ours, case.inputs(np.float32)), exact):

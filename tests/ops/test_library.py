@@ -64,7 +64,7 @@ def test_methods_carry_gradients():
     assert tensor([[1.0, 2.0], [3.0, 4.0]]).flatten("F").tolist() == [1, 3, 2, 4]
     leaf = tensor()
     copied = leaf.flatten()
-    leaf._data[0] = 7
+    leaf._array[0] = 7
     assert copied.tolist() == [1, 2, 3]  # as ndarray.flatten, not a view
 
 
