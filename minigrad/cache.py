@@ -163,7 +163,7 @@ def forget(source: Any, key: int, _: Any) -> None:
 
 
 class Programs:
-    """Programs by key, at most `limit`; the least recently used goes first. Its `close()` is called as it goes."""
+    """Programs by key, at most `limit`; the least recently used goes first."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -181,7 +181,7 @@ class Programs:
         with LOCK:
             kept = self.by_key.setdefault(key, program)
             while len(self.by_key) > self.limit:
-                self.by_key.popitem(last=False)[1].close()
+                self.by_key.popitem(last=False)
             return kept
 
     def keys_of(self, code: Any) -> list[tuple]:
@@ -191,8 +191,7 @@ class Programs:
 
     def clear(self) -> None:
         with LOCK:
-            while self.by_key:
-                self.by_key.popitem()[1].close()
+            self.by_key.clear()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(list(self.by_key.values()))

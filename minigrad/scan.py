@@ -251,10 +251,13 @@ class Compiled:
         self.op.fresh = True
         self.op.analytic = all(value.op.analytic for value in program.forward)
 
-    def close(self) -> None:
-        """The program leaves the cache: its text and its idle buffers go."""
-        self.buffers.close()
-        linecache.cache.pop(self.forward.__code__.co_filename, None)
+        weakref.finalize(self, end, self.buffers, self.forward.__code__.co_filename).atexit = False
+
+
+def end(buffers: Source, filename: str) -> None:
+    """A program is gone: its idle buffers and its text go too."""
+    buffers.close()
+    linecache.cache.pop(filename, None)
 
 
 def given(trace: Trace, x: Tensor) -> Any:

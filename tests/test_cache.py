@@ -135,8 +135,7 @@ def test_programs_that_many_threads_use_and_evict_at_once():
     kept, wrong = Programs(limit=3), []
 
     class Program:
-        def close(self):
-            self.closed = True
+        pass
 
     def use(n):
         for i in range(2000):
