@@ -58,8 +58,8 @@ class Pool:
         self.idle: OrderedDict[Buffers, int] = OrderedDict()  # with their bytes, the least recently used first
 
     def take(self, source: Source, steps: int) -> Buffers:
-        """A set for a run of so many steps: the smallest idle one that is long enough, or a new one, in whose place
-        shorter idle ones of this program go."""
+        """A set for a run of this many steps: the smallest idle one that is long enough. If there is none, a new one
+        that replaces the shorter idle sets of this program."""
         with LOCK:
             fitting = [buffers for buffers in source.idle if buffers.capacity >= steps]
             if fitting:

@@ -409,15 +409,16 @@ class Frozen(Calls):
     def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
         return unwatched(op, inputs, arrays, metadata, tracked)
 
-    def detached(self, data: np.ndarray) -> np.ndarray:
+    def detached(self, x: Tensor) -> Tensor:
+        data = x._array
         if self.at is None:
             self.values.append(np.array(data))
-            return data
+            return wrap(data)
         if self.at == len(self.values) or self.values[self.at].shape != data.shape:
             raise GradcheckError("f detaches other values when its inputs change a little: with frozen=True the calls "
                                  "of detach() must be the same, and in the same order")
         self.at += 1
-        return self.values[self.at - 1].astype(data.dtype, copy=False)
+        return wrap(self.values[self.at - 1].astype(data.dtype, copy=False))
 
 
 @dataclass

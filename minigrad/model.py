@@ -95,7 +95,7 @@ def recurrent_layers(model: type, cell: str | type[nn.Recurrent], inputs: int, h
     """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit, and
     UnknownOption, in the name of the model, for an option that its cell does not take."""
     stacked, name = layers_of(cell)
-    of_layers = options_of(nn.Stacked)  # of which the model has its own
+    of_layers = options_of(nn.Stacked)  # options that the model names itself
     known = options_of(model) + [option for option in options_of(stacked.Cell)[2:] if option not in of_layers]
     own = [option for option in options if option in of_layers]
     if own:

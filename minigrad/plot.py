@@ -30,7 +30,7 @@ STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, 
           ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
           ("#CC79A7", (0, (5, 2)), "+")]
 MAP = "cividis"  # made for the colour-blind, even in lightness
-SLACK = 1e-6  # by which a gate may be beyond 0 and 1
+SLACK = 1e-6  # distance by which a gate may leave [0, 1]
 DECADES = 12  # that a logarithmic colour map spans at most
 MARKERS = 12  # on a line, at most
 SYMBOLS = 80  # along an axis, at most; beyond it has numbers

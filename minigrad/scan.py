@@ -261,7 +261,7 @@ def end(buffers: Source, filename: str) -> None:
 
 
 def given(trace: Trace, x: Tensor) -> Any:
-    """What the user's code holds of an input from outside: the tensor, or the array that a symbol stands for."""
+    """An input from outside as the user's code has it: the tensor, or the array behind a symbol."""
     array = trace.tracer.array(x) if isinstance(x, Symbol) else None
     return x if array is None else array
 

@@ -148,7 +148,9 @@ class Tensor:
     def detach(self) -> Tensor:
         """A tensor of the same data, not copied, through which no gradient flows."""
         watching = watcher.get()
-        out = wrap(watching.detached(self._array) if hasattr(watching, "detached") else self._array)
+        if hasattr(watching, "detached"):
+            return watching.detached(self)
+        out = wrap(self._array)
         out.name = self.name
         return out
 

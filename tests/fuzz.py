@@ -35,7 +35,7 @@ from minigrad.tree import flatten, unflatten
 
 # -- the table of ops -------------------------------------------------------------------------------------------
 # One text for NumPy's arrays, minigrad's tensors and symbols, and in PT PyTorch's tensors too (`torch_names`). a, b, c
-# are float values, each the same one wherever it stands in a text; k is one of integers or booleans.
+# are float values, the same one at each occurrence in a text; k holds integers or booleans.
 
 PT = """
 {a} + {b}; {a} - {b}; {a} * {b}; -{a}; {a} / (2.0 + {b} * {b}); 0.5 * {a}; 1.0 - {a}; {a} * 1; {a} + 0.0; {a} ** 2

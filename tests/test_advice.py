@@ -28,7 +28,7 @@ def written(f, condition):
 
 
 def function(name):
-    """np.linalg.norm, np.add.reduce: what the name stands for."""
+    """The function that a dotted name means: np.linalg.norm, np.add.reduce."""
     found = np
     for part in name.split(".")[1:]:
         found = getattr(found, part)

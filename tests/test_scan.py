@@ -1094,7 +1094,7 @@ def test_a_cell_of_executed_code_runs():
 
 
 class Profiler:
-    """A profiler of which sys.getprofile() returns something that cannot be installed again."""
+    """A profiler for which sys.getprofile() returns an object that cannot be installed again."""
 
 
 class Enabled(Profiler):

@@ -58,6 +58,6 @@ natural_float = number(float, lambda x: 0 <= x < math.inf, "number from 0 on")
 
 
 def add_trust(job: argparse.ArgumentParser) -> None:
-    """The option with which a run of somebody else may run its own code."""
+    """The option that lets a run from somebody else execute its own code."""
     job.add_argument("--trust", action="store_true", help="run the Python file that the run's config.json names for "
                      "its cell, although you have not trained with it on this machine")

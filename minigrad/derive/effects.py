@@ -43,7 +43,7 @@ class Surroundings:
     def __init__(self) -> None:
         # name, content before, how it is read and how it is put back
         self.kept: dict[Any, tuple[str, Any, Callable[[], Any], Callable[[Any], Any]]] = {}
-        self.seen: set[Any] = set()  # ids of things, and of things with the names by which they were followed
+        self.seen: set[Any] = set()  # ids of things, and of (thing, names) pairs that were followed
         self.alive: list[Any] = []  # so that no id is used twice
 
     def restore(self) -> str | None:

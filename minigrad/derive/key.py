@@ -43,7 +43,7 @@ class CellTracer(Tracer):
         self.entries: list[tuple] | None = []  # None once the key is complete
         self.outside: list[Any] = []
         self.references: dict[int, tuple[Any, Any]] = {}  # id of a thing from outside → its number, the input it is
-        self.arrays: dict[int, ndarray] = {}  # index of a symbol → the array from outside that it stands for
+        self.arrays: dict[int, ndarray] = {}  # index of a symbol → the array from outside behind it
         self.count = 0
 
     def argument(self, example: ndarray) -> Symbol:

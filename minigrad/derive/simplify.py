@@ -344,7 +344,7 @@ def numbers_of(x: Value) -> Value:
 
 
 def ruled(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The inputs that are tracked and for which the op has a rule."""
+    """The tracked inputs that the op has a rule for."""
     positions = range(len(inputs)) if op.variadic else [pull[0] for pull in op.pulls]
     return tuple(inputs[i] for i in positions if inputs[i].tracked)
 

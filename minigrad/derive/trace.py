@@ -63,11 +63,6 @@ class Symbol(Tensor):
     __array__ = numpy = refuse("a tensor was turned into an array", "use minigrad's ops and keep it a tensor")
     __bool__ = refuse("there is a branch on the value of a tensor", "use mg.where")
 
-    def detach(self) -> Tensor:
-        """The same values, through which no gradient flows: as an op, so that it stays a symbol."""
-        with no_grad():
-            return copy(self)
-
     def __getattr__(self, name: str):
         if name.startswith("__"):  # Python and NumPy ask whether there is such a method
             raise AttributeError(name)
@@ -152,6 +147,11 @@ class Tracer:
         """Called with what the function returned: the result of the trace."""
         return map_leaves(self.without_wrapper, result) if self.constants else result
 
+    def detached(self, x: Tensor) -> Tensor:
+        """The same values, through which no gradient flows: as an op, so that the program has their source."""
+        with no_grad():
+            return copy(x)
+
     def constant(self, array: Any) -> Tensor:
         """A tensor for an array whose values are known while the function is traced."""
         out = wrap(np.asarray(array))
@@ -162,7 +162,7 @@ class Tracer:
         return x._array if id(x) in self.constants else x
 
     def array(self, x: Symbol) -> ndarray | None:
-        """The array from outside that a symbol stands for, if it does."""
+        """The array from outside behind a symbol, or None."""
         return None
 
     # -- names ------------------------------------------------------------------------------------------

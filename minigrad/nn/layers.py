@@ -163,7 +163,7 @@ def at_least_one(layer: Module, **sizes: int) -> None:
 
 
 def features(layer: Module, x: Array, size: int, dtype: np.dtype, axis: int = -1) -> Array:
-    """x with so many features on an axis, in this dtype."""
+    """x in this dtype, checked to have the right number of features on an axis."""
     x = numbers(layer, x)
     if x.ndim < -axis or x.shape[axis] != size:
         place = "the last axis" if axis == -1 else "the last axis but one"

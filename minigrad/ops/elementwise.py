@@ -170,7 +170,7 @@ def trunc(x):
 
 @op(np=(np.round, np.around), method=True, analytic=False)
 def round(x, *, decimals=0):
-    """y = x to so many decimals, halves to the even neighbour. It passes no gradient."""
+    """y = x rounded to `decimals` decimals, halves to the even neighbour. It passes no gradient."""
     return np.round(x, decimals)
 
 

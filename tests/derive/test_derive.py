@@ -214,3 +214,12 @@ if __name__ == "__main__":
     for golden_cell, golden_args in CELLS.items():
         (GOLDEN / f"derived_{golden_cell.__name__}.py").write_text(
             mg.derive(golden_cell, *golden_args).source, encoding="utf-8")
+
+
+def test_a_detached_weight_is_read_anew_at_every_call():
+    w = mg.tensor([2.0], requires_grad=True)
+    derived = mg.derive(lambda x: x * w.detach() + w, np.ones(1))
+    w.data = np.array([5.0])
+    y, cache = derived.forward(np.ones(1))
+    assert y.tolist() == [10.0]
+    assert [d.tolist() for d in derived.backward(np.ones(1), cache)] == [[5.0], [1.0]]
