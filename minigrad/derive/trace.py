@@ -96,7 +96,8 @@ class Tracer:
 
     def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
         self.loops, self.last, self.over, self.around = loops, False, False, around
-        self.constants: dict[int, Tensor] = {}  # tensors by id that only wrap an array: the program has the array
+        # tensors whose values are known, by id, each with what the program has in its place: an array or a symbol
+        self.constants: dict[int, tuple[Tensor, Any]] = {}
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
         self.total: dict[int, Any] = {}  # value → its complete gradient
@@ -148,18 +149,22 @@ class Tracer:
         return map_leaves(self.without_wrapper, result) if self.constants else result
 
     def detached(self, x: Tensor) -> Tensor:
-        """The same values, through which no gradient flows: as an op, so that the program has their source."""
+        """The same values, through which no gradient flows. The program has an op for it, and so the source."""
         with no_grad():
-            return copy(x)
+            cut = copy(x)
+        return cut if isinstance(x, Symbol) else self.known(x._array, cut)
 
     def constant(self, array: Any) -> Tensor:
         """A tensor for an array whose values are known while the function is traced."""
-        out = wrap(np.asarray(array))
-        self.constants[id(out)] = out
+        return self.known(np.asarray(array), np.asarray(array))
+
+    def known(self, array: ndarray, instead: Any) -> Tensor:
+        out = wrap(array)
+        self.constants[id(out)] = out, instead
         return out
 
     def without_wrapper(self, x: Any) -> Any:
-        return x._array if id(x) in self.constants else x
+        return self.constants[id(x)][1] if id(x) in self.constants else x
 
     def array(self, x: Symbol) -> ndarray | None:
         """The array from outside behind a symbol, or None."""
