@@ -1,6 +1,7 @@
 """scan: for every cell of the table equal to the loop as it is written, its life with buffers, and its words."""
 
 import contextlib
+import cProfile
 import functools
 import gc
 import itertools
@@ -1098,8 +1099,9 @@ class Profiler:
 
 
 class Enabled(Profiler):
-    def enable(self):
-        sys.setprofile(None)
+    """As VizTracer's."""
+
+    enable = True
 
 
 @pytest.mark.parametrize("left", [Profiler(), Enabled(), 7, None])
@@ -1112,6 +1114,17 @@ def test_a_cell_is_traced_while_any_profiler_runs_and_nothing_of_ours_stays(left
         assert real() is None
     finally:
         sys.setprofile(None)
+
+
+def test_cprofile_goes_on_after_a_trace():
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        mg.scan(lambda h, x: (np.tanh(h + 4.0 * x), h), STATE, XS)
+        sorted([2, 1])
+    finally:
+        profiler.disable()
+    assert any("sorted" in str(entry.code) for entry in profiler.getstats())
 
 
 def test_a_real_profiler_goes_on_after_a_trace():

@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from cProfile import Profile
 from types import FrameType
 from typing import Any
 
@@ -209,7 +210,7 @@ def profiled(profile: Callable) -> Iterator[None]:
     is written in C may leave an object that cannot be installed again: then it keeps its place, and `profile` is not
     called."""
     before = sys.getprofile()
-    if before is not None and not callable(before) and not hasattr(before, "enable"):
+    if not (before is None or callable(before) or isinstance(before, Profile)):
         yield
         return
     sys.setprofile(profile)
