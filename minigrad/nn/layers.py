@@ -19,7 +19,7 @@ from minigrad.nn.init import glorot_uniform
 from minigrad.nn.module import Module, cast, numbers
 from minigrad.ops import expand_dims, mean, sqrt, square, take
 from minigrad.ops.elementwise import in_float32
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, bare
 
 Array = Any  # np.ndarray or Tensor
 
@@ -59,7 +59,7 @@ class Embedding(Module):
         self.weight = Tensor(values, requires_grad=True, dtype=dtype)
 
     def __call__(self, x: Any) -> Tensor:
-        x = x.data if isinstance(x, Tensor) else np.asarray(x)
+        x = x.data if isinstance(x, Tensor) else bare(x)
         if x.dtype.kind not in "iu":
             raise TypeError(f"Embedding takes symbols, integers from 0, not {x.dtype}: for floats use Linear")
         n = self.weight.shape[0]
