@@ -316,6 +316,12 @@ def numbers(layer: Module, x: Any) -> Any:
     return x
 
 
+def refuse_integers(layer: Module, dtype: Any) -> None:
+    """Raises TypeError for a dtype in which no parameter can be trained."""
+    if np.dtype(dtype).kind not in "fc":
+        raise TypeError(f"{type(layer).__name__} takes dtype as a type of floats, as np.float32, not {np.dtype(dtype)}")
+
+
 def cast(x: Any, dtype: np.dtype | None) -> Any:
     """x in the dtype of a layer's parameters; where it has none, integers as floats. Complex numbers stay, since the
     complex step of `gradcheck` goes through real layers."""

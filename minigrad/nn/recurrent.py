@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
-from minigrad.nn.module import Module, cast, fitting, numbers
+from minigrad.nn.module import Module, cast, fitting, numbers, refuse_integers
 from minigrad.ops import broadcast_to, concatenate, expand_dims, moveaxis, relu, sigmoid, split, stack, tanh, where
 from minigrad.scan import scan
 from minigrad.signature import UnknownOption, options_of
@@ -214,6 +214,7 @@ class TorchCell(Recurrent):
         if unknown:
             raise UnknownOption(type(self).__name__, unknown, options_of(type(self)))
         refuse_sizes(self, input_size, hidden_size)
+        refuse_integers(self, dtype)
         self.input_size, self.hidden_size, self.learned_state = input_size, hidden_size, learned_state
         self.rng, self.dtype = np.random.default_rng(rng), np.dtype(dtype)
         self.W = self.weight(*[[self.state_block(), self.input_block()] for _ in range(self.gates)])
@@ -445,6 +446,7 @@ class Stacked(Module):
                  dropout: float = 0.0, batch_first: bool = False, dtype: Any = np.float32, rng: Any = None,
                  **options: Any):
         refuse_sizes(self, input_size, hidden_size)
+        refuse_integers(self, dtype)
         if not is_whole(num_layers, 1):
             raise ValueError(f"{type(self).__name__} takes a whole number num_layers ≥ 1, not {num_layers!r}")
         if not 0.0 <= dropout < 1.0:
