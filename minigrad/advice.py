@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy
 
-SPACES = {"np": numpy, "np.linalg": numpy.linalg, "np.fft": numpy.fft, "np.lib.stride_tricks": numpy.lib.stride_tricks}
+SPACES = {"np": numpy, "np.linalg": numpy.linalg, "np.fft": numpy.fft, "np.emath": numpy.emath,
+          "np.strings": numpy.strings, "np.polynomial.polynomial": numpy.polynomial.polynomial,
+          "np.lib.stride_tricks": numpy.lib.stride_tricks}
 
 
 def dotted(function: Any) -> str:
@@ -21,6 +23,14 @@ def missing(name: str) -> str:
     instead = f"write {INSTEAD[name]}, " if name in INSTEAD else ""
     return (f"{name} has no op and cannot be recorded: {instead}declare it with @mg.op, or pass x.detach().numpy() to "
             "do without its gradient")
+
+
+def refuse_unless_default(name: str, **given: Any) -> None:
+    """Raise TypeError for an argument of NumPy's function that has no counterpart here, unless it asks for nothing."""
+    for key, value in given.items():
+        if value is not None:
+            given = f"an array of shape {value.shape}" if getattr(value, "shape", ()) else f"{key}={value!r}"
+            raise TypeError(f"{name} takes no {key} here, and {given} was given: leave it out")
 
 
 # In terms of the argument x, or a and b, and n. Only what means the same: no neighbours by spelling.

@@ -18,7 +18,7 @@ import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.ops import add, astype, copy, reshape, stack, sum_to
-from minigrad.tensor import PART, RELEASED, Op, Tensor, describe, ndarray, no_grad, plain, record, wrap
+from minigrad.tensor import PART, RELEASED, Op, Tensor, bare, describe, ndarray, no_grad, plain, record, wrap
 from minigrad.tree import flatten, map_leaves, unflatten
 
 # -- the sweep ----------------------------------------------------------------------------------------
@@ -511,7 +511,7 @@ def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
 
 
 def data_of(leaf: Any) -> ndarray:
-    return leaf._array if isinstance(leaf, Tensor) else np.asarray(leaf)
+    return leaf._array if isinstance(leaf, Tensor) else bare(leaf)
 
 
 def zeros_of(leaf: Any) -> ndarray:

@@ -26,7 +26,10 @@ class Context:
 
     def __call__(self, f: F) -> F:
         fresh = type(self)  # one for each call: calls may overlap
-        if inspect.isasyncgenfunction(f):
+
+        def is_one(kind: Callable[[Any], bool]) -> bool:
+            return kind(f) or kind(getattr(f, "__call__", None))  # noqa: B004 — of an object that is called
+        if is_one(inspect.isasyncgenfunction):
             async def around(*args, **kwargs):
                 body, context = f(*args, **kwargs), fresh()
                 act, value = body.asend, None
@@ -42,10 +45,10 @@ class Context:
                         raise
                     except BaseException as problem:
                         act, value = body.athrow, problem
-        elif inspect.iscoroutinefunction(f):
+        elif is_one(inspect.iscoroutinefunction):
             async def around(*args, **kwargs):
                 return await steps(f(*args, **kwargs), fresh())
-        elif inspect.isgeneratorfunction(f):
+        elif is_one(inspect.isgeneratorfunction):
             def around(*args, **kwargs):
                 return (yield from steps(f(*args, **kwargs), fresh()))
         else:

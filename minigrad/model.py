@@ -10,7 +10,7 @@ from minigrad import nn
 from minigrad.names import from_file, in_one_sentence, nearest
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.signature import UnknownOption, options_of
-from minigrad.tensor import Tensor, no_grad
+from minigrad.tensor import Tensor, bare, no_grad
 from minigrad.tree import flatten, unflatten
 
 Array = Any  # np.ndarray or Tensor
@@ -58,7 +58,7 @@ class SequenceModel(nn.Module):
 
     def read(self, x: Array) -> Array:
         """x, if it is what the model was built for: symbols, as an ndarray, or features."""
-        x = x if isinstance(x, Tensor) else np.asarray(x)
+        x = x if isinstance(x, Tensor) else bare(x)
         kind, n = type(self).__name__, self.inputs
         if not self.symbols:
             if x.dtype.kind in "iu":

@@ -75,7 +75,7 @@ class Optimizer:
             np.concatenate([self.parameters[i].grad.ravel() for i in run], out=flat.g[part])
         for flat, run, part in found:
             g, parameters = flat.g[part], [self.parameters[i] for i in run]
-            decay = self.weight_decay and np.concatenate([p.data.ravel() for p in parameters])
+            decay = self.weight_decay and np.concatenate([p.data.ravel() for p in parameters], dtype=g.dtype)
             if self.weight_decay and not self.decoupled:
                 decay *= self.weight_decay
                 g += decay
@@ -137,10 +137,22 @@ class Flat:
         self.parts, start = {}, 0
         for i in members:
             self.parts[i] = slice(start, start := start + parameters[i].size)
-        dtype = parameters[members[0]].dtype
+        dtype = np.result_type(parameters[members[0]].dtype, np.float32)  # of halves too: eps and g² would be 0 or inf
         self.g, self.work = np.empty(start, dtype), np.empty(start, dtype)
-        self.views = {i: self.g[part].reshape(parameters[i].shape) for i, part in self.parts.items()}
         self.moments = {name: np.zeros(start, dtype) for name in moments}
+        self.look({i: parameters[i].shape for i in members})
+
+    def look(self, shapes: dict[int, tuple[int, ...]]) -> None:
+        """Views of g, one for each parameter, in its shape."""
+        self.views = {i: self.g[self.parts[i]].reshape(shape) for i, shape in shapes.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy or a pickle: there, views would be arrays of their own, and no change of g would come to them."""
+        return vars(self) | {"views": {i: view.shape for i, view in self.views.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.look(self.views)
 
     def runs(self, parameters: list[Tensor], steps: list[int]) -> list[tuple[list[int], slice]]:
         """Neighbours that have gradients and have made as many steps, and where they are: mostly all, in one."""
@@ -333,7 +345,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     factor = max_norm / (norm + 1e-6)
     if factor < 1 and math.isfinite(norm):
         for p in clipped:
-            p.grad = p.grad * np.asarray(factor, p.grad.dtype)
+            wide = np.result_type(p.grad.dtype, np.float32)  # of halves: the factor alone may be 0 in them
+            p.grad = np.multiply(p.grad, factor, dtype=wide).astype(p.grad.dtype, copy=False)
     return norm
 
 

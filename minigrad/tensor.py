@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from minigrad.advice import dotted, missing
+from minigrad.advice import dotted, missing, refuse_unless_default
 from minigrad.context import Context
 
 ndarray = numpy.ndarray
@@ -258,11 +258,12 @@ class Tensor:
         ours = NUMPY.get(function)
         if ours is None:
             raise TypeError(missing(dotted(function)))
-        if kwargs:  # NumPy's name for an argument that has another name here: by its place
-            theirs, known = parameters(function), parameters(ours)
-            while len(args) < len(theirs) and theirs[len(args)] in kwargs and theirs[len(args)] not in known:
-                name = theirs[len(args)]
-                args, kwargs = (*args, kwargs[name]), {key: value for key, value in kwargs.items() if key != name}
+        known = parameters(ours)
+        if kwargs and "kwargs" not in known:  # NumPy's name for an argument that has another name here: by its place
+            theirs, kwargs = parameters(function), dict(kwargs)
+            while len(args) < min(len(theirs), len(known)) and theirs[len(args)] in {*kwargs} - {*known}:
+                args = (*args, kwargs.pop(theirs[len(args)]))
+            refuse_unless_default(dotted(function), **{key: kwargs.pop(key) for key in {*kwargs} - {*known}})
         return ours(*args, **kwargs)
 
     if TYPE_CHECKING:  # installed by the ops; here for type checkers and editors alone
@@ -501,13 +502,6 @@ def composite(*, np: Any = (), method: bool = False) -> Callable:
     return declare
 
 
-def refuse_unless_default(name: str, **given: Any) -> None:
-    """Raise TypeError for an argument of NumPy's function that has no counterpart here, unless it asks for nothing."""
-    for key, value in given.items():
-        if value is not None:
-            raise TypeError(f"{name} takes no {key} here, and {key}={value!r} was given: leave it out")
-
-
 def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
     """Read an op off its declaration, and check the contract."""
     self = Op()
@@ -659,11 +653,15 @@ NUMBERS = frozenset(map(numpy.dtype, "?bhilqBHILQefdgFDG"))  # in native byte or
 
 
 def entering(x: Any) -> Any:
-    """What is not plain yet: arrays of native byte order from big-endian ones and from lists. Raises TypeError for
-    objects, text, records, and for kinds of arrays that mean more than their numbers, also within lists."""
+    """What is not plain yet, in native byte order. Raises TypeError for objects, text, records, and as `bare` does."""
     if isinstance(x, (numpy.number, numpy.bool_, complex, int)):
         return x
-    waiting = [x]
+    return (out := bare(x)).astype(native(out.dtype), copy=False)
+
+
+def bare(x: Any) -> ndarray:
+    """x as an ndarray. Raises TypeError for kinds of arrays that mean more than their numbers, also within lists."""
+    waiting = [] if x.__class__ is ndarray else [x]
     while waiting:
         part = waiting.pop()
         if isinstance(part, numpy.ma.MaskedArray):
@@ -672,10 +670,8 @@ def entering(x: Any) -> Any:
         if isinstance(part, ndarray) and type(part) not in (ndarray, numpy.memmap, numpy.recarray):
             raise TypeError(f"a {type(part).__name__} may mean more than its numbers: if they are all that counts, "
                             "pass np.asarray(x)")
-        if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool}:
-            waiting += part
-    out = asarray(x)
-    return out.astype(native(out.dtype), copy=False)
+        waiting += part if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool} else ()
+    return asarray(x)
 
 
 def native(dtype: Any) -> numpy.dtype | None:

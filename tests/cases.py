@@ -81,7 +81,7 @@ def with_zeros(*shape):
 # -- what sets single ops apart ------------------------------------------------------------------------
 
 PREDICATES = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal",
-              "logical_and", "logical_not", "logical_or"}
+              "logical_and", "logical_not", "logical_or", "bitwise_and", "bitwise_or", "invert"}
 WITHOUT_GRADIENT = {"sign", "floor", "ceil", "trunc", "round", "floor_divide", *PREDICATES}
 REAL_ONLY = {"remainder"}                       # NumPy has no complex ones
 NOT_ANALYTIC = {"abs", "sign", "astype", *REAL_ONLY}  # the derivative exists for real numbers only; see Case.analytic
@@ -289,7 +289,8 @@ CASES = [
     case("clip", normal(0, 3), 0, 1), case("clip", normal(3, 4), normal(4), 2.0),
     *[row for name in ("equal", "greater", "greater_equal", "less", "less_equal", "not_equal") for row in binary(name)],
     *binary("logical_and", booleans, booleans)[:8], *binary("logical_or", booleans, booleans)[:8],
-    *unary("logical_not", booleans),
+    *unary("logical_not", booleans), *binary("bitwise_and", booleans, booleans)[:8],
+    *binary("bitwise_or", booleans, booleans)[:8], *unary("invert", booleans),
     *unary("copy"), case("astype", normal(3, 4), dtype=np.float64), case("astype", normal(), np.float64),
     case("astype", normal(0, 3), dtype=np.float64),
 

@@ -151,3 +151,15 @@ def test_methods_are_decorated_too():
             for _ in range(n):
                 yield tracked()
     assert list(Model().sample(2)) == [False, False] and tracked()
+
+
+def test_an_object_whose_call_is_a_generator_or_a_coroutine_is_decorated_as_one():
+    class Steps:
+        def __call__(self):
+            yield recording.get()
+
+    class Waits:
+        async def __call__(self):
+            return recording.get()
+    assert list(mg.no_grad()(Steps())()) == [False]
+    assert asyncio.run(mg.no_grad()(Waits())()) is False

@@ -1,7 +1,9 @@
 """Optimisers: PyTorch's numbers, what a step does to a tensor, saving, wrong input; clipping, schedules."""
 
+import copy
 import json
 import math
+import pickle
 import runpy
 from pathlib import Path
 
@@ -384,3 +386,40 @@ def test_schedules(schedule, expected):
     for step, lr in expected.items():
         assert schedule(step) == pytest.approx(lr, abs=1e-12)
         assert isinstance(schedule(step), float)
+
+
+@every
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
+                         ids=["deepcopy", "pickle"])
+def test_a_copy_in_mid_training_goes_on_as_the_original_does(name, settings, copied):
+    p = given_gradient([1.0, -2.0], [0.5, 3.0])
+    optimizer = getattr(optim, name)([p], **settings)
+    optimizer.step()
+    q, other = copied((p, optimizer))
+    before = q.data.copy()
+    optimizer.step()
+    other.step()
+    assert (q.data != before).all()
+    np.testing.assert_array_equal(q.data, p.data)
+
+
+@every
+@pytest.mark.parametrize("g", [0.0, 1e-4, 300.0, 60000.0])
+def test_halves_step_as_their_numbers_in_float64_do(name, settings, g):
+    """In halves 1e-8 would be 0, and g² either 0 or infinite."""
+    narrow, wide = leaf([1.0, 2.0], np.float16), leaf([1.0, 2.0])
+    for p in (narrow, wide):
+        optimizer = getattr(optim, name)([p], **{"lr": 1e-2, **settings})
+        for _ in range(2):
+            p.grad = np.full(2, g, np.float16).astype(p.dtype)
+            optimizer.step()
+    assert narrow.dtype == np.float16
+    np.testing.assert_allclose(narrow.data.astype(float), wide.data, rtol=2e-3, atol=2e-3)
+
+
+def test_gradients_of_halves_are_scaled_by_a_factor_that_is_0_in_halves():
+    p = leaf(np.ones(9), np.float16)
+    p.grad = np.full(9, 60000, np.float16)
+    assert optim.clip_grad_norm([p], 1e-3) == pytest.approx(180000, rel=1e-3)
+    np.testing.assert_allclose(p.grad.astype(float), 1e-3 / 3, rtol=1e-3)
+    assert p.grad.dtype == np.float16

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad import nn
 from minigrad.tensor import NUMPY, OPS
 
 
@@ -542,3 +543,35 @@ def test_every_operator_that_python_has_for_numbers_can_be_declared(ops):
     (9.0 % +t).sum().backward()
     assert t.grad.tolist() == [-1, 2]
     assert "a % b" in mg.derive(lambda a, b: a % b, np.ones(2), np.ones(2)).source
+
+
+HIDDEN = np.ma.array([0, 1, 1], mask=[0, 1, 0])
+
+
+@pytest.mark.parametrize("use", [
+    lambda x: x[HIDDEN], lambda x: x[HIDDEN == 1], lambda x: mg.take(x, HIDDEN), lambda x: mg.repeat(x, HIDDEN),
+    lambda x: mg.pad(x, HIDDEN[:2]), lambda x: mg.roll(x, HIDDEN[1:2]), lambda x: nn.Linear(3, 2)(HIDDEN),
+    lambda x: nn.LayerNorm(3)(HIDDEN), lambda x: nn.Embedding(3, 2)(HIDDEN),
+    lambda x: nn.LSTM(3, 2)(np.ma.masked_greater(np.ones((4, 1, 3)), 2)),
+    lambda x: nn.LSTM(1, 2)(np.ones((4, 3, 1)), lengths=HIDDEN + 1),
+    lambda x: nn.GRU(1, 3)(np.ones((4, 1)), HIDDEN[None]), lambda x: nn.mse_loss(x, HIDDEN),
+    lambda x: nn.mse_loss(x, [0.0, 1.0, 1.0], mask=HIDDEN), lambda x: nn.binary_cross_entropy(x, HIDDEN),
+    lambda x: nn.cross_entropy(mg.stack([x, x], 1), HIDDEN),
+    lambda x: nn.cross_entropy(mg.stack([x, x], 1), [0, 1, 1], mask=HIDDEN),
+    lambda x: mg.gradcheck(lambda a: a * a, HIDDEN * 1.0)])
+def test_a_mask_is_lost_nowhere(use):
+    with pytest.raises(TypeError, match=r"lose its mask"):
+        use(mg.tensor([1.0, 2.0, 3.0], requires_grad=True))
+
+
+@pytest.mark.parametrize("use, expected", [
+    (lambda a: a & 3, [2, 3]), (lambda a: 3 & a, [2, 3]), (lambda a: a | 8, [14, 11]), (lambda a: ~a, [-7, -4]),
+    (np.invert, [-7, -4]), (lambda a: np.bitwise_and(a, 3), [2, 3]), (lambda a: np.logical_and(a, 4), [True, True]),
+    (lambda a: (a > 3) & [True, False], [True, False]), (lambda a: ~(a > 3), [False, True])])
+def test_bits_of_integers_are_bits_and_of_booleans_answers(use, expected):
+    np.testing.assert_array_equal(use(mg.tensor([6, 3])), expected, strict=True)
+
+
+def test_bits_of_floats_are_refused():
+    with pytest.raises(TypeError, match="bitwise_and cannot take"):
+        mg.tensor([1.0]) & True

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.nn.init import glorot_uniform
-from minigrad.nn.module import Module, cast, numbers
+from minigrad.nn.module import Module, cast, numbers, refuse_integers
 from minigrad.ops import expand_dims, mean, sqrt, square, take
 from minigrad.ops.elementwise import in_float32
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, bare
 
 Array = Any  # np.ndarray or Tensor
 
@@ -36,6 +36,7 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = np.float32,
                  rng: Any = None):
         at_least_one(self, in_features=in_features, out_features=out_features)
+        refuse_integers(self, dtype)
         self.weight = Tensor(glorot_uniform((out_features, in_features), rng, dtype), requires_grad=True)
         self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True) if bias else None
 
@@ -55,11 +56,12 @@ class Embedding(Module):
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = np.float32, rng: Any = None):
         at_least_one(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        refuse_integers(self, dtype)
         values = np.random.default_rng(rng).standard_normal((num_embeddings, embedding_dim))
         self.weight = Tensor(values, requires_grad=True, dtype=dtype)
 
     def __call__(self, x: Any) -> Tensor:
-        x = x.data if isinstance(x, Tensor) else np.asarray(x)
+        x = x.data if isinstance(x, Tensor) else bare(x)
         if x.dtype.kind not in "iu":
             raise TypeError(f"Embedding takes symbols, integers from 0, not {x.dtype}: for floats use Linear")
         n = self.weight.shape[0]
@@ -106,6 +108,7 @@ class LayerNorm(Module):
 
     def __init__(self, size: int, eps: float = 1e-5, *, axis: int = -1, dtype: Any = np.float32):
         at_least_one(self, size=size)
+        refuse_integers(self, dtype)
         if not eps >= 0 or axis not in (-1, -2):
             raise ValueError(f"LayerNorm takes an eps ≥ 0 and axis −1 or −2, not {eps} and {axis}")
         self.eps, self.axis = eps, axis

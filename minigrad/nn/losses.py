@@ -7,6 +7,7 @@ is computed in float32. A loss near 0 keeps its digits, and so does its gradient
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from minigrad.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
 from minigrad.ops.elementwise import in_float32
-from minigrad.tensor import Tensor, op
+from minigrad.tensor import Tensor, bare, op
 
 Array = Any  # np.ndarray or Tensor
 
@@ -46,7 +47,14 @@ def cross_entropy_slope(scale, logits, targets, *, mask=None):
     return d.reshape(logits.shape)
 
 
-@op(around=in_float32, dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
+def with_plain_mask(call):
+    @functools.wraps(call)
+    def cross_entropy(logits, targets, mask=None):
+        return in_float32(call)(logits, targets, mask=None if mask is None else bare(mask))
+    return cross_entropy
+
+
+@op(around=with_plain_mask, dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
     shapes="targets have the shape of logits without its last axis, the classes, and a mask has the shape of targets")
 def cross_entropy(logits, targets, *, mask=None):
     """L = mean −ln p(target) = mean (ln Σₖ e^zₖ − z at the target), in nats, p = softmax z.
@@ -139,13 +147,13 @@ def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Arr
 
 def mean_of(loss: str, terms: Callable, y: Array, target: Array, mask: Any) -> Array:
     """The mean of terms(y, target) where the mask lets them count."""
-    y, target = (x if isinstance(x, Tensor) else np.asarray(x) for x in (y, target))
+    y, target = (x if isinstance(x, Tensor) else bare(x) for x in (y, target))
     if y.shape != target.shape:
         raise ValueError(f"{loss} compares arrays of one shape, not {y.shape} and {target.shape}: reshape one of them")
     if y.dtype.kind == "f" and target.dtype != y.dtype and target.dtype.kind in "fiub":
         target = target.astype(y.dtype)  # the float64 of NumPy's making must not widen a float32 model
     if mask is not None:
-        mask = np.asarray(mask)
+        mask = bare(mask)
         if mask.shape != y.shape[:mask.ndim]:
             raise ValueError(f"{loss}: a mask of shape {mask.shape} does not fit targets of shape {y.shape}: it must "
                              "have that shape, or its first axes")

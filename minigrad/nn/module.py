@@ -15,7 +15,7 @@ import numpy as np
 
 from minigrad.names import in_one_sentence
 from minigrad.signature import check_call
-from minigrad.tensor import Tensor, describe
+from minigrad.tensor import Tensor, bare, describe
 from minigrad.tree import map_leaves
 
 
@@ -310,10 +310,16 @@ def unseen(value: Any) -> Iterable[Any]:
 
 def numbers(layer: Module, x: Any) -> Any:
     """What a layer is given, as an ndarray or tensor. Raises TypeError for what holds no numbers."""
-    x = x if isinstance(x, Tensor) else np.asarray(x)
+    x = x if isinstance(x, Tensor) else bare(x)
     if x.dtype.kind not in "fciub":
         raise TypeError(f"{type(layer).__name__} takes numbers, and x is an array of {x.dtype}")
     return x
+
+
+def refuse_integers(layer: Module, dtype: Any) -> None:
+    """Raises TypeError for a dtype in which no parameter can be trained."""
+    if np.dtype(dtype).kind not in "fc":
+        raise TypeError(f"{type(layer).__name__} takes dtype as a type of floats, as np.float32, not {np.dtype(dtype)}")
 
 
 def cast(x: Any, dtype: np.dtype | None) -> Any:
@@ -359,8 +365,10 @@ def as_array(name: str, given: Any) -> np.ndarray:
     try:
         given = given.detach() if hasattr(given, "detach") else given
         try:
-            array = np.asarray(given)
+            array = bare(given)
         except TypeError:  # as of PyTorch's bfloat16, which NumPy lacks
+            if not hasattr(given, "float"):
+                raise
             array = np.asarray(given.float())
     except Exception as problem:  # whatever another library raises
         raise ValueError(f"{name} cannot be read as an array ({in_one_sentence(problem)}): give an ndarray, or a dense "

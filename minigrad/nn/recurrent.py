@@ -16,11 +16,11 @@ import numpy as np
 
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
-from minigrad.nn.module import Module, cast, fitting, numbers
+from minigrad.nn.module import Module, cast, fitting, numbers, refuse_integers
 from minigrad.ops import broadcast_to, concatenate, expand_dims, moveaxis, relu, sigmoid, split, stack, tanh, where
 from minigrad.scan import scan
 from minigrad.signature import UnknownOption, options_of
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, bare
 from minigrad.tree import flatten, map_leaves, unflatten
 
 Array = Any  # np.ndarray or Tensor
@@ -133,7 +133,7 @@ def mask_of(kind: str, lengths: Any, steps: int, batch: int) -> np.ndarray | Non
     """(T, B), true within each sequence; None where all are of full length."""
     if lengths is None:
         return None
-    lengths = np.asarray(lengths)
+    lengths = bare(lengths)
     if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
         raise ValueError(f"{kind} takes lengths as one integer for each of {batch} sequences, "
                          f"not {lengths.dtype} of shape {lengths.shape}")
@@ -145,7 +145,7 @@ def mask_of(kind: str, lengths: Any, steps: int, batch: int) -> np.ndarray | Non
 def enter_state(layer: Module, state: Tree, like: Tree, batch: int, single: bool, count: int | None = None) -> Tree:
     """The caller's state, batch first → batch last, nested `like` the cell's; with count, so many are stacked."""
     lead = () if count is None else (count,)
-    given = [start if isinstance(start, Tensor) else np.asarray(start) for start in flatten(state)[0]]
+    given = [start if isinstance(start, Tensor) else bare(start) for start in flatten(state)[0]]
     shapes = [lead + (() if single else (batch,)) + tuple(leaf.shape[:-1]) for leaf in flatten(like)[0]]
     if [start.shape for start in given] != shapes:
         raise ValueError(f"{type(layer).__name__} takes a state of shape {' and '.join(map(str, shapes))}, "
@@ -157,7 +157,7 @@ def enter_state(layer: Module, state: Tree, like: Tree, batch: int, single: bool
 
 def settled(start: Array, batch: int, dtype: np.dtype) -> Array:
     """A leaf of the first state, for every sequence of the batch, in the dtype that the steps will have."""
-    start = start if isinstance(start, Tensor) else np.asarray(start)
+    start = start if isinstance(start, Tensor) else bare(start)
     if start.dtype != dtype:
         start = start.astype(dtype)
     if start.shape[-1:] == (batch,):
@@ -214,6 +214,7 @@ class TorchCell(Recurrent):
         if unknown:
             raise UnknownOption(type(self).__name__, unknown, options_of(type(self)))
         refuse_sizes(self, input_size, hidden_size)
+        refuse_integers(self, dtype)
         self.input_size, self.hidden_size, self.learned_state = input_size, hidden_size, learned_state
         self.rng, self.dtype = np.random.default_rng(rng), np.dtype(dtype)
         self.W = self.weight(*[[self.state_block(), self.input_block()] for _ in range(self.gates)])
@@ -445,6 +446,7 @@ class Stacked(Module):
                  dropout: float = 0.0, batch_first: bool = False, dtype: Any = np.float32, rng: Any = None,
                  **options: Any):
         refuse_sizes(self, input_size, hidden_size)
+        refuse_integers(self, dtype)
         if not is_whole(num_layers, 1):
             raise ValueError(f"{type(self).__name__} takes a whole number num_layers ≥ 1, not {num_layers!r}")
         if not 0.0 <= dropout < 1.0:

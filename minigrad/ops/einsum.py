@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 
+from minigrad.advice import refuse_unless_default
 from minigrad.ops.elementwise import HALF, astype, is_half
 from minigrad.ops.indexing import getitem
 from minigrad.ops.linalg import matmul
 from minigrad.ops.reduce import sum
 from minigrad.ops.shape import broadcast_to, reshape, shape_of, transpose
-from minigrad.tensor import composite, refuse_unless_default
+from minigrad.tensor import composite
 
 
 @composite(np=np.einsum)

@@ -316,19 +316,19 @@ def not_equal(a, b):
     return np.not_equal(a, b)
 
 
-@op(np=(np.bitwise_and, np.logical_and), infix="&")
+@op(np=np.logical_and)
 def logical_and(a, b):
     """a and b, booleans."""
     return np.logical_and(a, b)
 
 
-@op(np=(np.bitwise_or, np.logical_or), infix="|")
+@op(np=np.logical_or)
 def logical_or(a, b):
     """a or b, booleans."""
     return np.logical_or(a, b)
 
 
-@op(np=(np.invert, np.logical_not), infix="~")
+@op(np=np.logical_not)
 def logical_not(x):
     """not x, booleans."""
     return np.logical_not(x)

@@ -4,7 +4,7 @@ import numpy as np
 
 from minigrad.ops.elementwise import in_float32
 from minigrad.ops.shape import normalize_axis, shape_of
-from minigrad.tensor import NUMPY, Tensor, composite, op
+from minigrad.tensor import NUMPY, Tensor, bare, composite, op
 
 
 def settled(index):
@@ -16,7 +16,7 @@ def settled(index):
 def settled_part(i):
     if i is None or i is Ellipsis:
         return i
-    i = np.array(i.detach().numpy() if isinstance(i, Tensor) else i)
+    i = np.array(i.detach().numpy() if isinstance(i, Tensor) else bare(i))
     if i.ndim == 0 and i.dtype.kind in "iu":
         return int(i)
     return i if i.size or i.dtype == bool else i.astype(np.intp)

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from minigrad.advice import refuse_unless_default
 from minigrad.ops.elementwise import (
     abs,
     astype,
@@ -36,7 +37,7 @@ from minigrad.ops.shape import (
     shape_of,
     transpose,
 )
-from minigrad.tensor import Tensor, composite, plain, refuse_unless_default
+from minigrad.tensor import Tensor, bare, composite, op, plain
 
 
 def array(x):
@@ -79,17 +80,41 @@ def take(x, indices, axis=None, out=None, mode="raise"):
     if axis is None or not shape_of(x):
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "take")
     axis = one_axis(axis, len(shape_of(x)), "take")
+    indices = indices._array if isinstance(indices, Tensor) else bare(indices)
+    if indices.dtype == bool:
+        indices = indices.astype(int)  # as NumPy has it: 0 and 1, and no mask
     if mode != "raise":
         n = shape_of(x)[axis]
-        (indices,) = settled(np.asarray(indices.detach().numpy() if isinstance(indices, Tensor) else indices))
+        (indices,) = settled(indices)
         indices = np.mod(indices, n) if mode == "wrap" else np.clip(indices, 0, n - 1)
     return getitem(x, settled((slice(None),) * axis + (indices,)))
+
+
+# -- bits: for booleans the same as the logical functions, which take all numbers ------------------------------------
+
+
+@op(np=np.bitwise_and, infix="&")
+def bitwise_and(a, b):
+    """a and b, of booleans, or of each bit of integers."""
+    return np.bitwise_and(a, b)
+
+
+@op(np=np.bitwise_or, infix="|")
+def bitwise_or(a, b):
+    """a or b, of booleans, or of each bit of integers."""
+    return np.bitwise_or(a, b)
+
+
+@op(np=np.invert, infix="~")
+def invert(x):
+    """not x, of booleans, or of each bit of integers."""
+    return np.invert(x)
 
 
 # -- means, deviations, norms -------------------------------------------------------------------------
 
 
-def in_dtype(function):
+def in_dtype(function, floats=False):
     """`function(x, axis, dtype, out, …)` of x in this number type; without one, halves are computed in float32."""
     wide = in_float32(function)
 
@@ -97,19 +122,25 @@ def in_dtype(function):
     def cast(x, axis=None, dtype=None, out=None, *args, **options):
         if out is not None:
             refuse_unless_default(function.__name__, out=out)
+        if floats and dtype is not None and np.dtype(dtype).kind not in "fc":
+            raise TypeError(f"{function.__name__} of {np.dtype(dtype)} would lose the fractions: name a type of floats "
+                            "as dtype, or none")
         return wide(x if dtype is None else astype(x, dtype), axis, None, None, *args, **options)
     return cast
 
 
+in_floats = functools.partial(in_dtype, floats=True)
+
+
 @composite(np=np.mean, method=True)
-@in_dtype
+@in_floats
 def mean(x, axis=None, dtype=None, out=None, keepdims=False):
     """y = Σ x / n over the axes."""
     return divide(sum(x, axis=axis, keepdims=keepdims), count(shape_of(x), axis))
 
 
 @composite(np=np.var, method=True)
-@in_dtype
+@in_floats
 def var(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
     """y = Σ (x − mean x)² / (n − ddof) over the axes; as in NumPy, n − ddof below 0 counts as 0: inf, or nan.
     For complex x it is this formula too, without an absolute value, so that the complex step sees through it.
@@ -120,7 +151,7 @@ def var(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
 
 
 @composite(np=np.std, method=True)
-@in_dtype
+@in_floats
 def std(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
     """y = √var x. Where all entries are equal, y has a kink, and the gradient is 0, as in PyTorch."""
     return root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
@@ -162,13 +193,14 @@ def vector_norm(x, ord, axes, keepdims):
         return sum(not_equal(x, 0), axis=axes, dtype=x.dtype, keepdims=keepdims)
     if ord == 1:
         return sum(abs(x), axis=axes, keepdims=keepdims)
+    if ord < 0:  # where one entry is 0, so is y
+        y = sum(where(equal(x, 0), 1.0, abs(x)) ** ord, axis=axes, keepdims=keepdims) ** (1 / ord)
+        return where(equal(min(abs(x), axis=axes, keepdims=keepdims), 0), 0.0, y)
     return power_of_some(sum(power_of_some(abs(x), ord), axis=axes, keepdims=keepdims), 1 / ord)
 
 
 def power_of_some(x, n):
-    """xⁿ for x ≥ 0 with the slope 0 at 0, where that of the power may be infinite."""
-    if n < 0:
-        return x ** n
+    """xⁿ for x ≥ 0 and n > 0 with the slope 0 at 0, where that of the power may be infinite."""
     zero = equal(x, 0)
     return where(zero, 0.0, where(zero, 1.0, x) ** n)
 
@@ -186,7 +218,7 @@ def prod(x, axis=None, dtype=None, out=None, keepdims=False, initial=None, where
     refuse_unless_default("prod", initial=initial, where=where)
     x = widened(x)
     ndim = len(x.shape)
-    axes = tuple(range(ndim)) if axis is None else normalize_axis(axis, ndim or 1, "prod") if axis != () else ()
+    axes = tuple(range(ndim)) if axis is None else normalize_axis(axis, ndim or 1, "prod")
     axes = axes if ndim else ()
     for a in axes:
         x = halves_multiplied(x, a)
@@ -371,8 +403,8 @@ def roll(x, shift, axis=None):
     """x with its entries moved on by `shift` places along an axis (or some, or flat); the last come in at the front."""
     shape = shape_of(x)
     if axis is None:
-        return reshape(roll(ravel(x), np.sum(shift), 0), shape)
-    for places, a in np.broadcast(shift, axis):
+        return reshape(roll(ravel(x), np.sum(bare(shift)), 0), shape)
+    for places, a in np.broadcast(bare(shift), axis):
         (a,) = normalize_axis(int(a), len(shape), "roll")
         cut = -int(places) % shape[a] if shape[a] else 0
         x = concatenate([part(x, a, cut), part(x, a, 0, cut)], axis=a)
@@ -423,8 +455,8 @@ def repeat(x, repeats, axis=None):
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "repeat")
     axis = one_axis(axis, len(shape_of(x)), "repeat")
     n = shape_of(x)[axis]
-    if np.size(repeats) not in (1, n):
-        raise ValueError(f"repeat: {np.size(repeats)} repeats for {n} entries: give one number, or one for each")
+    if (repeats := bare(repeats)).size not in (1, n):
+        raise ValueError(f"repeat: {repeats.size} repeats for {n} entries: give one number, or one for each")
     return take(x, np.repeat(np.arange(n), repeats), axis)
 
 
@@ -446,10 +478,10 @@ def pad(x, pad_width, mode="constant", *, constant_values=0):
     """
     shape = shape_of(x)
     try:
-        widths = np.broadcast_to(np.asarray(pad_width), (len(shape), 2)).tolist()
+        widths = np.broadcast_to(bare(pad_width), (len(shape), 2)).tolist()
     except ValueError:
         widths = [(-1, -1)]
-    if any(n < 0 for pair in widths for n in pair):
+    if any(not isinstance(n, int) or n < 0 for pair in widths for n in pair):
         raise ValueError(f"pad: widths {pad_width!r} do not fit the shape {shape}: give a number ≥ 0, (before, after), "
                          "or such a pair for each axis")
     if mode == "constant":

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from minigrad.advice import refuse_unless_default
 from minigrad.ops.elementwise import (
     HALF,
     astype,
@@ -20,7 +21,7 @@ from minigrad.ops.elementwise import (
 )
 from minigrad.ops.indexing import flip
 from minigrad.ops.shape import broadcast_to, normalize_axis, reshape
-from minigrad.tensor import op, refuse_unless_default
+from minigrad.tensor import op
 
 
 def kept_shape(shape, axis):

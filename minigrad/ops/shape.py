@@ -7,7 +7,8 @@ import operator
 
 import numpy as np
 
-from minigrad.tensor import Tensor, composite, op, refuse_unless_default
+from minigrad.advice import refuse_unless_default
+from minigrad.tensor import Tensor, composite, op
 
 
 def shape_of(x):
@@ -19,6 +20,8 @@ def normalize_axis(axis, ndim, name):
     """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0. The name is for the error."""
     axes = axis if isinstance(axis, (tuple, list)) else tuple(axis) if np.ndim(axis) else (axis,)
     for a in axes:
+        if isinstance(a, (bool, np.bool_)) or not hasattr(a, "__index__"):
+            raise TypeError(f"{name}: an axis is an integer, not {a!r}")
         if not -ndim <= a < ndim:
             raise np.exceptions.AxisError(f"{name}: axis {a} is out of bounds for {ndim} dimensions: "
                                           f"it goes from {-ndim} to {ndim - 1}")

@@ -282,3 +282,13 @@ def test_sequential_hands_on_the_output_of_a_recurrent_layer():
 def test_bad_input_gets_a_sentence(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("dtype", [int, "i4", bool, np.uint8])
+@pytest.mark.parametrize("make", [
+    lambda dtype: nn.Linear(3, 2, dtype=dtype), lambda dtype: nn.Embedding(3, 2, dtype=dtype),
+    lambda dtype: nn.LayerNorm(3, dtype=dtype), lambda dtype: nn.LSTM(3, 2, dtype=dtype),
+    lambda dtype: nn.GRUCell(3, 2, dtype=dtype)])
+def test_parameters_of_integers_are_refused_in_the_name_of_the_layer(make, dtype):
+    with pytest.raises(TypeError, match=r"^(Linear|Embedding|LayerNorm|LSTM|GRUCell) takes dtype as a type of floats"):
+        make(dtype)

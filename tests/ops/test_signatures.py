@@ -90,3 +90,40 @@ def test_numbers_and_lists_are_arrays(name):
 @pytest.mark.parametrize("x", [2, True, np.float32(0.5), np.int8(3)])
 def test_numbers_of_any_type(name, x):
     np.testing.assert_allclose(getattr(mg, name)(x), getattr(mg, name)(np.array(float(x))), rtol=1e-6)
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda x: np.add(x, 1.0, where=X > 2), r"np.add takes no where here, and an array of shape \(2, 3\) was given"),
+    (lambda x: np.exp(x, dtype="f4"), "np.exp takes no dtype here"),
+    (lambda x: np.copy(x, order="F"), "np.copy takes no order here"),
+    (lambda x: np.var(x, correction=1), "np.var takes no correction here"),
+    (lambda x: np.mean(x, dtype=int), "mean of int64 would lose the fractions"),
+    (lambda x: x.std(dtype="i4"), "std of int32 would lose the fractions"),
+    (lambda x: mg.prod(x, True), "prod: an axis is an integer, not True"),
+    (lambda x: mg.flip(x, 1.5), "flip: an axis is an integer, not 1.5"),
+    (lambda x: np.emath.sqrt(x), "^np.emath.sqrt has no op")])
+def test_what_cannot_be_followed_is_refused_in_a_sentence(call, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        call(mg.tensor(X, requires_grad=True))
+
+
+def test_an_argument_that_asks_for_nothing_is_passed_over():
+    np.testing.assert_array_equal(np.round(mg.tensor(X), out=None), X)
+    assert np.count_nonzero(mg.tensor(X), axis=0, keepdims=True).shape == (1, 3)
+    assert mg.prod(mg.tensor(X), np.array(1)).shape == (2,)
+
+
+@pytest.mark.parametrize("mode", ["raise", "wrap", "clip"])
+def test_take_reads_booleans_as_0_and_1(mode):
+    flags = np.array([True, False, True])
+    np.testing.assert_array_equal(np.take(mg.tensor(X), flags, 1, mode=mode), np.take(X, flags, 1, mode=mode))
+
+
+@pytest.mark.parametrize("ord", [-1, -2, -0.5])
+def test_a_norm_of_negative_order_is_0_and_flat_where_an_entry_is_0(ord):
+    x = mg.tensor([[0.0, 2.0], [1.0, 3.0]], requires_grad=True)
+    y = np.linalg.norm(x, ord, axis=1)
+    mg.sum(y).backward()
+    np.testing.assert_allclose(y.data, [0.0, np.linalg.norm([1.0, 3.0], ord)])
+    np.testing.assert_array_equal(x.grad[0], 0.0)
+    assert np.isfinite(x.grad).all() and x.grad[1].all()
