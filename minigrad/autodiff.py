@@ -449,6 +449,9 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
             raise TypeError(f"with has_aux=True the function returns two things, (loss, aux), not {nature(y)}")
         y, aux = y
     outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
+    if not any(out.dtype.kind in "fc" for out in outputs):
+        kinds = ", ".join(str(out.dtype) for out in outputs) or "nothing"
+        raise TypeError(f"the function returns {kinds}, of which no derivative exists: return floats")
     nodes = behind(outputs, fresh)
     way = way_to(fresh, nodes)
     known = {x._index for x in made}
@@ -470,10 +473,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
             outer or any(isinstance(g, Tensor) and g._tracked for g in given)))
         gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._array.dtype)
                      for g, out in zip(given, outputs)]
-        if recorded:
-            gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
-        else:
-            gradients = [data_of(g) for g in gradients]
+        gradients = [data_of(g) if not recorded else g if isinstance(g, Tensor) else wrap(g) for g in gradients]
         found = sweep(outputs, gradients, fresh, way, graph=recorded)
         values = iter([handed_out(found.get(x._index), x) for x in fresh])
         return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
