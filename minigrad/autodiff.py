@@ -343,6 +343,7 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: boo
     """Like `grad`, giving (f(x), df/dx); with has_aux ((loss, aux), df/dx)."""
     def value_and_gradient(*args, **kwargs):
         y, pull, value = pullback(f, args, kwargs, positions(argnums, args), has_aux)
+        refuse_without_floats(y)
         if len(flatten(y)[0]) != 1 or np.size(flatten(y)[0][0]) != 1:
             raise ValueError(f"grad needs a function with one number as its result, not {nature(y)}: reduce it, pass "
                              "has_aux=True for a function that returns (loss, aux), or use mg.jacobian or mg.vjp")
@@ -390,6 +391,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     def rows(*args, **kwargs):
         wanted = positions(argnums, args)
         y, pull, _ = pullback(f, args, kwargs, wanted)
+        refuse_without_floats(y)
         leaves, pattern = flatten(y)
         blocks = []
         for k, leaf in enumerate(leaves):
@@ -449,9 +451,6 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
             raise TypeError(f"with has_aux=True the function returns two things, (loss, aux), not {nature(y)}")
         y, aux = y
     outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
-    if not any(out.dtype.kind in "fc" for out in outputs):
-        kinds = ", ".join(str(out.dtype) for out in outputs) or "nothing"
-        raise TypeError(f"the function returns {kinds}, of which no derivative exists: return floats")
     nodes = behind(outputs, fresh)
     way = way_to(fresh, nodes)
     known = {x._index for x in made}
@@ -530,6 +529,13 @@ def same_shapes(tree: Any, other: Any, other_name: str, name: str) -> None:
     shapes, others = ([tuple(np.shape(leaf)) for leaf in flatten(t)[0]] for t in (tree, other))
     if shapes != others:
         raise ValueError(f"{other_name} must have the shapes of {name}: {shapes}, not {others}")
+
+
+def refuse_without_floats(y: Any) -> None:
+    """Raise TypeError for a result without any float: its derivative would be zeros, without a word."""
+    kinds = [data_of(leaf).dtype for leaf in flatten(y)[0]]
+    if not any(kind.kind in "fc" for kind in kinds):
+        raise TypeError(f"no derivative of {', '.join(map(str, kinds)) or 'nothing'} exists: return floats, as 2.0 for 2")
 
 
 def stacked(gradients: list[tuple], shape: tuple, args: list) -> list:
