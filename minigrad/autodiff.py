@@ -535,7 +535,7 @@ def refuse_without_floats(y: Any) -> None:
     """Raise TypeError for a result without any float: its derivative would be zeros, without a word."""
     kinds = [data_of(leaf).dtype for leaf in flatten(y)[0]]
     if not any(kind.kind in "fc" for kind in kinds):
-        raise TypeError(f"no derivative of {', '.join(map(str, kinds)) or 'nothing'} exists: return floats, as 2.0 for 2")
+        raise TypeError(f"no derivative of {', '.join(map(str, kinds)) or 'nothing'} exists: return floats")
 
 
 def stacked(gradients: list[tuple], shape: tuple, args: list) -> list:
