@@ -343,6 +343,7 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: boo
     """Like `grad`, giving (f(x), df/dx); with has_aux ((loss, aux), df/dx)."""
     def value_and_gradient(*args, **kwargs):
         y, pull, value = pullback(f, args, kwargs, positions(argnums, args), has_aux)
+        refuse_without_floats(y)
         if len(flatten(y)[0]) != 1 or np.size(flatten(y)[0][0]) != 1:
             raise ValueError(f"grad needs a function with one number as its result, not {nature(y)}: reduce it, pass "
                              "has_aux=True for a function that returns (loss, aux), or use mg.jacobian or mg.vjp")
@@ -390,6 +391,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     def rows(*args, **kwargs):
         wanted = positions(argnums, args)
         y, pull, _ = pullback(f, args, kwargs, wanted)
+        refuse_without_floats(y)
         leaves, pattern = flatten(y)
         blocks = []
         for k, leaf in enumerate(leaves):
@@ -470,10 +472,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
             outer or any(isinstance(g, Tensor) and g._tracked for g in given)))
         gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._array.dtype)
                      for g, out in zip(given, outputs)]
-        if recorded:
-            gradients = [g if isinstance(g, Tensor) else wrap(g) for g in gradients]
-        else:
-            gradients = [data_of(g) for g in gradients]
+        gradients = [data_of(g) if not recorded else g if isinstance(g, Tensor) else wrap(g) for g in gradients]
         found = sweep(outputs, gradients, fresh, way, graph=recorded)
         values = iter([handed_out(found.get(x._index), x) for x in fresh])
         return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
@@ -530,6 +529,13 @@ def same_shapes(tree: Any, other: Any, other_name: str, name: str) -> None:
     shapes, others = ([tuple(np.shape(leaf)) for leaf in flatten(t)[0]] for t in (tree, other))
     if shapes != others:
         raise ValueError(f"{other_name} must have the shapes of {name}: {shapes}, not {others}")
+
+
+def refuse_without_floats(y: Any) -> None:
+    """Raise TypeError for a result without any float: its derivative would be zeros, without a word."""
+    kinds = [data_of(leaf).dtype for leaf in flatten(y)[0]]
+    if not any(kind.kind in "fc" for kind in kinds):
+        raise TypeError(f"no derivative of {', '.join(map(str, kinds)) or 'nothing'} exists: return floats")
 
 
 def stacked(gradients: list[tuple], shape: tuple, args: list) -> list:

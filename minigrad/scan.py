@@ -198,7 +198,7 @@ def length(xs: Any) -> int:
 
 def checked_mask(mask: Any, steps: int, state: Any) -> Any:
     mask = mask.detach() if isinstance(mask, Tensor) else mask
-    mask = mask if isinstance(mask, Symbol) else np.asarray(mask)
+    mask = mask if isinstance(mask, Symbol) else np.asarray(plain(mask))
     if mask.ndim != 2 or len(mask) != steps:
         raise ValueError(f"mask has shape {mask.shape} and must be (T, batch) = ({steps}, batch)")
     for name, leaf in named_leaves(state):

@@ -179,6 +179,8 @@ class Tensor:
     def _number(self) -> Any:
         """The one value, for float(x), math.sin(x) and array[i] = x. Refused while gradients are recorded through it:
         they would be lost without a word."""
+        if self._array.size != 1:  # NumPy's own error for a number, where item has a ValueError
+            raise TypeError(f"{describe(self)} has {self._array.size} values, not one: index it or reduce it first")
         value = self.item()
         if flowing(self):
             raise TypeError(
@@ -216,6 +218,9 @@ class Tensor:
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError("writing into a tensor cannot be recorded: collect the parts in a list and use "

@@ -693,6 +693,21 @@ def test_functions_refuse_in_a_sentence(act, error, says):
         act()
 
 
+@pytest.mark.parametrize("act", [
+    lambda f: mg.grad(f)(np.ones(3)), lambda f: mg.value_and_grad(f)(np.ones(3)),
+    lambda f: mg.grad(lambda x: (f(x), x), has_aux=True)(np.ones(3)), lambda f: mg.jacobian(f)(np.ones(3)),
+    lambda f: mg.hessian(f)(np.ones(3)), lambda f: mg.hvp(f, np.ones(3), np.ones(3)),
+], ids=["grad", "value_and_grad", "has_aux", "jacobian", "hessian", "hvp"])
+@pytest.mark.parametrize("f, kinds", [
+    (lambda x: np.allclose(x, 3.0 * x), "bool"), (lambda x: np.sum(x) > 1.0, "bool"), (lambda x: np.argmax(x), "int64"),
+    (lambda x: np.sum(x).astype(int), "int64"), (lambda x: 3, "int64"), (lambda x: "loss", "<U4"),
+    (lambda x: None, "nothing"),
+], ids=["allclose", "comparison", "argmax", "cast", "number", "text", "nothing"])
+def test_a_result_without_any_float_has_no_derivative_rather_than_zeros(act, f, kinds):
+    with pytest.raises(TypeError, match=f"no derivative of {kinds} exists: return floats"):
+        act(f)
+
+
 A = np.random.default_rng(4).normal(size=(3, 3))
 x0, v0 = np.random.default_rng(5).normal(size=(2, 3))
 

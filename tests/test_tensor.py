@@ -62,7 +62,7 @@ def test_a_tensor_copies_its_data_and_keeps_numpys_dtype():
     (lambda: setattr(leaf(2), "data", np.zeros(3)), ValueError, r"\(3,\).*\(2,\).*new tensor"),
     (lambda: leaf(2).numpy(), TypeError, r"detach\(\)\.numpy"),
     (lambda: leaf(2).item(), ValueError, "2 values, not one"),
-    (lambda: float(leaf(2)), ValueError, "2 values, not one"),
+    *[(lambda f=f: f(leaf(2)), TypeError, "2 values, not one") for f in (float, int, complex, math.sin)],
     (lambda: format(leaf(2), ".3f"), ValueError, "2 values, not one"),
     (lambda: len(leaf()), TypeError, "no axis"),
     (lambda: iter(leaf()), TypeError, "no axis"),
@@ -74,6 +74,14 @@ def test_a_tensor_copies_its_data_and_keeps_numpys_dtype():
 def test_what_cannot_be_is_refused_in_a_sentence(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, [0, 1], [9, 1], np.arange(2), np.float32(3), mg.tensor(3.0)], ids=str)
+@pytest.mark.parametrize("data", [[[0.0, 1.0], [2.0, 3.0]], [[1.0], [2.5]], [2.5, 3.0], np.zeros((0, 2))], ids=str)
+def test_in_asks_what_numpy_asks(data, value):
+    x = np.array(data)
+    numpys = value.detach().numpy() if isinstance(value, mg.Tensor) else value
+    assert (value in mg.tensor(x, requires_grad=True)) is (numpys in x)
 
 
 def test_numbers_and_text():

@@ -53,8 +53,7 @@ def power_da(g, a, b):
     return g * b * (a + logical_and(equal(a, 0), equal(b, 0))) ** (b - 1)
 
 
-@op(np=np.power, infix="**", da=power_da,
-    db=lambda g, y, a: g * y * log(where(equal(a, 0), 1.0, a)))
+@op(np=np.power, infix="**", da=power_da, db=lambda g, y, a: g * y * log(where(equal(a, 0), 1.0, a)))
 def power(a, b):
     """y = aᵇ.   dL/da = g b aᵇ⁻¹,  dL/db = g y ln a.
     At a = 0 the slope of a⁰ is 0, and the second is taken as 0, its limit for b > 0. For
@@ -249,8 +248,7 @@ def minimum(a, b):
     return np.minimum(a, b)
 
 
-@op(np=np.logaddexp, da=lambda g, a, b: g * softplus_slope(a - b),
-    db=lambda g, a, b: g * softplus_slope(b - a))
+@op(np=np.logaddexp, da=lambda g, a, b: g * softplus_slope(a - b), db=lambda g, a, b: g * softplus_slope(b - a))
 def logaddexp(a, b):
     """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
     with np.errstate(under="ignore"):
@@ -362,10 +360,7 @@ HALF = np.dtype(np.float16)
 
 def is_half(x):
     """Whether x is an array or a tensor of halves."""
-    try:
-        return (x._array if isinstance(x, Tensor) else x).dtype.char == "e"
-    except AttributeError:
-        return False
+    return getattr(getattr(x._array if isinstance(x, Tensor) else x, "dtype", None), "char", "") == "e"
 
 
 def in_float32(function):

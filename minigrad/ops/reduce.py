@@ -9,16 +9,7 @@ import math
 import numpy as np
 
 from minigrad.advice import refuse_unless_default
-from minigrad.ops.elementwise import (
-    HALF,
-    astype,
-    equal,
-    in_float32,
-    is_half,
-    logical_or,
-    not_equal,
-    where,
-)
+from minigrad.ops.elementwise import HALF, astype, equal, in_float32, is_half, logical_or, not_equal, where
 from minigrad.ops.indexing import flip
 from minigrad.ops.shape import broadcast_to, normalize_axis, reshape
 from minigrad.tensor import op
