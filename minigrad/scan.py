@@ -15,19 +15,21 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.cache import Buffers, Source, pool, programs
-from minigrad.derive.effects import Surroundings, Unrepeatable
+from minigrad.derive.computes import only_computes
+from minigrad.derive.effects import BYTES, Surroundings, Unrepeatable
 from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, without_floats
 from minigrad.derive.loops import ChangingCell, Scan, is_tracked, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
-from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer
+from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer, is_engine, profiled
+from minigrad.names import name_of
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.tensor import PART, Tensor, no_grad, plain, primitive, recording, watcher, wrap
 from minigrad.tree import flatten, map_leaves, named_leaves, unflatten
@@ -76,6 +78,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
     steps = length(xs)
+    if not callable(cell):
+        raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
     state, xs = map_leaves(entered, state), map_leaves(entered, xs)
@@ -424,7 +428,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
 
     def step(state: Any, x: Any) -> tuple[Any, Any]:
         return one_step(cell, state, *x)
-    step.__name__ = getattr(cell, "__name__", type(cell).__name__)
+    step.__name__ = name_of(cell)
     examples = (state, (xs, mask))
     flags = read_by(cell)
     if flags is not None:
@@ -466,16 +470,40 @@ MOST_VARIANTS = 3
 
 
 def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: bool) -> CellTracer | None:
-    """One trace without values; None where a more careful look is needed."""
-    around = Surroundings()
-    around.note_surface(cell)
+    """One trace without values; None where a more careful look is needed.
+
+    It was seen that the code changes nothing, but only where it went then: a cell in training may draw the noise that
+    it leaves out in evaluation. So what it may change is noted again, unless its code shows that it only computes; and
+    of what it was given from outside, arrays are compared with those of a second trace."""
+    around, blanks = Surroundings(BYTES), [blank(*kind) for kind in kinds]
     try:
-        tracer = glance(step, [blank(*kind) for kind in kinds], examples, CellTracer(values=False, numbers=numbers))
-    except (TraceError, UnknownShape):
+        if only_computes(cell):
+            around.note_surface(cell)
+            tracer = glance(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+        else:
+            tracer = long_look(cell, step, blanks, examples, numbers, around)
+    except (TraceError, UnknownShape, Unrepeatable):
         tracer = None
     finally:
         changed = around.restore()
     return tracer if changed is None else None
+
+
+def long_look(cell: Cell, step: Callable, blanks: list, examples: Any, numbers: bool, around: Surroundings
+              ) -> CellTracer | None:
+    """One trace, around which all that it may change is noted; two, where it was given arrays. None if they differ."""
+    def look() -> CellTracer:
+        return glance(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and not is_engine(frame):
+            around.note_frame(frame)
+    note_cell(around, cell)
+    with profiled(profile):
+        first = look()
+    if all(x.__class__ is Tensor and x._tracked for x in first.outside):
+        return first
+    return first if all(map(same_values, first.outside, look().outside)) else None
 
 
 def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: bool = False
@@ -514,7 +542,7 @@ def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: boo
 
 def note_cell(around: Surroundings, cell: Cell) -> None:
     code = code_of(cell)
-    around.note_function(cell, getattr(cell, "__name__", type(cell).__name__), () if code is None else code.co_names)
+    around.note_function(cell, name_of(cell), () if code is None else code.co_names)
 
 
 def refuse_change(*changed: str | None) -> None:
@@ -532,9 +560,9 @@ def same_values(a: Any, b: Any) -> bool:
 def read_by(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
     """For a cell whose function says what it `reads` of its owner (minigrad's own do): those numbers and shapes as a
     key, and the tensors. None for any other, and where one of them is something else."""
-    names, owner = getattr(cell, "reads", None), getattr(cell, "__self__", None)
-    if names is None or owner is None:
+    if not isinstance(cell, MethodType) or (names := getattr(cell.__func__, "reads", None)) is None:
         return None
+    owner = cell.__self__
     words: list[Any] = []
     supply: list[Tensor] = []
     for name in names:
@@ -554,10 +582,11 @@ def code_of(cell: Any) -> CodeType | None:
     """The code of a function, a method, a partial or an object that can be called."""
     while isinstance(cell, functools.partial):
         cell = cell.func
-    cell = getattr(cell, "__func__", cell)
+    if isinstance(cell, MethodType):
+        cell = cell.__func__
     if not isinstance(cell, FunctionType):
         cell = getattr(type(cell), "__call__", None)  # noqa: B004
-    return getattr(cell, "__code__", None)
+    return cell.__code__ if isinstance(cell, FunctionType) else None
 
 
 def example(leaf: Any) -> np.ndarray:
@@ -570,7 +599,7 @@ def notice(cell: Cell, why: str, stacklevel: int = 4) -> None:
     known = said.setdefault(code, set()) if code is not None else set()
     if why not in known:
         known.add(why)
-        name = getattr(cell, "__qualname__", type(cell).__name__)
+        name = name_of(cell, "__qualname__")
         warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=stacklevel)
 
 
