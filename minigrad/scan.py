@@ -24,7 +24,7 @@ from minigrad import tensor as engine
 from minigrad.cache import Buffers, Source, pool, programs
 from minigrad.derive.computes import only_computes
 from minigrad.derive.effects import BYTES, Surroundings, Unrepeatable
-from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, without_floats
+from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, without_floats, untracked
 from minigrad.derive.loops import ChangingCell, Scan, is_tracked, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
@@ -226,7 +226,7 @@ class Compiled:
 
     supply    what the cell uses from outside, as each call finds it anew; closed: which of these the program needs
     forward, backward   its loops; backward is None where no gradient is wanted. block: how many steps it sums at once
-    numbers   whether Python floats are inputs too
+    numbers   whether Python floats are inputs too;  key: what it computes
     source    their text;  tracked: for each result whether a gradient flows from it
     buffers   what makes its buffers (cache.py); a set belongs to one run, from its forward to its backward
     """
@@ -237,6 +237,7 @@ class Compiled:
         numbers = {id(x): i for i, x in enumerate(supply)}
         self.closed = [numbers[id(given(trace, x))] for x in trace.closed]
         self.numbers = trace.tracer.numbers
+        self.key = untracked(trace.tracer.key)
         on = recording.get()
         wanted = [s for s, is_tracked in zip(trace.leaves, tracked) if is_tracked]
         wanted += [x for x in trace.closed if x._tracked and on]
@@ -400,9 +401,30 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
 
     def results() -> list:
+        if watcher.get() is None:
+            check_unchanged(run, state, xs)
         final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
         return flatten(final)[0] + flatten(ys)[0]
     return pulled_back(results, g, inputs, run.tracked)
+
+
+def check_unchanged(run: Run, state: Any, xs: Any) -> None:
+    """Raise RuntimeError where the cell computes something else by now than what the scan has run."""
+    leaves, pattern = flatten((state, (xs, run.mask)))
+    firsts = [example(leaf) if i < run.sizes[0] else example(leaf)[0] for i, leaf in enumerate(leaves)]
+    flags = read_by(run.cell)
+    try:
+        now = glance(lambda state, x: one_step(run.cell, state, *x), list(map(np.asarray, firsts)), pattern,
+                     CellTracer(values=True, numbers=run.compiled.numbers))
+    except TraceError:
+        unchanged = False
+    else:
+        outside = now.outside if flags is None else flags[1]
+        unchanged = (untracked(now.key) == run.compiled.key and len(outside) == len(run.supply)
+                     and all(map(same_values, run.supply, outside)))
+    if not unchanged:
+        raise RuntimeError(f"{name_of(run.cell)} computes something else now than when scan ran it, and a gradient of "
+                           "its gradient runs it again: change what it reads after that, or pass it through the state")
 
 
 def again(*arrays: np.ndarray, run: Run) -> tuple:

@@ -1260,6 +1260,23 @@ def test_a_gradient_of_a_gradient_says_so_once():
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("of", [lambda f, h: mg.hvp(f, h, h), lambda f, h: mg.jvp(f, (h,), (h,)),
+                                lambda f, h: mg.hessian(f)(h)], ids=["hvp", "jvp", "hessian"])
+@pytest.mark.parametrize("later", [0.5, mg.tensor([0.5]), np.array([0.5])], ids=["number", "tensor", "array"])
+@pytest.mark.filterwarnings("ignore::minigrad.scan.ScanNotice")
+def test_what_a_cell_reads_may_not_change_before_the_gradient_of_its_gradient(of, later):
+    held = {}
+
+    def final(h, after):
+        held["scale"] = later * 4.0
+        y = mg.scan(lambda h, x: (h * h * held["scale"] + x, h), h, np.ones((2, 1)))[0].sum()
+        held["scale"] = after if after is not None else held["scale"]
+        return y
+    of(lambda h: final(h, None), np.ones(1))
+    with pytest.raises(RuntimeError, match="computes something else now than when scan ran it"):
+        of(lambda h: final(h, later), np.ones(1))
+
+
 # -- what does not fit ------------------------------------------------------------------------------------------------
 
 
