@@ -59,11 +59,11 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    Both reach the cell as tensors. The cell is called once or twice at each call of scan, to see what it computes now; the
-    steps run from the program of that, for any T. Tensors and arrays that it closes over are inputs of the program, numbers
-    are parts of it. A cell that changes something outside itself (a counter, a list, random numbers) or branches on
-    values goes step by step, with a ScanNotice. Idle buffers of all programs take at most `minigrad.cache.pool.limit`
-    bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
+    Both reach the cell as tensors. The cell is called once or twice at each call of scan, to see what it computes now;
+    the steps run from the program of that, for any T. Tensors and arrays that it closes over are inputs of the program,
+    numbers are parts of it. A cell that changes something outside itself (a counter, a list, random numbers) or
+    branches on values goes step by step, with a ScanNotice. Idle buffers of all programs take at most
+    `minigrad.cache.pool.limit` bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
 
     reverse  from the last step to the first; ys stay in the order of xs
     mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
