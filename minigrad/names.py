@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,15 @@ LONGEST = 500  # characters of a message about something from outside
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 80
 brief = SHORT.repr  # the repr of a value from outside, shortened in length and depth
+
+
+def name_of(function: Any, attribute: str = "__name__") -> str:
+    """The name of a function, or of the class of an object that can be called, whose own __getattr__ is not asked."""
+    name = getattr(function, attribute, None) if isinstance(function, FUNCTIONS) else None
+    return name if isinstance(name, str) else type(function).__name__
+
+
+FUNCTIONS = FunctionType, MethodType, BuiltinFunctionType, np.ufunc, type
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

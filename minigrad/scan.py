@@ -15,19 +15,21 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
 from minigrad import tensor as engine
 from minigrad.cache import Buffers, Source, pool, programs
-from minigrad.derive.effects import Surroundings, Unrepeatable
-from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, without_floats
+from minigrad.derive.computes import only_computes
+from minigrad.derive.effects import BYTES, Surroundings, Unrepeatable
+from minigrad.derive.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, untracked, without_floats
 from minigrad.derive.loops import ChangingCell, Scan, is_tracked, pulled_back
 from minigrad.derive.plan import Options, Plan
 from minigrad.derive.simplify import Program
-from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer
+from minigrad.derive.trace import Symbol, Trace, TraceError, Tracer, is_engine, profiled
+from minigrad.names import name_of
 from minigrad.ops import concatenate, expand_dims, where
 from minigrad.tensor import PART, Tensor, no_grad, plain, primitive, recording, watcher, wrap
 from minigrad.tree import flatten, map_leaves, named_leaves, unflatten
@@ -57,11 +59,11 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    Both reach the cell as tensors. The cell is called once at each call of scan, to see what it computes now; the steps
-    run from the program of that, for any T. Tensors and arrays that it closes over are inputs of the program, numbers
-    are parts of it. A cell that changes something outside itself (a counter, a list, random numbers) or branches on
-    values goes step by step, with a ScanNotice. Idle buffers of all programs take at most `minigrad.cache.pool.limit`
-    bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
+    Both reach the cell as tensors. The cell is called once or twice at each call of scan, to see what it computes now;
+    the steps run from the program of that, for any T. Tensors and arrays that it closes over are inputs of the program,
+    numbers are parts of it. A cell that changes something outside itself (a counter, a list, random numbers) or
+    branches on values goes step by step, with a ScanNotice. Idle buffers of all programs take at most
+    `minigrad.cache.pool.limit` bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
 
     reverse  from the last step to the first; ys stay in the order of xs
     mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
@@ -76,6 +78,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
     """
     steps = length(xs)
+    if not callable(cell):
+        raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
     state, xs = map_leaves(entered, state), map_leaves(entered, xs)
@@ -222,7 +226,7 @@ class Compiled:
 
     supply    what the cell uses from outside, as each call finds it anew; closed: which of these the program needs
     forward, backward   its loops; backward is None where no gradient is wanted. block: how many steps it sums at once
-    numbers   whether Python floats are inputs too
+    numbers   whether Python floats are inputs too;  key: what it computes
     source    their text;  tracked: for each result whether a gradient flows from it
     buffers   what makes its buffers (cache.py); a set belongs to one run, from its forward to its backward
     """
@@ -233,6 +237,7 @@ class Compiled:
         numbers = {id(x): i for i, x in enumerate(supply)}
         self.closed = [numbers[id(given(trace, x))] for x in trace.closed]
         self.numbers = trace.tracer.numbers
+        self.key = untracked(trace.tracer.key)
         on = recording.get()
         wanted = [s for s, is_tracked in zip(trace.leaves, tracked) if is_tracked]
         wanted += [x for x in trace.closed if x._tracked and on]
@@ -396,9 +401,30 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
 
     def results() -> list:
+        if watcher.get() is None:
+            check_unchanged(run, state, xs)
         final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
         return flatten(final)[0] + flatten(ys)[0]
     return pulled_back(results, g, inputs, run.tracked)
+
+
+def check_unchanged(run: Run, state: Any, xs: Any) -> None:
+    """Raise RuntimeError where the cell computes something else by now than what the scan has run."""
+    leaves, pattern = flatten((state, (xs, run.mask)))
+    firsts = [example(leaf) if i < run.sizes[0] else example(leaf)[0] for i, leaf in enumerate(leaves)]
+    flags = read_by(run.cell)
+    try:
+        now = glance(lambda state, x: one_step(run.cell, state, *x), list(map(np.asarray, firsts)), pattern,
+                     CellTracer(values=True, numbers=run.compiled.numbers))
+    except TraceError:
+        unchanged = False
+    else:
+        outside = now.outside if flags is None else flags[1]
+        unchanged = (untracked(now.key) == run.compiled.key and len(outside) == len(run.supply)
+                     and all(map(same_values, run.supply, outside)))
+    if not unchanged:
+        raise RuntimeError(f"{name_of(run.cell)} computes something else now than when scan ran it, and a gradient of "
+                           "its gradient runs it again: change what it reads after that, or pass it through the state")
 
 
 def again(*arrays: np.ndarray, run: Run) -> tuple:
@@ -424,7 +450,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
 
     def step(state: Any, x: Any) -> tuple[Any, Any]:
         return one_step(cell, state, *x)
-    step.__name__ = getattr(cell, "__name__", type(cell).__name__)
+    step.__name__ = name_of(cell)
     examples = (state, (xs, mask))
     flags = read_by(cell)
     if flags is not None:
@@ -466,16 +492,40 @@ MOST_VARIANTS = 3
 
 
 def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: bool) -> CellTracer | None:
-    """One trace without values; None where a more careful look is needed."""
-    around = Surroundings()
-    around.note_surface(cell)
+    """One trace without values; None where a more careful look is needed.
+
+    It was seen that the code changes nothing, but only where it went then: a cell in training may draw the noise that
+    it leaves out in evaluation. So what it may change is noted again, unless its code shows that it only computes; and
+    of what it was given from outside, arrays are compared with those of a second trace."""
+    around, blanks = Surroundings(BYTES), [blank(*kind) for kind in kinds]
     try:
-        tracer = glance(step, [blank(*kind) for kind in kinds], examples, CellTracer(values=False, numbers=numbers))
-    except (TraceError, UnknownShape):
+        if only_computes(cell):
+            around.note_surface(cell)
+            tracer = glance(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+        else:
+            tracer = long_look(cell, step, blanks, examples, numbers, around)
+    except (TraceError, UnknownShape, Unrepeatable):
         tracer = None
     finally:
         changed = around.restore()
     return tracer if changed is None else None
+
+
+def long_look(cell: Cell, step: Callable, blanks: list, examples: Any, numbers: bool, around: Surroundings
+              ) -> CellTracer | None:
+    """One trace, around which all that it may change is noted; two, where it was given arrays. None if they differ."""
+    def look() -> CellTracer:
+        return glance(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and not is_engine(frame):
+            around.note_frame(frame)
+    note_cell(around, cell)
+    with profiled(profile):
+        first = look()
+    if all(x.__class__ is Tensor and x._tracked for x in first.outside):
+        return first
+    return first if all(map(same_values, first.outside, look().outside)) else None
 
 
 def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: bool = False
@@ -514,7 +564,7 @@ def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: boo
 
 def note_cell(around: Surroundings, cell: Cell) -> None:
     code = code_of(cell)
-    around.note_function(cell, getattr(cell, "__name__", type(cell).__name__), () if code is None else code.co_names)
+    around.note_function(cell, name_of(cell), () if code is None else code.co_names)
 
 
 def refuse_change(*changed: str | None) -> None:
@@ -532,9 +582,9 @@ def same_values(a: Any, b: Any) -> bool:
 def read_by(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
     """For a cell whose function says what it `reads` of its owner (minigrad's own do): those numbers and shapes as a
     key, and the tensors. None for any other, and where one of them is something else."""
-    names, owner = getattr(cell, "reads", None), getattr(cell, "__self__", None)
-    if names is None or owner is None:
+    if not isinstance(cell, MethodType) or (names := getattr(cell.__func__, "reads", None)) is None:
         return None
+    owner = cell.__self__
     words: list[Any] = []
     supply: list[Tensor] = []
     for name in names:
@@ -554,10 +604,11 @@ def code_of(cell: Any) -> CodeType | None:
     """The code of a function, a method, a partial or an object that can be called."""
     while isinstance(cell, functools.partial):
         cell = cell.func
-    cell = getattr(cell, "__func__", cell)
+    if isinstance(cell, MethodType):
+        cell = cell.__func__
     if not isinstance(cell, FunctionType):
         cell = getattr(type(cell), "__call__", None)  # noqa: B004
-    return getattr(cell, "__code__", None)
+    return cell.__code__ if isinstance(cell, FunctionType) else None
 
 
 def example(leaf: Any) -> np.ndarray:
@@ -570,7 +621,7 @@ def notice(cell: Cell, why: str, stacklevel: int = 4) -> None:
     known = said.setdefault(code, set()) if code is not None else set()
     if why not in known:
         known.add(why)
-        name = getattr(cell, "__qualname__", type(cell).__name__)
+        name = name_of(cell, "__qualname__")
         warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=stacklevel)
 
 

@@ -1202,6 +1202,63 @@ def test_a_cell_that_cannot_be_traced_goes_step_by_step_and_says_so_once(what):
         mg.scan(cell, STATE, XS)
 
 
+class Moody:
+    """A cell that only computes until it trains; then it draws, or writes down, at each step."""
+
+    def __init__(self, kind):
+        self.kind, self.training, self.rng = kind, False, np.random.default_rng(0)
+        self.ones, self.log, self.calls = np.ones((3, 2)), [], np.zeros(1)
+
+    def noise(self):
+        if not self.training:
+            return np.ones((3, 2)) if self.kind == "an array made anew" else self.ones
+        if self.kind in ("an array that it has", "an array made anew"):
+            return self.rng.normal(size=(3, 2))
+        if self.kind == "NumPy's own numbers":
+            return np.random.normal(size=(3, 2))
+        self.log.append(1)
+        self.calls += 1
+        return self.ones
+
+    def __call__(self, h, x):
+        noise = self.noise()
+        h = np.tanh(h * (mg.tensor(noise) if self.kind == "a tensor" else noise) + x)
+        return h, h
+
+
+@pytest.mark.parametrize("kind", ["an array that it has", "an array made anew", "NumPy's own numbers", "a tensor",
+                                  "a list"])
+@pytest.mark.filterwarnings("ignore::minigrad.scan.ScanNotice")
+def test_a_cell_that_only_computed_so_far_is_seen_to_draw_numbers_when_it_does(kind):
+    def trained(run):
+        cell = Moody(kind)
+        for cell.training in (False, False, True):
+            np.random.seed(0)
+            ys = run(cell, STATE, XS)[1]
+        return np.asarray(getattr(ys, "data", ys)), len(cell.log), cell.calls[0]
+    ours, theirs = trained(mg.scan), trained(lambda cell, *given: module.loop(cell, *given, len(XS), False, None))
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-12)
+    assert ours[1:] == theirs[1:]
+
+
+class Asked:
+    """Whatever is asked of it, it looks up in a dict."""
+
+    def __init__(self):
+        self.__dict__["held"] = {"scale": 0.5}
+
+    def __getattr__(self, name):
+        return self.held[name]
+
+    def __call__(self, h, x):
+        return h + self.scale * x, h
+
+
+def test_a_cell_is_asked_for_no_names_but_its_own():
+    assert np.allclose(mg.scan(Asked(), STATE, XS)[0], STATE + 0.5 * XS.sum(axis=0))
+    assert mg.derive(Asked(), STATE, XS[0]).name == "Asked"
+
+
 def test_a_notice_points_at_the_call_of_scan():
     with pytest.warns(module.ScanNotice) as said:
         mg.scan(branching, STATE, XS)
@@ -1216,11 +1273,29 @@ def test_a_gradient_of_a_gradient_says_so_once():
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("of", [lambda f, h: mg.hvp(f, h, h), lambda f, h: mg.jvp(f, (h,), (h,)),
+                                lambda f, h: mg.hessian(f)(h)], ids=["hvp", "jvp", "hessian"])
+@pytest.mark.parametrize("later", [0.5, mg.tensor([0.5]), np.array([0.5])], ids=["number", "tensor", "array"])
+@pytest.mark.filterwarnings("ignore::minigrad.scan.ScanNotice")
+def test_what_a_cell_reads_may_not_change_before_the_gradient_of_its_gradient(of, later):
+    held = {}
+
+    def final(h, after):
+        held["scale"] = later * 4.0
+        y = mg.scan(lambda h, x: (h * h * held["scale"] + x, h), h, np.ones((2, 1)))[0].sum()
+        held["scale"] = after if after is not None else held["scale"]
+        return y
+    of(lambda h: final(h, None), np.ones(1))
+    with pytest.raises(RuntimeError, match="computes something else now than when scan ran it"):
+        of(lambda h: final(h, later), np.ones(1))
+
+
 # -- what does not fit ------------------------------------------------------------------------------------------------
 
 
 WRONG = {
     "no pair": (lambda h, x: h, {}, TypeError, r"a cell returns a pair \(state, y\), not one array"),
+    "no function": (None, {}, TypeError, r"a function \(state, x\) → \(state, y\), not a NoneType"),
     "a triple": (lambda h, x: (h, h, h), {}, TypeError, r"a cell returns a pair \(state, y\), not a tuple of 3"),
     "state of another shape": (lambda h, x: (h[:2], x), {}, ValueError, r"\(3, 2\) float64 and returned \(2, 2\)"),
     "state of another dtype": (lambda h, x: (mg.astype(h, dtype=np.float32), x), {}, ValueError, "returned .*float32"),

@@ -14,6 +14,7 @@ from minigrad.derive.emit import Emitter
 from minigrad.derive.plan import Plan
 from minigrad.derive.simplify import Program
 from minigrad.derive.trace import Trace, TraceError
+from minigrad.names import name_of
 from minigrad.tensor import Tensor
 from minigrad.tree import map_leaves
 
@@ -36,7 +37,7 @@ class Derived:
     def __init__(self, f: Callable, examples: tuple):
         self.f, self.examples = f, examples
         self.trace = trace = Trace(f, examples, loops=True)
-        name = getattr(f, "__name__", type(f).__name__)
+        name = name_of(f)
         self.name = name = "the function" if name == "<lambda>" else name
         emitter = Emitter(Program(trace, name))
         trace.close()

@@ -6,25 +6,33 @@ random number that it draws would then be a few steps off; a function that chang
 
 from __future__ import annotations
 
+import array
 import pickle
 import random
+import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from functools import partial
-from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType, ModuleType
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from minigrad.tensor import Op, Tensor, ndarray
 
-DEPTH = 6  # levels of containers and attributes that are followed
-ITEMS = 1000  # length of a container up to which its items are followed
-BYTES = 1 << 16  # size of an array up to which its values are compared
+DEPTH = 20  # levels of containers and attributes that are followed
+ITEMS = 10_000  # length of a container up to which its items are followed
+THINGS = 50_000  # how many things are followed in all
+BYTES = 1 << 16  # size of an array up to which its values are compared in a short look
 
 IMMUTABLE = (int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range, np.generic, np.dtype, np.ufunc,
-             BuiltinFunctionType, Op)
+             Op)
+CYTHON = type(np.random.default_rng(0).random)  # a method of NumPy's generators
+WRAPPER = type([].__len__)
+CACHED = type(lru_cache(len))
+RANDOM = random.Random, np.random.RandomState, np.random.Generator, np.random.BitGenerator
 UNSET = object()  # the value of a variable that has none
 
 
@@ -40,7 +48,8 @@ class Surroundings:
     seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, largest: float = float("inf")) -> None:
+        self.largest = largest  # bytes of an array up to which its values are compared
         # name, content before, how it is read and how it is put back
         self.kept: dict[Any, tuple[str, Any, Callable[[], Any], Callable[[Any], Any]]] = {}
         self.seen: set[Any] = set()  # ids of things, and of (thing, names) pairs that were followed
@@ -64,7 +73,7 @@ class Surroundings:
 
     def note_surface(self, function: Any) -> None:
         """Remember only the attributes of a callable or of its owner, or the variables that it closes over."""
-        owner = getattr(function, "__self__", function)
+        owner = function.__self__ if isinstance(function, MethodType) else function
         if isinstance(owner, FunctionType):
             self.variables(owner)
         elif hasattr(owner, "__dict__"):
@@ -76,7 +85,11 @@ class Surroundings:
         for name, value in list(frame.f_locals.items()):
             if id(value) in self.seen:
                 self.note(value, name, names)
+        if "globals" in names:
+            self.keep(id(outside), "globals()", partial(dict, outside), partial(put_back, outside))
         for name in names:
+            if name in sys.modules and name not in outside:  # it may be imported here
+                self.note(sys.modules[name], name, names)
             if name in outside:
                 self.keep((id(outside), name), name, partial(outside.get, name, UNSET),
                           partial(outside.__setitem__, name))
@@ -85,7 +98,7 @@ class Surroundings:
     def note(self, thing: Any, name: str, names: Sequence[str], depth: int = 0) -> None:
         """Remember what a thing holds, and what those parts hold that the code can name."""
         key = id(thing), id(names)
-        if isinstance(thing, IMMUTABLE) or key in self.seen or depth > DEPTH:
+        if isinstance(thing, IMMUTABLE) or key in self.seen or depth > DEPTH or len(self.seen) > THINGS:
             return
         self.seen |= {key, id(thing)}
         self.alive += thing, names
@@ -104,35 +117,53 @@ class Surroundings:
                 keep(lambda: (thing._array, thing._version), lambda was: set_data(thing, *was))
                 yield thing._array, name
         elif isinstance(thing, ndarray):
-            if thing.nbytes <= BYTES and thing.flags.writeable and not thing.dtype.hasobject:
+            if thing.nbytes <= self.largest and thing.flags.writeable:
                 keep(lambda: np.array(thing), lambda was: np.copyto(thing, was))
-        elif isinstance(thing, (list, deque, bytearray)):
+        elif isinstance(thing, memoryview):
+            yield thing.obj, name
+        elif isinstance(thing, weakref.ref):
+            yield thing(), name
+        elif isinstance(thing, array.array):
+            keep(lambda: thing[:], lambda was: thing.__setitem__(slice(None), was))
+        elif isinstance(thing, bytearray):
+            keep(lambda: bytes(thing), lambda was: thing.__setitem__(slice(None), was))
+        elif isinstance(thing, (list, deque)):
             keep(lambda: list(thing), lambda was: (thing.clear(), thing.extend(was)))
             yield from ((item, name) for item in short(thing))
         elif isinstance(thing, set):
             keep(thing.copy, lambda was: (thing.clear(), thing.update(was)))
         elif isinstance(thing, dict):
-            keep(lambda: dict(thing), lambda was: (thing.clear(), thing.update(was)))
+            keep(lambda: dict(thing), partial(put_back, thing))
             yield from ((item, f"{name}[{key!r}]") for key, item in short(thing.items()))
         elif isinstance(thing, tuple):
             yield from ((item, name) for item in short(thing))
         elif isinstance(thing, random.SystemRandom):
             pass  # it has no state
-        elif isinstance(thing, (np.random.Generator, np.random.RandomState, random.Random)):
+        elif isinstance(thing, RANDOM):
             read, write = random_state(thing)
-            self.keep(id(thing), f"the random numbers of {name}", lambda: pickle.dumps(read()),
-                      lambda was: write(pickle.loads(was)))
+            self.keep(id(thing), f"the random numbers of {name}", read, write)
+            if "spawn" in names:
+                raise Unrepeatable(f"it can spawn generators from {name}")
+        elif isinstance(thing, np.random.SeedSequence):
+            if "spawn" in names:
+                raise Unrepeatable(f"it can spawn seeds from {name}")
         elif isinstance(thing, ContextVar):
-            if (value := value_of(thing)) is not UNSET:  # one without a value cannot be put back
+            if (value := value_of(thing)) is not UNSET:
                 keep(partial(value_of, thing), thing.set)
                 yield value, name
+            elif "set" in names:
+                raise Unrepeatable(f"it can set {name}, a context variable without a value")
         elif isinstance(thing, FunctionType):
             if not is_library(thing.__module__):
-                keep(lambda: dict(vars(thing)), lambda was: (vars(thing).clear(), vars(thing).update(was)))
+                keep(lambda: dict(vars(thing)), partial(put_back, vars(thing)))
                 yield from self.variables(thing)
                 yield from ((defaults, name) for defaults in (thing.__defaults__, thing.__kwdefaults__))
         elif isinstance(thing, MethodType):
             yield from ((thing.__self__, "self"), (thing.__func__, name))
+        elif isinstance(thing, (BuiltinFunctionType, WRAPPER, CYTHON)):
+            owner = getattr(thing, "__self__", None)  # pop of a list, __next__ of an iterator, normal of a generator
+            if not isinstance(owner, (ModuleType, type)):
+                yield owner, name
         elif isinstance(thing, partial):
             yield from ((part, name) for part in (thing.func, thing.args, thing.keywords))
         elif isinstance(thing, (type, ModuleType)):
@@ -142,7 +173,11 @@ class Surroundings:
                     self.keep((id(thing), attribute), f"{name}.{attribute}", partial(held.get, attribute, UNSET),
                               partial(setattr, thing, attribute))
                     yield held[attribute], f"{name}.{attribute}"
-        elif hasattr(thing, "__next__"):
+                if isinstance(thing, type):
+                    yield from ((kind, kind.__name__) for kind in (type(thing), *thing.__bases__))
+        elif isinstance(thing, CACHED):
+            yield thing.__wrapped__, name
+        elif hasattr(type(thing), "__next__"):
             raise Unrepeatable(f"it can take elements from {name}, an iterator")
         else:
             yield from self.attributes(thing, name, names)
@@ -153,17 +188,17 @@ class Surroundings:
             held = self.all_attributes(thing, name)
             yield from ((held[n], f"{name}.{n}") for n in names if n in held)
         for kind in type(thing).__mro__[:-1]:
-            slots = kind.__dict__.get("__slots__") or ()
-            for slot in [n for n in ((slots,) if isinstance(slots, str) else slots) if n in names]:
-                read = partial(getattr, thing, slot, UNSET)
-                self.keep((id(thing), slot), f"{name}.{slot}", read, partial(setattr, thing, slot))
-                yield read(), f"{name}.{slot}"
+            for slot, place in kind.__dict__.items() if "__slots__" in kind.__dict__ else ():
+                if isinstance(place, MemberDescriptorType):
+                    read = partial(slot_of, place, thing)
+                    self.keep((id(thing), slot), f"{name}.{slot}", read, partial(set_slot, place, thing))
+                    if slot in names:
+                        yield read(), f"{name}.{slot}"
             yield kind, kind.__name__
-
 
     def all_attributes(self, thing: Any, name: str) -> dict[str, Any]:
         held = thing.__dict__
-        self.keep((id(thing), "__dict__"), name, lambda: Attributes(held), lambda was: (held.clear(), held.update(was)))
+        self.keep((id(thing), "__dict__"), name, lambda: Attributes(held), partial(put_back, held))
         return held
 
     def variables(self, function: FunctionType) -> list[tuple[Any, str]]:
@@ -181,7 +216,9 @@ class Attributes(dict):
 def named(name: str, now: Any, before: Any) -> str:
     """The name of what has changed within a thing."""
     if isinstance(before, dict):
-        key = next(key for key in [*now, *before] if not alike(now.get(key, UNSET), before.get(key, UNSET)))
+        key = next((key for key in [*now, *before] if not alike(now.get(key, UNSET), before.get(key, UNSET))), None)
+        if key is None:
+            return f"the order of {name}"
         return f"{name}.{key}" if isinstance(before, Attributes) else f"{name}[{key!r}]"
     return name
 
@@ -190,10 +227,14 @@ def same(now: Any, before: Any) -> bool:
     """Whether a thing holds the very objects that it held before; arrays are compared by value."""
     if isinstance(now, ndarray) and isinstance(before, ndarray):
         return now is before or now.tobytes() == before.tobytes()
+    if isinstance(now, State):
+        return now == before
+    if isinstance(now, array.array):
+        return now.tobytes() == before.tobytes()
     if isinstance(now, (list, tuple)) and isinstance(before, (list, tuple)):
         return now is before or (len(now) == len(before) and all(map(alike, now, before)))
     if isinstance(now, dict) and isinstance(before, dict):
-        return now.keys() == before.keys() and all(alike(now[key], before[key]) for key in now)
+        return list(now) == list(before) and all(alike(now[key], before[key]) for key in now)
     return alike(now, before) or (isinstance(now, set) and now == before)
 
 
@@ -202,18 +243,41 @@ def alike(a: Any, b: Any) -> bool:
     return a is b or (a.__class__ is b.__class__ and isinstance(a, (int, float, str, bytes)) and a == b)
 
 
+def put_back(held: dict, was: dict) -> None:
+    held.clear()
+    held.update(was)
+
+
+def slot_of(place: MemberDescriptorType, thing: Any) -> Any:
+    try:
+        return place.__get__(thing)
+    except AttributeError:  # not assigned yet
+        return UNSET
+
+
+def set_slot(place: MemberDescriptorType, thing: Any, value: Any) -> None:
+    if value is UNSET:
+        place.__delete__(thing)
+    else:
+        place.__set__(thing, value)
+
+
 def short(items: Any) -> Any:
     return list(items) if len(items) <= ITEMS else ()
 
 
 def random_state(source: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """How the state of a source of random numbers is read and set."""
-    if isinstance(source, np.random.Generator):
-        bits = source.bit_generator
-        return lambda: bits.state, partial(setattr, bits, "state")
+    if isinstance(source, random.Random):
+        return lambda: State(source.getstate()), source.setstate
     if isinstance(source, np.random.RandomState):
-        return partial(source.get_state, legacy=False), source.set_state
-    return source.getstate, source.setstate
+        return lambda: pickle.dumps(source.get_state(legacy=False)), lambda was: source.set_state(pickle.loads(was))
+    bits = getattr(source, "bit_generator", source)
+    return lambda: pickle.dumps(bits.state), lambda was: setattr(bits, "state", pickle.loads(was))
+
+
+class State(tuple):
+    """The state of a random.Random, compared by its numbers."""
 
 
 def value_of(variable: ContextVar) -> Any:
@@ -241,6 +305,6 @@ def set_data(tensor: Tensor, data: ndarray, version: int) -> None:
     tensor._array, tensor._version = data, version
 
 
-def is_library(module: str | None) -> bool:
+def is_library(module: Any) -> bool:
     """Whether a module is minigrad's, NumPy's or Python's own, in which nothing counts the calls of a function."""
-    return (module or "builtins").partition(".")[0] in ("minigrad", "numpy", "builtins")
+    return (module if isinstance(module, str) else "builtins").partition(".")[0] in ("minigrad", "numpy", "builtins")

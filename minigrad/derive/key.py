@@ -155,6 +155,12 @@ def without_floats(key: Any) -> Any:
     return key
 
 
+def untracked(key: tuple) -> tuple:
+    """The key that a trace completed, whatever was tracked then."""
+    entries, outside, *rest = key
+    return [entry[:3] for entry in entries], [x[:2] for x in outside], *rest
+
+
 def blank(shape: tuple, dtype: Any) -> ndarray:
     """An array of this shape without memory of its own, one for all."""
     key = shape, dtype

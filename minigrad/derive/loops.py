@@ -19,6 +19,7 @@ from minigrad.autodiff import behind, data_of, sweep, way_to
 from minigrad.derive.body import Body
 from minigrad.derive.simplify import EINSUM, LOOP, Program, Value, in_order, numbers_of, order_of_axes, repr_of
 from minigrad.derive.trace import Symbol, TraceError, argument_names, symbol
+from minigrad.names import name_of
 from minigrad.ops import broadcast_to, expand_dims, getitem, multiply
 from minigrad.ops import sum as sum_op
 from minigrad.tensor import PART, Tensor, recording, watcher, wrap
@@ -42,7 +43,7 @@ class Scan:
     def __init__(self, cell: Callable, step: Callable, written_out: Callable, state: Any, xs: Any, mask: Any,
                  steps: int, reverse: bool):
         self.tracer, self.written_out = watcher.get(), written_out
-        self.cell, self.name = cell, getattr(cell, "__name__", type(cell).__name__)
+        self.cell, self.name = cell, name_of(cell)
         self.steps, self.reverse, self.patterns = steps, reverse, (state, xs)
         self.starts, self.xs = flatten(state)[0], flatten(xs)[0] + ([] if mask is None else [mask])
         self.argument_names = argument_names(cell, (state, xs))

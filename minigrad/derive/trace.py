@@ -21,6 +21,7 @@ import numpy as np
 from minigrad.anomaly import user_line
 from minigrad.autodiff import sweep
 from minigrad.derive.effects import Surroundings
+from minigrad.names import name_of
 from minigrad.ops import copy
 from minigrad.tensor import PART, Op, Tensor, ndarray, new, next_index, no_grad, recording, watcher, wrap
 from minigrad.tree import flatten, map_leaves, unflatten
@@ -175,7 +176,7 @@ class Tracer:
 
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
         """As a function returns, its local variables name what they hold. A caller's names go before a callee's."""
-        if event not in ("call", "return") or f"{frame.f_globals.get('__name__', '')}.".startswith(ENGINE):
+        if event not in ("call", "return") or is_engine(frame):
             return
         if event == "call" and self.around is not None:
             self.around.note_frame(frame)
@@ -202,6 +203,10 @@ class Tracer:
 # Modules whose functions are not the user's
 ENGINE = ("minigrad.tensor.", "minigrad.tree.", "minigrad.ops.", "minigrad.autodiff.", "minigrad.anomaly.",
           "minigrad.derive.", "minigrad.cache.", "minigrad.scan.", "contextlib.", "numpy.")
+
+
+def is_engine(frame: FrameType) -> bool:
+    return f"{frame.f_globals.get('__name__', '')}.".startswith(ENGINE)
 
 
 @contextlib.contextmanager
@@ -249,7 +254,7 @@ class Trace:
             self.arguments = list(zip(argument_names(f, examples), args))
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]
             if not flatten(self.result)[0]:
-                raise TraceError(f"{getattr(f, '__name__', 'the function')} returned {self.result!r}: it must return "
+                raise TraceError(f"{name_of(f)} returned {self.result!r}: it must return "
                                  "what it computes, a tensor or a nesting of tensors")
             self.closed = self.closed_over()
             self.arguments += [(self.closed_name(x), x) for x in self.closed]
@@ -315,7 +320,7 @@ def lifted(tracer: Tracer, leaf: Any) -> Any:
 def argument_names(f: Callable, examples: tuple) -> list[str]:
     """The function's own parameter names, where it has one for each argument."""
     try:
-        parameters = list(inspect.signature(f).parameters.values())
+        parameters = list(inspect.signature(f if inspect.isroutine(f) else f.__call__).parameters.values())
     except (TypeError, ValueError):
         parameters = []
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -1,10 +1,12 @@
 """What a function changes outside itself is found, named, and put back."""
 
+import array
 import contextvars
 import functools
 import itertools
 import random
 import re
+import weakref
 from collections import deque
 from types import ModuleType
 
@@ -34,11 +36,35 @@ class Thing:
         self.n, self.items, self.inner = 0, [1, 2], {"deep": [{}]}
 
 
+class Kind(type):
+    shared = 0
+
+
+class Made(metaclass=Kind):
+    pass
+
+
+def chain(n):
+    return {"next": chain(n - 1)} if n else {}
+
+
+def deepest(node):
+    while "next" in node:
+        node = node["next"]
+    return node
+
+
 def world():
     """Everything that the functions below change, and what it holds."""
     OWN.n = 0
-    Thing.shared, Thing.table = 0, {}
-    return {"thing": Thing(), "slotted": Slotted(), "numbers": [3, 1], "table": {"n": 0}, "some": {1},
+    Thing.shared, Thing.table, Kind.shared = 0, {}, 0
+    stack, target = [1, 2], Thing()
+    return {"turned": {"a": 1, "b": 2}, "plain": array.array("d", [0.0]), "view": memoryview(bytearray(2)),
+            "large": np.zeros(20_000), "objects": np.array(["a", None], dtype=object), "stack": stack,
+            "pop": stack.pop, "draw": np.random.default_rng(1).normal, "bits": np.random.PCG64(0),
+            "target": target, "weak": weakref.ref(target), "made": Made, "chain": chain(12),
+            "long": [[] for _ in range(1500)],
+            "thing": Thing(), "slotted": Slotted(), "numbers": [3, 1], "table": {"n": 0}, "some": {1},
             "queue": deque([1]), "array": np.zeros(3), "tensor": mg.tensor(np.zeros(3)),
             "rng": np.random.default_rng(0),
             "old": np.random.RandomState(0), "dice": random.Random(0),
@@ -73,6 +99,19 @@ CHANGES = {
     "a dict of the class": (lambda w: w["thing"].table.update(n=1), "table"),
     "a list": (lambda w: w["numbers"].sort(), "numbers"),
     "a dict": (lambda w: w["table"].__setitem__("n", 1), r"table'\]\['n'\]"),
+    "the order of a dict": (lambda w: w["turned"].update(a=w["turned"].pop("a")), "the order of .*turned"),
+    "numbers of Python's array": (lambda w: w["plain"].__setitem__(0, 1.0), "plain"),
+    "bytes, seen through a view": (lambda w: w["view"].__setitem__(0, 1), "view"),
+    "a large array": (lambda w: w["large"].__setitem__(0, 1.0), "large"),
+    "objects in an array": (lambda w: w["objects"].__setitem__(0, "b"), "objects"),
+    "by a method that it holds": (lambda w: w["pop"](), "pop|stack"),
+    "numbers drawn by a method that it holds": (lambda w: w["draw"](), "random numbers of"),
+    "numbers drawn beneath a generator": (lambda w: w["bits"].random_raw(), "random numbers of .*bits"),
+    "what a weak reference shows": (lambda w: setattr(w["weak"](), "n", 5), "weak|target"),
+    "a slot by a name that it computes": (lambda w: setattr(w["slotted"], "n"[:], 5), "slotted.*n"),
+    "an attribute of a metaclass": (lambda w: setattr(Kind, "shared", w["made"].shared + 1), "shared"),
+    "far down": (lambda w: deepest(w["chain"]).update(n=1), r"\['n'\]"),
+    "an item of a long list": (lambda w: w["long"][7].append(1), "long"),
     "a set": (lambda w: w["some"].add(2), "some"), "a deque": (lambda w: w["queue"].popleft(), "queue"),
     "an array": (lambda w: w["array"].__setitem__(0, 1.0), "array"),
     "a tensor": (lambda w: setattr(w["tensor"], "data", np.ones(3)), "tensor"),
@@ -91,7 +130,9 @@ CHANGES = {
 
 def content(w):
     """The world as text."""
-    return repr([vars(w["thing"]), w["slotted"].n, Thing.shared, Thing.table, w["numbers"], w["table"], w["some"],
+    return repr([w["turned"], w["plain"], bytes(w["view"]), w["large"], w["objects"], w["stack"], w["target"].n,
+                 w["draw"].__self__.bit_generator.state, w["bits"].state, Kind.shared, w["chain"], w["long"],
+                 vars(w["thing"]), w["slotted"].n, Thing.shared, Thing.table, w["numbers"], w["table"], w["some"],
                  w["queue"], w["array"], w["tensor"], w["rng"].bit_generator.state, w["old"].get_state(),
                  w["dice"].getstate(), w["variable"].get(), OWN.n, NUMBER, of_a_default.__defaults__,
                  vars(w["function"]), np.random.get_state(), random.getstate()])
@@ -135,6 +176,18 @@ def test_a_function_that_only_reads_or_makes_its_own_changes_nothing(what):
     before = content(w)
     assert called(READERS[what], w) is None
     assert content(w) == before
+
+
+VARIABLE, SEEDS = contextvars.ContextVar("VARIABLE"), np.random.SeedSequence(0)
+NEXT = itertools.count().__next__
+
+
+@pytest.mark.parametrize("draw, what", [
+    (lambda w: NEXT(), "elements from NEXT"), (lambda w: VARIABLE.set(1), "set VARIABLE"),
+    (lambda w: SEEDS.spawn(1), "spawn"), (lambda w: w["rng"].spawn(1), "spawn generators")])
+def test_what_cannot_be_put_back_is_not_called(draw, what):
+    with pytest.raises(Unrepeatable, match=what):
+        called(draw, world())
 
 
 def test_an_iterator_cannot_be_put_back():

@@ -1,0 +1,107 @@
+"""Whether the code of a cell shows that it only computes: then no look at it needs to fear that it changes anything.
+
+Such code calls NumPy's and minigrad's ops and methods of tensors, by their names, and stores into its own variables.
+Of any other nothing is said: a method of one's own may draw random numbers today, where it drew none yesterday.
+"""
+
+from __future__ import annotations
+
+import dis
+import itertools
+import weakref
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+from minigrad.tensor import OPS
+
+TENSOR = frozenset({"T", "shape", "ndim", "size", "dtype", "sum", "mean", "max", "min", "reshape", "transpose",
+                    "swapaxes", "squeeze", "detach", "astype", "dot", "clip"})
+MODULES = "minigrad", "numpy"
+NAMES = frozenset({name for op in OPS.values() for name in (op.name, *(f.__name__ for f in op.numpy))} | {
+    "pi", "e", "inf", "newaxis", "float32", "float64", "zeros", "ones", "eye", "zeros_like", "ones_like", "split",
+    "tanh", "sigmoid", "relu", "softmax", "concatenate", "stack", "where"})
+
+# What changes something, calls something that may, or takes from an iterator
+CHANGING = ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "DELETE_",
+            "IMPORT_", "FOR_ITER", "GET_", "YIELD", "SEND", "BEFORE_", "SETUP_", "LOAD_SPECIAL", "INPLACE_",
+            "LOAD_BUILD", "LOAD_NAME", "LOAD_SUPER", "MAKE_FUNCTION", "CALL_FUNCTION", "RAISE")
+WITHOUT_EFFECT = ("CACHE", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "COPY_FREE_VARS", "RESUME", "NOP")
+
+
+class Uses(NamedTuple):
+    """What a code names: globals that it calls, modules whose functions it calls, attributes of its first argument."""
+
+    called: frozenset[str]
+    modules: frozenset[str]
+    attributes: frozenset[str]
+
+
+def only_computes(cell: Any) -> bool:
+    """Whether a cell changes nothing and draws nothing, as far as its code and what it names now can show."""
+    if isinstance(cell, MethodType):
+        function, kind = cell.__func__, type(cell.__self__)
+    elif isinstance(cell, FunctionType):
+        function, kind = cell, None
+    else:
+        function, kind = type(cell).__call__, type(cell)
+    if not isinstance(function, FunctionType):
+        return False
+    code = function.__code__
+    if code not in KNOWN:
+        KNOWN[code] = uses(code)
+    used = KNOWN[code]
+    if used is None:
+        return False
+    outside = function.__globals__
+    return (all(is_module(outside.get(name)) for name in used.modules)
+            and all(is_op(outside.get(name)) for name in used.called)
+            and (used.attributes <= TENSOR if kind is None else is_plain(kind, used.attributes)))
+
+
+KNOWN: weakref.WeakKeyDictionary[CodeType, Uses | None] = weakref.WeakKeyDictionary()
+
+
+def is_module(x: Any) -> bool:
+    return isinstance(x, ModuleType) and x.__name__ in MODULES
+
+
+def is_op(x: Any) -> bool:
+    return getattr(x, "__name__", None) in NAMES and str(getattr(x, "__module__", "numpy")).partition(".")[0] in MODULES
+
+
+def is_plain(kind: type, attributes: frozenset[str]) -> bool:
+    """Whether these attributes of a class are found without running code."""
+    return (kind.__getattribute__ is object.__getattribute__ and not hasattr(kind, "__getattr__")
+            and all(isinstance(getattr(kind, name, None), (type(None), MemberDescriptorType)) for name in attributes))
+
+
+def uses(code: CodeType) -> Uses | None:
+    """What a code names, or None where it does more than compute."""
+    called, modules, attributes = set(), set(), set()
+    if any(isinstance(x, tuple) and "out" in x for x in code.co_consts):
+        return None
+    found = [now for now in dis.get_instructions(code) if now.opname not in WITHOUT_EFFECT]
+    for before, now in itertools.pairwise(found):
+        if now.opname.startswith(CHANGING) or (now.opname == "BINARY_OP" and now.argrepr.endswith("=")):
+            return None
+        if now.opname == "PUSH_NULL" and not (before.opname == "LOAD_ATTR" and before.argval in NAMES):
+            return None
+        of_global, reads = before.opname == "LOAD_GLOBAL", now.opname in ("LOAD_ATTR", "LOAD_METHOD")
+        if of_global and "NULL" in before.argrepr and not reads:
+            called.add(before.argval)
+        if reads:
+            of_method = now.opname == "LOAD_METHOD" or "NULL" in now.argrepr
+            if of_global and now.argval in NAMES:
+                modules.add(before.argval)
+            elif is_first_argument(before, code) and not (of_method and now.argval not in TENSOR):
+                attributes.add(now.argval)
+            elif of_global or now.argval not in TENSOR:
+                return None
+    return Uses(frozenset(called), frozenset(modules), frozenset(attributes))
+
+
+def is_first_argument(instruction: Any, code: CodeType) -> bool:
+    if not instruction.opname.startswith("LOAD_FAST"):
+        return False
+    name = instruction.argval if isinstance(instruction.argval, str) else instruction.argval[-1]
+    return name == code.co_varnames[0]
