@@ -1,7 +1,7 @@
 """Whether the code of a cell shows that it only computes: then no look at it needs to fear that it changes anything.
 
-Such code calls NumPy's and minigrad's ops and methods of tensors, by their names, and stores into its own variables.
-Of any other nothing is said: a method of one's own may draw random numbers today, where it drew none yesterday.
+Such code calls NumPy's and minigrad's ops, methods of tensors, and functions and methods of one's own that only
+compute, all by their names, and stores into its own variables. Of any other nothing is said.
 """
 
 from __future__ import annotations
@@ -29,33 +29,43 @@ WITHOUT_EFFECT = ("CACHE", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "COPY_FREE_VAR
 
 
 class Uses(NamedTuple):
-    """What a code names: globals that it calls, modules whose functions it calls, attributes of its first argument."""
+    """What a code names: globals that it calls, modules whose functions it calls, attributes and methods of its first
+    argument."""
 
     called: frozenset[str]
     modules: frozenset[str]
     attributes: frozenset[str]
+    methods: frozenset[str]
 
 
 def only_computes(cell: Any) -> bool:
     """Whether a cell changes nothing and draws nothing, as far as its code and what it names now can show."""
     if isinstance(cell, MethodType):
-        function, kind = cell.__func__, type(cell.__self__)
-    elif isinstance(cell, FunctionType):
-        function, kind = cell, None
-    else:
-        function, kind = type(cell).__call__, type(cell)
-    if not isinstance(function, FunctionType):
+        return function_computes(cell.__func__, cell.__self__, ())
+    if isinstance(cell, FunctionType):
+        return function_computes(cell, None, ())
+    return function_computes(type(cell).__call__, cell, ())
+
+
+def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
+    """The same of a function; owner: its first argument where that is an object, callers: the codes that call it."""
+    if not isinstance(function, FunctionType) or function.__code__ in callers:
         return False
-    code = function.__code__
+    code, callers = function.__code__, (*callers, function.__code__)
     if code not in KNOWN:
         KNOWN[code] = uses(code)
     used = KNOWN[code]
     if used is None:
         return False
     outside = function.__globals__
-    return (all(is_module(outside.get(name)) for name in used.modules)
-            and all(is_op(outside.get(name)) for name in used.called)
-            and (used.attributes <= TENSOR if kind is None else is_plain(kind, used.attributes)))
+    if not (all(is_module(outside.get(name)) for name in used.modules)
+            and all(is_op(f := outside.get(name)) or function_computes(f, None, callers) for name in used.called)):
+        return False
+    if owner is None:
+        return used.attributes <= TENSOR and not used.methods
+    kind, own = type(owner), getattr(owner, "__dict__", {})
+    return is_plain(kind, used.attributes) and is_plain(kind, frozenset()) and all(
+        name not in own and function_computes(getattr(kind, name, None), owner, callers) for name in used.methods)
 
 
 KNOWN: weakref.WeakKeyDictionary[CodeType, Uses | None] = weakref.WeakKeyDictionary()
@@ -77,7 +87,7 @@ def is_plain(kind: type, attributes: frozenset[str]) -> bool:
 
 def uses(code: CodeType) -> Uses | None:
     """What a code names, or None where it does more than compute."""
-    called, modules, attributes = set(), set(), set()
+    called, modules, attributes, methods = set(), set(), set(), set()
     if any(isinstance(x, tuple) and "out" in x for x in code.co_consts):
         return None
     found = [now for now in dis.get_instructions(code) if now.opname not in WITHOUT_EFFECT]
@@ -93,11 +103,11 @@ def uses(code: CodeType) -> Uses | None:
             of_method = now.opname == "LOAD_METHOD" or "NULL" in now.argrepr
             if of_global and now.argval in NAMES:
                 modules.add(before.argval)
-            elif is_first_argument(before, code) and not (of_method and now.argval not in TENSOR):
-                attributes.add(now.argval)
+            elif is_first_argument(before, code):
+                (methods if of_method and now.argval not in TENSOR else attributes).add(now.argval)
             elif of_global or now.argval not in TENSOR:
                 return None
-    return Uses(frozenset(called), frozenset(modules), frozenset(attributes))
+    return Uses(frozenset(called), frozenset(modules), frozenset(attributes), frozenset(methods))
 
 
 def is_first_argument(instruction: Any, code: CodeType) -> bool:

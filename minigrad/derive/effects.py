@@ -66,10 +66,15 @@ class Surroundings:
         return changed[0] if changed else None
 
     def note_function(self, function: Any, name: str, names: Sequence[str]) -> None:
-        """Remember what a function can reach before it is called, and Python's and NumPy's own random numbers."""
+        """Remember what a function can reach before it is called, and Python's and NumPy's own random numbers; in a
+        short look these only where a function names them, as reading their state takes 50 µs."""
+        if self.largest > BYTES:
+            self.note_random()
+        self.note(function, name, names)
+
+    def note_random(self) -> None:
         self.note(random._inst, "random", ())
         self.note(np.random.mtrand._rand, "np.random", ())
-        self.note(function, name, names)
 
     def note_surface(self, function: Any) -> None:
         """Remember only the attributes of a callable or of its owner, or the variables that it closes over."""
@@ -87,6 +92,9 @@ class Surroundings:
                 self.note(value, name, names)
         if "globals" in names:
             self.keep(id(outside), "globals()", partial(dict, outside), partial(put_back, outside))
+        modules = [outside.get(name) for name in names if isinstance(outside.get(name), ModuleType)]
+        if random in modules or np.random in modules or (np in modules and "random" in names):
+            self.note_random()
         for name in names:
             if name in sys.modules and name not in outside:  # it may be imported here
                 self.note(sys.modules[name], name, names)

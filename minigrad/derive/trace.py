@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from cProfile import Profile
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -206,7 +207,12 @@ ENGINE = ("minigrad.tensor.", "minigrad.tree.", "minigrad.ops.", "minigrad.autod
 
 
 def is_engine(frame: FrameType) -> bool:
-    return f"{frame.f_globals.get('__name__', '')}.".startswith(ENGINE)
+    return is_engine_module(frame.f_globals.get("__name__", ""))
+
+
+@lru_cache(maxsize=1024)
+def is_engine_module(name: str) -> bool:
+    return f"{name}.".startswith(ENGINE)
 
 
 @contextlib.contextmanager

@@ -25,8 +25,17 @@ class Plain:
         self.count += 1
         return h, x
 
+    def gated(self, h, x):
+        return self.gate(self.W, h) * squashed(h), x
+
+    def gate(self, w, h):
+        return mg.sigmoid(w @ h)
+
     def own(self, h, x):
         return self.noise(h), x
+
+    def recursive(self, h, x):
+        return self.recursive(h, x)
 
     def asks(self, h, x):
         return self.drawn * h, x
@@ -51,6 +60,14 @@ class Dynamic(Plain):
         return DRAWS.normal()
 
 
+def squashed(h):
+    return mg.tanh(h)
+
+
+def twice_removed(h):
+    return helper(h)
+
+
 def helper(h):
     return h * DRAWS.normal()
 
@@ -67,8 +84,10 @@ def in_place(h, x):
     return h, x
 
 
-COMPUTES = [Plain(), Slots(), lambda h, x: (tanh(W @ h + x), h.sum()), lambda h, x: (W[0] * h, {"a": (x, h.T)})]
-MORE = [Plain().counts, Plain().own, Plain().asks, Dynamic(), lambda h, x: (helper(h), x), by_loop, in_place,
+COMPUTES = [Plain(), Slots(), lambda h, x: (tanh(W @ h + x), h.sum()), lambda h, x: (W[0] * h, {"a": (x, h.T)}),
+            Plain().gated, lambda h, x: (squashed(h), x)]
+MORE = [Plain().counts, Plain().own, Plain().asks, Plain().recursive, lambda h, x: (twice_removed(h), x),
+        Dynamic(), lambda h, x: (helper(h), x), by_loop, in_place,
         lambda h, x: (h * random.random(), x), lambda h, x: (h * np.random.normal(), x),
         lambda h, x: (h, LOG.append(x)), lambda h, x: (h * DRAWS.normal(), x),
         lambda h, x: (np.add(h, x, out=LOG), x), np.add, print]
@@ -98,3 +117,6 @@ def test_a_name_that_now_means_something_else_is_read_anew(monkeypatch):
     assert only_computes(COMPUTES[2])
     monkeypatch.setitem(globals(), "tanh", helper)
     assert not only_computes(COMPUTES[2])
+    assert only_computes(COMPUTES[4])
+    monkeypatch.setattr(Plain, "gate", Plain.noise)
+    assert not only_computes(COMPUTES[4])
