@@ -452,35 +452,38 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
         return one_step(cell, state, *x)
     step.__name__ = name_of(cell)
     examples = (state, (xs, mask))
-    flags = read_by(cell)
+    flags, code = read_by(cell), code_of(cell)
+    key: Any = None
     if flags is not None:
         words, supply = flags
         key = about, cell.__func__, words, nesting(state), nesting(xs)
+    elif code in PURE:
+        seen = quick_look(cell, step, kinds, examples, code in VARYING)
+        if seen is not None:
+            key, supply = (about, code, seen.key), seen.outside
+    compiled = None if key is None else programs.get(key)
+    if compiled is None:
+        traced, seen = traced_twice(cell, step, examples, n, code in VARYING)
+        if flags is None:
+            key, supply = (about, code, seen.key), seen.outside
+            note_code(code, key)
         compiled = programs.get(key)
         if compiled is None:
-            traced, _ = traced_twice(cell, step, examples, n)
-            compiled = programs.put(key, Compiled(traced, step.__name__, tracked, supply))
-            traced.close()
-        return Run(compiled, cell, state, xs, mask, supply)
-    code = code_of(cell)
-    if code is not None and code in PURE:
-        tracer = quick_look(cell, step, kinds, examples, code in VARYING)
-        compiled = None if tracer is None else programs.get((about, code, tracer.key))
-        if compiled is not None:
-            return Run(compiled, cell, state, xs, mask, tracer.outside)
-    traced, tracer = traced_twice(cell, step, examples, n, code in VARYING)
-    key = about, code, tracer.key
-    compiled = programs.get(key)
-    if compiled is None:
-        if code is not None:
-            like_this = without_floats(key)
-            if sum(without_floats(known) == like_this for known in programs.keys_of(code)) >= MOST_VARIANTS:
-                VARYING.add(code)
-        compiled = programs.put(key, Compiled(traced, step.__name__, tracked, traced.tracer.outside))
-    traced.close()
-    if code is not None:
-        PURE.add(code)
-    return Run(compiled, cell, state, xs, mask, tracer.outside)
+            inputs = supply if flags is not None else traced.tracer.outside
+            compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
+        traced.close()
+    return Run(compiled, cell, state, xs, mask, supply)
+
+
+def note_code(code: CodeType | None, key: tuple) -> None:
+    """Note that a cell of this code was found pure, and whether its programs differ in their numbers alone."""
+    if code is None:
+        return
+    PURE.add(code)
+    like_this = without_floats(key)
+    others = [known for known in programs.keys_of(code) if known != key]
+    if sum(without_floats(known) == like_this for known in others) >= MOST_VARIANTS:
+        VARYING.add(code)
 
 
 # The code of cells that two traces found to change nothing: one trace without values is enough for them
