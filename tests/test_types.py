@@ -15,7 +15,7 @@ import pytest
 import minigrad as mg
 from minigrad.tensor import Tensor
 
-ROOT = Path(mg.__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 CHECKERS = {"mypy": ["mypy", "--follow-imports=silent", "--python-executable", sys.executable],
             "pyright": ["pyright", "--pythonpath", sys.executable]}
 USES = """
