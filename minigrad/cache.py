@@ -179,10 +179,9 @@ class Programs:
     def put(self, key: Hashable, program: Any) -> Any:
         """Keep a program, unless another thread was first: returns the one that is kept."""
         with LOCK:
-            kept = self.by_key.setdefault(key, program)
-            while len(self.by_key) > self.limit:
+            while len(self.by_key) >= self.limit and key not in self.by_key:
                 self.by_key.popitem(last=False)
-            return kept
+            return self.by_key.setdefault(key, program)
 
     def keys_of(self, code: Any) -> list[tuple]:
         """The keys of the programs of one function: (…, its code, …)."""

@@ -1087,6 +1087,16 @@ def test_arrays_that_mean_more_than_their_numbers_do_not_enter_a_scan(bad, says)
     all_close(big, mg.scan(cell, STATE, XS))
 
 
+def test_a_scan_within_a_cell_may_detach_a_state_that_is_an_array():
+    def cell(h, x):
+        _, ys = mg.scan(lambda k, z: (np.tanh(k + z), k.detach()), np.zeros(h.shape), np.stack([x, x]))
+        return h + ys[1], ys[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = mg.scan(cell, STATE, XS)
+    all_close(ours, by_loop(cell, STATE, XS))
+
+
 def test_a_cell_of_executed_code_runs():
     space = {"np": np}
     exec("def cell(h, x):\n    h = np.tanh(h + x)\n    return h, h", space)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import minigrad as mg
 from minigrad.tensor import Tensor
 
 ROOT = Path(__file__).parents[1]

@@ -7,12 +7,12 @@ compute, all by their names, and stores into its own variables. Of any other not
 from __future__ import annotations
 
 import dis
-import itertools
 import weakref
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-from minigrad.tensor import OPS
+from minigrad.derive.effects import content
+from minigrad.tensor import OPS, Tensor, ndarray
 
 TENSOR = frozenset({"T", "shape", "ndim", "size", "dtype", "sum", "mean", "max", "min", "reshape", "transpose",
                     "swapaxes", "squeeze", "detach", "astype", "dot", "clip"})
@@ -25,15 +25,15 @@ NAMES = frozenset({name for op in OPS.values() for name in (op.name, *(f.__name_
 CHANGING = ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "DELETE_",
             "IMPORT_", "FOR_ITER", "GET_", "YIELD", "SEND", "BEFORE_", "SETUP_", "LOAD_SPECIAL", "INPLACE_",
             "LOAD_BUILD", "LOAD_NAME", "LOAD_SUPER", "MAKE_FUNCTION", "CALL_FUNCTION", "RAISE")
-WITHOUT_EFFECT = ("CACHE", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "COPY_FREE_VARS", "RESUME", "NOP")
+WITHOUT_EFFECT = ("CACHE", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "COPY_FREE_VARS", "NOP")
 
 
 class Uses(NamedTuple):
-    """What a code names: globals that it calls, modules whose functions it calls, attributes and methods of its first
-    argument."""
+    """What a code names: functions from outside that it calls, (module or tensor from outside, attribute that it
+    reads), attributes and methods of its first argument."""
 
     called: frozenset[str]
-    modules: frozenset[str]
+    read: frozenset[tuple[str, str]]
     attributes: frozenset[str]
     methods: frozenset[str]
 
@@ -57,9 +57,12 @@ def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
     used = KNOWN[code]
     if used is None:
         return False
-    outside = function.__globals__
-    if not (all(is_module(outside.get(name)) for name in used.modules)
-            and all(is_op(f := outside.get(name)) or function_computes(f, None, callers) for name in used.called)):
+    closed = dict(zip(code.co_freevars, function.__closure__ or ()))
+
+    def outside(name: str) -> Any:
+        return content(closed[name]) if name in closed else function.__globals__.get(name)
+    if not (all(is_known(outside(name), attribute) for name, attribute in used.read)
+            and all(is_op(f := outside(name)) or function_computes(f, None, callers) for name in used.called)):
         return False
     if owner is None:
         return used.attributes <= TENSOR and not used.methods
@@ -71,8 +74,11 @@ def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
 KNOWN: weakref.WeakKeyDictionary[CodeType, Uses | None] = weakref.WeakKeyDictionary()
 
 
-def is_module(x: Any) -> bool:
-    return isinstance(x, ModuleType) and x.__name__ in MODULES
+def is_known(x: Any, attribute: str) -> bool:
+    """Whether this attribute is an op of a module of ours or NumPy's, or a property or method of a tensor or array."""
+    if isinstance(x, ModuleType):
+        return x.__name__ in MODULES and attribute in NAMES
+    return x.__class__ in (Tensor, ndarray) and attribute in TENSOR
 
 
 def is_op(x: Any) -> bool:
@@ -87,27 +93,34 @@ def is_plain(kind: type, attributes: frozenset[str]) -> bool:
 
 def uses(code: CodeType) -> Uses | None:
     """What a code names, or None where it does more than compute."""
-    called, modules, attributes, methods = set(), set(), set(), set()
+    called, read, attributes, methods = set(), set(), set(), set()
+
+    def is_outside(instruction: Any) -> bool:
+        return instruction.opname == "LOAD_DEREF" and instruction.argval in code.co_freevars
     if any(isinstance(x, tuple) and "out" in x for x in code.co_consts):
         return None
     found = [now for now in dis.get_instructions(code) if now.opname not in WITHOUT_EFFECT]
-    for before, now in itertools.pairwise(found):
+    for before, now, after in zip(found, found[1:], [*found[2:], found[-1]]):
         if now.opname.startswith(CHANGING) or (now.opname == "BINARY_OP" and now.argrepr.endswith("=")):
             return None
-        if now.opname == "PUSH_NULL" and not (before.opname == "LOAD_ATTR" and before.argval in NAMES):
-            return None
+        if now.opname == "PUSH_NULL":  # behind the function that is called, or in front of it before Python 3.13
+            function = before if is_outside(before) else after if is_outside(after) else None
+            if function is not None:
+                called.add(function.argval)
+            elif not (before.opname == "LOAD_ATTR" and before.argval in NAMES):
+                return None
         of_global, reads = before.opname == "LOAD_GLOBAL", now.opname in ("LOAD_ATTR", "LOAD_METHOD")
         if of_global and "NULL" in before.argrepr and not reads:
             called.add(before.argval)
         if reads:
             of_method = now.opname == "LOAD_METHOD" or "NULL" in now.argrepr
-            if of_global and now.argval in NAMES:
-                modules.add(before.argval)
+            if of_global or is_outside(before):
+                read.add((before.argval, now.argval))
             elif is_first_argument(before, code):
                 (methods if of_method and now.argval not in TENSOR else attributes).add(now.argval)
-            elif of_global or now.argval not in TENSOR:
+            elif now.argval not in TENSOR:
                 return None
-    return Uses(frozenset(called), frozenset(modules), frozenset(attributes), frozenset(methods))
+    return Uses(frozenset(called), frozenset(read), frozenset(attributes), frozenset(methods))
 
 
 def is_first_argument(instruction: Any, code: CodeType) -> bool:

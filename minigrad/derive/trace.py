@@ -155,7 +155,8 @@ class Tracer:
         """The same values, through which no gradient flows. The program has an op for it, and so the source."""
         with no_grad():
             cut = copy(x)
-        return cut if isinstance(x, Symbol) else self.known(x._array, cut)
+        is_settled = isinstance(x, Symbol) or id(cut) in self.constants
+        return cut if is_settled else self.known(x._array, cut)
 
     def constant(self, array: Any) -> Tensor:
         """A tensor for an array whose values are known while the function is traced."""

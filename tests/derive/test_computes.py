@@ -64,6 +64,13 @@ def squashed(h):
     return mg.tanh(h)
 
 
+def closing(weight, module, function):
+    def cell(h, x):
+        h = module.tanh(weight.T @ function(h) + W.T @ x)
+        return h, function(x).sum(axis=0)
+    return cell
+
+
 def twice_removed(h):
     return helper(h)
 
@@ -85,8 +92,10 @@ def in_place(h, x):
 
 
 COMPUTES = [Plain(), Slots(), lambda h, x: (tanh(W @ h + x), h.sum()), lambda h, x: (W[0] * h, {"a": (x, h.T)}),
-            Plain().gated, lambda h, x: (squashed(h), x)]
+            Plain().gated, lambda h, x: (squashed(h), x), closing(W, mg, mg.exp), closing(np.eye(3), np, squashed)]
 MORE = [Plain().counts, Plain().own, Plain().asks, Plain().recursive, lambda h, x: (twice_removed(h), x),
+        closing(W, random, mg.exp), closing(Plain(), mg, mg.exp), closing(W, mg, twice_removed), closing(W, mg, print),
+        (lambda f: lambda h, x: (f(h), x))(DRAWS.permutation), (lambda f: lambda h, x: f(h))(helper),
         Dynamic(), lambda h, x: (helper(h), x), by_loop, in_place,
         lambda h, x: (h * random.random(), x), lambda h, x: (h * np.random.normal(), x),
         lambda h, x: (h, LOG.append(x)), lambda h, x: (h * DRAWS.normal(), x),
