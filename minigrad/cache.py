@@ -14,6 +14,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from minigrad.tensor import Tensor
@@ -61,9 +62,9 @@ class Pool:
         """A set for a run of this many steps: the smallest idle one that is long enough. If there is none, a new one
         that replaces the shorter idle sets of this program."""
         with LOCK:
-            fitting = [buffers for buffers in source.idle if buffers.capacity >= steps]
-            if fitting:
-                return self.remove(min(fitting, key=lambda buffers: buffers.capacity))
+            for buffers in sorted(source.idle, key=attrgetter("capacity")):
+                if buffers.capacity >= steps and self.remove(buffers):
+                    return buffers
             self.drop(source)
         return Buffers(source, rounded(steps))
 
@@ -82,17 +83,21 @@ class Pool:
         with LOCK:
             while self.nbytes > self.limit:
                 self.let_go(next(iter(self.idle)))
-            orphans = [buffers for buffers in self.idle if buffers.source.orphaned]
-            total = sum(self.idle[buffers] for buffers in orphans)
+            orphans = [buffers for buffers in list(self.idle) if buffers.source.orphaned]
+            total = sum(buffers.nbytes for buffers in orphans)
             for buffers in orphans:
                 if total > self.limit // 8:
                     total -= buffers.nbytes
                     self.let_go(buffers)
 
-    def remove(self, buffers: Buffers) -> Buffers:
-        self.nbytes -= self.idle.pop(buffers)
+    def remove(self, buffers: Buffers) -> bool:
+        """Whether the set was still idle: a weight that dies at any time may have had it dropped (`forget`)."""
+        size = self.idle.pop(buffers, None)
+        if size is None:
+            return False
+        self.nbytes -= size
         buffers.source.idle.remove(buffers)
-        return buffers
+        return True
 
     def drop(self, source: Source) -> None:
         """Forget the idle sets of a program."""
@@ -103,8 +108,8 @@ class Pool:
     def let_go(self, buffers: Buffers) -> None:
         """Remove a set for good. From time to time, have the C library give the memory back to the system: it keeps
         freed pages that lie below others, which after 100 models of different sizes was 250 MB."""
-        self.remove(buffers)
-        self.dropped += buffers.nbytes
+        if self.remove(buffers):
+            self.dropped += buffers.nbytes
         if self.dropped > self.limit // 4:
             self.dropped = 0
             malloc_trim(0)

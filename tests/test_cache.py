@@ -11,7 +11,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.cache import Pool, Programs, Source, pool, programs, rounded
+from minigrad.cache import Buffers, Pool, Programs, Source, pool, programs, rounded
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +129,32 @@ def test_the_least_recently_used_buffers_go_first():
     assert small.take(source, 4) in (second, third)
     assert small.take(source, 50).capacity >= 50  # the shorter one that was left goes
     assert not small.idle and small.nbytes == 0
+
+
+class Sly(Buffers):
+    """A set of buffers during the choice of which a weight dies, so that the pool is trimmed."""
+
+    @property
+    def capacity(self):
+        self.pool.drop(self.source)
+        return 9
+
+    @capacity.setter
+    def capacity(self, steps):
+        self.pool = None
+
+
+def test_a_weight_may_die_while_the_pool_is_at_work():
+    """The garbage collector calls back at any allocation, in the thread that has the lock."""
+    small, source = Pool(limit=1_000_000), Source(make, None)
+    for _ in range(3):
+        buffers = Sly(source, 5)
+        buffers.pool = small
+        small.give(buffers)
+    assert small.nbytes > 0
+    fresh = small.take(source, 4)
+    assert fresh.capacity >= 4 and not isinstance(fresh, Sly)
+    assert small.nbytes == 0 and not small.idle and not source.idle
 
 
 def test_programs_that_many_threads_use_and_evict_at_once():

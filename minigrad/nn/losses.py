@@ -61,8 +61,8 @@ def cross_entropy(logits, targets, *, mask=None):
     logits z (…, V)   targets (…) integers from 0 to V − 1   mask (…)
     dL/dlogits = g / n (p − 1 at the target): bounded, where p itself would be divided by.
     Stable for logits of any size: the largest of a row is taken out first, and what the others add to the target's eᶻ
-    is summed without it. Raises ValueError when shapes differ, a
-    target that counts is no class, or none counts; TypeError when targets are no integers.
+    is summed without it. Raises ValueError when shapes differ, a target that counts is not a class, or none counts;
+    TypeError when targets are not integers.
     """
     z, t = np.asarray(logits), np.asarray(targets)
     if not z.ndim or t.shape != z.shape[:-1]:
