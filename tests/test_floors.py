@@ -26,7 +26,7 @@ FLOORS = {
     "autodiff.py": 6,
     "anomaly.py": 7, "gradcheck.py": 8,
     "cache.py": 7,
-    "derive/effects.py": 7, "derive/computes.py": 7, "derive/trace.py": 8, "derive/key.py": 9, "derive/simplify.py": 9,
+    "derive/effects.py": 7, "derive/computes.py": 8, "derive/trace.py": 8, "derive/key.py": 9, "derive/simplify.py": 9,
     "derive/emit.py": 10, "derive/reassociate.py": 10,
     "derive/body.py": 11, "derive/loops.py": 12,
     "derive/places.py": 11, "derive/statements.py": 12, "derive/module_text.py": 13, "derive/plan.py": 14,
