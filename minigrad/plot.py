@@ -44,10 +44,10 @@ Lines = Mapping[str, Any]
 def by_lag(of: Record | Recording | Credit, name: str | None = None) -> np.ndarray:
     """(lags,): how much gradient comes back over 0, 1, … steps.
 
-    of    a recorded scan: the norm of the gradient of a value, over the whole batch, so many steps before the last;
-          with a mask, before the last of each sequence, from those that are so long, scaled to the whole batch. Or a
-          `Credit`: the mean, over its losses, of the size of the gradient that one sends to the weights' use so many
-          steps before it
+    of    a recorded scan: the norm of the gradient of a value over the whole batch, by the number of steps before the
+          last; with a mask, before the last of each sequence, from those that are long enough, scaled to the whole
+          batch. Or a `Credit`: the size of the gradient that a loss sends to each earlier use of the weights, by the
+          number of steps between them; the mean over its losses
     name  of the value, by default the first part of the state as it leaves a step (h_next, a_next); of a Credit, one
           of its states in place of the weights
 
@@ -96,7 +96,7 @@ def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lags_of(credit: Credit, name: str | None = None) -> np.ndarray:
-    """(losses, lags): the size of what each loss sends so many steps back from its own; NaN before the first step."""
+    """(losses, lags): the size of what each loss sends back by each lag; NaN before the first step."""
     if name is not None and name not in credit.states:
         raise ValueError(f"this Credit has no state {name!r}: there is {', '.join(credit.states) or 'none'}")
     sizes = credit.size if name is None else credit.states[name]

@@ -440,8 +440,8 @@ def again(*arrays: np.ndarray, run: Run) -> tuple:
 
 def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> Run:
     """The run of a call, with the program of what the cell computes now. Raises StepByStep."""
-    leaves, on = (*flatten(state)[0], *flatten(xs)[0]), recording.get()
-    n = len(flatten(state)[0])
+    starts, on = flatten(state)[0], recording.get()
+    leaves, n = (*starts, *flatten(xs)[0]), len(starts)
     tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
     kinds = [(leaf.shape if i < n else leaf.shape[1:], leaf.dtype) for i, leaf in enumerate(map(example, leaves))]
     if mask is not None:

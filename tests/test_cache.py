@@ -132,7 +132,7 @@ def test_the_least_recently_used_buffers_go_first():
 
 
 class Sly(Buffers):
-    """A set of buffers during the choice of which a weight dies, so that the pool is trimmed."""
+    """A set of buffers whose choice makes a weight die, which trims the pool."""
 
     @property
     def capacity(self):
