@@ -4,20 +4,24 @@
 """
 
 from minigrad import interrupt  # noqa: F401, I001  (first: it answers Ctrl-C while the rest is imported)
-from minigrad import bptt, nn, optim, plot
-from minigrad.anomaly import detect_anomaly
-from minigrad.autodiff import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-from minigrad.derive import TraceError, derive
-from minigrad.gradcheck import GradcheckError, gradcheck
-from minigrad.graph import graph
-from minigrad.ops import *  # noqa: F403
-from minigrad.ops import __all__ as op_names
-from minigrad.scan import scan
-from minigrad.tensor import OPS, Tensor, composite, no_grad, op, tensor
+from minigrad import nn, optim
+from minigrad.check.gradcheck import GradcheckError, gradcheck
+from minigrad.derived import derive
+from minigrad.engine import ops
+from minigrad.engine.anomaly import detect_anomaly
+from minigrad.engine.ops import *  # noqa: F403
+from minigrad.engine.ops import __all__ as op_names
+from minigrad.engine.tensor import OPS, Tensor, composite, no_grad, op, tensor
+from minigrad.functional import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from minigrad.microscope import bptt
+from minigrad.microscope.figures import plot
+from minigrad.microscope.figures.graph import graph
+from minigrad.program.trace import TraceError
+from minigrad.timeloop.scan import scan
 
 __version__ = "0.1.0"
 __all__ = [
     "OPS", "GradcheckError", "Tensor", "TraceError", "bptt", "composite", "derive", "detect_anomaly", "grad",
-    "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "optim", "plot", "scan", "tensor",
-    "value_and_grad", "vjp", *op_names,
+    "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "ops", "optim", "plot", "scan",
+    "tensor", "value_and_grad", "vjp", *op_names,
 ]

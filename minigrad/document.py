@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.derive import derive
-from minigrad.ops import concatenate, sigmoid, softmax, stack, tanh
-from minigrad.tensor import Tensor
+from minigrad.derived import derive
+from minigrad.engine.ops import concatenate, sigmoid, softmax, stack, tanh
+from minigrad.engine.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
 GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.tensor import Tensor, describe
 from minigrad.nn.module import matching
-from minigrad.signature import check_call
-from minigrad.tensor import Tensor, describe
+from minigrad.nn.signature import check_call
 
 
 class Optimizer:

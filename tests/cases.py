@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.tensor import NUMPY
+from minigrad.engine.tensor import NUMPY
 
 # -- makers: the inputs of a case, with their domain --------------------------------------------------
 

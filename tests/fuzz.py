@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.tree import flatten, unflatten
+from minigrad.engine.pytree import flatten, unflatten
 
 # -- the table of ops -------------------------------------------------------------------------------------------
 # One text for NumPy's arrays, minigrad's tensors and symbols, and in PT PyTorch's tensors too (`torch_names`). a, b, c
@@ -400,7 +400,7 @@ def same(ours: Outcome, theirs: Outcome, tolerance: float) -> None:
 def traced() -> Iterator[None]:
     """Whoever goes step by step in here fails: what is compared with the loop must not be the loop."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", sys.modules["minigrad.scan"].ScanNotice)
+        warnings.simplefilter("error", sys.modules["minigrad.timeloop.scan"].ScanNotice)
         yield
 
 
@@ -493,7 +493,7 @@ def directional(case: Case, tolerance: float) -> None:
     if names:
         inputs = tuple(case.arrays[name] for name in names)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", sys.modules["minigrad.scan"].ScanNotice)
+            warnings.simplefilter("ignore", sys.modules["minigrad.timeloop.scan"].ScanNotice)
             (_, ours), (_, theirs) = (mg.jvp(through(scan), inputs, tangents) for scan in (mg.scan, loop))
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             assert type(a) is type(b), f"jvp of result {i}: {type(a).__name__}, and in the loop {type(b).__name__}"

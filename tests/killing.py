@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad import checkpoint, run
-from minigrad.run import Run
-from minigrad.settings import Settings
+from minigrad.training import checkpoint, run
+from minigrad.training.run import Run
+from minigrad.training.settings import Settings
 
 
 def main(folder: Path, settings: Settings, by: str, seed: int, longest: float) -> dict:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.tree import map_leaves
+from minigrad.engine.pytree import map_leaves
 
 SIZES = {"H": 4, "D": 3, "B": 2}
 TABLE = np.random.default_rng(7).normal(size=(SIZES["H"], 8))  # a constant too large to be written into the text

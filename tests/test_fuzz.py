@@ -36,21 +36,21 @@ def case(lines, new, out, **arrays):
 
 def wrong_transpose(monkeypatch):
     """A pass that reads every transpose as that of a matrix."""
-    from minigrad.derive import simplify
+    from minigrad.program import simplify
     order = simplify.order_of_axes
     monkeypatch.setattr(simplify, "order_of_axes", lambda axes, n: order(None, n))
 
 
 def one_identity(monkeypatch):
     """Values whose numbers are equal are one value, whether or not a gradient flows."""
-    from minigrad.derive.simplify import Program
+    from minigrad.program.simplify import Program
     monkeypatch.setattr(Program, "detached", lambda self, x: x)
 
 
 def late_question(monkeypatch):
     """A pull asks what is tracked when it runs."""
     import sys
-    loops = sys.modules["minigrad.scan"]
+    loops = sys.modules["minigrad.timeloop.scan"]
     pulled_back = loops.pulled_back
     monkeypatch.setattr(loops, "pulled_back", lambda run, g, inputs, tracked: pulled_back(
         run, g, inputs, [isinstance(x, mg.Tensor) and x._tracked for x in inputs]))

@@ -12,7 +12,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn, optim
-from minigrad.tensor import wrap
+from minigrad.engine.tensor import wrap
 
 GOLDEN = Path(__file__).parent / "golden"
 MAKE = runpy.run_path(str(GOLDEN / "make_torch_optim.py"))

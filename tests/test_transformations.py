@@ -13,7 +13,7 @@ import pytest
 from scan_cells import CELLS, row
 
 import minigrad as mg
-from minigrad.tree import flatten, unflatten
+from minigrad.engine.pytree import flatten, unflatten
 
 T, SIZES = 3, {"H": 2, "D": 1, "B": 2}
 MASK = np.array([[1, 1], [1, 0], [0, 1]])

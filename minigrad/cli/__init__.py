@@ -13,14 +13,14 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from minigrad import interrupt
+from minigrad.check.gradcheck import GradcheckError
 from minigrad.cli.arguments import Parser
 from minigrad.cli.bench import add_bench
 from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
 from minigrad.cli.inspect import add_inspect
 from minigrad.cli.train import add_sample, add_tasks, add_train
-from minigrad.gradcheck import GradcheckError
-from minigrad.train import Diverged
+from minigrad.training.trainer import Diverged
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigrad.names import nearest
+from minigrad.engine.messages import nearest
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,10 +12,10 @@ import numpy as np
 
 from minigrad import nn
 from minigrad.cli.arguments import positive, positive_float
-from minigrad.model import SequenceModel
-from minigrad.ops import concatenate, sigmoid, split, tanh
+from minigrad.engine.ops import concatenate, sigmoid, split, tanh
+from minigrad.engine.tensor import Tensor
 from minigrad.optim import Adam, clip_grad_norm
-from minigrad.tensor import Tensor
+from minigrad.training.sequence_model import SequenceModel
 
 LAYERS = ((1, 25, 65, 100), (16, 50, 65, 128))  # batch, T, inputs, hidden
 SYMBOLS = 65

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
-from minigrad.model import LAYERS, SequenceModel
-from minigrad.train import check_loss
+from minigrad.training.sequence_model import LAYERS, SequenceModel
+from minigrad.training.trainer import check_loss
 
 
 def add_gradcheck(commands: Any) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
-from minigrad.derive import derive
+from minigrad.derived import derive
 from minigrad.document import GATES, lstm_cell_forward
-from minigrad.model import SequenceModel, recurrent_layers
-from minigrad.names import from_file, in_one_sentence, nearest, split_name
+from minigrad.engine.messages import in_one_sentence, nearest
+from minigrad.engine.pytree import flatten, map_leaves
+from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.nn.recurrent import settled
-from minigrad.tensor import Tensor, no_grad
-from minigrad.tree import flatten, map_leaves
+from minigrad.training.sequence_model import SequenceModel, recurrent_layers
+from minigrad.training.user_code import from_file, split_name
 
 
 def add_derive(commands: Any) -> None:

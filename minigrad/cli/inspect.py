@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import checkpoint
 from minigrad.cli.arguments import add_trust, natural, positive
-from minigrad.lens import Sequence, look
-from minigrad.model import LAYERS, SequenceModel
-from minigrad.names import nearest, split_name
-from minigrad.report import Report, page
-from minigrad.run import (
+from minigrad.engine.messages import nearest
+from minigrad.microscope.page.inspection import Sequence, look
+from minigrad.microscope.page.report import Report, page
+from minigrad.tasks import TASKS, Text
+from minigrad.training import checkpoint
+from minigrad.training.run import (
     CONFIG,
     METRICS,
     load_model,
@@ -25,9 +25,10 @@ from minigrad.run import (
     refuse_changed_text,
     refuse_special_text,
 )
-from minigrad.settings import Settings
-from minigrad.tasks import TASKS, Text
-from minigrad.train import LOSSES
+from minigrad.training.sequence_model import LAYERS, SequenceModel
+from minigrad.training.settings import Settings
+from minigrad.training.trainer import LOSSES
+from minigrad.training.user_code import split_name
 
 WINDOW = 100  # characters of a text, if nothing else is said
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from minigrad.cli.arguments import add_trust, natural, natural_float, positive, positive_float
-from minigrad.model import LAYERS
-from minigrad.run import Run, load_model
-from minigrad.settings import OPTIMIZERS, Settings
 from minigrad.tasks import TASKS
 from minigrad.tasks.text import unigram_bits
-from minigrad.train import check, sample
+from minigrad.training.run import Run, load_model
+from minigrad.training.sequence_model import LAYERS
+from minigrad.training.settings import OPTIMIZERS, Settings
+from minigrad.training.trainer import check, sample
 
 
 def add_train(commands: Any) -> None:

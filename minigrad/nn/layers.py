@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.ops import expand_dims, mean, sqrt, square, take
+from minigrad.engine.ops.elementwise import in_float32
+from minigrad.engine.tensor import Tensor, bare
 from minigrad.nn.init import glorot_uniform
 from minigrad.nn.module import Module, cast, numbers, refuse_integers
-from minigrad.ops import expand_dims, mean, sqrt, square, take
-from minigrad.ops.elementwise import in_float32
-from minigrad.tensor import Tensor, bare
 
 Array = Any  # np.ndarray or Tensor
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
-from minigrad.ops.elementwise import in_float32
-from minigrad.tensor import Tensor, bare, op
+from minigrad.engine.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
+from minigrad.engine.ops.elementwise import in_float32
+from minigrad.engine.tensor import Tensor, bare, op
 
 Array = Any  # np.ndarray or Tensor
 

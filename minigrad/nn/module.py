@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigrad.names import in_one_sentence
-from minigrad.signature import check_call
-from minigrad.tensor import Tensor, bare, describe
-from minigrad.tree import map_leaves
+from minigrad.engine.messages import in_one_sentence
+from minigrad.engine.pytree import map_leaves
+from minigrad.engine.tensor import Tensor, bare, describe
+from minigrad.nn.signature import check_call
 
 
 class Module:

@@ -14,14 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.ops import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    moveaxis,
+    relu,
+    sigmoid,
+    split,
+    stack,
+    tanh,
+    where,
+)
+from minigrad.engine.pytree import flatten, map_leaves, unflatten
+from minigrad.engine.tensor import Tensor, bare
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
 from minigrad.nn.module import Module, cast, fitting, numbers, refuse_integers
-from minigrad.ops import broadcast_to, concatenate, expand_dims, moveaxis, relu, sigmoid, split, stack, tanh, where
-from minigrad.scan import scan
-from minigrad.signature import UnknownOption, options_of
-from minigrad.tensor import Tensor, bare
-from minigrad.tree import flatten, map_leaves, unflatten
+from minigrad.nn.signature import UnknownOption, options_of
+from minigrad.timeloop.scan import scan
 
 Array = Any  # np.ndarray or Tensor
 Tree = Any  # an array, or a nesting of tuples, lists and dicts of them

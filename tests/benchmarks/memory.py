@@ -16,7 +16,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.cache import pool, programs
+from minigrad.timeloop.cache import pool, programs
 
 
 def trained(layer, x):

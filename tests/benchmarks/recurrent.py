@@ -35,7 +35,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import minigrad as mg
-from minigrad import cache, nn
+from minigrad import nn
+from minigrad.timeloop import cache
 
 SIZES = {"lstm": [(1, 25, 65, 100), (8, 32, 32, 64), (16, 25, 65, 128), (32, 50, 64, 128), (64, 60, 128, 256)],
          "cell": [(1, 50, 20, 64), (16, 50, 32, 96), (32, 40, 64, 128)]}  # batch, T, input, hidden

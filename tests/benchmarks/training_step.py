@@ -26,7 +26,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import nn, optim
-from minigrad.ops.indexing import add_at
+from minigrad.engine.ops.indexing import add_at
 
 SIZES = [(1, 25, 100, 1), (16, 50, 128, 1), (50, 50, 128, 2)]  # batch, T, hidden, layers
 VOCABULARY, CLIP = 65, 0.01

@@ -13,7 +13,7 @@ import pytest
 import minigrad as mg
 from minigrad import nn
 from minigrad.document import lstm_forward
-from minigrad.tree import map_leaves
+from minigrad.engine.pytree import map_leaves
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAKE = runpy.run_path(str(GOLDEN / "make_torch_recurrent.py"))

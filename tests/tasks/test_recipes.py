@@ -9,10 +9,10 @@ import json
 import numpy as np
 import pytest
 
-from minigrad.run import RESULT, Run, load_model
-from minigrad.settings import Settings
-from minigrad.tensor import no_grad
-from minigrad.train import TEST
+from minigrad.engine.tensor import no_grad
+from minigrad.training.run import RESULT, Run, load_model
+from minigrad.training.settings import Settings
+from minigrad.training.trainer import TEST
 
 
 @pytest.mark.parametrize("name", ["reber", "anbn", "parity", "sine"])

@@ -1,0 +1,557 @@
+"""Is the gradient right? Compare it with numbers that were got without any rule, and explain the difference.
+
+Complex step: φ(x + i h v) = φ(x) + i h φ'(x)·v + O(h²), so φ'·v = Im φ(x + i h v) / h. Nothing is subtracted,
+h = 1e-20 leaves no error at all, and the derivative comes out to the last digit (Squire & Trapp 1998; Martins,
+Sturdza & Alonso 2003). It needs a forward that takes complex numbers. Where an op does not (abs), and where the two
+disagree along one random direction (an op that drops the imaginary part, a kink), central differences of fourth
+order do the same to ten digits or so.
+
+f may have any results: they are weighted with random numbers u and summed to one φ = Σ u y, whose gradient holds
+every entry of the Jacobian with a weight of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.anomaly import recorded, unwatched, user_line
+from minigrad.engine.backward import behind, data_of, fitted, sweep
+from minigrad.engine.ops import multiply
+from minigrad.engine.ops import sum as total
+from minigrad.engine.pytree import flatten, named_leaves, unflatten
+from minigrad.engine.tensor import Op, Tensor, no_grad, recording, watcher, wrap
+
+COMPLEX_STEP = 1e-20
+STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # of central differences; the first that agrees will do
+# What is tolerated, relative to the entry, and how far below the largest gradient rounding may stand for an entry.
+# Complex step: rounding alone, 1e-16 times the length of sums. Fourth order: about (1e-16)^(4/5).
+TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
+FLOOR = {"complex step": 1e-5, "central differences": 1e-3}
+WRONG = 1e-5  # the relative error of a rule, in a check of its own, from which on it is blamed
+MOST_CALLS = 100  # of one op that are checked for that
+
+
+class GradcheckError(AssertionError):
+    """A gradient that is wrong, or cannot be checked. `report` holds what was found, or None."""
+
+    def __init__(self, message: str, report: Report | None = None):
+        super().__init__(message)
+        self.report: Any = report
+
+
+@dataclass
+class Row:
+    """What was found for one input: its worst entry (index), or direction (index None)."""
+
+    order: int
+    name: str
+    shape: tuple[int, ...]
+    checked: str
+    error: float = 0.0
+    index: tuple[int, ...] | None = None
+    derived: float | None = None
+    numeric: float | None = None
+    verdict: str = "ok"
+
+
+@dataclass
+class Report:
+    """The result of `gradcheck`. `str(report)` is a short table.
+
+    rows       one `Row` for each input and order
+    method     "complex step" or "central differences", and `why` for the latter
+    tolerance  the relative error that was allowed
+    rounding   the float32 gradient's largest difference from the float64 one, relative to its largest entry; or None
+    blamed     the rules found wrong: [("tanh.dx", relative error)]; for those in the cell of a scan the cell was run
+               step by step. "scan.dinputs" itself means that the derived program is wrong, and each rule in it right
+    places     {"tanh.dx": "in 1 of 5 calls, as at cell.py:12 in cell, t = 3"}, for a rule that is right elsewhere
+    """
+
+    method: str
+    tolerance: float
+    why: str = ""
+    rows: list[Row] = field(default_factory=list)
+    rounding: float | None = None
+    blamed: list[tuple[str, float]] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return all(row.verdict == "ok" for row in self.rows)
+
+    @property
+    def worst(self) -> Row:
+        return max(self.rows, key=lambda row: (row.verdict != "ok", row.error))
+
+    @property
+    def summary(self) -> str:
+        """One line: how wrong, where, and by which method."""
+        return (f"worst relative error {self.worst.error:.1e}, in {self.worst.name} ({self.method}, tolerance "
+                f"{self.tolerance:.0e}): {'passed' if self.ok else 'FAILED'}")
+
+    def __str__(self) -> str:
+        head = ("order", "input", "shape", "checked", "worst error", "at", "derived", "numeric", "")
+        table = [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",
+                           "–" if r.index is None else str(r.index),
+                           *("–" if slope is None else f"{slope:.10g}" for slope in (r.derived, r.numeric)),
+                           r.verdict) for r in self.rows]
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        margin = self.tolerance / self.worst.error if self.worst.error else np.inf
+        lines += [f"{self.method}{' (' + self.why + ')' if self.why else ''}, tolerance {self.tolerance:.0e}, "
+                  f"margin {margin:.1g}: {'passed' if self.ok else 'FAILED'}"]
+        if self.rounding is not None:
+            lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
+        lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own"
+                  + (f", {self.places[name]}" if name in self.places else "") for name, error in self.blamed]
+        return "\n".join(lines)
+
+
+def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", tolerance: float | None = None,
+              max_entries: int = 64, directions: int = 8, rng: Any = 0, raise_error: bool = True,
+              frozen: bool = False) -> Report:
+    """Check the gradients of f, a function or a Module, at the given inputs.
+
+    f(*inputs) returns a tensor or any nesting of tensors. Inputs are any nesting of tuples, lists and dicts; their
+    float leaves (arrays, tensors, numbers) are checked, others are passed as they are. Leaf tensors that f closes over
+    and that require gradients, a Module's parameters, are checked too. Everything is computed in float64; float32
+    rounding is measured apart. Inputs and parameters stay as they were, also after an exception.
+
+    order        1, or 2: then the gradient of the gradient too
+    method       "auto", "complex" or "central"
+    tolerance    relative; by default 1e-9 for the complex step, 1e-6 for central differences
+    max_entries  inputs up to this size are checked entry by entry, larger ones in so many random `directions`
+    rng          a seed or np.random.Generator, for weights and directions
+    frozen       what f detaches keeps the value that it has at these inputs. So a truncated gradient, which stops where
+                 a state is detached, is checked against the function in which the older state is frozen
+
+    Returns a `Report`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not differentiable
+    at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two. A kink
+    at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order is 1 or 2, not {order}")
+    if method not in ("auto", "complex", "central"):
+        raise ValueError(f"method is 'auto', 'complex' or 'central', not {method!r}")
+    with Checked(f, inputs, np.random.default_rng(rng), Frozen() if frozen else None) as checked:
+        outputs = checked.deterministic_outputs()
+        why = "" if method == "central" else checked.unfit_for_complex(outputs, order)
+        if method == "complex" and why:
+            raise GradcheckError(f"the complex step cannot be used: {why}; use method='central'")
+        name = "central differences" if method == "central" or why else "complex step"
+        report = Report(name, TOLERANCE[name] if tolerance is None else tolerance, why)
+        for n in range(1, order + 1):
+            checked.check(report, n, max_entries, directions)
+        report.rounding = checked.rounding()
+        if any(row.verdict == "wrong" for row in report.rows):
+            checked.blame(report, order)
+    if raise_error and not report.ok:
+        row = report.worst
+        place = f"{row.name}{list(row.index) if row.index else ''}"
+        found = f"the gradient of {place} is wrong: derived {row.derived:.10g}, numeric {row.numeric:.10g}"
+        if row.verdict != "wrong":
+            found = f"the gradient of {place} is {row.verdict}"
+        raise GradcheckError(f"{found}\n{report}", report)
+    return report
+
+
+class Checked:
+    """f at its inputs, in float64: evaluated with other values in any of its leaves, and put back at the end."""
+
+    def __init__(self, f: Callable, inputs: tuple, rng: np.random.Generator, frozen: Frozen | None):
+        self.f, self.rng, self.frozen = f, rng, frozen
+        self.given, self.pattern = flatten(inputs)
+        names = [name for name, _ in named_leaves(named_arguments(f, inputs))]
+        self.where = [i for i, x in enumerate(self.given) if is_float(x)]
+        self.names = [names[i] for i in self.where]
+        self.originals = [data_of(self.given[i]) for i in self.where]
+        self.parameters: list[Tensor] = []
+        self.kept: list[tuple[Tensor, np.ndarray]] = []
+
+    def __enter__(self) -> Checked:
+        """Find the parameters: what f calls so, and the leaves behind the results that are no inputs."""
+        self.context = contextlib.ExitStack()
+        self.context.callback(recording.reset, recording.set(True))
+        self.context.enter_context(np.errstate(all="ignore"))  # the report says what is not finite
+        with self.context:
+            outputs, fresh = self.run([np.array(x) for x in self.originals])
+            named = dict(getattr(getattr(self.f, "__self__", self.f), "named_parameters", dict)())
+            mine = {x._index for x in fresh}
+            found = {x._index: x for x in [*named.values(), *behind(outputs)]
+                     if x._tracked and x._op is None and x._index not in mine}
+            self.parameters = [found[index] for index in sorted(found)]
+            self.kept = [(x, x._array) for x in self.parameters]
+            known = {id(x): name for name, x in named.items()}
+            self.names += [known.get(id(x)) or x.name or f"parameter {i}" for i, x in enumerate(self.parameters)]
+            self.originals += [x._array for x in self.parameters]
+            self.values = [np.array(x, np.complex128 if x.dtype.kind == "c" else np.float64) for x in self.originals]
+            if not self.values:
+                raise GradcheckError("there is nothing to check: no input is a float, and f uses no tensor that "
+                                     "requires gradients")
+            self.context = self.context.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for x, data in self.kept:
+            x._array = data
+        self.context.close()
+
+    # -- evaluation -----------------------------------------------------------------------------------
+
+    def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
+        """f with these values in its leaves: its results as tensors, and the leaves."""
+        fresh = []
+        leaves = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._array.copy()) if isinstance(x, Tensor) else x
+                  for x in self.given]
+        for i, value in zip(self.where, values):
+            leaves[i] = wrap(np.array(value), tracked=True)
+            fresh.append(leaves[i])
+        for x, value in zip(self.parameters, values[len(self.where):]):
+            x._array = value
+        y = self.f(*unflatten(self.pattern, leaves))
+        outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
+        return [y for y in outputs if y._array.dtype.kind in "fc"], fresh + self.parameters
+
+    def deterministic_outputs(self) -> list[Tensor]:
+        """The results, after f has been called twice with the same values."""
+        outputs, _ = self.run(self.values)
+        again, _ = self.run(self.values)
+        if self.frozen is not None:
+            with self.frozen:  # notes what is detached
+                self.run(self.values)
+        if len(outputs) != len(again) or not all(np.array_equal(one._array, other._array, equal_nan=True)
+                                                 for one, other in zip(outputs, again)):
+            raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
+                                 "seed its randomness, reset any state it keeps, and build modules outside of it")
+        if not any(y._tracked for y in outputs):
+            raise GradcheckError("the results of f depend on none of the inputs through recorded ops: f must compute "
+                                 "with the tensors it is given")
+        if not all(np.isfinite(y._array).all() for y in outputs):
+            raise GradcheckError("f is not finite at these inputs: choose others, or find the place with "
+                                 "mg.detect_anomaly()")
+        self.weights = [self.away_from_zero(y._array.shape) for y in outputs]
+        self.mixture = [self.away_from_zero(x.shape) for x in self.values]
+        return outputs
+
+    def away_from_zero(self, shape: tuple) -> np.ndarray:
+        """Random numbers of either sign, none of which could hide an entry."""
+        return self.rng.uniform(0.5, 1.5, shape) * self.rng.choice([-1.0, 1.0], shape)
+
+    def phi(self, values: list, order: int) -> complex:
+        """What is differentiated: φ = Σ u y for order 1, ψ = Σ w dφ/dx for order 2."""
+        with self.frozen or contextlib.nullcontext():
+            if order == 2:
+                return sum(np.sum(w * g) for w, g in zip(self.mixture, self.gradients(values, 1)))
+            with no_grad():
+                outputs, _ = self.run(values)
+        return sum(np.sum(u * y._array) for u, y in zip(self.weights, outputs))
+
+    def gradients(self, values: list, order: int) -> list[np.ndarray]:
+        """The engine's gradients of φ or ψ for every leaf."""
+        outputs, leaves = self.run(values)
+        if order == 1:
+            found = sweep(outputs, [u.astype(y._array.dtype) for u, y in zip(self.weights, outputs)], leaves)
+        else:
+            psi = self.psi(outputs, leaves)
+            found = sweep([psi], [np.ones((), psi._array.dtype)], leaves) if psi is not None else {}
+        return [np.asarray(found.get(x._index, np.zeros(x._array.shape))) for x in leaves]
+
+    def psi(self, outputs: list[Tensor], leaves: list[Tensor]) -> Tensor | None:
+        """Σ w dφ/dx as a tensor, its graph going through the backward pass."""
+        seeds = [wrap(u.astype(y._array.dtype)) for u, y in zip(self.weights, outputs)]
+        first = sweep(outputs, seeds, leaves, graph=True)
+        terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.mixture) if x._index in first]
+        terms = [term for term in terms if isinstance(term, Tensor) and term._tracked]
+        return sum(terms[1:], terms[0]) if terms else None
+
+    def unfit_for_complex(self, outputs: list[Tensor], order: int) -> str:
+        """Why the complex step cannot be used here, or ''."""
+        blocked = sorted({node._op.name for node in nodes_behind(outputs) if not node._op.analytic})
+        if blocked:
+            return f"{', '.join(blocked)} does not take the complex step"
+        if any(x.dtype.kind == "c" for x in self.values):
+            return "the inputs are complex"
+        along = {k: self.away_from_zero(x.shape) / np.sqrt(max(1, x.size)) for k, x in enumerate(self.values)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            try:
+                for n in range(1, order + 1):
+                    scale = 1e-3 * abs(self.phi(self.values, n)) + 1e-10  # where all is 0, rounding is no difference
+                    if self.central_slope(along, n, self.complex_slope(along, n), scale, 1e-6)[1] > 1e-5:
+                        return "the complex step does not see all of f, or there is a kink"
+            except Exception as problem:  # f took real values before, so it is the complex ones that it does not take
+                return f"f does not take complex numbers: {problem}"
+        return ""
+
+    # -- comparison -----------------------------------------------------------------------------------
+
+    def check(self, report: Report, order: int, max_entries: int, directions: int) -> None:
+        """Add a row for each leaf to the report."""
+        derived = self.gradients(self.values, order)
+        largest = max([float(np.max(np.abs(g), initial=0.0)) for g in derived] + [abs(self.phi(self.values, order))])
+        for k, (name, x, g) in enumerate(zip(self.names, self.values, derived)):
+            scale = 1e-3 * float(np.max(np.abs(g), initial=0.0)) + FLOOR[report.method] * largest
+            leaf = Leaf(self, report, k, g, order, scale)
+            if x.size <= max_entries:
+                row = Row(order, name, x.shape, f"{x.size} entries")
+                for i in range(x.size):
+                    leaf.compare(row, *unit(x.shape, i))
+            else:
+                row = Row(order, name, x.shape, f"{directions} directions")
+                for _ in range(directions):
+                    v = self.away_from_zero(x.shape) / np.sqrt(x.size)
+                    leaf.compare(row, None, v)
+                    if row.verdict != "ok":
+                        leaf.compare(row, *unit(x.shape, leaf.culprit(v)))
+                        break
+            report.rows.append(row)
+
+    def complex_slope(self, along: dict[int, np.ndarray], order: int) -> float:
+        return self.shifted(along, 1j * COMPLEX_STEP, order).imag / COMPLEX_STEP
+
+    def central_slope(self, along: dict[int, np.ndarray], order: int, derived: complex, scale: float, enough: float
+                      ) -> tuple[complex, float]:
+        """The derivative by the step that comes nearest to `derived`, or near enough; and the relative error left."""
+        best = (np.nan, np.inf)
+        size = max([1.0, *(float(np.max(np.abs(self.values[k] * v), initial=0.0)) for k, v in along.items())])
+        for h in STEPS:
+            h *= size
+            f1, f2, f_1, f_2 = (self.shifted(along, n * h, order) for n in (1, 2, -1, -2))
+            numeric = (8 * (f1 - f_1) - (f2 - f_2)) / (12 * h)
+            if relative(derived, numeric, scale) < best[1]:
+                best = numeric, relative(derived, numeric, scale)
+            if best[1] <= enough:
+                break
+        return best
+
+    def shifted(self, along: dict[int, np.ndarray], h: complex, order: int) -> complex:
+        """φ or ψ with h v added to leaf k, for each k: v of along."""
+        values = [x + h * along[k] if k in along else x for k, x in enumerate(self.values)]
+        if isinstance(h, complex):  # every leaf complex: a view of one parameter may be another's
+            values = [x + 0j for x in values]
+        return self.phi(values, order)
+
+    def rounding(self) -> float | None:
+        """How far the gradient in the inputs' own float32 lies from the float64 one."""
+        if not any(x.dtype in (np.float32, np.float16) for x in self.originals):
+            return None
+        exact, rounded = self.gradients(self.values, 1), self.gradients(self.originals, 1)
+        return max((float(np.max(np.abs(a - b)) / np.max(np.abs(a))) for a, b in zip(exact, rounded)
+                    if a.size and np.max(np.abs(a)) > 0), default=0.0)
+
+    # -- blame ----------------------------------------------------------------------------------------
+
+    def blame(self, report: Report, order: int) -> None:
+        """Check every rule behind the results by itself, at the very values it met: first with each scan as the loop
+        that it stands for, so that the rules in its cell are seen; if they are right, with the scan as one op."""
+        with Calls() as calls:
+            nodes = self.nodes(order)
+        wrong = wrong_rules(nodes, self.rng) or wrong_rules(self.nodes(order), self.rng)
+        for rule, (count, found) in sorted(wrong.items(), key=lambda item: -max(item[1][1])[0]):
+            error, index = max(found)
+            report.blamed.append((rule, error))
+            if len(found) < count:
+                place = calls.places.get(index)
+                report.places[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
+
+    def nodes(self, order: int) -> list[Tensor]:
+        """What was computed for the results, and for order 2 for their gradients."""
+        outputs, leaves = self.run(self.values)
+        psi = self.psi(outputs, leaves) if order == 2 else None
+        return nodes_behind(outputs + [psi] * (psi is not None))
+
+
+class Calls:
+    """A watcher that notes where each op is called, and lets it run. While one watches, a scan goes step by step."""
+
+    def __init__(self):
+        self.places: dict[int, str] = {}
+
+    def __enter__(self) -> Calls:
+        self.token = watcher.set(self)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        watcher.reset(self.token)
+
+    def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        out = unwatched(op, inputs, arrays, metadata, tracked)
+        node = recorded(out)
+        if node is not None:
+            self.places[node._index] = user_line()
+        return out
+
+    def visit(self, node: Tensor, g: Any) -> None:
+        """Nothing to do in the sweep."""
+
+    def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
+        """Nor here."""
+
+
+class Frozen(Calls):
+    """A watcher under which `detach()` gives, call by call, what it gave under the first one."""
+
+    def __init__(self):
+        self.values: list[np.ndarray] = []
+        self.at: int | None = None
+
+    def __enter__(self) -> Frozen:
+        self.at = 0 if self.values else None
+        return super().__enter__()
+
+    def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        return unwatched(op, inputs, arrays, metadata, tracked)
+
+    def detached(self, x: Tensor) -> Tensor:
+        data = x._array
+        if self.at is None:
+            self.values.append(np.array(data))
+            return wrap(data)
+        if self.at == len(self.values) or self.values[self.at].shape != data.shape:
+            raise GradcheckError("f detaches other values when its inputs change a little: with frozen=True the calls "
+                                 "of detach() must be the same, and in the same order")
+        self.at += 1
+        return wrap(self.values[self.at - 1].astype(data.dtype, copy=False))
+
+
+@dataclass
+class Leaf:
+    """One leaf of a check: its number k, its derived gradient g, and the size below which a difference is rounding."""
+
+    checked: Checked
+    report: Report
+    k: int
+    g: np.ndarray
+    order: int
+    scale: float
+
+    def compare(self, row: Row, index: tuple[int, ...] | None, v: np.ndarray) -> None:
+        """Look along v, and let the row tell of it if this is the worst so far, or the entry after a direction."""
+        derived, numeric, error = self.slopes(v)
+        if not np.isfinite(derived):
+            verdict = "not finite here"
+        else:
+            verdict = "ok" if error <= self.report.tolerance else self.kink(v) or "wrong"
+        if (row.derived is None or (row.index is None and index is not None and verdict != "ok")
+                or (verdict != "ok", error) > (row.verdict != "ok", row.error)):
+            row.index, row.verdict, row.error = index, verdict, error
+            row.derived, row.numeric = float(np.real(derived)), float(np.real(numeric))
+
+    def slopes(self, v: np.ndarray) -> tuple[complex, complex, float]:
+        """The derivative along v: derived, numeric, and the relative error between them."""
+        derived, along = np.sum(self.g[v != 0] * v[v != 0]), {self.k: v}
+        if not np.isfinite(derived):
+            return derived, np.nan, np.inf
+        if self.report.method == "complex step":
+            numeric = self.checked.complex_slope(along, self.order)
+            return derived, numeric, relative(derived, numeric, self.scale)
+        return derived, *self.checked.central_slope(along, self.order, derived, self.scale, self.report.tolerance / 10)
+
+    def culprit(self, v: np.ndarray) -> int:
+        """A wrong entry, found by halving a direction along which the gradient is wrong."""
+        numbers = np.arange(v.size)
+        while numbers.size > 1:
+            errors = []
+            for half in np.array_split(numbers, 2):
+                part = np.zeros(v.size)
+                part[half] = v.flat[half] * np.sqrt(v.size / half.size)
+                errors.append((self.slopes(part.reshape(v.shape))[2], half))
+            numbers = max(errors, key=lambda pair: pair[0])[1]
+        return int(numbers[0])
+
+    def kink(self, v: np.ndarray) -> str:
+        """What to say when the slopes from the left and from the right differ, and do so ever nearer; else ''."""
+        middle = self.checked.phi(self.checked.values, self.order)
+        gaps = []
+        for h in (1e-5, 1e-6):
+            right = np.real(self.checked.shifted({self.k: v}, h, self.order) - middle) / h
+            left = np.real(middle - self.checked.shifted({self.k: v}, -h, self.order)) / h
+            gaps.append(abs(right - left))
+        if gaps[1] > 0.5 * gaps[0] and gaps[1] > 0.01 * max(abs(left), abs(right), self.scale):
+            return f"not differentiable here, its slope {left:.4g} from below and {right:.4g} from above"
+        return ""
+
+
+def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float]]:
+    """[(rule, relative error)] for each rule of one recorded op: ⟨rule(g), v⟩ against ⟨g, J v⟩."""
+    op, metadata = node._op, node._metadata
+    arrays = [x._array if isinstance(x, Tensor) else x for x in node._inputs]
+    several = isinstance(node._array, tuple)
+    as_tuple = (lambda y: y) if several else (lambda y: (y,))
+    g = tuple(rng.uniform(0.5, 1.5, np.shape(y)) for y in as_tuple(node._array))
+
+    def along(i: int, v: np.ndarray, h: complex) -> complex:
+        shifted = [a + h * v if j == i else a for j, a in enumerate(arrays)]
+        return sum(np.sum(d * y) for d, y in zip(g, as_tuple(op.forward(*shifted, **metadata))))
+
+    out = []
+    for i, x in enumerate(node._inputs):
+        pull = op.pulls[0] if op.variadic else next((p for p in op.pulls if p[0] == i), None)
+        if pull is None or not (isinstance(x, Tensor) and x._tracked):
+            continue
+        v = rng.uniform(0.5, 1.5, x._array.shape)
+        rule = pull[2](g if several else g[0], node._array, node._inputs, metadata)
+        rule = np.sum(fitted(rule[i] if op.variadic else rule, x, op, graph=False) * v)
+        error = relative(rule, (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6, 1e-8)
+        if op.analytic and not any(np.iscomplexobj(a) for a in arrays):  # sharper, if it sees the imaginary part
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)  # buffers of a scan hold real numbers
+                error = min(error, relative(rule, along(i, v, 1j * COMPLEX_STEP).imag / COMPLEX_STEP, 1e-8))
+        out.append((f"{op.name}.d{op.arrays[0] if op.variadic else op.arrays[i]}", float(error)))
+    return out
+
+
+def nodes_behind(outputs: list[Tensor]) -> list[Tensor]:
+    """What ops with rules made, behind the outputs."""
+    return [node for node in behind(outputs) if node._op is not None and node._op.pulls]
+
+
+def wrong_rules(nodes: list[Tensor], rng: np.random.Generator) -> dict[str, tuple[int, list[tuple[float, int]]]]:
+    """{rule: (how many of its calls were checked, [(relative error, index of the node)] where it is wrong)}
+
+    Of an op with more than MOST_CALLS nodes, so many are checked, evenly over time.
+    """
+    by_op: dict[str, list[Tensor]] = {}
+    for node in nodes:
+        by_op.setdefault(node._op.name, []).append(node)
+    errors: dict[str, list[tuple[float, int]]] = {}
+    for group in by_op.values():
+        for i in np.linspace(0, len(group) - 1, min(len(group), MOST_CALLS)).astype(int):
+            for rule, error in rule_errors(group[i], rng):
+                errors.setdefault(rule, []).append((error, group[i]._index))
+    wrong = {rule: [pair for pair in found if pair[0] > WRONG] for rule, found in errors.items()}
+    return {rule: (len(errors[rule]), found) for rule, found in wrong.items() if found}
+
+
+def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
+    """The inputs by f's own parameter names."""
+    try:
+        bound = inspect.signature(f).bind(*inputs)
+    except (TypeError, ValueError):
+        return {f"input {i}": x for i, x in enumerate(inputs)}
+    return dict(bound.arguments)
+
+
+def is_float(x: Any) -> bool:
+    """Whether a leaf is of floats, and so to be checked."""
+    return isinstance(x, (Tensor, np.ndarray, np.generic, float, complex)) and data_of(x).dtype.kind in "fc"
+
+
+def unit(shape: tuple, i: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """The i-th entry: its index, and the direction along it."""
+    v = np.zeros(shape)
+    index = tuple(int(n) for n in np.unravel_index(i, shape))
+    v[index] = 1.0
+    return index, v
+
+
+def relative(a: complex, b: complex, scale: float) -> float:
+    size = max(abs(a), abs(b), scale)
+    return abs(a - b) / size if size else 0.0 if a == b else np.inf

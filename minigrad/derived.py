@@ -1,0 +1,89 @@
+"""`derive`: the backward pass of a function as NumPy source, to read and to run."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.messages import name_of
+from minigrad.engine.pytree import map_leaves
+from minigrad.engine.tensor import Tensor
+from minigrad.printers.numpy_loop import Plan
+from minigrad.printers.readable import Emitter
+from minigrad.program.simplify import Program
+from minigrad.program.trace import Trace, TraceError
+
+number = itertools.count(1).__next__
+
+
+class Derived:
+    """A function with its derived backward pass.
+
+    source                     a Python module that imports only numpy, with `forward` and `backward`
+    planned_source             for a cell (state, x) → (state, y): the same program over time with its buffers, as scan
+                               runs it when gradients for everything are wanted
+    forward(*args)             → (output, cache); the tensors that the function closes over stand behind its arguments
+                               and are filled in with their present values when they are left out
+    backward(d_output, cache)  → (d_arg, …), one for each argument that holds floats, nested as the argument is
+    cache_names                the names in the source of what the cache holds, in its order: who has these values from
+                               elsewhere can run `backward` without `forward`
+    """
+
+    def __init__(self, f: Callable, examples: tuple):
+        self.f, self.examples = f, examples
+        self.trace = trace = Trace(f, examples, loops=True)
+        name = name_of(f)
+        self.name = name = "the function" if name == "<lambda>" else name
+        emitter = Emitter(Program(trace, name))
+        trace.close()
+        self.source = emitter.module()
+        self.cache_names = tuple(emitter.names[value] for value in emitter.kept)
+        self.closed = trace.closed
+        filename = f"<minigrad derived {name} {number()}>"
+        linecache.cache[filename] = (len(self.source), None, self.source.splitlines(keepends=True), filename)
+        weakref.finalize(self, linecache.cache.pop, filename, None)
+        self.module: dict[str, Any] = {}
+        exec(compile(self.source, filename, "exec"), self.module)
+
+    @property
+    def planned_source(self) -> str:
+        if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
+            raise ValueError(f"{self.name} is no cell: only a function (state, x) → (state, y) goes over time")
+        trace = Trace(self.f, self.examples)  # a scan within it is written out
+        program = Program(trace, self.name)
+        trace.close()
+        return Plan(program, set(program.gradients)).source
+
+    def forward(self, *args: Any) -> tuple[Any, tuple]:
+        args = [map_leaves(values_of, arg) for arg in args]
+        if len(args) == len(self.examples):
+            args += [x._array for x in self.closed]
+        return self.module["forward"](*args)
+
+    def backward(self, d_output: Any, cache: Any) -> tuple:
+        return self.module["backward"](map_leaves(values_of, d_output), cache)
+
+
+def derive(f: Callable, *examples: Any) -> Derived:
+    """Trace f at examples (arrays, or nestings of arrays; only shapes and dtypes matter) and derive its backward pass.
+
+    Python ints, booleans and strings among the examples are constants of the program. Branches are frozen as they are
+    taken. A Python loop is written out; a `scan` is two loops, forward and backward, one within the other where a cell
+    scans; a cell that is not the same at every step is written out, with a ScanNotice. Raises TraceError, naming the
+    user's line, where f looks at a value (a branch, float(x), a NumPy function without an op).
+    """
+    return Derived(f, examples)
+
+
+def values_of(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf._array
+    return np.asarray(leaf) if isinstance(leaf, (float, complex)) else leaf
+
+
+__all__ = ["Derived", "TraceError", "derive"]

@@ -1,0 +1,130 @@
+"""`detect_anomaly`: where did the first NaN or Inf come from, and which saved value was changed behind our back?
+
+It takes the place of `apply` (see `tensor.watcher`): every op call is looked at, forward and backward, and
+remembers the line of the user's code that made it. That costs a few times the computation itself, and only inside.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+import zlib
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.context import Context
+from minigrad.engine.tensor import Op, Tensor, apply, describe, ndarray, watcher
+
+OWN = ("minigrad.engine", "minigrad.functional", "minigrad.check", "minigrad.program", "minigrad.printers",
+       "minigrad.derived", "contextlib", "numpy")
+
+
+class detect_anomaly(Context):
+    """Inside, the first NaN or Inf that an op or a rule makes raises FloatingPointError, and an array that a rule
+    needs and that was changed in place raises RuntimeError: each names the op, the tensor, the line of code and,
+    where a loop variable `t` counts them, the time step.
+
+    For this thread and async task only; run forward and backward inside. Also a decorator, of generators too.
+    """
+
+    def __init__(self):
+        self._entered = []
+        self._notes: dict[int, tuple] = {}  # result → where it was made, what its rules will read, whether it lives
+
+    def __enter__(self) -> detect_anomaly:
+        quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")  # we say it better
+        quiet.__enter__()
+        self._entered.append((watcher.set(self), quiet))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        token, quiet = self._entered.pop()
+        watcher.reset(token)
+        quiet.__exit__(*exception)
+
+    def __call__(self, *args: Any) -> Any:
+        """As a decorator it takes a function; as the watcher, an op call."""
+        return self.forward(*args) if args and isinstance(args[0], Op) else super().__call__(*args)
+
+    def forward(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        out = unwatched(op, inputs, arrays, metadata, tracked)
+        place = user_line()
+        for y in out if isinstance(out, tuple) else (out,):
+            if not np.isfinite(y._array).all():
+                before = [f"its input {describe(x)} already held {first_bad(a)}" for x, a in zip(inputs, arrays)
+                          if not np.isfinite(a).all()]
+                names = ", ".join(describe(x) for x in inputs if isinstance(x, Tensor))
+                raise FloatingPointError(f"{op.name} of {names} gave {first_bad(y._array)} in the forward pass, "
+                                         f"{place}; {'; '.join(before) or 'its inputs were finite'}")
+        node = recorded(out)
+        if node is not None:
+            self.note(op, inputs, node, place)
+        return out
+
+    def note(self, op: Op, inputs: tuple, node: Tensor, place: str) -> None:
+        """Remember where a recorded value was made, and how the arrays look that its rules will read."""
+        read = {r for pull in op.pulls for r in pull[3]}
+        saved = [x for i, x in enumerate(inputs) if i in read or (op.variadic and read - {-1})]
+        saved = [x._array if isinstance(x, Tensor) else x for x in saved]
+        if -1 in read:
+            saved += node._array if isinstance(node._array, tuple) else [node._array]
+        prints = [(v, fingerprint(v)) for v in {id(v): v for v in saved if isinstance(v, ndarray)}.values()]
+        index, notes = node._index, self._notes  # the note goes when its value does
+        notes[index] = place, prints, weakref.ref(node, lambda _: notes.pop(index, None))
+
+    def visit(self, node: Tensor, g: Any) -> None:
+        """Called by the sweep before it runs the rules of a node."""
+        place, saved, _ = self._notes.get(node._index, ("", (), None))
+        for array, before in saved:
+            if fingerprint(array) != before:
+                raise RuntimeError(f"an array of shape {array.shape} that the backward of {node._op} needs was changed "
+                                   f"in place after the forward, {place}: change it after backward, or copy it")
+
+    def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
+        """Called by the sweep with each gradient that a rule gave."""
+        d = d._array if isinstance(d, Tensor) else d
+        if not np.isfinite(d).all():
+            place, *_ = self._notes.get(node._index, ("outside of detect_anomaly",))
+            raise FloatingPointError(f"the rule of {op.name} gave {first_bad(np.asarray(d))} in the gradient of "
+                                     f"{describe(x)}, in the backward pass of what was computed {place}")
+
+
+def unwatched(op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+    """An op call as it is when nobody watches."""
+    token = watcher.set(None)
+    try:
+        return apply(op, inputs, arrays, metadata, tracked)
+    finally:
+        watcher.reset(token)
+
+
+def recorded(out: Any) -> Tensor | None:
+    """What stands on the graph for the result of an op call: for several results the one whose parts they are."""
+    node = out[0] if isinstance(out, tuple) else out
+    return None if not node._tracked else node._inputs[0] if isinstance(out, tuple) else node
+
+
+def first_bad(array: Any) -> str:
+    """`nan at (0, 3)`: the first entry that is not finite."""
+    array = np.asarray(array)
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    return f"{array[index]} at index {index}" if index else f"{array[()]}"
+
+
+def fingerprint(array: ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8)) if array.size else 0
+
+
+def user_line() -> str:
+    """`at model.py:12 in step, t = 3`: the nearest frame outside the engine, and the nearest loop variable t."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OWN):
+        frame = frame.f_back
+    place = f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    while frame is not None:
+        t = frame.f_locals.get("t")
+        if isinstance(t, (int, np.integer)):
+            return f"{place}, t = {t}"
+        frame = frame.f_back
+    return place

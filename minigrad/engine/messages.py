@@ -1,0 +1,65 @@
+"""Names and values from outside in error messages: short, on one line, with the nearest known name."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import reprlib
+import traceback
+from collections.abc import Iterable, Iterator
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+LONGEST = 500  # characters of a message about something from outside
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 80
+brief = SHORT.repr  # the repr of a value from outside, shortened in length and depth
+
+
+def name_of(function: Any, attribute: str = "__name__") -> str:
+    """The name of a function, or of the class of an object that can be called, whose own __getattr__ is not asked."""
+    name = getattr(function, attribute, None) if isinstance(function, FUNCTIONS) else None
+    return name if isinstance(name, str) else type(function).__name__
+
+
+FUNCTIONS = FunctionType, MethodType, BuiltinFunctionType, np.ufunc, type
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`: did you mean lstm?`, if there is one near."""
+    near = difflib.get_close_matches(name[:100], list(names), n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+# -- sentences -----------------------------------------------------------------------------------------------------
+
+
+def in_one_sentence(problem: BaseException) -> str:
+    """What was raised, and the last line of the user's file on the way to it, if it does not say so itself."""
+    said = one_line(str(problem), 350)
+    said = said if isinstance(problem, (ValueError, TypeError)) else f"{type(problem).__name__}: {said}"
+    own = [frame for frame in traceback.extract_tb(problem.__traceback__)
+           if not frame.filename.startswith((os.path.dirname(__file__), "<", os.path.dirname(np.__file__)))]
+    where = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+    return said if not where or where in said else f"{said} (at {where})"
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """A text from outside as part of a message: printable, on one line, and not longer than this."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:10 * longest].split()))
+    return line if len(line) <= longest else f"{line[:longest - 1]}…"
+
+
+@contextlib.contextmanager
+def refusing(what: str, error: type[ValueError] = ValueError) -> Iterator[None]:
+    """Raise `error`, "what: the problem", for whatever is raised inside; one that is an `error` already passes."""
+    try:
+        yield
+    except error:
+        raise
+    except Exception as problem:
+        raise error(f"{what}: {in_one_sentence(problem)}") from problem

@@ -1,0 +1,375 @@
+"""Ops that work on every entry by itself, and broadcast.
+
+Shapes: inputs of any shapes that broadcast together, y and g of the broadcast shape. The engine sums a
+gradient back to its input's shape. Python numbers take part without widening float32.
+Conventions at kinks: maximum and minimum share the gradient of a tie equally, relu'(0) = 0, |x|'(0) = 0.
+A rule never hides a nan: comparisons are written so that a nan takes the side that passes the gradient.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from minigrad.engine.tensor import Tensor, native, op
+
+# -- arithmetic -----------------------------------------------------------------------------------
+
+
+@op(np=np.add, infix="+", da=lambda g: g, db=lambda g: g)
+def add(a, b):
+    """y = a + b.   dL/da = g,  dL/db = g."""
+    return np.add(a, b)
+
+
+@op(np=np.subtract, infix="-", da=lambda g: g, db=lambda g: -g)
+def subtract(a, b):
+    """y = a − b.   dL/da = g,  dL/db = −g."""
+    return np.subtract(a, b)
+
+
+@op(np=np.multiply, infix="*", da=lambda g, b: g * b, db=lambda g, a: g * a)
+def multiply(a, b):
+    """y = a b.   dL/da = g b,  dL/db = g a."""
+    return np.multiply(a, b)
+
+
+@op(np=np.divide, infix="/", da=lambda g, b: g / b, db=lambda g, b, y: -g * y / b)
+def divide(a, b):
+    """y = a / b.   dL/da = g / b,  dL/db = −g a / b² = −g y / b."""
+    return np.divide(a, b)
+
+
+@op(np=np.negative, infix="-", dx=lambda g: -g)
+def negative(x):
+    """y = −x.   dL/dx = −g."""
+    return np.negative(x)
+
+
+def power_da(g, a, b):
+    # a⁰ has slope 0 at a = 0 too, where aᵇ⁻¹ is infinite: a becomes 1 there
+    if not hasattr(b, "shape"):
+        return g * b * a ** (b - (b != 0))
+    return g * b * (a + logical_and(equal(a, 0), equal(b, 0))) ** (b - 1)
+
+
+@op(np=np.power, infix="**", da=power_da, db=lambda g, y, a: g * y * log(where(equal(a, 0), 1.0, a)))
+def power(a, b):
+    """y = aᵇ.   dL/da = g b aᵇ⁻¹,  dL/db = g y ln a.
+    At a = 0 the slope of a⁰ is 0, and the second is taken as 0, its limit for b > 0. For
+    a < 0 and a real b it does not exist: nan, as in NumPy.
+    """
+    return a ** b
+
+
+@op(np=np.positive, infix="+", dx=lambda g: g)
+def positive(x):
+    """y = x.   dL/dx = g."""
+    return np.positive(x)
+
+
+@op(infix="%", analytic=False, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+def remainder(a, b):
+    """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
+    return np.remainder(a, b)
+
+
+@op(np=np.floor_divide, infix="//", analytic=False)
+def floor_divide(a, b):
+    """y = ⌊a / b⌋. It passes no gradient."""
+    return np.floor_divide(a, b)
+
+
+# -- functions of one variable ----------------------------------------------------------------------
+
+
+@op(np=np.exp, dx=lambda g, y: g * y)
+def exp(x):
+    """y = eˣ.   dL/dx = g y."""
+    return np.exp(x)
+
+
+@op(np=np.expm1, dx=lambda g, y: g * (y + 1.0))
+def expm1(x):
+    """y = eˣ − 1, exact for small x.   dL/dx = g (y + 1)."""
+    return np.expm1(x)
+
+
+@op(np=np.log, dx=lambda g, x: g / x)
+def log(x):
+    """y = ln x.   dL/dx = g / x."""
+    return np.log(x)
+
+
+@op(np=np.log1p, dx=lambda g, x: g / (1.0 + x))
+def log1p(x):
+    """y = ln(1 + x), exact for small x.   dL/dx = g / (1 + x)."""
+    return np.log1p(x)
+
+
+LN_2, LN_10 = math.log(2.0), math.log(10.0)
+
+
+@op(np=np.log2, dx=lambda g, x: g / (x * LN_2))
+def log2(x):
+    """y = log₂ x.   dL/dx = g / (x ln 2)."""
+    return np.log2(x)
+
+
+@op(np=np.log10, dx=lambda g, x: g / (x * LN_10))
+def log10(x):
+    """y = log₁₀ x.   dL/dx = g / (x ln 10)."""
+    return np.log10(x)
+
+
+@op(np=np.sqrt, dx=lambda g, y: 0.5 * g / y)
+def sqrt(x):
+    """y = √x.   dL/dx = g / 2y: infinite at 0, as the slope is."""
+    return np.sqrt(x)
+
+
+@op(np=np.square, dx=lambda g, x: 2.0 * g * x)
+def square(x):
+    """y = x².   dL/dx = 2 g x."""
+    return np.square(x)
+
+
+@op(np=(np.abs, np.fabs), analytic=False, dx=lambda g, x: g * sign(x))
+def abs(x):
+    """y = |x|.   dL/dx = g sign x, 0 at the kink."""
+    return np.abs(x)
+
+
+Tensor.__abs__ = abs
+
+
+@op(np=np.sign, analytic=False)
+def sign(x):
+    """y = −1, 0 or 1. It passes no gradient."""
+    return np.sign(x)
+
+
+@op(np=np.floor, analytic=False)
+def floor(x):
+    """y = ⌊x⌋. It passes no gradient."""
+    return np.floor(x)
+
+
+@op(np=np.ceil, analytic=False)
+def ceil(x):
+    """y = ⌈x⌉. It passes no gradient."""
+    return np.ceil(x)
+
+
+@op(np=np.trunc, analytic=False)
+def trunc(x):
+    """y = x without its fraction. It passes no gradient."""
+    return np.trunc(x)
+
+
+@op(np=(np.round, np.around), method=True, analytic=False)
+def round(x, *, decimals=0):
+    """y = x rounded to `decimals` decimals, halves to the even neighbour. It passes no gradient."""
+    return np.round(x, decimals)
+
+
+Tensor.__round__ = lambda x, decimals=None: round(x, decimals or 0)
+
+
+@op(np=np.sin, dx=lambda g, x: g * cos(x))
+def sin(x):
+    """y = sin x.   dL/dx = g cos x."""
+    return np.sin(x)
+
+
+@op(np=np.cos, dx=lambda g, x: -g * sin(x))
+def cos(x):
+    """y = cos x.   dL/dx = −g sin x."""
+    return np.cos(x)
+
+
+@op(np=np.tanh, dx=lambda g, y: g * (1.0 - y * y))
+def tanh(x):
+    """y = tanh x.   dL/dx = g (1 − y²): in terms of y it is finite for every x."""
+    return np.tanh(x)
+
+
+@op(dx=lambda g, y: g * y * (1.0 - y))
+def sigmoid(x):
+    """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
+    The tanh form never overflows and is exact to rounding in absolute terms. Where the relative size of a
+    vanishing tail matters, ln y = −softplus(−x) keeps it.
+    """
+    y = np.tanh(np.multiply(x, 0.5))
+    return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
+
+
+@op(dx=lambda g, x: g * softplus_slope(x))
+def softplus(x):
+    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with all digits of a vanishing tail.
+    It neither overflows nor loses its tail.
+    """
+    positive = np.real(x) > 0
+    with np.errstate(under="ignore"):
+        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
+
+
+@op(dx=lambda g, x, y: g * y * softplus_slope(-x))
+def softplus_slope(x):
+    """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
+    with np.errstate(under="ignore"):
+        return np.exp(-softplus(np.negative(x)))
+
+
+@op(dx=lambda g, x: where(x <= 0, 0.0, g))
+def relu(x):
+    """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
+    return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
+
+
+# -- choosing ---------------------------------------------------------------------------------------
+
+# At a tie each side takes half: the middle of the possible slopes, as autograd and PyTorch do.
+
+
+def larger(g, a, b):
+    return where(equal(a, b), 0.5 * g, where(a < b, 0.0, g))
+
+
+@op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
+def maximum(a, b):
+    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
+    return np.maximum(a, b)
+
+
+@op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
+def minimum(a, b):
+    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
+    return np.minimum(a, b)
+
+
+@op(np=np.logaddexp, da=lambda g, a, b: g * softplus_slope(a - b), db=lambda g, a, b: g * softplus_slope(b - a))
+def logaddexp(a, b):
+    """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
+    with np.errstate(under="ignore"):
+        if np.iscomplexobj(a) or np.iscomplexobj(b):  # which NumPy's own does not take
+            swap = np.real(a) < np.real(b)
+            return np.where(swap, b, a) + np.log1p(np.exp(np.where(swap, np.subtract(a, b), np.subtract(b, a))))
+        return np.logaddexp(a, b)
+
+
+def as_numpy_chooses(call):
+    def where(condition, a=None, b=None):
+        if a is None and b is None:
+            return np.nonzero(condition)
+        return call(condition, a, b)
+    return where
+
+
+@op(np=np.where, around=as_numpy_chooses,
+    da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
+def where(condition, a, b):
+    """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
+    The side not taken sends no gradient, not even a nan.
+    """
+    return np.where(condition, a, b)
+
+
+# -- comparisons: no rule, so no gradient passes; complex numbers compare by their real part first -----
+
+
+@op(np=np.greater, infix=">")
+def greater(a, b):
+    """a > b, booleans."""
+    return np.greater(a, b)
+
+
+@op(np=np.greater_equal, infix=">=")
+def greater_equal(a, b):
+    """a ≥ b, booleans."""
+    return np.greater_equal(a, b)
+
+
+@op(np=np.less, infix="<")
+def less(a, b):
+    """a < b, booleans."""
+    return np.less(a, b)
+
+
+@op(np=np.less_equal, infix="<=")
+def less_equal(a, b):
+    """a ≤ b, booleans."""
+    return np.less_equal(a, b)
+
+
+@op(np=np.equal, infix="==")
+def equal(a, b):
+    """a = b, booleans."""
+    return np.equal(a, b)
+
+
+@op(np=np.not_equal, infix="!=")
+def not_equal(a, b):
+    """a ≠ b, booleans."""
+    return np.not_equal(a, b)
+
+
+@op(np=np.logical_and)
+def logical_and(a, b):
+    """a and b, booleans."""
+    return np.logical_and(a, b)
+
+
+@op(np=np.logical_or)
+def logical_or(a, b):
+    """a or b, booleans."""
+    return np.logical_or(a, b)
+
+
+@op(np=np.logical_not)
+def logical_not(x):
+    """not x, booleans."""
+    return np.logical_not(x)
+
+
+# -- number types -----------------------------------------------------------------------------------
+
+
+@op(np=np.copy, method=True, dx=lambda g: g)
+def copy(x):
+    """y = x, an array of its own.   dL/dx = g."""
+    return np.array(x)
+
+
+def as_numpy_casts(call):
+    def astype(x, dtype, *, copy=True):  # copy only says whether NumPy may return x itself
+        return call(x, dtype)
+    return astype
+
+
+@op(np=getattr(np, "astype", ()), method=True, analytic=False, around=as_numpy_casts, dx=lambda g: g)
+def astype(x, *, dtype):
+    """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
+    A cast to integers or booleans has no derivative: detach first.
+    """
+    return np.asarray(x).astype(native(dtype))
+
+
+HALF = np.dtype(np.float16)
+
+
+def is_half(x):
+    """Whether x is an array or a tensor of halves."""
+    return getattr(getattr(x._array if isinstance(x, Tensor) else x, "dtype", None), "char", "") == "e"
+
+
+def in_float32(function):
+    """`function`, in float32 inside where its first array is of halves, and back in halves, as PyTorch sums them: in
+    halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same way."""
+    @functools.wraps(function)
+    def wide(x, *args, **options):
+        if not is_half(x):
+            return function(x, *args, **options)
+        y = function(astype(x, np.float32), *args, **options)
+        return astype(y, HALF) if y.dtype == np.float32 else y
+    return wide

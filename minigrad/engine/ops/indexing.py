@@ -1,0 +1,105 @@
+"""Reading and writing by index. `getitem` and `scatter` are one pair, and all the rest is said with them."""
+
+import numpy as np
+
+from minigrad.engine.ops.elementwise import in_float32
+from minigrad.engine.ops.shape import normalize_axis, shape_of
+from minigrad.engine.tensor import NUMPY, Tensor, bare, composite, op
+
+
+def settled(index):
+    """An index as a tuple of ints, slices, newaxis, ellipsis and arrays of its own, that no later change can touch."""
+    return tuple([i if isinstance(i, (int, slice)) else settled_part(i)
+                  for i in (index if isinstance(index, tuple) else (index,))])
+
+
+def settled_part(i):
+    if i is None or i is Ellipsis:
+        return i
+    i = np.array(i.detach().numpy() if isinstance(i, Tensor) else bare(i))
+    if i.ndim == 0 and i.dtype.kind in "iu":
+        return int(i)
+    return i if i.size or i.dtype == bool else i.astype(np.intp)
+
+
+def repeats(index):
+    """Whether an index may name an entry twice: it holds an integer array."""
+    return any(isinstance(i, np.ndarray) and i.dtype != bool for i in index)
+
+
+def add_at(total, g, index):
+    """total[index] += g, where an entry that is named twice gets both. Halves are added up in float32."""
+    index = settled(index)
+    if not repeats(index):
+        total[index] += g
+    elif total.dtype == np.float16:
+        wide = total.astype(np.float32)
+        add_at(wide, g.astype(np.float32), index)
+        total[...] = wide
+    elif len(index) == 1 and total.ndim > 1 and total.flags.c_contiguous:
+        add_rows(total, g, index[0])
+    else:
+        np.add.at(total, index, g)
+
+
+PAIRS = {"f": np.complex64, "d": np.complex128}
+
+
+def add_rows(total, g, rows):
+    """total[rows] += g for whole rows, as of an embedding. np.add.at is slow on rows and fast on flat arrays: so every
+    number gets an index of its own; where it can be, every pair of numbers, as one complex number."""
+    n, width = len(total), total[:1].size
+    rows = rows.astype(np.intp).reshape(-1, 1)
+    if rows.size and (rows.min() < -n or rows.max() >= n):
+        raise IndexError(f"an index of {rows.ravel()} is out of bounds for {n} rows")
+    total, g = total.reshape(-1), np.ascontiguousarray(g).reshape(-1)
+    if width % 2 == 0 and total.dtype == g.dtype and g.dtype.char in PAIRS:
+        total, g, width = total.view(PAIRS[g.dtype.char]), g.view(PAIRS[g.dtype.char]), width // 2
+    np.add.at(total, (rows % n * width + np.arange(width)).reshape(-1), g)
+
+
+@op(dx=lambda g, x_shape, index: scatter(g, shape=x_shape, index=index), dx_into=add_at)
+def getitem(x, *, index):
+    """y = x[index] as NumPy reads it: slices, integers, newaxis, ellipsis, integer arrays, masks.
+    dL/dx = zeros with g added at index: an entry that is read twice gets both gradients.
+    """
+    return np.asarray(x)[index]
+
+
+@op(around=in_float32, dx=lambda g, index: getitem(g, index=index))
+def scatter(x, *, shape, index):
+    """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
+    y = np.zeros(shape, np.asarray(x).dtype)
+    add_at(y, np.asarray(x), index)
+    return y
+
+
+Tensor.__getitem__ = lambda x, index: getitem(x, index=settled(index))
+
+
+@composite(np=np.flip)
+def flip(x, axis=None):
+    """x backwards along an axis, some, or all of them."""
+    ndim = len(shape_of(x))
+    axes = range(ndim) if axis is None else normalize_axis(axis, ndim, "flip")
+    return getitem(x, index=tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(ndim)))
+
+
+# Questions without a derivative are answered as NumPy answers them, with arrays: about the shape, and about values.
+ABOUT_SHAPE = (np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type)
+ABOUT_VALUES = (np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.any, np.all, np.isnan, np.isinf,
+                np.isfinite, np.isclose, np.allclose, np.array_equal, np.array2string, np.array_repr, np.array_str)
+
+
+def answered(question, values):
+    def answer(*args, **kwargs):
+        return question(*[values(a) if isinstance(a, Tensor) else a for a in args],
+                        **{name: values(a) if isinstance(a, Tensor) else a for name, a in kwargs.items()})
+    answer.__name__ = question.__name__
+    return answer
+
+
+NUMPY.update({question: answered(question, lambda x: x._array) for question in ABOUT_SHAPE})
+NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})
+for question in (np.any, np.all, np.argmax, np.argmin):
+    setattr(Tensor, question.__name__, NUMPY[question])

@@ -1,0 +1,57 @@
+"""The product of matrices, which dot, outer, tensordot and einsum are said with. Halves are multiplied and summed in
+float32."""
+
+import math
+
+import numpy as np
+
+from minigrad.engine.ops.elementwise import HALF, astype, is_half
+from minigrad.engine.ops.shape import reshape, swap
+from minigrad.engine.tensor import op
+
+
+def matmul_da(g, a, b):
+    if b.ndim == 1:
+        return g[..., None] * b
+    if a.ndim == 1:
+        return (b @ g[..., None])[..., 0]
+    return matmul(g, swap(b))
+
+
+def matmul_db(g, a, b):
+    if a.ndim == 1:
+        return g[..., None] * a if b.ndim == 1 else a[:, None] * g[..., None, :]
+    if b.ndim == 1:
+        return (g[..., None, :] @ a)[..., 0, :]
+    if b.ndim == 2 < a.ndim:  # one product for the whole stack, where a sum of small ones would follow
+        return matmul(reshape(a, (-1, a.shape[-1])).T, reshape(g, (-1, g.shape[-1])))
+    return matmul(swap(a), g)
+
+
+def as_numpy_multiplies(call):
+    def matmul(a, b):
+        return of_halves(call, a, b) if is_half(a) or is_half(b) else call(a, b)
+    return matmul
+
+
+def of_halves(call, a, b):
+    """The product in float32, and in halves where NumPy's would be: PyTorch's way."""
+    halves = np.result_type(*[x.dtype if hasattr(x, "dtype") else np.asarray(x) for x in (a, b)]) == HALF
+    y = call(*[astype(x, np.float32) if is_half(x) else x for x in (a, b)])
+    return astype(y, HALF) if halves else y
+
+
+@op(np=np.matmul, infix="@", around=as_numpy_multiplies, da=matmul_da, db=matmul_db,
+    shapes="the last axis of a must be as long as the second to last of b (its only one, for a vector), and "
+           "axes before them must broadcast")
+def matmul(a, b):
+    """C = A B,  Cᵢⱼ = Σₖ Aᵢₖ Bₖⱼ.      A (…, n, k)   B (…, k, m)   C, g (…, n, m);  a vector stands for its one axis
+    dL/da:  dL/dAᵢₖ = Σⱼ gᵢⱼ Bₖⱼ   ⇒   g Bᵀ
+    dL/db:  dL/dBₖⱼ = Σᵢ Aᵢₖ gᵢⱼ   ⇒   Aᵀ g        (leading axes that were broadcast: the engine sums them)
+    """
+    # on matrices dot is the same product with less around it: up to 8 times faster for one column
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.ndim >= 2 == b.ndim:
+        if a.ndim == 2:
+            return np.dot(a, b)
+        return np.dot(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+    return np.matmul(a, b)

@@ -1,0 +1,204 @@
+"""Ops that move entries about. They are linear and come in pairs, each the other's rule, so that they
+differentiate to any order: reshape, transpose, broadcast_to ⇄ sum_to, concatenate ⇄ split.
+"""
+
+import math
+import operator
+
+import numpy as np
+
+from minigrad.engine.advice import refuse_unless_default
+from minigrad.engine.tensor import Tensor, composite, op
+
+
+def shape_of(x):
+    """The shape of a tensor, an array or a number."""
+    return x.shape if hasattr(x, "shape") else np.shape(x)
+
+
+def normalize_axis(axis, ndim, name):
+    """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0. The name is for the error."""
+    axes = axis if isinstance(axis, (tuple, list)) else tuple(axis) if np.ndim(axis) else (axis,)
+    for a in axes:
+        if isinstance(a, (bool, np.bool_)) or not hasattr(a, "__index__"):
+            raise TypeError(f"{name}: an axis is an integer, not {a!r}")
+        if not -ndim <= a < ndim:
+            raise np.exceptions.AxisError(f"{name}: axis {a} is out of bounds for {ndim} dimensions: "
+                                          f"it goes from {-ndim} to {ndim - 1}")
+    axes = tuple(int(a) % ndim for a in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{name}: axis {axis} names an axis twice: name each once")
+    return axes
+
+
+def one_axis(axis, ndim, name):
+    """An axis as one int ≥ 0, where a single number has the axis 0 (or −1) too: NumPy takes it as a vector of one."""
+    (axis,) = normalize_axis(operator.index(axis), ndim or 1, name)
+    return axis
+
+
+# -- order of axes and shape ------------------------------------------------------------------------
+
+
+def as_numpy_reshapes(call):
+    def reshape(x, shape, order="C", *, copy=None):
+        if order == "C" and not copy:
+            return call(x, shape)
+        refuse_unless_default("reshape", order=None if order in ("C", "F") else order, copy=copy or None)
+        return transpose(call(transpose(x), tuple(shape)[::-1] if np.ndim(shape) else shape))
+    return reshape
+
+
+@op(np=np.reshape, around=as_numpy_reshapes, dx=lambda g, x_shape: reshape(g, x_shape))
+def reshape(x, *, shape):
+    """The entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
+    return np.reshape(x, shape)
+
+
+def as_numpy_transposes(call):
+    def transpose(x, axes=None):
+        if axes is None:
+            return call(x)
+        if axes.__class__ is tuple:
+            return call(x, axes)
+        return call(x, tuple(axes) if np.ndim(axes) else (axes,))
+    return transpose
+
+
+@op(np=np.transpose, around=as_numpy_transposes,
+    dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
+def transpose(x, *, axes=None):
+    """The axes of x in the order `axes`, reversed by default.   dL/dx = g with the axes put back."""
+    return np.transpose(x, axes)
+
+
+def np_argsort(axes):
+    """The order that undoes the order `axes`."""
+    order = [a % len(axes) for a in axes]
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+@composite(np=np.swapaxes, method=True)
+def swapaxes(x, axis1, axis2):
+    """x with two axes exchanged."""
+    order = list(range(len(shape_of(x))))
+    a, b = normalize_axis(axis1, len(order), "swapaxes") + normalize_axis(axis2, len(order), "swapaxes")
+    order[a], order[b] = order[b], order[a]
+    return transpose(x, tuple(order))
+
+
+def swap(x):
+    """The last two axes exchanged: the transpose of a matrix, or of each matrix in a stack."""
+    return x.T if x.ndim == 2 else swapaxes(x, -1, -2)
+
+
+@composite(np=np.expand_dims)
+def expand_dims(x, axis):
+    """x with new axes of length 1, at the places `axis` of the result."""
+    shape = list(shape_of(x))
+    ndim = len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1)
+    for a in sorted(normalize_axis(axis, ndim, "expand_dims")):
+        shape.insert(a, 1)
+    return reshape(x, tuple(shape))
+
+
+@composite(np=np.ravel, method=True)
+def ravel(x, order="C"):
+    """The entries of x in one axis."""
+    return reshape(x, (-1,), order)
+
+
+# -- broadcasting -----------------------------------------------------------------------------------
+
+
+@op(np=np.broadcast_to, dx=lambda g, x_shape: sum_to(g, x_shape))
+def broadcast_to(x, *, shape):
+    """x repeated along new axes and axes of length 1, until it has this shape.   dL/dx = g summed over them.
+    The result is a read-only view."""
+    return np.broadcast_to(x, shape)
+
+
+@op(dx=lambda g, x_shape: broadcast_to(g, x_shape))
+def sum_to(x, *, shape):
+    """x summed over the axes that broadcasting to its shape had added or stretched.   dL/dx = g broadcast.
+    Halves are summed in float32."""
+    x = np.asarray(x)
+    added = x.ndim - len(shape)
+    axes = tuple(range(added)) + tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
+    wide = np.float32 if x.dtype == np.float16 else None
+    return x.sum(axis=axes, keepdims=True, dtype=wide).reshape(shape).astype(x.dtype, copy=False)
+
+
+# -- joining and parting ----------------------------------------------------------------------------
+
+
+def concatenate_darrays(g, arrays_shape, axis):
+    if axis is None:
+        return [reshape(part, shape) for part, shape in zip(split(g, ends([math.prod(s) for s in arrays_shape])),
+                                                             arrays_shape)]
+    return split(g, ends([shape[axis] for shape in arrays_shape]), axis)
+
+
+def ends(lengths):
+    """Where to cut so that the parts have these lengths."""
+    total, cuts = 0, []
+    for n in lengths[:-1]:
+        total += n
+        cuts.append(total)
+    return tuple(cuts)
+
+
+@op(np=np.concatenate, darrays=concatenate_darrays,
+    shapes="all axes but the one that is joined must be of one length")
+def concatenate(*arrays, axis=0):
+    """The arrays one after the other along an existing axis; `concatenate([a, b], axis=0)`.
+    axis=None joins their entries in one axis.   dL/darrays = g cut at the joints.
+    """
+    return np.concatenate(arrays, axis=axis)
+
+
+@op(np=np.split, dx=lambda g, axis: concatenate(g, axis=axis))
+def split(x, *, indices_or_sections, axis=0):
+    """x cut along an axis, into so many equal parts or before the given indices: a tuple of views.
+    dL/dx = the parts' gradients joined, zeros for a part that has none.
+    """
+    (axis,) = normalize_axis(axis, np.ndim(x), "split")
+    cuts = indices_or_sections
+    if isinstance(cuts, (int, np.integer)):
+        n = np.shape(x)[axis]
+        if cuts < 1 or n % cuts:
+            raise ValueError(f"{n} entries cannot be cut into {cuts} equal parts: give the indices of the cuts")
+        cuts = range(n // cuts, n, n // cuts) if n else [0] * (cuts - 1)
+    # np.split makes the same views twenty times slower: it checks each cut by itself
+    index = [slice(None)] * (axis + 1)
+    parts, start = [], 0
+    for stop in [*cuts, None]:
+        index[-1] = slice(start, stop)
+        parts.append(x[tuple(index)])
+        start = stop
+    return tuple(parts)
+
+
+@composite(np=np.stack)
+def stack(arrays, axis=0):
+    """Arrays of one shape along a new axis: `stack([a, b], axis=0)`."""
+    arrays = list(arrays)
+    if not arrays:
+        raise ValueError("stack needs at least one array: the list is empty")
+    shapes = {shape_of(a) for a in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"stack: shapes {', '.join(map(str, sorted(shapes)))} differ: all must be of one shape")
+    return concatenate([expand_dims(a, axis) for a in arrays], axis=axis)
+
+
+# -- Tensor's own spelling ----------------------------------------------------------------------------
+
+
+def lengths(args):
+    """`x.reshape(2, 3)` and `x.reshape((2, 3))` → (2, 3)."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+
+
+Tensor.reshape = lambda self, *shape, **order: reshape(self, lengths(shape), **order)
+Tensor.transpose = lambda self, *axes: transpose(self, None if axes in ((), (None,)) else lengths(axes))
+Tensor.T = property(transpose)

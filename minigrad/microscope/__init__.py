@@ -1,0 +1,1 @@
+"""What backpropagation through time does, seen from one recording."""

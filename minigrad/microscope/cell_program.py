@@ -1,0 +1,256 @@
+"""One step of a cell, value by value: its derived program with the names of the cell, as a recording runs it.
+
+Scan runs the same program with buffers (derive/plan.py), where a value lives only as long as something reads it. Here
+every value has an array of its own, and any part of the program can be run by itself.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.pytree import flatten, named_leaves, unflatten
+from minigrad.engine.tensor import Tensor, ndarray
+from minigrad.nn.module import Module
+from minigrad.program.key import CellTracer
+from minigrad.program.simplify import ELEMENTWISE, Program, Value, in_order
+from minigrad.program.trace import Symbol, Trace, argument_names
+from minigrad.timeloop.scan import Compiled, Run, given, one_step
+
+Array = np.ndarray
+
+
+@dataclass
+class NamedValue:
+    """A value of the program, and its complete gradient (None: zero). entering: which leaf of the state it is at the
+    start of a step; its gradient is then that of what left the step before."""
+
+    value: Value
+    total: Value | None
+    entering: int | None = None
+
+
+class Step:
+    """The derived program of one step of a cell, value by value.
+
+    states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
+    new_states, ys        of its results;  named: {name: NamedValue};  leaving: the NamedValue of each new state
+    kept, kept_backward   what a record keeps of the forward and of the backward
+    """
+
+    def __init__(self, cell: Callable, state: Any, x: Any, mask: Any, numbers: bool = False):
+        pairs = []
+
+        def noted(*inputs):
+            pairs.append(cell(*inputs))
+            return pairs[-1]
+
+        def step(_state, _x):  # so that no name from here goes before the cell's own
+            return one_step(noted, _state, *_x)
+
+        trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True, numbers=numbers))
+        self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
+        self.tensors = [given(trace, w) for w in trace.closed]
+        self.outside, self.fallbacks = trace.tracer.outside, [trace.closed_name(w) for w in trace.closed]
+        symbols, n = trace.leaves, len(flatten(state)[0])
+        self.arguments = [program.values[s._index] for s in symbols]
+        self.states, self.xs = self.arguments[:n], self.arguments[n:]
+        self.weights = [program.values[w._index] for w in trace.closed]
+        self.new_states, self.ys = (flatten(tree)[0] for tree in program.result)
+        program.build([s for s in trace.tracer.held if isinstance(s, Symbol) and can_be_built(s, program)])
+        totals = {index: g for index, g in trace.tracer.total.items() if isinstance(g, Tensor)}
+        self.name_values(cell, trace, pairs[-1], state, x)
+        program.build([totals[index] for index in self.indices.values() if index in totals])
+
+        def of(leaf: Any) -> NamedValue:
+            """What is known of a symbol."""
+            value = program.value_of(leaf)
+            if not isinstance(leaf, Symbol):  # a weight that leaves as the state: what comes to the state
+                return NamedValue(value, program.seeds.get(value))
+            total = totals.get(leaf._index)
+            place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
+            return NamedValue(value, None if total is None else program.values[total._index], place)
+
+        symbols_held = [*symbols, *trace.tracer.held, *flatten(pairs[-1])[0]]
+        by_index = {s._index: s for s in symbols_held if isinstance(s, Symbol)}
+        self.named = {name: of(by_index[index]) for name, index in self.indices.items()}
+        self.leaving = [of(leaf) for leaf in flatten(trace.result[0])[0]]
+        self.plan()
+        trace.close()
+
+    def name_values(self, cell: Callable, trace: Trace, pair: tuple, state: Any, x: Any) -> None:
+        """{name: index of the symbol}: the arguments, then what the cell computes, then its results."""
+        given, closed = trace.tracer.names, {w._index for w in trace.closed}
+        chosen: dict[int, str] = {}
+
+        def choose(leaf: Any, otherwise: str) -> str | None:
+            if not isinstance(leaf, Symbol):
+                return None
+            if leaf._index not in chosen:
+                chosen[leaf._index] = free(given.get(leaf._index, otherwise), chosen.values())
+            return chosen[leaf._index]
+
+        n, m = len(flatten(state)[0]), len(flatten(x)[0])
+        own = argument_names(cell, (state, x))
+        ways = [way for way, _ in named_leaves(state, own[0])], [way for way, _ in named_leaves(x, own[1])]
+        before = [choose(leaf, way) for leaf, way in zip(trace.leaves[:n], ways[0])]
+        inputs = [choose(leaf, way) for leaf, way in zip(trace.leaves[n:n + m], ways[1])]
+        held = {s._index: s for s in trace.tracer.held if isinstance(s, Symbol)}
+        for index in sorted(given):
+            if index in self.program.values and index in held and index not in closed:
+                choose(held[index], given[index])
+        after = [choose(leaf, f"{name}_next") for leaf, name in zip(flatten(pair[0])[0], before)]
+        outputs = [choose(leaf, way) for way, leaf in named_leaves(pair[1], "y")]
+        self.names_of = {"state": before, "x": inputs, "new state": after, "y": outputs}
+        self.indices = {name: index for index, name in chosen.items()}
+
+    def plan(self) -> None:
+        """What is computed in the forward and in the backward, and what of it is kept."""
+        program = self.program
+        wanted = [*self.new_states, *self.ys, *(named.value for named in self.named.values())]
+        totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
+        gradients = [g for g in program.gradients.values() if g is not None]
+        forward = in_order(wanted, set())
+        backward = in_order(totals + gradients, set(forward))
+        self.forward, self.backward = statements(forward), statements(backward)
+        read = {*wanted, *totals, *gradients, *(a for value in backward for a in value.inputs)}
+        self.kept = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
+        seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
+        self.kept_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
+        self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
+
+    def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
+        """The gradients of the results, where they enter the backward program."""
+        seeds: dict[Value, Array] = {}
+        for result, d in zip(self.new_states + self.ys, [*d_state, *d_ys]):
+            seed = self.program.seeds.get(result)
+            if seed is not None:
+                seeds[seed] = seeds[seed] + d if seed in seeds else d
+        return seeds
+
+    def gradient_of(self, argument: Value) -> Value:
+        """dL/d(an argument) of one step, in the backward program; a constant where it is zero."""
+        return self.program.gradients.get(argument) or Value(
+            None, (), {}, argument.shape, argument.dtype, constant=np.zeros(argument.shape, argument.dtype))
+
+    def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
+        """The same as an array."""
+        return held(env, self.gradient_of(argument))
+
+    def zeros(self, argument: Value, *lead: int) -> Array | None:
+        """Where its gradient is gathered; None if it has none."""
+        return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
+
+
+STEPS: weakref.WeakKeyDictionary[Compiled, Step] = weakref.WeakKeyDictionary()
+
+
+def step_of(run: Run) -> Step:
+    """The step of a run's cell, made once for each program that scan has."""
+    step = STEPS.get(run.compiled)
+    if step is None:
+        n, m = run.sizes
+        state = unflatten(run.patterns[0], run.values[:n])
+        x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
+        step = Step(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
+        # the same tensor, or what the cell made at the same place of this trace and of the run's
+        places = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
+        step.closed = [places[id(x)] for x in step.tensors]
+        del step.tensors, step.outside  # another model of the same form has others
+        STEPS[run.compiled] = step
+    return step
+
+
+def can_be_built(symbol: Symbol, program: Program) -> bool:
+    """Whether all tensors behind a symbol are arguments of the program: what has no influence on the results of a
+    cell may use others."""
+    seen, stack = set(), [symbol]
+    while stack:
+        x = stack.pop()
+        if x._index in program.values or x._index in seen:
+            continue
+        if not isinstance(x, Symbol) or x._inputs is None:
+            return False
+        seen.add(x._index)
+        stack += [a for a in x._inputs if isinstance(a, Tensor)]
+    return True
+
+
+def weight_names(cell: Callable, tensors: list[Any], step: Step) -> list[str]:
+    """What a cell calls the tensors and arrays that it closes over: by their module, else by variables."""
+    owner = getattr(cell, "__self__", None)
+    own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
+    names: list[str] = []
+    for tensor, otherwise in zip(tensors, step.fallbacks):
+        names.append(free(own.get(id(tensor)) or getattr(tensor, "name", None) or otherwise, names))
+    return names
+
+
+def free(name: str, taken: Any) -> str:
+    """The name, with a number behind it if it is taken."""
+    taken, candidate, n = set(taken), name, 1
+    while candidate in taken:
+        n += 1
+        candidate = f"{name}_{n}"
+    return candidate
+
+
+def held(env: dict[Value, Array], value: Value) -> Any:
+    return value.constant if value.is_constant else env[value]
+
+
+def statements(values: list[Value]) -> list[tuple]:
+    """Values as what `evaluate` runs: (value, function, its inputs, metadata, which of several results, dtype)."""
+    return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
+                                                     if key != "part"}, value.metadata.get("part"), value.dtype)
+            for value in values]
+
+
+def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
+    """Compute one value after the other, each in its own dtype: a Python float must not widen float32."""
+    for value, forward, inputs, metadata, part, dtype in program:
+        y = forward(*[env[a] for a in inputs], **metadata)
+        if part is not None:
+            y = y[part]
+        env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
+
+
+def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
+    """As `evaluate`, for `count` gradients at once: the values in `many` have them side by side, along one more axis,
+    the last, and what is computed from these joins them. The ops of which most cells are made take this axis as it is;
+    another op runs for one gradient after the other."""
+    for statement in program:
+        value, forward, inputs, metadata, part, dtype = statement
+        if many.isdisjoint(inputs):
+            evaluate([statement], env)
+            continue
+        name, arrays = value.op.name, [env[a] for a in inputs]
+        if name in ELEMENTWISE or name == "negative":
+            y = forward(*[aligned(x, a in many, len(value.shape)) for a, x in zip(inputs, arrays)])
+        elif name == "matmul" and inputs[0] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
+            y = np.tensordot(arrays[0], arrays[1], 1)
+        elif name == "matmul" and inputs[1] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
+            y = np.tensordot(arrays[1], arrays[0], ((0,), (1,))).swapaxes(0, 1)
+        elif name == "sum" and isinstance(metadata["axis"], int) and metadata["axis"] >= 0:
+            y = forward(*arrays, **metadata)
+        elif name == "concatenate" and metadata["axis"] is not None and metadata["axis"] >= 0:
+            y = forward(*[x if a in many else np.broadcast_to(x[..., None], (*x.shape, count))
+                          for a, x in zip(inputs, arrays)], **metadata)
+        elif name == "getitem" and all(isinstance(i, (int, slice)) for i in metadata["index"]):
+            y = forward(*arrays, **metadata)
+        else:
+            one_by_one = [forward(*[x[..., i] if a in many else x for a, x in zip(inputs, arrays)], **metadata)
+                          for i in range(count)]
+            y = np.stack(one_by_one if part is None else [parts[part] for parts in one_by_one], axis=-1)
+        env[value] = np.asarray(y, dtype)
+        many.add(value)
+
+
+def aligned(x: Array, is_many: bool, ndim: int) -> Array:
+    """An operand, ready to be broadcast to a value of so many axes and the one of many gradients behind them."""
+    shape = np.shape(x) if is_many else (*np.shape(x), 1)
+    return np.reshape(x, (*(1,) * (ndim + 1 - len(shape)), *shape))

@@ -1,0 +1,214 @@
+"""Which loss pays for which step: the ledger of S losses and T steps of a scan.
+
+All losses go back through a step together, as gradients side by side. What each of them sends to a weight, G(s, t),
+is as large as the weight, and S · T of these are never made if it is a product, G = A B with A (m, B) from the loss and
+B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigrad.engine.backward import behind, data_of, zeros_of
+from minigrad.engine.tensor import RELEASED, Tensor, describe
+from minigrad.microscope.recording import WHOLE, Pull, Record, Recording, one_scan, swept
+from minigrad.program.simplify import Value, in_order
+
+Array = np.ndarray
+MOST = 64  # losses in a group
+COLUMNS = 64  # of the factors of a product, which are kept until their sum over the steps is taken
+
+
+@dataclass
+class Credit:
+    """The ledger of `credit`: S losses, T steps.
+
+    size     (S, T)   ‖G(s, t)‖, over all weights: G(s, t) is what the loss s sends to the weights' use at step t
+    share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, all of the gradient: what each entry is of it, in sum 1
+    states   {state: (S, T)}   size of what the loss s sends through step t to the state that enters it
+    by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
+    by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
+    at       (S,)     the last step, in the order of running, on which each loss depends by itself; −1 if on none
+    reverse  whether the scan ran from the last step to the first
+    """
+
+    size: Array
+    share: Array
+    states: dict[str, Array]
+    by_loss: dict[str, Array]
+    by_step: dict[str, Array]
+    at: Array
+    reverse: bool
+
+
+def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
+    """Which loss pays for which step: the gradient that each loss sends to the weights of a scan at each step.
+
+    loss_by_step  S tensors of size 1, or one of shape (S,): as a rule the loss of each step, whose sum is L. Their
+                  graph must still be there: ask before `backward`, or after `backward(retain_graph=True)`.
+
+    Nothing is added to any `.grad`, nor to the recording. Raises RuntimeError when the graph has been released,
+    ValueError for a loss that is no single number.
+    """
+    scan = one_scan(rec)
+    if isinstance(loss_by_step, Tensor) and loss_by_step.ndim == 0:
+        raise ValueError(f"credit takes one loss for each step, (S,) or a list, not {describe(loss_by_step)}")
+    losses = [loss_by_step[s] for s in range(len(loss_by_step))]
+    for loss in losses:
+        if not isinstance(loss, Tensor) or loss.size != 1:
+            raise ValueError(f"credit takes losses that are tensors with one number each, not {describe(loss)}")
+    node = scan.node()
+    if node is None or any(x._op is RELEASED for x in behind(losses)):
+        raise RuntimeError(f"there is no graph between the losses and {scan.path} any more: ask for credit before "
+                           "backward, or call backward(retain_graph=True), and outside of no_grad")
+    return ledger(scan, node, losses)
+
+
+def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
+    """node: what stands on the graph for the scan."""
+    step, S, T = scan.step, len(losses), scan.steps
+    weights = {name: w for name, w in scan.weight_values.items() if w in step.program.gradients}
+    by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
+    for t, env in scan.steps_back(*arriving(scan, node, losses)):  # of their sum, in which a gradient is linear
+        for name, w in weights.items():
+            by_step[name][scan.place(t)] = step.gradient(env, w)
+    whole = {name: g.sum(axis=0) for name, g in by_step.items()}
+
+    sent = sent_by_losses(scan)
+    uses = {name: use_of(step.gradient_of(w), whole[name], S, sent) for name, w in weights.items()}
+    pull = Pull(scan, [*map(step.gradient_of, step.states), *(value for use in uses.values() for value in use.reads)])
+    squares, share = np.zeros((2, S, T))
+    states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
+    room = (S + T) * sum(map(size_of, weights.values())) // 4  # numbers: a quarter of those of the result
+    each = sum(use.numbers for use in uses.values())
+    at, start = np.full(S, -1), 0
+    for d_state, d_ys in in_groups((arriving(scan, node, [loss]) for loss in losses), room, each):
+        group = slice(start, start := start + len(d_state))
+        ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
+                for end, d_y in zip(d_state, d_ys)]
+        at[group], last = [scan.place(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
+        d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
+        for t in reversed(range(last)):
+            d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
+                   for y, leaf in zip(step.ys, zip(*d_ys))]
+            found = iter(pull(t, zip(step.new_states + step.ys, d_state + d_y)))
+            d_state, place = [next(found) for _ in d_state], scan.place(t)
+            for name, d in zip(scan.states, d_state):
+                if name in states:
+                    states[name][group, place] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
+            for use in uses.values():
+                square, along = use.add(group, *[next(found) for _ in use.reads])
+                squares[group, place] += square
+                share[group, place] += along
+        for use in uses.values():
+            use.finish(group)
+    total = sum(np.vdot(g, g).real for g in whole.values())
+    return Credit(np.sqrt(squares), share / total if total else share, states,
+                  {name: use.by_loss for name, use in uses.items()}, by_step, at, scan.reverse)
+
+
+def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
+    """The gradients of the scan's final states and of its ys, in the order of running, of the sum of these losses."""
+    found = swept(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
+    g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
+    n = len(scan.step.states)
+    return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
+
+
+def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, each: int
+              ) -> Iterator[tuple[list[list[Array]], list[list[dict[int, Array]]]]]:
+    """What arrives from each loss, d_state and d_ys, for so many losses together as there is room for, of which each
+    takes so many numbers. Of d_ys only the steps that are not zero: most losses look at one."""
+    states, ys, numbers = [], [], 0
+    for d_state, d_ys in arrived:
+        states.append(d_state)
+        ys.append([{t: d[t].copy() for t in range(len(d)) if np.any(d[t])} for d in d_ys])
+        numbers += each + sum(x.size for d in ys[-1] for x in d.values())
+        if numbers > room or len(states) == MOST:
+            yield states, ys
+            states, ys, numbers = [], [], 0
+    if states:
+        yield states, ys
+
+
+def sent_by_losses(scan: Record) -> set[Value]:
+    """The values of a step's backward that depend on what arrives at its results."""
+    program = scan.step.program
+    sent = set(program.seeds.values())
+    for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.fixed, *scan.kept[0]}):
+        if not sent.isdisjoint(value.inputs):
+            sent.add(value)
+    return sent
+
+
+def size_of(value: Value) -> int:
+    return int(np.prod(value.shape))
+
+
+# -- what K losses send to one weight at one step -----------------------------------------------------------------
+
+
+def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
+    """g: the gradient of the weight in the program of a step; whole: over all steps and losses."""
+    if g.op is not None and g.op.name == "matmul" and all(len(a.shape) == 2 for a in g.inputs):
+        a, b = g.inputs
+        if b not in sent and size_of(a) + size_of(b) < size_of(g):
+            return Product(a, b, whole, losses)
+    return Dense(g, whole, losses)
+
+
+class Dense:
+    """G as it is."""
+
+    def __init__(self, g: Value, whole: Array, losses: int):
+        self.reads, self.whole = [g], whole
+        self.by_loss = np.zeros((losses, *g.shape), g.dtype)
+
+    def add(self, group: slice, G: Array) -> tuple[Array, Array]:
+        """‖G‖² and ⟨G, whole⟩ of each loss of the group; G (…, K)."""
+        self.by_loss[group] += np.moveaxis(G, -1, 0)
+        G = G.reshape(-1, G.shape[-1])
+        return (G.conj() * G).real.sum(axis=0), (self.whole.conj().reshape(-1) @ G).real
+
+    def finish(self, group: slice) -> None:
+        """Nothing is left to do."""
+
+    @property
+    def numbers(self) -> int:
+        """How many are kept for one loss at a time."""
+        return 3 * self.whole.size
+
+
+class Product:
+    """G = A B, which is not computed: B is the step's own."""
+
+    def __init__(self, a: Value, b: Value, whole: Array, losses: int):
+        self.reads, self.whole = [a, b], whole
+        self.by_loss = np.zeros((losses, *whole.shape), whole.dtype)
+        self.factors: list[tuple[Array, Array]] = []
+
+    def add(self, group: slice, A: Array, B: Array) -> tuple[Array, Array]:
+        """As of Dense; A (m, B, K), and K times the same B (B, k)."""
+        B = B[..., 0]
+        self.factors.append((A, B))
+        if len(self.factors) * len(B) >= COLUMNS:
+            self.finish(group)
+        along = np.tensordot(self.whole.conj() @ B.T, A, 2).real
+        A, B = (x.astype(np.result_type(x, np.float64)) for x in (A, B))  # squares, of which few may be left
+        grams = A.transpose(2, 1, 0).conj() @ A.transpose(2, 0, 1)
+        return np.maximum((grams * (B.conj() @ B.T)).real.sum(axis=(1, 2)), 0.0), along
+
+    def finish(self, group: slice) -> None:
+        """Σ of A B over the steps that are kept, as one product."""
+        if self.factors:
+            A, B = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*self.factors), (1, 0)))
+            self.by_loss[group] += np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)
+            self.factors = []
+
+    @property
+    def numbers(self) -> int:
+        m, B = self.reads[0].shape
+        return 3 * m * (COLUMNS + B) + 2 * self.whole.size

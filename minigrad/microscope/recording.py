@@ -1,0 +1,470 @@
+"""`record`: the scans that run inside keep every value that has a name in their cell, and its gradient.
+
+A cell has a derived program. While one records, that very program is run value by value (step.py) in place of the loops
+that scan has planned, and what it computes is kept. There is no second set of rules: a gradient that is asked for
+later, of a weight at one step or with less than the whole sequence behind it, comes from a part of the same program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.backward import sweep
+from minigrad.engine.pytree import flatten
+from minigrad.engine.tensor import PART, Tensor, no_grad
+from minigrad.microscope.cell_program import (
+    NamedValue,
+    evaluate,
+    evaluate_many,
+    held,
+    statements,
+    step_of,
+    weight_names,
+)
+from minigrad.nn.module import Module
+from minigrad.program.simplify import Value, in_order
+from minigrad.timeloop.scan import Run, example, recorder
+
+Array = np.ndarray
+
+
+@contextlib.contextmanager
+def record(model: Module | None = None) -> Iterator[Recording]:
+    """Record every scan that runs inside, and the backward through it: `with record() as rec`.
+
+    A scan is found in `rec` by the path of its module, as far as attributes that hold modules have given it one. With
+    a model, paths start there. A recording keeps what it has after the `with`; a backward that comes after it is
+    recorded too. For this thread and async task only; inside another recording, the inner one records.
+
+    Under `mg.detect_anomaly()` a scan runs op by op, and is not recorded. checkpoint_every has no effect here.
+
+    What is kept, as copies: at every step each value that has a name in the cell, the inputs, and what the backward
+    reads; the weights once; and of each backward the gradient of all named values. Not the weights' gradients, which
+    step by step are T times the weights: they are computed when they are asked for. For an LSTM that is 12 H + 2 D
+    numbers a step and sequence, and 16 H + D more for each backward; a scan that is not recorded keeps 7 H + D.
+    """
+    if not isinstance(model, (Module, type(None))):
+        raise TypeError(f"record takes the Module from which paths start, or nothing, not {type(model).__name__}")
+    recording = Recording(model)
+    token = recorder.set(recording.take)
+    try:
+        yield recording
+    finally:
+        recorder.reset(token)
+
+
+class Unknown(KeyError):
+    """A name that nothing here has; the message gives those that there are."""
+
+    __str__ = Exception.__str__
+
+    def __init__(self, name: Any, of: str, known: list[str]):
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        there = f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "there are none"
+        super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + there)
+
+
+class Recording:
+    """What `record` gives: the scans that ran, in order.
+
+    rec[0]       the first of them, a `Record`
+    rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Several` that there are,
+                 in the order in which they ran: of a layer with more cells (lstm.l0, lstm.l0_reverse, …), or of one
+                 that was called more often. Raises KeyError for an unknown path, TypeError for a cell that could not
+                 be traced.
+    len(rec), iteration, rec.paths   as of a list of Records
+    """
+
+    def __init__(self, model: Module | None = None):
+        self.model_paths = {} if model is None else {id(x): path for path, x in model.named_parts()}
+        self.records: list[Record | Untraced] = []
+        self.copies: dict[int, Array] = {}
+
+    def take(self, run: Run | str, cell: Callable) -> Run | None:
+        """Called by scan with a run: returns the one that keeps what it computes. Or with why there is none."""
+        if isinstance(run, str):
+            self.records.append(Untraced(path_of(cell, self.model_paths), run))
+            return None
+        return RecordedRun(run, self)
+
+    def snapshot(self, weight: Tensor | Array) -> Array:
+        """A copy of a weight, which later changes do not reach; one for all scans that see the same values."""
+        copy, data = self.copies.get(id(weight)), example(weight)
+        if copy is None or copy.dtype != data.dtype or not np.array_equal(copy, data):
+            copy = self.copies[id(weight)] = np.array(data)
+        return copy
+
+    @property
+    def paths(self) -> list[str]:
+        return [record.path for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: int | str) -> Any:
+        if not self.records:
+            raise LookupError("nothing was recorded: no scan ran inside of record() (a loop in Python is none), or "
+                              "it ran under detect_anomaly, where a scan goes op by op")
+        if not isinstance(key, str):
+            try:
+                return traced(self.records[key])
+            except IndexError:
+                raise IndexError(f"{len(self)} scans were recorded, and there is no rec[{key}]") from None
+        found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
+        if not found:
+            raise Unknown(key, "the recording", list(dict.fromkeys(self.paths)))
+        return traced(found[0]) if len(found) == 1 else Several(map(traced, found))
+
+    def __repr__(self) -> str:
+        return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",
+                          *(f"  [{i}] {record}" for i, record in enumerate(self.records))])
+
+
+class Several(list):
+    """Records of scans that go by one path, in the order in which they ran."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"these are {len(self)} scans ({', '.join(r.path for r in self[:6])}"
+                             f"{', …' if len(self) > 6 else ''}), each with its own {name}: take one, as in [0].{name}")
+
+
+@dataclass
+class Untraced:
+    """A scan that went step by step, so that there is no program to look into."""
+
+    path: str
+    why: str
+
+    def __repr__(self) -> str:
+        return f"{self.path}: not recorded, as it cannot be traced"
+
+
+def one_scan(rec: Recording | Record | list[Record]) -> Record:
+    """The scan that a question is about."""
+    if isinstance(rec, Record):
+        return rec
+    if not isinstance(rec, (Recording, list)):
+        raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
+                        f"of {type(rec).__name__}")
+    if len(rec) > 1:
+        paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
+        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(paths[:8])}"
+                         f"{', …' if len(rec) > 8 else ''}): take one by its path or number, as rec[0]")
+    return rec[0]
+
+
+def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
+    """The path of the module that a cell is of, from the model down, or from the outermost module that it was assigned
+    in; of another function its name."""
+    owner = getattr(cell, "__self__", cell)
+    path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
+    # a cell of a Stacked layer goes by PyTorch's name
+    return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
+        getattr(owner, "__name__", type(owner).__name__))
+
+
+def traced(record: Record | Untraced) -> Record:
+    if isinstance(record, Untraced):
+        raise TypeError(f"{record.path} was not recorded, for its cell cannot be traced: {record.why}")
+    return record
+
+
+# -- one scan ---------------------------------------------------------------------------------------------------------
+
+
+class Record:
+    """One scan: what its cell computed at every step, and the gradients of all that.
+
+    values        by name, (T, …): what the cell's own variable of this name held; T, then the shape it has in the cell
+    grads         by name, (T, …): dL/d(that value), the sum over all its ways to L, of every backward that went
+                  through. For a state as it enters a step it is the gradient of that very value, so also by what the
+                  step before gave out: grads["a_prev"][t] is grads["a_next"][t − 1], as in an unrolled loop.
+    weight_grads  by name, (T, …): what each step added to the gradient of a weight
+    states        {name as it enters a step: name as it leaves it}, as {"a_prev": "a_next", "c_prev": "c_next"}; None
+                  for one that leaves as a constant or a weight
+    inputs, outputs   names of the leaves of x, and of those of y that the cell computes
+    weights       names of the tensors that the cell closes over
+    steps, reverse, mask, path   T; whether it ran from the last step to the first; (T, batch) or None; who it is
+
+    Time is in the order of xs, also where the scan ran in reverse. With a mask, the cell's own values are given at
+    every step, and count for nothing where it is 0: their gradients are 0, and the state that enters the next step is
+    the one before. A name that two values have is given to the second as `name_2`. A value without a name has none
+    here; results of the cell have one always (`h_next` for the new h, `y`).
+    """
+
+    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor | Array], Array]):
+        self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
+        self.step = step = step_of(run)
+        closed = [run.supply[i] for i in step.closed]
+        weights = [(name, w, x) for name, w, x in zip(weight_names(run.cell, closed, step), step.weights, closed)
+                   if isinstance(x, Tensor)]
+        self.weight_values = {name: w for name, w, _ in weights}
+        self.weight_tensors = {name: weakref.ref(x) for name, _, x in weights}
+        self.fixed = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
+        self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
+        self.backwards: list[Backward] = []
+        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to what stands on the graph for it
+        self.values, self.grads = Named(self, self.value), Named(self, self.grad)
+
+    # -- what there is ---------------------------------------------------------------------------------------
+
+    @property
+    def states(self) -> dict[str, str]:
+        return dict(zip(self.step.names_of["state"], self.step.names_of["new state"]))
+
+    @property
+    def inputs(self) -> list[str]:
+        return self.step.names_of["x"]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [name for name in self.step.names_of["y"] if name is not None]
+
+    @property
+    def weights(self) -> list[str]:
+        return list(self.weight_values)
+
+    def curve(self, name: str) -> str | None:
+        """The op that gave a value, as "sigmoid" of a gate, through what only picks a part of it or turns it."""
+        value = self.known(name).value
+        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
+            value = value.inputs[0]
+        return None if value.op is None else value.op.name
+
+    def __repr__(self) -> str:
+        went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
+        return (f"{self.path}: {self.steps} steps{' in reverse' * self.reverse}, {went}; "
+                f"values {', '.join(self.values)}; weights {', '.join(self.weights)}")
+
+    # -- values and gradients ----------------------------------------------------------------------------------
+
+    def known(self, name: str) -> NamedValue:
+        if name not in self.step.named:
+            raise Unknown(name, self.path, list(self.step.named))
+        return self.step.named[name]
+
+    def value(self, name: str) -> Array:
+        """(T, …): a value at every step."""
+        value = self.known(name).value
+        return np.stack([held(self.kept[self.place(t)], value) for t in range(self.steps)])
+
+    def grad(self, name: str) -> Array:
+        """(T, …): its gradient at every step."""
+        named = self.known(name)
+        if named.value.dtype.kind not in "fc":
+            raise TypeError(f"{name} of {self.path} holds {named.value.dtype}, and only floats have gradients")
+        total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
+        for backward in self.through():
+            for t in range(self.steps):
+                total[self.place(t)] += self.gradient_at(backward.kept, t, named)
+        return total
+
+    def gradient_at(self, kept: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
+        """dL/d(a value) at the t-th step that ran: of a state, what came to it where it left the step before."""
+        while named.entering is not None and t > 0:
+            t, named = t - 1, self.step.leaving[named.entering]
+        return 0.0 if named.total is None else held(kept[t], named.total)
+
+    def weight_grads(self, name: str) -> Array:
+        """(T, *shape): what each step added to the gradient of a weight. It is computed anew at each call, from the
+        gradients that were kept, by the part of the derived program that leads to this weight."""
+        if name not in self.weight_values:
+            raise Unknown(name, f"{self.path}, among its weights,", self.weights)
+        weight = self.weight_values[name]
+        if weight not in self.step.program.gradients:
+            raise ValueError(f"{name} of {self.path} does not require gradients, so that no step adds to one")
+        gradient, program = self.step.program.gradients[weight], None
+        total = np.zeros((self.steps, *weight.shape), weight.dtype)
+        for backward in self.through() if gradient is not None else ():
+            for t in range(self.steps):
+                env = {**self.fixed, **self.kept[t], **backward.kept[t]}
+                if program is None:
+                    program = statements(in_order([gradient], set(env)))
+                evaluate(program, env)
+                total[self.place(t)] += held(env, gradient)
+        return total
+
+    def through(self) -> list[Backward]:
+        """The backwards that went through, at least one."""
+        if not self.backwards:
+            raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
+                               "on it, recorded outside of no_grad and with something that requires gradients")
+        return self.backwards
+
+    def place(self, t: int) -> int:
+        """Where the t-th step that ran stands in xs."""
+        return self.steps - 1 - t if self.reverse else t
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def forward(self, state: list, xs: list) -> tuple[list, list]:
+        """The final states and the ys, all in the order of running."""
+        step = self.step
+        state, xs = [np.array(s) for s in state], [np.array(x) for x in xs]
+        ys = []
+        for t in range(self.steps):
+            env = {**self.fixed, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
+            evaluate(step.forward, env)
+            state = [held(env, value) for value in step.new_states]
+            ys.append([held(env, value) for value in step.ys])
+            self.kept.append({value: env[value] for value in step.kept})
+        return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
+
+    def backward(self, d_state: list, d_ys: list) -> tuple[list, list, list]:
+        """Gradients of the first state, of the xs and of the weights, from those of the results."""
+        step, cut = self.step, asked.get()
+        d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
+        d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
+        d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
+        kept: list[dict[Value, Array]] = [{}] * self.steps
+        for t, env in self.steps_back(d_state, d_ys) if cut is None else self.truncated(d_state, d_ys, *cut):
+            for total, x in zip(d_xs, step.xs):
+                if total is not None:
+                    total[t] += step.gradient(env, x)
+            for total, w in zip(d_weights, step.weights):
+                if total is not None:
+                    total += step.gradient(env, w)
+            if t == 0:
+                d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
+            if cut is None:
+                kept[t] = {value: env[value] for value in step.kept_backward}
+        if cut is None:
+            self.backwards.append(Backward(d_state, d_ys, kept))
+            self.grads.made.clear()
+        return d_first, d_xs, d_weights
+
+    def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
+                   ) -> Iterator[tuple[int, dict[Value, Array]]]:
+        """(t, all values of the step and of its backward) from step stop − 1 to step start in the order of running,
+        where d_state is the gradient of the state after stop − 1, and d_ys count from one step on."""
+        for t in reversed(range(start, self.steps if stop is None else stop)):
+            d_y = [d[t, ...] if t >= counted_from else np.zeros_like(d[t, ...]) for d in d_ys]
+            env = {**self.fixed, **self.kept[t], **self.step.seeds(d_state, d_y)}
+            evaluate(self.step.backward, env)
+            d_state = [self.step.gradient(env, s) for s in self.step.states]
+            yield t, env
+
+    def truncated(self, d_state: list, d_ys: list, horizon: int, every: int) -> Iterator[tuple[int, dict]]:
+        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): what a piece of `every` steps adds to
+        the loss is sent back through this piece and the horizon − every steps before it."""
+        for first in reversed(range(0, self.steps, every)):
+            stop = min(first + every, self.steps)
+            d_last = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
+            yield from self.steps_back(d_last, d_ys, max(0, first - (horizon - every)), stop, first)
+
+
+@dataclass
+class Backward:
+    """One backward through a scan: the gradients of its results, and at each step those of the named values, in the
+    order of running."""
+
+    d_state: list[Array]
+    d_ys: list[Array]
+    kept: list[dict[Value, Array]]
+
+
+# (horizon, every) while a question asks for backwards: they are truncated so (`Record.truncated`), and not kept.
+asked: ContextVar[tuple[int, int] | None] = ContextVar("asked", default=None)
+WHOLE = (sys.maxsize, sys.maxsize)  # not truncated, and not kept
+
+
+def swept(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
+    """{index of a target: the gradient of Σ losses}, with every recorded scan on the way truncated so."""
+    token = asked.set(cut)
+    try:
+        with no_grad():
+            return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)
+    finally:
+        asked.reset(token)
+
+
+class Pull:
+    """From K gradients of a step's results, side by side, to values of its backward, by the part of its program that
+    leads there."""
+
+    def __init__(self, scan: Record, values: list[Value]):
+        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
+        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        self.program = statements(in_order(values, {*scan.fixed, *scan.kept[0], *self.silent}))
+
+    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
+        """[(result, K gradients of it (…, K))], of others zero → (…, K) of each value, at the t-th step that ran."""
+        env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
+        many: set[Value] = set()
+        for result, d in given:
+            count, seed = d.shape[-1], self.seeds.get(result)
+            if seed is not None:
+                env[seed] = env[seed] + d if seed in many else d
+                many.add(seed)
+        evaluate_many(self.program, env, many, count)
+        arrays = [(held(env, value), value in many) for value in self.values]
+        return [x if is_many else np.broadcast_to(x[..., None], (*x.shape, count)) for x, is_many in arrays]
+
+
+class Named(Mapping):
+    """Arrays by name, made when they are first asked for."""
+
+    def __init__(self, record: Record, make: Callable[[str], Array]):
+        self.record, self.make = record, make
+        self.made: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.made:
+            self.made[name] = self.make(name)
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.record.step.named)
+
+    def __len__(self) -> int:
+        return len(self.record.step.named)
+
+    def __repr__(self) -> str:
+        named = self.record.step.named.items()
+        return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
+
+
+class RecordedRun(Run):
+    """A run of scan that goes through its program value by value, and has a record keep them."""
+
+    __slots__ = ("record", "recording")
+
+    def __init__(self, run: Run, recording: Recording):
+        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
+            setattr(self, name, getattr(run, name))
+        self.buffers = None
+        self.recording = recording
+
+    def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
+        results = super().on_graph(steps, reverse)
+        self.recording.records.append(self.record)
+        self.recording = None  # the graph lives on without it
+        for leaf in flatten(results)[0]:
+            if isinstance(leaf, Tensor) and leaf._op is PART:
+                self.record.node = weakref.ref(leaf._inputs[0])
+        return results
+
+    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
+        self.record = Record(path_of(self.cell, self.recording.model_paths), self, self.recording.snapshot)
+        return self.record.forward(state, xs)
+
+    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
+        d_state, d_xs, d_weights = self.record.backward(d_state, d_ys)
+        by_place = dict(zip(self.record.step.closed, d_weights))
+        return d_state, d_xs, [by_place[i] for i in self.compiled.closed]

@@ -1,0 +1,1 @@
+"""Printers of one program: for people, and for NumPy's buffers."""

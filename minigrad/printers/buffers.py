@@ -1,0 +1,156 @@
+"""Where the values of a cell lie while it runs over time, under which names, and which look into which.
+
+A `Place` is an array, a step in it, and a path of indices. The `Scope` is what the two loops of a cell share.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from minigrad.printers.readable import Emitter, values_in
+from minigrad.printers.text import bracket, dtype_text, slice_text
+from minigrad.program.reassociate import part_slices
+from minigrad.program.simplify import Program, Value
+
+LEVEL = re.compile(r"\[([^\]]*)\]")  # one index of a path
+
+
+@dataclass(frozen=True)
+class Options:
+    """The passes of the planner, all on; tests switch each off."""
+
+    reuse: bool = True  # buffers of dead values are used again
+    placed: bool = True  # parts of a concatenation are written into it
+    hoisted: bool = True  # what does not change with time is computed before the loop
+    gathered: bool = True  # weight gradients are one product for a block of steps
+    blocked: bool = True  # products in row blocks
+    ahead: bool = True  # what does not wait for the step before, for a block of steps at once
+
+
+ALL_PASSES = Options()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: in an array, at a step, seen along a path.
+
+    kind: "stack" (an array over time), "turn" (two arrays in turn), "block" (an array over K steps), "buffer" (one
+    array), or "local" (a variable)
+    """
+
+    array: str
+    kind: str
+    offset: int = 0
+    path: str = ""
+    contiguous: bool = True
+    scalar: bool = False  # one number a step: then [t, ...] keeps it an array
+
+    @property
+    def text(self) -> str:
+        t = f"t + {self.offset}" if self.offset else "t"
+        step = {"stack": t, "turn": f"({t}) % 2" if self.offset else "t % 2", "block": "t % K"}.get(self.kind)
+        return f"{self.array}{self.index(step)}{self.path}"
+
+    def index(self, step: str | None) -> str:
+        return "" if step is None else f"[{step}, ...]" if self.scalar else f"[{step}]"
+
+    def at(self, t: str) -> str:
+        """The place at a given step, 0 or T, which the offset is not added to."""
+        return f"{self.array}{self.index(f'{t} % 2' if self.kind == 'turn' and t != '0' else t)}{self.path}"
+
+    def over_time(self) -> str | None:
+        """All steps as one array (T, …), where the path is made of plain indices."""
+        if self.kind != "stack" or "." in self.path:
+            return None
+        steps = f"{self.offset}:T + {self.offset}" if self.offset else ":T"
+        first, *others = LEVEL.findall(self.path) or [""]
+        return f"{self.array}[{steps}{', ' if first else ''}{first}]" + "".join(f"[:, {index}]" for index in others)
+
+    @property
+    def lies_in_blocks(self) -> bool:
+        """Whether the steps of a block lie side by side."""
+        return self.kind in ("block", "stack") and "." not in self.path
+
+    def over_block(self) -> str:
+        """The steps from start to stop as one array."""
+        assert self.lies_in_blocks, f"{self} is nowhere for a block of steps"
+        offset = f" + {self.offset}" if self.offset else ""
+        steps = ":stop - start" if self.kind == "block" else f"start{offset}:stop{offset}"
+        return f"{self.array}[{steps}]" + "".join(f"[:, {index}]" for index in LEVEL.findall(self.path))
+
+
+def part_paths(whole: Value) -> list[str]:
+    """The slice of a concatenation that each of its inputs fills, as text."""
+    return [f"[{slice_text(index)}]" for index in part_slices(whole)]
+
+
+def empty(shape: Iterable, dtype: Any) -> str:
+    return f"np.empty({bracket([str(n) for n in shape], '(')}, {dtype_text(dtype)})"
+
+
+class Scope:
+    """What both loops of a cell know of its values.
+
+    places     where each lies, as far as that is decided
+    inputs     x, each with its number in xs
+    invariant  those that do not change with time
+    written    the names of the ops that can write into a buffer
+    """
+
+    def __init__(self, program: Program, options: Options, reserved: frozenset[str], written: frozenset[str]):
+        self.options, self.written = options, written
+        self.emitter = Emitter(program, reserved)
+        self.places: dict[Value, Place] = {}
+        self.inputs = {a: k for k, a in enumerate(values_in(program.arguments[1][1]))}
+        self.invariant: set[Value] = set()
+        self.constants: dict[str, Any] = {}  # too large to be written into the text
+        self.taken = set(self.emitter.taken)
+        self.next_number = itertools.count(1).__next__
+        self.looks_into: dict[Value, set[Value]] = {}
+
+    # -- names ---------------------------------------------------------------------------------------------
+
+    def free(self, name: str) -> str:
+        candidate, n = name, 2
+        while candidate in self.taken:
+            candidate, n = f"{name}_{n}", n + 1
+        self.taken.add(candidate)
+        return candidate
+
+    def name(self, value: Value) -> str:
+        if value not in self.emitter.names:
+            self.emitter.names[value] = self.free(f"t{self.next_number()}")
+        return self.emitter.names[value]
+
+    # -- views ---------------------------------------------------------------------------------------------
+
+    def is_view(self, value: Value) -> bool:
+        if value.op is None or value in self.invariant:
+            return False
+        if value.op.name == "getitem":
+            return all(isinstance(i, slice) for i in value.metadata["index"])
+        return value.op.name in ("transpose", "broadcast_to")
+
+    def base(self, value: Value) -> Value:
+        """What a view looks at in the end."""
+        while self.is_view(value):
+            value = value.inputs[0]
+        return value
+
+    def seen(self, value: Value) -> set[Value]:
+        """The values whose memory this one may look into: that of what it is a view of, and, where NumPy makes it
+        (np.reshape gives a view or a copy), of all its inputs."""
+        if value.op is None or value.op.name in self.written:
+            return {value}
+        if value not in self.looks_into:
+            self.looks_into[value] = set().union(*map(self.seen, value.inputs), () if self.is_view(value) else {value})
+        return self.looks_into[value]
+
+    def is_slice_of_base(self, value: Value) -> bool:
+        """Whether a value is its base, or one slice of it."""
+        base = self.base(value)
+        return value is base or (value.op.name == "getitem" and value.inputs[0] is base)

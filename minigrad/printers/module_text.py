@@ -1,0 +1,88 @@
+"""The text of a planned cell: a module of four functions, two of which make the arrays in which the other two run."""
+
+from __future__ import annotations
+
+import re
+
+from minigrad.printers.statements import FUNCTIONS, Loop
+from minigrad.printers.text import WIDTH, bracket, broken, function
+
+# What the functions call their own things
+RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", "made", "made_backward", "steps",
+                      "d_state", "d_ys", "sums"})
+
+
+def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop, backward: Loop | None) -> str:
+    """The module; `weights` are the names that the loops give to what the cell closes over."""
+    loops = [forward] if backward is None else [forward, backward]
+    lines = [line for loop in loops for line in [*loop.before, *loop.ahead, *loop.body, *loop.behind]]
+    lines += [line for helper in helpers for line in helper.splitlines()]
+    used = sorted(name for name in FUNCTIONS if any(re.search(rf"(?<![\w.]){name}\(", line) for line in lines))
+    head = f'"""{name} over time, as minigrad runs it."""\n\nimport numpy as np\n'
+    head += f"from numpy import {', '.join(used)}\n" if used else ""
+    taken = [f"{bracket(weights, '(')} = weights"] if weights else []
+    functions = [
+        made_function("make", forward, None),
+        function("forward", ["T", "state", "xs", "weights", "made"],
+                 [*taken, *unpacked(forward, "made"), *forward.before, *loop_text(forward), *forward.after])]
+    if backward is not None:
+        functions += [
+            made_function("make_backward", backward, forward),
+            function("backward", ["T", "d_state", "d_ys", "xs", "weights", "sums", "made", "made_backward"],
+                     [*taken, *arrays_of(forward, "made"), *unpacked(backward, "made_backward"), *backward.before,
+                      *loop_text(backward, backwards=True), *backward.after])]
+    return "\n\n".join(part.strip("\n") + "\n" for part in [head, *helpers, *functions])
+
+
+def made_function(name: str, loop: Loop, before: Loop | None) -> str:
+    """The function that makes the arrays of a loop and all views into them, for up to T steps."""
+    lines = [f"K = min({loop.size}, T)"] if loop.ahead or loop.behind else []
+    lines += arrays_of(before, "made") if before is not None else []
+    lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
+    lines += [f"{variable} = {text}" for variable, text in loop.fixed.items()]
+    lines += wrapped(bracket(list(views_of(loop).values()), "("), " for t in range(T)]", "steps = [")
+    lines += wrapped(bracket([*loop.arrays, *loop.fixed], "("), ", steps", "return ")
+    return function(name, ["T"] if before is None else ["T", "made"], lines)
+
+
+def views_of(loop: Loop) -> dict[str, str]:
+    """The views that its steps use."""
+    used = set(re.findall(r"\w+", " ".join(loop.body)))
+    return {name: text for name, text in loop.views.items() if name in used}
+
+
+def unpacked(loop: Loop, made: str) -> list[str]:
+    """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
+    return wrapped(bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
+
+
+def arrays_of(loop: Loop, made: str) -> list[str]:
+    """Only the arrays, under the names that the loop's own views do not use."""
+    return wrapped(bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
+
+
+def loop_text(loop: Loop, backwards: bool = False) -> list[str]:
+    """The loop over time, in blocks if something is computed ahead or behind."""
+    blocks = bool(loop.ahead or loop.behind)
+    first, last, views = ("start", "stop", "steps[start:stop]") if blocks else ("0", "T", "steps[:T]")
+    steps = f"range({first}, {last})"
+    if backwards:
+        steps, views = f"range({last} - 1, {first} - 1, -1)", f"reversed({views})"
+    names = bracket(list(views_of(loop)), "(")
+    if any(re.search(r"\bt\b", line) for line in loop.body):
+        head = wrapped(names, f" in zip({steps}, {views}):", "for t, ")
+    else:
+        head = wrapped(names, f" in {views}:", "for ")
+    text = [*head, *(f"    {line}" for line in loop.body or ["pass"])]
+    if blocks:
+        starts = "range((T - 1) // K * K, -1, -K)" if backwards else "range(0, T, K)"
+        text = [f"K = min({loop.size}, T)", f"for start in {starts}:", "    stop = min(start + K, T)",
+                *(f"    {line}" for line in [*loop.ahead, *text, *loop.behind])]
+    if loop.quiet:
+        text = ["with np.errstate(over='ignore', under='ignore'):", *(f"    {line}" for line in text)]
+    return text
+
+
+def wrapped(names: str, tail: str, head: str = "") -> list[str]:
+    """A tuple with what stands before and behind it, over several lines if it is long."""
+    return broken(names, tail, head) if len(head + names + tail) > WIDTH else [f"{head}{names}{tail}"]

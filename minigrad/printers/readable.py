@@ -1,0 +1,675 @@
+"""A program as readable NumPy: the text that is shown, and that runs.
+
+A value that has a name, or is used more than once, is a line of its own; one that is used once stands where it is
+used, as long as the line stays short. The forward statement stands as a comment above the lines of the backward
+that its rules gave. One program, one text: the same function gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import copy
+import inspect
+import keyword
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.tensor import OPS, PART, Op
+from minigrad.printers.text import (
+    ATOM,
+    INLINE,
+    PRECEDENCE,
+    WIDTH,
+    assignment,
+    bracket,
+    constant,
+    dtype_text,
+    function,
+    infix,
+    literal,
+    quoted,
+    slice_text,
+    wrapped,
+)
+from minigrad.program.simplify import DETACH, LOOP, Program, Value, numbers_of, repr_of
+
+HELPERS = {"sigmoid": """
+def sigmoid(x):
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+""", "scatter": """
+def scatter(x, shape, index):
+    y = np.zeros(shape, np.asarray(x).dtype)
+    np.add.at(y, index, x)
+    return y
+"""}
+
+
+class Emitter:
+    """Names, statements and text of one program."""
+
+    def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
+        self.program = program
+        self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
+        self.names: dict[Value, str] = {}
+        self.helpers: dict[str, str] = {}
+        self.bodies: dict[Any, Any] = {}  # of the loops
+        self.constants: dict[str, tuple[str, str]] = {}  # arrays that loops use: their names and texts
+        self.defined: set[str] = set()  # those that have a line in the function that is written
+        self.leaves: list[Value] = []  # the arguments
+        self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
+        self.collect_arguments()
+        self.uses = self.count_uses()
+        self.kept = self.choose_cache()
+        self.name_forward()
+        self.statement = self.statements_of_forward()
+        self.name_backward()
+
+    # -- what is used how often ---------------------------------------------------------------------------
+
+    def collect_arguments(self) -> None:
+        def walk(tree: Any) -> None:
+            for child in children(tree):
+                walk(child)
+            if isinstance(tree, Value) and tree.op is None and not tree.is_constant and tree not in self.names:
+                self.leaves.append(tree)
+                self.names[tree] = self.free(tree.name)
+        for name, tree in self.program.arguments:
+            if not isinstance(tree, Value):
+                self.taken.add(name)
+            walk(tree)
+
+    def count_uses(self) -> dict[Value, int]:
+        """How often a value stands in the forward, in the backward, or among the results."""
+        uses: dict[Value, int] = {}
+        for value in self.program.forward + self.program.backward:
+            for a in value.inputs:
+                uses[a] = uses.get(a, 0) + 1
+        for y in [*values_in(self.program.result), *(g for g in self.program.gradients.values() if g)]:
+            uses[y] = uses.get(y, 0) + 1
+        return uses
+
+    def choose_cache(self) -> list[Value]:
+        """What the backward reads of the forward, in the order of computing."""
+        own = set(self.program.backward) | set(self.program.seeds.values())
+        read = [a for value in self.program.backward for a in value.inputs]
+        read += [g for g in self.program.gradients.values() if g]
+        kept = {behind_views(a) for a in read if a not in own and not a.is_constant}
+        return [v for v in self.leaves + self.program.forward if v in kept]
+
+    # -- names --------------------------------------------------------------------------------------------
+
+    def free(self, name: str | None) -> str:
+        """The name, with a number behind it if it is taken."""
+        name = name if name and name.isidentifier() else "t"
+        candidate, n = name, 1
+        while candidate in self.taken or (candidate == "t" and name == "t") or candidate in vars(builtins):
+            candidate, n = f"{name}{n}" if name == "t" else f"{name}_{n + 1}", n + 1
+        self.taken.add(candidate)
+        return candidate
+
+    def name(self, value: Value, wanted: str | None) -> None:
+        self.names[value] = self.free(wanted)
+
+    def label(self, value: Value) -> str | None:
+        """What other names call a value."""
+        return self.names.get(value)
+
+    def name_in_loop(self, value: Value, hint: str) -> str:
+        """The text of a value within a loop: a name, so that it is not computed at every step."""
+        if value not in self.names and not value.is_constant and not self.is_free(value):
+            self.name(value, value.name or hint)
+        return self.expression(value)[0]
+
+    def name_forward(self) -> None:
+        """A line for what has a name, is a result, is kept for the backward, or is used more than once."""
+        results = set(map(numbers_of, values_in(self.program.result)))
+        own = [v for v in self.program.forward]
+        forward_uses: dict[Value, int] = {}
+        for value in own:
+            for a in value.inputs:
+                forward_uses[a] = forward_uses.get(a, 0) + 1
+        for value in own:
+            if value.op is LOOP:
+                self.body(value)
+            if value.op in (LOOP, PART, DETACH) or (is_view(value) and value not in results):
+                continue
+            if value.name is None and (value in self.kept or forward_uses.get(value, 0) > 1 or (
+                    value in results and len(results) > 1)):
+                (x, *others) = value.inputs or (None,)
+                if x in self.names and not others and not value.op.infix:
+                    value.name = f"{value.op.name}_{self.label(x)}"
+                else:
+                    value.name = "t"
+            if value.name is not None:
+                self.name(value, value.name)
+
+    def statements_of_forward(self) -> dict[Value, Value]:
+        """For each value of the forward, the value in whose line it stands."""
+        line: dict[Value, Value] = {}
+        for value in reversed(self.program.forward):
+            if value.op is PART:
+                continue
+            if value in self.names:
+                line[value] = value
+            line.setdefault(value, value)
+            for a in value.inputs:
+                if a not in self.names:
+                    line.setdefault(a, line[value])
+        return line
+
+    def name_backward(self) -> None:
+        program = self.program
+        for y, seed in program.seeds.items():
+            if y is program.result and y not in self.names:
+                self.names[seed] = "d_output"
+            elif seed not in self.names:
+                self.name(seed, f"d_{self.label(y) or 'output'}")
+        own = set(program.backward)
+        for v, g in program.total.items():  # the gradients of what has a name
+            if v in self.names and g in own and g not in self.names:
+                seed = program.seeds.get(v)
+                if self.uses_up(g, seed) and self.names[seed].isidentifier():
+                    self.names[g] = self.names[seed]  # d_c = d_c + …: the seed is used up in this line
+                else:
+                    self.name(g, f"d_{self.label(v)}")
+        for v, g in program.total.items():  # and of what stands inside a line
+            if g in own and g not in self.names and self.uses.get(g, 0) > 1:
+                line = self.label(self.statement.get(v))
+                self.name(g, f"d_{line}_in" if line else "t")
+        for value in program.backward:
+            if value.op is LOOP:
+                self.body(value).name_backward()
+            elif value not in self.names and self.uses.get(value, 0) > 1 and not self.is_free(value):
+                self.name(value, value.name or "t")
+
+    def uses_up(self, g: Value, seed: Value | None) -> bool:
+        """Whether g is a sum that holds the seed, and nothing else does."""
+        terms = [g]
+        while terms:
+            term = terms.pop()
+            if term.op is not None and term.op.name in ("add", "subtract"):
+                if seed in term.inputs:
+                    return self.uses.get(seed) == 1
+                terms += [a for a in term.inputs if a not in self.names and self.uses.get(a) == 1]
+        return False
+
+    def is_free(self, value: Value) -> bool:
+        """`W.T` and `z[:5]` cost nothing and read well: they stand wherever they are used."""
+        return is_view(value) and value.inputs[0] in self.names
+
+    # -- text ---------------------------------------------------------------------------------------------
+
+    def module(self) -> str:
+        program = self.program
+        forward = self.forward_function()
+        backward = self.backward_function()
+        shapes = ", ".join(f"{self.names[v]} {v.shape}" for v in self.leaves)
+        about = textwrap.fill(f"{program.name} and its backward pass, derived by minigrad for {shapes}.", WIDTH,
+                              break_long_words=False)
+        parts = [f'"""{about}"""\n\nimport numpy as np\n', *self.helpers.values(), forward, backward]
+        return "\n\n".join(part.strip("\n") + "\n" for part in parts)
+
+    def forward_function(self) -> str:
+        names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
+        lines = []
+        for name, tree in self.program.arguments:
+            if not isinstance(tree, Value):
+                lines += self.unpacking(name, tree)
+        self.defined.clear()
+        lines += self.lines(self.program.forward, keep=True)
+        result = self.literal(self.program.result)
+        lines += assignment("cache", bracket([self.names[v] for v in self.kept], "("))
+        return function("forward", names, [*lines, f"return {result}, cache"])
+
+    def backward_function(self) -> str:
+        program = self.program
+        lines = self.seed_lines(program.result, "d_output")
+        lines += assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
+        self.defined.clear()
+        lines += self.lines(program.backward, keep=False)
+        gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
+        gradients = [g for g in gradients if g is not None]
+        lines += assignment("return", bracket(gradients, "("), " ")
+        return function("backward", ["d_output", "cache"], lines)
+
+    def seed_lines(self, tree: Any, access: str) -> list[str]:
+        """Take the gradients out of d_output, which is nested as the result is."""
+        if isinstance(tree, dict):
+            return [line for key, child in tree.items() for line in self.seed_lines(child, f"{access}[{key!r}]")]
+        if isinstance(tree, (tuple, list)) and tree:
+            flat = [self.names[self.program.seeds[y]] if isinstance(y, Value) and y in self.program.seeds else "_"
+                    for y in tree]
+            different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
+            new = not any(isinstance(y, Value) and y in self.seeded for y in tree)
+            if different and new and all(isinstance(y, Value) or not children(y) for y in tree):
+                self.seeded.update(y for y in tree if isinstance(y, Value))
+                return assignment(", ".join(flat) + ("," if len(flat) == 1 else ""), access)
+            return [line for i, child in enumerate(tree) for line in self.seed_lines(child, f"{access}[{i}]")]
+        if isinstance(tree, Value) and tree in self.program.seeds:
+            seed = self.names[self.program.seeds[tree]]
+            if seed == access:
+                return []
+            if tree in self.seeded:  # a result that stands there twice
+                return [f"{seed} = {seed} + {access}"]
+            self.seeded.add(tree)
+            return [f"{seed} = {access}"]
+        return []
+
+    def unpacking(self, access: str, tree: Any) -> list[str]:
+        """`Wf = parameters["Wf"]` for each leaf of a nested argument."""
+        if isinstance(tree, Value):
+            return [f"{self.names[tree]} = {access}"] if self.uses.get(tree) or tree in self.kept else []
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (tuple, list)) else ()
+        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child)]
+
+    def lines(self, values: list[Value], keep: bool) -> list[str]:
+        """The statements for these values, each followed by what it could not hold inside."""
+        out: list[str] = []
+        said = None
+        for value in values:
+            text = self.line(value, values)
+            origin = self.statement.get(value.origin) if text and not keep else None
+            if origin is not None and origin is not said:
+                said = origin
+                out += ["", *(f"# {line}" for line in self.statement_text(origin))]
+            out += text
+        return out
+
+    def body(self, whole: Value) -> Any:
+        """The emitter of a loop, forward and backward."""
+        loop = whole.metadata["loop"]
+        if loop not in self.bodies:
+            self.bodies[loop] = Body(self, loop)
+        return self.bodies[loop]
+
+    def line(self, value: Value, among: list[Value]) -> list[str]:
+        """The statement of a value; none for what stands where it is used."""
+        if value.op is LOOP:
+            return self.body(value).text(value)
+        if value.op is PART or (value not in self.names and (
+                value.op is DETACH or self.is_free(value) or self.inlined(value, among))):
+            return []
+        if value not in self.names:
+            self.name(value, value.name or "t")
+        return assignment(self.names[value], self.expression(value, top=True)[0])
+
+    def inlined(self, value: Value, among: list[Value]) -> bool:
+        """Whether a value stands where it is used: once, in this function, and short."""
+        users = [v for v in among if value in v.inputs]
+        if len(users) != 1 or users[0].inputs.count(value) > 1:
+            return not users and value not in values_in(self.program.result)
+        text, _ = self.expression(value, top=True)
+        return len(text) <= INLINE
+
+    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
+        if value.op is LOOP:
+            return [self.body(value).head(value)]
+        return assignment(self.names.get(value, unnamed), self.expression(value, top=True)[0])
+
+    def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
+        """The text of a value and how tightly it binds: its name, or (at the top of its own line) what computes it."""
+        if value in self.names and not top:
+            return self.names[value], ATOM
+        if value.is_constant:
+            return constant(value.constant)
+        if value.op is None:
+            return self.names[value], ATOM
+        return self.call(value)
+
+    def call(self, value: Value, operands: list[str] | None = None) -> tuple[str, int]:
+        """The text that computes a value from its inputs, or from operands that stand for them."""
+        op, metadata = value.op, value.metadata
+        parts = [self.expression(a) for a in value.inputs] if operands is None else [(text, ATOM) for text in operands]
+        special = SPECIAL.get(op.name)
+        if special is not None:
+            printed = special(self, value, parts)
+            if printed is not None:
+                return printed
+        if op.infix and len(parts) == 2:
+            return infix(op.infix, *parts)
+        if op.infix and len(parts) == 1:
+            return f"{op.infix}{wrapped(parts[0], PRECEDENCE['unary'])}", PRECEDENCE["unary"]
+        values = [text for text, _ in parts]
+        arguments = [f"[{', '.join(values)}]"] if op.variadic else values
+        arguments += [f"{key}={literal(given)}" for key, given in metadata.items()
+                      if key != "part" and repr(given) != repr(op.defaults[key])]
+        if op.numpy:
+            name = f"np.{op.numpy[0].__name__}"
+        else:
+            name = op.name
+            self.need(op)
+            if op.variadic:
+                arguments[0] = f"*{arguments[0]}"
+        text = f"{name}({', '.join(arguments)})"
+        return (f"{text}[{metadata['part']}]" if "part" in metadata else text), ATOM
+
+    # -- helpers: the forward of an op that NumPy has no word for --------------------------------------------
+
+    def need(self, op: Op) -> None:
+        if op.name in HELPERS:
+            self.helpers[op.name] = HELPERS[op.name]
+        elif op.name not in self.helpers:
+            self.copy_source(op.forward)
+
+    def copy_source(self, function: Callable) -> None:
+        """The source of a function, and of the functions it calls, as it was written, without decorators and
+        docstrings."""
+        name = function.__name__
+        if name in self.helpers:
+            return
+        try:
+            source = textwrap.dedent(inspect.getsource(function))
+            tree = ast.parse(source).body[0]
+        except (OSError, SyntaxError):
+            raise ValueError(
+                f"the source of {name} cannot be read, so it cannot be printed: put it in a file") from None
+        tree.decorator_list = []
+        docstring = tree.body[0] if ast.get_docstring(tree) else None
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                other = function.__globals__.get(node.id)
+                if inspect.isfunction(other) and node.id != name:
+                    self.copy_source(getattr(other, "op", None).forward if hasattr(other, "op") else other)
+        self.helpers[name] = "\n".join(
+            line for n, line in enumerate(source.splitlines(), start=1)
+            if n >= tree.lineno and not (docstring and docstring.lineno <= n <= docstring.end_lineno))
+
+    # -- trees of names ---------------------------------------------------------------------------------------
+
+    def literal(self, tree: Any) -> str:
+        """A result, nested as the function gave it."""
+        if isinstance(tree, dict):
+            return "{" + ", ".join(f"{quoted(key)}: {self.literal(child)}" for key, child in tree.items()) + "}"
+        if isinstance(tree, (tuple, list)):
+            return bracket([self.literal(child) for child in tree], "[" if isinstance(tree, list) else "(")
+        return self.expression(tree)[0] if isinstance(tree, Value) else literal(tree)
+
+    def gradient_literal(self, tree: Any) -> str | None:
+        """The gradients of one argument, nested as it is; None where nothing in it can have one."""
+        if isinstance(tree, dict):
+            parts = {key: self.gradient_literal(child) for key, child in tree.items()}
+            return "{" + ", ".join(f"{quoted(key)}: {text}" for key, text in parts.items()) + "}" \
+                if any(text is not None for text in parts.values()) else None
+        if isinstance(tree, (tuple, list)):
+            parts = [self.gradient_literal(child) for child in tree]
+            return bracket([str(text) for text in parts], "(") if any(text is not None for text in parts) else None
+        if not isinstance(tree, Value) or tree not in self.program.gradients:
+            return None
+        g = self.program.gradients[tree]
+        return f"np.zeros({tree.shape}, {dtype_text(tree.dtype)})" if g is None else self.expression(g)[0]
+
+
+# -- small text ---------------------------------------------------------------------------------------------
+
+
+class Body(Emitter):
+    """The emitter of a Loop (loops.py), the same for its forward and its backward; parent emits what stands around."""
+
+    def __init__(self, parent: Emitter, loop: Any):
+        self.parent, self.loop = parent, loop
+        self.taken, self.helpers = parent.taken, parent.helpers
+        self.constants, self.defined = parent.constants, parent.defined
+        self.names, self.bodies, self.quotes = {}, {}, {}
+        self.t = self.free("t_2") if isinstance(parent, Body) else "t"
+        self.program = program = copy.copy(loop.inner)
+        program.forward, program.backward = loop.lines, loop.d_lines
+        program.result = [*loop.stacks, *(loop.new[k] for k in loop.live)]
+        program.seeds = {y: seed for y, seed in program.seeds.items() if y in loop.arrivals}
+        program.total = {v: g for v, g in program.total.items()  # what a loop hands on is no array
+                         if v not in loop.closed and not (v in loop.state and g in loop.d_stacks)}
+        roots = [*loop.d_stacks, *loop.d_sums, *(loop.d_state[k] for k in loop.d_live)]
+        program.gradients = dict(enumerate(roots))
+        self.arrays = {v: loop.stack[v] for v in loop.stacks if v not in loop.state}
+        self.kept = list(self.arrays)
+        self.name_around()
+        for k in loop.live:
+            self.name(loop.state[k], loop.state[k].name)
+        for a in loop.stacks:
+            if a in loop.state:
+                self.name_part(loop.stack[a], f"{a.name}_over_time")
+        self.uses = self.count_uses()
+        for v in self.arrays:
+            if v.op is DETACH:
+                self.name(v, v.name)
+        self.name_forward()
+        for k in loop.ends:
+            self.name_part(loop.final[k], loop.end_names[k])
+        self.statement = self.statements_of_forward()
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def name_around(self) -> None:
+        """What stays the same is called as outside. In a loop in a loop, that is not the same forward and backward."""
+        loop = self.loop
+        for a, value in loop.around.items():
+            if a in loop.read or a in loop.d_read:
+                text = self.parent.name_in_loop(value, "xs" if a in loop.x else "t")
+                if value.is_constant and np.ndim(value.constant):
+                    text = self.constant_name(value, a.name)
+                self.names[a] = f"{text}[{self.t}]" if a in loop.x else text
+
+    def name(self, value: Value, wanted: str | None) -> None:
+        part = self.arrays.get(value)
+        if part is None:
+            return super().name(value, wanted)
+        if value in self.loop.y:
+            wanted = "ys" if wanted in (None, "t") else f"{wanted}_over_time"
+        self.name_part(part, wanted)
+        self.names[value] = f"{self.parent.names[part]}[{self.t}]"
+
+    def name_part(self, part: Value, wanted: str | None) -> None:
+        if part not in self.parent.names:
+            self.parent.name(part, part.name or wanted)
+
+    def label(self, value: Value | None) -> str | None:
+        if value in self.loop.around:
+            return value.name
+        name = self.names.get(value)
+        if name is None or name.isidentifier():
+            return name
+        return value.name if value.name not in (None, "t") else name.partition("[")[0]
+
+    def name_backward(self) -> None:
+        loop, parent = self.loop, self.parent
+        self.d_y = {j: parent.name_in_loop(loop.d_y[j], "d_ys") for _, places in loop.arrivals.values() for j in places}
+        self.arrays |= {v: loop.d_stack[v] for v in loop.d_stacks}
+        self.names |= {loop.inner.seeds[y]: f"{self.d_y[places[0]]}[{self.t}]"
+                       for y, (_, places) in loop.arrivals.items() if loop.inner.seeds[y] in loop.plain_seeds}
+        for y, seed in self.program.seeds.items():
+            g = self.program.total.get(y)
+            if g in self.arrays and seed not in self.arrays and self.uses_up(g, seed):
+                self.arrays[seed] = self.arrays[g]  # d_c[t] = d_c[t] + …
+        super().name_backward()
+        for v in loop.d_stacks:
+            if v not in self.names:
+                self.name(v, v.name or "t")
+        for v in loop.d_sums:
+            self.name_part(loop.d_sum[v], "t")
+        self.carried: dict[int, str] = {}
+        for k in loop.d_live:
+            wanted = f"d_{loop.state[k].name}"
+            name = self.names.get(loop.d_state[k], "")
+            own = name.isidentifier() and name.startswith(wanted) and name not in self.carried.values()
+            self.carried[k] = name if own else self.free(wanted)
+            if k in loop.d_ends:
+                part = loop.d_start[k]
+                if part in getattr(parent, "arrays", ()):
+                    self.name_part(part, wanted)
+                parent.names.setdefault(part, self.carried[k])
+
+    # -- text --------------------------------------------------------------------------------------------------
+
+    def text(self, whole: Value) -> list[str]:
+        before, body, after = self.backward_lines() if whole.metadata["backward"] else self.forward_lines()
+        if not body:
+            return before + after
+        code = "\n".join(line for line in body if not line.lstrip().startswith("#"))
+        new = {name: text for name, text in self.constants.values()
+               if name not in self.defined and re.search(rf"\b{name}\b", code)}
+        self.defined.update(new)
+        body = body[1:] if body[0] == "" else body
+        return [*(f"{name} = {text}" for name, text in new.items()), *before, self.head(whole),
+                *(f"    {line}".rstrip() for line in body), *after]
+
+    def head(self, whole: Value) -> str:
+        steps = f"range({self.loop.steps})"
+        forwards = whole.metadata["backward"] == self.loop.scan.reverse
+        return f"for {self.t} in {steps if forwards else f'reversed({steps})'}:"
+
+    def forward_lines(self) -> tuple[list[str], list[str], list[str]]:
+        """What stands before the loop, in it, and behind it."""
+        loop, outside = self.loop, self.parent
+        carried = [self.names[loop.state[k]] for k in loop.live]
+        before = self.empty_arrays(loop.stack[v] for v in loop.stacks)
+        before += [line for k, name in zip(loop.live, carried)
+                   for line in assignment(name, outside.expression(loop.start[k])[0])]
+        body = [f"{self.step_of(loop.stack[a])} = {self.names[a]}" for a in loop.stacks if a in loop.state]
+        body += self.lines(loop.lines, keep=True)
+        body += hand_on(carried, [self.expression(loop.new[k])[0] for k in loop.live])
+        after = [f"{outside.names[loop.final[k]]} = {self.names[loop.state[k]]}" for k in loop.ends]
+        results = {loop.new[k]: name for k, name in zip(loop.live, carried)}
+        self.quotes = {v: super(Body, self).statement_text(v, results.get(v, "output"))
+                       for v in self.statement.values()}
+        return before, body, after
+
+    def backward_lines(self) -> tuple[list[str], list[str], list[str]]:
+        loop, outside = self.loop, self.parent
+        self.name_around()
+        self.names |= {a: self.step_of(loop.stack[a]) for a in loop.state if loop.stack[a] in outside.names}
+        before = self.empty_arrays(loop.d_stack[v] for v in loop.d_stacks)
+        before += [f"{outside.names[loop.d_sum[v]]} = {array('zeros', v.shape, v.dtype)}" for v in loop.d_sums]
+        for k in loop.d_live:
+            start, a = loop.d_final[k], loop.state[k]
+            text = array("zeros", a.shape, a.dtype) if start is None else outside.expression(start)[0]
+            before += assignment(self.carried[k], text)
+        seeds = [self.names[loop.inner.seeds[y]] for y in loop.arrivals]
+        arriving = [" + ".join([self.carried[k] for k in states] + [f"{self.d_y[j]}[{self.t}]" for j in places])
+                    or array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
+        body = assignments(seeds, arriving)
+        views = [v for v in loop.views if self.names.get(v, "").isidentifier()]  # f = gates[t][:5] once more
+        body += self.lines([*views, *loop.d_lines], keep=False)
+        body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
+        given = [loop.d_state[k] for k in loop.d_live]
+        body += hand_on([self.carried[k] for k in loop.d_live],
+                        [array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
+                         self.expression(g)[0] for k, g in zip(loop.d_live, given)])
+        after = hand_on([outside.names[loop.d_start[k]] for k in loop.d_ends], [self.carried[k] for k in loop.d_ends])
+        return before, body, after
+
+    def line(self, value: Value, among: list[Value]) -> list[str]:
+        text = super().line(value, among)
+        return text + self.added(value) if value in self.loop.d_sums else text
+
+    def added(self, value: Value) -> list[str]:
+        """A step of a sum over the steps."""
+        return assignment(self.parent.names[self.loop.d_sum[value]], self.expression(value)[0], " += ")
+
+    def step_of(self, part: Value) -> str:
+        return f"{self.parent.names[part]}[{self.t}]"
+
+    def empty_arrays(self, parts: Any) -> list[str]:
+        """Room for all steps; where the loop itself stands in a loop, there may be room already."""
+        names = {self.parent.names[part]: part for part in parts}
+        return [f"{name} = {array('empty', part.shape, part.dtype)}" for name, part in names.items()
+                if name.isidentifier()]
+
+    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
+        return self.quotes[value]
+
+    def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
+        if value.is_constant and np.ndim(value.constant) and np.any(value.constant):
+            return self.constant_name(value, "constant"), ATOM
+        return super().expression(value, top)
+
+    def constant_name(self, value: Value, hint: str) -> str:
+        """The name of a constant array, which is made before the loop."""
+        key = repr_of(value.constant)
+        if key not in self.constants:
+            self.constants[key] = self.free(hint), constant(value.constant)[0]
+        return self.constants[key][0]
+
+
+def assignments(names: list[str], texts: list[str]) -> list[str]:
+    """A line for each, unless one would change what a later one reads."""
+    for i, name in enumerate(names):
+        if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for text in texts[i + 1:]):
+            return hand_on(names, texts)
+    return [line for pair in zip(names, texts) if pair[0] != pair[1] for line in assignment(*pair)]
+
+
+def hand_on(names: list[str], texts: list[str]) -> list[str]:
+    """`a_prev, c_prev = a, c`, at once, for a text may hold another's name."""
+    pairs = [(name, text) for name, text in zip(names, texts) if name != text]
+    if not pairs:
+        return []
+    names, texts = ([pair[i] for pair in pairs] for i in (0, 1))
+    line = f"{', '.join(names)} = {', '.join(texts)}"
+    return [line] if len(line) <= WIDTH or len(pairs) == 1 else assignment(", ".join(names), bracket(texts, "("))
+
+
+def array(how: str, shape: tuple, dtype: Any) -> str:
+    return f"np.{how}({shape}, {dtype_text(dtype)})"
+
+
+def is_view(value: Value) -> bool:
+    """A transpose, or a slice, that the user gave no name."""
+    if value.op is None or value.name is not None or value.op.name not in ("transpose", "getitem"):
+        return False
+    return value.op.name == "transpose" or all(isinstance(i, slice) for i in value.metadata["index"])
+
+
+def behind_views(value: Value) -> Value:
+    while is_view(value):
+        value = value.inputs[0]
+    return value
+
+
+def values_in(tree: Any) -> list[Value]:
+    return [tree] if isinstance(tree, Value) else [v for child in children(tree) for v in values_in(child)]
+
+
+def children(tree: Any) -> list[Any]:
+    return list(tree.values()) if isinstance(tree, dict) else list(tree) if isinstance(tree, (tuple, list)) else []
+
+
+
+def helper_names() -> set[str]:
+    return {op.name for op in OPS.values() if not op.numpy} | {"shifted_exp"}
+
+
+# -- ops that are not printed as a plain call -------------------------------------------------------------------
+
+
+def print_getitem(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    return f"{wrapped(parts[0], ATOM)}[{slice_text(value.metadata['index'])}]", ATOM
+
+
+def print_transpose(_: Emitter, value: Value, parts: list) -> tuple[str, int] | None:
+    return (f"{wrapped(parts[0], ATOM)}.T", ATOM) if value.metadata["axes"] is None else None
+
+
+def print_astype(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    return f"{wrapped(parts[0], ATOM)}.astype({dtype_text(value.dtype)})", ATOM
+
+
+def print_einsum(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    texts = ", ".join(text for text, _ in parts)
+    return f'np.einsum("{value.metadata["subscripts"]}", {texts}, optimize=True)', ATOM
+
+
+def print_positional(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    (key,) = value.metadata
+    return f"np.{value.op.name}({parts[0][0]}, {literal(value.metadata[key])})", ATOM
+
+
+def print_detach(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    return parts[0]
+
+
+SPECIAL = {"detach": print_detach, "getitem": print_getitem, "transpose": print_transpose, "astype": print_astype,
+           "einsum": print_einsum, "reshape": print_positional, "broadcast_to": print_positional}

@@ -1,0 +1,1 @@
+"""A function as a program, and what is known about it."""

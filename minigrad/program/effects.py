@@ -1,0 +1,318 @@
+"""What a traced function changes outside itself: noted before it can, found afterwards, and put back.
+
+A trace runs a function once, in the place of many runs. A counter that it raises, an element that it appends or a
+random number that it draws would then be a few steps off; a function that changes such a thing must not be traced.
+"""
+
+from __future__ import annotations
+
+import array
+import pickle
+import random
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.tensor import Op, Tensor, ndarray
+
+DEPTH = 20  # levels of containers and attributes that are followed
+ITEMS = 10_000  # length of a container up to which its items are followed
+THINGS = 50_000  # how many things are followed in all
+BYTES = 1 << 16  # size of an array up to which its values are compared in a short look
+
+IMMUTABLE = (int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range, np.generic, np.dtype, np.ufunc,
+             Op)
+CYTHON = type(np.random.default_rng(0).random)  # a method of NumPy's generators
+WRAPPER = type([].__len__)
+CACHED = type(lru_cache(len))
+RANDOM = random.Random, np.random.RandomState, np.random.Generator, np.random.BitGenerator
+UNSET = object()  # the value of a variable that has none
+
+
+class Unrepeatable(Exception):
+    """A function can reach something that no one can put back, such as an iterator."""
+
+
+class Surroundings:
+    """Everything that a function can reach by the names in its code, as it was before the call.
+
+    `note_function` and, as functions are called by it, `note_frame` remember; `restore` puts back what has changed.
+    What a function makes itself does not count. What it reaches otherwise (getattr of a computed name, C code) is not
+    seen.
+    """
+
+    def __init__(self, largest: float = float("inf")) -> None:
+        self.largest = largest  # bytes of an array up to which its values are compared
+        # name, content before, how it is read and how it is put back
+        self.kept: dict[Any, tuple[str, Any, Callable[[], Any], Callable[[Any], Any]]] = {}
+        self.seen: set[Any] = set()  # ids of things, and of (thing, names) pairs that were followed
+        self.alive: list[Any] = []  # so that no id is used twice
+
+    def restore(self) -> str | None:
+        """Put back what has changed. Returns the name of the first such thing, or None."""
+        changed = []
+        for name, before, read, write in self.kept.values():
+            now = read()
+            if not same(now, before):
+                changed.append(named(name, now, before))
+                write(before)
+        return changed[0] if changed else None
+
+    def note_function(self, function: Any, name: str, names: Sequence[str]) -> None:
+        """Remember what a function can reach before it is called, and Python's and NumPy's own random numbers; in a
+        short look these only where a function names them, as reading their state takes 50 µs."""
+        if self.largest > BYTES:
+            self.note_random()
+        self.note(function, name, names)
+
+    def note_random(self) -> None:
+        self.note(random._inst, "random", ())
+        self.note(np.random.mtrand._rand, "np.random", ())
+
+    def note_surface(self, function: Any) -> None:
+        """Remember only the attributes of a callable or of its owner, or the variables that it closes over."""
+        owner = function.__self__ if isinstance(function, MethodType) else function
+        if isinstance(owner, FunctionType):
+            self.variables(owner)
+        elif hasattr(owner, "__dict__"):
+            self.all_attributes(owner, "self")
+
+    def note_frame(self, frame: FrameType) -> None:
+        """As a function is called: remember the globals that it names, and what it names of things seen before."""
+        names, outside = frame.f_code.co_names, frame.f_globals
+        for name, value in list(frame.f_locals.items()):
+            if id(value) in self.seen:
+                self.note(value, name, names)
+        if "globals" in names:
+            self.keep(id(outside), "globals()", partial(dict, outside), partial(put_back, outside))
+        modules = [outside.get(name) for name in names if isinstance(outside.get(name), ModuleType)]
+        if random in modules or np.random in modules or (np in modules and "random" in names):
+            self.note_random()
+        for name in names:
+            if name in sys.modules and name not in outside:  # it may be imported here
+                self.note(sys.modules[name], name, names)
+            if name in outside:
+                self.keep((id(outside), name), name, partial(outside.get, name, UNSET),
+                          partial(outside.__setitem__, name))
+                self.note(outside[name], name, names)
+
+    def note(self, thing: Any, name: str, names: Sequence[str], depth: int = 0) -> None:
+        """Remember what a thing holds, and what those parts hold that the code can name."""
+        key = id(thing), id(names)
+        if isinstance(thing, IMMUTABLE) or key in self.seen or depth > DEPTH or len(self.seen) > THINGS:
+            return
+        self.seen |= {key, id(thing)}
+        self.alive += thing, names
+        for part, called in self.parts(thing, name, names):
+            self.note(part, called, names, depth + 1)
+
+    def keep(self, key: Any, name: str, read: Callable[[], Any], write: Callable[[Any], Any]) -> None:
+        if key not in self.kept:
+            self.kept[key] = name, read(), read, write
+
+    def parts(self, thing: Any, name: str, names: Sequence[str]) -> Iterator[tuple[Any, str]]:
+        """Remember what a thing itself can lose or gain; yields its parts with the name of each."""
+        keep = partial(self.keep, id(thing), name)
+        if isinstance(thing, Tensor):
+            if thing.__class__ is Tensor:  # not a symbol, which has no values
+                keep(lambda: (thing._array, thing._version), lambda was: set_data(thing, *was))
+                yield thing._array, name
+        elif isinstance(thing, ndarray):
+            if thing.nbytes <= self.largest and thing.flags.writeable:
+                keep(lambda: np.array(thing), lambda was: np.copyto(thing, was))
+        elif isinstance(thing, memoryview):
+            yield thing.obj, name
+        elif isinstance(thing, weakref.ref):
+            yield thing(), name
+        elif isinstance(thing, array.array):
+            keep(lambda: thing[:], lambda was: thing.__setitem__(slice(None), was))
+        elif isinstance(thing, bytearray):
+            keep(lambda: bytes(thing), lambda was: thing.__setitem__(slice(None), was))
+        elif isinstance(thing, (list, deque)):
+            keep(lambda: list(thing), lambda was: (thing.clear(), thing.extend(was)))
+            yield from ((item, name) for item in short(thing))
+        elif isinstance(thing, set):
+            keep(thing.copy, lambda was: (thing.clear(), thing.update(was)))
+        elif isinstance(thing, dict):
+            keep(lambda: dict(thing), partial(put_back, thing))
+            yield from ((item, f"{name}[{key!r}]") for key, item in short(thing.items()))
+        elif isinstance(thing, tuple):
+            yield from ((item, name) for item in short(thing))
+        elif isinstance(thing, random.SystemRandom):
+            pass  # it has no state
+        elif isinstance(thing, RANDOM):
+            read, write = random_state(thing)
+            self.keep(id(thing), f"the random numbers of {name}", read, write)
+            if "spawn" in names:
+                raise Unrepeatable(f"it can spawn generators from {name}")
+        elif isinstance(thing, np.random.SeedSequence):
+            if "spawn" in names:
+                raise Unrepeatable(f"it can spawn seeds from {name}")
+        elif isinstance(thing, ContextVar):
+            if (value := value_of(thing)) is not UNSET:
+                keep(partial(value_of, thing), thing.set)
+                yield value, name
+            elif "set" in names:
+                raise Unrepeatable(f"it can set {name}, a context variable without a value")
+        elif isinstance(thing, FunctionType):
+            if not is_library(thing.__module__):
+                keep(lambda: dict(vars(thing)), partial(put_back, vars(thing)))
+                yield from self.variables(thing)
+                yield from ((defaults, name) for defaults in (thing.__defaults__, thing.__kwdefaults__))
+        elif isinstance(thing, MethodType):
+            yield from ((thing.__self__, "self"), (thing.__func__, name))
+        elif isinstance(thing, (BuiltinFunctionType, WRAPPER, CYTHON)):
+            owner = getattr(thing, "__self__", None)  # pop of a list, __next__ of an iterator, normal of a generator
+            if not isinstance(owner, (ModuleType, type)):
+                yield owner, name
+        elif isinstance(thing, partial):
+            yield from ((part, name) for part in (thing.func, thing.args, thing.keywords))
+        elif isinstance(thing, (type, ModuleType)):
+            held = vars(thing)
+            if not is_library(thing.__module__ if isinstance(thing, type) else thing.__name__):
+                for attribute in [n for n in names if n in held]:
+                    self.keep((id(thing), attribute), f"{name}.{attribute}", partial(held.get, attribute, UNSET),
+                              partial(setattr, thing, attribute))
+                    yield held[attribute], f"{name}.{attribute}"
+                if isinstance(thing, type):
+                    yield from ((kind, kind.__name__) for kind in (type(thing), *thing.__bases__))
+        elif isinstance(thing, CACHED):
+            yield thing.__wrapped__, name
+        elif hasattr(type(thing), "__next__"):
+            raise Unrepeatable(f"it can take elements from {name}, an iterator")
+        else:
+            yield from self.attributes(thing, name, names)
+
+    def attributes(self, thing: Any, name: str, names: Sequence[str]) -> Iterator[tuple[Any, str]]:
+        """Remember all attributes of an object; yields those that the code names, and its classes."""
+        if hasattr(thing, "__dict__"):
+            held = self.all_attributes(thing, name)
+            yield from ((held[n], f"{name}.{n}") for n in names if n in held)
+        for kind in type(thing).__mro__[:-1]:
+            for slot, place in kind.__dict__.items() if "__slots__" in kind.__dict__ else ():
+                if isinstance(place, MemberDescriptorType):
+                    read = partial(slot_of, place, thing)
+                    self.keep((id(thing), slot), f"{name}.{slot}", read, partial(set_slot, place, thing))
+                    if slot in names:
+                        yield read(), f"{name}.{slot}"
+            yield kind, kind.__name__
+
+    def all_attributes(self, thing: Any, name: str) -> dict[str, Any]:
+        held = thing.__dict__
+        self.keep((id(thing), "__dict__"), name, lambda: Attributes(held), partial(put_back, held))
+        return held
+
+    def variables(self, function: FunctionType) -> list[tuple[Any, str]]:
+        """Remember the variables that a function closes over; returns their values and names."""
+        cells = list(zip(function.__closure__ or (), function.__code__.co_freevars))
+        for cell, name in cells:
+            self.keep(id(cell), name, partial(content, cell), partial(set_content, cell))
+        return [(content(cell), name) for cell, name in cells]
+
+
+class Attributes(dict):
+    """The attributes of an object."""
+
+
+def named(name: str, now: Any, before: Any) -> str:
+    """The name of what has changed within a thing."""
+    if isinstance(before, dict):
+        key = next((key for key in [*now, *before] if not alike(now.get(key, UNSET), before.get(key, UNSET))), None)
+        if key is None:
+            return f"the order of {name}"
+        return f"{name}.{key}" if isinstance(before, Attributes) else f"{name}[{key!r}]"
+    return name
+
+
+def same(now: Any, before: Any) -> bool:
+    """Whether a thing holds the very objects that it held before; arrays are compared by value."""
+    if isinstance(now, ndarray) and isinstance(before, ndarray):
+        return now is before or now.tobytes() == before.tobytes()
+    if isinstance(now, State):
+        return now == before
+    if isinstance(now, array.array):
+        return now.tobytes() == before.tobytes()
+    if isinstance(now, (list, tuple)) and isinstance(before, (list, tuple)):
+        return now is before or (len(now) == len(before) and all(map(alike, now, before)))
+    if isinstance(now, dict) and isinstance(before, dict):
+        return list(now) == list(before) and all(alike(now[key], before[key]) for key in now)
+    return alike(now, before) or (isinstance(now, set) and now == before)
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two things are one object, or equal numbers or texts, which Python may make anew."""
+    return a is b or (a.__class__ is b.__class__ and isinstance(a, (int, float, str, bytes)) and a == b)
+
+
+def put_back(held: dict, was: dict) -> None:
+    held.clear()
+    held.update(was)
+
+
+def slot_of(place: MemberDescriptorType, thing: Any) -> Any:
+    try:
+        return place.__get__(thing)
+    except AttributeError:  # not assigned yet
+        return UNSET
+
+
+def set_slot(place: MemberDescriptorType, thing: Any, value: Any) -> None:
+    if value is UNSET:
+        place.__delete__(thing)
+    else:
+        place.__set__(thing, value)
+
+
+def short(items: Any) -> Any:
+    return list(items) if len(items) <= ITEMS else ()
+
+
+def random_state(source: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    """How the state of a source of random numbers is read and set."""
+    if isinstance(source, random.Random):
+        return lambda: State(source.getstate()), source.setstate
+    if isinstance(source, np.random.RandomState):
+        return lambda: pickle.dumps(source.get_state(legacy=False)), lambda was: source.set_state(pickle.loads(was))
+    bits = getattr(source, "bit_generator", source)
+    return lambda: pickle.dumps(bits.state), lambda was: setattr(bits, "state", pickle.loads(was))
+
+
+class State(tuple):
+    """The state of a random.Random, compared by its numbers."""
+
+
+def value_of(variable: ContextVar) -> Any:
+    try:
+        return variable.get()
+    except LookupError:
+        return UNSET
+
+
+def content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return UNSET
+
+
+def set_content(cell: CellType, value: Any) -> None:
+    if value is UNSET:
+        del cell.cell_contents
+    else:
+        cell.cell_contents = value
+
+
+def set_data(tensor: Tensor, data: ndarray, version: int) -> None:
+    tensor._array, tensor._version = data, version
+
+
+def is_library(module: Any) -> bool:
+    """Whether a module is minigrad's, NumPy's or Python's own, in which nothing counts the calls of a function."""
+    return (module if isinstance(module, str) else "builtins").partition(".")[0] in ("minigrad", "numpy", "builtins")

@@ -1,0 +1,204 @@
+"""What one step of a cell computes, as a key: two steps with equal keys are the same program.
+
+`scan` traces a cell at each call and runs the program of its key, so whatever the cell reads, wherever that is kept, a
+change shows. For this a trace needs no values, only shapes, and those of known calls are remembered: it costs a few
+microseconds an op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import BuiltinFunctionType
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.pytree import flatten, unflatten
+from minigrad.engine.tensor import Op, Tensor, ndarray, recording, watcher
+from minigrad.program.effects import Surroundings
+from minigrad.program.trace import Symbol, TraceError, Tracer, symbol
+
+LONGEST = 4096  # entries of the table of shapes
+
+SHAPES: dict[tuple, Any] = {}  # (op, metadata, shapes and dtypes of the inputs) → the result without values
+BLANKS: dict[tuple, ndarray] = {}
+
+
+class UnknownShape(Exception):
+    """A call of an op that has not been seen with values."""
+
+
+class CellTracer(Tracer):
+    """The watcher of one trace of a cell. `key` is what it computed: ops, wiring, metadata and numbers.
+
+    Tensors and arrays from outside are inputs, in `outside` in the order of first use: the key has their shapes and
+    dtypes, and which of them are one, but not their values.
+    values   whether ops are run, on example values; without, a call whose shape is not known raises UnknownShape
+    numbers  whether Python floats are inputs too, for a cell in which they change from call to call
+    """
+
+    def __init__(self, values: bool, numbers: bool = False, around: Surroundings | None = None):
+        super().__init__(around=around)
+        self.values, self.numbers = values, numbers
+        self.entries: list[tuple] | None = []  # None once the key is complete
+        self.outside: list[Any] = []
+        self.references: dict[int, tuple[Any, Any]] = {}  # id of a thing from outside → its number, the input it is
+        self.arrays: dict[int, ndarray] = {}  # index of a symbol → the array from outside behind it
+        self.count = 0
+
+    def argument(self, example: ndarray) -> Symbol:
+        out = super().argument(example)
+        out.number, self.count = self.count, self.count + 1
+        return out
+
+    def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
+        if self.entries is None:
+            return super().__call__(op, inputs, arrays, metadata, tracked)
+        if self.constants:
+            inputs = tuple([self.without_wrapper(x) for x in inputs])
+            if not any(isinstance(x, Tensor) for x in inputs):
+                return super().__call__(op, inputs, inputs, metadata, tracked)
+        if self.numbers:
+            inputs = with_arrays_for_floats(inputs)
+        numbers, kinds = [], []
+        for i, x in enumerate(inputs):
+            if x.__class__ is Symbol and x.number is not None:
+                numbers.append(x.number)
+                kinds.append((x.example.shape, x.example.dtype))
+            elif isinstance(x, (Tensor, ndarray, np.generic)):
+                number, given = self.references.get(id(x)) or self.take_in(x)
+                numbers.append(number)
+                kinds.append((given.shape, given.dtype))
+                if given is not x:
+                    inputs = (*inputs[:i], given, *inputs[i + 1:])
+            else:
+                number = x.__class__, repr(x)
+                numbers.append(number)
+                kinds.append(number)
+        tracked = tracked and recording.get()
+        words = word(metadata) if metadata else None
+        self.entries.append((op, words, tuple(numbers), tracked))
+        where = op, words, tuple(kinds)
+        if self.values:
+            out = super().__call__(op, inputs, arrays, metadata, tracked)
+            if len(SHAPES) >= LONGEST:
+                SHAPES.clear()
+            SHAPES[where] = tuple(blank(y.shape, y.dtype) for y in out) if isinstance(out, tuple) else \
+                blank(out.shape, out.dtype)
+        else:
+            y = SHAPES.get(where)
+            if y is None:
+                raise UnknownShape
+            out = self.results(y, tracked, op, inputs, metadata)
+        for y in out if isinstance(out, tuple) else (out,):
+            y.number, self.count = self.count, self.count + 1
+        return out
+
+    def take_in(self, x: Any) -> tuple[Any, Any]:
+        """Make something from outside an input: a tensor as it is, an array as a symbol."""
+        given = x
+        if not isinstance(x, Tensor):
+            given = symbol(self, np.asarray(x), False)
+            self.arrays[given._index] = x
+        number = -1 - len(self.outside)
+        if isinstance(given, Symbol):
+            given.number = number
+        self.outside.append(x)
+        self.references[id(x)] = number, given
+        return number, given
+
+    def array(self, x: Symbol) -> ndarray | None:
+        return self.arrays.get(x._index)
+
+    def returned(self, result: Any) -> Any:
+        """Complete the key by what was returned; an array among it is an input too."""
+        leaves, pattern = flatten(super().returned(result))
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, (Tensor, ndarray, np.generic)) and getattr(leaf, "number", None) is None:
+                leaves[i] = (self.references.get(id(leaf)) or self.take_in(leaf))[1]
+        results = tuple([leaf.number if isinstance(leaf, Symbol) else self.references[id(leaf)][0]
+                         if isinstance(leaf, Tensor) else (leaf.__class__, repr(leaf)) for leaf in leaves])
+        outside = tuple([(x.shape, x.dtype, isinstance(x, Tensor) and x._tracked) for x in self.outside])
+        self.key = tuple(self.entries), outside, results, nesting(pattern)
+        self.entries = None
+        return unflatten(pattern, leaves)
+
+
+def glance(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTracer) -> CellTracer:
+    """Trace one step for its key. examples: an array for each leaf of the step's arguments.
+
+    Raises TraceError where the step looks at values, and UnknownShape."""
+    args = unflatten(pattern, list(map(tracer.argument, examples)))
+    token, on = watcher.set(tracer), recording.set(True)
+    try:
+        tracer.returned(step(*args))
+    finally:
+        recording.reset(on)
+        watcher.reset(token)
+        tracer.over = True
+    return tracer
+
+
+def with_arrays_for_floats(inputs: tuple) -> tuple:
+    """Python floats as arrays of the dtype to which NumPy would bring them beside the other inputs."""
+    if not any(x.__class__ is float for x in inputs):
+        return inputs
+    others = [x.dtype for x in inputs if hasattr(x, "dtype")]
+    dtype = np.result_type(*others, 0.0)
+    return tuple([np.asarray(x, dtype) if x.__class__ is float else x for x in inputs])
+
+
+def without_floats(key: Any) -> Any:
+    """A key in which all floats are equal."""
+    if isinstance(key, tuple):
+        return float if len(key) == 2 and key[0] is float else tuple(map(without_floats, key))
+    return key
+
+
+def untracked(key: tuple) -> tuple:
+    """The key that a trace completed, whatever was tracked then."""
+    entries, outside, *rest = key
+    return [entry[:3] for entry in entries], [x[:2] for x in outside], *rest
+
+
+def blank(shape: tuple, dtype: Any) -> ndarray:
+    """An array of this shape without memory of its own, one for all."""
+    key = shape, dtype
+    if key not in BLANKS:
+        if len(BLANKS) >= LONGEST:
+            BLANKS.clear()
+        BLANKS[key] = np.broadcast_to(np.zeros((), dtype), shape)
+    return BLANKS[key]
+
+
+def word(x: Any) -> Any:
+    """Metadata as a part of a key: equal only where it means the same (1 is not True, 0.0 is not −0.0)."""
+    kind = x.__class__
+    if kind in PLAIN:
+        return kind, x
+    if kind is tuple or kind is list:
+        return kind, *map(word, x)
+    if kind is slice:
+        return kind, word(x.start), word(x.stop), word(x.step)
+    if kind is dict:
+        return kind, *[(key, word(value)) for key, value in x.items()]
+    if kind is ndarray:
+        return kind, x.dtype, x.shape, x.tobytes()
+    if isinstance(x, (float, complex, np.generic)):
+        return kind, repr(x)
+    if isinstance(x, (np.dtype, type, np.ufunc, BuiltinFunctionType)):
+        return x
+    raise TraceError(f"an op was given metadata of type {kind.__name__}, in which a change cannot be seen: give it "
+                     "numbers, texts, tuples, arrays or dicts of such")
+
+
+PLAIN = frozenset({int, bool, str, bytes, type(None), type(Ellipsis)})
+
+
+def nesting(tree: Any) -> Any:
+    """The nesting of a tree, without its leaves."""
+    if isinstance(tree, dict):
+        return tree.__class__, *[(key, nesting(child)) for key, child in tree.items()]
+    if isinstance(tree, (tuple, list)):
+        return tree.__class__, *map(nesting, tree)
+    return tree is None

@@ -1,0 +1,379 @@
+"""A traced run as a program of `Value`s, made simple while it is built: nothing is computed twice, constants are
+folded, and what does nothing (a cast to the same type, a sum over no axis, x · 1) is not there at all.
+
+Each simplification is exact, and makes the text shorter to read; most also make it faster to run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.ops import add, broadcast_to, concatenate, negative, reshape, subtract
+from minigrad.engine.ops import getitem as getitem_op
+from minigrad.engine.ops import sum as sum_op
+from minigrad.engine.ops.indexing import settled
+from minigrad.engine.tensor import PART, Op, Tensor, primitive
+from minigrad.program.trace import Symbol, Trace
+
+ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "greater", "less",
+               "greater_equal", "less_equal", "equal", "not_equal"}
+
+# A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
+LOOP, EINSUM = primitive("loop"), primitive("einsum")
+# A result, a state or a named value that equals another but carries no gradient: `h.detach()`, a twin under no_grad.
+DETACH = primitive("detach")
+DETACH.forward = lambda x: x
+
+
+class Value:
+    """One value of a program: an argument, a constant, or an op on other values.
+
+    tracked  whether a gradient flows to it, if one flows to every argument. Values with equal numbers but different
+             gradients stay two values.
+    onward   the inputs to which its gradient flows on
+    origin   in the backward program, the value of the forward whose rule made it
+
+    Inputs are numbers only: no input is a DETACH, which has the numbers of its own input.
+    """
+
+    __slots__ = ("constant", "dtype", "inputs", "metadata", "name", "number", "onward", "op", "origin", "shape",
+                 "tracked")
+    next_number = itertools.count().__next__
+
+    def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+                 constant: Any = None, name: str | None = None, tracked: bool = False):
+        self.op, self.metadata, self.shape, self.dtype = op, metadata, shape, dtype
+        self.inputs = tuple(map(numbers_of, inputs))
+        self.tracked = tracked and dtype.kind in "fc"
+        self.onward = ruled(op, inputs) if self.tracked and op is not None else ()
+        self.constant, self.name, self.origin = constant, name, None
+        self.number = Value.next_number()
+
+    @property
+    def is_constant(self) -> bool:
+        return self.op is None and self.constant is not None
+
+    def __repr__(self) -> str:
+        return f"<{self.name or ''} {self.op or self.constant} {self.shape}>"
+
+
+class Program:
+    """The forward and backward of one function, as lists of values in the order of computing.
+
+    arguments  [(name, tree of Values)];  result: tree of Values
+    seeds      {result Value: the Value of its gradient};  gradients: {argument Value: Value, or None for zeros}
+    total      {forward Value: its complete gradient}
+    loops      {scan of the trace: its Loop}
+    """
+
+    def __init__(self, trace: Trace, name: str):
+        self.name = name
+        self.values: dict[int, Value] = {}  # by the index of the symbol
+        self.known: dict[tuple, Value] = {}
+        self.loops: dict[Any, Any] = {}
+        tracer = trace.tracer
+        self.given = tracer.names
+        self.end_of_forward = min((seed._index for seed in trace.seeds.values()), default=sys.maxsize)
+        self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
+        self.build(trace.outputs)
+        self.result = self.tree_of(trace.result)
+        self.seeds = {}
+        for index, seed in trace.seeds.items():
+            result = self.values[index]
+            # two results that turned out to be one value: the first seed is the sum of both, the second nothing
+            again = np.zeros(seed.shape, seed.dtype) if result in self.seeds else None
+            self.values[seed._index] = value = Value(None, (), {}, seed.shape, seed.dtype, again)
+            self.seeds.setdefault(result, value)
+        self.build(list(trace.found.values()))
+        self.gradients = {self.values[x._index]: self.values[trace.found[x._index]._index]
+                          if x._index in trace.found else None
+                          for x in trace.inputs + trace.closed if x._tracked}
+        results = [self.values[y._index] for y in trace.outputs]
+        gradients = [g for g in self.gradients.values() if g is not None]
+        self.settle_loops(results + gradients)
+        kept = [v for v in in_order(gradients, set()) if v.op is PART and not v.inputs[0].metadata["backward"]]
+        self.forward = in_order(results + kept, set())
+        self.backward = in_order(gradients, set(self.forward))
+        self.total = {}
+        for index, g in tracer.total.items():
+            if index in self.values and isinstance(g, Tensor) and g._index in self.values:
+                self.total.setdefault(self.values[index], self.values[g._index])
+        for index, origin in tracer.origin.items():
+            if index in self.values and origin in self.values and self.values[index].origin is None:
+                self.values[index].origin = self.values[origin]
+        for index, given in tracer.names.items():
+            value = self.values.get(index)
+            if value is not None and value.name is None and value not in self.seeds.values():
+                value.name = given
+        for loop in self.loops.values():
+            loop.name_given()
+
+    # -- from symbols to values ---------------------------------------------------------------------------
+
+    def argument_tree(self, tree: Any, name: str) -> Any:
+        if isinstance(tree, dict):
+            return {key: self.argument_tree(child, str(key)) for key, child in tree.items()}
+        if isinstance(tree, (tuple, list)):
+            named = [self.given.get(child._index, f"{name}{i}") if isinstance(child, Tensor) else f"{name}{i}"
+                     for i, child in enumerate(tree)]  # `a_prev, c_prev = state`
+            return tuple(self.argument_tree(child, own) for child, own in zip(tree, named))
+        if not isinstance(tree, Tensor):
+            return tree
+        value = Value(None, (), {}, tree.shape, tree.dtype, name=name, tracked=tree._tracked)
+        self.values[tree._index] = value
+        return value
+
+    def tree_of(self, tree: Any) -> Any:
+        if tree is None:
+            return None
+        if isinstance(tree, dict):
+            return {key: self.tree_of(child) for key, child in tree.items()}
+        if isinstance(tree, (tuple, list)):
+            return (list if isinstance(tree, list) else tuple)(self.tree_of(child) for child in tree)
+        return self.value_of(tree)
+
+    def build(self, roots: list[Tensor]) -> None:
+        """Make the values of all that the roots need, the oldest first."""
+        needed: dict[int, Tensor] = {}
+        stack = [x for x in roots if isinstance(x, Symbol)]
+        while stack:
+            x = stack.pop()
+            if x._index in needed or x._index in self.values:
+                continue
+            needed[x._index] = x
+            stack += [a for a in x._inputs if isinstance(a, Tensor)]
+        for index in sorted(needed):
+            x = needed[index]
+            if not isinstance(x._array, tuple):
+                self.values[index] = self.made(x)
+
+    def made(self, x: Tensor) -> Value:
+        """The value of a symbol that an op made."""
+        if x._op.name == "part":
+            return self.part(x)
+        inputs = tuple(self.value_of(a) for a in x._inputs)
+        return self.apply(x._op, inputs, x._metadata, x.shape, x.dtype, self.is_tracked(x))
+
+    def is_tracked(self, x: Tensor) -> bool | None:
+        """Whether a gradient flows to a symbol of the forward; None in the backward, where nobody asks."""
+        return x._tracked if x._index < self.end_of_forward else None
+
+    def value_of(self, x: Any) -> Value:
+        if isinstance(x, Tensor):
+            return self.values[x._index]
+        shape = np.shape(x)
+        return Value(None, (), {}, shape, getattr(x, "dtype", None), constant=x)
+
+    def part(self, x: Tensor) -> Value:
+        """One part of a split is a slice; of any other op with several results, itself."""
+        (whole,), i = x._inputs, x._metadata["i"]
+        if whole._op is LOOP:
+            return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
+        if whole._op.name != "split":
+            inputs, metadata = tuple(self.value_of(a) for a in whole._inputs), {**whole._metadata, "part": i}
+            return self.apply(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
+        axis = whole._metadata["axis"] % len(whole._array[0].shape)
+        start = sum(part.shape[axis] for part in whole._array[:i])
+        last = i == len(whole._array) - 1
+        index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
+        inputs = (self.value_of(whole._inputs[0]),)
+        return self.apply(getitem_op.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
+
+    def settle_loops(self, roots: list[Value]) -> None:
+        """Let each loop compute what is asked of it, and no more: the youngest first, for it asks others."""
+        wholes = [whole for loop in self.loops.values() for whole in (loop.forward, loop.backward) if whole is not None]
+        for whole in sorted(wholes, key=lambda whole: -whole.number):
+            whole.metadata["loop"].settle(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})
+
+    # -- simplification -----------------------------------------------------------------------------------
+
+    def apply(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+              tracked: bool | None = None) -> Value:
+        """The value of op(*inputs): one that is known already, a simpler one, or a new one.
+
+        tracked: whether a gradient flows to it; None where nobody asks, as in the backward.
+        """
+        if "index" in metadata:
+            metadata = {**metadata, "index": settled(metadata["index"])}
+        if not tracked:  # its numbers are all that it is
+            inputs = tuple(map(numbers_of, inputs))
+        value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
+        if value is None:
+            inputs = self.without_broadcast(op, inputs, shape, tracked)
+            value = self.known_or_new(op, inputs, metadata, shape, dtype, tracked)
+        return self.detached(value) if tracked is False else value
+
+    def known_or_new(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+                     tracked: bool | None) -> Value:
+        key = (op.name, tuple(key_of(a) for a in inputs), repr_of(metadata))
+        for known in (True,) if tracked else (True, False):
+            if (key, known) in self.known:
+                return self.known[key, known]
+        value = self.known[key, bool(tracked)] = Value(op, inputs, metadata, shape, dtype, tracked=bool(tracked))
+        return value
+
+    def detached(self, x: Value) -> Value:
+        """x without its gradient."""
+        return self.known_or_new(DETACH, (x,), {}, x.shape, x.dtype, False) if x.tracked else x
+
+    def simpler(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
+                tracked: bool | None) -> Value | None:
+        def again(op: Op, *inputs: Value, **metadata: Any) -> Value:
+            return self.apply(op, inputs, metadata, shape, dtype, tracked)
+
+        def is_op(x: Value, other: Op) -> bool:
+            """Whether x is made by this op, of one input, to which its gradient flows on."""
+            return x.op is other and (tracked is None or x.tracked or not x.inputs[0].tracked)
+
+        x = inputs[0] if inputs else None
+        name = op.name
+        if inputs and all(a.is_constant for a in inputs):
+            with np.errstate(all="ignore"):
+                return self.value_of(op.forward(*(a.constant for a in inputs), **metadata))
+        if name == "copy" or (name == "astype" and x.dtype == dtype) or (
+                name in ("reshape", "broadcast_to", "sum_to") and x.shape == shape):
+            return x
+        if name == "reshape" and is_op(x, op):
+            return again(op, *x.inputs, **metadata)
+        if name == "sum_to" and dtype != np.float16:  # whose sum is in float32
+            return self.summed(x, shape, dtype, tracked)
+        if name == "transpose":
+            order = order_of_axes(metadata["axes"], len(shape))
+            if is_op(x, op):
+                order = [order_of_axes(x.metadata["axes"], len(shape))[a] for a in order]
+                x, = x.inputs
+            if order == list(range(len(shape))):
+                return x
+            axes = None if order == list(range(len(shape)))[::-1] else tuple(order)
+            if x is not inputs[0] or axes != metadata["axes"]:
+                return again(op, x, axes=axes)
+        if name in ("getitem", "scatter") and x.shape == shape and all(
+                i is Ellipsis or (isinstance(i, slice) and i.step in (None, 1)) for i in metadata["index"]):
+            return x
+        if name == "concatenate" and metadata["axis"] is None:
+            return again(op, *[self.flat(a, tracked) for a in inputs], axis=0)
+        if name == "negative" and is_op(x, op):
+            return x.inputs[0]
+        same = inputs and (x.shape, x.dtype) == (shape, dtype)
+        if name in ("multiply", "divide", "power") and is_number(inputs[1], 1) and same:
+            return x
+        if name == "multiply" and is_number(x, 1) and inputs[1].shape == shape and inputs[1].dtype == dtype:
+            return inputs[1]
+        if name == "add":
+            for one, other in (inputs, inputs[::-1]):
+                if tracked is None and is_number(other, 0) and one.shape == shape and one.dtype == dtype:
+                    return one  # in a forward −0.0 + 0 is 0.0
+                if is_op(other, negative.op):
+                    return again(subtract.op, one, other.inputs[0])
+            pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape) if tracked is None else []
+            if len(pieces) > 1 and (joined := self.joined(pieces, shape, dtype)):
+                return joined
+        if name == "subtract" and is_op(inputs[1], negative.op):
+            return again(add.op, x, inputs[1].inputs[0])
+        return None
+
+    def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
+        """A sum of slices that were laid into zeros, and that fill it without a gap: their concatenation."""
+        axes = {axis for axis, *_ in pieces}
+        if len(axes) != 1 or None in axes:
+            return None
+        (axis,) = axes
+        pieces = sorted(pieces, key=lambda piece: piece[1])
+        ends = [0, *(stop for _, _, stop, _ in pieces)]
+        if [start for _, start, _, _ in pieces] != ends[:-1] or ends[-1] != shape[axis]:
+            return None
+        return self.apply(concatenate.op, tuple(x for *_, x in pieces), {"axis": axis}, shape, dtype)
+
+    def summed(self, x: Value, shape: tuple, dtype: Any, tracked: bool | None) -> Value:
+        """sum_to, in NumPy's words: a sum over axes, and a reshape where leading axes go too."""
+        added = len(x.shape) - len(shape)
+        stretched = tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
+        axes = tuple(range(added)) + stretched
+        if not added or not stretched:
+            kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape)) if not added else shape
+            axis = axes[0] if len(axes) == 1 else axes
+            return self.apply(sum_op.op, (x,), {"axis": axis, "keepdims": not added}, kept, dtype, tracked)
+        kept = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+        y = self.apply(sum_op.op, (x,), {"axis": axes, "keepdims": False}, kept, dtype, tracked)
+        return self.apply(reshape.op, (y,), {"shape": shape}, shape, dtype, tracked)
+
+    def flat(self, x: Value, tracked: bool | None) -> Value:
+        """x in one axis; of a part of something tracked, its own gradient counts."""
+        size = (math.prod(x.shape),)
+        return self.apply(reshape.op, (x,), {"shape": size}, size, x.dtype, tracked and x.tracked)
+
+    def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple, tracked: bool | None
+                          ) -> tuple[Value, ...]:
+        """Elementwise ops broadcast by themselves."""
+        if op.name not in ELEMENTWISE:
+            return inputs
+        out = list(inputs)
+        for i, a in enumerate(out):
+            if a.op is broadcast_to.op and (tracked is None or a.tracked or not a.inputs[0].tracked):
+                others = [b.shape for j, b in enumerate(out) if j != i]
+                if np.broadcast_shapes(*others, a.inputs[0].shape) == shape:
+                    out[i] = a.inputs[0]
+        return tuple(out)
+
+
+def pieces_of(x: Value, shape: tuple) -> list[tuple]:
+    """[(axis, start, stop, what)] for a value that is a slice laid into zeros, or a sum of such; else [(None, …)]."""
+    if x.op is not None and x.op.name == "add" and x.shape == shape and all(a.shape == shape for a in x.inputs):
+        return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
+    if x.op is None or x.op.name != "scatter" or not all(
+            isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
+        return [(None, 0, 0, x)]
+    bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
+    cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
+    return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
+
+
+def order_of_axes(axes: Any, n: int) -> list[int]:
+    """The axes of a transpose, each ≥ 0."""
+    return list(range(n))[::-1] if axes is None else [a % n for a in axes]
+
+
+def numbers_of(x: Value) -> Value:
+    """The value that has the numbers of x."""
+    return x.inputs[0] if x.op is DETACH else x
+
+
+def ruled(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The tracked inputs that the op has a rule for."""
+    positions = range(len(inputs)) if op.variadic else [pull[0] for pull in op.pulls]
+    return tuple(inputs[i] for i in positions if inputs[i].tracked)
+
+
+def in_order(roots: list[Value], before: set[Value]) -> list[Value]:
+    """All that the roots need and that was not there before, in the order in which it was made: inputs come first."""
+    found: set[Value] = set()
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value.op is not None and value not in found and value not in before:
+            found.add(value)
+            stack += value.inputs
+    return sorted(found, key=lambda value: value.number)
+
+
+def is_number(x: Value, number: float) -> bool:
+    return x.is_constant and np.ndim(x.constant) == 0 and x.constant == number
+
+
+def key_of(x: Value) -> Any:
+    return ("constant", repr_of(x.constant)) if x.is_constant else id(x)
+
+
+def repr_of(x: Any) -> str:
+    if isinstance(x, np.ndarray):
+        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
+    if isinstance(x, dict):
+        return ", ".join(f"{key}: {repr_of(value)}" for key, value in x.items())
+    if isinstance(x, (tuple, list)):
+        return f"({', '.join(repr_of(value) for value in x)})"
+    return f"{type(x).__name__} {x!r}"

@@ -1,0 +1,1 @@
+"""A cell over time, as one op."""

@@ -1,0 +1,1 @@
+"""A training loop one can read, and runs that survive interruption."""

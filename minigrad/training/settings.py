@@ -1,0 +1,212 @@
+"""The settings of a training: from names and numbers, as a command line or a file has them, to a `Trainer`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from minigrad import optim
+from minigrad.engine.messages import brief, nearest, refusing
+from minigrad.tasks import TASKS
+from minigrad.training.sequence_model import SequenceModel
+from minigrad.training.trainer import Trainer
+from minigrad.training.user_code import split_name
+
+OPTIMIZERS = {"sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad, "adam": optim.Adam,
+              "adamw": optim.AdamW}
+SCHEDULES = ("constant", "cosine")
+RANGES = {"hidden": (1, 2**20), "layers": (1, 1000), "embedding": (1, 2**20), "batch": (1, 2**24), "steps": (1, 10**12),
+          "validate_every": (1, 10**12), "checkpoint_every": (1, 10**12), "warm_up": (0, 10**12), "threads": (1, 1024),
+          "seed": (0, 2**128)}
+KINDS = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a string", dict: "a dict",
+         list: "a pair of whole numbers", Path: "a path", NoneType: "None"}
+
+
+@dataclass
+class Settings:
+    """What a training is made of, as config.json has it. `for_task` begins with the recipe of a task.
+
+    task, options   a name in TASKS, and keywords of its class, as {"length": 200}
+    cell, hidden, layers, dropout, embedding, dtype, cell_options   of `SequenceModel`
+    batch, steps, bptt, clip, validate_every, until_solved          of `Trainer`
+    optimizer, lr, optimizer_options     a name in OPTIMIZERS, its step size, and more of its keywords
+    schedule, lr_final, warm_up          "constant", or "cosine", on which lr falls to lr_final; it rises to its value
+                                         in the first warm_up steps
+    seed, checkpoint_every               of every random number; steps, and there is a checkpoint at the end in any case
+    threads                              of NumPy's matrix products: with others, the last digits may be others
+
+    Raises ValueError, in a sentence, for an unknown name and for a value of another type or out of range. A path in
+    cell or options is made absolute. Settings name a cell by its file: to build them (`trainer`, `model`) runs it.
+    """
+
+    task: str = "text"
+    options: dict[str, Any] = field(default_factory=dict)
+    cell: str = "lstm"
+    hidden: int = 128
+    layers: int = 1
+    dropout: float = 0.0
+    embedding: int | None = None
+    dtype: str = "float32"
+    cell_options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 32
+    steps: int = 1000
+    bptt: int | list[int] | None = None
+    clip: float | None = 1.0
+    validate_every: int | None = 100
+    until_solved: bool = True
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    schedule: str = "constant"
+    lr_final: float = 0.0
+    warm_up: int = 0
+    seed: int = 0
+    checkpoint_every: int = 100
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cell, type):
+            raise ValueError(f"a run finds its cell again by its file: give cell as FILE.py:{self.cell.__name__}, not "
+                             "the class itself")
+        for one in fields(self):  # as JSON gives it back: a tuple is a list
+            setattr(self, one.name, as_json(one.name, getattr(self, one.name)))
+        refuse_kinds("", get_type_hints(type(self)), asdict(self))
+        self.known("task", TASKS)
+        self.known("optimizer", OPTIMIZERS)
+        self.known("schedule", SCHEDULES)
+        self.known("dtype", ("float32", "float64"))
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is a whole number {'above 0' if least else 'from 0 on'}, not {brief(value)}")
+            if value is not None and value > most:
+                raise ValueError(f"{name} is at most {most:,}, not {brief(value)}")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip is a number above 0, or None for no limit, not {brief(self.clip)}")
+        if isinstance(self.bptt, list) and len(self.bptt) != 2:
+            raise ValueError(f"bptt is a whole number, a pair (k1, k2) or None, not {brief(self.bptt)}")
+        if (named := split_name(self.cell)) is not None:
+            self.cell = f"{Path(named[0]).absolute()}:{named[1]}"
+        hints = get_type_hints(TASKS[self.task])
+        known = {name: value for name, value in self.options.items() if name in hints}
+        refuse_kinds(f"the task {self.task}: ", hints, known)
+        if self.options.get("file") is not None:
+            self.options = self.options | {"file": str(Path(self.options["file"]).absolute())}
+
+    def known(self, what: str, names: Iterable[str]) -> None:
+        name = getattr(self, what)
+        if name not in names:
+            raise ValueError(f"there is no {what} {brief(name)}{nearest(name, names) or ': ' + ', '.join(names)}")
+
+    @classmethod
+    def for_task(cls, task: str, **given: Any) -> Settings:
+        """The task's recipe overridden by `given`. If the cell or the optimizer is overridden, the recipe's options
+        for it are dropped."""
+        recipe = dict(TASKS[task].recipe) if isinstance(task, str) and task in TASKS else {}
+        for name in ("cell", "optimizer"):
+            own = recipe.get(name, getattr(cls, name))
+            if given.get(name, own) != own:
+                recipe.pop(f"{name}_options", None)
+        return cls.of(task=task, **{**recipe, **given})
+
+    @classmethod
+    def of(cls, **settings: Any) -> Settings:
+        """Settings by name. Raises ValueError for an unknown name."""
+        names = [one.name for one in fields(cls)]
+        for name in settings:
+            if name not in names:
+                raise ValueError(f"there is no setting {brief(name)}{nearest(name, names)}")
+        return cls(**settings)
+
+    as_dict = asdict
+
+    @property
+    def cell_file(self) -> str | None:
+        """The Python file of a cell of one's own, which building the model runs."""
+        named = split_name(self.cell)
+        return named and named[0]
+
+    # -- what they describe -----------------------------------------------------------------------------------
+
+    def trainer(self) -> Trainer:
+        """A trainer at its first step."""
+        of_model, of_data = np.random.SeedSequence(self.seed).spawn(2)
+        task = self.made_task()
+        model = self.model(task.inputs, task.outputs, task.symbols, rng=of_model)
+        with refusing(f"{self.optimizer} cannot be built"):
+            optimizer = OPTIMIZERS[self.optimizer](model.parameters(), self.lr, **self.optimizer_options)
+        return Trainer(model, task, optimizer, steps=self.steps, batch=self.batch, schedule=self.lr_schedule(),
+                       clip=self.clip, bptt=self.bptt, rng=np.random.default_rng(of_data),
+                       validate_every=self.validate_every, until_solved=self.until_solved)
+
+    def made_task(self) -> Any:
+        task = TASKS[self.task]
+        known = [one.name for one in fields(task)]
+        for name in self.options:
+            if name not in known:
+                raise ValueError(f"the task {self.task} has no option {brief(name)}{nearest(name, known)}")
+        with refusing(f"the task {self.task} cannot be made"):
+            return task(**self.options)
+
+    def model(self, inputs: int, outputs: int, symbols: bool, rng: Any) -> SequenceModel:
+        with refusing(f"a model of {self.cell} cannot be built"):
+            return SequenceModel(inputs, outputs, cell=self.cell, hidden=self.hidden, layers=self.layers,
+                                 dropout=self.dropout, symbols=symbols, embedding=self.embedding, dtype=self.dtype,
+                                 rng=rng, **self.cell_options)
+
+    def lr_schedule(self) -> optim.Schedule:
+        schedule = optim.constant(self.lr)
+        if self.schedule == "cosine":
+            schedule = optim.cosine(self.lr, self.steps, self.lr_final)
+        return optim.warm_up(self.warm_up, schedule)
+
+
+# -- values from outside ---------------------------------------------------------------------------------------------
+
+
+def refuse_kinds(whose: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raises ValueError for the first value that is not of the type that is declared for its name."""
+    for name, value in values.items():
+        if not fits(value, hints[name]):
+            kinds = [KINDS[get_origin(kind) or kind] for kind in alternatives(hints[name])]
+            raise ValueError(f"{whose}{name} is {' or '.join(kinds)}, not {brief(value)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type. Whole numbers are floats too, True and False are not numbers, and NaN and
+    infinity are refused."""
+    kinds = alternatives(hint)
+    if len(kinds) > 1:
+        return any(fits(value, kind) for kind in kinds)
+    kind = get_origin(hint) or hint
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if kind is list:
+        return type(value) is list and all(fits(one, *get_args(hint)) for one in value)
+    return type(value) is int if kind is int else isinstance(value, kind)
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """int, float and None of `int | float | None`."""
+    return (hint,) if isinstance(hint, type) or get_origin(hint) in (list, dict) else get_args(hint)
+
+
+def as_json(name: str, value: Any) -> Any:
+    """A value as JSON gives it back. Raises ValueError if JSON cannot hold it."""
+    def plain(thing: Any) -> Any:
+        if isinstance(thing, (np.bool_, np.number)):
+            return thing.item()
+        if isinstance(thing, Path):
+            return str(thing)
+        raise TypeError(f"Object of type {type(thing).__name__} is not JSON serializable")
+    try:
+        return json.loads(json.dumps(value, default=plain, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise ValueError(f"{name} cannot be written to config.json: {problem}") from None

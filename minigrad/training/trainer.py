@@ -1,0 +1,394 @@
+"""Training: one loop over windows of data, which can stop at any step and go on from there, to the bit.
+
+    window → outputs → loss → backward → clip → step
+
+A `Trainer` needs a model, a task and an optimiser, and knows nothing of files: what it needs to go on is in its
+`state_dict()`, and what is to happen at its steps is in its callbacks, which are plain functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from minigrad import nn
+from minigrad.check.gradcheck import Report, gradcheck
+from minigrad.engine.anomaly import detect_anomaly
+from minigrad.engine.ops import concatenate
+from minigrad.engine.pytree import flatten, map_leaves, unflatten
+from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.optim import clip_grad_norm
+from minigrad.tasks.task import Batch
+
+LOSSES = {"cross_entropy": nn.cross_entropy, "mse": nn.mse_loss, "binary_cross_entropy": nn.binary_cross_entropy}
+VALIDATION, TEST = (1, 0x7E57), (2, 0x7E57)  # seeds of the sets to measure on; no training has a pair for a seed
+
+
+class Diverged(ArithmeticError):
+    """A loss, a gradient or a weight became NaN or Inf. The message names the step and the op."""
+
+
+class Trainer:
+    """Trains a model on a task.
+
+    model      model(x, state=None, lengths=None) → (outputs, state), as `SequenceModel`
+    task       a Task, or anything with `batch(rng, size)`, `loss` (a name in nn, or a function of outputs, targets and
+               mask=), and, to be measured, `test(rng)`, `metric(outputs, batch)` and `solved(value)`
+    optimizer  of minigrad.optim; `schedule(step)`, the step counted from 0, is its lr, if given
+    steps      of the optimiser, each on one window of `batch` sequences
+    clip       the limit of the gradients' norm, or None
+    bptt       how far gradients flow back: None, through whole sequences; k, through windows of k steps; (k1, k2),
+               back k2 steps from windows that advance by k1 ≤ k2. The state is carried from window to window.
+    rng        of the data, a seed or np.random.Generator
+    validate_every  measure on a set of its own every so many steps; with `until_solved`, stop when that is solved,
+               and the test set too
+    callbacks  called as callback(trainer, row) after every step, row a dict of step, loss, norm, lr, and, where it was
+               measured, metric. One that returns True ends the training.
+
+    After `run()`, `ended` says why: "done", "solved", "stopped" by a callback, or "interrupted" by Ctrl-C or SIGTERM,
+    which let the step they come in be finished. `run` goes on from there when it is called again.
+    """
+
+    def __init__(self, model: Any, task: Any, optimizer: Any, *, steps: int, batch: int = 32,
+                 schedule: Callable[[int], float] | None = None, clip: float | None = None,
+                 bptt: int | tuple[int, int] | None = None, rng: Any = 0, validate_every: int | None = None,
+                 until_solved: bool = False, callbacks: Iterable[Callable[[Trainer, dict], Any]] = ()):
+        self.model, self.task, self.optimizer = model, task, optimizer
+        self.steps, self.batch, self.schedule, self.clip = steps, batch, schedule, clip
+        self.bptt = checked_bptt(bptt)
+        self.validate_every, self.until_solved, self.callbacks = validate_every, until_solved, list(callbacks)
+        self.criterion = LOSSES.get(task.loss, task.loss)
+        self.rng = np.random.default_rng(rng)
+        self.drawn, self.position = self.rng.bit_generator.state, 0  # the cursor: of the batch, and windows into it
+        self.state: Any = None  # of the model, carried from window to window
+        self.step = self.sequences = self.tokens = 0
+        self.seconds = 0.0
+        self.rows: list[dict[str, float]] = []
+        self.ended = ""
+
+    def run(self, report: Callable[[str], None] | None = None, bar: bool = False) -> dict[str, np.ndarray]:
+        """Train until the end, and return the history. Ten lines of progress go to `report`, or a bar to stderr.
+
+        The model trains in training mode; a part of it that was put in eval mode by itself stays in that. Afterwards
+        each module is in the mode in which it was.
+
+        Raises Diverged when the loss or a gradient is no longer finite; the weights are then as before that step.
+        """
+        self.ended = "solved" if self.ended == "solved" else "done" if self.step >= self.steps else ""
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # Diverged says it better
+        with Signals() as signals, Progress(self, report, bar) as progress, quiet, self.model.modes_kept():
+            if not self.model.training:  # parts in eval mode of a model in training mode stay so
+                self.model.train()
+            windows = self.windows()
+            while not self.ended:
+                window = next(windows)
+                if not window.asks:
+                    with no_grad():
+                        self.state = detached(self.forward(window)[1])
+                    continue
+                self.optimizer.zero_grad()
+                loss, state = self.loss(window)
+                loss.backward()
+                norm = clip_grad_norm(self.optimizer.parameters, self.clip or math.inf)
+                if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+                    raise Diverged(self.diagnosis(window, loss.item(), norm))
+                if self.schedule is not None:
+                    self.optimizer.lr = self.schedule(self.step)
+                self.optimizer.step()
+                self.state = detached(state)
+                self.step += 1
+
+                row = {"step": self.step, "loss": loss.item(), "norm": norm, "lr": self.optimizer.lr}
+                if self.validate_every and self.step % self.validate_every == 0:
+                    row["metric"] = self.measure(VALIDATION)
+                    if self.until_solved and self.task.solved(row["metric"]) and self.task.solved(self.measure()):
+                        self.ended = "solved"
+                self.rows.append(row)
+                self.tokens += window.advance * window.x.shape[1]
+                self.seconds += progress.update(row)
+                if self.step >= self.steps:
+                    self.ended = self.ended or "done"
+                for callback in self.callbacks:
+                    if callback(self, row):
+                        self.ended = self.ended or "stopped"
+                if signals.came and not self.ended:
+                    self.ended = "interrupted"
+        return self.history()
+
+    # -- one window ---------------------------------------------------------------------------------------
+
+    def windows(self) -> Iterator[Window]:
+        """The data from the cursor on, without end."""
+        self.rng.bit_generator.state = self.drawn
+        while True:
+            batch = self.task.batch(self.rng, self.batch)
+            self.sequences += batch.x.shape[1] if self.position == 0 else 0
+            for i, window in enumerate(cut(batch, *self.bptt)):
+                if i >= self.position:
+                    self.position = i + 1
+                    yield window
+            self.drawn, self.position = self.rng.bit_generator.state, 0
+
+    def loss(self, window: Window) -> tuple[Tensor, Any]:
+        """The loss of a window, and the state from which the next one starts."""
+        outputs, state = self.forward(window)
+        return self.criterion(outputs, window.targets, mask=window.mask), state
+
+    def forward(self, window: Window) -> tuple[Tensor, Any]:
+        """The outputs of a window, and the state from which the next one starts."""
+        k, T = window.advance, len(window.x)
+        lengths = [None, None] if window.lengths is None else [
+            np.clip(window.lengths, 1, k), np.clip(window.lengths - k, 1, max(1, T - k))]
+        outputs, state = self.model(window.x[:k], self.entering(window.first), lengths[0])
+        if k < T:
+            more, _ = self.model(window.x[k:], state, lengths[1])
+            outputs = concatenate([outputs, more])
+        return outputs, state
+
+    def entering(self, first: Any) -> Any:
+        """The state at the first step of a window; None, as before any, for sequences that begin there."""
+        if self.state is None or np.all(first):
+            return None
+        return self.model.restarted(self.state, np.asarray(first)) if np.any(first) else self.state
+
+    def measure(self, seed: Any = TEST) -> float:
+        """The task's metric on its test set of this seed."""
+        batch = self.task.test(np.random.default_rng(seed))
+        with evaluating(self.model), no_grad():
+            outputs, _ = self.model(batch.x, None, batch.lengths)
+        return float(self.task.metric(np.asarray(outputs), batch))
+
+    def diagnosis(self, window: Window, loss: float, norm: float) -> str:
+        """Which step, and, found by running it again under watch, which op."""
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradients is {norm}"
+        cause = "no op of its own gave NaN or Inf when it was run again"
+        self.optimizer.zero_grad()
+        try:
+            with detect_anomaly():
+                self.loss(window)[0].backward()
+        except FloatingPointError as problem:
+            cause = str(problem)
+        return f"{what} at step {self.step + 1}: {cause}"
+
+    # -- what it needs to go on ---------------------------------------------------------------------------
+
+    def history(self) -> dict[str, np.ndarray]:
+        """What the callbacks were given, an array for each of its names; NaN where it was not measured."""
+        names = dict.fromkeys(["step", "loss", "norm", "lr"] + [name for row in self.rows for name in row])
+        return {name: np.array([row.get(name, math.nan) for row in self.rows], int if name == "step" else float)
+                for name in names}
+
+    def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays, and what JSON can hold: weights, optimiser, random states, cursor and carried state.
+
+        The history is not in it. Raises Diverged when a weight is not finite: there is no way on from there.
+        """
+        weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        for name, weight in weights.items():
+            if not np.isfinite(weight).all():
+                raise Diverged(f"{name} holds NaN or Inf after step {self.step}")
+        arrays = {f"model/{name}": weight for name, weight in weights.items()}
+        arrays |= {f"optimizer/{name}": x for name, x in optimizer.items() if isinstance(x, np.ndarray)}
+        arrays |= {f"state/{i}": leaf for i, leaf in enumerate(flatten(self.state)[0])}
+        return arrays, {
+            "step": self.step, "ended": self.ended, "sequences": self.sequences, "tokens": self.tokens,
+            "seconds": self.seconds,
+            "optimizer": {name: x for name, x in optimizer.items() if not isinstance(x, np.ndarray)},
+            "model_rngs": self.model.rng_states(), "position": self.position,
+            "drawn": map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, self.drawn),
+            "state": map_leaves(lambda leaf: 0, self.state)}  # its nesting; tuples come back as lists
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+        """Go on from a `state_dict()`. Raises ValueError when it is that of another model or optimiser."""
+        self.model.load_state_dict(under("model/", arrays))
+        self.model.load_rng_states(meta["model_rngs"])
+        self.optimizer.load_state_dict(under("optimizer/", arrays) | meta["optimizer"])
+        self.drawn, self.position = meta["drawn"], meta["position"]
+        self.state = unflatten(meta["state"], list(under("state/", arrays).values()))
+        self.step, self.sequences, self.tokens = meta["step"], meta["sequences"], meta["tokens"]
+        self.seconds, self.ended = meta["seconds"], meta["ended"]
+
+
+@dataclass
+class Window:
+    """A stretch of a batch, for one step of the optimiser: see `Batch`, whose fields these are.
+
+    first    whether sequences begin here, for all or for each (B,); where not, the state is carried on
+    advance  how far the next window starts after this one
+    """
+
+    x: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray | None
+    lengths: np.ndarray | None
+    first: Any
+    advance: int
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a target that counts."""
+        return self.mask is None or bool(self.mask.any())
+
+
+def cut(batch: Batch, k1: int | None = None, k2: int | None = None) -> Iterator[Window]:
+    """The windows of a batch: k2 steps long, each k1 further on; without numbers the batch as one.
+
+    A target counts in one window only: in the first that sees it.
+    """
+    T, mask, lengths = len(batch.x), batch.mask, batch.lengths
+    k1, k2 = k1 or T, k2 or T
+    if mask is None and lengths is not None:
+        mask = np.arange(T)[:, None] < lengths
+    for start in range(0, max(1, T - (k2 - k1)), k1):
+        steps = slice(start, min(start + k2, T))
+        size = steps.stop - start
+        asked = None if mask is None else mask[steps]
+        if start and k1 < k2:
+            seen = np.arange(size)[:, None] < k2 - k1
+            asked = ~seen & (np.ones(batch.x.shape[1], bool) if asked is None else asked)
+        yield Window(batch.x[steps], batch.targets[steps], asked,
+                     None if lengths is None else np.clip(lengths - start, 1, size),
+                     batch.first if start == 0 else False, size if steps.stop == T else k1)
+
+
+def checked_bptt(bptt: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
+    k1, k2 = bptt if isinstance(bptt, (tuple, list)) else (bptt, bptt)
+    if bptt is not None and not 1 <= k1 <= k2:
+        raise ValueError(f"bptt is (k1, k2), windows that advance by k1 and reach back k2 steps, 1 ≤ k1 ≤ k2, not "
+                         f"{bptt}")
+    return k1, k2
+
+
+def detached(state: Any) -> Any:
+    """The state as arrays without a history, each in one piece: so a loaded one is no different."""
+    return map_leaves(lambda leaf: np.ascontiguousarray(leaf.detach().numpy() if isinstance(leaf, Tensor) else leaf),
+                      state)
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model as it is when it is used: without dropout. Afterwards each of its modules is as it was."""
+    with model.modes_kept():
+        model.eval()
+        yield
+
+
+def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
+
+
+def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> Report:
+    """Compare the gradients of this very model with numerical ones, on the beginning of a few of its sequences. All
+    of these steps count, as it may be the last alone that does."""
+    window = next(cut(trainer.task.batch(np.random.default_rng(VALIDATION), rows)))
+
+    def loss():
+        outputs, _ = trainer.model(window.x[:steps], None)
+        return trainer.criterion(outputs, window.targets[:steps], mask=None)
+    with evaluating(trainer.model):
+        return check_loss(loss, trainer.model)
+
+
+def check_loss(loss: Callable[[], Tensor], model: Any) -> Report:
+    """The gradients of a loss for the parameters of its model, by the names that they have there."""
+    loss.named_parameters = model.named_parameters
+    return gradcheck(loss, raise_error=False)
+
+
+def sample(model: Any, length: int, rng: Any = None, prime: Iterable[int] = (0,), temperature: float = 1.0
+           ) -> np.ndarray:
+    """So many symbols, each drawn from the model's p^(1/temperature), after it has read `prime`; with 0 the likeliest.
+
+    Raises ValueError for a temperature below 0, or when there is nothing to start from.
+    """
+    rng = np.random.default_rng(rng)
+    codes = np.asarray(list(prime), int)
+    if not codes.size or not 0 <= temperature < math.inf:
+        raise ValueError(f"a sample starts from one symbol or more, and takes a temperature ≥ 0, not {codes.size} and "
+                         f"{temperature}")
+    state, drawn = None, []
+    with evaluating(model), no_grad():
+        for _ in range(length):
+            outputs, state = model(codes[:, None], state)
+            logits = np.asarray(outputs)[-1, 0].astype(float)
+            logits -= logits.max()
+            if temperature:
+                p = np.exp(logits / temperature)
+                code = rng.choice(len(p), p=p / p.sum())
+            else:
+                code = logits.argmax()
+            drawn.append(int(code))
+            codes = np.array([code])
+    return np.array(drawn, int)
+
+
+# -- at the side of the loop -----------------------------------------------------------------------------------
+
+
+class Progress:
+    """A bar on stderr, or ten lines to `report`: the step, the loss of the last fifty, and the speed. The metric is
+    shown at the steps where it was measured: in these lines, or in a line of its own above the bar."""
+
+    def __init__(self, trainer: Trainer, report: Callable[[str], None] | None, bar: bool):
+        self.trainer, self.report = trainer, report
+        self.bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True) if bar else None
+
+    def __enter__(self) -> Progress:
+        self.started = self.last = time.perf_counter()
+        self.tokens = self.trainer.tokens
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, row: dict) -> float:
+        """Show a step; returns the seconds it took."""
+        now, trainer = time.perf_counter(), self.trainer
+        seconds, self.last = now - self.last, now
+        line = self.report and not self.bar and trainer.step % max(1, trainer.steps // 10) == 0
+        if line or self.bar:
+            loss = np.mean([row["loss"] for row in trainer.rows[-50:]])
+            rate = (trainer.tokens - self.tokens) / (now - self.started)
+            name, metric = getattr(trainer.task, "metric_name", "metric"), row.get("metric")
+            measured = "" if metric is None else f", {name} {metric:.4g}"
+            text = f"step {trainer.step} of {trainer.steps}: loss {loss:.4g}{measured}, {rate:,.0f} tokens/s"
+            if line:
+                self.report(text)
+            else:
+                if measured:
+                    self.bar.write(text, file=self.bar.fp)
+                self.bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
+                self.bar.update()
+        return seconds
+
+
+class Signals:
+    """While it is open, the first Ctrl-C or SIGTERM is only noted in `came`; a second Ctrl-C interrupts as usual."""
+
+    def __enter__(self) -> Signals:
+        self.came = False
+        self.before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.before[number] = signal.signal(number, self.note)
+            except ValueError:  # not in the main thread, where none arrives either
+                pass
+        return self
+
+    def note(self, *_: object) -> None:
+        self.came = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set outside of Python

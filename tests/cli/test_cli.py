@@ -1,0 +1,553 @@
+"""The command line: each command at a small size, and what it says to bad input."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.cli import bench, main, parser
+from minigrad.tasks import TASKS
+from minigrad.timeloop.cache import Programs
+from minigrad.training import trust
+
+SMALL = ["train", "--steps", "12", "--hidden", "8"]
+
+
+def test_train_checks_trains_measures_and_samples(capsys):
+    assert main(SMALL) == 0
+    out = capsys.readouterr().out
+    check, text, model = out.splitlines()[:3]
+    assert re.fullmatch(r"gradient check: worst relative error \d\.\de-1\d, in [\w.]+ "
+                        r"\(complex step, tolerance 1e-09\): passed", check)
+    assert "pydoc_data.topics" in text and model.startswith("model: lstm, 8 hidden units, ")
+    assert "step 12 of 12: loss" in out and re.search(r"trained: 12 steps, \d+ s, [\d,]+ tokens/s, loss [\d.]+ → ", out)
+    bits = re.search(r"held out: LSTM ([\d.]+), bigram ([\d.]+), unigram ([\d.]+)", out)
+    assert float(bits[2]) < float(bits[3]) < float(bits[1]) < 7  # twelve steps do not beat the baselines
+    assert len(out.split("sample:\n")[1]) > 100
+
+
+def test_train_on_a_file(tmp_path, capsys):
+    file = tmp_path / "text.txt"
+    file.write_text("to be or not to be, " * 50)
+    assert main([*SMALL, "--text", str(file)]) == 0
+    assert f"1,000 characters, 8 distinct, from {file}" in capsys.readouterr().out
+
+
+def test_train_a_task(capsys, monkeypatch):
+    task = ["train", "parity", "--steps", "4", "--length", "5", "--batch", "3"]
+    assert main(task) == 1  # it was not solved
+    out = capsys.readouterr().out
+    assert "task: parity, Whether the number of ones among `length` bits is odd.\n" in out
+    assert re.search(r"fraction right at the end: [\d.]+, without memory 0.5; not solved\n$", out)
+    assert "sample" not in out
+    monkeypatch.setattr(TASKS["parity"], "goal", 0.0)
+    assert main([*task, "--quiet"]) == 0
+    trained, measured = capsys.readouterr().out.splitlines()
+    assert trained.startswith("trained: 4 steps, 0 s") and measured.endswith("; solved")
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())["settings"]
+
+
+def test_every_option_arrives(tmp_path):
+    main(["train", "parity", "--cell", "gru", "--hidden", "3", "--layers", "2", "--length", "4", "--batch", "5",
+          "--steps", "1", "--lr", "0.5", "--optimizer", "sgd", "--clip", "0.25", "--seed", "7", "--dtype", "float64",
+          "--threads", "2", "--out", str(tmp_path / "run"), "--checkpoint-every", "9", "--quiet"])
+    given = {"task": "parity", "cell": "gru", "hidden": 3, "layers": 2, "options": {"length": 4}, "batch": 5,
+             "steps": 1, "lr": 0.5, "optimizer": "sgd", "clip": 0.25, "seed": 7, "dtype": "float64",
+             "threads": 2, "checkpoint_every": 9}
+    assert given.items() <= config_of(tmp_path / "run").items()
+    main([*SMALL, "--length", "5", "--out", str(tmp_path / "text"), "--quiet"])
+    assert config_of(tmp_path / "text")["bptt"] == 5  # of a text, how far gradients go back
+
+
+def test_resume_goes_on_and_takes_nothing_else(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    assert main([*SMALL, "--out", folder]) == 0
+    first = capsys.readouterr().out
+    assert main(["train", "--resume", folder]) == 0
+    again = capsys.readouterr().out
+    assert "resumed after step 12 of 12" in again and "gradient check" not in again
+    assert first.partition("bits")[2] == again.partition("bits")[2]  # the result and the sample
+    for arguments, said in ((["--lr", "1"], "--lr"), (["adding", "--clip", "2"], "task, --clip")):
+        assert main(["train", *arguments, "--resume", folder]) == 2
+        assert f"{said} cannot go with --resume" in capsys.readouterr().err
+    assert main([*SMALL, "--out", folder]) == 2
+    assert f"{folder} holds a run already" in capsys.readouterr().err
+
+
+def test_a_bar_is_for_terminals_and_lines_are_for_the_rest(capsys, monkeypatch):
+    main(["train", "parity", "--length", "5", "--steps", "20"])
+    captured = capsys.readouterr()
+    assert captured.out.count("\nstep ") == 10 and captured.err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    main(["train", "parity", "--length", "5", "--steps", "20"])
+    captured = capsys.readouterr()
+    assert "\nstep " not in captured.out and "20/20" in captured.err and "tokens/s" in captured.err
+    main(["train", "parity", "--length", "5", "--steps", "20", "--quiet"])
+    captured = capsys.readouterr()
+    assert captured.err == "" and captured.out.count("\n") == 2
+
+
+def test_a_training_that_diverges_is_status_1_and_a_sentence(tmp_path, capsys):
+    assert main(["train", "adding", "--length", "5", "--optimizer", "sgd", "--lr", "1e30", "--out",
+                 str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"minigrad train: (the loss|the norm of the gradients) is \S+ at step \d: \w+ of .* gave .*; "
+                        rf"there is no checkpoint yet in {tmp_path}/run\n", said)
+
+
+def wrong(op, monkeypatch):
+    """The op with every rule off by a thousandth."""
+    pulls = [(i, lambda *a, pull=pull: 1.001 * pull(*a), lambda *a, pull=on_arrays: 1.001 * pull(*a), reads)
+             for i, pull, on_arrays, reads in mg.OPS[op].pulls]
+    monkeypatch.setattr(mg.OPS[op], "pulls", pulls)
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+
+
+def test_a_gradient_that_is_wrong_ends_it_before_it_begins(monkeypatch, capsys):
+    wrong("cross_entropy", monkeypatch)
+    assert main(SMALL) == 1
+    out = capsys.readouterr().out
+    assert "): FAILED\n" in out and "the rule cross_entropy.dlogits is wrong" in out and "trained" not in out
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["train", "--text", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
+    (["train", "--steps", "0"], "'0' is not a whole number above 0"),
+    (["train", "--lr", "nan"], "'nan' is not a number above 0"),
+    (["train", "--hidden", "many"], "'many' is not a whole number"),
+    (["train", "--seed", "-1"], "'-1' is not a whole number from 0 on"),
+    (["train", "ading"], "there is no task 'ading': did you mean adding?"),
+    (["train", "adding", "--cell", "lsmt"], "'lsmt' is neither rnn, gru, lstm nor FILE.py:Class: did you mean lstm?"),
+    (["train", "adding", "--optimizer", "adma"], "there is no optimizer 'adma': did you mean adam?"),
+    (["train", "adding", "--text", "novel.txt"], "--text is not for the task adding"),
+    (["train", "reber", "--length", "9"], "the task reber has no option 'length'"),
+    (["train", "--resume", "nowhere"], "nowhere is not the folder of a run, as it has no config.json"),
+    (["train", "parity", "--out", "/dev/null/run"], "/dev/null/run cannot be made a folder"),
+    (["sample", "nowhere"], "nowhere is not the folder of a run"),
+    (["sample", "nowhere", "--temperature", "-1"], "'-1' is not a number from 0 on"),
+    (["gradcheck", "nowhere.py:Cell"], "nowhere.py is not a file"),
+    (["gradcheck", "gnu"], "did you mean gru?"),
+    (["bench", "--seconds", "0"], "'0' is not a number above 0"),
+    (["derive", "lsmt"], "'lsmt' is neither lstm, gru, rnn, document nor FILE.py:Class nor FILE.py:function: did you "
+     "mean lstm?"),
+    (["derive", "rnn", "--sizes", "3,0,4"], "'3,0,4' is no input, hidden and batch size, as 3,5,4"),
+    (["derive", "rnn", "--shapes", "x=3,4"], "--shapes is not for rnn, which takes --sizes"),
+    (["derive", "nowhere.py:cell"], "nowhere.py is not a file"),
+    (["trian"], "invalid choice: 'trian'"),
+    ([], "required: command"),
+])
+def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as exit:  # argparse's own way out
+        status = exit.code
+    captured = capsys.readouterr()
+    assert status == 2 and sentence in captured.err and "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe is not UTF-8, and long enough to be a text"])
+def test_a_bad_file_is_status_2(tmp_path, content, capsys):
+    file = tmp_path / "bad.txt"
+    file.write_bytes(content)
+    assert main(["train", "--text", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "inspect", "gradcheck", "derive", "bench"])
+def test_help_has_examples_that_can_be_parsed(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    examples = re.findall(r"^  minigrad (.*?)(?:   .*)?$", capsys.readouterr().out.split("examples:")[1], re.M)
+    assert examples
+    for example in examples:
+        assert parser().parse_args(shlex.split(example)).command == command
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
+def test_ctrl_c_ends_with_what_there_is():
+    process = subprocess.Popen([sys.executable, "-m", "minigrad", *SMALL, "--steps", "100000"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("model:"):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err == ""
+    assert re.search(r"trained: interrupted after \d+ of 100000 steps", out)
+    assert out.endswith("not saved, as there was no --out DIR to go on from\n")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m minigrad tasks | head -n 1; exit ${{PIPESTATUS[0]}}", shell=True,
+                          executable="/bin/bash", capture_output=True, text=True)
+    assert done.stdout.startswith("adding") and done.stderr == ""
+
+
+def command(*arguments, **options):
+    """`minigrad …` as a process of its own."""
+    options = {"capture_output": True, **options}
+    options["env"] = os.environ | options.pop("env", {})
+    return subprocess.run([sys.executable, "-m", "minigrad", *arguments], **options)
+
+
+QUICK = [["tasks"], ["derive", "lstm", "--planned"], ["derive", "--help"], ["gradcheck", "rnn"],
+         ["bench", "--seconds", "0.0001"], ["inspect", "rnn", "--text", "abcä"],
+         ["train", "parity", "--length", "5", "--steps", "2"]]
+
+
+@pytest.mark.parametrize("encoding, arguments", [*[("ascii", arguments) for arguments in QUICK], ("cp1252", QUICK[-1]),
+                                                 ("cp1252", QUICK[2])])
+def test_a_terminal_without_unicode_costs_no_result(encoding, arguments, tmp_path):
+    if arguments[0] == "inspect":
+        arguments = [*arguments, "--out", str(tmp_path / "report.html")]
+    done = command(*arguments, env={"PYTHONIOENCODING": encoding})
+    assert done.returncode == (1 if arguments[0] == "train" else 0) and b"Error" not in done.stderr, done.stderr
+    done.stdout.decode(encoding)
+
+
+def test_a_text_is_sampled_where_the_terminal_lacks_its_characters(tmp_path):
+    (tmp_path / "text.txt").write_text("жук\n" * 100, encoding="utf-8")
+    folder = str(tmp_path / "run")
+    trained = command("train", "--text", str(tmp_path / "text.txt"), "--hidden", "4", "--steps", "2", "--out", folder,
+                      env={"PYTHONIOENCODING": "ascii"})
+    sampled = command("sample", folder, "--length", "50", env={"PYTHONIOENCODING": "ascii"})
+    assert trained.returncode == sampled.returncode == 0 and b"\\u0436" in sampled.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_an_output_that_cannot_be_written_is_a_sentence():
+    for arguments in (["tasks"], ["derive", "lstm"]):
+        with open("/dev/full", "w") as full:
+            done = command(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        said = f"minigrad {arguments[0]}: the output: No space left on device\n"
+        assert (done.returncode, done.stderr.decode()) == (1, said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
+@pytest.mark.parametrize("arguments", [["tasks"], ["bench", "--seconds", "100"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["numpy", "minigrad.engine.tensor", "minigrad.microscope.page.report",
+                                  "minigrad.cli.bench"])
+def test_ctrl_c_while_it_is_imported_ends_it_quietly(name, arguments, tmp_path):
+    """A process that sends itself SIGINT when it imports this."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+""")
+    root = os.path.dirname(os.path.dirname(mg.__file__))
+    done = command(*arguments, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"})
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
+def test_ctrl_c_during_a_command_ends_it_quietly():
+    process = subprocess.Popen([sys.executable, "-m", "minigrad", "bench", "--seconds", "100"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_ctrl_c_is_left_alone_where_minigrad_is_a_library():
+    code = "import signal, minigrad; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("arguments, meant", [
+    (["train", "adding", "--lenght", "20"], "--length"), (["train", "--stpes=5"], "--steps"),
+    (["train", "-lenght", "20"], "--length"), (["sample", "run", "--temprature", "1"], "--temperature"),
+    (["sample", "--trsut"], "--trust"), (["inspect", "--taks", "adding", "lstm"], "--task"),
+    (["derive", "--plannned"], "--planned"), (["derive", "lstm", "--siezs=1,2,3"], "--sizes"),
+    (["bench", "--treads", "2"], "--threads"), (["gradcheck", "--hlep"], "--help"), (["tasks", "--hepl"], "--help"),
+    (["derive", "lstm", "--dtype", "flaot32"], "float32"), (["trian", "adding"], "train")])
+def test_what_was_mistyped_is_answered_with_what_is_near(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert exit.value.code == 2 and f"did you mean {meant}?" in said.splitlines()[-1]
+    usage = "usage: minigrad [-h]" if arguments[0] == "trian" else f"usage: minigrad {arguments[0]} "
+    assert said.startswith(usage)
+
+
+# -- runs from somebody else -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["sample", "run", "--length", "5"], ["train", "--resume", "run", "--quiet"],
+                                       ["inspect", "run", "--text", "one line"]], ids=lambda arguments: arguments[0])
+def test_a_command_runs_the_file_that_a_folder_names_only_if_it_is_trusted(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("one line\n" * 40)
+    cell = "from minigrad import nn\nclass Mine(nn.GRUCell):\n    pass\n"
+    (tmp_path / "own.py").write_text(cell)
+    train = ["train", "--text", "text.txt", "--cell", "own.py:Mine", "--hidden", "4", "--steps", "3", "--quiet"]
+    assert main([*train, "--out", "run"]) == 0
+    assert main(arguments) == 0  # it is this user's
+    monkeypatch.setenv("MINIGRAD_STATE", str(tmp_path / "another user"))
+    monkeypatch.setattr(trust, "SESSION", set())
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "names the Python file" in capsys.readouterr().err
+    assert main([*arguments, "--trust"]) == 0
+    (tmp_path / "own.py").write_text(cell + "# changed\n")
+    capsys.readouterr()
+    assert main([*arguments, "--trust"]) == 2
+    assert "own.py has changed since the run in run began" in capsys.readouterr().err
+
+
+def test_trust_is_for_the_folder_of_a_run(capsys):
+    for arguments in (["train", "adding", "--trust"], ["inspect", "lstm", "--trust"]):
+        assert main(arguments) == 2
+        assert "that you name is run anyway" in capsys.readouterr().err
+
+
+# -- sample, tasks, gradcheck, bench --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fox(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fox")
+    (folder / "fox.txt").write_text("the quick brown fox.\n" * 60)
+    assert main(["train", "--text", str(folder / "fox.txt"), "--hidden", "24", "--steps", "150", "--batch", "8",
+                 "--length", "16", "--lr", "0.02", "--out", str(folder / "run"), "--quiet"]) == 0
+    (folder / "fox.txt").unlink()  # it is not needed any more
+    return str(folder / "run")
+
+
+def test_a_sample_goes_on_with_what_it_was_given(fox, capsys):
+    def sampled(*arguments):
+        capsys.readouterr()
+        assert main(["sample", fox, *arguments]) == 0
+        return capsys.readouterr().out
+    assert sampled("--prime", "the qu", "--temperature", "0", "--length", "15") == "the quick brown fox.\n\n"
+    assert len(sampled()) == 401
+    wild = ("--temperature", "2")
+    assert sampled(*wild) == sampled(*wild) != sampled(*wild, "--seed", "1")
+    assert main(["sample", fox, "--prime", "the QUICK"]) == 2
+    assert "--prime has 'CIKQU', which was not in the text that the model has read" in capsys.readouterr().err
+
+
+def test_a_task_writes_no_text(tmp_path, capsys):
+    main(["train", "parity", "--length", "5", "--steps", "1", "--out", str(tmp_path / "run")])
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    assert "holds a model of the task parity, which writes no text" in capsys.readouterr().err
+
+
+def test_tasks_are_listed_a_line_each(capsys):
+    assert main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(TASKS) and all(line.endswith(".") for line in lines)
+
+
+def test_gradcheck_of_the_cells_there_are(capsys):
+    assert main(["gradcheck"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["rnn", "gru", "lstm"]
+    assert all(line.endswith("(complex step, tolerance 1e-09): passed") for line in lines)
+
+
+def test_gradcheck_of_a_cell_of_ones_own(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "cells.py"
+    file.write_text("from minigrad import nn\nclass Mine(nn.LSTMCell):\n    pass\n")
+    assert main(["gradcheck", f"{file}:Mine"]) == 0
+    assert "recurrent.layers.l1.W" in capsys.readouterr().out  # the whole report
+    wrong("sigmoid", monkeypatch)
+    assert main(["gradcheck", f"{file}:Mine"]) == 1
+    assert "the rule sigmoid.dx is wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("torch", [True, False])
+def test_bench_measures_beside_pytorch_where_that_is(torch, capsys, monkeypatch):
+    if torch:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
+    monkeypatch.setattr(bench, "LAYERS", ((1, 3, 4, 5), (2, 3, 4, 6)))
+    assert main(["bench", "--seconds", "0.001"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert ("PyTorch" in head) == torch and len(rows) == 4
+    for row in rows:
+        ours, *theirs = map(float, re.findall(r"([\d.]+)(?: ms|$)", row))
+        assert ours > 0 and len(theirs) == (2 if torch else 0)
+        if torch:
+            assert theirs[1] == pytest.approx(ours / theirs[0], abs=0.02)
+
+
+# -- derive -------------------------------------------------------------------------------------------------
+
+CELLS = """
+import numpy as np
+import minigrad as mg
+
+def cell(state, x, weights, scale=2.0):
+    h, c = state
+    c_next = scale * c + np.tanh(weights["W"] @ x)
+    h_next = h * c_next
+    return (h_next, c_next), h_next
+
+W = mg.tensor(np.ones((5, 3), np.float32), requires_grad=True)
+
+def step(h_prev, x):
+    h = np.tanh(W @ x + h_prev)
+    return h, h
+
+def branch(x):
+    return x if x[0] > 0 else -x
+
+def over_time(xs, h):
+    return mg.scan(step, h, xs)[1]
+
+seven = 7
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(CELLS)
+    return path
+
+
+def printed(arguments, capsys):
+    assert main(["derive", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "document"])
+@pytest.mark.parametrize("planned", [[], ["--planned"]], ids=["derived", "planned"])
+def test_derive_prints_the_cells_of_minigrad(name, planned, capsys):
+    out = printed([name, "--sizes", "2,6,3", *planned], capsys)
+    module = {}
+    exec(out, module)
+    assert "forward" in module and "backward" in module and ("for t" in out) == bool(planned)
+
+
+def test_derive_prints_a_function_of_a_file(file, capsys):
+    out = printed([f"{file}:cell", "--shapes", "x=3,4 state=(5,4),(5,4) weights={'W': (5, 3)}"], capsys)
+    weights = {"W": np.zeros((5, 3))}
+
+    def cell(state, x, weights):
+        h, c = state
+        c_next = 2.0 * c + np.tanh(weights["W"] @ x)
+        h_next = h * c_next
+        return (h_next, c_next), h_next
+    assert out == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).source
+    assert "for t in reversed(range(7)):" in printed([f"{file}:over_time", "--shapes", "xs=7,3,4 h=5,4"], capsys)
+    assert "np.float32" in printed([f"{file}:step", "--shapes", "x=3,4 h_prev=5,4", "--planned",
+                                    "--dtype", "float32"], capsys)
+
+
+@pytest.mark.parametrize("name, shapes, sentence", [
+    ("cel", "", "model.py has no function or class 'cel': did you mean cell?"),
+    ("seven", "", "seven in {file} is not a function or class, but of type int"),
+    ("branch", "x=3", "branch cannot be derived: there is a branch on the value of a tensor at {file}:18"),
+    ("branch", "", "branch takes x: give --shapes for x, as x=3,4"),
+    ("branch", "x=three", "--shapes has 'x=three', where name=3,4 is expected"),
+    ("step", "x=3,4 h_perv=5,4", "--shapes has 'h_perv', and {file}:step takes h_prev, x: did you mean h_prev?"),
+    ("step", "x=4,4 h_prev=5,4", "step cannot be derived: matmul: a (5, 3), b (4, 4) do not go together"),
+    ("cell", "state=(5,4),(5,4) x=3,4 weights={}", "cell cannot be derived: KeyError: 'W' (at {file}:7)"),
+])
+def test_derive_says_in_one_sentence_what_does_not_fit(name, shapes, sentence, file, capsys):
+    assert main(["derive", f"{file}:{name}", "--shapes", shapes]) == 2
+    said = capsys.readouterr().err
+    assert sentence.replace("{file}", str(file)) in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name, shapes, sentence", [
+    ("branch", "x=3", "--planned is for a cell (state, x) → (state, y)"),
+    ("cell", "state=(5,4),(5,4) x=3,4 weights={'W': (5, 3)}", "takes 3 arguments"),
+])
+def test_only_a_cell_can_be_planned(name, shapes, sentence, file, capsys):
+    assert main(["derive", f"{file}:{name}", "--shapes", shapes, "--planned"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content, problem", [("def f(:", "invalid syntax"), ("1 / 0", "ZeroDivisionError")])
+def test_a_file_that_does_not_run(content, problem, file, capsys):
+    file.write_text(content)
+    assert main(["derive", f"{file}:f"]) == 2
+    said = capsys.readouterr().err
+    assert f"{file} cannot be run: " in said and problem in said and said.count("\n") == 1
+
+
+def test_colours_are_for_terminals(capsys, monkeypatch):
+    plain = printed(["rnn"], capsys)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert printed(["rnn"], capsys) == plain
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setitem(sys.modules, "pygments", None)  # as if it were not installed
+    assert printed(["rnn"], capsys) == plain
+    monkeypatch.undo()
+    pytest.importorskip("pygments")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = printed(["rnn"], capsys)
+    assert "\x1b[" in coloured and re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+OWN = """
+import numpy as np
+import minigrad as mg
+from minigrad import nn
+
+class Mine(nn.Recurrent):
+    def __init__(self, input_size, hidden_size, *, dtype, rng):
+        self.W = mg.tensor(np.zeros((hidden_size, hidden_size + input_size), dtype), requires_grad=True)
+        self.start = mg.tensor(np.zeros((hidden_size, 1), dtype), requires_grad=True)
+
+    def initial_state(self, batch):
+        return {"h": self.start}
+
+    def cell(self, state, x):
+        h = mg.tanh(self.W @ mg.concatenate([state["h"], x]))
+        return {"h": h}, h
+
+class NoCell:
+    pass
+
+class NoPair(Mine):
+    def cell(self, state, x):
+        return state
+"""
+
+
+@pytest.mark.parametrize("options, says", [
+    ([], 'return ({"h": d_h}, d_x, d_W)'), (["--planned"], "for t in"), (["--sizes", "2,6,3"], "[:6]")])
+def test_derive_takes_a_class_as_the_other_commands_do(options, says, tmp_path, capsys):
+    (tmp_path / "cells.py").write_text(OWN)
+    out = printed([f"{tmp_path / 'cells.py'}:Mine", *options], capsys)
+    module = {}
+    exec(out, module)
+    assert "forward" in module and "backward" in module and says in out
+
+
+@pytest.mark.parametrize("name, sentence", [
+    ("NoCell", "subclass of nn.Recurrent"), ("NoPair", "NoPair does not run on sequences of shape"),
+    ("Mind", "has no {kind} 'Mind': did you mean Mine?")])
+def test_every_command_refuses_a_class_in_the_same_words(name, sentence, tmp_path, capsys):
+    (tmp_path / "cells.py").write_text(OWN)
+    what = f"{tmp_path / 'cells.py'}:{name}"
+    for arguments, kind in ((["derive", what], "function or class"), (["gradcheck", what], "class"),
+                            (["train", "parity", "--cell", what], "class"),
+                            (["inspect", what, "--out", str(tmp_path / "report.html")], "class")):
+        assert main(arguments) == 2
+        assert sentence.format(kind=kind) in capsys.readouterr().err

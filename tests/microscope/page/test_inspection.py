@@ -1,0 +1,222 @@
+"""What a report shows is what the model computes: by a recording of the same sequence, and by hand."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.microscope.page import inspection as lens
+from minigrad.microscope.page.inspection import Sequence, look
+from minigrad.microscope.page.report import Lens, Report, page
+from minigrad.training.sequence_model import SequenceModel
+
+
+def sequence_of(T=7, symbols=5, asked=None, seed=0):
+    codes = np.random.default_rng(seed).integers(0, symbols, T + 1)
+    asked = np.arange(T) if asked is None else np.asarray(asked)
+    return Sequence(codes[:-1, None], codes[1:, None], asked, nn.cross_entropy, ("abcde", None))
+
+
+def model_of(cell="lstm", **options):
+    return SequenceModel(5, 5, cell=cell, hidden=4, symbols=True, embedding=3, dtype=np.float64, rng=0, **options)
+
+
+@pytest.mark.parametrize("asked", [None, [6], [1, 4]])
+@pytest.mark.parametrize("cell, layers, names", [
+    ("lstm", 1, ["ft", "it", "ot", "cct", "c_next", "a_next"]),
+    ("gru", 2, ["r", "z", "recurrent", "candidate", "h_next"]),
+    ("rnn", 1, ["h_next"]),
+])
+def test_values_and_gradients_are_those_of_a_backward(cell, layers, names, asked):
+    model, sequence = model_of(cell, layers=layers), sequence_of(asked=asked)
+    lenses, rows, steps = look(model, sequence)
+    with mg.bptt.record(model) as rec:
+        outputs, _ = model(sequence.x)
+        mask = np.isin(np.arange(7), sequence.asked)[:, None]
+        loss = nn.cross_entropy(outputs, sequence.targets, mask=mask)
+        loss.backward()
+    np.testing.assert_array_equal(rows, sequence.asked)
+    assert np.nanmean(steps["loss"]) == pytest.approx(loss.item(), rel=1e-12)
+    assert np.array_equal(np.isfinite(steps["loss"]), mask[:, 0])
+    np.testing.assert_allclose(steps["‖dL/dx‖"], np.linalg.norm(rec[0].grads["x"][:, :, 0], axis=1), rtol=1e-12)
+    assert [one.name for one in lenses] == [f"l{i}" for i in range(layers)]
+    for one, scan in zip(lenses, rec):
+        assert list(one.values) == list(one.grads) == names
+        for name in names:
+            np.testing.assert_allclose(one.values[name], scan.values[name][:, :, 0], rtol=1e-12)
+            np.testing.assert_allclose(one.grads[name], scan.grads[name][:, :, 0], rtol=1e-9, atol=1e-16)
+        jacobians = mg.bptt.jacobians(scan)
+        np.testing.assert_allclose(one.spectrum, np.linalg.svd(jacobians.steps[:, 0])[1], rtol=1e-9, atol=1e-15)
+        assert one.facts["largest Lyapunov exponent"] == f"{jacobians.lyapunov[0]:.4g} nats a step"
+        assert list(one.reach) == ["weights", *scan.states] and "def backward(d_output, cache):" in one.source
+
+
+def test_a_model_in_training_mode_is_looked_at_without_dropout_and_stays_in_it():
+    model, sequence = model_of(layers=2, dropout=0.5), sequence_of()
+    model.linear.eval()
+    drawn = model.rng_states()
+    training, _, _ = look(model, sequence)
+    assert (model.training, model.recurrent.training, model.linear.training) == (True, True, False)
+    assert model.rng_states() == drawn
+    using, _, _ = look(model.eval(), sequence)
+    for one, other in zip(training, using):
+        np.testing.assert_array_equal(one.values["c_next"], other.values["c_next"])
+
+
+def test_the_ledger_is_that_of_the_loss():
+    """What one loss sends to one step: by a backward of that loss alone."""
+    model, sequence = model_of("rnn"), sequence_of(asked=[2, 5])
+    (one,), rows, _ = look(model, sequence)
+    for row, s in enumerate(rows):
+        with mg.bptt.record(model) as rec:
+            outputs, _ = model(sequence.x)
+            (nn.cross_entropy(outputs[int(s)], sequence.targets[s]) / 2).backward()
+        steps = [rec[0].weight_grads(name) for name in ("W", "b")]
+        size = np.sqrt(sum((g.reshape(7, -1)**2).sum(axis=1) for g in steps))
+        np.testing.assert_allclose(one.reach["weights"][row], size, rtol=1e-9, atol=1e-16)
+        state = np.linalg.norm(rec[0].grads["h_prev"][:, :, 0], axis=1) * (np.arange(7) <= s)
+        np.testing.assert_allclose(one.reach["h_prev"][row], state, rtol=1e-9, atol=1e-16)
+
+
+def test_of_many_losses_a_ledger_follows_some(monkeypatch):
+    monkeypatch.setattr(lens, "LEDGER", 30)
+    _, rows, steps = look(model_of("rnn"), sequence_of())
+    np.testing.assert_array_equal(rows, [0, 2, 4, 6])  # 30 // 7 of 7, and the last among them
+    assert np.isfinite(steps["loss"]).all()
+    _, rows, _ = look(model_of("rnn"), sequence_of(T=40))
+    np.testing.assert_array_equal(rows, [39])
+
+
+def test_symbols_by_name_and_numbers_as_they_are():
+    sequence = sequence_of(asked=[1, 6])
+    assert sequence.symbols == ["abcde"[code] for code in sequence.x[:, 0]]
+    assert sequence.answers == ["", str(sequence.targets[1, 0]), "", "", "", "", str(sequence.targets[6, 0])]
+    numbers = Sequence(np.float32([[[0.25, 1.0]], [[1 / 3, 0.0]]]), np.zeros((2, 1, 1)), np.array([1]), nn.mse_loss)
+    assert (numbers.symbols, numbers.answers) == (["0.25 1", "0.333 0"], ["", "0"])
+
+
+def test_nothing_is_left_in_the_model():
+    model = model_of()
+    first, *others = model.parameters()
+    first.grad = kept = np.ones(first.shape)
+    look(model, sequence_of())
+    assert first.grad is kept and (kept == 1).all() and all(p.grad is None for p in others)
+
+
+class Fast(nn.Recurrent):
+    """A cell of one's own, with a matrix for a state, and values of other sizes."""
+
+    def __init__(self, inputs, hidden, dtype=np.float64, rng=None):
+        rng = np.random.default_rng(rng)
+        self.U = mg.tensor(rng.normal(size=(hidden, inputs)).astype(dtype), requires_grad=True)
+        self.hidden = hidden
+
+    def initial_state(self, batch):
+        return {"A": np.zeros((self.hidden, 2, batch))}
+
+    def cell(self, state, x):
+        pair = mg.tanh(x[:2])
+        key = mg.tanh(self.U @ x)
+        A_next = 0.9 * state["A"] + mg.expand_dims(key, 1) * pair
+        total = mg.sum(A_next, axis=1)
+        return {"A": A_next}, total
+
+
+def test_a_cell_of_ones_own():
+    (one,), _, _ = look(model_of(Fast), sequence_of())
+    assert {name: x.shape for name, x in one.values.items()} == {"key": (7, 4), "A_next": (7, 8), "total": (7, 4)}
+    np.testing.assert_allclose(one.spectrum, np.full((7, 8), 0.9))
+
+
+class Squaring(Fast):
+    def cell(self, state, x):
+        A_next = state["A"]**2 + 1e30 * mg.sum(mg.tanh(self.U @ x))
+        return {"A": A_next}, mg.sum(A_next, axis=1)
+
+
+def test_what_is_not_finite_is_shown_as_that():
+    (one,), _, steps = look(model_of(Squaring), sequence_of(T=20))
+    assert not np.isfinite(one.values["A_next"][-1]).all() and np.isnan(steps["loss"][-1])
+    assert one.spectrum is None and "holds NaN or Inf" in one.facts["there is none"]
+
+
+class Doubling(Fast):
+    def cell(self, state, x):
+        A_next = 1e30 * state["A"] + mg.sum(mg.tanh(self.U @ x))
+        return {"A": A_next}, mg.sum(A_next, axis=1)
+
+
+def test_a_gradient_may_grow_beyond_what_a_float_holds():
+    (one,), _, _ = look(model_of(Doubling), sequence_of(T=20))
+    np.testing.assert_allclose(one.spectrum, 1e30)
+    assert one.facts["back over 20 steps"] == "a gradient becomes 1e600 times as large, at most"
+
+
+class Memoryless(Fast):
+    def initial_state(self, batch):
+        return ()
+
+    def cell(self, state, x):
+        return state, mg.tanh(self.U @ x)
+
+
+class Branching(Fast):
+    def cell(self, state, x):
+        return (state, state["A"][:, 0]) if float(x[0, 0].item()) > 9 else super().cell(state, x)
+
+
+@pytest.mark.parametrize("cell, sentence", [
+    (Memoryless, "Memoryless has no recurrence: its state is empty"),
+    (Branching, "cannot be traced"),
+])
+@pytest.mark.filterwarnings("ignore::minigrad.timeloop.scan.ScanNotice")
+def test_cells_that_cannot_be_looked_into(cell, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        look(model_of(cell), sequence_of())
+
+
+def test_a_sequence_longer_than_memory_allows_is_refused_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr(lens, "memory_there", lambda: 1_000_000)
+    look(model_of(), sequence_of())
+    sentence = r"a sequence of 3,000 steps needs about 0\.0\d+ GB of memory, and 0\.001 GB are free: take a shorter one"
+    with pytest.raises(ValueError, match=sentence):
+        look(model_of(), sequence_of(3000))
+    monkeypatch.setattr(lens, "memory_there", lambda: None)  # where the system does not say
+    look(model_of(), sequence_of())
+
+
+def test_a_page_that_no_browser_opens_is_refused(monkeypatch):
+    model = SequenceModel(5, 5, cell="gru", hidden=32, symbols=True, embedding=3, rng=0)
+    sequence = sequence_of(100)
+    monkeypatch.setattr(lens, "LARGEST", 100_000)
+    with pytest.raises(ValueError, match=r"makes a page of about 0\.1\d+ MB, and .* beyond 0\.1 MB or 20,000 steps"):
+        look(model, sequence)
+    monkeypatch.undo()
+    lenses, asked, steps = look(model, sequence)
+    size = len(page(Report("", {}, sequence.symbols, sequence.answers, asked, steps, {}, lenses)))
+    empty = len(page(Report("", {}, ["a"], None, asked[:0], {}, {}, [Lens("l0", {"a": np.zeros((1, 1))}, {})])))
+    with mg.bptt.record(model) as a_step:
+        model(sequence.x[:1])
+    assert lens.page_size(list(a_step), 100, 100) == pytest.approx(size - empty, rel=0.1)
+
+
+@pytest.mark.parametrize("cell, hidden, T", [("lstm", 24, 60), ("gru", 64, 40), ("rnn", 48, 100)])
+def test_the_estimate_of_memory_is_one(cell, hidden, T):
+    """What is measured is less, but not much less."""
+    model = SequenceModel(5, 5, cell=cell, hidden=hidden, symbols=True, embedding=3, rng=0)
+    look(model, sequence_of(2))  # programs are traced and kept
+    tracemalloc.start()
+    look(model, sequence_of(T))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    with mg.bptt.record(model) as a_step:
+        model(sequence_of(1).x)
+    needed = lens.memory_needed(list(a_step), T, T)
+    assert needed / 2 < peak < needed, (needed, peak)
+
+
+def test_there_is_some_memory():
+    there = lens.memory_there()
+    assert there is None or 1e6 < there < 1e15

@@ -1,0 +1,481 @@
+"""The page of `minigrad inspect`: what is in the file, and in Chromium, where there is one, what it shows."""
+
+import base64
+import hashlib
+import html
+import itertools
+import json
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import chromium
+
+from minigrad.microscope.page import report
+from minigrad.microscope.page.report import POINTS, Lens, Report, packed, page, thinned
+
+HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'>&amp;{{data}}"
+SOURCE = '''"""cell and its backward pass"""
+
+
+def forward(state, x, W):
+    c_prev = state
+    ft, c_next = cell(x, W)
+    return c_next
+
+
+def backward(d_output, cache):
+    d_c_next = d_output[0]
+    d_c_next = d_c_next + d_output[1]  # ft
+    d_ft = d_c_next * c_prev
+    return d_ft
+'''
+
+
+def made(T=12, H=5, seed=0, names=("ft", "c_next"), **changed):
+    """A report of random arrays; gradients fade over time, some to below what a float32 holds."""
+    rng = np.random.default_rng(seed)
+    fade = np.exp(-np.linspace(120.0, 0.0, T))[:, None]
+    lens = Lens(
+        "l0", {name: rng.normal(size=(T, H)) for name in names},
+        {name: fade * rng.normal(size=(T, H)) for name in names},
+        {"weights": np.tril(rng.random((T, T)))[3::4], "c_prev": np.tril(rng.random((T, T)))[3::4]},
+        np.sort(rng.random((T, 2 * H)))[:, ::-1], SOURCE, {"largest Lyapunov exponent": "-0.5"})
+    steps = np.arange(1.0, 51.0)
+    report = Report(
+        "runs/made", {"cell": "lstm"}, list("to be or not to be"[:T].ljust(T)), list("o be or not to be "[:T].ljust(T)),
+        np.arange(3, T, 4), {"loss": np.where(np.arange(T) % 4 == 3, rng.random(T), np.nan), "‖dL/dx‖": fade[:, 0]},
+        {"loss": (steps, 4.0 / steps), "metric": (steps[9::10], rng.random(5))}, [lens])
+    for name, value in changed.items():
+        setattr(report if name in Report.__dataclass_fields__ else lens, name, value)
+    return report
+
+
+def hostile(**changed):
+    """One whose texts would like to be more than that."""
+    return made(title=HOSTILE, symbols=[HOSTILE] * 12, targets=[HOSTILE] * 12, facts={HOSTILE: HOSTILE}, **changed)
+
+
+def data_in(text):
+    return json.loads(re.search('<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
+
+
+def unpacked(x):
+    """The array back, by NumPy."""
+    octets = zlib.decompress(base64.b64decode(x["base64"]))
+    if x["kind"] == "double":
+        return np.frombuffer(octets, "<f8")
+    planes = np.frombuffer(octets, np.uint8).reshape(2, 2, -1)
+    m, e = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i2")[..., 0].tolist()
+    odd = [0.0, np.nan, np.inf, -np.inf]
+    return np.array([float(f"{m}e{e}") if m else odd[e] for m, e in zip(m, e)]).reshape(x["shape"])
+
+
+def shown(x):
+    """An array of the numbers that a page shows: four digits, as Python rounds."""
+    return np.array([float(f"{one:.3e}") for one in np.ravel(x)]).reshape(np.shape(x))
+
+
+# -- the file ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x", [
+    [[1.0, -2.5, 0.0, -0.0, 1 / 3, 1000, 9999.5, 123456789]],
+    [[np.nan, np.inf, -np.inf, 0.1]],
+    [[5e-324, 1e-310, 2.2e-308, 1e-281, 1e-280, 9.9995e-281, 1.7976931348623157e308, 1e23]],
+    [[0.999949999, 0.99995, 0.9999500001, 9999.4999, 99995]],
+    [[0.015625, 0.0234375, 1.0005, 2.5e22]],  # the middle between two: to the even one
+    np.float32([[1e-45, 1e-40, np.pi, 3.4e38]]),
+    np.zeros((2, 0)), np.zeros((0, 3)), np.ones((2, 3)),
+])
+def test_an_array_is_kept_to_the_digits_that_are_shown(x):
+    out = packed(x)
+    assert (out["kind"], out["shape"]) == ("decimal", list(np.shape(x)))
+    np.testing.assert_array_equal(unpacked(out), shown(x))
+
+
+def test_so_are_random_numbers_of_any_size():
+    rng = np.random.default_rng(0)
+    for powers in ((-30, 30), (-320, 300)):
+        x = rng.normal(size=(100, 300)) * 10.0 ** rng.integers(*powers, (100, 300))
+        np.testing.assert_array_equal(unpacked(packed(x)), shown(x))
+
+
+@pytest.mark.parametrize("x", [[0.1, np.nan, 1e-300], np.array([3, 7, 123456789]), np.array([], int)])
+def test_what_has_one_axis_is_kept_whole(x):
+    assert packed(x)["kind"] == "double"
+    np.testing.assert_array_equal(unpacked(packed(x)), x)
+
+
+def test_the_file_holds_the_arrays():
+    report = made()
+    data, (lens,) = data_in(page(report)), report.lenses
+    assert data["symbols"] == report.symbols and data["targets"] == report.targets
+    assert data["lenses"][0]["source"] == SOURCE and data["title"] == "runs/made"
+    for kind in ("values", "grads", "reach"):
+        there = data["lenses"][0][kind]
+        assert list(there) == list(getattr(lens, kind))
+        for name, x in getattr(lens, kind).items():
+            np.testing.assert_array_equal(unpacked(there[name]), shown(x))
+    np.testing.assert_array_equal(unpacked(data["lenses"][0]["spectrum"]), shown(lens.spectrum))
+    for name, x in report.steps.items():
+        np.testing.assert_array_equal(unpacked(data["steps"][name]), x)
+    for name, curve in report.curves.items():
+        np.testing.assert_array_equal([unpacked(x) for x in data["curves"][name]], curve)
+
+
+def test_the_file_asks_nothing_of_anyone():
+    text = page(made())
+    assert not re.findall(r"\b(?:src|href|action)=|@import|url\(|https?:(?!//www\.w3\.org/2000/svg\")", text)
+    assert not re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import|eval|Function|document\.write)\s*\(", text)
+    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|\son[a-z]+=\"", text)
+    policy = html.unescape(re.search(r'content="(default-src[^"]*)"', text)[1])
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    for tag in ("style", "script"):
+        inside = re.search(f"<{tag}>(.*?)</{tag}>", text, re.S)[1]
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_text_cannot_become_markup():
+    report = hostile(source=HOSTILE)
+    report.curves = {HOSTILE: report.curves["loss"]}
+    report.steps = {HOSTILE: report.steps["loss"]}
+    report.lenses[0].reach = {HOSTILE: report.lenses[0].reach["weights"]}
+    text, plain = page(report), page(made())
+    for mark in ("<script", "</script", "<img", "<!--"):
+        assert text.count(mark) == plain.count(mark)
+    data = data_in(text)
+    assert data["symbols"] == [HOSTILE] * 12 and list(data["curves"]) == list(data["steps"]) == [HOSTILE]
+    assert html.unescape(re.search("<title>(.*?)</title>", text)[1]) == HOSTILE
+
+
+def test_any_unicode_goes_in():
+    symbols = ["\ud800", "\u2028", "\x00", "é", "😀", "\u202e", "\\", '"', "\r", "<!--", "]]>", " "]
+    text = page(made(symbols=symbols, title="caf\udce9"))
+    assert data_in(text)["symbols"] == symbols
+    text.encode("utf-8")  # a file can be made of it
+
+
+def test_a_file_of_two_layers_of_128_units_over_200_steps_is_below_3_MB():
+    rng, fade = np.random.default_rng(0), np.exp(-np.linspace(120.0, 0.0, 200))[:, None]
+    names, lenses = ("ft", "it", "ot", "cct", "c_next", "a_next"), []  # an LSTM's; of what cannot be packed well
+    for layer in ("l0", "l1"):
+        values, grads = ({name: size * rng.normal(size=(200, 128)) for name in names} for size in (1.0, fade))
+        reach = {name: np.tril(fade * rng.random((200, 200))) for name in ("weights", "a_prev", "c_prev")}
+        lenses.append(Lens(layer, values, grads, reach, rng.random((200, 256)), SOURCE))
+    assert len(page(made(200, 128, asked=np.arange(200), lenses=lenses)).encode()) < 3e6
+
+
+def test_a_long_curve_keeps_its_extremes():
+    y = np.random.default_rng(0).normal(size=100_000)
+    y[12_345], y[70_000], y[50_000] = 99.0, -99.0, np.nan
+    x, kept = thinned(np.arange(100_000), y)
+    assert len(x) == len(kept) <= POINTS and (np.diff(x) > 0).all()
+    assert (kept[0], kept[-1]) == (y[0], y[-1]) and {(12_345, 99.0), (70_000, -99.0)} <= set(zip(x, kept))
+    assert not np.isnan(kept).any()
+    np.testing.assert_array_equal(thinned([1, 2, 3], [1.0, np.nan, 3.0]), ([1, 3], [1, 3]))
+
+
+@pytest.mark.parametrize("changed, sentence", [
+    ({"symbols": []}, "one step and one lens or more, and this one has 0 and 1"),
+    ({"lenses": []}, "has 12 and 0"),
+    ({"lenses": made().lenses * 2}, "names of their own, and these are l0, l0"),
+    ({"values": {}}, "l0 has none"),
+    ({"values": {"ft": np.zeros((11, 5))}}, r"l0.values\['ft'\] has shape \(11, 5\) and must be \(12, n\)"),
+    ({"grads": {"ft": np.zeros((12, 4))}}, r"l0.grads\['ft'\] has shape \(12, 4\) and must be \(12, 5\)"),
+    ({"grads": {"other": np.zeros((12, 5))}}, r"l0.grads\['other'\] has shape"),
+    ({"reach": {"weights": np.zeros((12, 12))}}, r"must be \(3, 12\): of 12 steps, 3 have a loss"),
+    ({"spectrum": np.zeros(12)}, r"l0.spectrum has shape \(12,\)"),
+    ({"steps": {"loss": np.zeros(3)}}, r"steps\['loss'\] has shape \(3,\) and must be \(12\)"),
+    ({"targets": ["a"]}, r"targets has shape \(1,\)"),
+])
+def test_arrays_that_do_not_fit_are_refused(changed, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        page(made(**changed))
+
+
+def test_an_installed_package_has_the_page_with_it():
+    assert "report.html" in (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert Path(report.__file__).with_name("report.html").is_file()
+
+
+# -- in a browser ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Open the page of a report; after the test the console must have stayed silent, and nothing been asked for."""
+    def show(report, **options):
+        file = tmp_path / "report.html"
+        file.write_text(page(report), encoding="utf-8")
+        browser.open(file, **options)
+        return browser
+    yield show
+    assert browser.complaints() == [] and browser.js("performance.getEntriesByType('resource').length") == 0
+
+
+def cell(name, kind="value"):
+    return f'#units span[data-name="{name}"][data-kind="{kind}"]'
+
+
+def digits(x):
+    """As the page writes a number."""
+    if not np.isfinite(x) or x == 0:
+        return {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}.get(str(x), "0")
+    x = float(f"{x:.3e}")
+    if not 1e-3 <= abs(x) < 1e4:
+        return re.sub(r"e([+-])0*(\d)", lambda e: f"e{e[1]}{e[2]}", f"{x:.3e}")
+    return f"{x:#.4g}".removesuffix(".")
+
+
+def slide(browser, name, to):
+    """Move a slider or choose from a list."""
+    browser.js("(() => { const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+               "for (const kind of ['input', 'change']) s.dispatchEvent(new Event(kind)); })()", name, str(to))
+
+
+def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
+    """Of two layers, at several steps, units and losses, for everything that has a number on the page."""
+    report = made()
+    report.lenses.append(made(seed=1, name="l1").lenses[0])
+    browser = show(report)
+    places = [(0, 0, 0), (3, 4, 2), (11, 2, 2), (7, 0, 1)]
+    for (i, lens), (t, u, s) in itertools.product(enumerate(report.lenses), places):
+        for name, to in (("lens", i), ("t", t), ("u", u), ("asked", s)):
+            slide(browser, name, to)
+        assert browser.text("#t-read") == f"{t} / 11" and browser.text("#u-read") == f"{u} / 4"
+        for name in lens.values:
+            assert browser.text(cell(name)) == digits(lens.values[name][t, u])
+            assert browser.text(cell(name, "gradient")) == digits(lens.grads[name][t, u])
+            for kind, label, arrays in (("", name, lens.values), ("d/", f"dL/d{name}", lens.grads)):
+                slide(browser, "shown", kind + name)
+                assert browser.text("#map-read").endswith(f"unit {u}: {label} = {digits(arrays[name][t, u])}")
+        now = browser.text("#now")
+        assert f"read ‘{report.symbols[t].replace(' ', '␣')}’" in now
+        assert f"‖dL/dx‖ {digits(report.steps['‖dL/dx‖'][t])}" in now
+        loss = report.steps["loss"][t]
+        assert ("loss " in now) == np.isfinite(loss) and (np.isnan(loss) or f"loss {digits(loss)}" in now)
+        step, sizes = report.asked[s], {name: digits(x[s, t]) for name, x in lens.reach.items()}
+        for name in lens.reach:
+            slide(browser, "creditor", name)
+            assert browser.text("#ledger-read") == f"loss at step {step} → {name} at step {t}: {sizes[name]}"
+        fading = {name: (shown(x)[s, 0] / shown(x)[s, step])**(1 / step) for name, x in lens.reach.items()}
+        assert browser.text("#lag-read") == (
+            f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. On average, with each "
+            f"step back: weights × {fading['weights']:#.3g}, c_prev × {fading['c_prev']:#.3g}")
+        sigma = lens.spectrum[t]
+        assert browser.text("#spectrum-read") == f"step {t}, rank 1 of 10: {digits(sigma[0])}"
+        assert f"largest {digits(sigma[0])}, median {digits(sigma[5])}, least {digits(sigma[9])}" \
+            in browser.text("#spectra-read")
+    for i, (name, (x, y)) in enumerate(report.curves.items()):
+        assert browser.js("[...document.querySelectorAll('[data-curve]')].map(x => x.dataset.curve)")[i] == name
+        assert browser.text(f'[data-curve="{name}"] .read') == f"step {x[-1]:.0f}: {digits(y[-1])}"
+    assert browser.text("#lens-facts") == "largest Lyapunov exponent-0.5" and browser.text("#facts") == "celllstm"
+
+
+def test_the_source_has_the_numbers_beside_the_lines_that_settle_them(show):
+    report = made()
+    browser, (lens,) = show(report), report.lenses
+    assert browser.js("[...document.querySelectorAll('#source .line')].map(line => line.textContent)"
+                      ".map((text, i) => text.slice(document.querySelectorAll('#source .now')[i].textContent.length))"
+                      ".join('\\n')") == SOURCE
+    slide(browser, "t", 9)
+    slide(browser, "u", 3)
+    beside = browser.js("[...document.querySelectorAll('#source .line')].flatMap((line, i) =>"
+                        "line.firstChild.textContent.trim() ? [[i, line.firstChild.textContent.trim()]] : [])")
+    v, d = ({name: digits(x[9, 3]) for name, x in arrays.items()} for arrays in (lens.values, lens.grads))
+    assert beside == [[5, f"{v['ft']}, {v['c_next']}"], [11, d["c_next"]], [12, d["ft"]]]
+    browser.click("#source .live[data-kind=gradient]")
+    assert browser.text("#map-title") == "Every unit over time: dL/dc_next"
+    assert browser.js("document.querySelectorAll('#source .shown').length") == 4  # d_c_next, and not c_next
+    assert browser.js("document.querySelector('#source .comment').textContent") == "# ft"
+
+
+def test_keys_move_step_and_unit(show):
+    browser = show(made())
+    where = "[at.t, at.u, at.s]"
+
+    def pressed(focus, *keys):
+        browser.js("arguments[0] ? $(arguments[0]).focus() : document.activeElement.blur()", focus)
+        browser.press(*keys)
+        return browser.js(where)
+
+    assert browser.js("document.activeElement.id") == "t" and browser.js(where) == [11, 0, 2]  # the last loss
+    assert pressed("t", "left", "left", "up", "down", "down") == [8, 0, 2]
+    assert pressed("t", "home", "left") == [0, 0, 2] and pressed("t", "end", "right") == [11, 0, 2]
+    assert pressed("u", "right", "up", "up", "left") == [11, 2, 2]
+    assert pressed("u", "end", "right") == [11, 4, 2] and pressed("u", "home") == [11, 0, 2]
+    assert pressed("map", "left", "up", "up", "down") == [10, 1, 2]
+    assert pressed("map", "home", "left") == [0, 1, 2] and pressed("map", "end", "right") == [11, 1, 2]
+    assert pressed("ledger", "up", "left") == [10, 1, 1]
+    assert browser.text("#ledger-read").startswith("loss at step 7 → weights at step 10")
+    assert pressed(None, "left", "down") == [9, 1, 1]  # ↓ scrolls, as anywhere
+    assert pressed("asked", "up") == [9, 1, 0]  # a list keeps its own keys
+
+
+def test_what_has_the_focus_is_seen(show):
+    browser = show(made())
+    found = set()
+    for _ in range(20):
+        browser.press("tab")
+        style, name = browser.js("[getComputedStyle(document.activeElement).outlineStyle,"
+                                 "document.activeElement.id || document.activeElement.tagName]")
+        found.add(name)
+        assert style == "solid" or name == "BODY", name
+    assert {"u", "map", "source", "shown", "ledger", "theme", "BUTTON"} <= found
+
+
+def test_everything_has_a_name_for_those_who_do_not_see_it(show):
+    report = made()
+    report.lenses.append(made(name="l1").lenses[0])
+    tree = show(report).cdp("Accessibility.getFullAXTree")["nodes"]
+    names = {}
+    for node in tree:
+        if not node["ignored"]:
+            names.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value"))
+    assert names["slider"] == ["step", "unit"] and len(names["combobox"]) == 5 and names["checkbox"] == ["log scale"]
+    for role in ("button", "slider", "combobox", "checkbox", "image", "heading"):
+        assert all(names[role]) and len(set(names[role])) == len(names[role]), names[role]
+
+
+def test_clicks_go_where_they_point(show):
+    report = made()
+    browser = show(report)
+    browser.click('#strip [data-t="4"]')
+    assert browser.js("at.t") == 4 and browser.js("document.querySelector('#strip .on').dataset.t") == "4"
+    browser.click("#map")  # its middle: left of it and below it are the numbers of the axes
+    t, u = browser.js("[at.t, at.u]")
+    assert (t, u) == (5, 1) and browser.text("#map-read").startswith("step 5 ")
+    browser.click('#units button[data-name="c_next"][data-kind="gradient"]')
+    assert browser.text("#map-title") == "Every unit over time: dL/dc_next"
+    assert browser.js("document.getElementById('decades').checked")
+    slide(browser, "creditor", "c_prev")
+    assert browser.text("#ledger-read") == f"loss at step 11 → c_prev at step {t}: " \
+                                           f"{digits(report.lenses[0].reach['c_prev'][-1, t])}"
+
+
+def test_light_and_dark(show):
+    background = "getComputedStyle(document.body).backgroundColor"
+    browser = show(made())
+    light = browser.js(background)
+    assert browser.text("#theme") == "Dark mode"
+    browser.click("#theme")
+    dark = browser.js(background)
+    assert dark != light and browser.text("#theme") == "Light mode"
+    browser = show(made(), scheme="dark")
+    assert browser.js(background) == dark
+    browser.click("#theme")
+    assert browser.js(background) == light
+
+
+def contrast(a, b):
+    """Of two CSS colours, as WCAG 2 has it: from 1 to 21."""
+    light = []
+    for colour in (a, b):
+        x = np.array(re.findall(r"\d+", colour)[:3], float) / 255
+        light.append(np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055)**2.4) @ [0.2126, 0.7152, 0.0722])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_written_stands_out(scheme, show):
+    """By 4.5 : 1 at least, as WCAG 2.2 asks of text (1.4.3)."""
+    report = made(200, 5, symbols=["a"] * 200, targets=None, asked=np.array([], int), reach={})
+    report.steps = {"rising": np.linspace(0.0, 1.0, 200), "both signs": np.linspace(-1.0, 1.0, 200)}
+    browser = show(report, scheme=scheme)
+    for ground in ("page", "panel"):
+        for name in ("ink", "soft", "one", "two", "three", "four", "many", "bad"):
+            assert contrast(*(browser.js("css(rgb(arguments[0]))", x) for x in (name, ground))) >= 4.5, (name, ground)
+    assert contrast(*(browser.js("css(rgb(arguments[0]))", x) for x in ("ink", "mark"))) >= 4.5
+    for name in report.steps:
+        slide(browser, "tint", name)
+        boxes = browser.js("[...$('strip').children].map(box => getComputedStyle(box))"
+                           ".map(style => [style.color, style.backgroundColor])")
+        assert min(contrast(*pair) for pair in boxes) >= 4.5
+
+
+def test_the_map_has_the_colours_of_its_numbers(show):
+    """Light: from white to one colour as values rise from 0; two colours where there are both signs."""
+    x = np.zeros((12, 5))
+    x[3, 4], x[3, 0], x[8, 0] = 1.0, 0.5, np.nan
+    report = made(names=("ft",))
+    report.lenses[0].values["ft"] = x
+    browser = show(report)
+    picture = browser.js("[...$('map').picture.getContext('2d').getImageData(0, 0, 12, 5).data]")
+    colours = np.array(picture).reshape(5, 12, 4)[::-1, :, :3].transpose(1, 0, 2).tolist()  # unit 0 is below
+    assert colours[0][0] == [255, 255, 255] and colours[3][4] == [8, 48, 92] and colours[8][0] == [209, 0, 91]
+    np.testing.assert_allclose(colours[3][0], [131.5, 151.5, 173.5], atol=0.5)  # half-way
+    assert "1 NaN or Inf" in browser.text("#map-legend")
+
+
+def test_it_can_be_read_at_400_pixels(show):
+    wide = "document.documentElement.scrollWidth"
+    report = made(200, 30, facts={"a long name of a thing": "cells.py:" + "Long" * 30}, title="runs/" + "long" * 40)
+    browser = show(report, width=400)
+    assert browser.js(wide) == 400
+    assert browser.js("[...document.querySelectorAll('button, select, input, output, .number')].filter(x =>"
+                      "x.offsetParent && x.getBoundingClientRect().right > 400).map(x => x.outerHTML)") == []
+    sizes = browser.js("[...document.querySelectorAll('body *')].filter(x => x.offsetParent)"
+                       ".map(x => parseFloat(getComputedStyle(x).fontSize))")
+    assert min(sizes) >= 12
+    assert browser.js("document.querySelector('#map').clientWidth") > 300
+
+
+def test_text_stays_text_in_the_browser(show):
+    names = ("constructor", "__proto__", "base64", "toString")  # what a user may call a variable
+    report = hostile(names=names)
+    lens = report.lenses[0]
+    lens.source = f"def forward(x):\n    constructor = x  # {HOSTILE}\n    valueOf = '{HOSTILE}'\n    return toString\n"
+    lens.name = HOSTILE
+    report.lenses.append(made().lenses[0])
+    browser = show(report)
+    assert browser.js("[window.hit, document.scripts.length, document.images.length]") == [None, 2, 0]
+    for place in ("h1", '#strip [data-t="3"]', "#facts dd"):
+        assert browser.text(place) == HOSTILE
+    assert HOSTILE in browser.text("#now") and HOSTILE in browser.text("#source")
+    for name in names:
+        assert browser.text(cell(name)) == digits(lens.values[name][11, 0])
+    slide(browser, "lens", 1)
+    assert browser.text(cell("ft")) == digits(report.lenses[1].values["ft"][11, 0])
+    assert browser.js("window.hit === undefined")
+
+
+def test_characters_that_cannot_be_seen_are_shown_by_name(show):
+    seen = {" ": "␣", "\n": "↵", "\x00": "␀", "\x1b": "␛", "\x7f": "U+007F", "\u0301": "◌\u0301", "😀": "😀",
+            "\u202e": "U+202E", "\u200d": "U+200D", "\ud800": "U+D800", "\u2028": "U+2028", "é": "é"}
+    browser = show(made(symbols=list(seen), targets=list(seen)))
+    assert browser.js("[...document.querySelectorAll('#strip span')].map(x => x.textContent)") == list(seen.values())
+    slide(browser, "t", 7)
+    assert browser.text("#now").startswith("read ‘U+202E’ · target ‘U+202E’ · loss ")
+
+
+@pytest.mark.parametrize("changed", [
+    {"curves": {}}, {"targets": None}, {"steps": {}}, {"reach": {}}, {"spectrum": None}, {"source": ""}, {"grads": {}},
+    {"asked": np.array([], int), "reach": {}}, {"facts": {}},
+    {"spectrum": np.zeros((12, 1))}, {"curves": {"loss": (np.array([1.0]), np.array([2.0]))}},
+    {"curves": {"loss": (np.array([]), np.array([]))}},
+    {"values": {"ft": np.full((12, 5), np.nan), "wide": np.zeros((12, 9))}, "grads": {}},
+    {"spectrum": np.full((12, 4), np.inf)},
+], ids=lambda changed: ", ".join(changed))
+def test_what_is_not_there_is_left_out(show, changed):
+    browser = show(made(**changed))
+    browser.press("left")
+    slide(browser, "u", 1)
+    assert browser.js("[at.t, at.u]") == [10, 1]
+    assert browser.js("$('spectra').checkVisibility()") == (changed.get("spectrum", ()) is not None)
+
+
+def test_one_step_is_a_sequence(show):
+    report = made(1, 1, asked=np.array([0]), reach={"weights": np.ones((1, 1))})
+    browser = show(report)
+    assert browser.text("#t-read") == "0 / 0"
+    assert browser.text(cell("ft")) == digits(report.lenses[0].values["ft"][0, 0])

@@ -1,0 +1,202 @@
+"""Programs and buffers from call to call: how many there are, how many bytes they take, and when they go."""
+
+import gc
+import linecache
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.timeloop.cache import Buffers, Pool, Programs, Source, pool, programs, rounded
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    gc.collect()
+    programs.clear()
+    assert pool.nbytes == 0 == len(pool.idle)
+
+
+def trained(layer, steps, batch=2):
+    loss = (layer(np.ones((steps, batch, layer.input_size), "f"))[0] ** 2).sum()
+    loss.backward()
+    return loss.item()
+
+
+def texts():
+    return sum(name.startswith("<minigrad planned") for name in linecache.cache)
+
+
+def test_one_program_and_one_set_of_buffers_serve_all_lengths():
+    layer, before = nn.LSTM(3, 4, rng=0), texts()
+    for steps in [*range(1, 40), *range(39, 0, -7)]:
+        trained(layer, steps)
+    assert (len(programs), texts() - before, len(pool.idle)) == (1, 1, 1)
+    (buffers,) = pool.idle
+    assert 39 <= buffers.capacity <= 44
+
+
+def test_a_long_buffer_gives_short_sequences_the_same_bits():
+    layer = nn.GRU(3, 4, rng=0)
+    for steps in (1, 2, 31, 32, 33, 64, 100):
+        programs.clear()
+        alone = trained(layer, steps), {name: x.grad for name, x in layer.named_parameters()}
+        layer.zero_grad()
+        programs.clear()
+        trained(layer, 150)
+        layer.zero_grad()
+        again = trained(layer, steps), {name: x.grad for name, x in layer.named_parameters()}
+        layer.zero_grad()
+        assert alone[0] == again[0]
+        for name, d in alone[1].items():
+            np.testing.assert_array_equal(d, again[1][name])
+
+
+def test_models_of_one_shape_share_a_program_whatever_their_rng():
+    for seed in (0, np.random.default_rng(1), None):
+        trained(nn.LSTM(3, 4, rng=seed), 5)
+    assert len(programs) == 1 and len(pool.idle) == 1
+
+
+def test_the_buffers_of_dropped_models_take_an_eighth_of_the_pool_at_most(monkeypatch):
+    monkeypatch.setattr(pool, "limit", 4 << 20)
+    for size in range(8, 24):
+        trained(nn.LSTM(3, size, rng=0), 50)
+    gc.collect()
+    assert len(programs) == 16
+    assert 0 < pool.nbytes <= pool.limit // 8
+    kept = nn.LSTM(3, 24, rng=0)
+    trained(kept, 400)
+    assert pool.nbytes > pool.limit // 8  # those of a model that lives may take more
+
+
+def test_a_function_that_makes_its_weights_anew_finds_its_buffers_again():
+    layer = nn.RNN(3, 4, rng=0)
+    cell = layer.layers["l0"]
+
+    def loss(W):
+        h, _ = mg.scan(lambda h, x: ((k := mg.tanh(W @ mg.concatenate([h, x]))), k),
+                       np.zeros((4, 2)), np.ones((9, 3, 2)))
+        return (h ** 2).sum()
+    mg.grad(loss)(cell.W.data.astype(float))
+    (first,) = pool.idle
+    mg.grad(loss)(cell.W.data.astype(float))
+    assert list(pool.idle) == [first]
+
+
+def test_a_text_goes_with_its_program(monkeypatch):
+    monkeypatch.setattr(programs, "limit", 5)
+    before = texts()
+    for size in range(1, 20):
+        mg.scan(lambda h, x: (np.tanh(h + x), h), np.zeros(size), np.ones((2, size)))
+    assert len(programs) == 5 == texts() - before == len(pool.idle)
+    programs.clear()
+    assert texts() == before and pool.nbytes == 0
+
+
+def test_the_text_of_derive_goes_with_what_derive_returned():
+    before = len(linecache.cache)
+    derived = mg.derive(lambda x: mg.tanh(x), np.ones(3))
+    assert len(linecache.cache) == before + 1
+    del derived
+    gc.collect()
+    assert len(linecache.cache) == before
+
+
+def test_a_run_that_ends_after_its_program_has_gone_keeps_nothing():
+    layer = nn.LSTM(3, 4, rng=0)
+    loss = layer(np.ones((5, 2, 3), "f"))[0].sum()
+    programs.clear()
+    loss.backward()
+    assert pool.nbytes == 0
+    assert layer.layers["l0"].W.grad is not None
+
+
+def make(steps):
+    return (np.empty((steps, 1000)),), [()] * steps
+
+
+def test_the_least_recently_used_buffers_go_first():
+    small, source = Pool(limit=100_000), Source(make, None)
+    first, second, third = (small.take(source, 5) for _ in range(3))
+    for buffers in (first, second, third, ):
+        small.give(buffers)
+    assert list(small.idle) == [second, third] and small.nbytes == second.nbytes + third.nbytes
+    assert small.take(source, 4) in (second, third)
+    assert small.take(source, 50).capacity >= 50  # the shorter one that was left goes
+    assert not small.idle and small.nbytes == 0
+
+
+class Sly(Buffers):
+    """A set of buffers whose choice makes a weight die, which trims the pool."""
+
+    @property
+    def capacity(self):
+        self.pool.drop(self.source)
+        return 9
+
+    @capacity.setter
+    def capacity(self, steps):
+        self.pool = None
+
+
+def test_a_weight_may_die_while_the_pool_is_at_work():
+    """The garbage collector calls back at any allocation, in the thread that has the lock."""
+    small, source = Pool(limit=1_000_000), Source(make, None)
+    for _ in range(3):
+        buffers = Sly(source, 5)
+        buffers.pool = small
+        small.give(buffers)
+    assert small.nbytes > 0
+    fresh = small.take(source, 4)
+    assert fresh.capacity >= 4 and not isinstance(fresh, Sly)
+    assert small.nbytes == 0 and not small.idle and not source.idle
+
+
+def test_programs_that_many_threads_use_and_evict_at_once():
+    kept, wrong = Programs(limit=3), []
+
+    class Program:
+        pass
+
+    def use(n):
+        for i in range(2000):
+            key = ("about", (n * 7 + i) % 9)
+            if kept.get(key) is None:
+                kept.put(key, Program())
+            if len(kept) > 3:
+                wrong.append(key)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(use, range(8)))
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+
+
+def test_threads_that_scan_many_shapes_at_once_are_right(monkeypatch):
+    monkeypatch.setattr(programs, "limit", 2)
+    wrong = []
+
+    def use(n):
+        for size in range(1, 8):
+            final, _ = mg.scan(lambda h, x: (h + 2.0 * x, h), np.zeros(size), np.ones((n + 1, size)))
+            if final.tolist() != [2.0 * (n + 1)] * size:
+                wrong.append((n, size))
+    threads = [threading.Thread(target=use, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("steps", [1, 2, 15, 16, 17, 100, 999, 10_000])
+def test_a_length_is_rounded_up_by_an_eighth_at_most(steps):
+    assert steps <= rounded(steps) <= steps * 9 / 8
