@@ -17,7 +17,7 @@ from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor, ndarray
 from minigrad.nn.module import Module
 from minigrad.program.key import CellTracer
-from minigrad.program.simplify import ELEMENTWISE, Program, Value, in_order
+from minigrad.program.simplify import Program, Value, in_order
 from minigrad.program.trace import Symbol, Trace, argument_names
 from minigrad.timeloop.scan import Compiled, Run, given, one_step
 
@@ -229,7 +229,7 @@ def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value
             evaluate([statement], env)
             continue
         name, arrays = value.op.name, [env[a] for a in inputs]
-        if name in ELEMENTWISE or name == "negative":
+        if value.op.elementwise and part is None:
             y = forward(*[aligned(x, a in many, len(value.shape)) for a, x in zip(inputs, arrays)])
         elif name == "matmul" and inputs[0] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
             y = np.tensordot(arrays[0], arrays[1], 1)
