@@ -14,8 +14,7 @@ from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.bptt import Record, credit, jacobians, record
 from minigrad.microscope.page.report import Lens
-from minigrad.training.sequence_model import SequenceModel
-from minigrad.training.trainer import evaluating
+from minigrad.training.sequence_model import SequenceModel, eval_mode
 
 Array = np.ndarray
 Names = Any  # a string or list of the names of symbols 0, 1, …; or None
@@ -68,7 +67,7 @@ def look(model: SequenceModel, sequence: Sequence, batch: int = 1) -> tuple[list
     Raises ValueError, in a sentence, where the memory of this machine does not suffice, and for cells that have no
     state or cannot be traced.
     """
-    with evaluating(model):
+    with eval_mode(model):
         return looked_at(model, sequence, batch)
 
 
