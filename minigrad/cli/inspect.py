@@ -12,8 +12,8 @@ import numpy as np
 
 from minigrad.cli.arguments import add_trust, natural, positive
 from minigrad.engine.messages import nearest
-from minigrad.microscope.page.inspection import Sequence, look
-from minigrad.microscope.page.report import Report, page
+from minigrad.microscope.page.inspection import Sequence, inspect
+from minigrad.microscope.page.rendering import Inspection, render
 from minigrad.tasks import TASKS, Text
 from minigrad.training import checkpoint
 from minigrad.training.run import (
@@ -64,11 +64,11 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     """Write the page, and say where it is."""
     out = Path(arguments.out)
     refuse_place(out)
-    report = report_of(arguments)
-    html = page(report).encode()
+    inspection = inspection_of(arguments)
+    html = render(inspection).encode()
     with checkpoint.replacing(out) as file:
         file.write(html)
-    print(f"{out}: {len(report.symbols)} steps, {', '.join(lens.name for lens in report.lenses)}, "
+    print(f"{out}: {len(inspection.symbols)} steps, {', '.join(layer.name for layer in inspection.layers)}, "
           f"{len(html) / 1e6:.2g} MB; open it in a browser")
     return 0
 
@@ -93,8 +93,8 @@ def refuse_place(out: Path) -> None:
                 raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
 
 
-def report_of(arguments: argparse.Namespace) -> Report:
-    """The report that was asked for."""
+def inspection_of(arguments: argparse.Namespace) -> Inspection:
+    """The inspection that the arguments ask for."""
     what = arguments.what
     if what in LAYERS or split_name(what):
         if arguments.trust:
@@ -109,7 +109,7 @@ def report_of(arguments: argparse.Namespace) -> Report:
 # -- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def of_run(arguments: argparse.Namespace) -> Report:
+def of_run(arguments: argparse.Namespace) -> Inspection:
     """A run, on a sequence of its own task or of another that its model takes."""
     place = Path(arguments.what)
     folder = place.parent if place.is_file() else place
@@ -140,10 +140,10 @@ def of_run(arguments: argparse.Namespace) -> Report:
             refuse_changed_text(task, folder, config)
         sequence = of_task(arguments, task)
     curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
-    return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
+    return inspection_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
 
 
-def of_model(arguments: argparse.Namespace) -> Report:
+def of_model(arguments: argparse.Namespace) -> Inspection:
     """A model as it is before any training."""
     given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
     settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
@@ -155,15 +155,15 @@ def of_model(arguments: argparse.Namespace) -> Report:
         sequence, sizes = of_task(arguments, task), (task.inputs, task.outputs, task.symbols)
     rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
     model = settings.model(*sizes, rng=rng).eval()
-    return report_on(arguments, model, sequence, settings, "not yet", {})
+    return inspection_on(arguments, model, sequence, settings, "not yet", {})
 
 
-def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings, trained: str,
-              curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Report:
+def inspection_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings,
+                  trained: str, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Inspection:
     T = len(sequence.x)
     print(f"looking at {T:,} steps …", file=sys.stderr, flush=True)
     try:
-        lenses, asked, steps = look(model, sequence, settings.batch)
+        layers, asked, steps = inspect(model, sequence, settings.batch)
     except MemoryError:
         raise ValueError(f"a sequence of {T:,} steps needs more memory than there is: take a shorter one") from None
     task = arguments.task or settings.task
@@ -178,7 +178,7 @@ def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Seq
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
              "trained": trained, "sequence": source,
              "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, {mean}"}
-    return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
+    return Inspection(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, layers)
 
 
 def in_words(sizes: dict[str, Any], characters: str | None) -> str:
