@@ -34,7 +34,7 @@ class NamedValue:
     entering: int | None = None
 
 
-class Step:
+class StepProgram:
     """The derived program of one step of a cell, value by value.
 
     states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
@@ -116,7 +116,7 @@ class Step:
         gradients = [g for g in program.gradients.values() if g is not None]
         forward = in_order(wanted, set())
         backward = in_order(totals + gradients, set(forward))
-        self.forward, self.backward = statements(forward), statements(backward)
+        self.forward, self.backward = instructions(forward), instructions(backward)
         read = {*wanted, *totals, *gradients, *(a for value in backward for a in value.inputs)}
         self.kept = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
         seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
@@ -139,29 +139,29 @@ class Step:
 
     def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
         """The same as an array."""
-        return held(env, self.gradient_of(argument))
+        return value_in(env, self.gradient_of(argument))
 
     def zeros(self, argument: Value, *lead: int) -> Array | None:
         """Where its gradient is gathered; None if it has none."""
         return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
 
 
-STEPS: weakref.WeakKeyDictionary[Compiled, Step] = weakref.WeakKeyDictionary()
+STEP_PROGRAMS: weakref.WeakKeyDictionary[Compiled, StepProgram] = weakref.WeakKeyDictionary()
 
 
-def step_of(run: Run) -> Step:
+def step_program_of(run: Run) -> StepProgram:
     """The step of a run's cell, made once for each program that scan has."""
-    step = STEPS.get(run.compiled)
+    step = STEP_PROGRAMS.get(run.compiled)
     if step is None:
         n, m = run.sizes
         state = unflatten(run.patterns[0], run.values[:n])
         x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
-        step = Step(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
+        step = StepProgram(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
         # the same tensor, or what the cell made at the same place of this trace and of the run's
         places = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
         step.closed = [places[id(x)] for x in step.tensors]
         del step.tensors, step.outside  # another model of the same form has others
-        STEPS[run.compiled] = step
+        STEP_PROGRAMS[run.compiled] = step
     return step
 
 
@@ -180,7 +180,7 @@ def can_be_built(symbol: Symbol, program: Program) -> bool:
     return True
 
 
-def weight_names(cell: Callable, tensors: list[Any], step: Step) -> list[str]:
+def weight_names(cell: Callable, tensors: list[Any], step: StepProgram) -> list[str]:
     """What a cell calls the tensors and arrays that it closes over: by their module, else by variables."""
     owner = getattr(cell, "__self__", None)
     own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
@@ -199,11 +199,11 @@ def free(name: str, taken: Any) -> str:
     return candidate
 
 
-def held(env: dict[Value, Array], value: Value) -> Any:
+def value_in(env: dict[Value, Array], value: Value) -> Any:
     return value.constant if value.is_constant else env[value]
 
 
-def statements(values: list[Value]) -> list[tuple]:
+def instructions(values: list[Value]) -> list[tuple]:
     """Values as what `evaluate` runs: (value, function, its inputs, metadata, which of several results, dtype)."""
     return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
                                                      if key != "part"}, value.metadata.get("part"), value.dtype)
@@ -219,14 +219,14 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
         env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
 
 
-def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
+def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
     """As `evaluate`, for `count` gradients at once: the values in `many` have them side by side, along one more axis,
     the last, and what is computed from these joins them. The ops of which most cells are made take this axis as it is;
     another op runs for one gradient after the other."""
-    for statement in program:
-        value, forward, inputs, metadata, part, dtype = statement
+    for instruction in program:
+        value, forward, inputs, metadata, part, dtype = instruction
         if many.isdisjoint(inputs):
-            evaluate([statement], env)
+            evaluate([instruction], env)
             continue
         name, arrays = value.op.name, [env[a] for a in inputs]
         if name in ELEMENTWISE or name == "negative":

@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.tensor import RELEASED, Tensor, describe
-from minigrad.microscope.recording import WHOLE, Pull, Record, Recording, one_scan, swept
+from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
 from minigrad.program.simplify import Value, in_order
 
 Array = np.ndarray
@@ -74,12 +74,13 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
     for t, env in scan.steps_back(*arriving(scan, node, losses)):  # of their sum, in which a gradient is linear
         for name, w in weights.items():
-            by_step[name][scan.place(t)] = step.gradient(env, w)
+            by_step[name][scan.time_index(t)] = step.gradient(env, w)
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
 
     sent = sent_by_losses(scan)
     uses = {name: use_of(step.gradient_of(w), whole[name], S, sent) for name, w in weights.items()}
-    pull = Pull(scan, [*map(step.gradient_of, step.states), *(value for use in uses.values() for value in use.reads)])
+    reads = [value for use in uses.values() for value in use.reads]
+    pull = StepVJP(scan, [*map(step.gradient_of, step.states), *reads])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
     room = (S + T) * sum(map(size_of, weights.values())) // 4  # numbers: a quarter of those of the result
@@ -89,13 +90,13 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
         group = slice(start, start := start + len(d_state))
         ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
                 for end, d_y in zip(d_state, d_ys)]
-        at[group], last = [scan.place(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
+        at[group], last = [scan.time_index(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
         d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
                    for y, leaf in zip(step.ys, zip(*d_ys))]
             found = iter(pull(t, zip(step.new_states + step.ys, d_state + d_y)))
-            d_state, place = [next(found) for _ in d_state], scan.place(t)
+            d_state, place = [next(found) for _ in d_state], scan.time_index(t)
             for name, d in zip(scan.states, d_state):
                 if name in states:
                     states[name][group, place] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
@@ -112,7 +113,7 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
 
 def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """The gradients of the scan's final states and of its ys, in the order of running, of the sum of these losses."""
-    found = swept(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
+    found = replayed_gradients(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
     g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
     n = len(scan.step.states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
@@ -138,7 +139,7 @@ def sent_by_losses(scan: Record) -> set[Value]:
     """The values of a step's backward that depend on what arrives at its results."""
     program = scan.step.program
     sent = set(program.seeds.values())
-    for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.fixed, *scan.kept[0]}):
+    for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.invariants, *scan.kept[0]}):
         if not sent.isdisjoint(value.inputs):
             sent.add(value)
     return sent

@@ -643,7 +643,7 @@ def test_what_is_kept():
             whole[id(a)] = a.nbytes
         return sum(whole.values()) / 8 / (T * B)
     kept = [a for step in rec[0].kept for a in step.values()]
-    weights = sum(a.nbytes for a in rec[0].fixed.values() if isinstance(a, np.ndarray) and a.ndim) / 8 / (T * B)
+    weights = sum(a.nbytes for a in rec[0].invariants.values() if isinstance(a, np.ndarray) and a.ndim) / 8 / (T * B)
     backward = rec[0].backwards[0]
     gradients = [*backward.d_ys, *backward.d_state, *(a for step in backward.kept for a in step.values())]
     assert numbers(kept) - weights == pytest.approx(12 * H + 2 * D, rel=0.05)

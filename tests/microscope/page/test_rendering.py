@@ -393,7 +393,8 @@ def test_text_stays_text_in_the_browser(show):
     names = ("constructor", "__proto__", "base64", "toString")  # what a user may call a variable
     report = hostile(names=names)
     layer = report.layers[0]
-    layer.source = f"def forward(x):\n    constructor = x  # {HOSTILE}\n    valueOf = '{HOSTILE}'\n    return toString\n"
+    layer.source = (f"def forward(x):\n    constructor = x  # {HOSTILE}\n"
+                    f"    valueOf = '{HOSTILE}'\n    return toString\n")
     layer.name = HOSTILE
     report.layers.append(made().layers[0])
     browser = show(report)
