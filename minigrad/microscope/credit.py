@@ -1,7 +1,7 @@
-"""Which loss pays for which step: the ledger of S losses and T steps of a scan.
+"""Credit assignment: the gradient that each of S losses sends to the weights at each of T steps of a scan.
 
-All losses go back through a step together, as gradients side by side. What each of them sends to a weight, G(s, t),
-is as large as the weight, and S · T of these are never made if it is a product, G = A B with A (m, B) from the loss and
+The gradients of all losses go back through a step together, along one more axis. The gradient that a loss sends to a
+weight, G(s, t), has the weight's shape. These S · T arrays are never made if G is a product, G = A B with A (m, B) from the loss and
 B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
 """
 
@@ -18,8 +18,8 @@ from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one
 from minigrad.program.simplify import Value, in_order
 
 Array = np.ndarray
-MOST = 64  # losses in a group
-COLUMNS = 64  # of the factors of a product, which are kept until their sum over the steps is taken
+MOST = 64  # maximum number of losses in a group
+COLUMNS = 64  # columns of factors kept before their products are summed over the steps
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Credit:
 
 
 def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
-    """Which loss pays for which step: the gradient that each loss sends to the weights of a scan at each step.
+    """The gradient that each loss sends to the weights of a scan at each step.
 
     loss_by_step  S tensors of size 1, or one of shape (S,): as a rule the loss of each step, whose sum is L. Their
                   graph must still be there: ask before `backward`, or after `backward(retain_graph=True)`.
@@ -68,7 +68,7 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
 
 
 def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
-    """node: what stands on the graph for the scan."""
+    """The Credit of these losses; `node` is the scan's node on the graph."""
     step, S, T = scan.step, len(losses), scan.steps
     weights = {name: w for name, w in scan.weight_values.items() if w in step.program.gradients}
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
@@ -121,8 +121,8 @@ def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Arr
 
 def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, each: int
               ) -> Iterator[tuple[list[list[Array]], list[list[dict[int, Array]]]]]:
-    """What arrives from each loss, d_state and d_ys, for so many losses together as there is room for, of which each
-    takes so many numbers. Of d_ys only the steps that are not zero: most losses look at one."""
+    """Group the losses' gradients, d_state and d_ys, to fit `room` numbers (`each` per loss); keep only the non-zero
+    steps of d_ys, since most losses depend on one step."""
     states, ys, numbers = [], [], 0
     for d_state, d_ys in arrived:
         states.append(d_state)
@@ -136,7 +136,7 @@ def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, eac
 
 
 def sent_by_losses(scan: Record) -> set[Value]:
-    """The values of a step's backward that depend on what arrives at its results."""
+    """The values of a step's backward that depend on the gradients of its results."""
     program = scan.step.program
     sent = set(program.seeds.values())
     for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.invariants, *scan.kept[0]}):
@@ -149,7 +149,7 @@ def size_of(value: Value) -> int:
     return int(np.prod(value.shape))
 
 
-# -- what K losses send to one weight at one step -----------------------------------------------------------------
+# -- the gradient of one weight at one step, for K losses--------------------------------------------------------------
 
 
 def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
@@ -162,7 +162,7 @@ def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Pro
 
 
 class Dense:
-    """G as it is."""
+    """G, computed in full."""
 
     def __init__(self, g: Value, whole: Array, losses: int):
         self.reads, self.whole = [g], whole
@@ -184,7 +184,7 @@ class Dense:
 
 
 class Product:
-    """G = A B, which is not computed: B is the step's own."""
+    """G = A B as its two factors; B does not depend on the loss."""
 
     def __init__(self, a: Value, b: Value, whole: Array, losses: int):
         self.reads, self.whole = [a, b], whole

@@ -1,8 +1,8 @@
-"""`record`: the scans that run inside keep every value that has a name in their cell, and its gradient.
+"""`record`: keep every named value of the scans that run inside, and its gradient.
 
-A cell has a derived program. While one records, that very program is run value by value (step.py) in place of the loops
-that scan has planned, and what it computes is kept. There is no second set of rules: a gradient that is asked for
-later, of a weight at one step or with less than the whole sequence behind it, comes from a part of the same program.
+Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned loops,
+and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
+backward, are computed by a part of the same program.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def record(model: Module | None = None) -> Iterator[Recording]:
 
 
 class UnknownName(KeyError):
-    """A name that nothing here has; the message gives those that there are."""
+    """An unknown name; the message lists the known ones."""
 
     __str__ = Exception.__str__
 
@@ -76,7 +76,7 @@ class UnknownName(KeyError):
 
 
 class Recording:
-    """What `record` gives: the scans that ran, in order.
+    """The recorded scans, in the order in which they ran.
 
     rec[0]       the first of them, a `Record`
     rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Records` that there are,
@@ -92,14 +92,14 @@ class Recording:
         self.copies: dict[int, Array] = {}
 
     def take(self, run: Run | str, cell: Callable) -> Run | None:
-        """Called by scan with a run: returns the one that keeps what it computes. Or with why there is none."""
+        """Hook for scan: receives each run and returns a recording one; or the reason why a cell cannot be traced."""
         if isinstance(run, str):
             self.records.append(UnrecordedScan(path_of(cell, self.model_paths), run))
             return None
         return RecordedRun(run, self)
 
     def snapshot(self, weight: Tensor | Array) -> Array:
-        """A copy of a weight, which later changes do not reach; one for all scans that see the same values."""
+        """A copy of a weight, unaffected by later changes; scans that see the same values share it."""
         copy, data = self.copies.get(id(weight)), example(weight)
         if copy is None or copy.dtype != data.dtype or not np.array_equal(copy, data):
             copy = self.copies[id(weight)] = np.array(data)
@@ -135,7 +135,7 @@ class Recording:
 
 
 class Records(list):
-    """Records of scans that go by one path, in the order in which they ran."""
+    """Records of scans with the same path, in the order in which they ran."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -146,7 +146,7 @@ class Records(list):
 
 @dataclass
 class UnrecordedScan:
-    """A scan that went step by step, so that there is no program to look into."""
+    """A scan that ran step by step, without a program to record."""
 
     path: str
     why: str
@@ -156,7 +156,7 @@ class UnrecordedScan:
 
 
 def one_scan(rec: Recording | Record | list[Record]) -> Record:
-    """The scan that a question is about."""
+    """The only scan of a recording or list, or the given Record."""
     if isinstance(rec, Record):
         return rec
     if not isinstance(rec, (Recording, list)):
@@ -170,8 +170,8 @@ def one_scan(rec: Recording | Record | list[Record]) -> Record:
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
-    """The path of the module that a cell is of, from the model down, or from the outermost module that it was assigned
-    in; of another function its name."""
+    """The path of the cell's module, from the model or from the outermost module that contains it; for another function,
+    its name."""
     owner = getattr(cell, "__self__", cell)
     path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
     # a cell of a Stacked layer goes by PyTorch's name
@@ -189,7 +189,7 @@ def traced(record: Record | UnrecordedScan) -> Record:
 
 
 class Record:
-    """One scan: what its cell computed at every step, and the gradients of all that.
+    """One recorded scan: the values of its cell at every step, and their gradients.
 
     values        by name, (T, …): what the cell's own variable of this name held; T, then the shape it has in the cell
     grads         by name, (T, …): dL/d(that value), the sum over all its ways to L, of every backward that went
@@ -219,10 +219,10 @@ class Record:
         self.invariants = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
         self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
         self.backwards: list[BackwardPass] = []
-        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to what stands on the graph for it
+        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to the node of the scan on the graph
         self.values, self.grads = LazyArrays(self, self.value), LazyArrays(self, self.grad)
 
-    # -- what there is ---------------------------------------------------------------------------------------
+    # -- names -----------------------------------------------------------------------------------------------
 
     @property
     def states(self) -> dict[str, str]:
@@ -241,7 +241,7 @@ class Record:
         return list(self.weight_values)
 
     def op_name(self, name: str) -> str | None:
-        """The op that gave a value, as "sigmoid" of a gate, through what only picks a part of it or turns it."""
+        """The name of the op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
         value = self.known(name).value
         while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
             value = value.inputs[0]
@@ -276,7 +276,7 @@ class Record:
         return total
 
     def gradient_at(self, kept: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
-        """dL/d(a value) at the t-th step that ran: of a state, what came to it where it left the step before."""
+        """dL/d(a value) at the t-th step that ran; for a state, the gradient of the new state of the previous step."""
         while named.entering is not None and t > 0:
             t, named = t - 1, self.step.leaving[named.entering]
         return 0.0 if named.total is None else value_in(kept[t], named.total)
@@ -301,14 +301,14 @@ class Record:
         return total
 
     def recorded_backwards(self) -> list[BackwardPass]:
-        """The backwards that went through, at least one."""
+        """The recorded backwards, at least one."""
         if not self.backwards:
             raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
                                "on it, recorded outside of no_grad and with something that requires gradients")
         return self.backwards
 
     def time_index(self, t: int) -> int:
-        """Where the t-th step that ran stands in xs."""
+        """The index in xs of the t-th step that ran."""
         return self.steps - 1 - t if self.reverse else t
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ WHOLE = (sys.maxsize, sys.maxsize)  # not truncated, and not kept
 
 
 def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
-    """{index of a target: the gradient of Σ losses}, with every recorded scan on the way truncated so."""
+    """{index of a target: the gradient of Σ losses}, with every recorded scan on the path truncated to `cut`."""
     token = replay_window.set(cut)
     try:
         with no_grad():
@@ -395,8 +395,8 @@ def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[i
 
 
 class StepVJP:
-    """From K gradients of a step's results, side by side, to values of its backward, by the part of its program that
-    leads there."""
+    """Push K cotangents of a step's results at once (last axis) through the part of its backward that computes
+    `values`."""
 
     def __init__(self, scan: Record, values: list[Value]):
         self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
@@ -418,7 +418,7 @@ class StepVJP:
 
 
 class LazyArrays(Mapping):
-    """Arrays by name, made when they are first asked for."""
+    """Arrays by name, computed on first access."""
 
     def __init__(self, record: Record, make: Callable[[str], Array]):
         self.record, self.make = record, make
@@ -441,7 +441,7 @@ class LazyArrays(Mapping):
 
 
 class RecordedRun(Run):
-    """A run of scan that goes through its program value by value, and has a record keep them."""
+    """A run of scan that evaluates its program value by value into a Record."""
 
     __slots__ = ("record", "recording")
 

@@ -326,7 +326,7 @@ def test_names_shapes_and_what_is_what():
     (lambda rec: rec[0].grads["W"], KeyError, "there are a_prev, c_prev"),
     (lambda rec: rec[0].weight_grads("bias"), KeyError, "among its weights, has no 'bias'.* W, b"),
     (lambda rec: mg.bptt.jacobians(3), TypeError, "not of an object of int"),
-])
+], ids=["unknown path", "part of a path", "index", "value", "gradient", "weight", "not a recording"])
 def test_a_wrong_name_gets_the_nearest(ask, error, words):
     with pytest.raises(error, match=words):
         ask(recorded(*simple()))
