@@ -12,8 +12,8 @@ import numpy as np
 
 from minigrad.cli.arguments import add_trust, natural, positive
 from minigrad.engine.messages import nearest
-from minigrad.microscope.page.inspection import Sequence, look
-from minigrad.microscope.page.report import Report, page
+from minigrad.microscope.page.inspection import Sequence, inspect
+from minigrad.microscope.page.rendering import Inspection, render
 from minigrad.tasks import TASKS, Text
 from minigrad.training.files import atomic_write, file_errors
 from minigrad.training.folder import CONFIG, METRICS, read_lines, read_rows
@@ -58,11 +58,11 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     """Write the page, and say where it is."""
     out = Path(arguments.out)
     refuse_output_file(out)
-    report = make_report(arguments)
-    html = page(report).encode()
+    inspection = make_inspection(arguments)
+    html = render(inspection).encode()
     with atomic_write(out) as file:
         file.write(html)
-    print(f"{out}: {len(report.symbols)} steps, {', '.join(lens.name for lens in report.lenses)}, "
+    print(f"{out}: {len(inspection.symbols)} steps, {', '.join(layer.name for layer in inspection.layers)}, "
           f"{len(html) / 1e6:.2g} MB; open it in a browser")
     return 0
 
@@ -87,15 +87,15 @@ def refuse_output_file(out: Path) -> None:
                 raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
 
 
-def make_report(arguments: argparse.Namespace) -> Report:
-    """The report that was asked for."""
+def make_inspection(arguments: argparse.Namespace) -> Inspection:
+    """The inspection that the arguments ask for."""
     what = arguments.what
     if what in LAYERS or split_name(what):
         if arguments.trust:
             raise ValueError("--trust is for the folder of a run: the file of a cell that you name is run anyway")
-        return report_on_model(arguments)
+        return inspect_model(arguments)
     if os.path.exists(what):
-        return report_on_run(arguments)
+        return inspect_run(arguments)
     raise ValueError(f"{what!r} is neither the folder of a run, nor {', '.join(LAYERS)}, nor FILE.py:Class"
                      f"{nearest(what, LAYERS)}")
 
@@ -103,7 +103,7 @@ def make_report(arguments: argparse.Namespace) -> Report:
 # -- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def report_on_run(arguments: argparse.Namespace) -> Report:
+def inspect_run(arguments: argparse.Namespace) -> Inspection:
     """A run, on a sequence of its own task or of another that its model takes."""
     place = Path(arguments.what)
     folder = place.parent if place.is_file() else place
@@ -135,10 +135,10 @@ def report_on_run(arguments: argparse.Namespace) -> Report:
             refuse_changed_text(task, folder, config)
         sequence = task_sequence(arguments, task)
     curves = read_curves(folder / METRICS, TASKS[settings.task].metric_name)
-    return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
+    return inspect_sequence(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
 
 
-def report_on_model(arguments: argparse.Namespace) -> Report:
+def inspect_model(arguments: argparse.Namespace) -> Inspection:
     """A model as it is before any training."""
     given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
     settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
@@ -150,15 +150,15 @@ def report_on_model(arguments: argparse.Namespace) -> Report:
         sequence, sizes = task_sequence(arguments, task), (task.inputs, task.outputs, task.symbols)
     rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
     model = settings.model(*sizes, rng=rng).eval()
-    return report_on(arguments, model, sequence, settings, "not yet", {})
+    return inspect_sequence(arguments, model, sequence, settings, "not yet", {})
 
 
-def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings, trained: str,
-              curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Report:
+def inspect_sequence(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings,
+                  trained: str, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Inspection:
     T = len(sequence.x)
     print(f"looking at {T:,} steps …", file=sys.stderr, flush=True)
     try:
-        lenses, asked, steps = look(model, sequence, settings.batch)
+        layers, asked, steps = inspect(model, sequence, settings.batch)
     except MemoryError:
         raise ValueError(f"a sequence of {T:,} steps needs more memory than there is: take a shorter one") from None
     task = arguments.task or settings.task
@@ -173,7 +173,7 @@ def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Seq
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
              "trained": trained, "sequence": source,
              "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, {mean}"}
-    return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
+    return Inspection(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, layers)
 
 
 def describe_sizes(sizes: dict[str, Any], characters: str | None) -> str:
