@@ -41,7 +41,7 @@ MOST_CALLS = 100  # of one op that are checked for that
 class GradcheckError(AssertionError):
     """A gradient that is wrong, or cannot be checked. `report` holds what was found, or None."""
 
-    def __init__(self, message: str, report: Report | None = None):
+    def __init__(self, message: str, report: GradcheckReport | None = None):
         super().__init__(message)
         self.report: Any = report
 
@@ -62,7 +62,7 @@ class Row:
 
 
 @dataclass
-class Report:
+class GradcheckReport:
     """The result of `gradcheck`. `str(report)` is a short table.
 
     rows       one `Row` for each input and order
@@ -71,7 +71,7 @@ class Report:
     rounding   the float32 gradient's largest difference from the float64 one, relative to its largest entry; or None
     blamed     the rules found wrong: [("tanh.dx", relative error)]; for those in the cell of a scan the cell was run
                step by step. "scan.dinputs" itself means that the derived program is wrong, and each rule in it right
-    places     {"tanh.dx": "in 1 of 5 calls, as at cell.py:12 in cell, t = 3"}, for a rule that is right elsewhere
+    locations  {"tanh.dx": "in 1 of 5 calls, as at cell.py:12 in cell, t = 3"}, for a rule that is right elsewhere
     """
 
     method: str
@@ -80,7 +80,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     rounding: float | None = None
     blamed: list[tuple[str, float]] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -110,13 +110,13 @@ class Report:
         if self.rounding is not None:
             lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
         lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own"
-                  + (f", {self.places[name]}" if name in self.places else "") for name, error in self.blamed]
+                  + (f", {self.locations[name]}" if name in self.locations else "") for name, error in self.blamed]
         return "\n".join(lines)
 
 
 def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", tolerance: float | None = None,
               max_entries: int = 64, directions: int = 8, rng: Any = 0, raise_error: bool = True,
-              frozen: bool = False) -> Report:
+              frozen: bool = False) -> GradcheckReport:
     """Check the gradients of f, a function or a Module, at the given inputs.
 
     f(*inputs) returns a tensor or any nesting of tensors. Inputs are any nesting of tuples, lists and dicts; their
@@ -132,9 +132,9 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
     frozen       what f detaches keeps the value that it has at these inputs. So a truncated gradient, which stops where
                  a state is detached, is checked against the function in which the older state is frozen
 
-    Returns a `Report`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not differentiable
-    at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two. A kink
-    at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
+    Returns a `GradcheckReport`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not
+    differentiable at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two.
+    A kink at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
     """
     if order not in (1, 2):
         raise ValueError(f"order is 1 or 2, not {order}")
@@ -146,7 +146,7 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
         if method == "complex" and why:
             raise GradcheckError(f"the complex step cannot be used: {why}; use method='central'")
         name = "central differences" if method == "central" or why else "complex step"
-        report = Report(name, TOLERANCE[name] if tolerance is None else tolerance, why)
+        report = GradcheckReport(name, TOLERANCE[name] if tolerance is None else tolerance, why)
         for n in range(1, order + 1):
             checked.check(report, n, max_entries, directions)
         report.rounding = checked.rounding()
@@ -292,7 +292,7 @@ class Checked:
 
     # -- comparison -----------------------------------------------------------------------------------
 
-    def check(self, report: Report, order: int, max_entries: int, directions: int) -> None:
+    def check(self, report: GradcheckReport, order: int, max_entries: int, directions: int) -> None:
         """Add a row for each leaf to the report."""
         derived = self.gradients(self.values, order)
         largest = max([float(np.max(np.abs(g), initial=0.0)) for g in derived] + [abs(self.phi(self.values, order))])
@@ -348,7 +348,7 @@ class Checked:
 
     # -- blame ----------------------------------------------------------------------------------------
 
-    def blame(self, report: Report, order: int) -> None:
+    def blame(self, report: GradcheckReport, order: int) -> None:
         """Check every rule behind the results by itself, at the very values it met: first with each scan as the loop
         that it stands for, so that the rules in its cell are seen; if they are right, with the scan as one op."""
         with Calls() as calls:
@@ -358,8 +358,8 @@ class Checked:
             error, index = max(found)
             report.blamed.append((rule, error))
             if len(found) < count:
-                place = calls.places.get(index)
-                report.places[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
+                place = calls.locations.get(index)
+                report.locations[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
 
     def nodes(self, order: int) -> list[Tensor]:
         """What was computed for the results, and for order 2 for their gradients."""
@@ -372,7 +372,7 @@ class Calls:
     """A watcher that notes where each op is called, and lets it run. While one watches, a scan goes step by step."""
 
     def __init__(self):
-        self.places: dict[int, str] = {}
+        self.locations: dict[int, str] = {}
 
     def __enter__(self) -> Calls:
         self.token = watcher.set(self)
@@ -385,7 +385,7 @@ class Calls:
         out = unwatched(op, inputs, arrays, metadata, tracked)
         node = recorded(out)
         if node is not None:
-            self.places[node._index] = user_line()
+            self.locations[node._index] = user_line()
         return out
 
     def visit(self, node: Tensor, g: Any) -> None:
@@ -426,7 +426,7 @@ class Leaf:
     """One leaf of a check: its number k, its derived gradient g, and the size below which a difference is rounding."""
 
     checked: Checked
-    report: Report
+    report: GradcheckReport
     k: int
     g: np.ndarray
     order: int

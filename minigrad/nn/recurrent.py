@@ -113,7 +113,7 @@ class Recurrent(Module):
         x = cast(x, np.result_type(*dtypes) if dtypes else None)
         dtype = np.result_type(x.dtype, *dtypes, *[s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"])
         state = self.initial_state(batch) if state is None else state
-        state = map_leaves(lambda start: settled(start, batch, dtype), state)
+        state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
         return scan(self.cell, state, x, reverse=reverse, mask=mask)
 
 
@@ -166,7 +166,7 @@ def enter_state(layer: Module, state: Tree, like: Tree, batch: int, single: bool
     return unflatten(like, [moveaxis(start, len(lead), -1) for start in given])
 
 
-def settled(start: Array, batch: int, dtype: np.dtype) -> Array:
+def broadcast_state(start: Array, batch: int, dtype: np.dtype) -> Array:
     """A leaf of the first state, for every sequence of the batch, in the dtype that the steps will have."""
     start = start if isinstance(start, Tensor) else bare(start)
     if start.dtype != dtype:
@@ -314,7 +314,7 @@ class RNNCell(TorchCell):
         h_next = activation(self.W @ concat + self.b)
         return h_next, h_next
 
-    cell.reads = "W", "b", "nonlinearity"
+    cell.key_attributes = "W", "b", "nonlinearity"
 
 
 class GRUCell(TorchCell):
@@ -358,7 +358,7 @@ class GRUCell(TorchCell):
         h_next = (1.0 - z) * candidate + z * h_prev
         return h_next, h_next
 
-    cell.reads = "W", "b", "Wh", "bh", "Wx", "bx", "reset_after"
+    cell.key_attributes = "W", "b", "Wh", "bh", "Wx", "bx", "reset_after"
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """As PyTorch's GRUCell, rows r, z, n. Raises ValueError with reset_after=False, which PyTorch has not."""
@@ -413,7 +413,7 @@ class LSTMCell(TorchCell):
         a_next = ot * tanh(c_next)
         return (a_next, c_next), a_next
 
-    cell.reads = "W", "b", "hidden_size"
+    cell.key_attributes = "W", "b", "hidden_size"
 
     Wf, bf, Wi, bi, Wo, bo, Wc, bc = (
         property(lambda self, name=name, gate=gate: getattr(self, name).data[self.rows(gate)],

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minigrad import nn
-from minigrad.check.gradcheck import Report, gradcheck
+from minigrad.check.gradcheck import GradcheckReport, gradcheck
 from minigrad.engine.anomaly import detect_anomaly
 from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
@@ -286,7 +286,7 @@ def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
 
 
-def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> Report:
+def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> GradcheckReport:
     """Compare the gradients of this very model with numerical ones, on the beginning of a few of its sequences. All
     of these steps count, as it may be the last alone that does."""
     window = next(cut(trainer.task.batch(np.random.default_rng(VALIDATION), rows)))
@@ -298,7 +298,7 @@ def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> Report:
         return check_loss(loss, trainer.model)
 
 
-def check_loss(loss: Callable[[], Tensor], model: Any) -> Report:
+def check_loss(loss: Callable[[], Tensor], model: Any) -> GradcheckReport:
     """The gradients of a loss for the parameters of its model, by the names that they have there."""
     loss.named_parameters = model.named_parameters
     return gradcheck(loss, raise_error=False)
