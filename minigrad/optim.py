@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.nn.module import matching
 from minigrad.nn.signature import check_call
+from minigrad.nn.state_dict import with_shapes
 
 
 class Optimizer:
@@ -102,7 +102,7 @@ class Optimizer:
         """
         mine, kind = self.named_moments(), type(self).__name__
         shapes = {"lr": (), "steps": (len(self.steps),), **{name: array.shape for name, array in mine.items()}}
-        state = matching(state, shapes, kind)
+        state = with_shapes(state, shapes, kind)
         steps = state["steps"]
         if steps.dtype.kind not in "iu" or steps.min() < 0:
             raise ValueError(f"{kind} counts steps by integers ≥ 0, not {steps.tolist()}")

@@ -133,8 +133,8 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
                  a state is detached, is checked against the function in which the older state is frozen
 
     Returns a `GradcheckReport`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not
-    differentiable at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two.
-    A kink at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
+    differentiable at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the
+    first two. A kink at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
     """
     if order not in (1, 2):
         raise ValueError(f"order is 1 or 2, not {order}")

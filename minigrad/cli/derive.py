@@ -19,7 +19,7 @@ from minigrad.document import GATES, lstm_cell_forward
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor, no_grad
-from minigrad.nn.recurrent import broadcast_state
+from minigrad.nn.layout import broadcast_state
 from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name
 

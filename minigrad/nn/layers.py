@@ -18,8 +18,9 @@ import numpy as np
 from minigrad.engine.ops import expand_dims, mean, sqrt, square, take
 from minigrad.engine.ops.elementwise import in_float32
 from minigrad.engine.tensor import Tensor, bare
+from minigrad.nn.checks import as_numbers, check_float, check_sizes, features
 from minigrad.nn.init import glorot_uniform
-from minigrad.nn.module import Module, cast, numbers, refuse_integers
+from minigrad.nn.module import Module
 
 Array = Any  # np.ndarray or Tensor
 
@@ -35,8 +36,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = np.float32,
                  rng: Any = None):
-        at_least_one(self, in_features=in_features, out_features=out_features)
-        refuse_integers(self, dtype)
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        check_float(self, dtype)
         self.weight = Tensor(glorot_uniform((out_features, in_features), rng, dtype), requires_grad=True)
         self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True) if bias else None
 
@@ -55,8 +56,8 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = np.float32, rng: Any = None):
-        at_least_one(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        refuse_integers(self, dtype)
+        check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_float(self, dtype)
         values = np.random.default_rng(rng).standard_normal((num_embeddings, embedding_dim))
         self.weight = Tensor(values, requires_grad=True, dtype=dtype)
 
@@ -86,7 +87,7 @@ class Dropout(Module):
         self.p, self.variational, self.rng = p, variational, np.random.default_rng(rng)
 
     def __call__(self, x: Array) -> Array:
-        x = numbers(self, x)
+        x = as_numbers(self, x)
         if not (self.training and self.p):
             return x
         if self.variational and not x.ndim:
@@ -107,8 +108,8 @@ class LayerNorm(Module):
     """
 
     def __init__(self, size: int, eps: float = 1e-5, *, axis: int = -1, dtype: Any = np.float32):
-        at_least_one(self, size=size)
-        refuse_integers(self, dtype)
+        check_sizes(self, size=size)
+        check_float(self, dtype)
         if not eps >= 0 or axis not in (-1, -2):
             raise ValueError(f"LayerNorm takes an eps ≥ 0 and axis −1 or −2, not {eps} and {axis}")
         self.eps, self.axis = eps, axis
@@ -154,21 +155,3 @@ class Sequential(Module):
             x = module(x)
             x = x[0] if isinstance(x, tuple) else x
         return x
-
-
-# -- what is asked of sizes and inputs ----------------------------------------------------------------------------
-
-
-def at_least_one(layer: Module, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(f"{type(layer).__name__} takes {name} as an integer ≥ 1, not {size!r}")
-
-
-def features(layer: Module, x: Array, size: int, dtype: np.dtype, axis: int = -1) -> Array:
-    """x in this dtype, checked to have the right number of features on an axis."""
-    x = numbers(layer, x)
-    if x.ndim < -axis or x.shape[axis] != size:
-        place = "the last axis" if axis == -1 else "the last axis but one"
-        raise ValueError(f"{type(layer).__name__} takes {size} features, {place} of x, and x has shape {x.shape}")
-    return cast(x, dtype)
