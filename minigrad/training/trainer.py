@@ -20,7 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from minigrad import nn
-from minigrad.check.gradcheck import GradcheckReport, gradcheck
+from minigrad.check.gradcheck import gradcheck
+from minigrad.check.gradcheck_report import GradcheckReport
 from minigrad.engine.anomaly import detect_anomaly
 from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten

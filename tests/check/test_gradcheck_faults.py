@@ -10,7 +10,7 @@ from cases import CASES
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.check.gradcheck import nodes_behind
+from minigrad.check.faults import nodes_behind
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import OPS, Tensor, wrap
 from minigrad.timeloop.cache import Programs
