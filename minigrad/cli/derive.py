@@ -19,7 +19,7 @@ from minigrad.document import GATES, lstm_cell_forward
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor, no_grad
-from minigrad.nn.recurrent import settled
+from minigrad.nn.layout import broadcast_state
 from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name
 
@@ -83,7 +83,7 @@ def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, 
     layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=np.dtype(dtype), rng=0)
     made = next(iter(layers.layers.values()))
     with no_grad():
-        state = map_leaves(lambda start: np.array(Tensor(settled(start, batch, np.dtype(dtype))).data),
+        state = map_leaves(lambda start: np.array(Tensor(broadcast_state(start, batch, np.dtype(dtype))).data),
                            made.initial_state(batch))
     return made.cell, (state, np.zeros((n_x, batch), dtype))
 

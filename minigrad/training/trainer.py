@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
-from minigrad.check.gradcheck import Report, gradcheck
+from minigrad.check.gradcheck import gradcheck
+from minigrad.check.gradcheck_report import GradcheckReport
 from minigrad.engine.anomaly import detect_anomaly
 from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
@@ -176,7 +177,7 @@ class Trainer:
             cause = str(problem)
         return f"{what} at step {self.step + 1}: {cause}"
 
-    def gradcheck(self, steps: int = 2, rows: int = 4) -> Report:
+    def gradcheck(self, steps: int = 2, rows: int = 4) -> GradcheckReport:
         """Check the gradients of this model against numerical ones, on the first steps of a few sequences. Every step
         counts, since a task may have targets at the last one alone."""
         window = next(split_windows(self.task.batch(np.random.default_rng(VALIDATION), rows)))
@@ -237,7 +238,7 @@ def strip_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.nda
     return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
 
 
-def check_loss(loss: Callable[[], Tensor], model: Any) -> Report:
+def check_loss(loss: Callable[[], Tensor], model: Any) -> GradcheckReport:
     """The gradients of a loss for the parameters of its model, by the names that they have there."""
     loss.named_parameters = model.named_parameters
     return gradcheck(loss, raise_error=False)
