@@ -49,11 +49,11 @@ def constant(x: Any) -> tuple[str, int]:
 class Source(str):
     """A text that is Python source already, among constants and metadata."""
 
+    __repr__ = str.__str__
+
 
 def literal(x: Any) -> str:
     """Python text for a constant or for metadata."""
-    if isinstance(x, Source):
-        return str(x)
     if isinstance(x, np.ndarray) and not x.size:
         return f"np.zeros({x.shape}, {dtype_text(x.dtype)})"
     if isinstance(x, np.ndarray) and x.dtype.kind in "fc" and not np.isfinite(x).all():

@@ -70,25 +70,25 @@ def shapes_of_parts(whole: Tensor) -> list[tuple] | None:
 
 def argument_of_logistic(y: Symbol) -> Tensor | None:
     """z of a result 1 / (1 + exp(-z)), in whatever order it is written; else None."""
-    below = other_operand(y, divide.op, 0, 1)
-    if below is None:
-        below = other_operand(y, power.op, 1, -1)
-    exponential = other_operand(below, add.op, 0, 1) or other_operand(below, add.op, 1, 1)
+    below = other_operand(y, (divide.op, 0, 1), (power.op, 1, -1))
+    exponential = other_operand(below, (add.op, 0, 1), (add.op, 1, 1))
     if not is_made_by(exponential, exp.op):
         return None
     (x,) = exponential._inputs
     if is_made_by(x, negative.op):
         return x._inputs[0]
-    return other_operand(x, multiply.op, 0, -1) or other_operand(x, multiply.op, 1, -1) or negative(x)
+    z = other_operand(x, (multiply.op, 0, -1), (multiply.op, 1, -1))
+    return negative(x) if z is None else z
 
 
-def other_operand(y: Any, op: Op, place: int, number: int) -> Symbol | None:
-    """The second operand of an op whose operand at this place is this number."""
-    if not is_made_by(y, op):
-        return None
-    one, other = y._inputs[place], y._inputs[1 - place]
-    is_number = not isinstance(one, Tensor) and np.ndim(one) == 0 and one == number
-    return other if is_number and isinstance(other, Symbol) else None
+def other_operand(y: Any, *forms: tuple[Op, int, int]) -> Symbol | None:
+    """The other operand of y, if it has one of the forms (op, place of an operand, the number it must be)."""
+    for op, place, number in forms:
+        if is_made_by(y, op):
+            one, other = y._inputs[place], y._inputs[1 - place]
+            if not isinstance(one, Tensor) and np.ndim(one) == 0 and one == number and isinstance(other, Symbol):
+                return other
+    return None
 
 
 def is_made_by(x: Any, op: Op) -> bool:
