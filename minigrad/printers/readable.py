@@ -57,6 +57,7 @@ class Emitter:
     def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
         self.program, self.root = program, self
         self.size_names: dict[Factor, str] = {}
+        self.aliases: dict[Value, str] = {}  # argument → the name of its gradient, if that is another's too: d_b = d_z
         self.size_lines: dict[str, str] = {}  # name = text, used in the function that is written
         self.shaped: set[Value] = set()  # arguments whose shapes it reads
         self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
@@ -178,6 +179,8 @@ class Emitter:
         inner = {g for v, g in program.total.items() if v.op is not None and self.uses.get(g, 0) > 1}
         for v, g in program.total.items():  # the gradients of what has a name; a bias shares that of what it is added to
             if v.op is None and g in inner:
+                if self.root is self and g in own and v in program.gradients and not (is_view(g) or g.op is PART):
+                    self.aliases[v] = self.free(f"d_{self.label(v)}")
                 continue
             if v in self.names and g in own and g not in self.names:
                 seed = program.seeds.get(v)
@@ -385,7 +388,9 @@ class Emitter:
             return []
         if value not in self.names:
             self.name(value, value.name or "t")
-        return assignment(self.names[value], self.expression(value, top=True)[0])
+        shared = [f"{alias} = {self.names[value]}" for v, alias in self.aliases.items()
+                  if self.program.gradients[v] is value]
+        return assignment(self.names[value], self.expression(value, top=True)[0]) + shared
 
     def inlined(self, value: Value, among: list[Value]) -> bool:
         """Whether a value stands where it is used: once, in this function, and short."""
@@ -490,6 +495,8 @@ class Emitter:
         if not isinstance(tree, Value) or tree not in self.program.gradients:
             return None
         g = self.program.gradients[tree]
+        if tree in self.aliases:
+            return self.aliases[tree]
         return self.expression(g)[0] if g is not None else (
             self.array("zeros", tree.shape, tree.dtype) if any(isinstance(n, Size) for n in tree.shape) else
             f"np.zeros({tree.shape}, {dtype_text(tree.dtype)})")
@@ -507,7 +514,7 @@ class Body(Emitter):
             self.root.program.size_names.setdefault(factor, "T")
         self.taken, self.helpers = parent.taken, parent.helpers
         self.constants, self.defined = parent.constants, parent.defined
-        self.names, self.bodies, self.quotes = {}, {}, {}
+        self.names, self.bodies, self.quotes, self.aliases = {}, {}, {}, {}
         self.t = self.free("t_2") if isinstance(parent, Body) else "t"
         self.program = program = copy.copy(loop.inner)
         program.forward, program.backward = loop.lines, loop.d_lines
