@@ -37,8 +37,8 @@ from minigrad.printers.text import (
     slice_text,
     wrapped,
 )
-from minigrad.program.sizes import Axis, Factor, Size, factor_of, meaning
 from minigrad.program.simplify import DETACH, LOOP, Program, Value, numbers_of, repr_of
+from minigrad.program.sizes import Axis, Factor, Size, factor_of, meaning
 
 HELPERS = {"sigmoid": """
 def sigmoid(x):
