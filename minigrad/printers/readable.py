@@ -177,7 +177,7 @@ class Emitter:
                 self.name(seed, f"d_{self.label(y) or 'output'}")
         own = set(program.backward)
         inner = {g for v, g in program.total.items() if v.op is not None and self.uses.get(g, 0) > 1}
-        for v, g in program.total.items():  # the gradients of what has a name; a bias shares that of what it is added to
+        for v, g in program.total.items():  # of what has a name; a bias may share that of what it is added to
             if v.op is None and g in inner:
                 if self.root is self and g in own and v in program.gradients and not (is_view(g) or g.op is PART):
                     self.aliases[v] = self.free(f"d_{self.label(v)}")

@@ -7,6 +7,7 @@ right at both ends, where the rules of exp and the quotient give 0 · inf = nan 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def shapes_of_parts(whole: Tensor) -> list[tuple] | None:
         return None
     shape, axis = whole._inputs[0].shape, metadata["axis"] % len(whole._inputs[0].shape)
     ends = cuts(shape[axis], metadata["indices_or_sections"])
-    return [(*shape[:axis], stop - start, *shape[axis + 1:]) for start, stop in zip(ends, ends[1:])]
+    return [(*shape[:axis], stop - start, *shape[axis + 1:]) for start, stop in itertools.pairwise(ends)]
 
 
 def argument_of_logistic(y: Symbol) -> Tensor | None:
