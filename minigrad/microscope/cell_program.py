@@ -219,7 +219,7 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
-    """`evaluate` for `count` gradients at once. Values in `many` have one more axis, the last, of length `count`; values
+    """`evaluate` for `count` gradients at once. Values in `many` have one more, last axis, of length `count`; values
     computed from them are added to `many`. Common ops compute all gradients in one call, other ops one by one."""
     for instruction in program:
         value, forward, inputs, metadata, part, dtype = instruction
