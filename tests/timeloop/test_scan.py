@@ -24,9 +24,9 @@ from scan_cells import CELLS, lstm, random_row
 import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.printers.numpy_loop import Options
-from minigrad.timeloop import cache
+from minigrad.timeloop import cache, compiled, eager, looks
 
-module = sys.modules["minigrad.timeloop.scan"]  # `minigrad.timeloop.scan` itself is the function
+module = sys.modules["minigrad.timeloop.scan"]
 WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
         "mask and reverse": {"mask": True, "reverse": True}}
 
@@ -34,7 +34,7 @@ WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
 @pytest.fixture(autouse=True)
 def nothing_said_before():
     """A notice is said once in a process; here once in a test."""
-    module.said.clear()
+    eager.said.clear()
     cache.programs.clear()
 
 
@@ -164,7 +164,7 @@ OF_ONE_SIZE = {"reshaped", "indexed", "large_constant", "concatenated_twice"}
 @pytest.mark.parametrize("switched_off", [*(f.name for f in fields(Options) if f.name != "blocked"), "all"])
 def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_off, monkeypatch):
     off = [f.name for f in fields(Options)] if switched_off == "all" else [switched_off]
-    monkeypatch.setattr(module, "OPTIONS", Options(**{name: False for name in off}))
+    monkeypatch.setattr(compiled, "OPTIONS", Options(**{name: False for name in off}))
     check(row, mask=row.batch_last)
 
 
@@ -172,7 +172,7 @@ def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_of
 def test_products_large_enough_for_row_blocks(switched_off, monkeypatch):
     # also where the processor has no use for them
     monkeypatch.setattr(sys.modules["minigrad.printers.statements"], "SMALL_PRODUCT", 1_000_000)
-    monkeypatch.setattr(module, "OPTIONS", Options(**({switched_off: False} if switched_off else {})))
+    monkeypatch.setattr(compiled, "OPTIONS", Options(**({switched_off: False} if switched_off else {})))
     row = next(row for row in CELLS if row.make.__name__ == "lstm")
     check(row, steps=2, sizes=(("H", 96), ("D", 40), ("B", 24)), tolerance=1e-11)
 
@@ -694,7 +694,7 @@ def test_numbers_that_change_become_inputs():
         mixed(theirs).backward()
         assert final.dtype == ys.dtype == np.float32
         all_close([final, ys, ours], [*theirs, W.grad], 1e-5)
-    assert len(cache.programs) == module.MOST_VARIANTS + 2
+    assert len(cache.programs) == looks.MOST_VARIANTS + 2
 
 
 def with_scale(scale, h, x):
