@@ -19,7 +19,18 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from scan_cells import CELLS, lstm, random_row
+from scan_cells import (
+    CELLS,
+    WAYS,
+    assert_same,
+    every_cell,
+    gradient,
+    lstm,
+    mask_for,
+    mixed,
+    outcome,
+    random_row,
+)
 
 import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
@@ -27,8 +38,6 @@ from minigrad.printers.numpy_loop import Options
 from minigrad.timeloop import cache, compiled, eager, looks
 
 module = sys.modules["minigrad.timeloop.scan"]
-WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
-        "mask and reverse": {"mask": True, "reverse": True}}
 
 
 @pytest.fixture(autouse=True)
@@ -58,52 +67,6 @@ def no_loop():
         module.loop = kept
 
 
-def mask_for(steps, batch):
-    """Lengths that differ, a hole, and a first step that is off."""
-    mask = np.arange(steps)[:, None] < np.maximum(steps - np.arange(batch), 1)
-    mask[0, batch // 2:] = False
-    return mask
-
-
-def mixed(tree, seed=5):
-    """A loss that weighs every entry differently."""
-    rng = np.random.default_rng(seed)
-    total = 0.0
-    for leaf in flatten(tree)[0]:
-        total = total + mg.sum(leaf * rng.normal(size=leaf.shape).astype(leaf.dtype))
-    return total
-
-
-def gradient(x):
-    return np.zeros(x.shape, x.dtype) if x.grad is None else x.grad
-
-
-def outcome(scan, make, inputs, wanted=(True, True, True), **options):
-    """(final state, ys, gradients of state, of xs, of weights) of one run, all as arrays; `wanted` says of which of
-    state, xs and weights gradients are asked for."""
-    trees = [map_leaves(lambda leaf, on=on: mg.tensor(leaf.copy(), requires_grad=on and leaf.dtype.kind == "f"), tree)
-             for tree, on in zip(inputs, wanted)]
-    state, xs, weights = trees
-    final, ys = scan(make(weights), state, xs, **options)
-    loss = mixed((final, ys))
-    if isinstance(loss, mg.Tensor) and loss.requires_grad:
-        loss.backward()
-    results = [map_leaves(lambda y: np.array(y.detach() if isinstance(y, mg.Tensor) else y), t) for t in (final, ys)]
-    return (*results, *([gradient(x) for x in flatten(tree)[0]] for tree in trees))
-
-
-PARTS = ("final state", "ys", "gradient of state", "gradient of xs", "gradient of weights")
-
-
-def assert_same(ours, theirs, tolerance=1e-12):
-    for part, a, b in zip(PARTS, ours, theirs):
-        a, b = flatten(a)[0], flatten(b)[0]
-        assert len(a) == len(b), part
-        for n, (x, y) in enumerate(zip(a, b)):
-            assert (np.shape(x), x.dtype) == (np.shape(y), y.dtype), f"{part} {n}"
-            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=f"{part} {n}")
-
-
 def check(row, wanted=(True, True, True), dtype=np.float64, tolerance=1e-12, steps=4, mask=None, sizes=(), **options):
     inputs = row.inputs(dtype=dtype, steps=steps, **dict(sizes))
     before = map_leaves(np.copy, inputs)
@@ -115,9 +78,6 @@ def check(row, wanted=(True, True, True), dtype=np.float64, tolerance=1e-12, ste
     for a, b in zip(flatten(inputs)[0], flatten(before)[0]):
         np.testing.assert_array_equal(a, b)
     return ours
-
-
-every_cell = pytest.mark.parametrize("row", CELLS, ids=str)
 
 
 # -- the same numbers as step by step -----------------------------------------------------------------------------
