@@ -71,17 +71,17 @@ class Compiled:
         self.op.fresh = True
         self.op.analytic = all(value.op.analytic for value in program.forward)
 
-        weakref.finalize(self, end, self.buffers, self.forward.__code__.co_filename).atexit = False
+        weakref.finalize(self, drop_program, self.buffers, self.forward.__code__.co_filename).atexit = False
 
 
-def end(buffers: Source, filename: str) -> None:
-    """A program is gone: its idle buffers and its text go too."""
+def drop_program(buffers: Source, filename: str) -> None:
+    """Release the idle buffers and the source text of a program that was collected."""
     buffers.close()
     linecache.cache.pop(filename, None)
 
 
 def given(trace: Trace, x: Tensor) -> Any:
-    """An input from outside as the user's code has it: the tensor, or the array behind a symbol."""
+    """Return a closed-over input as the user's code has it: the tensor, or the array behind a symbol."""
     array = trace.tracer.array(x) if isinstance(x, Symbol) else None
     return x if array is None else array
 
@@ -162,7 +162,7 @@ class ScanCall:
 
 
 class Checkpointed(ScanCall):
-    """A run that keeps only every k-th state, and runs the steps between again in the backward."""
+    """A call that keeps only every k-th state; the backward recomputes the steps between them."""
 
     __slots__ = ("every", "plain", "starts")
 
@@ -174,7 +174,7 @@ class Checkpointed(ScanCall):
         self.plain, self.every = plain, -(-every // block) * block  # plain keeps nothing
 
     def segments(self, xs: list) -> list[tuple[int, slice, list]]:
-        """(how many steps, which, their xs) for each stretch between two kept states."""
+        """Return (number of steps, slice of time, xs) for each segment between two kept states."""
         bounds = [slice(start, min(start + self.every, self.steps)) for start in range(0, self.steps, self.every)]
         return [(steps.stop - steps.start, steps, [x[steps] for x in xs]) for steps in bounds]
 
@@ -202,14 +202,14 @@ class Checkpointed(ScanCall):
 
 
 def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
-    """The rule of a scan on arrays: its derived backward loop."""
+    """Apply the rule of scan to arrays: run its derived backward loop."""
     gradients = metadata["run"].backward(g)
     return [np.zeros(x.shape) if d is None and isinstance(x, Tensor) and x._tracked else d
             for x, d in zip(inputs, gradients)]
 
 
 def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
-    """The rule of a scan on tensors, for gradients of gradients: the scan step by step, and the sweep through it."""
+    """Apply the rule of scan to tensors, for gradients of gradients: sweep through the eager loop."""
     run = metadata["run"]
     notice(run.cell, "a gradient of its gradient was asked for")
     n, m = run.sizes
@@ -224,7 +224,7 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
 
 
 def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
-    """Raise RuntimeError where the cell computes something else by now than what the scan has run."""
+    """Raise RuntimeError if the cell now computes something else than scan ran."""
     leaves, pattern = flatten((state, (xs, run.mask)))
     firsts = [example(leaf) if i < run.sizes[0] else example(leaf)[0] for i, leaf in enumerate(leaves)]
     flags = read_by(run.cell)
@@ -243,7 +243,7 @@ def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
 
 
 def again(*arrays: np.ndarray, run: ScanCall) -> tuple:
-    """The forward of a scan's op, on other arrays."""
+    """Run the forward of a scan's op on other arrays."""
     other = ScanCall(run.compiled, run.cell, *run.patterns, run.mask, run.supply)
     other.inputs, other.sizes, other.values = run.inputs, run.sizes, [np.asarray(a) for a in arrays]
     other.steps, other.reverse = run.steps, run.reverse
@@ -251,7 +251,7 @@ def again(*arrays: np.ndarray, run: ScanCall) -> tuple:
 
 
 def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> ScanCall:
-    """The run of a call, with the program of what the cell computes now. Raises StepByStep."""
+    """Return the ScanCall with the program of what the cell computes now. Raises StepByStep."""
     starts, on = flatten(state)[0], recording.get()
     leaves, n = (*starts, *flatten(xs)[0]), len(starts)
     tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]

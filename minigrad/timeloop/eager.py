@@ -24,7 +24,7 @@ Cell = Callable[[Any, Any], tuple[Any, Any]]
 
 
 class ScanNotice(UserWarning):
-    """Why a scan goes step by step instead of through its derived program. Said once for a cell."""
+    """Warns once per cell that a scan runs step by step instead of through its compiled program, and why."""
 
 
 class CellError(TypeError):
@@ -32,7 +32,7 @@ class CellError(TypeError):
 
 
 def loop(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: np.ndarray | None) -> tuple[Any, Any]:
-    """Step by step, each op recorded by itself. The cell is given tensors; arrays come out where none came in."""
+    """Run the cell step by step and record each op. The cell receives tensors; without tensor inputs, return arrays."""
     x_leaves, x_pattern = flatten(xs)
     start = flatten(state)[0]
     outputs: list[list[Any]] = []
@@ -60,7 +60,7 @@ def as_tensor(leaf: Any) -> Tensor:
 
 
 def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
-    """One call of the cell, checked, and with its mask."""
+    """Call the cell once, check its result, and apply the mask."""
     pair = cell(before, x)
     if not isinstance(pair, tuple) or len(pair) != 2:
         what = "one array" if hasattr(pair, "shape") else f"a {type(pair).__name__}"
@@ -70,8 +70,8 @@ def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
     old, new = ([(tuple(np.shape(leaf)), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
                 for tree in (before, state))
     if old != new:
-        raise ValueError(f"the cell was given a state of shapes and dtypes {shown(old)} and returned {shown(new)}: "
-                         "they must be the same at every step")
+        raise ValueError(f"the cell was given a state of shapes and dtypes {kinds_text(old)} and returned "
+                         f"{kinds_text(new)}: they must be the same at every step")
     if mask is not None:
         pairs = zip(flatten(state)[0], flatten(before)[0])
         state = unflatten(state, [where(mask, after, unchanged) for after, unchanged in pairs])
@@ -79,7 +79,7 @@ def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
     return state, y
 
 
-def shown(leaves: list[tuple]) -> str:
+def kinds_text(leaves: list[tuple]) -> str:
     return ", ".join(f"{shape} {dtype}" for shape, dtype in leaves)
 
 
@@ -95,13 +95,13 @@ def code_of(cell: Any) -> CodeType | None:
 
 
 def notice(cell: Cell, why: str, stacklevel: int = 4) -> None:
-    """Say once for a cell why it runs step by step."""
+    """Warn once per cell why it runs step by step."""
     code = code_of(cell)
-    known = said.setdefault(code, set()) if code is not None else set()
+    known = notified.setdefault(code, set()) if code is not None else set()
     if why not in known:
         known.add(why)
         name = name_of(cell, "__qualname__")
         warnings.warn(f"scan runs {name} step by step: {why}", ScanNotice, stacklevel=stacklevel)
 
 
-said: weakref.WeakKeyDictionary[CodeType, set[str]] = weakref.WeakKeyDictionary()
+notified: weakref.WeakKeyDictionary[CodeType, set[str]] = weakref.WeakKeyDictionary()

@@ -25,10 +25,10 @@ from minigrad.timeloop.eager import Cell, CellError, code_of
 
 
 class StepByStep(Exception):
-    """A cell has no program; the message says why."""
+    """The cell cannot be compiled; the message says why."""
 
 
-# The code of cells that two traces found to change nothing: one trace without values is enough for them
+# Code of cells that changed nothing in two traces: one trace without values is enough for them
 PURE: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
 # Of those, the ones that gave several programs which differ in their numbers alone: the next has these as inputs
@@ -152,7 +152,7 @@ def read_by(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
 
 
 def same_values(a: Any, b: Any) -> bool:
-    """Whether two traces were given the same from outside: one object, or equal arrays that the cell made."""
+    """Whether two closed-over inputs are the same: one object, or equal arrays that the cell made."""
     return a is b or (isinstance(a, Tensor) == isinstance(b, Tensor)
                       and np.array_equal(example(a), example(b), equal_nan=example(a).dtype.kind in "fc"))
 

@@ -2,9 +2,9 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-The cell is traced for one step at each call. What it computes is the key of its derived program, with buffers
-(`derive/plan.py`), which is what runs; on the graph the whole scan is one op. A cell that cannot be traced, and a
-gradient of a gradient, go through the loop as it is written, op by op, with the same numbers.
+Each call traces one step of the cell (looks.py); the trace is the key of its compiled program (compiled.py), which runs
+as one op on the graph. Cells that cannot be traced, and gradients of gradients, run in the eager loop (eager.py), op by
+op, with the same numbers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from minigrad.timeloop.compiled import Checkpointed, prepare
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
 from minigrad.timeloop.looks import StepByStep, note_cell, refuse_change
 
-# Who keeps what a scan computes (`bptt.record`): called with each run before it starts, returns the run in its place;
-# or, for a cell that goes step by step, with the reason.
+# Hook of `bptt.record`: receives each ScanCall before it runs and returns a recording one; for a cell that runs step by
+# step it receives the reason instead.
 recorder: ContextVar[Any] = ContextVar("recorder", default=None)
 
 
@@ -58,7 +58,7 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
         raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
-    state, xs = map_leaves(entered, state), map_leaves(entered, xs)
+    state, xs = map_leaves(as_input, state), map_leaves(as_input, xs)
     if mask is not None:
         mask = checked_mask(mask, steps, state)
     if getattr(watcher.get(), "loops", False):
@@ -83,13 +83,13 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     return loop(cell, state, xs, steps, reverse, mask)
 
 
-def entered(leaf: Any) -> Tensor | np.ndarray:
-    """A leaf of state or xs: a tensor as it is, all else as a plain array of native byte order."""
+def as_input(leaf: Any) -> Tensor | np.ndarray:
+    """Return a leaf of state or xs: a tensor unchanged, anything else as a plain array of native byte order."""
     return leaf if isinstance(leaf, Tensor) else np.asarray(plain(leaf))
 
 
 def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
-    """One op, which is printed as a loop; a cell that cannot be traced by itself is written out step by step."""
+    """Record one op, printed as a loop; a cell that cannot be traced by itself is unrolled step by step."""
     def written_out(state: Any, xs: Any) -> tuple[Any, Any]:
         return loop(cell, state, xs, steps, reverse, mask)
     tracer, around = watcher.get(), Surroundings()
@@ -111,7 +111,7 @@ def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, ma
 
 
 def length(xs: Any) -> int:
-    """T, the same for every leaf."""
+    """Return T, which all leaves of xs share."""
     if isinstance(xs, list):
         raise ValueError(f"xs is a list of {len(xs)}, and scan goes over the leading axis of an array: stack the "
                          "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
@@ -120,8 +120,8 @@ def length(xs: Any) -> int:
         raise ValueError("scan needs xs with a time axis: for a cell without input pass np.zeros((T, 0))")
     lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for _, leaf in leaves}
     if len(lengths) > 1 or min(lengths) < 1:
-        said = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in leaves)
-        raise ValueError(f"scan goes over the leading axis of xs, of one length T ≥ 1 for all: {said}")
+        shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in leaves)
+        raise ValueError(f"scan goes over the leading axis of xs, of one length T ≥ 1 for all: {shapes}")
     return lengths.pop()
 
 

@@ -43,7 +43,7 @@ module = sys.modules["minigrad.timeloop.scan"]
 @pytest.fixture(autouse=True)
 def nothing_said_before():
     """A notice is said once in a process; here once in a test."""
-    eager.said.clear()
+    eager.notified.clear()
     cache.programs.clear()
 
 
