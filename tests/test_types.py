@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_docs import PAGES, blocks
 
 from minigrad.engine.tensor import Tensor
-from test_docs import PAGES, blocks
 
 ROOT = Path(__file__).parents[1]
 CHECKERS = {"mypy": ["mypy", "--follow-imports=silent", "--python-executable", sys.executable],

@@ -1,7 +1,7 @@
 """The derived program of one step of a cell, run value by value, with the cell's own names.
 
-Scan runs the same program with shared buffers (printers/numpy_loop.py). Here every value has its own array, and any part
-of the program can run by itself.
+Scan runs the same program with shared buffers (printers/numpy_loop.py). Here every value has its own array, and any
+part of the program can run by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from minigrad.nn.module import Module
 from minigrad.program.key import CellTracer
 from minigrad.program.simplify import Program, Value, in_order
 from minigrad.program.trace import Symbol, Trace, argument_names
-from minigrad.timeloop.scan import Compiled, Run, given, one_step
+from minigrad.timeloop.compiled import Compiled, ScanCall, given
+from minigrad.timeloop.eager import one_step
 
 Array = np.ndarray
 
@@ -149,7 +150,7 @@ class StepProgram:
 STEP_PROGRAMS: weakref.WeakKeyDictionary[Compiled, StepProgram] = weakref.WeakKeyDictionary()
 
 
-def step_program_of(run: Run) -> StepProgram:
+def step_program_of(run: ScanCall) -> StepProgram:
     """The step of a run's cell, made once for each program that scan has."""
     step = STEP_PROGRAMS.get(run.compiled)
     if step is None:
@@ -203,7 +204,7 @@ def value_in(env: dict[Value, Array], value: Value) -> Any:
 
 
 def instructions(values: list[Value]) -> list[tuple]:
-    """Values as rows for `evaluate`: (value, function, its inputs, metadata, index among several results, dtype)."""
+    """Values as rows for `evaluate`: (value, function, inputs, metadata, index among several results, dtype)."""
     return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
                                                      if key != "part"}, value.metadata.get("part"), value.dtype)
             for value in values]
@@ -219,7 +220,7 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
-    """`evaluate` for `count` gradients at once. Values in `many` have one more axis, the last, of length `count`; values
+    """`evaluate` for `count` gradients at once. Values in `many` have one more, last axis, of length `count`; values
     computed from them are added to `many`. Common ops compute all gradients in one call, other ops one by one."""
     for instruction in program:
         value, forward, inputs, metadata, part, dtype = instruction

@@ -1,7 +1,7 @@
 """`record`: keep every named value of the scans that run inside, and its gradient.
 
-Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned loops,
-and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
+Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned
+loops, and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
 backward, are computed by a part of the same program.
 """
 
@@ -34,7 +34,9 @@ from minigrad.microscope.cell_program import (
 )
 from minigrad.nn.module import Module
 from minigrad.program.simplify import Value, in_order
-from minigrad.timeloop.scan import Run, example, recorder
+from minigrad.timeloop.compiled import ScanCall
+from minigrad.timeloop.looks import example
+from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray
 
@@ -91,7 +93,7 @@ class Recording:
         self.records: list[Record | UnrecordedScan] = []
         self.copies: dict[int, Array] = {}
 
-    def take(self, run: Run | str, cell: Callable) -> Run | None:
+    def take(self, run: ScanCall | str, cell: Callable) -> ScanCall | None:
         """Hook for scan: receives each run and returns a recording one; or the reason why a cell cannot be traced."""
         if isinstance(run, str):
             self.records.append(UnrecordedScan(path_of(cell, self.model_paths), run))
@@ -170,8 +172,8 @@ def one_scan(rec: Recording | Record | list[Record]) -> Record:
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
-    """The path of the cell's module, from the model or from the outermost module that contains it; for another function,
-    its name."""
+    """The path of the cell's module, from the model or from the outermost module that contains it; the name of any
+    other function."""
     owner = getattr(cell, "__self__", cell)
     path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
     # a cell of a Stacked layer goes by PyTorch's name
@@ -208,7 +210,7 @@ class Record:
     here; results of the cell have one always (`h_next` for the new h, `y`).
     """
 
-    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor | Array], Array]):
+    def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
         self.step = step = step_program_of(run)
         closed = [run.supply[i] for i in step.closed]
@@ -241,7 +243,7 @@ class Record:
         return list(self.weight_values)
 
     def op_name(self, name: str) -> str | None:
-        """The name of the op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
+        """The op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
         value = self.known(name).value
         while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
             value = value.inputs[0]
@@ -440,12 +442,12 @@ class LazyArrays(Mapping):
         return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
 
 
-class RecordedRun(Run):
+class RecordedRun(ScanCall):
     """A run of scan that evaluates its program value by value into a Record."""
 
     __slots__ = ("record", "recording")
 
-    def __init__(self, run: Run, recording: Recording):
+    def __init__(self, run: ScanCall, recording: Recording):
         for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
             setattr(self, name, getattr(run, name))
         self.buffers = None
