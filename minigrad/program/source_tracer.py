@@ -19,9 +19,6 @@ from minigrad.program.trace import Symbol, Tracer
 
 
 class SourceTracer(Tracer):
-    def __init__(self) -> None:
-        super().__init__(loops=True)
-
     def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
         y = super().__call__(op, inputs, list(map(plain_number, arrays)), metadata, tracked)
         if self.last or not isinstance(y, Symbol) or (z := argument_of_logistic(y)) is None:

@@ -323,7 +323,7 @@ def test_the_planned_source_of_a_cell_with_a_scan_within():
         h, hs = mg.scan(rnn(W, BIAS), h, x)
         return h, hs
     derived = mg.derive(cell, H0, X)
-    assert loops(derived.source) == ["for t in range(5):", "for t in reversed(range(5)):"]
+    assert loops(derived.source) == ["for t in range(T):", "for t in reversed(range(T)):"]
     assert "steps" in derived.planned_source
 
 
