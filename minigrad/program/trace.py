@@ -212,7 +212,7 @@ class Tracer:
 
 # Modules whose functions are not the user's
 ENGINE = ("minigrad.engine.", "minigrad.functional.", "minigrad.program.", "minigrad.printers.", "minigrad.derived.",
-          "minigrad.timeloop.", "contextlib.", "numpy.")
+          "minigrad.timeloop.", "contextlib.", "dataclasses.", "numpy.")
 
 
 def is_engine(frame: FrameType) -> bool:
