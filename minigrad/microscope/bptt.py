@@ -39,7 +39,7 @@ from minigrad.engine.tensor import RELEASED, Tensor, describe
 from minigrad.microscope.cell_program import free
 from minigrad.microscope.credit import Credit, credit
 from minigrad.microscope.recording import WHOLE, Pull, Record, RecordedRun, Recording, one_scan, record, swept
-from minigrad.program.simplify import Value
+from minigrad.program.ir import Value
 
 __all__ = ["Credit", "Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
 

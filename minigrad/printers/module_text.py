@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from minigrad.engine.tensor import OPS
-from minigrad.printers.statements import Loop
+from minigrad.printers.statements import LoopText
 from minigrad.printers.text import WIDTH, bracket, broken, function
 
 # What the functions call their own things
@@ -19,7 +19,7 @@ def called_functions() -> frozenset[str]:
     return frozenset(ufuncs | {"dot", "matmul", "copyto", "square"})
 
 
-def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop, backward: Loop | None) -> str:
+def module_text(name: str, weights: list[str], helpers: list[str], forward: LoopText, backward: LoopText | None) -> str:
     """The module; `weights` are the names that the loops give to what the cell closes over."""
     loops = [forward] if backward is None else [forward, backward]
     lines = [line for loop in loops for line in [*loop.before, *loop.ahead, *loop.body, *loop.behind]]
@@ -41,7 +41,7 @@ def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop
     return "\n\n".join(part.strip("\n") + "\n" for part in [head, *helpers, *functions])
 
 
-def made_function(name: str, loop: Loop, before: Loop | None) -> str:
+def made_function(name: str, loop: LoopText, before: LoopText | None) -> str:
     """The function that makes the arrays of a loop and all views into them, for up to T steps."""
     lines = [f"K = min({loop.size}, T)"] if loop.ahead or loop.behind else []
     lines += arrays_of(before, "made") if before is not None else []
@@ -52,23 +52,23 @@ def made_function(name: str, loop: Loop, before: Loop | None) -> str:
     return function(name, ["T"] if before is None else ["T", "made"], lines)
 
 
-def views_of(loop: Loop) -> dict[str, str]:
+def views_of(loop: LoopText) -> dict[str, str]:
     """The views that its steps use."""
     used = set(re.findall(r"\w+", " ".join(loop.body)))
     return {name: text for name, text in loop.views.items() if name in used}
 
 
-def unpacked(loop: Loop, made: str) -> list[str]:
+def unpacked(loop: LoopText, made: str) -> list[str]:
     """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
     return wrapped(bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
 
 
-def arrays_of(loop: Loop, made: str) -> list[str]:
+def arrays_of(loop: LoopText, made: str) -> list[str]:
     """Only the arrays, under the names that the loop's own views do not use."""
     return wrapped(bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
 
 
-def loop_text(loop: Loop, backwards: bool = False) -> list[str]:
+def loop_text(loop: LoopText, backwards: bool = False) -> list[str]:
     """The loop over time, in blocks if something is computed ahead or behind."""
     blocks = bool(loop.ahead or loop.behind)
     first, last, views = ("start", "stop", "steps[start:stop]") if blocks else ("0", "T", "steps[:T]")

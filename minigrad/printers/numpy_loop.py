@@ -23,16 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.ops import add, concatenate, getitem, matmul, power, transpose
+from minigrad.engine.ops import concatenate, getitem, power, transpose
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.tensor import Op
 from minigrad.printers.buffers import ALL_PASSES, Options, Place, Scope, can_be_buffered, empty, part_paths
 from minigrad.printers.module_text import RESERVED, called_functions, module_text
 from minigrad.printers.readable import values_in
-from minigrad.printers.statements import Loop
+from minigrad.printers.statements import LoopText
 from minigrad.printers.text import bracket, dtype_text
+from minigrad.program.analysis import add_invariants, is_matrix_product, results_that_depend, terms_of
+from minigrad.program.ir import DETACH, Value, in_order, numbers_of
 from minigrad.program.reassociate import Reassociated
-from minigrad.program.simplify import DETACH, Program, Value, in_order, numbers_of
+from minigrad.program.simplify import Program
 
 BLOCK_COLUMNS = 256  # that one gathered product should have at least: steps × batch
 BLOCK_BYTES = 1 << 20  # of what is computed ahead, so that it still lies in the cache when its step comes
@@ -61,7 +63,8 @@ class Plan:
     def __init__(self, program: Program, wanted: set[Value], options: Options = ALL_PASSES):
         self.program, self.options = program, options
         self.scope = Scope(program, options, RESERVED | called_functions())
-        self.places, self.invariant, self.base = self.scope.places, self.scope.invariant, self.scope.base
+        self.places, self.invariant, self.aliases = self.scope.places, self.scope.invariant, self.scope.aliases
+        self.base = self.aliases.base
         (_, state), (_, x), *closed = program.arguments
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
         self.results = tuple(values_in(tree) for tree in program.result)  # new states and ys, each with its gradient
@@ -80,13 +83,7 @@ class Plan:
     def results_that_depend(self, wanted: set[Value]) -> list[bool]:
         """For each new state and each y, whether a gradient can go from it to one of these values, at this step or
         through the state at an earlier one."""
-        depends = set(wanted)
-        for _ in range(len(self.state) + 1):
-            for value in self.program.forward:
-                if not depends.isdisjoint(value.onward):
-                    depends.add(value)
-            depends.update(a for a, new in zip(self.state, self.results[0]) if new in depends)
-        return [value in depends for values in self.results for value in values]
+        return results_that_depend(wanted, self.program.forward, self.state, *self.results)
 
     # -- what is computed when ------------------------------------------------------------------------------
 
@@ -103,9 +100,8 @@ class Plan:
         if self.differentiated:
             self.values_backward = in_order(list(self.gradients.values()), set(program.forward))
         self.invariant.update(self.closed)
-        for value in [*self.values, *self.values_backward]:
-            if self.options.hoisted and all(a.is_constant or a in self.invariant for a in value.inputs):
-                self.invariant.add(value)
+        if self.options.hoisted:
+            add_invariants(self.invariant, [*self.values, *self.values_backward])
         self.sums: dict[Value, list[Term]] = {}  # by weight
         self.kept: set[Value] = set()
         self.steps_backward: list[Value] = []
@@ -114,7 +110,7 @@ class Plan:
         roots = []
         for a, g in self.gradients.items():
             if a in self.closed:
-                self.sums[a] = [self.summed(term) for term in self.terms(g)]
+                self.sums[a] = [self.summed(term) for term in (terms_of(g) if self.options.gathered else [g])]
                 roots += [v for term in self.sums[a] for v in term.values]
             else:
                 roots.append(g)
@@ -128,16 +124,10 @@ class Plan:
         read = {self.base(a) for v in backward for a in v.inputs} | {self.base(v) for v in roots}
         self.kept = {a for a in read if not a.is_constant and a not in own and a not in self.invariant}
 
-    def terms(self, g: Value) -> list[Value]:
-        """A gradient as a sum of terms."""
-        if self.options.gathered and g.op is add.op and all(a.shape == g.shape for a in g.inputs):
-            return [term for a in g.inputs for term in self.terms(a)]
-        return [g]
-
     def summed(self, v: Value) -> Term:
         if self.options.gathered and v.op is not None and v not in self.invariant:
-            if v.op is matmul.op and all(len(a.shape) == 2 and 0 not in a.shape and self.stackable(a)
-                                             and self.base(a) not in self.invariant for a in v.inputs):
+            if is_matrix_product(v) and all(0 not in a.shape and self.stackable(a)
+                                            and self.base(a) not in self.invariant for a in v.inputs):
                 return Term("product", v.inputs)
             if v.op is sum_op.op and self.base(v.inputs[0]) not in self.invariant and \
                     self.stackable(v.inputs[0], (getitem.op,)):
@@ -148,9 +138,9 @@ class Plan:
 
     def stackable(self, value: Value, views: tuple[Op, ...] = (getitem.op, transpose.op)) -> bool:
         """Whether all steps of a value can be one array: itself, or one view, as a slice, of what is computed."""
-        if self.scope.is_view(value) and value.op in views:
+        if self.aliases.is_view(value) and value.op in views:
             value = value.inputs[0]
-        return not self.scope.is_view(value) and not value.is_constant
+        return not self.aliases.is_view(value) and not value.is_constant
 
     # -- places ----------------------------------------------------------------------------------------------
 
@@ -159,13 +149,13 @@ class Plan:
         place = self.places[whole]
         movable = {*producers, *self.state, *(self.x if place.kind == "stack" else ())} - self.invariant
         for a, path in zip(whole.inputs, part_paths(whole)):
-            if a in movable and a not in self.places and not self.scope.is_view(a) and a.dtype == whole.dtype \
+            if a in movable and a not in self.places and not self.aliases.is_view(a) and a.dtype == whole.dtype \
                     and whole.inputs.count(a) == 1:
                 self.places[a] = replace(place, path=place.path + path, contiguous=False)
                 if a.op is concatenate.op:
                     self.place_parts(a, producers)
 
-    def place_forward(self, loop: Loop) -> None:
+    def place_forward(self, loop: LoopText) -> None:
         """What must lie in a fixed place: the state over time, with the concatenations it feeds, and what is kept."""
         values = [v for v in self.values if v not in self.invariant]
         producers = {v for v in values if can_be_buffered(v)}
@@ -188,7 +178,7 @@ class Plan:
                 self.places[value] = loop.array("stack", value)
         self.place_concatenations(loop, values)
 
-    def place_concatenations(self, loop: Loop, values: list[Value]) -> None:
+    def place_concatenations(self, loop: LoopText, values: list[Value]) -> None:
         """The other concatenations, the last first, so that one within another lies in it."""
         if self.options.placed:
             producers = {v for v in values if can_be_buffered(v)}
@@ -200,7 +190,7 @@ class Plan:
 
     # -- what is computed for a block of steps -------------------------------------------------------------------
 
-    def compute_ahead(self, values: list[Value], loop: Loop, live: list[Value], there: set[Value]) -> list[Value]:
+    def compute_ahead(self, values: list[Value], loop: LoopText, live: list[Value], there: set[Value]) -> list[Value]:
         """The statements for a block of steps, before them, of what needs only x and what is `there` over time; returns
         the values that are left for the steps themselves."""
         if not self.options.ahead:
@@ -221,8 +211,7 @@ class Plan:
 
     def can_go_ahead(self, value: Value, known: set[Value], there: set[Value]) -> bool:
         """Whether a value waits for no other step: an elementwise op, or a product with a weight, of what is known."""
-        product = value.op is matmul.op and value.inputs[0] in self.invariant and \
-            all(len(a.shape) == 2 for a in value.inputs)
+        product = is_matrix_product(value) and value.inputs[0] in self.invariant
         if not product and not goes_in_blocks(value):
             return False
         if value in self.places and (self.places[value].kind != "stack" or self.places[value].path):
@@ -231,7 +220,7 @@ class Plan:
             if a.is_constant or a in self.invariant:
                 if len(a.shape) > len(value.shape):
                     return False
-            elif len(a.shape) != len(value.shape) or not self.scope.is_slice_of_base(a):
+            elif len(a.shape) != len(value.shape) or not self.aliases.is_slice_of_base(a):
                 return False
             elif (base := self.base(a)) not in known and not (base in there and self.has_place(base, "stack")):
                 return False
@@ -244,11 +233,11 @@ class Plan:
 
         def known(a: Value, axes: int) -> bool:
             return a.is_constant or a in self.invariant or (
-                len(a.shape) == axes and self.scope.is_slice_of_base(a) and self.lies_in_blocks(self.base(a)))
+                len(a.shape) == axes and self.aliases.is_slice_of_base(a) and self.lies_in_blocks(self.base(a)))
         read = {self.base(g) for a, g in self.gradients.items() if a not in self.closed}
         late: set[Value] = set()
         for value in reversed(values):
-            if value not in read and not self.scope.is_view(value) and goes_in_blocks(value) and \
+            if value not in read and not self.aliases.is_view(value) and goes_in_blocks(value) and \
                     self.lies_in_blocks(value) and all(known(a, len(value.shape)) for a in value.inputs):
                 late.add(value)
             else:
@@ -263,8 +252,8 @@ class Plan:
 
     # -- the forward loop ----------------------------------------------------------------------------------------
 
-    def write_forward(self) -> Loop:
-        loop = Loop(self.scope)
+    def write_forward(self) -> LoopText:
+        loop = LoopText(self.scope)
         for a in self.closed:
             self.places[a] = Place(loop.local(a), "local")
         self.place_forward(loop)
@@ -292,7 +281,7 @@ class Plan:
         loop.after.append(f"return {bracket(states, '(')}, {bracket([f'ys_{k}' for k in range(len(self.y))], '(')}")
         return loop
 
-    def take_inputs(self, loop: Loop, copy: bool) -> None:
+    def take_inputs(self, loop: LoopText, copy: bool) -> None:
         """The inputs of a step: those in a concatenation are copied there before the loop, the others are read."""
         for k, a in enumerate(self.x):
             place = self.places.get(a)
@@ -305,13 +294,13 @@ class Plan:
 
     # -- the backward loop -----------------------------------------------------------------------------------------
 
-    def write_backward(self) -> Loop:
-        loop = Loop(self.scope)
+    def write_backward(self) -> LoopText:
+        loop = LoopText(self.scope)
         loop.locals.update(map(self.scope.name, self.closed))
         program, values = self.program, self.steps_backward
         made = set(values)
         for value, place in list(self.places.items()):  # views and variables of the forward loop are not there any more
-            if self.scope.is_view(value) or (place.kind == "local" and value not in self.closed):
+            if self.aliases.is_view(value) or (place.kind == "local" and value not in self.closed):
                 del self.places[value]
         invariant = [v for v in [*self.values, *self.values_backward] if v in self.invariant]
         loop.hoist([v for v in invariant if self.is_read(v, invariant)])
@@ -363,7 +352,7 @@ class Plan:
         direct += [g for a, g in self.gradients.items() if a not in self.closed]
         return any(value in v.inputs for v in readers) or value in direct
 
-    def carries(self, loop: Loop, made: set[Value]) -> dict[Value, Place]:
+    def carries(self, loop: LoopText, made: set[Value]) -> dict[Value, Place]:
         """Where the gradient of each state lies for the step before: two places in turn, those of the value itself if
         it can be written there at once."""
         out = {}
@@ -380,7 +369,7 @@ class Plan:
             out[a] = loop.array("turn", a)
         return out
 
-    def seed(self, loop: Loop, carries: dict[Value, Place]) -> None:
+    def seed(self, loop: LoopText, carries: dict[Value, Place]) -> None:
         """The gradient that arrives at each result of the step: from the step after, and from ys."""
         for k, a in enumerate(self.state):
             loop.before.append(f"{carries[a].at('T')}[...] = d_state[{k}]")
@@ -406,7 +395,7 @@ class Plan:
             for more in arriving[1:]:
                 loop.body.append(f"add({loop.operand(seed)}, {more}, {loop.operand(seed)})")
 
-    def gather(self, loop: Loop) -> None:
+    def gather(self, loop: LoopText) -> None:
         """Sums over time, a block of steps at once."""
         made: dict[tuple, str] = {}  # what stands side by side once serves products and sums
 

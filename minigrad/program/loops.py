@@ -22,7 +22,6 @@ from minigrad.engine.ops import (
     broadcast_to,
     expand_dims,
     getitem,
-    matmul,
     multiply,
     negative,
     reshape,
@@ -32,17 +31,9 @@ from minigrad.engine.ops import (
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import PART, Tensor, recording, watcher, wrap
-from minigrad.program.simplify import (
-    EINSUM,
-    LOOP,
-    Program,
-    Value,
-    in_order,
-    is_slice,
-    numbers_of,
-    order_of_axes,
-    repr_of,
-)
+from minigrad.program.analysis import is_matrix_product, is_slice
+from minigrad.program.ir import EINSUM, LOOP, Value, in_order, numbers_of, order_of_axes
+from minigrad.program.simplify import Program, repr_of
 from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
 
 
@@ -391,7 +382,7 @@ class Loop:
         if g in self.totals:
             metadata = {"axis": 0, "keepdims": False}
             return outer.apply(sum_op.op, (self.over_time(g),), metadata, g.shape, g.dtype)
-        if g.op is matmul.op and all(len(a.shape) == 2 for a in g.inputs):
+        if is_matrix_product(g):
             return self.product(g)
         if g.op is sum_op.op and self.base(g.inputs[0]) in self.totals:
             return self.sum(g)

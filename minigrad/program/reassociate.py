@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from minigrad.engine.ops import add, concatenate, getitem, matmul, multiply, subtract, transpose
 from minigrad.engine.tensor import Op
-from minigrad.program.simplify import Program, Value, in_order
+from minigrad.program.analysis import part_slices
+from minigrad.program.ir import Value, in_order
+from minigrad.program.simplify import Program
 
 
 class Reassociated:
@@ -105,15 +107,3 @@ class Reassociated:
             self.waits.add(made)
             return made
         return self.make(like, multiply.op, g, q)
-
-
-def part_slices(whole: Value) -> list[tuple]:
-    """The index of a concatenation that each of its inputs fills."""
-    axis = whole.metadata["axis"] % len(whole.shape)
-    slices, start = [], 0
-    for a in whole.inputs:
-        stop = start + a.shape[axis]
-        ends = slice(start or None, None if stop == whole.shape[axis] else stop)  # as a split writes them
-        slices.append((*[slice(None)] * axis, ends))
-        start = stop
-    return slices

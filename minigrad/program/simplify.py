@@ -6,7 +6,6 @@ Each simplification is exact, and makes the text shorter to read; most also make
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from typing import Any
@@ -33,46 +32,9 @@ from minigrad.engine.ops import (
 )
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
-from minigrad.engine.tensor import PART, Op, Tensor, primitive
+from minigrad.engine.tensor import PART, Op, Tensor
+from minigrad.program.ir import DETACH, LOOP, Value, in_order, is_number, numbers_of, order_of_axes
 from minigrad.program.trace import Symbol, Trace
-
-# A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
-LOOP, EINSUM = primitive("loop"), primitive("einsum")
-# A result, a state or a named value that equals another but carries no gradient: `h.detach()`, a twin under no_grad.
-DETACH = primitive("detach")
-DETACH.forward = lambda x: x
-
-
-class Value:
-    """One value of a program: an argument, a constant, or an op on other values.
-
-    tracked  whether a gradient flows to it, if one flows to every argument. Values with equal numbers but different
-             gradients stay two values.
-    onward   the inputs to which its gradient flows on
-    origin   in the backward program, the value of the forward whose rule made it
-
-    Inputs are numbers only: no input is a DETACH, which has the numbers of its own input.
-    """
-
-    __slots__ = ("constant", "dtype", "inputs", "metadata", "name", "number", "onward", "op", "origin", "shape",
-                 "tracked")
-    next_number = itertools.count().__next__
-
-    def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
-                 constant: Any = None, name: str | None = None, tracked: bool = False):
-        self.op, self.metadata, self.shape, self.dtype = op, metadata, shape, dtype
-        self.inputs = tuple(map(numbers_of, inputs))
-        self.tracked = tracked and dtype.kind in "fc"
-        self.onward = ruled(op, inputs) if self.tracked and op is not None else ()
-        self.constant, self.name, self.origin = constant, name, None
-        self.number = Value.next_number()
-
-    @property
-    def is_constant(self) -> bool:
-        return self.op is None and self.constant is not None
-
-    def __repr__(self) -> str:
-        return f"<{self.name or ''} {self.op or self.constant} {self.shape}>"
 
 
 class Program:
@@ -343,48 +305,6 @@ def pieces_of(x: Value, shape: tuple) -> list[tuple]:
     bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
     cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
     return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
-
-
-def order_of_axes(axes: Any, n: int) -> list[int]:
-    """The axes of a transpose, each ≥ 0."""
-    return list(range(n))[::-1] if axes is None else [a % n for a in axes]
-
-
-def is_view(x: Value) -> bool:
-    """Whether NumPy computes x as a view of its input: a slice, a transpose, a broadcast."""
-    return x.op is not None and x.op.is_view(x.metadata)
-
-
-def is_slice(x: Value) -> bool:
-    """Whether x is a part of its input cut by slices alone."""
-    return x.op is getitem.op and is_view(x)
-
-
-def numbers_of(x: Value) -> Value:
-    """The value that has the numbers of x."""
-    return x.inputs[0] if x.op is DETACH else x
-
-
-def ruled(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The tracked inputs that the op has a rule for."""
-    positions = range(len(inputs)) if op.variadic else [pull[0] for pull in op.pulls]
-    return tuple(inputs[i] for i in positions if inputs[i].tracked)
-
-
-def in_order(roots: list[Value], before: set[Value]) -> list[Value]:
-    """All that the roots need and that was not there before, in the order in which it was made: inputs come first."""
-    found: set[Value] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value.op is not None and value not in found and value not in before:
-            found.add(value)
-            stack += value.inputs
-    return sorted(found, key=lambda value: value.number)
-
-
-def is_number(x: Value, number: float) -> bool:
-    return x.is_constant and np.ndim(x.constant) == 0 and x.constant == number
 
 
 def key_of(x: Value) -> Any:
