@@ -1,6 +1,6 @@
 """Buffer assignment for a scanned cell: the array, the variable name and the view of every value.
 
-A `Place` is an array, a time index in it, and a view applied to it. The two loops of a cell share a `Scope`.
+A `Storage` is an array, a time index in it, and a view applied to it. The two loops of a cell share a `Scope`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALL_PASSES = Options()
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """Storage of a value: buffer, time index, and the view applied to it (`path`).
 
     kind: "stack" (an array over time), "turn" (two arrays in turn), "block" (an array over K steps), "buffer" (one
@@ -111,7 +111,7 @@ class Scope:
     def __init__(self, program: Program, options: Options, reserved: frozenset[str]):
         self.options = options
         self.emitter = Emitter(program, reserved)
-        self.places: dict[Value, Place] = {}
+        self.storage: dict[Value, Storage] = {}
         self.inputs = {a: k for k, a in enumerate(values_in(program.arguments[1][1]))}
         self.invariant: set[Value] = set()
         self.constants: dict[str, Any] = {}  # too large to be written into the text

@@ -1,4 +1,4 @@
-"""The text of a planned cell: a module of four functions, two of which make the arrays in which the other two run."""
+"""The module of a planned cell: two functions allocate arrays, the other two run in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minigrad.engine.tensor import OPS
 from minigrad.printers.statements import LoopText
 from minigrad.printers.text import WIDTH, bracket, broken, function
 
-# What the functions call their own things
+# Names that the functions use for their own variables
 RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", "made", "made_backward", "steps",
                       "d_state", "d_ys", "sums"})
 
@@ -42,7 +42,7 @@ def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop
 
 
 def made_function(name: str, loop: LoopText, before: LoopText | None) -> str:
-    """The function that makes the arrays of a loop and all views into them, for up to T steps."""
+    """The function that allocates the arrays of a loop for up to T steps, with all views into them."""
     lines = [f"K = min({loop.size}, T)"] if loop.ahead or loop.behind else []
     lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
@@ -53,18 +53,18 @@ def made_function(name: str, loop: LoopText, before: LoopText | None) -> str:
 
 
 def views_of(loop: LoopText) -> dict[str, str]:
-    """The views that its steps use."""
+    """The views that the steps of a loop use."""
     used = set(re.findall(r"\w+", " ".join(loop.body)))
     return {name: text for name, text in loop.views.items() if name in used}
 
 
 def unpacked(loop: LoopText, made: str) -> list[str]:
-    """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
+    """Unpack the arrays, the fixed views and the views of each step from the result of `make`."""
     return wrapped(bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
 
 
 def arrays_of(loop: LoopText, made: str) -> list[str]:
-    """Only the arrays, under the names that the loop's own views do not use."""
+    """Unpack only the arrays."""
     return wrapped(bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
 
 
@@ -91,5 +91,5 @@ def loop_text(loop: LoopText, backwards: bool = False) -> list[str]:
 
 
 def wrapped(names: str, tail: str, head: str = "") -> list[str]:
-    """A tuple with what stands before and behind it, over several lines if it is long."""
+    """head + names + tail, over several lines if it is long."""
     return broken(names, tail, head) if len(head + names + tail) > WIDTH else [f"{head}{names}{tail}"]

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.ops import concatenate, matmul, power, transpose, where
-from minigrad.printers.buffers import Place, Scope, can_be_buffered, empty, part_paths
+from minigrad.printers.buffers import Scope, Storage, can_be_buffered, empty, part_paths
 from minigrad.printers.text import constant, dtype_text, literal, slice_text
 from minigrad.program.analysis import by_number
 from minigrad.program.ir import Value, is_number
 
-# M·N·K up to which OpenBLAS has a quicker way, measured in docs/performance.md. It has one for AVX-512 only: with AVX2,
-# two blocks are 3 % slower than the whole.
+# M·N·K up to which OpenBLAS has a faster kernel, measured in docs/performance.md. It has one for AVX-512 only: with
+# AVX2, two blocks are 3 % slower than the whole.
 AVX512 = any("AVX512" in found or "V4" in found
              for kinds in np.lib.introspect.opt_func_info("^tanh$", "float32").values()
              for found in [kind["current"] for kind in kinds.values()]) and "OPENBLAS_CORETYPE" not in os.environ
@@ -48,7 +48,7 @@ class LoopText:
     """
 
     def __init__(self, scope: Scope):
-        self.scope, self.places, self.options = scope, scope.places, scope.options
+        self.scope, self.storage, self.options = scope, scope.storage, scope.options
         self.before: list[str] = []
         self.ahead: list[str] = []
         self.body: list[str] = []
@@ -63,13 +63,13 @@ class LoopText:
 
     # -- arrays and variables --------------------------------------------------------------------------------
 
-    def array(self, kind: str, value: Value, extra: int = 0) -> Place:
+    def array(self, kind: str, value: Value, extra: int = 0) -> Storage:
         """A new array for a value."""
         lead = {"stack": [f"T + {extra}" if extra else "T"], "turn": ["2"], "block": ["K"]}.get(kind, [])
         ending = {"stack": "over_time", "turn": "in_turn", "block": "ahead", "buffer": "buffer"}[kind]
         name = self.scope.free(f"{self.scope.name(value)}_{ending}")
         self.arrays[name] = empty([*lead, *value.shape], value.dtype)
-        return Place(name, kind, scalar=value.shape == ())
+        return Storage(name, kind, scalar=value.shape == ())
 
     def operand(self, value: Value) -> str:
         """The variable or number by which a statement refers to a value."""
@@ -78,11 +78,11 @@ class LoopText:
                 return constant(value.constant)[0]
             name = self.scope.free("constant")
             self.scope.constants[name] = value.constant
-            self.places[value] = Place(name, "local")
+            self.storage[value] = Storage(name, "local")
             return name
-        if value not in self.places:
-            self.places[value] = self.view(value)
-        return self.variable(self.places[value], self.scope.name(value))
+        if value not in self.storage:
+            self.storage[value] = self.view(value)
+        return self.variable(self.storage[value], self.scope.name(value))
 
     def operand_over_block(self, value: Value) -> str:
         """The expression for a value in a statement over a block of steps."""
@@ -94,14 +94,14 @@ class LoopText:
         """A block of steps of a value as one array (n, …)."""
         base = self.scope.aliases.base(value)
         text = f"xs[{self.scope.inputs[base]}][start:stop]" if self.is_read_from_xs(base) else \
-            self.places[base].over_block()
+            self.storage[base].over_block()
         return text if value is base else f"{text}[:, {slice_text(value.metadata['index'])}]"
 
     def is_read_from_xs(self, value: Value) -> bool:
         """Whether a value is an input that was not copied to a place of its own."""
-        return value in self.scope.inputs and self.places[value].kind == "local"
+        return value in self.scope.inputs and self.storage[value].kind == "local"
 
-    def variable(self, place: Place, hint: str) -> str:
+    def variable(self, place: Storage, hint: str) -> str:
         if place.kind == "local" or (place.kind == "buffer" and not place.path):
             return place.array
         views = self.fixed if place.kind == "buffer" else self.views
@@ -114,11 +114,11 @@ class LoopText:
         views[name] = place.text
         return name
 
-    def view(self, value: Value) -> Place:
+    def view(self, value: Value) -> Storage:
         """The place of a view: that of its parent, seen along a path."""
         (parent,) = value.inputs
         source = self.operand(parent)
-        place = self.places.get(parent, Place(source, "local"))
+        place = self.storage.get(parent, Storage(source, "local"))
         text = filled(value.op.template(value.metadata), {"x": source}, value)
         path = text.removeprefix(source)
         if place.kind != "local" and path != text:
@@ -127,7 +127,7 @@ class LoopText:
             return replace(place, path=place.path + path, contiguous=place.contiguous and rows)
         name = self.local(value)
         self.body.append(f"{name} = {text}")
-        return Place(name, "local")
+        return Storage(name, "local")
 
     def local_name(self, hint: str) -> str:
         name = self.scope.free(hint)
@@ -172,38 +172,38 @@ class LoopText:
         for value in values:
             text, _ = self.scope.emitter.call(value, [self.operand(a) for a in value.inputs])
             if value.op is transpose.op and len(value.shape) == 2:
-                self.places[value] = self.array("buffer", value)
+                self.storage[value] = self.array("buffer", value)
                 self.before.append(f"copyto({self.operand(value)}, {text})")
             else:
                 name = self.local(value)
                 self.before.append(f"{name} = {text}")
-                self.places[value] = Place(name, "local")
+                self.storage[value] = Storage(name, "local")
 
     def compute(self, values: Iterable[Value], live: Iterable[Value], kind: str = "buffer") -> None:
         """The statements of one step, or with kind "block" those of a block of steps; `live` are read after them."""
         values, aliases = list(values), self.scope.aliases
         last = aliases.last_uses(values, live)
-        idle: dict[tuple, list[Place]] = {}
-        owned: dict[Value, Place] = {}  # values in arrays that may be used again
+        idle: dict[tuple, list[Storage]] = {}
+        owned: dict[Value, Storage] = {}  # values in arrays that may be used again
         for n, value in enumerate(values):
             if self.scope.aliases.is_view(value):
                 continue
             operands = [self.operand(a) if kind == "buffer" else self.operand_over_block(a) for a in value.inputs]
             dying = {b: None for a in value.inputs for b in sorted(aliases.of(a), key=by_number)
                      if last[b] == n and b in owned}
-            if value not in self.places and can_be_buffered(value):
+            if value not in self.storage and can_be_buffered(value):
                 same = next((b for b in dying if self.in_place(value, b)), None) if self.options.reuse else None
                 free = idle.get((value.shape, value.dtype))
                 if same is not None:
                     del dying[same]
-                    self.places[value] = owned.pop(same)
+                    self.storage[value] = owned.pop(same)
                 else:
-                    self.places[value] = free.pop() if free else self.array(kind, value)
-                owned[value] = self.places[value]
+                    self.storage[value] = free.pop() if free else self.array(kind, value)
+                owned[value] = self.storage[value]
             if kind == "buffer":
                 self.body += self.statement(value, operands)
             else:
-                self.ahead.append(called(value, operands, self.places[value].over_block()))
+                self.ahead.append(called(value, operands, self.storage[value].over_block()))
             for b in dying if self.options.reuse else ():
                 idle.setdefault((b.shape, b.dtype), []).append(owned.pop(b))
 
@@ -216,15 +216,15 @@ class LoopText:
     def compute_behind(self, values: Iterable[Value]) -> None:
         """The statements after a block of steps, for all of them at once; their places are made."""
         self.behind += [called(value, [self.operand_over_block(a) for a in value.inputs],
-                               self.places[value].over_block()) for value in values]
+                               self.storage[value].over_block()) for value in values]
 
     def statement(self, value: Value, operands: list[str]) -> list[str]:
         """Compute one value into its place."""
-        op, place = value.op, self.places.get(value)
+        op, place = value.op, self.storage.get(value)
         if place is None or not can_be_buffered(value):
             text, _ = self.scope.emitter.call(value, operands)
             if place is None:
-                self.places[value] = Place(self.local(value), "local")
+                self.storage[value] = Storage(self.local(value), "local")
                 return [f"{self.operand(value)} = {text}"]
             return [f"{self.operand(value)}[...] = {text}"]
         out = self.operand(value)
@@ -237,7 +237,7 @@ class LoopText:
             return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={condition})"]
         if op is concatenate.op:
             return [f"copyto({self.variable(part, f'{out}_part')}, {text})"
-                    for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
+                    for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.storage.get(a) != part]
         if op is power.op and is_number(value.inputs[1], 2) and value.inputs[0].dtype == value.dtype:
             return [f"square({operands[0]}, {out})"]
         return [called(value, [self.whole_operand(*pair, value) for pair in zip(value.inputs, operands)], out)]
@@ -265,14 +265,14 @@ class LoopText:
             return self.whole_over_columns(text, value.shape, a.dtype)
         return text
 
-    def parts(self, whole: Value) -> list[Place]:
-        place = self.places[whole]
+    def parts(self, whole: Value) -> list[Storage]:
+        place = self.storage[whole]
         return [replace(place, path=place.path + path, contiguous=False) for path in part_paths(whole)]
 
     def product(self, value: Value, operands: list[str], out: str) -> str:
         """A matrix product: by np.dot where it may be, in row blocks where OpenBLAS is quicker with small ones."""
         a, b = value.inputs
-        place = self.places[value]
+        place = self.storage[value]
         if len(a.shape) != 2 or len(b.shape) != 2 or not place.contiguous or a.dtype != b.dtype:
             return f"matmul({', '.join(operands)}, {out})"
         (rows, inner), columns = a.shape, b.shape[1]

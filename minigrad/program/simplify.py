@@ -1,7 +1,7 @@
-"""A traced run as a program of `Value`s, made simple while it is built: nothing is computed twice, constants are
-folded, and what does nothing (a cast to the same type, a sum over no axis, x · 1) is not there at all.
+"""Build a program from a trace, simplified: common subexpressions are shared, constants are folded, and ops that do
+nothing (a cast to the same type, a sum over no axis, x · 1) are left out.
 
-Each simplification is exact, and makes the text shorter to read; most also make it faster to run.
+Each simplification is exact and makes the text shorter; most also make it faster.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Program:
                           for x in trace.inputs + trace.closed if x._tracked}
         results = [self.values[y._index] for y in trace.outputs]
         gradients = [g for g in self.gradients.values() if g is not None]
-        self.settle_loops(results + gradients)
+        self.prune_loops(results + gradients)
         kept = [v for v in in_order(gradients, set()) if v.op is PART and not v.inputs[0].metadata["backward"]]
         self.forward = in_order(results + kept, set())
         self.backward = in_order(gradients, set(self.forward))
@@ -113,7 +113,7 @@ class Program:
         return self.value_of(tree)
 
     def build(self, roots: list[Tensor]) -> None:
-        """Make the values of all that the roots need, the oldest first."""
+        """Make the values that the roots need, the oldest first."""
         needed: dict[int, Tensor] = {}
         stack = [x for x in roots if isinstance(x, Symbol)]
         while stack:
@@ -135,7 +135,7 @@ class Program:
         return self.apply(x._op, inputs, x._metadata, x.shape, x.dtype, self.is_tracked(x))
 
     def is_tracked(self, x: Tensor) -> bool | None:
-        """Whether a gradient flows to a symbol of the forward; None in the backward, where nobody asks."""
+        """Whether a gradient flows to a symbol of the forward; None in the backward, where it does not matter."""
         return x._tracked if x._index < self.end_of_forward else None
 
     def value_of(self, x: Any) -> Value:
@@ -145,7 +145,7 @@ class Program:
         return Value(None, (), {}, shape, getattr(x, "dtype", None), constant=x)
 
     def part(self, x: Tensor) -> Value:
-        """One part of a split is a slice; of any other op with several results, itself."""
+        """The value of one of several results; a part of a split is a slice."""
         (whole,), i = x._inputs, x._metadata["i"]
         if whole._op is LOOP:
             return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
@@ -159,23 +159,23 @@ class Program:
         inputs = (self.value_of(whole._inputs[0]),)
         return self.apply(getitem.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
 
-    def settle_loops(self, roots: list[Value]) -> None:
-        """Let each loop compute what is asked of it, and no more: the youngest first, for it asks others."""
+    def prune_loops(self, roots: list[Value]) -> None:
+        """Let each loop compute only what is read from it; the youngest first, since it reads others."""
         wholes = [whole for loop in self.loops.values() for whole in (loop.forward, loop.backward) if whole is not None]
         for whole in sorted(wholes, key=lambda whole: -whole.number):
-            whole.metadata["loop"].settle(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})
+            whole.metadata["loop"].prune(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})
 
     # -- simplification -----------------------------------------------------------------------------------
 
     def apply(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
               tracked: bool | None = None) -> Value:
-        """The value of op(*inputs): one that is known already, a simpler one, or a new one.
+        """The value of op(*inputs): a known one, a simpler one, or a new one.
 
-        tracked: whether a gradient flows to it; None where nobody asks, as in the backward.
+        tracked: whether a gradient flows to it; None in the backward, where it does not matter.
         """
         if "index" in metadata:
             metadata = {**metadata, "index": settled(metadata["index"])}
-        if not tracked:  # its numbers are all that it is
+        if not tracked:  # only its numbers matter
             inputs = tuple(map(numbers_of, inputs))
         value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
         if value is None:
@@ -252,7 +252,7 @@ class Program:
         return None
 
     def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
-        """A sum of slices that were laid into zeros, and that fill it without a gap: their concatenation."""
+        """The concatenation of slices scattered into zeros and added, if they fill the shape without a gap."""
         axes = {axis for axis, *_ in pieces}
         if len(axes) != 1 or None in axes:
             return None
@@ -277,13 +277,13 @@ class Program:
         return self.apply(reshape.op, (y,), {"shape": shape}, shape, dtype, tracked)
 
     def flat(self, x: Value, tracked: bool | None) -> Value:
-        """x in one axis; of a part of something tracked, its own gradient counts."""
+        """x in one axis, tracked if both x and the result are."""
         size = (math.prod(x.shape),)
         return self.apply(reshape.op, (x,), {"shape": size}, size, x.dtype, tracked and x.tracked)
 
     def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple, tracked: bool | None
                           ) -> tuple[Value, ...]:
-        """Elementwise ops broadcast by themselves."""
+        """Drop broadcasts before an elementwise op, which broadcasts itself."""
         if not op.elementwise:
             return inputs
         out = list(inputs)
@@ -296,7 +296,7 @@ class Program:
 
 
 def pieces_of(x: Value, shape: tuple) -> list[tuple]:
-    """[(axis, start, stop, what)] for a value that is a slice laid into zeros, or a sum of such; else [(None, …)]."""
+    """[(axis, start, stop, slice)] for a slice scattered into zeros, or a sum of such; else [(None, 0, 0, x)]."""
     if x.op is add.op and x.shape == shape and all(a.shape == shape for a in x.inputs):
         return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
     if x.op is not scatter.op or not all(
