@@ -26,15 +26,10 @@ in a file of its own:
 """
 
 from minigrad.microscope.credit import Credit, credit
-<<<<<<< HEAD
 from minigrad.microscope.jacobians import jacobians
 from minigrad.microscope.paths import paths
 from minigrad.microscope.recording import Record, Recording, record
 from minigrad.microscope.saturation import saturation
 from minigrad.microscope.truncation import truncation
-=======
-from minigrad.microscope.recording import WHOLE, Pull, Record, RecordedRun, Recording, one_scan, record, swept
-from minigrad.program.ir import Value
->>>>>>> hB
 
 __all__ = ["Credit", "Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]

@@ -14,14 +14,9 @@ import numpy as np
 
 from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.tensor import RELEASED, Tensor, describe
-<<<<<<< HEAD
 from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
-from minigrad.program.simplify import Value, in_order
-=======
-from minigrad.microscope.recording import WHOLE, Pull, Record, Recording, one_scan, swept
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
->>>>>>> hB
 
 Array = np.ndarray
 MOST = 64  # maximum number of losses in a group

@@ -32,13 +32,9 @@ from minigrad.engine.ops import (
 )
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
-<<<<<<< HEAD
-from minigrad.engine.tensor import PART, Op, Tensor, primitive
-from minigrad.program.sizes import Size, cuts
-=======
 from minigrad.engine.tensor import PART, Op, Tensor
 from minigrad.program.ir import DETACH, LOOP, Value, in_order, is_number, numbers_of, order_of_axes
->>>>>>> hB
+from minigrad.program.sizes import Size, cuts
 from minigrad.program.trace import Symbol, Trace
 
 

@@ -22,16 +22,11 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
+from minigrad.engine.ops import getitem
 from minigrad.microscope.credit import Credit
 from minigrad.microscope.jacobians import Jacobians
 from minigrad.microscope.recording import Record, Recording, one_scan
 from minigrad.microscope.saturation import is_masked
-=======
-from minigrad.engine.ops import getitem
-from minigrad.microscope.bptt import Credit, Jacobians, Record, Recording, is_masked
-from minigrad.microscope.recording import one_scan
->>>>>>> hB
 
 # Okabe and Ito's colours, each with a dash and a marker of its own; the first four differ in lightness too.
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
@@ -218,13 +213,8 @@ def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequen
 
 def gates_of(scan: Record) -> dict[str, np.ndarray]:
     """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
-<<<<<<< HEAD
     found = {name: scan.step.named[name].value for name in scan.values if scan.op_name(name) == "sigmoid"}
-    whole = {value.inputs[0] for value in found.values() if value.op.name == "getitem"}
-=======
-    found = {name: scan.step.named[name].value for name in scan.values if scan.curve(name) == "sigmoid"}
     whole = {value.inputs[0] for value in found.values() if value.op is getitem.op}
->>>>>>> hB
     if not found:
         raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")
     return {name: scan.values[name] for name, value in found.items() if value not in whole}
