@@ -87,37 +87,39 @@ def given(trace: Trace, x: Tensor) -> Any:
 
 
 class ScanCall:
-    """One call of scan: its inputs, and from the forward to the backward its buffers.
+    """One call of scan, recorded as one op. Its executor runs the loops over time, on arrays in the order of running.
 
-    supply  what the cell uses from outside;  inputs: leaves of state and xs, and what the program needs of supply
+    inputs    leaves of state and of xs, and the closed-over tensors that the program reads
+    values    their arrays;  tracked: for each whether a gradient flows to it
+    supply    all tensors and arrays that the cell closes over
+    executor  Planned, Checkpointed, or a Record of the microscope
     """
 
-    __slots__ = ("buffers", "cell", "compiled", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
+    __slots__ = ("cell", "compiled", "executor", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
                  "tracked", "values")
 
-    def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, supply: list):
-        self.compiled, self.cell, self.mask, self.supply = compiled, cell, mask, supply
+    def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, supply: list, reverse: bool):
+        self.compiled, self.cell, self.mask, self.supply, self.reverse = compiled, cell, mask, supply, reverse
         state_leaves, x_leaves = flatten(state)[0], flatten(xs)[0]
         closed = [supply[i] for i in compiled.closed]
         compiled.buffers.used_by(closed)
         self.inputs = (*state_leaves, *x_leaves, *closed)
-        self.sizes = len(state_leaves), len(x_leaves)
-        self.patterns = state, xs
-        self.buffers: Buffers | None = None
-
-    def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
-        """Run, and record the whole as one op."""
-        self.steps, self.reverse = steps, reverse
-        compiled = self.compiled
         self.values = [x._array if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
         self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
-        results = self.forward()
+        self.sizes = len(state_leaves), len(x_leaves)
+        self.patterns, self.steps = (state, xs), len(x_leaves[0])
+        self.executor: Any = Planned(compiled)
+
+    def on_graph(self) -> tuple[Any, Any]:
+        """Run, and record the whole as one op."""
+        compiled = self.compiled
+        results = self.forward(self.executor, self.values)
         tracked = compiled.backward is not None
         whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
         if tracked:
             leaves = [engine.record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
         else:
-            self.release()
+            self.executor = None  # gives its buffers back
             leaves = list(results)
             if any(isinstance(x, Tensor) for x in self.inputs):
                 leaves = [engine.wrap(y) for y in leaves]
@@ -125,78 +127,84 @@ class ScanCall:
         return unflatten(compiled.state_pattern, leaves[:n]), unflatten(compiled.y_pattern, leaves[n:])
 
     def split(self, values: list) -> tuple[list, list, list]:
-        """Values of all inputs → those of the states, of xs with the mask as they are run through, of weights."""
+        """Arrays of all inputs → (state, xs and mask in the order of running, closed-over tensors)."""
         n, m = self.sizes
         xs = [*values[n:n + m], *([] if self.mask is None else [self.mask])]
         return values[:n], [x[::-1] for x in xs] if self.reverse else xs, values[n + m:]
 
-    def forward(self) -> tuple:
-        """The final states and the ys."""
-        final, ys = self.forward_steps(*self.split(self.values))
+    def forward(self, executor: Any, values: list) -> tuple:
+        """Return the final states and the ys."""
+        final, ys = executor.forward(*self.split(values))
         return (*final, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
 
     def backward(self, gradients: tuple) -> list:
-        """dL/d(each input), None where the program has none."""
+        """Return dL/d(each input), None where the program has none."""
         n, m = self.sizes
         _, xs, closed = self.split(self.values)
         d_ys = [d[::-1] if self.reverse else d for d in gradients[n:]]
-        d_state, d_xs, d_closed = self.backward_steps(gradients[:n], d_ys, xs, closed)
+        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], d_ys, xs, closed)
         d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:m]]
         return [*d_state, *d_xs, *d_closed]
 
-    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
-        self.buffers = pool.take(self.compiled.buffers, self.steps)
-        return self.compiled.forward(self.steps, state, xs, closed, self.buffers.made)
 
-    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
+class Planned:
+    """Run the planned loops of a program, in buffers that are kept from the forward to the backward."""
+
+    __slots__ = ("buffers", "compiled")
+
+    def __init__(self, compiled: Compiled):
+        self.compiled = compiled
+        self.buffers: Buffers | None = None
+
+    def forward(self, state: list, xs: list, closed: list) -> tuple:
+        steps = len(xs[0])
+        self.buffers = pool.take(self.compiled.buffers, steps)
+        return self.compiled.forward(steps, state, xs, closed, self.buffers.made)
+
+    def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
+        """d_closed: gradients of later steps to add to, or None."""
         made_backward = self.buffers.for_backward()
-        return self.compiled.backward(self.steps, d_state, d_ys, xs, closed, (None,) * len(closed), self.buffers.made,
-                                      made_backward)
+        return self.compiled.backward(len(xs[0]), d_state, d_ys, xs, closed, d_closed or (None,) * len(closed),
+                                      self.buffers.made, made_backward)
 
-    def release(self) -> None:
+    def __del__(self) -> None:
         if self.buffers is not None:
             pool.give(self.buffers)
-            self.buffers = None
-
-    __del__ = release
 
 
-class Checkpointed(ScanCall):
-    """A call that keeps only every k-th state; the backward recomputes the steps between them."""
+class Checkpointed:
+    """Keep only every k-th state; the backward recomputes the steps between them.
 
-    __slots__ = ("every", "plain", "starts")
+    without_backward  the program of the same cell that keeps nothing for a backward
+    """
 
-    def __init__(self, run: ScanCall, plain: Compiled, every: int):
-        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
-            setattr(self, name, getattr(run, name))
-        self.buffers = None
-        block = self.compiled.block  # whole blocks, so that sums over time are the same to the bit
-        self.plain, self.every = plain, -(-every // block) * block  # plain keeps nothing
+    __slots__ = ("compiled", "every", "starts", "without_backward")
 
-    def segments(self, xs: list) -> list[tuple[int, slice, list]]:
-        """Return (number of steps, slice of time, xs) for each segment between two kept states."""
-        bounds = [slice(start, min(start + self.every, self.steps)) for start in range(0, self.steps, self.every)]
-        return [(steps.stop - steps.start, steps, [x[steps] for x in xs]) for steps in bounds]
+    def __init__(self, compiled: Compiled, without_backward: Compiled, every: int):
+        self.compiled, self.without_backward = compiled, without_backward
+        # whole blocks, so that sums over time are the same to the bit
+        self.every = -(-every // compiled.block) * compiled.block
 
-    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
+    def segments(self, xs: list) -> list[tuple[slice, list]]:
+        """Return [(slice of time, xs in it)], one for each kept state."""
+        bounds = [slice(start, start + self.every) for start in range(0, len(xs[0]), self.every)]
+        return [(steps, [x[steps] for x in xs]) for steps in bounds]
+
+    def forward(self, state: list, xs: list, closed: list) -> tuple:
         self.starts, parts = [], []
-        for steps, _, x in self.segments(xs):
+        for _, x in self.segments(xs):
             self.starts.append(state)
-            buffers = pool.take(self.plain.buffers, steps)
-            state, ys = self.plain.forward(steps, state, x, closed, buffers.made)
-            pool.give(buffers)
+            state, ys = Planned(self.without_backward).forward(state, x, closed)
             parts.append(ys)
         return state, [np.concatenate(leaf) for leaf in zip(*parts)]
 
-    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
+    def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
         d_xs: list[list] = []
-        d_closed = (None,) * len(closed)
-        for (steps, which, x), state in reversed(list(zip(self.segments(xs), self.starts))):
-            buffers = pool.take(self.compiled.buffers, steps)
-            self.compiled.forward(steps, state, x, closed, buffers.made)
-            d_state, d_x, d_closed = self.compiled.backward(
-                steps, d_state, [d[which] for d in d_ys], x, closed, d_closed, buffers.made, buffers.for_backward())
-            pool.give(buffers)
+        d_closed = None
+        for (steps, x), state in reversed(list(zip(self.segments(xs), self.starts))):
+            planned = Planned(self.compiled)
+            planned.forward(state, x, closed)
+            d_state, d_x, d_closed = planned.backward(d_state, [d[steps] for d in d_ys], x, closed, d_closed)
             d_xs.insert(0, d_x)
         return d_state, [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)], d_closed
 
@@ -244,13 +252,10 @@ def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
 
 def again(*arrays: np.ndarray, run: ScanCall) -> tuple:
     """Run the forward of a scan's op on other arrays."""
-    other = ScanCall(run.compiled, run.cell, *run.patterns, run.mask, run.supply)
-    other.inputs, other.sizes, other.values = run.inputs, run.sizes, [np.asarray(a) for a in arrays]
-    other.steps, other.reverse = run.steps, run.reverse
-    return other.forward()
+    return run.forward(Planned(run.compiled), [np.asarray(a) for a in arrays])
 
 
-def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> ScanCall:
+def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: bool = False) -> ScanCall:
     """Return the ScanCall with the program of what the cell computes now. Raises StepByStep."""
     starts, on = flatten(state)[0], recording.get()
     leaves, n = (*starts, *flatten(xs)[0]), len(starts)
@@ -284,4 +289,4 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None) -> ScanCal
             inputs = supply if flags is not None else traced.tracer.outside
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
         traced.close()
-    return ScanCall(compiled, cell, state, xs, mask, supply)
+    return ScanCall(compiled, cell, state, xs, mask, supply, reverse)

@@ -24,8 +24,8 @@ from minigrad.timeloop.compiled import Checkpointed, prepare
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
 from minigrad.timeloop.looks import StepByStep, note_cell, refuse_change
 
-# Hook of `bptt.record`: receives each ScanCall before it runs and returns a recording one; for a cell that runs step by
-# step it receives the reason instead.
+# Hook of `bptt.record`: receives each ScanCall, runs it and returns its results; for a cell that runs step by step it
+# receives the reason instead.
 recorder: ContextVar[Any] = ContextVar("recorder", default=None)
 
 
@@ -67,18 +67,19 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
         return loop(cell, state, xs, steps, reverse, mask)
     record = recorder.get()
     try:
-        run = prepare(cell, state, xs, mask)
+        run = prepare(cell, state, xs, mask, reverse)
         if record is not None:
-            return record(run, cell).on_graph(steps, reverse)
+            return record(run, cell)
         if checkpoint_every is not None and checkpoint_every < steps and run.compiled.backward:
             with no_grad():
-                run = Checkpointed(run, prepare(cell, state, xs, mask).compiled, int(checkpoint_every))
+                without_backward = prepare(cell, state, xs, mask).compiled
+            run.executor = Checkpointed(run.compiled, without_backward, int(checkpoint_every))
     except StepByStep as problem:
         why = str(problem)
         if record is not None:
             record(why, cell)
     else:
-        return run.on_graph(steps, reverse)
+        return run.on_graph()
     notice(cell, why, stacklevel=3)
     return loop(cell, state, xs, steps, reverse, mask)
 
