@@ -35,7 +35,7 @@ from minigrad.microscope.cell_program import (
 from minigrad.nn.module import Module
 from minigrad.program.simplify import Value, in_order
 from minigrad.timeloop.compiled import ScanCall
-from minigrad.timeloop.looks import example
+from minigrad.timeloop.inspection import example
 from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray

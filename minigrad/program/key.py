@@ -124,7 +124,7 @@ class CellTracer(Tracer):
         return unflatten(pattern, leaves)
 
 
-def glance(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTracer) -> CellTracer:
+def trace_key(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTracer) -> CellTracer:
     """Trace one step for its key. examples: an array for each leaf of the step's arguments.
 
     Raises TraceError where the step looks at values, and UnknownShape."""
