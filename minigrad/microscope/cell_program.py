@@ -20,7 +20,7 @@ from minigrad.program.ir import Value, in_order
 from minigrad.program.key import CellTracer
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, argument_names
-from minigrad.timeloop.compiled import Compiled, ScanCall, given
+from minigrad.timeloop.compiled import Compiled, ScanCall, closed_over
 from minigrad.timeloop.eager import one_step
 
 Array = np.ndarray
@@ -56,7 +56,7 @@ class StepProgram:
 
         trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True, numbers=numbers))
         self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
-        self.tensors = [given(trace, w) for w in trace.closed]
+        self.tensors = [closed_over(trace, w) for w in trace.closed]
         self.outside, self.fallbacks = trace.tracer.outside, [trace.closed_name(w) for w in trace.closed]
         symbols, n = trace.leaves, len(flatten(state)[0])
         self.arguments = [program.values[s._index] for s in symbols]
