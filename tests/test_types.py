@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_docs import PAGES, blocks
 
 from minigrad.engine.tensor import Tensor
-from test_docs import PAGES, blocks
 
 ROOT = Path(__file__).parents[1]
 CHECKERS = {"mypy": ["mypy", "--follow-imports=silent", "--python-executable", sys.executable],
@@ -90,7 +90,7 @@ def run(checker, *arguments, folder):
 @pytest.mark.parametrize("checker", CHECKERS)
 @pytest.mark.parametrize("page", PAGES)
 def test_type_checkers_accept_a_pages_code(tmp_path, checker, page):
-    """All blocks of a page are one script, as for the reader who types them in. Blocks that import torch are left out."""
+    """All blocks of a page are one script; blocks that import torch are left out."""
     code = [block for _, language, block, _ in blocks((ROOT / page).read_text(encoding="utf-8"))
             if language == "python" and "torch" not in block]
     (tmp_path / "page.py").write_text("\n".join(code), encoding="utf-8")
