@@ -17,11 +17,32 @@ import numpy as np
 
 from minigrad.engine.backward import behind, data_of, sweep, way_to
 from minigrad.engine.messages import name_of
-from minigrad.engine.ops import broadcast_to, expand_dims, getitem, multiply
+from minigrad.engine.ops import (
+    add,
+    broadcast_to,
+    expand_dims,
+    getitem,
+    matmul,
+    multiply,
+    negative,
+    reshape,
+    subtract,
+    transpose,
+)
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import PART, Tensor, recording, watcher, wrap
-from minigrad.program.simplify import EINSUM, LOOP, Program, Value, in_order, numbers_of, order_of_axes, repr_of
+from minigrad.program.simplify import (
+    EINSUM,
+    LOOP,
+    Program,
+    Value,
+    in_order,
+    is_slice,
+    numbers_of,
+    order_of_axes,
+    repr_of,
+)
 from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
 
 
@@ -306,7 +327,7 @@ class Loop:
     def name_given(self) -> None:
         """xs in another order of axes are named, so that not every step turns them."""
         for value in map(self.around.get, self.x):
-            if value.name is None and value.op is not None and value.op.name == "transpose":
+            if value.name is None and value.op is transpose.op:
                 value.name = "xs"
 
     def begin_backward(self) -> None:
@@ -364,20 +385,20 @@ class Loop:
         return self.gathered(g) or self.d_sum[g]
 
     def gathered(self, g: Value) -> Value | None:
-        outer, name = self.outer, None if g.op is None else g.op.name
+        outer = self.outer
         if self.is_fixed(g):
             return outer.apply(multiply.op, (self.lifted(g), outer.value_of(self.steps)), {}, g.shape, g.dtype)
         if g in self.totals:
             metadata = {"axis": 0, "keepdims": False}
             return outer.apply(sum_op.op, (self.over_time(g),), metadata, g.shape, g.dtype)
-        if name == "matmul" and all(len(a.shape) == 2 for a in g.inputs):
+        if g.op is matmul.op and all(len(a.shape) == 2 for a in g.inputs):
             return self.product(g)
-        if name == "sum" and self.base(g.inputs[0]) in self.totals:
+        if g.op is sum_op.op and self.base(g.inputs[0]) in self.totals:
             return self.sum(g)
-        if name in ("negative", "transpose", "reshape"):
+        if g.op in (negative.op, transpose.op, reshape.op):
             x = self.gathered(g.inputs[0])
             return None if x is None else outer.apply(g.op, (x,), g.metadata, g.shape, g.dtype)
-        if name in ("add", "subtract") and all(a.shape == g.shape for a in g.inputs):
+        if g.op in (add.op, subtract.op) and all(a.shape == g.shape for a in g.inputs):
             terms = [self.gathered(a) for a in g.inputs]
             if any(terms):
                 terms = [term or self.d_sum[a] for term, a in zip(terms, g.inputs)]
@@ -412,14 +433,14 @@ class Loop:
             if of_x == f"t{letters}":
                 index = {"index": (slice(None), *v.metadata["index"])}
                 return self.outer.apply(getitem.op, (x,), index, (self.steps, *v.shape), v.dtype), of_x
-        if v.op is not None and v.op.name == "transpose":
+        if v.op is transpose.op:
             axes = order_of_axes(v.metadata["axes"], len(letters))
             return self.operand(v.inputs[0], "".join(letters[axes.index(a)] for a in range(len(letters))))
         return self.over_time(v), f"t{letters}"
 
     def base(self, v: Value) -> Value:
         """What a view looks at."""
-        while is_slice(v) or (v.op is not None and v.op.name == "transpose"):
+        while is_slice(v) or v.op is transpose.op:
             v = v.inputs[0]
         return v
 
@@ -478,7 +499,3 @@ class Loop:
         kept = [part for v, part in self.stack.items() if v in self.d_read and v not in self.around]
         around = [value for a, value in self.around.items() if a in self.d_read]
         self.backward.inputs = (*d_final, *d_y, *kept, *around)
-
-
-def is_slice(v: Value) -> bool:
-    return v.op is not None and v.op.name == "getitem" and all(isinstance(i, slice) for i in v.metadata["index"])

@@ -583,9 +583,9 @@ def same_values(a: Any, b: Any) -> bool:
 
 
 def read_by(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
-    """For a cell whose function says what it `reads` of its owner (minigrad's own do): those numbers and shapes as a
+    """For a cell whose function says its `key_attributes` (minigrad's own do): those numbers and shapes as a
     key, and the tensors. None for any other, and where one of them is something else."""
-    if not isinstance(cell, MethodType) or (names := getattr(cell.__func__, "reads", None)) is None:
+    if not isinstance(cell, MethodType) or (names := getattr(cell.__func__, "key_attributes", None)) is None:
         return None
     owner = cell.__self__
     words: list[Any] = []

@@ -10,7 +10,7 @@ from cases import CASES
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.check.gradcheck import nodes_behind
+from minigrad.check.faults import nodes_behind
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import OPS, Tensor, wrap
 from minigrad.timeloop.cache import Programs
@@ -177,8 +177,8 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
         mg.gradcheck(lambda x: mg.scan(cell, np.zeros(2), x), x)
     report = caught.value.report
     assert [rule for rule, _ in report.blamed] == ["tanh.dx"]
-    assert report.places["tanh.dx"].startswith(f"in 1 of 40 calls, as at {__file__}:")
-    assert report.places["tanh.dx"].endswith("in cell, t = 33") and report.places["tanh.dx"] in str(report)
+    assert report.locations["tanh.dx"].startswith(f"in 1 of 40 calls, as at {__file__}:")
+    assert report.locations["tanh.dx"].endswith("in cell, t = 33") and report.locations["tanh.dx"] in str(report)
 
 
 def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):

@@ -237,7 +237,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence():
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
 @pytest.mark.parametrize("arguments", [["tasks"], ["bench", "--seconds", "100"]], ids=" ".join)
-@pytest.mark.parametrize("name", ["numpy", "minigrad.engine.tensor", "minigrad.microscope.page.report",
+@pytest.mark.parametrize("name", ["numpy", "minigrad.engine.tensor", "minigrad.microscope.page.rendering",
                                   "minigrad.cli.bench"])
 def test_ctrl_c_while_it_is_imported_ends_it_quietly(name, arguments, tmp_path):
     """A process that sends itself SIGINT when it imports this."""
