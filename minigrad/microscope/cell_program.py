@@ -1,7 +1,7 @@
 """The derived program of one step of a cell, run value by value, with the cell's own names.
 
-Scan runs the same program with shared buffers (printers/numpy_loop.py). Here every value has its own array, and any part
-of the program can run by itself.
+Scan runs the same program with shared buffers (printers/numpy_loop.py). Here every value has its own array, and any
+part of the program can run by itself.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def value_in(env: dict[Value, Array], value: Value) -> Any:
 
 
 def instructions(values: list[Value]) -> list[tuple]:
-    """Values as rows for `evaluate`: (value, function, its inputs, metadata, index among several results, dtype)."""
+    """Values as rows for `evaluate`: (value, function, inputs, metadata, index among several results, dtype)."""
     return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
                                                      if key != "part"}, value.metadata.get("part"), value.dtype)
             for value in values]
@@ -219,7 +219,7 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
-    """`evaluate` for `count` gradients at once. Values in `many` have one more axis, the last, of length `count`; values
+    """`evaluate` for `count` gradients at once. Values in `many` have one more, last axis, of length `count`; values
     computed from them are added to `many`. Common ops compute all gradients in one call, other ops one by one."""
     for instruction in program:
         value, forward, inputs, metadata, part, dtype = instruction

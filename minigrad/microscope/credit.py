@@ -1,8 +1,8 @@
 """Credit assignment: the gradient that each of S losses sends to the weights at each of T steps of a scan.
 
 The gradients of all losses go back through a step together, along one more axis. The gradient that a loss sends to a
-weight, G(s, t), has the weight's shape. These S · T arrays are never made if G is a product, G = A B with A (m, B) from the loss and
-B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
+weight, G(s, t), has the weight's shape. These S · T arrays are never made if G is a product, G = A B with A (m, B) from
+the loss and B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
 """
 
 from __future__ import annotations

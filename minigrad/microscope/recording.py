@@ -1,7 +1,7 @@
 """`record`: keep every named value of the scans that run inside, and its gradient.
 
-Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned loops,
-and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
+Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned
+loops, and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
 backward, are computed by a part of the same program.
 """
 
@@ -170,8 +170,8 @@ def one_scan(rec: Recording | Record | list[Record]) -> Record:
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
-    """The path of the cell's module, from the model or from the outermost module that contains it; for another function,
-    its name."""
+    """The path of the cell's module, from the model or from the outermost module that contains it; the name of any
+    other function."""
     owner = getattr(cell, "__self__", cell)
     path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
     # a cell of a Stacked layer goes by PyTorch's name
@@ -241,7 +241,7 @@ class Record:
         return list(self.weight_values)
 
     def op_name(self, name: str) -> str | None:
-        """The name of the op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
+        """The op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
         value = self.known(name).value
         while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
             value = value.inputs[0]
