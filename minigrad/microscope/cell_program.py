@@ -19,7 +19,8 @@ from minigrad.nn.module import Module
 from minigrad.program.key import CellTracer
 from minigrad.program.simplify import Program, Value, in_order
 from minigrad.program.trace import Symbol, Trace, argument_names
-from minigrad.timeloop.scan import Compiled, Run, given, one_step
+from minigrad.timeloop.compiled import Compiled, ScanCall, given
+from minigrad.timeloop.eager import one_step
 
 Array = np.ndarray
 
@@ -149,7 +150,7 @@ class StepProgram:
 STEP_PROGRAMS: weakref.WeakKeyDictionary[Compiled, StepProgram] = weakref.WeakKeyDictionary()
 
 
-def step_program_of(run: Run) -> StepProgram:
+def step_program_of(run: ScanCall) -> StepProgram:
     """The step of a run's cell, made once for each program that scan has."""
     step = STEP_PROGRAMS.get(run.compiled)
     if step is None:

@@ -34,7 +34,9 @@ from minigrad.microscope.cell_program import (
 )
 from minigrad.nn.module import Module
 from minigrad.program.simplify import Value, in_order
-from minigrad.timeloop.scan import Run, example, recorder
+from minigrad.timeloop.compiled import ScanCall
+from minigrad.timeloop.looks import example
+from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray
 
@@ -91,7 +93,7 @@ class Recording:
         self.records: list[Record | UnrecordedScan] = []
         self.copies: dict[int, Array] = {}
 
-    def take(self, run: Run | str, cell: Callable) -> Run | None:
+    def take(self, run: ScanCall | str, cell: Callable) -> ScanCall | None:
         """Hook for scan: receives each run and returns a recording one; or the reason why a cell cannot be traced."""
         if isinstance(run, str):
             self.records.append(UnrecordedScan(path_of(cell, self.model_paths), run))
@@ -208,7 +210,7 @@ class Record:
     here; results of the cell have one always (`h_next` for the new h, `y`).
     """
 
-    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor | Array], Array]):
+    def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
         self.step = step = step_program_of(run)
         closed = [run.supply[i] for i in step.closed]
@@ -440,12 +442,12 @@ class LazyArrays(Mapping):
         return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
 
 
-class RecordedRun(Run):
+class RecordedRun(ScanCall):
     """A run of scan that evaluates its program value by value into a Record."""
 
     __slots__ = ("record", "recording")
 
-    def __init__(self, run: Run, recording: Recording):
+    def __init__(self, run: ScanCall, recording: Recording):
         for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
             setattr(self, name, getattr(run, name))
         self.buffers = None

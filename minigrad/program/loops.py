@@ -30,6 +30,7 @@ from minigrad.engine.ops import (
     transpose,
 )
 from minigrad.engine.ops import sum as sum_op
+from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import PART, Tensor, recording, watcher, wrap
 from minigrad.program.simplify import (
@@ -87,8 +88,10 @@ class Scan:
     def call(self, step: Callable) -> None:
         """The cell, on new symbols."""
         state, xs = self.patterns
-        self.state = [symbol(self.tracer, x, x.dtype.kind in "fc") for x in map(data_of, self.starts)]
-        self.x = [symbol(self.tracer, np.asarray(data_of(leaf)[0]), is_tracked(leaf)) for leaf in self.xs]
+        self.state = [symbol(self.tracer, x, x.dtype.kind in "fc", shape_of(start))
+                      for x, start in zip(map(data_of, self.starts), self.starts)]
+        self.x = [symbol(self.tracer, np.asarray(data_of(leaf)[0]), is_tracked(leaf), shape_of(leaf)[1:])
+                  for leaf in self.xs]
         self.inputs = self.state + self.x
         mask = self.x[-1] if len(self.x) > len(flatten(xs)[0]) else None
         self.pattern = step(unflatten(state, self.state), unflatten(xs, self.x), mask)
@@ -163,7 +166,7 @@ class Scan:
             if more.keys() <= starting.keys():
                 break
             starting |= more
-        self.seeds = {index: symbol(tracer, data_of(y), False) for index, y in starting.items()}
+        self.seeds = {index: symbol(tracer, data_of(y), False, y.shape) for index, y in starting.items()}
         targets = [x for x in self.inputs + self.closed if x._tracked]
         current = tracer.current
         self.found = sweep(list(starting.values()), list(self.seeds.values()), targets, graph=True)
@@ -178,6 +181,12 @@ class Scan:
         for i, (place, a) in enumerate(zip(self.wanted, data)):
             out[place] = tracer.made(a, False, PART, (whole,), {"i": i})
         return out
+
+    def shapes(self, backward: bool) -> list[tuple]:
+        """The shapes of its parts."""
+        if backward:
+            return [shape_of(self.given[i]) for i in self.wanted]
+        return [y.shape for y in self.new if isinstance(y, Tensor)] + [(self.steps, *y.shape) for y in self.y]
 
     def part(self, program: Program, backward: bool, i: int) -> Value:
         """The value of one part of the op in a program."""

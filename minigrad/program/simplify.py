@@ -34,6 +34,7 @@ from minigrad.engine.ops import (
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
 from minigrad.engine.tensor import PART, Op, Tensor, primitive
+from minigrad.program.sizes import Size, cuts
 from minigrad.program.trace import Symbol, Trace
 
 # A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
@@ -90,7 +91,7 @@ class Program:
         self.known: dict[tuple, Value] = {}
         self.loops: dict[Any, Any] = {}
         tracer = trace.tracer
-        self.given = tracer.names
+        self.given, self.written, self.size_names = tracer.names, tracer.written, tracer.size_names
         self.end_of_forward = min((seed._index for seed in trace.seeds.values()), default=sys.maxsize)
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
         self.build(trace.outputs)
@@ -159,7 +160,7 @@ class Program:
             if x._index in needed or x._index in self.values:
                 continue
             needed[x._index] = x
-            stack += [a for a in x._inputs if isinstance(a, Tensor)]
+            stack += [a for a in (*x._inputs, self.written.get(x._index)) if isinstance(a, Tensor)]
         for index in sorted(needed):
             x = needed[index]
             if not isinstance(x._array, tuple):
@@ -167,6 +168,8 @@ class Program:
 
     def made(self, x: Tensor) -> Value:
         """The value of a symbol that an op made."""
+        if x._index in self.written:
+            return self.value_of(self.written[x._index])
         if x._op is PART:
             return self.part(x)
         inputs = tuple(self.value_of(a) for a in x._inputs)
@@ -190,10 +193,10 @@ class Program:
         if whole._op is not split.op:
             inputs, metadata = tuple(self.value_of(a) for a in whole._inputs), {**whole._metadata, "part": i}
             return self.apply(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
-        axis = whole._metadata["axis"] % len(whole._array[0].shape)
-        start = sum(part.shape[axis] for part in whole._array[:i])
+        axis = whole._metadata["axis"] % len(x.shape)
+        ends = cuts(whole._inputs[0].shape[axis], whole._metadata["indices_or_sections"])
         last = i == len(whole._array) - 1
-        index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
+        index = (*[slice(None)] * axis, slice(ends[i] or None, None if last else ends[i + 1]))
         inputs = (self.value_of(whole._inputs[0]),)
         return self.apply(getitem.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
 
@@ -398,4 +401,8 @@ def repr_of(x: Any) -> str:
         return ", ".join(f"{key}: {repr_of(value)}" for key, value in x.items())
     if isinstance(x, (tuple, list)):
         return f"({', '.join(repr_of(value) for value in x)})"
+    if isinstance(x, slice):
+        return f"slice({repr_of((x.start, x.stop, x.step))})"
+    if isinstance(x, Size):
+        return f"int {sorted(map(repr, x.terms.items()))}"
     return f"{type(x).__name__} {x!r}"

@@ -63,7 +63,7 @@ def rule_name(op, position):
 @pytest.fixture
 def planted(monkeypatch):
     """planted(op, position) makes one rule wrong for the length of a test, also in the programs that scan derives."""
-    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def plant(op, position):
         pulls, into = with_fault(op, position)
@@ -166,7 +166,7 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
     monkeypatch.setattr(op, "pulls", [(0, lambda g, y, x, m: g * (1.0 - y * y) * mg.where(mg.abs(y) > 0.9, 1.001, 1.0),
                                        lambda g, y, x, m: g * (1.0 - y * y) * np.where(np.abs(y) > 0.9, 1.001, 1.0),
                                        (-1,))])
-    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def cell(h, x):
         h = 0.5 * h + mg.tanh(x)
@@ -183,7 +183,7 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
 
 def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
     """Every rule is right, and what scan runs is not: no op inside is to blame."""
-    module = sys.modules["minigrad.timeloop.scan"]
+    module = sys.modules["minigrad.timeloop.compiled"]
     right = module.first_order
     monkeypatch.setattr(module, "first_order", lambda *given: [d * FACTOR for d in right(*given)])
     monkeypatch.setattr(module, "programs", Programs(limit=128))

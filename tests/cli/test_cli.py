@@ -111,7 +111,7 @@ def wrong(op, monkeypatch):
     pulls = [(i, lambda *a, pull=pull: 1.001 * pull(*a), lambda *a, pull=on_arrays: 1.001 * pull(*a), reads)
              for i, pull, on_arrays, reads in mg.OPS[op].pulls]
     monkeypatch.setattr(mg.OPS[op], "pulls", pulls)
-    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
 
 def test_a_gradient_that_is_wrong_ends_it_before_it_begins(monkeypatch, capsys):

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from scan_cells import CELLS
-from test_scan import WAYS, assert_same, every_cell, gradient, mask_for, mixed, outcome
+from scan_cells import CELLS, WAYS, assert_same, every_cell, gradient, mask_for, mixed, outcome
 
 import minigrad as mg
 from minigrad import nn

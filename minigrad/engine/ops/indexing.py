@@ -102,5 +102,6 @@ def answered(question, values):
 
 NUMPY.update({question: answered(question, lambda x: x._array) for question in ABOUT_SHAPE})
 NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})
+NUMPY[np.shape] = lambda a: a.shape
 for question in (np.any, np.all, np.argmax, np.argmin):
     setattr(Tensor, question.__name__, NUMPY[question])
