@@ -11,6 +11,7 @@ from minigrad.engine.backward import behind, data_of
 from minigrad.engine.tensor import RELEASED, Tensor, describe
 from minigrad.microscope.cell_program import free
 from minigrad.microscope.recording import WHOLE, Record, RecordedRun, Recording, one_scan, replayed_gradients
+from minigrad.timeloop.compiled import ScanCall
 
 Array = np.ndarray
 
@@ -115,7 +116,7 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
     if any(x._op is RELEASED for x in nodes):
         raise RuntimeError("the graph behind the loss has been released: ask for truncation before backward, or call "
                            "backward(retain_graph=True)")
-    runs = [x._metadata["run"] for x in nodes if x._op is not None and x._op.name == "scan"]
+    runs = [run for x in nodes if x._metadata and isinstance(run := x._metadata.get("run"), ScanCall)]
     if not runs or not all(isinstance(run, RecordedRun) for run in runs):
         raise ValueError("a scan behind the loss was not recorded, and so cannot be truncated: compute the loss inside "
                          "of record()")
