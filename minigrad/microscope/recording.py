@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import sweep
+from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
-from minigrad.engine.tensor import PART, Tensor, no_grad
+from minigrad.engine.tensor import PART, Op, Tensor, no_grad
 from minigrad.microscope.cell_program import (
     NamedValue,
     evaluate,
@@ -33,12 +34,13 @@ from minigrad.microscope.cell_program import (
     weight_names,
 )
 from minigrad.nn.module import Module
-from minigrad.program.ir import Value, in_order
+from minigrad.program.ir import DETACH, Value, in_order
 from minigrad.timeloop.compiled import ScanCall
 from minigrad.timeloop.inspection import example
 from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray
+REARRANGING = (getitem.op, reshape.op, transpose.op, DETACH)  # ops whose entries are entries of their input
 
 
 @contextlib.contextmanager
@@ -249,12 +251,12 @@ class Record:
     def weights(self) -> list[str]:
         return list(self.weight_values)
 
-    def op_name(self, name: str) -> str | None:
-        """The op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
+    def op_of(self, name: str) -> Op | None:
+        """The op that computed a value, such as sigmoid for a gate; looks through slices and transposes."""
         value = self.known(name).value
-        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
+        while value.op in REARRANGING:
             value = value.inputs[0]
-        return None if value.op is None else value.op.name
+        return value.op
 
     def __repr__(self) -> str:
         went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")

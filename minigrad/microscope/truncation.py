@@ -11,6 +11,7 @@ from minigrad.engine.backward import behind, data_of
 from minigrad.engine.tensor import RELEASED, Tensor, describe
 from minigrad.microscope.cell_program import free
 from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
+from minigrad.timeloop.compiled import ScanCall
 
 Array = np.ndarray
 
@@ -115,7 +116,8 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
     if any(x._op is RELEASED for x in nodes):
         raise RuntimeError("the graph behind the loss has been released: ask for truncation before backward, or call "
                            "backward(retain_graph=True)")
-    scans = [x._metadata["run"].executor for x in nodes if x._op is not None and x._op.name == "scan"]
+    calls = [call for x in nodes if x._metadata and isinstance(call := x._metadata.get("run"), ScanCall)]
+    scans = [call.executor for call in calls]
     if not scans or not all(isinstance(scan, Record) for scan in scans):
         raise ValueError("a scan behind the loss was not recorded, and so cannot be truncated: compute the loss inside "
                          "of record()")
