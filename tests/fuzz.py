@@ -572,7 +572,7 @@ def failure(case: Case) -> str | None:
 
 
 def shrunk(case: Case) -> Case:
-    """A smaller case that fails in the same way."""
+    """Return a smaller case with the same failure."""
     kind = str(failure(case))[:30]
     while True:
         for smaller in smaller_cases(case):

@@ -48,7 +48,7 @@ def one_identity(monkeypatch):
 
 
 def late_tracking(monkeypatch):
-    """Fault: a pull reads what is tracked when it runs, not when it is recorded."""
+    """Fault: a pull reads the tracked flags when it runs, not when it is recorded."""
     import sys
     loops = sys.modules["minigrad.timeloop.compiled"]
     pulled_back = loops.pulled_back

@@ -167,7 +167,8 @@ def test_a_side_effect_is_named_and_undone(what):
 READERS = {"reads": lambda w: (w["thing"].n, w["table"]["n"], w["numbers"][0], w["array"][0], w["tensor"].data[0]),
            "changes its own list": lambda w: [[], {}][0].append(1),
            "draws from its own generator": lambda w: np.random.default_rng(0).normal(),
-           "changes its own object": lambda w: setattr(Thing(), "n", 5), "computes": lambda w: w["array"] * 2.0 + w["tensor"]}
+           "changes its own object": lambda w: setattr(Thing(), "n", 5),
+           "computes": lambda w: w["array"] * 2.0 + w["tensor"]}
 
 
 @pytest.mark.parametrize("what", READERS)

@@ -593,7 +593,7 @@ def reads(source):
         "data of a tensor, in place": (lambda: t.data, lambda v: t.data.__setitem__(0, v)),
         "numpy() of a tensor": (lambda: t.detach().numpy(), lambda v: setattr(t, "data", np.array([v]))),
         "NumPy's number": (lambda: np.float64(box[0]), lambda v: box.__setitem__(0, v)),
-        "array made anew": (lambda: np.full(1, box[0]), lambda v: box.__setitem__(0, v)),
+        "new array": (lambda: np.full(1, box[0]), lambda v: box.__setitem__(0, v)),
     }[source]
     return (lambda h, x: (h + read() * x, h)), change
 
@@ -601,7 +601,7 @@ def reads(source):
 SOURCES = ["class attribute", "property", "module attribute", "global of a function within", "dict of a class",
            "list of a class", "deque", "attribute by a computed name", "variable of the context", "environment",
            "twenty levels down", "closed-over list", "item() of a tensor", "data of a tensor",
-           "data of a tensor, in place", "numpy() of a tensor", "NumPy's number", "array made anew"]
+           "data of a tensor, in place", "numpy() of a tensor", "NumPy's number", "new array"]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -1183,8 +1183,8 @@ class Moody:
 
     def noise(self):
         if not self.training:
-            return np.ones((3, 2)) if self.kind == "an array made anew" else self.ones
-        if self.kind in ("an array that it has", "an array made anew"):
+            return np.ones((3, 2)) if self.kind == "a new array" else self.ones
+        if self.kind in ("its own array", "a new array"):
             return self.rng.normal(size=(3, 2))
         if self.kind == "NumPy's own numbers":
             return np.random.normal(size=(3, 2))
@@ -1198,7 +1198,7 @@ class Moody:
         return h, h
 
 
-@pytest.mark.parametrize("kind", ["an array that it has", "an array made anew", "NumPy's own numbers", "a tensor",
+@pytest.mark.parametrize("kind", ["its own array", "a new array", "NumPy's own numbers", "a tensor",
                                   "a list"])
 @pytest.mark.filterwarnings("ignore::minigrad.timeloop.scan.ScanNotice")
 def test_new_side_effects_of_a_cell_that_was_pure_are_detected(kind):
