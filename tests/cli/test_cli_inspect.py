@@ -201,7 +201,7 @@ BAD = [
 
 @pytest.mark.parametrize("arguments, sentence", BAD, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
 def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, here, capsys, monkeypatch):
-    monkeypatch.setattr(inspection, "memory_there", lambda: 20_000_000_000)
+    monkeypatch.setattr(inspection, "free_memory", lambda: 20_000_000_000)
     try:
         status = main(["inspect", *arguments])
     except SystemExit as exit:  # argparse's own way out

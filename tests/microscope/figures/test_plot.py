@@ -206,7 +206,7 @@ def test_a_mixture_of_lags_is_refused(loss, lengths):
     """It would be flat where all vanishes."""
     rec = recorded(MIXTURES[loss], lengths)
     for draw in (lambda: plot.by_lag(rec[0]), lambda: plot.against_lag({"a": rec}), lambda: plot.against_lag(rec[0])):
-        with pytest.raises(ValueError, match=r"gradients come into l0 at \d+ of its steps.*mg.bptt.credit"):
+        with pytest.raises(ValueError, match=r"gradients enter l0 at \d+ of its steps.*mg.bptt.credit"):
             draw()
     assert not plt.get_fignums()
 
@@ -274,7 +274,7 @@ def test_the_lower_of_two_layers_against_lag_is_a_question_for_credit():
         loss = (y[-1] ** 2).sum()
         credit = mg.bptt.credit(rec["l0"], [loss])
         loss.backward()
-    with pytest.raises(ValueError, match="gradients come into l0 at 12 of its steps"):
+    with pytest.raises(ValueError, match="gradients enter l0 at 12 of its steps"):
         plot.by_lag(rec["l0"])
     norms = np.linalg.norm(rec["l0"].grads["h_next"].reshape(T, -1), axis=1)[::-1]
     assert plot.by_lag(credit).shape == (T,) and credit.at.tolist() == [T - 1]
@@ -286,8 +286,8 @@ def test_a_credit_that_cannot_be_drawn_against_lag():
     with mg.bptt.record() as rec:
         y, _ = layer(RNG.normal(size=(T, B, 2)))
         credit, none = mg.bptt.credit(rec, [y[2].sum()]), mg.bptt.credit(rec, [mg.tensor(1.0, requires_grad=True) * 2])
-    for draw, says in ((lambda: plot.against_lag({"a": credit, "b": [1.0]}), "with others of its kind alone"),
-                       (lambda: plot.against_lag(credit, of="c"), "has no state 'c': there is h_prev"),
+    for draw, says in ((lambda: plot.against_lag({"a": credit, "b": [1.0]}), "cannot be drawn with other kinds of lines"),
+                       (lambda: plot.against_lag(credit, of="c"), "has no state 'c': it has h_prev"),
                        (lambda: plot.by_lag(none), "none of the losses of this Credit depends on a step")):
         with pytest.raises(ValueError, match=says):
             draw()
@@ -399,7 +399,7 @@ def test_many_symbols_give_way_to_numbers(ax):
 
 
 WRONG = {
-    "no dict": (lambda: plot.gates([1.0, 2.0]), "gates are given as a dict"),
+    "no dict": (lambda: plot.gates([1.0, 2.0]), "gates must be a dict"),
     "no gate": (lambda: plot.gates({"c": VALUES}), f"gate 'c' lies between {VALUES.min():.3g} and {VALUES.max():.3g}"),
     "nothing": (lambda: plot.against_lag({}), "at least one"),
     "too many axes": (lambda: plot.against_lag({"a": np.ones((2, 2, 2))}), r"norms['a'] has shape (2, 2, 2)"),
@@ -407,12 +407,12 @@ WRONG = {
     "complex": (lambda: plot.heat(np.ones((2, 2), complex)), "real numbers, not complex128"),
     "a vector": (lambda: plot.heat(np.ones(4)), "shape (T, H) or (T, H, B), not (4,)"),
     "no values": (lambda: plot.heat(np.ones((0, 4))), "of shape (0, 4)"),
-    "no such example": (lambda: plot.heat(VALUES, example=3), "example 3 is not among the 3"),
-    "no such example of gates": (lambda: plot.gates({"ft": OPEN}, example=-4), "example -4 is not among the 3"),
+    "no such example": (lambda: plot.heat(VALUES, example=3), "has 3 examples, not example 3"),
+    "no such example of gates": (lambda: plot.gates({"ft": OPEN}, example=-4), "has 3 examples, not example -4"),
     "symbols": (lambda: plot.heat(VALUES, symbols="abc"), "3 symbols for 12 steps"),
     "gates of two lengths": (lambda: plot.gates({"f": np.ones((4, 2)), "i": np.ones((5, 2))}), "one time axis"),
     "a ledger": (lambda: plot.ledger(np.ones(4)), "(losses, steps), not (4,)"),
-    "no such column": (lambda: plot.curves(ROWS, what="los"), "no row has 'los'; there is step, loss, norm, metric"),
+    "no such column": (lambda: plot.curves(ROWS, what="los"), "no row has 'los'; rows have step, loss, norm, metric"),
     "no rows": (lambda: plot.curves([1, 2]), "dicts with a step"),
     "no file": (lambda: plot.curves("nowhere/metrics.jsonl"), "nowhere/metrics.jsonl cannot be read"),
     "half a row": (lambda: plot.curves(ROWS, smooth=0.5), "smooth is a number of rows ≥ 1, not 0.5"),
@@ -428,16 +428,16 @@ def test_wrong_input_gets_a_sentence_and_no_figure(case):
 
 def test_a_broken_line_in_the_middle_of_metrics_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n<html>\n{"step": 3, "loss": 2.0}\n')
-    with pytest.raises(ValueError, match="line 2 is no JSON: '<html>'"):
+    with pytest.raises(ValueError, match="line 2 is not JSON: '<html>'"):
         plot.curves(tmp_path)
 
 
 def test_no_ax_and_no_gates(scans):
     with pytest.raises(TypeError, match="not str"):
         plot.heat(VALUES, "c_next")
-    with pytest.raises(TypeError, match=r"one recorded scan, as rec\[0\], or of a Credit, not of an object of list"):
+    with pytest.raises(TypeError, match=r"one recorded scan, as rec\[0\], or a Credit, not an object of type list"):
         plot.by_lag([1.0])
-    with pytest.raises(ValueError, match="has no gate with a name"):
+    with pytest.raises(ValueError, match="has no named gate"):
         plot.gates(scans["RNN"])
 
 

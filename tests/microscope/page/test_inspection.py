@@ -139,7 +139,7 @@ class Squaring(Fast):
 def test_what_is_not_finite_is_shown_as_that():
     (one,), _, steps = inspect(model_of(Squaring), sequence_of(T=20))
     assert not np.isfinite(one.values["A_next"][-1]).all() and np.isnan(steps["loss"][-1])
-    assert one.spectrum is None and "holds NaN or Inf" in one.facts["there is none"]
+    assert one.spectrum is None and "contains NaN or Inf" in one.facts["no spectrum"]
 
 
 class Doubling(Fast):
@@ -151,7 +151,7 @@ class Doubling(Fast):
 def test_a_gradient_may_grow_beyond_what_a_float_holds():
     (one,), _, _ = inspect(model_of(Doubling), sequence_of(T=20))
     np.testing.assert_allclose(one.spectrum, 1e30)
-    assert one.facts["back over 20 steps"] == "a gradient becomes 1e600 times as large, at most"
+    assert one.facts["back over 20 steps"] == "a gradient grows at most by the factor 1e600"
 
 
 class Memoryless(Fast):
@@ -178,12 +178,12 @@ def test_cells_that_cannot_be_looked_into(cell, sentence):
 
 
 def test_a_sequence_longer_than_memory_allows_is_refused_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr(inspection, "memory_there", lambda: 1_000_000)
+    monkeypatch.setattr(inspection, "free_memory", lambda: 1_000_000)
     inspect(model_of(), sequence_of())
     sentence = r"a sequence of 3,000 steps needs about 0\.0\d+ GB of memory, and 0\.001 GB are free: take a shorter one"
     with pytest.raises(ValueError, match=sentence):
         inspect(model_of(), sequence_of(3000))
-    monkeypatch.setattr(inspection, "memory_there", lambda: None)  # where the system does not say
+    monkeypatch.setattr(inspection, "free_memory", lambda: None)  # where the system does not say
     inspect(model_of(), sequence_of())
 
 
@@ -219,5 +219,5 @@ def test_the_estimate_of_memory_is_one(cell, hidden, T):
 
 
 def test_there_is_some_memory():
-    there = inspection.memory_there()
+    there = inspection.free_memory()
     assert there is None or 1e6 < there < 1e15

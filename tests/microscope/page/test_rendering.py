@@ -229,7 +229,7 @@ def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
             assert browser.text("#ledger-read") == f"loss at step {step} → {name} at step {t}: {sizes[name]}"
         fading = {name: (shown(x)[s, 0] / shown(x)[s, step])**(1 / step) for name, x in layer.reach.items()}
         assert browser.text("#lag-read") == (
-            f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. On average, with each "
+            f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. Mean factor per "
             f"step back: weights × {fading['weights']:#.3g}, c_prev × {fading['c_prev']:#.3g}")
         sigma = layer.spectrum[t]
         assert browser.text("#spectrum-read") == f"step {t}, rank 1 of 10: {digits(sigma[0])}"
