@@ -1,4 +1,4 @@
-"""The graph as SVG: read back, for what is in it, where it stands, and what nothing in it may become."""
+"""The graph as SVG, read back: its contents and its layout; and text that must not become markup."""
 
 import itertools
 import re
@@ -23,7 +23,7 @@ X, STATE = np.zeros((D, B)), np.zeros((H, B))
 
 
 def document_cell(state, x_t):
-    """The document's cell, as one that goes over time."""
+    """The document's cell as a cell (state, x) → (state, y)."""
     a_prev, c_prev = state
     a_next, c_next, yt_pred, _ = lstm_cell_forward(x_t, a_prev, c_prev, PARAMETERS)
     return (a_next, c_next), yt_pred
@@ -86,7 +86,7 @@ def read(picture):
 
 
 def check_picture(picture):
-    """Nothing lies over a box but its own text, nothing outside of the picture, and the text fits."""
+    """Check that boxes overlap nothing, that everything lies inside the picture, and that the text fits."""
     found = read(picture)
     width, height = found.size
     for box in found.boxes:
@@ -107,7 +107,7 @@ def check_picture(picture):
     return found
 
 
-# -- what is in it ---------------------------------------------------------------------------------------------
+# -- contents -------------------------------------------------------------------------------------------------
 
 
 NAMES = {
@@ -209,7 +209,7 @@ def test_functions_that_are_no_cells(name):
 
 
 class Last(nn.Module):
-    """What two directions say at the last step, and the final cell states."""
+    """Two directions, joined at the last step, and the final cell states."""
 
     def __init__(self):
         self.rnn = nn.LSTM(D, H, bidirectional=True, rng=0, dtype=np.float64)
@@ -233,7 +233,7 @@ def test_a_scan_is_one_box_with_an_edge_to_itself():
         assert [one.kind for one in reads] == ["value", "weight", "weight"]
         assert sorted((one.text, one.shape) for one in gives) == [
             ("after the last step", (H, B)), ("at every step", (7, H, B))]
-    assert not {"concat", "gates", "c_prev_over_time"} & set(names)  # of the loop's inside
+    assert not {"concat", "gates", "c_prev_over_time"} & set(names)  # these are inside the loop
     assert not graph.is_cell
     found = check_picture(graph.folded())
     assert "state, passed to the next step" in found.texts
@@ -269,7 +269,7 @@ def test_many_boxes_are_laid_out_in_seconds():
     graph = mg.graph(Last(), np.zeros((7, B, D)), scans=False)
     start = time.perf_counter()
     graph.folded()
-    assert len(graph.boxes) > 100 and time.perf_counter() - start < 30  # 1.5 s; minutes, if each exchange counts all
+    assert len(graph.boxes) > 100 and time.perf_counter() - start < 30  # 1.5 s; minutes if swaps count all crossings
 
 
 def test_weights_are_boxes_when_asked_for():
@@ -350,7 +350,7 @@ def test_what_leaves_a_box_adds_up_to_its_recorded_gradient(kind):
     scan = recorded(kind)[0]
     builder = GraphBuilder(scan.step.program, 2, weights=True)
     inside = {name: known.value for name, known in scan.step.named.items()
-              if known.value not in scan.step.new_states + scan.step.states}  # those have readers outside of the step
+              if known.value not in scan.step.new_states + scan.step.states}  # those are also read outside the step
     for t in range(scan.steps):
         along = gradients_along(builder, scan, t)
         sums = {a: sum(d for (b, _), d in along.items() if b is a) for a, _ in along}
@@ -404,7 +404,7 @@ def test_width_by_size():
     graph = mg.graph(scan)
     found = read(graph.unrolled(8))
     sized = [(float(edge.title.rpartition(" ")[2]), edge.width) for edge in found.edges if "gradient" in edge.title]
-    assert len(sized) == 8 * 4 - 1  # all but what leaves the last step
+    assert len(sized) == 8 * 4 - 1  # all except the edge out of the last step
     sizes, widths = np.array(sorted(sized)).T
     assert (np.diff(widths) >= -0.011).all() and widths[-1] == 7.0 and widths[0] >= 1.0  # two decimals in the text
     assert f"gradient norm {sizes[-1]:.1e}" in found.texts
@@ -430,7 +430,7 @@ def deep(x):
 
 
 WRONG = {
-    "no function": (lambda: mg.graph(3.0), TypeError, "a function or one recorded scan, as rec[0], not an object of type float"),
+    "no function": (lambda: mg.graph(3.0), TypeError, "one recorded scan, as rec[0], not an object of type float"),
     "a recording of two scans": (lambda: mg.graph(recorded(layers=2)), ValueError, "takes one scan, not 2"),
     "a PNG": (lambda: mg.graph(*BUILT_IN["lstm"]).save("graph.png"), ValueError, "graph.png does not end in .svg: "
               "save it as graph.svg"),
@@ -450,8 +450,8 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_gets_a_sentence(case):
-    call, error, said = WRONG[case]
-    with pytest.raises(error, match=re.escape(said)):
+    call, error, message = WRONG[case]
+    with pytest.raises(error, match=re.escape(message)):
         call()
 
 
@@ -479,14 +479,14 @@ def test_apart_is_the_least_squares_solution():
         gaps = (widths[:-1] + widths[1:]) / 2 + 26.0
         assert (np.diff(x) >= gaps - 1e-9).all()
         cost = (weights * (x - wishes) ** 2).sum()
-        for _ in range(200):  # no other places that are allowed are better
+        for _ in range(200):  # no other allowed positions are better
             other = x + rng.normal(size=n) * rng.choice([0.01, 1.0, 20.0])
             other = np.maximum.accumulate(other - np.r_[0, np.cumsum(gaps)]) + np.r_[0, np.cumsum(gaps)]
             assert (weights * (other - wishes) ** 2).sum() >= cost - 1e-9
 
 
 def test_crossings_are_counted_and_taken_out():
-    edges = [(0, 5), (1, 4), (2, 3)]  # three that all cross, as given
+    edges = [(0, 5), (1, 4), (2, 3)]  # in the given order all three cross
     layout = layered([20.0] * 6, edges, first={0, 1, 2})
     assert crossings(layout) == 0
     layout.layers[1] = layout.layers[1][::-1]

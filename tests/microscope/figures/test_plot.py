@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, on the ax that was given, with labels; and read in grey."""
+"""Pictures: drawn on the given ax, with labels, and readable in grey."""
 
 import json
 import re
@@ -63,7 +63,7 @@ DRAW = {
     "spectra": lambda ax: plot.spectra({"one": [3.0, 1.0, 0.1], "many": VALUES[:, :, 0] ** 2}, ax),
     "curves": lambda ax: plot.curves({"a": ROWS, "b": ROWS[:50]}, ax),
 }
-LABELS = {  # x, y, and on the bar
+LABELS = {  # labels of x, y and the colour bar
     "against_lag": ("lag (time steps before the last)", "gradient norm  ‖dL/dh‖ at T − lag", None),
     "heat": ("time (steps)", "unit (number)", "c_next"),
     "heat log": ("time (steps)", "unit (number)", "|dL/dc_next|"),
@@ -82,7 +82,7 @@ def test_each_draws_on_the_given_ax_and_labels_it(name, ax):
     assert ax.lines or ax.images
     others = [other for other in ax.figure.axes if other is not ax]
     assert [other.get_ylabel() for other in others] == ([bar] if bar else [])
-    ax.figure.canvas.draw()  # no warning, which is an error here
+    ax.figure.canvas.draw()  # a warning would be an error here
     assert plt.get_fignums() == [ax.figure.number]
 
 
@@ -97,7 +97,7 @@ def test_what_is_drawn_is_what_was_given(ax):
     (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
     np.testing.assert_allclose(line.get_ydata()[:2], [2.0, 0.2])  # medians
-    assert np.isnan(line.get_ydata()[2])  # a 0 has no place on a log axis
+    assert np.isnan(line.get_ydata()[2])  # a log axis cannot show 0
     assert ax.get_yscale() == "log"
 
 
@@ -144,7 +144,7 @@ def test_curves_of_what_a_trainer_returns():
     history = trainer.run()
     for run in (history, {"adam": history}, trainer.rows, {"adam": trainer.rows}):
         np.testing.assert_array_equal(plot.curves(run, smooth=1).lines[-1].get_ydata(), history["loss"])
-        line = plot.curves(run, what="metric").lines[-1]  # NaN in the history is what was not measured
+        line = plot.curves(run, what="metric").lines[-1]  # NaN in the history was not measured
         np.testing.assert_array_equal(line.get_xdata(), [3, 6])
         np.testing.assert_array_equal(line.get_ydata(), history["metric"][[2, 5]])
     ax = plot.curves({"step": trainer.rows, "loss": history})  # names of runs
@@ -153,7 +153,7 @@ def test_curves_of_what_a_trainer_returns():
 
 def test_smooth_is_a_running_mean():
     values = RNG.normal(size=30)
-    values[7] = np.nan  # passed over
+    values[7] = np.nan  # skipped
     ax = plot.curves([{"step": i, "loss": v} for i, v in enumerate(values)], smooth=4)
     raw, mean = ax.lines
     np.testing.assert_array_equal(raw.get_ydata(), values)
@@ -179,13 +179,13 @@ def test_lag_counts_back_from_the_last_step_that_ran():
         cell = nn.RNNCell(2, H, rng=0)
         cell.reverse = True
         y, _ = mg.nn.Recurrent.__call__(cell, RNG.normal(size=(T, B, 2)))
-        (y[0] ** 2).sum().backward()  # the last that ran
+        (y[0] ** 2).sum().backward()  # the last step that ran
     norms = plot.by_lag(rec[0])
     assert norms[0] == norms.max() and norms[0] == pytest.approx(np.linalg.norm(rec[0].grads["h_next"][0]))
 
 
 def recorded(loss, lengths=None, kind=nn.RNN, x=None, **options):
-    """The recording of a layer, and its outputs, of a loss of (output, state)."""
+    """Record a layer and the backward of loss(output, state)."""
     layer = kind(2, H, rng=0, dtype=np.float64, **options)
     with mg.bptt.record() as rec:
         loss(*layer(RNG.normal(size=(T, B, 2)) if x is None else x, lengths=lengths))
@@ -203,7 +203,7 @@ MIXTURES = {
 @pytest.mark.parametrize("loss", MIXTURES)
 @pytest.mark.parametrize("lengths", [None, [T, 9, 4]])
 def test_a_mixture_of_lags_is_refused(loss, lengths):
-    """It would be flat where all vanishes."""
+    """Otherwise the curve would be flat although every gradient vanishes."""
     rec = recorded(MIXTURES[loss], lengths)
     for draw in (lambda: plot.by_lag(rec[0]), lambda: plot.against_lag({"a": rec}), lambda: plot.against_lag(rec[0])):
         with pytest.raises(ValueError, match=r"gradients enter l0 at \d+ of its steps.*mg.bptt.credit"):
@@ -242,13 +242,13 @@ def test_what_is_drawn_against_lag_is_what_the_label_says(scans):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_losses_at_many_steps_against_lag_from_a_credit(reverse):
-    """The mean at equal lag, and the range; of each loss alone for the state."""
+    """Compare the mean and range at each lag with backwards of single losses."""
     cell = nn.RNNCell(2, H, rng=0, dtype=np.float64)
     cell.reverse = reverse
     x, order = RNG.normal(size=(T, B, 2)), range(T)[::-1] if reverse else range(T)
     with mg.bptt.record() as rec:
         y, _ = nn.Recurrent.__call__(cell, x)
-        credit = mg.bptt.credit(rec, [(y[t] ** 2).sum() for t in order[2:]])  # not of all, in the order of running
+        credit = mg.bptt.credit(rec, [(y[t] ** 2).sum() for t in order[2:]])  # some losses, in the order of running
     assert credit.at.tolist() == list(order[2:]) and credit.reverse is reverse
     table = np.full((T - 2, T), np.nan)
     for k in range(T - 2):  # the k-th loss, at the (k + 2)-th step that ran
@@ -286,7 +286,7 @@ def test_a_credit_that_cannot_be_drawn_against_lag():
     with mg.bptt.record() as rec:
         y, _ = layer(RNG.normal(size=(T, B, 2)))
         credit, none = mg.bptt.credit(rec, [y[2].sum()]), mg.bptt.credit(rec, [mg.tensor(1.0, requires_grad=True) * 2])
-    for draw, says in ((lambda: plot.against_lag({"a": credit, "b": [1.0]}), "cannot be drawn with other kinds of lines"),
+    for draw, says in ((lambda: plot.against_lag({"a": credit, "b": [1.0]}), "with other kinds of lines"),
                        (lambda: plot.against_lag(credit, of="c"), "has no state 'c': it has h_prev"),
                        (lambda: plot.by_lag(none), "none of the losses of this Credit depends on a step")):
         with pytest.raises(ValueError, match=says):
@@ -307,7 +307,7 @@ def test_a_ledger_names_the_step_of_each_loss():
 
 
 def test_gates_and_spectra_of_sequences_end_where_these_end():
-    """What a cell computes past the end of a sequence counts for nothing."""
+    """Steps past the end of a sequence do not count."""
     x, lengths = RNG.normal(size=(T, B, 2)), [9, 5, 2]
     rec = recorded(lambda y, h: h[0].sum().backward(), lengths, nn.LSTM, x)
     values = rec[0].values["ft"]
@@ -342,7 +342,7 @@ def test_credit_and_jacobians(scans):
     (image,) = plot.ledger(credit).images
     np.testing.assert_allclose(image.get_array()[np.tril_indices(T)], credit.size[np.tril_indices(T)])
     jacobians = mg.bptt.jacobians(scans["LSTM"])
-    (line, _) = plot.spectra(jacobians).lines  # and that of 1
+    (line, _) = plot.spectra(jacobians).lines  # the second line is y = 1
     np.testing.assert_allclose(line.get_ydata(), np.median(jacobians.singular_values.reshape(T * B, -1), axis=0))
 
 
@@ -350,7 +350,7 @@ def test_credit_and_jacobians(scans):
 
 
 def lightness(colour):
-    """L* of CIELAB."""
+    """The lightness L* of CIELAB."""
     linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]])
     y = linear @ [0.2126, 0.7152, 0.0722]
     return 116 * (y ** (1 / 3) if y > 0.008856 else 7.787 * y + 16 / 116) - 16
@@ -421,8 +421,8 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_gets_a_sentence_and_no_figure(case):
-    call, said = WRONG[case]
-    with pytest.raises(ValueError, match=re.escape(said)):
+    call, message = WRONG[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
         call()
 
 
