@@ -302,7 +302,7 @@ def recorded(model, x, u, **options):
     return rec
 
 
-def test_names_shapes_and_what_is_what():
+def test_names_shapes_and_roles():
     rec = recorded(*simple())
     lstm = rec["rnn"]
     assert lstm is rec[0] is rec["rnn.l0"] and len(rec) == 1 and list(rec) == [lstm] and rec.paths == ["rnn.l0"]
@@ -363,7 +363,7 @@ def test_two_backwards_and_two_losses_add_up():
     np.testing.assert_allclose(rec[0].weight_grads("W").sum(0), model.rnn.layers["l0"].W.grad, rtol=1e-12)
 
 
-def test_a_recording_keeps_what_was(monkeypatch):
+def test_a_recording_keeps_old_values(monkeypatch):
     """Later changes of weights, inputs and results do not change the recording."""
     model, x, u = simple()
     expected = recorded(model, x.copy(), u)[0]
@@ -506,7 +506,7 @@ def test_one_step_one_sequence_and_none(T, B):
             mg.bptt.jacobians(rec)
 
 
-def test_losses_that_do_not_depend_on_the_scan_pay_nothing():
+def test_losses_that_do_not_depend_on_the_scan_get_no_credit():
     model, x, u = simple()
     with mg.bptt.record() as rec:
         y, _ = model(x)
@@ -516,7 +516,7 @@ def test_losses_that_do_not_depend_on_the_scan_pay_nothing():
     assert none.size.shape == (0, 5) and none.by_loss["W"].shape == (0, 20, 8) and not none.by_step["W"].any()
 
 
-def test_what_has_no_influence_is_recorded_too():
+def test_values_without_influence_are_recorded_too():
     extra = mg.tensor(np.ones(2), requires_grad=True)
 
     def cell(h, x):
@@ -545,7 +545,7 @@ def test_one_name_of_several_values_and_results_without_a_name():
     np.testing.assert_allclose(rec[0].values["z_2"], rec[0].values["h"] @ w.data.T)
 
 
-def test_what_is_detached_and_what_is_computed_twice():
+def test_detached_values_and_values_computed_twice():
     """Each variable has its own gradient, even if the program has one value for two variables."""
     def cell(h, x):
         one = mg.tanh(h + x)
@@ -604,7 +604,7 @@ def test_frozen_weights():
         rec[0].weight_grads("b")
 
 
-def test_gradients_of_gradients_go_the_old_way():
+def test_gradients_of_gradients_are_not_recorded():
     model, x, _ = simple()
 
     def product():
@@ -628,7 +628,7 @@ def test_checkpoints_do_not_matter_and_gradients_of_functions_are_seen():
     np.testing.assert_allclose(rec[0].grads["x"], g, rtol=1e-13)
 
 
-def test_what_is_kept():
+def test_memory_of_a_recording():
     """Check the docstring of record: 12 H + 2 D numbers, and 16 H + D per backward."""
     H, D, B, T = 16, 8, 4, 50
     model = nn.LSTM(D, H, rng=0, dtype=np.float64)
@@ -882,7 +882,7 @@ def test_the_exponent_of_a_chaotic_map():
     assert mg.bptt.jacobians(rec).lyapunov == pytest.approx(np.log(2.0), abs=0.005)
 
 
-def test_a_state_that_is_forgotten_and_one_that_is_no_number():
+def test_a_forgotten_state_and_a_nan_state():
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (x, h), np.zeros((2, 1)), np.ones((3, 2, 1)))
     found = mg.bptt.jacobians(rec)
@@ -893,7 +893,7 @@ def test_a_state_that_is_forgotten_and_one_that_is_no_number():
             mg.bptt.jacobians(rec)
 
 
-def test_sequences_that_see_one_another_are_found():
+def test_dependent_sequences_are_found():
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (h - mg.mean(h, axis=1, keepdims=True) + x, h), np.ones((2, 3)), np.ones((4, 2, 3)))
     with pytest.raises(ValueError, match=r"influences another one: .*batched=False"):
@@ -982,7 +982,7 @@ def test_truncation_reaches_the_parameters_below():
     np.testing.assert_allclose(found.gradients["E"][0], model.E.grad, rtol=1e-12)
 
 
-def test_truncation_refuses_what_it_cannot_answer():
+def test_truncation_refuses_scans_that_it_cannot_truncate():
     model, x, u = simple()
     rec = recorded(model, x, u)
     for ks, every in (([], None), ([0], None), ([1.5], None), ([2], 3), ([2], -1), ("abc", None)):
@@ -1102,7 +1102,7 @@ def test_the_first_nan(reverse):
     assert found.nan_grad == ((2, "x") if reverse else (3, "x"))  # a gradient of 0 through √ at −1 is 0 · NaN
 
 
-def test_what_the_mask_leaves_out_does_not_saturate():
+def test_masked_steps_do_not_saturate():
     """Also for a state without units, (batch,), and with NaN; but 0 · NaN is NaN in the backward."""
     def cell(h, x):
         gate = mg.sigmoid(mg.sqrt(x) - 10.0)
@@ -1127,7 +1127,7 @@ def test_what_the_mask_leaves_out_does_not_saturate():
 # -- gradcheck of a truncated gradient ----------------------------------------------------------------------------
 
 
-def test_gradcheck_freezes_what_is_detached():
+def test_gradcheck_freezes_detached_values():
     model, (_, x, u) = Model("GRU"), simple(T=5)
 
     class Pieces(nn.Module):

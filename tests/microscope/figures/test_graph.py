@@ -130,7 +130,7 @@ def test_the_boxes_are_the_lines_of_the_derived_source(name):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_edges_lead_from_what_a_line_reads(name):
+def test_edges_lead_from_the_values_that_a_line_reads(name):
     graph = mg.graph(*BUILT_IN[name])
     for i, box in enumerate(graph.boxes):
         read_there = {graph.boxes[edge.source].name for edge in graph.edges if edge.target == i and not edge.over_time}
@@ -198,7 +198,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_that_are_no_cells(name):
+def test_functions_that_are_not_cells(name):
     f, examples, count = FUNCTIONS[name]
     graph = mg.graph(f, *examples)
     found = check_picture(graph.folded())
@@ -346,7 +346,7 @@ def scan_recorded(row, **options):
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_what_leaves_a_box_adds_up_to_its_recorded_gradient(kind):
+def test_gradients_along_the_edges_add_up_to_the_recorded_one(kind):
     scan = recorded(kind)[0]
     builder = GraphBuilder(scan.step.program, 2, weights=True)
     inside = {name: known.value for name, known in scan.step.named.items()
@@ -361,7 +361,7 @@ def test_what_leaves_a_box_adds_up_to_its_recorded_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_over_time_an_edge_has_what_paths_finds(kind):
+def test_an_edge_over_time_has_the_gradient_of_paths(kind):
     scan = recorded(kind)[0]
     graph = mg.graph(scan)
     paths = mg.bptt.paths(scan)

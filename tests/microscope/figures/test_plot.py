@@ -92,7 +92,7 @@ def test_each_makes_a_figure_without_an_ax(name):
     assert plt.get_fignums() == [ax.figure.number]
 
 
-def test_what_is_drawn_is_what_was_given(ax):
+def test_the_given_numbers_are_drawn(ax):
     plot.against_lag({"all": [[1.0, 0.1, 0.01], [3.0, 0.3, 0.0], [2.0, 0.2, 0.03]]}, ax)
     (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
@@ -109,7 +109,7 @@ def test_heat_shows_units_from_above_and_time_to_the_right(ax):
     assert ax.yaxis_inverted()
 
 
-def test_a_logarithmic_map_leaves_zeros_white_and_hatches_what_is_no_number(ax):
+def test_a_logarithmic_map_leaves_zeros_white_and_hatches_nan(ax):
     plot.ledger([[1.0, 0.0, np.nan], [1e-3, 1e-30, 2.0]], ax)
     (image,) = ax.images
     colours = image.cmap(image.norm(image.get_array()))
@@ -136,7 +136,7 @@ def test_curves_from_rows_files_and_folders(tmp_path):
     np.testing.assert_array_equal(line.get_xdata(), np.arange(10, 101, 10))
 
 
-def test_curves_of_what_a_trainer_returns():
+def test_curves_of_the_result_of_a_trainer():
     task = Adding(length=5)
     model = SequenceModel(task.inputs, task.outputs, hidden=4, rng=0)
     optimizer = mg.optim.Adam(model.parameters(), lr=0.01)
@@ -212,7 +212,7 @@ def test_a_mixture_of_lags_is_refused(loss, lengths):
 
 
 @pytest.mark.parametrize("lengths", [None, [T, 9, 4]])
-def test_one_step_is_no_mixture(lengths):
+def test_one_step_is_not_a_mixture(lengths):
     for loss in (lambda y, h: y[3].sum().backward(), lambda y, h: h.sum().backward(),
                  lambda y, h: (y[3].sum() + 0.0 * y.sum()).backward()):
         assert plot.by_lag(recorded(loss, lengths)[0]).shape == (T,)
@@ -229,7 +229,7 @@ def test_lag_counts_from_each_sequences_own_end(loss):
     np.testing.assert_allclose(norms, np.sqrt(B * np.nanmean(squares, axis=0)), rtol=1e-12)
 
 
-def test_what_is_drawn_against_lag_is_what_the_label_says(scans):
+def test_the_label_names_what_is_drawn_against_lag(scans):
     ax = plot.against_lag({"LSTM": scans["LSTM"]}, of="c_next")
     assert "dL/dc_next" in ax.get_ylabel()
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), plot.by_lag(scans["LSTM"], "c_next"))
