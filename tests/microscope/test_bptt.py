@@ -604,7 +604,7 @@ def test_frozen_weights():
         rec[0].weight_grads("b")
 
 
-def test_gradients_of_gradients_are_not_recorded():
+def test_gradients_of_gradients_do_not_change_in_a_recording():
     model, x, _ = simple()
 
     def product():
