@@ -130,8 +130,8 @@ class Checked:
 
     def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
         """f with these values in its leaves: its results as tensors, and the leaves."""
-        fresh = []
-        leaves = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._array.copy()) if isinstance(x, Tensor) else x
+        fresh: list[Tensor] = []
+        leaves: list[Any] = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._array.copy()) if isinstance(x, Tensor) else x
                   for x in self.given]
         for i, value in zip(self.where, values):
             leaves[i] = wrap(np.array(value), tracked=True)
@@ -242,7 +242,7 @@ class Checked:
     def central_slope(self, along: dict[int, np.ndarray], order: int, derived: complex, scale: float, enough: float
                       ) -> tuple[complex, float]:
         """The derivative by the step that comes nearest to `derived`, or near enough; and the relative error left."""
-        best = (np.nan, np.inf)
+        best: tuple[complex, float] = (np.nan, np.inf)
         size = max([1.0, *(float(np.max(np.abs(self.values[k] * v), initial=0.0)) for k, v in along.items())])
         for h in STEPS:
             h *= size
@@ -288,13 +288,13 @@ class Checked:
         """What was computed for the results, and for order 2 for their gradients."""
         outputs, leaves = self.run(self.values)
         psi = self.psi(outputs, leaves) if order == 2 else None
-        return nodes_behind(outputs + [psi] * (psi is not None))
+        return nodes_behind(outputs if psi is None else [*outputs, psi])
 
 
 class Frozen(CallSites):
     """A watcher under which `detach()` gives, call by call, what it gave under the first one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.values: list[np.ndarray] = []
         self.at: int | None = None
 
