@@ -560,7 +560,7 @@ def test_bad_input_gets_a_sentence():
     ]
     *given, kept = caches[0][0]
     cases += [
-        (ValueError, r"a cell's cache holds a_next, c_next, .* and this one 2 values: take it from lstm_cell_forward",
+        (ValueError, r"a cell's cache contains a_next, c_next, .* this one has 2 values: take it from lstm_cell_forward",
          lambda: lstm_cell_backward(c0, c0, caches)),
         (ValueError, r"ft has shape \(3, 2\) and must have \(5, 2\)",
          lambda: lstm_cell_backward(c0, c0, (*given[:4], given[8], *given[5:], kept))),

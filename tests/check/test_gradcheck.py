@@ -324,9 +324,9 @@ counter = iter(range(10 ** 9))
     (lambda x: mg.tensor(np.random.default_rng(next(counter)).normal(size=(3, 3))) @ x, "build modules outside of it"),
     (lambda x: [x] * (2 + next(counter) % 2), "not deterministic"),
     (lambda x: x[:1 + next(counter) % 2], "not deterministic"),
-    (lambda x: x.detach() * 2.0, "depend on none of the inputs through recorded ops"),
-    (lambda x: np.ones(3), "depend on none"),
-    (lambda x: x > 0, "depend on none"),
+    (lambda x: x.detach() * 2.0, "do not depend on any input through recorded ops"),
+    (lambda x: np.ones(3), "do not depend on any input"),
+    (lambda x: x > 0, "do not depend on any input"),
     (lambda x: mg.log(x - 100.0), "f is not finite at these inputs"),
     (lambda x: mg.exp(x + 1000.0), "f is not finite at these inputs"),
 ])
