@@ -44,9 +44,9 @@ def open_config(place: Path, trusted: bool) -> tuple[Path, dict[str, Any]]:
             raise CheckpointError(changed_message(file, folder))
         mine = digest in sources.values() and trust.trained_with(file, digest)
         if not (mine or trusted):
-            raise CheckpointError(f"{folder / CONFIG} names the Python file {file}, and it was not run, since you have "
-                                  "not trained with it on this machine: read it, and if you trust it, give --trust "
-                                  "(in Python trust=True)")
+            raise CheckpointError(f"{folder / CONFIG} names the Python file {file}, and you have not trained with it "
+                                  "on this machine, so it was not run: read it, and if you trust it, give --trust (in "
+                                  "Python trust=True)")
     return folder, config
 
 

@@ -461,7 +461,7 @@ def test_derive_prints_a_function_of_a_file(file, capsys):
 
 @pytest.mark.parametrize("name, shapes, sentence", [
     ("cel", "", "model.py has no function or class 'cel': did you mean cell?"),
-    ("seven", "", "seven in {file} is not a function or class, but of type int"),
+    ("seven", "", "seven in {file} is not a function or class; its type is int"),
     ("branch", "x=3", "branch cannot be derived: there is a branch on the value of a tensor at {file}:18"),
     ("branch", "", "branch takes x: give --shapes for x, as x=3,4"),
     ("branch", "x=three", "--shapes has 'x=three', where name=3,4 is expected"),

@@ -279,7 +279,7 @@ BROKEN = {
     "cut short": (cut_short("checkpoint.npz", 0.7), "{folder}/checkpoint.npz is cut short or damaged: "),
     "corrupt": (corrupt, "{folder}/checkpoint.npz is cut short or damaged: Bad CRC-32 for file 'meta.npy'"),
     "foreign": (damaged("checkpoint.npz", b"dear diary"), "{folder}/checkpoint.npz is not a checkpoint of minigrad"),
-    "newer": (saved_by_a_newer_version, "{folder}/checkpoint.npz was written by a newer minigrad, in version 2"),
+    "newer": (saved_by_a_newer_version, "{folder}/checkpoint.npz was written by a newer minigrad in version 2"),
 }
 
 

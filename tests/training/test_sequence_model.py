@@ -116,8 +116,8 @@ def test_a_row_begins_anew_and_the_others_go_on(file):
     assert np.abs(model.recurrent.layers["l1"].start.grad).min() > 0
 
 
-NOT_SYMBOLS = [(np.array([[7]]), "takes symbols from 0 to 6, and x holds 7 to 7"),
-               (np.array([[-1, 2]]), "takes symbols from 0 to 6, and x holds -1 to 2"),
+NOT_SYMBOLS = [(np.array([[7]]), "takes symbols from 0 to 6, and x contains 7 to 7"),
+               (np.array([[-1, 2]]), "takes symbols from 0 to 6, and x contains -1 to 2"),
                (np.array([[0.0]]), r"symbols as integers from 0 to 6, and x is float64 .* without symbols=True"),
                (np.ones((5, 3, 7), np.float32), r"x is float32 of shape \(5, 3, 7\): if it contains features"),
                (np.ones((5, 3), bool), "x is bool"),

@@ -426,5 +426,5 @@ def test_sampling_is_by_the_models_probabilities():
     assert set(sample(model, 5, temperature=0.0)) == {0}
     np.testing.assert_array_equal(sample(model, 9, rng=3, prime=[2, 1]), sample(model, 9, rng=3, prime=[2, 1]))
     for wrong in ({"prime": []}, {"temperature": -1.0}, {"temperature": math.nan}):
-        with pytest.raises(ValueError, match="starts from one symbol or more, and takes a temperature ≥ 0"):
+        with pytest.raises(ValueError, match="takes a prime of one symbol or more and a temperature ≥ 0"):
             sample(model, 3, **wrong)
