@@ -23,10 +23,11 @@ import numpy as np
 
 from minigrad.engine.anomaly import recorded, unwatched, user_line
 from minigrad.engine.backward import behind, data_of, fitted, sweep
+from minigrad.engine.op import Op
 from minigrad.engine.ops import multiply
 from minigrad.engine.ops import sum as total
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Op, Tensor, no_grad, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, no_grad, recording, watcher, wrap
 
 COMPLEX_STEP = 1e-20
 STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # of central differences; the first that agrees will do

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine import tensor as engine
+from minigrad.engine.arrays import bare, ndarray, plain
+from minigrad.engine.op import OPS, PART, RELEASED, Op, record
 from minigrad.engine.ops import add, astype, sum_to
-from minigrad.engine.tensor import PART, RELEASED, Op, Tensor, bare, describe, ndarray, no_grad, plain, record
+from minigrad.engine.tensor import Tensor, describe, no_grad
 
 # -- the sweep ----------------------------------------------------------------------------------------
 
@@ -117,7 +119,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                     raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
                                      "it must return one for each")
                 for x, d in zip(inputs, given):
-                    if d is None and op.name not in engine.OPS:  # one of the engine's own has none to give
+                    if d is None and op.name not in OPS:  # one of the engine's own has none to give
                         continue
                     if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
                         if watching is not None:

@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import behind, data_of
-from minigrad.engine.tensor import RELEASED, Tensor, describe
+from minigrad.engine.op import RELEASED
+from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
 from minigrad.microscope.credit import Credit, credit
 from minigrad.microscope.recording import WHOLE, Pull, Record, RecordedRun, Recording, one_scan, record, swept

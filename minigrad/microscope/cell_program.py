@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import ndarray
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Tensor, ndarray
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.module import Module
 from minigrad.program.key import CellTracer
 from minigrad.program.simplify import ELEMENTWISE, Program, Value, in_order

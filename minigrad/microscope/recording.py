@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import sweep
+from minigrad.engine.op import PART
 from minigrad.engine.pytree import flatten
-from minigrad.engine.tensor import PART, Tensor, no_grad
+from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.cell_program import (
     NamedValue,
     evaluate,

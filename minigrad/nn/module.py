@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
 from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import map_leaves
-from minigrad.engine.tensor import Tensor, bare, describe
+from minigrad.engine.tensor import Tensor, describe
 from minigrad.nn.signature import check_call
 
 

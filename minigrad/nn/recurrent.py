@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
 from minigrad.engine.ops import (
     broadcast_to,
     concatenate,
@@ -27,7 +28,7 @@ from minigrad.engine.ops import (
     where,
 )
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, bare
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
 from minigrad.nn.module import Module, cast, fitting, numbers, refuse_integers

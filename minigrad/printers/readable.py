@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import OPS, PART, Op
+from minigrad.engine.op import OPS, PART, Op
 from minigrad.printers.text import (
     ATOM,
     INLINE,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import OPS
+from minigrad.engine.op import OPS
 from minigrad.printers.buffers import Place, Scope, empty, part_paths
 from minigrad.printers.text import constant, dtype_text, literal, slice_text
 from minigrad.program.simplify import Value, is_number

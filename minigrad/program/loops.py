@@ -17,10 +17,11 @@ import numpy as np
 
 from minigrad.engine.backward import behind, data_of, sweep, way_to
 from minigrad.engine.messages import name_of
+from minigrad.engine.op import PART
 from minigrad.engine.ops import broadcast_to, expand_dims, getitem, multiply
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import PART, Tensor, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, recording, watcher, wrap
 from minigrad.program.simplify import EINSUM, LOOP, Program, Value, in_order, numbers_of, order_of_axes, repr_of
 from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
 

@@ -10,7 +10,7 @@ A B are wanted, only those are computed. The numbers change by rounding.
 
 from __future__ import annotations
 
-from minigrad.engine.tensor import OPS
+from minigrad.engine.op import OPS
 from minigrad.program.simplify import Program, Value, in_order
 
 

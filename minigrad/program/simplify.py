@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.op import PART, Op, primitive
 from minigrad.engine.ops import add, broadcast_to, concatenate, negative, reshape, subtract
 from minigrad.engine.ops import getitem as getitem_op
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
-from minigrad.engine.tensor import PART, Op, Tensor, primitive
+from minigrad.engine.tensor import Tensor
 from minigrad.program.trace import Symbol, Trace
 
 ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "greater", "less",

@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import tensor as engine
+from minigrad.engine.arrays import plain
 from minigrad.engine.messages import name_of
+from minigrad.engine.op import PART, primitive
+from minigrad.engine.op import record as on_record
 from minigrad.engine.ops import concatenate, expand_dims, where
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
-from minigrad.engine.tensor import PART, Tensor, no_grad, plain, primitive, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, no_grad, recording, watcher, wrap
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.effects import BYTES, Surroundings, Unrepeatable
 from minigrad.program.key import PLAIN, CellTracer, UnknownShape, blank, glance, nesting, untracked, without_floats
@@ -298,14 +300,14 @@ class Run:
         self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
         results = self.forward()
         tracked = compiled.backward is not None
-        whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
+        whole = on_record(compiled.op, self.inputs, {"run": self}, results, tracked)
         if tracked:
-            leaves = [engine.record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
+            leaves = [on_record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
         else:
             self.release()
             leaves = list(results)
             if any(isinstance(x, Tensor) for x in self.inputs):
-                leaves = [engine.wrap(y) for y in leaves]
+                leaves = [wrap(y) for y in leaves]
         n = self.sizes[0]
         return unflatten(compiled.state_pattern, leaves[:n]), unflatten(compiled.y_pattern, leaves[n:])
 

@@ -11,7 +11,9 @@ import math
 
 import numpy as np
 
-from minigrad.engine.tensor import Tensor, native, op
+from minigrad.engine.arrays import native
+from minigrad.engine.op import op
+from minigrad.engine.tensor import Tensor
 
 # -- arithmetic -----------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
+from minigrad.engine.op import NUMPY, composite, op
 from minigrad.engine.ops.elementwise import in_float32
 from minigrad.engine.ops.shape import normalize_axis, shape_of
-from minigrad.engine.tensor import NUMPY, Tensor, bare, composite, op
+from minigrad.engine.tensor import Tensor
 
 
 def settled(index):

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
+from minigrad.engine.arrays import bare, plain
+from minigrad.engine.op import composite, op
 from minigrad.engine.ops.elementwise import (
     abs,
     astype,
@@ -37,7 +39,7 @@ from minigrad.engine.ops.shape import (
     shape_of,
     transpose,
 )
-from minigrad.engine.tensor import Tensor, bare, composite, op, plain
+from minigrad.engine.tensor import Tensor
 
 
 def array(x):
