@@ -45,5 +45,5 @@ def native(dtype: Any) -> numpy.dtype | None:
         return None
     dtype = numpy.dtype(dtype)
     if dtype.kind not in "fciub":
-        raise TypeError(f"a tensor contains numbers, not {dtype}: pass an array of one number type")
+        raise TypeError(f"a tensor holds numbers, not {dtype}: pass an array of one number type")
     return numpy.dtype(dtype.char)  # not .newbyteorder("="): NumPy's own object, which `is` finds

@@ -231,8 +231,8 @@ def write_call(self: Op) -> Callable:
             if tracked and recording(): return fill(new(Tensor), y, True, op, (a, b), {})
             return fill(new(Tensor), y)
     """
-    words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain, "watcher": watcher.get,
-             "recording": recording.get, "fill": fill, "new": new, "ndarray": ndarray, "finish": finish}
+    words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain,
+             "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new, "ndarray": ndarray, "finish": finish}
     signature = list(self.arrays)
     for key, value in self.defaults.items():
         words[f"default_{key}"] = value
@@ -271,8 +271,9 @@ def write_call(self: Op) -> Callable:
     text = f"def {self.name}({', '.join(signature)}):\n" + "".join(f"    {line}\n" for line in lines)
     filename = f"<op {self.name}>"
     linecache.cache[filename] = len(text), None, text.splitlines(True), filename
-    exec(compile(text, filename, "exec"), words)
-    return words[self.name]
+    written: dict[str, Any] = {}
+    exec(compile(text, filename, "exec"), words, written)
+    return written[self.name]
 
 
 def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked: bool) -> Any:
