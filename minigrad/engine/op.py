@@ -1,8 +1,8 @@
 """`@op`: a NumPy function together with the rules of its derivative, in one block.
 
 The public function of an op is written out as text and compiled (`write_call`). With ndarrays alone it *is* the
-forward, and nothing is recorded. With a Tensor among its inputs the result is a Tensor, and if a gradient can flow through it,
-it keeps its op, its inputs and its metadata.
+forward, and nothing is recorded. With a Tensor among its inputs the result is a Tensor, and if a gradient can flow
+through it, it keeps its op, its inputs and its metadata.
 """
 
 from __future__ import annotations
@@ -232,7 +232,8 @@ def write_call(self: Op) -> Callable:
             return fill(new(Tensor), y)
     """
     words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain,
-             "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new, "ndarray": ndarray, "finish": finish}
+             "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new,
+             "ndarray": ndarray, "finish": finish}
     signature = list(self.arrays)
     for key, value in self.defaults.items():
         words[f"default_{key}"] = value
