@@ -16,6 +16,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.printers.numpy_loop import Plan
 from minigrad.printers.readable import Emitter
 from minigrad.program.simplify import Program
+from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Trace, TraceError
 
 number = itertools.count(1).__next__
@@ -36,7 +37,7 @@ class Derived:
 
     def __init__(self, f: Callable, examples: tuple):
         self.f, self.examples = f, examples
-        self.trace = trace = Trace(f, examples, loops=True)
+        self.trace = trace = Trace(f, examples, tracer=SourceTracer())
         name = name_of(f)
         self.name = name = "the function" if name == "<lambda>" else name
         emitter = Emitter(Program(trace, name))

@@ -1,9 +1,8 @@
 """Optimisers: how gradients change parameters. PyTorch's formulas, argument names and defaults.
 
-A formula is written once, for arrays: it takes gradients and makes of them what is to be subtracted. The parameters of
-one dtype are laid side by side for it, so that its NumPy calls are as many for a hundred parameters as for one. The
-parameters themselves stay where they are, and whose they are: a step reads their gradients, and subtracts from their
-data in place, which counts as a change (`Tensor.data`).
+A formula is written once, for a flat array: it turns gradients into the update to subtract. The gradients of all
+parameters of one dtype are concatenated, so a hundred parameters need as few NumPy calls as one. The parameters keep
+their own arrays: a step subtracts from their data in place, which counts as a change (`Tensor.data`).
 
 Schedules are functions of the step, counted from 0: `optimizer.lr = schedule(step)`.
 """
@@ -18,28 +17,28 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.nn.module import matching
 from minigrad.nn.signature import check_call
+from minigrad.nn.state_dict import with_shapes
 
 
 class Optimizer:
-    """What all optimisers share. A formula of one's own: subclass, name the arrays that it keeps from step to step in
-    `moments`, and write `change`.
+    """Base class of all optimisers. For your own formula, subclass it, name the arrays that it keeps from step to step
+    in `moments`, and write `change`.
 
-    parameters    the tensors to be trained, leaves that require gradients; one whose grad is None stays as it is
+    parameters    the tensors to train, leaves that require gradients; one whose grad is None does not change
     lr            the step size; may be assigned at any time
     weight_decay  this times the parameters is added to their gradients (L2)
-    decoupled     True where weight decay is subtracted with the change instead, lr · weight_decay · parameters
+    decoupled     True: subtract lr · weight_decay · parameters with the update instead, as AdamW does
 
-    Raises TypeError for what is no tensor, ValueError for no parameters, one that is given twice or cannot be trained,
-    and for numbers out of their range.
+    Raises TypeError for a parameter that is not a tensor, ValueError for an empty list, for a parameter that is given
+    twice or cannot be trained, and for numbers out of their range.
     """
 
     moments: tuple[str, ...] = ()
     decoupled = False
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
-        if given or named:  # copies and pickles are made without arguments
+        if given or named:  # copy and pickle call __new__ without arguments
             check_call(cls, given, named)
         return object.__new__(cls)
 
@@ -53,17 +52,17 @@ class Optimizer:
         self.flats = [Flat(members, self.parameters, self.moments) for members in kinds.values()]
 
     def change(self, g: np.ndarray, steps: int, work: np.ndarray, *moments: np.ndarray) -> None:
-        """Turn gradients into what is to be subtracted from the parameters, in place.
+        """Turn gradients into the update to subtract from the parameters, in place.
 
-        g        flat, the gradients side by side
-        steps    how many steps these parameters have made, with this one
-        work     of g's shape, for values on the way
-        moments  of g's shape, in the order of `moments`, at first 0; to be brought up to date
+        g        the gradients, flat and concatenated; overwritten by the update
+        steps    the number of steps of these parameters, including this one
+        work     scratch array of g's shape
+        moments  arrays of g's shape, in the order of `moments`, initially 0; update them in place
         """
         raise NotImplementedError(f"{type(self).__name__} has no formula yet: write its method change")
 
     def zero_grad(self) -> None:
-        """Forget the gradients: every parameter's grad is None."""
+        """Set the grad of every parameter to None."""
         for p in self.parameters:
             p.grad = None
 
@@ -90,35 +89,35 @@ class Optimizer:
     # -- saving -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a step changes or a schedule sets: lr, the steps of each parameter, and the moments, as copies, by name
-        and place of the parameter: "exp_avg.0", in its shape. Other settings are not in it."""
+        """Copies of lr, the number of steps of each parameter, and the moments in the parameters' shapes: "exp_avg.0"
+        for the first. Settings that no step or schedule changes are not included."""
         return {"lr": self.lr, "steps": np.array(self.steps),
                 **{name: array.copy() for name, array in self.named_moments().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict()` of an optimiser of this kind over parameters of these shapes.
+        """Resume from a `state_dict()` of an optimiser of this kind over parameters of these shapes.
 
         Raises ValueError, and changes nothing, unless names and shapes are exactly those of `state_dict()`.
         """
-        mine, kind = self.named_moments(), type(self).__name__
-        shapes = {"lr": (), "steps": (len(self.steps),), **{name: array.shape for name, array in mine.items()}}
-        state = matching(state, shapes, kind)
+        moments, kind = self.named_moments(), type(self).__name__
+        shapes = {"lr": (), "steps": (len(self.steps),), **{name: array.shape for name, array in moments.items()}}
+        state = with_shapes(state, shapes, kind)
         steps = state["steps"]
         if steps.dtype.kind not in "iu" or steps.min() < 0:
             raise ValueError(f"{kind} counts steps by integers ≥ 0, not {steps.tolist()}")
-        if odd := [name for name in mine if state[name].dtype.kind not in "fiu"]:
+        if odd := [name for name in moments if state[name].dtype.kind not in "fiu"]:
             raise ValueError(f"{kind} keeps real numbers, and {odd[0]} is {state[odd[0]].dtype}")
         self.lr, self.steps = self.number("lr", state["lr"].item()), steps.tolist()
-        for name, array in mine.items():
+        for name, array in moments.items():
             array[...] = state[name]
 
     def named_moments(self) -> dict[str, np.ndarray]:
-        """Views of the moments, by name and place of the parameter."""
+        """Views of the moments, by name and number of the parameter."""
         return {f"{name}.{i}": flat.moments[name][part].reshape(self.parameters[i].shape) for name in self.moments
                 for flat in self.flats for i, part in flat.parts.items()}
 
     def number(self, name: str, value: Any, top: float = math.inf) -> float:
-        """A setting as a Python float, which does not widen float32. Raises ValueError unless 0 ≤ value < top."""
+        """A setting as a Python float, which keeps float32 arrays float32. Raises ValueError unless 0 ≤ value < top."""
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -130,44 +129,45 @@ class Optimizer:
 
 
 class Flat:
-    """The parameters of one dtype side by side, as flat arrays: their gradients, which `change` turns into what is to
-    be subtracted, and their moments."""
+    """Flat buffers for the parameters of one dtype: gradients, which `change` turns into the update, and moments."""
 
     def __init__(self, members: list[int], parameters: list[Tensor], moments: tuple[str, ...]):
         self.parts, start = {}, 0
         for i in members:
             self.parts[i] = slice(start, start := start + parameters[i].size)
-        dtype = np.result_type(parameters[members[0]].dtype, np.float32)  # of halves too: eps and g² would be 0 or inf
+        dtype = np.result_type(parameters[members[0]].dtype, np.float32)  # in float16, eps and g² would be 0 or inf
         self.g, self.work = np.empty(start, dtype), np.empty(start, dtype)
         self.moments = {name: np.zeros(start, dtype) for name in moments}
-        self.look({i: parameters[i].shape for i in members})
+        self.make_views({i: parameters[i].shape for i in members})
 
-    def look(self, shapes: dict[int, tuple[int, ...]]) -> None:
-        """Views of g, one for each parameter, in its shape."""
+    def make_views(self, shapes: dict[int, tuple[int, ...]]) -> None:
+        """Make a view of g for each parameter, in its shape."""
         self.views = {i: self.g[self.parts[i]].reshape(shape) for i, shape in shapes.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a copy or a pickle: there, views would be arrays of their own, and no change of g would come to them."""
+        """Shapes in place of the views, which copy and pickle would turn into arrays of their own."""
         return vars(self) | {"views": {i: view.shape for i, view in self.views.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        shapes = state.pop("views")
         vars(self).update(state)
-        self.look(self.views)
+        self.make_views(shapes)
 
     def runs(self, parameters: list[Tensor], steps: list[int]) -> list[tuple[list[int], slice]]:
-        """Neighbours that have gradients and have made as many steps, and where they are: mostly all, in one."""
+        """(parameters, slice of the buffers) for each run of neighbours with gradients and equal step counts: usually
+        one run of all."""
         alike = groupby(self.parts, lambda i: None if parameters[i].grad is None else steps[i])
         runs = [list(run) for count, run in alike if count is not None]
         return [(run, slice(self.parts[run[0]].start, self.parts[run[-1]].stop)) for run in runs]
 
 
 def trainable(who: str, params: Iterable[Tensor]) -> list[Tensor]:
-    """The parameters as a list, each one a leaf that can be trained, and none twice."""
+    """The parameters as a list. Raises TypeError or ValueError unless each is a trainable leaf, listed once."""
     if isinstance(params, Tensor) or not isinstance(params, Iterable):
-        raise TypeError(f"{who} takes a list of tensors, as model.parameters(), not a {type(params).__name__}")
+        raise TypeError(f"{who} takes a list of tensors, such as model.parameters(), not a {type(params).__name__}")
     parameters = list(params)
     if not parameters:
-        raise ValueError(f"{who} was given no parameters: pass the tensors to be trained")
+        raise ValueError(f"{who} was given no parameters: pass the tensors to train")
     for i, p in enumerate(parameters):
         if not isinstance(p, Tensor):
             raise TypeError(f"{who} takes tensors, as model.parameters() lists them, and number {i} is a "
@@ -189,7 +189,7 @@ class SGD(Optimizer):
         b ← g at the first step, then momentum · b + (1 − dampening) g
         p ← p − lr · b, with Nesterov p − lr (g + momentum · b)
 
-    PyTorch's momentum, where lr stands outside b. Sutskever et al. 2013. Nesterov needs momentum, and no dampening.
+    PyTorch's momentum: lr is not part of b. Sutskever et al. 2013. Nesterov needs momentum, and no dampening.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
@@ -215,13 +215,13 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """Each number by its own scale, a running root mean square of its gradient (Tieleman & Hinton 2012, lecture 6.5):
+    """Divide each gradient by its running root mean square (Tieleman & Hinton 2012, lecture 6.5):
 
         v ← alpha · v + (1 − alpha) g²          p ← p − lr · g / (√v + eps)
 
     momentum  b ← momentum · b + g / (√v + eps), and p ← p − lr · b
-    centered  √(v − m²) in place of √v, m the running mean of g (Graves 2013); where rounding makes v < m², 0, while
-              PyTorch gives NaN
+    centered  √(v − m²) in place of √v, m the running mean of g (Graves 2013); if rounding makes v < m² this is 0,
+              where PyTorch gives NaN
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
@@ -257,7 +257,7 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Each number by the root of the sum of all its squared gradients (Duchi, Hazan & Singer 2011):
+    """Divide each gradient by the root of the sum of all its squares (Duchi, Hazan & Singer 2011):
 
         v ← v + g²          p ← p − lr / (1 + (t − 1) lr_decay) · g / (√v + eps)
 
@@ -282,7 +282,7 @@ class Adagrad(Optimizer):
 
 
 class Adam(Optimizer):
-    """Steps of about lr, from running means of the gradient and of its square (Kingma & Ba 2015, algorithm 1):
+    """Take steps of about lr from running means of the gradient and of its square (Kingma & Ba 2015, algorithm 1):
 
         m ← β₁ m + (1 − β₁) g      v ← β₂ v + (1 − β₂) g²
         p ← p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps)
@@ -308,7 +308,7 @@ class Adam(Optimizer):
         g *= g
         g *= 1 - beta2
         v += g
-        root = math.sqrt(1 - beta2 ** steps)  # taken out of the denominator, which saves a pass over v
+        root = math.sqrt(1 - beta2 ** steps)  # factored out of the denominator, which saves a pass over v
         np.sqrt(v, out=g)
         g += self.eps * root
         np.divide(m, g, out=g)
@@ -316,8 +316,8 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with weight decay beside the change, and not in the moments: p ← p − lr · weight_decay · p − the change of
-    Adam. Loshchilov & Hutter 2019."""
+    """Adam with weight decay outside the moments: p ← p − lr · weight_decay · p − Adam's update. Loshchilov & Hutter
+    2019."""
 
     decoupled = True
 
@@ -330,22 +330,22 @@ class AdamW(Adam):
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients together so that their common norm is at most max_norm; returns the norm before.
+    """Scale all gradients by one factor to a common norm of at most max_norm; returns the norm before.
 
-    The factor is max_norm / (norm + 1e-6), as in PyTorch; max_norm=math.inf only measures. A norm that is not finite is
-    returned, and nothing is scaled. Raises ValueError for a max_norm that is negative or NaN.
+    The factor is max_norm / (norm + 1e-6), as in PyTorch; max_norm=math.inf only measures. If the norm is not finite,
+    nothing is scaled. Raises ValueError for a max_norm that is negative or NaN.
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm takes a max_norm ≥ 0, not {max_norm!r}")
     clipped = [p for p in ([parameters] if isinstance(parameters, Tensor) else parameters) if p.grad is not None]
     gradients = [p.grad.astype(np.float32) if p.grad.dtype == np.float16 else p.grad for p in clipped]
     norm = math.sqrt(sum(float(np.vdot(g, g).real) for g in gradients))
-    if norm == math.inf:  # perhaps of its squares alone, which go beyond float32 at 10¹⁹
+    if norm == math.inf:  # perhaps only the squares overflow: in float32 from 10¹⁹ on
         norm = math.hypot(*(float(np.linalg.norm(p.grad.ravel().astype(float))) for p in clipped))
     factor = max_norm / (norm + 1e-6)
     if factor < 1 and math.isfinite(norm):
         for p in clipped:
-            wide = np.result_type(p.grad.dtype, np.float32)  # of halves: the factor alone may be 0 in them
+            wide = np.result_type(p.grad.dtype, np.float32)  # in float16 the factor itself may be 0
             p.grad = np.multiply(p.grad, factor, dtype=wide).astype(p.grad.dtype, copy=False)
     return norm
 
@@ -356,19 +356,19 @@ Schedule = Callable[[int], float]
 
 
 def constant(lr: float) -> Schedule:
-    """The same at every step."""
+    """lr at every step."""
     return lambda step: lr
 
 
 def step_decay(lr: float, every: int, factor: float) -> Schedule:
-    """lr · factor^⌊step / every⌋: times the factor after every so many steps. Raises ValueError if every < 1."""
+    """lr · factor^⌊step / every⌋: multiplied by the factor after each `every` steps. Raises ValueError if every < 1."""
     if every < 1:
         raise ValueError(f"step_decay takes every ≥ 1 steps, not {every}")
     return lambda step: lr * factor ** (step // every)
 
 
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
-    """From lr at step 0 along half a cosine to final at `steps`, where it stays (Loshchilov & Hutter 2017, without
+    """From lr at step 0 along half a cosine to `final` at `steps`, then constant (Loshchilov & Hutter 2017, without
     restarts). Raises ValueError if steps < 1."""
     if steps < 1:
         raise ValueError(f"cosine takes steps ≥ 1, not {steps}")
@@ -376,8 +376,7 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
 
 
 def warm_up(steps: int, schedule: Schedule) -> Schedule:
-    """A schedule that rises to its own values: times (step + 1) / steps for the first so many steps. Raises ValueError
-    if steps < 0."""
+    """The schedule, multiplied by (step + 1) / steps during the first `steps` steps. Raises ValueError if steps < 0."""
     if steps < 0:
         raise ValueError(f"warm_up takes steps ≥ 0, not {steps}")
     return lambda step: schedule(step) * min(1.0, (step + 1) / max(1, steps))

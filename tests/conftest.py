@@ -1,22 +1,57 @@
-"""What several test files share. Its place here also lets every test import `cases`, wherever it stands."""
+"""Settings for all test files. This file's folder is on the import path, so that every test can import `cases`."""
 
+import ast
+import functools
 import gc
 import os
+from pathlib import Path
 
-import numpy  # noqa: F401  (what is not loaded yet has no threads to limit)
+import numpy  # noqa: F401  (thread limits reach only the libraries that are already loaded)
 import pytest
 from threadpoolctl import threadpool_limits
 
-# More would wait for each other while the processes that some tests start keep the cores busy: see docs/performance.md.
+# Two BLAS threads wait for each other when other processes keep the cores busy: see docs/performance.md.
 threadpool_limits(1, user_api="blas")
+
+# The quick subset, `pytest -m quick`: it sees a wrong rule, derivation, scan and checkpoint.
+QUICK = ("engine/", "check/test_gradcheck.py", "program/test_simplify.py", "program/test_purity.py", "nn/",
+         "timeloop/test_cache.py", "training/test_checkpoint.py", "test_derived.py", "test_document.py",
+         "test_optim.py", "test_rooms.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the quick subset."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(QUICK):
+            item.add_marker("quick")
+
+
+def pytest_make_parametrize_id(val):
+    """Name a row after the text of its lambda, where pytest would write `<lambda>`."""
+    return text_of(val) if getattr(val, "__name__", "") == "<lambda>" else None
+
+
+def text_of(function):
+    """The body of a lambda. Of several on one line, the one whose columns Python recorded (from 3.11), or the first."""
+    code = function.__code__
+    bodies = [node.body for node in lambdas(code.co_filename) if node.lineno == code.co_firstlineno]
+    recorded = set(code.co_positions()) if hasattr(code, "co_positions") else ()
+    found = [body for body in bodies
+             if (body.lineno, body.end_lineno, body.col_offset, body.end_col_offset) in recorded]
+    return ast.unparse((found or bodies)[0])
+
+
+@functools.cache
+def lambdas(file):
+    return [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if isinstance(node, ast.Lambda)]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_state(tmp_path_factory):
-    """Files that the tests train with are not remembered as those of whoever runs them."""
+    """Files that the tests train with are not remembered as the user's."""
     os.environ["MINIGRAD_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
 def pytest_collection_finish():
-    """What was collected stays to the end: the garbage collector need not go through the thousands of tests again."""
+    """Collected tests live to the end: exempt them, thousands of objects, from garbage collection."""
     gc.freeze()

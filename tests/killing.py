@@ -22,28 +22,26 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.training import checkpoint, run
-from minigrad.training.run import Run
-from minigrad.training.settings import Settings
+from minigrad.training import Run, Settings, files, folder
 
 
-def main(folder: Path, settings: Settings, by: str, seed: int, longest: float) -> dict:
+def main(path: Path, settings: Settings, by: str, seed: int, longest: float) -> dict:
     rng = np.random.default_rng(seed)
     deaths, files = 0, Counter()
-    while died(folder, settings, by, rng.uniform(0, longest)):
+    while died(path, settings, by, rng.uniform(0, longest)):
         deaths, longest = deaths + 1, longest * 1.1  # so that it ends, on a machine of any speed
-        files.update(file.name for file in folder.glob("*"))
+        files.update(file.name for file in path.glob("*"))
     return {"deaths": deaths, "files": files}
 
 
-def died(folder: Path, settings: Settings, by: str, span: float) -> bool:
+def died(path: Path, settings: Settings, by: str, span: float) -> bool:
     """One life of this span. Whether it ended by SIGKILL; an exception in it ends everything."""
     child = os.fork()
     if child == 0:
         try:
             if by == "calls":
                 Fatal(1 + int(span)).install()
-            live(folder, settings)
+            live(path, settings)
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -58,9 +56,9 @@ def died(folder: Path, settings: Settings, by: str, span: float) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def live(folder: Path, settings: Settings) -> None:
+def live(path: Path, settings: Settings) -> None:
     """What a user does: resume if there is a run, and else begin one."""
-    with Run.resume(folder) if (folder / run.CONFIG).exists() else Run.new(settings, folder) as lived:
+    with Run.resume(path) if (path / folder.CONFIG).exists() else Run.new(settings, path) as lived:
         lived.go()
 
 
@@ -71,7 +69,7 @@ class Fatal:
         self.calls, self.deadline = 0, deadline
 
     def install(self) -> None:
-        checkpoint.open = run.open = self.opened
+        files.open = folder.open = self.opened
         for name in ("fsync", "replace", "unlink"):
             setattr(os, name, self.watched(getattr(os, name)))
 

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 import minigrad as mg
-from minigrad.engine.pytree import map_leaves
+from minigrad.engine.pytree import flatten, map_leaves
 
 SIZES = {"H": 4, "D": 3, "B": 2}
 TABLE = np.random.default_rng(7).normal(size=(SIZES["H"], 8))  # a constant too large to be written into the text
@@ -545,3 +546,57 @@ def random_row(seed, nested=True):
             return tuple(values[-1 - i % len(values)] for i in new), tuple(values[-1 - i % len(values)] for i in out)
         return cell
     return row(at_random, ("3 B",) * states, ("3 B",) * inputs, analytic=False, W="3 3", V="3 3", gain="3 1")
+
+
+# -- how tests run and compare a cell ---------------------------------------------------------------------------
+
+WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
+        "mask and reverse": {"mask": True, "reverse": True}}
+
+every_cell = pytest.mark.parametrize("row", CELLS, ids=str)
+
+
+def mask_for(steps, batch):
+    """Lengths that differ, a hole, and a first step that is off."""
+    mask = np.arange(steps)[:, None] < np.maximum(steps - np.arange(batch), 1)
+    mask[0, batch // 2:] = False
+    return mask
+
+
+def mixed(tree, seed=5):
+    """A loss that weighs every entry differently."""
+    rng = np.random.default_rng(seed)
+    total = 0.0
+    for leaf in flatten(tree)[0]:
+        total = total + mg.sum(leaf * rng.normal(size=leaf.shape).astype(leaf.dtype))
+    return total
+
+
+def gradient(x):
+    return np.zeros(x.shape, x.dtype) if x.grad is None else x.grad
+
+
+def outcome(scan, make, inputs, wanted=(True, True, True), **options):
+    """(final state, ys, gradients of state, of xs, of weights) of one run, all as arrays; `wanted` says of which of
+    state, xs and weights gradients are asked for."""
+    trees = [map_leaves(lambda leaf, on=on: mg.tensor(leaf.copy(), requires_grad=on and leaf.dtype.kind == "f"), tree)
+             for tree, on in zip(inputs, wanted)]
+    state, xs, weights = trees
+    final, ys = scan(make(weights), state, xs, **options)
+    loss = mixed((final, ys))
+    if isinstance(loss, mg.Tensor) and loss.requires_grad:
+        loss.backward()
+    results = [map_leaves(lambda y: np.array(y.detach() if isinstance(y, mg.Tensor) else y), t) for t in (final, ys)]
+    return (*results, *([gradient(x) for x in flatten(tree)[0]] for tree in trees))
+
+
+PARTS = ("final state", "ys", "gradient of state", "gradient of xs", "gradient of weights")
+
+
+def assert_same(ours, theirs, tolerance=1e-12):
+    for part, a, b in zip(PARTS, ours, theirs):
+        a, b = flatten(a)[0], flatten(b)[0]
+        assert len(a) == len(b), part
+        for n, (x, y) in enumerate(zip(a, b)):
+            assert (np.shape(x), x.dtype) == (np.shape(y), y.dtype), f"{part} {n}"
+            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=f"{part} {n}")

@@ -51,7 +51,7 @@ def test_every_case_derives_to_what_the_engine_gives(case, dtype, tolerance):
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
 def test_the_text_of_a_cell_is_the_golden_one(cell):
-    """After a change that is meant, write them anew: python -m tests.derive.test_derive"""
+    """After a change that is meant, write them anew: python tests/test_derived.py"""
     file = GOLDEN / f"derived_{cell.__name__}.py"
     assert mg.derive(cell, *CELLS[cell]).source == file.read_text(encoding="utf-8")
 
@@ -94,7 +94,7 @@ def test_nothing_is_computed_twice_and_nothing_for_nothing():
     source = mg.derive(f, np.ones(3), np.ones(3)).source
     assert source.count("np.tanh") == 2  # the forward line, and the comment that quotes it
     assert "exp" not in source and "* 1.0" not in source
-    assert "np.zeros((3,), np.float64)" in source.splitlines()[-1]  # d_y
+    assert "np.zeros(y.shape, np.float64)" in source.splitlines()[-1]  # d_y
 
 
 def test_tensors_that_are_closed_over_become_arguments():
@@ -163,7 +163,7 @@ def test_what_cannot_be_traced_names_the_line_and_a_way_out(f, what):
 
 
 def test_what_a_tensor_has_not_is_refused_with_the_line():
-    with pytest.raises(mg.TraceError, match=r"a tensor has no attribute 'sort'; it was asked for at .*derive.py:\d+"):
+    with pytest.raises(mg.TraceError, match=r"a tensor has no attribute 'sort'; it was asked for at .*derived.py:\d+"):
         mg.derive(lambda x: x.sort(), np.ones(2))
     assert mg.derive(lambda x: x * hasattr(x, "sort") + hasattr(x, "__len__"), np.ones(2))
 
@@ -210,12 +210,6 @@ def after():
     pass
 
 
-if __name__ == "__main__":
-    for golden_cell, golden_args in CELLS.items():
-        (GOLDEN / f"derived_{golden_cell.__name__}.py").write_text(
-            mg.derive(golden_cell, *golden_args).source, encoding="utf-8")
-
-
 def test_a_detached_weight_is_read_anew_at_every_call():
     w = mg.tensor([2.0], requires_grad=True)
     derived = mg.derive(lambda x: x * w.detach() + w, np.ones(1))
@@ -223,3 +217,93 @@ def test_a_detached_weight_is_read_anew_at_every_call():
     y, cache = derived.forward(np.ones(1))
     assert y.tolist() == [10.0]
     assert [d.tolist() for d in derived.backward(np.ones(1), cache)] == [[5.0], [1.0]]
+
+
+# -- the text at other sizes than it was derived at --------------------------------------------------------------
+
+
+def in_other_sizes(n_x=2, n_a=7, m=3, n_y=6, T=4):
+    rng = np.random.default_rng(2)
+
+    def array(*shape):
+        return rng.normal(size=shape)
+    x, h, c = array(n_x, m), array(n_a, m), array(n_a, m)
+    parameters = {}
+    for gate in "fico":
+        parameters |= {f"W{gate}": array(n_a, n_a + n_x), f"b{gate}": array(n_a, 1)}
+    parameters |= {"Wy": array(n_y, n_a), "by": array(n_y, 1)}
+    W, b = array(4 * n_a, n_a + n_x), array(4 * n_a, 1)
+    return {cells.rnn: (x, h, array(n_a, n_x), array(n_a, n_a), array(n_a, 1)),
+            cells.gru: (x, h, array(3 * n_a, n_x), array(3 * n_a, n_a), array(3 * n_a, 1)),
+            cells.lstm: (x, h, c, W, b), cells.lstm_layer: (array(T, n_x, m), h, c, W, b),
+            cells.document: (x, h, c, parameters)}
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_the_text_of_a_cell_is_right_at_other_sizes(cell):
+    args, module = in_other_sizes()[cell], {}
+    exec(mg.derive(cell, *CELLS[cell]).source, module)
+    y, cache = module["forward"](*args)
+    expected, pull = mg.vjp(cell, *args)
+    d_y = gradients_like(y, np.random.default_rng(1))
+    assert_equal_trees(y, expected)
+    assert_equal_trees(module["backward"](d_y, cache), pull(d_y))
+
+
+def test_two_sizes_that_are_equal_by_chance_stay_two():
+    def f(x, h):
+        return np.concatenate([h, x])[:h.shape[0]] * 2.0, np.concatenate([h, x])[:x.shape[0]] * 3.0
+    module = {}
+    exec(mg.derive(f, np.ones(3), np.ones(3)).source, module)
+    x, h = np.arange(2.0), np.arange(4.0)
+    (a, b), _ = module["forward"](x, h)
+    assert_equal_trees((a, b), f(x, h))
+
+
+def test_a_mean_divides_by_the_size_at_hand():
+    module = {}
+    exec(mg.derive(lambda x: np.mean(x * x), np.ones((3, 4))).source, module)
+    x = np.arange(10.0).reshape(2, 5)
+    y, cache = module["forward"](x)
+    assert_equal_trees((y, module["backward"](1.0, cache)), (np.mean(x * x), (2 * x / 10,)))
+
+
+@pytest.mark.parametrize("logistic", [
+    lambda z: 1 / (1 + np.exp(-z)), lambda z: 1.0 / (np.exp(-z) + 1.0), lambda z: (1 + np.exp(-z)) ** -1,
+    lambda z: 1 / (1 + np.exp(-1.0 * z)),
+], ids=["quotient", "other order", "power", "times -1"])
+def test_a_hand_written_logistic_has_the_gradient_of_sigmoid(logistic):
+    def cell(x):
+        z = 2.0 * x
+        a = logistic(z)
+        return a
+    derived, x = mg.derive(cell, np.ones(5)), np.array([-400.0, -1.0, 0.0, 1.0, 400.0])
+    assert "d_a * a * (1.0 - a)" in derived.source and "np.exp(" in derived.source
+    with np.errstate(over="ignore"):
+        a, cache = derived.forward(x)
+    (d_x,) = derived.backward(np.ones(5), cache)
+    assert d_x[0] == d_x[4] == 0.0
+    assert_equal_trees(d_x[1:4], mg.vjp(cell, x[1:4])[1](np.ones(3))[0])
+
+
+def test_a_gradient_that_a_bias_shares_has_the_name_of_the_line():
+    def cell(x, W, b):
+        h = np.tanh(W @ x + b)
+        return h
+    source = mg.derive(cell, np.ones((3, 1)), np.ones((5, 3)), np.ones((5, 1))).source
+    assert "d_h_in = d_h * (1.0 - h * h)" in source and "d_b = d_h_in" in source
+
+
+def test_filling_an_array_is_refused_with_what_to_write_instead():
+    def f(x):
+        y = np.zeros((4, 2))
+        y[:2, :] = x
+        return x * y
+    with pytest.raises(mg.TraceError, match=r"array.*test_derived.py:\d+.*np\.concatenate.*mg\.stack"):
+        mg.derive(f, np.ones((2, 2)))
+
+
+if __name__ == "__main__":
+    for golden_cell, golden_args in CELLS.items():
+        (GOLDEN / f"derived_{golden_cell.__name__}.py").write_text(
+            mg.derive(golden_cell, *golden_args).source, encoding="utf-8")

@@ -50,7 +50,7 @@ def one_identity(monkeypatch):
 def late_question(monkeypatch):
     """A pull asks what is tracked when it runs."""
     import sys
-    loops = sys.modules["minigrad.timeloop.scan"]
+    loops = sys.modules["minigrad.timeloop.compiled"]
     pulled_back = loops.pulled_back
     monkeypatch.setattr(loops, "pulled_back", lambda run, g, inputs, tracked: pulled_back(
         run, g, inputs, [isinstance(x, mg.Tensor) and x._tracked for x in inputs]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -97,6 +98,24 @@ def test_the_core_stays_small_enough_to_read():
              for pattern in CORE for p in sorted(PACKAGE.glob(pattern))
              if p.relative_to(PACKAGE).as_posix() not in BESIDE}
     assert sum(lines.values()) <= CORE_LINES, lines
+
+
+def test_the_clone_is_what_is_tested():
+    """Also when another copy is installed: `pythonpath` in pyproject.toml comes before site-packages."""
+    assert PACKAGE == Path(__file__).parents[1] / "minigrad"
+
+
+def test_rows_have_names(request):
+    """No collected test is called after a lambda or an address."""
+    unnamed = [item.nodeid for item in request.session.items if re.search(r"<lambda>|<\w+ object| at 0x", item.nodeid)]
+    assert not unnamed
+
+
+def test_the_picture_of_the_rooms_is_true():
+    """Counts of lines may lag behind; rooms and imports may not."""
+    import architecture
+    shown = re.sub(r"\d+ lines", "", architecture.PICTURE.read_text(encoding="utf-8"))
+    assert shown == re.sub(r"\d+ lines", "", architecture.picture()), "run PYTHONPATH=. python tests/architecture.py"
 
 
 def test_minigrad_is_imported_without_matplotlib():

@@ -1,4 +1,4 @@
-"""`py.typed` is a promise: type checkers accept the code of the README, and know every method that an op installs."""
+"""`py.typed` is a promise: type checkers accept the pages' code, and know every method that an op installs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_docs import PAGES, blocks
 
 from minigrad.engine.tensor import Tensor
 
@@ -74,16 +75,37 @@ print(Leaky(3)(np.ones((2, 1, 3)))[0].shape, Model()(np.ones((2, 1, 3))))
 """
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_type_checkers_accept_the_readme_and_other_ordinary_use(tmp_path, checker):
+def run(checker, *arguments, folder):
+    """The output of a type checker where it complains. Skips where it is not installed or cannot start."""
     if not shutil.which(checker):
-        pytest.skip(f"{checker} is not installed")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    (tmp_path / "readme.py").write_text("\n".join(b for b in blocks if "torch" not in b), encoding="utf-8")
+        pytest.skip(f"{checker} is not installed: pip install '.[types]'")
+    environment = {**os.environ, "MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    started = subprocess.run([checker, "--version"], capture_output=True, text=True, env=environment)
+    if started.returncode:
+        pytest.skip(f"{checker} does not start here: {started.stderr.strip()[-200:]}")
+    done = subprocess.run([*CHECKERS[checker], *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.parametrize("page", PAGES)
+def test_type_checkers_accept_a_pages_code(tmp_path, checker, page):
+    """All blocks of a page are one script, as for the reader who types them in. Blocks that import torch are left out."""
+    code = [block for _, language, block, _ in blocks((ROOT / page).read_text(encoding="utf-8"))
+            if language == "python" and "torch" not in block]
+    (tmp_path / "page.py").write_text("\n".join(code), encoding="utf-8")
+    assert not (complaints := run(checker, "page.py", folder=tmp_path)), complaints
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_type_checkers_accept_ordinary_use(tmp_path, checker):
     (tmp_path / "uses.py").write_text(USES, encoding="utf-8")
-    done = subprocess.run([*CHECKERS[checker], "readme.py", "uses.py"], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stdout
+    assert not (complaints := run(checker, "uses.py", folder=tmp_path)), complaints
+
+
+def test_mypy_accepts_the_engine_and_the_public_surface():
+    """The files that pyproject.toml lists for mypy."""
+    assert not (complaints := run("mypy", folder=ROOT)), complaints
 
 
 def test_every_method_that_an_op_installs_is_there_for_type_checkers():

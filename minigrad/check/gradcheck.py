@@ -16,108 +16,31 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.anomaly import recorded, unwatched, user_line
-from minigrad.engine.backward import behind, data_of, fitted, sweep
+from minigrad.check.faults import COMPLEX_STEP, CallSites, nodes_behind, relative, wrong_rules
+from minigrad.check.gradcheck_report import GradcheckError, GradcheckReport, Row
+from minigrad.engine.anomaly import unwatched
+from minigrad.engine.backward import behind, data_of, sweep
 from minigrad.engine.op import Op
 from minigrad.engine.ops import multiply
 from minigrad.engine.ops import sum as total
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Tensor, no_grad, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, no_grad, recording, wrap
 
-COMPLEX_STEP = 1e-20
 STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # of central differences; the first that agrees will do
 # What is tolerated, relative to the entry, and how far below the largest gradient rounding may stand for an entry.
 # Complex step: rounding alone, 1e-16 times the length of sums. Fourth order: about (1e-16)^(4/5).
 TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
 FLOOR = {"complex step": 1e-5, "central differences": 1e-3}
-WRONG = 1e-5  # the relative error of a rule, in a check of its own, from which on it is blamed
-MOST_CALLS = 100  # of one op that are checked for that
-
-
-class GradcheckError(AssertionError):
-    """A gradient that is wrong, or cannot be checked. `report` holds what was found, or None."""
-
-    def __init__(self, message: str, report: Report | None = None):
-        super().__init__(message)
-        self.report: Any = report
-
-
-@dataclass
-class Row:
-    """What was found for one input: its worst entry (index), or direction (index None)."""
-
-    order: int
-    name: str
-    shape: tuple[int, ...]
-    checked: str
-    error: float = 0.0
-    index: tuple[int, ...] | None = None
-    derived: float | None = None
-    numeric: float | None = None
-    verdict: str = "ok"
-
-
-@dataclass
-class Report:
-    """The result of `gradcheck`. `str(report)` is a short table.
-
-    rows       one `Row` for each input and order
-    method     "complex step" or "central differences", and `why` for the latter
-    tolerance  the relative error that was allowed
-    rounding   the float32 gradient's largest difference from the float64 one, relative to its largest entry; or None
-    blamed     the rules found wrong: [("tanh.dx", relative error)]; for those in the cell of a scan the cell was run
-               step by step. "scan.dinputs" itself means that the derived program is wrong, and each rule in it right
-    places     {"tanh.dx": "in 1 of 5 calls, as at cell.py:12 in cell, t = 3"}, for a rule that is right elsewhere
-    """
-
-    method: str
-    tolerance: float
-    why: str = ""
-    rows: list[Row] = field(default_factory=list)
-    rounding: float | None = None
-    blamed: list[tuple[str, float]] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        return all(row.verdict == "ok" for row in self.rows)
-
-    @property
-    def worst(self) -> Row:
-        return max(self.rows, key=lambda row: (row.verdict != "ok", row.error))
-
-    @property
-    def summary(self) -> str:
-        """One line: how wrong, where, and by which method."""
-        return (f"worst relative error {self.worst.error:.1e}, in {self.worst.name} ({self.method}, tolerance "
-                f"{self.tolerance:.0e}): {'passed' if self.ok else 'FAILED'}")
-
-    def __str__(self) -> str:
-        head = ("order", "input", "shape", "checked", "worst error", "at", "derived", "numeric", "")
-        table = [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",
-                           "–" if r.index is None else str(r.index),
-                           *("–" if slope is None else f"{slope:.10g}" for slope in (r.derived, r.numeric)),
-                           r.verdict) for r in self.rows]
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
-        margin = self.tolerance / self.worst.error if self.worst.error else np.inf
-        lines += [f"{self.method}{' (' + self.why + ')' if self.why else ''}, tolerance {self.tolerance:.0e}, "
-                  f"margin {margin:.1g}: {'passed' if self.ok else 'FAILED'}"]
-        if self.rounding is not None:
-            lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
-        lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own"
-                  + (f", {self.places[name]}" if name in self.places else "") for name, error in self.blamed]
-        return "\n".join(lines)
 
 
 def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", tolerance: float | None = None,
               max_entries: int = 64, directions: int = 8, rng: Any = 0, raise_error: bool = True,
-              frozen: bool = False) -> Report:
+              frozen: bool = False) -> GradcheckReport:
     """Check the gradients of f, a function or a Module, at the given inputs.
 
     f(*inputs) returns a tensor or any nesting of tensors. Inputs are any nesting of tuples, lists and dicts; their
@@ -133,9 +56,9 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
     frozen       what f detaches keeps the value that it has at these inputs. So a truncated gradient, which stops where
                  a state is detached, is checked against the function in which the older state is frozen
 
-    Returns a `Report`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not differentiable
-    at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the first two. A kink
-    at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
+    Returns a `GradcheckReport`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not
+    differentiable at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the
+    first two. A kink at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
     """
     if order not in (1, 2):
         raise ValueError(f"order is 1 or 2, not {order}")
@@ -147,7 +70,7 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
         if method == "complex" and why:
             raise GradcheckError(f"the complex step cannot be used: {why}; use method='central'")
         name = "central differences" if method == "central" or why else "complex step"
-        report = Report(name, TOLERANCE[name] if tolerance is None else tolerance, why)
+        report = GradcheckReport(name, TOLERANCE[name] if tolerance is None else tolerance, why)
         for n in range(1, order + 1):
             checked.check(report, n, max_entries, directions)
         report.rounding = checked.rounding()
@@ -293,7 +216,7 @@ class Checked:
 
     # -- comparison -----------------------------------------------------------------------------------
 
-    def check(self, report: Report, order: int, max_entries: int, directions: int) -> None:
+    def check(self, report: GradcheckReport, order: int, max_entries: int, directions: int) -> None:
         """Add a row for each leaf to the report."""
         derived = self.gradients(self.values, order)
         largest = max([float(np.max(np.abs(g), initial=0.0)) for g in derived] + [abs(self.phi(self.values, order))])
@@ -349,18 +272,18 @@ class Checked:
 
     # -- blame ----------------------------------------------------------------------------------------
 
-    def blame(self, report: Report, order: int) -> None:
+    def blame(self, report: GradcheckReport, order: int) -> None:
         """Check every rule behind the results by itself, at the very values it met: first with each scan as the loop
         that it stands for, so that the rules in its cell are seen; if they are right, with the scan as one op."""
-        with Calls() as calls:
+        with CallSites() as calls:
             nodes = self.nodes(order)
         wrong = wrong_rules(nodes, self.rng) or wrong_rules(self.nodes(order), self.rng)
         for rule, (count, found) in sorted(wrong.items(), key=lambda item: -max(item[1][1])[0]):
             error, index = max(found)
             report.blamed.append((rule, error))
             if len(found) < count:
-                place = calls.places.get(index)
-                report.places[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
+                place = calls.locations.get(index)
+                report.locations[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
 
     def nodes(self, order: int) -> list[Tensor]:
         """What was computed for the results, and for order 2 for their gradients."""
@@ -369,34 +292,7 @@ class Checked:
         return nodes_behind(outputs + [psi] * (psi is not None))
 
 
-class Calls:
-    """A watcher that notes where each op is called, and lets it run. While one watches, a scan goes step by step."""
-
-    def __init__(self):
-        self.places: dict[int, str] = {}
-
-    def __enter__(self) -> Calls:
-        self.token = watcher.set(self)
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        watcher.reset(self.token)
-
-    def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
-        out = unwatched(op, inputs, arrays, metadata, tracked)
-        node = recorded(out)
-        if node is not None:
-            self.places[node._index] = user_line()
-        return out
-
-    def visit(self, node: Tensor, g: Any) -> None:
-        """Nothing to do in the sweep."""
-
-    def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
-        """Nor here."""
-
-
-class Frozen(Calls):
+class Frozen(CallSites):
     """A watcher under which `detach()` gives, call by call, what it gave under the first one."""
 
     def __init__(self):
@@ -427,7 +323,7 @@ class Leaf:
     """One leaf of a check: its number k, its derived gradient g, and the size below which a difference is rounding."""
 
     checked: Checked
-    report: Report
+    report: GradcheckReport
     k: int
     g: np.ndarray
     order: int
@@ -480,57 +376,6 @@ class Leaf:
         return ""
 
 
-def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float]]:
-    """[(rule, relative error)] for each rule of one recorded op: ⟨rule(g), v⟩ against ⟨g, J v⟩."""
-    op, metadata = node._op, node._metadata
-    arrays = [x._array if isinstance(x, Tensor) else x for x in node._inputs]
-    several = isinstance(node._array, tuple)
-    as_tuple = (lambda y: y) if several else (lambda y: (y,))
-    g = tuple(rng.uniform(0.5, 1.5, np.shape(y)) for y in as_tuple(node._array))
-
-    def along(i: int, v: np.ndarray, h: complex) -> complex:
-        shifted = [a + h * v if j == i else a for j, a in enumerate(arrays)]
-        return sum(np.sum(d * y) for d, y in zip(g, as_tuple(op.forward(*shifted, **metadata))))
-
-    out = []
-    for i, x in enumerate(node._inputs):
-        pull = op.pulls[0] if op.variadic else next((p for p in op.pulls if p[0] == i), None)
-        if pull is None or not (isinstance(x, Tensor) and x._tracked):
-            continue
-        v = rng.uniform(0.5, 1.5, x._array.shape)
-        rule = pull[2](g if several else g[0], node._array, node._inputs, metadata)
-        rule = np.sum(fitted(rule[i] if op.variadic else rule, x, op, graph=False) * v)
-        error = relative(rule, (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6, 1e-8)
-        if op.analytic and not any(np.iscomplexobj(a) for a in arrays):  # sharper, if it sees the imaginary part
-            with contextlib.suppress(Exception), warnings.catch_warnings():
-                warnings.simplefilter("error", np.exceptions.ComplexWarning)  # buffers of a scan hold real numbers
-                error = min(error, relative(rule, along(i, v, 1j * COMPLEX_STEP).imag / COMPLEX_STEP, 1e-8))
-        out.append((f"{op.name}.d{op.arrays[0] if op.variadic else op.arrays[i]}", float(error)))
-    return out
-
-
-def nodes_behind(outputs: list[Tensor]) -> list[Tensor]:
-    """What ops with rules made, behind the outputs."""
-    return [node for node in behind(outputs) if node._op is not None and node._op.pulls]
-
-
-def wrong_rules(nodes: list[Tensor], rng: np.random.Generator) -> dict[str, tuple[int, list[tuple[float, int]]]]:
-    """{rule: (how many of its calls were checked, [(relative error, index of the node)] where it is wrong)}
-
-    Of an op with more than MOST_CALLS nodes, so many are checked, evenly over time.
-    """
-    by_op: dict[str, list[Tensor]] = {}
-    for node in nodes:
-        by_op.setdefault(node._op.name, []).append(node)
-    errors: dict[str, list[tuple[float, int]]] = {}
-    for group in by_op.values():
-        for i in np.linspace(0, len(group) - 1, min(len(group), MOST_CALLS)).astype(int):
-            for rule, error in rule_errors(group[i], rng):
-                errors.setdefault(rule, []).append((error, group[i]._index))
-    wrong = {rule: [pair for pair in found if pair[0] > WRONG] for rule, found in errors.items()}
-    return {rule: (len(errors[rule]), found) for rule, found in wrong.items() if found}
-
-
 def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
     """The inputs by f's own parameter names."""
     try:
@@ -551,8 +396,3 @@ def unit(shape: tuple, i: int) -> tuple[tuple[int, ...], np.ndarray]:
     index = tuple(int(n) for n in np.unravel_index(i, shape))
     v[index] = 1.0
     return index, v
-
-
-def relative(a: complex, b: complex, scale: float) -> float:
-    size = max(abs(a), abs(b), scale)
-    return abs(a - b) / size if size else 0.0 if a == b else np.inf

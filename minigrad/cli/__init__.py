@@ -40,22 +40,22 @@ def main(argv: list[str] | None = None) -> int:
                 sys.stdout.flush()  # here, where an error can still be told
             return status
         except (Diverged, GradcheckError) as problem:
-            return said(1, command, problem)
+            return fail(1, command, problem)
         except ValueError as problem:
-            return said(2, command, problem)
+            return fail(2, command, problem)
         except MemoryError as problem:
-            return said(1, command, f"there is not enough memory for these sizes ({problem or 'MemoryError'})")
+            return fail(1, command, f"there is not enough memory for these sizes ({problem or 'MemoryError'})")
         except KeyboardInterrupt:
             return interrupt.STATUS
         except BrokenPipeError:  # the reader (`| head`) closed the pipe
-            drop_output()
+            discard_output()
             return 1
         except OSError as problem:
-            drop_output()
-            return said(1, command, f"{problem.filename or 'the output'}: {problem.strerror or problem}")
+            discard_output()
+            return fail(1, command, f"{problem.filename or 'the output'}: {problem.strerror or problem}")
 
 
-def said(status: int, command: str, what: object) -> int:
+def fail(status: int, command: str, what: object) -> int:
     print(f"{command}: {what}", file=sys.stderr)
     return status
 
@@ -75,7 +75,7 @@ def printable(stream: Any) -> Iterator[None]:
             stream.reconfigure(errors=before)
 
 
-def drop_output() -> None:
+def discard_output() -> None:
     """What is still to be printed goes nowhere, or Python complains at the exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,7 +19,7 @@ from minigrad.document import GATES, lstm_cell_forward
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor, no_grad
-from minigrad.nn.recurrent import settled
+from minigrad.nn.layout import broadcast_state
 from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name
 
@@ -47,7 +47,7 @@ def add_derive(commands: Any) -> None:
 
 def run_derive(arguments: argparse.Namespace) -> int:
     """Print a derived source."""
-    f, examples = function_and_examples(arguments)
+    f, examples = parse_function(arguments)
     if arguments.planned and len(examples) != 2:
         raise ValueError(f"--planned is for a cell (state, x) → (state, y), and {arguments.what} takes "
                          f"{len(examples)} arguments")
@@ -60,7 +60,7 @@ def run_derive(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def function_and_examples(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
+def parse_function(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
     """What to derive, and arguments for it: a cell of these --sizes, or a function of arguments of these --shapes."""
     what, f = arguments.what, None
     if what not in CELLS:
@@ -73,7 +73,7 @@ def function_and_examples(arguments: argparse.Namespace) -> tuple[Callable, tupl
     if getattr(arguments, unfit) is not None:
         raise ValueError(f"--{unfit} is not for {what}, which takes --{'sizes' if is_cell else 'shapes'}")
     if not is_cell:
-        return f, read_shapes(f, what, arguments.shapes or "", arguments.dtype)
+        return f, parse_shapes(f, what, arguments.shapes or "", arguments.dtype)
     return (built_in_cell if what in CELLS else own_cell)(f or what, arguments.sizes or SIZES, arguments.dtype)
 
 
@@ -83,7 +83,7 @@ def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, 
     layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=np.dtype(dtype), rng=0)
     made = next(iter(layers.layers.values()))
     with no_grad():
-        state = map_leaves(lambda start: np.array(Tensor(settled(start, batch, np.dtype(dtype))).data),
+        state = map_leaves(lambda start: np.array(Tensor(broadcast_state(start, batch, np.dtype(dtype))).data),
                            made.initial_state(batch))
     return made.cell, (state, np.zeros((n_x, batch), dtype))
 
@@ -113,13 +113,13 @@ def built_in_cell(name: str, sizes: tuple[int, ...], dtype: str) -> tuple[Callab
     return getattr(made, "cell", made), (state if states > 1 else state[0], np.zeros((n_x, batch), dtype))
 
 
-def read_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
+def parse_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
     """Arrays for the arguments of f, in its order, from "x=3,4 state=(5, 4),(5, 4)"; defaults may be left out."""
     given = {}
     for word in re.split(r"\s+(?=\w+\s*=)", text.strip()) if text.strip() else []:
         name, _, shape = word.partition("=")
         try:
-            given[name.strip()] = filled(ast.literal_eval(shape.strip()), dtype)
+            given[name.strip()] = make_arrays(ast.literal_eval(shape.strip()), dtype)
         except (ValueError, TypeError, SyntaxError, MemoryError):
             raise ValueError(f"--shapes has {word!r}, where name=3,4 is expected, name=() for a number, or a nesting "
                              "of shapes as name=(5,4),(5,4)") from None
@@ -142,12 +142,12 @@ def read_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
     return examples
 
 
-def filled(shape: Any, dtype: str) -> Any:
+def make_arrays(shape: Any, dtype: str) -> Any:
     """Arrays in the nesting of their shapes. A shape is a number, or a tuple or list of numbers."""
     if isinstance(shape, dict):
-        return {key: filled(child, dtype) for key, child in shape.items()}
+        return {key: make_arrays(child, dtype) for key, child in shape.items()}
     if isinstance(shape, (tuple, list)) and not all(type(n) is int for n in shape):
-        return type(shape)(filled(child, dtype) for child in shape)
+        return type(shape)(make_arrays(child, dtype) for child in shape)
     return np.full(shape, 0.5, dtype)
 
 

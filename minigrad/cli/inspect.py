@@ -12,23 +12,17 @@ import numpy as np
 
 from minigrad.cli.arguments import add_trust, natural, positive
 from minigrad.engine.messages import nearest
-from minigrad.microscope.page.inspection import Sequence, look
-from minigrad.microscope.page.report import Report, page
+from minigrad.microscope.page.inspection import Sequence, inspect
+from minigrad.microscope.page.rendering import Inspection, render
 from minigrad.tasks import TASKS, Text
-from minigrad.training import checkpoint
-from minigrad.training.run import (
-    CONFIG,
-    METRICS,
-    load_model,
-    read_lines,
-    read_rows,
-    refuse_changed_text,
-    refuse_special_text,
-)
+from minigrad.training.files import atomic_write, file_errors
+from minigrad.training.folder import CONFIG, METRICS, read_lines, read_rows
+from minigrad.training.run import load_model
 from minigrad.training.sequence_model import LAYERS, SequenceModel
 from minigrad.training.settings import Settings
 from minigrad.training.trainer import LOSSES
 from minigrad.training.user_code import split_name
+from minigrad.training.verify import refuse_changed_text, refuse_special_text
 
 WINDOW = 100  # characters of a text, if nothing else is said
 
@@ -63,17 +57,17 @@ def add_inspect(commands: Any) -> None:
 def run_inspect(arguments: argparse.Namespace) -> int:
     """Write the page, and say where it is."""
     out = Path(arguments.out)
-    refuse_place(out)
-    report = report_of(arguments)
-    html = page(report).encode()
-    with checkpoint.replacing(out) as file:
+    refuse_output_file(out)
+    inspection = make_inspection(arguments)
+    html = render(inspection).encode()
+    with atomic_write(out) as file:
         file.write(html)
-    print(f"{out}: {len(report.symbols)} steps, {', '.join(lens.name for lens in report.lenses)}, "
+    print(f"{out}: {len(inspection.symbols)} steps, {', '.join(layer.name for layer in inspection.layers)}, "
           f"{len(html) / 1e6:.2g} MB; open it in a browser")
     return 0
 
 
-def refuse_place(out: Path) -> None:
+def refuse_output_file(out: Path) -> None:
     """Raises ValueError where nothing can be written, or a file that is no report would be lost: before the work."""
     if out.suffix.lower() not in (".html", ".htm") and not out.is_dir():
         raise ValueError(f"{out} is not the name of an HTML file: let --out be {out.with_suffix('.html')}")
@@ -85,7 +79,7 @@ def refuse_place(out: Path) -> None:
         raise ValueError(f"{out} cannot be written, as the folder {out.parent} cannot: choose another --out")
     if os.path.lexists(partial := f"{out}.partial"):
         raise ValueError(f"{partial} would be overwritten: rename or remove it first")
-    with checkpoint.named(out, "cannot be read"):
+    with file_errors(out, "cannot be read"):
         if not out.exists():
             return
         with open(out, "rb") as file:
@@ -93,15 +87,15 @@ def refuse_place(out: Path) -> None:
                 raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
 
 
-def report_of(arguments: argparse.Namespace) -> Report:
-    """The report that was asked for."""
+def make_inspection(arguments: argparse.Namespace) -> Inspection:
+    """The inspection that the arguments ask for."""
     what = arguments.what
     if what in LAYERS or split_name(what):
         if arguments.trust:
             raise ValueError("--trust is for the folder of a run: the file of a cell that you name is run anyway")
-        return of_model(arguments)
+        return inspect_model(arguments)
     if os.path.exists(what):
-        return of_run(arguments)
+        return inspect_run(arguments)
     raise ValueError(f"{what!r} is neither the folder of a run, nor {', '.join(LAYERS)}, nor FILE.py:Class"
                      f"{nearest(what, LAYERS)}")
 
@@ -109,7 +103,7 @@ def report_of(arguments: argparse.Namespace) -> Report:
 # -- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def of_run(arguments: argparse.Namespace) -> Report:
+def inspect_run(arguments: argparse.Namespace) -> Inspection:
     """A run, on a sequence of its own task or of another that its model takes."""
     place = Path(arguments.what)
     folder = place.parent if place.is_file() else place
@@ -122,48 +116,49 @@ def of_run(arguments: argparse.Namespace) -> Report:
     if arguments.text is not None and characters is None:
         raise ValueError(f"{place} holds a model of the task {settings.task}, which reads no text: leave out --text")
     if arguments.text is not None:
-        sequence = of_text(arguments, characters)
+        sequence = text_sequence(arguments, characters)
     else:
         own = arguments.task in (None, settings.task)
         if own:
             refuse_special_text(settings)
-        task = a_task(arguments, arguments.task or settings.task, settings.options if own else {})
+        task = make_task(arguments, arguments.task or settings.task, settings.options if own else {})
         sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
         theirs = getattr(task, "characters", None)
         if theirs and characters and theirs != characters:
             raise ValueError(f"{task.source} has other characters than the text that {place} was trained on: give some "
                              "by --text")
         if sizes != read or theirs != characters:
-            raise ValueError(f"the model of {place} has {in_words(read, characters)}, for the task {settings.task}, "
-                             f"and {task.name} has {in_words(sizes, theirs)}: leave out --task, or name one that fits")
+            raise ValueError(f"the model of {place} has {describe_sizes(read, characters)}, for the task "
+                             f"{settings.task}, and {task.name} has {describe_sizes(sizes, theirs)}: leave out --task, "
+                             "or name one that fits")
         if own:
             refuse_changed_text(task, folder, config)
-        sequence = of_task(arguments, task)
-    curves = curves_of(folder / METRICS, TASKS[settings.task].metric_name)
-    return report_on(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
+        sequence = task_sequence(arguments, task)
+    curves = read_curves(folder / METRICS, TASKS[settings.task].metric_name)
+    return inspect_sequence(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
 
 
-def of_model(arguments: argparse.Namespace) -> Report:
+def inspect_model(arguments: argparse.Namespace) -> Inspection:
     """A model as it is before any training."""
     given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
     settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
     if arguments.text is not None:
         characters = "".join(sorted(set(arguments.text)))
-        sequence, sizes = of_text(arguments, characters), (len(characters), len(characters), True)
+        sequence, sizes = text_sequence(arguments, characters), (len(characters), len(characters), True)
     else:
-        task = a_task(arguments, settings.task, {})
-        sequence, sizes = of_task(arguments, task), (task.inputs, task.outputs, task.symbols)
+        task = make_task(arguments, settings.task, {})
+        sequence, sizes = task_sequence(arguments, task), (task.inputs, task.outputs, task.symbols)
     rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
     model = settings.model(*sizes, rng=rng).eval()
-    return report_on(arguments, model, sequence, settings, "not yet", {})
+    return inspect_sequence(arguments, model, sequence, settings, "not yet", {})
 
 
-def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings, trained: str,
-              curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Report:
+def inspect_sequence(arguments: argparse.Namespace, model: SequenceModel, sequence: Sequence, settings: Settings,
+                  trained: str, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Inspection:
     T = len(sequence.x)
     print(f"looking at {T:,} steps …", file=sys.stderr, flush=True)
     try:
-        lenses, asked, steps = look(model, sequence, settings.batch)
+        layers, asked, steps = inspect(model, sequence, settings.batch)
     except MemoryError:
         raise ValueError(f"a sequence of {T:,} steps needs more memory than there is: take a shorter one") from None
     task = arguments.task or settings.task
@@ -178,10 +173,10 @@ def report_on(arguments: argparse.Namespace, model: SequenceModel, sequence: Seq
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
              "trained": trained, "sequence": source,
              "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, {mean}"}
-    return Report(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, lenses)
+    return Inspection(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, layers)
 
 
-def in_words(sizes: dict[str, Any], characters: str | None) -> str:
+def describe_sizes(sizes: dict[str, Any], characters: str | None) -> str:
     kind = "characters" if characters else "symbols" if sizes["symbols"] else "inputs"
     return f"{sizes['inputs']} {kind} and {sizes['outputs']} outputs"
 
@@ -189,7 +184,7 @@ def in_words(sizes: dict[str, Any], characters: str | None) -> str:
 # -- the sequence -----------------------------------------------------------------------------------------------------
 
 
-def of_text(arguments: argparse.Namespace, characters: str) -> Sequence:
+def text_sequence(arguments: argparse.Namespace, characters: str) -> Sequence:
     """The given text: every character but the first is asked for."""
     text = arguments.text
     for name in ("task", "length"):
@@ -203,23 +198,23 @@ def of_text(arguments: argparse.Namespace, characters: str) -> Sequence:
     unknown = sorted(set(text) - set(characters))
     if unknown:
         raise ValueError(f"--text has {''.join(unknown)!r}, which was not in the text that the model has read")
-    return of_codes(np.array([characters.index(c) for c in text]), characters)
+    return code_sequence(np.array([characters.index(c) for c in text]), characters)
 
 
-def a_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> Any:
+def make_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> Any:
     if arguments.length is not None and name != "text":
         options = options | {"length": arguments.length}
-    return Settings.for_task(name, options=options).made_task()
+    return Settings.for_task(name, options=options).make_task()
 
 
-def of_task(arguments: argparse.Namespace, task: Any) -> Sequence:
+def task_sequence(arguments: argparse.Namespace, task: Any) -> Sequence:
     """A sequence of a task, from the seed; of a text, the beginning of what is held out."""
     if isinstance(task, Text):
         most = len(task.held_out) - 1
         length = arguments.length or min(WINDOW, most)
         if length > most:
             raise ValueError(f"--length {length:,} is more than the held-out text has: it may be up to {most:,}")
-        return of_codes(task.held_out[:length + 1], task.characters)
+        return code_sequence(task.held_out[:length + 1], task.characters)
     batch = task.batch(np.random.default_rng(arguments.seed), 1)
     T = len(batch.x) if batch.lengths is None else int(batch.lengths[0])
     x, targets = batch.x[:T], batch.targets[:T]
@@ -227,7 +222,7 @@ def of_task(arguments: argparse.Namespace, task: Any) -> Sequence:
     return Sequence(x, targets, asked, LOSSES[task.loss], task.names)
 
 
-def of_codes(codes: np.ndarray, characters: str) -> Sequence:
+def code_sequence(codes: np.ndarray, characters: str) -> Sequence:
     return Sequence(codes[:-1, None], codes[1:, None], np.arange(len(codes) - 1), LOSSES["cross_entropy"],
                     (characters, characters))
 
@@ -235,7 +230,7 @@ def of_codes(codes: np.ndarray, characters: str) -> Sequence:
 # -- the run ---------------------------------------------------------------------------------------------------------
 
 
-def curves_of(file: Path, metric_name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_curves(file: Path, metric_name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{name: (steps, values)} of metrics.jsonl."""
     rows, curves = read_rows(file, read_lines(file)), {}
     for name, label in (("loss", "loss"), ("metric", metric_name), ("norm", "gradient norm, before clipping"),

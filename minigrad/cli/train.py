@@ -13,9 +13,9 @@ from minigrad.cli.arguments import add_trust, natural, natural_float, positive, 
 from minigrad.tasks import TASKS
 from minigrad.tasks.text import unigram_bits
 from minigrad.training.run import Run, load_model
+from minigrad.training.sampling import sample
 from minigrad.training.sequence_model import LAYERS
 from minigrad.training.settings import OPTIMIZERS, Settings
-from minigrad.training.trainer import check, sample
 
 
 def add_train(commands: Any) -> None:
@@ -61,17 +61,17 @@ def run_train(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             print(line, flush=True)
 
-    with open_run(arguments) as run:
+    with make_run(arguments) as run:
         trainer = run.trainer
         if trainer.step == 0:
-            checked = check(trainer)
+            checked = trainer.gradcheck()
             say(f"gradient check: {checked.summary}")
             if not checked.ok:
                 print(checked)
                 return 1
         parameters = sum(p.size for p in trainer.model.parameters())
         layers = f"{run.settings.layers} layers of " if run.settings.layers > 1 else ""
-        say(f"{about(trainer.task)}\nmodel: {run.settings.cell}, {layers}{run.settings.hidden} hidden units, "
+        say(f"{describe_task(trainer.task)}\nmodel: {run.settings.cell}, {layers}{run.settings.hidden} hidden units, "
             f"{parameters:,} parameters")
         if trainer.step:
             say(f"resumed after step {trainer.step} of {trainer.steps}")
@@ -79,19 +79,19 @@ def run_train(arguments: argparse.Namespace) -> int:
         result = run.go(None if arguments.quiet else say, bar=terminal and not arguments.quiet)
         print_result(run, result)
         if trainer.ended == "interrupted":
-            print(f"go on with: minigrad train {run.onward}" if run.folder else
+            print(f"go on with: minigrad train {run.resume_options}" if run.folder else
                   "not saved, as there was no --out DIR to go on from")
             return 1
         if trainer.task.name == "text":
             if not arguments.quiet:
                 text = trainer.task
-                codes = sample(trainer.model, 400, run.settings.seed, [start_of(text.characters)], 0.7)
+                codes = sample(trainer.model, 400, run.settings.seed, [first_code(text.characters)], 0.7)
                 print("sample:\n" + text.decode(codes).strip("\n"))
             return 0
         return 0 if result["solved"] else 1
 
 
-def open_run(arguments: argparse.Namespace) -> Run:
+def make_run(arguments: argparse.Namespace) -> Run:
     """The run that was asked for: a new one, or one to go on with."""
     names = ("task", "text", "cell", "hidden", "layers", "length", "batch", "steps", "lr", "optimizer", "clip", "seed",
              "dtype", "threads", "out", "checkpoint_every")
@@ -120,7 +120,7 @@ def option(name: str) -> str:
     return name if name == "task" else f"--{name.replace('_', '-')}"
 
 
-def about(task: Any) -> str:
+def describe_task(task: Any) -> str:
     if task.name == "text":
         return f"text: {len(task):,} characters, {len(task.characters)} distinct, from {task.source}"
     return f"task: {task.name}, {first_line(type(task))}"
@@ -175,7 +175,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
     if characters is None:
         raise ValueError(f"{arguments.folder} holds a model of the task {config['settings'].task}, which writes no "
                          "text: `sample` is for models that were trained on one")
-    prime = arguments.prime or characters[start_of(characters)]
+    prime = arguments.prime or characters[first_code(characters)]
     unknown = sorted(set(prime) - set(characters))
     if unknown:
         raise ValueError(f"--prime has {''.join(unknown)!r}, which was not in the text that the model has read")
@@ -197,7 +197,7 @@ def run_tasks(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def start_of(characters: str) -> int:
+def first_code(characters: str) -> int:
     """A line break, to begin with; the first character where there is none."""
     return max(0, characters.find("\n"))
 

@@ -212,7 +212,7 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
         if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
             raise ValueError(f"a rule of {op.name} gave a gradient of shape {d.shape} for {describe(x)}: "
                              "it must have that shape, or broadcast from it")
-        d = sum_to(d, shape=shape) if graph else sum_to.op.forward(d, shape=shape)
+        d = sum_to(d, shape=x.shape) if graph else sum_to.op.forward(d, shape=shape)
     if d.dtype != dtype:
         if d.dtype.kind == "c" and dtype.kind != "c":
             raise TypeError(f"{describe(x)} is real and its gradient, from {op.name}, complex: "

@@ -37,6 +37,14 @@ class Op:
     into           like rules, but `into(total, g, …)` adds the gradient into an array that exists
     analytic       False where the forward breaks the complex step (abs, sign)
     fresh          True where the gradients of a variadic rule are arrays that nobody else holds
+
+    Traits steer the passes and printers; an op's name never does. They are read off the declaration or stated in it:
+    ufunc          the NumPy ufunc that computes it entry by entry, taken from `np=`; else None
+    elementwise    each entry of y needs only the entries of the (broadcast) inputs at its index; true of every ufunc
+    linear         y is linear in all inputs together, so sums can be exchanged with it: Σ f(x) = f(Σ x)
+    view           y is a view of its first input: `is_view(metadata)`
+    text           its NumPy text as a template, where it is neither an operator nor a call by keyword: `template`
+    buffered       NumPy statements that write it into a buffer `{y}`; a ufunc needs none
     """
 
     name: str
@@ -53,6 +61,20 @@ class Op:
     infix: str | None = None
     numpy: tuple = ()
     shapes: str = ""
+    ufunc: Any = None
+    elementwise: bool = False
+    linear: bool = False
+    view: Any = False
+    text: Any = None
+    buffered: str | None = None
+
+    def is_view(self, metadata: dict) -> bool:
+        """Whether y is a view of its first input, with this metadata."""
+        return self.view(**metadata) if callable(self.view) else self.view
+
+    def template(self, metadata: dict) -> str | None:
+        """The NumPy text, with the inputs and the metadata in braces; None for an operator or a plain call."""
+        return self.text(**metadata) if callable(self.text) else self.text
 
     def __repr__(self) -> str:
         return self.name
@@ -87,7 +109,8 @@ RELEASED = primitive("released")  # the op of a result whose backward has been d
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
-       analytic: bool = True, shapes: str = "", around: Callable | None = None, **rules: Callable
+       analytic: bool = True, shapes: str = "", around: Callable | None = None, elementwise: bool = False,
+       linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None, **rules: Callable
        ) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
@@ -111,16 +134,28 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     shapes    the sentence that tells which shapes go together
     around    makes the public function from the op's call, where NumPy's way of calling it needs another signature
 
+    Traits, which `Op` explains:
+    elementwise, linear  True where they hold; an elementwise op whose np= is no more than a name for NumPy's ufunc, as
+                         its own forward does something else, states `elementwise`
+    view                 True, or a function of the metadata
+    text                 a template such as "{x}[{index}]", or a function of the metadata that returns one
+    buffered             statements such as "np.add.reduce({x}, axis={axis}, out={y})", separated by semicolons
+
     Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
         return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
-                            **rules)
+                            elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered, **rules)
     self = describe_op(forward, rules)
     self.analytic, self.infix = analytic, infix
     self.numpy = np if isinstance(np, tuple) else (np,)
     self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
+    self.ufunc = None if elementwise else ufunc_of(self.numpy)
+    self.elementwise = elementwise or self.ufunc is not None
+    self.linear, self.view, self.text, self.buffered = linear, view, text, buffered
+    if linear and any(reads for *_, reads in self.pulls):
+        raise TypeError(f"op {self.name}: the rule of a linear op reads no input and no result; this one does")
     self.call = write_call(self)
     public = named(sequence_or_arrays(self) if self.variadic else self.call, self)
     public.__signature__ = inspect.signature(forward)
@@ -129,6 +164,13 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     OPS[self.name] = self
     install(public, self.numpy, infix, method)
     return public
+
+
+def ufunc_of(functions: tuple) -> Any:
+    """NumPy's ufunc that computes one entry from one entry of each input, if the first function is one."""
+    first = functions[0] if functions else None
+    elementwise = isinstance(first, numpy.ufunc) and first.signature is None
+    return first if elementwise and getattr(numpy, first.__name__, None) is first else None
 
 
 def composite(*, np: Any = (), method: bool = False) -> Callable:

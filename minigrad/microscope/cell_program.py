@@ -1,7 +1,7 @@
-"""One step of a cell, value by value: its derived program with the names of the cell, as a recording runs it.
+"""The derived program of one step of a cell, run value by value, with the cell's own names.
 
-Scan runs the same program with buffers (derive/plan.py), where a value lives only as long as something reads it. Here
-every value has an array of its own, and any part of the program can be run by itself.
+Scan runs the same program with shared buffers (printers/numpy_loop.py). Here every value has its own array, and any
+part of the program can run by itself.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.module import Module
 from minigrad.program.key import CellTracer
-from minigrad.program.simplify import ELEMENTWISE, Program, Value, in_order
+from minigrad.program.simplify import Program, Value, in_order
 from minigrad.program.trace import Symbol, Trace, argument_names
-from minigrad.timeloop.scan import Compiled, Run, given, one_step
+from minigrad.timeloop.compiled import Compiled, ScanCall, given
+from minigrad.timeloop.eager import one_step
 
 Array = np.ndarray
 
 
 @dataclass
 class NamedValue:
-    """A value of the program, and its complete gradient (None: zero). entering: which leaf of the state it is at the
-    start of a step; its gradient is then that of what left the step before."""
+    """A value of the program, and its complete gradient (None: zero). entering: its index among the leaves of the state
+    at the start of a step; its gradient is then that of the new state of the previous step."""
 
     value: Value
     total: Value | None
     entering: int | None = None
 
 
-class Step:
+class StepProgram:
     """The derived program of one step of a cell, value by value.
 
     states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
@@ -50,7 +51,7 @@ class Step:
             pairs.append(cell(*inputs))
             return pairs[-1]
 
-        def step(_state, _x):  # so that no name from here goes before the cell's own
+        def step(_state, _x):  # underscored: the tracer must not prefer these names to the cell's
             return one_step(noted, _state, *_x)
 
         trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True, numbers=numbers))
@@ -68,9 +69,9 @@ class Step:
         program.build([totals[index] for index in self.indices.values() if index in totals])
 
         def of(leaf: Any) -> NamedValue:
-            """What is known of a symbol."""
+            """The NamedValue of a symbol."""
             value = program.value_of(leaf)
-            if not isinstance(leaf, Symbol):  # a weight that leaves as the state: what comes to the state
+            if not isinstance(leaf, Symbol):  # the new state is a closed-over weight: use the state's gradient
                 return NamedValue(value, program.seeds.get(value))
             total = totals.get(leaf._index)
             place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
@@ -97,27 +98,27 @@ class Step:
 
         n, m = len(flatten(state)[0]), len(flatten(x)[0])
         own = argument_names(cell, (state, x))
-        ways = [way for way, _ in named_leaves(state, own[0])], [way for way, _ in named_leaves(x, own[1])]
-        before = [choose(leaf, way) for leaf, way in zip(trace.leaves[:n], ways[0])]
-        inputs = [choose(leaf, way) for leaf, way in zip(trace.leaves[n:n + m], ways[1])]
+        paths = [path for path, _ in named_leaves(state, own[0])], [path for path, _ in named_leaves(x, own[1])]
+        before = [choose(leaf, path) for leaf, path in zip(trace.leaves[:n], paths[0])]
+        inputs = [choose(leaf, path) for leaf, path in zip(trace.leaves[n:n + m], paths[1])]
         held = {s._index: s for s in trace.tracer.held if isinstance(s, Symbol)}
         for index in sorted(given):
             if index in self.program.values and index in held and index not in closed:
                 choose(held[index], given[index])
         after = [choose(leaf, f"{name}_next") for leaf, name in zip(flatten(pair[0])[0], before)]
-        outputs = [choose(leaf, way) for way, leaf in named_leaves(pair[1], "y")]
+        outputs = [choose(leaf, path) for path, leaf in named_leaves(pair[1], "y")]
         self.names_of = {"state": before, "x": inputs, "new state": after, "y": outputs}
         self.indices = {name: index for index, name in chosen.items()}
 
     def plan(self) -> None:
-        """What is computed in the forward and in the backward, and what of it is kept."""
+        """Choose the values that the forward and the backward compute, and those that a record keeps."""
         program = self.program
         wanted = [*self.new_states, *self.ys, *(named.value for named in self.named.values())]
         totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
         gradients = [g for g in program.gradients.values() if g is not None]
         forward = in_order(wanted, set())
         backward = in_order(totals + gradients, set(forward))
-        self.forward, self.backward = statements(forward), statements(backward)
+        self.forward, self.backward = instructions(forward), instructions(backward)
         read = {*wanted, *totals, *gradients, *(a for value in backward for a in value.inputs)}
         self.kept = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
         seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
@@ -125,7 +126,7 @@ class Step:
         self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
 
     def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
-        """The gradients of the results, where they enter the backward program."""
+        """{seed of the backward program: gradient of its result}"""
         seeds: dict[Value, Array] = {}
         for result, d in zip(self.new_states + self.ys, [*d_state, *d_ys]):
             seed = self.program.seeds.get(result)
@@ -140,35 +141,34 @@ class Step:
 
     def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
         """The same as an array."""
-        return held(env, self.gradient_of(argument))
+        return value_in(env, self.gradient_of(argument))
 
     def zeros(self, argument: Value, *lead: int) -> Array | None:
-        """Where its gradient is gathered; None if it has none."""
+        """Zeros to accumulate its gradient in; None if it has no gradient."""
         return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
 
 
-STEPS: weakref.WeakKeyDictionary[Compiled, Step] = weakref.WeakKeyDictionary()
+STEP_PROGRAMS: weakref.WeakKeyDictionary[Compiled, StepProgram] = weakref.WeakKeyDictionary()
 
 
-def step_of(run: Run) -> Step:
+def step_program_of(run: ScanCall) -> StepProgram:
     """The step of a run's cell, made once for each program that scan has."""
-    step = STEPS.get(run.compiled)
+    step = STEP_PROGRAMS.get(run.compiled)
     if step is None:
         n, m = run.sizes
         state = unflatten(run.patterns[0], run.values[:n])
         x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
-        step = Step(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
+        step = StepProgram(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
         # the same tensor, or what the cell made at the same place of this trace and of the run's
         places = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
         step.closed = [places[id(x)] for x in step.tensors]
-        del step.tensors, step.outside  # another model of the same form has others
-        STEPS[run.compiled] = step
+        del step.tensors, step.outside  # models of the same form share this program; do not hold one model's tensors
+        STEP_PROGRAMS[run.compiled] = step
     return step
 
 
 def can_be_built(symbol: Symbol, program: Program) -> bool:
-    """Whether all tensors behind a symbol are arguments of the program: what has no influence on the results of a
-    cell may use others."""
+    """Whether the symbol depends only on arguments of the program; dead code in the cell may use other tensors."""
     seen, stack = set(), [symbol]
     while stack:
         x = stack.pop()
@@ -181,8 +181,8 @@ def can_be_built(symbol: Symbol, program: Program) -> bool:
     return True
 
 
-def weight_names(cell: Callable, tensors: list[Any], step: Step) -> list[str]:
-    """What a cell calls the tensors and arrays that it closes over: by their module, else by variables."""
+def weight_names(cell: Callable, tensors: list[Any], step: StepProgram) -> list[str]:
+    """Names of the tensors and arrays that a cell closes over: from their module, else from variables."""
     owner = getattr(cell, "__self__", None)
     own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
     names: list[str] = []
@@ -192,7 +192,7 @@ def weight_names(cell: Callable, tensors: list[Any], step: Step) -> list[str]:
 
 
 def free(name: str, taken: Any) -> str:
-    """The name, with a number behind it if it is taken."""
+    """The name, with a number appended if it is taken."""
     taken, candidate, n = set(taken), name, 1
     while candidate in taken:
         n += 1
@@ -200,12 +200,12 @@ def free(name: str, taken: Any) -> str:
     return candidate
 
 
-def held(env: dict[Value, Array], value: Value) -> Any:
+def value_in(env: dict[Value, Array], value: Value) -> Any:
     return value.constant if value.is_constant else env[value]
 
 
-def statements(values: list[Value]) -> list[tuple]:
-    """Values as what `evaluate` runs: (value, function, its inputs, metadata, which of several results, dtype)."""
+def instructions(values: list[Value]) -> list[tuple]:
+    """Values as rows for `evaluate`: (value, function, inputs, metadata, index among several results, dtype)."""
     return [(value, value.op.forward, value.inputs, {key: given for key, given in value.metadata.items()
                                                      if key != "part"}, value.metadata.get("part"), value.dtype)
             for value in values]
@@ -220,17 +220,16 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
         env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
 
 
-def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
-    """As `evaluate`, for `count` gradients at once: the values in `many` have them side by side, along one more axis,
-    the last, and what is computed from these joins them. The ops of which most cells are made take this axis as it is;
-    another op runs for one gradient after the other."""
-    for statement in program:
-        value, forward, inputs, metadata, part, dtype = statement
+def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
+    """`evaluate` for `count` gradients at once. Values in `many` have one more, last axis, of length `count`; values
+    computed from them are added to `many`. Common ops compute all gradients in one call, other ops one by one."""
+    for instruction in program:
+        value, forward, inputs, metadata, part, dtype = instruction
         if many.isdisjoint(inputs):
-            evaluate([statement], env)
+            evaluate([instruction], env)
             continue
         name, arrays = value.op.name, [env[a] for a in inputs]
-        if name in ELEMENTWISE or name == "negative":
+        if value.op.elementwise and part is None:
             y = forward(*[aligned(x, a in many, len(value.shape)) for a, x in zip(inputs, arrays)])
         elif name == "matmul" and inputs[0] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
             y = np.tensordot(arrays[0], arrays[1], 1)
@@ -252,6 +251,6 @@ def evaluate_many(program: list[tuple], env: dict[Value, Array], many: set[Value
 
 
 def aligned(x: Array, is_many: bool, ndim: int) -> Array:
-    """An operand, ready to be broadcast to a value of so many axes and the one of many gradients behind them."""
+    """Reshape an operand for broadcasting to a value of `ndim` axes followed by the axis of gradients."""
     shape = np.shape(x) if is_many else (*np.shape(x), 1)
     return np.reshape(x, (*(1,) * (ndim + 1 - len(shape)), *shape))

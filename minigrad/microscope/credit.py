@@ -1,8 +1,8 @@
-"""Which loss pays for which step: the ledger of S losses and T steps of a scan.
+"""Credit assignment: the gradient that each of S losses sends to the weights at each of T steps of a scan.
 
-All losses go back through a step together, as gradients side by side. What each of them sends to a weight, G(s, t),
-is as large as the weight, and S · T of these are never made if it is a product, G = A B with A (m, B) from the loss and
-B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
+The gradients of all losses go back through a step together, along one more axis. The gradient that a loss sends to a
+weight, G(s, t), has the weight's shape. These S · T arrays are never made if G is a product, G = A B with A (m, B) from
+the loss and B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.microscope.recording import WHOLE, Pull, Record, Recording, one_scan, swept
+from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
 from minigrad.program.simplify import Value, in_order
 
 Array = np.ndarray
-MOST = 64  # losses in a group
-COLUMNS = 64  # of the factors of a product, which are kept until their sum over the steps is taken
+MOST = 64  # maximum number of losses in a group
+COLUMNS = 64  # columns of factors kept before their products are summed over the steps
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Credit:
 
 
 def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
-    """Which loss pays for which step: the gradient that each loss sends to the weights of a scan at each step.
+    """The gradient that each loss sends to the weights of a scan at each step.
 
     loss_by_step  S tensors of size 1, or one of shape (S,): as a rule the loss of each step, whose sum is L. Their
                   graph must still be there: ask before `backward`, or after `backward(retain_graph=True)`.
@@ -69,18 +69,19 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
 
 
 def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
-    """node: what stands on the graph for the scan."""
+    """The Credit of these losses; `node` is the scan's node on the graph."""
     step, S, T = scan.step, len(losses), scan.steps
     weights = {name: w for name, w in scan.weight_values.items() if w in step.program.gradients}
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
     for t, env in scan.steps_back(*arriving(scan, node, losses)):  # of their sum, in which a gradient is linear
         for name, w in weights.items():
-            by_step[name][scan.place(t)] = step.gradient(env, w)
+            by_step[name][scan.time_index(t)] = step.gradient(env, w)
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
 
     sent = sent_by_losses(scan)
     uses = {name: use_of(step.gradient_of(w), whole[name], S, sent) for name, w in weights.items()}
-    pull = Pull(scan, [*map(step.gradient_of, step.states), *(value for use in uses.values() for value in use.reads)])
+    reads = [value for use in uses.values() for value in use.reads]
+    pull = StepVJP(scan, [*map(step.gradient_of, step.states), *reads])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
     room = (S + T) * sum(map(size_of, weights.values())) // 4  # numbers: a quarter of those of the result
@@ -90,13 +91,13 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
         group = slice(start, start := start + len(d_state))
         ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
                 for end, d_y in zip(d_state, d_ys)]
-        at[group], last = [scan.place(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
+        at[group], last = [scan.time_index(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
         d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
                    for y, leaf in zip(step.ys, zip(*d_ys))]
             found = iter(pull(t, zip(step.new_states + step.ys, d_state + d_y)))
-            d_state, place = [next(found) for _ in d_state], scan.place(t)
+            d_state, place = [next(found) for _ in d_state], scan.time_index(t)
             for name, d in zip(scan.states, d_state):
                 if name in states:
                     states[name][group, place] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
@@ -113,7 +114,7 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
 
 def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """The gradients of the scan's final states and of its ys, in the order of running, of the sum of these losses."""
-    found = swept(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
+    found = replayed_gradients(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
     g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
     n = len(scan.step.states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
@@ -121,8 +122,8 @@ def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Arr
 
 def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, each: int
               ) -> Iterator[tuple[list[list[Array]], list[list[dict[int, Array]]]]]:
-    """What arrives from each loss, d_state and d_ys, for so many losses together as there is room for, of which each
-    takes so many numbers. Of d_ys only the steps that are not zero: most losses look at one."""
+    """Group the losses' gradients, d_state and d_ys, to fit `room` numbers (`each` per loss); keep only the non-zero
+    steps of d_ys, since most losses depend on one step."""
     states, ys, numbers = [], [], 0
     for d_state, d_ys in arrived:
         states.append(d_state)
@@ -136,10 +137,10 @@ def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, eac
 
 
 def sent_by_losses(scan: Record) -> set[Value]:
-    """The values of a step's backward that depend on what arrives at its results."""
+    """The values of a step's backward that depend on the gradients of its results."""
     program = scan.step.program
     sent = set(program.seeds.values())
-    for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.fixed, *scan.kept[0]}):
+    for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.invariants, *scan.kept[0]}):
         if not sent.isdisjoint(value.inputs):
             sent.add(value)
     return sent
@@ -149,7 +150,7 @@ def size_of(value: Value) -> int:
     return int(np.prod(value.shape))
 
 
-# -- what K losses send to one weight at one step -----------------------------------------------------------------
+# -- the gradient of one weight at one step, for K losses--------------------------------------------------------------
 
 
 def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
@@ -162,7 +163,7 @@ def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Pro
 
 
 class Dense:
-    """G as it is."""
+    """G, computed in full."""
 
     def __init__(self, g: Value, whole: Array, losses: int):
         self.reads, self.whole = [g], whole
@@ -184,7 +185,7 @@ class Dense:
 
 
 class Product:
-    """G = A B, which is not computed: B is the step's own."""
+    """G = A B as its two factors; B does not depend on the loss."""
 
     def __init__(self, a: Value, b: Value, whole: Array, losses: int):
         self.reads, self.whole = [a, b], whole

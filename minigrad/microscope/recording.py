@@ -1,8 +1,8 @@
-"""`record`: the scans that run inside keep every value that has a name in their cell, and its gradient.
+"""`record`: keep every named value of the scans that run inside, and its gradient.
 
-A cell has a derived program. While one records, that very program is run value by value (step.py) in place of the loops
-that scan has planned, and what it computes is kept. There is no second set of rules: a gradient that is asked for
-later, of a weight at one step or with less than the whole sequence behind it, comes from a part of the same program.
+Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned
+loops, and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
+backward, are computed by a part of the same program.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.cell_program import (
     NamedValue,
     evaluate,
-    evaluate_many,
-    held,
-    statements,
-    step_of,
+    evaluate_stacked,
+    instructions,
+    step_program_of,
+    value_in,
     weight_names,
 )
 from minigrad.nn.module import Module
 from minigrad.program.simplify import Value, in_order
-from minigrad.timeloop.scan import Run, example, recorder
+from minigrad.timeloop.compiled import ScanCall
+from minigrad.timeloop.looks import example
+from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray
 
@@ -65,8 +67,8 @@ def record(model: Module | None = None) -> Iterator[Recording]:
         recorder.reset(token)
 
 
-class Unknown(KeyError):
-    """A name that nothing here has; the message gives those that there are."""
+class UnknownName(KeyError):
+    """An unknown name; the message lists the known ones."""
 
     __str__ = Exception.__str__
 
@@ -77,10 +79,10 @@ class Unknown(KeyError):
 
 
 class Recording:
-    """What `record` gives: the scans that ran, in order.
+    """The recorded scans, in the order in which they ran.
 
     rec[0]       the first of them, a `Record`
-    rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Several` that there are,
+    rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Records` that there are,
                  in the order in which they ran: of a layer with more cells (lstm.l0, lstm.l0_reverse, …), or of one
                  that was called more often. Raises KeyError for an unknown path, TypeError for a cell that could not
                  be traced.
@@ -89,18 +91,18 @@ class Recording:
 
     def __init__(self, model: Module | None = None):
         self.model_paths = {} if model is None else {id(x): path for path, x in model.named_parts()}
-        self.records: list[Record | Untraced] = []
+        self.records: list[Record | UnrecordedScan] = []
         self.copies: dict[int, Array] = {}
 
-    def take(self, run: Run | str, cell: Callable) -> Run | None:
-        """Called by scan with a run: returns the one that keeps what it computes. Or with why there is none."""
+    def take(self, run: ScanCall | str, cell: Callable) -> ScanCall | None:
+        """Hook for scan: receives each run and returns a recording one; or the reason why a cell cannot be traced."""
         if isinstance(run, str):
-            self.records.append(Untraced(path_of(cell, self.model_paths), run))
+            self.records.append(UnrecordedScan(path_of(cell, self.model_paths), run))
             return None
         return RecordedRun(run, self)
 
     def snapshot(self, weight: Tensor | Array) -> Array:
-        """A copy of a weight, which later changes do not reach; one for all scans that see the same values."""
+        """A copy of a weight, unaffected by later changes; scans that see the same values share it."""
         copy, data = self.copies.get(id(weight)), example(weight)
         if copy is None or copy.dtype != data.dtype or not np.array_equal(copy, data):
             copy = self.copies[id(weight)] = np.array(data)
@@ -127,16 +129,16 @@ class Recording:
                 raise IndexError(f"{len(self)} scans were recorded, and there is no rec[{key}]") from None
         found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
         if not found:
-            raise Unknown(key, "the recording", list(dict.fromkeys(self.paths)))
-        return traced(found[0]) if len(found) == 1 else Several(map(traced, found))
+            raise UnknownName(key, "the recording", list(dict.fromkeys(self.paths)))
+        return traced(found[0]) if len(found) == 1 else Records(map(traced, found))
 
     def __repr__(self) -> str:
         return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",
                           *(f"  [{i}] {record}" for i, record in enumerate(self.records))])
 
 
-class Several(list):
-    """Records of scans that go by one path, in the order in which they ran."""
+class Records(list):
+    """Records of scans with the same path, in the order in which they ran."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -146,8 +148,8 @@ class Several(list):
 
 
 @dataclass
-class Untraced:
-    """A scan that went step by step, so that there is no program to look into."""
+class UnrecordedScan:
+    """A scan that ran step by step, without a program to record."""
 
     path: str
     why: str
@@ -157,7 +159,7 @@ class Untraced:
 
 
 def one_scan(rec: Recording | Record | list[Record]) -> Record:
-    """The scan that a question is about."""
+    """The only scan of a recording or list, or the given Record."""
     if isinstance(rec, Record):
         return rec
     if not isinstance(rec, (Recording, list)):
@@ -171,8 +173,8 @@ def one_scan(rec: Recording | Record | list[Record]) -> Record:
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
-    """The path of the module that a cell is of, from the model down, or from the outermost module that it was assigned
-    in; of another function its name."""
+    """The path of the cell's module, from the model or from the outermost module that contains it; the name of any
+    other function."""
     owner = getattr(cell, "__self__", cell)
     path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
     # a cell of a Stacked layer goes by PyTorch's name
@@ -180,8 +182,8 @@ def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({}
         getattr(owner, "__name__", type(owner).__name__))
 
 
-def traced(record: Record | Untraced) -> Record:
-    if isinstance(record, Untraced):
+def traced(record: Record | UnrecordedScan) -> Record:
+    if isinstance(record, UnrecordedScan):
         raise TypeError(f"{record.path} was not recorded, for its cell cannot be traced: {record.why}")
     return record
 
@@ -190,7 +192,7 @@ def traced(record: Record | Untraced) -> Record:
 
 
 class Record:
-    """One scan: what its cell computed at every step, and the gradients of all that.
+    """One recorded scan: the values of its cell at every step, and their gradients.
 
     values        by name, (T, …): what the cell's own variable of this name held; T, then the shape it has in the cell
     grads         by name, (T, …): dL/d(that value), the sum over all its ways to L, of every backward that went
@@ -209,21 +211,21 @@ class Record:
     here; results of the cell have one always (`h_next` for the new h, `y`).
     """
 
-    def __init__(self, path: str, run: Run, snapshot: Callable[[Tensor | Array], Array]):
+    def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
-        self.step = step = step_of(run)
+        self.step = step = step_program_of(run)
         closed = [run.supply[i] for i in step.closed]
         weights = [(name, w, x) for name, w, x in zip(weight_names(run.cell, closed, step), step.weights, closed)
                    if isinstance(x, Tensor)]
         self.weight_values = {name: w for name, w, _ in weights}
         self.weight_tensors = {name: weakref.ref(x) for name, _, x in weights}
-        self.fixed = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
+        self.invariants = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
         self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
-        self.backwards: list[Backward] = []
-        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to what stands on the graph for it
-        self.values, self.grads = Named(self, self.value), Named(self, self.grad)
+        self.backwards: list[BackwardPass] = []
+        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to the node of the scan on the graph
+        self.values, self.grads = LazyArrays(self, self.value), LazyArrays(self, self.grad)
 
-    # -- what there is ---------------------------------------------------------------------------------------
+    # -- names -----------------------------------------------------------------------------------------------
 
     @property
     def states(self) -> dict[str, str]:
@@ -241,8 +243,8 @@ class Record:
     def weights(self) -> list[str]:
         return list(self.weight_values)
 
-    def curve(self, name: str) -> str | None:
-        """The op that gave a value, as "sigmoid" of a gate, through what only picks a part of it or turns it."""
+    def op_name(self, name: str) -> str | None:
+        """The op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
         value = self.known(name).value
         while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
             value = value.inputs[0]
@@ -257,13 +259,13 @@ class Record:
 
     def known(self, name: str) -> NamedValue:
         if name not in self.step.named:
-            raise Unknown(name, self.path, list(self.step.named))
+            raise UnknownName(name, self.path, list(self.step.named))
         return self.step.named[name]
 
     def value(self, name: str) -> Array:
         """(T, …): a value at every step."""
         value = self.known(name).value
-        return np.stack([held(self.kept[self.place(t)], value) for t in range(self.steps)])
+        return np.stack([value_in(self.kept[self.time_index(t)], value) for t in range(self.steps)])
 
     def grad(self, name: str) -> Array:
         """(T, …): its gradient at every step."""
@@ -271,45 +273,45 @@ class Record:
         if named.value.dtype.kind not in "fc":
             raise TypeError(f"{name} of {self.path} holds {named.value.dtype}, and only floats have gradients")
         total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
-        for backward in self.through():
+        for backward in self.recorded_backwards():
             for t in range(self.steps):
-                total[self.place(t)] += self.gradient_at(backward.kept, t, named)
+                total[self.time_index(t)] += self.gradient_at(backward.kept, t, named)
         return total
 
     def gradient_at(self, kept: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
-        """dL/d(a value) at the t-th step that ran: of a state, what came to it where it left the step before."""
+        """dL/d(a value) at the t-th step that ran; for a state, the gradient of the new state of the previous step."""
         while named.entering is not None and t > 0:
             t, named = t - 1, self.step.leaving[named.entering]
-        return 0.0 if named.total is None else held(kept[t], named.total)
+        return 0.0 if named.total is None else value_in(kept[t], named.total)
 
     def weight_grads(self, name: str) -> Array:
         """(T, *shape): what each step added to the gradient of a weight. It is computed anew at each call, from the
         gradients that were kept, by the part of the derived program that leads to this weight."""
         if name not in self.weight_values:
-            raise Unknown(name, f"{self.path}, among its weights,", self.weights)
+            raise UnknownName(name, f"{self.path}, among its weights,", self.weights)
         weight = self.weight_values[name]
         if weight not in self.step.program.gradients:
             raise ValueError(f"{name} of {self.path} does not require gradients, so that no step adds to one")
         gradient, program = self.step.program.gradients[weight], None
         total = np.zeros((self.steps, *weight.shape), weight.dtype)
-        for backward in self.through() if gradient is not None else ():
+        for backward in self.recorded_backwards() if gradient is not None else ():
             for t in range(self.steps):
-                env = {**self.fixed, **self.kept[t], **backward.kept[t]}
+                env = {**self.invariants, **self.kept[t], **backward.kept[t]}
                 if program is None:
-                    program = statements(in_order([gradient], set(env)))
+                    program = instructions(in_order([gradient], set(env)))
                 evaluate(program, env)
-                total[self.place(t)] += held(env, gradient)
+                total[self.time_index(t)] += value_in(env, gradient)
         return total
 
-    def through(self) -> list[Backward]:
-        """The backwards that went through, at least one."""
+    def recorded_backwards(self) -> list[BackwardPass]:
+        """The recorded backwards, at least one."""
         if not self.backwards:
             raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
                                "on it, recorded outside of no_grad and with something that requires gradients")
         return self.backwards
 
-    def place(self, t: int) -> int:
-        """Where the t-th step that ran stands in xs."""
+    def time_index(self, t: int) -> int:
+        """The index in xs of the t-th step that ran."""
         return self.steps - 1 - t if self.reverse else t
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -320,16 +322,16 @@ class Record:
         state, xs = [np.array(s) for s in state], [np.array(x) for x in xs]
         ys = []
         for t in range(self.steps):
-            env = {**self.fixed, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
+            env = {**self.invariants, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
             evaluate(step.forward, env)
-            state = [held(env, value) for value in step.new_states]
-            ys.append([held(env, value) for value in step.ys])
+            state = [value_in(env, value) for value in step.new_states]
+            ys.append([value_in(env, value) for value in step.ys])
             self.kept.append({value: env[value] for value in step.kept})
         return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
 
     def backward(self, d_state: list, d_ys: list) -> tuple[list, list, list]:
         """Gradients of the first state, of the xs and of the weights, from those of the results."""
-        step, cut = self.step, asked.get()
+        step, cut = self.step, replay_window.get()
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
         d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
@@ -346,7 +348,7 @@ class Record:
             if cut is None:
                 kept[t] = {value: env[value] for value in step.kept_backward}
         if cut is None:
-            self.backwards.append(Backward(d_state, d_ys, kept))
+            self.backwards.append(BackwardPass(d_state, d_ys, kept))
             self.grads.made.clear()
         return d_first, d_xs, d_weights
 
@@ -356,7 +358,7 @@ class Record:
         where d_state is the gradient of the state after stop − 1, and d_ys count from one step on."""
         for t in reversed(range(start, self.steps if stop is None else stop)):
             d_y = [d[t, ...] if t >= counted_from else np.zeros_like(d[t, ...]) for d in d_ys]
-            env = {**self.fixed, **self.kept[t], **self.step.seeds(d_state, d_y)}
+            env = {**self.invariants, **self.kept[t], **self.step.seeds(d_state, d_y)}
             evaluate(self.step.backward, env)
             d_state = [self.step.gradient(env, s) for s in self.step.states]
             yield t, env
@@ -371,7 +373,7 @@ class Record:
 
 
 @dataclass
-class Backward:
+class BackwardPass:
     """One backward through a scan: the gradients of its results, and at each step those of the named values, in the
     order of running."""
 
@@ -381,45 +383,45 @@ class Backward:
 
 
 # (horizon, every) while a question asks for backwards: they are truncated so (`Record.truncated`), and not kept.
-asked: ContextVar[tuple[int, int] | None] = ContextVar("asked", default=None)
+replay_window: ContextVar[tuple[int, int] | None] = ContextVar("replay_window", default=None)
 WHOLE = (sys.maxsize, sys.maxsize)  # not truncated, and not kept
 
 
-def swept(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
-    """{index of a target: the gradient of Σ losses}, with every recorded scan on the way truncated so."""
-    token = asked.set(cut)
+def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
+    """{index of a target: the gradient of Σ losses}, with every recorded scan on the path truncated to `cut`."""
+    token = replay_window.set(cut)
     try:
         with no_grad():
             return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)
     finally:
-        asked.reset(token)
+        replay_window.reset(token)
 
 
-class Pull:
-    """From K gradients of a step's results, side by side, to values of its backward, by the part of its program that
-    leads there."""
+class StepVJP:
+    """Push K cotangents of a step's results at once (last axis) through the part of its backward that computes
+    `values`."""
 
     def __init__(self, scan: Record, values: list[Value]):
         self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
         self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
-        self.program = statements(in_order(values, {*scan.fixed, *scan.kept[0], *self.silent}))
+        self.program = instructions(in_order(values, {*scan.invariants, *scan.kept[0], *self.silent}))
 
     def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
         """[(result, K gradients of it (…, K))], of others zero → (…, K) of each value, at the t-th step that ran."""
-        env = {**self.scan.fixed, **self.scan.kept[t], **self.silent}
+        env = {**self.scan.invariants, **self.scan.kept[t], **self.silent}
         many: set[Value] = set()
         for result, d in given:
             count, seed = d.shape[-1], self.seeds.get(result)
             if seed is not None:
                 env[seed] = env[seed] + d if seed in many else d
                 many.add(seed)
-        evaluate_many(self.program, env, many, count)
-        arrays = [(held(env, value), value in many) for value in self.values]
+        evaluate_stacked(self.program, env, many, count)
+        arrays = [(value_in(env, value), value in many) for value in self.values]
         return [x if is_many else np.broadcast_to(x[..., None], (*x.shape, count)) for x, is_many in arrays]
 
 
-class Named(Mapping):
-    """Arrays by name, made when they are first asked for."""
+class LazyArrays(Mapping):
+    """Arrays by name, computed on first access."""
 
     def __init__(self, record: Record, make: Callable[[str], Array]):
         self.record, self.make = record, make
@@ -441,12 +443,12 @@ class Named(Mapping):
         return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
 
 
-class RecordedRun(Run):
-    """A run of scan that goes through its program value by value, and has a record keep them."""
+class RecordedRun(ScanCall):
+    """A run of scan that evaluates its program value by value into a Record."""
 
     __slots__ = ("record", "recording")
 
-    def __init__(self, run: Run, recording: Recording):
+    def __init__(self, run: ScanCall, recording: Recording):
         for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
             setattr(self, name, getattr(run, name))
         self.buffers = None

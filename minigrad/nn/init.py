@@ -1,7 +1,7 @@
-"""First values of weights. Every function takes its `rng`, a np.random.Generator or a seed, and returns arrays.
+"""Initial values of weights. Every function takes an `rng`, a np.random.Generator or a seed, and returns arrays.
 
-Two questions decide: does a signal keep its size from layer to layer (Glorot), and from step to step (orthogonal)?
-And for how many steps does a gate remember (chrono)?
+glorot_uniform keeps the size of a signal from layer to layer, orthogonal from step to step; chrono sets how many steps
+a gate remembers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 def glorot_uniform(shape: tuple[int, int], rng: Any, dtype: Any = np.float32) -> np.ndarray:
     """U(−a, a) with a = √(6 / (rows + columns)), for a matrix (outputs, inputs).
 
-    Variance 2 / (rows + columns): the mean of what keeps the forward signal's variance and what keeps the gradient's.
+    Variance 2 / (rows + columns): a compromise between keeping the variance of the signal and of the gradient.
     Glorot & Bengio 2010, equation 16. Raises ValueError unless shape has two axes.
     """
     if len(shape) != 2:
@@ -27,9 +27,10 @@ def glorot_uniform(shape: tuple[int, int], rng: Any, dtype: Any = np.float32) ->
 def orthogonal(shape: tuple[int, ...], rng: Any, dtype: Any = np.float32) -> np.ndarray:
     """A random matrix with Q Qᵀ = 1 if it is wide, Qᵀ Q = 1 if it is tall; axes after the first count as columns.
 
-    All singular values are 1: what is multiplied by a square one, step after step, neither grows nor vanishes.
-    Q of the QR of a normal matrix, each column by the sign of R's diagonal: only so is it uniform over all orthogonal
-    matrices (Mezzadri 2007). Saxe, McClelland & Ganguli 2014. Raises ValueError unless shape has two axes or more.
+    All singular values are 1: repeated products with a square one neither grow nor vanish.
+    Q of the QR of a normal matrix, each column times the sign of R's diagonal, which makes it uniform over all
+    orthogonal matrices (Mezzadri 2007). Saxe, McClelland & Ganguli 2014.
+    Raises ValueError unless shape has two axes or more.
     """
     if len(shape) < 2:
         raise ValueError(f"orthogonal makes an array of two axes or more, not of shape {tuple(shape)}")
@@ -42,8 +43,8 @@ def orthogonal(shape: tuple[int, ...], rng: Any, dtype: Any = np.float32) -> np.
 def chrono(shape: tuple[int, ...], longest: float, rng: Any, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
     """(forget bias, input bias) = (b, −b) with b = log U[1, longest − 1].
 
-    A gate with bias b forgets in about 1 + exp(b) steps: the units then remember for all times between 2 and
-    `longest`, the length of the dependencies that are expected. Tallec & Ollivier 2018, arXiv 1804.11188.
+    A gate with bias b forgets in about 1 + exp(b) steps: the memory of the units then ranges from 2 steps to
+    `longest`, the longest dependency expected. Tallec & Ollivier 2018, arXiv 1804.11188.
     Raises ValueError if longest < 2.
     """
     if not longest >= 2:

@@ -1,11 +1,10 @@
-"""Layers without a recurrence: a map of the last axis, a table of rows, noise, a scale for each feature, and one layer
-after the other. PyTorch's names, shapes and parameters.
+"""Feed-forward layers: Linear, Embedding, Dropout, LayerNorm, Sequential, with PyTorch's names, shapes and parameters.
 
-dtype is that of the parameters, rng a np.random.Generator or a seed for their values, or for what a layer draws.
+dtype is that of the parameters; rng, a np.random.Generator or a seed, draws their initial values or the dropout.
 
-A layer computes in the dtype of its parameters. An x of another dtype is cast to it, as the float64 that NumPy makes
-is to float32, and the gradient of x comes back in the dtype of x. (PyTorch refuses such an x.) A layer without
-parameters leaves x as it is. Complex x stays complex.
+A layer computes in the dtype of its parameters. It casts an x of another dtype, such as NumPy's default float64, and
+the gradient of x has the dtype of x. (PyTorch refuses such an x.) A layer without parameters keeps the dtype of x.
+Complex x stays complex.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from minigrad.engine.arrays import bare
 from minigrad.engine.ops import expand_dims, mean, sqrt, square, take
 from minigrad.engine.ops.elementwise import in_float32
 from minigrad.engine.tensor import Tensor
+from minigrad.nn.checks import as_numbers, check_float, check_sizes, features
 from minigrad.nn.init import glorot_uniform
-from minigrad.nn.module import Module, cast, numbers, refuse_integers
+from minigrad.nn.module import Module
 
 Array = Any  # np.ndarray or Tensor
 
@@ -28,16 +28,16 @@ Array = Any  # np.ndarray or Tensor
 class Linear(Module):
     """y = x Wᵀ + b.          x (…, in_features) → y (…, out_features)
 
-    weight  W (out_features, in_features), at first Glorot-uniform
-    bias    b (out_features,), at first 0; None with bias=False
+    weight  W (out_features, in_features), initially Glorot-uniform
+    bias    b (out_features,), initially 0; None with bias=False
 
     Raises ValueError for sizes below 1, and for x of another last axis.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = np.float32,
                  rng: Any = None):
-        at_least_one(self, in_features=in_features, out_features=out_features)
-        refuse_integers(self, dtype)
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        check_float(self, dtype)
         self.weight = Tensor(glorot_uniform((out_features, in_features), rng, dtype), requires_grad=True)
         self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True) if bias else None
 
@@ -48,16 +48,16 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A row of numbers for each symbol.          x (…) integers → (…, embedding_dim)
+    """One row of the weight for each symbol.          x (…) integers → (…, embedding_dim)
 
-    weight  (num_embeddings, embedding_dim), at first from N(0, 1), as PyTorch has it
+    weight  (num_embeddings, embedding_dim), initially N(0, 1), as in PyTorch
 
-    Raises TypeError for x that is no integers, IndexError for symbols outside 0 … num_embeddings − 1.
+    Raises TypeError unless x contains integers, IndexError for symbols outside 0 … num_embeddings − 1.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = np.float32, rng: Any = None):
-        at_least_one(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        refuse_integers(self, dtype)
+        check_sizes(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_float(self, dtype)
         values = np.random.default_rng(rng).standard_normal((num_embeddings, embedding_dim))
         self.weight = Tensor(values, requires_grad=True, dtype=dtype)
 
@@ -72,11 +72,11 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """Each number is set to 0 with probability p, the others are scaled by 1 / (1 − p); only in training.
+    """Set each number to 0 with probability p and scale the others by 1 / (1 − p); in training only.
 
-    variational  one draw for all steps of a sequence: x (T, …), and what is 0 at one step is 0 at all of them
+    variational  one draw for all steps of a sequence x (T, …): a feature is dropped at every step or at none
                  (Gal & Ghahramani 2016)
-    rng          of its own, so that a run can be repeated (`rng_states` keeps its state)
+    rng          the layer's own generator; `rng_states` saves its state
 
     Srivastava et al. 2014. Raises ValueError unless 0 ≤ p < 1.
     """
@@ -87,7 +87,7 @@ class Dropout(Module):
         self.p, self.variational, self.rng = p, variational, np.random.default_rng(rng)
 
     def __call__(self, x: Array) -> Array:
-        x = numbers(self, x)
+        x = as_numbers(self, x)
         if not (self.training and self.p):
             return x
         if self.variational and not x.ndim:
@@ -99,17 +99,17 @@ class Dropout(Module):
 class LayerNorm(Module):
     """y = (x − mean x) / √(var x + eps) ∘ w + b, mean and var (1/n) over the last axis.          x, y (…, size)
 
-    weight  w (size,), at first 1
-    bias    b (size,), at first 0
-    axis    −1, or −2 for x (…, size, B): in the cell of a recurrence features come before the batch
+    weight  w (size,), initially 1
+    bias    b (size,), initially 0
+    axis    −1, or −2 for x (…, size, B), as in a recurrent cell
 
-    Ba, Kiros & Hinton 2016. Raises ValueError for a size below 1, a negative eps, another axis, and x of another size
-    there.
+    Ba, Kiros & Hinton 2016. Raises ValueError for a size below 1, a negative eps, another axis, and an x that
+    does not have `size` features on that axis.
     """
 
     def __init__(self, size: int, eps: float = 1e-5, *, axis: int = -1, dtype: Any = np.float32):
-        at_least_one(self, size=size)
-        refuse_integers(self, dtype)
+        check_sizes(self, size=size)
+        check_float(self, dtype)
         if not eps >= 0 or axis not in (-1, -2):
             raise ValueError(f"LayerNorm takes an eps ≥ 0 and axis −1 or −2, not {eps} and {axis}")
         self.eps, self.axis = eps, axis
@@ -129,18 +129,17 @@ class LayerNorm(Module):
 
 
 class Sequential(Module):
-    """Modules one after the other, each called with the result of the one before. Functions may stand among them:
+    """Call modules and functions in order, each with the result of the one before:
     `Sequential(Linear(3, 5), mg.tanh, Linear(5, 2))`.
 
-    Of a pair, as a recurrent layer returns (output, state), the output goes on. Parameters are named by the place of
-    their module, as in PyTorch: 0.weight, 0.bias, 2.weight, … Raises TypeError for what cannot be called.
+    A tuple, such as a recurrent layer's (output, state), passes on its first item. Parameters are named by the position
+    of their module, as in PyTorch: 0.weight, 0.bias, 2.weight, … Raises TypeError for an object that is not callable.
     """
 
     def __init__(self, *modules: Callable[[Any], Any]):
         for i, module in enumerate(modules):
             if not callable(module):
-                raise TypeError(f"Sequential takes modules and functions, one after the other, and number {i} is "
-                                f"{module!r}")
+                raise TypeError(f"Sequential takes modules and functions, and number {i} is {module!r}")
             setattr(self, str(i), module)
         self.length = len(modules)
 
@@ -151,25 +150,7 @@ class Sequential(Module):
         return getattr(self, str(range(self.length)[i]))
 
     def __call__(self, x: Any) -> Any:
-        for module in self:
-            x = module(x)
+        for i in range(self.length):
+            x = self[i](x)
             x = x[0] if isinstance(x, tuple) else x
         return x
-
-
-# -- what is asked of sizes and inputs ----------------------------------------------------------------------------
-
-
-def at_least_one(layer: Module, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(f"{type(layer).__name__} takes {name} as an integer ≥ 1, not {size!r}")
-
-
-def features(layer: Module, x: Array, size: int, dtype: np.dtype, axis: int = -1) -> Array:
-    """x in this dtype, checked to have the right number of features on an axis."""
-    x = numbers(layer, x)
-    if x.ndim < -axis or x.shape[axis] != size:
-        place = "the last axis" if axis == -1 else "the last axis but one"
-        raise ValueError(f"{type(layer).__name__} takes {size} features, {place} of x, and x has shape {x.shape}")
-    return cast(x, dtype)

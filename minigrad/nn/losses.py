@@ -1,8 +1,8 @@
 """Losses: one number, the mean over all targets that count.
 
-The mask of a loss says which count: booleans (or 0 and 1), one for each target. What stands where it is 0, in the
-outputs as well as in the targets, does not matter, and be it NaN. A loss is in the dtype of the outputs; that of halves
-is computed in float32. A loss near 0 keeps its digits, and so does its gradient.
+A mask selects them: booleans (or 0 and 1), one for each target. Outputs and targets where it is 0 have no effect, NaN
+included. A loss has the dtype of the outputs; for float16 it is computed in float32. A loss near 0 keeps its digits,
+and so does its gradient.
 """
 
 from __future__ import annotations
@@ -62,15 +62,16 @@ def cross_entropy(logits, targets, *, mask=None):
     """L = mean −ln p(target) = mean (ln Σₖ e^zₖ − z at the target), in nats, p = softmax z.
     logits z (…, V)   targets (…) integers from 0 to V − 1   mask (…)
     dL/dlogits = g / n (p − 1 at the target): bounded, where p itself would be divided by.
-    Stable for logits of any size: the largest of a row is taken out first, and what the others add to the target's eᶻ
-    is summed without it. Raises ValueError when shapes differ, a target that counts is not a class, or none counts;
-    TypeError when targets are not integers.
+    Stable for logits of any size: the maximum of each row is subtracted first, and the exponentials of the other
+    classes are summed apart from the target's.
+    Raises ValueError when shapes differ, a target that counts is not a class, or none counts; TypeError when targets
+    are not integers.
     """
     z, t = np.asarray(logits), np.asarray(targets)
     if not z.ndim or t.shape != z.shape[:-1]:
         raise ValueError("shape")
     if t.dtype.kind not in "iu":
-        raise TypeError(f"targets are classes, integers from 0, and not {t.dtype}")
+        raise TypeError(f"targets are classes, integers from 0, not {t.dtype}")
     counted(mask, t)
     z, t, _ = rows(z, t, mask)
     if t.min() < 0 or t.max() >= z.shape[1]:
@@ -82,7 +83,7 @@ def cross_entropy(logits, targets, *, mask=None):
 
 
 def rows(logits, targets, mask):
-    """The logits (n, V) and classes (n,) that count, and which of all they are (None: all)."""
+    """The logits (n, V) and classes (n,) that count, and their indices (None: all count)."""
     z, t, kept = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), None
     if mask is not None:
         kept = np.flatnonzero(np.asarray(mask))
@@ -91,8 +92,8 @@ def rows(logits, targets, mask):
 
 
 def shifted(z, t):
-    """e^(z − m) with m the largest of its row, so that nothing overflows, and 0 at the target; the sums of these rows,
-    what was at the target, and m."""
+    """e^(z − m), with the maximum m of each row against overflow and 0 at the target; the row sums, the value at the
+    target, and m."""
     m = np.maximum.reduce(z.real, axis=1)
     with np.errstate(under="ignore"):
         e = np.exp(z - m[:, None])
@@ -102,7 +103,7 @@ def shifted(z, t):
 
 
 def counted(mask, targets):
-    """How many targets count. Raises ValueError for none, and for a mask that does not fit."""
+    """The number of targets that count. Raises ValueError for 0, and for a mask that does not fit."""
     n = targets.size
     if mask is not None:
         mask = np.asarray(mask)
@@ -110,10 +111,11 @@ def counted(mask, targets):
             raise ValueError(f"a mask of shape {mask.shape} does not fit targets of shape {targets.shape}")
         n = int(np.count_nonzero(mask))
         if mask.dtype != bool and n != (mask == 1).sum():
-            raise ValueError("the mask holds other numbers than 0 and 1: a mask says what counts, and has no weights")
+            raise ValueError("the mask contains numbers other than 0 and 1: a mask selects targets, it does not weight "
+                             "them")
     if n == 0:
-        raise ValueError("no target counts, " + ("there is none" if mask is None else "the mask is 0 everywhere")
-                         + ": a mean needs one or more")
+        why = "targets is empty" if mask is None else "the mask is 0 everywhere"
+        raise ValueError(f"no target counts, {why}: a mean needs one or more")
     return n
 
 
@@ -122,21 +124,21 @@ def counted(mask, targets):
 
 @in_float32
 def mse_loss(y: Array, target: Array, mask: Any = None) -> Array:
-    """Mean (y − target)², over all entries, or those of the targets that count.
+    """Mean (y − target)² over all entries, or those that the mask selects.
 
-    y and target have one shape (…), a mask has it too, or stands for its first axes: (T, B) for y (T, B, D). Raises
-    ValueError when shapes differ, as (B, 1) and (B,) would broadcast to B² differences, and when nothing counts.
+    y and target have the same shape (…); a mask has that shape or its first axes: (T, B) for y (T, B, D). Raises
+    ValueError if shapes differ, since (B, 1) and (B,) would broadcast to B² differences, and if no target counts.
     """
     return mean_of("mse_loss", lambda y, target: square(subtract(y, target)), y, target, mask)
 
 
 @in_float32
 def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Array:
-    """Mean −t ln p − (1 − t) ln(1 − p) = mean t ln(1 + e^−z) + (1 − t) ln(1 + e^z), in nats, with p = sigmoid z; from
-    logits z, so that it is stable for every z, and near 0 on either side.
+    """Mean −t ln p − (1 − t) ln(1 − p) = mean t ln(1 + e^−z) + (1 − t) ln(1 + e^z), in nats, with p = sigmoid z,
+    computed from the logits z and so stable for every z.
 
-    logits and targets have one shape, a mask as in `mse_loss`. Targets are probabilities: raises ValueError when one
-    that counts is outside 0 … 1, when shapes differ, and when nothing counts.
+    logits and targets have the same shape; mask as in `mse_loss`. Targets are probabilities: raises ValueError if one
+    that counts is outside 0 … 1, if shapes differ, and if no target counts.
     """
     def terms(z, t):
         values = np.real(t.data if isinstance(t, Tensor) else t)
@@ -148,12 +150,13 @@ def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Arr
 
 
 def mean_of(loss: str, terms: Callable, y: Array, target: Array, mask: Any) -> Array:
-    """The mean of terms(y, target) where the mask lets them count."""
+    """The mean of terms(y, target) over the entries that the mask selects."""
     y, target = (x if isinstance(x, Tensor) else bare(x) for x in (y, target))
     if y.shape != target.shape:
-        raise ValueError(f"{loss} compares arrays of one shape, not {y.shape} and {target.shape}: reshape one of them")
+        raise ValueError(f"{loss} compares arrays of the same shape, not {y.shape} and {target.shape}: reshape "
+                         "one of them")
     if y.dtype.kind == "f" and target.dtype != y.dtype and target.dtype.kind in "fiub":
-        target = target.astype(y.dtype)  # the float64 of NumPy's making must not widen a float32 model
+        target = target.astype(y.dtype)  # NumPy's default float64 must not widen a float32 model
     if mask is not None:
         mask = bare(mask)
         if mask.shape != y.shape[:mask.ndim]:
@@ -166,5 +169,5 @@ def mean_of(loss: str, terms: Callable, y: Array, target: Array, mask: Any) -> A
         raise ValueError(f"{loss}: {problem}") from None
     if mask is None:
         return sum(terms(y, target)) / n
-    mask = mask != 0  # also the inputs, as 0 · NaN in a gradient is NaN
+    mask = mask != 0  # mask the inputs too: 0 · NaN in a gradient is NaN
     return sum(where(mask, terms(where(mask, y, 0.0), where(mask, target, 0.0)), 0.0)) / n

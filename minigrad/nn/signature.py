@@ -1,5 +1,5 @@
-"""How a class is called: a mistake in the arguments is an error in the name of the class that the user wrote, with what
-it takes, and not in that of a class inside it, or of the base class that has the `__init__`.
+"""Check the arguments of a constructor: errors name the class that the user called and the arguments that it takes, not
+a class inside it or the base class that defines `__init__`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 
 class UnknownOption(TypeError, ValueError):
-    """An argument by a name that a class does not take; `names` are those that were given. It is a TypeError, as of any
-    call, and a ValueError, since options come from files and command lines too."""
+    """Keyword arguments, `names`, that a class does not take. A TypeError, as for any call, and a ValueError, since
+    options also come from files and command lines."""
 
     def __init__(self, whose: str, names: Iterable[str], known: list[str]):
         self.names = list(names)
@@ -23,8 +23,8 @@ class UnknownOption(TypeError, ValueError):
 
 
 def check_call(cls: type, given: tuple, named: Mapping[str, Any]) -> None:
-    """Raise TypeError unless cls(*given, **named) fits the signature of its `__init__`; UnknownOption for a name. Where
-    a class has `option_names()`, these are what it takes in all."""
+    """Raise TypeError unless cls(*given, **named) fits the signature of its `__init__`; UnknownOption for a name. The
+    names that a class takes are its `option_names()`, if it has that method."""
     try:
         signature_of(cls.__init__).bind(None, *given, **named)
     except TypeError:
@@ -32,7 +32,7 @@ def check_call(cls: type, given: tuple, named: Mapping[str, Any]) -> None:
 
 
 def complaint(cls: type, given: tuple, named: Mapping[str, Any], known: list[str]) -> TypeError:
-    """What is wrong with the arguments of a call that does not fit."""
+    """The error for a call whose arguments do not fit."""
     parameters = list(signature_of(cls.__init__).parameters.values())[1:]
     kinds = {p.kind for p in parameters}
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -54,8 +54,8 @@ def complaint(cls: type, given: tuple, named: Mapping[str, Any], known: list[str
 
 
 def options_of(cls: type) -> list[str]:
-    """The names of what a class takes: its own, and where it has **options, those of the class that it derives from.
-    What is called **unknown is not handed on."""
+    """The names of the arguments of a class: its own and, if it has **options, those of its base class. **unknown is
+    not passed on."""
     names: dict[str, None] = {}
     for kind in cls.__mro__[:-1]:
         if "__init__" in vars(kind):
@@ -68,5 +68,5 @@ def options_of(cls: type) -> list[str]:
 
 @lru_cache(maxsize=256)
 def signature_of(init: Callable) -> inspect.Signature:
-    """Of an `__init__`. That of object takes self alone, though it lets all pass where a class has a `__new__`."""
+    """The signature of an `__init__`; for object's, one that takes self alone."""
     return inspect.signature((lambda self: None) if init is object.__init__ else init)

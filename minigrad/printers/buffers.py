@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from minigrad.engine.ops import concatenate, matmul, where
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.printers.text import bracket, dtype_text, slice_text
 from minigrad.program.reassociate import part_slices
-from minigrad.program.simplify import Program, Value
+from minigrad.program.simplify import Program, Value, is_slice, is_view
 
 LEVEL = re.compile(r"\[([^\]]*)\]")  # one index of a path
 
@@ -92,17 +93,22 @@ def empty(shape: Iterable, dtype: Any) -> str:
     return f"np.empty({bracket([str(n) for n in shape], '(')}, {dtype_text(dtype)})"
 
 
+def can_be_buffered(value: Value) -> bool:
+    """Whether its statements write directly into a buffer."""
+    op = value.op
+    return op.ufunc is not None or op.buffered is not None or op in (matmul.op, where.op, concatenate.op)
+
+
 class Scope:
     """What both loops of a cell know of its values.
 
     places     where each lies, as far as that is decided
     inputs     x, each with its number in xs
     invariant  those that do not change with time
-    written    the names of the ops that can write into a buffer
     """
 
-    def __init__(self, program: Program, options: Options, reserved: frozenset[str], written: frozenset[str]):
-        self.options, self.written = options, written
+    def __init__(self, program: Program, options: Options, reserved: frozenset[str]):
+        self.options = options
         self.emitter = Emitter(program, reserved)
         self.places: dict[Value, Place] = {}
         self.inputs = {a: k for k, a in enumerate(values_in(program.arguments[1][1]))}
@@ -129,11 +135,7 @@ class Scope:
     # -- views ---------------------------------------------------------------------------------------------
 
     def is_view(self, value: Value) -> bool:
-        if value.op is None or value in self.invariant:
-            return False
-        if value.op.name == "getitem":
-            return all(isinstance(i, slice) for i in value.metadata["index"])
-        return value.op.name in ("transpose", "broadcast_to")
+        return value not in self.invariant and is_view(value)
 
     def base(self, value: Value) -> Value:
         """What a view looks at in the end."""
@@ -144,7 +146,7 @@ class Scope:
     def seen(self, value: Value) -> set[Value]:
         """The values whose memory this one may look into: that of what it is a view of, and, where NumPy makes it
         (np.reshape gives a view or a copy), of all its inputs."""
-        if value.op is None or value.op.name in self.written:
+        if value.op is None or can_be_buffered(value):
             return {value}
         if value not in self.looks_into:
             self.looks_into[value] = set().union(*map(self.seen, value.inputs), () if self.is_view(value) else {value})
@@ -153,4 +155,4 @@ class Scope:
     def is_slice_of_base(self, value: Value) -> bool:
         """Whether a value is its base, or one slice of it."""
         base = self.base(value)
-        return value is base or (value.op.name == "getitem" and value.inputs[0] is base)
+        return value is base or (is_slice(value) and value.inputs[0] is base)

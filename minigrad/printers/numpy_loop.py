@@ -23,17 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.printers.buffers import ALL_PASSES, Options, Place, Scope, empty, part_paths
-from minigrad.printers.module_text import RESERVED, module_text
+from minigrad.engine.op import Op
+from minigrad.engine.ops import add, concatenate, getitem, matmul, power, transpose
+from minigrad.engine.ops import sum as sum_op
+from minigrad.printers.buffers import ALL_PASSES, Options, Place, Scope, can_be_buffered, empty, part_paths
+from minigrad.printers.module_text import RESERVED, called_functions, module_text
 from minigrad.printers.readable import values_in
-from minigrad.printers.statements import FUNCTIONS, UFUNCS, WRITTEN, Loop
+from minigrad.printers.statements import Loop
 from minigrad.printers.text import bracket, dtype_text
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import DETACH, Program, Value, in_order, numbers_of
 
 BLOCK_COLUMNS = 256  # that one gathered product should have at least: steps × batch
 BLOCK_BYTES = 1 << 20  # of what is computed ahead, so that it still lies in the cache when its step comes
-ELEMENTWISE = UFUNCS - {"power"}  # what is computed for a block of steps at once
 
 number = itertools.count(1).__next__  # of the compiled texts
 
@@ -58,7 +60,7 @@ class Plan:
 
     def __init__(self, program: Program, wanted: set[Value], options: Options = ALL_PASSES):
         self.program, self.options = program, options
-        self.scope = Scope(program, options, RESERVED | FUNCTIONS, WRITTEN)
+        self.scope = Scope(program, options, RESERVED | called_functions())
         self.places, self.invariant, self.base = self.scope.places, self.scope.invariant, self.scope.base
         (_, state), (_, x), *closed = program.arguments
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
@@ -128,26 +130,25 @@ class Plan:
 
     def terms(self, g: Value) -> list[Value]:
         """A gradient as a sum of terms."""
-        if self.options.gathered and g.op is not None and g.op.name == "add" and \
-                all(a.shape == g.shape for a in g.inputs):
+        if self.options.gathered and g.op is add.op and all(a.shape == g.shape for a in g.inputs):
             return [term for a in g.inputs for term in self.terms(a)]
         return [g]
 
     def summed(self, v: Value) -> Term:
         if self.options.gathered and v.op is not None and v not in self.invariant:
-            if v.op.name == "matmul" and all(len(a.shape) == 2 and 0 not in a.shape and self.stackable(a)
+            if v.op is matmul.op and all(len(a.shape) == 2 and 0 not in a.shape and self.stackable(a)
                                              and self.base(a) not in self.invariant for a in v.inputs):
                 return Term("product", v.inputs)
-            if v.op.name == "sum" and self.base(v.inputs[0]) not in self.invariant and \
-                    self.stackable(v.inputs[0], ("getitem",)):
+            if v.op is sum_op.op and self.base(v.inputs[0]) not in self.invariant and \
+                    self.stackable(v.inputs[0], (getitem.op,)):
                 axis, axes = v.metadata["axis"], len(v.inputs[0].shape)
                 axis = range(axes) if axis is None else axis if isinstance(axis, tuple) else (axis,)
                 return Term("sum", v.inputs, tuple(i % max(axes, 1) for i in axis if axes))
         return Term("step", (v,))
 
-    def stackable(self, value: Value, views: tuple[str, ...] = ("getitem", "transpose")) -> bool:
+    def stackable(self, value: Value, views: tuple[Op, ...] = (getitem.op, transpose.op)) -> bool:
         """Whether all steps of a value can be one array: itself, or one view, as a slice, of what is computed."""
-        if self.scope.is_view(value) and value.op.name in views:
+        if self.scope.is_view(value) and value.op in views:
             value = value.inputs[0]
         return not self.scope.is_view(value) and not value.is_constant
 
@@ -161,16 +162,16 @@ class Plan:
             if a in movable and a not in self.places and not self.scope.is_view(a) and a.dtype == whole.dtype \
                     and whole.inputs.count(a) == 1:
                 self.places[a] = replace(place, path=place.path + path, contiguous=False)
-                if a.op is not None and a.op.name == "concatenate":
+                if a.op is concatenate.op:
                     self.place_parts(a, producers)
 
     def place_forward(self, loop: Loop) -> None:
         """What must lie in a fixed place: the state over time, with the concatenations it feeds, and what is kept."""
         values = [v for v in self.values if v not in self.invariant]
-        producers = {v for v in values if v.op.name in WRITTEN}
+        producers = {v for v in values if can_be_buffered(v)}
         kind = "stack" if self.differentiated else "turn"
         for whole in reversed(values):
-            if whole.op.name == "concatenate" and whole not in self.places and self.options.placed:
+            if whole.op is concatenate.op and whole not in self.places and self.options.placed:
                 from_outside = [a for a in whole.inputs
                                 if a in self.state and a not in self.places and a.dtype == whole.dtype]
                 if from_outside or whole in self.kept:
@@ -190,9 +191,9 @@ class Plan:
     def place_concatenations(self, loop: Loop, values: list[Value]) -> None:
         """The other concatenations, the last first, so that one within another lies in it."""
         if self.options.placed:
-            producers = {v for v in values if v.op.name in WRITTEN}
+            producers = {v for v in values if can_be_buffered(v)}
             for whole in reversed(values):
-                if whole.op.name == "concatenate":
+                if whole.op is concatenate.op:
                     if whole not in self.places:
                         self.places[whole] = loop.array("buffer", whole)
                     self.place_parts(whole, producers)
@@ -220,9 +221,9 @@ class Plan:
 
     def can_go_ahead(self, value: Value, known: set[Value], there: set[Value]) -> bool:
         """Whether a value waits for no other step: an elementwise op, or a product with a weight, of what is known."""
-        product = value.op.name == "matmul" and value.inputs[0] in self.invariant and \
+        product = value.op is matmul.op and value.inputs[0] in self.invariant and \
             all(len(a.shape) == 2 for a in value.inputs)
-        if not product and value.op.name not in ELEMENTWISE:
+        if not product and not goes_in_blocks(value):
             return False
         if value in self.places and (self.places[value].kind != "stack" or self.places[value].path):
             return False
@@ -247,7 +248,7 @@ class Plan:
         read = {self.base(g) for a, g in self.gradients.items() if a not in self.closed}
         late: set[Value] = set()
         for value in reversed(values):
-            if value not in read and not self.scope.is_view(value) and value.op.name in ELEMENTWISE and \
+            if value not in read and not self.scope.is_view(value) and goes_in_blocks(value) and \
                     self.lies_in_blocks(value) and all(known(a, len(value.shape)) for a in value.inputs):
                 late.add(value)
             else:
@@ -369,7 +370,7 @@ class Plan:
         for a in self.state:
             g = self.gradients.get(a)
             base = None if g is None else self.base(g)
-            if base in made and base not in self.places and base.op.name in WRITTEN:
+            if base in made and base not in self.places and can_be_buffered(base):
                 self.places[base] = loop.array("turn", base)
             if base in made and self.places.get(base, Place("", "")).kind == "turn":
                 loop.operand(g)
@@ -446,3 +447,8 @@ class Plan:
         module = dict(self.constants)
         exec(compile(self.source, filename, "exec"), module)
         return module
+
+
+def goes_in_blocks(value: Value) -> bool:
+    """Whether one call of a ufunc computes it for a block of steps; x² is not one (np.square is faster)."""
+    return value.op.ufunc is not None and value.op is not power.op

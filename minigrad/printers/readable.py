@@ -25,6 +25,7 @@ from minigrad.printers.text import (
     INLINE,
     PRECEDENCE,
     WIDTH,
+    Source,
     assignment,
     bracket,
     constant,
@@ -37,6 +38,7 @@ from minigrad.printers.text import (
     wrapped,
 )
 from minigrad.program.simplify import DETACH, LOOP, Program, Value, numbers_of, repr_of
+from minigrad.program.sizes import Axis, Factor, Size, factor_of, meaning
 
 HELPERS = {"sigmoid": """
 def sigmoid(x):
@@ -53,7 +55,11 @@ class Emitter:
     """Names, statements and text of one program."""
 
     def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
-        self.program = program
+        self.program, self.root = program, self
+        self.size_names: dict[Factor, str] = {}
+        self.aliases: dict[Value, str] = {}  # argument → the name of its gradient, if that is another's too: d_b = d_z
+        self.size_lines: dict[str, str] = {}  # name = text, used in the function that is written
+        self.shaped: set[Value] = set()  # arguments whose shapes it reads
         self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
@@ -170,7 +176,12 @@ class Emitter:
             elif seed not in self.names:
                 self.name(seed, f"d_{self.label(y) or 'output'}")
         own = set(program.backward)
-        for v, g in program.total.items():  # the gradients of what has a name
+        inner = {g for v, g in program.total.items() if v.op is not None and self.uses.get(g, 0) > 1}
+        for v, g in program.total.items():  # the gradients of what has a name; a bias shares that of what it is added to
+            if v.op is None and g in inner:
+                if self.root is self and g in own and v in program.gradients and not (is_view(g) or g.op is PART):
+                    self.aliases[v] = self.free(f"d_{self.label(v)}")
+                continue
             if v in self.names and g in own and g not in self.names:
                 seed = program.seeds.get(v)
                 if self.uses_up(g, seed) and self.names[seed].isidentifier():
@@ -178,7 +189,7 @@ class Emitter:
                 else:
                     self.name(g, f"d_{self.label(v)}")
         for v, g in program.total.items():  # and of what stands inside a line
-            if g in own and g not in self.names and self.uses.get(g, 0) > 1:
+            if v.op is not None and g in own and g not in self.names and self.uses.get(g, 0) > 1:
                 line = self.label(self.statement.get(v))
                 self.name(g, f"d_{line}_in" if line else "t")
         for value in program.backward:
@@ -206,36 +217,116 @@ class Emitter:
 
     def module(self) -> str:
         program = self.program
-        forward = self.forward_function()
+        forward_lines = self.forward_lines_and_result()
         backward = self.backward_function()
+        forward = self.forward_function(*forward_lines)
         shapes = ", ".join(f"{self.names[v]} {v.shape}" for v in self.leaves)
         about = textwrap.fill(f"{program.name} and its backward pass, derived by minigrad for {shapes}.", WIDTH,
                               break_long_words=False)
         parts = [f'"""{about}"""\n\nimport numpy as np\n', *self.helpers.values(), forward, backward]
         return "\n\n".join(part.strip("\n") + "\n" for part in parts)
 
-    def forward_function(self) -> str:
-        names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
-        lines = []
-        for name, tree in self.program.arguments:
-            if not isinstance(tree, Value):
-                lines += self.unpacking(name, tree)
-        self.defined.clear()
-        lines += self.lines(self.program.forward, keep=True)
+    def forward_lines_and_result(self) -> tuple[list[str], str, set[Value]]:
+        """The statements, the result, and the arguments whose shapes they read."""
+        self.begin_function()
+        lines = self.lines(self.program.forward, keep=True)
         result = self.literal(self.program.result)
-        lines += assignment("cache", bracket([self.names[v] for v in self.kept], "("))
-        return function("forward", names, [*lines, f"return {result}, cache"])
+        return self.lines_of_sizes() + lines, result, self.shaped
+
+    def forward_function(self, lines: list[str], result: str, shaped: set[Value]) -> str:
+        names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
+        self.shaped = shaped
+        unpacking = [line for name, tree in self.program.arguments if not isinstance(tree, Value)
+                     for line in self.unpacking(name, tree)]
+        cache = assignment("cache", bracket([self.names[v] for v in self.kept], "("))
+        return function("forward", names, [*unpacking, *lines, *cache, f"return {result}, cache"])
 
     def backward_function(self) -> str:
         program = self.program
-        lines = self.seed_lines(program.result, "d_output")
-        lines += assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
-        self.defined.clear()
-        lines += self.lines(program.backward, keep=False)
+        self.begin_function()
+        seeds = self.seed_lines(program.result, "d_output")
+        lines = self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
         gradients = [g for g in gradients if g is not None]
         lines += assignment("return", bracket(gradients, "("), " ")
-        return function("backward", ["d_output", "cache"], lines)
+        sizes = self.lines_of_sizes()
+        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in self.shaped]
+        cache = assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
+        return function("backward", ["d_output", "cache"], [*seeds, *cache, *sizes, *lines])
+
+    # -- sizes --------------------------------------------------------------------------------------------
+
+    def begin_function(self) -> None:
+        self.defined.clear()
+        self.size_lines, self.shaped = {}, set()
+
+    def lines_of_sizes(self) -> list[str]:
+        return [f"{name} = {text}" for name, text in self.size_lines.items()]
+
+    def size(self, n: int) -> tuple[str, int]:
+        """The text of a size: a sum of products of the user's names for axes, or of `x.shape[0]`."""
+        if not isinstance(n, Size):
+            return str(n), ATOM
+        text, binds = "", ATOM
+        for product, count in sorted(n.terms.items(), key=lambda term: term[1] < 0):
+            parts = [self.factor(factor) for factor in product]
+            if abs(count) != 1 or not parts:
+                parts.insert(0, (str(abs(count)), ATOM))
+            term = parts[0]
+            for part in parts[1:]:
+                term = infix("*", term, part)
+            if text:
+                term = infix("-" if count < 0 else "+", (text, binds), term)
+            elif count < 0:
+                term = f"-{wrapped(term, PRECEDENCE['unary'])}", PRECEDENCE["unary"]
+            text, binds = term
+        return text, binds
+
+    def factor(self, factor: Factor) -> tuple[str, int]:
+        root = self.root
+        wanted = root.program.size_names.get(factor)
+        if wanted is None:
+            return self.unnamed(factor)
+        text = self.unnamed(factor)[0]
+        if factor not in root.size_names:
+            root.size_names[factor] = root.free(wanted)
+        root.size_lines[root.size_names[factor]] = text
+        return root.size_names[factor], ATOM
+
+    def unnamed(self, factor: Factor) -> tuple[str, int]:
+        if not isinstance(factor, Axis):
+            return infix(factor.sign, self.size(factor.left), self.size(factor.right))
+        return f"{self.name_of_shaped(factor.argument)}.shape[{factor.axis}]", ATOM
+
+    def name_of_shaped(self, argument: int) -> str:
+        value = self.root.program.values[argument]
+        self.root.shaped.add(value)
+        return self.root.names[value]
+
+    def shape(self, shape: tuple) -> str:
+        """The text of a shape: `x.shape` where it is that of an argument, else size by size."""
+        for start in (0, 1):
+            tail = [factor.argument for n in shape[start:] if isinstance(n, Size)
+                    for factor in next(iter(n.terms)) if isinstance(factor, Axis)]
+            argument = self.root.program.values.get(tail[0]) if tail and len(shape) > start else None
+            if argument is not None and argument.op is None and len(argument.shape) == len(shape) - start and (
+                    [*map(meaning, argument.shape)] == [*map(meaning, shape[start:])]):
+                name = self.name_of_shaped(tail[0])
+                return f"({self.size(shape[0])[0]}, *{name}.shape)" if start else f"{name}.shape"
+        return bracket([self.size(n)[0] for n in shape], "(")
+
+    def array(self, how: str, shape: tuple, dtype: Any) -> str:
+        return f"np.{how}({self.shape(shape)}, {dtype_text(dtype)})"
+
+    def spelled(self, x: Any) -> Any:
+        """Metadata with texts in place of sizes."""
+        if isinstance(x, Size):
+            return Source(self.size(x)[0])
+        if isinstance(x, slice):
+            return slice(*map(self.spelled, (x.start, x.stop, x.step)))
+        if isinstance(x, tuple) and x and all(isinstance(n, int) for n in x) and any(isinstance(n, Size) for n in x):
+            return Source(self.shape(x))
+        return tuple(map(self.spelled, x)) if isinstance(x, tuple) else x
 
     def seed_lines(self, tree: Any, access: str) -> list[str]:
         """Take the gradients out of d_output, which is nested as the result is."""
@@ -263,7 +354,8 @@ class Emitter:
     def unpacking(self, access: str, tree: Any) -> list[str]:
         """`Wf = parameters["Wf"]` for each leaf of a nested argument."""
         if isinstance(tree, Value):
-            return [f"{self.names[tree]} = {access}"] if self.uses.get(tree) or tree in self.kept else []
+            return [f"{self.names[tree]} = {access}"] if (
+                self.uses.get(tree) or tree in self.kept or tree in self.shaped) else []
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (tuple, list)) else ()
         return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child)]
 
@@ -296,7 +388,9 @@ class Emitter:
             return []
         if value not in self.names:
             self.name(value, value.name or "t")
-        return assignment(self.names[value], self.expression(value, top=True)[0])
+        shared = [f"{alias} = {self.names[value]}" for v, alias in self.aliases.items()
+                  if self.program.gradients[v] is value]
+        return assignment(self.names[value], self.expression(value, top=True)[0]) + shared
 
     def inlined(self, value: Value, among: list[Value]) -> bool:
         """Whether a value stands where it is used: once, in this function, and short."""
@@ -316,7 +410,7 @@ class Emitter:
         if value in self.names and not top:
             return self.names[value], ATOM
         if value.is_constant:
-            return constant(value.constant)
+            return self.size(value.constant) if isinstance(value.constant, Size) else constant(value.constant)
         if value.op is None:
             return self.names[value], ATOM
         return self.call(value)
@@ -336,7 +430,7 @@ class Emitter:
             return f"{op.infix}{wrapped(parts[0], PRECEDENCE['unary'])}", PRECEDENCE["unary"]
         values = [text for text, _ in parts]
         arguments = [f"[{', '.join(values)}]"] if op.variadic else values
-        arguments += [f"{key}={literal(given)}" for key, given in metadata.items()
+        arguments += [f"{key}={literal(self.spelled(given))}" for key, given in metadata.items()
                       if key != "part" and repr(given) != repr(op.defaults[key])]
         if op.numpy:
             name = f"np.{op.numpy[0].__name__}"
@@ -401,7 +495,11 @@ class Emitter:
         if not isinstance(tree, Value) or tree not in self.program.gradients:
             return None
         g = self.program.gradients[tree]
-        return f"np.zeros({tree.shape}, {dtype_text(tree.dtype)})" if g is None else self.expression(g)[0]
+        if tree in self.aliases:
+            return self.aliases[tree]
+        return self.expression(g)[0] if g is not None else (
+            self.array("zeros", tree.shape, tree.dtype) if any(isinstance(n, Size) for n in tree.shape) else
+            f"np.zeros({tree.shape}, {dtype_text(tree.dtype)})")
 
 
 # -- small text ---------------------------------------------------------------------------------------------
@@ -411,10 +509,12 @@ class Body(Emitter):
     """The emitter of a Loop (loops.py), the same for its forward and its backward; parent emits what stands around."""
 
     def __init__(self, parent: Emitter, loop: Any):
-        self.parent, self.loop = parent, loop
+        self.parent, self.root, self.loop = parent, parent.root, loop
+        if isinstance(loop.steps, Size) and (factor := factor_of(loop.steps)) is not None:
+            self.root.program.size_names.setdefault(factor, "T")
         self.taken, self.helpers = parent.taken, parent.helpers
         self.constants, self.defined = parent.constants, parent.defined
-        self.names, self.bodies, self.quotes = {}, {}, {}
+        self.names, self.bodies, self.quotes, self.aliases = {}, {}, {}, {}
         self.t = self.free("t_2") if isinstance(parent, Body) else "t"
         self.program = program = copy.copy(loop.inner)
         program.forward, program.backward = loop.lines, loop.d_lines
@@ -517,7 +617,7 @@ class Body(Emitter):
                 *(f"    {line}".rstrip() for line in body), *after]
 
     def head(self, whole: Value) -> str:
-        steps = f"range({self.loop.steps})"
+        steps = f"range({self.size(self.loop.steps)[0]})"
         forwards = whole.metadata["backward"] == self.loop.scan.reverse
         return f"for {self.t} in {steps if forwards else f'reversed({steps})'}:"
 
@@ -542,21 +642,21 @@ class Body(Emitter):
         self.name_around()
         self.names |= {a: self.step_of(loop.stack[a]) for a in loop.state if loop.stack[a] in outside.names}
         before = self.empty_arrays(loop.d_stack[v] for v in loop.d_stacks)
-        before += [f"{outside.names[loop.d_sum[v]]} = {array('zeros', v.shape, v.dtype)}" for v in loop.d_sums]
+        before += [f"{outside.names[loop.d_sum[v]]} = {self.array('zeros', v.shape, v.dtype)}" for v in loop.d_sums]
         for k in loop.d_live:
             start, a = loop.d_final[k], loop.state[k]
-            text = array("zeros", a.shape, a.dtype) if start is None else outside.expression(start)[0]
+            text = self.array("zeros", a.shape, a.dtype) if start is None else outside.expression(start)[0]
             before += assignment(self.carried[k], text)
         seeds = [self.names[loop.inner.seeds[y]] for y in loop.arrivals]
         arriving = [" + ".join([self.carried[k] for k in states] + [f"{self.d_y[j]}[{self.t}]" for j in places])
-                    or array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
+                    or self.array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
         body = assignments(seeds, arriving)
         views = [v for v in loop.views if self.names.get(v, "").isidentifier()]  # f = gates[t][:5] once more
         body += self.lines([*views, *loop.d_lines], keep=False)
         body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
         given = [loop.d_state[k] for k in loop.d_live]
         body += hand_on([self.carried[k] for k in loop.d_live],
-                        [array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
+                        [self.array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
                          self.expression(g)[0] for k, g in zip(loop.d_live, given)])
         after = hand_on([outside.names[loop.d_start[k]] for k in loop.d_ends], [self.carried[k] for k in loop.d_ends])
         return before, body, after
@@ -575,7 +675,7 @@ class Body(Emitter):
     def empty_arrays(self, parts: Any) -> list[str]:
         """Room for all steps; where the loop itself stands in a loop, there may be room already."""
         names = {self.parent.names[part]: part for part in parts}
-        return [f"{name} = {array('empty', part.shape, part.dtype)}" for name, part in names.items()
+        return [f"{name} = {self.array('empty', part.shape, part.dtype)}" for name, part in names.items()
                 if name.isidentifier()]
 
     def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
@@ -612,10 +712,6 @@ def hand_on(names: list[str], texts: list[str]) -> list[str]:
     return [line] if len(line) <= WIDTH or len(pairs) == 1 else assignment(", ".join(names), bracket(texts, "("))
 
 
-def array(how: str, shape: tuple, dtype: Any) -> str:
-    return f"np.{how}({shape}, {dtype_text(dtype)})"
-
-
 def is_view(value: Value) -> bool:
     """A transpose, or a slice, that the user gave no name."""
     if value.op is None or value.name is not None or value.op.name not in ("transpose", "getitem"):
@@ -645,8 +741,8 @@ def helper_names() -> set[str]:
 # -- ops that are not printed as a plain call -------------------------------------------------------------------
 
 
-def print_getitem(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
-    return f"{wrapped(parts[0], ATOM)}[{slice_text(value.metadata['index'])}]", ATOM
+def print_getitem(emitter: Emitter, value: Value, parts: list) -> tuple[str, int]:
+    return f"{wrapped(parts[0], ATOM)}[{slice_text(tuple(map(emitter.spelled, value.metadata['index'])))}]", ATOM
 
 
 def print_transpose(_: Emitter, value: Value, parts: list) -> tuple[str, int] | None:
@@ -662,9 +758,9 @@ def print_einsum(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
     return f'np.einsum("{value.metadata["subscripts"]}", {texts}, optimize=True)', ATOM
 
 
-def print_positional(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
+def print_positional(emitter: Emitter, value: Value, parts: list) -> tuple[str, int]:
     (key,) = value.metadata
-    return f"np.{value.op.name}({parts[0][0]}, {literal(value.metadata[key])})", ATOM
+    return f"np.{value.op.name}({parts[0][0]}, {literal(emitter.spelled(value.metadata[key]))})", ATOM
 
 
 def print_detach(_: Emitter, value: Value, parts: list) -> tuple[str, int]:

@@ -7,6 +7,7 @@ one. Views are made once for a set of arrays, not at every step.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
@@ -14,18 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.op import OPS
-from minigrad.printers.buffers import Place, Scope, empty, part_paths
+from minigrad.engine.ops import concatenate, matmul, power, transpose, where
+from minigrad.printers.buffers import Place, Scope, can_be_buffered, empty, part_paths
 from minigrad.printers.text import constant, dtype_text, literal, slice_text
 from minigrad.program.simplify import Value, is_number
 
-UFUNCS = frozenset({"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "greater", "less",
-                    "greater_equal", "less_equal", "equal", "not_equal", "negative", "exp", "expm1", "log", "log1p",
-                    "sqrt", "square", "abs", "sign", "sin", "cos", "tanh"})
-WRITTEN = UFUNCS | {"sigmoid", "matmul", "sum", "where", "concatenate"}  # ops that can write into a buffer
-# The loops call NumPy's functions by their bare names, with the buffer as the last argument: that is 90 ns less a call
-# than np.add(…, out=…).
-FUNCTIONS = frozenset({op.numpy[0].__name__ for op in OPS.values() if op.name in UFUNCS} | {"dot", "matmul", "copyto"})
 # M·N·K up to which OpenBLAS has a quicker way, measured in docs/performance.md. It has one for AVX-512 only: with AVX2,
 # two blocks are 3 % slower than the whole.
 AVX512 = any("AVX512" in found or "V4" in found
@@ -127,19 +121,13 @@ class Loop:
         (parent,) = value.inputs
         source = self.operand(parent)
         place = self.places.get(parent, Place(source, "local"))
-        if value.op.name == "getitem":
-            path = f"[{slice_text(value.metadata['index'])}]"
-        elif value.op.name == "transpose":
-            axes = value.metadata["axes"]
-            path = ".T" if axes is None else f".transpose({literal(tuple(axes))})"
-        else:
-            place, path = Place(source, "local"), None
-        if place.kind != "local":
+        text = filled(value.op.template(value.metadata), {"x": source}, value)
+        path = text.removeprefix(source)
+        if place.kind != "local" and path != text:
             index = value.metadata.get("index", ())
             rows = len(index) == 1 and index[0].step is None
             return replace(place, path=place.path + path, contiguous=place.contiguous and rows)
         name = self.local(value)
-        text = f"np.broadcast_to({source}, {value.shape})" if path is None else f"{source}{path}"
         self.body.append(f"{name} = {text}")
         return Place(name, "local")
 
@@ -185,7 +173,7 @@ class Loop:
         up to 1.7 times faster."""
         for value in values:
             text, _ = self.scope.emitter.call(value, [self.operand(a) for a in value.inputs])
-            if value.op.name == "transpose" and len(value.shape) == 2:
+            if value.op is transpose.op and len(value.shape) == 2:
                 self.places[value] = self.array("buffer", value)
                 self.before.append(f"copyto({self.operand(value)}, {text})")
             else:
@@ -206,7 +194,7 @@ class Loop:
             operands = [self.operand(a) if kind == "buffer" else self.operand_over_block(a) for a in value.inputs]
             dying = {b: None for a in value.inputs for b in sorted(seen(a), key=by_number)
                      if last[b] == n and b in owned}
-            if value not in self.places and value.op.name in WRITTEN:
+            if value not in self.places and can_be_buffered(value):
                 same = next((b for b in dying if self.in_place(value, b)), None) if self.options.reuse else None
                 free = idle.get((value.shape, value.dtype))
                 if same is not None:
@@ -224,8 +212,8 @@ class Loop:
 
     def in_place(self, value: Value, b: Value) -> bool:
         """Whether a value may be written over an input that dies with it."""
-        elementwise = value.op.name in UFUNCS or value.op.name == "sigmoid"
-        return elementwise and (value.shape, value.dtype) == (b.shape, b.dtype) and \
+        entrywise = value.op.elementwise and value.op is not where.op  # np.where is written as two copies
+        return entrywise and (value.shape, value.dtype) == (b.shape, b.dtype) and \
             all(a is b or b not in self.scope.seen(a) for a in value.inputs)
 
     def compute_behind(self, values: Iterable[Value]) -> None:
@@ -235,40 +223,39 @@ class Loop:
 
     def statement(self, value: Value, operands: list[str]) -> list[str]:
         """Compute one value into its place."""
-        name, place = value.op.name, self.places.get(value)
-        if place is None or name not in WRITTEN:
+        op, place = value.op, self.places.get(value)
+        if place is None or not can_be_buffered(value):
             text, _ = self.scope.emitter.call(value, operands)
             if place is None:
                 self.places[value] = Place(self.local(value), "local")
                 return [f"{self.operand(value)} = {text}"]
             return [f"{self.operand(value)}[...] = {text}"]
         out = self.operand(value)
-        if name == "sigmoid":
-            return self.sigmoid(operands[0], out, value.dtype)
-        if name == "matmul":
+        if op.buffered is not None:
+            return self.buffered(value, operands, out)
+        if op is matmul.op:
             return [self.product(value, operands, out)]
-        if name == "sum":
-            return [f"np.add.reduce({operands[0]}, axis={literal(value.metadata['axis'])}, "
-                    f"keepdims={value.metadata['keepdims']}, out={out})"]
-        if name == "where":
+        if op is where.op:
             condition = operands[0] if value.inputs[0].dtype == bool else f"np.not_equal({operands[0]}, 0)"
             return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={condition})"]
-        if name == "concatenate":
+        if op is concatenate.op:
             return [f"copyto({self.variable(part, f'{out}_part')}, {text})"
                     for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
-        if name == "power" and is_number(value.inputs[1], 2) and value.inputs[0].dtype == value.dtype:
+        if op is power.op and is_number(value.inputs[1], 2) and value.inputs[0].dtype == value.dtype:
             return [f"square({operands[0]}, {out})"]
         return [called(value, [self.whole_operand(*pair, value) for pair in zip(value.inputs, operands)], out)]
 
-    def sigmoid(self, x: str, out: str, dtype: Any) -> list[str]:
-        if dtype.kind == "c":  # of which exp(−z) may be inf + nan i
-            half = self.number(0.5, dtype)
-            return [f"multiply({x}, {half}, {out})", f"tanh({out}, {out})",
-                    f"multiply({out}, {half}, {out})", f"add({out}, {half}, {out})"]
-        self.quiet = True  # exp(−x) may be inf, and 1 / (1 + inf) is 0
-        one = self.number(1.0, dtype)
-        return [f"negative({x}, {out})", f"exp({out}, {out})", f"add({out}, {one}, {out})",
-                f"divide({one}, {out}, {out})"]
+    def buffered(self, value: Value, operands: list[str], out: str) -> list[str]:
+        """The statements that the op declares, numbers in braces as arrays made before the loop."""
+        op = value.op
+        if value.op.elementwise:
+            if value.dtype.kind == "c":  # of which an intermediate result may be inf + nan i
+                return [f"{out}[...] = {self.scope.emitter.call(value, operands)[0]}"]
+            self.quiet = True  # an intermediate result may overflow
+        texts = {"y": out, **dict(zip(op.arrays, operands))}
+        for number in set(re.findall(r"\{(\d[^}]*)\}", op.buffered)):
+            texts[number] = self.number(float(number), value.dtype)
+        return filled(op.buffered, texts, value).split("; ")
 
     def whole_operand(self, a: Value, text: str, value: Value) -> str:
         """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and what does not
@@ -306,13 +293,13 @@ class Loop:
 
     def rows(self, value: Value) -> str:
         """A block of K steps of a matrix (n, m) side by side: (n, K m)."""
-        if value.op is not None and value.op.name == "transpose" and self.scope.is_view(value):
+        if value.op is transpose.op and self.scope.is_view(value):
             return f"{self.over_block(value.inputs[0])}.reshape(-1, {value.shape[0]}).T"
         return self.side_by_side(value)
 
     def rows_of_columns(self, value: Value) -> str:
         """A block of K steps of a matrix (m, k), transposed, side by side: (k, K m)."""
-        if value.op is not None and value.op.name == "transpose" and self.scope.is_view(value):
+        if value.op is transpose.op and self.scope.is_view(value):
             return self.side_by_side(value.inputs[0])
         return f"{self.over_block(value)}.reshape(-1, {value.shape[1]}).T"
 
@@ -330,5 +317,17 @@ class Loop:
 
 def called(value: Value, operands: list[str], out: str) -> str:
     """The call of a NumPy function into a buffer; NumPy wants the buffer of maximum and minimum by name."""
-    name = value.op.numpy[0].__name__
-    return f"{name}({', '.join(operands)}, {'out=' if name in ('maximum', 'minimum') else ''}{out})"
+    function = value.op.numpy[0]
+    out = f"out={out}" if function in (np.maximum, np.minimum) else out
+    return f"{function.__name__}({', '.join(operands)}, {out})"
+
+
+def filled(template: str, texts: dict[str, str], value: Value) -> str:
+    """A template of an op (`Op.text`, `Op.buffered`) with texts for its inputs, and with its metadata."""
+    def text(found: re.Match) -> str:
+        name = found[1]
+        if name in texts:
+            return texts[name]
+        given = value.metadata[name]
+        return slice_text(given) if name == "index" else literal(tuple(given) if isinstance(given, list) else given)
+    return re.sub(r"\{([^}]*)\}", text, template)

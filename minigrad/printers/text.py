@@ -46,6 +46,12 @@ def constant(x: Any) -> tuple[str, int]:
     return text, PRECEDENCE["unary"] if text.startswith("-") else ATOM
 
 
+class Source(str):
+    """A text that is Python source already, among constants and metadata."""
+
+    __repr__ = str.__str__
+
+
 def literal(x: Any) -> str:
     """Python text for a constant or for metadata."""
     if isinstance(x, np.ndarray) and not x.size:

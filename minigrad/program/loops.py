@@ -18,11 +18,33 @@ import numpy as np
 from minigrad.engine.backward import behind, data_of, sweep, way_to
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART
-from minigrad.engine.ops import broadcast_to, expand_dims, getitem, multiply
+from minigrad.engine.ops import (
+    add,
+    broadcast_to,
+    expand_dims,
+    getitem,
+    matmul,
+    multiply,
+    negative,
+    reshape,
+    subtract,
+    transpose,
+)
 from minigrad.engine.ops import sum as sum_op
+from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, recording, watcher, wrap
-from minigrad.program.simplify import EINSUM, LOOP, Program, Value, in_order, numbers_of, order_of_axes, repr_of
+from minigrad.program.simplify import (
+    EINSUM,
+    LOOP,
+    Program,
+    Value,
+    in_order,
+    is_slice,
+    numbers_of,
+    order_of_axes,
+    repr_of,
+)
 from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
 
 
@@ -67,8 +89,10 @@ class Scan:
     def call(self, step: Callable) -> None:
         """The cell, on new symbols."""
         state, xs = self.patterns
-        self.state = [symbol(self.tracer, x, x.dtype.kind in "fc") for x in map(data_of, self.starts)]
-        self.x = [symbol(self.tracer, np.asarray(data_of(leaf)[0]), is_tracked(leaf)) for leaf in self.xs]
+        self.state = [symbol(self.tracer, x, x.dtype.kind in "fc", shape_of(start))
+                      for x, start in zip(map(data_of, self.starts), self.starts)]
+        self.x = [symbol(self.tracer, np.asarray(data_of(leaf)[0]), is_tracked(leaf), shape_of(leaf)[1:])
+                  for leaf in self.xs]
         self.inputs = self.state + self.x
         mask = self.x[-1] if len(self.x) > len(flatten(xs)[0]) else None
         self.pattern = step(unflatten(state, self.state), unflatten(xs, self.x), mask)
@@ -143,7 +167,7 @@ class Scan:
             if more.keys() <= starting.keys():
                 break
             starting |= more
-        self.seeds = {index: symbol(tracer, data_of(y), False) for index, y in starting.items()}
+        self.seeds = {index: symbol(tracer, data_of(y), False, y.shape) for index, y in starting.items()}
         targets = [x for x in self.inputs + self.closed if x._tracked]
         current = tracer.current
         self.found = sweep(list(starting.values()), list(self.seeds.values()), targets, graph=True)
@@ -158,6 +182,12 @@ class Scan:
         for i, (place, a) in enumerate(zip(self.wanted, data)):
             out[place] = tracer.made(a, False, PART, (whole,), {"i": i})
         return out
+
+    def shapes(self, backward: bool) -> list[tuple]:
+        """The shapes of its parts."""
+        if backward:
+            return [shape_of(self.given[i]) for i in self.wanted]
+        return [y.shape for y in self.new if isinstance(y, Tensor)] + [(self.steps, *y.shape) for y in self.y]
 
     def part(self, program: Program, backward: bool, i: int) -> Value:
         """The value of one part of the op in a program."""
@@ -307,7 +337,7 @@ class Loop:
     def name_given(self) -> None:
         """xs in another order of axes are named, so that not every step turns them."""
         for value in map(self.around.get, self.x):
-            if value.name is None and value.op is not None and value.op.name == "transpose":
+            if value.name is None and value.op is transpose.op:
                 value.name = "xs"
 
     def begin_backward(self) -> None:
@@ -365,20 +395,20 @@ class Loop:
         return self.gathered(g) or self.d_sum[g]
 
     def gathered(self, g: Value) -> Value | None:
-        outer, name = self.outer, None if g.op is None else g.op.name
+        outer = self.outer
         if self.is_fixed(g):
             return outer.apply(multiply.op, (self.lifted(g), outer.value_of(self.steps)), {}, g.shape, g.dtype)
         if g in self.totals:
             metadata = {"axis": 0, "keepdims": False}
             return outer.apply(sum_op.op, (self.over_time(g),), metadata, g.shape, g.dtype)
-        if name == "matmul" and all(len(a.shape) == 2 for a in g.inputs):
+        if g.op is matmul.op and all(len(a.shape) == 2 for a in g.inputs):
             return self.product(g)
-        if name == "sum" and self.base(g.inputs[0]) in self.totals:
+        if g.op is sum_op.op and self.base(g.inputs[0]) in self.totals:
             return self.sum(g)
-        if name in ("negative", "transpose", "reshape"):
+        if g.op in (negative.op, transpose.op, reshape.op):
             x = self.gathered(g.inputs[0])
             return None if x is None else outer.apply(g.op, (x,), g.metadata, g.shape, g.dtype)
-        if name in ("add", "subtract") and all(a.shape == g.shape for a in g.inputs):
+        if g.op in (add.op, subtract.op) and all(a.shape == g.shape for a in g.inputs):
             terms = [self.gathered(a) for a in g.inputs]
             if any(terms):
                 terms = [term or self.d_sum[a] for term, a in zip(terms, g.inputs)]
@@ -413,14 +443,14 @@ class Loop:
             if of_x == f"t{letters}":
                 index = {"index": (slice(None), *v.metadata["index"])}
                 return self.outer.apply(getitem.op, (x,), index, (self.steps, *v.shape), v.dtype), of_x
-        if v.op is not None and v.op.name == "transpose":
+        if v.op is transpose.op:
             axes = order_of_axes(v.metadata["axes"], len(letters))
             return self.operand(v.inputs[0], "".join(letters[axes.index(a)] for a in range(len(letters))))
         return self.over_time(v), f"t{letters}"
 
     def base(self, v: Value) -> Value:
         """What a view looks at."""
-        while is_slice(v) or (v.op is not None and v.op.name == "transpose"):
+        while is_slice(v) or v.op is transpose.op:
             v = v.inputs[0]
         return v
 
@@ -479,7 +509,3 @@ class Loop:
         kept = [part for v, part in self.stack.items() if v in self.d_read and v not in self.around]
         around = [value for a, value in self.around.items() if a in self.d_read]
         self.backward.inputs = (*d_final, *d_y, *kept, *around)
-
-
-def is_slice(v: Value) -> bool:
-    return v.op is not None and v.op.name == "getitem" and all(isinstance(i, slice) for i in v.metadata["index"])

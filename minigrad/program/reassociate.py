@@ -10,7 +10,8 @@ A B are wanted, only those are computed. The numbers change by rounding.
 
 from __future__ import annotations
 
-from minigrad.engine.op import OPS
+from minigrad.engine.op import Op
+from minigrad.engine.ops import add, concatenate, getitem, matmul, multiply, subtract, transpose
 from minigrad.program.simplify import Program, Value, in_order
 
 
@@ -35,31 +36,30 @@ class Reassociated:
     def new(self, value: Value) -> Value:
         return self.known.get(value, value)
 
-    def make(self, like: Value, op_name: str, *inputs: Value) -> Value:
+    def make(self, like: Value, op: Op, *inputs: Value) -> Value:
         """An elementwise op whose result has the shape of `like`."""
-        value = self.program.apply(OPS[op_name], inputs, {}, like.shape, like.dtype)
+        value = self.program.apply(op, inputs, {}, like.shape, like.dtype)
         if any(a in self.waits for a in inputs):
             self.waits.add(value)
         return value
 
     def rewritten(self, value: Value) -> Value:
-        name, inputs = value.op.name, tuple(self.new(a) for a in value.inputs)
+        op, inputs = value.op, tuple(self.new(a) for a in value.inputs)
         waiting = [a in self.waits for a in value.inputs]
-        if name == "multiply" and sum(waiting) == 1:
+        if op is multiply.op and sum(waiting) == 1:
             k = waiting.index(True)
             if self.uses[value.inputs[k]] == 1:
                 return self.times(inputs[k], inputs[1 - k], value)
-        if name in ("add", "subtract") and all(waiting) and all(self.uses[a] == 1 for a in value.inputs):
+        if op in (add.op, subtract.op) and all(waiting) and all(self.uses[a] == 1 for a in value.inputs):
             one, other = (self.factors(a, value) for a in inputs)
             if one and other and one[0] is other[0]:
-                return self.make(value, "multiply", one[0], self.make(value, name, one[1], other[1]))
-        if name == "getitem" and value.inputs[0].op is not None and value.inputs[0].op.name == "matmul" and \
-                self.uses[value.inputs[0]] == 1 and len(value.metadata["index"]) == 1 and \
-                all(len(a.shape) == 2 for a in (value, *value.inputs[0].inputs)):
+                return self.make(value, multiply.op, one[0], self.make(value, op, one[1], other[1]))
+        if op is getitem.op and value.inputs[0].op is matmul.op and self.uses[value.inputs[0]] == 1 and \
+                len(value.metadata["index"]) == 1 and all(len(a.shape) == 2 for a in (value, *value.inputs[0].inputs)):
             # the only rows that anybody wants (dL/da of dL/d[a; x]): the others need not be computed
             a, b = inputs[0].inputs
             rows = self.rows(a, value)
-            made = self.program.apply(OPS["matmul"], (rows, b), {}, value.shape, value.dtype)
+            made = self.program.apply(matmul.op, (rows, b), {}, value.shape, value.dtype)
             self.waits.add(made)
             return made
         if inputs == value.inputs:
@@ -71,17 +71,17 @@ class Reassociated:
 
     def rows(self, a: Value, wanted: Value) -> Value:
         """The rows of a matrix that are `wanted` of its product; of a transpose Aᵀ, the columns of A, transposed."""
-        if a.op is not None and a.op.name == "transpose":
+        if a.op is transpose.op:
             (whole,) = a.inputs
             index = (slice(None), *wanted.metadata["index"])
-            columns = self.program.apply(OPS["getitem"], (whole,), {"index": index},
+            columns = self.program.apply(getitem.op, (whole,), {"index": index},
                                          (whole.shape[0], wanted.shape[0]), a.dtype)
-            return self.program.apply(OPS["transpose"], (columns,), a.metadata, columns.shape[::-1], a.dtype)
-        return self.program.apply(OPS["getitem"], (a,), wanted.metadata, (wanted.shape[0], a.shape[1]), a.dtype)
+            return self.program.apply(transpose.op, (columns,), a.metadata, columns.shape[::-1], a.dtype)
+        return self.program.apply(getitem.op, (a,), wanted.metadata, (wanted.shape[0], a.shape[1]), a.dtype)
 
     def factors(self, value: Value, like: Value) -> tuple[Value, Value] | None:
         """(g, x) for a product g x of which only g waits, all of one shape."""
-        if value.op is None or value.op.name != "multiply" or value.shape != like.shape:
+        if value.op is not multiply.op or value.shape != like.shape:
             return None
         waiting = [a for a in value.inputs if a in self.waits]
         if len(waiting) != 1 or any(a.shape != like.shape or a.dtype != like.dtype for a in value.inputs):
@@ -94,17 +94,17 @@ class Reassociated:
         same = not q.is_constant and q.shape == like.shape == g.shape and q.dtype == like.dtype
         pair = self.factors(g, like) if same else None
         if pair is not None:
-            return self.make(like, "multiply", pair[0], self.make(like, "multiply", pair[1], q))
-        if same and g.op is not None and g.op.name == "concatenate" and \
+            return self.make(like, multiply.op, pair[0], self.make(like, multiply.op, pair[1], q))
+        if same and g.op is concatenate.op and \
                 all(part.dtype == q.dtype and self.factors(part, part) for part in g.inputs):
             parts = []
             for part, path in zip(g.inputs, part_slices(g)):
-                piece = self.program.apply(OPS["getitem"], (q,), {"index": path}, part.shape, part.dtype)
+                piece = self.program.apply(getitem.op, (q,), {"index": path}, part.shape, part.dtype)
                 parts.append(self.times(part, piece, part))
             made = self.program.apply(g.op, tuple(parts), g.metadata, g.shape, g.dtype)
             self.waits.add(made)
             return made
-        return self.make(like, "multiply", g, q)
+        return self.make(like, multiply.op, g, q)
 
 
 def part_slices(whole: Value) -> list[tuple]:

@@ -14,15 +14,29 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.op import PART, Op, primitive
-from minigrad.engine.ops import add, broadcast_to, concatenate, negative, reshape, subtract
-from minigrad.engine.ops import getitem as getitem_op
+from minigrad.engine.ops import (
+    add,
+    astype,
+    broadcast_to,
+    concatenate,
+    copy,
+    divide,
+    getitem,
+    multiply,
+    negative,
+    power,
+    reshape,
+    scatter,
+    split,
+    subtract,
+    sum_to,
+    transpose,
+)
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
 from minigrad.engine.tensor import Tensor
+from minigrad.program.sizes import Size, cuts
 from minigrad.program.trace import Symbol, Trace
-
-ELEMENTWISE = {"add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "greater", "less",
-               "greater_equal", "less_equal", "equal", "not_equal"}
 
 # A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
 LOOP, EINSUM = primitive("loop"), primitive("einsum")
@@ -78,7 +92,7 @@ class Program:
         self.known: dict[tuple, Value] = {}
         self.loops: dict[Any, Any] = {}
         tracer = trace.tracer
-        self.given = tracer.names
+        self.given, self.written, self.size_names = tracer.names, tracer.written, tracer.size_names
         self.end_of_forward = min((seed._index for seed in trace.seeds.values()), default=sys.maxsize)
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
         self.build(trace.outputs)
@@ -147,7 +161,7 @@ class Program:
             if x._index in needed or x._index in self.values:
                 continue
             needed[x._index] = x
-            stack += [a for a in x._inputs if isinstance(a, Tensor)]
+            stack += [a for a in (*x._inputs, self.written.get(x._index)) if isinstance(a, Tensor)]
         for index in sorted(needed):
             x = needed[index]
             if not isinstance(x._array, tuple):
@@ -155,7 +169,9 @@ class Program:
 
     def made(self, x: Tensor) -> Value:
         """The value of a symbol that an op made."""
-        if x._op.name == "part":
+        if x._index in self.written:
+            return self.value_of(self.written[x._index])
+        if x._op is PART:
             return self.part(x)
         inputs = tuple(self.value_of(a) for a in x._inputs)
         return self.apply(x._op, inputs, x._metadata, x.shape, x.dtype, self.is_tracked(x))
@@ -175,15 +191,15 @@ class Program:
         (whole,), i = x._inputs, x._metadata["i"]
         if whole._op is LOOP:
             return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
-        if whole._op.name != "split":
+        if whole._op is not split.op:
             inputs, metadata = tuple(self.value_of(a) for a in whole._inputs), {**whole._metadata, "part": i}
             return self.apply(whole._op, inputs, metadata, x.shape, x.dtype, self.is_tracked(x))
-        axis = whole._metadata["axis"] % len(whole._array[0].shape)
-        start = sum(part.shape[axis] for part in whole._array[:i])
+        axis = whole._metadata["axis"] % len(x.shape)
+        ends = cuts(whole._inputs[0].shape[axis], whole._metadata["indices_or_sections"])
         last = i == len(whole._array) - 1
-        index = (*[slice(None)] * axis, slice(start or None, None if last else start + x.shape[axis]))
+        index = (*[slice(None)] * axis, slice(ends[i] or None, None if last else ends[i + 1]))
         inputs = (self.value_of(whole._inputs[0]),)
-        return self.apply(getitem_op.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
+        return self.apply(getitem.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
 
     def settle_loops(self, roots: list[Value]) -> None:
         """Let each loop compute what is asked of it, and no more: the youngest first, for it asks others."""
@@ -211,7 +227,7 @@ class Program:
 
     def known_or_new(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
                      tracked: bool | None) -> Value:
-        key = (op.name, tuple(key_of(a) for a in inputs), repr_of(metadata))
+        key = (op, tuple(key_of(a) for a in inputs), repr_of(metadata))
         for known in (True,) if tracked else (True, False):
             if (key, known) in self.known:
                 return self.known[key, known]
@@ -232,18 +248,17 @@ class Program:
             return x.op is other and (tracked is None or x.tracked or not x.inputs[0].tracked)
 
         x = inputs[0] if inputs else None
-        name = op.name
         if inputs and all(a.is_constant for a in inputs):
             with np.errstate(all="ignore"):
                 return self.value_of(op.forward(*(a.constant for a in inputs), **metadata))
-        if name == "copy" or (name == "astype" and x.dtype == dtype) or (
-                name in ("reshape", "broadcast_to", "sum_to") and x.shape == shape):
+        if op is copy.op or (op is astype.op and x.dtype == dtype) or (
+                op in (reshape.op, broadcast_to.op, sum_to.op) and x.shape == shape):
             return x
-        if name == "reshape" and is_op(x, op):
+        if op is reshape.op and is_op(x, op):
             return again(op, *x.inputs, **metadata)
-        if name == "sum_to" and dtype != np.float16:  # whose sum is in float32
+        if op is sum_to.op and dtype != np.float16:  # whose sum is in float32
             return self.summed(x, shape, dtype, tracked)
-        if name == "transpose":
+        if op is transpose.op:
             order = order_of_axes(metadata["axes"], len(shape))
             if is_op(x, op):
                 order = [order_of_axes(x.metadata["axes"], len(shape))[a] for a in order]
@@ -253,19 +268,19 @@ class Program:
             axes = None if order == list(range(len(shape)))[::-1] else tuple(order)
             if x is not inputs[0] or axes != metadata["axes"]:
                 return again(op, x, axes=axes)
-        if name in ("getitem", "scatter") and x.shape == shape and all(
+        if op in (getitem.op, scatter.op) and x.shape == shape and all(
                 i is Ellipsis or (isinstance(i, slice) and i.step in (None, 1)) for i in metadata["index"]):
             return x
-        if name == "concatenate" and metadata["axis"] is None:
+        if op is concatenate.op and metadata["axis"] is None:
             return again(op, *[self.flat(a, tracked) for a in inputs], axis=0)
-        if name == "negative" and is_op(x, op):
+        if op is negative.op and is_op(x, op):
             return x.inputs[0]
         same = inputs and (x.shape, x.dtype) == (shape, dtype)
-        if name in ("multiply", "divide", "power") and is_number(inputs[1], 1) and same:
+        if op in (multiply.op, divide.op, power.op) and is_number(inputs[1], 1) and same:
             return x
-        if name == "multiply" and is_number(x, 1) and inputs[1].shape == shape and inputs[1].dtype == dtype:
+        if op is multiply.op and is_number(x, 1) and inputs[1].shape == shape and inputs[1].dtype == dtype:
             return inputs[1]
-        if name == "add":
+        if op is add.op:
             for one, other in (inputs, inputs[::-1]):
                 if tracked is None and is_number(other, 0) and one.shape == shape and one.dtype == dtype:
                     return one  # in a forward −0.0 + 0 is 0.0
@@ -274,7 +289,7 @@ class Program:
             pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape) if tracked is None else []
             if len(pieces) > 1 and (joined := self.joined(pieces, shape, dtype)):
                 return joined
-        if name == "subtract" and is_op(inputs[1], negative.op):
+        if op is subtract.op and is_op(inputs[1], negative.op):
             return again(add.op, x, inputs[1].inputs[0])
         return None
 
@@ -311,7 +326,7 @@ class Program:
     def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple, tracked: bool | None
                           ) -> tuple[Value, ...]:
         """Elementwise ops broadcast by themselves."""
-        if op.name not in ELEMENTWISE:
+        if not op.elementwise:
             return inputs
         out = list(inputs)
         for i, a in enumerate(out):
@@ -324,9 +339,9 @@ class Program:
 
 def pieces_of(x: Value, shape: tuple) -> list[tuple]:
     """[(axis, start, stop, what)] for a value that is a slice laid into zeros, or a sum of such; else [(None, …)]."""
-    if x.op is not None and x.op.name == "add" and x.shape == shape and all(a.shape == shape for a in x.inputs):
+    if x.op is add.op and x.shape == shape and all(a.shape == shape for a in x.inputs):
         return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
-    if x.op is None or x.op.name != "scatter" or not all(
+    if x.op is not scatter.op or not all(
             isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
         return [(None, 0, 0, x)]
     bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
@@ -337,6 +352,16 @@ def pieces_of(x: Value, shape: tuple) -> list[tuple]:
 def order_of_axes(axes: Any, n: int) -> list[int]:
     """The axes of a transpose, each ≥ 0."""
     return list(range(n))[::-1] if axes is None else [a % n for a in axes]
+
+
+def is_view(x: Value) -> bool:
+    """Whether NumPy computes x as a view of its input: a slice, a transpose, a broadcast."""
+    return x.op is not None and x.op.is_view(x.metadata)
+
+
+def is_slice(x: Value) -> bool:
+    """Whether x is a part of its input cut by slices alone."""
+    return x.op is getitem.op and is_view(x)
 
 
 def numbers_of(x: Value) -> Value:
@@ -377,4 +402,8 @@ def repr_of(x: Any) -> str:
         return ", ".join(f"{key}: {repr_of(value)}" for key, value in x.items())
     if isinstance(x, (tuple, list)):
         return f"({', '.join(repr_of(value) for value in x)})"
+    if isinstance(x, slice):
+        return f"slice({repr_of((x.start, x.stop, x.step))})"
+    if isinstance(x, Size):
+        return f"int {sorted(map(repr, x.terms.items()))}"
     return f"{type(x).__name__} {x!r}"

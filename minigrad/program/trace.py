@@ -46,9 +46,12 @@ def refuse(what: str, instead: str) -> Callable:
 
 
 class Symbol(Tensor):
-    """A tensor of unknown values: only its shape and dtype are those of its `example`."""
+    """A tensor of unknown values: only its shape and dtype are those of its `example`.
 
-    __slots__ = ("example", "number", "tracer")
+    sizes  its shape as a tuple of `Size`s, if the tracer keeps track of them (source_tracer.py), else None
+    """
+
+    __slots__ = ("example", "number", "sizes", "tracer")
 
     @property
     def _array(self) -> ndarray:
@@ -57,15 +60,18 @@ class Symbol(Tensor):
                              f"{user_line()}: it never had values; let the function return it")
         return self.example
 
-    shape = property(lambda self: self.example.shape)
+    shape = property(lambda self: self.example.shape if self.sizes is None else self.sizes)
     dtype = property(lambda self: self.example.dtype)
     ndim = property(lambda self: self.example.ndim)
     size = property(lambda self: self.example.size)
 
     data = property(refuse("the values of a tensor were asked for", "compute with the tensor itself"))
     item = tolist = __float__ = __int__ = __complex__ = __index__ = refuse(
-        "a tensor was turned into a number", "keep it a tensor")
-    __array__ = numpy = refuse("a tensor was turned into an array", "use minigrad's ops and keep it a tensor")
+        "a tensor was turned into a number", "keep it a tensor; in place of array[i] = x, collect the numbers in a list "
+        "and mg.stack them")
+    __array__ = numpy = refuse(
+        "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; in place of filling an array by "
+        "array[...] = x, join the parts by np.concatenate, or collect them in a list and mg.stack them")
     __bool__ = refuse("there is a branch on the value of a tensor", "use mg.where")
 
     def __getattr__(self, name: str):
@@ -78,10 +84,10 @@ class Symbol(Tensor):
     __repr__ = __str__ = object.__repr__
 
 
-def symbol(tracer: Tracer, example: Any, tracked: bool) -> Symbol:
+def symbol(tracer: Tracer, example: Any, tracked: bool, sizes: tuple | None = None) -> Symbol:
     """A Symbol of the shape and dtype of an example (for an op of several results: a tuple of examples)."""
     out = new(Symbol)
-    out.tracer, out.example, out.number = tracer, example, None
+    out.tracer, out.example, out.sizes, out.number = tracer, example, sizes, None
     return fill(out, None, tracked)
 
 
@@ -104,6 +110,8 @@ class Tracer:
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
         self.total: dict[int, Any] = {}  # value → its complete gradient
         self.names: dict[int, str] = {}  # what a local variable held, by index
+        self.written: dict[int, Tensor] = {}  # symbol → the symbol whose text the program has in its place
+        self.size_names: dict[Any, str] = {}  # what a local variable held, by factor (source_tracer.py)
         self.held: list[Any] = []  # what `names` speaks of, kept alive
 
     def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
@@ -300,7 +308,7 @@ class Trace:
         """Run the rules on symbols, from a symbol for the gradient of each result."""
         tracer = self.tracer
         outputs = list({y._index: y for y in self.outputs if y._tracked}.values())
-        self.seeds = {y._index: symbol(tracer, example_of(y), False) for y in outputs}
+        self.seeds = {y._index: symbol(tracer, example_of(y), False, y.shape) for y in outputs}
         targets = [x for x in self.inputs + self.closed if x._tracked]
         tracer.last, tracer.total, tracer.origin = True, {}, {}  # not those of a gradient that f itself has taken
         found = sweep(outputs, [self.seeds[y._index] for y in outputs], targets, graph=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, asked_at_end, lstm, within
+from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe, target_at_end
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Adding(Task):
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, higher_is_better, test_size = "mean squared error", False, 2560
     baseline, goal = 1 / 6, 1e-3
-    recipe = lstm(hidden=32, batch=50, steps=3000, lr=0.005, cell_options={"chrono": 100}, validate_every=50)
+    recipe = lstm_recipe(hidden=32, batch=50, steps=3000, lr=0.005, cell_options={"chrono": 100}, validate_every=50)
 
     def __post_init__(self) -> None:
-        self.at_least(length=2)
+        self.require_at_least(length=2)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         half, each = self.length // 2, np.arange(size)
@@ -42,7 +42,7 @@ class Adding(Task):
         x[:, :, 0] = rng.random((self.length, size), np.float32)
         x[rng.integers(0, half, size), each, 1] = 1
         x[rng.integers(half, self.length, size), each, 1] = 1
-        return asked_at_end(x, (x[:, :, 0] * x[:, :, 1]).sum(axis=0)[:, None])
+        return target_at_end(x, (x[:, :, 0] * x[:, :, 1]).sum(axis=0)[:, None])
 
     def score(self, outputs: np.ndarray, batch: Batch) -> float:
         return np.mean((outputs[-1] - batch.targets[-1]) ** 2, dtype=float)
@@ -73,10 +73,10 @@ class Adding1997(Task):
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, test_size = "fraction with an error below 0.04", 2560
     goal = 2558 / 2560
-    recipe = lstm(hidden=16, batch=20, steps=4000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
+    recipe = lstm_recipe(hidden=16, batch=20, steps=4000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
 
     def __post_init__(self) -> None:
-        self.at_least(length=22)  # ten steps to draw the first mark from, within T/2 − 1
+        self.require_at_least(length=22)  # ten steps to draw the first mark from, length_mask T/2 − 1
 
     @property
     def baseline(self) -> float:
@@ -87,14 +87,14 @@ class Adding1997(Task):
         longest, each = self.length + self.length // 10, np.arange(size)
         lengths = rng.integers(self.length, longest, size, endpoint=True)
         x = np.zeros((longest, size, 2), np.float32)
-        x[:, :, 0] = np.where(within(lengths, longest), rng.uniform(-1, 1, (longest, size)), 0)
+        x[:, :, 0] = np.where(length_mask(lengths, longest), rng.uniform(-1, 1, (longest, size)), 0)
         one = rng.integers(0, 10, size)
         two = rng.integers(0, self.length // 2 - 1, size)
         two += two >= one  # of the steps that are not marked yet
         total = sum(np.where(place > 0, x[place, each, 0], 0) for place in (one, two))
         x[one, each, 1] = x[two, each, 1] = 1
         x[0, :, 1] = x[lengths - 1, each, 1] = -1
-        return asked_at_end(x, (0.5 + total / 4).astype(np.float32)[:, None], lengths)
+        return target_at_end(x, (0.5 + total / 4).astype(np.float32)[:, None], lengths)
 
     def score(self, outputs: np.ndarray, batch: Batch) -> float:
         return np.mean(abs(outputs - batch.targets)[batch.mask] < 0.04)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm, within
+from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe
 
 EDGE, A, B = 0, 1, 2
 
@@ -45,10 +45,10 @@ class AnBn(Task):
     names = "#ab", "#ab"
     metric_name = "largest n"
     baseline, goal = 1.0, 65.0
-    recipe = lstm(hidden=4, batch=5, steps=4000, lr=0.1, cell_options={"forget_bias": 8.0}, validate_every=20)
+    recipe = lstm_recipe(hidden=4, batch=5, steps=4000, lr=0.1, cell_options={"forget_bias": 8.0}, validate_every=20)
 
     def __post_init__(self) -> None:
-        self.at_least(length=1, furthest=65)
+        self.require_at_least(length=1, furthest=65)
 
     @property
     def test_size(self) -> int:
@@ -69,7 +69,7 @@ class AnBn(Task):
         lengths = 2 * n + 1
         t = np.arange(1, lengths.max() + 1)[:, None]  # x begins with #, and goes on with what was the target
         targets = np.where(t <= n, A, np.where(t <= 2 * n, B, EDGE))
-        mask = within(lengths, len(t))
+        mask = length_mask(lengths, len(t))
         x = np.where(mask, np.concatenate([np.full((1, len(n)), EDGE), targets[:-1]]), 0)
         return Batch(x, targets, mask, lengths)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm
+from minigrad.tasks.task import Batch, Task, lstm_recipe
 
 BLANK, DELIMITER = 8, 9
 
@@ -34,11 +34,11 @@ class Copy(Task):
     names = "01234567·!", "01234567·"
     metric_name, test_size = "recall", 500
     baseline, goal = 1 / 8, 0.8
-    recipe = lstm(hidden=128, batch=50, steps=6000, lr=0.004, cell_options={"chrono": 75},
+    recipe = lstm_recipe(hidden=128, batch=50, steps=6000, lr=0.004, cell_options={"chrono": 75},
                   optimizer_options={"betas": (0.9, 0.99)}, validate_every=250)
 
     def __post_init__(self) -> None:
-        self.at_least(length=1)
+        self.require_at_least(length=1)
 
     @property
     def plateau(self) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, log_softmax, lstm
+from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class LongLag(Task):
     symbols, loss = True, "cross_entropy"
     metric_name, higher_is_better, test_size = "largest error", False, 2
     baseline, goal = 0.5, 0.25
-    recipe = lstm(hidden=64, batch=2, steps=3000, lr=0.01, cell_options={"forget_bias": 4.0},
+    recipe = lstm_recipe(hidden=64, batch=2, steps=3000, lr=0.01, cell_options={"forget_bias": 4.0},
                   optimizer_options={"betas": (0.9, 0.99)}, validate_every=20)
 
     def __post_init__(self) -> None:
-        self.at_least(length=2)
+        self.require_at_least(length=2)
 
     @property
     def inputs(self) -> int:

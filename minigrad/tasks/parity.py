@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, asked_at_end, lstm
+from minigrad.tasks.task import Batch, Task, lstm_recipe, target_at_end
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Parity(Task):
     inputs, outputs, loss = 1, 1, "binary_cross_entropy"
     metric_name, test_size = "fraction right at the end", 1000
     baseline, goal = 0.5, 1.0
-    recipe = lstm(hidden=16, batch=50, steps=2000, lr=0.01, validate_every=50)
+    recipe = lstm_recipe(hidden=16, batch=50, steps=2000, lr=0.01, validate_every=50)
 
     def __post_init__(self) -> None:
-        self.at_least(length=2)
+        self.require_at_least(length=2)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         bits = rng.integers(0, 2, (self.length, size, 1))
         x, odd = (2 * bits - 1).astype(np.float32), (bits.cumsum(axis=0) % 2).astype(np.float32)
-        return asked_at_end(x, odd[-1]) if self.only_at_end else Batch(x, odd)
+        return target_at_end(x, odd[-1]) if self.only_at_end else Batch(x, odd)
 
     def score(self, outputs: np.ndarray, batch: Batch) -> float:
         return np.mean((outputs[-1] > 0) == (batch.targets[-1] > 0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm, within
+from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe
 
 SYMBOLS = "BTPSXVE"
 REBER = [["B1"], ["T2", "P3"], ["S2", "X4"], ["T3", "V5"], ["X3", "S6"], ["P4", "V6"], ["E7"]]  # what leads where
@@ -59,7 +59,7 @@ class Reber(Task):
     names = SYMBOLS, SYMBOLS
     metric_name, test_size = "fraction of strings right", 256
     baseline, goal = 0.5, 1.0
-    recipe = lstm(hidden=32, batch=5, steps=2000, lr=0.01, validate_every=20)
+    recipe = lstm_recipe(hidden=32, batch=5, steps=2000, lr=0.01, validate_every=20)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         codes, state, lengths = [], np.full(size, START), np.zeros(size, int)
@@ -69,7 +69,7 @@ class Reber(Task):
             codes.append(symbol)
         symbols = np.stack(codes)
         lengths -= 1  # the last symbol is only a target
-        mask = within(lengths, len(symbols) - 1)
+        mask = length_mask(lengths, len(symbols) - 1)
         return Batch(np.where(mask, symbols[:-1], 0), np.where(mask, symbols[1:], 0), mask, lengths)
 
     def legal(self, x: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm
+from minigrad.tasks.task import Batch, Task, lstm_recipe
 
 SLOWEST, FASTEST = 2 * np.pi / 30, 2 * np.pi / 10  # radians a step
-ASKED_FROM = 10  # what comes before is there to find speed and phase
+FIRST_TARGET = 10  # what comes before is there to find speed and phase
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Sine(Task):
     metric_name, higher_is_better = "mean squared error", False
     baseline = (1 - ((np.sin(FASTEST) - np.sin(SLOWEST)) / (FASTEST - SLOWEST)) ** 2) / 2
     goal = 1e-3
-    recipe = lstm(hidden=16, batch=50, steps=1000, lr=0.01, validate_every=50)
+    recipe = lstm_recipe(hidden=16, batch=50, steps=1000, lr=0.01, validate_every=50)
 
     def __post_init__(self) -> None:
-        self.at_least(length=ASKED_FROM + 1)
+        self.require_at_least(length=FIRST_TARGET + 1)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         phase, speed = rng.uniform(0, 2 * np.pi, size), rng.uniform(SLOWEST, FASTEST, size)
         t = np.arange(self.length + 1)[:, None]
         wave = np.sin(phase + speed * t).astype(np.float32)[:, :, None]
-        mask = np.broadcast_to(t[:-1] >= ASKED_FROM, wave[1:, :, 0].shape)
+        mask = np.broadcast_to(t[:-1] >= FIRST_TARGET, wave[1:, :, 0].shape)
         return Batch(wave[:-1], wave[1:] * mask[:, :, None], mask)
 
     def score(self, outputs: np.ndarray, batch: Batch) -> float:

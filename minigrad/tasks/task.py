@@ -89,7 +89,7 @@ class Task:
         """Whether a value of the metric counts as a solution."""
         return bool(value >= self.goal if self.higher_is_better else value < self.goal)
 
-    def at_least(self, **smallest: int) -> None:
+    def require_at_least(self, **smallest: int) -> None:
         """Raises ValueError for the first option that is no integer, or smaller than this."""
         for option, least in smallest.items():
             value = getattr(self, option)
@@ -104,12 +104,12 @@ def is_whole(value: Any, least: int) -> bool:
 # -- what several tasks say ---------------------------------------------------------------------------------------
 
 
-def within(lengths: np.ndarray, steps: int) -> np.ndarray:
+def length_mask(lengths: np.ndarray, steps: int) -> np.ndarray:
     """(steps, B): true at the steps of each sequence, false past its end."""
     return np.arange(steps)[:, None] < lengths
 
 
-def asked_at_end(x: np.ndarray, answers: np.ndarray, lengths: np.ndarray | None = None) -> Batch:
+def target_at_end(x: np.ndarray, answers: np.ndarray, lengths: np.ndarray | None = None) -> Batch:
     """The batch in which only the last step of each sequence is asked: for one of answers (B,) or (B, D)."""
     steps, size = x.shape[:2]
     last = (np.full(size, steps) if lengths is None else lengths) - 1
@@ -118,7 +118,7 @@ def asked_at_end(x: np.ndarray, answers: np.ndarray, lengths: np.ndarray | None 
     return Batch(x, targets, np.arange(steps)[:, None] == last, lengths)
 
 
-def lstm(**settings: Any) -> dict[str, Any]:
+def lstm_recipe(**settings: Any) -> dict[str, Any]:
     """A recipe: an LSTM, Adam, gradients clipped at a norm of 1; the rest is said."""
     return {"cell": "lstm", "optimizer": "adam", "clip": 1.0, **settings}
 

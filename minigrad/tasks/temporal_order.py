@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, asked_at_end, log_softmax, lstm, within
+from minigrad.tasks.task import Batch, Task, length_mask, log_softmax, lstm_recipe, target_at_end
 
 X, Y, E, B = 4, 5, 6, 7  # 0 … 3 are the distractors a, b, c, d
 STARTS = {2: (10, 50), 3: (10, 33, 66), 4: (10, 30, 50, 70)}  # of the stretches with an X or Y, in hundredths
@@ -34,10 +34,10 @@ class TemporalOrder(Task):
     inputs, symbols, loss = 8, True, "cross_entropy"
     metric_name, test_size, goal = "fraction right", 2560, 1.0
     places = 2
-    recipe = lstm(hidden=16, batch=20, steps=3000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
+    recipe = lstm_recipe(hidden=16, batch=20, steps=3000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
 
     def __post_init__(self) -> None:
-        self.at_least(length=20)
+        self.require_at_least(length=20)
 
     @property
     def names(self) -> tuple[str, list[str]]:
@@ -62,7 +62,7 @@ class TemporalOrder(Task):
             x[start * T // 100 + rng.integers(0, T // 10, size, endpoint=True), each] = np.where(bit, Y, X)
             order = 2 * order + bit
         x[0], x[lengths - 1, each] = E, B
-        return asked_at_end(np.where(within(lengths, longest), x, 0), order, lengths)
+        return target_at_end(np.where(length_mask(lengths, longest), x, 0), order, lengths)
 
     def score(self, outputs: np.ndarray, batch: Batch) -> float:
         log_p = log_softmax(outputs[batch.mask])

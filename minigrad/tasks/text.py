@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, log_softmax, lstm
+from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
 
 HELD_OUT = 0.1  # the last part of a text is for measuring
 SHORTEST = 20  # characters; below that there is nothing to hold out
@@ -45,7 +45,7 @@ class Text(Task):
     name = "text"
     symbols, loss = True, "cross_entropy"
     metric_name, higher_is_better = "bits per character", False
-    recipe = lstm(hidden=160, embedding=64, batch=32, bptt=32, steps=1200, lr=0.01, schedule="cosine",
+    recipe = lstm_recipe(hidden=160, embedding=64, batch=32, bptt=32, steps=1200, lr=0.01, schedule="cosine",
                   validate_every=None, until_solved=False)
 
     def __post_init__(self) -> None:
@@ -106,10 +106,10 @@ class Text(Task):
         return hashlib.sha256(self.characters.encode() + codes.tobytes()).hexdigest()
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
-        return laid(self.train, size)
+        return parallel_streams(self.train, size)
 
     def test(self, rng: np.random.Generator | int) -> Batch:
-        return laid(self.held_out, min(64, max(1, len(self.held_out) // 500)))
+        return parallel_streams(self.held_out, min(64, max(1, len(self.held_out) // 500)))
 
     def score(self, outputs: np.ndarray, batch: Batch) -> float:
         log_p = np.take_along_axis(log_softmax(outputs), batch.targets[:, :, None], axis=-1)
@@ -130,7 +130,7 @@ def reference() -> tuple[str, str]:
         return text, f"the docstrings of NumPy {np.__version__}, as this Python has no pydoc_data"
 
 
-def laid(codes: np.ndarray, size: int) -> Batch:
+def parallel_streams(codes: np.ndarray, size: int) -> Batch:
     """A text in `size` parallel streams (T, B), fewer if it is too short for two characters of each."""
     size = max(1, min(size, (len(codes) - 1) // 2))
     steps = (len(codes) - 1) // size

@@ -8,31 +8,22 @@ last whole checkpoint is there.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
 import os
-import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.messages import one_line
+from minigrad.training.files import CheckpointError, atomic_write, file_errors, read_json, refuse_special
 
 FORMAT, VERSION = "minigrad checkpoint", 1
 NUMBERS = "biufc"  # kinds of dtype that a checkpoint may contain
-DEEPEST = 50  # levels of nesting in JSON from outside
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be written, or that is not what it should be. The message is one line and names the file."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 def save(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
@@ -48,7 +39,7 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
     if unfit:
         raise ValueError(f"a checkpoint holds arrays of numbers under any name but 'meta', and was given {unfit}")
     entries["meta"] = np.frombuffer(header.encode(), np.uint8)
-    with replacing(path, keep=True) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_write(path, keep=previous(path)) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in entries.items():
             # a ZipInfo without a date, so that the bytes do not depend on the clock
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
@@ -58,7 +49,7 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], Any]:
     """(arrays, meta) as they were saved. Raises CheckpointError when the file is missing, cannot be read, is cut
     short or damaged, is not a checkpoint, asks for more memory than it has bytes, or was written by a newer version."""
-    with named(path, "cannot be read"):
+    with file_errors(path, "cannot be read"):
         refuse_special(path)
         with open(path, "rb") as file:
             start = file.read(4)
@@ -117,25 +108,6 @@ def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     return np.lib.format.read_array(entry, allow_pickle=False)
 
 
-def read_json(text: bytes) -> Any:
-    """JSON from outside. Raises ValueError if it is not UTF-8, not JSON, names something twice or nests too deep."""
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(made := dict(pairs)) < len(pairs):
-            raise ValueError("it gives the same name twice in one object")
-        return made
-    try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=once)
-        depth, level = 0, [value]
-        while level and (depth := depth + 1) <= DEEPEST:
-            level = [child for node in level if isinstance(node, (dict, list))
-                     for child in (node.values() if isinstance(node, dict) else node)]
-    except RecursionError:
-        depth = DEEPEST + 1
-    if depth > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-    return value
-
-
 def previous(path: str | Path) -> Path:
     """Where the checkpoint before the last is kept: `checkpoint.npz` → `checkpoint.previous.npz`."""
     path = Path(path)
@@ -147,65 +119,3 @@ def latest(path: str | Path) -> Path | None:
 
     A link that leads nowhere is returned too: to read it is an error, and not the same as no checkpoint."""
     return next((file for file in (Path(path), previous(path)) if os.path.lexists(file)), None)
-
-
-# -- files that survive --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def named(path: str | Path, what: str) -> Iterator[None]:
-    """An OSError inside becomes a CheckpointError: `FILE cannot be written: No space left on device`."""
-    try:
-        yield
-    except OSError as problem:
-        raise CheckpointError(f"{path} {what}: {problem.strerror or problem}") from None
-
-
-def refuse_special(path: str | Path, link: bool = True) -> None:
-    """Raises CheckpointError for a path with something else than a regular file, a folder or nothing; without `link`
-    also for a symbolic link, through which a file elsewhere would be changed."""
-    with contextlib.suppress(FileNotFoundError):
-        mode = (os.stat if link else os.lstat)(path).st_mode
-        if stat.S_ISLNK(mode):
-            raise CheckpointError(f"{path} is a link: put the file itself in its place")
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise CheckpointError(f"{path} is not a regular file")
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path, keep: bool = False) -> Iterator[Any]:
-    """A file to write to. At the end its bytes are flushed to disk, and it takes the place of path in one rename; with
-    keep, what was there is kept as `previous(path)`. Raises CheckpointError, nothing replaced, for an OSError."""
-    path, partial = Path(path), Path(f"{path}.partial")
-    refuse_special(partial, link=False)
-    with named(path, "cannot be written"):
-        try:
-            with open(partial, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if keep and path.exists():
-                os.replace(path, previous(path))  # until the next line, the previous one is the last: see `latest`
-            os.replace(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
-    flush_folder(path.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk too: a rename is one."""
-    with contextlib.suppress(OSError):  # Windows and some network drives do not offer it
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a small JSON file, whole or not at all. Raises CheckpointError where that cannot be done."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    with replacing(path) as file:
-        file.write(text.encode())

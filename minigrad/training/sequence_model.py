@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,7 @@ class SequenceModel(nn.Module):
         self.linear = nn.Linear(hidden, outputs, dtype=dtype, rng=rng)
 
     def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Tensor, Tree]:
-        x = self.read(x)
+        x = self.checked_input(x)
         if self.embedding is not None:
             x = self.embedding(x)
         elif self.symbols:
@@ -58,7 +60,7 @@ class SequenceModel(nn.Module):
         output, state = self.recurrent(x, state, lengths)
         return self.linear(output), state
 
-    def read(self, x: Array) -> Array:
+    def checked_input(self, x: Array) -> Array:
         """x, if it is what the model was built for: symbols, as an ndarray, or features."""
         x = x if isinstance(x, Tensor) else bare(x)
         kind, n = type(self).__name__, self.inputs
@@ -81,7 +83,7 @@ class SequenceModel(nn.Module):
             raise ValueError(f"this {kind} takes symbols from 0 to {n - 1}, and x holds {x.min()} to {x.max()}")
         return x
 
-    def restarted(self, state: Tree, rows: np.ndarray) -> Tree:
+    def restart(self, state: Tree, rows: np.ndarray) -> Tree:
         """The state, but as before the first step in these rows (B,) of the batch."""
         cells = self.recurrent.layers.values()
         starts = [flatten(cell.initial_state(len(rows)))[0] for cell in cells]  # leaves (H, B) or (H, 1)
@@ -96,7 +98,7 @@ def recurrent_layers(model: type, cell: str | type[nn.Recurrent], inputs: int, h
                      dropout: float, dtype: Any, rng: Any, **options: Any) -> nn.Stacked:
     """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit, and
     UnknownOption, in the name of the model, for an option that its cell does not take."""
-    stacked, name = layers_of(cell)
+    stacked, name = layers_class(cell)
     of_layers = options_of(nn.Stacked)  # options that the model names itself
     known = options_of(model) + [option for option in options_of(stacked.Cell)[2:] if option not in of_layers]
     own = [option for option in options if option in of_layers]
@@ -116,7 +118,7 @@ def recurrent_layers(model: type, cell: str | type[nn.Recurrent], inputs: int, h
     return made
 
 
-def layers_of(cell: str | type[nn.Recurrent]) -> tuple[type[nn.Stacked], str]:
+def layers_class(cell: str | type[nn.Recurrent]) -> tuple[type[nn.Stacked], str]:
     """The class of the layers, and what the cell is called."""
     if cell in LAYERS:
         return LAYERS[cell], cell
@@ -144,3 +146,11 @@ def try_out(layers: nn.Stacked, name: str, inputs: int, hidden: int) -> None:
     if shape != (2, 3, hidden):
         raise ValueError(f"{name} gives y of shape {shape} for sequences of shape (2, 3, {inputs}), and a layer of "
                          f"{hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")
+
+
+@contextlib.contextmanager
+def eval_mode(model: Any) -> Iterator[None]:
+    """The model as it is when it is used: without dropout. Afterwards each of its modules is as it was."""
+    with model.modes_kept():
+        model.eval()
+        yield

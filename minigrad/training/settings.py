@@ -77,11 +77,11 @@ class Settings:
                              "the class itself")
         for one in fields(self):  # as JSON gives it back: a tuple is a list
             setattr(self, one.name, as_json(one.name, getattr(self, one.name)))
-        refuse_kinds("", get_type_hints(type(self)), asdict(self))
-        self.known("task", TASKS)
-        self.known("optimizer", OPTIMIZERS)
-        self.known("schedule", SCHEDULES)
-        self.known("dtype", ("float32", "float64"))
+        refuse_wrong_types("", get_type_hints(type(self)), asdict(self))
+        self.require_known("task", TASKS)
+        self.require_known("optimizer", OPTIMIZERS)
+        self.require_known("schedule", SCHEDULES)
+        self.require_known("dtype", ("float32", "float64"))
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -96,11 +96,11 @@ class Settings:
             self.cell = f"{Path(named[0]).absolute()}:{named[1]}"
         hints = get_type_hints(TASKS[self.task])
         known = {name: value for name, value in self.options.items() if name in hints}
-        refuse_kinds(f"the task {self.task}: ", hints, known)
+        refuse_wrong_types(f"the task {self.task}: ", hints, known)
         if self.options.get("file") is not None:
             self.options = self.options | {"file": str(Path(self.options["file"]).absolute())}
 
-    def known(self, what: str, names: Iterable[str]) -> None:
+    def require_known(self, what: str, names: Iterable[str]) -> None:
         name = getattr(self, what)
         if name not in names:
             raise ValueError(f"there is no {what} {brief(name)}{nearest(name, names) or ': ' + ', '.join(names)}")
@@ -138,7 +138,7 @@ class Settings:
     def trainer(self) -> Trainer:
         """A trainer at its first step."""
         of_model, of_data = np.random.SeedSequence(self.seed).spawn(2)
-        task = self.made_task()
+        task = self.make_task()
         model = self.model(task.inputs, task.outputs, task.symbols, rng=of_model)
         with refusing(f"{self.optimizer} cannot be built"):
             optimizer = OPTIMIZERS[self.optimizer](model.parameters(), self.lr, **self.optimizer_options)
@@ -146,7 +146,7 @@ class Settings:
                        clip=self.clip, bptt=self.bptt, rng=np.random.default_rng(of_data),
                        validate_every=self.validate_every, until_solved=self.until_solved)
 
-    def made_task(self) -> Any:
+    def make_task(self) -> Any:
         task = TASKS[self.task]
         known = [one.name for one in fields(task)]
         for name in self.options:
@@ -171,18 +171,18 @@ class Settings:
 # -- values from outside ---------------------------------------------------------------------------------------------
 
 
-def refuse_kinds(whose: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def refuse_wrong_types(whose: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Raises ValueError for the first value that is not of the type that is declared for its name."""
     for name, value in values.items():
         if not fits(value, hints[name]):
-            kinds = [KINDS[get_origin(kind) or kind] for kind in alternatives(hints[name])]
+            kinds = [KINDS[get_origin(kind) or kind] for kind in union_members(hints[name])]
             raise ValueError(f"{whose}{name} is {' or '.join(kinds)}, not {brief(value)}")
 
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a declared type. Whole numbers are floats too, True and False are not numbers, and NaN and
     infinity are refused."""
-    kinds = alternatives(hint)
+    kinds = union_members(hint)
     if len(kinds) > 1:
         return any(fits(value, kind) for kind in kinds)
     kind = get_origin(hint) or hint
@@ -193,7 +193,7 @@ def fits(value: Any, hint: Any) -> bool:
     return type(value) is int if kind is int else isinstance(value, kind)
 
 
-def alternatives(hint: Any) -> tuple[Any, ...]:
+def union_members(hint: Any) -> tuple[Any, ...]:
     """int, float and None of `int | float | None`."""
     return (hint,) if isinstance(hint, type) or get_origin(hint) in (list, dict) else get_args(hint)
 

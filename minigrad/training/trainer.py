@@ -8,25 +8,24 @@ A `Trainer` needs a model, a task and an optimiser, and knows nothing of files: 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from minigrad import nn
-from minigrad.check.gradcheck import Report, gradcheck
+from minigrad.check.gradcheck import gradcheck
+from minigrad.check.gradcheck_report import GradcheckReport
 from minigrad.engine.anomaly import detect_anomaly
 from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.optim import clip_grad_norm
-from minigrad.tasks.task import Batch
+from minigrad.training.progress import Progress
+from minigrad.training.sequence_model import eval_mode
+from minigrad.training.signals import SignalGuard
+from minigrad.training.windows import Window, parse_bptt, split_windows
 
 LOSSES = {"cross_entropy": nn.cross_entropy, "mse": nn.mse_loss, "binary_cross_entropy": nn.binary_cross_entropy}
 VALIDATION, TEST = (1, 0x7E57), (2, 0x7E57)  # seeds of the sets to measure on; no training has a pair for a seed
@@ -63,7 +62,7 @@ class Trainer:
                  until_solved: bool = False, callbacks: Iterable[Callable[[Trainer, dict], Any]] = ()):
         self.model, self.task, self.optimizer = model, task, optimizer
         self.steps, self.batch, self.schedule, self.clip = steps, batch, schedule, clip
-        self.bptt = checked_bptt(bptt)
+        self.bptt = parse_bptt(bptt)
         self.validate_every, self.until_solved, self.callbacks = validate_every, until_solved, list(callbacks)
         self.criterion = LOSSES.get(task.loss, task.loss)
         self.rng = np.random.default_rng(rng)
@@ -84,13 +83,13 @@ class Trainer:
         """
         self.ended = "solved" if self.ended == "solved" else "done" if self.step >= self.steps else ""
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # Diverged says it better
-        with Signals() as signals, Progress(self, report, bar) as progress, quiet, self.model.modes_kept():
+        with SignalGuard() as signals, Progress(self, report, bar) as progress, quiet, self.model.modes_kept():
             if not self.model.training:  # parts in eval mode of a model in training mode stay so
                 self.model.train()
             windows = self.windows()
             while not self.ended:
                 window = next(windows)
-                if not window.asks:
+                if not window.has_targets:
                     with no_grad():
                         self.state = detached(self.forward(window)[1])
                     continue
@@ -99,7 +98,7 @@ class Trainer:
                 loss.backward()
                 norm = clip_grad_norm(self.optimizer.parameters, self.clip or math.inf)
                 if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-                    raise Diverged(self.diagnosis(window, loss.item(), norm))
+                    raise Diverged(self.diagnose(window, loss.item(), norm))
                 if self.schedule is not None:
                     self.optimizer.lr = self.schedule(self.step)
                 self.optimizer.step()
@@ -119,7 +118,7 @@ class Trainer:
                 for callback in self.callbacks:
                     if callback(self, row):
                         self.ended = self.ended or "stopped"
-                if signals.came and not self.ended:
+                if signals.received and not self.ended:
                     self.ended = "interrupted"
         return self.history()
 
@@ -131,7 +130,7 @@ class Trainer:
         while True:
             batch = self.task.batch(self.rng, self.batch)
             self.sequences += batch.x.shape[1] if self.position == 0 else 0
-            for i, window in enumerate(cut(batch, *self.bptt)):
+            for i, window in enumerate(split_windows(batch, *self.bptt)):
                 if i >= self.position:
                     self.position = i + 1
                     yield window
@@ -147,26 +146,26 @@ class Trainer:
         k, T = window.advance, len(window.x)
         lengths = [None, None] if window.lengths is None else [
             np.clip(window.lengths, 1, k), np.clip(window.lengths - k, 1, max(1, T - k))]
-        outputs, state = self.model(window.x[:k], self.entering(window.first), lengths[0])
+        outputs, state = self.model(window.x[:k], self.start_state(window.first), lengths[0])
         if k < T:
             more, _ = self.model(window.x[k:], state, lengths[1])
             outputs = concatenate([outputs, more])
         return outputs, state
 
-    def entering(self, first: Any) -> Any:
+    def start_state(self, first: Any) -> Any:
         """The state at the first step of a window; None, as before any, for sequences that begin there."""
         if self.state is None or np.all(first):
             return None
-        return self.model.restarted(self.state, np.asarray(first)) if np.any(first) else self.state
+        return self.model.restart(self.state, np.asarray(first)) if np.any(first) else self.state
 
     def measure(self, seed: Any = TEST) -> float:
         """The task's metric on its test set of this seed."""
         batch = self.task.test(np.random.default_rng(seed))
-        with evaluating(self.model), no_grad():
+        with eval_mode(self.model), no_grad():
             outputs, _ = self.model(batch.x, None, batch.lengths)
         return float(self.task.metric(np.asarray(outputs), batch))
 
-    def diagnosis(self, window: Window, loss: float, norm: float) -> str:
+    def diagnose(self, window: Window, loss: float, norm: float) -> str:
         """Which step, and, found by running it again under watch, which op."""
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradients is {norm}"
         cause = "no op of its own gave NaN or Inf when it was run again"
@@ -178,7 +177,18 @@ class Trainer:
             cause = str(problem)
         return f"{what} at step {self.step + 1}: {cause}"
 
-    # -- what it needs to go on ---------------------------------------------------------------------------
+    def gradcheck(self, steps: int = 2, rows: int = 4) -> GradcheckReport:
+        """Check the gradients of this model against numerical ones, on the first steps of a few sequences. Every step
+        counts, since a task may have targets at the last one alone."""
+        window = next(split_windows(self.task.batch(np.random.default_rng(VALIDATION), rows)))
+
+        def loss():
+            outputs, _ = self.model(window.x[:steps], None)
+            return self.criterion(outputs, window.targets[:steps], mask=None)
+        with eval_mode(self.model):
+            return check_loss(loss, self.model)
+
+    # -- saving and resuming ---------------------------------------------------------------------------
 
     def history(self) -> dict[str, np.ndarray]:
         """What the callbacks were given, an array for each of its names; NaN where it was not measured."""
@@ -208,63 +218,13 @@ class Trainer:
 
     def load_state_dict(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Go on from a `state_dict()`. Raises ValueError when it is that of another model or optimiser."""
-        self.model.load_state_dict(under("model/", arrays))
+        self.model.load_state_dict(strip_prefix("model/", arrays))
         self.model.load_rng_states(meta["model_rngs"])
-        self.optimizer.load_state_dict(under("optimizer/", arrays) | meta["optimizer"])
+        self.optimizer.load_state_dict(strip_prefix("optimizer/", arrays) | meta["optimizer"])
         self.drawn, self.position = meta["drawn"], meta["position"]
-        self.state = unflatten(meta["state"], list(under("state/", arrays).values()))
+        self.state = unflatten(meta["state"], list(strip_prefix("state/", arrays).values()))
         self.step, self.sequences, self.tokens = meta["step"], meta["sequences"], meta["tokens"]
         self.seconds, self.ended = meta["seconds"], meta["ended"]
-
-
-@dataclass
-class Window:
-    """A stretch of a batch, for one step of the optimiser: see `Batch`, whose fields these are.
-
-    first    whether sequences begin here, for all or for each (B,); where not, the state is carried on
-    advance  how far the next window starts after this one
-    """
-
-    x: np.ndarray
-    targets: np.ndarray
-    mask: np.ndarray | None
-    lengths: np.ndarray | None
-    first: Any
-    advance: int
-
-    @property
-    def asks(self) -> bool:
-        """Whether there is a target that counts."""
-        return self.mask is None or bool(self.mask.any())
-
-
-def cut(batch: Batch, k1: int | None = None, k2: int | None = None) -> Iterator[Window]:
-    """The windows of a batch: k2 steps long, each k1 further on; without numbers the batch as one.
-
-    A target counts in one window only: in the first that sees it.
-    """
-    T, mask, lengths = len(batch.x), batch.mask, batch.lengths
-    k1, k2 = k1 or T, k2 or T
-    if mask is None and lengths is not None:
-        mask = np.arange(T)[:, None] < lengths
-    for start in range(0, max(1, T - (k2 - k1)), k1):
-        steps = slice(start, min(start + k2, T))
-        size = steps.stop - start
-        asked = None if mask is None else mask[steps]
-        if start and k1 < k2:
-            seen = np.arange(size)[:, None] < k2 - k1
-            asked = ~seen & (np.ones(batch.x.shape[1], bool) if asked is None else asked)
-        yield Window(batch.x[steps], batch.targets[steps], asked,
-                     None if lengths is None else np.clip(lengths - start, 1, size),
-                     batch.first if start == 0 else False, size if steps.stop == T else k1)
-
-
-def checked_bptt(bptt: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
-    k1, k2 = bptt if isinstance(bptt, (tuple, list)) else (bptt, bptt)
-    if bptt is not None and not 1 <= k1 <= k2:
-        raise ValueError(f"bptt is (k1, k2), windows that advance by k1 and reach back k2 steps, 1 ≤ k1 ≤ k2, not "
-                         f"{bptt}")
-    return k1, k2
 
 
 def detached(state: Any) -> Any:
@@ -273,122 +233,12 @@ def detached(state: Any) -> Any:
                       state)
 
 
-@contextlib.contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """The model as it is when it is used: without dropout. Afterwards each of its modules is as it was."""
-    with model.modes_kept():
-        model.eval()
-        yield
-
-
-def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def strip_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those whose names begin so, by the rest of their names."""
     return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
 
 
-def check(trainer: Trainer, steps: int = 2, rows: int = 4) -> Report:
-    """Compare the gradients of this very model with numerical ones, on the beginning of a few of its sequences. All
-    of these steps count, as it may be the last alone that does."""
-    window = next(cut(trainer.task.batch(np.random.default_rng(VALIDATION), rows)))
-
-    def loss():
-        outputs, _ = trainer.model(window.x[:steps], None)
-        return trainer.criterion(outputs, window.targets[:steps], mask=None)
-    with evaluating(trainer.model):
-        return check_loss(loss, trainer.model)
-
-
-def check_loss(loss: Callable[[], Tensor], model: Any) -> Report:
+def check_loss(loss: Callable[[], Tensor], model: Any) -> GradcheckReport:
     """The gradients of a loss for the parameters of its model, by the names that they have there."""
     loss.named_parameters = model.named_parameters
     return gradcheck(loss, raise_error=False)
-
-
-def sample(model: Any, length: int, rng: Any = None, prime: Iterable[int] = (0,), temperature: float = 1.0
-           ) -> np.ndarray:
-    """So many symbols, each drawn from the model's p^(1/temperature), after it has read `prime`; with 0 the likeliest.
-
-    Raises ValueError for a temperature below 0, or when there is nothing to start from.
-    """
-    rng = np.random.default_rng(rng)
-    codes = np.asarray(list(prime), int)
-    if not codes.size or not 0 <= temperature < math.inf:
-        raise ValueError(f"a sample starts from one symbol or more, and takes a temperature ≥ 0, not {codes.size} and "
-                         f"{temperature}")
-    state, drawn = None, []
-    with evaluating(model), no_grad():
-        for _ in range(length):
-            outputs, state = model(codes[:, None], state)
-            logits = np.asarray(outputs)[-1, 0].astype(float)
-            logits -= logits.max()
-            if temperature:
-                p = np.exp(logits / temperature)
-                code = rng.choice(len(p), p=p / p.sum())
-            else:
-                code = logits.argmax()
-            drawn.append(int(code))
-            codes = np.array([code])
-    return np.array(drawn, int)
-
-
-# -- at the side of the loop -----------------------------------------------------------------------------------
-
-
-class Progress:
-    """A bar on stderr, or ten lines to `report`: the step, the loss of the last fifty, and the speed. The metric is
-    shown at the steps where it was measured: in these lines, or in a line of its own above the bar."""
-
-    def __init__(self, trainer: Trainer, report: Callable[[str], None] | None, bar: bool):
-        self.trainer, self.report = trainer, report
-        self.bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True) if bar else None
-
-    def __enter__(self) -> Progress:
-        self.started = self.last = time.perf_counter()
-        self.tokens = self.trainer.tokens
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def update(self, row: dict) -> float:
-        """Show a step; returns the seconds it took."""
-        now, trainer = time.perf_counter(), self.trainer
-        seconds, self.last = now - self.last, now
-        line = self.report and not self.bar and trainer.step % max(1, trainer.steps // 10) == 0
-        if line or self.bar:
-            loss = np.mean([row["loss"] for row in trainer.rows[-50:]])
-            rate = (trainer.tokens - self.tokens) / (now - self.started)
-            name, metric = getattr(trainer.task, "metric_name", "metric"), row.get("metric")
-            measured = "" if metric is None else f", {name} {metric:.4g}"
-            text = f"step {trainer.step} of {trainer.steps}: loss {loss:.4g}{measured}, {rate:,.0f} tokens/s"
-            if line:
-                self.report(text)
-            else:
-                if measured:
-                    self.bar.write(text, file=self.bar.fp)
-                self.bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
-                self.bar.update()
-        return seconds
-
-
-class Signals:
-    """While it is open, the first Ctrl-C or SIGTERM is only noted in `came`; a second Ctrl-C interrupts as usual."""
-
-    def __enter__(self) -> Signals:
-        self.came = False
-        self.before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.before[number] = signal.signal(number, self.note)
-            except ValueError:  # not in the main thread, where none arrives either
-                pass
-        return self
-
-    def note(self, *_: object) -> None:
-        self.came = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set outside of Python

@@ -20,8 +20,7 @@ import os
 
 import numpy as np
 
-from minigrad.training.run import Run
-from minigrad.training.settings import Settings
+from minigrad.training import Run, Settings
 
 FRESH = (3, 0x7E57)  # the seed of the third set: validation has (1, …), the test (2, …)
 T200 = {"options": {"length": 200}}

@@ -10,7 +10,7 @@ from cases import CASES
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.check.gradcheck import nodes_behind
+from minigrad.check.faults import nodes_behind
 from minigrad.engine.op import OPS
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor, wrap
@@ -64,7 +64,7 @@ def rule_name(op, position):
 @pytest.fixture
 def planted(monkeypatch):
     """planted(op, position) makes one rule wrong for the length of a test, also in the programs that scan derives."""
-    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def plant(op, position):
         pulls, into = with_fault(op, position)
@@ -167,7 +167,7 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
     monkeypatch.setattr(op, "pulls", [(0, lambda g, y, x, m: g * (1.0 - y * y) * mg.where(mg.abs(y) > 0.9, 1.001, 1.0),
                                        lambda g, y, x, m: g * (1.0 - y * y) * np.where(np.abs(y) > 0.9, 1.001, 1.0),
                                        (-1,))])
-    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def cell(h, x):
         h = 0.5 * h + mg.tanh(x)
@@ -178,13 +178,13 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
         mg.gradcheck(lambda x: mg.scan(cell, np.zeros(2), x), x)
     report = caught.value.report
     assert [rule for rule, _ in report.blamed] == ["tanh.dx"]
-    assert report.places["tanh.dx"].startswith(f"in 1 of 40 calls, as at {__file__}:")
-    assert report.places["tanh.dx"].endswith("in cell, t = 33") and report.places["tanh.dx"] in str(report)
+    assert report.locations["tanh.dx"].startswith(f"in 1 of 40 calls, as at {__file__}:")
+    assert report.locations["tanh.dx"].endswith("in cell, t = 33") and report.locations["tanh.dx"] in str(report)
 
 
 def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
     """Every rule is right, and what scan runs is not: no op inside is to blame."""
-    module = sys.modules["minigrad.timeloop.scan"]
+    module = sys.modules["minigrad.timeloop.compiled"]
     right = module.first_order
     monkeypatch.setattr(module, "first_order", lambda *given: [d * FACTOR for d in right(*given)])
     monkeypatch.setattr(module, "programs", Programs(limit=128))

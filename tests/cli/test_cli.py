@@ -111,7 +111,7 @@ def wrong(op, monkeypatch):
     pulls = [(i, lambda *a, pull=pull: 1.001 * pull(*a), lambda *a, pull=on_arrays: 1.001 * pull(*a), reads)
              for i, pull, on_arrays, reads in mg.OPS[op].pulls]
     monkeypatch.setattr(mg.OPS[op], "pulls", pulls)
-    monkeypatch.setattr(sys.modules["minigrad.timeloop.scan"], "programs", Programs(limit=128))
+    monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
 
 def test_a_gradient_that_is_wrong_ends_it_before_it_begins(monkeypatch, capsys):
@@ -237,7 +237,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence():
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a process")
 @pytest.mark.parametrize("arguments", [["tasks"], ["bench", "--seconds", "100"]], ids=" ".join)
-@pytest.mark.parametrize("name", ["numpy", "minigrad.engine.tensor", "minigrad.microscope.page.report",
+@pytest.mark.parametrize("name", ["numpy", "minigrad.engine.tensor", "minigrad.microscope.page.rendering",
                                   "minigrad.cli.bench"])
 def test_ctrl_c_while_it_is_imported_ends_it_quietly(name, arguments, tmp_path):
     """A process that sends itself SIGINT when it imports this."""

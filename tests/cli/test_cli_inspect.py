@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import chromium
-from test_report import cell, data_in, digits, shown, slide, unpacked
+from inspection_page import cell, data_in, digits, shown, slide, unpacked
 
 import minigrad as mg
 from minigrad import nn
 from minigrad.cli import main
-from minigrad.microscope.page import inspection as lens
+from minigrad.microscope.page import inspection
 from minigrad.microscope.page.inspection import Sequence
 from minigrad.tasks import Parity
 from minigrad.training.run import load_model
@@ -95,7 +95,7 @@ def test_a_run_on_a_text(here, tmp_path, capsys):
         loss = nn.cross_entropy(outputs, codes[1:, None])
         loss.backward()
     assert data["facts"]["loss L"] == f"{loss.item():.4g}, the mean of 46 steps"
-    (there,) = data["lenses"]
+    (there,) = data["layers"]
     for name in ("ft", "it", "ot", "cct", "c_next", "a_next"):
         np.testing.assert_array_equal(unpacked(there["values"][name]), shown(rec[0].values[name][:, :, 0]))
         np.testing.assert_allclose(unpacked(there["grads"][name]), rec[0].grads[name][:, :, 0], rtol=1e-3, atol=1e-9)
@@ -107,9 +107,9 @@ def test_the_page_of_a_run_holds_what_look_gives(here, tmp_path):
     model, _ = load_model("parity")
     batch = Parity(length=9).batch(np.random.default_rng(5), 1)
     asked = np.flatnonzero(batch.mask[:, 0]) if batch.mask is not None else np.arange(9)
-    lenses, _, steps = lens.look(model, Sequence(batch.x, batch.targets, asked, LOSSES[Parity.loss]))
-    assert len(lenses) == len(data["lenses"]) == 2
-    for there, one in zip(data["lenses"], lenses):
+    layers, _, steps = inspection.inspect(model, Sequence(batch.x, batch.targets, asked, LOSSES[Parity.loss]))
+    assert len(layers) == len(data["layers"]) == 2
+    for there, one in zip(data["layers"], layers):
         for kind in ("values", "grads", "reach"):
             assert list(there[kind]) == list(getattr(one, kind)) != []
             for name, x in getattr(one, kind).items():
@@ -124,7 +124,7 @@ def test_a_run_without_words_shows_its_own_task(here, tmp_path):
     assert "".join(data["symbols"]) in (here / "text.txt").read_text() and len(data["symbols"]) == 100
     assert len(inspected(tmp_path, "text", "--length", "5")["symbols"]) == 5
     data = inspected(tmp_path, "parity/checkpoint.npz")
-    assert [one["name"] for one in data["lenses"]] == ["l0", "l1"] and len(data["symbols"]) == 9
+    assert [one["name"] for one in data["layers"]] == ["l0", "l1"] and len(data["symbols"]) == 9
     assert set(data["symbols"]) == {"-1", "1"} and set(data["targets"]) <= {"0", "1"}
     assert len(inspected(tmp_path, "parity", "--length", "30")["symbols"]) == 30
     other = inspected(tmp_path, "parity", "--task", "sine")  # one input, one output
@@ -135,11 +135,11 @@ def test_a_model_by_name(here, tmp_path):
     data = inspected(tmp_path, "gru", "--task", "reber", "--hidden", "3")
     assert set(data["symbols"]) <= set("BTPSXVE") and data["symbols"][0] == "B" and data["targets"][-1] == "E"
     assert data["facts"]["trained"] == "not yet" and data["curves"] == {}
-    assert list(data["lenses"][0]["values"]) == ["r", "z", "recurrent", "candidate", "h_next"]
+    assert list(data["layers"][0]["values"]) == ["r", "z", "recurrent", "candidate", "h_next"]
     data = inspected(tmp_path, "rnn", "--text", "to be", "--hidden", "3")
     assert data["symbols"] == list("to b") and data["targets"] == list("o be")
     data = inspected(tmp_path, "cells.py:Leaky", "--task", "temporal-order", "--length", "20", "--hidden", "3")
-    assert data["facts"]["cell"] == "cells.py:Leaky" and list(data["lenses"][0]["values"]) == ["h_next"]
+    assert data["facts"]["cell"] == "cells.py:Leaky" and list(data["layers"][0]["values"]) == ["h_next"]
     assert data["targets"][-1] in ("XX", "XY", "YX", "YY") and set(data["targets"][:-1]) == {""}
     assert unpacked(data["asked"]).tolist() == [len(data["symbols"]) - 1]
 
@@ -148,7 +148,7 @@ def test_a_model_by_name(here, tmp_path):
 def test_the_cells_of_the_examples(name, tmp_path):
     file = Path(__file__).parents[2] / "examples" / "own_cells.py"
     data = inspected(tmp_path, f"{file}:{name}", "--text", "to be or", "--hidden", "3")
-    assert "h_next" in data["lenses"][0]["values"] and data["facts"]["cell"] == f"own_cells.py:{name}"
+    assert "h_next" in data["layers"][0]["values"] and data["facts"]["cell"] == f"own_cells.py:{name}"
 
 
 def test_the_same_seed_gives_the_same_page(here, tmp_path):
@@ -201,7 +201,7 @@ BAD = [
 
 @pytest.mark.parametrize("arguments, sentence", BAD, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
 def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, here, capsys, monkeypatch):
-    monkeypatch.setattr(lens, "memory_there", lambda: 20_000_000_000)
+    monkeypatch.setattr(inspection, "memory_there", lambda: 20_000_000_000)
     try:
         status = main(["inspect", *arguments])
     except SystemExit as exit:  # argparse's own way out
@@ -260,7 +260,7 @@ def test_only_a_report_is_written_over(here, tmp_path):
 
 def test_the_page_of_a_run_in_a_browser(here, tmp_path):
     with chromium(tmp_path / "chromium") as browser:
-        (values,) = inspected(tmp_path, "text", "--text", HOSTILE)["lenses"]
+        (values,) = inspected(tmp_path, "text", "--text", HOSTILE)["layers"]
         browser.open(tmp_path / "report.html")
         for t, u in ((0, 0), (20, 5)):
             slide(browser, "t", t)

@@ -42,13 +42,15 @@ def forward(x_t, a_prev, c_prev, parameters):
     tanh_c_next = np.tanh(c_next)
     a_next = ot * tanh_c_next
     yt_pred = softmax(Wy @ a_next + by, axis=0)
-    cache = (c_prev, Wf, Wi, Wc, Wo, Wy, concat, ft, it, cct, ot, tanh_c_next, a_next, yt_pred)
+    cache = (a_prev, c_prev, Wf, Wi, Wc, Wo, Wy, concat, ft, it, cct, ot, tanh_c_next, a_next,
+             yt_pred)
     return (a_next, c_next, yt_pred), cache
 
 
 def backward(d_output, cache):
     d_a_next, d_c_next, d_yt_pred = d_output
-    (c_prev, Wf, Wi, Wc, Wo, Wy, concat, ft, it, cct, ot, tanh_c_next, a_next, yt_pred) = cache
+    (a_prev, c_prev, Wf, Wi, Wc, Wo, Wy, concat, ft, it, cct, ot, tanh_c_next, a_next, yt_pred) = cache
+    n_a = a_prev.shape[0]
 
     # yt_pred = softmax(Wy @ a_next + by, axis=0)
     d_yt_pred_in = yt_pred * (d_yt_pred - np.sum(d_yt_pred * yt_pred, axis=0, keepdims=True))
@@ -91,7 +93,7 @@ def backward(d_output, cache):
     d_concat = Wo.T @ d_ot_in + Wc.T @ d_cct_in + Wi.T @ d_it_in + Wf.T @ d_ft_in
 
     # concat = np.concatenate([a_prev, x_t])
-    d_a_prev = d_concat[:5]
-    d_x_t = d_concat[5:]
+    d_a_prev = d_concat[:n_a]
+    d_x_t = d_concat[n_a:]
     return (d_x_t, d_a_prev, d_c_prev, {"Wf": d_Wf, "bf": d_bf, "Wi": d_Wi, "bi": d_bi, "Wc": d_Wc,
             "bc": d_bc, "Wo": d_Wo, "bo": d_bo, "Wy": d_Wy, "by": d_by})

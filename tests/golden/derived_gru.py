@@ -9,11 +9,12 @@ def sigmoid(x):
 
 
 def forward(x, h_prev, W, U, b):
+    n = h_prev.shape[0]
     wx = W @ x + b
     uh = U @ h_prev
-    r = sigmoid(wx[:5] + uh[:5])
-    z = sigmoid(wx[5:10] + uh[5:10])
-    candidate = np.tanh(wx[10:] + r * uh[10:])
+    r = sigmoid(wx[:n] + uh[:n])
+    z = sigmoid(wx[n:2 * n] + uh[n:2 * n])
+    candidate = np.tanh(wx[2 * n:] + r * uh[2 * n:])
     t1 = 1 - z
     h = t1 * candidate + z * h_prev
     cache = (x, h_prev, W, U, uh, r, z, candidate, t1)
@@ -23,6 +24,7 @@ def forward(x, h_prev, W, U, b):
 def backward(d_output, cache):
     d_h = d_output
     (x, h_prev, W, U, uh, r, z, candidate, t1) = cache
+    n = h_prev.shape[0]
 
     # h = t1 * candidate + z * h_prev
     d_t1 = d_h * candidate
@@ -31,14 +33,14 @@ def backward(d_output, cache):
     # t1 = 1 - z
     d_z = d_h * h_prev - d_t1
 
-    # candidate = np.tanh(wx[10:] + r * uh[10:])
+    # candidate = np.tanh(wx[2 * n:] + r * uh[2 * n:])
     d_candidate_in = d_candidate * (1.0 - candidate * candidate)
-    d_r = d_candidate_in * uh[10:]
+    d_r = d_candidate_in * uh[2 * n:]
 
-    # z = sigmoid(wx[5:10] + uh[5:10])
+    # z = sigmoid(wx[n:2 * n] + uh[n:2 * n])
     d_z_in = d_z * z * (1.0 - z)
 
-    # r = sigmoid(wx[:5] + uh[:5])
+    # r = sigmoid(wx[:n] + uh[:n])
     d_r_in = d_r * r * (1.0 - r)
     d_uh = np.concatenate([d_r_in, d_z_in, d_candidate_in * r])
     d_wx = np.concatenate([d_r_in, d_z_in, d_candidate_in])

@@ -9,23 +9,25 @@ def sigmoid(x):
 
 
 def forward(x, a_prev, c_prev, W, b):
+    n = a_prev.shape[0]
     concat = np.concatenate([a_prev, x])
     z = W @ concat + b
-    gates = sigmoid(z[:15])
-    f = gates[:5]
-    i = gates[5:10]
-    o = gates[10:]
-    u = np.tanh(z[15:])
+    gates = sigmoid(z[:3 * n])
+    f = gates[:n]
+    i = gates[n:2 * n]
+    o = gates[2 * n:]
+    u = np.tanh(z[3 * n:])
     c = f * c_prev + i * u
     tanh_c = np.tanh(c)
     a = o * tanh_c
-    cache = (c_prev, W, concat, gates, f, i, o, u, tanh_c)
+    cache = (a_prev, c_prev, W, concat, gates, f, i, o, u, tanh_c)
     return (a, c), cache
 
 
 def backward(d_output, cache):
     d_a, d_c = d_output
-    (c_prev, W, concat, gates, f, i, o, u, tanh_c) = cache
+    (a_prev, c_prev, W, concat, gates, f, i, o, u, tanh_c) = cache
+    n = a_prev.shape[0]
 
     # a = o * tanh_c
     d_o = d_a * tanh_c
@@ -41,7 +43,7 @@ def backward(d_output, cache):
     d_c_prev = d_c * f
     d_gates = np.concatenate([d_f, d_i, d_o])
 
-    # gates = sigmoid(z[:15])
+    # gates = sigmoid(z[:3 * n])
     d_z = np.concatenate([d_gates * gates * (1.0 - gates), d_u * (1.0 - u * u)])
 
     # z = W @ concat + b
@@ -50,6 +52,6 @@ def backward(d_output, cache):
     d_concat = W.T @ d_z
 
     # concat = np.concatenate([a_prev, x])
-    d_a_prev = d_concat[:5]
-    d_x = d_concat[5:]
+    d_a_prev = d_concat[:n]
+    d_x = d_concat[n:]
     return (d_x, d_a_prev, d_c_prev, d_W, d_b)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from scan_cells import CELLS
-from test_scan import WAYS, assert_same, every_cell, gradient, mask_for, mixed, outcome
+from scan_cells import CELLS, WAYS, assert_same, every_cell, gradient, mask_for, mixed, outcome
 
 import minigrad as mg
 from minigrad import nn
@@ -326,7 +325,7 @@ def test_names_shapes_and_what_is_what():
     (lambda rec: rec[0].grads["W"], KeyError, "there are a_prev, c_prev"),
     (lambda rec: rec[0].weight_grads("bias"), KeyError, "among its weights, has no 'bias'.* W, b"),
     (lambda rec: mg.bptt.jacobians(3), TypeError, "not of an object of int"),
-])
+], ids=["unknown path", "part of a path", "index", "value", "gradient", "weight", "not a recording"])
 def test_a_wrong_name_gets_the_nearest(ask, error, words):
     with pytest.raises(error, match=words):
         ask(recorded(*simple()))
@@ -643,7 +642,7 @@ def test_what_is_kept():
             whole[id(a)] = a.nbytes
         return sum(whole.values()) / 8 / (T * B)
     kept = [a for step in rec[0].kept for a in step.values()]
-    weights = sum(a.nbytes for a in rec[0].fixed.values() if isinstance(a, np.ndarray) and a.ndim) / 8 / (T * B)
+    weights = sum(a.nbytes for a in rec[0].invariants.values() if isinstance(a, np.ndarray) and a.ndim) / 8 / (T * B)
     backward = rec[0].backwards[0]
     gradients = [*backward.d_ys, *backward.d_state, *(a for step in backward.kept for a in step.values())]
     assert numbers(kept) - weights == pytest.approx(12 * H + 2 * D, rel=0.05)

@@ -290,5 +290,5 @@ def test_bad_input_gets_a_sentence(call, error, says):
     lambda dtype: nn.LayerNorm(3, dtype=dtype), lambda dtype: nn.LSTM(3, 2, dtype=dtype),
     lambda dtype: nn.GRUCell(3, 2, dtype=dtype)])
 def test_parameters_of_integers_are_refused_in_the_name_of_the_layer(make, dtype):
-    with pytest.raises(TypeError, match=r"^(Linear|Embedding|LayerNorm|LSTM|GRUCell) takes dtype as a type of floats"):
+    with pytest.raises(TypeError, match=r"^(Linear|Embedding|LayerNorm|LSTM|GRUCell) takes a float type as dtype"):
         make(dtype)

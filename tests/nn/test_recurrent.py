@@ -314,16 +314,16 @@ def test_dropout_is_between_layers_and_in_training_only():
     x = normal(50, 8, 3)
     model, other = (nn.RNN(3, 64, 2, dropout=0.25, nonlinearity="relu", dtype=float, rng=3) for _ in range(2))
     below = model.layers["l0"].run(mg.tensor(x.transpose(0, 2, 1)))[1]
-    dropped = model.dropped(below).data
+    dropped = model.apply_dropout(below).data
     ratio = dropped[below.data > 0] / below.data[below.data > 0]
     assert set(np.round(np.unique(ratio), 12)) == {0.0, np.round(1 / 0.75, 12)}
     assert abs((ratio == 0).mean() - 0.25) < 0.01
-    other.dropped(below)
+    other.apply_dropout(below)
     assert np.array_equal(model(x)[0].data, other(x)[0].data)  # one seed, one result
     assert not np.array_equal(model(x)[0].data, model(x)[0].data)
     plain = nn.RNN(3, 64, 2, nonlinearity="relu", dtype=float, rng=3)
     assert np.array_equal(model.eval()(x)[0].data, plain(x)[0].data)
-    with pytest.warns(UserWarning, match="RNN has one layer, and dropout stands between layers"):
+    with pytest.warns(UserWarning, match="RNN has one layer.*dropout.*nn.Dropout"):
         single = nn.RNN(3, 4, dropout=0.9, dtype=float, rng=3)
     assert np.array_equal(single(x)[0].data, single(x)[0].data)
 
@@ -398,11 +398,11 @@ ERRORS = {
     "state size": (lambda m: m(X, (H, H[:, :1])), r"and \(1, 2, 4\), not \(1, 2, 4\) and \(1, 1, 4\)"),
     "state rank": (lambda m: m(X[:, 0], (H, H)), r"a state of shape \(1, 4\) and \(1, 4\), not \(1, 2, 4\)"),
     "empty state": (lambda m: m(X, ()), "not nothing"),
-    "layers": (lambda m: nn.LSTM(3, 4, 0), "num_layers ≥ 1, not 0"),
-    "hidden": (lambda m: nn.LSTM(3, 0), "^LSTM takes whole numbers .* hidden_size ≥ 1, not 3 and 0"),
-    "true layers": (lambda m: nn.LSTM(3, 4, True), "^LSTM takes a whole number num_layers ≥ 1, not True"),
-    "half a layer": (lambda m: nn.LSTM(3, 4, 1.5), "whole number num_layers ≥ 1, not 1.5"),
-    "hidden in words": (lambda m: nn.LSTM(3, "4"), "whole numbers input_size ≥ 0 and hidden_size ≥ 1, not 3 and '4'"),
+    "layers": (lambda m: nn.LSTM(3, 4, 0), "num_layers .* ≥ 1, not 0"),
+    "hidden": (lambda m: nn.LSTM(3, 0), "^LSTM takes hidden_size .* ≥ 1, not 0"),
+    "true layers": (lambda m: nn.LSTM(3, 4, True), "^LSTM takes num_layers .* ≥ 1, not True"),
+    "half a layer": (lambda m: nn.LSTM(3, 4, 1.5), "num_layers .* ≥ 1, not 1.5"),
+    "hidden in words": (lambda m: nn.LSTM(3, "4"), "hidden_size .* ≥ 1, not '4'"),
     "lengths as state": (lambda m: m(X, [5, 4, 3, 3, 2, 1]), r"not \(\) and \(\) and \(\) and \(\) and 2 more$"),
     "dropout": (lambda m: nn.LSTM(3, 4, dropout=1.0), "from 0 to less than 1, not 1.0"),
     "nonlinearity": (lambda m: nn.RNN(3, 4, nonlinearity="sin"), "'tanh' or 'relu', not 'sin'"),
@@ -420,7 +420,7 @@ def test_errors(name):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: nn.GRU(3, 4).load_torch([1]), "GRU takes arrays by name, as a state_dict.. is, not an object of list")])
+    (lambda: nn.GRU(3, 4).load_torch([1]), "GRU takes arrays by name.*state_dict.*, not .* list")])
 def test_errors_of_type(make, message):
     with pytest.raises(TypeError, match=message):
         make()
@@ -489,7 +489,7 @@ def test_own_cell_needs_no_constructor_and_says_what_is_missing():
         def cell(self, state, x):
             return state + x, state + x
 
-    with pytest.raises(NotImplementedError, match="Sum does not know where to start: write its method initial_state"):
+    with pytest.raises(NotImplementedError, match="Sum has no initial state yet: write its method initial_state"):
         Sum()(np.ones((3, 2, 1)))
     Sum.initial_state = lambda self, batch: np.zeros((1, batch))
     output, end = Sum()(np.ones((3, 2, 1)), lengths=[3, 2])

@@ -16,7 +16,7 @@ import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.timeloop import cache
 
-module = sys.modules["minigrad.timeloop.scan"]
+module = sys.modules["minigrad.timeloop.compiled"]
 LSTM = next(row for row in CELLS if str(row) == "lstm")
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from minigrad.engine.tensor import no_grad
-from minigrad.training.run import RESULT, Run, load_model
-from minigrad.training.settings import Settings
+from minigrad.training import Run, Settings, load_model
+from minigrad.training.folder import RESULT
 from minigrad.training.trainer import TEST
 
 
@@ -23,7 +23,7 @@ def test_a_recipe_solves_its_task_and_the_saved_model_shows_it(tmp_path, name):
     assert result["solved"] and result["ended"] == "solved"
 
     model, config = load_model(tmp_path / name)
-    task = config["settings"].made_task()
+    task = config["settings"].make_task()
     test = task.test(np.random.default_rng(TEST))
     with no_grad():
         outputs, _ = model(test.x, None, test.lengths)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from minigrad.tasks.text import Text, bigram_bits, laid, unigram_bits
+from minigrad.tasks.text import Text, bigram_bits, parallel_streams, unigram_bits
 
 
 def test_the_text_that_python_brings_along():
@@ -50,7 +50,7 @@ def test_bad_files_are_named_in_a_sentence(tmp_path, content, sentence):
 @pytest.mark.parametrize("n, size, shape", [(1000, 4, (249, 4)), (1000, 1, (999, 1)), (18, 32, (2, 8)), (3, 32, (2, 1)),
                                             (65, 2, (32, 2))])
 def test_a_text_in_streams_goes_on_in_the_next(n, size, shape):
-    batch = laid(np.arange(n), size)
+    batch = parallel_streams(np.arange(n), size)
     assert batch.x.shape == batch.targets.shape == shape
     np.testing.assert_array_equal(batch.x.T.ravel(), np.arange(batch.x.size))
     np.testing.assert_array_equal(batch.targets, batch.x + 1)

@@ -19,22 +19,31 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from scan_cells import CELLS, lstm, random_row
+from scan_cells import (
+    CELLS,
+    WAYS,
+    assert_same,
+    every_cell,
+    gradient,
+    lstm,
+    mask_for,
+    mixed,
+    outcome,
+    random_row,
+)
 
 import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.printers.numpy_loop import Options
-from minigrad.timeloop import cache
+from minigrad.timeloop import cache, compiled, eager, looks
 
-module = sys.modules["minigrad.timeloop.scan"]  # `minigrad.timeloop.scan` itself is the function
-WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
-        "mask and reverse": {"mask": True, "reverse": True}}
+module = sys.modules["minigrad.timeloop.scan"]
 
 
 @pytest.fixture(autouse=True)
 def nothing_said_before():
     """A notice is said once in a process; here once in a test."""
-    module.said.clear()
+    eager.notified.clear()
     cache.programs.clear()
 
 
@@ -58,52 +67,6 @@ def no_loop():
         module.loop = kept
 
 
-def mask_for(steps, batch):
-    """Lengths that differ, a hole, and a first step that is off."""
-    mask = np.arange(steps)[:, None] < np.maximum(steps - np.arange(batch), 1)
-    mask[0, batch // 2:] = False
-    return mask
-
-
-def mixed(tree, seed=5):
-    """A loss that weighs every entry differently."""
-    rng = np.random.default_rng(seed)
-    total = 0.0
-    for leaf in flatten(tree)[0]:
-        total = total + mg.sum(leaf * rng.normal(size=leaf.shape).astype(leaf.dtype))
-    return total
-
-
-def gradient(x):
-    return np.zeros(x.shape, x.dtype) if x.grad is None else x.grad
-
-
-def outcome(scan, make, inputs, wanted=(True, True, True), **options):
-    """(final state, ys, gradients of state, of xs, of weights) of one run, all as arrays; `wanted` says of which of
-    state, xs and weights gradients are asked for."""
-    trees = [map_leaves(lambda leaf, on=on: mg.tensor(leaf.copy(), requires_grad=on and leaf.dtype.kind == "f"), tree)
-             for tree, on in zip(inputs, wanted)]
-    state, xs, weights = trees
-    final, ys = scan(make(weights), state, xs, **options)
-    loss = mixed((final, ys))
-    if isinstance(loss, mg.Tensor) and loss.requires_grad:
-        loss.backward()
-    results = [map_leaves(lambda y: np.array(y.detach() if isinstance(y, mg.Tensor) else y), t) for t in (final, ys)]
-    return (*results, *([gradient(x) for x in flatten(tree)[0]] for tree in trees))
-
-
-PARTS = ("final state", "ys", "gradient of state", "gradient of xs", "gradient of weights")
-
-
-def assert_same(ours, theirs, tolerance=1e-12):
-    for part, a, b in zip(PARTS, ours, theirs):
-        a, b = flatten(a)[0], flatten(b)[0]
-        assert len(a) == len(b), part
-        for n, (x, y) in enumerate(zip(a, b)):
-            assert (np.shape(x), x.dtype) == (np.shape(y), y.dtype), f"{part} {n}"
-            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=f"{part} {n}")
-
-
 def check(row, wanted=(True, True, True), dtype=np.float64, tolerance=1e-12, steps=4, mask=None, sizes=(), **options):
     inputs = row.inputs(dtype=dtype, steps=steps, **dict(sizes))
     before = map_leaves(np.copy, inputs)
@@ -115,9 +78,6 @@ def check(row, wanted=(True, True, True), dtype=np.float64, tolerance=1e-12, ste
     for a, b in zip(flatten(inputs)[0], flatten(before)[0]):
         np.testing.assert_array_equal(a, b)
     return ours
-
-
-every_cell = pytest.mark.parametrize("row", CELLS, ids=str)
 
 
 # -- the same numbers as step by step -----------------------------------------------------------------------------
@@ -164,7 +124,7 @@ OF_ONE_SIZE = {"reshaped", "indexed", "large_constant", "concatenated_twice"}
 @pytest.mark.parametrize("switched_off", [*(f.name for f in fields(Options) if f.name != "blocked"), "all"])
 def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_off, monkeypatch):
     off = [f.name for f in fields(Options)] if switched_off == "all" else [switched_off]
-    monkeypatch.setattr(module, "OPTIONS", Options(**{name: False for name in off}))
+    monkeypatch.setattr(compiled, "OPTIONS", Options(**{name: False for name in off}))
     check(row, mask=row.batch_last)
 
 
@@ -172,7 +132,7 @@ def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_of
 def test_products_large_enough_for_row_blocks(switched_off, monkeypatch):
     # also where the processor has no use for them
     monkeypatch.setattr(sys.modules["minigrad.printers.statements"], "SMALL_PRODUCT", 1_000_000)
-    monkeypatch.setattr(module, "OPTIONS", Options(**({switched_off: False} if switched_off else {})))
+    monkeypatch.setattr(compiled, "OPTIONS", Options(**({switched_off: False} if switched_off else {})))
     row = next(row for row in CELLS if row.make.__name__ == "lstm")
     check(row, steps=2, sizes=(("H", 96), ("D", 40), ("B", 24)), tolerance=1e-11)
 
@@ -694,7 +654,7 @@ def test_numbers_that_change_become_inputs():
         mixed(theirs).backward()
         assert final.dtype == ys.dtype == np.float32
         all_close([final, ys, ours], [*theirs, W.grad], 1e-5)
-    assert len(cache.programs) == module.MOST_VARIANTS + 2
+    assert len(cache.programs) == looks.MOST_VARIANTS + 2
 
 
 def with_scale(scale, h, x):

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigrad.training import checkpoint
-from minigrad.training.checkpoint import CheckpointError, latest, load, previous, save, write_json
+from minigrad.training import checkpoint, files
+from minigrad.training.checkpoint import latest, load, previous, save
+from minigrad.training.files import CheckpointError, write_json
 
 ARRAYS = {"model/l0.W": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 3), np.float32),
           "number": np.float64(0.1), "flags": np.array([True, False]), "complex": np.array([1j]),
@@ -230,7 +231,7 @@ def test_nothing_is_written_through_a_link(path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_costs_nothing(path, monkeypatch):
     before = two_saved(path)
-    monkeypatch.setattr(checkpoint, "open", lambda _, mode: open("/dev/full", mode), raising=False)
+    monkeypatch.setattr(files, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     for write in (lambda: save(path, ARRAYS, META), lambda: write_json(path, META)):
         with pytest.raises(CheckpointError, match=f"{path} cannot be written: No space left on device"):
             write()

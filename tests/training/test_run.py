@@ -17,10 +17,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from minigrad.tasks import TASKS
-from minigrad.training import checkpoint, trust
-from minigrad.training.run import Run, load_model
-from minigrad.training.settings import Settings
-from minigrad.training.trainer import Diverged
+from minigrad.training import Diverged, Run, Settings, checkpoint, files, load_model, trust
 
 KILLING = Path(__file__).parents[1] / "killing.py"
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
@@ -362,7 +359,7 @@ def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, monkeypatch):
 
     def fill(trainer, row):
         if row["step"] == 9:
-            monkeypatch.setattr(checkpoint, "open", lambda _, mode: open("/dev/full", mode), raising=False)
+            monkeypatch.setattr(files, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     refused(lambda: trained(folder, settings_for(), fill=fill), f"{folder}/checkpoint.npz cannot be written: No space "
             f"left on device; once that is put right, go on by --resume {folder}")
     monkeypatch.undo()
@@ -600,8 +597,7 @@ def test_a_script_that_trains_its_own_cell_is_told_how(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
 from minigrad import nn
-from minigrad.training.run import Run
-from minigrad.training.settings import Settings
+from minigrad.training import Run, Settings
 class Mine(nn.GRUCell):
     pass
 if GUARDED:

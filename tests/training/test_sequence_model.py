@@ -109,7 +109,7 @@ def test_a_row_begins_anew_and_the_others_go_on(file):
         x = data(model)
         _, state = model(x)
         rows = np.array([False, True, False])
-        outputs, _ = model(x, model.restarted(state, rows))
+        outputs, _ = model(x, model.restart(state, rows))
         fresh, carried = model(x)[0].data, model(x, state)[0].data
         np.testing.assert_array_equal(outputs.data, np.where(rows[None, :, None], fresh, carried))
         outputs.sum().backward()

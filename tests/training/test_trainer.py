@@ -12,9 +12,12 @@ import pytest
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad.tasks import Adding, Batch, Reber, Text
+from minigrad.training.sampling import sample
 from minigrad.training.sequence_model import SequenceModel
 from minigrad.training.settings import Settings
-from minigrad.training.trainer import Diverged, Signals, Trainer, check, cut, sample
+from minigrad.training.signals import SignalGuard
+from minigrad.training.trainer import Diverged, Trainer
+from minigrad.training.windows import split_windows
 
 CIRCLE = Text(text="the quick brown fox. " * 60)
 
@@ -49,7 +52,7 @@ def broken(*_):
 SWITCHES = {
     "sample": lambda trainer: sample(trainer.model, 3, 0),
     "measure": lambda trainer: trainer.measure(),
-    "check": lambda trainer: check(trainer),
+    "check": lambda trainer: trainer.gradcheck(),
     "run": lambda trainer: trainer.run(),
 }
 
@@ -63,7 +66,7 @@ def test_each_module_is_afterwards_in_the_mode_that_it_was_in(switch, part, fail
     trainer.model.again = trainer.model.recurrent  # a part with two names
     before = modes(trainer.model)
     if fails:
-        monkeypatch.setattr(SequenceModel, "read", broken)
+        monkeypatch.setattr(SequenceModel, "checked_input", broken)
         with pytest.raises(KeyError):
             SWITCHES[switch](trainer)
     else:
@@ -189,7 +192,7 @@ def test_every_target_counts_once_and_windows_advance(k1, k2):
     batch = Reber().batch(0, 5)
     T = len(batch.x)
     start, counted = 0, np.zeros(batch.mask.shape, int)
-    for i, window in enumerate(cut(batch, k1, k2)):
+    for i, window in enumerate(split_windows(batch, k1, k2)):
         steps = slice(start, start + len(window.x))
         np.testing.assert_array_equal(window.x, batch.x[steps])
         np.testing.assert_array_equal(window.targets, batch.targets[steps])
@@ -203,7 +206,7 @@ def test_every_target_counts_once_and_windows_advance(k1, k2):
 
 def test_without_a_mask_what_is_past_the_lengths_does_not_count():
     batch = Batch(np.zeros((4, 2, 1)), np.zeros((4, 2, 1)), lengths=np.array([1, 4]))
-    (window,) = cut(batch)
+    (window,) = split_windows(batch)
     assert window.mask.T.tolist() == [[True, False, False, False], [True] * 4]
 
 
@@ -211,7 +214,7 @@ def test_without_a_mask_what_is_past_the_lengths_does_not_count():
 def test_the_state_is_carried_and_the_loss_is_that_of_the_whole(bptt):
     """With steps of size 0 the windows see one model; what they count adds up to the whole sequence."""
     trainer = trainer_for(CIRCLE, lr=0.0, bptt=bptt, batch=30)
-    windows = list(cut(CIRCLE.batch(0, 30), *trainer.bptt))
+    windows = list(split_windows(CIRCLE.batch(0, 30), *trainer.bptt))
     trainer.steps = len(windows)
     losses = trainer.run()["loss"]
     counts = [window.targets.size if window.mask is None else window.mask.sum() for window in windows]
@@ -346,7 +349,7 @@ def test_a_signal_lets_the_step_be_finished_and_gives_the_handlers_back(number):
     assert len(trainer.run()["loss"]) == 3 and trainer.ended == "interrupted"
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     assert len(trainer.run()["loss"]) == 100  # and on
-    with pytest.raises(KeyboardInterrupt), Signals():  # the second time it means it
+    with pytest.raises(KeyboardInterrupt), SignalGuard():  # the second time it means it
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
@@ -395,7 +398,7 @@ def test_a_step_size_that_is_far_too_large_ends_in_a_sentence():
 def test_the_gradients_of_the_model_that_is_trained_pass_the_complex_step():
     trainer = trainer_for(CIRCLE, model_for(CIRCLE, layers=2, dropout=0.5, embedding=3))
     before = everything(trainer)
-    report = check(trainer)
+    report = trainer.gradcheck()
     assert report.ok and report.method == "complex step" and report.worst.error < 1e-11
     assert {row.name for row in report.rows} == dict(trainer.model.named_parameters()).keys()
     assert everything(trainer) == before
@@ -405,7 +408,7 @@ def test_a_wrong_rule_is_seen_by_the_check(monkeypatch):
     op = mg.OPS["cross_entropy"]
     (i, pull, on_arrays, reads), = op.pulls
     monkeypatch.setattr(op, "pulls", [(i, lambda *a: 1.001 * pull(*a), lambda *a: 1.001 * on_arrays(*a), reads)])
-    report = check(trainer_for(CIRCLE))
+    report = trainer_for(CIRCLE).gradcheck()
     assert not report.ok and report.blamed[0][0] == "cross_entropy.dlogits"
 
 

@@ -18,13 +18,13 @@ from minigrad.engine.tensor import Tensor
 # -- arithmetic -----------------------------------------------------------------------------------
 
 
-@op(np=np.add, infix="+", da=lambda g: g, db=lambda g: g)
+@op(np=np.add, infix="+", linear=True, da=lambda g: g, db=lambda g: g)
 def add(a, b):
     """y = a + b.   dL/da = g,  dL/db = g."""
     return np.add(a, b)
 
 
-@op(np=np.subtract, infix="-", da=lambda g: g, db=lambda g: -g)
+@op(np=np.subtract, infix="-", linear=True, da=lambda g: g, db=lambda g: -g)
 def subtract(a, b):
     """y = a − b.   dL/da = g,  dL/db = −g."""
     return np.subtract(a, b)
@@ -42,7 +42,7 @@ def divide(a, b):
     return np.divide(a, b)
 
 
-@op(np=np.negative, infix="-", dx=lambda g: -g)
+@op(np=np.negative, infix="-", linear=True, dx=lambda g: -g)
 def negative(x):
     """y = −x.   dL/dx = −g."""
     return np.negative(x)
@@ -64,13 +64,13 @@ def power(a, b):
     return a ** b
 
 
-@op(np=np.positive, infix="+", dx=lambda g: g)
+@op(np=np.positive, infix="+", linear=True, dx=lambda g: g)
 def positive(x):
     """y = x.   dL/dx = g."""
     return np.positive(x)
 
 
-@op(infix="%", analytic=False, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+@op(infix="%", analytic=False, elementwise=True, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
     """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
     return np.remainder(a, b)
@@ -169,7 +169,7 @@ def trunc(x):
     return np.trunc(x)
 
 
-@op(np=(np.round, np.around), method=True, analytic=False)
+@op(np=(np.round, np.around), method=True, analytic=False, elementwise=True)
 def round(x, *, decimals=0):
     """y = x rounded to `decimals` decimals, halves to the even neighbour. It passes no gradient."""
     return np.round(x, decimals)
@@ -196,7 +196,9 @@ def tanh(x):
     return np.tanh(x)
 
 
-@op(dx=lambda g, y: g * y * (1.0 - y))
+# Into a buffer as 1 / (1 + e⁻ˣ), four calls: e⁻ˣ may be inf, and 1 / (1 + inf) is 0
+@op(elementwise=True, buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
+    dx=lambda g, y: g * y * (1.0 - y))
 def sigmoid(x):
     """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
     The tanh form never overflows and is exact to rounding in absolute terms. Where the relative size of a
@@ -206,7 +208,7 @@ def sigmoid(x):
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
 
 
-@op(dx=lambda g, x: g * softplus_slope(x))
+@op(elementwise=True, dx=lambda g, x: g * softplus_slope(x))
 def softplus(x):
     """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with all digits of a vanishing tail.
     It neither overflows nor loses its tail.
@@ -216,14 +218,14 @@ def softplus(x):
         return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
 
 
-@op(dx=lambda g, x, y: g * y * softplus_slope(-x))
+@op(elementwise=True, dx=lambda g, x, y: g * y * softplus_slope(-x))
 def softplus_slope(x):
     """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
     with np.errstate(under="ignore"):
         return np.exp(-softplus(np.negative(x)))
 
 
-@op(dx=lambda g, x: where(x <= 0, 0.0, g))
+@op(elementwise=True, dx=lambda g, x: where(x <= 0, 0.0, g))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
     return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
@@ -250,7 +252,8 @@ def minimum(a, b):
     return np.minimum(a, b)
 
 
-@op(np=np.logaddexp, da=lambda g, a, b: g * softplus_slope(a - b), db=lambda g, a, b: g * softplus_slope(b - a))
+@op(np=np.logaddexp, elementwise=True, da=lambda g, a, b: g * softplus_slope(a - b),
+    db=lambda g, a, b: g * softplus_slope(b - a))
 def logaddexp(a, b):
     """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
     with np.errstate(under="ignore"):
@@ -268,7 +271,7 @@ def as_numpy_chooses(call):
     return where
 
 
-@op(np=np.where, around=as_numpy_chooses,
+@op(np=np.where, around=as_numpy_chooses, elementwise=True,
     da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
@@ -337,7 +340,7 @@ def logical_not(x):
 # -- number types -----------------------------------------------------------------------------------
 
 
-@op(np=np.copy, method=True, dx=lambda g: g)
+@op(np=np.copy, method=True, elementwise=True, linear=True, dx=lambda g: g)
 def copy(x):
     """y = x, an array of its own.   dL/dx = g."""
     return np.array(x)
@@ -349,7 +352,8 @@ def as_numpy_casts(call):
     return astype
 
 
-@op(np=getattr(np, "astype", ()), method=True, analytic=False, around=as_numpy_casts, dx=lambda g: g)
+@op(np=getattr(np, "astype", ()), method=True, analytic=False, around=as_numpy_casts,
+    elementwise=True, text="{x}.astype({dtype})", dx=lambda g: g)
 def astype(x, *, dtype):
     """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
     A cast to integers or booleans has no derivative: detach first.

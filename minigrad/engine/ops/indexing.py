@@ -60,7 +60,8 @@ def add_rows(total, g, rows):
     np.add.at(total, (rows % n * width + np.arange(width)).reshape(-1), g)
 
 
-@op(dx=lambda g, x_shape, index: scatter(g, shape=x_shape, index=index), dx_into=add_at)
+@op(linear=True, view=lambda index: all(isinstance(i, slice) for i in index), text="{x}[{index}]",
+    dx=lambda g, x_shape, index: scatter(g, shape=x_shape, index=index), dx_into=add_at)
 def getitem(x, *, index):
     """y = x[index] as NumPy reads it: slices, integers, newaxis, ellipsis, integer arrays, masks.
     dL/dx = zeros with g added at index: an entry that is read twice gets both gradients.
@@ -68,7 +69,7 @@ def getitem(x, *, index):
     return np.asarray(x)[index]
 
 
-@op(around=in_float32, dx=lambda g, index: getitem(g, index=index))
+@op(around=in_float32, linear=True, dx=lambda g, index: getitem(g, index=index))
 def scatter(x, *, shape, index):
     """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
     y = np.zeros(shape, np.asarray(x).dtype)
@@ -103,5 +104,6 @@ def answered(question, values):
 
 NUMPY.update({question: answered(question, lambda x: x._array) for question in ABOUT_SHAPE})
 NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})
+NUMPY[np.shape] = lambda a: a.shape
 for question in (np.any, np.all, np.argmax, np.argmin):
     setattr(Tensor, question.__name__, NUMPY[question])

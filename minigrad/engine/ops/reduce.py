@@ -42,14 +42,15 @@ def of_axes(call, x, axis, keepdims):
     return call(x) if axis is None and not keepdims else call(x, axis, keepdims)
 
 
-@op(np=np.sum, method=True, around=as_numpy_sums,
+@op(np=np.sum, method=True, around=as_numpy_sums, linear=True,
+    buffered="np.add.reduce({x}, axis={axis}, keepdims={keepdims}, out={y})",
     dx=lambda g, x_shape, axis: broadcast_to(reshape(g, kept_shape(x_shape, axis)), x_shape))
 def sum(x, *, axis=None, keepdims=False):
     """y = Σ x over the axes.   dL/dx = g, the same for each entry of its sum."""
     return np.add.reduce(x, axis=axis, keepdims=keepdims)  # np.sum without what leads to it, half of a small sum's time
 
 
-@op(dx=lambda g, y: 0.5 * g / where(equal(y, 0), INF, y))
+@op(elementwise=True, dx=lambda g, y: 0.5 * g / where(equal(y, 0), INF, y))
 def root(x):
     """y = √x of a sum of squares.   dL/dx = g / 2y, and 0 at y = 0: the slope of a norm or a deviation at its kink."""
     return np.sqrt(x)
@@ -103,7 +104,7 @@ def as_numpy_runs(call):
     return cumsum
 
 
-@op(np=np.cumsum, method=True, around=as_numpy_runs,
+@op(np=np.cumsum, method=True, around=as_numpy_runs, linear=True,
     dx=lambda g, x_shape, axis: reshape(flip(cumsum(flip(g, axis), axis), axis), x_shape))
 def cumsum(x, *, axis=None):
     """yₜ = Σₛ≤ₜ xₛ along an axis, or of the flat entries.   dL/dxₜ = Σₛ≥ₜ gₛ: the running sum from the other end."""

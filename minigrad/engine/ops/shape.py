@@ -50,7 +50,8 @@ def as_numpy_reshapes(call):
     return reshape
 
 
-@op(np=np.reshape, around=as_numpy_reshapes, dx=lambda g, x_shape: reshape(g, x_shape))
+@op(np=np.reshape, around=as_numpy_reshapes, linear=True, text="np.reshape({x}, {shape})",
+    dx=lambda g, x_shape: reshape(g, x_shape))
 def reshape(x, *, shape):
     """The entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
     return np.reshape(x, shape)
@@ -66,7 +67,8 @@ def as_numpy_transposes(call):
     return transpose
 
 
-@op(np=np.transpose, around=as_numpy_transposes,
+@op(np=np.transpose, around=as_numpy_transposes, linear=True, view=True,
+    text=lambda axes: "{x}.T" if axes is None else "{x}.transpose({axes})",
     dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
 def transpose(x, *, axes=None):
     """The axes of x in the order `axes`, reversed by default.   dL/dx = g with the axes put back."""
@@ -112,14 +114,15 @@ def ravel(x, order="C"):
 # -- broadcasting -----------------------------------------------------------------------------------
 
 
-@op(np=np.broadcast_to, dx=lambda g, x_shape: sum_to(g, x_shape))
+@op(np=np.broadcast_to, linear=True, view=True, text="np.broadcast_to({x}, {shape})",
+    dx=lambda g, x_shape: sum_to(g, x_shape))
 def broadcast_to(x, *, shape):
     """x repeated along new axes and axes of length 1, until it has this shape.   dL/dx = g summed over them.
     The result is a read-only view."""
     return np.broadcast_to(x, shape)
 
 
-@op(dx=lambda g, x_shape: broadcast_to(g, x_shape))
+@op(linear=True, dx=lambda g, x_shape: broadcast_to(g, x_shape))
 def sum_to(x, *, shape):
     """x summed over the axes that broadcasting to its shape had added or stretched.   dL/dx = g broadcast.
     Halves are summed in float32."""
@@ -149,7 +152,7 @@ def ends(lengths):
     return tuple(cuts)
 
 
-@op(np=np.concatenate, darrays=concatenate_darrays,
+@op(np=np.concatenate, linear=True, darrays=concatenate_darrays,
     shapes="all axes but the one that is joined must be of one length")
 def concatenate(*arrays, axis=0):
     """The arrays one after the other along an existing axis; `concatenate([a, b], axis=0)`.
@@ -158,7 +161,7 @@ def concatenate(*arrays, axis=0):
     return np.concatenate(arrays, axis=axis)
 
 
-@op(np=np.split, dx=lambda g, axis: concatenate(g, axis=axis))
+@op(np=np.split, linear=True, dx=lambda g, axis: concatenate(g, axis=axis))
 def split(x, *, indices_or_sections, axis=0):
     """x cut along an axis, into so many equal parts or before the given indices: a tuple of views.
     dL/dx = the parts' gradients joined, zeros for a part that has none.

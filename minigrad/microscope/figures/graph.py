@@ -46,7 +46,7 @@ def graph(f: Callable | Record | Recording, *examples: Any, weights: bool = Fals
             if known.value.op is None:
                 known.value.name = name  # the cell's own, also where it was traced inside another function
         reading = Reading(f.step.program, 2, weights)
-        return reading.graph(sizes_along(reading, f), [f.place(t) for t in range(f.steps)])
+        return reading.graph(sizes_along(reading, f), [f.time_index(t) for t in range(f.steps)])
     if not callable(f):
         raise TypeError(f"a graph is drawn of a function or of one recorded scan, as rec[0], not of "
                         f"{type(f).__name__}")
@@ -158,12 +158,12 @@ def sizes_along(reading: Reading, scan: Record) -> dict[tuple[Value, Value], np.
 def gradients_along(reading: Reading, scan: Record, t: int) -> dict[tuple[Value, Value], np.ndarray]:
     """(from, to) → what comes back along that edge in the t-th step that ran. Each line is run once more by itself, at
     the recorded values, and pulls back the gradient of its result."""
-    known = dict(scan.fixed)
+    known = dict(scan.invariants)
     for name, named in scan.step.named.items():
         if named.value.op is None:
-            known[named.value] = scan.values[name][scan.place(t)]
+            known[named.value] = scan.values[name][scan.time_index(t)]
     if scan.mask is not None:
-        known[scan.step.xs[-1]] = scan.mask[scan.place(t)]
+        known[scan.step.xs[-1]] = scan.mask[scan.time_index(t)]
     pulls = []
     for line in [value for value in reading.values if value.op is not None]:
         reads = [a for a in reading.read_by(line) if a.dtype.kind in "fc"]
@@ -172,7 +172,7 @@ def gradients_along(reading: Reading, scan: Record, t: int) -> dict[tuple[Value,
             pulls.append((line, reads, pull))
         else:
             known[line] = reading.compute(line, known)
-    arrived = {result: sum(backward.kept[t][seed] for backward in scan.through())
+    arrived = {result: sum(backward.kept[t][seed] for backward in scan.recorded_backwards())
                for result, seed in scan.step.program.seeds.items()}
     along: dict[tuple[Value, Value], np.ndarray] = {}
     for line, reads, pull in reversed(pulls):

@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.microscope.bptt import Credit, Jacobians, Record, Recording, is_masked
-from minigrad.microscope.recording import one_scan
+from minigrad.microscope.credit import Credit
+from minigrad.microscope.jacobians import Jacobians
+from minigrad.microscope.recording import Record, Recording, one_scan
+from minigrad.microscope.saturation import is_masked
 
 # Okabe and Ito's colours, each with a dash and a marker of its own; the first four differ in lightness too.
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
@@ -85,7 +87,7 @@ def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
     ends = np.array([T - 1]) if mask is None else np.full(mask.shape[1], T - 1) if scan.reverse else \
         np.maximum(mask.sum(axis=0) - 1, 0)
     steps = np.zeros((T, len(ends)), bool)
-    for backward in scan.through():
+    for backward in scan.recorded_backwards():
         for d in backward.d_ys:
             each = is_masked(d, mask)
             steps |= (d != 0).reshape(T, -1, len(ends) if each else 1).any(axis=1)
@@ -210,7 +212,7 @@ def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequen
 
 def gates_of(scan: Record) -> dict[str, np.ndarray]:
     """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
-    found = {name: scan.step.named[name].value for name in scan.values if scan.curve(name) == "sigmoid"}
+    found = {name: scan.step.named[name].value for name in scan.values if scan.op_name(name) == "sigmoid"}
     whole = {value.inputs[0] for value in found.values() if value.op.name == "getitem"}
     if not found:
         raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")

@@ -13,9 +13,8 @@ from minigrad.derived import derive
 from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.bptt import Record, credit, jacobians, record
-from minigrad.microscope.page.report import Lens
-from minigrad.training.sequence_model import SequenceModel
-from minigrad.training.trainer import evaluating
+from minigrad.microscope.page.rendering import LayerInspection
+from minigrad.training.sequence_model import SequenceModel, eval_mode
 
 Array = np.ndarray
 Names = Any  # a string or list of the names of symbols 0, 1, …; or None
@@ -57,8 +56,9 @@ def as_text(value: Any, names: Names) -> str:
     return " ".join(f"{number:.3g}" for number in np.ravel(value))
 
 
-def look(model: SequenceModel, sequence: Sequence, batch: int = 1) -> tuple[list[Lens], Array, dict[str, Array]]:
-    """(a lens for each cell of the model, the steps whose losses stand in the ledgers, numbers of every step).
+def inspect(model: SequenceModel, sequence: Sequence, batch: int = 1
+            ) -> tuple[list[LayerInspection], Array, dict[str, Array]]:
+    """Returns (an inspection of each layer, the steps whose losses the ledgers follow, numbers of every step).
 
     The loss L is the mean over the steps that are asked. Of a sequence with many, so many losses are followed, evenly
     chosen and the last among them, that a ledger has 40 000 entries at most; values and gradients are of all of L.
@@ -68,12 +68,13 @@ def look(model: SequenceModel, sequence: Sequence, batch: int = 1) -> tuple[list
     Raises ValueError, in a sentence, where the memory of this machine does not suffice, and for cells that have no
     state or cannot be traced.
     """
-    with evaluating(model):
-        return looked_at(model, sequence, batch)
+    with eval_mode(model):
+        return inspect_in_eval_mode(model, sequence, batch)
 
 
-def looked_at(model: SequenceModel, sequence: Sequence, batch: int) -> tuple[list[Lens], Array, dict[str, Array]]:
-    """What `look` returns."""
+def inspect_in_eval_mode(model: SequenceModel, sequence: Sequence, batch: int
+                         ) -> tuple[list[LayerInspection], Array, dict[str, Array]]:
+    """`inspect` for a model that is in eval mode."""
     T, S = len(sequence.x), len(sequence.asked)
     rows = min(S, max(1, LEDGER // T))
     asked = sequence.asked[np.linspace(S - 1, 0, rows).round().astype(int)[::-1]]
@@ -91,14 +92,14 @@ def looked_at(model: SequenceModel, sequence: Sequence, batch: int) -> tuple[lis
         finally:
             for p, grad in before:
                 p.grad = grad
-        lenses = [lens_of(name, scan, model.recurrent.layers[name], ledger, batch)
+        layers = [inspect_layer(name, scan, model.recurrent.layers[name], ledger, batch)
                   for (name, scan), ledger in zip(scans.items(), ledgers)]
     loss = np.full(T, np.nan)
     for s, one in losses.items():
         loss[s] = one.item()
     lowest = next(iter(scans.values()))
     d_x = lowest.grads[lowest.inputs[0]]
-    return lenses, asked, {"loss": loss, "‖dL/dx‖": np.linalg.norm(d_x.reshape(T, -1), axis=1)}
+    return layers, asked, {"loss": loss, "‖dL/dx‖": np.linalg.norm(d_x.reshape(T, -1), axis=1)}
 
 
 def traced(model: SequenceModel, recording: Any) -> dict[str, Record]:
@@ -114,7 +115,7 @@ def traced(model: SequenceModel, recording: Any) -> dict[str, Record]:
     return scans
 
 
-def lens_of(name: str, scan: Record, cell: Any, ledger: dict[str, Array], batch: int) -> Lens:
+def inspect_layer(name: str, scan: Record, cell: Any, ledger: dict[str, Array], batch: int) -> LayerInspection:
     """What is shown of one cell."""
     flat = shown(scan)
     grads = {value: scan.grads[value].reshape(scan.steps, -1) for value in flat}
@@ -122,13 +123,13 @@ def lens_of(name: str, scan: Record, cell: Any, ledger: dict[str, Array], batch:
         J = jacobians(scan)
     except FloatingPointError:
         facts = {"there is none": "a Jacobian holds NaN or Inf, and the values show where that began"}
-        return Lens(name, flat, grads, ledger, None, source_of(scan, cell, batch), facts)
+        return LayerInspection(name, flat, grads, ledger, None, source_of(scan, cell, batch), facts)
     rate = float(J.lyapunov[0])
     tens = rate * scan.steps / np.log(10)
     over_all = f"{10**tens:.3g}" if tens < 300 else f"1e{tens:.0f}"
     facts = {"largest Lyapunov exponent": f"{rate:.4g} nats a step",
              f"back over {scan.steps} steps": f"a gradient becomes {over_all} times as large, at most"}
-    return Lens(name, flat, grads, ledger, J.singular_values[:, 0], source_of(scan, cell, batch), facts)
+    return LayerInspection(name, flat, grads, ledger, J.singular_values[:, 0], source_of(scan, cell, batch), facts)
 
 
 def shown(scan: Record) -> dict[str, Array]:

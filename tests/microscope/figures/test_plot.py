@@ -218,7 +218,8 @@ def test_one_step_is_no_mixture(lengths):
         assert plot.by_lag(recorded(loss, lengths)[0]).shape == (T,)
 
 
-@pytest.mark.parametrize("loss", [lambda y, h: h.sum(), lambda y, h: y[np.array([T, 9, 4]) - 1, np.arange(B)].sum()])
+@pytest.mark.parametrize("loss", [lambda y, h: h.sum(), lambda y, h: y[np.array([T, 9, 4]) - 1, np.arange(B)].sum()],
+                         ids=["final state", "last outputs"])
 def test_lag_counts_from_each_sequences_own_end(loss):
     x, lengths = RNG.normal(size=(T, B, 2)), [T, 9, 4]
     norms = plot.by_lag(recorded(lambda y, h: loss(y, h).backward(), lengths, x=x)[0])

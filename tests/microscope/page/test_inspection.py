@@ -7,9 +7,9 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.microscope.page import inspection as lens
-from minigrad.microscope.page.inspection import Sequence, look
-from minigrad.microscope.page.report import Lens, Report, page
+from minigrad.microscope.page import inspection
+from minigrad.microscope.page.inspection import Sequence, inspect
+from minigrad.microscope.page.rendering import Inspection, LayerInspection, render
 from minigrad.training.sequence_model import SequenceModel
 
 
@@ -31,7 +31,7 @@ def model_of(cell="lstm", **options):
 ])
 def test_values_and_gradients_are_those_of_a_backward(cell, layers, names, asked):
     model, sequence = model_of(cell, layers=layers), sequence_of(asked=asked)
-    lenses, rows, steps = look(model, sequence)
+    found, rows, steps = inspect(model, sequence)
     with mg.bptt.record(model) as rec:
         outputs, _ = model(sequence.x)
         mask = np.isin(np.arange(7), sequence.asked)[:, None]
@@ -41,8 +41,8 @@ def test_values_and_gradients_are_those_of_a_backward(cell, layers, names, asked
     assert np.nanmean(steps["loss"]) == pytest.approx(loss.item(), rel=1e-12)
     assert np.array_equal(np.isfinite(steps["loss"]), mask[:, 0])
     np.testing.assert_allclose(steps["‖dL/dx‖"], np.linalg.norm(rec[0].grads["x"][:, :, 0], axis=1), rtol=1e-12)
-    assert [one.name for one in lenses] == [f"l{i}" for i in range(layers)]
-    for one, scan in zip(lenses, rec):
+    assert [one.name for one in found] == [f"l{i}" for i in range(layers)]
+    for one, scan in zip(found, rec):
         assert list(one.values) == list(one.grads) == names
         for name in names:
             np.testing.assert_allclose(one.values[name], scan.values[name][:, :, 0], rtol=1e-12)
@@ -57,10 +57,10 @@ def test_a_model_in_training_mode_is_looked_at_without_dropout_and_stays_in_it()
     model, sequence = model_of(layers=2, dropout=0.5), sequence_of()
     model.linear.eval()
     drawn = model.rng_states()
-    training, _, _ = look(model, sequence)
+    training, _, _ = inspect(model, sequence)
     assert (model.training, model.recurrent.training, model.linear.training) == (True, True, False)
     assert model.rng_states() == drawn
-    using, _, _ = look(model.eval(), sequence)
+    using, _, _ = inspect(model.eval(), sequence)
     for one, other in zip(training, using):
         np.testing.assert_array_equal(one.values["c_next"], other.values["c_next"])
 
@@ -68,7 +68,7 @@ def test_a_model_in_training_mode_is_looked_at_without_dropout_and_stays_in_it()
 def test_the_ledger_is_that_of_the_loss():
     """What one loss sends to one step: by a backward of that loss alone."""
     model, sequence = model_of("rnn"), sequence_of(asked=[2, 5])
-    (one,), rows, _ = look(model, sequence)
+    (one,), rows, _ = inspect(model, sequence)
     for row, s in enumerate(rows):
         with mg.bptt.record(model) as rec:
             outputs, _ = model(sequence.x)
@@ -81,11 +81,11 @@ def test_the_ledger_is_that_of_the_loss():
 
 
 def test_of_many_losses_a_ledger_follows_some(monkeypatch):
-    monkeypatch.setattr(lens, "LEDGER", 30)
-    _, rows, steps = look(model_of("rnn"), sequence_of())
+    monkeypatch.setattr(inspection, "LEDGER", 30)
+    _, rows, steps = inspect(model_of("rnn"), sequence_of())
     np.testing.assert_array_equal(rows, [0, 2, 4, 6])  # 30 // 7 of 7, and the last among them
     assert np.isfinite(steps["loss"]).all()
-    _, rows, _ = look(model_of("rnn"), sequence_of(T=40))
+    _, rows, _ = inspect(model_of("rnn"), sequence_of(T=40))
     np.testing.assert_array_equal(rows, [39])
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_left_in_the_model():
     model = model_of()
     first, *others = model.parameters()
     first.grad = kept = np.ones(first.shape)
-    look(model, sequence_of())
+    inspect(model, sequence_of())
     assert first.grad is kept and (kept == 1).all() and all(p.grad is None for p in others)
 
 
@@ -125,7 +125,7 @@ class Fast(nn.Recurrent):
 
 
 def test_a_cell_of_ones_own():
-    (one,), _, _ = look(model_of(Fast), sequence_of())
+    (one,), _, _ = inspect(model_of(Fast), sequence_of())
     assert {name: x.shape for name, x in one.values.items()} == {"key": (7, 4), "A_next": (7, 8), "total": (7, 4)}
     np.testing.assert_allclose(one.spectrum, np.full((7, 8), 0.9))
 
@@ -137,7 +137,7 @@ class Squaring(Fast):
 
 
 def test_what_is_not_finite_is_shown_as_that():
-    (one,), _, steps = look(model_of(Squaring), sequence_of(T=20))
+    (one,), _, steps = inspect(model_of(Squaring), sequence_of(T=20))
     assert not np.isfinite(one.values["A_next"][-1]).all() and np.isnan(steps["loss"][-1])
     assert one.spectrum is None and "holds NaN or Inf" in one.facts["there is none"]
 
@@ -149,7 +149,7 @@ class Doubling(Fast):
 
 
 def test_a_gradient_may_grow_beyond_what_a_float_holds():
-    (one,), _, _ = look(model_of(Doubling), sequence_of(T=20))
+    (one,), _, _ = inspect(model_of(Doubling), sequence_of(T=20))
     np.testing.assert_allclose(one.spectrum, 1e30)
     assert one.facts["back over 20 steps"] == "a gradient becomes 1e600 times as large, at most"
 
@@ -174,49 +174,50 @@ class Branching(Fast):
 @pytest.mark.filterwarnings("ignore::minigrad.timeloop.scan.ScanNotice")
 def test_cells_that_cannot_be_looked_into(cell, sentence):
     with pytest.raises(ValueError, match=sentence):
-        look(model_of(cell), sequence_of())
+        inspect(model_of(cell), sequence_of())
 
 
 def test_a_sequence_longer_than_memory_allows_is_refused_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr(lens, "memory_there", lambda: 1_000_000)
-    look(model_of(), sequence_of())
+    monkeypatch.setattr(inspection, "memory_there", lambda: 1_000_000)
+    inspect(model_of(), sequence_of())
     sentence = r"a sequence of 3,000 steps needs about 0\.0\d+ GB of memory, and 0\.001 GB are free: take a shorter one"
     with pytest.raises(ValueError, match=sentence):
-        look(model_of(), sequence_of(3000))
-    monkeypatch.setattr(lens, "memory_there", lambda: None)  # where the system does not say
-    look(model_of(), sequence_of())
+        inspect(model_of(), sequence_of(3000))
+    monkeypatch.setattr(inspection, "memory_there", lambda: None)  # where the system does not say
+    inspect(model_of(), sequence_of())
 
 
 def test_a_page_that_no_browser_opens_is_refused(monkeypatch):
     model = SequenceModel(5, 5, cell="gru", hidden=32, symbols=True, embedding=3, rng=0)
     sequence = sequence_of(100)
-    monkeypatch.setattr(lens, "LARGEST", 100_000)
+    monkeypatch.setattr(inspection, "LARGEST", 100_000)
     with pytest.raises(ValueError, match=r"makes a page of about 0\.1\d+ MB, and .* beyond 0\.1 MB or 20,000 steps"):
-        look(model, sequence)
+        inspect(model, sequence)
     monkeypatch.undo()
-    lenses, asked, steps = look(model, sequence)
-    size = len(page(Report("", {}, sequence.symbols, sequence.answers, asked, steps, {}, lenses)))
-    empty = len(page(Report("", {}, ["a"], None, asked[:0], {}, {}, [Lens("l0", {"a": np.zeros((1, 1))}, {})])))
+    layers, asked, steps = inspect(model, sequence)
+    size = len(render(Inspection("", {}, sequence.symbols, sequence.answers, asked, steps, {}, layers)))
+    one = LayerInspection("l0", {"a": np.zeros((1, 1))}, {})
+    empty = len(render(Inspection("", {}, ["a"], None, asked[:0], {}, {}, [one])))
     with mg.bptt.record(model) as a_step:
         model(sequence.x[:1])
-    assert lens.page_size(list(a_step), 100, 100) == pytest.approx(size - empty, rel=0.1)
+    assert inspection.page_size(list(a_step), 100, 100) == pytest.approx(size - empty, rel=0.1)
 
 
 @pytest.mark.parametrize("cell, hidden, T", [("lstm", 24, 60), ("gru", 64, 40), ("rnn", 48, 100)])
 def test_the_estimate_of_memory_is_one(cell, hidden, T):
     """What is measured is less, but not much less."""
     model = SequenceModel(5, 5, cell=cell, hidden=hidden, symbols=True, embedding=3, rng=0)
-    look(model, sequence_of(2))  # programs are traced and kept
+    inspect(model, sequence_of(2))  # programs are traced and kept
     tracemalloc.start()
-    look(model, sequence_of(T))
+    inspect(model, sequence_of(T))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     with mg.bptt.record(model) as a_step:
         model(sequence_of(1).x)
-    needed = lens.memory_needed(list(a_step), T, T)
+    needed = inspection.memory_needed(list(a_step), T, T)
     assert needed / 2 < peak < needed, (needed, peak)
 
 
 def test_there_is_some_memory():
-    there = lens.memory_there()
+    there = inspection.memory_there()
     assert there is None or 1e6 < there < 1e15

@@ -1,6 +1,6 @@
 """A report: arrays of one recording → one HTML file, which opens from disk and asks nothing of the network.
 
-The page is `report.html`, beside this file: its style and its script stand there as they are delivered. Here the
+The page is `template.html`, beside this file: its style and its script stand there as they are delivered. Here the
 arrays are packed, and everything goes in as data. Whatever a text or a file name holds, it stays text: it is JSON in
 which no `<` is left, the script writes it by `textContent` alone, and the page's own Content-Security-Policy lets no
 script run but this one, by its SHA-256.
@@ -26,10 +26,10 @@ POWERS = np.array([float(f"1e{k}") for k in range(309)])  # each rounded once, w
 
 
 @dataclass
-class Lens:
+class LayerInspection:
     """One recurrent layer over the sequence of T steps. All arrays are of real numbers, of any size of them.
 
-    name      of the layer, as "l0"; no two lenses of a report have the same
+    name      of the layer, as "l0"; no two layers of a report have the same
     values    {name: (T, n)}: what the cell computed at every step, an n for each name
     grads     {name: (T, n)}: dL/d(the value of that name), for those that have one
     reach     {name: (S, T)}: the size of the gradient that the loss at step asked[s] sends to what is named, as step t
@@ -49,7 +49,7 @@ class Lens:
 
 
 @dataclass
-class Report:
+class Inspection:
     """What a page shows. Texts may hold anything.
 
     title    of the page
@@ -59,7 +59,7 @@ class Report:
     asked    (S,) the steps that have a loss
     steps    {name: (T,)}: numbers of each step, NaN where there is none, as "loss"; the symbols can be tinted by them
     curves   {name: (x, y)}: the run, y (n,) over steps of training x (n,)
-    lenses   one or more
+    layers   one or more
     """
 
     title: str
@@ -69,19 +69,20 @@ class Report:
     asked: Array
     steps: dict[str, Array]
     curves: dict[str, tuple[Array, Array]]
-    lenses: list[Lens]
+    layers: list[LayerInspection]
 
 
-def page(report: Report) -> str:
+def render(inspection: Inspection) -> str:
     """The HTML file, as text.
 
     Arrays are kept to the four digits that the page shows (`packed`), curves and numbers of steps whole, a curve of
     more than 600 points by its extremes. Raises ValueError, in a sentence, when the arrays do not fit the sequence.
     """
-    check(report)
-    data = {**as_data(report), "curves": {name: as_data(thinned(x, y)) for name, (x, y) in report.curves.items()}}
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(report.title), "data": json_for_html(data)}
+    check(inspection)
+    curves = {name: as_data(thinned(x, y)) for name, (x, y) in inspection.curves.items()}
+    data = {**as_data(inspection), "curves": curves}
+    template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
+    parts = {"title": html.escape(inspection.title), "data": json_for_html(data)}
     for tag in ("style", "script"):
         text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
         parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -150,24 +151,25 @@ def thinned(x: Array, y: Array) -> tuple[Array, Array]:
     return x[places], y[places]
 
 
-def check(report: Report) -> None:
+def check(inspection: Inspection) -> None:
     """Raises ValueError where the page would have nothing to show, or something else than it says."""
-    T, S = len(report.symbols), len(report.asked)
-    if not T or not report.lenses:
-        raise ValueError(f"a report has one step and one lens or more, and this one has {T} and {len(report.lenses)}")
-    names = [lens.name for lens in report.lenses]
+    T, S = len(inspection.symbols), len(inspection.asked)
+    if not T or not inspection.layers:
+        raise ValueError(f"an inspection needs at least one step and one layer; this one has {T} steps and "
+                         f"{len(inspection.layers)} layers: give it more")
+    names = [layer.name for layer in inspection.layers]
     if len(set(names)) < len(names):
-        raise ValueError(f"lenses of a report have names of their own, and these are {', '.join(names)}")
-    expected = [(f"steps[{name!r}]", x, (T,)) for name, x in report.steps.items()]
-    expected += [("targets", np.asarray(report.targets), (T,))] if report.targets is not None else []
-    for lens in report.lenses:
-        if not lens.values:
-            raise ValueError(f"a lens shows values of its cell, and {lens.name} has none")
-        named = [("values", name, x, (T, None)) for name, x in lens.values.items()]
-        named += [("grads", name, x, np.shape(lens.values.get(name))) for name, x in lens.grads.items()]
-        named += [("reach", name, x, (S, T)) for name, x in lens.reach.items()]
-        expected += [(f"{lens.name}.{kind}[{name!r}]", x, shape) for kind, name, x, shape in named]
-        expected += [(f"{lens.name}.spectrum", lens.spectrum, (T, None))] if lens.spectrum is not None else []
+        raise ValueError(f"the layers of an inspection need different names, not {', '.join(names)}")
+    expected = [(f"steps[{name!r}]", x, (T,)) for name, x in inspection.steps.items()]
+    expected += [("targets", np.asarray(inspection.targets), (T,))] if inspection.targets is not None else []
+    for layer in inspection.layers:
+        if not layer.values:
+            raise ValueError(f"a layer needs at least one value of its cell to show, and {layer.name} has none")
+        named = [("values", name, x, (T, None)) for name, x in layer.values.items()]
+        named += [("grads", name, x, np.shape(layer.values.get(name))) for name, x in layer.grads.items()]
+        named += [("reach", name, x, (S, T)) for name, x in layer.reach.items()]
+        expected += [(f"{layer.name}.{kind}[{name!r}]", x, shape) for kind, name, x, shape in named]
+        expected += [(f"{layer.name}.spectrum", layer.spectrum, (T, None))] if layer.spectrum is not None else []
     for name, x, shape in expected:
         if len(x.shape) != len(shape) or any(b is not None and a != b for a, b in zip(x.shape, shape)):
             wanted = ", ".join("n" if n is None else str(n) for n in shape)

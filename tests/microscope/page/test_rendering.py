@@ -4,17 +4,16 @@ import base64
 import hashlib
 import html
 import itertools
-import json
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import chromium
+from inspection_page import cell, data_in, digits, shown, slide, unpacked
 
-from minigrad.microscope.page import report
-from minigrad.microscope.page.report import POINTS, Lens, Report, packed, page, thinned
+from minigrad.microscope.page import rendering
+from minigrad.microscope.page.rendering import POINTS, Inspection, LayerInspection, packed, render, thinned
 
 HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'>&amp;{{data}}"
 SOURCE = '''"""cell and its backward pass"""
@@ -38,44 +37,24 @@ def made(T=12, H=5, seed=0, names=("ft", "c_next"), **changed):
     """A report of random arrays; gradients fade over time, some to below what a float32 holds."""
     rng = np.random.default_rng(seed)
     fade = np.exp(-np.linspace(120.0, 0.0, T))[:, None]
-    lens = Lens(
+    layer = LayerInspection(
         "l0", {name: rng.normal(size=(T, H)) for name in names},
         {name: fade * rng.normal(size=(T, H)) for name in names},
         {"weights": np.tril(rng.random((T, T)))[3::4], "c_prev": np.tril(rng.random((T, T)))[3::4]},
         np.sort(rng.random((T, 2 * H)))[:, ::-1], SOURCE, {"largest Lyapunov exponent": "-0.5"})
     steps = np.arange(1.0, 51.0)
-    report = Report(
+    report = Inspection(
         "runs/made", {"cell": "lstm"}, list("to be or not to be"[:T].ljust(T)), list("o be or not to be "[:T].ljust(T)),
         np.arange(3, T, 4), {"loss": np.where(np.arange(T) % 4 == 3, rng.random(T), np.nan), "‖dL/dx‖": fade[:, 0]},
-        {"loss": (steps, 4.0 / steps), "metric": (steps[9::10], rng.random(5))}, [lens])
+        {"loss": (steps, 4.0 / steps), "metric": (steps[9::10], rng.random(5))}, [layer])
     for name, value in changed.items():
-        setattr(report if name in Report.__dataclass_fields__ else lens, name, value)
+        setattr(report if name in Inspection.__dataclass_fields__ else layer, name, value)
     return report
 
 
 def hostile(**changed):
     """One whose texts would like to be more than that."""
     return made(title=HOSTILE, symbols=[HOSTILE] * 12, targets=[HOSTILE] * 12, facts={HOSTILE: HOSTILE}, **changed)
-
-
-def data_in(text):
-    return json.loads(re.search('<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
-
-
-def unpacked(x):
-    """The array back, by NumPy."""
-    octets = zlib.decompress(base64.b64decode(x["base64"]))
-    if x["kind"] == "double":
-        return np.frombuffer(octets, "<f8")
-    planes = np.frombuffer(octets, np.uint8).reshape(2, 2, -1)
-    m, e = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i2")[..., 0].tolist()
-    odd = [0.0, np.nan, np.inf, -np.inf]
-    return np.array([float(f"{m}e{e}") if m else odd[e] for m, e in zip(m, e)]).reshape(x["shape"])
-
-
-def shown(x):
-    """An array of the numbers that a page shows: four digits, as Python rounds."""
-    return np.array([float(f"{one:.3e}") for one in np.ravel(x)]).reshape(np.shape(x))
 
 
 # -- the file ------------------------------------------------------------------------------------------------------
@@ -111,15 +90,15 @@ def test_what_has_one_axis_is_kept_whole(x):
 
 def test_the_file_holds_the_arrays():
     report = made()
-    data, (lens,) = data_in(page(report)), report.lenses
+    data, (layer,) = data_in(render(report)), report.layers
     assert data["symbols"] == report.symbols and data["targets"] == report.targets
-    assert data["lenses"][0]["source"] == SOURCE and data["title"] == "runs/made"
+    assert data["layers"][0]["source"] == SOURCE and data["title"] == "runs/made"
     for kind in ("values", "grads", "reach"):
-        there = data["lenses"][0][kind]
-        assert list(there) == list(getattr(lens, kind))
-        for name, x in getattr(lens, kind).items():
+        there = data["layers"][0][kind]
+        assert list(there) == list(getattr(layer, kind))
+        for name, x in getattr(layer, kind).items():
             np.testing.assert_array_equal(unpacked(there[name]), shown(x))
-    np.testing.assert_array_equal(unpacked(data["lenses"][0]["spectrum"]), shown(lens.spectrum))
+    np.testing.assert_array_equal(unpacked(data["layers"][0]["spectrum"]), shown(layer.spectrum))
     for name, x in report.steps.items():
         np.testing.assert_array_equal(unpacked(data["steps"][name]), x)
     for name, curve in report.curves.items():
@@ -127,7 +106,7 @@ def test_the_file_holds_the_arrays():
 
 
 def test_the_file_asks_nothing_of_anyone():
-    text = page(made())
+    text = render(made())
     assert not re.findall(r"\b(?:src|href|action)=|@import|url\(|https?:(?!//www\.w3\.org/2000/svg\")", text)
     assert not re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import|eval|Function|document\.write)\s*\(", text)
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|\son[a-z]+=\"", text)
@@ -143,8 +122,8 @@ def test_text_cannot_become_markup():
     report = hostile(source=HOSTILE)
     report.curves = {HOSTILE: report.curves["loss"]}
     report.steps = {HOSTILE: report.steps["loss"]}
-    report.lenses[0].reach = {HOSTILE: report.lenses[0].reach["weights"]}
-    text, plain = page(report), page(made())
+    report.layers[0].reach = {HOSTILE: report.layers[0].reach["weights"]}
+    text, plain = render(report), render(made())
     for mark in ("<script", "</script", "<img", "<!--"):
         assert text.count(mark) == plain.count(mark)
     data = data_in(text)
@@ -154,19 +133,19 @@ def test_text_cannot_become_markup():
 
 def test_any_unicode_goes_in():
     symbols = ["\ud800", "\u2028", "\x00", "é", "😀", "\u202e", "\\", '"', "\r", "<!--", "]]>", " "]
-    text = page(made(symbols=symbols, title="caf\udce9"))
+    text = render(made(symbols=symbols, title="caf\udce9"))
     assert data_in(text)["symbols"] == symbols
     text.encode("utf-8")  # a file can be made of it
 
 
 def test_a_file_of_two_layers_of_128_units_over_200_steps_is_below_3_MB():
     rng, fade = np.random.default_rng(0), np.exp(-np.linspace(120.0, 0.0, 200))[:, None]
-    names, lenses = ("ft", "it", "ot", "cct", "c_next", "a_next"), []  # an LSTM's; of what cannot be packed well
+    names, layers = ("ft", "it", "ot", "cct", "c_next", "a_next"), []  # an LSTM's; of what cannot be packed well
     for layer in ("l0", "l1"):
         values, grads = ({name: size * rng.normal(size=(200, 128)) for name in names} for size in (1.0, fade))
         reach = {name: np.tril(fade * rng.random((200, 200))) for name in ("weights", "a_prev", "c_prev")}
-        lenses.append(Lens(layer, values, grads, reach, rng.random((200, 256)), SOURCE))
-    assert len(page(made(200, 128, asked=np.arange(200), lenses=lenses)).encode()) < 3e6
+        layers.append(LayerInspection(layer, values, grads, reach, rng.random((200, 256)), SOURCE))
+    assert len(render(made(200, 128, asked=np.arange(200), layers=layers)).encode()) < 3e6
 
 
 def test_a_long_curve_keeps_its_extremes():
@@ -180,9 +159,9 @@ def test_a_long_curve_keeps_its_extremes():
 
 
 @pytest.mark.parametrize("changed, sentence", [
-    ({"symbols": []}, "one step and one lens or more, and this one has 0 and 1"),
-    ({"lenses": []}, "has 12 and 0"),
-    ({"lenses": made().lenses * 2}, "names of their own, and these are l0, l0"),
+    ({"symbols": []}, "at least one step and one layer; this one has 0 steps and 1 layers"),
+    ({"layers": []}, "has 12 steps and 0 layers"),
+    ({"layers": made().layers * 2}, "different names, not l0, l0"),
     ({"values": {}}, "l0 has none"),
     ({"values": {"ft": np.zeros((11, 5))}}, r"l0.values\['ft'\] has shape \(11, 5\) and must be \(12, n\)"),
     ({"grads": {"ft": np.zeros((12, 4))}}, r"l0.grads\['ft'\] has shape \(12, 4\) and must be \(12, 5\)"),
@@ -194,12 +173,12 @@ def test_a_long_curve_keeps_its_extremes():
 ])
 def test_arrays_that_do_not_fit_are_refused(changed, sentence):
     with pytest.raises(ValueError, match=sentence):
-        page(made(**changed))
+        render(made(**changed))
 
 
 def test_an_installed_package_has_the_page_with_it():
-    assert "report.html" in (Path(__file__).parents[3] / "pyproject.toml").read_text()
-    assert Path(report.__file__).with_name("report.html").is_file()
+    assert "template.html" in (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert Path(rendering.__file__).with_name("template.html").is_file()
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------
@@ -216,47 +195,27 @@ def show(browser, tmp_path):
     """Open the page of a report; after the test the console must have stayed silent, and nothing been asked for."""
     def show(report, **options):
         file = tmp_path / "report.html"
-        file.write_text(page(report), encoding="utf-8")
+        file.write_text(render(report), encoding="utf-8")
         browser.open(file, **options)
         return browser
     yield show
     assert browser.complaints() == [] and browser.js("performance.getEntriesByType('resource').length") == 0
 
 
-def cell(name, kind="value"):
-    return f'#units span[data-name="{name}"][data-kind="{kind}"]'
-
-
-def digits(x):
-    """As the page writes a number."""
-    if not np.isfinite(x) or x == 0:
-        return {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}.get(str(x), "0")
-    x = float(f"{x:.3e}")
-    if not 1e-3 <= abs(x) < 1e4:
-        return re.sub(r"e([+-])0*(\d)", lambda e: f"e{e[1]}{e[2]}", f"{x:.3e}")
-    return f"{x:#.4g}".removesuffix(".")
-
-
-def slide(browser, name, to):
-    """Move a slider or choose from a list."""
-    browser.js("(() => { const s = document.getElementById(arguments[0]); s.value = arguments[1];"
-               "for (const kind of ['input', 'change']) s.dispatchEvent(new Event(kind)); })()", name, str(to))
-
-
 def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
     """Of two layers, at several steps, units and losses, for everything that has a number on the page."""
     report = made()
-    report.lenses.append(made(seed=1, name="l1").lenses[0])
+    report.layers.append(made(seed=1, name="l1").layers[0])
     browser = show(report)
     places = [(0, 0, 0), (3, 4, 2), (11, 2, 2), (7, 0, 1)]
-    for (i, lens), (t, u, s) in itertools.product(enumerate(report.lenses), places):
-        for name, to in (("lens", i), ("t", t), ("u", u), ("asked", s)):
+    for (i, layer), (t, u, s) in itertools.product(enumerate(report.layers), places):
+        for name, to in (("layer", i), ("t", t), ("u", u), ("asked", s)):
             slide(browser, name, to)
         assert browser.text("#t-read") == f"{t} / 11" and browser.text("#u-read") == f"{u} / 4"
-        for name in lens.values:
-            assert browser.text(cell(name)) == digits(lens.values[name][t, u])
-            assert browser.text(cell(name, "gradient")) == digits(lens.grads[name][t, u])
-            for kind, label, arrays in (("", name, lens.values), ("d/", f"dL/d{name}", lens.grads)):
+        for name in layer.values:
+            assert browser.text(cell(name)) == digits(layer.values[name][t, u])
+            assert browser.text(cell(name, "gradient")) == digits(layer.grads[name][t, u])
+            for kind, label, arrays in (("", name, layer.values), ("d/", f"dL/d{name}", layer.grads)):
                 slide(browser, "shown", kind + name)
                 assert browser.text("#map-read").endswith(f"unit {u}: {label} = {digits(arrays[name][t, u])}")
         now = browser.text("#now")
@@ -264,27 +223,27 @@ def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
         assert f"‖dL/dx‖ {digits(report.steps['‖dL/dx‖'][t])}" in now
         loss = report.steps["loss"][t]
         assert ("loss " in now) == np.isfinite(loss) and (np.isnan(loss) or f"loss {digits(loss)}" in now)
-        step, sizes = report.asked[s], {name: digits(x[s, t]) for name, x in lens.reach.items()}
-        for name in lens.reach:
+        step, sizes = report.asked[s], {name: digits(x[s, t]) for name, x in layer.reach.items()}
+        for name in layer.reach:
             slide(browser, "creditor", name)
             assert browser.text("#ledger-read") == f"loss at step {step} → {name} at step {t}: {sizes[name]}"
-        fading = {name: (shown(x)[s, 0] / shown(x)[s, step])**(1 / step) for name, x in lens.reach.items()}
+        fading = {name: (shown(x)[s, 0] / shown(x)[s, step])**(1 / step) for name, x in layer.reach.items()}
         assert browser.text("#lag-read") == (
             f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. On average, with each "
             f"step back: weights × {fading['weights']:#.3g}, c_prev × {fading['c_prev']:#.3g}")
-        sigma = lens.spectrum[t]
+        sigma = layer.spectrum[t]
         assert browser.text("#spectrum-read") == f"step {t}, rank 1 of 10: {digits(sigma[0])}"
         assert f"largest {digits(sigma[0])}, median {digits(sigma[5])}, least {digits(sigma[9])}" \
             in browser.text("#spectra-read")
     for i, (name, (x, y)) in enumerate(report.curves.items()):
         assert browser.js("[...document.querySelectorAll('[data-curve]')].map(x => x.dataset.curve)")[i] == name
         assert browser.text(f'[data-curve="{name}"] .read') == f"step {x[-1]:.0f}: {digits(y[-1])}"
-    assert browser.text("#lens-facts") == "largest Lyapunov exponent-0.5" and browser.text("#facts") == "celllstm"
+    assert browser.text("#layer-facts") == "largest Lyapunov exponent-0.5" and browser.text("#facts") == "celllstm"
 
 
 def test_the_source_has_the_numbers_beside_the_lines_that_settle_them(show):
     report = made()
-    browser, (lens,) = show(report), report.lenses
+    browser, (layer,) = show(report), report.layers
     assert browser.js("[...document.querySelectorAll('#source .line')].map(line => line.textContent)"
                       ".map((text, i) => text.slice(document.querySelectorAll('#source .now')[i].textContent.length))"
                       ".join('\\n')") == SOURCE
@@ -292,7 +251,7 @@ def test_the_source_has_the_numbers_beside_the_lines_that_settle_them(show):
     slide(browser, "u", 3)
     beside = browser.js("[...document.querySelectorAll('#source .line')].flatMap((line, i) =>"
                         "line.firstChild.textContent.trim() ? [[i, line.firstChild.textContent.trim()]] : [])")
-    v, d = ({name: digits(x[9, 3]) for name, x in arrays.items()} for arrays in (lens.values, lens.grads))
+    v, d = ({name: digits(x[9, 3]) for name, x in arrays.items()} for arrays in (layer.values, layer.grads))
     assert beside == [[5, f"{v['ft']}, {v['c_next']}"], [11, d["c_next"]], [12, d["ft"]]]
     browser.click("#source .live[data-kind=gradient]")
     assert browser.text("#map-title") == "Every unit over time: dL/dc_next"
@@ -336,7 +295,7 @@ def test_what_has_the_focus_is_seen(show):
 
 def test_everything_has_a_name_for_those_who_do_not_see_it(show):
     report = made()
-    report.lenses.append(made(name="l1").lenses[0])
+    report.layers.append(made(name="l1").layers[0])
     tree = show(report).cdp("Accessibility.getFullAXTree")["nodes"]
     names = {}
     for node in tree:
@@ -360,7 +319,7 @@ def test_clicks_go_where_they_point(show):
     assert browser.js("document.getElementById('decades').checked")
     slide(browser, "creditor", "c_prev")
     assert browser.text("#ledger-read") == f"loss at step 11 → c_prev at step {t}: " \
-                                           f"{digits(report.lenses[0].reach['c_prev'][-1, t])}"
+                                           f"{digits(report.layers[0].reach['c_prev'][-1, t])}"
 
 
 def test_light_and_dark(show):
@@ -408,7 +367,7 @@ def test_the_map_has_the_colours_of_its_numbers(show):
     x = np.zeros((12, 5))
     x[3, 4], x[3, 0], x[8, 0] = 1.0, 0.5, np.nan
     report = made(names=("ft",))
-    report.lenses[0].values["ft"] = x
+    report.layers[0].values["ft"] = x
     browser = show(report)
     picture = browser.js("[...$('map').picture.getContext('2d').getImageData(0, 0, 12, 5).data]")
     colours = np.array(picture).reshape(5, 12, 4)[::-1, :, :3].transpose(1, 0, 2).tolist()  # unit 0 is below
@@ -433,19 +392,20 @@ def test_it_can_be_read_at_400_pixels(show):
 def test_text_stays_text_in_the_browser(show):
     names = ("constructor", "__proto__", "base64", "toString")  # what a user may call a variable
     report = hostile(names=names)
-    lens = report.lenses[0]
-    lens.source = f"def forward(x):\n    constructor = x  # {HOSTILE}\n    valueOf = '{HOSTILE}'\n    return toString\n"
-    lens.name = HOSTILE
-    report.lenses.append(made().lenses[0])
+    layer = report.layers[0]
+    layer.source = (f"def forward(x):\n    constructor = x  # {HOSTILE}\n"
+                    f"    valueOf = '{HOSTILE}'\n    return toString\n")
+    layer.name = HOSTILE
+    report.layers.append(made().layers[0])
     browser = show(report)
     assert browser.js("[window.hit, document.scripts.length, document.images.length]") == [None, 2, 0]
     for place in ("h1", '#strip [data-t="3"]', "#facts dd"):
         assert browser.text(place) == HOSTILE
     assert HOSTILE in browser.text("#now") and HOSTILE in browser.text("#source")
     for name in names:
-        assert browser.text(cell(name)) == digits(lens.values[name][11, 0])
-    slide(browser, "lens", 1)
-    assert browser.text(cell("ft")) == digits(report.lenses[1].values["ft"][11, 0])
+        assert browser.text(cell(name)) == digits(layer.values[name][11, 0])
+    slide(browser, "layer", 1)
+    assert browser.text(cell("ft")) == digits(report.layers[1].values["ft"][11, 0])
     assert browser.js("window.hit === undefined")
 
 
@@ -478,4 +438,4 @@ def test_one_step_is_a_sequence(show):
     report = made(1, 1, asked=np.array([0]), reach={"weights": np.ones((1, 1))})
     browser = show(report)
     assert browser.text("#t-read") == "0 / 0"
-    assert browser.text(cell("ft")) == digits(report.lenses[0].values["ft"][0, 0])
+    assert browser.text(cell("ft")) == digits(report.layers[0].values["ft"][0, 0])

@@ -1,0 +1,87 @@
+"""Saturated gates, dead and exploding units, and the first NaN of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigrad.microscope.recording import Record, Recording, one_scan
+
+Array = np.ndarray
+
+
+@dataclass
+class Saturation:
+    """What `saturation` finds. A unit is an entry of a value without its time and batch axes.
+
+    low, high   {gate: (units…)}   the part of all steps and sequences in which a unit is below 0.05, above 0.95
+    dead        {state: (units…)}  whether it never moves
+    exploding   {state: (units…)}  whether it goes beyond 1000, or is not finite
+    nan         (t, name) of the first step, and its first value, that holds a NaN; or None
+    nan_grad    the same of the gradients: the first that a backward met, so the last in time; or None
+    """
+
+    low: dict[str, Array]
+    high: dict[str, Array]
+    dead: dict[str, Array]
+    exploding: dict[str, Array]
+    nan: tuple[int, str] | None
+    nan_grad: tuple[int, str] | None
+
+
+def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95, still: float = 1e-6,
+               large: float = 1e3) -> Saturation:
+    """Gates that are shut or open, units that are dead or explode, and the first NaN of a scan.
+
+    Gates are the named values that a sigmoid gave, and those of a tanh, from −1 to 1, as (1 + v)/2. Beyond the bounds
+    σ' is below 0.05, and tanh' below 0.2: little gradient goes through.
+    A unit of the state is dead when its values, over all steps and sequences, differ by no more than `still`, and
+    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. What the mask leaves out
+    does not count, but for nan_grad: 0 · NaN is NaN, and reaches the weights from there too. Needs no backward;
+    without one nan_grad is None. Raises ValueError where nothing counts, as in an empty batch.
+    """
+    scan = one_scan(rec)
+    found = Saturation({}, {}, {}, {}, None, None)
+    for name in scan.values:
+        kind = scan.op_name(name)
+        if kind in ("sigmoid", "tanh"):
+            v = samples(scan, name) if kind == "sigmoid" else (1.0 + samples(scan, name)) / 2.0
+            found.low[name], found.high[name] = np.mean(v < low, axis=0), np.mean(v > high, axis=0)
+    for before, after in scan.states.items():
+        v = samples(scan, after or before)
+        if v.dtype.kind == "f":
+            found.dead[after or before] = v.max(axis=0) - v.min(axis=0) <= still
+            found.exploding[after or before] = ~(np.abs(v).max(axis=0) <= large)
+    running = [scan.time_index(t) for t in range(scan.steps)]
+    found.nan = first_nan(scan.values, running, scan.mask)
+    if scan.backwards:
+        floats = {name: scan.grads[name] for name in reversed(list(scan.grads)) if scan.values[name].dtype.kind in "fc"}
+        found.nan_grad = first_nan(floats, running[::-1])
+    return found
+
+
+def samples(scan: Record, name: str) -> Array:
+    """(samples, units…): a value at all steps and in all sequences that count."""
+    v = scan.values[name]
+    if is_masked(v, scan.mask):
+        v = np.moveaxis(v, -1, 1)[scan.mask]
+    elif v.ndim > 2:
+        v = np.moveaxis(v, -1, 1).reshape(-1, *v.shape[1:-1])
+    if not len(v):
+        raise ValueError(f"no step of {scan.path} counts: its batch is empty, or its mask leaves out all of it")
+    return v
+
+
+def is_masked(v: Array, mask: Array | None) -> bool:
+    """Whether the last axis of a value (T, …) is the batch of the mask."""
+    return mask is not None and v.ndim > 1 and v.shape[-1] == mask.shape[1]
+
+
+def first_nan(arrays: Mapping[str, Array], order: list[int], mask: Array | None = None) -> tuple[int, str] | None:
+    for t in order:
+        for name, a in arrays.items():
+            if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any():
+                return t, name
+    return None

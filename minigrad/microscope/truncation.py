@@ -1,0 +1,135 @@
+"""Truncated backpropagation through time compared with the whole gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.backward import behind, data_of
+from minigrad.engine.op import RELEASED
+from minigrad.engine.tensor import Tensor, describe
+from minigrad.microscope.cell_program import free
+from minigrad.microscope.recording import WHOLE, Record, RecordedRun, Recording, one_scan, replayed_gradients
+
+Array = np.ndarray
+
+
+@dataclass
+class Truncation:
+    """What backward passes over k steps give, for each of K values of k, beside the whole gradient g; by weight.
+
+    ks         (K,)
+    full       {weight: g}
+    gradients  {weight: (K, *shape)}   g_k
+    bias       {weight: (K,)}   ‖g_k − g‖ / ‖g‖
+    cosine     {weight: (K,)}   ⟨g_k, g⟩ / ‖g_k‖ ‖g‖
+    ratio      {weight: (K,)}   ‖g_k‖ / ‖g‖;   all three NaN where g is 0
+    """
+
+    ks: Array
+    full: dict[str, Array]
+    gradients: dict[str, Array]
+
+    @property
+    def bias(self) -> dict[str, Array]:
+        return self.compare(lambda g_k, g: np.linalg.norm(g_k - g) / np.linalg.norm(g))
+
+    @property
+    def cosine(self) -> dict[str, Array]:
+        return self.compare(lambda g_k, g: np.vdot(g_k, g).real / (np.linalg.norm(g_k) * np.linalg.norm(g)))
+
+    @property
+    def ratio(self) -> dict[str, Array]:
+        return self.compare(lambda g_k, g: np.linalg.norm(g_k) / np.linalg.norm(g))
+
+    def compare(self, f: Any) -> dict[str, Array]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: np.array([f(g_k, self.full[name]) if self.full[name].any() else np.nan for g_k in gradients])
+                    for name, gradients in self.gradients.items()}
+
+    def smallest(self, tolerance: float) -> dict[str, int | None]:
+        """{weight: the smallest of ks from which on the bias stays within the tolerance; None if it never does}"""
+        found: dict[str, int | None] = {}
+        for name, bias in self.bias.items():
+            found[name] = None
+            for k, b in sorted(zip(self.ks.tolist(), bias), reverse=True):
+                if not b <= tolerance:
+                    break
+                found[name] = k
+        return found
+
+
+def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, loss: Tensor | None = None
+               ) -> Truncation:
+    """What is lost by truncated backpropagation through time over k steps, for each k of ks.
+
+    every  after how many steps a backward is made: BPTT(k; every) of Williams & Peng, "An efficient gradient-based
+           algorithm for on-line training of recurrent network trajectories" (1990). By default after k steps, as one
+           trains on pieces of a long sequence and hands the state on, detached. 1: every step's loss is sent back over
+           exactly k steps (fewer at the start); this costs T · k steps.
+    loss   the loss whose graph is still there (before `backward`, or after `backward(retain_graph=True)`). Then all
+           recorded scans behind it are truncated at once, and all parameters behind it are compared, those below a scan
+           too. Without it, the backward that was recorded is run again for the one scan of rec and its own weights.
+
+    Steps are counted in the order of running. Records scans (layers, directions) need the loss, and every=None.
+    `mg.gradcheck(f, …, frozen=True)` checks such a gradient against the function in which the older state is frozen.
+    Raises ValueError for a k that is no whole number ≥ every, and where the scans do not allow an answer.
+    """
+    ks = np.atleast_1d(np.asarray(ks))
+    if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
+        raise ValueError(f"truncation takes whole numbers k ≥ {'every = ' + str(every) if every else 1}, "
+                         f"not {ks.tolist()}")
+    cuts = [(int(k), int(every or k)) for k in ks]
+    if loss is None:
+        scan = one_scan(rec)
+        full, *rest = [gradients_of_weights(scan, cut) for cut in [WHOLE, *cuts]]
+    else:
+        names = names_behind(rec, loss, every)
+        full, *rest = [gradients_behind(loss, names, cut) for cut in [WHOLE, *cuts]]
+    return Truncation(ks, full, {name: np.stack([gradients[name] for gradients in rest]) for name in full})
+
+
+def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]:
+    """Of a scan's own weights, from the recorded gradients of its results."""
+    weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
+    total = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
+    for backward in scan.recorded_backwards():
+        for _, env in scan.truncated(backward.d_state, backward.d_ys, *cut):
+            for name, w in weights.items():
+                total[name] += scan.step.gradient(env, w)
+    return total
+
+
+def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
+    """Of the leaves of these names, by a sweep through all of the graph in which every recorded scan is truncated."""
+    found = replayed_gradients([loss], list(names.values()), cut)
+    return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
+
+
+def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> dict[str, Tensor]:
+    """{name: leaf tensor behind the loss}, if its scans can be truncated together."""
+    if not isinstance(loss, Tensor) or loss.size != 1 or not loss.requires_grad:
+        raise ValueError(f"truncation takes a loss that is one number and requires gradients, not {describe(loss)}")
+    nodes = behind([loss])
+    if any(x._op is RELEASED for x in nodes):
+        raise RuntimeError("the graph behind the loss has been released: ask for truncation before backward, or call "
+                           "backward(retain_graph=True)")
+    runs = [x._metadata["run"] for x in nodes if x._op is not None and x._op.name == "scan"]
+    if not runs or not all(isinstance(run, RecordedRun) for run in runs):
+        raise ValueError("a scan behind the loss was not recorded, and so cannot be truncated: compute the loss inside "
+                         "of record()")
+    scans = [run.record for run in runs]
+    twice = [scan.path for i, scan in enumerate(scans) if scan.path in [other.path for other in scans[:i]]]
+    if twice:
+        raise ValueError(f"{twice[0]} ran more than once, and truncation counts steps within one run: call it once, "
+                         "over all of the sequence")
+    if len(scans) > 1 and every is not None:
+        raise ValueError(f"behind the loss are {len(scans)} scans, whose windows differ: leave out every=")
+    owners = {id(x()): (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
+              for name, x in scan.weight_tensors.items()}
+    names: dict[str, Tensor] = {}
+    for i, x in enumerate(x for x in nodes if x._op is None):
+        names[free(owners.get(id(x)) or x.name or f"parameter {i}", names)] = x
+    return names

@@ -1,0 +1,105 @@
+"""Convert between PyTorch's layout, batch before features, and a cell's, features first and batch last.
+
+`unbatched` is true for one sequence or one state without a batch axis; inside it becomes a batch of 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.arrays import bare
+from minigrad.engine.ops import broadcast_to, expand_dims, moveaxis, where
+from minigrad.engine.pytree import flatten, map_leaves, unflatten
+from minigrad.engine.tensor import Tensor
+from minigrad.nn.checks import as_numbers
+
+Array = Any  # np.ndarray or Tensor
+Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
+
+
+def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, size: int | None = None
+                   ) -> tuple[Array, np.ndarray | None, bool]:
+    """The caller's x → x (T, D, B), the mask (T, B) or None, and `unbatched`.
+
+    Raises ValueError unless x has D = size features (None: any number) and one step or more.
+    """
+    x = as_numbers(layer, x)
+    kind = type(layer).__name__
+    if x.ndim not in (2, 3):
+        axes = "(batch, time, features)" if batch_first else "(time, batch, features)"
+        raise ValueError(f"{kind} takes x of shape {axes}, or (time, features) for one sequence, not {x.shape}")
+    if size is not None and x.shape[-1] != size:
+        raise ValueError(f"{kind} takes {size} features, the last axis of x, and x has shape {x.shape}")
+    unbatched = x.ndim == 2
+    x = expand_dims(x, 2) if unbatched else x.transpose((1, 2, 0) if batch_first else (0, 2, 1))
+    if x.shape[0] < 1:
+        raise ValueError(f"{kind} takes sequences of one step or more, and x has none")
+    mask = mask_of(kind, lengths, x.shape[0], x.shape[2])
+    if mask is not None:
+        x = where(expand_dims(mask, 1), x, 0.0)  # a NaN in the padding would become 0 · NaN in a gradient
+    return x, mask, unbatched
+
+
+def mask_of(kind: str, lengths: Any, steps: int, batch: int) -> np.ndarray | None:
+    """(T, B), true within each sequence; None if all sequences have full length."""
+    if lengths is None:
+        return None
+    lengths = bare(lengths)
+    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+        raise ValueError(f"{kind} takes lengths as one integer for each of {batch} sequences, "
+                         f"not {lengths.dtype} of shape {lengths.shape}")
+    if lengths.min(initial=steps) < 1 or lengths.max(initial=1) > steps:
+        raise ValueError(f"{kind} takes lengths from 1 to {steps}, the steps of x, not {lengths.tolist()}")
+    return None if (lengths == steps).all() else np.arange(steps)[:, None] < lengths
+
+
+def state_to_cell_layout(layer: object, state: Tree, like: Tree, batch: int, unbatched: bool, count: int | None = None
+                         ) -> Tree:
+    """The caller's state, leaves (B, …) or with `count` (count, B, …) → leaves (…, B) or (count, …, B), nested as
+    `like`, the state of a cell. Raises ValueError if a shape differs."""
+    lead = () if count is None else (count,)
+    given = [leaf if isinstance(leaf, Tensor) else bare(leaf) for leaf in flatten(state)[0]]
+    shapes = [lead + (() if unbatched else (batch,)) + tuple(leaf.shape[:-1]) for leaf in flatten(like)[0]]
+    if [leaf.shape for leaf in given] != shapes:
+        raise ValueError(f"{type(layer).__name__} takes a state of shape {' and '.join(map(str, shapes))}, "
+                         f"not {' and '.join(str(leaf.shape) for leaf in given[:4]) or 'nothing'}"
+                         + (f" and {len(given) - 4} more" if len(given) > 4 else ""))
+    given = [expand_dims(leaf, len(lead)) for leaf in given] if unbatched else given
+    return unflatten(like, [moveaxis(leaf, len(lead), -1) for leaf in given])
+
+
+def broadcast_state(start: Array, batch: int, dtype: np.dtype) -> Array:
+    """A leaf of the initial state, (…, B) or (…, 1) → (…, B), in this dtype."""
+    start = start if isinstance(start, Tensor) else bare(start)
+    if start.dtype != dtype:
+        start = start.astype(dtype)
+    if start.shape[-1:] == (batch,):
+        return start
+    if start.shape[-1:] != (1,):
+        raise ValueError(f"initial_state gave a leaf of shape {start.shape} for {batch} sequences: its last axis must "
+                         f"be the batch, of length {batch}, or 1 for the same in all")
+    return broadcast_to(start, (*start.shape[:-1], batch))
+
+
+def from_cell_layout(ys: Tree, batch_first: bool, unbatched: bool) -> Tree:
+    """Leaves (T, …, B) → (T, B, …), (B, T, …) or, if unbatched, (T, …)."""
+    return map_leaves(partial(move_batch, None if unbatched else 0 if batch_first else 1), ys)
+
+
+def state_from_cell_layout(state: Tree, unbatched: bool) -> Tree:
+    """Leaves (…, B) → (B, …) or, if unbatched, (…)."""
+    return map_leaves(partial(move_batch, None if unbatched else 0), state)
+
+
+def move_batch(axis: int | None, _leaf: Array) -> Array:
+    """Move the last axis to position `axis`, or drop it for None. The underscore keeps `_leaf` from naming a final
+    state in derived source."""
+    if axis is None:
+        return _leaf[..., 0]
+    if axis == 0 and _leaf.ndim == 2:
+        return _leaf.T
+    order = list(range(_leaf.ndim - 1))
+    return _leaf.transpose((*order[:axis], _leaf.ndim - 1, *order[axis:]))

@@ -1,0 +1,147 @@
+"""The folder of a run: its files, in the hands of one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from minigrad.training import checkpoint
+from minigrad.training.files import CheckpointError, file_errors, refuse_special, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has no file locks: two runs in one folder are not detected
+    fcntl = None
+
+CONFIG, METRICS, CHECKPOINT, RESULT = "config.json", "metrics.jsonl", "checkpoint.npz", "result.json"
+UNSAVED = "no-checkpoint-yet"  # an empty file in a run's folder until its first checkpoint is written
+
+
+class Folder:
+    """The files of one run, in the hands of one process: metrics.jsonl stays open, and locked."""
+
+    def __init__(self, path: Path, new: bool = False):
+        self.path = path
+        self.keep: tuple[int, Path | None] | None = None  # after a resume: how much to keep, and the checkpoint used
+        refuse_special(path / METRICS, link=False)
+        if not (new or (path / METRICS).exists()):
+            raise CheckpointError(f"{path / METRICS} is missing: put it back")
+        with file_errors(path / METRICS, "cannot be written"):
+            self.metrics = open(path / METRICS, "ab")
+        if fcntl is not None:
+            try:
+                fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise CheckpointError(f"{path} is in use by another run: wait for its end, or take another folder"
+                                      ) from None
+            except OSError:
+                pass  # a file system that has no locks
+
+    @classmethod
+    def new(cls, path: str | Path, config: dict[str, Any]) -> Folder:
+        path = Path(path)
+        with file_errors(path, "cannot be made a folder"):
+            path.mkdir(parents=True, exist_ok=True)
+        refuse_occupied(path)
+        folder = cls(path, new=True)
+        try:
+            refuse_occupied(path)  # again, now that no other can begin one here
+            with file_errors(path / UNSAVED, "cannot be written"):
+                (path / UNSAVED).touch()
+            write_json(path / CONFIG, config)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def write(self, row: dict[str, float]) -> None:
+        with file_errors(self.path / METRICS, "cannot be written"):
+            self.metrics.write(json.dumps(row).encode() + b"\n")
+            self.metrics.flush()
+
+    def flush(self) -> None:
+        """Have what was written on the disk."""
+        with file_errors(self.path / METRICS, "cannot be written"):
+            os.fsync(self.metrics.fileno())
+
+    def rows_until(self, step: int, used: Path | None) -> list[dict[str, float]]:
+        """The rows of the first `step` steps, to which `truncate` will cut metrics.jsonl back; `used` is the checkpoint
+        that was loaded. Raises CheckpointError if the file does not begin with them."""
+        path = self.path / METRICS
+        lines = read_lines(path)[:step]
+        rows = read_rows(path, lines)
+        if len(rows) < step or any(row["step"] != i for i, row in enumerate(rows, start=1)):
+            raise CheckpointError(f"{path} does not contain steps 1 to {step}, which the checkpoint has behind it: put "
+                                  "it back as it was")
+        self.keep = sum(map(len, lines)), used
+        return rows
+
+    def truncate(self) -> None:
+        """Cut metrics.jsonl back to the rows that were kept. When the run goes on from an older checkpoint, the newer
+        one is renamed to checkpoint.aside.npz."""
+        if self.keep is not None:
+            size, used = self.keep
+            last = self.path / CHECKPOINT
+            if used is not None:
+                (self.path / UNSAVED).unlink(missing_ok=True)
+            if used is not None and used.name != CHECKPOINT and os.path.lexists(last):
+                names = (self.path / f"checkpoint.aside{number}.npz" for number in chain([""], count(2)))
+                with file_errors(last, "cannot be renamed"):
+                    os.replace(last, next(name for name in names if not os.path.lexists(name)))
+            with file_errors(self.path / METRICS, "cannot be written"):
+                self.metrics.truncate(size)  # last: rows that no checkpoint is behind are no harm, missing ones are
+            self.keep = None
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what a full disk did not take was said before
+            self.metrics.close()
+
+
+def refuse_occupied(path: Path) -> None:
+    names = (CONFIG, METRICS, CHECKPOINT, checkpoint.previous(CHECKPOINT).name, RESULT)
+    held = [name for name in names if (path / name).exists() and (name != METRICS or (path / name).stat().st_size)]
+    if held:
+        raise CheckpointError(f"{path} holds a run already ({', '.join(held)}): go on with it by --resume {path}, or "
+                              "take another folder")
+
+
+def find_checkpoint(folder: Path, place: Path) -> Path | None:
+    """The checkpoint to load: `place`, if it is a file, or else the last one; None for a run that has not come to its
+    first. Raises CheckpointError if the run has had one, and it is gone."""
+    path = place if place.is_file() else checkpoint.latest(folder / CHECKPOINT)
+    if path is None and not (folder / UNSAVED).exists():
+        held = [name for name in (METRICS, RESULT) if (folder / name).is_file() and (folder / name).stat().st_size]
+        if held:
+            raise CheckpointError(f"{folder} has {' and '.join(held)}, but neither {CHECKPOINT} nor "
+                                  f"{checkpoint.previous(CHECKPOINT)}: put a checkpoint back, or begin a new run in "
+                                  "another folder")
+    return path
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The whole lines of metrics.jsonl: the last one may have been cut off by a kill."""
+    refuse_special(path, link=False)
+    with file_errors(path, "cannot be read"):
+        lines = path.read_bytes().splitlines(keepends=True)
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+
+def read_rows(path: Path, lines: list[bytes]) -> list[dict[str, float]]:
+    """metrics.jsonl as rows. Raises CheckpointError for a line that is not a step of a run."""
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)  # NaN and infinity too: a run may have measured them
+            whole = isinstance(row, dict) and all(
+                type(value) is float or (type(value) is int and abs(value) < 2**63) for value in row.values())
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole or not row.keys() >= {"step", "loss", "norm", "lr"} or type(row["step"]) is not int:
+            raise CheckpointError(f"{path}, line {number}, is not a step of a run: put the file back as it was")
+        rows.append(row)
+    return rows

@@ -1,0 +1,183 @@
+"""Check the files of a run before anything is built from them: its folder may come from somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.messages import brief, one_line, refusing
+from minigrad.engine.tensor import Tensor
+from minigrad.training import checkpoint, trust
+from minigrad.training.files import CheckpointError, file_errors, read_json, refuse_special
+from minigrad.training.folder import CONFIG
+from minigrad.training.sequence_model import LAYERS, SequenceModel
+from minigrad.training.settings import Settings, fits
+from minigrad.training.trainer import strip_prefix
+from minigrad.training.user_code import fingerprint, split_name
+
+PARTS = {"settings": dict, "sources": dict, "model": dict, "characters": str | None}  # types in config.json
+MODEL = {"inputs": int, "outputs": int, "symbols": bool}  # types in its part `model`
+# types in the trainer's part of a checkpoint, beside the nesting of its state
+STATE = {"step": int, "ended": str, "sequences": int, "tokens": int, "seconds": float, "optimizer": dict,
+         "model_rngs": dict, "position": int, "drawn": dict}
+
+
+def open_config(place: Path, trusted: bool) -> tuple[Path, dict[str, Any]]:
+    """(folder, config) of a run, given its folder or a checkpoint in it. Every command opens a run here.
+
+    Raises CheckpointError if there is no run, its config.json is not one, its cell's file has changed since, or that
+    file may not be run.
+    """
+    folder = place.parent if place.is_file() else place
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is not the folder of a run, as it has no {CONFIG}: begin one by minigrad "
+                              f"train --out {folder}")
+    config = read_config(folder / CONFIG)
+    file, sources = config["settings"].cell_file, config["sources"]
+    if file is not None:
+        with refusing(f"{folder / CONFIG} names a cell that cannot be read", CheckpointError):
+            digest = fingerprint(file)
+        if sources.get(file, digest) != digest:
+            raise CheckpointError(changed_message(file, folder))
+        mine = digest in sources.values() and trust.trained_with(file, digest)
+        if not (mine or trusted):
+            raise CheckpointError(f"{folder / CONFIG} names the Python file {file}, and you have not trained with it "
+                                  "on this machine, so it was not run: read it, and if you trust it, give --trust (in "
+                                  "Python trust=True)")
+    return folder, config
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """config.json, with its settings as Settings."""
+    with file_errors(file, "cannot be read"):
+        text = file.read_bytes()
+    with refusing(f"{file} is not a config of minigrad", CheckpointError):
+        config = read_json(text)
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object")
+        config = checked_fields("", config, PARTS)
+        config["model"] = checked_fields("model.", config["model"], MODEL)
+        checked_fields("settings.", config["settings"], {one.name: object for one in fields(Settings)})
+        config["settings"] = settings = Settings.of(**config["settings"])
+        if not all(isinstance(digest, str) for digest in config["sources"].values()):
+            raise ValueError("sources are hashes by file")
+        symbols, characters = config["model"]["symbols"], config["characters"]
+        if min(config["model"]["inputs"], config["model"]["outputs"]) < 1:
+            raise ValueError("model takes inputs and outputs above 0")
+        if (characters is not None) != (settings.task == "text"):
+            raise ValueError("the characters are those of a text")
+        if characters is not None:
+            characters.encode()  # raises for half a surrogate pair, which no text contains
+            if not symbols or not len(set(characters)) == len(characters) == config["model"]["inputs"]:
+                raise ValueError("its characters are not the symbols of its model")
+    return config
+
+
+def load_or_suggest_previous(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    """A checkpoint of a run; if it is broken, the error offers the one before it, if that is whole."""
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as problem:
+        before, offer = checkpoint.previous(path), ""
+        with contextlib.suppress(CheckpointError):
+            step = load_checkpoint(before)[1]["trainer"]["step"]
+            offer = f"; the one before it, of step {step}, is whole: give {before} in its place"
+        raise CheckpointError(f"{problem}{offer}") from None
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    """A checkpoint whose meta has the parts of a run's, each of its type."""
+    arrays, meta = checkpoint.load(path)
+    try:
+        if not isinstance(meta, dict):
+            raise ValueError("it has no settings and no trainer")
+        checked_fields("", meta, {"settings": dict, "trainer": dict})
+        state = checked_fields("trainer.", meta["trainer"], STATE)
+        if "state" not in meta["trainer"]:
+            raise ValueError("trainer.state is missing")
+        counts = [state[name] for name in ("step", "sequences", "tokens", "seconds", "position")]
+        if not 0 <= min(counts) <= max(counts) < 2**62:
+            raise ValueError(f"trainer counts {brief(counts)}")
+        if state["ended"] not in ("", "done", "solved", "stopped", "interrupted"):
+            raise ValueError(f"it has ended as {brief(state['ended'])}")
+    except ValueError as problem:
+        raise CheckpointError(f"{path} is not a checkpoint of a run: {one_line(str(problem), 200)}") from None
+    return arrays, meta
+
+
+def checked_fields(prefix: str, values: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+    """The values of these names. Raises ValueError for one that is missing or of another type."""
+    for name, kind in kinds.items():
+        if name not in values:
+            raise ValueError(f"{prefix}{name} is missing")
+        if not fits(values[name], kind):
+            raise ValueError(f"{prefix}{name} cannot be {brief(values[name])}")
+    return {name: values[name] for name in kinds}
+
+
+def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any) -> None:
+    """Raises CheckpointError unless a checkpoint has the settings of config.json, and as many weights as a model of
+    these takes at least: before it is built, since sizes that are not true could ask for any memory."""
+    settings, model = config["settings"], config["model"]
+    with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
+        if without_paths(Settings.of(**meta["settings"])) != without_paths(settings):
+            raise ValueError("its settings are others")
+        linear = arrays.get("model/linear.weight", np.zeros(0))
+        if linear.shape != (model["outputs"], settings.hidden):
+            raise ValueError(f"it has weights of shape {linear.shape} for {model['outputs']} outputs of "
+                             f"{settings.hidden} units")
+        embedding = settings.embedding if model["symbols"] else None
+        least = model["inputs"] * embedding if embedding else 0
+        if settings.cell in LAYERS:
+            least += settings.hidden * (settings.hidden + (embedding or model["inputs"]))
+            least += settings.hidden * 2 * settings.hidden * (settings.layers - 1)
+        if least > (there := sum(array.size for array in strip_prefix("model/", arrays).values())):
+            raise ValueError(f"it has {there:,} weights, and the model has {least:,} or more")
+
+
+def without_paths(settings: Settings) -> dict[str, Any]:
+    """Settings without the paths of files, whose content is compared by hash: a run may be moved."""
+    values = settings.as_dict()
+    if named_cell := split_name(settings.cell):
+        values["cell"] = named_cell[1]
+    if "file" in settings.options:
+        values["options"]["file"] = None
+    return values
+
+
+def refuse_weights(model: SequenceModel, arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for weights that are not numbers, or would be converted to another type."""
+    dtypes = {f"model/{name}": x.dtype for name, x in model.named_parts() if isinstance(x, Tensor)}
+    for name, array in arrays.items():
+        if array.dtype != dtypes.get(name, array.dtype):
+            raise ValueError(f"{name} is {array.dtype}, and in the model {dtypes[name]}")
+        if name in dtypes and not np.isfinite(array).all():
+            raise ValueError(f"{name} contains NaN or infinity")
+
+
+def refuse_carried(model: SequenceModel, leaves: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for a carried state that is not of finite numbers in the type in which the model computes."""
+    dtype = np.result_type(*[p.dtype for p in model.parameters()])
+    for name, leaf in leaves.items():
+        if leaf.dtype != dtype or not np.isfinite(leaf).all():
+            raise ValueError(f"state/{name} is not finite {dtype} values")
+
+
+def refuse_special_text(settings: Settings) -> None:
+    """Raises CheckpointError for a text that is a device or a pipe: reading it might not end."""
+    if settings.task == "text" and settings.options.get("file") is not None:
+        refuse_special(settings.options["file"])
+
+
+def refuse_changed_text(task: Any, folder: Path, config: dict[str, Any]) -> None:
+    """Raises CheckpointError if the task is a text, and not the one that the run began with."""
+    if config["settings"].task == "text" and task.fingerprint not in config["sources"].values():
+        raise CheckpointError(changed_message(task.source, folder))
+
+
+def changed_message(source: str, folder: Path) -> str:
+    return f"{source} has changed since the run in {folder} began: put it back as it was, or begin a new run"

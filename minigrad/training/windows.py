@@ -1,0 +1,61 @@
+"""Truncated backpropagation through time: a batch cut into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.tasks.task import Batch
+
+
+@dataclass
+class Window:
+    """A stretch of a batch, for one step of the optimiser: see `Batch`, whose fields these are.
+
+    first    whether sequences begin here, for all or for each (B,); where not, the state is carried on
+    advance  how far the next window starts after this one
+    """
+
+    x: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray | None
+    lengths: np.ndarray | None
+    first: Any
+    advance: int
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether there is a target that counts."""
+        return self.mask is None or bool(self.mask.any())
+
+
+def split_windows(batch: Batch, k1: int | None = None, k2: int | None = None) -> Iterator[Window]:
+    """The windows of a batch: k2 steps long, each k1 further on; without numbers the batch as one.
+
+    A target counts in one window only: in the first that sees it.
+    """
+    T, mask, lengths = len(batch.x), batch.mask, batch.lengths
+    k1, k2 = k1 or T, k2 or T
+    if mask is None and lengths is not None:
+        mask = np.arange(T)[:, None] < lengths
+    for start in range(0, max(1, T - (k2 - k1)), k1):
+        steps = slice(start, min(start + k2, T))
+        size = steps.stop - start
+        asked = None if mask is None else mask[steps]
+        if start and k1 < k2:
+            seen = np.arange(size)[:, None] < k2 - k1
+            asked = ~seen & (np.ones(batch.x.shape[1], bool) if asked is None else asked)
+        yield Window(batch.x[steps], batch.targets[steps], asked,
+                     None if lengths is None else np.clip(lengths - start, 1, size),
+                     batch.first if start == 0 else False, size if steps.stop == T else k1)
+
+
+def parse_bptt(bptt: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
+    k1, k2 = bptt if isinstance(bptt, (tuple, list)) else (bptt, bptt)
+    if bptt is not None and not 1 <= k1 <= k2:
+        raise ValueError(f"bptt is (k1, k2), windows that advance by k1 and reach back k2 steps, 1 ≤ k1 ≤ k2, not "
+                         f"{bptt}")
+    return k1, k2

@@ -1,0 +1,48 @@
+"""What the tests of an inspection page share: its data read back, numbers as it writes them, hands on its controls."""
+
+import base64
+import json
+import re
+import zlib
+
+import numpy as np
+
+
+def data_in(text):
+    return json.loads(re.search('<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
+
+
+def unpacked(x):
+    """The array back, by NumPy."""
+    octets = zlib.decompress(base64.b64decode(x["base64"]))
+    if x["kind"] == "double":
+        return np.frombuffer(octets, "<f8")
+    planes = np.frombuffer(octets, np.uint8).reshape(2, 2, -1)
+    m, e = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i2")[..., 0].tolist()
+    odd = [0.0, np.nan, np.inf, -np.inf]
+    return np.array([float(f"{m}e{e}") if m else odd[e] for m, e in zip(m, e)]).reshape(x["shape"])
+
+
+def shown(x):
+    """An array of the numbers that a page shows: four digits, as Python rounds."""
+    return np.array([float(f"{one:.3e}") for one in np.ravel(x)]).reshape(np.shape(x))
+
+
+def cell(name, kind="value"):
+    return f'#units span[data-name="{name}"][data-kind="{kind}"]'
+
+
+def digits(x):
+    """As the page writes a number."""
+    if not np.isfinite(x) or x == 0:
+        return {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}.get(str(x), "0")
+    x = float(f"{x:.3e}")
+    if not 1e-3 <= abs(x) < 1e4:
+        return re.sub(r"e([+-])0*(\d)", lambda e: f"e{e[1]}{e[2]}", f"{x:.3e}")
+    return f"{x:#.4g}".removesuffix(".")
+
+
+def slide(browser, name, to):
+    """Move a slider or choose from a list."""
+    browser.js("(() => { const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+               "for (const kind of ['input', 'change']) s.dispatchEvent(new Event(kind)); })()", name, str(to))
