@@ -17,8 +17,9 @@ from minigrad.engine.arrays import ndarray
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.module import Module
+from minigrad.program.ir import Value, in_order
 from minigrad.program.key import CellTracer
-from minigrad.program.simplify import Program, Value, in_order
+from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, argument_names
 from minigrad.timeloop.compiled import Compiled, ScanCall, given
 from minigrad.timeloop.eager import one_step

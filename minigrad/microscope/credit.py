@@ -16,7 +16,8 @@ from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
-from minigrad.program.simplify import Value, in_order
+from minigrad.program.analysis import is_matrix_product
+from minigrad.program.ir import Value, in_order
 
 Array = np.ndarray
 MOST = 64  # maximum number of losses in a group
@@ -155,7 +156,7 @@ def size_of(value: Value) -> int:
 
 def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
     """g: the gradient of the weight in the program of a step; whole: over all steps and losses."""
-    if g.op is not None and g.op.name == "matmul" and all(len(a.shape) == 2 for a in g.inputs):
+    if is_matrix_product(g):
         a, b = g.inputs
         if b not in sent and size_of(a) + size_of(b) < size_of(g):
             return Product(a, b, whole, losses)

@@ -34,7 +34,7 @@ from minigrad.microscope.cell_program import (
     weight_names,
 )
 from minigrad.nn.module import Module
-from minigrad.program.simplify import Value, in_order
+from minigrad.program.ir import Value, in_order
 from minigrad.timeloop.compiled import ScanCall
 from minigrad.timeloop.looks import example
 from minigrad.timeloop.scan import recorder

@@ -1,6 +1,6 @@
-"""Where the values of a cell lie while it runs over time, under which names, and which look into which.
+"""Buffer assignment for a scanned cell: the array, the variable name and the view of every value.
 
-A `Place` is an array, a step in it, and a path of indices. The `Scope` is what the two loops of a cell share.
+A `Storage` is an array, a time index in it, and a view applied to it. The two loops of a cell share a `Scope`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from typing import Any
 from minigrad.engine.ops import concatenate, matmul, where
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.printers.text import bracket, dtype_text, slice_text
-from minigrad.program.reassociate import part_slices
-from minigrad.program.simplify import Program, Value, is_slice, is_view
+from minigrad.program.analysis import Aliases, part_slices
+from minigrad.program.ir import Value
+from minigrad.program.simplify import Program
 
 LEVEL = re.compile(r"\[([^\]]*)\]")  # one index of a path
 
 
 @dataclass(frozen=True)
 class Options:
-    """The passes of the planner, all on; tests switch each off."""
+    """Passes of the planner, all on. Tests switch off one at a time."""
 
-    reuse: bool = True  # buffers of dead values are used again
-    placed: bool = True  # parts of a concatenation are written into it
-    hoisted: bool = True  # what does not change with time is computed before the loop
-    gathered: bool = True  # weight gradients are one product for a block of steps
-    blocked: bool = True  # products in row blocks
-    ahead: bool = True  # what does not wait for the step before, for a block of steps at once
+    reuse: bool = True  # reuse the buffers of dead values
+    placed: bool = True  # write parts of a concatenation directly into it
+    hoisted: bool = True  # compute loop invariants before the loop
+    gathered: bool = True  # sum weight gradients as one product for a block of steps
+    blocked: bool = True  # split large products into row blocks
+    ahead: bool = True  # compute values that do not depend on the previous step for a block of steps at once
 
 
 ALL_PASSES = Options()
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a value lies: in an array, at a step, seen along a path.
+class Storage:
+    """Storage of a value: buffer, time index, and the view applied to it (`path`).
 
     kind: "stack" (an array over time), "turn" (two arrays in turn), "block" (an array over K steps), "buffer" (one
     array), or "local" (a variable)
@@ -100,23 +101,23 @@ def can_be_buffered(value: Value) -> bool:
 
 
 class Scope:
-    """What both loops of a cell know of its values.
+    """Names, storage and aliases of a cell's values, shared by its two loops.
 
-    places     where each lies, as far as that is decided
-    inputs     x, each with its number in xs
-    invariant  those that do not change with time
+    places     storage assigned so far
+    inputs     {x: its position in xs}
+    invariant  loop invariants
     """
 
     def __init__(self, program: Program, options: Options, reserved: frozenset[str]):
         self.options = options
         self.emitter = Emitter(program, reserved)
-        self.places: dict[Value, Place] = {}
+        self.storage: dict[Value, Storage] = {}
         self.inputs = {a: k for k, a in enumerate(values_in(program.arguments[1][1]))}
         self.invariant: set[Value] = set()
         self.constants: dict[str, Any] = {}  # too large to be written into the text
         self.taken = set(self.emitter.taken)
         self.next_number = itertools.count(1).__next__
-        self.looks_into: dict[Value, set[Value]] = {}
+        self.aliases = Aliases(self.invariant, can_be_buffered)
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -131,28 +132,3 @@ class Scope:
         if value not in self.emitter.names:
             self.emitter.names[value] = self.free(f"t{self.next_number()}")
         return self.emitter.names[value]
-
-    # -- views ---------------------------------------------------------------------------------------------
-
-    def is_view(self, value: Value) -> bool:
-        return value not in self.invariant and is_view(value)
-
-    def base(self, value: Value) -> Value:
-        """What a view looks at in the end."""
-        while self.is_view(value):
-            value = value.inputs[0]
-        return value
-
-    def seen(self, value: Value) -> set[Value]:
-        """The values whose memory this one may look into: that of what it is a view of, and, where NumPy makes it
-        (np.reshape gives a view or a copy), of all its inputs."""
-        if value.op is None or can_be_buffered(value):
-            return {value}
-        if value not in self.looks_into:
-            self.looks_into[value] = set().union(*map(self.seen, value.inputs), () if self.is_view(value) else {value})
-        return self.looks_into[value]
-
-    def is_slice_of_base(self, value: Value) -> bool:
-        """Whether a value is its base, or one slice of it."""
-        base = self.base(value)
-        return value is base or (is_slice(value) and value.inputs[0] is base)

@@ -1,14 +1,14 @@
-"""The text of a planned cell: a module of four functions, two of which make the arrays in which the other two run."""
+"""The module of a planned cell: two functions allocate arrays, the other two run in them."""
 
 from __future__ import annotations
 
 import re
 
 from minigrad.engine.op import OPS
-from minigrad.printers.statements import Loop
+from minigrad.printers.statements import LoopText
 from minigrad.printers.text import WIDTH, bracket, broken, function
 
-# What the functions call their own things
+# Names that the functions use for their own variables
 RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", "made", "made_backward", "steps",
                       "d_state", "d_ys", "sums"})
 
@@ -19,7 +19,7 @@ def called_functions() -> frozenset[str]:
     return frozenset(ufuncs | {"dot", "matmul", "copyto", "square"})
 
 
-def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop, backward: Loop | None) -> str:
+def module_text(name: str, weights: list[str], helpers: list[str], forward: LoopText, backward: LoopText | None) -> str:
     """The module; `weights` are the names that the loops give to what the cell closes over."""
     loops = [forward] if backward is None else [forward, backward]
     lines = [line for loop in loops for line in [*loop.before, *loop.ahead, *loop.body, *loop.behind]]
@@ -41,8 +41,8 @@ def module_text(name: str, weights: list[str], helpers: list[str], forward: Loop
     return "\n\n".join(part.strip("\n") + "\n" for part in [head, *helpers, *functions])
 
 
-def made_function(name: str, loop: Loop, before: Loop | None) -> str:
-    """The function that makes the arrays of a loop and all views into them, for up to T steps."""
+def made_function(name: str, loop: LoopText, before: LoopText | None) -> str:
+    """The function that allocates the arrays of a loop for up to T steps, with all views into them."""
     lines = [f"K = min({loop.size}, T)"] if loop.ahead or loop.behind else []
     lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
@@ -52,23 +52,23 @@ def made_function(name: str, loop: Loop, before: Loop | None) -> str:
     return function(name, ["T"] if before is None else ["T", "made"], lines)
 
 
-def views_of(loop: Loop) -> dict[str, str]:
-    """The views that its steps use."""
+def views_of(loop: LoopText) -> dict[str, str]:
+    """The views that the steps of a loop use."""
     used = set(re.findall(r"\w+", " ".join(loop.body)))
     return {name: text for name, text in loop.views.items() if name in used}
 
 
-def unpacked(loop: Loop, made: str) -> list[str]:
-    """Take the arrays, the fixed views and the views of each step out of what `make` gave."""
+def unpacked(loop: LoopText, made: str) -> list[str]:
+    """Unpack the arrays, the fixed views and the views of each step from the result of `make`."""
     return wrapped(bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
 
 
-def arrays_of(loop: Loop, made: str) -> list[str]:
-    """Only the arrays, under the names that the loop's own views do not use."""
+def arrays_of(loop: LoopText, made: str) -> list[str]:
+    """Unpack only the arrays."""
     return wrapped(bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
 
 
-def loop_text(loop: Loop, backwards: bool = False) -> list[str]:
+def loop_text(loop: LoopText, backwards: bool = False) -> list[str]:
     """The loop over time, in blocks if something is computed ahead or behind."""
     blocks = bool(loop.ahead or loop.behind)
     first, last, views = ("start", "stop", "steps[start:stop]") if blocks else ("0", "T", "steps[:T]")
@@ -91,5 +91,5 @@ def loop_text(loop: Loop, backwards: bool = False) -> list[str]:
 
 
 def wrapped(names: str, tail: str, head: str = "") -> list[str]:
-    """A tuple with what stands before and behind it, over several lines if it is long."""
+    """head + names + tail, over several lines if it is long."""
     return broken(names, tail, head) if len(head + names + tail) > WIDTH else [f"{head}{names}{tail}"]

@@ -37,7 +37,8 @@ from minigrad.printers.text import (
     slice_text,
     wrapped,
 )
-from minigrad.program.simplify import DETACH, LOOP, Program, Value, numbers_of, repr_of
+from minigrad.program.ir import DETACH, LOOP, Value, numbers_of
+from minigrad.program.simplify import Program, repr_of
 from minigrad.program.sizes import Axis, Factor, Size, factor_of, meaning
 
 HELPERS = {"sigmoid": """

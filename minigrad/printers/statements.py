@@ -1,7 +1,7 @@
-"""One loop over time, statement by statement: what stands before it, in it and behind it, in arrays made beforehand.
+"""Code generation for one time loop: prologue, body, epilogue, into preallocated arrays.
 
-Each value is computed into its place. Where it has none yet, it gets a buffer, one of a value that is dead if there is
-one. Views are made once for a set of arrays, not at every step.
+Each value is computed into its storage. A value without storage gets a buffer, if possible one that a dead value had.
+Views are made once for a set of arrays, not at every step.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.ops import concatenate, matmul, power, transpose, where
-from minigrad.printers.buffers import Place, Scope, can_be_buffered, empty, part_paths
+from minigrad.printers.buffers import Scope, Storage, can_be_buffered, empty, part_paths
 from minigrad.printers.text import constant, dtype_text, literal, slice_text
-from minigrad.program.simplify import Value, is_number
+from minigrad.program.analysis import by_number
+from minigrad.program.ir import Value, is_number
 
-# M·N·K up to which OpenBLAS has a quicker way, measured in docs/performance.md. It has one for AVX-512 only: with AVX2,
-# two blocks are 3 % slower than the whole.
+# M·N·K up to which OpenBLAS has a faster kernel, measured in docs/performance.md. It has one for AVX-512 only: with
+# AVX2, two blocks are 3 % slower than the whole.
 AVX512 = any("AVX512" in found or "V4" in found
              for kinds in np.lib.introspect.opt_func_info("^tanh$", "float32").values()
              for found in [kind["current"] for kind in kinds.values()]) and "OPENBLAS_CORETYPE" not in os.environ
@@ -35,22 +35,20 @@ def side_by_side(matrices, flat):
     return rows.reshape(n, steps * m)
 """
 
-by_number = attrgetter("number")
 
+class LoopText:
+    """Statements of one of the two loops of a cell.
 
-class Loop:
-    """One of the two loops of a cell, while it is written.
-
-    before, after   lines around it
-    body            the lines of a step
-    ahead, behind   lines around the steps of a block, and `size`, how many steps that has
-    arrays          name → how it is made, for T steps, once for all calls
-    fixed, views    variable → the view that it is, of a buffer, or at step t
-    quiet           whether an overflow in it is meant
+    before, after   lines before and after the loop
+    body            lines of a step
+    ahead, behind   lines before and after the steps of a block; `size` steps are a block
+    arrays          {name: expression that allocates it for T steps, once for all calls}
+    fixed, views    {variable: view of a buffer}, {variable: view at step t}
+    quiet           whether overflow in the loop is expected
     """
 
     def __init__(self, scope: Scope):
-        self.scope, self.places, self.options = scope, scope.places, scope.options
+        self.scope, self.storage, self.options = scope, scope.storage, scope.options
         self.before: list[str] = []
         self.ahead: list[str] = []
         self.body: list[str] = []
@@ -59,51 +57,51 @@ class Loop:
         self.arrays: dict[str, str] = {}
         self.fixed: dict[str, str] = {}
         self.views: dict[str, str] = {}
-        self.whole: dict[tuple, str] = {}  # (what does not change with time, shape) → its array
+        self.whole: dict[tuple, str] = {}  # {(invariant, shape): array of its broadcast}
         self.locals: set[str] = set()
         self.size, self.quiet = 1, False
 
     # -- arrays and variables --------------------------------------------------------------------------------
 
-    def array(self, kind: str, value: Value, extra: int = 0) -> Place:
+    def array(self, kind: str, value: Value, extra: int = 0) -> Storage:
         """A new array for a value."""
         lead = {"stack": [f"T + {extra}" if extra else "T"], "turn": ["2"], "block": ["K"]}.get(kind, [])
         ending = {"stack": "over_time", "turn": "in_turn", "block": "ahead", "buffer": "buffer"}[kind]
         name = self.scope.free(f"{self.scope.name(value)}_{ending}")
         self.arrays[name] = empty([*lead, *value.shape], value.dtype)
-        return Place(name, kind, scalar=value.shape == ())
+        return Storage(name, kind, scalar=value.shape == ())
 
     def operand(self, value: Value) -> str:
-        """The variable, or number, that stands for a value in a statement."""
+        """The variable or number by which a statement refers to a value."""
         if value.is_constant:
             if np.size(value.constant) <= 16:
                 return constant(value.constant)[0]
             name = self.scope.free("constant")
             self.scope.constants[name] = value.constant
-            self.places[value] = Place(name, "local")
+            self.storage[value] = Storage(name, "local")
             return name
-        if value not in self.places:
-            self.places[value] = self.view(value)
-        return self.variable(self.places[value], self.scope.name(value))
+        if value not in self.storage:
+            self.storage[value] = self.view(value)
+        return self.variable(self.storage[value], self.scope.name(value))
 
     def operand_over_block(self, value: Value) -> str:
-        """What stands for a value in a statement for a block of steps."""
+        """The expression for a value in a statement over a block of steps."""
         if value.is_constant and np.ndim(value.constant) == 0:
             return constant(value.constant)[0]
         return self.operand(value) if value.is_constant or value in self.scope.invariant else self.over_block(value)
 
     def over_block(self, value: Value) -> str:
         """A block of steps of a value as one array (n, …)."""
-        base = self.scope.base(value)
+        base = self.scope.aliases.base(value)
         text = f"xs[{self.scope.inputs[base]}][start:stop]" if self.is_read_from_xs(base) else \
-            self.places[base].over_block()
+            self.storage[base].over_block()
         return text if value is base else f"{text}[:, {slice_text(value.metadata['index'])}]"
 
     def is_read_from_xs(self, value: Value) -> bool:
         """Whether a value is an input that was not copied to a place of its own."""
-        return value in self.scope.inputs and self.places[value].kind == "local"
+        return value in self.scope.inputs and self.storage[value].kind == "local"
 
-    def variable(self, place: Place, hint: str) -> str:
+    def variable(self, place: Storage, hint: str) -> str:
         if place.kind == "local" or (place.kind == "buffer" and not place.path):
             return place.array
         views = self.fixed if place.kind == "buffer" else self.views
@@ -116,11 +114,11 @@ class Loop:
         views[name] = place.text
         return name
 
-    def view(self, value: Value) -> Place:
+    def view(self, value: Value) -> Storage:
         """The place of a view: that of its parent, seen along a path."""
         (parent,) = value.inputs
         source = self.operand(parent)
-        place = self.places.get(parent, Place(source, "local"))
+        place = self.storage.get(parent, Storage(source, "local"))
         text = filled(value.op.template(value.metadata), {"x": source}, value)
         path = text.removeprefix(source)
         if place.kind != "local" and path != text:
@@ -129,7 +127,7 @@ class Loop:
             return replace(place, path=place.path + path, contiguous=place.contiguous and rows)
         name = self.local(value)
         self.body.append(f"{name} = {text}")
-        return Place(name, "local")
+        return Storage(name, "local")
 
     def local_name(self, hint: str) -> str:
         name = self.scope.free(hint)
@@ -158,7 +156,7 @@ class Loop:
         return self.prepared(name, f"np.array({constant(x)[0]}, {dtype_text(dtype)})")
 
     def whole_over_columns(self, text: str, shape: tuple, dtype: Any) -> str:
-        """What does not change with time, broadcast into an array of its own before the loop."""
+        """A loop invariant, broadcast into an array of its own before the loop."""
         key = (text, shape)
         if key not in self.whole:
             self.whole[key] = name = self.scope.free(f"{text}_whole" if text.isidentifier() else "whole")
@@ -169,44 +167,43 @@ class Loop:
     # -- statements ------------------------------------------------------------------------------------------
 
     def hoist(self, values: Iterable[Value]) -> None:
-        """What does not change with time, before the loop; a transposed matrix as a contiguous copy, which BLAS reads
+        """Compute loop invariants before the loop; copy a transposed matrix to contiguous memory, which BLAS reads
         up to 1.7 times faster."""
         for value in values:
             text, _ = self.scope.emitter.call(value, [self.operand(a) for a in value.inputs])
             if value.op is transpose.op and len(value.shape) == 2:
-                self.places[value] = self.array("buffer", value)
+                self.storage[value] = self.array("buffer", value)
                 self.before.append(f"copyto({self.operand(value)}, {text})")
             else:
                 name = self.local(value)
                 self.before.append(f"{name} = {text}")
-                self.places[value] = Place(name, "local")
+                self.storage[value] = Storage(name, "local")
 
     def compute(self, values: Iterable[Value], live: Iterable[Value], kind: str = "buffer") -> None:
         """The statements of one step, or with kind "block" those of a block of steps; `live` are read after them."""
-        values, seen = list(values), self.scope.seen
-        last = {b: n for n, value in enumerate(values) for a in value.inputs for b in seen(a)}
-        last.update((b, len(values)) for value in live for b in seen(value))
-        idle: dict[tuple, list[Place]] = {}
-        owned: dict[Value, Place] = {}  # values in arrays that may be used again
+        values, aliases = list(values), self.scope.aliases
+        last = aliases.last_uses(values, live)
+        idle: dict[tuple, list[Storage]] = {}
+        owned: dict[Value, Storage] = {}  # values in arrays that may be used again
         for n, value in enumerate(values):
-            if self.scope.is_view(value):
+            if self.scope.aliases.is_view(value):
                 continue
             operands = [self.operand(a) if kind == "buffer" else self.operand_over_block(a) for a in value.inputs]
-            dying = {b: None for a in value.inputs for b in sorted(seen(a), key=by_number)
+            dying = {b: None for a in value.inputs for b in sorted(aliases.of(a), key=by_number)
                      if last[b] == n and b in owned}
-            if value not in self.places and can_be_buffered(value):
+            if value not in self.storage and can_be_buffered(value):
                 same = next((b for b in dying if self.in_place(value, b)), None) if self.options.reuse else None
                 free = idle.get((value.shape, value.dtype))
                 if same is not None:
                     del dying[same]
-                    self.places[value] = owned.pop(same)
+                    self.storage[value] = owned.pop(same)
                 else:
-                    self.places[value] = free.pop() if free else self.array(kind, value)
-                owned[value] = self.places[value]
+                    self.storage[value] = free.pop() if free else self.array(kind, value)
+                owned[value] = self.storage[value]
             if kind == "buffer":
                 self.body += self.statement(value, operands)
             else:
-                self.ahead.append(called(value, operands, self.places[value].over_block()))
+                self.ahead.append(called(value, operands, self.storage[value].over_block()))
             for b in dying if self.options.reuse else ():
                 idle.setdefault((b.shape, b.dtype), []).append(owned.pop(b))
 
@@ -214,20 +211,20 @@ class Loop:
         """Whether a value may be written over an input that dies with it."""
         entrywise = value.op.elementwise and value.op is not where.op  # np.where is written as two copies
         return entrywise and (value.shape, value.dtype) == (b.shape, b.dtype) and \
-            all(a is b or b not in self.scope.seen(a) for a in value.inputs)
+            all(a is b or b not in self.scope.aliases.of(a) for a in value.inputs)
 
     def compute_behind(self, values: Iterable[Value]) -> None:
         """The statements after a block of steps, for all of them at once; their places are made."""
         self.behind += [called(value, [self.operand_over_block(a) for a in value.inputs],
-                               self.places[value].over_block()) for value in values]
+                               self.storage[value].over_block()) for value in values]
 
     def statement(self, value: Value, operands: list[str]) -> list[str]:
         """Compute one value into its place."""
-        op, place = value.op, self.places.get(value)
+        op, place = value.op, self.storage.get(value)
         if place is None or not can_be_buffered(value):
             text, _ = self.scope.emitter.call(value, operands)
             if place is None:
-                self.places[value] = Place(self.local(value), "local")
+                self.storage[value] = Storage(self.local(value), "local")
                 return [f"{self.operand(value)} = {text}"]
             return [f"{self.operand(value)}[...] = {text}"]
         out = self.operand(value)
@@ -240,7 +237,7 @@ class Loop:
             return [f"copyto({out}, {operands[2]})", f"copyto({out}, {operands[1]}, where={condition})"]
         if op is concatenate.op:
             return [f"copyto({self.variable(part, f'{out}_part')}, {text})"
-                    for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.places.get(a) != part]
+                    for a, text, part in zip(value.inputs, operands, self.parts(value)) if self.storage.get(a) != part]
         if op is power.op and is_number(value.inputs[1], 2) and value.inputs[0].dtype == value.dtype:
             return [f"square({operands[0]}, {out})"]
         return [called(value, [self.whole_operand(*pair, value) for pair in zip(value.inputs, operands)], out)]
@@ -258,8 +255,8 @@ class Loop:
         return filled(op.buffered, texts, value).split("; ")
 
     def whole_operand(self, a: Value, text: str, value: Value) -> str:
-        """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and what does not
-        change with time in its full shape (a bias column of 192 gates: 1 µs less)."""
+        """An operand as NumPy takes it fastest: a number as an array of its type (300 ns less), and a loop
+        invariant in its full shape (a bias column of 192 gates: 1 µs less)."""
         if a.is_constant and np.ndim(a.constant) == 0:
             others = [b.dtype for b in value.inputs if not b.is_constant]
             dtype = value.dtype if value.dtype.kind in "fc" else np.result_type(*others, a.constant)
@@ -268,14 +265,14 @@ class Loop:
             return self.whole_over_columns(text, value.shape, a.dtype)
         return text
 
-    def parts(self, whole: Value) -> list[Place]:
-        place = self.places[whole]
+    def parts(self, whole: Value) -> list[Storage]:
+        place = self.storage[whole]
         return [replace(place, path=place.path + path, contiguous=False) for path in part_paths(whole)]
 
     def product(self, value: Value, operands: list[str], out: str) -> str:
         """A matrix product: by np.dot where it may be, in row blocks where OpenBLAS is quicker with small ones."""
         a, b = value.inputs
-        place = self.places[value]
+        place = self.storage[value]
         if len(a.shape) != 2 or len(b.shape) != 2 or not place.contiguous or a.dtype != b.dtype:
             return f"matmul({', '.join(operands)}, {out})"
         (rows, inner), columns = a.shape, b.shape[1]
@@ -293,13 +290,13 @@ class Loop:
 
     def rows(self, value: Value) -> str:
         """A block of K steps of a matrix (n, m) side by side: (n, K m)."""
-        if value.op is transpose.op and self.scope.is_view(value):
+        if value.op is transpose.op and self.scope.aliases.is_view(value):
             return f"{self.over_block(value.inputs[0])}.reshape(-1, {value.shape[0]}).T"
         return self.side_by_side(value)
 
     def rows_of_columns(self, value: Value) -> str:
         """A block of K steps of a matrix (m, k), transposed, side by side: (k, K m)."""
-        if value.op is transpose.op and self.scope.is_view(value):
+        if value.op is transpose.op and self.scope.aliases.is_view(value):
             return self.side_by_side(value.inputs[0])
         return f"{self.over_block(value)}.reshape(-1, {value.shape[1]}).T"
 
@@ -310,7 +307,7 @@ class Loop:
         if m == 1:
             return f"{self.over_block(value)}.reshape(-1, {n}).T"
         self.scope.emitter.helpers["side_by_side"] = SIDE_BY_SIDE
-        flat = self.scope.free(f"{self.scope.name(self.scope.base(value))}_rows")
+        flat = self.scope.free(f"{self.scope.name(self.scope.aliases.base(value))}_rows")
         self.arrays[flat] = f"np.empty({n * m} * K, {dtype_text(value.dtype)})"
         return f"side_by_side({self.over_block(value)}, {flat})"
 

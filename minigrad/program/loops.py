@@ -1,11 +1,10 @@
-"""A scan inside of a derived function: one op of its program, printed as two plain `for` loops.
+"""A scan inside a derived function: one op of its program, printed as two plain `for` loops.
 
-The cell is traced once; its program is the body of a loop. The forward loop writes what the backward reads into arrays
-over time, `concat[t] = …`. The backward loop hands the gradient of the state from each step to the one before, and
-the weights' gradients are gathered behind it: one product, or one sum, over all steps.
+The cell is traced once; its program is the loop body. The forward loop stores the values that the backward reads in
+arrays over time, `concat[t] = …`. The backward loop passes the gradient of the state from each step to the previous
+one. Weight gradients are summed after it: one product, or one sum, over all steps.
 
-What a cell computes from closed-over values alone does not change with time: it is a part of the function around the
-loop, and is printed in front of it.
+Values computed from closed-over values alone are loop invariants: they belong to the outer function, before the loop.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from minigrad.engine.ops import (
     broadcast_to,
     expand_dims,
     getitem,
-    matmul,
     multiply,
     negative,
     reshape,
@@ -34,22 +32,14 @@ from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, recording, watcher, wrap
-from minigrad.program.simplify import (
-    EINSUM,
-    LOOP,
-    Program,
-    Value,
-    in_order,
-    is_slice,
-    numbers_of,
-    order_of_axes,
-    repr_of,
-)
+from minigrad.program.analysis import is_matrix_product, is_slice
+from minigrad.program.ir import EINSUM, LOOP, Value, in_order, numbers_of, order_of_axes
+from minigrad.program.simplify import Program, repr_of
 from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
 
 
 class ChangingCell(TypeError):
-    """A cell of which two calls are not the same."""
+    """Two calls of a cell compute different things."""
 
 
 # -- the trace: symbols ---------------------------------------------------------------------------------------
@@ -72,7 +62,7 @@ class Scan:
         self.call(step)
         first = self.signature
         self.call(step)
-        if self.signature != first:  # the text, and the tensors from outside that it speaks of
+        if self.signature != first:  # compares the op sequence and the closed-over tensors
             raise ChangingCell("it makes new values at every call, as random numbers: pass them in through xs")
         self.own = way_to(self.inputs, self.made)
         own_inputs = [a for x in self.made if x._index in self.own for a in x._inputs or ()]
@@ -82,12 +72,12 @@ class Scan:
         self.result = self.new, self.y
         self.outputs = [y for y in self.new + self.y if isinstance(y, Tensor)]
         self.given = [*self.starts, *self.xs, *self.closed]
-        self.tracked = list(map(is_tracked, self.given))  # now: a pull untracks its own tensors again
-        self.seeds: dict[int, Symbol] = {}  # these two as in a Trace, once the sweep has been here
+        self.tracked = list(map(is_tracked, self.given))  # noted now, since a pull untracks its tensors afterwards
+        self.seeds: dict[int, Symbol] = {}  # seeds and found as in a Trace, set by `gradients`
         self.found: dict[int, Any] = {}
 
     def call(self, step: Callable) -> None:
-        """The cell, on new symbols."""
+        """Call the cell on new symbols."""
         state, xs = self.patterns
         self.state = [symbol(self.tracer, x, x.dtype.kind in "fc", shape_of(start))
                       for x, start in zip(map(data_of, self.starts), self.starts)]
@@ -101,7 +91,7 @@ class Scan:
         self.signature = signature(self.inputs, self.made, self.new + self.ys)
 
     def is_made(self, y: Any) -> bool:
-        """Whether a result of the cell depends on the step and is not simply one of its inputs from xs."""
+        """Whether a result of the cell depends on the step and is not merely one of its inputs from xs."""
         return isinstance(y, Tensor) and y._index in self.own and all(y is not x for x in self.x)
 
     @property
@@ -129,7 +119,7 @@ class Scan:
                 unflatten(ys, [next(parts) if self.is_made(y) else self.repeated(y) for y in self.ys]))
 
     def repeated(self, y: Any) -> Any:
-        """A result of the cell that needs no loop: xs itself, or what is the same at every step."""
+        """A result of the cell that needs no loop: xs itself, or a loop invariant, repeated."""
         for x, leaf in zip(self.x, self.xs):
             if y is x:
                 return leaf
@@ -137,15 +127,15 @@ class Scan:
         return broadcast_to(expand_dims(y, 0), (self.steps, *y.shape))
 
     def tracked_results(self) -> list[bool]:
-        """Whether a gradient can go from each result to an input that wants one, at this step or through the state."""
+        """Whether a gradient can flow from each result to a tracked input, at this step or through the state."""
         nodes = behind(self.outputs, self.closed)
         sources = [x for x, tracked in zip(self.inputs + self.closed, self.tracked) if tracked]
         while True:
-            way = way_to(sources, nodes)
+            reached = way_to(sources, nodes)
             more = [a for a, new in zip(self.state, self.new)
-                    if isinstance(new, Tensor) and new._index in way and a._index not in way]
+                    if isinstance(new, Tensor) and new._index in reached and a._index not in reached]
             if not more:
-                return [y._tracked and y._index in way and y.dtype.kind in "fc" for y in self.outputs]
+                return [y._tracked and y._index in reached and y.dtype.kind in "fc" for y in self.outputs]
             sources += more
 
     def gradients(self, g: tuple) -> list:
@@ -190,7 +180,7 @@ class Scan:
         return [y.shape for y in self.new if isinstance(y, Tensor)] + [(self.steps, *y.shape) for y in self.y]
 
     def part(self, program: Program, backward: bool, i: int) -> Value:
-        """The value of one part of the op in a program."""
+        """The value of the i-th result of LOOP in a program."""
         loop = program.loops.get(self) or Loop(self, program)
         return loop.gradient(self.wanted[i]) if backward else loop.results[i]
 
@@ -211,10 +201,10 @@ LOOP.variadic, LOOP.arrays, LOOP.pulls = True, ("inputs",), [(0, rule, rule_on_a
 
 
 def pulled_back(run: Callable[[], list], g: tuple, inputs: list, tracked: list[bool]) -> list:
-    """The gradients of inputs, recorded, by a sweep from the results that `run` computes from them.
+    """The recorded gradients of inputs, by a sweep from the results that `run` computes from them.
 
     tracked: which inputs were so when their scan was recorded. A pull (autodiff.pullback) untracks its own tensors once
-    its function has run; for `run` and the sweep they are again what they were, as the records of a loop would be.
+    its function has run; for `run` and the sweep they are tracked again, as in a loop.
     """
     again = [x for x, was in zip(inputs, tracked) if was and not x._tracked]
     for x in again:
@@ -234,7 +224,7 @@ def is_tracked(x: Any) -> bool:
 
 
 def made_since(first: Tensor, results: list) -> list[Tensor]:
-    """All that results were computed from and that is no older than `first`, the oldest first."""
+    """Every tensor behind the results that is no older than `first`, the oldest first."""
     found: dict[int, Tensor] = {}
     stack = list(results)
     while stack:
@@ -246,7 +236,7 @@ def made_since(first: Tensor, results: list) -> list[Tensor]:
 
 
 def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[str, list[int]]:
-    """What was computed, in words that are the same for the same computation, and from which tensors around it."""
+    """(text of the computation, equal for equal computations; indices of the closed-over tensors)."""
     number = {x._index: f"x{i}" for i, x in enumerate(inputs)}
     around: list[int] = []
 
@@ -269,7 +259,7 @@ def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[
 
 
 class Loop:
-    """A scan in a Program: two Values, `forward` and `backward`, whose parts are what the two loops leave behind.
+    """A scan in a Program: two Values, `forward` and `backward`, whose PARTs are the outputs of the two loops.
 
     inner        the Program of one step
     around       {argument of inner: the Value around the loop} for xs, for what is closed over, and for a state that
@@ -278,9 +268,9 @@ class Loop:
     d_start[k]   dL/d(the k-th state before the first step)  d_stack[v]   the same in the backward
                                                              d_sum[v]     Σ v over the steps
 
-    `settle` finds what of this is asked for: stacks and d_stacks, ends and d_ends (which states), d_sums; for it, the
-    values that a step computes, lines and d_lines, the states that it hands on, live and d_live, what it reads, and
-    arrivals: for a result of the step, where its gradient comes from, ([k of states], [j of ys]).
+    `prune` finds the outputs that are read: stacks and d_stacks, ends and d_ends (which states), d_sums. From these it
+    finds the values that a step computes (lines, d_lines), the states that it passes on (live, d_live), the values that
+    it reads, and arrivals: for each result of the step the sources of its gradient, ([k of states], [j of ys]).
     """
 
     def __init__(self, scan: Scan, outer: Program):
@@ -298,14 +288,14 @@ class Loop:
         self.around |= {a: start for a, start in zip(self.state, self.start) if a in unchanged}
         self.fixed = {*self.closed, *unchanged}
         for v in inner.forward + inner.backward:
-            if v.op is not LOOP and all(map(self.is_fixed, v.inputs)):  # a loop belongs to the program it is in
+            if v.op is not LOOP and all(map(self.is_fixed, v.inputs)):  # an inner loop stays in the body
                 self.fixed.add(v)
         self.forward = Value(LOOP, tuple(given), {"loop": self, "backward": False}, (), None)
         outer.values[scan.whole._index] = self.forward
         self.final = [self.part(self.forward, a) for a in self.state]
         self.stack = self.stacked(self.forward, self.state + inner.forward)
         self.d_state = [inner.gradients.get(a) for a in self.state]  # dL/d(the state before the step)
-        self.backward: Value | None = None  # until it is asked for
+        self.backward: Value | None = None  # until it is requested
         self.d_stack, self.plain_seeds, self.arrivals, self.d_read = {}, {}, {}, set()
         self.d_lines, self.d_stacks, self.d_sums, self.d_ends, self.d_live, self.views = [], [], [], [], [], []
         self.results = [start if a in unchanged else final for a, start, final, new in zip(
@@ -320,7 +310,7 @@ class Loop:
         return {v: self.part(whole, v, over_time=True) for v in values if v.op is not LOOP}
 
     def name_states(self) -> None:
-        """h_prev, h and h_last, where the cell has one name for the old state and the new, or none."""
+        """Name the states h_prev, h and h_last, if the cell has one name for the old and the new state, or none."""
         names, tree = self.scan.tracer.names, self.inner.arguments[0][1]
         nameless = isinstance(tree, tuple)
         self.end_names = []
@@ -335,20 +325,20 @@ class Loop:
                 new.name = f"{plain}_next"
 
     def name_given(self) -> None:
-        """xs in another order of axes are named, so that not every step turns them."""
+        """Name transposed xs, so they are transposed once and not at every step."""
         for value in map(self.around.get, self.x):
             if value.name is None and value.op is transpose.op:
                 value.name = "xs"
 
     def begin_backward(self) -> None:
-        """Make the Values of the backward, when those that it begins with are there."""
+        """Make the Values of the backward, once the gradients of the results are known."""
         scan = self.scan
         arriving = iter([None if d is None else self.outer.value_of(d) for d in scan.arriving])
         self.d_final = [next(arriving) if isinstance(new, Tensor) else None for new in scan.new]
         self.d_y = list(arriving)
         self.backward = Value(LOOP, (), {"loop": self, "backward": True}, (), None)
         self.backward.origin = self.forward
-        # what arrives at a result that is one y alone is there for all steps
+        # the gradient of a result that is only a y is already stacked in d_y[j]
         places = {y: [j for j, one in enumerate(self.y) if one is y and self.d_y[j] is not None] for y in self.y}
         self.plain_seeds = {seed: self.d_y[places[y][0]] for y, seed in self.inner.seeds.items()
                             if y not in self.new and len(places[y]) == 1}
@@ -356,11 +346,11 @@ class Loop:
         self.d_start = [self.part(self.backward, a) for a in self.state]
         self.d_stack = self.stacked(self.backward, made)
         self.d_sum = {v: self.part(self.backward, v) for v in made}
-        # gradients of what the step computes: they have names, and so have their arrays
+        # gradients of computed values: they have names, and so have their arrays
         self.totals = {g for v, g in self.inner.total.items() if v.op is not None} | set(self.inner.seeds.values())
 
     def gradient(self, i: int) -> Value:
-        """dL/d(the i-th value that the scan was given)."""
+        """dL/d(the i-th input of the scan)."""
         if self.backward is None:
             self.begin_backward()
         if i < len(self.state):
@@ -369,14 +359,14 @@ class Loop:
         g = self.inner.gradients[inside]
         return self.over_time(g) if inside in self.x else self.summed(g)
 
-    # -- all steps at once: values of the function around ---------------------------------------------------------
+    # -- values of the outer function: all steps at once -----------------------------------------------------------
 
     def is_fixed(self, v: Value) -> bool:
         """Whether a value is the same at every step."""
         return v.is_constant or v in self.fixed
 
     def lifted(self, v: Value) -> Value:
-        """A fixed value, outside of the loop."""
+        """A loop invariant, as a value of the outer function."""
         if v.op is None:
             return self.around.get(v, v)
         return self.outer.apply(v.op, tuple(map(self.lifted, v.inputs)), v.metadata, v.shape, v.dtype, v.tracked)
@@ -390,8 +380,8 @@ class Loop:
         return there[v]
 
     def summed(self, g: Value) -> Value:
-        """Σ g over the steps: gathered behind the loop if it is a product or the sum of an array over time, else added
-        up within."""
+        """Σ g over the steps: after the loop if it is a product or the sum of an array over time, else accumulated in
+        the loop."""
         return self.gathered(g) or self.d_sum[g]
 
     def gathered(self, g: Value) -> Value | None:
@@ -401,7 +391,7 @@ class Loop:
         if g in self.totals:
             metadata = {"axis": 0, "keepdims": False}
             return outer.apply(sum_op.op, (self.over_time(g),), metadata, g.shape, g.dtype)
-        if g.op is matmul.op and all(len(a.shape) == 2 for a in g.inputs):
+        if is_matrix_product(g):
             return self.product(g)
         if g.op is sum_op.op and self.base(g.inputs[0]) in self.totals:
             return self.sum(g)
@@ -421,7 +411,7 @@ class Loop:
         return self.outer.apply(EINSUM, (a, b), {"subscripts": f"{of_a},{of_b}->ij"}, g.shape, g.dtype)
 
     def sum(self, g: Value) -> Value | None:
-        """Σ of a sum, as one sum."""
+        """Σ over the steps of a sum, as one sum."""
         letters = "abcdefgh"[:len(g.inputs[0].shape)]
         x, of_x = self.operand(g.inputs[0], letters)
         if of_x != f"t{letters}":
@@ -435,7 +425,7 @@ class Loop:
         return self.outer.apply(getitem.op, (y,), {"index": (0,)}, g.shape, g.dtype)
 
     def operand(self, v: Value, letters: str) -> tuple[Value, str]:
-        """All steps of a value with these letters for its axes: what there is of it, and the letters of that."""
+        """(array over time, its einsum subscripts) for `v`, looking through views."""
         if self.is_fixed(v):
             return self.lifted(v), letters
         if is_slice(v):
@@ -449,20 +439,20 @@ class Loop:
         return self.over_time(v), f"t{letters}"
 
     def base(self, v: Value) -> Value:
-        """What a view looks at."""
+        """The value behind slices and transposes."""
         while is_slice(v) or v.op is transpose.op:
             v = v.inputs[0]
         return v
 
-    # -- what is asked of the loops, and what they have to compute for it -----------------------------------------
+    # -- liveness: the outputs that are read, and what they need --------------------------------------------------
 
-    def settle(self, whole: Value, asked: set[Value]) -> None:
+    def prune(self, whole: Value, asked: set[Value]) -> None:
         if whole is self.backward:
-            self.settle_backward(asked)
+            self.prune_backward(asked)
         else:
-            self.settle_forward(asked)
+            self.prune_forward(asked)
 
-    def settle_forward(self, asked: set[Value]) -> None:
+    def prune_forward(self, asked: set[Value]) -> None:
         self.stacks = [v for v, part in self.stack.items() if part in asked]
         self.ends = [k for k, part in enumerate(self.final) if part in asked]
         live = set(self.ends)
@@ -478,7 +468,7 @@ class Loop:
         starts = [self.start[k] for k in self.live]
         self.forward.inputs = (*starts, *(value for a, value in self.around.items() if a in self.read))
 
-    def settle_backward(self, asked: set[Value]) -> None:
+    def prune_backward(self, asked: set[Value]) -> None:
         self.d_stacks = [v for v, part in self.d_stack.items() if part in asked]
         self.d_sums = [v for v, part in self.d_sum.items() if part in asked]
         self.d_ends = [k for k, part in enumerate(self.d_start) if part in asked]

@@ -1,22 +1,24 @@
-"""Products in another order, so that less has to wait for the step after.
+"""Reorder products so that fewer values depend on the next step.
 
-In the backward of a cell, g is what arrives from the step after; x, y, z are values of the forward, all there already:
+In the backward of a cell, g comes from the next step; x, y and z are values of the forward, already known:
 
     (g x) y  →  g (x y)          g x ± g y  →  g (x ± y)          [g x; h y] z  →  [g (x z); h (y z)]
 
-What stands in brackets on the right can be computed for many steps at once. And where only some rows of a product
-A B are wanted, only those are computed. The numbers change by rounding.
+The bracketed factors on the right can be computed for many steps at once. If only some rows of a product A B are read,
+only those are computed. Results change by rounding.
 """
 
 from __future__ import annotations
 
 from minigrad.engine.op import Op
 from minigrad.engine.ops import add, concatenate, getitem, matmul, multiply, subtract, transpose
-from minigrad.program.simplify import Program, Value, in_order
+from minigrad.program.analysis import part_slices
+from minigrad.program.ir import Value, in_order
+from minigrad.program.simplify import Program
 
 
 class Reassociated:
-    """The gradients of a program, rewritten: `gradients`, by argument, as `program.gradients`."""
+    """Rewrite the gradients of a program; `gradients` is {argument: new gradient}, as `program.gradients`."""
 
     def __init__(self, program: Program, gradients: dict[Value, Value]):
         self.program = program
@@ -56,7 +58,7 @@ class Reassociated:
                 return self.make(value, multiply.op, one[0], self.make(value, op, one[1], other[1]))
         if op is getitem.op and value.inputs[0].op is matmul.op and self.uses[value.inputs[0]] == 1 and \
                 len(value.metadata["index"]) == 1 and all(len(a.shape) == 2 for a in (value, *value.inputs[0].inputs)):
-            # the only rows that anybody wants (dL/da of dL/d[a; x]): the others need not be computed
+            # only these rows are read (dL/da of dL/d[a; x]), so only these are computed
             a, b = inputs[0].inputs
             rows = self.rows(a, value)
             made = self.program.apply(matmul.op, (rows, b), {}, value.shape, value.dtype)
@@ -70,7 +72,7 @@ class Reassociated:
         return made
 
     def rows(self, a: Value, wanted: Value) -> Value:
-        """The rows of a matrix that are `wanted` of its product; of a transpose Aᵀ, the columns of A, transposed."""
+        """Rows of a matrix that an index of its product selects; for a transpose Aᵀ, columns of A, transposed."""
         if a.op is transpose.op:
             (whole,) = a.inputs
             index = (slice(None), *wanted.metadata["index"])
@@ -80,7 +82,7 @@ class Reassociated:
         return self.program.apply(getitem.op, (a,), wanted.metadata, (wanted.shape[0], a.shape[1]), a.dtype)
 
     def factors(self, value: Value, like: Value) -> tuple[Value, Value] | None:
-        """(g, x) for a product g x of which only g waits, all of one shape."""
+        """(g, x) if value is a product g x, all of one shape, in which only g waits for the next step; else None."""
         if value.op is not multiply.op or value.shape != like.shape:
             return None
         waiting = [a for a in value.inputs if a in self.waits]
@@ -90,7 +92,7 @@ class Reassociated:
         return g, next(a for a in value.inputs if a is not g)
 
     def times(self, g: Value, q: Value, like: Value) -> Value:
-        """g q, with q brought to what does not wait."""
+        """g q, with q multiplied into the factor that does not wait."""
         same = not q.is_constant and q.shape == like.shape == g.shape and q.dtype == like.dtype
         pair = self.factors(g, like) if same else None
         if pair is not None:
@@ -105,15 +107,3 @@ class Reassociated:
             self.waits.add(made)
             return made
         return self.make(like, multiply.op, g, q)
-
-
-def part_slices(whole: Value) -> list[tuple]:
-    """The index of a concatenation that each of its inputs fills."""
-    axis = whole.metadata["axis"] % len(whole.shape)
-    slices, start = [], 0
-    for a in whole.inputs:
-        stop = start + a.shape[axis]
-        ends = slice(start or None, None if stop == whole.shape[axis] else stop)  # as a split writes them
-        slices.append((*[slice(None)] * axis, ends))
-        start = stop
-    return slices

@@ -1,19 +1,18 @@
-"""A traced run as a program of `Value`s, made simple while it is built: nothing is computed twice, constants are
-folded, and what does nothing (a cast to the same type, a sum over no axis, x · 1) is not there at all.
+"""Build a program from a trace, simplified: common subexpressions are shared, constants are folded, and ops that do
+nothing (a cast to the same type, a sum over no axis, x · 1) are left out.
 
-Each simplification is exact, and makes the text shorter to read; most also make it faster to run.
+Each simplification is exact and makes the text shorter; most also make it faster.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.op import PART, Op, primitive
+from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import (
     add,
     astype,
@@ -35,46 +34,9 @@ from minigrad.engine.ops import (
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
 from minigrad.engine.tensor import Tensor
+from minigrad.program.ir import DETACH, LOOP, Value, in_order, is_number, numbers_of, order_of_axes
 from minigrad.program.sizes import Size, cuts
 from minigrad.program.trace import Symbol, Trace
-
-# A scan in a derived function (loops.py): an op with several results, each a PART of it; and a product over time.
-LOOP, EINSUM = primitive("loop"), primitive("einsum")
-# A result, a state or a named value that equals another but carries no gradient: `h.detach()`, a twin under no_grad.
-DETACH = primitive("detach")
-DETACH.forward = lambda x: x
-
-
-class Value:
-    """One value of a program: an argument, a constant, or an op on other values.
-
-    tracked  whether a gradient flows to it, if one flows to every argument. Values with equal numbers but different
-             gradients stay two values.
-    onward   the inputs to which its gradient flows on
-    origin   in the backward program, the value of the forward whose rule made it
-
-    Inputs are numbers only: no input is a DETACH, which has the numbers of its own input.
-    """
-
-    __slots__ = ("constant", "dtype", "inputs", "metadata", "name", "number", "onward", "op", "origin", "shape",
-                 "tracked")
-    next_number = itertools.count().__next__
-
-    def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
-                 constant: Any = None, name: str | None = None, tracked: bool = False):
-        self.op, self.metadata, self.shape, self.dtype = op, metadata, shape, dtype
-        self.inputs = tuple(map(numbers_of, inputs))
-        self.tracked = tracked and dtype.kind in "fc"
-        self.onward = ruled(op, inputs) if self.tracked and op is not None else ()
-        self.constant, self.name, self.origin = constant, name, None
-        self.number = Value.next_number()
-
-    @property
-    def is_constant(self) -> bool:
-        return self.op is None and self.constant is not None
-
-    def __repr__(self) -> str:
-        return f"<{self.name or ''} {self.op or self.constant} {self.shape}>"
 
 
 class Program:
@@ -110,7 +72,7 @@ class Program:
                           for x in trace.inputs + trace.closed if x._tracked}
         results = [self.values[y._index] for y in trace.outputs]
         gradients = [g for g in self.gradients.values() if g is not None]
-        self.settle_loops(results + gradients)
+        self.prune_loops(results + gradients)
         kept = [v for v in in_order(gradients, set()) if v.op is PART and not v.inputs[0].metadata["backward"]]
         self.forward = in_order(results + kept, set())
         self.backward = in_order(gradients, set(self.forward))
@@ -153,7 +115,7 @@ class Program:
         return self.value_of(tree)
 
     def build(self, roots: list[Tensor]) -> None:
-        """Make the values of all that the roots need, the oldest first."""
+        """Make the values that the roots need, the oldest first."""
         needed: dict[int, Tensor] = {}
         stack = [x for x in roots if isinstance(x, Symbol)]
         while stack:
@@ -177,7 +139,7 @@ class Program:
         return self.apply(x._op, inputs, x._metadata, x.shape, x.dtype, self.is_tracked(x))
 
     def is_tracked(self, x: Tensor) -> bool | None:
-        """Whether a gradient flows to a symbol of the forward; None in the backward, where nobody asks."""
+        """Whether a gradient flows to a symbol of the forward; None in the backward, where it does not matter."""
         return x._tracked if x._index < self.end_of_forward else None
 
     def value_of(self, x: Any) -> Value:
@@ -187,7 +149,7 @@ class Program:
         return Value(None, (), {}, shape, getattr(x, "dtype", None), constant=x)
 
     def part(self, x: Tensor) -> Value:
-        """One part of a split is a slice; of any other op with several results, itself."""
+        """The value of one of several results; a part of a split is a slice."""
         (whole,), i = x._inputs, x._metadata["i"]
         if whole._op is LOOP:
             return whole._metadata["scan"].part(self, whole._metadata["backward"], i)
@@ -201,23 +163,23 @@ class Program:
         inputs = (self.value_of(whole._inputs[0]),)
         return self.apply(getitem.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
 
-    def settle_loops(self, roots: list[Value]) -> None:
-        """Let each loop compute what is asked of it, and no more: the youngest first, for it asks others."""
+    def prune_loops(self, roots: list[Value]) -> None:
+        """Let each loop compute only what is read from it; the youngest first, since it reads others."""
         wholes = [whole for loop in self.loops.values() for whole in (loop.forward, loop.backward) if whole is not None]
         for whole in sorted(wholes, key=lambda whole: -whole.number):
-            whole.metadata["loop"].settle(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})
+            whole.metadata["loop"].prune(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})
 
     # -- simplification -----------------------------------------------------------------------------------
 
     def apply(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
               tracked: bool | None = None) -> Value:
-        """The value of op(*inputs): one that is known already, a simpler one, or a new one.
+        """The value of op(*inputs): a known one, a simpler one, or a new one.
 
-        tracked: whether a gradient flows to it; None where nobody asks, as in the backward.
+        tracked: whether a gradient flows to it; None in the backward, where it does not matter.
         """
         if "index" in metadata:
             metadata = {**metadata, "index": settled(metadata["index"])}
-        if not tracked:  # its numbers are all that it is
+        if not tracked:  # only its numbers matter
             inputs = tuple(map(numbers_of, inputs))
         value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
         if value is None:
@@ -294,7 +256,7 @@ class Program:
         return None
 
     def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
-        """A sum of slices that were laid into zeros, and that fill it without a gap: their concatenation."""
+        """The concatenation of slices scattered into zeros and added, if they fill the shape without a gap."""
         axes = {axis for axis, *_ in pieces}
         if len(axes) != 1 or None in axes:
             return None
@@ -319,13 +281,13 @@ class Program:
         return self.apply(reshape.op, (y,), {"shape": shape}, shape, dtype, tracked)
 
     def flat(self, x: Value, tracked: bool | None) -> Value:
-        """x in one axis; of a part of something tracked, its own gradient counts."""
+        """x in one axis, tracked if both x and the result are."""
         size = (math.prod(x.shape),)
         return self.apply(reshape.op, (x,), {"shape": size}, size, x.dtype, tracked and x.tracked)
 
     def without_broadcast(self, op: Op, inputs: tuple[Value, ...], shape: tuple, tracked: bool | None
                           ) -> tuple[Value, ...]:
-        """Elementwise ops broadcast by themselves."""
+        """Drop broadcasts before an elementwise op, which broadcasts itself."""
         if not op.elementwise:
             return inputs
         out = list(inputs)
@@ -338,7 +300,7 @@ class Program:
 
 
 def pieces_of(x: Value, shape: tuple) -> list[tuple]:
-    """[(axis, start, stop, what)] for a value that is a slice laid into zeros, or a sum of such; else [(None, …)]."""
+    """[(axis, start, stop, slice)] for a slice scattered into zeros, or a sum of such; else [(None, 0, 0, x)]."""
     if x.op is add.op and x.shape == shape and all(a.shape == shape for a in x.inputs):
         return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
     if x.op is not scatter.op or not all(
@@ -347,48 +309,6 @@ def pieces_of(x: Value, shape: tuple) -> list[tuple]:
     bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
     cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
     return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
-
-
-def order_of_axes(axes: Any, n: int) -> list[int]:
-    """The axes of a transpose, each ≥ 0."""
-    return list(range(n))[::-1] if axes is None else [a % n for a in axes]
-
-
-def is_view(x: Value) -> bool:
-    """Whether NumPy computes x as a view of its input: a slice, a transpose, a broadcast."""
-    return x.op is not None and x.op.is_view(x.metadata)
-
-
-def is_slice(x: Value) -> bool:
-    """Whether x is a part of its input cut by slices alone."""
-    return x.op is getitem.op and is_view(x)
-
-
-def numbers_of(x: Value) -> Value:
-    """The value that has the numbers of x."""
-    return x.inputs[0] if x.op is DETACH else x
-
-
-def ruled(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The tracked inputs that the op has a rule for."""
-    positions = range(len(inputs)) if op.variadic else [pull[0] for pull in op.pulls]
-    return tuple(inputs[i] for i in positions if inputs[i].tracked)
-
-
-def in_order(roots: list[Value], before: set[Value]) -> list[Value]:
-    """All that the roots need and that was not there before, in the order in which it was made: inputs come first."""
-    found: set[Value] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value.op is not None and value not in found and value not in before:
-            found.add(value)
-            stack += value.inputs
-    return sorted(found, key=lambda value: value.number)
-
-
-def is_number(x: Value, number: float) -> bool:
-    return x.is_constant and np.ndim(x.constant) == 0 and x.constant == number
 
 
 def key_of(x: Value) -> Any:

@@ -22,7 +22,8 @@ from minigrad.functional import vjp
 from minigrad.microscope.figures.drawing import MOST_BOXES, Box, Edge, Graph
 from minigrad.microscope.recording import Record, Recording, one_scan, path_of
 from minigrad.printers.readable import Emitter, values_in
-from minigrad.program.simplify import LOOP, Program, Value
+from minigrad.program.ir import LOOP, Value
+from minigrad.program.simplify import Program
 from minigrad.program.trace import Trace
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.ops import getitem
 from minigrad.microscope.credit import Credit
 from minigrad.microscope.jacobians import Jacobians
 from minigrad.microscope.recording import Record, Recording, one_scan
@@ -213,7 +214,7 @@ def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequen
 def gates_of(scan: Record) -> dict[str, np.ndarray]:
     """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
     found = {name: scan.step.named[name].value for name in scan.values if scan.op_name(name) == "sigmoid"}
-    whole = {value.inputs[0] for value in found.values() if value.op.name == "getitem"}
+    whole = {value.inputs[0] for value in found.values() if value.op is getitem.op}
     if not found:
         raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")
     return {name: scan.values[name] for name, value in found.items() if value not in whole}
