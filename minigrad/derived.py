@@ -37,7 +37,7 @@ class Derived:
 
     def __init__(self, f: Callable, examples: tuple):
         self.f, self.examples = f, examples
-        self.trace = trace = Trace(f, examples, tracer=SourceTracer())
+        self.trace = trace = Trace(f, examples, tracer=SourceTracer(loops=True))
         name = name_of(f)
         self.name = name = "the function" if name == "<lambda>" else name
         emitter = Emitter(Program(trace, name))

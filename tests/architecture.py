@@ -35,7 +35,8 @@ def text(x: float, y: float, words: str, size: int = 13, ink: str = INK, more: s
 
 
 def lines_of(room: str) -> int:
-    return sum(len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) for file in FILES if room_of(file) == room)
+    files = [PACKAGE / file for file in FILES if room_of(file) == room]
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
 
 def picture() -> str:
@@ -53,7 +54,8 @@ def picture() -> str:
                 text(x + 63, 99, words, 9, GREY, 'text-anchor="middle"')]
         if i:
             out.append(f'<path d="M{x - 20} 61h12m-5 -5l6 5l-6 5" fill="none" stroke="{BLUE}" stroke-width="1.6"/>')
-    out.append(text(18, TOP - 16, "The rooms: a dot says that the row imports the column", 14, more='font-weight="bold"'))
+    out.append(text(18, TOP - 16, "The rooms: a dot says that the row imports the column", 14,
+                    more='font-weight="bold"'))
     pairs = edges()
     for i, name in enumerate(ROOMS):
         y, column = TOP + ROW * i, LEFT + ROW * i

@@ -19,6 +19,11 @@ QUICK = ("engine/", "check/test_gradcheck.py", "program/test_simplify.py", "prog
          "test_optim.py", "test_rooms.py")
 
 
+def pytest_configure(config):
+    """Allow scan's notices. Named in pyproject.toml, the class would be imported before pytest sets `pythonpath`."""
+    config.addinivalue_line("filterwarnings", "ignore::minigrad.timeloop.scan.ScanNotice")
+
+
 def pytest_collection_modifyitems(items):
     """Mark the tests of the quick subset."""
     for item in items:

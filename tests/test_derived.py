@@ -280,7 +280,7 @@ def test_a_hand_written_logistic_has_the_gradient_of_sigmoid(logistic):
     derived, x = mg.derive(cell, np.ones(5)), np.array([-400.0, -1.0, 0.0, 1.0, 400.0])
     assert "d_a * a * (1.0 - a)" in derived.source and "np.exp(" in derived.source
     with np.errstate(over="ignore"):
-        a, cache = derived.forward(x)
+        _, cache = derived.forward(x)
     (d_x,) = derived.backward(np.ones(5), cache)
     assert d_x[0] == d_x[4] == 0.0
     assert_equal_trees(d_x[1:4], mg.vjp(cell, x[1:4])[1](np.ones(3))[0])

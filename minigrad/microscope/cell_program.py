@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.arrays import ndarray
+from minigrad.engine.ops import concatenate, getitem, matmul
+from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.module import Module
@@ -21,7 +22,7 @@ from minigrad.program.ir import Value, in_order
 from minigrad.program.key import CellTracer
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, argument_names
-from minigrad.timeloop.compiled import Compiled, ScanCall, given
+from minigrad.timeloop.compiled import Compiled, ScanCall, closed_over
 from minigrad.timeloop.eager import one_step
 
 Array = np.ndarray
@@ -57,7 +58,7 @@ class StepProgram:
 
         trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True, numbers=numbers))
         self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
-        self.tensors = [given(trace, w) for w in trace.closed]
+        self.tensors = [closed_over(trace, w) for w in trace.closed]
         self.outside, self.fallbacks = trace.tracer.outside, [trace.closed_name(w) for w in trace.closed]
         symbols, n = trace.leaves, len(flatten(state)[0])
         self.arguments = [program.values[s._index] for s in symbols]
@@ -229,20 +230,20 @@ def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Va
         if many.isdisjoint(inputs):
             evaluate([instruction], env)
             continue
-        name, arrays = value.op.name, [env[a] for a in inputs]
-        if value.op.elementwise and part is None:
+        op, arrays = value.op, [env[a] for a in inputs]
+        is_product = op is matmul.op and all(len(a.shape) == 2 for a in inputs)
+        if op.elementwise and part is None:
             y = forward(*[aligned(x, a in many, len(value.shape)) for a, x in zip(inputs, arrays)])
-        elif name == "matmul" and inputs[0] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
+        elif is_product and inputs[0] not in many:
             y = np.tensordot(arrays[0], arrays[1], 1)
-        elif name == "matmul" and inputs[1] not in many and len(inputs[0].shape) == 2 == len(inputs[1].shape):
+        elif is_product and inputs[1] not in many:
             y = np.tensordot(arrays[1], arrays[0], ((0,), (1,))).swapaxes(0, 1)
-        elif name == "sum" and isinstance(metadata["axis"], int) and metadata["axis"] >= 0:
+        elif (op is sum_op.op and isinstance(metadata["axis"], int) and metadata["axis"] >= 0) or \
+                (op is getitem.op and all(isinstance(i, (int, slice)) for i in metadata["index"])):
             y = forward(*arrays, **metadata)
-        elif name == "concatenate" and metadata["axis"] is not None and metadata["axis"] >= 0:
+        elif op is concatenate.op and metadata["axis"] is not None and metadata["axis"] >= 0:
             y = forward(*[x if a in many else np.broadcast_to(x[..., None], (*x.shape, count))
                           for a, x in zip(inputs, arrays)], **metadata)
-        elif name == "getitem" and all(isinstance(i, (int, slice)) for i in metadata["index"]):
-            y = forward(*arrays, **metadata)
         else:
             one_by_one = [forward(*[x[..., i] if a in many else x for a, x in zip(inputs, arrays)], **metadata)
                           for i in range(count)]

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import sweep
-from minigrad.engine.op import PART
+from minigrad.engine.op import PART, Op
+from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.cell_program import (
@@ -34,12 +35,13 @@ from minigrad.microscope.cell_program import (
     weight_names,
 )
 from minigrad.nn.module import Module
-from minigrad.program.ir import Value, in_order
+from minigrad.program.ir import DETACH, Value, in_order
 from minigrad.timeloop.compiled import ScanCall
-from minigrad.timeloop.looks import example
+from minigrad.timeloop.inspection import example
 from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray
+REARRANGING = (getitem.op, reshape.op, transpose.op, DETACH)  # ops whose entries are entries of their input
 
 
 @contextlib.contextmanager
@@ -94,12 +96,19 @@ class Recording:
         self.records: list[Record | UnrecordedScan] = []
         self.copies: dict[int, Array] = {}
 
-    def take(self, run: ScanCall | str, cell: Callable) -> ScanCall | None:
-        """Hook for scan: receives each run and returns a recording one; or the reason why a cell cannot be traced."""
+    def take(self, run: ScanCall | str, cell: Callable) -> tuple[Any, Any] | None:
+        """Hook for scan: run a call into a Record and return its results; or note why a cell cannot be traced."""
+        path = path_of(cell, self.model_paths)
         if isinstance(run, str):
-            self.records.append(UnrecordedScan(path_of(cell, self.model_paths), run))
+            self.records.append(UnrecordedScan(path, run))
             return None
-        return RecordedRun(run, self)
+        record = run.executor = Record(path, run, self.snapshot)
+        results = run.on_graph()
+        self.records.append(record)
+        for leaf in flatten(results)[0]:
+            if isinstance(leaf, Tensor) and leaf._op is PART:
+                record.node = weakref.ref(leaf._inputs[0])
+        return results
 
     def snapshot(self, weight: Tensor | Array) -> Array:
         """A copy of a weight, unaffected by later changes; scans that see the same values share it."""
@@ -214,7 +223,7 @@ class Record:
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
         self.step = step = step_program_of(run)
-        closed = [run.supply[i] for i in step.closed]
+        closed, self.closed = [run.supply[i] for i in step.closed], run.compiled.closed
         weights = [(name, w, x) for name, w, x in zip(weight_names(run.cell, closed, step), step.weights, closed)
                    if isinstance(x, Tensor)]
         self.weight_values = {name: w for name, w, _ in weights}
@@ -243,12 +252,12 @@ class Record:
     def weights(self) -> list[str]:
         return list(self.weight_values)
 
-    def op_name(self, name: str) -> str | None:
-        """The op that computed a value, such as "sigmoid" for a gate; looks through slices and transposes."""
+    def op_of(self, name: str) -> Op | None:
+        """The op that computed a value, such as sigmoid for a gate; looks through slices and transposes."""
         value = self.known(name).value
-        while value.op is not None and value.op.name in ("getitem", "reshape", "transpose", "detach"):
+        while value.op in REARRANGING:
             value = value.inputs[0]
-        return None if value.op is None else value.op.name
+        return value.op
 
     def __repr__(self) -> str:
         went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
@@ -316,8 +325,8 @@ class Record:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def forward(self, state: list, xs: list) -> tuple[list, list]:
-        """The final states and the ys, all in the order of running."""
+    def forward(self, state: list, xs: list, closed: list) -> tuple[list, list]:
+        """Executor of a ScanCall: return the final states and the ys, all in the order of running."""
         step = self.step
         state, xs = [np.array(s) for s in state], [np.array(x) for x in xs]
         ys = []
@@ -329,8 +338,8 @@ class Record:
             self.kept.append({value: env[value] for value in step.kept})
         return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
 
-    def backward(self, d_state: list, d_ys: list) -> tuple[list, list, list]:
-        """Gradients of the first state, of the xs and of the weights, from those of the results."""
+    def backward(self, d_state: list, d_ys: list, xs: list, closed: list) -> tuple[list, list, list]:
+        """Return the gradients of the first state, of the xs and of the weights, from those of the results."""
         step, cut = self.step, replay_window.get()
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
@@ -350,7 +359,8 @@ class Record:
         if cut is None:
             self.backwards.append(BackwardPass(d_state, d_ys, kept))
             self.grads.made.clear()
-        return d_first, d_xs, d_weights
+        by_place = dict(zip(step.closed, d_weights))
+        return d_first, d_xs, [by_place[i] for i in self.closed]
 
     def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
                    ) -> Iterator[tuple[int, dict[Value, Array]]]:
@@ -441,33 +451,3 @@ class LazyArrays(Mapping):
     def __repr__(self) -> str:
         named = self.record.step.named.items()
         return "\n".join(f"{name} {(self.record.steps, *value.value.shape)}" for name, value in named)
-
-
-class RecordedRun(ScanCall):
-    """A run of scan that evaluates its program value by value into a Record."""
-
-    __slots__ = ("record", "recording")
-
-    def __init__(self, run: ScanCall, recording: Recording):
-        for name in ("cell", "compiled", "inputs", "mask", "patterns", "sizes", "supply"):
-            setattr(self, name, getattr(run, name))
-        self.buffers = None
-        self.recording = recording
-
-    def on_graph(self, steps: int, reverse: bool) -> tuple[Any, Any]:
-        results = super().on_graph(steps, reverse)
-        self.recording.records.append(self.record)
-        self.recording = None  # the graph lives on without it
-        for leaf in flatten(results)[0]:
-            if isinstance(leaf, Tensor) and leaf._op is PART:
-                self.record.node = weakref.ref(leaf._inputs[0])
-        return results
-
-    def forward_steps(self, state: list, xs: list, closed: list) -> tuple:
-        self.record = Record(path_of(self.cell, self.recording.model_paths), self, self.recording.snapshot)
-        return self.record.forward(state, xs)
-
-    def backward_steps(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
-        d_state, d_xs, d_weights = self.record.backward(d_state, d_ys)
-        by_place = dict(zip(self.record.step.closed, d_weights))
-        return d_state, d_xs, [by_place[i] for i in self.compiled.closed]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minigrad.engine.ops import sigmoid, tanh
 from minigrad.microscope.recording import Record, Recording, one_scan
 
 Array = np.ndarray
@@ -45,9 +46,9 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
     scan = one_scan(rec)
     found = Saturation({}, {}, {}, {}, None, None)
     for name in scan.values:
-        kind = scan.op_name(name)
-        if kind in ("sigmoid", "tanh"):
-            v = samples(scan, name) if kind == "sigmoid" else (1.0 + samples(scan, name)) / 2.0
+        op = scan.op_of(name)
+        if op in (sigmoid.op, tanh.op):
+            v = samples(scan, name) if op is sigmoid.op else (1.0 + samples(scan, name)) / 2.0
             found.low[name], found.high[name] = np.mean(v < low, axis=0), np.mean(v > high, axis=0)
     for before, after in scan.states.items():
         v = samples(scan, after or before)

@@ -11,7 +11,8 @@ from minigrad.engine.backward import behind, data_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
-from minigrad.microscope.recording import WHOLE, Record, RecordedRun, Recording, one_scan, replayed_gradients
+from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
+from minigrad.timeloop.compiled import ScanCall
 
 Array = np.ndarray
 
@@ -116,11 +117,11 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
     if any(x._op is RELEASED for x in nodes):
         raise RuntimeError("the graph behind the loss has been released: ask for truncation before backward, or call "
                            "backward(retain_graph=True)")
-    runs = [x._metadata["run"] for x in nodes if x._op is not None and x._op.name == "scan"]
-    if not runs or not all(isinstance(run, RecordedRun) for run in runs):
+    calls = [call for x in nodes if x._metadata and isinstance(call := x._metadata.get("run"), ScanCall)]
+    scans = [call.executor for call in calls]
+    if not scans or not all(isinstance(scan, Record) for scan in scans):
         raise ValueError("a scan behind the loss was not recorded, and so cannot be truncated: compute the loss inside "
                          "of record()")
-    scans = [run.record for run in runs]
     twice = [scan.path for i, scan in enumerate(scans) if scan.path in [other.path for other in scans[:i]]]
     if twice:
         raise ValueError(f"{twice[0]} ran more than once, and truncation counts steps within one run: call it once, "

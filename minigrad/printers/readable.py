@@ -58,9 +58,8 @@ class Emitter:
     def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
         self.program, self.root = program, self
         self.size_names: dict[Factor, str] = {}
+        self.size_texts: dict[str, str] = {}  # by name: `a_prev.shape[0]` of n
         self.aliases: dict[Value, str] = {}  # argument → the name of its gradient, if that is another's too: d_b = d_z
-        self.size_lines: dict[str, str] = {}  # name = text, used in the function that is written
-        self.shaped: set[Value] = set()  # arguments whose shapes it reads
         self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
@@ -178,7 +177,7 @@ class Emitter:
                 self.name(seed, f"d_{self.label(y) or 'output'}")
         own = set(program.backward)
         inner = {g for v, g in program.total.items() if v.op is not None and self.uses.get(g, 0) > 1}
-        for v, g in program.total.items():  # the gradients of what has a name; a bias shares that of what it is added to
+        for v, g in program.total.items():  # of what has a name; a bias may share that of what it is added to
             if v.op is None and g in inner:
                 if self.root is self and g in own and v in program.gradients and not (is_view(g) or g.op is PART):
                     self.aliases[v] = self.free(f"d_{self.label(v)}")
@@ -218,51 +217,48 @@ class Emitter:
 
     def module(self) -> str:
         program = self.program
-        forward_lines = self.forward_lines_and_result()
-        backward = self.backward_function()
-        forward = self.forward_function(*forward_lines)
+        lines = self.lines(program.forward, keep=True)
+        result = self.literal(program.result)
+        backward = self.backward_function()  # first, for it decides on the cache
+        forward = self.forward_function(lines, result)
         shapes = ", ".join(f"{self.names[v]} {v.shape}" for v in self.leaves)
         about = textwrap.fill(f"{program.name} and its backward pass, derived by minigrad for {shapes}.", WIDTH,
                               break_long_words=False)
         parts = [f'"""{about}"""\n\nimport numpy as np\n', *self.helpers.values(), forward, backward]
         return "\n\n".join(part.strip("\n") + "\n" for part in parts)
 
-    def forward_lines_and_result(self) -> tuple[list[str], str, set[Value]]:
-        """The statements, the result, and the arguments whose shapes they read."""
-        self.begin_function()
-        lines = self.lines(self.program.forward, keep=True)
-        result = self.literal(self.program.result)
-        return self.lines_of_sizes() + lines, result, self.shaped
-
-    def forward_function(self, lines: list[str], result: str, shaped: set[Value]) -> str:
+    def forward_function(self, lines: list[str], result: str) -> str:
+        lines, shaped = self.with_sizes([*lines, f"return {result}, cache"])
         names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
-        self.shaped = shaped
         unpacking = [line for name, tree in self.program.arguments if not isinstance(tree, Value)
-                     for line in self.unpacking(name, tree)]
+                     for line in self.unpacking(name, tree, shaped)]
         cache = assignment("cache", bracket([self.names[v] for v in self.kept], "("))
-        return function("forward", names, [*unpacking, *lines, *cache, f"return {result}, cache"])
+        return function("forward", names, [*unpacking, *lines[:-1], *cache, lines[-1]])
 
     def backward_function(self) -> str:
         program = self.program
-        self.begin_function()
+        self.defined.clear()
         seeds = self.seed_lines(program.result, "d_output")
         lines = self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
         gradients = [g for g in gradients if g is not None]
-        lines += assignment("return", bracket(gradients, "("), " ")
-        sizes = self.lines_of_sizes()
-        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in self.shaped]
+        lines, shaped = self.with_sizes(lines + assignment("return", bracket(gradients, "("), " "))
+        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in shaped]
         cache = assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
-        return function("backward", ["d_output", "cache"], [*seeds, *cache, *sizes, *lines])
+        return function("backward", ["d_output", "cache"], [*seeds, *cache, *lines])
 
     # -- sizes --------------------------------------------------------------------------------------------
 
-    def begin_function(self) -> None:
-        self.defined.clear()
-        self.size_lines, self.shaped = {}, set()
-
-    def lines_of_sizes(self) -> list[str]:
-        return [f"{name} = {text}" for name, text in self.size_lines.items()]
+    def with_sizes(self, lines: list[str]) -> tuple[list[str], set[Value]]:
+        """The lines of a function, after `n = a_prev.shape[0]` for each size that they name, and the arguments whose
+        shapes they read."""
+        code = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+        sizes: list[str] = []
+        for name, text in reversed(self.size_texts.items()):  # the later ones may read the earlier ones
+            if mentions(code, name):
+                sizes.insert(0, f"{name} = {text}")
+                code += f"\n{text}"
+        return sizes + lines, {v for v in self.leaves if f"{self.names[v]}.shape" in re.findall(r"\w+\.shape\b", code)}
 
     def size(self, n: int) -> tuple[str, int]:
         """The text of a size: a sum of products of the user's names for axes, or of `x.shape[0]`."""
@@ -288,21 +284,16 @@ class Emitter:
         wanted = root.program.size_names.get(factor)
         if wanted is None:
             return self.unnamed(factor)
-        text = self.unnamed(factor)[0]
         if factor not in root.size_names:
-            root.size_names[factor] = root.free(wanted)
-        root.size_lines[root.size_names[factor]] = text
+            text = self.unnamed(factor)[0]
+            root.size_names[factor] = name = root.free(wanted)
+            root.size_texts[name] = text
         return root.size_names[factor], ATOM
 
     def unnamed(self, factor: Factor) -> tuple[str, int]:
         if not isinstance(factor, Axis):
             return infix(factor.sign, self.size(factor.left), self.size(factor.right))
-        return f"{self.name_of_shaped(factor.argument)}.shape[{factor.axis}]", ATOM
-
-    def name_of_shaped(self, argument: int) -> str:
-        value = self.root.program.values[argument]
-        self.root.shaped.add(value)
-        return self.root.names[value]
+        return f"{self.root.names[self.root.program.values[factor.argument]]}.shape[{factor.axis}]", ATOM
 
     def shape(self, shape: tuple) -> str:
         """The text of a shape: `x.shape` where it is that of an argument, else size by size."""
@@ -312,7 +303,7 @@ class Emitter:
             argument = self.root.program.values.get(tail[0]) if tail and len(shape) > start else None
             if argument is not None and argument.op is None and len(argument.shape) == len(shape) - start and (
                     [*map(meaning, argument.shape)] == [*map(meaning, shape[start:])]):
-                name = self.name_of_shaped(tail[0])
+                name = self.root.names[argument]
                 return f"({self.size(shape[0])[0]}, *{name}.shape)" if start else f"{name}.shape"
         return bracket([self.size(n)[0] for n in shape], "(")
 
@@ -352,13 +343,13 @@ class Emitter:
             return [f"{seed} = {access}"]
         return []
 
-    def unpacking(self, access: str, tree: Any) -> list[str]:
+    def unpacking(self, access: str, tree: Any, shaped: set[Value]) -> list[str]:
         """`Wf = parameters["Wf"]` for each leaf of a nested argument."""
         if isinstance(tree, Value):
             return [f"{self.names[tree]} = {access}"] if (
-                self.uses.get(tree) or tree in self.kept or tree in self.shaped) else []
+                self.uses.get(tree) or tree in self.kept or tree in shaped) else []
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (tuple, list)) else ()
-        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child)]
+        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child, shaped)]
 
     def lines(self, values: list[Value], keep: bool) -> list[str]:
         """The statements for these values, each followed by what it could not hold inside."""
@@ -611,7 +602,7 @@ class Body(Emitter):
             return before + after
         code = "\n".join(line for line in body if not line.lstrip().startswith("#"))
         new = {name: text for name, text in self.constants.values()
-               if name not in self.defined and re.search(rf"\b{name}\b", code)}
+               if name not in self.defined and mentions(code, name)}
         self.defined.update(new)
         body = body[1:] if body[0] == "" else body
         return [*(f"{name} = {text}" for name, text in new.items()), *before, self.head(whole),
@@ -698,7 +689,7 @@ class Body(Emitter):
 def assignments(names: list[str], texts: list[str]) -> list[str]:
     """A line for each, unless one would change what a later one reads."""
     for i, name in enumerate(names):
-        if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for text in texts[i + 1:]):
+        if any(mentions(text, name) for text in texts[i + 1:]):
             return hand_on(names, texts)
     return [line for pair in zip(names, texts) if pair[0] != pair[1] for line in assignment(*pair)]
 
@@ -711,6 +702,10 @@ def hand_on(names: list[str], texts: list[str]) -> list[str]:
     names, texts = ([pair[i] for pair in pairs] for i in (0, 1))
     line = f"{', '.join(names)} = {', '.join(texts)}"
     return [line] if len(line) <= WIDTH or len(pairs) == 1 else assignment(", ".join(names), bracket(texts, "("))
+
+
+def mentions(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def is_view(value: Value) -> bool:

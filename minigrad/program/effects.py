@@ -1,7 +1,7 @@
-"""What a traced function changes outside itself: noted before it can, found afterwards, and put back.
+"""Side effects of a traced function: note what it can reach before the call, find what changed, and restore it.
 
-A trace runs a function once, in the place of many runs. A counter that it raises, an element that it appends or a
-random number that it draws would then be a few steps off; a function that changes such a thing must not be traced.
+A trace runs a function once in place of many runs. A counter that it increments, a list that it appends to or a random
+generator that it draws from would then be a few steps off, so a function with such side effects must not be traced.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import Op
 from minigrad.engine.tensor import Tensor
 
-DEPTH = 20  # levels of containers and attributes that are followed
-ITEMS = 10_000  # length of a container up to which its items are followed
-THINGS = 50_000  # how many things are followed in all
-BYTES = 1 << 16  # size of an array up to which its values are compared in a short look
+DEPTH = 20  # maximum nesting of containers and attributes that is followed
+ITEMS = 10_000  # maximum length of a container whose items are followed
+THINGS = 50_000  # maximum number of objects that are followed
+BYTES = 1 << 16  # maximum size of an array whose values are compared in a trace without values
 
 IMMUTABLE = (int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range, np.generic, np.dtype, np.ufunc,
              Op)
@@ -35,30 +35,30 @@ CYTHON = type(np.random.default_rng(0).random)  # a method of NumPy's generators
 WRAPPER = type([].__len__)
 CACHED = type(lru_cache(len))
 RANDOM = random.Random, np.random.RandomState, np.random.Generator, np.random.BitGenerator
-UNSET = object()  # the value of a variable that has none
+UNSET = object()  # marks a variable without a value
 
 
 class Unrepeatable(Exception):
-    """A function can reach something that no one can put back, such as an iterator."""
+    """A function can reach something that cannot be restored, such as an iterator."""
 
 
 class Surroundings:
-    """Everything that a function can reach by the names in its code, as it was before the call.
+    """Snapshot of everything that a function can reach by the names in its code.
 
-    `note_function` and, as functions are called by it, `note_frame` remember; `restore` puts back what has changed.
-    What a function makes itself does not count. What it reaches otherwise (getattr of a computed name, C code) is not
-    seen.
+    `note_function` takes it before the call, and `note_frame` for each function that is called inside; `restore`
+    undoes the changes. Objects that the function makes itself do not count. Objects reached otherwise (getattr of a
+    computed name, C code) are missed.
     """
 
     def __init__(self, largest: float = float("inf")) -> None:
-        self.largest = largest  # bytes of an array up to which its values are compared
-        # name, content before, how it is read and how it is put back
+        self.largest = largest  # maximum bytes of an array whose values are compared
+        # key → (name, content before, function that reads it, function that restores it)
         self.kept: dict[Any, tuple[str, Any, Callable[[], Any], Callable[[Any], Any]]] = {}
         self.seen: set[Any] = set()  # ids of things, and of (thing, names) pairs that were followed
-        self.alive: list[Any] = []  # so that no id is used twice
+        self.alive: list[Any] = []  # keeps these things, since Python reuses the id of a freed one
 
     def restore(self) -> str | None:
-        """Put back what has changed. Returns the name of the first such thing, or None."""
+        """Undo all changes. Return the name of the first changed thing, or None."""
         changed = []
         for name, before, read, write in self.kept.values():
             now = read()
@@ -68,8 +68,9 @@ class Surroundings:
         return changed[0] if changed else None
 
     def note_function(self, function: Any, name: str, names: Sequence[str]) -> None:
-        """Remember what a function can reach before it is called, and Python's and NumPy's own random numbers; in a
-        short look these only where a function names them, as reading their state takes 50 µs."""
+        """Note what a function can reach before it is called, and the global random states of Python and NumPy.
+
+        A trace without values (`largest` is small) notes these only if a function names them: reading takes 50 µs."""
         if self.largest > BYTES:
             self.note_random()
         self.note(function, name, names)
@@ -79,7 +80,7 @@ class Surroundings:
         self.note(np.random.mtrand._rand, "np.random", ())
 
     def note_surface(self, function: Any) -> None:
-        """Remember only the attributes of a callable or of its owner, or the variables that it closes over."""
+        """Note only the attributes of a callable or of its owner, or the variables that it closes over."""
         owner = function.__self__ if isinstance(function, MethodType) else function
         if isinstance(owner, FunctionType):
             self.variables(owner)
@@ -87,7 +88,7 @@ class Surroundings:
             self.all_attributes(owner, "self")
 
     def note_frame(self, frame: FrameType) -> None:
-        """As a function is called: remember the globals that it names, and what it names of things seen before."""
+        """At the call of a function, note the globals that it names, and what it names in things seen before."""
         names, outside = frame.f_code.co_names, frame.f_globals
         for name, value in list(frame.f_locals.items()):
             if id(value) in self.seen:
@@ -106,7 +107,7 @@ class Surroundings:
                 self.note(outside[name], name, names)
 
     def note(self, thing: Any, name: str, names: Sequence[str], depth: int = 0) -> None:
-        """Remember what a thing holds, and what those parts hold that the code can name."""
+        """Note the content of a thing, and of those of its parts that the code can name."""
         key = id(thing), id(names)
         if isinstance(thing, IMMUTABLE) or key in self.seen or depth > DEPTH or len(self.seen) > THINGS:
             return
@@ -120,7 +121,7 @@ class Surroundings:
             self.kept[key] = name, read(), read, write
 
     def parts(self, thing: Any, name: str, names: Sequence[str]) -> Iterator[tuple[Any, str]]:
-        """Remember what a thing itself can lose or gain; yields its parts with the name of each."""
+        """Note the content of one thing; yield (part, name of the part)."""
         keep = partial(self.keep, id(thing), name)
         if isinstance(thing, Tensor):
             if thing.__class__ is Tensor:  # not a symbol, which has no values
@@ -193,7 +194,7 @@ class Surroundings:
             yield from self.attributes(thing, name, names)
 
     def attributes(self, thing: Any, name: str, names: Sequence[str]) -> Iterator[tuple[Any, str]]:
-        """Remember all attributes of an object; yields those that the code names, and its classes."""
+        """Note all attributes of an object; yield those that the code names, and its classes."""
         if hasattr(thing, "__dict__"):
             held = self.all_attributes(thing, name)
             yield from ((held[n], f"{name}.{n}") for n in names if n in held)
@@ -212,7 +213,7 @@ class Surroundings:
         return held
 
     def variables(self, function: FunctionType) -> list[tuple[Any, str]]:
-        """Remember the variables that a function closes over; returns their values and names."""
+        """Note the variables that a function closes over; return [(value, name)]."""
         cells = list(zip(function.__closure__ or (), function.__code__.co_freevars))
         for cell, name in cells:
             self.keep(id(cell), name, partial(content, cell), partial(set_content, cell))
@@ -224,7 +225,7 @@ class Attributes(dict):
 
 
 def named(name: str, now: Any, before: Any) -> str:
-    """The name of what has changed within a thing."""
+    """Return the name of the changed part of a thing."""
     if isinstance(before, dict):
         key = next((key for key in [*now, *before] if not alike(now.get(key, UNSET), before.get(key, UNSET))), None)
         if key is None:
@@ -234,11 +235,9 @@ def named(name: str, now: Any, before: Any) -> str:
 
 
 def same(now: Any, before: Any) -> bool:
-    """Whether a thing holds the very objects that it held before; arrays are compared by value."""
+    """Whether a thing contains the same objects as before; arrays are compared by value."""
     if isinstance(now, ndarray) and isinstance(before, ndarray):
         return now is before or now.tobytes() == before.tobytes()
-    if isinstance(now, State):
-        return now == before
     if isinstance(now, array.array):
         return now.tobytes() == before.tobytes()
     if isinstance(now, (list, tuple)) and isinstance(before, (list, tuple)):
@@ -249,7 +248,7 @@ def same(now: Any, before: Any) -> bool:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Whether two things are one object, or equal numbers or texts, which Python may make anew."""
+    """Whether two things are one object, or equal numbers or strings, which Python may copy."""
     return a is b or (a.__class__ is b.__class__ and isinstance(a, (int, float, str, bytes)) and a == b)
 
 
@@ -277,17 +276,15 @@ def short(items: Any) -> Any:
 
 
 def random_state(source: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-    """How the state of a source of random numbers is read and set."""
+    """Return the functions that read the state of a random generator, as bytes, and that set it."""
     if isinstance(source, random.Random):
-        return lambda: State(source.getstate()), source.setstate
-    if isinstance(source, np.random.RandomState):
-        return lambda: pickle.dumps(source.get_state(legacy=False)), lambda was: source.set_state(pickle.loads(was))
-    bits = getattr(source, "bit_generator", source)
-    return lambda: pickle.dumps(bits.state), lambda was: setattr(bits, "state", pickle.loads(was))
-
-
-class State(tuple):
-    """The state of a random.Random, compared by its numbers."""
+        read, write = source.getstate, source.setstate
+    elif isinstance(source, np.random.RandomState):
+        read, write = partial(source.get_state, legacy=False), source.set_state
+    else:
+        bits = getattr(source, "bit_generator", source)
+        read, write = lambda: bits.state, partial(setattr, bits, "state")
+    return lambda: pickle.dumps(read()), lambda was: write(pickle.loads(was))
 
 
 def value_of(variable: ContextVar) -> Any:
@@ -316,5 +313,5 @@ def set_data(tensor: Tensor, data: ndarray, version: int) -> None:
 
 
 def is_library(module: Any) -> bool:
-    """Whether a module is minigrad's, NumPy's or Python's own, in which nothing counts the calls of a function."""
+    """Whether a module belongs to minigrad, NumPy or Python's builtins, whose functions keep no count of calls."""
     return (module if isinstance(module, str) else "builtins").partition(".")[0] in ("minigrad", "numpy", "builtins")

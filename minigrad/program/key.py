@@ -1,8 +1,8 @@
-"""What one step of a cell computes, as a key: two steps with equal keys are the same program.
+"""Key of a traced step of a cell: steps with equal keys have the same program.
 
-`scan` traces a cell at each call and runs the program of its key, so whatever the cell reads, wherever that is kept, a
-change shows. For this a trace needs no values, only shapes, and those of known calls are remembered: it costs a few
-microseconds an op.
+`scan` traces a cell at each call and runs the program of its key, so a change in anything that the cell reads changes
+the key. The trace needs only shapes, no values, and the shapes of known calls are cached: it costs a few microseconds
+per op.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from minigrad.engine.tensor import Tensor, recording, watcher
 from minigrad.program.effects import Surroundings
 from minigrad.program.trace import Symbol, TraceError, Tracer, symbol
 
-LONGEST = 4096  # entries of the table of shapes
+LONGEST = 4096  # most entries of each of the two caches
 
 SHAPES: dict[tuple, Any] = {}  # (op, metadata, shapes and dtypes of the inputs) → the result without values
 BLANKS: dict[tuple, ndarray] = {}
 
 
 class UnknownShape(Exception):
-    """A call of an op that has not been seen with values."""
+    """A call of an op whose result shape is not cached."""
 
 
 class CellTracer(Tracer):
-    """The watcher of one trace of a cell. `key` is what it computed: ops, wiring, metadata and numbers.
+    """Watcher of one trace of a cell, which builds its key: ops, wiring, metadata and numbers.
 
-    Tensors and arrays from outside are inputs, in `outside` in the order of first use: the key has their shapes and
-    dtypes, and which of them are one, but not their values.
-    values   whether ops are run, on example values; without, a call whose shape is not known raises UnknownShape
+    The tensors and arrays that the cell closes over are inputs, listed in `outside` in the order of first use. The key
+    contains their shapes and dtypes, and which of them are the same object, but not their values.
+    values   whether ops run on example values; if not, a call whose shape is not cached raises UnknownShape
     numbers  whether Python floats are inputs too, for a cell in which they change from call to call
     """
 
@@ -44,8 +44,8 @@ class CellTracer(Tracer):
         self.values, self.numbers = values, numbers
         self.entries: list[tuple] | None = []  # None once the key is complete
         self.outside: list[Any] = []
-        self.references: dict[int, tuple[Any, Any]] = {}  # id of a thing from outside → its number, the input it is
-        self.arrays: dict[int, ndarray] = {}  # index of a symbol → the array from outside behind it
+        self.references: dict[int, tuple[Any, Any]] = {}  # id of a closed-over object → (number, input)
+        self.arrays: dict[int, ndarray] = {}  # index of a symbol → the closed-over array it replaces
         self.count = 0
 
     def argument(self, example: ndarray) -> Symbol:
@@ -68,27 +68,27 @@ class CellTracer(Tracer):
                 numbers.append(x.number)
                 kinds.append((x.example.shape, x.example.dtype))
             elif isinstance(x, (Tensor, ndarray, np.generic)):
-                number, given = self.references.get(id(x)) or self.take_in(x)
+                number, operand = self.references.get(id(x)) or self.add_input(x)
                 numbers.append(number)
-                kinds.append((given.shape, given.dtype))
-                if given is not x:
-                    inputs = (*inputs[:i], given, *inputs[i + 1:])
+                kinds.append((operand.shape, operand.dtype))
+                if operand is not x:
+                    inputs = (*inputs[:i], operand, *inputs[i + 1:])
             else:
                 number = x.__class__, repr(x)
                 numbers.append(number)
                 kinds.append(number)
         tracked = tracked and recording.get()
-        words = word(metadata) if metadata else None
-        self.entries.append((op, words, tuple(numbers), tracked))
-        where = op, words, tuple(kinds)
+        options = metadata_key(metadata) if metadata else None
+        self.entries.append((op, options, tuple(numbers), tracked))
+        call = op, options, tuple(kinds)
         if self.values:
             out = super().__call__(op, inputs, arrays, metadata, tracked)
             if len(SHAPES) >= LONGEST:
                 SHAPES.clear()
-            SHAPES[where] = tuple(blank(y.shape, y.dtype) for y in out) if isinstance(out, tuple) else \
+            SHAPES[call] = tuple(blank(y.shape, y.dtype) for y in out) if isinstance(out, tuple) else \
                 blank(out.shape, out.dtype)
         else:
-            y = SHAPES.get(where)
+            y = SHAPES.get(call)
             if y is None:
                 raise UnknownShape
             out = self.results(y, tracked, op, inputs, metadata)
@@ -96,28 +96,28 @@ class CellTracer(Tracer):
             y.number, self.count = self.count, self.count + 1
         return out
 
-    def take_in(self, x: Any) -> tuple[Any, Any]:
-        """Make something from outside an input: a tensor as it is, an array as a symbol."""
-        given = x
+    def add_input(self, x: Any) -> tuple[Any, Any]:
+        """Make a closed-over object an input, an array as a symbol; return its number and the input."""
+        operand = x
         if not isinstance(x, Tensor):
-            given = symbol(self, np.asarray(x), False)
-            self.arrays[given._index] = x
+            operand = symbol(self, np.asarray(x), False)
+            self.arrays[operand._index] = x
         number = -1 - len(self.outside)
-        if isinstance(given, Symbol):
-            given.number = number
+        if isinstance(operand, Symbol):
+            operand.number = number
         self.outside.append(x)
-        self.references[id(x)] = number, given
-        return number, given
+        self.references[id(x)] = number, operand
+        return number, operand
 
     def array(self, x: Symbol) -> ndarray | None:
         return self.arrays.get(x._index)
 
     def returned(self, result: Any) -> Any:
-        """Complete the key by what was returned; an array among it is an input too."""
+        """Complete the key with the result of the step; an array in it is an input too."""
         leaves, pattern = flatten(super().returned(result))
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, (Tensor, ndarray, np.generic)) and getattr(leaf, "number", None) is None:
-                leaves[i] = (self.references.get(id(leaf)) or self.take_in(leaf))[1]
+                leaves[i] = (self.references.get(id(leaf)) or self.add_input(leaf))[1]
         results = tuple([leaf.number if isinstance(leaf, Symbol) else self.references[id(leaf)][0]
                          if isinstance(leaf, Tensor) else (leaf.__class__, repr(leaf)) for leaf in leaves])
         outside = tuple([(x.shape, x.dtype, isinstance(x, Tensor) and x._tracked) for x in self.outside])
@@ -126,10 +126,10 @@ class CellTracer(Tracer):
         return unflatten(pattern, leaves)
 
 
-def glance(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTracer) -> CellTracer:
+def trace_key(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTracer) -> CellTracer:
     """Trace one step for its key. examples: an array for each leaf of the step's arguments.
 
-    Raises TraceError where the step looks at values, and UnknownShape."""
+    Raises TraceError if the step reads values, and UnknownShape."""
     args = unflatten(pattern, list(map(tracer.argument, examples)))
     token, on = watcher.set(tracer), recording.set(True)
     try:
@@ -142,7 +142,7 @@ def glance(step: Callable, examples: list[ndarray], pattern: Any, tracer: CellTr
 
 
 def with_arrays_for_floats(inputs: tuple) -> tuple:
-    """Python floats as arrays of the dtype to which NumPy would bring them beside the other inputs."""
+    """Return the inputs with Python floats as arrays of the dtype to which NumPy promotes them."""
     if not any(x.__class__ is float for x in inputs):
         return inputs
     others = [x.dtype for x in inputs if hasattr(x, "dtype")]
@@ -151,20 +151,20 @@ def with_arrays_for_floats(inputs: tuple) -> tuple:
 
 
 def without_floats(key: Any) -> Any:
-    """A key in which all floats are equal."""
+    """Return the key with all floats replaced by one marker."""
     if isinstance(key, tuple):
         return float if len(key) == 2 and key[0] is float else tuple(map(without_floats, key))
     return key
 
 
 def untracked(key: tuple) -> tuple:
-    """The key that a trace completed, whatever was tracked then."""
+    """Return a trace's key without its flags for tracking."""
     entries, outside, *rest = key
     return [entry[:3] for entry in entries], [x[:2] for x in outside], *rest
 
 
 def blank(shape: tuple, dtype: Any) -> ndarray:
-    """An array of this shape without memory of its own, one for all."""
+    """Return an array of this shape that shares the memory of one zero, from a cache."""
     key = shape, dtype
     if key not in BLANKS:
         if len(BLANKS) >= LONGEST:
@@ -173,32 +173,32 @@ def blank(shape: tuple, dtype: Any) -> ndarray:
     return BLANKS[key]
 
 
-def word(x: Any) -> Any:
-    """Metadata as a part of a key: equal only where it means the same (1 is not True, 0.0 is not −0.0)."""
+def metadata_key(x: Any) -> Any:
+    """Turn metadata into a part of a key, equal only for equal meaning (1 is not True, 0.0 is not −0.0)."""
     kind = x.__class__
     if kind in PLAIN:
         return kind, x
     if kind is tuple or kind is list:
-        return kind, *map(word, x)
+        return kind, *map(metadata_key, x)
     if kind is slice:
-        return kind, word(x.start), word(x.stop), word(x.step)
+        return kind, metadata_key(x.start), metadata_key(x.stop), metadata_key(x.step)
     if kind is dict:
-        return kind, *[(key, word(value)) for key, value in x.items()]
+        return kind, *[(key, metadata_key(value)) for key, value in x.items()]
     if kind is ndarray:
         return kind, x.dtype, x.shape, x.tobytes()
     if isinstance(x, (float, complex, np.generic)):
         return kind, repr(x)
     if isinstance(x, (np.dtype, type, np.ufunc, BuiltinFunctionType)):
         return x
-    raise TraceError(f"an op was given metadata of type {kind.__name__}, in which a change cannot be seen: give it "
-                     "numbers, texts, tuples, arrays or dicts of such")
+    raise TraceError(f"an op has metadata of type {kind.__name__}, in which scan cannot see changes: pass numbers, "
+                     "strings, slices, arrays, or tuples, lists and dicts of these")
 
 
 PLAIN = frozenset({int, bool, str, bytes, type(None), type(Ellipsis)})
 
 
 def nesting(tree: Any) -> Any:
-    """The nesting of a tree, without its leaves."""
+    """Return the nesting of a pytree as a key, without its leaves."""
     if isinstance(tree, dict):
         return tree.__class__, *[(key, nesting(child)) for key, child in tree.items()]
     if isinstance(tree, (tuple, list)):

@@ -1,7 +1,7 @@
-"""Whether the code of a cell shows that it only computes: then no look at it needs to fear that it changes anything.
+"""Purity of a cell, read off its bytecode: a trace of a cell that only computes has no side effects.
 
-Such code calls NumPy's and minigrad's ops, methods of tensors, and functions and methods of one's own that only
-compute, all by their names, and stores into its own variables. Of any other nothing is said.
+Such code calls ops of NumPy and minigrad, methods of tensors, and user functions and methods that only compute, all by
+their names, and stores into its own variables. Any other code may still be pure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = frozenset({name for op in OPS.values() for name in (op.name, *(f.__name_
     "pi", "e", "inf", "newaxis", "float32", "float64", "zeros", "ones", "eye", "zeros_like", "ones_like", "split",
     "tanh", "sigmoid", "relu", "softmax", "concatenate", "stack", "where"})
 
-# What changes something, calls something that may, or takes from an iterator
+# Instructions that change something, call something that may, or take from an iterator
 CHANGING = ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "DELETE_",
             "IMPORT_", "FOR_ITER", "GET_", "YIELD", "SEND", "BEFORE_", "SETUP_", "LOAD_SPECIAL", "INPLACE_",
             "LOAD_BUILD", "LOAD_NAME", "LOAD_SUPER", "MAKE_FUNCTION", "CALL_FUNCTION", "RAISE")
@@ -31,8 +31,12 @@ WITHOUT_EFFECT = ("CACHE", "EXTENDED_ARG", "PRECALL", "KW_NAMES", "COPY_FREE_VAR
 
 
 class Uses(NamedTuple):
-    """What a code names: functions from outside that it calls, (module or tensor from outside, attribute that it
-    reads), attributes and methods of its first argument."""
+    """Names in a code object.
+
+    called      functions from outside that it calls
+    read        (module or tensor from outside, attribute)
+    attributes, methods   those of its first argument
+    """
 
     called: frozenset[str]
     read: frozenset[tuple[str, str]]
@@ -41,7 +45,7 @@ class Uses(NamedTuple):
 
 
 def only_computes(cell: Any) -> bool:
-    """Whether a cell changes nothing and draws nothing, as far as its code and what it names now can show."""
+    """Whether a cell certainly has no side effects, by its code and the objects that it names now."""
     if isinstance(cell, MethodType):
         return function_computes(cell.__func__, cell.__self__, ())
     if isinstance(cell, FunctionType):
@@ -50,7 +54,7 @@ def only_computes(cell: Any) -> bool:
 
 
 def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
-    """The same of a function; owner: its first argument where that is an object, callers: the codes that call it."""
+    """The same for a function. owner: its first argument if it is a method; callers: code of the functions around."""
     if not isinstance(function, FunctionType) or function.__code__ in callers:
         return False
     code, callers = function.__code__, (*callers, function.__code__)
@@ -77,7 +81,7 @@ KNOWN: weakref.WeakKeyDictionary[CodeType, Uses | None] = weakref.WeakKeyDiction
 
 
 def is_known(x: Any, attribute: str) -> bool:
-    """Whether this attribute is an op of a module of ours or NumPy's, or a property or method of a tensor or array."""
+    """Whether the attribute is an op of minigrad or NumPy, or a property or method of a tensor or array."""
     if isinstance(x, ModuleType):
         return x.__name__ in MODULES and attribute in NAMES
     return x.__class__ in (Tensor, ndarray) and attribute in TENSOR
@@ -88,13 +92,13 @@ def is_op(x: Any) -> bool:
 
 
 def is_plain(kind: type, attributes: frozenset[str]) -> bool:
-    """Whether these attributes of a class are found without running code."""
+    """Whether reading these attributes of an instance runs no code."""
     return (kind.__getattribute__ is object.__getattribute__ and not hasattr(kind, "__getattr__")
             and all(isinstance(getattr(kind, name, None), (type(None), MemberDescriptorType)) for name in attributes))
 
 
 def uses(code: CodeType) -> Uses | None:
-    """What a code names, or None where it does more than compute."""
+    """Return the names in a code object, or None if it may do more than compute."""
     called, read, attributes, methods = set(), set(), set(), set()
 
     def is_outside(instruction: Any) -> bool:
@@ -105,7 +109,7 @@ def uses(code: CodeType) -> Uses | None:
     for before, now, after in zip(found, found[1:], [*found[2:], found[-1]]):
         if now.opname.startswith(CHANGING) or (now.opname == "BINARY_OP" and now.argrepr.endswith("=")):
             return None
-        if now.opname == "PUSH_NULL":  # behind the function that is called, or in front of it before Python 3.13
+        if now.opname == "PUSH_NULL":  # follows the called function; precedes it before Python 3.13
             function = before if is_outside(before) else after if is_outside(after) else None
             if function is not None:
                 called.add(function.argval)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from minigrad.engine.op import Op
@@ -21,7 +22,8 @@ class Axis(NamedTuple):
     axis: int
 
 
-class Quotient(NamedTuple):
+@dataclass(frozen=True)
+class Quotient:
     """A division of sizes that leaves a rest, or the rest; sign is `//` or `%`."""
 
     left: Size | int

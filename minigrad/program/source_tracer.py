@@ -7,6 +7,7 @@ right at both ends, where the rules of exp and the quotient give 0 · inf = nan 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,6 @@ from minigrad.program.trace import Symbol, Tracer
 
 
 class SourceTracer(Tracer):
-    def __init__(self) -> None:
-        super().__init__(loops=True)
-
     def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
         y = super().__call__(op, inputs, list(map(plain_number, arrays)), metadata, tracked)
         if self.last or not isinstance(y, Symbol) or (z := argument_of_logistic(y)) is None:
@@ -67,7 +65,7 @@ def shapes_of_parts(whole: Tensor) -> list[tuple] | None:
         return None
     shape, axis = whole._inputs[0].shape, metadata["axis"] % len(whole._inputs[0].shape)
     ends = cuts(shape[axis], metadata["indices_or_sections"])
-    return [(*shape[:axis], stop - start, *shape[axis + 1:]) for start, stop in zip(ends, ends[1:])]
+    return [(*shape[:axis], stop - start, *shape[axis + 1:]) for start, stop in itertools.pairwise(ends)]
 
 
 def argument_of_logistic(y: Symbol) -> Tensor | None:

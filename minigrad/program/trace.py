@@ -67,8 +67,8 @@ class Symbol(Tensor):
 
     data = property(refuse("the values of a tensor were asked for", "compute with the tensor itself"))
     item = tolist = __float__ = __int__ = __complex__ = __index__ = refuse(
-        "a tensor was turned into a number", "keep it a tensor; in place of array[i] = x, collect the numbers in a list "
-        "and mg.stack them")
+        "a tensor was turned into a number", "keep it a tensor; in place of array[i] = x, collect the numbers in a "
+        "list and mg.stack them")
     __array__ = numpy = refuse(
         "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; in place of filling an array by "
         "array[...] = x, join the parts by np.concatenate, or collect them in a list and mg.stack them")

@@ -1,8 +1,8 @@
-"""What scan keeps from one call to the next: programs by key, and idle sets of buffers. Both are bounded.
+"""Cache of scan between calls: programs by key, and idle sets of buffers. Both are bounded.
 
-A set of buffers belongs to one run at a time. The idle sets of all programs lie in one pool that is bounded in bytes;
-the least recently used go first. Programs whose weights are all gone share an eighth of it: a dropped model leaves
-little, and a function that makes its weights anew at each call (`mg.grad`) still finds its buffers.
+One call at a time uses a set of buffers. The idle sets of all programs lie in one pool, bounded in bytes; the least
+recently used are evicted first. Programs whose weights are all gone share an eighth of it: a dropped model leaves
+little behind, and a function that makes new weights at each call (`mg.grad`) still finds its buffers.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from typing import Any
 
 from minigrad.engine.tensor import Tensor
 
-# Reentrant: a weight that dies while this thread is in here calls back.
+# Reentrant: a weight may die while this thread holds the lock, and its weak reference calls `forget`.
 LOCK = threading.RLock()
 
-VIEW = 150  # bytes of a view: an ndarray without its data
+VIEW = 150  # bytes of an ndarray without its data
 
 
 class Buffers:
-    """A set of arrays in which a program can run up to `capacity` steps. Those of the backward are made when it first
-    runs. nbytes: of the arrays, and of the views of each step."""
+    """A set of arrays in which a program can run up to `capacity` steps.
 
-    __slots__ = ("capacity", "made", "made_backward", "nbytes", "source")
+    made, made_backward   arrays of the forward, and of the backward, which are made when it first runs
+    nbytes                of the arrays, and of the views of each step
+    """
 
-    def __init__(self, source: Source, capacity: int):
-        self.source, self.capacity = source, capacity
-        self.made, self.made_backward = source.make(capacity), None
+    __slots__ = ("allocator", "capacity", "made", "made_backward", "nbytes")
+
+    def __init__(self, allocator: Allocator, capacity: int):
+        self.allocator, self.capacity = allocator, capacity
+        self.made, self.made_backward = allocator.make(capacity), None
         self.nbytes = size_of(self.made)
 
     def for_backward(self) -> Any:
         if self.made_backward is None:
-            self.made_backward = self.source.make_backward(self.capacity, self.made)
+            self.made_backward = self.allocator.make_backward(self.capacity, self.made)
             self.nbytes += size_of(self.made_backward)
         return self.made_backward
 
@@ -51,63 +54,63 @@ def size_of(made: tuple) -> int:
 class Pool:
     """The idle sets of buffers of all programs, at most `limit` bytes together (settable; MINIGRAD_POOL_MB at start).
 
-    nbytes  what they take now
+    nbytes  their size now
     """
 
     def __init__(self, limit: int):
         self.limit, self.nbytes, self.dropped = limit, 0, 0
-        self.idle: OrderedDict[Buffers, int] = OrderedDict()  # with their bytes, the least recently used first
+        self.idle: OrderedDict[Buffers, int] = OrderedDict()  # {set: bytes}, the least recently used first
 
-    def take(self, source: Source, steps: int) -> Buffers:
-        """A set for a run of this many steps: the smallest idle one that is long enough. If there is none, a new one
-        that replaces the shorter idle sets of this program."""
+    def take(self, allocator: Allocator, steps: int) -> Buffers:
+        """Return a set for this number of steps: the smallest idle set that is long enough, else a new one, which
+        replaces the shorter idle sets of this program."""
         with LOCK:
-            for buffers in sorted(source.idle, key=attrgetter("capacity")):
+            for buffers in sorted(allocator.idle, key=attrgetter("capacity")):
                 if buffers.capacity >= steps and self.remove(buffers):
                     return buffers
-            self.drop(source)
-        return Buffers(source, rounded(steps))
+            self.drop(allocator)
+        return Buffers(allocator, rounded(steps))
 
     def give(self, buffers: Buffers) -> None:
-        """Take a set back, of a program that is still in use."""
+        """Keep a set as idle, if its program is still in use."""
         with LOCK:
-            if buffers.source.closed or buffers.nbytes > self.limit:
+            if buffers.allocator.closed or buffers.nbytes > self.limit:
                 return
-            buffers.source.idle.append(buffers)
+            buffers.allocator.idle.append(buffers)
             self.idle[buffers] = buffers.nbytes
             self.nbytes += buffers.nbytes
             self.trim()
 
     def trim(self) -> None:
-        """Let the least recently used sets go until both bounds hold."""
+        """Evict the least recently used sets until both bounds hold."""
         with LOCK:
             while self.nbytes > self.limit:
-                self.let_go(next(iter(self.idle)))
-            orphans = [buffers for buffers in list(self.idle) if buffers.source.orphaned]
+                self.evict(next(iter(self.idle)))
+            orphans = [buffers for buffers in list(self.idle) if buffers.allocator.orphaned]
             total = sum(buffers.nbytes for buffers in orphans)
             for buffers in orphans:
                 if total > self.limit // 8:
                     total -= buffers.nbytes
-                    self.let_go(buffers)
+                    self.evict(buffers)
 
     def remove(self, buffers: Buffers) -> bool:
-        """Whether the set was still idle: a weight that dies at any time may have had it dropped (`forget`)."""
+        """Remove an idle set; return False if it is gone, as a dying weight may evict it at any time (`forget`)."""
         size = self.idle.pop(buffers, None)
         if size is None:
             return False
         self.nbytes -= size
-        buffers.source.idle.remove(buffers)
+        buffers.allocator.idle.remove(buffers)
         return True
 
-    def drop(self, source: Source) -> None:
-        """Forget the idle sets of a program."""
+    def drop(self, allocator: Allocator) -> None:
+        """Evict all idle sets of a program."""
         with LOCK:
-            for buffers in list(source.idle):
-                self.let_go(buffers)
+            for buffers in list(allocator.idle):
+                self.evict(buffers)
 
-    def let_go(self, buffers: Buffers) -> None:
-        """Remove a set for good. From time to time, have the C library give the memory back to the system: it keeps
-        freed pages that lie below others, which after 100 models of different sizes was 250 MB."""
+    def evict(self, buffers: Buffers) -> None:
+        """Free an idle set. From time to time, make the C library return memory to the system: it keeps freed pages
+        that lie below others, 250 MB after 100 models of different sizes."""
         if self.remove(buffers):
             self.dropped += buffers.nbytes
         if self.dropped > self.limit // 4:
@@ -123,7 +126,7 @@ except (AttributeError, OSError, TypeError):  # not glibc
 
 
 def rounded(steps: int) -> int:
-    """A number of steps, rounded up by at most an eighth, so that growing lengths do not each need new buffers."""
+    """Round a number of steps up by at most an eighth: growing lengths then share buffers."""
     unit = 1 << max(steps.bit_length() - 4, 0)
     return -(-steps // unit) * unit
 
@@ -131,11 +134,12 @@ def rounded(steps: int) -> int:
 pool = Pool(int(float(os.environ.get("MINIGRAD_POOL_MB", 256)) * 2 ** 20))
 
 
-class Source:
-    """What makes the buffers of one program, by its functions make(steps) and make_backward(steps, made).
+class Allocator:
+    """Make the buffers of one program with its functions make(steps) and make_backward(steps, made).
 
-    orphaned  whether all weights that it ran with are gone
-    closed    whether the program is gone: then no set is kept
+    idle      its sets in the pool
+    owners    weak references to the weights it ran with, by id;  orphaned: whether all of them are gone
+    closed    whether the program is gone; its sets are then not kept
     """
 
     def __init__(self, make: Callable[[int], tuple], make_backward: Callable[[int, tuple], tuple] | None):
@@ -145,7 +149,7 @@ class Source:
         self.orphaned = self.closed = False
 
     def used_by(self, inputs: Iterable[Any]) -> None:
-        """Note the weights, which are leaf tensors, among the inputs of a run."""
+        """Note the weights among the inputs of a run: the leaf tensors."""
         for x in inputs:
             if isinstance(x, Tensor) and x._op is None and id(x) not in self.owners:
                 self.owners[id(x)] = weakref.ref(x, partial(forget, weakref.ref(self), id(x)))
@@ -157,18 +161,18 @@ class Source:
             pool.drop(self)
 
 
-def forget(source: Any, key: int, _: Any) -> None:
-    """Called as a weight dies."""
-    source = source()
-    if source is not None:
-        source.owners.pop(key, None)
-        if not source.owners:
-            source.orphaned = True
+def forget(allocator: Any, key: int, _: Any) -> None:
+    """Callback of a dying weight: mark an allocator as orphaned after its last one."""
+    allocator = allocator()
+    if allocator is not None:
+        allocator.owners.pop(key, None)
+        if not allocator.owners:
+            allocator.orphaned = True
             pool.trim()
 
 
 class Programs:
-    """Programs by key, at most `limit`; the least recently used goes first."""
+    """Programs by key, at most `limit`; the least recently used is evicted first."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -182,14 +186,14 @@ class Programs:
             return program
 
     def put(self, key: Hashable, program: Any) -> Any:
-        """Keep a program, unless another thread was first: returns the one that is kept."""
+        """Keep a program and return it, or the one that another thread kept first."""
         with LOCK:
             while len(self.by_key) >= self.limit and key not in self.by_key:
                 self.by_key.popitem(last=False)
             return self.by_key.setdefault(key, program)
 
     def keys_of(self, code: Any) -> list[tuple]:
-        """The keys of the programs of one function: (…, its code, …)."""
+        """Return the keys of the programs of one function: (…, its code, …)."""
         with LOCK:
             return [key for key in self.by_key if key[1] is code]
 

@@ -32,7 +32,7 @@ class CellError(TypeError):
 
 
 def loop(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: np.ndarray | None) -> tuple[Any, Any]:
-    """Run the cell step by step and record each op. The cell receives tensors; without tensor inputs, return arrays."""
+    """Run the cell step by step and record each op. The cell receives tensors; if no input is one, return arrays."""
     x_leaves, x_pattern = flatten(xs)
     start = flatten(state)[0]
     outputs: list[list[Any]] = []
@@ -70,7 +70,7 @@ def one_step(cell: Cell, before: Any, x: Any, mask: Any) -> tuple[Any, Any]:
     old, new = ([(tuple(np.shape(leaf)), getattr(leaf, "dtype", None)) for leaf in flatten(tree)[0]]
                 for tree in (before, state))
     if old != new:
-        raise ValueError(f"the cell was given a state of shapes and dtypes {kinds_text(old)} and returned "
+        raise ValueError(f"the cell received a state of shapes and dtypes {kinds_text(old)} and returned "
                          f"{kinds_text(new)}: they must be the same at every step")
     if mask is not None:
         pairs = zip(flatten(state)[0], flatten(before)[0])
@@ -84,7 +84,7 @@ def kinds_text(leaves: list[tuple]) -> str:
 
 
 def code_of(cell: Any) -> CodeType | None:
-    """The code of a function, a method, a partial or an object that can be called."""
+    """Return the code of a function, a method, a partial or a callable object."""
     while isinstance(cell, functools.partial):
         cell = cell.func
     if isinstance(cell, MethodType):

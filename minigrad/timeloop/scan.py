@@ -2,9 +2,9 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-Each call traces one step of the cell (looks.py); the trace is the key of its compiled program (compiled.py), which runs
-as one op on the graph. Cells that cannot be traced, and gradients of gradients, run in the eager loop (eager.py), op by
-op, with the same numbers.
+Each call traces one step of the cell (inspection.py). The trace is the key of its compiled program (compiled.py), and
+the program runs as one op on the graph. Cells that cannot be traced, and gradients of gradients, run in the eager loop
+(eager.py), op by op, with the same numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from minigrad.program.loops import ChangingCell, Scan
 from minigrad.program.trace import Symbol, TraceError
 from minigrad.timeloop.compiled import Checkpointed, prepare
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
-from minigrad.timeloop.looks import StepByStep, note_cell, refuse_change
+from minigrad.timeloop.inspection import StepByStep, note_cell, refuse_change
 
-# Hook of `bptt.record`: receives each ScanCall before it runs and returns a recording one; for a cell that runs step by
-# step it receives the reason instead.
+# Hook of `bptt.record`: receives each ScanCall, runs it and returns its results; for a cell that runs step by step it
+# receives the reason instead.
 recorder: ContextVar[Any] = ContextVar("recorder", default=None)
 
 
@@ -36,23 +36,23 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    Both reach the cell as tensors. The cell is called once or twice at each call of scan, to see what it computes now;
-    the steps run from the program of that, for any T. Tensors and arrays that it closes over are inputs of the program,
-    numbers are parts of it. A cell that changes something outside itself (a counter, a list, random numbers) or
-    branches on values goes step by step, with a ScanNotice. Idle buffers of all programs take at most
-    `minigrad.timeloop.cache.pool.limit` bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
+    The cell receives both as tensors. Each call of scan traces it once or twice to find its program, which then runs
+    the steps, for any T. Tensors and arrays that the cell closes over are inputs of the program; numbers are part of
+    it. A cell that changes something outside itself (a counter, a list, random numbers) or branches on values runs
+    step by step, with a ScanNotice. Idle buffers of all programs take at most `minigrad.timeloop.cache.pool.limit`
+    bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
 
-    reverse  from the last step to the first; ys stay in the order of xs
-    mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0 the
+    reverse  run from the last step to the first; ys stay in the order of xs
+    mask     (T, batch), numbers or booleans; batch is the last axis of every leaf of state and y. Where it is 0, the
              state is carried over unchanged, and y is 0.
-    checkpoint_every  k: keep only every k-th state for the backward, which runs the steps between again. Memory for
-             the backward falls from T steps to T/k states and k steps, least at k ≈ √T; time grows by one forward.
-             Gradients are the same to the bit: for that, k is rounded up to whole blocks of the planned program.
+    checkpoint_every  k: keep only every k-th state; the backward recomputes the steps between. Memory for the backward
+             falls from T steps to T/k states and k steps, least at k ≈ √T; time grows by one forward. Gradients are
+             the same to the bit, since k is rounded up to whole blocks of the planned program.
 
-    Returns (final state, ys), ys with leaves (T, …): arrays where no tensor is involved, else tensors. Gradients flow
-    to state, xs, and the tensors the cell closes over.
-    Inside of `derive` it is printed as two loops, with the same numbers; there checkpoint_every changes nothing.
-    Raises ValueError where shapes do not fit, TypeError when the cell returns no pair.
+    Returns (final state, ys), ys with leaves (T, …): tensors if state, xs or a closed-over value is a tensor, else
+    arrays. Gradients flow to state, xs, and the tensors that the cell closes over.
+    Inside of `derive`, scan is printed as two loops with the same numbers; checkpoint_every then changes nothing.
+    Raises ValueError if shapes do not fit, TypeError if the cell does not return a pair.
     """
     steps = length(xs)
     if not callable(cell):
@@ -63,42 +63,43 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     if mask is not None:
         mask = checked_mask(mask, steps, state)
     if getattr(watcher.get(), "loops", False):
-        return within_derive(cell, state, xs, steps, reverse, mask)
+        return traced_scan(cell, state, xs, steps, reverse, mask)
     if watcher.get() is not None:
         return loop(cell, state, xs, steps, reverse, mask)
     record = recorder.get()
     try:
-        run = prepare(cell, state, xs, mask)
+        run = prepare(cell, state, xs, mask, reverse)
         if record is not None:
-            return record(run, cell).on_graph(steps, reverse)
+            return record(run, cell)
         if checkpoint_every is not None and checkpoint_every < steps and run.compiled.backward:
             with no_grad():
-                run = Checkpointed(run, prepare(cell, state, xs, mask).compiled, int(checkpoint_every))
+                without_backward = prepare(cell, state, xs, mask).compiled
+            run.executor = Checkpointed(run.compiled, without_backward, int(checkpoint_every))
     except StepByStep as problem:
         why = str(problem)
         if record is not None:
             record(why, cell)
     else:
-        return run.on_graph(steps, reverse)
+        return run.on_graph()
     notice(cell, why, stacklevel=3)
     return loop(cell, state, xs, steps, reverse, mask)
 
 
 def as_input(leaf: Any) -> Tensor | np.ndarray:
-    """Return a leaf of state or xs: a tensor unchanged, anything else as a plain array of native byte order."""
+    """Return a tensor unchanged, any other leaf of state or xs as a plain array of native byte order."""
     return leaf if isinstance(leaf, Tensor) else np.asarray(plain(leaf))
 
 
-def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
-    """Record one op, printed as a loop; a cell that cannot be traced by itself is unrolled step by step."""
-    def written_out(state: Any, xs: Any) -> tuple[Any, Any]:
+def traced_scan(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
+    """Record one op, which `derive` prints as a loop; unroll a cell that cannot be traced by itself."""
+    def unrolled(state: Any, xs: Any) -> tuple[Any, Any]:
         return loop(cell, state, xs, steps, reverse, mask)
     tracer, around = watcher.get(), Surroundings()
     before, tracer.around = tracer.around, around
     try:
         try:
             note_cell(around, cell)
-            traced = Scan(cell, functools.partial(one_step, cell), written_out, state, xs, mask, steps, reverse)
+            traced = Scan(cell, functools.partial(one_step, cell), unrolled, state, xs, mask, steps, reverse)
         finally:
             changed, tracer.around = around.restore(), before
         refuse_change(changed)
@@ -106,15 +107,15 @@ def within_derive(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, ma
         why = str(problem)
     else:
         return traced.on_graph()
-    results = written_out(state, xs)
+    results = unrolled(state, xs)
     notice(cell, why)
     return results
 
 
 def length(xs: Any) -> int:
-    """Return T, which all leaves of xs share."""
+    """Return T, the length of all leaves of xs."""
     if isinstance(xs, list):
-        raise ValueError(f"xs is a list of {len(xs)}, and scan goes over the leading axis of an array: stack the "
+        raise ValueError(f"xs is a list of {len(xs)}, but scan runs over the leading axis of an array: stack the "
                          "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
     leaves = named_leaves(xs)
     if not leaves:
@@ -122,11 +123,12 @@ def length(xs: Any) -> int:
     lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for _, leaf in leaves}
     if len(lengths) > 1 or min(lengths) < 1:
         shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in leaves)
-        raise ValueError(f"scan goes over the leading axis of xs, of one length T ≥ 1 for all: {shapes}")
+        raise ValueError(f"scan runs over the leading axis of xs, which must have one length T ≥ 1: {shapes}")
     return lengths.pop()
 
 
 def checked_mask(mask: Any, steps: int, state: Any) -> Any:
+    """Return the mask as booleans (T, batch), an array or a symbol, after comparing its shape with the state."""
     mask = mask.detach() if isinstance(mask, Tensor) else mask
     mask = mask if isinstance(mask, Symbol) else np.asarray(plain(mask))
     if mask.ndim != 2 or len(mask) != steps:

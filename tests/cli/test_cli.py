@@ -450,7 +450,7 @@ def test_derive_prints_a_function_of_a_file(file, capsys):
         h_next = h * c_next
         return (h_next, c_next), h_next
     assert out == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).source
-    assert "for t in reversed(range(7)):" in printed([f"{file}:over_time", "--shapes", "xs=7,3,4 h=5,4"], capsys)
+    assert "for t in reversed(range(T)):" in printed([f"{file}:over_time", "--shapes", "xs=7,3,4 h=5,4"], capsys)
     assert "np.float32" in printed([f"{file}:step", "--shapes", "x=3,4 h_prev=5,4", "--planned",
                                     "--dtype", "float32"], capsys)
 
@@ -531,7 +531,7 @@ class NoPair(Mine):
 
 
 @pytest.mark.parametrize("options, says", [
-    ([], 'return ({"h": d_h}, d_x, d_W)'), (["--planned"], "for t in"), (["--sizes", "2,6,3"], "[:6]")])
+    ([], 'return ({"h": d_h}, d_x, d_W)'), (["--planned"], "for t in"), (["--sizes", "2,6,3"], "for h (6, 3), x (2, 3)")])
 def test_derive_takes_a_class_as_the_other_commands_do(options, says, tmp_path, capsys):
     (tmp_path / "cells.py").write_text(OWN)
     out = printed([f"{tmp_path / 'cells.py'}:Mine", *options], capsys)

@@ -71,7 +71,7 @@ def test_the_text_stands_alone_and_is_right(row):
     exec(source, alone)
     made = alone["make"](steps)
     final, ys = alone["forward"](steps, state, xs, weights, made)
-    theirs = program.forward(steps, state, xs, weights, program.buffers.make(steps))
+    theirs = program.forward(steps, state, xs, weights, program.allocator.make(steps))
     for a, b in zip(flatten((final, ys))[0], flatten(theirs)[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -126,8 +126,8 @@ def test_nothing_is_allocated_in_the_loops():
     hold anything that a step makes and keeps, nor even one array of a step (8 KiB, in which one gate fits twice)."""
     sizes = {"B": 16, "H": 32, "D": 8}
     program, steps, state, xs, weights = called(LSTM, steps=50, **sizes)
-    made = program.buffers.make(steps)
-    made_backward = program.buffers.make_backward(steps, made)
+    made = program.allocator.make(steps)
+    made_backward = program.allocator.make_backward(steps, made)
 
     def forward():
         return program.forward(steps, state, xs, weights, made)
@@ -150,11 +150,11 @@ def test_the_stacks_are_what_the_backward_reads():
     H, D, B, T = 32, 8, 16, 50
     program, *_ = compiled(LSTM, steps=T, H=H, D=D, B=B)
     caches = 8 * T * B * (4 * H + H + H + H + D)
-    assert sum(x.nbytes for x in all_arrays(program.buffers.make(T))) <= 1.2 * caches
+    assert sum(x.nbytes for x in all_arrays(program.allocator.make(T))) <= 1.2 * caches
 
 
 def test_without_gradients_nothing_is_stacked_but_the_inputs():
-    few, many = ([sum(x.nbytes for x in all_arrays(program.buffers.make(steps))) for steps in (10, 1000)]
+    few, many = ([sum(x.nbytes for x in all_arrays(program.allocator.make(steps))) for steps in (10, 1000)]
                  for program in [compiled(LSTM, wanted=(False, False, False))[0]] * 2)
     assert few[1] <= few[0] and many == few
 
@@ -162,8 +162,8 @@ def test_without_gradients_nothing_is_stacked_but_the_inputs():
 def test_a_buffer_set_depends_on_the_length_alone():
     """The same buffers do for a second run with other numbers: nothing of the first is left."""
     program, steps, state, xs, weights = called(LSTM)
-    made = program.buffers.make(steps)
-    made_backward = program.buffers.make_backward(steps, made)
+    made = program.allocator.make(steps)
+    made_backward = program.allocator.make_backward(steps, made)
     d = [np.ones_like(s) for s in state], [np.ones((steps, *state[0].shape))]
 
     def run(made, made_backward, scale):
@@ -174,7 +174,7 @@ def test_a_buffer_set_depends_on_the_length_alone():
     run(made, made_backward, 50.0)
     for x in all_arrays((made, made_backward)):
         x[...] = np.nan
-    fresh = program.buffers.make(steps)
-    expected = run(fresh, program.buffers.make_backward(steps, fresh), 0.5)
+    fresh = program.allocator.make(steps)
+    expected = run(fresh, program.allocator.make_backward(steps, fresh), 0.5)
     for a, b in zip(run(made, made_backward, 0.5), expected, strict=True):
         np.testing.assert_array_equal(a, b)

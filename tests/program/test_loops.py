@@ -91,8 +91,8 @@ def over(row, scan=mg.scan, result=lambda state, ys: (state, ys), **options):
 @pytest.mark.parametrize("row", CELLS, ids=str)
 def test_every_cell(row, reverse, dtype):
     source = assert_derives(over(row, reverse=reverse), *row.inputs(dtype), dtype=dtype)
-    first, last = f"for t in {'reversed(range(4))' if reverse else 'range(4)'}:", \
-        f"for t in {'range(4)' if reverse else 'reversed(range(4))'}:"
+    first, last = f"for t in {'reversed(range(T))' if reverse else 'range(T)'}:", \
+        f"for t in {'range(T)' if reverse else 'reversed(range(T))'}:"
     assert loops(source) == [first, last]
 
 
@@ -323,7 +323,7 @@ def test_the_planned_source_of_a_cell_with_a_scan_within():
         h, hs = mg.scan(rnn(W, BIAS), h, x)
         return h, hs
     derived = mg.derive(cell, H0, X)
-    assert loops(derived.source) == ["for t in range(5):", "for t in reversed(range(5)):"]
+    assert loops(derived.source) == ["for t in range(T):", "for t in reversed(range(T)):"]
     assert "steps" in derived.planned_source
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.timeloop.cache import Buffers, Pool, Programs, Source, pool, programs, rounded
+from minigrad.timeloop.cache import Allocator, Buffers, Pool, Programs, pool, programs, rounded
 
 
 @pytest.fixture(autouse=True)
@@ -121,13 +121,13 @@ def make(steps):
 
 
 def test_the_least_recently_used_buffers_go_first():
-    small, source = Pool(limit=100_000), Source(make, None)
-    first, second, third = (small.take(source, 5) for _ in range(3))
+    small, allocator = Pool(limit=100_000), Allocator(make, None)
+    first, second, third = (small.take(allocator, 5) for _ in range(3))
     for buffers in (first, second, third, ):
         small.give(buffers)
     assert list(small.idle) == [second, third] and small.nbytes == second.nbytes + third.nbytes
-    assert small.take(source, 4) in (second, third)
-    assert small.take(source, 50).capacity >= 50  # the shorter one that was left goes
+    assert small.take(allocator, 4) in (second, third)
+    assert small.take(allocator, 50).capacity >= 50  # the shorter one that was left goes
     assert not small.idle and small.nbytes == 0
 
 
@@ -136,7 +136,7 @@ class Sly(Buffers):
 
     @property
     def capacity(self):
-        self.pool.drop(self.source)
+        self.pool.drop(self.allocator)
         return 9
 
     @capacity.setter
@@ -146,15 +146,15 @@ class Sly(Buffers):
 
 def test_a_weight_may_die_while_the_pool_is_at_work():
     """The garbage collector calls back at any allocation, in the thread that has the lock."""
-    small, source = Pool(limit=1_000_000), Source(make, None)
+    small, allocator = Pool(limit=1_000_000), Allocator(make, None)
     for _ in range(3):
-        buffers = Sly(source, 5)
+        buffers = Sly(allocator, 5)
         buffers.pool = small
         small.give(buffers)
     assert small.nbytes > 0
-    fresh = small.take(source, 4)
+    fresh = small.take(allocator, 4)
     assert fresh.capacity >= 4 and not isinstance(fresh, Sly)
-    assert small.nbytes == 0 and not small.idle and not source.idle
+    assert small.nbytes == 0 and not small.idle and not allocator.idle
 
 
 def test_programs_that_many_threads_use_and_evict_at_once():

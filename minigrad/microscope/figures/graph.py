@@ -24,6 +24,7 @@ from minigrad.microscope.recording import Record, Recording, one_scan, path_of
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.program.ir import LOOP, Value
 from minigrad.program.simplify import Program
+from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Trace
 
 
@@ -54,7 +55,7 @@ def graph(f: Callable | Record | Recording, *examples: Any, weights: bool = Fals
     examples = map_leaves(lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, (str, bool))
                           else np.asarray(leaf), examples)
     name = getattr(f, "__name__", type(f).__name__)
-    program = Program(Trace(f, examples, loops=scans), "the function" if name == "<lambda>" else name)
+    program = Program(Trace(f, examples, tracer=SourceTracer(scans)), "the function" if name == "<lambda>" else name)
     return Reading(program, len(examples), weights).graph()
 
 

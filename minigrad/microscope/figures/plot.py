@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.ops import getitem
+from minigrad.engine.ops import getitem, sigmoid
 from minigrad.microscope.credit import Credit
 from minigrad.microscope.jacobians import Jacobians
 from minigrad.microscope.recording import Record, Recording, one_scan
@@ -213,7 +213,7 @@ def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequen
 
 def gates_of(scan: Record) -> dict[str, np.ndarray]:
     """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
-    found = {name: scan.step.named[name].value for name in scan.values if scan.op_name(name) == "sigmoid"}
+    found = {name: scan.step.named[name].value for name in scan.values if scan.op_of(name) is sigmoid.op}
     whole = {value.inputs[0] for value in found.values() if value.op is getitem.op}
     if not found:
         raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")

@@ -29,6 +29,10 @@ def places(function):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_arguments_have_numpys_places(name):
     """Each argument that we take has NumPy's place, counted from the last array; NumPy may have more behind them."""
+    try:
+        inspect.signature(FUNCTIONS[name][0])
+    except ValueError:
+        pytest.skip("before 2.4, NumPy's compiled functions have no signature")
     theirs, ours = ([p for p in places(f) if p not in ARRAYS] for f in FUNCTIONS[name])
     ours = [p for p in ours if p not in {"min", "max"}]
     assert ours == theirs[:len(ours)], (ours, theirs)

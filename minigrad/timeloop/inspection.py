@@ -1,7 +1,7 @@
-"""What a cell computes now: the key of its program and the tensors that it closes over, from traces of one step.
+"""Inspect a cell: find the key of what it computes now, and the tensors that it closes over, from traces of one step.
 
-A cell whose code only computes is traced once without values. Any other is traced twice with values; what the traces
-change outside the cell is restored, and such a cell runs in the eager loop.
+A cell whose code only computes is traced once, without values. Any other is traced twice with values; changes outside
+the cell are undone, and a cell that makes them runs in the eager loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minigrad.engine.messages import name_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import BYTES, Surroundings, Unrepeatable
-from minigrad.program.key import PLAIN, CellTracer, UnknownShape, blank, glance, without_floats
+from minigrad.program.key import PLAIN, CellTracer, UnknownShape, blank, trace_key, without_floats
 from minigrad.program.purity import only_computes
 from minigrad.program.trace import Trace, TraceError, is_engine, profiled
 from minigrad.timeloop.cache import programs
@@ -31,25 +31,39 @@ class StepByStep(Exception):
 # Code of cells that changed nothing in two traces: one trace without values is enough for them
 PURE: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
-# Of those, the ones that gave several programs which differ in their numbers alone: the next has these as inputs
+# Pure code with several programs that differ only in their numbers: the next program takes these numbers as inputs
 VARYING: weakref.WeakSet[CodeType] = weakref.WeakSet()
 
 MOST_VARIANTS = 3
 
 
-def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: bool) -> CellTracer | None:
-    """One trace without values; None where a more careful look is needed.
+def inspect_without_values(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: bool
+                           ) -> CellTracer | None:
+    """Trace a pure cell once without values; None where traces with values are needed.
 
-    It was seen that the code changes nothing, but only where it went then: a cell in training may draw the noise that
-    it leaves out in evaluation. So what it may change is noted again, unless its code shows that it only computes; and
-    of what it was given from outside, arrays are compared with those of a second trace."""
+    Pure was only the path through the code that was taken then: a cell may draw noise in training and none in
+    evaluation. Unless its code shows that it only computes, watch again what it can change, and compare the arrays
+    that it closes over with those of a second trace."""
     around, blanks = Surroundings(BYTES), [blank(*kind) for kind in kinds]
+
+    def inspect() -> CellTracer:
+        return trace_key(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and not is_engine(frame):
+            around.note_frame(frame)
+    tracer: CellTracer | None
     try:
         if only_computes(cell):
             around.note_surface(cell)
-            tracer = glance(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+            tracer = inspect()
         else:
-            tracer = long_look(cell, step, blanks, examples, numbers, around)
+            note_cell(around, cell)
+            with profiled(profile):
+                tracer = inspect()
+            weights_only = all(x.__class__ is Tensor and x._tracked for x in tracer.outside)
+            if not weights_only and not all(map(same_values, tracer.outside, inspect().outside)):
+                tracer = None
     except (TraceError, UnknownShape, Unrepeatable):
         tracer = None
     finally:
@@ -57,28 +71,11 @@ def quick_look(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: 
     return tracer if changed is None else None
 
 
-def long_look(cell: Cell, step: Callable, blanks: list, examples: Any, numbers: bool, around: Surroundings
-              ) -> CellTracer | None:
-    """One trace, around which all that it may change is noted; two, where it was given arrays. None if they differ."""
-    def look() -> CellTracer:
-        return glance(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+def trace_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: bool = False
+                ) -> tuple[Trace, CellTracer]:
+    """Trace the cell twice with values, and undo its changes outside. n: number of state leaves in `examples`.
 
-    def profile(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and not is_engine(frame):
-            around.note_frame(frame)
-    note_cell(around, cell)
-    with profiled(profile):
-        first = look()
-    if all(x.__class__ is Tensor and x._tracked for x in first.outside):
-        return first
-    return first if all(map(same_values, first.outside, look().outside)) else None
-
-
-def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: bool = False
-                 ) -> tuple[Trace, CellTracer]:
-    """Two traces with values. What they change outside the cell is put back.
-
-    Raises StepByStep where they change anything, or differ."""
+    Raises StepByStep if it changes anything, or if the traces differ."""
     leaves, pattern = flatten(examples)
     firsts = [example(leaf) if i < n else np.asarray(example(leaf)[0]) for i, leaf in enumerate(leaves)]
     around, changed = Surroundings(), []
@@ -90,12 +87,12 @@ def traced_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: boo
         except (TypeError, ValueError, ArithmeticError) as problem:
             if isinstance(problem, (TraceError, CellError)) or tracer.entries is not None:
                 raise
-            # the step itself is right: who wants its backward gets this error there
+            # the step itself is right; the eager loop raises this error in the backward, if there is one
             raise StepByStep(f"its backward cannot be derived: {problem}") from None
         finally:
             changed.append(around.restore())
         try:
-            second = glance(step, firsts, pattern, CellTracer(values=True, numbers=numbers))
+            second = trace_key(step, firsts, pattern, CellTracer(values=True, numbers=numbers))
         finally:
             changed.append(around.restore())
     except (TraceError, Unrepeatable) as problem:
@@ -114,40 +111,43 @@ def note_cell(around: Surroundings, cell: Cell) -> None:
 
 
 def refuse_change(*changed: str | None) -> None:
+    """Raise StepByStep if a trace changed something outside the cell. changed: a name for each trace, or None."""
     for name in filter(None, changed):
         raise StepByStep(f"it changes {name}, and a loop does that at every step: pass what changes through the state "
                          "or xs")
 
 
-def note_code(code: CodeType | None, key: tuple) -> None:
-    """Note that a cell of this code was found pure, and whether its programs differ in their numbers alone."""
+def note_pure(code: CodeType | None, key: tuple) -> None:
+    """Remember that a cell of this code is pure, and whether its programs differ only in their numbers."""
     if code is None:
         return
     PURE.add(code)
-    like_this = without_floats(key)
+    pattern = without_floats(key)
     others = [known for known in programs.keys_of(code) if known != key]
-    if sum(without_floats(known) == like_this for known in others) >= MOST_VARIANTS:
+    if sum(without_floats(known) == pattern for known in others) >= MOST_VARIANTS:
         VARYING.add(code)
 
 
-def read_by(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
-    """For a cell whose function says its `key_attributes` (minigrad's own do): those numbers and shapes as a key, and the tensors. None for any other, and where one of them is something else."""
+def key_of_attributes(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
+    """Return (key, closed-over tensors) of a method that lists what it reads in `key_attributes`, as minigrad's cells.
+
+    None for any other cell, and if an attribute is neither a tensor nor a plain value."""
     if not isinstance(cell, MethodType) or (names := getattr(cell.__func__, "key_attributes", None)) is None:
         return None
     owner = cell.__self__
-    words: list[Any] = []
+    key: list[Any] = []
     supply: list[Tensor] = []
     for name in names:
         x = getattr(owner, name, None)
         if x.__class__ is Tensor:
             same = next((i for i, other in enumerate(supply) if other is x), None)
-            words.append((x.shape, x.dtype, x._tracked, same))
+            key.append((x.shape, x.dtype, x._tracked, same))
             supply.append(x)
         elif x.__class__ in PLAIN:
-            words.append((x.__class__, x))
+            key.append((x.__class__, x))
         else:
             return None
-    return tuple(words), supply
+    return tuple(key), supply
 
 
 def same_values(a: Any, b: Any) -> bool:
