@@ -83,6 +83,10 @@ class Op:
         """The op on its inputs, tensors or arrays, with all of its metadata by name."""
         return self.call(inputs, **metadata) if self.variadic else self.call(*inputs, **metadata)
 
+    def missing(self, argument: str) -> TypeError:
+        """The error of a call without an argument that it needs."""
+        return TypeError(f"{self.name} takes {', '.join([*self.arrays, *self.defaults])}; {argument!r} is missing")
+
     def error(self, problem: Exception, arrays: tuple, metadata: dict) -> Exception:
         """NumPy's complaint as one sentence that names the op, the shapes and what to do."""
         names = [f"{self.arrays[0]}[{i}]" for i in range(len(arrays))] if self.variadic else self.arrays
@@ -276,15 +280,10 @@ def write_call(self: Op) -> Callable:
     words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain,
              "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new,
              "ndarray": ndarray, "finish": finish}
-    signature = list(self.arrays)
-    for key, value in self.defaults.items():
-        words[f"default_{key}"] = value
-        if value is REQUIRED and "=" in signature[-1]:
-            signature.append("*")  # no metadata without a default after one that has a default, except by name
-        signature.append(key if value is REQUIRED else f"{key}=default_{key}")
+    words |= {f"default_{key}": value for key, value in self.defaults.items()} | {"REQUIRED": REQUIRED, "NOTHING": {}}
+    signature = [*[f"{name}=REQUIRED" for name in self.arrays], *[f"{key}=default_{key}" for key in self.defaults]]
     keys = "".join(f", {key}={key}" for key in self.defaults)
     by_name = "{" + ", ".join(f"{key!r}: {key}" for key in self.defaults) + "}" if self.defaults else "NOTHING"
-    words["NOTHING"] = {}
     ruled = [self.arrays[pull[0]] for pull in self.pulls]
     if self.variadic:
         (name,) = self.arrays
@@ -301,7 +300,10 @@ def write_call(self: Op) -> Callable:
         for name in self.arrays:
             tracked = f"; tracked = tracked or {name}._tracked" if name in ruled else ""
             lines += [f"if isinstance({name}, Tensor):", f"    {name}_array = {name}._array; seen = True{tracked}",
-                      "else:", f"    {name} = {name}_array = plain({name})"]
+                      "else:", f"    if {name} is REQUIRED: raise op.missing({name!r})",
+                      f"    {name} = {name}_array = plain({name})"]
+    lines += [f"if {key} is REQUIRED: raise op.missing({key!r})"
+              for key, default in self.defaults.items() if default is REQUIRED]
     lines += ["if seen and (watching := watcher()) is not None:",
               f"    return watching(op, {inputs}, {arrays}, {by_name}, tracked)",
               "try:", f"    y = forward({spread}{keys})", "except (ValueError, TypeError, IndexError) as problem:",

@@ -219,7 +219,7 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
         y = forward(*[env[a] for a in inputs], **metadata)
         if part is not None:
             y = y[part]
-        env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
+        env[value] = y if y.__class__ is Array and y.dtype == dtype else np.asarray(y, dtype)
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
