@@ -1,3 +1,3 @@
 """The mini framework itself: tensors, ops and their rules, and the backward pass."""
 
-from minigrad.engine import python_methods  # noqa: F401  (installs the methods that Python calls)
+from minigrad.engine import hooks, python_methods, queries  # noqa: F401  (they install methods of Tensor)

@@ -12,19 +12,14 @@ from minigrad.engine.ops.elementwise import (
     astype,
     copy,
     divide,
-    equal,
     expm1,
-    greater,
-    in_float32,
-    less,
-    logical_or,
     multiply,
     negative,
-    not_equal,
     softplus,
     square,
     where,
 )
+from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.indexing import getitem, scatter, settled
 from minigrad.engine.ops.linalg import matmul
 from minigrad.engine.ops.reduce import count, max, min, root, sum
@@ -39,6 +34,7 @@ from minigrad.engine.ops.shape import (
     shape_of,
     transpose,
 )
+from minigrad.engine.ops.unruled import equal, greater, less, logical_or, not_equal
 from minigrad.engine.tensor import Tensor
 
 

@@ -6,7 +6,8 @@ import math
 import numpy as np
 
 from minigrad.engine.op import op
-from minigrad.engine.ops.elementwise import HALF, astype, is_half
+from minigrad.engine.ops.elementwise import astype
+from minigrad.engine.ops.halves import HALF, is_half
 from minigrad.engine.ops.shape import reshape, swap
 
 
