@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine import tensor as engine
+from minigrad.engine.arrays import plain
 from minigrad.engine.backward import behind, data_of, sweep, way_to, zeros_of
 from minigrad.engine.ops import copy, reshape, stack
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, plain, wrap
+from minigrad.engine.tensor import Tensor, wrap
 
 
 def grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:

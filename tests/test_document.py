@@ -9,7 +9,7 @@ import pytest
 import minigrad as mg
 from minigrad import document
 from minigrad.document import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
-from minigrad.engine.tensor import OPS
+from minigrad.engine.op import OPS
 
 GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
 HEAD = ("Wy", "by")

@@ -10,7 +10,8 @@ import numpy as np
 
 from minigrad.engine.anomaly import recorded, unwatched, user_line
 from minigrad.engine.backward import behind, fitted
-from minigrad.engine.tensor import Op, Tensor, watcher
+from minigrad.engine.op import Op
+from minigrad.engine.tensor import Tensor, watcher
 
 COMPLEX_STEP = 1e-20
 WRONG = 1e-5  # a rule with a larger relative error is reported as wrong

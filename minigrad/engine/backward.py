@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine import tensor as engine
+from minigrad.engine.arrays import bare, ndarray, plain
+from minigrad.engine.op import OPS, PART, RELEASED, Op, record
 from minigrad.engine.ops import add, astype, sum_to
-from minigrad.engine.tensor import PART, RELEASED, Op, Tensor, bare, describe, ndarray, no_grad, plain, record
+from minigrad.engine.tensor import Tensor, describe, no_grad
 
 # -- the sweep ----------------------------------------------------------------------------------------
 
@@ -117,7 +119,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                     raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
                                      "it must return one for each")
                 for x, d in zip(inputs, given):
-                    if d is None and op.name not in engine.OPS:  # one of the engine's own has none to give
+                    if d is None and op.name not in OPS:  # one of the engine's own has none to give
                         continue
                     if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
                         if watching is not None:
@@ -286,42 +288,4 @@ def seed(y: Tensor, gradient: Any) -> Any:
     return gradient.astype(y._array.dtype, copy=False)
 
 
-def retain_grad(self: Tensor) -> Tensor:
-    """Let backward keep the gradient of this result in `.grad`, as it does for leaves. Returns self."""
-    watch(self)["retain"] = True
-    return self
-
-
-class Handle:
-    """What `register_hook` returns: `remove()` takes the hook off again."""
-
-    __slots__ = ("_hooks", "_key")
-
-    def __init__(self, hooks: dict, key: int):
-        self._hooks, self._key = hooks, key
-
-    def remove(self) -> None:
-        self._hooks.pop(self._key, None)
-
-
-def register_hook(self: Tensor, hook: Callable[[Any], Any]) -> Handle:
-    """Call hook(g) when the gradient of this tensor is complete; what it returns, unless None, takes its place.
-
-    g is a read-only ndarray of the tensor's shape (a Tensor while a gradient of a gradient is being recorded). A hook
-    stays until its handle's `remove()`.
-    """
-    hooks = watch(self)
-    key = engine.next_index()
-    hooks[key] = hook
-    return Handle(hooks, key)
-
-
-def watch(x: Tensor) -> dict:
-    if not x._tracked:
-        raise RuntimeError(f"{describe(x)} does not require gradients, so none will come: set requires_grad=True")
-    if x._watch is None:
-        x._watch = {}
-    return x._watch
-
-
-Tensor.backward, Tensor.retain_grad, Tensor.register_hook = backward, retain_grad, register_hook
+Tensor.backward = backward

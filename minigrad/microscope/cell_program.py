@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.engine.ops import concatenate, getitem, matmul
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Tensor, ndarray
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.module import Module
 from minigrad.program.ir import Value, in_order
 from minigrad.program.key import CellTracer
@@ -220,7 +220,7 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
         y = forward(*[env[a] for a in inputs], **metadata)
         if part is not None:
             y = y[part]
-        env[value] = y if y.__class__ is ndarray and y.dtype == dtype else np.asarray(y, dtype)
+        env[value] = y if y.__class__ is Array and y.dtype == dtype else np.asarray(y, dtype)
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigrad.engine.backward import behind, data_of, zeros_of
-from minigrad.engine.tensor import RELEASED, Tensor, describe
+from minigrad.engine.op import RELEASED
+from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import sweep
+from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
-from minigrad.engine.tensor import PART, Op, Tensor, no_grad
+from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.cell_program import (
     NamedValue,
     evaluate,

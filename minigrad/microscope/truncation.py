@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import behind, data_of
-from minigrad.engine.tensor import RELEASED, Tensor, describe
+from minigrad.engine.op import RELEASED
+from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
 from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
 from minigrad.timeloop.compiled import ScanCall

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import Tensor, bare
+from minigrad.engine.arrays import bare
+from minigrad.engine.tensor import Tensor
 
 
 def is_whole(number: Any, least: int) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
 from minigrad.engine.ops import expand_dims, mean, sqrt, square, take
-from minigrad.engine.ops.elementwise import in_float32
-from minigrad.engine.tensor import Tensor, bare
+from minigrad.engine.ops.halves import in_float32
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import as_numbers, check_float, check_sizes, features
 from minigrad.nn.init import glorot_uniform
 from minigrad.nn.module import Module

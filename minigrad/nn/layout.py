@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
 from minigrad.engine.ops import broadcast_to, expand_dims, moveaxis, where
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, bare
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import as_numbers
 
 Array = Any  # np.ndarray or Tensor

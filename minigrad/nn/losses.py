@@ -13,9 +13,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
+from minigrad.engine.op import op
 from minigrad.engine.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
-from minigrad.engine.ops.elementwise import in_float32
-from minigrad.engine.tensor import Tensor, bare, op
+from minigrad.engine.ops.halves import in_float32
+from minigrad.engine.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
 A = TypeVar("A", Tensor, np.ndarray)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import bare
 from minigrad.engine.messages import in_one_sentence
-from minigrad.engine.tensor import bare
 
 
 def name_differences(given: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 
-from minigrad.engine.tensor import OPS, Op
+from minigrad.engine.op import OPS, Op
 
 HELPERS = {"sigmoid": """
 def sigmoid(x):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from minigrad.engine.tensor import OPS
+from minigrad.engine.op import OPS
 from minigrad.printers.statements import LoopText
 from minigrad.printers.text import WIDTH, bracket, broken, function
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.op import Op
 from minigrad.engine.ops import concatenate, getitem, power, transpose
 from minigrad.engine.ops import sum as sum_op
-from minigrad.engine.tensor import Op
 from minigrad.printers.buffers import ALL_PASSES, Options, Scope, Storage, can_be_buffered, empty, part_paths
 from minigrad.printers.module_text import RESERVED, called_functions, module_text
 from minigrad.printers.readable import values_in

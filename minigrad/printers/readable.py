@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.op import PART
 from minigrad.engine.ops import add, getitem, subtract, transpose
-from minigrad.engine.tensor import PART
 from minigrad.printers.helpers import add_helper, helper_names
 from minigrad.printers.size_text import SizeText
 from minigrad.printers.text import (

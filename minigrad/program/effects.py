@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import Op, Tensor, ndarray
+from minigrad.engine.arrays import ndarray
+from minigrad.engine.op import Op
+from minigrad.engine.tensor import Tensor
 
 DEPTH = 20  # maximum nesting of containers and attributes that is followed
 ITEMS = 10_000  # maximum length of a container whose items are followed

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import Op, primitive
+from minigrad.engine.op import Op, primitive
 
 # LOOP: a scan in a derived function (loops.py), an op whose results are PARTs of it. EINSUM: a product summed over
 # time.

@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad.engine.backward import behind, data_of, sweep, way_to
 from minigrad.engine.messages import name_of
+from minigrad.engine.op import PART
 from minigrad.engine.ops import (
     add,
     broadcast_to,
@@ -30,7 +31,7 @@ from minigrad.engine.ops import (
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import PART, Tensor, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, recording, watcher, wrap
 from minigrad.program.analysis import is_matrix_product, is_slice
 from minigrad.program.ir import EINSUM, LOOP, Value, in_order, numbers_of, order_of_axes
 from minigrad.program.simplify import Program, repr_of

@@ -11,7 +11,9 @@ import weakref
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-from minigrad.engine.tensor import OPS, Tensor, ndarray
+from minigrad.engine.arrays import ndarray
+from minigrad.engine.op import OPS
+from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import content
 
 TENSOR = frozenset({"T", "shape", "ndim", "size", "dtype", "sum", "mean", "max", "min", "reshape", "transpose",

@@ -10,8 +10,8 @@ only those are computed. Results change by rounding.
 
 from __future__ import annotations
 
+from minigrad.engine.op import Op
 from minigrad.engine.ops import add, concatenate, getitem, matmul, multiply, subtract, transpose
-from minigrad.engine.tensor import Op
 from minigrad.program.analysis import part_slices
 from minigrad.program.ir import Value, in_order
 from minigrad.program.simplify import Program

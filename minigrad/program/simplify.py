@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import (
     add,
     astype,
@@ -32,7 +33,7 @@ from minigrad.engine.ops import (
 )
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
-from minigrad.engine.tensor import PART, Op, Tensor
+from minigrad.engine.tensor import Tensor
 from minigrad.program.ir import DETACH, LOOP, Value, in_order, is_number, numbers_of, order_of_axes
 from minigrad.program.sizes import Size, cuts
 from minigrad.program.trace import Symbol, Trace

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from minigrad.engine.tensor import Op
+from minigrad.engine.op import Op
 
 
 class Axis(NamedTuple):

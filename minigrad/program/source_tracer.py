@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import ndarray
+from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import add, divide, exp, multiply, negative, power, sigmoid
-from minigrad.engine.tensor import PART, Op, Tensor, ndarray
+from minigrad.engine.tensor import Tensor
 from minigrad.program.sizes import Size, axes_of, cuts, factor_of, plain_number, shape_of_result
 from minigrad.program.trace import Symbol, Tracer
 

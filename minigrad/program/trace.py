@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.anomaly import user_line
+from minigrad.engine.arrays import ndarray
 from minigrad.engine.backward import sweep
 from minigrad.engine.messages import name_of
+from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import PART, Op, Tensor, ndarray, new, next_index, no_grad, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, fill, new, no_grad, recording, watcher, wrap
 from minigrad.program.effects import Surroundings
 
 
@@ -85,11 +87,8 @@ class Symbol(Tensor):
 def symbol(tracer: Tracer, example: Any, tracked: bool, sizes: tuple | None = None) -> Symbol:
     """A Symbol of the shape and dtype of an example (for an op of several results: a tuple of examples)."""
     out = new(Symbol)
-    out.tracer, out.example, out._tracked, out.sizes = tracer, example, tracked, sizes
-    out._op = out._inputs = out._metadata = out._watch = out.grad = out.name = out.number = None
-    out._index = next_index()
-    out._version = 0
-    return out
+    out.tracer, out.example, out.sizes, out.number = tracer, example, sizes, None
+    return fill(out, None, tracked)
 
 
 class Tracer:

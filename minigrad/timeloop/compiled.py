@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import tensor as engine
 from minigrad.engine.messages import name_of
+from minigrad.engine.op import PART, primitive, record
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import PART, Tensor, primitive, recording, watcher
+from minigrad.engine.tensor import Tensor, recording, watcher, wrap
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
 from minigrad.program.loops import is_tracked, pulled_back
@@ -119,14 +119,14 @@ class ScanCall:
         compiled = self.compiled
         results = self.forward(self.executor, self.values)
         tracked = compiled.backward is not None
-        whole = engine.record(compiled.op, self.inputs, {"run": self}, results, tracked)
+        whole = record(compiled.op, self.inputs, {"run": self}, results, tracked)
         if tracked:
-            leaves = [engine.record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
+            leaves = [record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
         else:
             self.executor = None  # gives its buffers back
             leaves = list(results)
             if any(isinstance(x, Tensor) for x in self.inputs):
-                leaves = [engine.wrap(y) for y in leaves]
+                leaves = [wrap(y) for y in leaves]
         n = self.sizes[0]
         return unflatten(compiled.state_pattern, leaves[:n]), unflatten(compiled.y_pattern, leaves[n:])
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
+from minigrad.engine.arrays import bare
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.ops import concatenate, expand_dims, where
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, bare, no_grad
+from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.training.user_code import from_file
 

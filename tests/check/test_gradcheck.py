@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.engine.tensor import OPS
+from minigrad.engine.op import OPS
 
 rng = np.random.default_rng(0)
 x23, x3 = rng.normal(size=(2, 3)), rng.normal(size=3)

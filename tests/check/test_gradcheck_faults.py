@@ -11,8 +11,9 @@ from cases import CASES
 import minigrad as mg
 from minigrad import nn
 from minigrad.check.faults import nodes_behind
+from minigrad.engine.op import OPS
 from minigrad.engine.pytree import flatten, map_leaves
-from minigrad.engine.tensor import OPS, Tensor, wrap
+from minigrad.engine.tensor import Tensor, wrap
 from minigrad.timeloop.cache import Programs
 
 FACTOR = 1.001

@@ -16,7 +16,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.engine.tensor import NUMPY, OPS
+from minigrad.engine.op import NUMPY, OPS
 
 
 def leaf(*shape, seed=0, **how):

@@ -8,7 +8,7 @@ import pytest
 from fuzz import loop as by_loop
 
 import minigrad as mg
-from minigrad.engine.tensor import NUMPY, OPS, op
+from minigrad.engine.op import NUMPY, OPS, op
 
 PACKAGE = Path(mg.__file__).parent
 

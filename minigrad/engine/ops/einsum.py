@@ -5,12 +5,13 @@ import re
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.ops.elementwise import HALF, astype, is_half
+from minigrad.engine.op import composite
+from minigrad.engine.ops.elementwise import astype
+from minigrad.engine.ops.halves import HALF, is_half
 from minigrad.engine.ops.indexing import getitem
 from minigrad.engine.ops.linalg import matmul
 from minigrad.engine.ops.reduce import sum
 from minigrad.engine.ops.shape import broadcast_to, reshape, shape_of, transpose
-from minigrad.engine.tensor import composite
 
 
 @composite(np=np.einsum)

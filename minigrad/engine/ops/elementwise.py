@@ -6,12 +6,14 @@ Conventions at kinks: maximum and minimum share the gradient of a tie equally, r
 A rule never hides a nan: comparisons are written so that a nan takes the side that passes the gradient.
 """
 
-import functools
 import math
 
 import numpy as np
 
-from minigrad.engine.tensor import Tensor, native, op
+from minigrad.engine.arrays import native
+from minigrad.engine.op import op
+from minigrad.engine.ops.unruled import equal, floor_divide, logical_and, sign
+from minigrad.engine.tensor import Tensor
 
 # -- arithmetic -----------------------------------------------------------------------------------
 
@@ -72,12 +74,6 @@ def positive(x):
 def remainder(a, b):
     """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
     return np.remainder(a, b)
-
-
-@op(np=np.floor_divide, infix="//", analytic=False)
-def floor_divide(a, b):
-    """y = ⌊a / b⌋. It passes no gradient."""
-    return np.floor_divide(a, b)
 
 
 # -- functions of one variable ----------------------------------------------------------------------
@@ -141,39 +137,6 @@ def abs(x):
 
 
 Tensor.__abs__ = abs
-
-
-@op(np=np.sign, analytic=False)
-def sign(x):
-    """y = −1, 0 or 1. It passes no gradient."""
-    return np.sign(x)
-
-
-@op(np=np.floor, analytic=False)
-def floor(x):
-    """y = ⌊x⌋. It passes no gradient."""
-    return np.floor(x)
-
-
-@op(np=np.ceil, analytic=False)
-def ceil(x):
-    """y = ⌈x⌉. It passes no gradient."""
-    return np.ceil(x)
-
-
-@op(np=np.trunc, analytic=False)
-def trunc(x):
-    """y = x without its fraction. It passes no gradient."""
-    return np.trunc(x)
-
-
-@op(np=(np.round, np.around), method=True, analytic=False, elementwise=True)
-def round(x, *, decimals=0):
-    """y = x rounded to `decimals` decimals, halves to the even neighbour. It passes no gradient."""
-    return np.round(x, decimals)
-
-
-Tensor.__round__ = lambda x, decimals=None: round(x, decimals or 0)
 
 
 @op(np=np.sin, dx=lambda g, x: g * cos(x))
@@ -278,63 +241,6 @@ def where(condition, a, b):
     return np.where(condition, a, b)
 
 
-# -- comparisons: no rule, so no gradient passes; complex numbers compare by their real part first -----
-
-
-@op(np=np.greater, infix=">")
-def greater(a, b):
-    """a > b, booleans."""
-    return np.greater(a, b)
-
-
-@op(np=np.greater_equal, infix=">=")
-def greater_equal(a, b):
-    """a ≥ b, booleans."""
-    return np.greater_equal(a, b)
-
-
-@op(np=np.less, infix="<")
-def less(a, b):
-    """a < b, booleans."""
-    return np.less(a, b)
-
-
-@op(np=np.less_equal, infix="<=")
-def less_equal(a, b):
-    """a ≤ b, booleans."""
-    return np.less_equal(a, b)
-
-
-@op(np=np.equal, infix="==")
-def equal(a, b):
-    """a = b, booleans."""
-    return np.equal(a, b)
-
-
-@op(np=np.not_equal, infix="!=")
-def not_equal(a, b):
-    """a ≠ b, booleans."""
-    return np.not_equal(a, b)
-
-
-@op(np=np.logical_and)
-def logical_and(a, b):
-    """a and b, booleans."""
-    return np.logical_and(a, b)
-
-
-@op(np=np.logical_or)
-def logical_or(a, b):
-    """a or b, booleans."""
-    return np.logical_or(a, b)
-
-
-@op(np=np.logical_not)
-def logical_not(x):
-    """not x, booleans."""
-    return np.logical_not(x)
-
-
 # -- number types -----------------------------------------------------------------------------------
 
 
@@ -357,23 +263,3 @@ def astype(x, *, dtype):
     A cast to integers or booleans has no derivative: detach first.
     """
     return np.asarray(x).astype(native(dtype))
-
-
-HALF = np.dtype(np.float16)
-
-
-def is_half(x):
-    """Whether x is an array or a tensor of halves."""
-    return getattr(getattr(x._array if isinstance(x, Tensor) else x, "dtype", None), "char", "") == "e"
-
-
-def in_float32(function):
-    """`function`, in float32 inside where its first array is of halves, and back in halves, as PyTorch sums them: in
-    halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same way."""
-    @functools.wraps(function)
-    def wide(x, *args, **options):
-        if not is_half(x):
-            return function(x, *args, **options)
-        y = function(astype(x, np.float32), *args, **options)
-        return astype(y, HALF) if y.dtype == np.float32 else y
-    return wide

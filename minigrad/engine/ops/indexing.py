@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from minigrad.engine.ops.elementwise import in_float32
+from minigrad.engine.arrays import bare
+from minigrad.engine.op import composite, op
+from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.shape import normalize_axis, shape_of
-from minigrad.engine.tensor import NUMPY, Tensor, bare, composite, op
+from minigrad.engine.tensor import Tensor
 
 
 def settled(index):
@@ -84,24 +86,3 @@ def flip(x, axis=None):
     ndim = len(shape_of(x))
     axes = range(ndim) if axis is None else normalize_axis(axis, ndim, "flip")
     return getitem(x, index=tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(ndim)))
-
-
-# Questions without a derivative are answered as NumPy answers them, with arrays: about the shape, and about values.
-ABOUT_SHAPE = (np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type)
-ABOUT_VALUES = (np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.any, np.all, np.isnan, np.isinf,
-                np.isfinite, np.isclose, np.allclose, np.array_equal, np.array2string, np.array_repr, np.array_str)
-
-
-def answered(question, values):
-    def answer(*args, **kwargs):
-        return question(*[values(a) if isinstance(a, Tensor) else a for a in args],
-                        **{name: values(a) if isinstance(a, Tensor) else a for name, a in kwargs.items()})
-    answer.__name__ = question.__name__
-    return answer
-
-
-NUMPY.update({question: answered(question, lambda x: x._array) for question in ABOUT_SHAPE})
-NUMPY.update({question: answered(question, lambda x: x.detach().numpy()) for question in ABOUT_VALUES})
-NUMPY[np.shape] = lambda a: a.shape
-for question in (np.any, np.all, np.argmax, np.argmin):
-    setattr(Tensor, question.__name__, NUMPY[question])

@@ -5,24 +5,21 @@ import functools
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
+from minigrad.engine.arrays import bare, plain
+from minigrad.engine.op import composite, op
 from minigrad.engine.ops.elementwise import (
     abs,
     astype,
     copy,
     divide,
-    equal,
     expm1,
-    greater,
-    in_float32,
-    less,
-    logical_or,
     multiply,
     negative,
-    not_equal,
     softplus,
     square,
     where,
 )
+from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.indexing import getitem, scatter, settled
 from minigrad.engine.ops.linalg import matmul
 from minigrad.engine.ops.reduce import count, max, min, root, sum
@@ -37,7 +34,8 @@ from minigrad.engine.ops.shape import (
     shape_of,
     transpose,
 )
-from minigrad.engine.tensor import Tensor, bare, composite, op, plain
+from minigrad.engine.ops.unruled import equal, greater, less, logical_or, not_equal
+from minigrad.engine.tensor import Tensor
 
 
 def array(x):

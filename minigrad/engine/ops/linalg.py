@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 
-from minigrad.engine.ops.elementwise import HALF, astype, is_half
+from minigrad.engine.op import op
+from minigrad.engine.ops.elementwise import astype
+from minigrad.engine.ops.halves import HALF, is_half
 from minigrad.engine.ops.shape import reshape, swap
-from minigrad.engine.tensor import op
 
 
 def matmul_da(g, a, b):

@@ -9,10 +9,12 @@ import math
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.ops.elementwise import HALF, astype, equal, in_float32, is_half, logical_or, not_equal, where
+from minigrad.engine.op import op
+from minigrad.engine.ops.elementwise import astype, where
+from minigrad.engine.ops.halves import HALF, in_float32, is_half
 from minigrad.engine.ops.indexing import flip
 from minigrad.engine.ops.shape import broadcast_to, normalize_axis, reshape
-from minigrad.engine.tensor import op
+from minigrad.engine.ops.unruled import equal, logical_or, not_equal
 
 
 def kept_shape(shape, axis):

@@ -8,7 +8,8 @@ import operator
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.tensor import Tensor, composite, op
+from minigrad.engine.op import composite, op
+from minigrad.engine.tensor import Tensor
 
 
 def shape_of(x):

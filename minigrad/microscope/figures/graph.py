@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.op import PART
 from minigrad.engine.pytree import map_leaves, named_leaves
-from minigrad.engine.tensor import PART, Tensor, apply, tracks
 from minigrad.functional import vjp
 from minigrad.microscope.figures.drawing import MOST_BOXES, Box, Edge, Graph
 from minigrad.microscope.recording import Record, Recording, one_scan, path_of
@@ -133,11 +133,7 @@ class GraphBuilder:
                 return value.constant if value.is_constant else known[value]
             inputs = tuple(of(a) for a in value.inputs)
             metadata = {key: given for key, given in value.metadata.items() if key != "part"}
-            if any(isinstance(x, Tensor) for x in inputs):
-                arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-                y = apply(value.op, inputs, arrays, metadata, tracks(value.op, inputs))
-            else:
-                y = value.op.forward(*inputs, **metadata)
+            y = value.op(inputs, metadata)
             return y[value.metadata["part"]] if "part" in value.metadata else y
         return of(line)
 

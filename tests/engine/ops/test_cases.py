@@ -6,7 +6,8 @@ from cases import BEYOND_FLOATS, CASES, PREDICATES, REAL_ONLY, WITHOUT_GRADIENT
 
 import minigrad as mg
 from minigrad.check.gradcheck import nodes_behind
-from minigrad.engine.tensor import OPS, Tensor, wrap
+from minigrad.engine.op import OPS
+from minigrad.engine.tensor import Tensor, wrap
 
 every = pytest.mark.parametrize("case", CASES, ids=str)
 differentiable = pytest.mark.parametrize("case", [c for c in CASES if c.differentiable], ids=str)

@@ -7,7 +7,8 @@ import pytest
 from cases import CASES, Maker
 
 import minigrad as mg
-from minigrad.engine.tensor import NUMPY, Tensor
+from minigrad.engine.op import NUMPY
+from minigrad.engine.tensor import Tensor
 
 # what NumPy calls the arrays that are x, or a and b, here
 ARRAYS = {"a", "b", "x1", "x2", "x", "y", "arr", "ary", "m", "A", "array", "arrays", "tup", "arys", "operands",

@@ -1,0 +1,49 @@
+"""Conversions at the door: numbers, lists and arrays from outside as inputs of an op."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+ndarray = numpy.ndarray
+asarray = numpy.asarray
+NUMBERS = frozenset(map(numpy.dtype, "?bhilqBHILQefdgFDG"))  # in native byte order
+
+
+def plain(x: Any) -> Any:
+    """An input that is not a Tensor: Python numbers stay (they do not widen float32), lists become arrays.
+
+    Arrays come out in native byte order. Raises TypeError for objects, text and records, and where `bare` does.
+    """
+    kind = x.__class__
+    if kind is float or kind is int or (kind is ndarray and x.dtype in NUMBERS):
+        return x
+    if isinstance(x, (numpy.number, numpy.bool_, complex, int)):
+        return x
+    return (out := bare(x)).astype(native(out.dtype), copy=False)
+
+
+def bare(x: Any) -> ndarray:
+    """x as an ndarray. Raises TypeError for kinds of arrays that mean more than their numbers, also within lists."""
+    waiting = [] if x.__class__ is ndarray else [x]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, numpy.ma.MaskedArray):
+            raise TypeError("a masked array would lose its mask: pass its numbers as x.filled(0), and the mask by "
+                            "itself, as to mg.where")
+        if isinstance(part, ndarray) and type(part) not in (ndarray, numpy.memmap, numpy.recarray):
+            raise TypeError(f"a {type(part).__name__} may mean more than its numbers: if they are all that counts, "
+                            "pass np.asarray(x)")
+        waiting += part if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool} else ()
+    return asarray(x)
+
+
+def native(dtype: Any) -> numpy.dtype | None:
+    """A number type in native byte order; None for None. Raises TypeError for others."""
+    if dtype is None:
+        return None
+    dtype = numpy.dtype(dtype)
+    if dtype.kind not in "fciub":
+        raise TypeError(f"a tensor holds numbers, not {dtype}: pass an array of one number type")
+    return numpy.dtype(dtype.char)  # not .newbyteorder("="): NumPy's own object, which `is` finds

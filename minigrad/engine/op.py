@@ -1,0 +1,392 @@
+"""`@op`: a NumPy function together with the rules of its derivative, in one block.
+
+The public function of an op is written out as text and compiled (`write_call`). With ndarrays alone it *is* the
+forward, and nothing is recorded. With a Tensor among its inputs the result is a Tensor, and if a gradient can flow
+through it, it keeps its op, its inputs and its metadata.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from minigrad.engine.arrays import asarray, ndarray, plain
+from minigrad.engine.tensor import Tensor, describe, fill, new, recording, watcher
+
+OPS: dict[str, Op] = {}  # every op by name
+NUMPY: dict[Callable, Callable] = {}  # NumPy's function → ours
+REQUIRED = inspect.Parameter.empty
+BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (reshape or mg.expand_dims one of them)"
+
+
+class Op:
+    """An op as `@op` declares it: in `OPS`, and the attribute `.op` of its function.
+
+    name, forward  the forward sees ndarrays only
+    call           the function of its array inputs and metadata that records: see `write_call`
+    arrays         the names of its array arguments; with variadic there is one, `*arrays`
+    defaults       its metadata by name, with default values (or REQUIRED)
+    rules          {argument: rule}; an argument without a rule passes no gradient
+    pulls          [(position, pull, pull_arrays, reads)]: each rule as `pull(g, y, inputs, metadata)`, the same on
+                   the inputs' arrays, and which inputs it reads (-1 for y): the exact list of values to keep
+    into           like rules, but `into(total, g, …)` adds the gradient into an array that exists
+    analytic       False where the forward breaks the complex step (abs, sign)
+    fresh          True where the gradients of a variadic rule are arrays that nobody else holds
+
+    Traits steer the passes and printers; an op's name never does. They are read off the declaration or stated in it:
+    ufunc          the NumPy ufunc that computes it entry by entry, taken from `np=`; else None
+    elementwise    each entry of y needs only the entries of the (broadcast) inputs at its index; true of every ufunc
+    linear         y is linear in all inputs together, so sums can be exchanged with it: Σ f(x) = f(Σ x)
+    view           y is a view of its first input: `is_view(metadata)`
+    text           its NumPy text as a template, where it is neither an operator nor a call by keyword: `template`
+    buffered       NumPy statements that write it into a buffer `{y}`; a ufunc needs none
+    """
+
+    name: str
+    forward: Any
+    call: Any
+    arrays: tuple[str, ...]
+    defaults: dict[str, Any]
+    rules: dict[str, Any]
+    pulls: list
+    into: dict[int, Any]
+    analytic: bool = True
+    fresh: bool = False
+    variadic: bool = False
+    infix: str | None = None
+    numpy: tuple = ()
+    shapes: str = ""
+    ufunc: Any = None
+    elementwise: bool = False
+    linear: bool = False
+    view: Any = False
+    text: Any = None
+    buffered: str | None = None
+
+    def is_view(self, metadata: dict) -> bool:
+        """Whether y is a view of its first input, with this metadata."""
+        return self.view(**metadata) if callable(self.view) else self.view
+
+    def template(self, metadata: dict) -> str | None:
+        """The NumPy text, with the inputs and the metadata in braces; None for an operator or a plain call."""
+        return self.text(**metadata) if callable(self.text) else self.text
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, inputs: tuple, metadata: dict) -> Any:
+        """The op on its inputs, tensors or arrays, with all of its metadata by name."""
+        return self.call(inputs, **metadata) if self.variadic else self.call(*inputs, **metadata)
+
+    def missing(self, argument: str) -> TypeError:
+        """The error of a call without an argument that it needs."""
+        return TypeError(f"{self.name} takes {', '.join([*self.arrays, *self.defaults])}; {argument!r} is missing")
+
+    def error(self, problem: Exception, arrays: tuple, metadata: dict) -> Exception:
+        """NumPy's complaint as one sentence that names the op, the shapes and what to do."""
+        names = [f"{self.arrays[0]}[{i}]" for i in range(len(arrays))] if self.variadic else self.arrays
+        shapes = ", ".join(f"{name} {numpy.shape(x)}" for name, x in zip(names, arrays))
+        given = "".join(f", {key} {value.shape}" if isinstance(value, ndarray) else f", {key}={value!r}"
+                        for key, value in metadata.items() if value is not self.defaults[key])
+        kind = next(k for k in (IndexError, ValueError, TypeError) if isinstance(problem, k))
+        if kind is ValueError and self.shapes and re.search("broadcast|shape|dimension", str(problem)):
+            return kind(f"{self.name}: {shapes}{given} do not go together: {self.shapes}")
+        return kind(f"{self.name} cannot take {shapes}{given}: {problem}")
+
+
+def primitive(name: str) -> Op:
+    """An op of the engine's own, which no user calls and the sweep knows how to treat."""
+    self = Op()
+    self.name, self.arrays, self.defaults, self.rules, self.pulls, self.into = name, ("whole",), {}, {}, [], {}
+    self.forward = self.call = None
+    return self
+
+
+# An op with several results: a hidden tensor has the tuple as its data and the record; each result is a PART of it.
+PART = primitive("part")
+RELEASED = primitive("released")  # the op of a result whose backward has been done
+
+
+def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
+       analytic: bool = True, shapes: str = "", around: Callable | None = None, elementwise: bool = False,
+       linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None, **rules: Callable
+       ) -> Callable[..., Any]:
+    """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
+
+    ```python
+    @op(np=np.tanh, dx=lambda g, y: g * (1.0 - y * y))
+    def tanh(x):
+        '''y = tanh x,  dy/dx = 1 − y².'''
+        return np.tanh(x)
+    ```
+    Array arguments are positional, metadata is keyword-only, `*arrays` takes any number. A rule names what it
+    uses: `g` the gradient that arrives, `y` the result, any input, `<input>_shape`, any metadata. The rule for
+    `*arrays` returns one gradient for each. An op may return a tuple; then g is a tuple. Rules use operators
+    and minigrad ops only, so that one text serves arrays, tensors and symbols. They never undo broadcasting:
+    the engine does. A rule `d<argument>_into(total, g, …)` beside `d<argument>` adds the same gradient into an
+    array that exists.
+
+    np        NumPy's function or functions that this op answers for when they are called with a Tensor
+    infix     the operator it gives to Tensor, as "+"
+    method    whether Tensor gets it as a method
+    analytic  False where the complex step does not see the derivative
+    shapes    the sentence that tells which shapes go together
+    around    makes the public function from the op's call, where NumPy's way of calling it needs another signature
+
+    Traits, which `Op` explains:
+    elementwise, linear  True where they hold; an elementwise op whose np= is no more than a name for NumPy's ufunc, as
+                         its own forward does something else, states `elementwise`
+    view                 True, or a function of the metadata
+    text                 a template such as "{x}[{index}]", or a function of the metadata that returns one
+    buffered             statements such as "np.add.reduce({x}, axis={axis}, out={y})", separated by semicolons
+
+    Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
+    Complex numbers: the derivative is the holomorphic one, without conjugation.
+    """
+    if forward is None:
+        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
+                            elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered, **rules)
+    self = describe_op(forward, rules)
+    self.analytic, self.infix = analytic, infix
+    self.numpy = np if isinstance(np, tuple) else (np,)
+    self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
+    self.ufunc = None if elementwise else ufunc_of(self.numpy)
+    self.elementwise = elementwise or self.ufunc is not None
+    self.linear, self.view, self.text, self.buffered = linear, view, text, buffered
+    if linear and any(reads for *_, reads in self.pulls):
+        raise TypeError(f"op {self.name}: the rule of a linear op reads no input and no result; this one does")
+    self.call = write_call(self)
+    public = named(sequence_or_arrays(self) if self.variadic else self.call, self)
+    public.__signature__ = inspect.signature(forward)
+    if around is not None:
+        public = named(around(public), self)
+    OPS[self.name] = self
+    install(public, self.numpy, infix, method)
+    return public
+
+
+def ufunc_of(functions: tuple) -> Any:
+    """NumPy's ufunc that computes one entry from one entry of each input, if the first function is one."""
+    first = functions[0] if functions else None
+    elementwise = isinstance(first, numpy.ufunc) and first.signature is None
+    return first if elementwise and getattr(numpy, first.__name__, None) is first else None
+
+
+def composite(*, np: Any = (), method: bool = False) -> Callable:
+    """Declare a function that is made of ops and so needs no rule: it too gets NumPy's name and a method."""
+    def declare(function):
+        install(function, np if isinstance(np, tuple) else (np,), None, method)
+        return function
+    return declare
+
+
+def named(public: Any, self: Op) -> Any:
+    public.op, forward = self, self.forward
+    public.__name__, public.__qualname__, public.__doc__ = forward.__name__, forward.__qualname__, forward.__doc__
+    public.__module__ = forward.__module__
+    return public
+
+
+# -- a declaration, read and checked --------------------------------------------------------------------
+
+
+def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
+    """Read an op off its declaration, and check the contract."""
+    name = forward.__name__
+    if name in OPS and OPS[name].forward.__module__.startswith("minigrad.") \
+            and not forward.__module__.startswith("minigrad."):
+        raise ValueError(f"op {name}: minigrad has an op of this name; choose another")
+    self = primitive(name)
+    self.forward = forward
+    parameters = list(inspect.signature(forward).parameters.values())
+    self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    self.arrays = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if any(p.kind is p.VAR_KEYWORD or (p.kind is not p.KEYWORD_ONLY and p.default is not REQUIRED)
+           for p in parameters) or (self.variadic and len(self.arrays) > 1):
+        raise TypeError(f"op {name}: arrays are positional without defaults (or one *arrays), metadata keyword-only")
+    for key, rule in rules.items():
+        argument, into = key[1:].removesuffix("_into"), key.endswith("_into")
+        if key[0] != "d" or argument not in self.arrays:
+            raise TypeError(f"op {name}: {key} is the rule of no array argument; they are {', '.join(self.arrays)}")
+        pull, pull_arrays, reads = bind(self, key, rule, ("total",) if into else ())
+        rule.__name__ = rule.__qualname__ = f"{name}.{key}"
+        if into:
+            self.into[self.arrays.index(argument)] = pull_arrays
+        else:
+            self.rules[argument] = rule
+            self.pulls.append((self.arrays.index(argument), pull, pull_arrays, reads))
+    return self
+
+
+def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Callable, Callable, tuple[int, ...]]:
+    """Resolve the names of a rule once, into two positional calls, and say which inputs it reads (-1: y)."""
+    if not inspect.isfunction(rule):
+        raise TypeError(f"op {self.name}: the rule {key} must be a function or lambda, not {rule!r}")
+    if not extra and not is_pure(rule):
+        raise TypeError(f"op {self.name}: the rule {key} must be pure: no closure and no bare numpy, "
+                        "only operators, minigrad ops and its own arguments")
+    where = {"g": "g", "y": "y", **{name: name for name in extra}, **{name: f"m[{name!r}]" for name in self.defaults}}
+    if self.variadic:
+        where |= {f"{self.arrays[0]}_shape": "[shape(a) for a in x]"}
+        inputs, arrays = {self.arrays[0]: "x"}, {self.arrays[0]: "[data(a) for a in x]"}
+    else:
+        where |= {f"{name}_shape": f"shape(x[{i}])" for i, name in enumerate(self.arrays)}
+        inputs = {name: f"x[{i}]" for i, name in enumerate(self.arrays)}
+        arrays = {name: f"({x}._array if isinstance({x}, Tensor) else {x})" for name, x in inputs.items()}
+    names = list(inspect.signature(rule).parameters)
+    unknown = [name for name in names if name not in where and name not in inputs]
+    if unknown:
+        raise TypeError(f"op {self.name}: the rule {key} asks for {unknown[0]!r}; "
+                        f"there are {', '.join([*where, *inputs])}")
+    head = f"lambda {''.join(name + ', ' for name in extra)}g, y, x, m: "
+    known = {"rule": rule, "Tensor": Tensor, "shape": lambda a: getattr(a, "shape", ()),
+             "data": lambda a: a._array if isinstance(a, Tensor) else a}
+    pull, pull_arrays = (eval(f"{head}rule({', '.join((where | values)[name] for name in names)})", known)
+                         for values in (inputs, arrays))
+    reads = tuple(-1 if name == "y" else self.arrays.index(name) for name in names
+                  if name == "y" or name in self.arrays)
+    return pull, pull_arrays, reads
+
+
+def is_pure(rule: Any) -> bool:
+    """Whether a rule captures nothing and does not name numpy, in nested functions and comprehensions neither."""
+    codes = [rule.__code__]
+    for code in codes:
+        codes += [c for c in code.co_consts if inspect.iscode(c)]
+    return not rule.__closure__ and not any({"np", "numpy"} & set(code.co_names) for code in codes)
+
+
+# -- the function of an op ------------------------------------------------------------------------------
+
+
+def write_call(self: Op) -> Callable:
+    """Write the function of an op for its own arguments, and compile it. That of `multiply`, in short:
+
+        def multiply(a, b):
+            if isinstance(a, Tensor): a_array = a._array; seen = True; tracked = a._tracked        # b likewise
+            else: a = a_array = plain(a)
+            if seen and a watcher is set: return its answer
+            y = forward(a_array, b_array)
+            if not seen: return y
+            if tracked and recording(): return fill(new(Tensor), y, True, op, (a, b), {})
+            return fill(new(Tensor), y)
+    """
+    words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain,
+             "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new,
+             "ndarray": ndarray, "finish": finish}
+    words |= {f"default_{key}": value for key, value in self.defaults.items()} | {"REQUIRED": REQUIRED, "NOTHING": {}}
+    signature = [*[f"{name}=REQUIRED" for name in self.arrays], *[f"{key}=default_{key}" for key in self.defaults]]
+    keys = "".join(f", {key}={key}" for key in self.defaults)
+    by_name = "{" + ", ".join(f"{key!r}: {key}" for key in self.defaults) + "}" if self.defaults else "NOTHING"
+    ruled = [self.arrays[pull[0]] for pull in self.pulls]
+    if self.variadic:
+        (name,) = self.arrays
+        inputs, arrays, spread = f"{name}_inputs", f"{name}_arrays", f"*{name}_arrays"
+        lines = [f"{inputs} = tuple([x if isinstance(x, Tensor) else plain(x) for x in {name}])",
+                 f"{arrays} = [x._array if isinstance(x, Tensor) else x for x in {inputs}]",
+                 f"seen = any([isinstance(x, Tensor) for x in {inputs}])",
+                 f"tracked = any([isinstance(x, Tensor) and x._tracked for x in {inputs}])" if ruled
+                 else "tracked = False"]
+    else:
+        inputs, spread = f"({', '.join(self.arrays)},)", ", ".join(f"{name}_array" for name in self.arrays)
+        arrays = f"({spread},)"
+        lines = ["seen = tracked = False"]
+        for name in self.arrays:
+            tracked = f"; tracked = tracked or {name}._tracked" if name in ruled else ""
+            lines += [f"if isinstance({name}, Tensor):", f"    {name}_array = {name}._array; seen = True{tracked}",
+                      "else:", f"    if {name} is REQUIRED: raise op.missing({name!r})",
+                      f"    {name} = {name}_array = plain({name})"]
+    lines += [f"if {key} is REQUIRED: raise op.missing({key!r})"
+              for key, default in self.defaults.items() if default is REQUIRED]
+    lines += ["if seen and (watching := watcher()) is not None:",
+              f"    return watching(op, {inputs}, {arrays}, {by_name}, tracked)",
+              "try:", f"    y = forward({spread}{keys})", "except (ValueError, TypeError, IndexError) as problem:",
+              f"    raise op.error(problem, {arrays}, {by_name}) from problem", "if not seen:", "    return y"]
+    plainly = "y.__class__ is ndarray" if self.analytic else "y.__class__ is ndarray and not tracked"
+    lines += [f"if {plainly}:", "    if tracked and recording():",
+              f"        return fill(new(Tensor), y, True, op, {inputs}, {by_name})",
+              "    return fill(new(Tensor), y)",
+              f"return finish(op, {inputs}, {arrays}, {by_name}, y, tracked)"]
+    text = f"def {self.name}({', '.join(signature)}):\n" + "".join(f"    {line}\n" for line in lines)
+    filename = f"<op {self.name}>"
+    linecache.cache[filename] = len(text), None, text.splitlines(True), filename
+    written: dict[str, Any] = {}
+    exec(compile(text, filename, "exec"), words, written)
+    return written[self.name]
+
+
+def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked: bool) -> Any:
+    """The result of an op as tensors, where it is a number or a tuple, or the op is not analytic."""
+    if y.__class__ is tuple:
+        whole = record(self, inputs, metadata, y, tracked)
+        return tuple([record(PART, (whole,), {"i": i}, asarray(value), whole._tracked) for i, value in enumerate(y)])
+    y = asarray(y)
+    if not self.analytic and tracked:
+        if any(numpy.iscomplexobj(a) for a in arrays):
+            raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
+        tracked = y.dtype.kind in "fc"  # a cast to integers ends the gradient
+    return record(self, inputs, metadata, y, tracked)
+
+
+def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Tensor:
+    """The result y as a Tensor, which remembers how it was made when it is tracked and recording is on."""
+    if tracked and recording.get():
+        return fill(new(Tensor), y, True, self, inputs, metadata)
+    return fill(new(Tensor), y)
+
+
+def sequence_or_arrays(self: Op) -> Callable:
+    """The public function of a variadic op: of one sequence (or array of rows), as NumPy has it, or of arrays."""
+    def public(*arrays, **metadata):
+        if arrays and (isinstance(arrays[0], (list, tuple)) or (len(arrays) == 1 and numpy.ndim(arrays[0]))):
+            return self.call(*arrays, **metadata)
+        return self.call(arrays, **metadata)
+    return public
+
+
+# -- how an op reaches the operators and NumPy's functions -----------------------------------------------
+
+UNARY = {"-": "neg", "+": "pos", "~": "invert"}
+DUNDER = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "@": "matmul", "**": "pow",
+          ">": "gt", ">=": "ge", "<": "lt", "<=": "le", "==": "eq", "!=": "ne", "&": "and", "|": "or"}
+COMPARISON = {">", ">=", "<", "<=", "==", "!="}  # Python reflects these itself
+
+
+def install(call: Any, functions: tuple, infix: str | None, method: bool) -> None:
+    """Let Tensor's operator and method, and NumPy's functions, call this one."""
+    for function in functions:
+        NUMPY[function] = call
+    if method:
+        setattr(Tensor, call.__name__, call)
+    if infix is None:
+        return
+    if len(call.op.arrays) == 1:
+        setattr(Tensor, f"__{UNARY[infix]}__", call)
+        return
+    setattr(Tensor, f"__{DUNDER[infix]}__", call)
+    if infix not in COMPARISON:
+        setattr(Tensor, f"__r{DUNDER[infix]}__", lambda b, a: call(a, b))
+        setattr(Tensor, f"__i{DUNDER[infix]}__", lambda a, b: in_place(call, a, b))
+
+
+def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
+    """`a += b`. A leaf that requires gradients changes in place, under no_grad only (that is an optimiser's step);
+    everything else is a new tensor, so that no value saved for a backward can change."""
+    if not (a._tracked and a._op is None):
+        return call(a, b)
+    if recording.get():
+        raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
+                           "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
+    value = call(a._array, b._array if isinstance(b, Tensor) else b)
+    if value.shape != a._array.shape:
+        raise ValueError(f"{describe(a)} keeps its shape when it changes in place, and the result has {value.shape}: "
+                         "write a = a + b for a new tensor")
+    a._array[...] = value
+    a.data = a._array
+    return a
