@@ -1273,7 +1273,7 @@ WRONG = {
     "state of another dtype": (lambda h, x: (mg.astype(h, dtype=np.float32), x), {}, ValueError, "returned .*float32"),
     "two states for one": (lambda h, x: ((h, h), x), {}, ValueError, "must be the same"),
     "lengths that differ": (branching, {"xs": (XS, XS[:2])}, ValueError,
-                            r"one length T ≥ 1 .*xs\[0\] \(4, 3, 2\), xs\[1\] \(2"),
+                            r"one length T ≥ 1: .*xs\[0\] \(4, 3, 2\), xs\[1\] \(2"),
     "no steps": (branching, {"xs": XS[:0]}, ValueError, "one length T ≥ 1"),
     "a number for xs": (branching, {"xs": np.array(1.0)}, ValueError, "one length T ≥ 1"),
     "the steps in a list": (branching, {"xs": list(XS)}, ValueError, r"stack the steps, as in np\.stack\(xs\)"),
