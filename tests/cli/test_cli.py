@@ -531,7 +531,8 @@ class NoPair(Mine):
 
 
 @pytest.mark.parametrize("options, says", [
-    ([], 'return ({"h": d_h}, d_x, d_W)'), (["--planned"], "for t in"), (["--sizes", "2,6,3"], "for h (6, 3), x (2, 3)")])
+    ([], 'return ({"h": d_h}, d_x, d_W)'), (["--planned"], "for t in"),
+    (["--sizes", "2,6,3"], "for h (6, 3), x (2, 3)")])
 def test_derive_takes_a_class_as_the_other_commands_do(options, says, tmp_path, capsys):
     (tmp_path / "cells.py").write_text(OWN)
     out = printed([f"{tmp_path / 'cells.py'}:Mine", *options], capsys)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from scan_cells import CELLS, WAYS, assert_same, every_cell, gradient, mask_for, mixed, outcome
+from scan_cells import CELLS, SCAN_OPTIONS, assert_same, every_cell, gradient, mask_for, mixed, outcome
 
 import minigrad as mg
 from minigrad import nn
@@ -29,11 +29,11 @@ def scan_recorded(cell, state, xs, **options):
 
 
 @every_cell
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SCAN_OPTIONS)
 def test_a_recorded_scan_gives_what_scan_gives(row, way):
     if "mask" in way and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
-    options, inputs = dict(WAYS[way]), row.inputs()
+    options, inputs = dict(SCAN_OPTIONS[way]), row.inputs()
     if "mask" in way:
         options["mask"] = mask_for(4, 2)
     subsets = ((True, True, True), (False, False, True), (True, False, False))
@@ -90,12 +90,12 @@ def written_out(cell, state, xs, reverse=False, mask=None):
 
 
 @every_cell
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SCAN_OPTIONS)
 def test_every_named_value_and_its_gradient(row, way):
     """A variable that is assigned again has its second value as name_2 in the recording: one of them must be it."""
     if "mask" in way and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
-    options, trees = dict(WAYS[way]), row.inputs()
+    options, trees = dict(SCAN_OPTIONS[way]), row.inputs()
     if "mask" in way:
         options["mask"] = mask_for(4, 2)
 
@@ -683,13 +683,13 @@ def unrolled(row, trees, reverse=False, mask=None):
 
 
 @pytest.mark.parametrize("name, way", [(name, way) for name in ("rnn", "lstm", "gru", "vectors", "weight_twice")
-                                       for way in WAYS] + [(str(row), "plain") for row in CELLS])
+                                       for way in SCAN_OPTIONS] + [(str(row), "plain") for row in CELLS])
 def test_credit(name, way):
     row = named_row(name)
     if "mask" in way and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
     state, xs, weights = trees = row.inputs()
-    options = dict(WAYS[way]) | ({"mask": mask_for(4, 2)} if "mask" in way else {})
+    options = dict(SCAN_OPTIONS[way]) | ({"mask": mask_for(4, 2)} if "mask" in way else {})
     ys, used = unrolled(row, trees, **options)
     if not all(flatten(y)[0] and isinstance(flatten(y)[0][0], mg.Tensor) for y in ys):
         pytest.skip("what this cell gives out at the first step does not depend on its weights")
