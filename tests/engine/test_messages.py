@@ -28,7 +28,7 @@ def test_a_file_may_import_its_neighbours_and_leaves_the_path_as_it_was(tmp_path
 
 @pytest.mark.parametrize("content, sentence", [
     (b"\x00", "own.py cannot be run: "), (b"\xff", "own.py cannot be run: "), (b"raise SystemExit(3)", "SystemExit: 3"),
-    (b"Mine = 3", "Mine in {file} is not a class, but of type int"), (b"class Mind: pass", "did you mean Mind?")])
+    (b"Mine = 3", "Mine in {file} is not a class; its type is int"), (b"class Mind: pass", "did you mean Mind?")])
 def test_a_file_that_does_not_have_it_is_named(content, sentence, tmp_path):
     file = tmp_path / "own.py"
     file.write_bytes(content)

@@ -402,7 +402,7 @@ def test_the_tasks_by_name():
     (lambda: AnBn(0), "anbn .* 1 or more as length"),
     (lambda: AnBn(5, furthest=0), "anbn .* 65 or more as furthest"),
     (lambda: Sine(10), "sine .* 11 or more"),
-    (lambda: Text(file="a.txt", text=ROSES), "given as well as a file, a.txt"),
+    (lambda: Text(file="a.txt", text=ROSES), "both a text and the file a.txt"),
     (lambda: Text(text=b"bytes" * 9), "a text is a str, not bytes"),
     (lambda: Adding().batch(0, 0), "adding makes batches of one sequence or more, a whole number, not of 0"),
     (lambda: Reber().batch(0, -1), "reber .* not of -1"),
