@@ -18,20 +18,27 @@ import itertools
 import linecache
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.ops import concatenate, getitem, power, transpose
-from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.tensor import Op
 from minigrad.printers.buffers import ALL_PASSES, Options, Scope, Storage, can_be_buffered, empty, part_paths
 from minigrad.printers.module_text import RESERVED, called_functions, module_text
 from minigrad.printers.readable import values_in
 from minigrad.printers.statements import LoopText
 from minigrad.printers.text import bracket, dtype_text
-from minigrad.program.analysis import add_invariants, is_matrix_product, results_that_depend, terms_of
+from minigrad.program.analysis import (
+    Term,
+    add_invariants,
+    is_invariant,
+    is_matrix_product,
+    results_that_depend,
+    sum_over_time,
+    terms_of,
+)
 from minigrad.program.ir import DETACH, Value, in_order, numbers_of
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
@@ -40,16 +47,6 @@ BLOCK_COLUMNS = 256  # minimum number of columns of one gathered product: steps 
 BLOCK_BYTES = 1 << 20  # maximum size of the values computed ahead, so they are still in the cache at their step
 
 number = itertools.count(1).__next__  # numbers the compiled texts
-
-
-@dataclass(frozen=True)
-class Term:
-    """How to accumulate one term of a weight's gradient: one "product" of two stacks, one "sum" of a stack over time
-    and `axes` of each step, or per "step"."""
-
-    how: str
-    values: tuple[Value, ...]
-    axes: tuple[int, ...] = ()
 
 
 class Plan:
@@ -124,22 +121,16 @@ class Plan:
         self.kept = {a for a in read if not a.is_constant and a not in own and a not in self.invariant}
 
     def summed(self, v: Value) -> Term:
-        if self.options.gathered and v.op is not None and v not in self.invariant:
-            if is_matrix_product(v) and all(0 not in a.shape and self.stackable(a)
-                                            and self.base(a) not in self.invariant for a in v.inputs):
-                return Term("product", v.inputs)
-            if v.op is sum_op.op and self.base(v.inputs[0]) not in self.invariant and \
-                    self.stackable(v.inputs[0], (getitem.op,)):
-                axis, axes = v.metadata["axis"], len(v.inputs[0].shape)
-                axis = range(axes) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-                return Term("sum", v.inputs, tuple(i % max(axes, 1) for i in axis if axes))
-        return Term("step", (v,))
+        if not self.options.gathered or v.op is None or v in self.invariant:
+            return Term("step", (v,))
+        return sum_over_time(v, lambda a: 0 not in a.shape and self.stackable(a),
+                             lambda a: self.stackable(a, (getitem.op,)))
 
     def stackable(self, value: Value, views: tuple[Op, ...] = (getitem.op, transpose.op)) -> bool:
-        """Whether all steps of a value can be one array: a computed value, or one view of it."""
+        """Whether all steps of a value can be one array: a value that every step computes, or one view of it."""
         if self.aliases.is_view(value) and value.op in views:
             value = value.inputs[0]
-        return not self.aliases.is_view(value) and not value.is_constant
+        return not self.aliases.is_view(value) and not is_invariant(value, self.invariant)
 
     # -- storage ---------------------------------------------------------------------------------------------
 

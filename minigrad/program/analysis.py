@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from operator import attrgetter
 
-from minigrad.engine.ops import add, getitem, matmul
-from minigrad.program.ir import Value
+from minigrad.engine.ops import add, getitem, matmul, transpose
+from minigrad.engine.ops import sum as sum_op
+from minigrad.program.ir import LOOP, Value
 
 by_number = attrgetter("number")
+
+
+# -- views, aliases and liveness ------------------------------------------------------------------------------
 
 
 def is_view(x: Value) -> bool:
@@ -19,6 +24,17 @@ def is_view(x: Value) -> bool:
 def is_slice(x: Value) -> bool:
     """Whether x is a part of its input cut by slices alone."""
     return x.op is getitem.op and is_view(x)
+
+
+def is_slice_or_transpose(x: Value) -> bool:
+    return x.op is transpose.op or is_slice(x)
+
+
+def base(x: Value, is_view: Callable[[Value], bool] = is_view) -> Value:
+    """The value behind the views of it: the one that owns the memory."""
+    while is_view(x):
+        x = x.inputs[0]
+    return x
 
 
 class Aliases:
@@ -36,10 +52,7 @@ class Aliases:
         return value not in self.invariant and is_view(value)
 
     def base(self, value: Value) -> Value:
-        """The value that owns the memory a view shows."""
-        while self.is_view(value):
-            value = value.inputs[0]
-        return value
+        return base(value, self.is_view)
 
     def of(self, value: Value) -> set[Value]:
         """Values whose memory this one may show. An op that is not buffered may return a view, as np.reshape does:
@@ -63,10 +76,19 @@ class Aliases:
         return last
 
 
+# -- loop invariants and influence ----------------------------------------------------------------------------
+
+
+def is_invariant(value: Value, invariant: set[Value]) -> bool:
+    """Whether a value is the same at every step: one of the loop invariants, or a constant."""
+    return value.is_constant or value in invariant
+
+
 def add_invariants(invariant: set[Value], values: Iterable[Value]) -> None:
-    """Extend `invariant` by the values that are computed from invariants and constants alone; inputs come first."""
+    """Extend `invariant` by the values that are computed from invariants alone; inputs come first. An inner loop stays
+    in its loop."""
     for value in values:
-        if all(a.is_constant or a in invariant for a in value.inputs):
+        if value.op is not LOOP and all(is_invariant(a, invariant) for a in value.inputs):
             invariant.add(value)
 
 
@@ -83,6 +105,35 @@ def results_that_depend(wanted: set[Value], forward: list[Value], state: list[Va
     return [value in depends for value in [*new_state, *y]]
 
 
+# -- sums over time -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Term:
+    """How to sum a value over the steps: one "product" of two arrays over time, one "sum" of an array over time and
+    `axes` of each step, or "step" by step."""
+
+    how: str
+    values: tuple[Value, ...]
+    axes: tuple[int, ...] = ()
+
+
+def sum_over_time(v: Value, is_factor: Callable[[Value], bool], is_summand: Callable[[Value], bool]) -> Term:
+    """The shortest sum of v over the steps; the two functions say which values may be stacked over time for it."""
+    if is_matrix_product(v) and all(map(is_factor, v.inputs)):
+        return Term("product", v.inputs)
+    if v.op is sum_op.op and is_summand(v.inputs[0]):
+        axis, n = v.metadata["axis"], len(v.inputs[0].shape)
+        axes = range(n) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        return Term("sum", v.inputs, tuple(a % n for a in axes) if n else ())
+    return Term("step", (v,))
+
+
+def is_matrix_product(v: Value) -> bool:
+    """Whether v is A B of two matrices. Its sum over time is one product of the stacked factors."""
+    return v.op is matmul.op and all(len(a.shape) == 2 for a in v.inputs)
+
+
 def terms_of(g: Value) -> list[Value]:
     """The terms of a sum of values of one shape."""
     if g.op is add.op and all(a.shape == g.shape for a in g.inputs):
@@ -90,9 +141,7 @@ def terms_of(g: Value) -> list[Value]:
     return [g]
 
 
-def is_matrix_product(v: Value) -> bool:
-    """Whether v is A B of two matrices. Its sum over time is one product of the stacked factors."""
-    return v.op is matmul.op and all(len(a.shape) == 2 for a in v.inputs)
+# -- parts ----------------------------------------------------------------------------------------------------
 
 
 def part_slices(whole: Value) -> list[tuple]:
