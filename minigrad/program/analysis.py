@@ -1,14 +1,15 @@
-"""What is known of the values of a program: views, aliases, liveness, loop invariants, influence, terms of a sum."""
+"""Analyses of a program: views, aliases, liveness, loop invariants, influence, sums over time, blocks of steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from minigrad.engine.ops import add, getitem, matmul, transpose
+from minigrad.engine.ops import add, getitem, matmul, power, transpose
 from minigrad.engine.ops import sum as sum_op
-from minigrad.program.ir import LOOP, Value
+from minigrad.engine.tensor import Op
+from minigrad.program.ir import LOOP, Value, in_order
 
 by_number = attrgetter("number")
 
@@ -76,6 +77,14 @@ class Aliases:
         return last
 
 
+def read_of_forward(backward: list[Value], roots: Iterable[Value], seeds: Iterable[Value],
+                    base: Callable[[Value], Value]) -> set[Value]:
+    """The values of the forward, or its arguments, that the backward reads, itself or as its results (`roots`)."""
+    own = {*backward, *seeds}
+    read = {base(a) for a in [*(a for v in backward for a in v.inputs), *roots]}
+    return {a for a in read if not a.is_constant and a not in own}
+
+
 # -- loop invariants and influence ----------------------------------------------------------------------------
 
 
@@ -139,6 +148,119 @@ def terms_of(g: Value) -> list[Value]:
     if g.op is add.op and all(a.shape == g.shape for a in g.inputs):
         return [term for a in g.inputs for term in terms_of(a)]
     return [g]
+
+
+class BackwardNeeds:
+    """What the two loops of a cell compute, and what the backward reads of the forward.
+
+    gradients       {argument: its gradient} where one is wanted
+    values          the values of the backward
+    sums            {weight: terms of its gradient}
+    steps           the values that each step of the backward computes
+    kept            values of the forward that the backward reads, stored over time
+    """
+
+    def __init__(self, forward: list[Value], gradients: dict[Value, Value], seeds: Iterable[Value],
+                 weights: list[Value], aliases: Aliases, hoisted: bool, gathered: bool):
+        self.gradients, self.weights, self.aliases = gradients, weights, aliases
+        self.invariant, before = aliases.invariant, set(forward)
+        self.values = in_order(list(gradients.values()), before)
+        self.invariant.update(weights)
+        if hoisted:
+            add_invariants(self.invariant, [*forward, *self.values])
+        self.sums = {a: [self.summed(v) for v in terms_of(g)] if gathered else [Term("step", (g,))]
+                     for a, g in gradients.items() if a in weights}
+        stacked = set(self.stacked())
+        for a, terms in self.sums.items():  # a value that is in a stack anyway is summed over the stack
+            self.sums[a] = [replace(term, how="sum") if term.how == "step" and term.values[0] in stacked else term
+                            for term in terms]
+        roots = [v for a, g in gradients.items() for v in self.reads_for(a, g)]
+        backward = in_order(roots, before)
+        self.steps = [v for v in backward if v not in self.invariant]
+        self.kept = read_of_forward(backward, roots, seeds, aliases.base) - self.invariant
+
+    def reads_for(self, a: Value, g: Value) -> list[Value]:
+        """The values that the gradient of one argument is taken from: itself, or what is summed over time."""
+        return [v for term in self.sums[a] for v in term.values] if a in self.sums else [g]
+
+    def stacked(self) -> list[Value]:
+        """The values that sums over time read, all steps at once."""
+        return [v for terms in self.sums.values() for term in terms if term.how != "step" for v in term.values]
+
+    def live(self) -> list[Value]:
+        """The values that are read after the statements of a step, or of a block of steps."""
+        return [g for a, g in self.gradients.items() if a not in self.weights] + [
+            term.values[0] for terms in self.sums.values() for term in terms]
+
+    def summed(self, v: Value) -> Term:
+        if v.op is None or v in self.invariant:
+            return Term("step", (v,))
+        return sum_over_time(v, lambda a: 0 not in a.shape and self.is_stackable(a, (getitem.op, transpose.op)),
+                             lambda a: self.is_stackable(a, (getitem.op,)))
+
+    def is_stackable(self, value: Value, views: tuple[Op, ...]) -> bool:
+        """Whether all steps of a value can be one array: a value that every step computes, or one view of it."""
+        if self.aliases.is_view(value) and value.op in views:
+            value = value.inputs[0]
+        return not self.aliases.is_view(value) and not is_invariant(value, self.invariant)
+
+    def invariants_read(self, invariant: list[Value]) -> list[Value]:
+        """Of these invariants, those that the backward loop, or another of them, reads."""
+        read = {*(a for v in [*self.steps, *invariant] for a in v.inputs), *self.live()}
+        return [v for v in invariant if v in read]
+
+
+# -- blocks of steps ------------------------------------------------------------------------------------------
+
+
+def computed_ahead(values: list[Value], known: set[Value], aliases: Aliases, is_free: Callable[[Value], bool]
+                   ) -> list[Value]:
+    """The values that do not depend on other steps, so that they can be computed for a block of steps before it.
+
+    known    the values that are known for a whole block
+    is_free  whether a value may be stored over a block
+    """
+    known, found = set(known), []
+
+    def is_known(a: Value, axes: int) -> bool:
+        if is_invariant(a, aliases.invariant):
+            return len(a.shape) <= axes
+        return len(a.shape) == axes and aliases.is_slice_of_base(a) and aliases.base(a) in known
+
+    for value in values:
+        product = is_matrix_product(value) and value.inputs[0] in aliases.invariant
+        if (product or goes_in_blocks(value)) and is_free(value) and \
+                all(is_known(a, len(value.shape)) for a in value.inputs):
+            found.append(value)
+            known.add(value)
+    return found
+
+
+def computed_behind(values: list[Value], read: Iterable[Value], aliases: Aliases,
+                    lies_in_blocks: Callable[[Value], bool]) -> list[Value]:
+    """The values that only sums over time read, so that they can be computed for a block of steps after it.
+
+    read            the values that are read within the block, besides by `values`
+    lies_in_blocks  whether the steps of a value lie side by side
+    """
+    read, late = set(map(aliases.base, read)), set()
+
+    def is_known(a: Value, axes: int) -> bool:
+        return is_invariant(a, aliases.invariant) or (
+            len(a.shape) == axes and aliases.is_slice_of_base(a) and lies_in_blocks(aliases.base(a)))
+
+    for value in reversed(values):
+        if value not in read and not aliases.is_view(value) and goes_in_blocks(value) and lies_in_blocks(value) and \
+                all(is_known(a, len(value.shape)) for a in value.inputs):
+            late.add(value)
+        else:
+            read.update(map(aliases.base, value.inputs))
+    return [value for value in values if value in late]
+
+
+def goes_in_blocks(value: Value) -> bool:
+    """Whether one call of a ufunc computes it for a block of steps; x² is not one (np.square is faster)."""
+    return value.op.ufunc is not None and value.op is not power.op
 
 
 # -- parts ----------------------------------------------------------------------------------------------------
