@@ -1,13 +1,13 @@
 """Every figure of docs/bptt.md, and the numbers in its last chapter: from one multiplication to the LSTM.
 
-    python examples/bptt_figures.py                   all of them, into docs/images, in a few minutes
+    python examples/bptt_figures.py                   all figures, into docs/images, in a few minutes
     python examples/bptt_figures.py --only claim --steps 200 --hidden 64 --seeds 20
 
 The last chapter asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
-loss looks at the last hidden state only, L = Σ u·h_T with a random u. The gradient that arrives at an earlier hidden
-state, dL/dh at T − lag, is what the network can learn from that far back; its norm is taken at every lag. All networks
-have the same sizes, the same random input and weights from the same uniform range ±1/√H, but for the orthogonal RNN,
-whose recurrent matrix neither shrinks nor stretches. Biases are zero, but for the forget gate's.
+loss depends only on the last hidden state, L = Σ u·h_T with a random u. The norm of the gradient at an earlier hidden
+state, dL/dh at T − lag, limits what the network can learn over this lag; it is measured at every lag. All networks have
+the same sizes, the same random input and weights from the same uniform range ±1/√H, except the orthogonal RNN, whose
+recurrent matrix neither shrinks nor stretches. Biases are zero, except that of the forget gate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def multiplication(options: argparse.Namespace) -> None:
 
 
 def recurrence(w: float, xs: np.ndarray, curve: Callable = lambda s: s) -> mg.bptt.Record:
-    """s_t = curve(w s_{t−1} + x_t); L = s_T, recorded."""
+    """Record s_t = curve(w s_{t−1} + x_t) with the loss L = s_T."""
     w = mg.tensor(w, requires_grad=True)
 
     def cell(s_prev, x):
@@ -103,14 +103,14 @@ def credit(options: argparse.Namespace) -> None:
         losses.sum().backward()
     _, (left, right) = subplots(2)
     plot.ledger(found, left)
-    left.set_title("which loss pays for which step", loc="left")
-    ks = np.arange(1, steps)  # all of them is no truncation
+    left.set_title("gradient of each loss for each step", loc="left")
+    ks = np.arange(1, steps)  # all steps would not be a truncation
     truncation = mg.bptt.truncation(rec, ks, every=1)
     plot.draw_line(right, ks, truncation.bias["W"][None], "bias", 0, log=True)
     plot.draw_line(right, ks, 1 - truncation.cosine["W"][None], "1 − cosine", 1, log=True)
     right.set(xlabel="k (steps that the backward goes back)", ylabel="error of dL/dW (no unit)", yscale="log")
     plot.finished(right)
-    right.set_title("what a truncated backward misses", loc="left")
+    right.set_title("error of a truncated backward", loc="left")
     save(left, options.out / "bptt_5_credit.png")
 
 
@@ -121,8 +121,8 @@ TEXT = "a (bc) def (gh) ijk (lm no pq"
 
 
 def latch(text: str = TEXT) -> mg.bptt.Record:
-    """An LSTM built by hand reads a text. All units store at "(". Unit 0 forgets at ")"; the others forget all the
-    time, at their own rates. L is the sum of the last hidden state."""
+    """Record an LSTM with weights set by hand that reads a text. All units store at "(". Unit 0 forgets at ")"; the
+    others forget at every step, at their own rates. L is the sum of the last hidden state."""
     characters = sorted(set(text))
     cell = nn.LSTMCell(len(characters), 4, forget_bias=0.0, dtype=np.float64, rng=0)
     cell.W.data = np.zeros(cell.W.shape)
@@ -154,7 +154,7 @@ def gates(options: argparse.Namespace) -> None:
 # -- 7: the claim -----------------------------------------------------------------------------------------------
 
 
-NETWORKS = {  # name → the layer, and its forget bias
+NETWORKS = {  # {name: (layer, forget bias)}
     "plain RNN": (nn.RNN, None),
     "RNN, orthogonal": (nn.RNN, None),
     "GRU": (nn.GRU, None),
@@ -166,8 +166,8 @@ NETWORKS = {  # name → the layer, and its forget bias
 
 def network(name: str, hidden: int, rng: np.random.Generator, scale: float = 1.0, forget_bias: float | None = None,
             inputs: int = INPUTS, recurrent: bool = True) -> nn.Module:
-    """A layer with weights from ±1/√H, or an orthogonal recurrent matrix times scale, and biases of zero.
-    recurrent=False: no weights on the hidden state."""
+    """A layer with weights from ±1/√H, or `scale` times an orthogonal recurrent matrix, and zero biases.
+    recurrent=False: the weights of the hidden state are zero."""
     Kind, bias = NETWORKS[name]
     bias = bias if forget_bias is None else forget_bias
     layer = Kind(inputs, hidden, dtype=np.float64, rng=0)
@@ -183,7 +183,7 @@ def network(name: str, hidden: int, rng: np.random.Generator, scale: float = 1.0
 
 
 def run(name: str, steps: int, hidden: int, seed: int, **how: float) -> mg.bptt.Record:
-    """One network on random input, its loss u·h_T sent back, recorded."""
+    """Record a network on random input, and the backward of its loss u·h_T."""
     rng = np.random.default_rng(seed)
     x, u = rng.normal(size=(steps, EXAMPLES, INPUTS)), rng.normal(size=(EXAMPLES, hidden))
     with mg.bptt.record() as rec:
@@ -193,20 +193,20 @@ def run(name: str, steps: int, hidden: int, seed: int, **how: float) -> mg.bptt.
 
 
 def norms(name: str, steps: int, hidden: int, seed: int, of: str | None = None, **how: float) -> np.ndarray:
-    """‖dL/dh at T − lag‖ / ‖dL/dh at T‖ for lag = 0 … steps − 1; of: another value than h."""
+    """‖dL/dh at T − lag‖ / ‖dL/dh at T‖ for lag = 0 … steps − 1; of: a value in place of h."""
     found = plot.by_lag(run(name, steps, hidden, seed, **how), of)
     return found / found[0]
 
 
 def per_step(values: np.ndarray) -> float:
-    """The factor of one step of lag, over the second half, in the median of several networks."""
+    """The mean factor per step of lag, over the second half of the lags, of the median over networks."""
     middle = np.median(values, axis=0)
     half = len(middle) // 2
     return (middle[-1] / middle[half]) ** (1 / max(1, len(middle) - 1 - half))
 
 
 def table(results: dict[str, np.ndarray]) -> str:
-    """Median, and range over the seeds, at some lags; and the factor of one step of lag, over the second half."""
+    """Median and range over the seeds at some lags, and the factor per step of lag, as text."""
     steps = next(iter(results.values())).shape[1]
     lags = [lag for lag in (3, 10, 30, 100) if lag < steps][-3:]
     lines = [f"{'':<20}" + "".join(f"{f'lag {lag}':>26}" for lag in lags) + f"{'per step':>12}"]
@@ -218,7 +218,7 @@ def table(results: dict[str, np.ndarray]) -> str:
 
 
 def claim(options: argparse.Namespace) -> None:
-    """The claim measured, and what decides it: the forget gate and the lag."""
+    """Measure the claim, and its dependence on the forget gate and the lag."""
     what = f"{options.seeds} untrained networks of hidden size {options.hidden}"
     results = {name: np.array([norms(name, options.steps, options.hidden, seed) for seed in range(options.seeds)])
                for name in NETWORKS}
@@ -258,7 +258,7 @@ def claim(options: argparse.Namespace) -> None:
 
 
 def signs(lag: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """32 sequences: noise, and beside its first step a sign; and the signs."""
+    """(x, signs): 32 sequences of noise, each with a sign as second input at the first step."""
     sign = rng.choice([-1.0, 1.0], size=32)
     x = np.stack([rng.normal(size=(lag, 32)), np.zeros((lag, 32))], axis=2)
     x[0, :, 1] = sign
@@ -267,20 +267,20 @@ def signs(lag: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def remember(name: str, lag: int, updates: int, hidden: int = 16, seed: int = 0
              ) -> tuple[list[dict[str, float]], list[float]]:
-    """Train a network to say at the end which sign the first input had. Returns the rows of its run, and before and
-    after it the part of the gradient that comes back from the last step to the first."""
+    """Train a network to output at the end the sign of the first input. Returns the rows of its run, and before and
+    after training the fraction of the gradient that reaches the first step from the last."""
     rng = np.random.default_rng(seed)
     layer = network(name, hidden, rng, inputs=2)
     v = mg.tensor(rng.normal(size=hidden) / np.sqrt(hidden), requires_grad=True)
 
-    def kept() -> float:
+    def fraction() -> float:
         with mg.bptt.record() as rec:
             y, _ = layer(signs(lag, np.random.default_rng(99))[0])
             (y[-1] @ v).sum().backward()
         found = plot.by_lag(rec[0])
         return found[-1] / found[0]
     optimiser = Adam([*layer.parameters(), v], lr=0.01)
-    rows, parts = [], [kept()]
+    rows, fractions = [], [fraction()]
     for step in range(1, updates + 1):
         x, sign = signs(lag, rng)
         y, _ = layer(x)
@@ -289,11 +289,11 @@ def remember(name: str, lag: int, updates: int, hidden: int = 16, seed: int = 0
         loss.backward()
         optimiser.step()
         rows.append({"step": step, "loss": loss.item()})
-    return rows, [*parts, kept()]
+    return rows, [*fractions, fraction()]
 
 
 def training(options: argparse.Namespace) -> None:
-    """Does it matter? The same networks, trained."""
+    """Train the same networks: does the vanishing gradient matter?"""
     seeds, updates = min(options.seeds, 3), options.updates
     lags = [min(lag, options.steps // 2) for lag in (20, 60)]
     _, both = subplots(2)
@@ -312,7 +312,7 @@ def training(options: argparse.Namespace) -> None:
         ax.set(xlabel="step (updates of the weights)", ylabel="loss (nats), mean over 20 updates", yscale="log")
         ax.set_title(f"one sign, {lag} steps ago: {seeds} networks each", loc="left")
         plot.finished(ax)
-    both[0].get_legend().remove()  # the same as beside it
+    both[0].get_legend().remove()  # it equals the legend of the other
     save(ax, options.out / "bptt_7_training.png")
 
 
@@ -342,21 +342,21 @@ FIGURES = {figure.__name__: figure for figure in (multiplication, repeated, powe
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES), metavar="FIGURE",
-                        help=f"some of {', '.join(FIGURES)}")
+                        help=f"draw only these of {', '.join(FIGURES)}")
     parser.add_argument("--steps", type=int, default=120, help="length of the sequences (default %(default)s)")
     parser.add_argument("--hidden", type=int, default=32, help="hidden size of the networks (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=10, help="how many random networks each (default %(default)s)")
-    parser.add_argument("--updates", type=int, default=300, help="of the weights, in training (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=IMAGES, help="the folder of the pictures (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=10, help="random networks of each kind (default %(default)s)")
+    parser.add_argument("--updates", type=int, default=300, help="updates of the weights (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures (default %(default)s)")
     options = parser.parse_args(argv)
     if min(options.steps - 1, options.hidden, options.seeds, options.updates) < 1:
-        parser.error("it takes at least 2 steps, 1 hidden unit, 1 seed and 1 update")
+        parser.error("give at least 2 steps, 1 hidden unit, 1 seed and 1 update")
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         try:
             FIGURES[name](options)
         except ModuleNotFoundError as problem:
-            print(f'{name}: no picture, as {problem.name} is missing: pip install ".[plot]" and run this again.')
+            print(f'{name}: no picture, because {problem.name} is missing: pip install ".[plot]" and run this again.')
         else:
             print(f"{name}: in {options.out}")
 

@@ -1,13 +1,13 @@
-"""Four cells that nobody put in a library, each a few lines: how to write one's own.
+"""Write your own recurrent cell: four published cells, each a few lines.
 
 A cell is its equations, features first: x (D, B), states (H, B). Its backward pass is derived, it runs over
-sequences like any layer, and `gradcheck` proves its gradient by complex steps through the very code that runs.
-Each cell is checked so, over sequences of different lengths, and then learns a small task: to say at every step
-whether it was told +1 or −1 three steps ago.
+sequences like any layer, and `gradcheck` checks its gradient by complex steps through the code that runs. Each cell is
+checked on sequences of different lengths, and then learns a small task: to repeat the input, +1 or −1, of three steps
+ago.
 
     python examples/own_cells.py
 
-They are built as the command line builds one: `minigrad train anbn --cell examples/own_cells.py:PeepholeLSTM`.
+The command line trains them too: `minigrad train anbn --cell examples/own_cells.py:PeepholeLSTM`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minigrad.optim import Adam
 
 
 class Cell(nn.Recurrent):
-    """What the four share: a stacked W (gates · H, H + D) on [h; x], b (gates · H, 1), and a start at zero."""
+    """Base class of the four: a stacked W (gates · H, H + D) on [h; x], b (gates · H, 1), an initial state of zeros."""
 
     gates = 4
 
@@ -43,7 +43,7 @@ class Cell(nn.Recurrent):
 
 
 class PeepholeLSTM(Cell):
-    """The gates see the cell state too, each unit its own: f and i the old one, o the new one.
+    """LSTM whose gates also read the cell state, each unit its own: f and i read the old one, o the new one.
 
     Gers & Schmidhuber 2000, Recurrent nets that time and count.
     """
@@ -61,7 +61,7 @@ class PeepholeLSTM(Cell):
 
 
 class CoupledLSTM(Cell):
-    """What is not forgotten is not written: f = 1 − i, a gate less.
+    """LSTM with one gate less: it writes in the proportion in which it forgets, i = 1 − f.
 
     CIFG of Greff, Srivastava, Koutník, Steunebrink & Schmidhuber 2017, LSTM: a search space odyssey.
     """
@@ -78,15 +78,15 @@ class CoupledLSTM(Cell):
 
 
 class LayerNormLSTM(Cell):
-    """Both products and the cell state are normalised over the units, each with a gain and a bias of its own.
+    """LSTM that normalises both products and the cell state over the units, each with its own gain and bias.
 
-    Ba, Kiros & Hinton 2016, Layer normalization, equations 20 to 22. Of x, its direction counts but not its length.
+    Ba, Kiros & Hinton 2016, Layer normalization, equations 20 to 22. The length of x has no effect, only its direction.
     """
 
     def __init__(self, inputs, hidden, **options):
         super().__init__(inputs, hidden, **options)
         self.gain_h, self.gain_x, self.gain_c = (self.vector(size, 1.0) for size in (4 * hidden, 4 * hidden, hidden))
-        self.bias_c = self.vector(hidden)  # those of the two products are in b
+        self.bias_c = self.vector(hidden)  # the biases of the two products are in b
 
     def cell(self, state, x):
         h, c = state
@@ -99,13 +99,13 @@ class LayerNormLSTM(Cell):
 
 
 def normalised(z):
-    """Mean 0 and variance 1 over the units of each example."""
+    """z scaled to mean 0 and variance 1 over the units of each example."""
     centred = z - mg.mean(z, axis=0, keepdims=True)
     return centred / mg.sqrt(mg.mean(mg.square(centred), axis=0, keepdims=True) + 1e-5)
 
 
 class MinimalGatedUnit(Cell):
-    """One gate f, that resets and updates: h̃ = tanh(W [f ∘ h; x] + b), h_next = (1 − f) ∘ h + f ∘ h̃.
+    """Cell with one gate f, which resets and updates: h̃ = tanh(W [f ∘ h; x] + b), h_next = (1 − f) ∘ h + f ∘ h̃.
 
     Zhou, Wu, Zhang & Zhou 2016, Minimal gated unit for recurrent neural networks.
     """
@@ -127,7 +127,7 @@ CELLS = (PeepholeLSTM, CoupledLSTM, LayerNormLSTM, MinimalGatedUnit)
 
 
 class Echo(nn.Module):
-    """A cell, and a linear map of what it gives: the input of some steps ago."""
+    """Model that repeats the input of some steps ago: a cell, and a linear map of its output."""
 
     def __init__(self, cell: nn.Recurrent, outputs: int, rng: np.random.Generator):
         self.cell = cell
@@ -139,7 +139,7 @@ class Echo(nn.Module):
 
 
 def train(model: Echo, rng: np.random.Generator, updates: int, steps: int = 12, delay: int = 3) -> list[float]:
-    """The mean squared error at every update; saying 0 all the time would give 1."""
+    """Train the model; returns the mean squared error at every update. Always answering 0 would give 1."""
     optimiser, losses = Adam(model.parameters(), lr=0.02), []
     for _ in range(updates):
         x = rng.choice(np.array([-1.0, 1.0], np.float32), (steps, 16, 1))
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     if options.updates < 1 or options.hidden < 1:
-        parser.error("it takes at least 1 update and 1 hidden unit")
+        parser.error("--updates and --hidden must be at least 1")
 
     print(f"{'':<18}{'parameters':>10}  {'gradient against complex step':<30}  loss: first, last of {options.updates}")
     for Kind in CELLS:

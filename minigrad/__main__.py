@@ -1,4 +1,4 @@
-"""`python -m minigrad` is the command `minigrad`."""
+"""Run the command `minigrad` with `python -m minigrad`."""
 
 import sys
 
@@ -6,8 +6,8 @@ from minigrad import interrupt
 
 
 def main() -> int:
-    """Run the command line, and return its exit status."""
-    from minigrad.cli import main as command  # here, while Ctrl-C is still that of `interrupt`
+    """Run the command line and return its exit status."""
+    from minigrad.cli import main as command  # imported here, while `interrupt` handles Ctrl-C
     interrupt.usual()
     try:
         return command()

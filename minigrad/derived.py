@@ -28,11 +28,11 @@ class Derived:
     source                     a Python module that imports only numpy, with `forward` and `backward`
     planned_source             for a cell (state, x) → (state, y): the same program over time with its buffers, as scan
                                runs it when gradients for everything are wanted
-    forward(*args)             → (output, cache); the tensors that the function closes over stand behind its arguments
-                               and are filled in with their present values when they are left out
-    backward(d_output, cache)  → (d_arg, …), one for each argument that holds floats, nested as the argument is
-    cache_names                the names in the source of what the cache holds, in its order: who has these values from
-                               elsewhere can run `backward` without `forward`
+    forward(*args)             → (output, cache); tensors that the function closes over follow its arguments; if
+                               they are left out, their present values are used
+    backward(d_output, cache)  → (d_arg, …), one for each argument with floats, nested as the argument
+    cache_names                the names of the cached values in the source, in their order: if you already have these
+                               values you can call `backward` directly
     """
 
     def __init__(self, f: Callable, examples: tuple):
@@ -73,10 +73,10 @@ class Derived:
 def derive(f: Callable, *examples: Any) -> Derived:
     """Trace f at examples (arrays, or nestings of arrays; only shapes and dtypes matter) and derive its backward pass.
 
-    Python ints, booleans and strings among the examples are constants of the program. Branches are frozen as they are
-    taken. A Python loop is written out; a `scan` is two loops, forward and backward, one within the other where a cell
-    scans; a cell that is not the same at every step is written out, with a ScanNotice. Raises TraceError, naming the
-    user's line, where f looks at a value (a branch, float(x), a NumPy function without an op).
+    Python ints, booleans and strings among the examples are constants of the program. Branches are frozen. A Python
+    loop is written out; a `scan` is two loops, forward and backward, nested if a cell scans; a cell that differs from
+    step to step is written out, with a ScanNotice. Raises TraceError, naming the user's line, where f needs a value (a
+    branch, float(x), a NumPy function without an op).
     """
     return Derived(f, examples)
 

@@ -1,8 +1,8 @@
 """The source document: LSTM forward and backward in its own names, layout and order.
 
 Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. The forward is the
-document's NumPy text, on ndarrays or on Tensors. The backward is not typed at all: it is the source that `mg.derive`
-prints for the cell (`minigrad derive document` shows it), run on what the caches hold.
+document's NumPy text, on ndarrays or on Tensors. The backward is not written by hand: it is the source that
+`mg.derive` prints for the cell (`minigrad derive document` shows it), run on the values in the caches.
 
     ft = σ(Wf [a_prev; x_t] + bf)     it = σ(Wi [a_prev; x_t] + bi)     cct = tanh(Wc [a_prev; x_t] + bc)
     ot = σ(Wo [a_prev; x_t] + bo)     c_next = ft c_prev + it cct       a_next = ot tanh(c_next)
@@ -33,13 +33,13 @@ INPUTS = ("x_t", "a_prev", "c_prev", *GATES, *HEAD)
 
 def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
                       ) -> tuple[Array, Array, Array, tuple]:
-    """One time step.
+    """Run one time step.
 
     x_t (n_x, m), a_prev and c_prev (n_a, m). parameters: Wf, Wi, Wc, Wo (n_a, n_a + n_x) on [a_prev; x_t],
     bf, bi, bc, bo (n_a, 1), Wy (n_y, n_a), by (n_y, 1).
     Returns a_next (n_a, m), c_next (n_a, m), yt_pred (n_y, m), and
     cache = (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, x_t, parameters).
-    Raises ValueError or KeyError when shapes or parameters do not fit.
+    Raises ValueError or KeyError if shapes or parameters do not fit.
     """
     check(x_t, a_prev, c_prev, parameters)
     Wf, bf, Wi, bi, Wc, bc, Wo, bo = (parameters[name] for name in GATES)
@@ -59,7 +59,7 @@ def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict
 
 
 def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, Array, tuple]:
-    """The cell over T_x steps; c starts at zero.
+    """Run the cell over T_x steps; c starts at zero.
 
     x (n_x, m, T_x), a0 (n_a, m). Returns a (n_a, m, T_x), y (n_y, m, T_x), c (n_a, m, T_x), and
     caches = (list of the cells' caches, x). Where the document writes `a[:, :, t] = a_next`, the steps are collected
@@ -82,11 +82,11 @@ def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Arr
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array | None = None) -> dict[str, np.ndarray]:
     """The gradients of one step: the derived backward of `lstm_cell_forward`, run on its cache.
 
-    da_next, dc_next (n_a, m): dL/da_next and dL/dc_next, all that reaches them from later. dyt (n_y, m): dL/dyt_pred,
-    or None. The parameters in the cache must still be those of the forward. Returns a dict of ndarrays: dxt, da_prev,
-    dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dyt also dWy, dby. Each has the shape and dtype of what it is
-    the gradient of (float where that holds integers). Raises ValueError or KeyError where shapes or names do not fit,
-    TypeError for a complex gradient of a real value.
+    da_next, dc_next (n_a, m): dL/da_next and dL/dc_next, including all later steps. dyt (n_y, m): dL/dyt_pred, or None.
+    The parameters in the cache must not have changed since the forward. Returns a dict of ndarrays: dxt, da_prev,
+    dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dyt also dWy, dby. Each has the shape and dtype of its value
+    (float64 if that holds integers). Raises ValueError or KeyError if shapes or names do not fit, TypeError for a
+    complex gradient of a real value.
     """
     values = values_of(cache)
     arrived = [("da_next", da_next, values["a_next"]), ("dc_next", dc_next, values["c_next"])]
@@ -104,8 +104,8 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array 
 def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array | None = None) -> dict[str, np.ndarray]:
     """The gradients of a whole sequence: `lstm_cell_backward` from the last step to the first.
 
-    da (n_a, m, T): what the loss itself sends to a at each step, for the first T ≤ T_x steps of the caches; dc likewise
-    for c, dy (n_y, m, T) for y; None for nothing. What a later step sends back through a and through c is added here.
+    da (n_a, m, T): the gradient of the loss for a at each step, without later steps, for the first T ≤ T_x steps of the
+    caches; dc likewise for c, dy (n_y, m, T) for y; None is zero. The gradients from later steps are added here.
     Returns a dict of ndarrays: dx (n_x, m, T), da0 (n_a, m), dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo; with dy dWy, dby.
     Raises as `lstm_cell_backward` does.
     """
@@ -138,21 +138,21 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
 
 @lru_cache(maxsize=64)
 def derived(with_y: bool, *kinds: tuple[tuple[int, ...], np.dtype]) -> tuple[Callable, tuple[str, ...]]:
-    """The backward of the cell as derived source, and what it reads, by the names in the cell.
+    """(derived backward of the cell, names of the values that it reads)
 
-    kinds: (shape, dtype) of each of the INPUTS. with_y: whether a gradient arrives at yt_pred too.
+    kinds: (shape, dtype) of each of the INPUTS. with_y: yt_pred has a gradient too.
     """
     def lstm_cell(x_t, a_prev, c_prev, parameters):
         return lstm_cell_forward(x_t, a_prev, c_prev, parameters)[:3 if with_y else 2]
 
     x_t, a_prev, c_prev, *weights = (np.zeros(shape, dtype) for shape, dtype in kinds)
     found = derive(lstm_cell, x_t, a_prev, c_prev, dict(zip(GATES + HEAD, weights)))
-    return found.module["backward"], found.cache_names  # not all of `found`: its trace holds arrays
+    return found.module["backward"], found.cache_names  # `found` itself would keep the arrays of its trace
 
 
 def values_of(cache: tuple) -> dict[str, np.ndarray]:
-    """What a cell's cache holds, as arrays by their names in the cell, and what of the cell's values is cheap to
-    make from it: neither a product nor a gate is computed again."""
+    """Arrays from a cell's cache by their names in the cell, with the cheap ones that it lacks, concat and tanh_c_next;
+    products and gates are not computed again."""
     given = checked(cache)
     dtype = given["a_next"].dtype  # that of the whole cell
     parameters = given.pop("parameters")
@@ -163,11 +163,11 @@ def values_of(cache: tuple) -> dict[str, np.ndarray]:
     return values
 
 
-# -- small print ----------------------------------------------------------------------------------------
+# -- checks ---------------------------------------------------------------------------------------------
 
 
 def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array], **others: Array) -> None:
-    """Raise with the document's names when something is missing or misshapen. others: values of the shape of a_prev."""
+    """Raise KeyError for a missing parameter, ValueError for a wrong shape. `others` have the shape of a_prev."""
     missing = [name for name in GATES + HEAD if name not in parameters]
     if missing:
         raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join(GATES + HEAD)}")
@@ -185,9 +185,9 @@ def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
 
 
 def checked(cache: tuple) -> dict[str, Any]:
-    """A cell's cache by name, once its shapes are looked at."""
+    """A cell's cache by name. Raises ValueError or KeyError unless its length, names and shapes are right."""
     if len(cache) != len(CACHE):
-        raise ValueError(f"a cell's cache holds {', '.join(CACHE)}, and this one {len(cache)} values: "
+        raise ValueError(f"a cell's cache contains {', '.join(CACHE)}, and this one has {len(cache)} values: "
                          "take it from lstm_cell_forward, or one of the list that lstm_forward returns")
     given = dict(zip(CACHE, cache))
     check(**given)
@@ -195,13 +195,13 @@ def checked(cache: tuple) -> dict[str, Any]:
 
 
 def floats(value: Array, dtype: Any = float) -> np.ndarray:
-    """The array of a tensor, and one-hot integers as floats: the backward takes values and gives values."""
+    """The array of `value`, an array or tensor, cast to dtype if it holds integers (one-hot inputs)."""
     value = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
     return value if value.dtype.kind in "fc" else value.astype(dtype)
 
 
 def gradient(name: str, given: Array | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A gradient that was given, or zeros, in the shape and dtype of its value."""
+    """The given gradient in the dtype of its value; zeros for None. Raises ValueError for another shape."""
     if given is None:
         return np.zeros(shape, dtype)
     if tuple(given.shape) != shape:
@@ -213,5 +213,5 @@ def gradient(name: str, given: Array | None, shape: tuple[int, ...], dtype: np.d
 
 
 def used(with_y: bool) -> tuple[str, ...]:
-    """The parameters that a gradient reaches."""
+    """Names of the parameters that have a gradient."""
     return GATES + HEAD if with_y else GATES

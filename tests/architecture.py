@@ -15,7 +15,7 @@ PICTURE = PACKAGE.parent / "docs" / "images" / "architecture.svg"
 PATH = [("trace", "program", "run the cell on symbols"), ("program", "program", "values, simplified"),
         ("backward", "engine", "the rules, on symbols"), ("printers", "printers", "NumPy source"),
         ("run", "timeloop", "the loop, on arrays")]
-ROW, LEFT, TOP, WIDTH = 26, 250, 150, 760
+ROW, LEFT, TOP, WIDTH = 26, 180, 150, 760
 INK, BLUE, GREY, PAPER, BOX = "#1c1f26", "#1f4e79", "#5c6470", "#fdfdfe", "#cfe0f0"
 
 
@@ -32,11 +32,6 @@ def edges() -> set[tuple[str, str]]:
 
 def text(x: float, y: float, words: str, size: int = 13, ink: str = INK, more: str = "") -> str:
     return f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{ink}" {more}>{escape(words)}</text>'
-
-
-def lines_of(room: str) -> int:
-    files = [PACKAGE / file for file in FILES if room_of(file) == room]
-    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
 
 def picture() -> str:
@@ -63,7 +58,6 @@ def picture() -> str:
         if i % 2 == 0:
             out.append(f'<rect x="12" y="{y}" width="{WIDTH - 24}" height="{ROW}" fill="#f2f4f8"/>')
         out += [text(18, y + 18, f"{i:2} {label}"),
-                text(LEFT - 14, y + 18, f"{lines_of(name)} lines", 11, GREY, 'text-anchor="end"'),
                 text(column + ROW / 2, y + 17, str(i), 10, GREY, 'text-anchor="middle"')]
         out += [f'<circle cx="{LEFT + ROW * j + ROW / 2:g}" cy="{y + ROW / 2:g}" r="5" fill="{BLUE}"/>'
                 for j, other in enumerate(ROOMS) if (name, other) in pairs]

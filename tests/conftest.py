@@ -32,7 +32,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_make_parametrize_id(val):
-    """Name a row after the text of its lambda, where pytest would write `<lambda>`."""
+    """Name a row after the text of its lambda and the values of its containers, where pytest would number them."""
+    if isinstance(val, (dict, list, tuple)) and len(text := str(val)) <= 60 and " at 0x" not in text:
+        return text
     return text_of(val) if getattr(val, "__name__", "") == "<lambda>" else None
 
 

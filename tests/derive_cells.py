@@ -1,4 +1,4 @@
-"""Cells as a user writes them, whose derived texts stand in tests/golden."""
+"""Cells as a user writes them; their derived texts are in tests/golden."""
 
 import numpy as np
 

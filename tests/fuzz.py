@@ -1,17 +1,17 @@
-"""Random cells against the plain loop: `python tests/fuzz.py --seeds 20000 --jobs 2`.
+"""Compare random cells with the plain loop: `python tests/fuzz.py --seeds 20000 --jobs 2`.
 
 A seed makes a `Case`: a cell as Python text, its state, inputs and weights, and how scan is called. The text is a
-line for each op of the table `OPS`, chosen at random among those that the shapes allow. It runs as it is on arrays,
-on tensors, on symbols, and on PyTorch's tensors. `compare` runs a case
+line for each op of the table `OPS`, chosen at random among those that the shapes allow. It runs on arrays, on
+tensors, on symbols, and on PyTorch's tensors. `compare` runs a case
 
-    by mg.scan           its values, its gradients, and which results are tracked, against the loop
-    by mg.derive         the texts of the cell and of a function around its scan, both forward and backward
+    by mg.scan           comparing values, gradients, and which results are tracked
+    by mg.derive         forward and backward of the cell, and of a function around its scan
     by mg.bptt.record    as by mg.scan, value by value
-    by mg.jvp            some of them, through scan and through the loop
-    by PyTorch           where it is installed and every op of the cell is one of its own
+    by mg.jvp            for some seeds, through scan and through the loop
+    by PyTorch           if it is installed and has every op of the cell
 
-and raises AssertionError where one differs from the loop, which records every op by itself. A failing seed is shrunk
-and printed with the command that runs it again: `python tests/fuzz.py --seed 123`.
+and raises AssertionError if one differs from the loop, which records op by op. A failing seed is shrunk and printed
+with the command that repeats it: `python tests/fuzz.py --seed 123`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from minigrad.engine.pytree import flatten, unflatten
 
 # -- the table of ops -------------------------------------------------------------------------------------------
 # One text for NumPy's arrays, minigrad's tensors and symbols, and in PT PyTorch's tensors too (`torch_names`). a, b, c
-# are float values, the same one at each occurrence in a text; k holds integers or booleans.
+# are float values, the same at each occurrence in a text; k is an array of integers or booleans.
 
 PT = """
 {a} + {b}; {a} - {b}; {a} * {b}; -{a}; {a} / (2.0 + {b} * {b}); 0.5 * {a}; 1.0 - {a}; {a} * 1; {a} + 0.0; {a} ** 2
@@ -90,7 +90,7 @@ INTS = "{k} + 1; {k} * 2; {k} < 2; {a} > 0.3 * {b} + 0.07; {k}[:1]; ({a} > 0.02)
 
 @dataclass(frozen=True)
 class Op:
-    """One line of a cell: the text, and whether PyTorch understands it."""
+    """One line of a cell. pt: whether PyTorch can run its text."""
 
     text: str
     pt: bool
@@ -118,10 +118,10 @@ HERE = {"__name__": "fuzzed", "np": np, "mg": mg, "no_grad": mg.no_grad, "detach
 
 @dataclass
 class Case:
-    """A cell and all that it is run on.
+    """A cell, its inputs and its options.
 
-    state, x   trees of names;  arrays: name → its values, those of xs with the time in front
-    weights    names of what the cell closes over; those in `tensors` are tensors that require gradients
+    state, x   trees of names;  arrays: name → values, those of xs with the time axis first
+    weights    names of closed-over values; those in `tensors` are tensors that require gradients
     lines      [(name, text, under no_grad)];  new, out: the trees of names that the cell returns
     wanted     names of state and xs that require gradients;  loss: seed of the weights of the results
     options    of scan
@@ -162,7 +162,7 @@ class Case:
 
 
 def paths(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(name, how one gets it) for each leaf of a tree of names."""
+    """Yield (name, expression that reads it) for each leaf of a tree of names."""
     if isinstance(tree, str):
         yield tree, path
     else:
@@ -171,7 +171,7 @@ def paths(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def nested(rng: np.random.Generator, names: list[str]) -> Any:
-    """The names as one of the nestings that a user may write."""
+    """Nest the names at random, as a user may."""
     if len(names) == 1 and rng.random() < 0.6:
         return names[0]
     if len(names) > 1 and rng.random() < 0.3:
@@ -180,7 +180,7 @@ def nested(rng: np.random.Generator, names: list[str]) -> Any:
 
 
 def make(seed: int) -> Case:
-    """The case of a seed."""
+    """Make the case of a seed."""
     rng = np.random.default_rng([seed, 2026])
     H, B = (3, 2) if rng.random() < 0.8 else (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
     T = int(rng.integers(1, 7))
@@ -220,7 +220,7 @@ def make(seed: int) -> Case:
     if rng.random() < 0.25:
         options["checkpoint_every"] = int(rng.integers(1, T + 1))
     over_time = nested(rng, x)
-    over_time = tuple(over_time) if isinstance(over_time, list) else over_time  # a list would be the steps
+    over_time = tuple(over_time) if isinstance(over_time, list) else over_time  # scan refuses a list
     case = Case(nested(rng, state), over_time, arrays, weights + constants, wanted & set(weights),
                 wanted - set(weights), int(rng.integers(1 << 30)), options)
     values = {name: a[0] if name in x else a for name, a in arrays.items()}
@@ -230,7 +230,7 @@ def make(seed: int) -> Case:
 
 
 def write(case: Case, rng: np.random.Generator, values: dict[str, Any]) -> None:
-    """The lines of the cell, each tried on arrays: what NumPy refuses, or what grows, is not written."""
+    """Write the lines of the cell. Each runs on arrays first; lines that NumPy refuses, or that grow, are dropped."""
     for i in range(rng.integers(2, 12)):
         for _ in range(20):
             text, quiet = OPS[rng.integers(len(OPS))].text, rng.random() < 0.1
@@ -246,7 +246,7 @@ def write(case: Case, rng: np.random.Generator, values: dict[str, Any]) -> None:
 
 
 def filled(text: str, rng: np.random.Generator, values: dict[str, Any]) -> str:
-    """The text of an op with a value for each letter, as far as there is one."""
+    """Replace each letter in the text of an op by a value of its kind, if there is one."""
     for letter, kinds in zip("abck", ("f", "f", "f", "iub")):
         names = [name for name in values if values[name].dtype.kind in kinds]
         if names and f"{{{letter}}}" in text:
@@ -255,7 +255,7 @@ def filled(text: str, rng: np.random.Generator, values: dict[str, Any]) -> str:
 
 
 def recent(rng: np.random.Generator, names: list[str]) -> str:
-    """One of them, rather a late one."""
+    """Choose one of the names, preferring late ones."""
     return names[int(len(names) * rng.random() ** 0.6)]
 
 
@@ -272,7 +272,7 @@ def tried(text: str, values: dict[str, Any]) -> Any:
 
 def finish(case: Case, rng: np.random.Generator, values: dict[str, Any], state: list[str],
            batch: int | None) -> None:
-    """What the cell returns: new states of the old ones' shapes and dtypes, and ys; with a mask, batch is last."""
+    """Choose what the cell returns: new states with the old shapes and dtypes, and ys; with a mask, batch is last."""
     new = []
     for name in state:
         old = values[name]
@@ -300,12 +300,12 @@ def finish(case: Case, rng: np.random.Generator, values: dict[str, Any], state: 
 
 
 class Wild(Exception):
-    """The loop refuses a case, or its numbers are too large, or not numbers: nothing can be compared."""
+    """A case that cannot be compared: the loop refuses it, or its numbers are too large or NaN."""
 
 
 @dataclass
 class Outcome:
-    """What came of a run: results and gradients as arrays by name, and which results are tracked."""
+    """Result of a run: results and gradients as arrays by name, and which results are tracked."""
 
     results: list[np.ndarray]
     gradients: dict[str, np.ndarray]
@@ -313,7 +313,7 @@ class Outcome:
 
 
 def loop(cell: Callable, state: Any, xs: Any, reverse: bool = False, mask: Any = None, **_: Any) -> tuple[Any, Any]:
-    """The reference: step by step."""
+    """Run step by step, as the reference."""
     leaves, pattern = flatten(xs)
     state = unflatten(state, [leaf if isinstance(leaf, mg.Tensor) else mg.tensor(leaf) for leaf in flatten(state)[0]])
     outputs = []
@@ -331,14 +331,14 @@ def loop(cell: Callable, state: Any, xs: Any, reverse: bool = False, mask: Any =
 
 
 def tensors_of(case: Case) -> dict[str, Any]:
-    """Fresh tensors by name; a closed-over array that requires no gradient stays an array."""
+    """Make new tensors by name; a closed-over array without a gradient stays an array."""
     wanted = case.wanted | case.tensors
     return {name: mg.tensor(a, requires_grad=name in wanted) if name in wanted or name not in case.weights else a.copy()
             for name, a in case.arrays.items()}
 
 
 def weighed(case: Case, leaves: list[Any]) -> list[np.ndarray]:
-    """The gradient of the loss with respect to each float result; some results do not count."""
+    """Return the gradient of the loss with respect to each float result; it is zero for some."""
     rng = np.random.default_rng(case.loss)
     drawn = [(rng.normal(size=leaf.shape).astype(leaf.dtype if leaf.dtype.kind == "f" else float), rng.random())
              for leaf in leaves]
@@ -360,7 +360,7 @@ def run(case: Case, scan: Callable) -> Outcome:
 
 
 def ever_tracked(case: Case) -> list[bool]:
-    """For each result, whether a gradient can flow to it after some number of steps, in the loop."""
+    """For each result, whether a gradient can flow to it in the loop after some number of steps."""
     values = tensors_of(case)
     cell = case.cell(HERE, {name: values[name] for name in case.weights})
     state, xs = case.tree(case.state, values), flatten(case.x)[0]
@@ -369,7 +369,7 @@ def ever_tracked(case: Case) -> list[bool]:
         step = {name: values[name][t % case.steps] for name in xs}
         before = state
         state, y = cell(state, case.tree(case.x, step))
-        if "mask" in case.options:  # a step that the mask leaves out keeps the state
+        if "mask" in case.options:  # a masked step keeps the state
             on = np.ones(case.options["mask"].shape[1], bool)
             state = unflatten(state, [mg.where(on, a, b) for a, b in zip(flatten(state)[0], flatten(before)[0])])
         now = [getattr(leaf, "requires_grad", False) for leaf in flatten((state, y))[0]]
@@ -398,18 +398,18 @@ def same(ours: Outcome, theirs: Outcome, tolerance: float) -> None:
 
 @contextlib.contextmanager
 def traced() -> Iterator[None]:
-    """Whoever goes step by step in here fails: what is compared with the loop must not be the loop."""
+    """Fail if scan runs step by step: the loop must not be compared with itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", sys.modules["minigrad.timeloop.scan"].ScanNotice)
         yield
 
 
 def compare(case: Case) -> None:
-    """Run a case in every way; raises AssertionError where one differs from the loop, Wild where none can be right."""
+    """Run a case in every form. Raise AssertionError if one differs from the loop, Wild if none can be compared."""
     with np.errstate(all="ignore"):
         try:
             reference = run(case, loop)
-        except (ValueError, IndexError, TypeError) as problem:  # an op that asks for more than NumPy does
+        except (ValueError, IndexError, TypeError) as problem:  # an op that is stricter than NumPy
             raise Wild from problem
         for a in [*reference.results, *reference.gradients.values()]:
             if a.dtype.kind == "f" and not (np.abs(a) < 1e4).all():
@@ -438,7 +438,7 @@ def compare(case: Case) -> None:
 
 
 def derived(case: Case, tolerance: float) -> None:
-    """The two functions of `mg.derive` of the cell, against one step of it on tensors."""
+    """Compare the two functions of `mg.derive` of the cell with one step on tensors."""
     values = {name: mg.tensor(a[0] if name in flatten(case.x)[0] else a, requires_grad=a.dtype.kind == "f")
               if name not in case.weights or name in case.tensors else a for name, a in case.arrays.items()}
     cell = case.cell(HERE, {name: values[name] for name in case.weights})
@@ -447,7 +447,7 @@ def derived(case: Case, tolerance: float) -> None:
 
 
 def derived_scan(case: Case, reference: Outcome, tolerance: float) -> None:
-    """The same of a function that scans the cell."""
+    """The same for a function that scans the cell."""
     values = {name: mg.tensor(a, requires_grad=a.dtype.kind == "f") if name not in case.weights or name in case.tensors
               else a for name, a in case.arrays.items()}
     cell = case.cell(HERE, {name: values[name] for name in case.weights})
@@ -478,7 +478,7 @@ def check_derived(case: Case, ours: Any, f: Callable, args: tuple, values: dict[
 
 
 def directional(case: Case, tolerance: float) -> None:
-    """jvp with respect to all floats at once, through scan and through the loop."""
+    """Compare jvp with respect to all floats at once, through scan and through the loop."""
     names = [name for name in case.arrays if name in case.wanted | case.tensors]
     rng = np.random.default_rng(case.loss)
     tangents = tuple(rng.normal(size=case.arrays[name].shape).astype(case.arrays[name].dtype) for name in names)
@@ -504,7 +504,7 @@ def directional(case: Case, tolerance: float) -> None:
 
 
 def by_torch(case: Case, reference: Outcome) -> None:
-    """The text of the cell on PyTorch's tensors, where each of its lines means the same there."""
+    """Run the text of the cell on PyTorch's tensors, if each of its lines has the same meaning there."""
     try:
         import torch
     except ImportError:
@@ -534,7 +534,7 @@ def by_torch(case: Case, reference: Outcome) -> None:
 
 
 def torch_names(torch: Any) -> dict[str, Any]:
-    """What the text of a cell calls, in PyTorch."""
+    """Return the names that the text of a cell uses, bound to PyTorch's functions."""
     class Names:
         """NumPy's names."""
 
@@ -560,7 +560,7 @@ def torch_names(torch: Any) -> dict[str, Any]:
 
 
 def failure(case: Case) -> str | None:
-    """What is wrong with a case; None where nothing is, and "" where nothing can be compared."""
+    """Return the failure of a case; None if it passes, "" if it cannot be compared."""
     try:
         compare(case)
     except Wild:
@@ -572,7 +572,7 @@ def failure(case: Case) -> str | None:
 
 
 def shrunk(case: Case) -> Case:
-    """A smaller case that fails in the same way."""
+    """Return a smaller case with the same failure."""
     kind = str(failure(case))[:30]
     while True:
         for smaller in smaller_cases(case):
@@ -613,7 +613,7 @@ def smaller_cases(case: Case) -> Iterator[Case]:
 
 
 def check(seed: int) -> str | None:
-    """What is wrong with a seed: the failure, the shrunk cell, and the command that runs it again."""
+    """Return a report for a failing seed: the failure, the shrunk cell, and the command that repeats it."""
     case = make(seed)
     problem = failure(case)
     if not problem:

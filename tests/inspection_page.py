@@ -1,4 +1,4 @@
-"""What the tests of an inspection page share: its data read back, numbers as it writes them, hands on its controls."""
+"""Helpers for the tests of an inspection page: read its data, format its numbers, move its controls."""
 
 import base64
 import json
@@ -9,11 +9,12 @@ import numpy as np
 
 
 def data_in(text):
+    """The data of a page."""
     return json.loads(re.search('<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
 
 
 def unpacked(x):
-    """The array back, by NumPy."""
+    """Unpack an array with NumPy."""
     octets = zlib.decompress(base64.b64decode(x["base64"]))
     if x["kind"] == "double":
         return np.frombuffer(octets, "<f8")
@@ -24,7 +25,7 @@ def unpacked(x):
 
 
 def shown(x):
-    """An array of the numbers that a page shows: four digits, as Python rounds."""
+    """The array rounded as on the page: four digits, by Python."""
     return np.array([float(f"{one:.3e}") for one in np.ravel(x)]).reshape(np.shape(x))
 
 
@@ -33,7 +34,7 @@ def cell(name, kind="value"):
 
 
 def digits(x):
-    """As the page writes a number."""
+    """A number as the page writes it."""
     if not np.isfinite(x) or x == 0:
         return {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}.get(str(x), "0")
     x = float(f"{x:.3e}")

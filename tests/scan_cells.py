@@ -1,6 +1,6 @@
-"""One table of cells `(state, x) → (state, y)`, of every kind a user may write, for the tests of scan.
+"""Table of cells `(state, x) → (state, y)`, of every kind that a user may write, for the tests of scan.
 
-A row gives the cell as a function of its weights, and the shapes of all it needs in words:
+A row contains a function from weights to the cell, and the shapes of all inputs in words:
 
     row(rnn, state="H B", xs="D B", Wx="H D", Wh="H H", b="H 1")
 
@@ -20,12 +20,12 @@ import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
 
 SIZES = {"H": 4, "D": 3, "B": 2}
-TABLE = np.random.default_rng(7).normal(size=(SIZES["H"], 8))  # a constant too large to be written into the text
+TABLE = np.random.default_rng(7).normal(size=(SIZES["H"], 8))  # a constant too large for the text of a program
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell and the shapes of its inputs. batch_last: whether a mask has a meaning, and the batch may be empty."""
+    """A cell and the shapes of its inputs. batch_last: whether it takes a mask and an empty batch."""
 
     make: Callable
     state: Any
@@ -38,7 +38,7 @@ class Row:
         return self.make.__name__
 
     def inputs(self, dtype=np.float64, steps=4, seed=0, **sizes):
-        """(state, xs, weights), trees of arrays."""
+        """Return (state, xs, weights), pytrees of arrays."""
         rng, sizes = np.random.default_rng(seed), {**SIZES, **sizes}
 
         def array(words, lead=()):
@@ -61,7 +61,7 @@ def row(make, state, xs, batch_last=True, analytic=True, **weights):
     return Row(make, state, xs, weights, batch_last, analytic)
 
 
-# -- the usual ones -------------------------------------------------------------------------------------------------
+# -- usual cells -------------------------------------------------------------------------------------------------
 
 
 def rnn(w):
@@ -91,7 +91,7 @@ def lstm(w):
 
 
 def lstm_four_weights(w):
-    """As the document has it: a W for each gate, and a prediction at every step."""
+    """The cell of the document: a W for each gate, and a prediction at every step."""
     def cell(state, x):
         a_prev, c_prev = state
         concat = np.concatenate([a_prev, x])
@@ -152,14 +152,14 @@ def batch_first_concatenated(w):
 
 
 def vectors(w):
-    """No batch at all: one example, 1-d."""
+    """One example without a batch axis."""
     def cell(h, x):
         h = np.tanh(w.Wx @ x + w.Wh @ h + w.b)
         return h, h
     return cell
 
 
-# -- states that go their own way -------------------------------------------------------------------------------
+# -- unusual states -------------------------------------------------------------------------------
 
 
 def linear(w):
@@ -183,7 +183,7 @@ def only_swapped(w):
 
 
 def shifted(w):
-    """A line of delays: every leaf takes its neighbour's value."""
+    """A delay line: every leaf takes its neighbour's value."""
     def cell(state, x):
         a, b, c = state
         return (w.W @ x, a, b), c * a
@@ -208,7 +208,7 @@ def never_changing(w):
 
 
 def forgetful(w):
-    """The new state does not look at the old one."""
+    """The new state does not depend on the old one."""
     def cell(h, x):
         return w.W @ x, h
     return cell
@@ -245,7 +245,7 @@ def state_used_transposed(w):
 
 
 def weight_as_state(w):
-    """The new state is a tensor from outside as it is."""
+    """The new state is a closed-over tensor."""
     def cell(h, x):
         return w.h, h + w.W @ x
     return cell
@@ -290,7 +290,7 @@ def weight_and_transpose(w):
 
 
 def weight_in_parts(w):
-    """Slices of one weight, and a product of two weights, which does not change with time."""
+    """Slices of one weight, and a product of two weights, which is loop invariant."""
     def cell(h, x):
         n = h.shape[0]
         h = np.tanh(w.W[:, :n] @ h + w.W[:, n:] @ x + (w.A @ w.B) @ h)
@@ -299,7 +299,7 @@ def weight_in_parts(w):
 
 
 def weight_by_its_size(w):
-    """A weight on its own in the loss: its gradient does not change with time."""
+    """A weight alone in the loss: its gradient is loop invariant."""
     def cell(h, x):
         return np.tanh(w.v * h + x), mg.sum(w.v * w.v) + mg.sum(h, axis=0)
     return cell
@@ -321,7 +321,7 @@ def large_constant(w):
 
 
 def bias_of_full_shape(w):
-    """A bias with a batch of its own, one of a single number, one broadcast along the features."""
+    """Biases with a batch axis, with one element, and broadcast along the features."""
     def cell(h, x):
         h = np.tanh(w.W @ x + w.full + w.one + w.across * h)
         return h, h
@@ -346,7 +346,7 @@ def constant_outputs(w):
 
 
 def equal_outputs(w):
-    """Computed twice, and found to be the same."""
+    """Two outputs with the same expression."""
     def cell(h, x):
         h = np.tanh(w.W @ x + h)
         return h, (np.exp(h), np.exp(h), np.exp(h) * 2)
@@ -393,7 +393,7 @@ def chosen_by_flags(w):
 
 
 def counted(w):
-    """What happens depends on the number of the step, which comes in through xs."""
+    """The result depends on the number of the step, an input in xs."""
     def cell(h, x):
         t, x = x
         h = mg.where(t > 1, np.tanh(w.W @ x + h), mg.where(t > 1, h * h, h))
@@ -417,7 +417,7 @@ def reshaped(w):
 
 
 def indexed(w):
-    """Rows by an integer array, and one by a number."""
+    """Rows by an integer array, and one row by a number."""
     def cell(h, x):
         h = np.tanh(w.W @ x + h[np.array([2, 0, 0, 1])])
         return h, h[-1] * x[0]
@@ -425,7 +425,7 @@ def indexed(w):
 
 
 def concatenated_twice(w):
-    """One value in two concatenations, one concatenation within another."""
+    """One value in two concatenations, one concatenation in another."""
     def cell(h, x):
         inner = np.concatenate([h, x])
         outer = np.concatenate([inner, np.tanh(x), h])
@@ -435,7 +435,7 @@ def concatenated_twice(w):
 
 
 def stacked_within(w):
-    """np.stack makes views of what is still needed: its buffers may not be used again before."""
+    """np.stack makes views of values that are still live: their buffers cannot be reused yet."""
     def cell(h, x):
         hs = [np.tanh(h + w.W @ x + j) for j in range(4)]
         return np.tanh(w.V @ hs[-1]), mg.sum(mg.stack(hs) * h, axis=0)
@@ -513,7 +513,7 @@ CELLS = [
 ]
 
 
-# -- cells that nobody thought of -------------------------------------------------------------------------------
+# -- random cells -------------------------------------------------------------------------------
 
 SHAPE = 3, SIZES["B"]
 FIRST, SECOND = np.random.default_rng(1).normal(size=SHAPE), np.random.default_rng(2).normal(size=(2, *SHAPE))
@@ -529,7 +529,8 @@ MOVES = [
 
 
 def random_row(seed, nested=True):
-    """A cell of any moves among states, inputs, weights and earlier values; any of them are its new states and ys.
+    """Return a cell of random moves among states, inputs, weights and earlier values, some of which it returns.
+
     nested: whether one of the moves is a scan."""
     possible = MOVES if nested else MOVES[:-1]
     rng = np.random.default_rng(seed)
@@ -550,21 +551,21 @@ def random_row(seed, nested=True):
 
 # -- how tests run and compare a cell ---------------------------------------------------------------------------
 
-WAYS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
+SCAN_OPTIONS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": True},
         "mask and reverse": {"mask": True, "reverse": True}}
 
 every_cell = pytest.mark.parametrize("row", CELLS, ids=str)
 
 
 def mask_for(steps, batch):
-    """Lengths that differ, a hole, and a first step that is off."""
+    """Return a mask with different lengths, and a first step that is 0 in half of the batch."""
     mask = np.arange(steps)[:, None] < np.maximum(steps - np.arange(batch), 1)
     mask[0, batch // 2:] = False
     return mask
 
 
 def mixed(tree, seed=5):
-    """A loss that weighs every entry differently."""
+    """Return a loss with a different weight for every entry."""
     rng = np.random.default_rng(seed)
     total = 0.0
     for leaf in flatten(tree)[0]:
@@ -577,8 +578,9 @@ def gradient(x):
 
 
 def outcome(scan, make, inputs, wanted=(True, True, True), **options):
-    """(final state, ys, gradients of state, of xs, of weights) of one run, all as arrays; `wanted` says of which of
-    state, xs and weights gradients are asked for."""
+    """Run once; return (final state, ys, gradients of state, of xs, of weights), all as arrays.
+
+    wanted: which of state, xs and weights require gradients."""
     trees = [map_leaves(lambda leaf, on=on: mg.tensor(leaf.copy(), requires_grad=on and leaf.dtype.kind == "f"), tree)
              for tree, on in zip(inputs, wanted)]
     state, xs, weights = trees

@@ -1,5 +1,4 @@
-"""The derived source: equal to the engine for every op, a text that stays as it is, and clear words for what cannot be
-traced."""
+"""Derived source: equal to the engine for every op, golden texts, and clear errors for untraceable functions."""
 
 import cProfile
 import os
@@ -35,7 +34,7 @@ def assert_equal_trees(ours, theirs, tolerance=1e-12):
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-5)], ids=["float64", "float32"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_case_derives_to_what_the_engine_gives(case, dtype, tolerance):
+def test_every_case_is_derived_as_the_engine_computes_it(case, dtype, tolerance):
     inputs = case.inputs(dtype=dtype)
     derived = mg.derive(case.ours, *inputs)
     y, cache = derived.forward(*inputs)
@@ -51,7 +50,7 @@ def test_every_case_derives_to_what_the_engine_gives(case, dtype, tolerance):
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
 def test_the_text_of_a_cell_is_the_golden_one(cell):
-    """After a change that is meant, write them anew: python tests/test_derived.py"""
+    """To accept an intended change, rewrite the golden files: python tests/test_derived.py"""
     file = GOLDEN / f"derived_{cell.__name__}.py"
     assert mg.derive(cell, *CELLS[cell]).source == file.read_text(encoding="utf-8")
 
@@ -70,7 +69,7 @@ def test_the_text_of_a_cell_stands_alone_and_is_right(cell):
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
 def test_the_cache_has_names(cell):
-    """They are those of the line in the backward that takes the cache apart."""
+    """The names are those in the line of the backward that unpacks the cache."""
     derived = mg.derive(cell, *CELLS[cell])
     _, cache = derived.forward(*CELLS[cell])
     assert len(derived.cache_names) == len(cache)
@@ -89,7 +88,7 @@ def test_same_function_same_bytes_in_another_process(cell):
 
 def test_nothing_is_computed_twice_and_nothing_for_nothing():
     def f(x, y):
-        mg.exp(y)  # nobody uses it
+        mg.exp(y)  # unused
         return mg.tanh(x) * mg.tanh(x) + (x - x * 1.0)
     source = mg.derive(f, np.ones(3), np.ones(3)).source
     assert source.count("np.tanh") == 2  # the forward line, and the comment that quotes it
@@ -155,20 +154,20 @@ def branch(x):
     (lambda x: np.asarray(x) * x, "array"), (lambda x: x * x.data, "values"), (lambda x: x[np.argmax(x)], "array"),
     (lambda x: x if np.any(x > 0) else -x, "array"), (lambda x: x[mg.sign(x)], "array"),
     (lambda x: next(v for v in x if v > 0), "branch"), (lambda x: mg.tensor(f"{x[0]:.2f}"), "value"),
-])
-def test_what_cannot_be_traced_names_the_line_and_a_way_out(f, what):
+], ids=["branch", "float", "item", "asarray", "data", "argmax index", "np.any", "mask index", "iteration", "format"])
+def test_an_untraceable_function_gets_its_line_and_an_alternative(f, what):
     with pytest.raises(mg.TraceError, match=rf"{what}.* at .*test_derived.py:\d+ in .*values are unknown.*eager way"):
         mg.derive(f, np.array([1.0, 2.0]))
     assert sys.getprofile() is None
 
 
-def test_what_a_tensor_has_not_is_refused_with_the_line():
+def test_a_missing_attribute_is_refused_with_the_line():
     with pytest.raises(mg.TraceError, match=r"a tensor has no attribute 'sort'; it was asked for at .*derived.py:\d+"):
         mg.derive(lambda x: x.sort(), np.ones(2))
     assert mg.derive(lambda x: x * hasattr(x, "sort") + hasattr(x, "__len__"), np.ones(2))
 
 
-def test_numpy_functions_without_an_op_are_refused_as_in_the_eager_way():
+def test_numpy_functions_without_an_op_are_refused_as_in_eager_mode():
     with pytest.raises(TypeError, match=r"np\.tan has no op"):
         mg.derive(lambda x: np.tan(x), np.ones(2))
 

@@ -1,12 +1,13 @@
-"""The pages say what is so: their Python runs, prints what they show, and their links lead somewhere.
+"""The pages are true: their Python runs and prints what they show; their links, paths and names exist.
 
 One namespace and one folder a page, blocks in order. What a ```python block prints must equal the ```text or ```output
 block that follows it; where none follows, the comments `# → …` of its print lines, if there are any. A block that
-quotes the source opens with ```python no-run; it must stand in a file of minigrad, word for word. A ```bash block runs
+quotes the source opens with ```python no-run; a file of minigrad must contain it, word for word. A ```bash block runs
 too, to status 0; a ```sh block does not, nor one that imports torch where that is not installed.
 """
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import os
@@ -26,10 +27,12 @@ BLOCK = re.compile(r"^```(python|bash)[ ]*\n(.*?)^```[ ]*\n(?:[ ]*\n)*(?:^```(?:
 QUOTE = re.compile(r"^```python no-run[ ]*\n(.*?)^```", re.M | re.S)
 ARROW = re.compile(r"^\s*print\(.*#\s*→\s*(.*?)\s*$", re.M)
 LINK = re.compile(r"""(?:\]\(|src=["'])([^)\s"'#]+)""")
+FENCED = re.compile(r"^```.*?^```", re.M | re.S)
+NAME = re.compile(r"(?<![\w./])(?:minigrad|mg|nn|optim)(?:\.[A-Za-z]\w*)+")
 
 
 def blocks(text):
-    """[(line, language, code, what it prints or None)]"""
+    """[(line, language, code, expected output or None)]"""
     out = []
     for match in BLOCK.finditer(text):
         language, code, printed = match.groups()
@@ -81,17 +84,44 @@ def test_page_runs_and_prints_what_it_says(page, own_ops, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files(page):
-    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = FENCED.sub("", (ROOT / page).read_text(encoding="utf-8"))
     missing = [link for link in LINK.findall(text)
                if not re.match(r"[a-z]+:", link) and not ((ROOT / page).parent / link).exists()]
     assert not missing, f"{page} links to files that do not exist: {missing}"
 
 
+def exists(name):
+    """Whether a dotted name such as minigrad.tasks.Adding, mg.grad or nn.LSTM can be imported or looked up."""
+    found = importlib.import_module("minigrad")
+    for part in name.removeprefix("minigrad.").removeprefix("mg.").split("."):
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(f"{found.__name__}.{part}")
+            except (ImportError, AttributeError):
+                return False
+        found = getattr(found, part)
+    return True
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_quotes_stand_in_the_source(page):
+def test_paths_and_names_in_prose_exist(page):
+    """Paths below the clone or the package, in `code` and in the texts of links; names of minigrad in `code`."""
+    text = FENCED.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    code = re.findall(r"`([^`\n]+)`", text)
+    places = (ROOT, ROOT / "minigrad")
+    missing = [path for words in code + re.findall(r"\[([^\]]+)\]\(", text)
+               for path in re.findall(r"(?<![\w/.])\w+/[\w./*-]*", words)
+               if any((place / path.partition("/")[0]).is_dir() for place in places)
+               and not any(list(place.glob(path)) for place in places)]
+    missing += [name for words in code for name in NAME.findall(words) if not exists(name)]
+    assert not missing, f"{page} mentions paths or names that do not exist: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quotes_are_in_the_source(page):
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "minigrad").rglob("*.py"))
     for quote in QUOTE.findall((ROOT / page).read_text(encoding="utf-8")):
-        assert quote in source, f"{page} quotes what is not there (any more):\n{quote}"
+        assert quote in source, f"{page} quotes lines that the source does not contain:\n{quote}"
 
 
 def test_blocks_are_found_with_what_they_print():

@@ -1,4 +1,4 @@
-"""The document's functions: its equations transcribed to plain NumPy, complex steps through them, and PyTorch."""
+"""The document's functions against its equations in plain NumPy, against complex steps through them, and PyTorch."""
 
 import runpy
 from pathlib import Path
@@ -15,7 +15,7 @@ GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
 HEAD = ("Wy", "by")
 GOLDEN = Path(__file__).parent / "golden"
 
-# n_x, n_a, n_y, m, T: the sizes differ, so that no transpose goes unnoticed; then each of them at 1
+# n_x, n_a, n_y, m, T: all different, to notice a wrong transpose; then each of them at 1
 SIZES = [(3, 5, 4, 2, 4), (5, 3, 2, 1, 3), (2, 4, 3, 3, 1), (1, 1, 1, 1, 2)]
 
 
@@ -158,7 +158,7 @@ def test_caches_of_tensors_work_in_backward():
     assert all(type(value) is np.ndarray for value in cell.values())
 
 
-def test_backward_works_where_nothing_is_recorded():
+def test_backward_works_under_no_grad():
     x, a0, p = make(3, 5, 4, 2, 4)
     da, *_ = upstream(5, 4, 2, 4)
     *_, caches = lstm_forward(x, a0, p)
@@ -172,7 +172,7 @@ def test_backward_works_where_nothing_is_recorded():
 
 def test_float32_stays_float32():
     x, a0, p = make(3, 5, 4, 2, 6, dtype=np.float32)
-    da, dy, dc = upstream(5, 4, 2, 6)  # float64 gradients do not widen what they are gradients of
+    da, dy, dc = upstream(5, 4, 2, 6)  # float64 gradients do not widen float32 values
     a, y, c, caches = lstm_forward(x, a0, p)
     assert a.dtype == y.dtype == c.dtype == np.float32
     assert all(value.dtype == np.float32 for value in caches[0][2][:9])
@@ -185,7 +185,7 @@ def test_float32_stays_float32():
     assert all(value.dtype == np.float32 for value in cell.values())
 
 
-def test_one_hot_integers_and_a_dict_that_holds_more():
+def test_one_hot_integers_and_a_dict_with_more_entries():
     x, a0, p = make(3, 5, 4, 2, 4)
     x = (np.arange(3)[:, None, None] == np.random.default_rng(2).integers(3, size=(2, 4))).astype(int)
     da, dy, dc = upstream(5, 4, 2, 4)
@@ -278,7 +278,7 @@ def test_da_may_cover_only_the_first_steps():
         for key in short:
             close(found[key], short[key])
 
-    # the same as no loss at the later steps: they are after all that counts, and their inputs get nothing
+    # the same as a loss without the later steps: they have no effect on earlier ones, and their inputs no gradient
     padded = np.zeros((n_a, m, T_x))
     padded[:, :, :4] = upstream(n_a, n_y, m, 4)[0]
     found, full = lstm_backward(padded[:, :, :4], caches), lstm_backward(padded, caches)
@@ -312,7 +312,7 @@ MIXED = [("f8", "f8", "f8"), ("f4", "f4", "f4"), ("f8", "f4", "f4"), ("f4", "f8"
 @pytest.mark.parametrize("dtypes", MIXED, ids="-".join)
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_engine_gives_the_same(sizes, dtypes):
-    """Op by op through the whole forward: the same numbers, in the same dtypes."""
+    """The engine, op by op through the whole forward, gives the same numbers in the same dtypes."""
     _, n_a, n_y, m, T = sizes
     x, a0, p = make(*sizes)
     x, a0, p = x.astype(dtypes[0]), a0.astype(dtypes[1]), {k: v.astype(dtypes[2]) for k, v in p.items()}
@@ -326,7 +326,7 @@ def test_the_engine_gives_the_same(sizes, dtypes):
 
 
 @pytest.mark.parametrize("with_y", [False, True], ids=["", "dy"])
-def test_no_forward_is_run_in_the_backward(with_y, monkeypatch):
+def test_the_backward_does_not_run_the_forward(with_y, monkeypatch):
     x, a0, p = make(3, 5, 4, 2, 6)
     da, dy, dc = upstream(5, 4, 2, 6)
     dy = dy if with_y else None
@@ -343,8 +343,8 @@ def test_no_forward_is_run_in_the_backward(with_y, monkeypatch):
         assert np.array_equal(value, expected[key])
 
 
-def test_the_backward_takes_the_gates_as_the_cache_has_them():
-    """Gates that no forward gives for these inputs: the document's equations, on these very values."""
+def test_the_backward_reads_the_gates_from_the_cache():
+    """The backward reads the gates from the cache, also if no forward could produce them from these inputs."""
     n_a, n_y, m = 5, 4, 2
     x, a0, p = make(3, n_a, n_y, m, 1)
     da, dy, dc = (d[:, :, 0] for d in upstream(n_a, n_y, m, 1))
@@ -369,8 +369,8 @@ def test_the_backward_takes_the_gates_as_the_cache_has_them():
         close(found[key], true[key])
 
 
-def test_results_are_arrays_of_their_own():
-    """What is done to one of them must not reach another, nor the caches; m = 1 leaves no sum that would copy."""
+def test_results_share_no_memory():
+    """Results must not share memory with one another or with the caches; with m = 1 no sum would copy."""
     x, a0, p = make(3, 5, 4, 1, 2)
     da, dy, dc = upstream(5, 4, 1, 2)
     *_, caches = lstm_forward(x, a0, p)
@@ -386,7 +386,7 @@ def test_results_are_arrays_of_their_own():
 
 
 def by_steps(da, dc, caches, carry_a=1.0, carry_c=1.0):
-    """The document's loop over `lstm_cell_backward`, with a factor on each carry: 0 is what popular copies do."""
+    """The document's loop over `lstm_cell_backward`, with a factor on each carry: popular copies have 0."""
     total = {}
     da_carried = dc_carried = 0.0
     for t in reversed(range(da.shape[2])):
@@ -409,16 +409,16 @@ def test_the_cells_backward_and_both_carries_make_the_sequences_backward():
 
     for dropped in ({"carry_a": 0.0}, {"carry_c": 0.0}, {"carry_a": 0.0, "carry_c": 0.0}):
         wrong = by_steps(da, dc, caches, **dropped)
-        for key in found:  # so that no tolerance above could hide a dropped carry
+        for key in found:  # otherwise the tolerance above could hide a dropped carry
             assert np.max(np.abs(wrong[key] - true[key])) > 0.01 * np.max(np.abs(true[key])), (dropped, key)
 
 
 @pytest.mark.parametrize("only", ["a", "c"])
 def test_each_carry_reaches_the_first_step_alone(only):
-    """The other way back is cut in the weights, so that without this carry dx[:, :, 0] would be zero."""
+    """The weights block the other path back, so without this carry dx[:, :, 0] would be zero."""
     n_a, T = 4, 5
     x, a0, p = make(3, n_a, 2, 2, T)
-    if only == "c":  # no gate sees a_prev
+    if only == "c":  # no gate reads a_prev
         p = {k: np.where(np.arange(v.shape[1]) < n_a, 0.0, v) if k in ("Wf", "Wi", "Wc", "Wo") else v
              for k, v in p.items()}
     else:  # the forget gate is shut
@@ -429,7 +429,7 @@ def test_each_carry_reaches_the_first_step_alone(only):
     found = lstm_backward(da, caches)
     close(found["dx"], complex_step(lambda v: np.sum(plain_forward(v["x"], a0, p)[0][:, :, -1]), {"x": x})["x"])
     assert np.all(found["dx"][:, :, 0] != 0)
-    if only == "c":  # in closed form: dL/dc_0 is dL/dc_T times the forget gates on the way
+    if only == "c":  # in closed form: dL/dc_0 is dL/dc_T times the forget gates along the path
         _, _, _, _, _, it, cct, _, _, _ = caches[0][0]
         ot, forget = caches[0][-1][7], [cache[4] for cache in caches[0][1:]]
         dc_first = ot * (1 - np.tanh(c[:, :, -1]) ** 2) * np.prod(forget, axis=0)
@@ -441,7 +441,7 @@ def test_each_carry_reaches_the_first_step_alone(only):
 
 
 def agrees_with_torch(g: dict):
-    """Compare with a record of PyTorch's: rows i, f, g, o there and two biases, f, i, c, o and one here; x first."""
+    """Compare with PyTorch's record. PyTorch has gates i, f, g, o and two biases; here they are f, i, c, o and one."""
     n_a = g["a"].shape[-1]
     rows = dict(zip("ifco", range(4)))  # PyTorch's g is the document's c
 
@@ -491,8 +491,8 @@ def test_pytorch_itself(sizes):
 
 
 def test_the_exercises_published_numbers():
-    """Its own random numbers, and what notebooks of the course show as expected output (the right ones of the two
-    sets that go about; docs/document.md tells where the others come from)."""
+    """The document's random numbers, and the expected output in notebooks of the course: the right one of the two sets
+    in circulation (docs/document.md explains the other)."""
     rng = np.random.RandomState(1)
     x, a0 = rng.randn(3, 10, 7), rng.randn(5, 10)
     p = {}
@@ -505,7 +505,7 @@ def test_the_exercises_published_numbers():
     assert y[1, 4, 3] == pytest.approx(0.95087346185, abs=1e-11)
     assert c[1, 2, 1] == pytest.approx(-0.855544916718, abs=1e-12)
 
-    rng.set_state(after_gates)  # the exercise draws da where it drew Wy before
+    rng.set_state(after_gates)  # the exercise draws da in place of Wy
     found = lstm_backward(rng.randn(5, 10, 4), caches)
     assert found["dx"][1, 2] == pytest.approx([0.00218254, 0.28205375, -0.48292508, -0.43281115], abs=1e-8)
     assert found["da0"][2, 3] == pytest.approx(0.312770310257, abs=1e-12)
@@ -520,7 +520,7 @@ def test_the_exercises_published_numbers():
 # -- bad input ------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_gets_a_sentence():
+def test_bad_input_is_refused():
     x, a0, p = make(3, 5, 4, 2, 4)
     c0 = np.zeros_like(a0)
     cases = [
@@ -560,7 +560,7 @@ def test_bad_input_gets_a_sentence():
     ]
     *given, kept = caches[0][0]
     cases += [
-        (ValueError, r"a cell's cache holds a_next, c_next, .* and this one 2 values: take it from lstm_cell_forward",
+        (ValueError, r"a cell's cache contains a_next, .* this one has 2 values: take it from lstm_cell_forward",
          lambda: lstm_cell_backward(c0, c0, caches)),
         (ValueError, r"ft has shape \(3, 2\) and must have \(5, 2\)",
          lambda: lstm_cell_backward(c0, c0, (*given[:4], given[8], *given[5:], kept))),

@@ -1,4 +1,4 @@
-"""Optimisers: PyTorch's numbers, what a step does to a tensor, saving, wrong input; clipping, schedules."""
+"""Optimisers: PyTorch's numbers, the effect of a step on a tensor, saving, wrong input; clipping, schedules."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def take_steps(parameters, optimizer, gradients):
 
 
 def steps(name, settings, dtype=float):
-    """The same as `torch_steps` of the golden file's maker, by us."""
+    """`torch_steps` of the golden file's maker, with minigrad's optimiser."""
     values, gradients = MAKE["problem"](dtype)
     parameters = [leaf(value, dtype) for value in values]
     norms = take_steps(parameters, make(name, parameters, settings), gradients)
@@ -89,7 +89,7 @@ def test_adams_first_step_is_lr_in_the_direction_of_the_sign():
 
 
 def test_centered_rmsprop_of_a_constant_gradient_is_finite():
-    """v − m² goes to 0 there, and rounds to less."""
+    """v − m² tends to 0, and rounding makes it negative."""
     p = leaf(np.ones(1000), np.float32)
     optimizer = optim.RMSprop([p], alpha=0.5, centered=True)
     p.grad = np.random.default_rng(0).normal(size=1000).astype("f")
@@ -118,11 +118,11 @@ def test_a_formula_of_ones_own():
         optim.Optimizer([p], lr=1).step()
 
 
-# -- what a step does to a tensor -------------------------------------------------------------------------------------
+# -- the effect of a step on a tensor ---------------------------------------------------------------------------------
 
 
 def test_few_calls_whatever_the_number_of_parameters(monkeypatch):
-    """The formula runs once for all parameters that have gradients and are of one dtype and age."""
+    """The formula runs once for all parameters with gradients that share their dtype and number of steps."""
     parameters = [leaf(np.ones(3)) for _ in range(50)] + [leaf(np.ones(2), np.float32)]
     optimizer, calls = optim.Adam(parameters), []
     monkeypatch.setattr(optimizer, "change", lambda g, steps, work, *moments: calls.append((g.size, g.dtype, steps)))
@@ -141,8 +141,8 @@ def test_few_calls_whatever_the_number_of_parameters(monkeypatch):
 
 @every
 def test_parameters_of_any_dtype_and_layout_step_as_alone(name, settings):
-    """Interleaved float32 and float64, a transposed and a reversed one, one of no size, one of no axis: each as if it
-    had an optimiser for itself."""
+    """Interleaved float32 and float64, transposed, reversed, empty and 0-D parameters: each changes as with its own
+    optimiser."""
     rng = np.random.default_rng(1)
 
     def those():
@@ -182,8 +182,8 @@ def test_a_step_counts_as_a_change():
         loss.backward()
 
 
-def test_data_that_was_replaced_is_what_is_trained():
-    """By a user, by load_state_dict, or by another optimiser of the same tensors: nothing is held but the tensors."""
+def test_replaced_data_is_trained():
+    """Data may be replaced by a user, load_state_dict or another optimiser: an optimiser refers to tensors alone."""
     model = nn.Linear(2, 1, rng=0, dtype=float)
     first, second = optim.SGD(model.parameters(), lr=1.0), optim.SGD(model.parameters(), lr=10.0)
     model.weight.data = [[5.0, 6.0]]
@@ -217,8 +217,8 @@ def test_an_lr_of_numpys_does_not_widen(name):
     assert p.dtype == np.float32 and p.data[0] < 1
 
 
-def test_it_trains():
-    """A line through noisy points, by each optimiser, comes close to the least squares."""
+def test_every_optimiser_fits_a_line():
+    """Through noisy points, close to the least-squares line."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 2))
     y = x @ [[2.0], [-3.0]] + 0.5 + 0.01 * rng.normal(size=(50, 1))
@@ -238,7 +238,7 @@ def test_it_trains():
 
 
 @every
-def test_a_run_goes_on_where_it_was_saved(name, settings, tmp_path):
+def test_a_saved_run_resumes(name, settings, tmp_path):
     """Bit for bit, through npz and through JSON."""
     values, gradients = MAKE["problem"]()
     whole = [leaf(value) for value in values]
@@ -325,12 +325,12 @@ def test_a_state_that_does_not_fit_changes_nothing(change, says):
     (lambda p: optim.cosine(0.1, 0), ValueError, "cosine takes steps ≥ 1, not 0"),
     (lambda p: optim.warm_up(-1, optim.constant(0.1)), ValueError, "warm_up takes steps ≥ 0, not -1"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
+def test_bad_input_is_refused(call, error, says):
     with pytest.raises(error, match=says):
         call(leaf([1.0, 2.0]))
 
 
-def test_a_step_that_cannot_be_taken_changes_nothing():
+def test_a_step_that_fails_changes_nothing():
     p = given_gradient(np.ones(2), np.ones(2))
     optimizer = optim.SGD([p], momentum=0.9)
     optimizer.lr = math.inf
@@ -391,7 +391,7 @@ def test_schedules(schedule, expected):
 @every
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
                          ids=["deepcopy", "pickle"])
-def test_a_copy_in_mid_training_goes_on_as_the_original_does(name, settings, copied):
+def test_a_copy_in_mid_training_continues_like_the_original(name, settings, copied):
     p = given_gradient([1.0, -2.0], [0.5, 3.0])
     optimizer = getattr(optim, name)([p], **settings)
     optimizer.step()
@@ -406,7 +406,7 @@ def test_a_copy_in_mid_training_goes_on_as_the_original_does(name, settings, cop
 @every
 @pytest.mark.parametrize("g", [0.0, 1e-4, 300.0, 60000.0])
 def test_halves_step_as_their_numbers_in_float64_do(name, settings, g):
-    """In halves 1e-8 would be 0, and g² either 0 or infinite."""
+    """In float16, 1e-8 would be 0, and g² either 0 or infinite."""
     narrow, wide = leaf([1.0, 2.0], np.float16), leaf([1.0, 2.0])
     for p in (narrow, wide):
         optimizer = getattr(optim, name)([p], **{"lr": 1e-2, **settings})

@@ -44,7 +44,7 @@ class TorchModel(torch.nn.Module):
 
 
 def batches():
-    """Sequences in which a symbol follows from the one before it, three times out of four."""
+    """Sequences in which, three times out of four, the previous symbol determines the next."""
     rng = np.random.default_rng(3)
     follows = rng.permutation(SYMBOLS)
     for _ in range(STEPS):
@@ -56,7 +56,7 @@ def batches():
 
 @pytest.fixture
 def one_thread():
-    """Several threads for products this small would only wait for each other."""
+    """One thread: with products this small, several threads would wait for one another."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

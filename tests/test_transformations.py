@@ -1,4 +1,4 @@
-"""One table: every transformation × every kind of scan × every way into it × four cells, against the complex step.
+"""One table: every transformation × kind of scan × differentiated inputs × four cells, against the complex step.
 
 The reference is a plain loop on complex arrays: D_v f(x) = Im f(x + iεv) / ε, exact to rounding, and for second
 derivatives central differences of that.
@@ -20,7 +20,7 @@ MASK = np.array([[1, 1], [1, 0], [0, 1]])
 
 
 def own(w):
-    """A cell of one's own: a weight used twice, one that is a single number, and the state turned."""
+    """A user's cell: a weight used twice, a scalar weight, and the state transposed."""
     def cell(h, x):
         h = np.tanh(w.W @ h * x + np.moveaxis(w.W.T @ h, 0, 0) + w.a * h.T)
         return h, w.a * h * h
@@ -30,11 +30,11 @@ def own(w):
 ROWS = {str(r): r for r in [*CELLS, row(own, "H B", "D B", W="H H", a="")] if str(r) in ("rnn", "gru", "lstm", "own")}
 KINDS = {"plain": {}, "reverse": {"reverse": True}, "mask": {"mask": MASK}, "checkpoint_every": {"checkpoint_every": 2},
          "nested": {}, "within derive": {}}
-WAYS = list(itertools.product(("xs", "state", "weight"), ("straight in", "through an op")))
+PATHS = list(itertools.product(("xs", "state", "weight"), ("straight in", "through an op")))
 
 
 def by_hand(cell, state, xs, reverse=False, mask=None, **_):
-    """The reference of scan, on arrays."""
+    """Run scan's reference on arrays."""
     ys = [None] * len(xs)
     for t in reversed(range(len(xs))) if reverse else range(len(xs)):
         new, y = cell(state, xs[t])
@@ -53,9 +53,9 @@ def twice(scan, cell):
 
 
 @functools.cache
-def example(cell, kind, way):
-    """(f by scan, f by hand, its argument a, a cotangent c): f(a) is all results in one axis."""
-    of, entered = way
+def example(cell, kind, path):
+    """Return (f by scan, f by hand, its argument a, a cotangent c); f(a) is all results in one axis."""
+    of, entered = path
     example = ROWS[cell]
     inputs = example.inputs(steps=T, **SIZES)
     state, xs, weights = inputs
@@ -92,7 +92,7 @@ def along_twice(f, a, u, v):
     return (along(f, a + 1e-5 * u, v) - along(f, a - 1e-5 * u, v)) / 2e-5
 
 
-# transformation → (what it gives, from f, its argument a, the directions u and v, the cotangent c; the reference)
+# transformation → (its result for f, argument a, directions u and v, cotangent c; the reference)
 TABLE = {
     "grad": (lambda f, a, u, v, c: np.sum(mg.grad(loss_of(f, c))(a) * v),
              lambda f, a, u, v, c: along(loss_of(f, c), a, v)),
@@ -114,7 +114,7 @@ TABLE = {
 
 
 def is_slow(transformation, cell, kind):
-    """Second derivatives are written out step by step, and in a derived text also row by row."""
+    """Whether a case is slow: second derivatives are unrolled over the steps, and in derived source also over rows."""
     rows, second = transformation in ("jacobian", "hessian"), transformation in ("pull of a gradient", "hvp")
     return kind == "within derive" and cell != "rnn" and (rows or (second and cell != "own"))
 
@@ -123,10 +123,10 @@ CASES = [pytest.param(*case, marks=[pytest.mark.slow] * is_slow(*case))
          for case in itertools.product(TABLE, ROWS, KINDS)]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
 @pytest.mark.parametrize("transformation, cell, kind", CASES)
-def test_every_transformation_goes_through_every_kind_of_scan(transformation, cell, kind, way):
-    f, by_loop, a, c = example(cell, kind, way)
+def test_every_transformation_of_every_kind_of_scan(transformation, cell, kind, path):
+    f, by_loop, a, c = example(cell, kind, path)
     rng = np.random.default_rng(zlib.crc32(cell.encode()))
     u, v = rng.normal(size=(2, *a.shape))
     ours, reference = TABLE[transformation]
@@ -134,7 +134,7 @@ def test_every_transformation_goes_through_every_kind_of_scan(transformation, ce
     def transformed(a):
         return ours(f, a, u, v, c)
     result = mg.derive(transformed, a).forward(a)[0] if kind == "within derive" else transformed(a)
-    assert isinstance(result, (np.ndarray, np.floating)), "nothing outside depends on it: an array, as of a loop"
+    assert isinstance(result, (np.ndarray, np.floating)), "no tensor outside depends on it: an array"
     right = reference(by_loop, a, u, v, c)
     tolerance = 1e-7 if "along_twice" in reference.__code__.co_names else 1e-11
     np.testing.assert_allclose(result, right, rtol=tolerance, atol=tolerance * (1 + np.abs(right).max()))
@@ -158,14 +158,14 @@ ONE, W, XS, V = np.ones(1), np.array([2.0]), np.ones((3, 1)), np.array([[1.0], [
     (lambda xs: final(W, ONE, xs, mask=np.array([[1], [0], [1]])), XS, V, 2 + 3),
     (lambda xs: final(W, ONE, xs, checkpoint_every=1), XS, V, 4 + 4 + 3)],
     ids=["xs", "state", "weight", "weight and state", "all three", "reverse", "mask", "checkpoints"])
-def test_a_polynomial_in_the_argument_has_the_derivative_that_one_writes_down(of, x, v, right):
+def test_a_polynomial_in_the_argument_has_its_exact_derivative(of, x, v, right):
     assert float(mg.jvp(of, (x,), (v,))[1]) == right
     _, pull = mg.vjp(of, x)
     assert float(mg.grad(lambda s: (pull(s)[0] * v).sum())(1.0)) == right
 
 
-def test_a_cell_may_take_a_gradient_of_values_that_carry_none():
-    """A pull within a trace is written down, and not computed from the example's values."""
+def test_a_cell_may_take_the_gradient_of_untracked_values():
+    """A pull in a trace is recorded, not computed from the values of the example."""
     def cell(h, x):
         with mg.no_grad():
             slope = mg.grad(lambda z: (z ** 3).sum())(h)

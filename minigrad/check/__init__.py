@@ -1,1 +1,1 @@
-"""Is this gradient right?"""
+"""Check a gradient numerically, and find the faulty rule."""

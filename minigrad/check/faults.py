@@ -20,7 +20,7 @@ MOST_CALLS = 100  # calls checked for each op
 class CallSites:
     """A watcher that records the source line of every op call. Under any watcher, scan runs step by step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.locations: dict[int, str] = {}
 
     def __enter__(self) -> Any:

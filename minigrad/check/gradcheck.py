@@ -1,13 +1,13 @@
-"""Is the gradient right? Compare it with numbers that were got without any rule, and explain the difference.
+"""Compare a gradient with numerical derivatives, which use none of the rules, and explain the difference.
 
-Complex step: φ(x + i h v) = φ(x) + i h φ'(x)·v + O(h²), so φ'·v = Im φ(x + i h v) / h. Nothing is subtracted,
-h = 1e-20 leaves no error at all, and the derivative comes out to the last digit (Squire & Trapp 1998; Martins,
-Sturdza & Alonso 2003). It needs a forward that takes complex numbers. Where an op does not (abs), and where the two
-disagree along one random direction (an op that drops the imaginary part, a kink), central differences of fourth
-order do the same to ten digits or so.
+Complex step: φ(x + i h v) = φ(x) + i h φ'(x)·v + O(h²), so φ'·v = Im φ(x + i h v) / h. Nothing is subtracted, so
+h = 1e-20 leaves no truncation error and the derivative is exact to the last digit (Squire & Trapp 1998; Martins,
+Sturdza & Alonso 2003). The forward must take complex numbers. If an op does not (abs), or if the two methods disagree
+along one random direction (an op that drops the imaginary part, a kink), fourth-order central differences replace it;
+they are good to about ten digits.
 
-f may have any results: they are weighted with random numbers u and summed to one φ = Σ u y, whose gradient holds
-every entry of the Jacobian with a weight of its own.
+f may have any results: random weights u sum them to one number φ = Σ u y, whose gradient contains every entry of the
+Jacobian with a weight of its own.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from minigrad.engine.ops import sum as total
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Op, Tensor, no_grad, recording, wrap
 
-STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # of central differences; the first that agrees will do
-# What is tolerated, relative to the entry, and how far below the largest gradient rounding may stand for an entry.
-# Complex step: rounding alone, 1e-16 times the length of sums. Fourth order: about (1e-16)^(4/5).
+STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # steps of central differences, tried in this order until one agrees
+# Relative tolerance; entries below FLOOR × largest gradient are compared absolutely.
+# The complex step has rounding errors alone, 1e-16 times the length of sums; fourth order has about (1e-16)^(4/5).
 TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
 FLOOR = {"complex step": 1e-5, "central differences": 1e-3}
 
@@ -43,21 +43,22 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
     """Check the gradients of f, a function or a Module, at the given inputs.
 
     f(*inputs) returns a tensor or any nesting of tensors. Inputs are any nesting of tuples, lists and dicts; their
-    float leaves (arrays, tensors, numbers) are checked, others are passed as they are. Leaf tensors that f closes over
-    and that require gradients, a Module's parameters, are checked too. Everything is computed in float64; float32
-    rounding is measured apart. Inputs and parameters stay as they were, also after an exception.
+    float leaves (arrays, tensors, numbers) are checked, others are passed unchanged. Leaf tensors that f closes over
+    and that require gradients, such as a Module's parameters, are checked too. Everything is computed in float64;
+    float32 rounding is measured separately. Inputs and parameters keep their values, also after an exception.
 
-    order        1, or 2: then the gradient of the gradient too
+    order        1, or 2 to check the gradient of the gradient too
     method       "auto", "complex" or "central"
     tolerance    relative; by default 1e-9 for the complex step, 1e-6 for central differences
-    max_entries  inputs up to this size are checked entry by entry, larger ones in so many random `directions`
+    max_entries  inputs up to this size are checked entry by entry, larger ones along random directions
+    directions   the number of random directions
     rng          a seed or np.random.Generator, for weights and directions
-    frozen       what f detaches keeps the value that it has at these inputs. So a truncated gradient, which stops where
-                 a state is detached, is checked against the function in which the older state is frozen
+    frozen       values that f detaches are constants, computed once at these inputs. A truncated gradient, which stops
+                 where a state is detached, is then checked against the function with that state frozen
 
-    Returns a `GradcheckReport`. Raises GradcheckError, with the report, when a gradient is wrong, when f is not
-    differentiable at the inputs, not deterministic, or depends on none of them; raise_error=False only reports the
-    first two. A kink at which the rule gives the mean of both slopes, as |x|'(0) = 0, passes.
+    Returns a `GradcheckReport`. Raises GradcheckError, with the report, if a gradient is wrong or if f is not
+    differentiable at the inputs, not deterministic, or does not depend on them; with raise_error=False the first two
+    are only reported. A kink passes if the rule gives the mean of both slopes, as |x|'(0) = 0.
     """
     if order not in (1, 2):
         raise ValueError(f"order is 1 or 2, not {order}")
@@ -86,7 +87,7 @@ def gradcheck(f: Callable, *inputs: Any, order: int = 1, method: str = "auto", t
 
 
 class Checked:
-    """f at its inputs, in float64: evaluated with other values in any of its leaves, and put back at the end."""
+    """f and its leaves, in float64: evaluates f with other values, and restores the parameters on exit."""
 
     def __init__(self, f: Callable, inputs: tuple, rng: np.random.Generator, frozen: Frozen | None):
         self.f, self.rng, self.frozen = f, rng, frozen
@@ -99,10 +100,10 @@ class Checked:
         self.kept: list[tuple[Tensor, np.ndarray]] = []
 
     def __enter__(self) -> Checked:
-        """Find the parameters: what f calls so, and the leaves behind the results that are no inputs."""
+        """Find the parameters: f's named parameters, and the leaves behind the results that are not inputs."""
         self.context = contextlib.ExitStack()
         self.context.callback(recording.reset, recording.set(True))
-        self.context.enter_context(np.errstate(all="ignore"))  # the report says what is not finite
+        self.context.enter_context(np.errstate(all="ignore"))  # the report lists values that are not finite
         with self.context:
             outputs, fresh = self.run([np.array(x) for x in self.originals])
             named = dict(getattr(getattr(self.f, "__self__", self.f), "named_parameters", dict)())
@@ -129,10 +130,10 @@ class Checked:
     # -- evaluation -----------------------------------------------------------------------------------
 
     def run(self, values: list) -> tuple[list[Tensor], list[Tensor]]:
-        """f with these values in its leaves: its results as tensors, and the leaves."""
-        fresh = []
-        leaves = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._array.copy()) if isinstance(x, Tensor) else x
-                  for x in self.given]
+        """Call f with these values in its leaves; returns its float results as tensors, and the leaves."""
+        fresh: list[Tensor] = []
+        leaves: list[Any] = [np.array(x) if isinstance(x, np.ndarray) else wrap(x._array.copy())
+                             if isinstance(x, Tensor) else x for x in self.given]
         for i, value in zip(self.where, values):
             leaves[i] = wrap(np.array(value), tracked=True)
             fresh.append(leaves[i])
@@ -143,18 +144,18 @@ class Checked:
         return [y for y in outputs if y._array.dtype.kind in "fc"], fresh + self.parameters
 
     def deterministic_outputs(self) -> list[Tensor]:
-        """The results, after f has been called twice with the same values."""
+        """The results of f. Raises GradcheckError unless two calls agree and the results are tracked and finite."""
         outputs, _ = self.run(self.values)
         again, _ = self.run(self.values)
         if self.frozen is not None:
-            with self.frozen:  # notes what is detached
+            with self.frozen:  # records the detached values
                 self.run(self.values)
         if len(outputs) != len(again) or not all(np.array_equal(one._array, other._array, equal_nan=True)
                                                  for one, other in zip(outputs, again)):
             raise GradcheckError("f is not deterministic: two calls with the same inputs gave different results; "
                                  "seed its randomness, reset any state it keeps, and build modules outside of it")
         if not any(y._tracked for y in outputs):
-            raise GradcheckError("the results of f depend on none of the inputs through recorded ops: f must compute "
+            raise GradcheckError("the results of f do not depend on any input through recorded ops: f must compute "
                                  "with the tensors it is given")
         if not all(np.isfinite(y._array).all() for y in outputs):
             raise GradcheckError("f is not finite at these inputs: choose others, or find the place with "
@@ -164,11 +165,11 @@ class Checked:
         return outputs
 
     def away_from_zero(self, shape: tuple) -> np.ndarray:
-        """Random numbers of either sign, none of which could hide an entry."""
+        """Random numbers of either sign, at least 0.5 in size, so that each entry counts."""
         return self.rng.uniform(0.5, 1.5, shape) * self.rng.choice([-1.0, 1.0], shape)
 
     def phi(self, values: list, order: int) -> complex:
-        """What is differentiated: φ = Σ u y for order 1, ψ = Σ w dφ/dx for order 2."""
+        """The number to differentiate: φ = Σ u y for order 1, ψ = Σ w dφ/dx for order 2."""
         with self.frozen or contextlib.nullcontext():
             if order == 2:
                 return sum(np.sum(w * g) for w, g in zip(self.mixture, self.gradients(values, 1)))
@@ -177,7 +178,7 @@ class Checked:
         return sum(np.sum(u * y._array) for u, y in zip(self.weights, outputs))
 
     def gradients(self, values: list, order: int) -> list[np.ndarray]:
-        """The engine's gradients of φ or ψ for every leaf."""
+        """The engine's gradients of φ (order 1) or ψ (order 2) for every leaf."""
         outputs, leaves = self.run(values)
         if order == 1:
             found = sweep(outputs, [u.astype(y._array.dtype) for u, y in zip(self.weights, outputs)], leaves)
@@ -187,7 +188,7 @@ class Checked:
         return [np.asarray(found.get(x._index, np.zeros(x._array.shape))) for x in leaves]
 
     def psi(self, outputs: list[Tensor], leaves: list[Tensor]) -> Tensor | None:
-        """Σ w dφ/dx as a tensor, its graph going through the backward pass."""
+        """ψ = Σ w dφ/dx as a tensor whose graph includes the backward pass; None if it is constant."""
         seeds = [wrap(u.astype(y._array.dtype)) for u, y in zip(self.weights, outputs)]
         first = sweep(outputs, seeds, leaves, graph=True)
         terms = [total(multiply(first[x._index], w)) for x, w in zip(leaves, self.mixture) if x._index in first]
@@ -195,7 +196,7 @@ class Checked:
         return sum(terms[1:], terms[0]) if terms else None
 
     def unfit_for_complex(self, outputs: list[Tensor], order: int) -> str:
-        """Why the complex step cannot be used here, or ''."""
+        """The reason why the complex step cannot be used, or ''."""
         blocked = sorted({node._op.name for node in nodes_behind(outputs) if not node._op.analytic})
         if blocked:
             return f"{', '.join(blocked)} does not take the complex step"
@@ -206,17 +207,17 @@ class Checked:
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             try:
                 for n in range(1, order + 1):
-                    scale = 1e-3 * abs(self.phi(self.values, n)) + 1e-10  # where all is 0, rounding is no difference
+                    scale = 1e-3 * abs(self.phi(self.values, n)) + 1e-10  # if all is 0, rounding does not count
                     if self.central_slope(along, n, self.complex_slope(along, n), scale, 1e-6)[1] > 1e-5:
                         return "the complex step does not see all of f, or there is a kink"
-            except Exception as problem:  # f took real values before, so it is the complex ones that it does not take
+            except Exception as problem:  # f took real values before, so complex ones are the cause
                 return f"f does not take complex numbers: {problem}"
         return ""
 
     # -- comparison -----------------------------------------------------------------------------------
 
     def check(self, report: GradcheckReport, order: int, max_entries: int, directions: int) -> None:
-        """Add a row for each leaf to the report."""
+        """Compare the gradient of each leaf, and add a row for it to the report."""
         derived = self.gradients(self.values, order)
         largest = max([float(np.max(np.abs(g), initial=0.0)) for g in derived] + [abs(self.phi(self.values, order))])
         for k, (name, x, g) in enumerate(zip(self.names, self.values, derived)):
@@ -237,12 +238,14 @@ class Checked:
             report.rows.append(row)
 
     def complex_slope(self, along: dict[int, np.ndarray], order: int) -> float:
+        """The derivative of φ or ψ by the complex step."""
         return self.shifted(along, 1j * COMPLEX_STEP, order).imag / COMPLEX_STEP
 
     def central_slope(self, along: dict[int, np.ndarray], order: int, derived: complex, scale: float, enough: float
                       ) -> tuple[complex, float]:
-        """The derivative by the step that comes nearest to `derived`, or near enough; and the relative error left."""
-        best = (np.nan, np.inf)
+        """(derivative by central differences, its relative error against `derived`), with the best of STEPS or the
+        first whose error is at most `enough`."""
+        best: tuple[complex, float] = (np.nan, np.inf)
         size = max([1.0, *(float(np.max(np.abs(self.values[k] * v), initial=0.0)) for k, v in along.items())])
         for h in STEPS:
             h *= size
@@ -255,14 +258,15 @@ class Checked:
         return best
 
     def shifted(self, along: dict[int, np.ndarray], h: complex, order: int) -> complex:
-        """φ or ψ with h v added to leaf k, for each k: v of along."""
+        """φ or ψ with h v added to leaf k, for each item k: v of `along`."""
         values = [x + h * along[k] if k in along else x for k, x in enumerate(self.values)]
-        if isinstance(h, complex):  # every leaf complex: a view of one parameter may be another's
+        if isinstance(h, complex):  # make every leaf complex, since parameters may be views of one another
             values = [x + 0j for x in values]
         return self.phi(values, order)
 
     def rounding(self) -> float | None:
-        """How far the gradient in the inputs' own float32 lies from the float64 one."""
+        """The largest difference of the float32 gradient from the float64 one, relative to its largest entry; None
+        without float32 or float16 leaves."""
         if not any(x.dtype in (np.float32, np.float16) for x in self.originals):
             return None
         exact, rounded = self.gradients(self.values, 1), self.gradients(self.originals, 1)
@@ -272,8 +276,8 @@ class Checked:
     # -- blame ----------------------------------------------------------------------------------------
 
     def blame(self, report: GradcheckReport, order: int) -> None:
-        """Check every rule behind the results by itself, at the very values it met: first with each scan as the loop
-        that it stands for, so that the rules in its cell are seen; if they are right, with the scan as one op."""
+        """Check every rule behind the results by itself, at the values that it was called with: first with each scan
+        run as a loop, which shows the rules in its cell, and if these are right, with the scan as one op."""
         with CallSites() as calls:
             nodes = self.nodes(order)
         wrong = wrong_rules(nodes, self.rng) or wrong_rules(self.nodes(order), self.rng)
@@ -285,16 +289,16 @@ class Checked:
                 report.locations[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
 
     def nodes(self, order: int) -> list[Tensor]:
-        """What was computed for the results, and for order 2 for their gradients."""
+        """The recorded nodes behind the results and, for order 2, behind their gradients."""
         outputs, leaves = self.run(self.values)
         psi = self.psi(outputs, leaves) if order == 2 else None
-        return nodes_behind(outputs + [psi] * (psi is not None))
+        return nodes_behind(outputs if psi is None else [*outputs, psi])
 
 
 class Frozen(CallSites):
-    """A watcher under which `detach()` gives, call by call, what it gave under the first one."""
+    """A watcher under which `detach()` returns the values of the first evaluation, call by call."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.values: list[np.ndarray] = []
         self.at: int | None = None
 
@@ -319,7 +323,7 @@ class Frozen(CallSites):
 
 @dataclass
 class Leaf:
-    """One leaf of a check: its number k, its derived gradient g, and the size below which a difference is rounding."""
+    """One leaf of a check: its number k, its derived gradient g, and the scale below which differences are absolute."""
 
     checked: Checked
     report: GradcheckReport
@@ -329,7 +333,8 @@ class Leaf:
     scale: float
 
     def compare(self, row: Row, index: tuple[int, ...] | None, v: np.ndarray) -> None:
-        """Look along v, and let the row tell of it if this is the worst so far, or the entry after a direction."""
+        """Compare the slopes along v; store them in the row if they are the worst so far, or an entry after a
+        direction."""
         derived, numeric, error = self.slopes(v)
         if not np.isfinite(derived):
             verdict = "not finite here"
@@ -341,7 +346,7 @@ class Leaf:
             row.derived, row.numeric = float(np.real(derived)), float(np.real(numeric))
 
     def slopes(self, v: np.ndarray) -> tuple[complex, complex, float]:
-        """The derivative along v: derived, numeric, and the relative error between them."""
+        """(derived, numeric, relative error) of the derivative along v."""
         derived, along = np.sum(self.g[v != 0] * v[v != 0]), {self.k: v}
         if not np.isfinite(derived):
             return derived, np.nan, np.inf
@@ -351,7 +356,7 @@ class Leaf:
         return derived, *self.checked.central_slope(along, self.order, derived, self.scale, self.report.tolerance / 10)
 
     def culprit(self, v: np.ndarray) -> int:
-        """A wrong entry, found by halving a direction along which the gradient is wrong."""
+        """The number of a wrong entry, found by halving a direction along which the gradient is wrong."""
         numbers = np.arange(v.size)
         while numbers.size > 1:
             errors = []
@@ -363,7 +368,7 @@ class Leaf:
         return int(numbers[0])
 
     def kink(self, v: np.ndarray) -> str:
-        """What to say when the slopes from the left and from the right differ, and do so ever nearer; else ''."""
+        """The verdict if the slopes from the left and from the right differ, also at a smaller step; otherwise ''."""
         middle = self.checked.phi(self.checked.values, self.order)
         gaps = []
         for h in (1e-5, 1e-6):
@@ -376,7 +381,7 @@ class Leaf:
 
 
 def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
-    """The inputs by f's own parameter names."""
+    """The inputs by the names of f's parameters, or numbered."""
     try:
         bound = inspect.signature(f).bind(*inputs)
     except (TypeError, ValueError):
@@ -385,12 +390,12 @@ def named_arguments(f: Callable, inputs: tuple) -> dict[str, Any]:
 
 
 def is_float(x: Any) -> bool:
-    """Whether a leaf is of floats, and so to be checked."""
+    """True for a leaf of real or complex floats, which is checked."""
     return isinstance(x, (Tensor, np.ndarray, np.generic, float, complex)) and data_of(x).dtype.kind in "fc"
 
 
 def unit(shape: tuple, i: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """The i-th entry: its index, and the direction along it."""
+    """(index of the i-th entry, unit direction along it)"""
     v = np.zeros(shape)
     index = tuple(int(n) for n in np.unravel_index(i, shape))
     v[index] = 1.0

@@ -62,7 +62,7 @@ class GradcheckReport:
 
     @property
     def summary(self) -> str:
-        """One line: how wrong, where, and by which method."""
+        """One line: the largest error, its place, and the method."""
         return (f"worst relative error {self.worst.error:.1e}, in {self.worst.name} ({self.method}, tolerance "
                 f"{self.tolerance:.0e}): {'passed' if self.ok else 'FAILED'}")
 

@@ -1,5 +1,6 @@
-"""The command `minigrad`: one file for each family of commands. Exit status 0: done, 1: it did not reach what was
-asked, 2: bad input, 130: interrupted.
+"""The command `minigrad`: one file per family of commands.
+
+Exit status 0: done, 1: failed or goal not reached, 2: bad input, 130: interrupted.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from minigrad.training.trainer import Diverged
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, and return its exit status.
+    """Run the command line and return its exit status.
 
-    One thread of NumPy's matrix products, unless --threads says otherwise: at the sizes of toy models more gain little,
-    and when other programs use the cores, BLAS threads wait for one another (docs/performance.md).
+    NumPy's matrix products use one thread unless --threads is given: for toy models more threads gain little, and if
+    other programs use the cores, BLAS threads wait for one another (docs/performance.md).
     """
     command = "minigrad"
     with printable(sys.stdout), printable(sys.stderr):
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             with threadpool_limits(getattr(arguments, "threads", None) or 1, user_api="blas"):
                 status = arguments.run(arguments)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where an error can still be told
+                sys.stdout.flush()  # here, where an error can still be reported
             return status
         except (Diverged, GradcheckError) as problem:
             return fail(1, command, problem)
@@ -62,7 +63,7 @@ def fail(status: int, command: str, what: object) -> int:
 
 @contextlib.contextmanager
 def printable(stream: Any) -> Iterator[None]:
-    """Print a character that the terminal's encoding lacks as an escape; an error would come after the work is done."""
+    """Escape characters that the terminal cannot encode, instead of losing a finished result to an error."""
     if not hasattr(stream, "reconfigure"):
         yield
         return
@@ -71,12 +72,12 @@ def printable(stream: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError, ValueError):  # a pipe without a reader, or a stream that was closed
+        with contextlib.suppress(OSError, ValueError):  # the pipe has no reader, or the stream is closed
             stream.reconfigure(errors=before)
 
 
 def discard_output() -> None:
-    """What is still to be printed goes nowhere, or Python complains at the exit."""
+    """Send the rest of the output to /dev/null; otherwise Python reports an error at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""Arguments: numbers, each refused in a sentence, and options, whose near misses are answered with the option meant."""
+"""Parse arguments: check numbers, and suggest the nearest option for a mistyped one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         for argument in args:
             name, _, _ = argument.partition("=")
             if argument == "--" or (self._subparsers is not None and not argument.startswith("-")):
-                return  # the rest is not for options, or for the parser of a command
+                return  # the rest is positional, or is parsed by a command's parser
             if name.startswith("--") and " " not in name and not any(one.startswith(name) for one in known):
                 self.error(f"unrecognized argument {name}{nearest(name, known)}")
 
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[str], Any]:
-    """A type for argparse."""
+    """An argparse type: numbers of this kind that pass `fits`; `called` is the word for errors."""
     def read(value: str) -> Any:
         try:
             if fits(made := kind(value)):
@@ -58,6 +58,6 @@ natural_float = number(float, lambda x: 0 <= x < math.inf, "number from 0 on")
 
 
 def add_trust(job: argparse.ArgumentParser) -> None:
-    """The option that lets a run from somebody else execute its own code."""
+    """Add the option that lets somebody else's run execute its Python file."""
     job.add_argument("--trust", action="store_true", help="run the Python file that the run's config.json names for "
                      "its cell, although you have not trained with it on this machine")

@@ -1,4 +1,4 @@
-"""`minigrad bench`: how fast this machine trains; beside PyTorch, where that is installed."""
+"""`minigrad bench`: time training on this machine, next to PyTorch if that is installed."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ ROUNDS = 7
 
 def add_bench(commands: Any) -> None:
     job = commands.add_parser(
-        "bench", help="time a layer, a cell of one's own and a training step on this machine",
-        description="Time forward and backward of nn.LSTM and of a cell of one's own, and a whole step of training, on "
-                    "this machine; beside PyTorch, where that is installed. About ten seconds.",
+        "bench", help="time a layer, a user-defined cell and a training step on this machine",
+        description="Time forward and backward of nn.LSTM and of a user-defined cell, and a whole training step, on "
+                    "this machine, next to PyTorch if that is installed. Takes about ten seconds.",
         epilog="examples:\n  minigrad bench\n  minigrad bench --threads 2",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("--seconds", type=positive_float, default=0.1, metavar="X",
-                     help="of each round of each (%(default)s)")
-    job.add_argument("--threads", type=positive, default=1, metavar="N", help="of minigrad's and of PyTorch's matrix "
-                     "products (%(default)s)")
+                     help="seconds per round (%(default)s)")
+    job.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of the matrix products of "
+                     "minigrad and PyTorch (%(default)s)")
     job.set_defaults(run=run_bench)
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
-    """A row for each job: milliseconds of one call, in turn with PyTorch's, medians of seven rounds."""
+    """Print a row per job: milliseconds per call, alternating with PyTorch, medians of ROUNDS rounds."""
     try:
         import torch
         torch.set_num_threads(arguments.threads)
     except ImportError:
         torch = None
-    print(f"{'one call':<62}{'minigrad':>10}" + (f"{'PyTorch':>10}{'ratio':>8}" if torch else ""))
+    print(f"{'one call':<62}{'minigrad':>10}" + (f"{'PyTorch':>10}{'ratio':>8}" if torch else ""), flush=True)
     for name, ours, theirs in jobs(torch):
         times = [[] for _ in range(2 if torch else 1)]
         for _ in range(ROUNDS):
@@ -56,7 +56,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
 
 
 def milliseconds(call: Callable, seconds: float) -> float:
-    """Of one call, on the mean of as many as fit."""
+    """Milliseconds per call: the mean over as many calls as fit into `seconds`."""
     calls, start = 0, time.perf_counter()
     while True:
         call()
@@ -67,13 +67,13 @@ def milliseconds(call: Callable, seconds: float) -> float:
 
 
 def jobs(torch: Any) -> list[tuple[str, Callable, Callable | None]]:
-    """(what it is, ours, PyTorch's)"""
+    """[(description, minigrad's call, PyTorch's call or None)]"""
     found = []
     for batch, T, inputs, hidden in LAYERS:
         size = f"batch {batch}, {T} steps, {inputs} → {hidden}"
         found += [(f"nn.LSTM, {size}", layer(nn.LSTM(inputs, hidden, rng=0), batch, T, inputs),
                    torch and torch_layer(torch, torch.nn.LSTM(inputs, hidden), batch, T, inputs))]
-    found += [(f"a cell of one's own, {size}", layer(Coupled(inputs, hidden), batch, T, inputs),
+    found += [(f"a user-defined cell, {size}", layer(Coupled(inputs, hidden), batch, T, inputs),
                torch and torch_layer(torch, torch_coupled(torch, inputs, hidden), batch, T, inputs)),
               (f"training step, {SYMBOLS} characters, {size.replace(str(inputs), '64', 1)}",
                training(batch, T, hidden), torch and torch_training(torch, batch, T, hidden))]
@@ -81,7 +81,7 @@ def jobs(torch: Any) -> list[tuple[str, Callable, Callable | None]]:
 
 
 def layer(module: Callable, batch: int, T: int, inputs: int) -> Callable:
-    """Forward and backward, to the weights and to x."""
+    """Forward and backward of a layer, with gradients of the weights and of x."""
     x = Tensor(np.random.default_rng(1).normal(size=(T, batch, inputs)), True, np.float32)
 
     def call():
@@ -90,7 +90,7 @@ def layer(module: Callable, batch: int, T: int, inputs: int) -> Callable:
 
 
 class Coupled(nn.Recurrent):
-    """A cell that is in no library: an LSTM that forgets as much as it takes in, f = 1 − i."""
+    """A cell that no library has: an LSTM with coupled gates, f = 1 − i."""
 
     def __init__(self, inputs: int, hidden: int):
         super().__init__()
@@ -112,7 +112,7 @@ class Coupled(nn.Recurrent):
 
 
 def training(batch: int, T: int, hidden: int) -> Callable:
-    """Embedding, LSTM, linear, cross-entropy, backward, clipping, Adam."""
+    """A training step: embedding, LSTM, linear, cross-entropy, backward, clipping, Adam."""
     rng = np.random.default_rng(0)
     model = SequenceModel(SYMBOLS, SYMBOLS, hidden=hidden, symbols=True, embedding=64, rng=rng)
     optimizer = Adam(model.parameters(), 1e-3)

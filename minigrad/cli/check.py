@@ -1,4 +1,4 @@
-"""`minigrad gradcheck`: the gradients of a model, against numerical ones."""
+"""`minigrad gradcheck`: compare the gradients of a model with numerical ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def add_gradcheck(commands: Any) -> None:
         epilog="examples:\n  minigrad gradcheck\n  minigrad gradcheck lstm\n  minigrad gradcheck cells.py:MyCell",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("model", nargs="?", metavar="MODEL", help=f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of "
-                     "nn.Recurrent; the file is run. All by default")
+                     "nn.Recurrent; the file is run. By default all of them")
     job.set_defaults(run=run_gradcheck)
 
 
 def run_gradcheck(arguments: argparse.Namespace) -> int:
-    """A line for each model, and the whole report for one, or where it fails."""
+    """Print a line per model; print the full report if one model is named or a check fails."""
     status = 0
     for cell in [arguments.model] if arguments.model else LAYERS:
         report = check_cell(cell)

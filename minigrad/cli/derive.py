@@ -1,4 +1,4 @@
-"""`minigrad derive`: the backward pass of a cell or a function, as NumPy source."""
+"""`minigrad derive`: print the backward pass of a cell or a function as NumPy source."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def add_derive(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("what", metavar="CELL", help=f"{', '.join(CELLS)}, FILE.py:Class, a subclass of nn.Recurrent, or "
                      "FILE.py:function; the file is run")
-    job.add_argument("--shapes", metavar="TEXT", help="of the function's arguments, each as name=3,4, name=() for a "
-                     "number, or a nesting of shapes in Python's brackets")
-    job.add_argument("--sizes", type=sizes, metavar="D,H,B", help="input, hidden and batch size of a cell: of "
-                     f"{', '.join(CELLS)} or of a class ({','.join(map(str, SIZES))})")
+    job.add_argument("--shapes", metavar="TEXT", help="shapes of the function's arguments: name=3,4, name=() for a "
+                     "number, or nested shapes in Python's brackets")
+    job.add_argument("--sizes", type=sizes, metavar="D,H,B", help="input, hidden and batch size of a cell: "
+                     f"{', '.join(CELLS)} or a class ({','.join(map(str, SIZES))})")
     job.add_argument("--dtype", choices=["float32", "float64"], default="float64", help="(%(default)s)")
     job.add_argument("--planned", action="store_true",
                      help="print what scan runs for a cell (state, x) → (state, y): the loops over time, with buffers")
@@ -61,7 +61,7 @@ def run_derive(arguments: argparse.Namespace) -> int:
 
 
 def parse_function(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
-    """What to derive, and arguments for it: a cell of these --sizes, or a function of arguments of these --shapes."""
+    """(function, example arguments): a cell with these --sizes, or a function with arguments of these --shapes."""
     what, f = arguments.what, None
     if what not in CELLS:
         if split_name(what) is None:
@@ -78,7 +78,7 @@ def parse_function(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
 
 
 def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, tuple]:
-    """A subclass of nn.Recurrent, built and tried out as `minigrad train` does it."""
+    """(cell, example arguments) for a subclass of nn.Recurrent, built and tried as in `minigrad train`."""
     n_x, n_a, batch = sizes
     layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=np.dtype(dtype), rng=0)
     made = next(iter(layers.layers.values()))
@@ -89,7 +89,7 @@ def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, 
 
 
 def document_cell(n_x: int, n_a: int, *, dtype: str) -> Callable:
-    """The document's cell as (state, x_t) → (state, yt_pred), of two classes."""
+    """The document's cell as (state, x_t) → (state, yt_pred), with two classes."""
     shapes = {name: (n_a, n_a + n_x) if name[0] == "W" else (n_a, 1) for name in GATES} | {"Wy": (2, n_a), "by": (2, 1)}
     parameters = {name: Tensor(np.zeros(shape, dtype), requires_grad=True) for name, shape in shapes.items()}
 
@@ -100,9 +100,9 @@ def document_cell(n_x: int, n_a: int, *, dtype: str) -> Callable:
     return document
 
 
-CELLS = {"lstm": (nn.LSTMCell, 2), "gru": (nn.GRUCell, 1), "rnn": (nn.RNNCell, 1),  # how it is made, its states
+CELLS = {"lstm": (nn.LSTMCell, 2), "gru": (nn.GRUCell, 1), "rnn": (nn.RNNCell, 1),  # constructor, number of states
          "document": (document_cell, 2)}
-SIZES = (3, 5, 4)  # input, hidden, batch: all different, so that a shape says what it is
+SIZES = (3, 5, 4)  # input, hidden, batch: all different, to tell shapes apart
 
 
 def built_in_cell(name: str, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, tuple]:
@@ -114,7 +114,7 @@ def built_in_cell(name: str, sizes: tuple[int, ...], dtype: str) -> tuple[Callab
 
 
 def parse_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
-    """Arrays for the arguments of f, in its order, from "x=3,4 state=(5, 4),(5, 4)"; defaults may be left out."""
+    """Arrays for the arguments of f, in order, from "x=3,4 state=(5, 4),(5, 4)"; defaults may be omitted."""
     given = {}
     for word in re.split(r"\s+(?=\w+\s*=)", text.strip()) if text.strip() else []:
         name, _, shape = word.partition("=")
@@ -127,7 +127,7 @@ def parse_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
         parameters = {p.name: p for p in inspect.signature(f).parameters.values()
                       if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)}
     except (TypeError, ValueError):
-        raise ValueError(f"{what} does not say what arguments it takes: wrap it in a function that does") from None
+        raise ValueError(f"{what} does not declare its arguments: wrap it in a function that does") from None
     takes = f"{what} takes {', '.join(parameters) or 'no arguments'}"
     for name in given:
         if name not in parameters:
@@ -138,12 +138,12 @@ def parse_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
     last = max([i for i, name in enumerate(parameters) if name in given], default=-1)
     examples = tuple(given.get(name, p.default) for name, p in list(parameters.items())[:last + 1])
     if not flatten(examples)[0]:
-        raise ValueError(f"{what} is derived with respect to its arguments: give it one, and its shape")
+        raise ValueError(f"{what} is derived with respect to its arguments: give it an argument, and its shape")
     return examples
 
 
 def make_arrays(shape: Any, dtype: str) -> Any:
-    """Arrays in the nesting of their shapes. A shape is a number, or a tuple or list of numbers."""
+    """Arrays nested like their shapes. A shape is a number, or a tuple or list of numbers."""
     if isinstance(shape, dict):
         return {key: make_arrays(child, dtype) for key, child in shape.items()}
     if isinstance(shape, (tuple, list)) and not all(type(n) is int for n in shape):
@@ -152,7 +152,7 @@ def make_arrays(shape: Any, dtype: str) -> Any:
 
 
 def print_python(source: str) -> None:
-    """To a terminal in colours, if pygments is there; it is no dependency."""
+    """Print source, in colours on a terminal if pygments (an optional dependency) is installed."""
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         try:
             from pygments import highlight
@@ -168,6 +168,6 @@ def print_python(source: str) -> None:
 def sizes(value: str) -> tuple[int, ...]:
     numbers = tuple(int(n) if n.strip().isdecimal() else 0 for n in value.split(","))
     if len(numbers) != 3 or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is no input, hidden and batch size, as {SIZES[0]},{SIZES[1]},"
-                                         f"{SIZES[2]}")
+        raise argparse.ArgumentTypeError(f"{value!r} is not an input, hidden and batch size such as "
+                                         f"{','.join(map(str, SIZES))}")
     return numbers

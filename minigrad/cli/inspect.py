@@ -1,4 +1,4 @@
-"""`minigrad inspect`: a model and one sequence under the microscope, as one HTML file."""
+"""`minigrad inspect`: write an HTML report about a model and one sequence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from minigrad.training.trainer import LOSSES
 from minigrad.training.user_code import split_name
 from minigrad.training.verify import refuse_changed_text, refuse_special_text
 
-WINDOW = 100  # characters of a text, if nothing else is said
+WINDOW = 100  # default number of characters of a text
 
 
 def add_inspect(commands: Any) -> None:
@@ -42,20 +42,20 @@ def add_inspect(commands: Any) -> None:
     job.add_argument("what", metavar="DIR|MODEL", help="the folder of a run, or a checkpoint in it; or untrained, "
                      f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of nn.Recurrent; the file is run")
     add_trust(job)
-    job.add_argument("--text", metavar="TEXT", help="the characters to look at: each is asked for after those before")
-    job.add_argument("--task", metavar="TASK", help="a name that `minigrad tasks` lists, to take a sequence from: that "
-                     "of the run, or text")
-    job.add_argument("--length", type=positive, metavar="N", help=f"of the task's sequence; of a text, the characters "
+    job.add_argument("--text", metavar="TEXT", help="the characters to inspect, each predicted from those before")
+    job.add_argument("--task", metavar="TASK", help="a name that `minigrad tasks` lists, as source of the sequence "
+                     "(the task of the run, or text)")
+    job.add_argument("--length", type=positive, metavar="N", help="steps of the task's sequence; characters of a text "
                      f"({WINDOW})")
     job.add_argument("--hidden", type=positive, metavar="N", help="units of an untrained model (as the task's recipe)")
-    job.add_argument("--seed", type=natural, default=0, metavar="N", help="of the sequence, and of an untrained model "
-                     "(%(default)s)")
-    job.add_argument("--out", metavar="FILE", default="report.html", help="(%(default)s)")
+    job.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the sequence and of an "
+                     "untrained model (%(default)s)")
+    job.add_argument("--out", metavar="FILE", default="report.html", help="file to write (%(default)s)")
     job.set_defaults(run=run_inspect)
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
-    """Write the page, and say where it is."""
+    """Write the report and print its path."""
     out = Path(arguments.out)
     refuse_output_file(out)
     inspection = make_inspection(arguments)
@@ -68,7 +68,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def refuse_output_file(out: Path) -> None:
-    """Raises ValueError where nothing can be written, or a file that is no report would be lost: before the work."""
+    """Raises ValueError, before the work, if out is not writable or would overwrite a file that is not a report."""
     if out.suffix.lower() not in (".html", ".htm") and not out.is_dir():
         raise ValueError(f"{out} is not the name of an HTML file: let --out be {out.with_suffix('.html')}")
     if out.is_dir():
@@ -84,7 +84,7 @@ def refuse_output_file(out: Path) -> None:
             return
         with open(out, "rb") as file:
             if b'content="minigrad inspect"' not in file.read(1000):
-                raise ValueError(f"{out} is there already, and is no report of minigrad inspect: choose another --out")
+                raise ValueError(f"{out} exists and is not a report of minigrad inspect: choose another --out")
 
 
 def make_inspection(arguments: argparse.Namespace) -> Inspection:
@@ -100,11 +100,11 @@ def make_inspection(arguments: argparse.Namespace) -> Inspection:
                      f"{nearest(what, LAYERS)}")
 
 
-# -- what is looked at -----------------------------------------------------------------------------------------------
+# -- runs and untrained models ---------------------------------------------------------------------------------------
 
 
 def inspect_run(arguments: argparse.Namespace) -> Inspection:
-    """A run, on a sequence of its own task or of another that its model takes."""
+    """Inspect a run on a sequence of its own task, or of another task with the same sizes."""
     place = Path(arguments.what)
     folder = place.parent if place.is_file() else place
     if not (folder / CONFIG).is_file():
@@ -139,7 +139,7 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
 
 
 def inspect_model(arguments: argparse.Namespace) -> Inspection:
-    """A model as it is before any training."""
+    """Inspect an untrained model."""
     given = {} if arguments.hidden is None else {"hidden": arguments.hidden}
     settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
     if arguments.text is not None:
@@ -148,7 +148,7 @@ def inspect_model(arguments: argparse.Namespace) -> Inspection:
     else:
         task = make_task(arguments, settings.task, {})
         sequence, sizes = task_sequence(arguments, task), (task.inputs, task.outputs, task.symbols)
-    rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # as a training of this seed begins
+    rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # the same as a training with this seed
     model = settings.model(*sizes, rng=rng).eval()
     return inspect_sequence(arguments, model, sequence, settings, "not yet", {})
 
@@ -185,11 +185,11 @@ def describe_sizes(sizes: dict[str, Any], characters: str | None) -> str:
 
 
 def text_sequence(arguments: argparse.Namespace, characters: str) -> Sequence:
-    """The given text: every character but the first is asked for."""
+    """The given text as a sequence; every character but the first is a target."""
     text = arguments.text
     for name in ("task", "length"):
         if getattr(arguments, name) is not None:
-            raise ValueError(f"--{name} cannot go with --text, which is the sequence")
+            raise ValueError(f"--{name} cannot be combined with --text, which is the sequence")
     if len(text) < 2:
         raise ValueError(f"--text is {text!r}, and takes two characters or more, as each is asked for after those "
                          "before it")
@@ -197,7 +197,7 @@ def text_sequence(arguments: argparse.Namespace, characters: str) -> Sequence:
         raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
     unknown = sorted(set(text) - set(characters))
     if unknown:
-        raise ValueError(f"--text has {''.join(unknown)!r}, which was not in the text that the model has read")
+        raise ValueError(f"--text has {''.join(unknown)!r}, which is not in the text that the model was trained on")
     return code_sequence(np.array([characters.index(c) for c in text]), characters)
 
 
@@ -208,7 +208,7 @@ def make_task(arguments: argparse.Namespace, name: str, options: dict[str, Any])
 
 
 def task_sequence(arguments: argparse.Namespace, task: Any) -> Sequence:
-    """A sequence of a task, from the seed; of a text, the beginning of what is held out."""
+    """A sequence of a task, drawn with the seed; for a text, the start of its held-out part."""
     if isinstance(task, Text):
         most = len(task.held_out) - 1
         length = arguments.length or min(WINDOW, most)
@@ -231,7 +231,7 @@ def code_sequence(codes: np.ndarray, characters: str) -> Sequence:
 
 
 def read_curves(file: Path, metric_name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{name: (steps, values)} of metrics.jsonl."""
+    """{name: (steps, values)} from metrics.jsonl."""
     rows, curves = read_rows(file, read_lines(file)), {}
     for name, label in (("loss", "loss"), ("metric", metric_name), ("norm", "gradient norm, before clipping"),
                         ("lr", "learning rate")):

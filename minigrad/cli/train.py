@@ -1,4 +1,4 @@
-"""`minigrad train`, `minigrad sample` and `minigrad tasks`: a model, from its gradient check to what it says."""
+"""`minigrad train`, `minigrad sample` and `minigrad tasks`: check, train and sample a model."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ def add_train(commands: Any) -> None:
     job = commands.add_parser(
         "train", help="check the gradients of a model, then train it on a task or a text",
         description="Check the gradients of a recurrent model, train it on a task or on the characters of a text, and "
-                    "measure it. What is not given is taken from the recipe of the task.",
+                    "measure it. Options that are not given come from the recipe of the task.",
         epilog="examples:\n"
                "  minigrad train                                    on Python's language reference\n"
                "  minigrad train --text novel.txt --hidden 256 --steps 5000 --out runs/novel\n"
                "  minigrad train adding --length 200 --cell gru     a task of `minigrad tasks`\n"
                "  minigrad train reber --cell cells.py:MyCell       a cell of your own, a subclass of nn.Recurrent:\n"
                "                                                    see examples/own_cells.py\n"
-               "  minigrad train --resume runs/novel                go on where it was stopped or killed",
+               "  minigrad train --resume runs/novel                continue where it was stopped or killed",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     job.add_argument("task", nargs="?", metavar="TASK", help="a name that `minigrad tasks` lists (text)")
     job.add_argument("--text", metavar="FILE", help="train on a UTF-8 text, in place of Python's language reference")
     job.add_argument("--cell", metavar="CELL", help=f"{', '.join(LAYERS)}, or FILE.py:Class; the file is run")
-    job.add_argument("--hidden", type=positive, metavar="N", help="units of each layer")
-    job.add_argument("--layers", type=positive, metavar="N", help="layers, one above the other")
-    job.add_argument("--length", type=positive, metavar="N", help="of the task's sequences; of a text, how many "
-                     "characters gradients flow back")
-    job.add_argument("--batch", type=positive, metavar="N", help="sequences a step")
-    job.add_argument("--steps", type=positive, metavar="N", help="of the optimiser, at most")
+    job.add_argument("--hidden", type=positive, metavar="N", help="units per layer")
+    job.add_argument("--layers", type=positive, metavar="N", help="number of stacked layers")
+    job.add_argument("--length", type=positive, metavar="N", help="steps of the task's sequences; for a text, how "
+                     "many characters gradients flow back")
+    job.add_argument("--batch", type=positive, metavar="N", help="sequences per step")
+    job.add_argument("--steps", type=positive, metavar="N", help="maximum number of optimiser steps")
     job.add_argument("--lr", type=positive_float, metavar="X", help="step size of the optimiser")
     job.add_argument("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
-    job.add_argument("--clip", type=positive_float, metavar="X", help="limit of the norm of the gradients")
-    job.add_argument("--seed", type=natural, metavar="N", help="of every random number (0)")
-    job.add_argument("--dtype", choices=["float32", "float64"], help="of every number (float32)")
-    job.add_argument("--threads", type=positive, metavar="N", help="of NumPy's matrix products (1: more are slower "
-                     "where other programs keep the cores busy)")
-    job.add_argument("--out", metavar="DIR", help="a folder for config, metrics, checkpoints and result")
-    job.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps (100)")
-    job.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, and with nothing else given")
+    job.add_argument("--clip", type=positive_float, metavar="X", help="maximum norm of the gradients")
+    job.add_argument("--seed", type=natural, metavar="N", help="seed of all random numbers (0)")
+    job.add_argument("--dtype", choices=["float32", "float64"], help="type of all numbers (float32)")
+    job.add_argument("--threads", type=positive, metavar="N", help="threads of NumPy's matrix products (1; more are "
+                     "slower when other programs use the cores)")
+    job.add_argument("--out", metavar="DIR", help="folder for config, metrics, checkpoints and result")
+    job.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps between checkpoints (100)")
+    job.add_argument("--resume", metavar="DIR", help="continue the run in this folder, with its own settings")
     add_trust(job)
-    job.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    job.add_argument("--quiet", action="store_true", help="print only the result, not the progress")
     job.set_defaults(run=run_train)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """Check, train, measure, sample."""
+    """Check, train, measure and sample a model."""
     def say(line: str) -> None:
         if not arguments.quiet:
             print(line, flush=True)
@@ -79,8 +79,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         result = run.go(None if arguments.quiet else say, bar=terminal and not arguments.quiet)
         print_result(run, result)
         if trainer.ended == "interrupted":
-            print(f"go on with: minigrad train {run.resume_options}" if run.folder else
-                  "not saved, as there was no --out DIR to go on from")
+            print(f"continue with: minigrad train {run.resume_options}" if run.folder else
+                  "not saved, since --out DIR was not given")
             return 1
         if trainer.task.name == "text":
             if not arguments.quiet:
@@ -92,17 +92,17 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def make_run(arguments: argparse.Namespace) -> Run:
-    """The run that was asked for: a new one, or one to go on with."""
+    """A new run, or the run to resume."""
     names = ("task", "text", "cell", "hidden", "layers", "length", "batch", "steps", "lr", "optimizer", "clip", "seed",
              "dtype", "threads", "out", "checkpoint_every")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.resume is not None:
         if given:
-            raise ValueError(f"{', '.join(map(option, given))} cannot go with --resume: the run goes on as its "
-                             "config.json says")
+            raise ValueError(f"{', '.join(map(option, given))} cannot be combined with --resume: the run keeps the "
+                             "settings of its config.json")
         return Run.resume(arguments.resume, trust=arguments.trust)
     if arguments.trust:
-        raise ValueError("--trust goes with --resume: the file of a --cell that you name is run anyway")
+        raise ValueError("--trust is only for --resume: the file of a --cell that you name is run anyway")
     out, text, length = (given.pop(name, None) for name in ("out", "text", "length"))
     task = given.pop("task", "text")
     if text is not None:
@@ -154,18 +154,18 @@ def print_result(run: Run, result: dict[str, Any]) -> None:
 
 def add_sample(commands: Any) -> None:
     job = commands.add_parser(
-        "sample", help="let a trained model of a text write",
-        description="Let a model that `minigrad train --out DIR` has trained on a text go on with it.",
+        "sample", help="generate text with a trained model",
+        description="Generate text with a model that `minigrad train --out DIR` has trained on a text.",
         epilog="examples:\n  minigrad sample runs/novel\n"
                "  minigrad sample runs/novel --prime \"It was \" --temperature 0.5 --length 1000",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    job.add_argument("folder", metavar="DIR", help="of the run, or a checkpoint in it")
+    job.add_argument("folder", metavar="DIR", help="folder of the run, or a checkpoint in it")
     add_trust(job)
-    job.add_argument("--prime", metavar="TEXT", help="what the model reads first, and goes on with (a line break)")
-    job.add_argument("--temperature", type=natural_float, default=0.7, metavar="X", help="how bold: with 0 always "
-                     "the likeliest, with 1 as the model has it (%(default)s)")
-    job.add_argument("--length", type=positive, default=400, metavar="N", help="characters (%(default)s)")
-    job.add_argument("--seed", type=natural, default=0, metavar="N", help="of what is drawn (%(default)s)")
+    job.add_argument("--prime", metavar="TEXT", help="text that the model reads first and continues (a line break)")
+    job.add_argument("--temperature", type=natural_float, default=0.7, metavar="X", help="0: always the "
+                     "likeliest character, 1: the model's own probabilities (%(default)s)")
+    job.add_argument("--length", type=positive, default=400, metavar="N", help="number of characters (%(default)s)")
+    job.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the sampling (%(default)s)")
     job.set_defaults(run=run_sample)
 
 
@@ -173,12 +173,12 @@ def run_sample(arguments: argparse.Namespace) -> int:
     model, config = load_model(arguments.folder, trust=arguments.trust)
     characters = config["characters"]
     if characters is None:
-        raise ValueError(f"{arguments.folder} holds a model of the task {config['settings'].task}, which writes no "
-                         "text: `sample` is for models that were trained on one")
+        raise ValueError(f"{arguments.folder} contains a model of the task {config['settings'].task}, which does not "
+                         "write text: `sample` is for models that were trained on a text")
     prime = arguments.prime or characters[first_code(characters)]
     unknown = sorted(set(prime) - set(characters))
     if unknown:
-        raise ValueError(f"--prime has {''.join(unknown)!r}, which was not in the text that the model has read")
+        raise ValueError(f"--prime has {''.join(unknown)!r}, which is not in the text that the model was trained on")
     codes = sample(model, arguments.length, arguments.seed, map(characters.index, prime), arguments.temperature)
     print((arguments.prime or "") + "".join(characters[code] for code in codes))
     return 0
@@ -186,7 +186,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
 
 def add_tasks(commands: Any) -> None:
     job = commands.add_parser("tasks", help="list the tasks that `minigrad train` knows",
-                              description="List the tasks that `minigrad train` knows, one a line.")
+                              description="List the tasks that `minigrad train` knows, one per line.")
     job.set_defaults(run=run_tasks)
 
 
@@ -198,6 +198,6 @@ def run_tasks(arguments: argparse.Namespace) -> int:
 
 
 def first_code(characters: str) -> int:
-    """A line break, to begin with; the first character where there is none."""
+    """The index of a line break, or of the first character if there is no line break."""
     return max(0, characters.find("\n"))
 

@@ -30,8 +30,8 @@ Array = np.ndarray
 
 @dataclass
 class NamedValue:
-    """A value of the program, and its complete gradient (None: zero). entering: its index among the leaves of the state
-    at the start of a step; its gradient is then that of the new state of the previous step."""
+    """A value of the program and its total gradient (None: zero). entering: index among the leaves of the old state;
+    its gradient is that of the new state of the previous step."""
 
     value: Value
     total: Value | None
@@ -41,20 +41,21 @@ class NamedValue:
 class StepProgram:
     """The derived program of one step of a cell, value by value.
 
-    states, xs, weights   the values of its arguments; behind the xs that of the mask, if there is one
-    new_states, ys        of its results;  named: {name: NamedValue};  leaving: the NamedValue of each new state
-    kept, kept_backward   what a record keeps of the forward and of the backward
+    states, xs, weights   values of its arguments; a mask is the last of xs
+    new_states, ys        values of its results
+    named, leaving        {name: NamedValue}; the NamedValue of each new state
+    recorded, recorded_backward   values of the forward and of the backward that a record keeps
     """
 
     def __init__(self, cell: Callable, state: Any, x: Any, mask: Any, numbers: bool = False):
         pairs = []
 
-        def noted(*inputs):
+        def watched(*inputs):
             pairs.append(cell(*inputs))
             return pairs[-1]
 
         def step(_state, _x):  # underscored: the tracer must not prefer these names to the cell's
-            return one_step(noted, _state, *_x)
+            return one_step(watched, _state, *_x)
 
         trace = Trace(step, (state, (x, mask)), tracer=CellTracer(values=True, numbers=numbers))
         self.program = program = Program(trace, getattr(cell, "__name__", type(cell).__name__))
@@ -76,8 +77,8 @@ class StepProgram:
             if not isinstance(leaf, Symbol):  # the new state is a closed-over weight: use the state's gradient
                 return NamedValue(value, program.seeds.get(value))
             total = totals.get(leaf._index)
-            place = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
-            return NamedValue(value, None if total is None else program.values[total._index], place)
+            entering = next((i for i, s in enumerate(symbols[:n]) if s is leaf), None)
+            return NamedValue(value, None if total is None else program.values[total._index], entering)
 
         symbols_held = [*symbols, *trace.tracer.held, *flatten(pairs[-1])[0]]
         by_index = {s._index: s for s in symbols_held if isinstance(s, Symbol)}
@@ -87,7 +88,7 @@ class StepProgram:
         trace.close()
 
     def name_values(self, cell: Callable, trace: Trace, pair: tuple, state: Any, x: Any) -> None:
-        """{name: index of the symbol}: the arguments, then what the cell computes, then its results."""
+        """Choose {name: index of the symbol} for the arguments, then the computed values, then the results."""
         given, closed = trace.tracer.names, {w._index for w in trace.closed}
         chosen: dict[int, str] = {}
 
@@ -122,9 +123,9 @@ class StepProgram:
         backward = in_order(totals + gradients, set(forward))
         self.forward, self.backward = instructions(forward), instructions(backward)
         read = {*wanted, *totals, *gradients, *(a for value in backward for a in value.inputs)}
-        self.kept = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
+        self.recorded = [v for v in dict.fromkeys([*self.arguments, *forward]) if v in read]
         seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
-        self.kept_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
+        self.recorded_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
         self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
 
     def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
@@ -137,16 +138,16 @@ class StepProgram:
         return seeds
 
     def gradient_of(self, argument: Value) -> Value:
-        """dL/d(an argument) of one step, in the backward program; a constant where it is zero."""
+        """dL/d(an argument) of one step in the backward program; a constant if it is zero."""
         return self.program.gradients.get(argument) or Value(
             None, (), {}, argument.shape, argument.dtype, constant=np.zeros(argument.shape, argument.dtype))
 
     def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
-        """The same as an array."""
+        """The array of `gradient_of(argument)`."""
         return value_in(env, self.gradient_of(argument))
 
     def zeros(self, argument: Value, *lead: int) -> Array | None:
-        """Zeros to accumulate its gradient in; None if it has no gradient."""
+        """Zeros in which to accumulate the gradient of an argument; None if it has no gradient."""
         return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
 
 
@@ -154,16 +155,16 @@ STEP_PROGRAMS: weakref.WeakKeyDictionary[Compiled, StepProgram] = weakref.WeakKe
 
 
 def step_program_of(run: ScanCall) -> StepProgram:
-    """The step of a run's cell, made once for each program that scan has."""
+    """The StepProgram of a run's cell, made once per program of scan."""
     step = STEP_PROGRAMS.get(run.compiled)
     if step is None:
         n, m = run.sizes
         state = unflatten(run.patterns[0], run.values[:n])
         x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
         step = StepProgram(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
-        # the same tensor, or what the cell made at the same place of this trace and of the run's
-        places = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
-        step.closed = [places[id(x)] for x in step.tensors]
+        # closed-over tensors by identity, or by their position among those that the cell makes in a trace
+        positions = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
+        step.closed = [positions[id(x)] for x in step.tensors]
         del step.tensors, step.outside  # models of the same form share this program; do not hold one model's tensors
         STEP_PROGRAMS[run.compiled] = step
     return step
@@ -184,7 +185,7 @@ def can_be_built(symbol: Symbol, program: Program) -> bool:
 
 
 def weight_names(cell: Callable, tensors: list[Any], step: StepProgram) -> list[str]:
-    """Names of the tensors and arrays that a cell closes over: from their module, else from variables."""
+    """Names of the tensors and arrays that a cell closes over: from their module, or else from variables."""
     owner = getattr(cell, "__self__", None)
     own = {id(x): name for name, x in owner.named_parts()} if isinstance(owner, Module) else {}
     names: list[str] = []
@@ -214,7 +215,7 @@ def instructions(values: list[Value]) -> list[tuple]:
 
 
 def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
-    """Compute one value after the other, each in its own dtype: a Python float must not widen float32."""
+    """Compute the values in order, each in its own dtype: a Python float must not widen float32."""
     for value, forward, inputs, metadata, part, dtype in program:
         y = forward(*[env[a] for a in inputs], **metadata)
         if part is not None:
@@ -223,8 +224,8 @@ def evaluate(program: list[tuple], env: dict[Value, Array]) -> None:
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], many: set[Value], count: int) -> None:
-    """`evaluate` for `count` gradients at once. Values in `many` have one more, last axis, of length `count`; values
-    computed from them are added to `many`. Common ops compute all gradients in one call, other ops one by one."""
+    """`evaluate` for `count` gradients at once. Values in `many` have one more, last axis of length `count`; values
+    that depend on them are added to `many`. Common ops compute all gradients in one call, other ops one by one."""
     for instruction in program:
         value, forward, inputs, metadata, part, dtype = instruction
         if many.isdisjoint(inputs):

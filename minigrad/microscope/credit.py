@@ -1,8 +1,8 @@
 """Credit assignment: the gradient that each of S losses sends to the weights at each of T steps of a scan.
 
-The gradients of all losses go back through a step together, along one more axis. The gradient that a loss sends to a
-weight, G(s, t), has the weight's shape. These S · T arrays are never made if G is a product, G = A B with A (m, B) from
-the loss and B (B, k) from the step: then ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
+The gradients of all losses go back through a step together, stacked along one more axis. The gradient that a loss sends
+to a weight, G(s, t), has the weight's shape. If G is a matrix product, G = A B with A (m, B) from the loss and B (B, k)
+from the step, these S · T arrays are never computed: ‖G‖² = Σ (AᵀA) ∘ (B Bᵀ), and Σ over t of G is one product.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ COLUMNS = 64  # columns of factors kept before their products are summed over th
 
 @dataclass
 class Credit:
-    """The ledger of `credit`: S losses, T steps.
+    """The result of `credit` for S losses and T steps.
 
-    size     (S, T)   ‖G(s, t)‖, over all weights: G(s, t) is what the loss s sends to the weights' use at step t
-    share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, all of the gradient: what each entry is of it, in sum 1
-    states   {state: (S, T)}   size of what the loss s sends through step t to the state that enters it
+    size     (S, T)   ‖G(s, t)‖ over all weights; G(s, t) is the gradient of loss s for the weights as step t used them
+    share    (S, T)   ⟨G(s, t), g⟩ / ⟨g, g⟩ with g = Σ G, the whole gradient; the entries add up to 1
+    states   {state: (S, T)}   norm of the gradient of loss s for the state that enters step t
     by_loss  {weight: (S, *shape)}   Σ over t of G: the gradient of each loss
-    by_step  {weight: (T, *shape)}   Σ over s of G: what each step adds to the gradient, as `weight_grads`
-    at       (S,)     the last step, in the order of running, on which each loss depends by itself; −1 if on none
+    by_step  {weight: (T, *shape)}   Σ over s of G: the contribution of each step, as `weight_grads`
+    at       (S,)     the last step, in the order of running, that each loss depends on directly; −1 if none
     reverse  whether the scan ran from the last step to the first
     """
 
@@ -48,11 +48,11 @@ class Credit:
 def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:
     """The gradient that each loss sends to the weights of a scan at each step.
 
-    loss_by_step  S tensors of size 1, or one of shape (S,): as a rule the loss of each step, whose sum is L. Their
-                  graph must still be there: ask before `backward`, or after `backward(retain_graph=True)`.
+    loss_by_step  S tensors of size 1, or one of shape (S,): usually the losses of all steps, whose sum is L. Their
+                  graph must still exist: call `credit` before `backward`, or after `backward(retain_graph=True)`.
 
-    Nothing is added to any `.grad`, nor to the recording. Raises RuntimeError when the graph has been released,
-    ValueError for a loss that is no single number.
+    Changes neither any `.grad` nor the recording. Raises RuntimeError if the graph has been released, ValueError for a
+    loss that is not a single number.
     """
     scan = one_scan(rec)
     if isinstance(loss_by_step, Tensor) and loss_by_step.ndim == 0:
@@ -60,20 +60,20 @@ def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> 
     losses = [loss_by_step[s] for s in range(len(loss_by_step))]
     for loss in losses:
         if not isinstance(loss, Tensor) or loss.size != 1:
-            raise ValueError(f"credit takes losses that are tensors with one number each, not {describe(loss)}")
+            raise ValueError(f"credit takes losses that are tensors of one number each, not {describe(loss)}")
     node = scan.node()
     if node is None or any(x._op is RELEASED for x in behind(losses)):
-        raise RuntimeError(f"there is no graph between the losses and {scan.path} any more: ask for credit before "
-                           "backward, or call backward(retain_graph=True), and outside of no_grad")
-    return ledger(scan, node, losses)
+        raise RuntimeError(f"the graph between the losses and {scan.path} does not exist or was released: ask for "
+                           "credit before backward, or call backward(retain_graph=True), outside of no_grad")
+    return credit_of(scan, node, losses)
 
 
-def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
+def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     """The Credit of these losses; `node` is the scan's node on the graph."""
     step, S, T = scan.step, len(losses), scan.steps
     weights = {name: w for name, w in scan.weight_values.items() if w in step.program.gradients}
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
-    for t, env in scan.steps_back(*arriving(scan, node, losses)):  # of their sum, in which a gradient is linear
+    for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # gradients of the sum of the losses
         for name, w in weights.items():
             by_step[name][scan.time_index(t)] = step.gradient(env, w)
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
@@ -81,13 +81,13 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     sent = sent_by_losses(scan)
     uses = {name: use_of(step.gradient_of(w), whole[name], S, sent) for name, w in weights.items()}
     reads = [value for use in uses.values() for value in use.reads]
-    pull = StepVJP(scan, [*map(step.gradient_of, step.states), *reads])
+    step_vjp = StepVJP(scan, [*map(step.gradient_of, step.states), *reads])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
-    room = (S + T) * sum(map(size_of, weights.values())) // 4  # numbers: a quarter of those of the result
+    room = (S + T) * sum(map(size_of, weights.values())) // 4  # a quarter of the numbers in the result
     each = sum(use.numbers for use in uses.values())
     at, start = np.full(S, -1), 0
-    for d_state, d_ys in in_groups((arriving(scan, node, [loss]) for loss in losses), room, each):
+    for d_state, d_ys in in_groups((gradients_into(scan, node, [loss]) for loss in losses), room, each):
         group = slice(start, start := start + len(d_state))
         ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
                 for end, d_y in zip(d_state, d_ys)]
@@ -96,15 +96,15 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
                    for y, leaf in zip(step.ys, zip(*d_ys))]
-            found = iter(pull(t, zip(step.new_states + step.ys, d_state + d_y)))
-            d_state, place = [next(found) for _ in d_state], scan.time_index(t)
+            found = iter(step_vjp(t, zip(step.new_states + step.ys, d_state + d_y)))
+            d_state, time = [next(found) for _ in d_state], scan.time_index(t)
             for name, d in zip(scan.states, d_state):
                 if name in states:
-                    states[name][group, place] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
+                    states[name][group, time] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
             for use in uses.values():
                 square, along = use.add(group, *[next(found) for _ in use.reads])
-                squares[group, place] += square
-                share[group, place] += along
+                squares[group, time] += square
+                share[group, time] += along
         for use in uses.values():
             use.finish(group)
     total = sum(np.vdot(g, g).real for g in whole.values())
@@ -112,8 +112,8 @@ def ledger(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
                   {name: use.by_loss for name, use in uses.items()}, by_step, at, scan.reverse)
 
 
-def arriving(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
-    """The gradients of the scan's final states and of its ys, in the order of running, of the sum of these losses."""
+def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
+    """Gradients of Σ losses for the scan's final states and its ys, in the order of running."""
     found = replayed_gradients(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
     g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
     n = len(scan.step.states)
@@ -140,7 +140,8 @@ def sent_by_losses(scan: Record) -> set[Value]:
     """The values of a step's backward that depend on the gradients of its results."""
     program = scan.step.program
     sent = set(program.seeds.values())
-    for value in in_order([g for g in program.gradients.values() if g is not None], {*scan.invariants, *scan.kept[0]}):
+    gradients = [g for g in program.gradients.values() if g is not None]
+    for value in in_order(gradients, {*scan.invariants, *scan.forward_values[0]}):
         if not sent.isdisjoint(value.inputs):
             sent.add(value)
     return sent
@@ -150,11 +151,11 @@ def size_of(value: Value) -> int:
     return int(np.prod(value.shape))
 
 
-# -- the gradient of one weight at one step, for K losses--------------------------------------------------------------
+# -- the gradient of one weight at one step, for K losses -------------------------------------------------------------
 
 
 def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
-    """g: the gradient of the weight in the program of a step; whole: over all steps and losses."""
+    """Accumulator for a weight with gradient `g` in the step program; whole: its sum over all steps and losses."""
     if is_matrix_product(g):
         a, b = g.inputs
         if b not in sent and size_of(a) + size_of(b) < size_of(g):
@@ -163,29 +164,29 @@ def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Pro
 
 
 class Dense:
-    """G, computed in full."""
+    """Accumulates G, computed in full."""
 
     def __init__(self, g: Value, whole: Array, losses: int):
         self.reads, self.whole = [g], whole
         self.by_loss = np.zeros((losses, *g.shape), g.dtype)
 
     def add(self, group: slice, G: Array) -> tuple[Array, Array]:
-        """‖G‖² and ⟨G, whole⟩ of each loss of the group; G (…, K)."""
+        """Add G (…, K) to by_loss; return ‖G‖² and ⟨G, whole⟩ of each loss of the group."""
         self.by_loss[group] += np.moveaxis(G, -1, 0)
         G = G.reshape(-1, G.shape[-1])
         return (G.conj() * G).real.sum(axis=0), (self.whole.conj().reshape(-1) @ G).real
 
     def finish(self, group: slice) -> None:
-        """Nothing is left to do."""
+        """Do nothing: `add` has summed G already."""
 
     @property
     def numbers(self) -> int:
-        """How many are kept for one loss at a time."""
+        """Numbers kept per loss."""
         return 3 * self.whole.size
 
 
 class Product:
-    """G = A B as its two factors; B does not depend on the loss."""
+    """Accumulates G = A B through its two factors; B does not depend on the loss."""
 
     def __init__(self, a: Value, b: Value, whole: Array, losses: int):
         self.reads, self.whole = [a, b], whole
@@ -193,18 +194,18 @@ class Product:
         self.factors: list[tuple[Array, Array]] = []
 
     def add(self, group: slice, A: Array, B: Array) -> tuple[Array, Array]:
-        """As of Dense; A (m, B, K), and K times the same B (B, k)."""
+        """As `Dense.add`, for A (m, B, K) and B (B, k, K), which repeats one matrix K times."""
         B = B[..., 0]
         self.factors.append((A, B))
         if len(self.factors) * len(B) >= COLUMNS:
             self.finish(group)
         along = np.tensordot(self.whole.conj() @ B.T, A, 2).real
-        A, B = (x.astype(np.result_type(x, np.float64)) for x in (A, B))  # squares, of which few may be left
+        A, B = (x.astype(np.result_type(x, np.float64)) for x in (A, B))  # squares lose half the digits
         grams = A.transpose(2, 1, 0).conj() @ A.transpose(2, 0, 1)
         return np.maximum((grams * (B.conj() @ B.T)).real.sum(axis=(1, 2)), 0.0), along
 
     def finish(self, group: slice) -> None:
-        """Σ of A B over the steps that are kept, as one product."""
+        """Sum A B over the collected steps in one product."""
         if self.factors:
             A, B = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*self.factors), (1, 0)))
             self.by_loss[group] += np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)

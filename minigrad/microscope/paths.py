@@ -11,18 +11,18 @@ Array = np.ndarray
 
 
 def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
-    """Through which part of the new state the gradient of each part of the old state came, step by step.
+    """The gradient of each part of the old state, split by the result of the step that it came through.
 
-    Returns {state: {result: (T, …)}}, each of the state's shape. For an LSTM:
+    Returns {state: {result: (T, …)}}, arrays of the state's shape at every step. For an LSTM:
 
         paths(rec)["c_prev"]["c_next"][t]   (∂c_t/∂c_{t−1})ᵀ dL/dc_t, through the cell state alone: ft ∘ dL/dc_t, where
-                                            dL/dc_t is what the steps after t send back to c_t
-        paths(rec)["c_prev"]["a_next"][t]   (∂a_t/∂c_{t−1})ᵀ dL/da_t, through the output: of the loss at step t, and of
-                                            the gates and candidates of later steps
+                                            dL/dc_t is the gradient that later steps send to c_t
+        paths(rec)["c_prev"]["a_next"][t]   (∂a_t/∂c_{t−1})ᵀ dL/da_t, through the output: from the loss at step t, and
+                                            from the gates and candidates of later steps
         paths(rec)["a_prev"][…]             likewise
 
-    dL/dc_t and dL/da_t are taken where the step hands them out, so that each way is counted once; the parts add up to
-    the gradient that step t sends to the state before it. A y that is no state is a result of its own.
+    dL/dc_t and dL/da_t are the gradients from outside step t, so each path is counted once. The parts add up to the
+    gradient that step t sends to the state before it. A y that is not part of the state is a result of its own.
     Raises RuntimeError before a backward.
     """
     scan = one_scan(rec)
@@ -35,12 +35,12 @@ def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
             results.setdefault(result, name)
     out = {name: {result: np.zeros((scan.steps, *s.shape), s.dtype) for result in results.values()}
            for name, s in states.items()}
-    pull = StepVJP(scan, [step.gradient_of(s) for s in states.values()])
+    step_vjp = StepVJP(scan, [step.gradient_of(s) for s in states.values()])
     for t in range(scan.steps):
-        arrived = [sum(backward.kept[t][step.program.seeds[result]] for backward in backwards) for result in results]
+        arrived = [sum(backward.values[t][step.program.seeds[result]] for backward in backwards) for result in results]
         alone = [(result, np.where(one, d[..., None], 0.0)) for result, d, one in zip(
             results, arrived, np.eye(len(results), dtype=bool))]
-        for state, parts in zip(states, pull(t, alone)):
+        for state, parts in zip(states, step_vjp(t, alone)):
             for k, name in enumerate(results.values()):
                 out[state][name][scan.time_index(t)] += parts[..., k]  # masked, a state and a y may share a name
     return out

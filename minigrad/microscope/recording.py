@@ -1,8 +1,8 @@
 """`record`: keep every named value of the scans that run inside, and its gradient.
 
 Inside `record`, scan runs the derived program of the cell value by value (cell_program.py) instead of its planned
-loops, and keeps the values. There is no second set of rules: later gradients, of a weight at one step or of a truncated
-backward, are computed by a part of the same program.
+loops, and keeps the values. Parts of the same program compute what is asked for later, such as the gradient of a weight
+at one step or a truncated backward.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ REARRANGING = (getitem.op, reshape.op, transpose.op, DETACH)  # ops whose entrie
 def record(model: Module | None = None) -> Iterator[Recording]:
     """Record every scan that runs inside, and the backward through it: `with record() as rec`.
 
-    A scan is found in `rec` by the path of its module, as far as attributes that hold modules have given it one. With
-    a model, paths start there. A recording keeps what it has after the `with`; a backward that comes after it is
-    recorded too. For this thread and async task only; inside another recording, the inner one records.
+    `rec` finds a scan by the path of its module, which follows the attributes that contain modules. With a model, paths
+    start there. A recording remains valid after the `with`; a later backward is recorded too. A recording sees only its
+    own thread and async task; inside another recording, the inner one records.
 
-    Under `mg.detect_anomaly()` a scan runs op by op, and is not recorded. checkpoint_every has no effect here.
+    Under `mg.detect_anomaly()` a scan runs op by op and is not recorded. checkpoint_every has no effect here.
 
-    What is kept, as copies: at every step each value that has a name in the cell, the inputs, and what the backward
-    reads; the weights once; and of each backward the gradient of all named values. Not the weights' gradients, which
-    step by step are T times the weights: they are computed when they are asked for. For an LSTM that is 12 H + 2 D
-    numbers a step and sequence, and 16 H + D more for each backward; a scan that is not recorded keeps 7 H + D.
+    Memory: a recording copies, at every step, each named value of the cell, the inputs, and what the backward reads;
+    the weights once; and for each backward the gradients of all named values. For an LSTM these are 12 H + 2 D numbers
+    per step and sequence, and 16 H + D more per backward; an unrecorded scan keeps 7 H + D. The weights' gradients by
+    step, T times the weights, are computed on request.
     """
     if not isinstance(model, (Module, type(None))):
-        raise TypeError(f"record takes the Module from which paths start, or nothing, not {type(model).__name__}")
+        raise TypeError(f"record takes no argument, or the Module from which paths start, not {type(model).__name__}")
     recording = Recording(model)
     token = recorder.set(recording.take)
     try:
@@ -75,18 +75,17 @@ class UnknownName(KeyError):
 
     def __init__(self, name: Any, of: str, known: list[str]):
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-        there = f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "there are none"
-        super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + there)
+        names = f"it has {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "it has none"
+        super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + names)
 
 
 class Recording:
     """The recorded scans, in the order in which they ran.
 
-    rec[0]       the first of them, a `Record`
-    rec["lstm"]  by the path of the module: the one scan of that module or below it, or the `Records` that there are,
-                 in the order in which they ran: of a layer with more cells (lstm.l0, lstm.l0_reverse, …), or of one
-                 that was called more often. Raises KeyError for an unknown path, TypeError for a cell that could not
-                 be traced.
+    rec[0]       the `Record` of the first scan
+    rec["lstm"]  the `Record` of the scan at or below this path; `Records` if there are several, because a layer has
+                 several cells (lstm.l0, lstm.l0_reverse, …) or was called several times. Raises KeyError for an unknown
+                 path, TypeError for a cell that cannot be traced
     len(rec), iteration, rec.paths   as of a list of Records
     """
 
@@ -128,13 +127,13 @@ class Recording:
 
     def __getitem__(self, key: int | str) -> Any:
         if not self.records:
-            raise LookupError("nothing was recorded: no scan ran inside of record() (a loop in Python is none), or "
-                              "it ran under detect_anomaly, where a scan goes op by op")
+            raise LookupError("nothing was recorded: no scan ran inside record() (a Python loop is not a scan), or "
+                              "it ran under detect_anomaly, which runs a scan op by op")
         if not isinstance(key, str):
             try:
                 return traced(self.records[key])
             except IndexError:
-                raise IndexError(f"{len(self)} scans were recorded, and there is no rec[{key}]") from None
+                raise IndexError(f"the recording has {len(self)} scans and no rec[{key}]") from None
         found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
         if not found:
             raise UnknownName(key, "the recording", list(dict.fromkeys(self.paths)))
@@ -163,7 +162,7 @@ class UnrecordedScan:
     why: str
 
     def __repr__(self) -> str:
-        return f"{self.path}: not recorded, as it cannot be traced"
+        return f"{self.path}: not recorded, because it cannot be traced"
 
 
 def one_scan(rec: Recording | Record | list[Record]) -> Record:
@@ -171,28 +170,29 @@ def one_scan(rec: Recording | Record | list[Record]) -> Record:
     if isinstance(rec, Record):
         return rec
     if not isinstance(rec, (Recording, list)):
-        raise TypeError(f"this is asked of a recording, as record() gives it, or of one of its scans, not of an object "
-                        f"of {type(rec).__name__}")
+        raise TypeError(f"this function takes a recording, as from record(), or one of its scans, not an object of "
+                        f"type {type(rec).__name__}")
     if len(rec) > 1:
         paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
-        raise ValueError(f"this is asked of one scan, and here are {len(rec)} ({', '.join(paths[:8])}"
-                         f"{', …' if len(rec) > 8 else ''}): take one by its path or number, as rec[0]")
+        raise ValueError(f"this function takes one scan, not {len(rec)} ({', '.join(paths[:8])}"
+                         f"{', …' if len(rec) > 8 else ''}): choose one by its path or number, as rec[0]")
     return rec[0]
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
-    """The path of the cell's module, from the model or from the outermost module that contains it; the name of any
-    other function."""
+    """The path of the cell's module, from the model or the outermost module that contains it; for another function its
+    name."""
     owner = getattr(cell, "__self__", cell)
     path = model_paths.get(id(owner)) or getattr(owner, "_path", "")
-    # a cell of a Stacked layer goes by PyTorch's name
+    # PyTorch's name for a cell of a Stacked layer
     return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
         getattr(owner, "__name__", type(owner).__name__))
 
 
 def traced(record: Record | UnrecordedScan) -> Record:
+    """The record of a scan; raises TypeError if its cell could not be traced."""
     if isinstance(record, UnrecordedScan):
-        raise TypeError(f"{record.path} was not recorded, for its cell cannot be traced: {record.why}")
+        raise TypeError(f"{record.path} was not recorded, because its cell cannot be traced: {record.why}")
     return record
 
 
@@ -202,21 +202,21 @@ def traced(record: Record | UnrecordedScan) -> Record:
 class Record:
     """One recorded scan: the values of its cell at every step, and their gradients.
 
-    values        by name, (T, …): what the cell's own variable of this name held; T, then the shape it has in the cell
-    grads         by name, (T, …): dL/d(that value), the sum over all its ways to L, of every backward that went
-                  through. For a state as it enters a step it is the gradient of that very value, so also by what the
-                  step before gave out: grads["a_prev"][t] is grads["a_next"][t − 1], as in an unrolled loop.
-    weight_grads  by name, (T, …): what each step added to the gradient of a weight
-    states        {name as it enters a step: name as it leaves it}, as {"a_prev": "a_next", "c_prev": "c_next"}; None
-                  for one that leaves as a constant or a weight
+    values        {name: (T, …)}: the cell's variable of this name at every step, with its shape in the cell after T
+    grads         {name: (T, …)}: dL/d(that value) over all paths to L, summed over all backwards. A state that enters a
+                  step is the same value as the new state of the step before, so grads["a_prev"][t] is
+                  grads["a_next"][t − 1], as in an unrolled loop.
+    weight_grads(name)   (T, …): the contribution of each step to the gradient of a weight
+    states        {name of an old state: name of its new state}, as {"a_prev": "a_next", "c_prev": "c_next"}; None for a
+                  new state that is a constant or a weight
     inputs, outputs   names of the leaves of x, and of those of y that the cell computes
     weights       names of the tensors that the cell closes over
-    steps, reverse, mask, path   T; whether it ran from the last step to the first; (T, batch) or None; who it is
+    steps, reverse, mask, path   T; whether the scan ran from the last step to the first; (T, batch) or None; its path
 
-    Time is in the order of xs, also where the scan ran in reverse. With a mask, the cell's own values are given at
-    every step, and count for nothing where it is 0: their gradients are 0, and the state that enters the next step is
-    the one before. A name that two values have is given to the second as `name_2`. A value without a name has none
-    here; results of the cell have one always (`h_next` for the new h, `y`).
+    Time is in the order of xs, also if the scan ran in reverse. With a mask, the values are the cell's own at every
+    step; where the mask is 0, their gradients are 0 and the next step receives the old state. If two values have the
+    same name, the second is `name_2`. Unnamed values do not appear; results of the cell always have a name (`h_next`
+    for the new h, `y`).
     """
 
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
@@ -228,9 +228,9 @@ class Record:
         self.weight_values = {name: w for name, w, _ in weights}
         self.weight_tensors = {name: weakref.ref(x) for name, _, x in weights}
         self.invariants = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
-        self.kept: list[dict[Value, Array]] = []  # of each step, in the order of running
+        self.forward_values: list[dict[Value, Array]] = []  # of each step, in the order of running
         self.backwards: list[BackwardPass] = []
-        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to the node of the scan on the graph
+        self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to the scan's node on the graph
         self.values, self.grads = LazyArrays(self, self.value), LazyArrays(self, self.grad)
 
     # -- names -----------------------------------------------------------------------------------------------
@@ -273,38 +273,38 @@ class Record:
     def value(self, name: str) -> Array:
         """(T, …): a value at every step."""
         value = self.known(name).value
-        return np.stack([value_in(self.kept[self.time_index(t)], value) for t in range(self.steps)])
+        return np.stack([value_in(self.forward_values[self.time_index(t)], value) for t in range(self.steps)])
 
     def grad(self, name: str) -> Array:
         """(T, …): its gradient at every step."""
         named = self.known(name)
         if named.value.dtype.kind not in "fc":
-            raise TypeError(f"{name} of {self.path} holds {named.value.dtype}, and only floats have gradients")
+            raise TypeError(f"{name} of {self.path} has dtype {named.value.dtype}, and only floats have gradients")
         total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
         for backward in self.recorded_backwards():
             for t in range(self.steps):
-                total[self.time_index(t)] += self.gradient_at(backward.kept, t, named)
+                total[self.time_index(t)] += self.gradient_at(backward.values, t, named)
         return total
 
-    def gradient_at(self, kept: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
+    def gradient_at(self, values: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
         """dL/d(a value) at the t-th step that ran; for a state, the gradient of the new state of the previous step."""
         while named.entering is not None and t > 0:
             t, named = t - 1, self.step.leaving[named.entering]
-        return 0.0 if named.total is None else value_in(kept[t], named.total)
+        return 0.0 if named.total is None else value_in(values[t], named.total)
 
     def weight_grads(self, name: str) -> Array:
-        """(T, *shape): what each step added to the gradient of a weight. It is computed anew at each call, from the
-        gradients that were kept, by the part of the derived program that leads to this weight."""
+        """(T, *shape): the contribution of each step to the gradient of a weight, computed at each call by the part of
+        the derived program that leads to this weight."""
         if name not in self.weight_values:
             raise UnknownName(name, f"{self.path}, among its weights,", self.weights)
         weight = self.weight_values[name]
         if weight not in self.step.program.gradients:
-            raise ValueError(f"{name} of {self.path} does not require gradients, so that no step adds to one")
+            raise ValueError(f"{name} of {self.path} does not require gradients: set requires_grad=True first")
         gradient, program = self.step.program.gradients[weight], None
         total = np.zeros((self.steps, *weight.shape), weight.dtype)
         for backward in self.recorded_backwards() if gradient is not None else ():
             for t in range(self.steps):
-                env = {**self.invariants, **self.kept[t], **backward.kept[t]}
+                env = {**self.invariants, **self.forward_values[t], **backward.values[t]}
                 if program is None:
                     program = instructions(in_order([gradient], set(env)))
                 evaluate(program, env)
@@ -315,7 +315,7 @@ class Record:
         """The recorded backwards, at least one."""
         if not self.backwards:
             raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
-                               "on it, recorded outside of no_grad and with something that requires gradients")
+                               "on it, recorded outside no_grad and with a tensor that requires gradients")
         return self.backwards
 
     def time_index(self, t: int) -> int:
@@ -334,7 +334,7 @@ class Record:
             evaluate(step.forward, env)
             state = [value_in(env, value) for value in step.new_states]
             ys.append([value_in(env, value) for value in step.ys])
-            self.kept.append({value: env[value] for value in step.kept})
+            self.forward_values.append({value: env[value] for value in step.recorded})
         return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
 
     def backward(self, d_state: list, d_ys: list, xs: list, closed: list) -> tuple[list, list, list]:
@@ -343,7 +343,7 @@ class Record:
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
         d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
-        kept: list[dict[Value, Array]] = [{}] * self.steps
+        values: list[dict[Value, Array]] = [{}] * self.steps
         for t, env in self.steps_back(d_state, d_ys) if cut is None else self.truncated(d_state, d_ys, *cut):
             for total, x in zip(d_xs, step.xs):
                 if total is not None:
@@ -354,27 +354,27 @@ class Record:
             if t == 0:
                 d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
             if cut is None:
-                kept[t] = {value: env[value] for value in step.kept_backward}
+                values[t] = {value: env[value] for value in step.recorded_backward}
         if cut is None:
-            self.backwards.append(BackwardPass(d_state, d_ys, kept))
+            self.backwards.append(BackwardPass(d_state, d_ys, values))
             self.grads.made.clear()
         by_place = dict(zip(step.closed, d_weights))
         return d_first, d_xs, [by_place[i] for i in self.closed]
 
     def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
                    ) -> Iterator[tuple[int, dict[Value, Array]]]:
-        """(t, all values of the step and of its backward) from step stop − 1 to step start in the order of running,
-        where d_state is the gradient of the state after stop − 1, and d_ys count from one step on."""
+        """(t, all values of the step and of its backward) from step stop − 1 back to start, in the order of running.
+        d_state is the gradient of the state after step stop − 1; d_ys before step counted_from count as 0."""
         for t in reversed(range(start, self.steps if stop is None else stop)):
             d_y = [d[t, ...] if t >= counted_from else np.zeros_like(d[t, ...]) for d in d_ys]
-            env = {**self.invariants, **self.kept[t], **self.step.seeds(d_state, d_y)}
+            env = {**self.invariants, **self.forward_values[t], **self.step.seeds(d_state, d_y)}
             evaluate(self.step.backward, env)
             d_state = [self.step.gradient(env, s) for s in self.step.states]
             yield t, env
 
     def truncated(self, d_state: list, d_ys: list, horizon: int, every: int) -> Iterator[tuple[int, dict]]:
-        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): what a piece of `every` steps adds to
-        the loss is sent back through this piece and the horizon − every steps before it."""
+        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): the loss of each piece of `every` steps
+        is sent back through this piece and the horizon − every steps before it."""
         for first in reversed(range(0, self.steps, every)):
             stop = min(first + every, self.steps)
             d_last = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
@@ -383,21 +383,20 @@ class Record:
 
 @dataclass
 class BackwardPass:
-    """One backward through a scan: the gradients of its results, and at each step those of the named values, in the
-    order of running."""
+    """One backward through a scan, in the order of running: gradients of its results, and of the named values."""
 
     d_state: list[Array]
     d_ys: list[Array]
-    kept: list[dict[Value, Array]]
+    values: list[dict[Value, Array]]
 
 
-# (horizon, every) while a question asks for backwards: they are truncated so (`Record.truncated`), and not kept.
+# (horizon, every) of the backwards that a question runs: they are truncated (`Record.truncated`) and not recorded
 replay_window: ContextVar[tuple[int, int] | None] = ContextVar("replay_window", default=None)
-WHOLE = (sys.maxsize, sys.maxsize)  # not truncated, and not kept
+WHOLE = (sys.maxsize, sys.maxsize)  # a window over all steps: nothing is truncated
 
 
 def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
-    """{index of a target: the gradient of Σ losses}, with every recorded scan on the path truncated to `cut`."""
+    """{index of a target: its gradient of Σ losses}, with every recorded scan truncated to `cut`."""
     token = replay_window.set(cut)
     try:
         with no_grad():
@@ -412,12 +411,12 @@ class StepVJP:
 
     def __init__(self, scan: Record, values: list[Value]):
         self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
-        self.silent = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
-        self.program = instructions(in_order(values, {*scan.invariants, *scan.kept[0], *self.silent}))
+        self.zeros = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        self.program = instructions(in_order(values, {*scan.invariants, *scan.forward_values[0], *self.zeros}))
 
     def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
-        """[(result, K gradients of it (…, K))], of others zero → (…, K) of each value, at the t-th step that ran."""
-        env = {**self.scan.invariants, **self.scan.kept[t], **self.silent}
+        """[(result, its K cotangents (…, K))], zero for other results → (…, K) of each value, at step t of running."""
+        env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros}
         many: set[Value] = set()
         for result, d in given:
             count, seed = d.shape[-1], self.seeds.get(result)

@@ -15,13 +15,13 @@ Array = np.ndarray
 
 @dataclass
 class Saturation:
-    """What `saturation` finds. A unit is an entry of a value without its time and batch axes.
+    """The result of `saturation`. A unit is an entry of a value without its time and batch axes.
 
-    low, high   {gate: (units…)}   the part of all steps and sequences in which a unit is below 0.05, above 0.95
-    dead        {state: (units…)}  whether it never moves
-    exploding   {state: (units…)}  whether it goes beyond 1000, or is not finite
-    nan         (t, name) of the first step, and its first value, that holds a NaN; or None
-    nan_grad    the same of the gradients: the first that a backward met, so the last in time; or None
+    low, high   {gate: (units…)}   fraction of all steps and sequences in which a unit is below 0.05, above 0.95
+    dead        {state: (units…)}  whether the unit never moves
+    exploding   {state: (units…)}  whether the unit exceeds 1000, or is not finite
+    nan         (t, name) of the first value that contains a NaN; None if none does
+    nan_grad    likewise for gradients: the first that a backward met, so the last in time; None if none does
     """
 
     low: dict[str, Array]
@@ -34,14 +34,14 @@ class Saturation:
 
 def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95, still: float = 1e-6,
                large: float = 1e3) -> Saturation:
-    """Gates that are shut or open, units that are dead or explode, and the first NaN of a scan.
+    """Find closed and open gates, dead and exploding units, and the first NaN of a scan.
 
-    Gates are the named values that a sigmoid gave, and those of a tanh, from −1 to 1, as (1 + v)/2. Beyond the bounds
-    σ' is below 0.05, and tanh' below 0.2: little gradient goes through.
-    A unit of the state is dead when its values, over all steps and sequences, differ by no more than `still`, and
-    explodes beyond `large`. The last axis of a value of two or more is taken as the batch. What the mask leaves out
-    does not count, but for nan_grad: 0 · NaN is NaN, and reaches the weights from there too. Needs no backward;
-    without one nan_grad is None. Raises ValueError where nothing counts, as in an empty batch.
+    Gates are the named results of a sigmoid, and those of a tanh rescaled from [−1, 1] as (1 + v)/2. Beyond the bounds
+    σ' is below 0.05 and tanh' below 0.2: little gradient passes.
+    A unit of the state is dead if its values, over all steps and sequences, differ by at most `still`; it explodes
+    beyond `large`. In a value with two axes or more, the last is the batch. Masked steps do not count, except for
+    nan_grad: 0 · NaN is NaN, which reaches the weights from there too. Does not need a backward; without one, nan_grad
+    is None. Raises ValueError if no step counts, as in an empty batch.
     """
     scan = one_scan(rec)
     found = Saturation({}, {}, {}, {}, None, None)
@@ -64,14 +64,14 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
 
 
 def samples(scan: Record, name: str) -> Array:
-    """(samples, units…): a value at all steps and in all sequences that count."""
+    """(samples, units…): a value at every step of every sequence, without the masked ones."""
     v = scan.values[name]
     if is_masked(v, scan.mask):
         v = np.moveaxis(v, -1, 1)[scan.mask]
     elif v.ndim > 2:
         v = np.moveaxis(v, -1, 1).reshape(-1, *v.shape[1:-1])
     if not len(v):
-        raise ValueError(f"no step of {scan.path} counts: its batch is empty, or its mask leaves out all of it")
+        raise ValueError(f"no step of {scan.path} counts: its batch is empty, or its mask leaves out every step")
     return v
 
 
@@ -81,6 +81,7 @@ def is_masked(v: Array, mask: Array | None) -> bool:
 
 
 def first_nan(arrays: Mapping[str, Array], order: list[int], mask: Array | None = None) -> tuple[int, str] | None:
+    """(t, name) of the first array with a NaN at a step, in this order of steps."""
     for t in order:
         for name, a in arrays.items():
             if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any():

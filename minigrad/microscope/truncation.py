@@ -18,14 +18,14 @@ Array = np.ndarray
 
 @dataclass
 class Truncation:
-    """What backward passes over k steps give, for each of K values of k, beside the whole gradient g; by weight.
+    """The weights' gradients g_k from backwards over k steps, for K values of k, compared with the whole gradient g.
 
     ks         (K,)
     full       {weight: g}
     gradients  {weight: (K, *shape)}   g_k
     bias       {weight: (K,)}   ‖g_k − g‖ / ‖g‖
     cosine     {weight: (K,)}   ⟨g_k, g⟩ / ‖g_k‖ ‖g‖
-    ratio      {weight: (K,)}   ‖g_k‖ / ‖g‖;   all three NaN where g is 0
+    ratio      {weight: (K,)}   ‖g_k‖ / ‖g‖;   all three are NaN if g is 0
     """
 
     ks: Array
@@ -50,7 +50,7 @@ class Truncation:
                     for name, gradients in self.gradients.items()}
 
     def smallest(self, tolerance: float) -> dict[str, int | None]:
-        """{weight: the smallest of ks from which on the bias stays within the tolerance; None if it never does}"""
+        """{weight: the smallest of ks from which the bias stays within the tolerance; None if it never does}"""
         found: dict[str, int | None] = {}
         for name, bias in self.bias.items():
             found[name] = None
@@ -63,23 +63,23 @@ class Truncation:
 
 def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, loss: Tensor | None = None
                ) -> Truncation:
-    """What is lost by truncated backpropagation through time over k steps, for each k of ks.
+    """The error of backpropagation through time truncated to k steps, for each k of ks.
 
-    every  after how many steps a backward is made: BPTT(k; every) of Williams & Peng, "An efficient gradient-based
-           algorithm for on-line training of recurrent network trajectories" (1990). By default after k steps, as one
-           trains on pieces of a long sequence and hands the state on, detached. 1: every step's loss is sent back over
+    every  number of steps between two backwards: BPTT(k; every) of Williams & Peng, "An efficient gradient-based
+           algorithm for on-line training of recurrent network trajectories" (1990). Default: k steps, as in training
+           on pieces of a long sequence with a detached state between them. 1: the loss of every step is sent back over
            exactly k steps (fewer at the start); this costs T · k steps.
-    loss   the loss whose graph is still there (before `backward`, or after `backward(retain_graph=True)`). Then all
-           recorded scans behind it are truncated at once, and all parameters behind it are compared, those below a scan
-           too. Without it, the backward that was recorded is run again for the one scan of rec and its own weights.
+    loss   a loss whose graph still exists (before `backward`, or after `backward(retain_graph=True)`). All recorded
+           scans behind it are truncated together, and all parameters behind it are compared, also those below a scan.
+           Without a loss, the recorded backward runs again for the one scan of rec and its own weights.
 
-    Steps are counted in the order of running. Records scans (layers, directions) need the loss, and every=None.
+    Steps are counted in the order of running. Several scans (layers, directions) need the loss, and every=None.
     `mg.gradcheck(f, …, frozen=True)` checks such a gradient against the function in which the older state is frozen.
-    Raises ValueError for a k that is no whole number ≥ every, and where the scans do not allow an answer.
+    Raises ValueError if a k is not an integer ≥ every, or if the scans cannot be truncated together.
     """
     ks = np.atleast_1d(np.asarray(ks))
     if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
-        raise ValueError(f"truncation takes whole numbers k ≥ {'every = ' + str(every) if every else 1}, "
+        raise ValueError(f"truncation takes integers k ≥ {'every = ' + str(every) if every else 1}, "
                          f"not {ks.tolist()}")
     cuts = [(int(k), int(every or k)) for k in ks]
     if loss is None:
@@ -92,7 +92,7 @@ def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, lo
 
 
 def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]:
-    """Of a scan's own weights, from the recorded gradients of its results."""
+    """{name: truncated gradient} of a scan's own weights, from the recorded gradients of its results."""
     weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
     total = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
     for backward in scan.recorded_backwards():
@@ -103,7 +103,7 @@ def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]
 
 
 def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
-    """Of the leaves of these names, by a sweep through all of the graph in which every recorded scan is truncated."""
+    """{name: truncated gradient} of the named leaves, by a sweep of the whole graph that truncates every scan."""
     found = replayed_gradients([loss], list(names.values()), cut)
     return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
 
@@ -111,7 +111,7 @@ def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int
 def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> dict[str, Tensor]:
     """{name: leaf tensor behind the loss}, if its scans can be truncated together."""
     if not isinstance(loss, Tensor) or loss.size != 1 or not loss.requires_grad:
-        raise ValueError(f"truncation takes a loss that is one number and requires gradients, not {describe(loss)}")
+        raise ValueError(f"truncation takes a loss of one number that requires gradients, not {describe(loss)}")
     nodes = behind([loss])
     if any(x._op is RELEASED for x in nodes):
         raise RuntimeError("the graph behind the loss has been released: ask for truncation before backward, or call "
@@ -119,14 +119,14 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
     calls = [call for x in nodes if x._metadata and isinstance(call := x._metadata.get("run"), ScanCall)]
     scans = [call.executor for call in calls]
     if not scans or not all(isinstance(scan, Record) for scan in scans):
-        raise ValueError("a scan behind the loss was not recorded, and so cannot be truncated: compute the loss inside "
-                         "of record()")
+        raise ValueError("a scan behind the loss was not recorded and cannot be truncated: compute the loss inside "
+                         "record()")
     twice = [scan.path for i, scan in enumerate(scans) if scan.path in [other.path for other in scans[:i]]]
     if twice:
         raise ValueError(f"{twice[0]} ran more than once, and truncation counts steps within one run: call it once, "
-                         "over all of the sequence")
+                         "over the whole sequence")
     if len(scans) > 1 and every is not None:
-        raise ValueError(f"behind the loss are {len(scans)} scans, whose windows differ: leave out every=")
+        raise ValueError(f"the windows of the {len(scans)} scans behind the loss differ: leave out every=")
     owners = {id(x()): (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
               for name, x in scan.weight_tensors.items()}
     names: dict[str, Tensor] = {}

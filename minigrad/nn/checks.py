@@ -1,4 +1,4 @@
-"""Checks of what a layer is given: sizes, dtypes and inputs. Every error names the layer and says what it takes."""
+"""Check the arguments of a layer: sizes, dtypes and inputs. Every error names the layer and says what it takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_sizes(layer: object, least: int = 1, **sizes: Any) -> None:
 
 
 def check_float(layer: object, dtype: Any) -> None:
-    """Raise TypeError for a dtype in which no parameter can be trained."""
+    """Raise TypeError unless dtype is a real or complex float type, as parameters need."""
     if np.dtype(dtype).kind not in "fc":
         raise TypeError(f"{type(layer).__name__} takes a float type as dtype, such as np.float32, not "
                         f"{np.dtype(dtype)}")

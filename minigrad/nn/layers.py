@@ -40,7 +40,7 @@ class Linear(Module):
         self.weight = Tensor(glorot_uniform((out_features, in_features), rng, dtype), requires_grad=True)
         self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True) if bias else None
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Tensor:
         x = features(self, x, self.weight.shape[1], self.weight.dtype)
         y = x @ self.weight.T
         return y if self.bias is None else y + self.bias
@@ -115,7 +115,7 @@ class LayerNorm(Module):
         self.weight = Tensor(np.ones(size, dtype), requires_grad=True)
         self.bias = Tensor(np.zeros(size, dtype), requires_grad=True)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Tensor:
         axis, weight, bias = self.axis, self.weight, self.bias
         x = features(self, x, weight.shape[0], weight.dtype, axis)
         if axis == -2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,18 +18,29 @@ from minigrad.engine.ops.elementwise import in_float32
 from minigrad.engine.tensor import Tensor, bare, op
 
 Array = Any  # np.ndarray or Tensor
+A = TypeVar("A", Tensor, np.ndarray)
+
+
+class Loss(Protocol):
+    """The type of `cross_entropy`: a tensor of logits gives a tensor, an array an array."""
+
+    def __call__(self, logits: A, targets: Any, mask: Any = None) -> A: ...
+
 
 # -- classes ------------------------------------------------------------------------------------------------------
 
 
-def cross_entropy_dlogits2(g, scale, logits, targets, mask):
+def slope_dscale(g, logits, targets, mask):
+    return sum(g * cross_entropy_slope(1.0, logits, targets, mask=mask))
+
+
+def slope_dlogits(g, scale, logits, targets, mask):
     p = softmax(logits)
     d = p * (g - sum(g * p, axis=-1, keepdims=True)) * (scale / counted(mask, targets))
     return d if mask is None else where(expand_dims(mask, -1), d, 0.0)
 
 
-@op(dscale=lambda g, logits, targets, mask: sum(g * cross_entropy_slope(1.0, logits, targets, mask=mask)),
-    dlogits=cross_entropy_dlogits2)
+@op(dscale=slope_dscale, dlogits=slope_dlogits)
 def cross_entropy_slope(scale, logits, targets, *, mask=None):
     """The gradient of scale · cross_entropy: scale / n (p − 1 at the target), p = softmax z, for the n rows that count,
     and 0 for the others.          scale ()   logits z, y, g (…, V)   targets, mask (…)
@@ -54,6 +65,11 @@ def with_plain_mask(call):
     return cross_entropy
 
 
+def as_loss(call: Callable) -> Loss:
+    return call
+
+
+@as_loss
 @op(around=with_plain_mask, dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
     shapes="targets have the shape of logits without its last axis, the classes, and a mask has the shape of targets")
 def cross_entropy(logits, targets, *, mask=None):
@@ -120,18 +136,16 @@ def counted(mask, targets):
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
-@in_float32
-def mse_loss(y: Array, target: Array, mask: Any = None) -> Array:
+def mse_loss(y: A, target: Array, mask: Any = None) -> A:
     """Mean (y − target)² over all entries, or those that the mask selects.
 
     y and target have the same shape (…); a mask has that shape or its first axes: (T, B) for y (T, B, D). Raises
     ValueError if shapes differ, since (B, 1) and (B,) would broadcast to B² differences, and if no target counts.
     """
-    return mean_of("mse_loss", lambda y, target: square(subtract(y, target)), y, target, mask)
+    return mean_of(y, target, mask, "mse_loss", lambda y, target: square(subtract(y, target)))
 
 
-@in_float32
-def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Array:
+def binary_cross_entropy(logits: A, targets: Array, mask: Any = None) -> A:
     """Mean −t ln p − (1 − t) ln(1 − p) = mean t ln(1 + e^−z) + (1 − t) ln(1 + e^z), in nats, with p = sigmoid z,
     computed from the logits z and so stable for every z.
 
@@ -144,11 +158,12 @@ def binary_cross_entropy(logits: Array, targets: Array, mask: Any = None) -> Arr
             raise ValueError(f"binary_cross_entropy takes targets from 0 to 1, and they go from {values.min()} to "
                              f"{values.max()}")
         return add(multiply(t, softplus(negative(z))), multiply(subtract(1, t), softplus(z)))
-    return mean_of("binary_cross_entropy", terms, logits, targets, mask)
+    return mean_of(logits, targets, mask, "binary_cross_entropy", terms)
 
 
-def mean_of(loss: str, terms: Callable, y: Array, target: Array, mask: Any) -> Array:
-    """The mean of terms(y, target) over the entries that the mask selects."""
+@in_float32
+def mean_of(y: Array, target: Array, mask: Any, loss: str, terms: Callable) -> Array:
+    """The mean of terms(y, target) over the entries that the mask selects; `loss` is the name for errors."""
     y, target = (x if isinstance(x, Tensor) else bare(x) for x in (y, target))
     if y.shape != target.shape:
         raise ValueError(f"{loss} compares arrays of the same shape, not {y.shape} and {target.shape}: reshape "

@@ -22,7 +22,7 @@ class UnknownOption(TypeError, ValueError):
                          f": it takes {', '.join(known) or 'none'}")
 
 
-def check_call(cls: type, given: tuple, named: Mapping[str, Any]) -> None:
+def check_call(cls: Any, given: tuple, named: Mapping[str, Any]) -> None:
     """Raise TypeError unless cls(*given, **named) fits the signature of its `__init__`; UnknownOption for a name. The
     names that a class takes are its `option_names()`, if it has that method."""
     try:
@@ -31,7 +31,7 @@ def check_call(cls: type, given: tuple, named: Mapping[str, Any]) -> None:
         raise complaint(cls, given, named, getattr(cls, "option_names", partial(options_of, cls))()) from None
 
 
-def complaint(cls: type, given: tuple, named: Mapping[str, Any], known: list[str]) -> TypeError:
+def complaint(cls: Any, given: tuple, named: Mapping[str, Any], known: list[str]) -> TypeError:
     """The error for a call whose arguments do not fit."""
     parameters = list(signature_of(cls.__init__).parameters.values())[1:]
     kinds = {p.kind for p in parameters}
@@ -53,7 +53,7 @@ def complaint(cls: type, given: tuple, named: Mapping[str, Any], known: list[str
     return TypeError(f"{name} needs {' and '.join(missing)}: it takes {', '.join(known)}")
 
 
-def options_of(cls: type) -> list[str]:
+def options_of(cls: Any) -> list[str]:
     """The names of the arguments of a class: its own and, if it has **options, those of its base class. **unknown is
     not passed on."""
     names: dict[str, None] = {}

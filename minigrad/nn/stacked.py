@@ -91,7 +91,9 @@ class Stacked(Module, Generic[State]):
             state = state_to_cell_layout(self, state, like, x.shape[2], unbatched, len(cells))
         finals, ys = [], []
         for i, (name, cell) in enumerate(self.layers.items()):
-            first = None if state is None else map_leaves(lambda start, i=i: start[i], state)
+            def of_cell(start: Array, i: int = i) -> Array:
+                return start[i]
+            first = None if state is None else map_leaves(of_cell, state)
             final, y = cell.run(x, first, mask, reverse=name.endswith("_reverse"))
             finals.append(final)
             ys.append(y)

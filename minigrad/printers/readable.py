@@ -1,31 +1,29 @@
 """A program as readable NumPy: the text that is shown, and that runs.
 
-A value that has a name, or is used more than once, is a line of its own; one that is used once stands where it is
-used, as long as the line stays short. The forward statement stands as a comment above the lines of the backward
-that its rules gave. One program, one text: the same function gives the same bytes.
+A value that has a name, or is used more than once, gets a line of its own; one that is used once is written where it
+is used, as long as the line stays short. Above the lines of the backward, a comment quotes the forward statement whose
+rules they apply. The text is deterministic: the same function gives the same bytes.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
 import copy
-import inspect
 import keyword
-import re
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import OPS, PART, Op
+from minigrad.engine.ops import add, getitem, subtract, transpose
+from minigrad.engine.tensor import PART
+from minigrad.printers.helpers import add_helper, helper_names
+from minigrad.printers.size_text import SizeText
 from minigrad.printers.text import (
     ATOM,
     INLINE,
     PRECEDENCE,
     WIDTH,
-    Source,
     assignment,
     bracket,
     constant,
@@ -33,23 +31,15 @@ from minigrad.printers.text import (
     function,
     infix,
     literal,
+    mentions,
     quoted,
     slice_text,
     wrapped,
 )
-from minigrad.program.ir import DETACH, LOOP, Value, numbers_of
+from minigrad.program.analysis import is_view
+from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, numbers_of
 from minigrad.program.simplify import Program, repr_of
-from minigrad.program.sizes import Axis, Factor, Size, factor_of, meaning
-
-HELPERS = {"sigmoid": """
-def sigmoid(x):
-    return 0.5 * np.tanh(0.5 * x) + 0.5
-""", "scatter": """
-def scatter(x, shape, index):
-    y = np.zeros(shape, np.asarray(x).dtype)
-    np.add.at(y, index, x)
-    return y
-"""}
+from minigrad.program.sizes import Size, factor_of
 
 
 class Emitter:
@@ -57,9 +47,7 @@ class Emitter:
 
     def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
         self.program, self.root = program, self
-        self.size_names: dict[Factor, str] = {}
-        self.size_texts: dict[str, str] = {}  # by name: `a_prev.shape[0]` of n
-        self.aliases: dict[Value, str] = {}  # argument → the name of its gradient, if that is another's too: d_b = d_z
+        self.aliases: dict[Value, str] = {}  # argument → its gradient's second name: d_b = d_z
         self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
@@ -69,13 +57,14 @@ class Emitter:
         self.leaves: list[Value] = []  # the arguments
         self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
         self.collect_arguments()
+        self.sizes = SizeText(program, {v: self.names[v] for v in self.leaves}, self.free)
         self.uses = self.count_uses()
         self.kept = self.choose_cache()
         self.name_forward()
         self.statement = self.statements_of_forward()
         self.name_backward()
 
-    # -- what is used how often ---------------------------------------------------------------------------
+    # -- uses ---------------------------------------------------------------------------------------------------
 
     def collect_arguments(self) -> None:
         def walk(tree: Any) -> None:
@@ -90,7 +79,7 @@ class Emitter:
             walk(tree)
 
     def count_uses(self) -> dict[Value, int]:
-        """How often a value stands in the forward, in the backward, or among the results."""
+        """Count the uses of each value in the forward, in the backward and among the results."""
         uses: dict[Value, int] = {}
         for value in self.program.forward + self.program.backward:
             for a in value.inputs:
@@ -100,7 +89,7 @@ class Emitter:
         return uses
 
     def choose_cache(self) -> list[Value]:
-        """What the backward reads of the forward, in the order of computing."""
+        """Values of the forward that the backward reads, in the order of computing."""
         own = set(self.program.backward) | set(self.program.seeds.values())
         read = [a for value in self.program.backward for a in value.inputs]
         read += [g for g in self.program.gradients.values() if g]
@@ -110,7 +99,7 @@ class Emitter:
     # -- names --------------------------------------------------------------------------------------------
 
     def free(self, name: str | None) -> str:
-        """The name, with a number behind it if it is taken."""
+        """A name that is not taken: `name`, or `name` and a number."""
         name = name if name and name.isidentifier() else "t"
         candidate, n = name, 1
         while candidate in self.taken or (candidate == "t" and name == "t") or candidate in vars(builtins):
@@ -122,19 +111,19 @@ class Emitter:
         self.names[value] = self.free(wanted)
 
     def label(self, value: Value) -> str | None:
-        """What other names call a value."""
+        """The name of a value as part of another name."""
         return self.names.get(value)
 
     def name_in_loop(self, value: Value, hint: str) -> str:
-        """The text of a value within a loop: a name, so that it is not computed at every step."""
+        """The text of a value within a loop: a name, since an expression would be computed at every step."""
         if value not in self.names and not value.is_constant and not self.is_free(value):
             self.name(value, value.name or hint)
         return self.expression(value)[0]
 
     def name_forward(self) -> None:
-        """A line for what has a name, is a result, is kept for the backward, or is used more than once."""
+        """Name the values that get a line: named by the user, results, cached, or used more than once."""
         results = set(map(numbers_of, values_in(self.program.result)))
-        own = [v for v in self.program.forward]
+        own = self.program.forward
         forward_uses: dict[Value, int] = {}
         for value in own:
             for a in value.inputs:
@@ -142,7 +131,7 @@ class Emitter:
         for value in own:
             if value.op is LOOP:
                 self.body(value)
-            if value.op in (LOOP, PART, DETACH) or (is_view(value) and value not in results):
+            if value.op in (LOOP, PART, DETACH) or (is_unnamed_view(value) and value not in results):
                 continue
             if value.name is None and (value in self.kept or forward_uses.get(value, 0) > 1 or (
                     value in results and len(results) > 1)):
@@ -155,7 +144,7 @@ class Emitter:
                 self.name(value, value.name)
 
     def statements_of_forward(self) -> dict[Value, Value]:
-        """For each value of the forward, the value in whose line it stands."""
+        """{value of the forward: the value whose line contains it}."""
         line: dict[Value, Value] = {}
         for value in reversed(self.program.forward):
             if value.op is PART:
@@ -177,9 +166,10 @@ class Emitter:
                 self.name(seed, f"d_{self.label(y) or 'output'}")
         own = set(program.backward)
         inner = {g for v, g in program.total.items() if v.op is not None and self.uses.get(g, 0) > 1}
-        for v, g in program.total.items():  # of what has a name; a bias may share that of what it is added to
+        for v, g in program.total.items():  # gradients of named values; a bias may share one
             if v.op is None and g in inner:
-                if self.root is self and g in own and v in program.gradients and not (is_view(g) or g.op is PART):
+                written = g in own and not is_unnamed_view(g) and g.op is not PART
+                if written and self.root is self and v in program.gradients:
                     self.aliases[v] = self.free(f"d_{self.label(v)}")
                 continue
             if v in self.names and g in own and g not in self.names:
@@ -188,7 +178,7 @@ class Emitter:
                     self.names[g] = self.names[seed]  # d_c = d_c + …: the seed is used up in this line
                 else:
                     self.name(g, f"d_{self.label(v)}")
-        for v, g in program.total.items():  # and of what stands inside a line
+        for v, g in program.total.items():  # gradients of values inside a line
             if v.op is not None and g in own and g not in self.names and self.uses.get(g, 0) > 1:
                 line = self.label(self.statement.get(v))
                 self.name(g, f"d_{line}_in" if line else "t")
@@ -199,19 +189,19 @@ class Emitter:
                 self.name(value, value.name or "t")
 
     def uses_up(self, g: Value, seed: Value | None) -> bool:
-        """Whether g is a sum that holds the seed, and nothing else does."""
+        """Whether g is a sum with the seed as a term, and the seed has no other use."""
         terms = [g]
         while terms:
             term = terms.pop()
-            if term.op is not None and term.op.name in ("add", "subtract"):
+            if term.op in (add.op, subtract.op):
                 if seed in term.inputs:
                     return self.uses.get(seed) == 1
                 terms += [a for a in term.inputs if a not in self.names and self.uses.get(a) == 1]
         return False
 
     def is_free(self, value: Value) -> bool:
-        """`W.T` and `z[:5]` cost nothing and read well: they stand wherever they are used."""
-        return is_view(value) and value.inputs[0] in self.names
+        """Whether a value is written wherever it is used, like `W.T` and `z[:5]`, which cost nothing."""
+        return is_unnamed_view(value) and value.inputs[0] in self.names
 
     # -- text ---------------------------------------------------------------------------------------------
 
@@ -228,7 +218,8 @@ class Emitter:
         return "\n\n".join(part.strip("\n") + "\n" for part in parts)
 
     def forward_function(self, lines: list[str], result: str) -> str:
-        lines, shaped = self.with_sizes([*lines, f"return {result}, cache"])
+        lines = self.sizes.lines([*lines, f"return {result}, cache"])
+        shaped = self.sizes.shaped(lines)
         names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
         unpacking = [line for name, tree in self.program.arguments if not isinstance(tree, Value)
                      for line in self.unpacking(name, tree, shaped)]
@@ -242,86 +233,14 @@ class Emitter:
         lines = self.lines(program.backward, keep=False)
         gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
         gradients = [g for g in gradients if g is not None]
-        lines, shaped = self.with_sizes(lines + assignment("return", bracket(gradients, "("), " "))
+        lines = self.sizes.lines(lines + assignment("return", bracket(gradients, "("), " "))
+        shaped = self.sizes.shaped(lines)
         self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in shaped]
         cache = assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
         return function("backward", ["d_output", "cache"], [*seeds, *cache, *lines])
 
-    # -- sizes --------------------------------------------------------------------------------------------
-
-    def with_sizes(self, lines: list[str]) -> tuple[list[str], set[Value]]:
-        """The lines of a function, after `n = a_prev.shape[0]` for each size that they name, and the arguments whose
-        shapes they read."""
-        code = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-        sizes: list[str] = []
-        for name, text in reversed(self.size_texts.items()):  # the later ones may read the earlier ones
-            if mentions(code, name):
-                sizes.insert(0, f"{name} = {text}")
-                code += f"\n{text}"
-        return sizes + lines, {v for v in self.leaves if f"{self.names[v]}.shape" in re.findall(r"\w+\.shape\b", code)}
-
-    def size(self, n: int) -> tuple[str, int]:
-        """The text of a size: a sum of products of the user's names for axes, or of `x.shape[0]`."""
-        if not isinstance(n, Size):
-            return str(n), ATOM
-        text, binds = "", ATOM
-        for product, count in sorted(n.terms.items(), key=lambda term: term[1] < 0):
-            parts = [self.factor(factor) for factor in product]
-            if abs(count) != 1 or not parts:
-                parts.insert(0, (str(abs(count)), ATOM))
-            term = parts[0]
-            for part in parts[1:]:
-                term = infix("*", term, part)
-            if text:
-                term = infix("-" if count < 0 else "+", (text, binds), term)
-            elif count < 0:
-                term = f"-{wrapped(term, PRECEDENCE['unary'])}", PRECEDENCE["unary"]
-            text, binds = term
-        return text, binds
-
-    def factor(self, factor: Factor) -> tuple[str, int]:
-        root = self.root
-        wanted = root.program.size_names.get(factor)
-        if wanted is None:
-            return self.unnamed(factor)
-        if factor not in root.size_names:
-            text = self.unnamed(factor)[0]
-            root.size_names[factor] = name = root.free(wanted)
-            root.size_texts[name] = text
-        return root.size_names[factor], ATOM
-
-    def unnamed(self, factor: Factor) -> tuple[str, int]:
-        if not isinstance(factor, Axis):
-            return infix(factor.sign, self.size(factor.left), self.size(factor.right))
-        return f"{self.root.names[self.root.program.values[factor.argument]]}.shape[{factor.axis}]", ATOM
-
-    def shape(self, shape: tuple) -> str:
-        """The text of a shape: `x.shape` where it is that of an argument, else size by size."""
-        for start in (0, 1):
-            tail = [factor.argument for n in shape[start:] if isinstance(n, Size)
-                    for factor in next(iter(n.terms)) if isinstance(factor, Axis)]
-            argument = self.root.program.values.get(tail[0]) if tail and len(shape) > start else None
-            if argument is not None and argument.op is None and len(argument.shape) == len(shape) - start and (
-                    [*map(meaning, argument.shape)] == [*map(meaning, shape[start:])]):
-                name = self.root.names[argument]
-                return f"({self.size(shape[0])[0]}, *{name}.shape)" if start else f"{name}.shape"
-        return bracket([self.size(n)[0] for n in shape], "(")
-
-    def array(self, how: str, shape: tuple, dtype: Any) -> str:
-        return f"np.{how}({self.shape(shape)}, {dtype_text(dtype)})"
-
-    def spelled(self, x: Any) -> Any:
-        """Metadata with texts in place of sizes."""
-        if isinstance(x, Size):
-            return Source(self.size(x)[0])
-        if isinstance(x, slice):
-            return slice(*map(self.spelled, (x.start, x.stop, x.step)))
-        if isinstance(x, tuple) and x and all(isinstance(n, int) for n in x) and any(isinstance(n, Size) for n in x):
-            return Source(self.shape(x))
-        return tuple(map(self.spelled, x)) if isinstance(x, tuple) else x
-
     def seed_lines(self, tree: Any, access: str) -> list[str]:
-        """Take the gradients out of d_output, which is nested as the result is."""
+        """Unpack the gradients from d_output, which has the nesting of the result."""
         if isinstance(tree, dict):
             return [line for key, child in tree.items() for line in self.seed_lines(child, f"{access}[{key!r}]")]
         if isinstance(tree, (tuple, list)) and tree:
@@ -337,7 +256,7 @@ class Emitter:
             seed = self.names[self.program.seeds[tree]]
             if seed == access:
                 return []
-            if tree in self.seeded:  # a result that stands there twice
+            if tree in self.seeded:  # the same result a second time
                 return [f"{seed} = {seed} + {access}"]
             self.seeded.add(tree)
             return [f"{seed} = {access}"]
@@ -352,14 +271,14 @@ class Emitter:
         return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child, shaped)]
 
     def lines(self, values: list[Value], keep: bool) -> list[str]:
-        """The statements for these values, each followed by what it could not hold inside."""
+        """The statements of these values; in the backward, below the forward statements that they belong to."""
         out: list[str] = []
-        said = None
+        quoted_last = None
         for value in values:
             text = self.line(value, values)
             origin = self.statement.get(value.origin) if text and not keep else None
-            if origin is not None and origin is not said:
-                said = origin
+            if origin is not None and origin is not quoted_last:
+                quoted_last = origin
                 out += ["", *(f"# {line}" for line in self.statement_text(origin))]
             out += text
         return out
@@ -372,7 +291,7 @@ class Emitter:
         return self.bodies[loop]
 
     def line(self, value: Value, among: list[Value]) -> list[str]:
-        """The statement of a value; none for what stands where it is used."""
+        """The statement of a value; none if it is written where it is used."""
         if value.op is LOOP:
             return self.body(value).text(value)
         if value.op is PART or (value not in self.names and (
@@ -385,7 +304,7 @@ class Emitter:
         return assignment(self.names[value], self.expression(value, top=True)[0]) + shared
 
     def inlined(self, value: Value, among: list[Value]) -> bool:
-        """Whether a value stands where it is used: once, in this function, and short."""
+        """Whether a value is written where it is used: it is short and has one use in this function."""
         users = [v for v in among if value in v.inputs]
         if len(users) != 1 or users[0].inputs.count(value) > 1:
             return not users and value not in values_in(self.program.result)
@@ -402,73 +321,51 @@ class Emitter:
         if value in self.names and not top:
             return self.names[value], ATOM
         if value.is_constant:
-            return self.size(value.constant) if isinstance(value.constant, Size) else constant(value.constant)
+            return self.sizes.size(value.constant) if isinstance(value.constant, Size) else constant(value.constant)
         if value.op is None:
             return self.names[value], ATOM
         return self.call(value)
 
     def call(self, value: Value, operands: list[str] | None = None) -> tuple[str, int]:
-        """The text that computes a value from its inputs, or from operands that stand for them."""
+        """The text that computes a value from its inputs, or from these operands in their place."""
         op, metadata = value.op, value.metadata
         parts = [self.expression(a) for a in value.inputs] if operands is None else [(text, ATOM) for text in operands]
-        special = SPECIAL.get(op.name)
-        if special is not None:
-            printed = special(self, value, parts)
-            if printed is not None:
-                return printed
+        if op is DETACH:
+            return parts[0]
         if op.infix and len(parts) == 2:
             return infix(op.infix, *parts)
         if op.infix and len(parts) == 1:
             return f"{op.infix}{wrapped(parts[0], PRECEDENCE['unary'])}", PRECEDENCE["unary"]
+        if (template := op.template(metadata)) is not None:
+            return self.filled(template, value, parts), ATOM
         values = [text for text, _ in parts]
+        if op is EINSUM:
+            return f'np.einsum("{metadata["subscripts"]}", {", ".join(values)}, optimize=True)', ATOM
         arguments = [f"[{', '.join(values)}]"] if op.variadic else values
-        arguments += [f"{key}={literal(self.spelled(given))}" for key, given in metadata.items()
+        arguments += [f"{key}={literal(self.sizes.spell(given))}" for key, given in metadata.items()
                       if key != "part" and repr(given) != repr(op.defaults[key])]
         if op.numpy:
             name = f"np.{op.numpy[0].__name__}"
         else:
             name = op.name
-            self.need(op)
+            add_helper(op, self.helpers)
             if op.variadic:
                 arguments[0] = f"*{arguments[0]}"
         text = f"{name}({', '.join(arguments)})"
         return (f"{text}[{metadata['part']}]" if "part" in metadata else text), ATOM
 
-    # -- helpers: the forward of an op that NumPy has no word for --------------------------------------------
-
-    def need(self, op: Op) -> None:
-        if op.name in HELPERS:
-            self.helpers[op.name] = HELPERS[op.name]
-        elif op.name not in self.helpers:
-            self.copy_source(op.forward)
-
-    def copy_source(self, function: Callable) -> None:
-        """The source of a function, and of the functions it calls, as it was written, without decorators and
-        docstrings."""
-        name = function.__name__
-        if name in self.helpers:
-            return
-        try:
-            source = textwrap.dedent(inspect.getsource(function))
-            tree = ast.parse(source).body[0]
-        except (OSError, SyntaxError):
-            raise ValueError(
-                f"the source of {name} cannot be read, so it cannot be printed: put it in a file") from None
-        tree.decorator_list = []
-        docstring = tree.body[0] if ast.get_docstring(tree) else None
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name):
-                other = function.__globals__.get(node.id)
-                if inspect.isfunction(other) and node.id != name:
-                    self.copy_source(getattr(other, "op", None).forward if hasattr(other, "op") else other)
-        self.helpers[name] = "\n".join(
-            line for n, line in enumerate(source.splitlines(), start=1)
-            if n >= tree.lineno and not (docstring and docstring.lineno <= n <= docstring.end_lineno))
+    def filled(self, template: str, value: Value, parts: list[tuple[str, int]]) -> str:
+        """The text of an op from its template: `{x}[{index}]`."""
+        texts = {key: slice_text(self.sizes.spell(given)) if key == "index" else literal(self.sizes.spell(given))
+                 for key, given in value.metadata.items()} | {"dtype": dtype_text(value.dtype)}
+        for name, part in zip(value.op.arrays, parts):
+            texts[name] = wrapped(part, ATOM) if template.startswith("{") else part[0]
+        return template.format(**texts)
 
     # -- trees of names ---------------------------------------------------------------------------------------
 
     def literal(self, tree: Any) -> str:
-        """A result, nested as the function gave it."""
+        """A result, with the nesting that the function returned."""
         if isinstance(tree, dict):
             return "{" + ", ".join(f"{quoted(key)}: {self.literal(child)}" for key, child in tree.items()) + "}"
         if isinstance(tree, (tuple, list)):
@@ -476,7 +373,7 @@ class Emitter:
         return self.expression(tree)[0] if isinstance(tree, Value) else literal(tree)
 
     def gradient_literal(self, tree: Any) -> str | None:
-        """The gradients of one argument, nested as it is; None where nothing in it can have one."""
+        """The gradients of one argument, with its nesting; None if no part of it is differentiable."""
         if isinstance(tree, dict):
             parts = {key: self.gradient_literal(child) for key, child in tree.items()}
             return "{" + ", ".join(f"{quoted(key)}: {text}" for key, text in parts.items()) + "}" \
@@ -490,21 +387,18 @@ class Emitter:
         if tree in self.aliases:
             return self.aliases[tree]
         return self.expression(g)[0] if g is not None else (
-            self.array("zeros", tree.shape, tree.dtype) if any(isinstance(n, Size) for n in tree.shape) else
+            self.sizes.array("zeros", tree.shape, tree.dtype) if any(isinstance(n, Size) for n in tree.shape) else
             f"np.zeros({tree.shape}, {dtype_text(tree.dtype)})")
 
 
-# -- small text ---------------------------------------------------------------------------------------------
-
-
 class Body(Emitter):
-    """The emitter of a Loop (loops.py), the same for its forward and its backward; parent emits what stands around."""
+    """The emitter of a Loop (loops.py), forward and backward; `parent` emits the code around it."""
 
     def __init__(self, parent: Emitter, loop: Any):
         self.parent, self.root, self.loop = parent, parent.root, loop
         if isinstance(loop.steps, Size) and (factor := factor_of(loop.steps)) is not None:
-            self.root.program.size_names.setdefault(factor, "T")
-        self.taken, self.helpers = parent.taken, parent.helpers
+            parent.sizes.given.setdefault(factor, "T")
+        self.sizes, self.taken, self.helpers = parent.sizes, parent.taken, parent.helpers
         self.constants, self.defined = parent.constants, parent.defined
         self.names, self.bodies, self.quotes, self.aliases = {}, {}, {}, {}
         self.t = self.free("t_2") if isinstance(parent, Body) else "t"
@@ -512,7 +406,7 @@ class Body(Emitter):
         program.forward, program.backward = loop.lines, loop.d_lines
         program.result = [*loop.stacks, *(loop.new[k] for k in loop.live)]
         program.seeds = {y: seed for y, seed in program.seeds.items() if y in loop.arrivals}
-        program.total = {v: g for v, g in program.total.items()  # what a loop hands on is no array
+        program.total = {v: g for v, g in program.total.items()  # a value that the loop hands on is not an array
                          if v not in loop.closed and not (v in loop.state and g in loop.d_stacks)}
         roots = [*loop.d_stacks, *loop.d_sums, *(loop.d_state[k] for k in loop.d_live)]
         program.gradients = dict(enumerate(roots))
@@ -536,7 +430,7 @@ class Body(Emitter):
     # -- names ------------------------------------------------------------------------------------------------
 
     def name_around(self) -> None:
-        """What stays the same is called as outside. In a loop in a loop, that is not the same forward and backward."""
+        """Loop invariants keep their outer name. In nested loops it may differ between forward and backward."""
         loop = self.loop
         for a, value in loop.around.items():
             if a in loop.read or a in loop.d_read:
@@ -609,12 +503,12 @@ class Body(Emitter):
                 *(f"    {line}".rstrip() for line in body), *after]
 
     def head(self, whole: Value) -> str:
-        steps = f"range({self.size(self.loop.steps)[0]})"
+        steps = f"range({self.sizes.size(self.loop.steps)[0]})"
         forwards = whole.metadata["backward"] == self.loop.scan.reverse
         return f"for {self.t} in {steps if forwards else f'reversed({steps})'}:"
 
     def forward_lines(self) -> tuple[list[str], list[str], list[str]]:
-        """What stands before the loop, in it, and behind it."""
+        """The lines before the loop, in it, and after it."""
         loop, outside = self.loop, self.parent
         carried = [self.names[loop.state[k]] for k in loop.live]
         before = self.empty_arrays(loop.stack[v] for v in loop.stacks)
@@ -634,21 +528,22 @@ class Body(Emitter):
         self.name_around()
         self.names |= {a: self.step_of(loop.stack[a]) for a in loop.state if loop.stack[a] in outside.names}
         before = self.empty_arrays(loop.d_stack[v] for v in loop.d_stacks)
-        before += [f"{outside.names[loop.d_sum[v]]} = {self.array('zeros', v.shape, v.dtype)}" for v in loop.d_sums]
+        before += [f"{outside.names[loop.d_sum[v]]} = {self.sizes.array('zeros', v.shape, v.dtype)}"
+                   for v in loop.d_sums]
         for k in loop.d_live:
             start, a = loop.d_final[k], loop.state[k]
-            text = self.array("zeros", a.shape, a.dtype) if start is None else outside.expression(start)[0]
+            text = self.sizes.array("zeros", a.shape, a.dtype) if start is None else outside.expression(start)[0]
             before += assignment(self.carried[k], text)
         seeds = [self.names[loop.inner.seeds[y]] for y in loop.arrivals]
         arriving = [" + ".join([self.carried[k] for k in states] + [f"{self.d_y[j]}[{self.t}]" for j in places])
-                    or self.array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
+                    or self.sizes.array("zeros", y.shape, y.dtype) for y, (states, places) in loop.arrivals.items()]
         body = assignments(seeds, arriving)
         views = [v for v in loop.views if self.names.get(v, "").isidentifier()]  # f = gates[t][:5] once more
         body += self.lines([*views, *loop.d_lines], keep=False)
         body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
         given = [loop.d_state[k] for k in loop.d_live]
         body += hand_on([self.carried[k] for k in loop.d_live],
-                        [self.array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
+                        [self.sizes.array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
                          self.expression(g)[0] for k, g in zip(loop.d_live, given)])
         after = hand_on([outside.names[loop.d_start[k]] for k in loop.d_ends], [self.carried[k] for k in loop.d_ends])
         return before, body, after
@@ -658,16 +553,16 @@ class Body(Emitter):
         return text + self.added(value) if value in self.loop.d_sums else text
 
     def added(self, value: Value) -> list[str]:
-        """A step of a sum over the steps."""
+        """Add a value to its sum over time."""
         return assignment(self.parent.names[self.loop.d_sum[value]], self.expression(value)[0], " += ")
 
     def step_of(self, part: Value) -> str:
         return f"{self.parent.names[part]}[{self.t}]"
 
     def empty_arrays(self, parts: Any) -> list[str]:
-        """Room for all steps; where the loop itself stands in a loop, there may be room already."""
+        """Allocate (T, …) arrays; an inner loop may write into a row of the outer one's."""
         names = {self.parent.names[part]: part for part in parts}
-        return [f"{name} = {self.array('empty', part.shape, part.dtype)}" for name, part in names.items()
+        return [f"{name} = {self.sizes.array('empty', part.shape, part.dtype)}" for name, part in names.items()
                 if name.isidentifier()]
 
     def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
@@ -679,7 +574,7 @@ class Body(Emitter):
         return super().expression(value, top)
 
     def constant_name(self, value: Value, hint: str) -> str:
-        """The name of a constant array, which is made before the loop."""
+        """The name of a constant array, which is defined before the loop."""
         key = repr_of(value.constant)
         if key not in self.constants:
             self.constants[key] = self.free(hint), constant(value.constant)[0]
@@ -687,7 +582,7 @@ class Body(Emitter):
 
 
 def assignments(names: list[str], texts: list[str]) -> list[str]:
-    """A line for each, unless one would change what a later one reads."""
+    """One line each, unless one would change a name that a later one reads."""
     for i, name in enumerate(names):
         if any(mentions(text, name) for text in texts[i + 1:]):
             return hand_on(names, texts)
@@ -695,7 +590,7 @@ def assignments(names: list[str], texts: list[str]) -> list[str]:
 
 
 def hand_on(names: list[str], texts: list[str]) -> list[str]:
-    """`a_prev, c_prev = a, c`, at once, for a text may hold another's name."""
+    """`a_prev, c_prev = a, c` in one statement, since a text may read another's name."""
     pairs = [(name, text) for name, text in zip(names, texts) if name != text]
     if not pairs:
         return []
@@ -704,19 +599,13 @@ def hand_on(names: list[str], texts: list[str]) -> list[str]:
     return [line] if len(line) <= WIDTH or len(pairs) == 1 else assignment(", ".join(names), bracket(texts, "("))
 
 
-def mentions(text: str, name: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
-
-
-def is_view(value: Value) -> bool:
-    """A transpose, or a slice, that the user gave no name."""
-    if value.op is None or value.name is not None or value.op.name not in ("transpose", "getitem"):
-        return False
-    return value.op.name == "transpose" or all(isinstance(i, slice) for i in value.metadata["index"])
+def is_unnamed_view(value: Value) -> bool:
+    """A transpose or a slice that the user gave no name."""
+    return value.op in (transpose.op, getitem.op) and value.name is None and is_view(value)
 
 
 def behind_views(value: Value) -> Value:
-    while is_view(value):
+    while is_unnamed_view(value):
         value = value.inputs[0]
     return value
 
@@ -727,41 +616,3 @@ def values_in(tree: Any) -> list[Value]:
 
 def children(tree: Any) -> list[Any]:
     return list(tree.values()) if isinstance(tree, dict) else list(tree) if isinstance(tree, (tuple, list)) else []
-
-
-
-def helper_names() -> set[str]:
-    return {op.name for op in OPS.values() if not op.numpy} | {"shifted_exp"}
-
-
-# -- ops that are not printed as a plain call -------------------------------------------------------------------
-
-
-def print_getitem(emitter: Emitter, value: Value, parts: list) -> tuple[str, int]:
-    return f"{wrapped(parts[0], ATOM)}[{slice_text(tuple(map(emitter.spelled, value.metadata['index'])))}]", ATOM
-
-
-def print_transpose(_: Emitter, value: Value, parts: list) -> tuple[str, int] | None:
-    return (f"{wrapped(parts[0], ATOM)}.T", ATOM) if value.metadata["axes"] is None else None
-
-
-def print_astype(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
-    return f"{wrapped(parts[0], ATOM)}.astype({dtype_text(value.dtype)})", ATOM
-
-
-def print_einsum(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
-    texts = ", ".join(text for text, _ in parts)
-    return f'np.einsum("{value.metadata["subscripts"]}", {texts}, optimize=True)', ATOM
-
-
-def print_positional(emitter: Emitter, value: Value, parts: list) -> tuple[str, int]:
-    (key,) = value.metadata
-    return f"np.{value.op.name}({parts[0][0]}, {literal(emitter.spelled(value.metadata[key]))})", ATOM
-
-
-def print_detach(_: Emitter, value: Value, parts: list) -> tuple[str, int]:
-    return parts[0]
-
-
-SPECIAL = {"detach": print_detach, "getitem": print_getitem, "transpose": print_transpose, "astype": print_astype,
-           "einsum": print_einsum, "reshape": print_positional, "broadcast_to": print_positional}

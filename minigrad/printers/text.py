@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import Any
 
 import numpy as np
 
-WIDTH = 96  # of a line
-INLINE = 64  # of an expression that stands inside another
+WIDTH = 96  # maximum line length
+INLINE = 64  # maximum length of an expression inside another
 
-# How tightly an operator binds, as in Python.
+# Precedence of the operators, as in Python
 PRECEDENCE = {">": 0, ">=": 0, "<": 0, "<=": 0, "==": 0, "!=": 0, "|": 1, "&": 2, "+": 3, "-": 3, "*": 4, "/": 4,
               "//": 4, "%": 4, "@": 4, "unary": 5, "**": 6}
 ATOM = 9
@@ -30,7 +31,7 @@ def wrapped(part: tuple[str, int], needed: int) -> str:
 
 
 def infix(sign: str, left: tuple[str, int], right: tuple[str, int]) -> tuple[str, int]:
-    """Left to right, as Python reads; ** from the right. What stands on the right of - and / keeps its brackets."""
+    """`left sign right`, left-associative but for **. A sum right of - and a product right of / keep their brackets."""
     binds = PRECEDENCE[sign]
     if sign == "**":
         return f"{wrapped(left, binds + 1)} ** {wrapped(right, PRECEDENCE['unary'])}", binds
@@ -47,7 +48,7 @@ def constant(x: Any) -> tuple[str, int]:
 
 
 class Source(str):
-    """A text that is Python source already, among constants and metadata."""
+    """Python source among constants and metadata."""
 
     __repr__ = str.__str__
 
@@ -89,7 +90,7 @@ def slice_text(index: tuple) -> str:
 
 
 def assignment(name: str, text: str, equals: str = " = ") -> list[str]:
-    """`name = text`, over several lines where it is too long."""
+    """`name = text`, broken over several lines if it is too long."""
     line = f"{name}{equals}{text}"
     if len(line) <= WIDTH:
         return [line]
@@ -136,6 +137,10 @@ def split_top(text: str) -> list[str]:
             pieces.append(text[start:i])
             start = i
     return [*pieces, text[start:]]
+
+
+def mentions(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def function(name: str, arguments: list[str], lines: list[str]) -> str:

@@ -16,7 +16,7 @@ from minigrad.engine.tensor import Op
 
 
 class Axis(NamedTuple):
-    """An axis of an argument, which is known by its index on the engine's clock."""
+    """An axis of an argument, which is identified by its index on the engine's clock."""
 
     argument: int
     axis: int
@@ -24,7 +24,7 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Quotient:
-    """A division of sizes that leaves a rest, or the rest; sign is `//` or `%`."""
+    """A division of sizes with a remainder (`//`), or the remainder (`%`)."""
 
     left: Size | int
     sign: str
@@ -37,7 +37,7 @@ Terms = dict[tuple[Factor, ...], int]  # product of factors → coefficient; the
 
 class Size(int):
     """An int that is the sum of its `terms`. Sums, products and quotients with other ints keep track of them; any other
-    arithmetic gives plain numbers."""
+    arithmetic returns plain numbers."""
 
     terms: Terms
 
@@ -83,7 +83,7 @@ class Size(int):
         return opaque(self, "%", other) if exact_quotient(self, other) is None else 0
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """As a plain int, which does not widen float32."""
+        """Apply the ufunc to plain ints, which do not widen float32."""
         return getattr(ufunc, method)(*map(plain_number, inputs), **options)
 
     def __reduce__(self) -> tuple:
@@ -91,7 +91,7 @@ class Size(int):
 
 
 def size(terms: Terms, n: int) -> Size | int:
-    """The size of these terms, n at present; a plain int if no axis is left in it."""
+    """The size of these terms, whose value is n; a plain int if no axis is left in it."""
     terms = {product: count for product, count in terms.items() if count}
     if not any(terms):
         return int(n)
@@ -121,7 +121,7 @@ def plain_number(x: Any) -> Any:
 
 
 def exact_quotient(n: Size, divisor: int) -> Size | int | None:
-    """n / divisor, if that leaves no rest whatever the axes are; else None."""
+    """n / divisor, if there is no remainder for any lengths of the axes; else None."""
     if not divisor or len(terms_of(divisor)) != 1:
         return None
     ((factors, count),) = terms_of(divisor).items()
@@ -144,13 +144,13 @@ def opaque(left: int, sign: str, right: int) -> Size | int:
 
 
 def factor_of(n: Size) -> Factor | None:
-    """The one factor of a size that is no sum and no product; else None."""
+    """The factor of a size that is neither a sum nor a product; else None."""
     ((product, count), *more) = n.terms.items()
     return product[0] if count == len(product) == 1 and not more else None
 
 
 def meaning(n: int) -> Any:
-    """Equal for two sizes that are equal whatever the axes are."""
+    """A key that is equal for two sizes if they are equal for all lengths of the axes."""
     return frozenset(n.terms.items()) if isinstance(n, Size) else int(n)
 
 
@@ -158,7 +158,7 @@ def meaning(n: int) -> Any:
 
 
 def shape_of_result(op: Op, shapes: list[tuple], metadata: dict, lengths: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a result of these lengths. What cannot be told is a plain int."""
+    """The shape of a result with these lengths, as sizes; a length that cannot be derived is a plain int."""
     if op.variadic and metadata.get("axis") is not None:
         known = joined(shapes, metadata["axis"])
     elif "shape" in metadata:
@@ -194,7 +194,7 @@ def joined(shapes: list[tuple], axis: int) -> tuple[int, ...]:
 
 
 def given(before: tuple, shape: Any) -> tuple[int, ...]:
-    """A shape as an op is asked for it: one length may be −1."""
+    """A requested shape, in which one length may be −1."""
     shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     if -1 not in shape:
         return shape
@@ -204,7 +204,7 @@ def given(before: tuple, shape: Any) -> tuple[int, ...]:
 
 
 def indexed(shape: tuple, index: tuple) -> tuple[int, ...]:
-    """With slices, newaxis, ellipsis and integers; other indices are not followed."""
+    """The shape after basic indexing; () for other indices."""
     index = list(index) if isinstance(index, tuple) else [index]
     if not all(i is None or i is Ellipsis or isinstance(i, slice) or type(i) in (int, Size) for i in index):
         return ()
@@ -234,7 +234,7 @@ def length_of_slice(i: slice, n: int) -> int:
 
 
 def reduced(shape: tuple, axis: Any, ndim: int) -> tuple[int, ...]:
-    """Without the axes of a reduction, or with all of them where the result has as many."""
+    """The shape without the axes of a reduction, or unchanged if the result has as many axes."""
     if ndim == len(shape):
         return shape
     axes = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
@@ -242,7 +242,7 @@ def reduced(shape: tuple, axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def cuts(length: int, sections: Any) -> list[int]:
-    """Where a split into `sections`, or before these indices, begins and ends its parts."""
+    """The bounds of the parts of a split into `sections`, or at these indices."""
     if isinstance(sections, int):
         return [i * (length // sections) for i in range(sections)] + [length]
     return [0, *sections, length]

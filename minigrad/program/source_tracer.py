@@ -1,4 +1,4 @@
-"""The tracer of `derive`: it keeps what a reader of the source wants to see again, the user's sizes and logistics.
+"""The tracer of `derive`: it keeps the user's sizes and logistics, for the reader of the source.
 
 Sizes: the shapes of its symbols are `Size`s (sizes.py), and local variables name them.
 Logistics: 1 / (1 + np.exp(-z)) stays as the user wrote it, and its gradient is that of `sigmoid`, g y (1 − y). This is
@@ -67,7 +67,7 @@ def shapes_of_parts(whole: Tensor) -> list[tuple] | None:
 
 
 def argument_of_logistic(y: Symbol) -> Tensor | None:
-    """z of a result 1 / (1 + exp(-z)), in whatever order it is written; else None."""
+    """z of a result 1 / (1 + exp(-z)), in any order of the operands; else None."""
     below = other_operand(y, (divide.op, 0, 1), (power.op, 1, -1))
     exponential = other_operand(below, (add.op, 0, 1), (add.op, 1, 1))
     if not is_made_by(exponential, exp.op):

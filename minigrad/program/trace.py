@@ -1,9 +1,9 @@
-"""Run a function once on symbols, and write down what it does: the forward program, and, by the engine's own sweep
-and the very same rules, its backward program.
+"""Run a function once on symbols and record its ops: the forward program and, by the engine's own sweep and rules, the
+backward program.
 
-A `Symbol` is a Tensor whose values nobody may look at, and which is of no use once its trace is over. The tracer takes
-the place of `apply` (`tensor.watcher`), so every op call, whoever makes it, becomes a `Value` of the program. The
-user's names are read from the local variables of each function as it returns.
+A `Symbol` is a Tensor without values, which cannot be used after its trace. The tracer replaces `apply`
+(`tensor.watcher`), so every op call, the user's and the engine's, becomes a `Value` of the program. The user's names
+are read from the local variables of each function as it returns.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from minigrad.program.effects import Surroundings
 
 
 class TraceError(TypeError):
-    """A function did something with a value that cannot be written down; the message names the user's line."""
+    """A traced function needs a value; the message names the user's line."""
 
 
 class NoAttribute(TraceError, AttributeError):
-    """What a tensor has not, and an array perhaps has: x.sort(), x.trace()."""
+    """An attribute that tensors do not have, though arrays may: x.sort(), x.trace()."""
 
 
 def refuse(what: str, instead: str) -> Callable:
@@ -96,9 +96,9 @@ class Tracer:
     """The watcher of one trace: it makes the symbols, remembers whose rule made them, and collects names.
 
     loops   whether a scan may stay a loop; else it is traced step by step
-    last    whether the sweep that runs is the last one, the trace's own: no gradient is asked of what it makes
-    over    whether the trace is over, and its symbols of no more use
-    around  what the traced function can change outside itself, noted before it does (effects.py), or None
+    last    whether the trace's own sweep runs, the last one: its results need no gradients
+    over    whether the trace is over, so that its symbols are not usable any more
+    around  the surroundings that the function may change, noted before it does (effects.py), or None
     """
 
     symbolic = True  # values are examples: a pull within must be written down, and not computed (autodiff.pullback)
@@ -110,10 +110,10 @@ class Tracer:
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
         self.total: dict[int, Any] = {}  # value → its complete gradient
-        self.names: dict[int, str] = {}  # what a local variable held, by index
+        self.names: dict[int, str] = {}  # of local variables, by the index of their tensor
         self.written: dict[int, Tensor] = {}  # symbol → the symbol whose text the program has in its place
-        self.size_names: dict[Any, str] = {}  # what a local variable held, by factor (source_tracer.py)
-        self.held: list[Any] = []  # what `names` speaks of, kept alive
+        self.size_names: dict[Any, str] = {}  # of local variables, by factor (source_tracer.py)
+        self.held: list[Any] = []  # the objects that `names` refers to, kept alive
 
     def __call__(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
         if self.constants:
@@ -149,7 +149,7 @@ class Tracer:
         self.total[node._index] = g
 
     def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
-        """Called by the sweep with each gradient that a rule gave."""
+        """Called by the sweep with each gradient that a rule returned."""
 
     def argument(self, example: ndarray) -> Symbol:
         """A symbol for an argument of the function."""
@@ -160,7 +160,7 @@ class Tracer:
         return map_leaves(self.without_wrapper, result) if self.constants else result
 
     def detached(self, x: Tensor) -> Tensor:
-        """The same values, through which no gradient flows. The program has an op for it, and so the source."""
+        """x without its gradient, by an op that the program and the source contain."""
         with no_grad():
             cut = copy(x)
         is_settled = isinstance(x, Symbol) or id(cut) in self.constants
@@ -185,7 +185,7 @@ class Tracer:
     # -- names ------------------------------------------------------------------------------------------
 
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
-        """As a function returns, its local variables name what they hold. A caller's names go before a callee's."""
+        """As a function returns, name its tensors after its local variables. A caller's names override a callee's."""
         if event not in ("call", "return") or is_engine(frame):
             return
         if event == "call" and self.around is not None:
@@ -212,7 +212,7 @@ class Tracer:
 
 # Modules whose functions are not the user's
 ENGINE = ("minigrad.engine.", "minigrad.functional.", "minigrad.program.", "minigrad.printers.", "minigrad.derived.",
-          "minigrad.timeloop.", "contextlib.", "numpy.")
+          "minigrad.timeloop.", "contextlib.", "dataclasses.", "numpy.")
 
 
 def is_engine(frame: FrameType) -> bool:
@@ -226,9 +226,8 @@ def is_engine_module(name: str) -> bool:
 
 @contextlib.contextmanager
 def profiled(profile: Callable) -> Iterator[None]:
-    """Have Python call `profile` at each call and return, and whoever did so before again afterwards. A profiler that
-    is written in C may leave an object that cannot be installed again: then it keeps its place, and `profile` is not
-    called."""
+    """Have Python call `profile` at each call and return; put back the profiler that was installed before. A profiler
+    written in C may leave an object that cannot be installed again: then it stays, and `profile` is not called."""
     before = sys.getprofile()
     if not (before is None or callable(before) or isinstance(before, Profile)):
         yield
@@ -245,14 +244,14 @@ def profiled(profile: Callable) -> Iterator[None]:
 
 
 class Trace:
-    """What one run on symbols wrote down.
+    """The record of one run on symbols.
 
-    arguments   [(name, tree of symbols and constants)], closed-over tensors behind the function's own
+    arguments   [(name, tree of symbols and constants)], the function's own, then closed-over tensors
     result      the tree of results;  seeds: the gradient symbol of each differentiable result
     gradients   for each argument, the tree of its gradients (None: not differentiable)
 
-    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step. `close` ends it: the
-    symbols that f may have kept then say that they have no values.
+    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step. After
+    `close`, using a symbol that f has kept raises TraceError.
     """
 
     def __init__(self, f: Callable, examples: tuple, loops: bool = False, tracer: Tracer | None = None):
@@ -323,7 +322,7 @@ def example_of(y: Tensor) -> ndarray:
 
 
 def lifted(tracer: Tracer, leaf: Any) -> Any:
-    """An array or a float as a symbol; ints, booleans, strings and the like are constants of the program."""
+    """A symbol for an array or a float; ints, booleans, strings and the like are constants of the program."""
     if isinstance(leaf, Tensor):
         leaf = leaf._array
     if isinstance(leaf, (ndarray, float, complex, np.inexact)):
@@ -333,7 +332,7 @@ def lifted(tracer: Tracer, leaf: Any) -> Any:
 
 
 def argument_names(f: Callable, examples: tuple) -> list[str]:
-    """The function's own parameter names, where it has one for each argument."""
+    """The function's parameter names; x0, x1 … for arguments without one."""
     try:
         parameters = list(inspect.signature(f if inspect.isroutine(f) else f.__call__).parameters.values())
     except (TypeError, ValueError):

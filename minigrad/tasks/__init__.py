@@ -1,4 +1,4 @@
-"""Toy sequence problems, made from an explicit rng or from a text; `TASKS` has them by name."""
+"""Toy sequence problems generated from an explicit rng or a text; `TASKS` maps names to classes."""
 
 from minigrad.tasks.adding import Adding, Adding1997
 from minigrad.tasks.anbn import AnBn

@@ -1,4 +1,4 @@
-"""The adding problem: remember two numbers among many, and say their sum at the end."""
+"""The adding problem: remember two marked numbers and return their sum at the end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe, target_at
 
 @dataclass(frozen=True)
 class Adding(Task):
-    """The sum of two marked numbers among `length`, asked for at the end.
+    """The sum of two marked numbers among `length`, as target at the end.
 
     x (T, B, 2): numbers from U[0, 1], and markers that are 1 at one place in the first half and one in the second, else
     0. Target: the sum of the two marked numbers. Arjovsky, Shah & Bengio 2016, section 4.2; Le, Jaitly & Hinton
     2015 mark any two places.
 
-    Metric: mean squared error, solved below 1e-3. Without memory one guesses the mean of the sum, 1, and the error is
-    its variance, 2 · 1/12 = 1/6. (Where the last step is marked, a better guess could use that: 1 in T/2 sequences,
-    which is left out here as it is everywhere.)
+    Metric: mean squared error, solved below 1e-3. The best memoryless guess is the mean of the sum, 1; its
+    error is the variance, 2 · 1/12 = 1/6. (If the last step is marked, in 1 of T/2 sequences, a better guess exists; it
+    is ignored here, as in the papers.)
 
     Published: at T = 600, with about 70 000 weights, LSTM 0.164, GRU 5.3e-5, plain RNN 0.177 (Bai, Kolter & Koltun
-    2018, arXiv 1803.01271, table 1): their LSTM never left the baseline.
+    2018, arXiv 1803.01271, table 1): their LSTM did not leave the baseline.
     """
 
     length: int = 100
@@ -50,18 +50,18 @@ class Adding(Task):
 
 @dataclass(frozen=True)
 class Adding1997(Task):
-    """The adding problem as it was first posed: lengths vary, and an error of 0.04 is wrong.
+    """The adding problem of 1997: lengths vary, and an error of 0.04 or more is wrong.
 
     `length` T is the shortest; lengths are drawn from T … T + T/10. x (T + T/10, B, 2): numbers from U[−1, 1], and
     markers: −1 at the first and the last step, 1 at two more, else 0. One of these is drawn from the first ten steps,
     the other from the first T/2 − 1 that are not marked yet; if it falls on the first step, whose marker stays −1, its
     number counts as 0. Target: 0.5 + (X₁ + X₂) / 4. Hochreiter & Schmidhuber 1997, experiment 4.
 
-    Metric: the fraction of sequences with an error below 0.04. Solved at 2558 of the 2560 of the test set.
+    Metric: the fraction of sequences with an error below 0.04. Solved at 2558 of the 2560 test sequences.
 
-    The best guess without memory is 0.5, right where |X₁ + X₂| < 0.16. The sum of two numbers from U[−1, 1] is there
-    with probability 1 − (1 − 0.08)² = 0.1536, and a number alone with 0.16. The first step is drawn with probability
-    q = 1/10 + 9/10 · 1/(T/2 − 1), so the baseline is (1 − q) · 0.1536 + q · 0.16.
+    The best guess without memory is 0.5, right where |X₁ + X₂| < 0.16. The sum of two numbers from U[−1, 1] is in
+    that range with probability 1 − (1 − 0.08)² = 0.1536, a single number with 0.16. The first step is drawn with
+    probability q = 1/10 + 9/10 · 1/(T/2 − 1), so the baseline is (1 − q) · 0.1536 + q · 0.16.
 
     Published, T = 100: 74 000 sequences, then 1 of 2560 wrong (table 7, mean of ten runs, 93 weights, one sequence at
     a time). T = 500: 209 000, none wrong; T = 1000: 853 000, 1 wrong.
@@ -76,7 +76,7 @@ class Adding1997(Task):
     recipe = lstm_recipe(hidden=16, batch=20, steps=4000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
 
     def __post_init__(self) -> None:
-        self.require_at_least(length=22)  # ten steps to draw the first mark from, length_mask T/2 − 1
+        self.require_at_least(length=22)  # the marks need ten steps, and T/2 − 1 of at least ten
 
     @property
     def baseline(self) -> float:
@@ -90,7 +90,7 @@ class Adding1997(Task):
         x[:, :, 0] = np.where(length_mask(lengths, longest), rng.uniform(-1, 1, (longest, size)), 0)
         one = rng.integers(0, 10, size)
         two = rng.integers(0, self.length // 2 - 1, size)
-        two += two >= one  # of the steps that are not marked yet
+        two += two >= one  # skip the step that is already marked
         total = sum(np.where(place > 0, x[place, each, 0], 0) for place in (one, two))
         x[one, each, 1] = x[two, each, 1] = 1
         x[0, :, 1] = x[lengths - 1, each, 1] = -1

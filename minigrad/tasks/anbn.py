@@ -1,4 +1,4 @@
-"""aⁿbⁿ: the simplest language that has to be counted; what counts is how far the counting goes on."""
+"""aⁿbⁿ: the simplest language that requires counting; the metric is how far a model counts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class AnBn(Task):
     """The next symbol of aⁿbⁿ, with n up to `length` in training and up to `furthest` in the test.
 
     A string is #aⁿbⁿ#, n from 1 … N equally likely; x (2N' + 1, B) are all symbols but the last, targets all but the
-    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. The test set has each n from 1 … `furthest`, as
-    has the validation set, since there are no others: a model that is trained until it is solved is chosen on them.
+    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. Test set and
+    validation set are the same, each n from 1 … `furthest`: a model that is trained until solved is selected on them.
 
-    Metric: the largest n so that this string, and every shorter one, is right wherever the next symbol is determined:
-    after # (a), and after each b (b, or # after the n-th). After an a both may come. Solved at 65.
+    Metric: the largest n for which this string and all shorter ones are right wherever the next symbol is determined:
+    after # (a), and after each b (b, or # after the n-th). After an a, both a and b are legal. Solved at 65.
 
-    Baseline: 1. After b a guess without memory says either b, and has no string right, or #, and has n = 1.
+    Baseline: 1. A memoryless guess after b is either always b (no string right) or always # (n = 1).
 
-    The optimal cross-entropy is known. The n of a string is all there is to be learned about it, and all its
-    symbols follow from it; so the best −ln p of a string adds up to the entropy of n, ln N nats. There are 2n + 1
-    symbols to predict, N + 2 on the mean: ln N / (N + 2) nats a symbol, 0.192 for N = 10 (`optimum`). Step by step:
-    after the k-th a, b comes with probability 1 / (N − k + 1), and everything else is certain.
-    Lan, Geyer, Chemla & Katzir 2022 draw n geometrically, p = 0.3, and measure strings longer than all in training:
+    The optimal cross-entropy is known. A string is determined by its n, so the smallest expected
+    −ln p of a string is the entropy of n, ln N nats. There are 2n + 1
+    symbols to predict, N + 2 on average: ln N / (N + 2) nats a symbol, 0.192 for N = 10 (`optimum`). Step by step:
+    after the k-th a, b comes with probability 1 / (N − k + 1), and all other symbols are certain.
+    Lan, Geyer, Chemla & Katzir 2022 draw n geometrically, p = 0.3, and measure strings longer than those in training:
     (n − 1) log₂ 1/0.7 + log₂ 1/0.3 bits for 2n + 1 symbols, for large n ½ log₂ 1/0.7 = 0.257 bits a symbol.
 
     Published, as that cross-entropy in bits: optimum 0.258, the best RNN of a grid search 0.532 with 100 strings, 0.510
@@ -56,7 +56,7 @@ class AnBn(Task):
 
     @property
     def optimum(self) -> float:
-        """The cross-entropy of the best prediction in training, in nats a symbol: ln N / (N + 2)."""
+        """The smallest possible cross-entropy in training, in nats per symbol: ln N / (N + 2)."""
         return np.log(self.length) / (self.length + 2)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
@@ -67,7 +67,7 @@ class AnBn(Task):
 
     def strings(self, n: np.ndarray) -> Batch:
         lengths = 2 * n + 1
-        t = np.arange(1, lengths.max() + 1)[:, None]  # x begins with #, and goes on with what was the target
+        t = np.arange(1, lengths.max() + 1)[:, None]  # x is #, then the targets one step later
         targets = np.where(t <= n, A, np.where(t <= 2 * n, B, EDGE))
         mask = length_mask(lengths, len(t))
         x = np.where(mask, np.concatenate([np.full((1, len(n)), EDGE), targets[:-1]]), 0)

@@ -1,4 +1,4 @@
-"""The copy problem: remember ten symbols over a long blank, and say them in order."""
+"""The copy problem: remember ten symbols over a long blank and repeat them in order."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BLANK, DELIMITER = 8, 9
 
 @dataclass(frozen=True)
 class Copy(Task):
-    """Ten symbols, said again after `length` blanks.
+    """Ten symbols, repeated after `length` blanks.
 
     x (T + 20, B): ten symbols from 0 … 7, T − 1 blanks (8), the delimiter (9), ten blanks. Targets: T + 10 blanks, then
     the ten symbols. The loss is the mean over all T + 20 steps. Arjovsky, Shah & Bengio 2016, section 4.1.
 
-    Metric: the recall, the fraction of the ten symbols that is said right. The best guess without memory is blank to
-    the delimiter, then any symbol: recall 1/8, and the loss 10 ln 8 / (T + 20), see `plateau`. Solved at 0.8.
+    Metric: the recall, the fraction of the ten symbols that is right. The best memoryless guess is blank up to the
+    delimiter, then any symbol: recall 1/8, and the loss 10 ln 8 / (T + 20), see `plateau`. Solved at 0.8.
 
     Published, as the loss: T = 1000, about 16 000 weights: LSTM 0.0204, GRU 0.0197, RNN 0.0202, all at the plateau of
     0.0204; the recall of an LSTM of 10 000 weights is under 20 % for T > 50 (Bai, Kolter & Koltun 2018, arXiv
@@ -42,7 +42,7 @@ class Copy(Task):
 
     @property
     def plateau(self) -> float:
-        """The loss of the best guess without memory, in nats a step: 10 ln 8 / (T + 20)."""
+        """The loss of the best memoryless guess, in nats per step: 10 ln 8 / (T + 20)."""
         return 10 * np.log(8) / (self.length + 20)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:

@@ -1,4 +1,4 @@
-"""A long lag without noise: two sequences that differ in their first and last symbol only."""
+"""A long lag without noise: two sequences that differ only in their first and last symbols."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
 class LongLag(Task):
     """The next symbol of (y, a₁ … aₚ₋₁, y) or (x, a₁ … aₚ₋₁, x), with p = `length`.
 
-    There are these two sequences; in a batch they take turns, and it is drawn which is first. All but the last symbol
-    follows from the one before; the last is the first, p steps ago. Symbols 0 … p − 2 are the a's, p − 1 is x, p is y;
+    A batch alternates between these two sequences, starting with a random one. Each symbol but the last follows from
+    the one before; the last repeats the first, p steps earlier. Symbols 0 … p − 2 are the a's, p − 1 is x, p is y;
     x (p, B) are all symbols but the last, targets (p, B) all but the first. Hochreiter & Schmidhuber 1997, experiment
     2a, where each sequence is drawn.
 
-    Metric: the largest error |p − target| of any output, at any step, on both sequences, in validation and test alike,
-    as there are no others; solved below 0.25, as in 1997. The best guess without memory knows all but the last symbol,
-    and gives x and y one half each: 0.5.
+    Metric: the largest error |p − target| of any output, at any step, on both sequences, which are both validation
+    and test set; solved below 0.25, as in 1997. The best memoryless guess knows all but the last symbol, and gives x
+    and y probability one half each: 0.5.
 
     Published, p = 100 (table 2, 18 trials): LSTM all, after 5 040 sequences on the mean; the chunker a third, 32 400;
     BPTT and RTRL none.

@@ -1,4 +1,4 @@
-"""Parity: whether the ones so far are even or odd; one bit to remember, which every input may turn."""
+"""Parity: whether the number of ones so far is odd; one bit of memory, which any input may flip."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Parity(Task):
     `only_at_end` at the last alone, as in Hochreiter & Schmidhuber 1996 (Bridging long time lags by weight guessing and
     long short term memory), who show that guessing weights at random is quicker there than following a gradient.
 
-    Metric: the fraction of sequences whose last answer is right; solved at all of 1000. The best guess without memory
-    is right for one half: that is so for every T, as the bits before the last are even or odd equally often.
+    Metric: the fraction of sequences whose last answer is right; solved at all of 1000. The best memoryless guess
+    is right for one half, for every T, since the ones before the last step are even or odd equally often.
 
-    Published: none for targets at every step. For a target at the end, T = 50, guessing the weights of a small RNN took
-    10 253 guesses (schmidhuber-problems, rs-parity, seed 0).
+    Published: nothing for targets at every step. For a target at the end, T = 50, guessing the weights of a small RNN
+    took 10 253 guesses (schmidhuber-problems, rs-parity, seed 0).
     """
 
     length: int = 50

@@ -1,4 +1,4 @@
-"""The embedded Reber grammar: follow a small automaton, and remember one symbol from before it to after it."""
+"""The embedded Reber grammar: follow a small automaton, and remember one symbol from before it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe
 
 SYMBOLS = "BTPSXVE"
-REBER = [["B1"], ["T2", "P3"], ["S2", "X4"], ["T3", "V5"], ["X3", "S6"], ["P4", "V6"], ["E7"]]  # what leads where
+REBER = [["B1"], ["T2", "P3"], ["S2", "X4"], ["T3", "V5"], ["X3", "S6"], ["P4", "V6"], ["E7"]]  # symbol, next state
 START, END = 0, 19
 
 
 def embedded() -> list[list[tuple[int, int]]]:
-    """Each state's arcs (symbol, next state) of B (T or P) Reber (the same) E: the inner grammar stands in it twice."""
+    """Each state's arcs (symbol, next state) of B (T or P) Reber (the same) E: two copies of the inner grammar."""
     arcs: list[list[tuple[int, int]]] = [[] for _ in range(END)]
     arcs[START], arcs[1], arcs[18] = [(0, 1)], [(1, 2), (2, 10)], [(6, END)]
     for outer, shift in ((1, 2), (2, 10)):
@@ -24,8 +24,8 @@ def embedded() -> list[list[tuple[int, int]]]:
     return arcs
 
 
-ARCS = np.array([[state[0], state[-1]] for state in embedded()] + [[(0, END)] * 2])  # two to draw from, equal if one
-STEP = np.full((END + 1, len(SYMBOLS)), END)  # where a symbol leads; to END if it may not come
+ARCS = np.array([[state[0], state[-1]] for state in embedded()] + [[(0, END)] * 2])  # two arcs, equal if there is one
+STEP = np.full((END + 1, len(SYMBOLS)), END)  # next state; END if the symbol is illegal
 LEGAL = np.zeros((END + 1, len(SYMBOLS)), bool)
 for _state, _arcs in enumerate(embedded()):
     for _symbol, _to in _arcs:
@@ -37,15 +37,15 @@ class Reber(Task):
     """The next symbol of a string of the embedded Reber grammar.
 
     A string is B, T or P, a string of Reber's grammar, the same T or P again, and E; where the grammar has a choice,
-    both ways are equally likely. 9 symbols or more; x (T, B) are all but the last, targets (T, B) all but the first,
+    both arcs are equally likely. 9 symbols or more; x (T, B) are all but the last, targets (T, B) all but the first,
     as positions in "BTPSXVE". Cleeremans, Servan-Schreiber & McClelland 1989; Hochreiter & Schmidhuber 1997,
     experiment 1.
 
     Metric: the fraction of 256 strings of which every symbol is predicted, as in 1997: at each step the symbols that
     may follow, one or two, have the largest outputs. Solved when that is so for all strings.
 
-    Baseline: one half, by a guess that follows the grammar and has forgotten the second symbol, which is asked for
-    again before the last. The current symbol alone gets no string right: T, say, is followed by B as the second symbol,
+    Baseline: one half, by a guess that follows the grammar but forgets the second symbol, which is the last but one
+    too. The current symbol alone gets no string right: T, say, is followed by B as the second symbol,
     and by E as the last but one.
 
     Published (table 1; 256 strings for training, over and over, and success when all strings of both sets are right):

@@ -1,4 +1,4 @@
-"""Sine: the next value of a wave of unknown speed and phase; the first thing to try."""
+"""Sine: the next value of a wave of unknown frequency and phase; a first test of a model."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from minigrad.tasks.task import Batch, Task, lstm_recipe
 
 SLOWEST, FASTEST = 2 * np.pi / 30, 2 * np.pi / 10  # radians a step
-FIRST_TARGET = 10  # what comes before is there to find speed and phase
+FIRST_TARGET = 10  # the steps before determine frequency and phase
 
 
 @dataclass(frozen=True)
 class Sine(Task):
-    """The next value of a sine wave of which speed and phase are to be found, over `length` steps.
+    """The next value of a sine wave of unknown frequency and phase, over `length` steps.
 
     x (T, B, 1): sin(φ + ω t), with φ from U[0, 2π] and a period of 2π/ω steps, ω from U[2π/30, 2π/10]. Targets: the
     next value, after the first ten steps.
 
     Metric: mean squared error; solved below 1e-3. Given x = sin θ alone, where θ is uniform and independent of ω, the
-    next value sin(θ + ω) is x cos ω ± √(1 − x²) sin ω, either sign equally likely: the best guess without memory is c x
+    next value sin(θ + ω) is x cos ω ± √(1 − x²) sin ω, either sign equally likely: the best memoryless guess is c x
     with c = E[cos ω] = (sin ω₂ − sin ω₁) / (ω₂ − ω₁), and its error E[½ (cos ω − c)² + ½ sin² ω] = ½ (1 − c²).
 
-    Published: nothing. DeZero's examples on one noisy sine wave, run beside this, end at a loss of 0.0019 (step59, RNN)
-    and 0.0083 (step60, LSTM).
+    Published: nothing. DeZero's examples on one noisy sine wave, run for comparison, end at a loss of 0.0019 (step59,
+    RNN) and 0.0083 (step60, LSTM).
     """
 
     length: int = 50

@@ -1,4 +1,4 @@
-"""Temporal order: remember a few symbols among many, and which of them came first."""
+"""Temporal order: remember a few symbols among many, and their order."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from minigrad.tasks.task import Batch, Task, length_mask, log_softmax, lstm_recipe, target_at_end
 
 X, Y, E, B = 4, 5, 6, 7  # 0 … 3 are the distractors a, b, c, d
-STARTS = {2: (10, 50), 3: (10, 33, 66), 4: (10, 30, 50, 70)}  # of the stretches with an X or Y, in hundredths
+STARTS = {2: (10, 50), 3: (10, 33, 66), 4: (10, 30, 50, 70)}  # starts of the ranges with an X or Y, in percent of T
 
 
 @dataclass(frozen=True)
 class TemporalOrder(Task):
-    """Which of X and Y stood at two places among distractors, in order.
+    """The order of X and Y at two places among distractors.
 
     `length` T is the shortest; lengths are drawn from T … T + T/10. x (T + T/10, B) are symbols: E first, B last, and
-    between them a, b, c or d, but for X or Y at one place between T/10 and T/5, and at one between T/2 and 3T/5. Asked
-    for at the end is one of four classes: XX, XY, YX, YY. Hochreiter & Schmidhuber 1997, experiment 6a.
+    between them a, b, c or d, except X or Y at one place between T/10 and T/5 and at one between T/2 and 3T/5. The
+    target at the end is one of four classes: XX, XY, YX, YY. Hochreiter & Schmidhuber 1997, experiment 6a.
 
-    Metric: the fraction of sequences right, where every output is less than 0.3 from its target as in 1997; of a
-    softmax that asks the class for p > 0.7. Solved when all 2560 are right. The best guess without memory is one class
+    Metric: the fraction of sequences right, where every output is less than 0.3 from its target as in 1997; for
+    a softmax, p > 0.7 for the class. Solved when all 2560 are right. The best memoryless guess is one class
     for all: 1/4.
 
     Published: 31 390 sequences, then 1 of 2560 wrong (table 9, mean of 20 runs, 156 weights, one sequence at a time).
@@ -71,7 +71,7 @@ class TemporalOrder(Task):
 
 @dataclass(frozen=True)
 class TemporalOrder3(TemporalOrder):
-    """Which of X and Y stood at three places among distractors: eight classes.
+    """The order of X and Y at three places among distractors: eight classes.
 
     As `TemporalOrder`, with X or Y between 0.10 T and 0.20 T, 0.33 T and 0.43 T, 0.66 T and 0.76 T. Hochreiter &
     Schmidhuber 1997, experiment 6b. Baseline 1/8.
@@ -84,7 +84,7 @@ class TemporalOrder3(TemporalOrder):
 
 @dataclass(frozen=True)
 class TemporalOrder4(TemporalOrder):
-    """Which of X and Y stood at four places among distractors: sixteen classes.
+    """The order of X and Y at four places among distractors: sixteen classes.
 
     As `TemporalOrder`, one step further than the paper goes, so nothing is published: X or Y between 0.1 T and 0.2 T,
     0.3 T and 0.4 T, 0.5 T and 0.6 T, 0.7 T and 0.8 T. Baseline 1/16.

@@ -1,5 +1,5 @@
-"""Text as a task: characters as numbers, laid in parallel streams for truncated backpropagation, and what the simplest
-models make of the same text.
+"""Text as a task: characters as numbers in parallel streams for truncated backpropagation, and unigram and bigram
+baselines.
 """
 
 from __future__ import annotations
@@ -12,31 +12,30 @@ import numpy as np
 
 from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
 
-HELD_OUT = 0.1  # the last part of a text is for measuring
-SHORTEST = 20  # characters; below that there is nothing to hold out
+HELD_OUT = 0.1  # fraction at the end of a text that is used only for measuring
+SHORTEST = 20  # minimum number of characters
 
 
 @dataclass(frozen=True)
 class Text(Task):
-    """The next character of a text: of a UTF-8 file, or of the language reference that Python brings.
+    """The next character of a text: a UTF-8 file, or the language reference that comes with Python.
 
-    file   the file; without one, and without `text`, it is Python's language reference, about 500 000 characters, or
-           where Python is installed without that, NumPy's docstrings, about 1 000 000
-    text   the text itself, in place of a file
+    file   the file; without file and `text`, Python's language reference, about 500 000 characters, or if that is not
+           installed, NumPy's docstrings, about 1 000 000
+    text   the text itself, instead of a file
 
     `characters` are those that occur, sorted; `train` and `held_out`, its first nine tenths and the rest, are arrays of
     positions in it; `source` says where they are from. A batch is the whole of `train`, laid in `size` parallel streams
     x (T, B), T = (len(train) − 1) // B, each of which goes on where the one before it ends; targets (T, B) are the
-    characters after those of x. To be trained on in windows, the state carried on from one to the next.
+    characters after those of x. Train on it in windows, carrying the state from one to the next.
 
-    Metric: bits a character on the part held out, in up to 64 streams. The best guess without memory is how often a
-    character followed the one before it in the training text, the `bigram_bits`. It counts as solved below that.
+    Metric: bits per character on the held-out part, in up to 64 streams. The baseline is `bigram_bits`, from how often
+    a character followed the one before it in the training text. Solved below that.
 
-    Published: char-rnn names no figure for its defaults. Its recipe (an LSTM of 2 layers of 128, 50 · 50 characters a
+    Published: char-rnn names no figure for its defaults. Its recipe (an LSTM of 2 layers of 128, 50 · 50 characters per
     step, RMSprop 2e-3), repeated in PyTorch on tinyshakespeare, came to 1.62 nats a character, 2.34 bits.
 
-    Raises ValueError with a sentence when the file is missing, unreadable or not UTF-8, and for a text of less than 20
-    characters.
+    Raises ValueError if the file is missing, unreadable or not UTF-8, or the text has less than 20 characters.
     """
 
     file: str | Path | None = None
@@ -62,10 +61,10 @@ class Text(Task):
             object.__setattr__(self, name, value)
 
     def read(self) -> tuple[str, str]:
-        """The text, and where it is from."""
+        """(text, description of its source)."""
         if self.text is not None:
             if self.file is not None:
-                raise ValueError(f"a text is given as well as a file, {self.file}: give one of them")
+                raise ValueError(f"both a text and the file {self.file} are given: give one of them")
             return self.text, "the text"
         if self.file is None:
             return reference()
@@ -101,7 +100,7 @@ class Text(Task):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal texts: the SHA-256 of the characters and their numbers."""
+        """The SHA-256 of the text: of its characters and their numbers."""
         codes = np.concatenate([self.train, self.held_out])
         return hashlib.sha256(self.characters.encode() + codes.tobytes()).hexdigest()
 
@@ -117,28 +116,28 @@ class Text(Task):
 
 
 def reference() -> tuple[str, str]:
-    """Python's language reference, and where it is from; the docstrings of NumPy in a Python that lacks it."""
+    """(text, description): Python's language reference, or NumPy's docstrings in a Python without it."""
     try:
         from pydoc_data.topics import topics
         return "".join(topics.values()), "pydoc_data.topics, Python's language reference"
-    except ImportError:  # some distributions of Python leave it out
+    except ImportError:  # some distributions of Python omit it
         docs = [getattr(np, name).__doc__ for name in sorted(np.__all__)]
         text = "".join(dict.fromkeys(doc for doc in docs if isinstance(doc, str)))
         if len(text) < 100_000:
-            raise ValueError("this Python has no pydoc_data, and its NumPy no docstrings: give a text, as by --text "
-                             "FILE") from None
+            raise ValueError("this Python has no pydoc_data, and its NumPy no docstrings: give a text, for example "
+                             "with --text FILE") from None
         return text, f"the docstrings of NumPy {np.__version__}, as this Python has no pydoc_data"
 
 
 def parallel_streams(codes: np.ndarray, size: int) -> Batch:
-    """A text in `size` parallel streams (T, B), fewer if it is too short for two characters of each."""
+    """Split a text into `size` parallel streams (T, B), fewer if it is too short for two characters each."""
     size = max(1, min(size, (len(codes) - 1) // 2))
     steps = (len(codes) - 1) // size
     return Batch(codes[:steps * size].reshape(size, steps).T, codes[1:steps * size + 1].reshape(size, steps).T)
 
 
 def unigram_bits(text: Text) -> float:
-    """Bits per held-out character when each is guessed from how often it stands in the training text (one added)."""
+    """Bits per held-out character, guessed from its count in the training text plus one."""
     return float(-np.mean(np.log2(unigram(text)[text.held_out])))
 
 
@@ -148,8 +147,8 @@ def unigram(text: Text) -> np.ndarray:
 
 
 def bigram_bits(text: Text) -> float:
-    """Bits per held-out character when each is guessed from the one before it: how often it followed in the training
-    text, with the unigram counted as one more occurrence."""
+    """Bits per held-out character, guessed from how often it followed the one before it in the training text; the
+    unigram distribution counts as one more occurrence."""
     n = len(text.characters)
     pairs = np.bincount(text.train[:-1] * n + text.train[1:], minlength=n * n).reshape(n, n)
     p = (pairs + unigram(text)) / (pairs.sum(axis=1, keepdims=True) + 1.0)

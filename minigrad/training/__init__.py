@@ -1,4 +1,4 @@
-"""A training loop one can read, and runs that survive interruption."""
+"""A readable training loop, and runs that survive interruption."""
 
 from minigrad.training.run import Run, load_model
 from minigrad.training.sampling import sample

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written beside their place, flushed to disk, then renamed into it."""
+"""Write files that survive a crash: to a temporary file beside the target, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from minigrad.engine.messages import one_line
 
-DEEPEST = 50  # maximum nesting depth of JSON from outside
+DEEPEST = 50  # maximum nesting depth of untrusted JSON
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be written, or that is not what it should be. The message is one line and names the file."""
+    """A file cannot be written, or has the wrong content. The message is one line and names the file."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
@@ -24,7 +24,7 @@ class CheckpointError(ValueError):
 
 @contextlib.contextmanager
 def file_errors(path: str | Path, what: str) -> Iterator[None]:
-    """An OSError inside becomes a CheckpointError: `FILE cannot be written: No space left on device`."""
+    """Turn an OSError into a CheckpointError such as `FILE cannot be written: No space left on device`."""
     try:
         yield
     except OSError as problem:
@@ -32,8 +32,8 @@ def file_errors(path: str | Path, what: str) -> Iterator[None]:
 
 
 def refuse_special(path: str | Path, link: bool = True) -> None:
-    """Raises CheckpointError for a path with something else than a regular file, a folder or nothing; without `link`
-    also for a symbolic link, through which a file elsewhere would be changed."""
+    """Raises CheckpointError if path exists and is neither a regular file nor a folder, for example a device or a pipe;
+    without `link`, also for a symbolic link, since writing would change a file elsewhere."""
     with contextlib.suppress(FileNotFoundError):
         mode = (os.stat if link else os.lstat)(path).st_mode
         if stat.S_ISLNK(mode):
@@ -44,8 +44,8 @@ def refuse_special(path: str | Path, link: bool = True) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, keep: Path | None = None) -> Iterator[Any]:
-    """A file to write to, which at the end is flushed to disk and renamed to `path`; the file that was there is renamed
-    to `keep`, if given. Raises CheckpointError for an OSError; nothing is replaced then."""
+    """Open a temporary file; at the end flush it to disk and rename it to `path`. An existing file is renamed to `keep`
+    if that is given. On any exception nothing is replaced; an OSError becomes a CheckpointError."""
     path, partial = Path(path), Path(f"{path}.partial")
     refuse_special(partial, link=False)
     with file_errors(path, "cannot be written"):
@@ -65,8 +65,8 @@ def atomic_write(path: str | Path, keep: Path | None = None) -> Iterator[Any]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk too: a rename is one."""
-    with contextlib.suppress(OSError):  # Windows and some network drives do not offer it
+    """Flush a folder to disk, so that renames in it are permanent."""
+    with contextlib.suppress(OSError):  # Windows and some network drives do not support it
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -75,17 +75,17 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a small JSON file, whole or not at all. Raises CheckpointError where that cannot be done."""
+    """Write a small JSON file atomically. Raises CheckpointError if that fails."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def read_json(text: bytes) -> Any:
-    """JSON from outside. Raises ValueError if it is not UTF-8, not JSON, names something twice or nests too deep."""
+    """Parse untrusted JSON. Raises ValueError if it is not UTF-8 or not JSON, repeats a name or nests too deep."""
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(made := dict(pairs)) < len(pairs):
-            raise ValueError("it gives the same name twice in one object")
+            raise ValueError("it repeats a name in one object")
         return made
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=once)

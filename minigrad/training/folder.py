@@ -1,4 +1,4 @@
-"""The folder of a run: its files, in the hands of one process at a time."""
+"""The folder of a run: its files, used by one process at a time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ UNSAVED = "no-checkpoint-yet"  # an empty file in a run's folder until its first
 
 
 class Folder:
-    """The files of one run, in the hands of one process: metrics.jsonl stays open, and locked."""
+    """The files of one run, used by one process: metrics.jsonl stays open and locked."""
 
     def __init__(self, path: Path, new: bool = False):
         self.path = path
-        self.keep: tuple[int, Path | None] | None = None  # after a resume: how much to keep, and the checkpoint used
+        self.keep: tuple[int, Path | None] | None = None  # after a resume: bytes to keep, and the checkpoint used
         refuse_special(path / METRICS, link=False)
         if not (new or (path / METRICS).exists()):
             raise CheckpointError(f"{path / METRICS} is missing: put it back")
@@ -37,20 +37,20 @@ class Folder:
                 fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.close()
-                raise CheckpointError(f"{path} is in use by another run: wait for its end, or take another folder"
+                raise CheckpointError(f"{path} is in use by another run: wait until it ends, or use another folder"
                                       ) from None
             except OSError:
-                pass  # a file system that has no locks
+                pass  # the file system has no locks
 
     @classmethod
     def new(cls, path: str | Path, config: dict[str, Any]) -> Folder:
         path = Path(path)
-        with file_errors(path, "cannot be made a folder"):
+        with file_errors(path, "cannot be created"):
             path.mkdir(parents=True, exist_ok=True)
         refuse_occupied(path)
         folder = cls(path, new=True)
         try:
-            refuse_occupied(path)  # again, now that no other can begin one here
+            refuse_occupied(path)  # again, now that the lock keeps other runs out
             with file_errors(path / UNSAVED, "cannot be written"):
                 (path / UNSAVED).touch()
             write_json(path / CONFIG, config)
@@ -65,25 +65,25 @@ class Folder:
             self.metrics.flush()
 
     def flush(self) -> None:
-        """Have what was written on the disk."""
+        """Flush metrics.jsonl to disk."""
         with file_errors(self.path / METRICS, "cannot be written"):
             os.fsync(self.metrics.fileno())
 
     def rows_until(self, step: int, used: Path | None) -> list[dict[str, float]]:
-        """The rows of the first `step` steps, to which `truncate` will cut metrics.jsonl back; `used` is the checkpoint
-        that was loaded. Raises CheckpointError if the file does not begin with them."""
+        """The rows of the first `step` steps; `truncate` will remove the rest. `used` is the loaded checkpoint.
+        Raises CheckpointError if the file does not begin with these rows."""
         path = self.path / METRICS
         lines = read_lines(path)[:step]
         rows = read_rows(path, lines)
         if len(rows) < step or any(row["step"] != i for i, row in enumerate(rows, start=1)):
-            raise CheckpointError(f"{path} does not contain steps 1 to {step}, which the checkpoint has behind it: put "
-                                  "it back as it was")
+            raise CheckpointError(f"{path} does not contain steps 1 to {step}, which precede the checkpoint: put it "
+                                  "back as it was")
         self.keep = sum(map(len, lines)), used
         return rows
 
     def truncate(self) -> None:
-        """Cut metrics.jsonl back to the rows that were kept. When the run goes on from an older checkpoint, the newer
-        one is renamed to checkpoint.aside.npz."""
+        """Cut metrics.jsonl back to the rows that were kept. When resuming from an older checkpoint, rename the
+        newer to checkpoint.aside.npz."""
         if self.keep is not None:
             size, used = self.keep
             last = self.path / CHECKPOINT
@@ -94,11 +94,11 @@ class Folder:
                 with file_errors(last, "cannot be renamed"):
                     os.replace(last, next(name for name in names if not os.path.lexists(name)))
             with file_errors(self.path / METRICS, "cannot be written"):
-                self.metrics.truncate(size)  # last: rows that no checkpoint is behind are no harm, missing ones are
+                self.metrics.truncate(size)  # last: extra rows are harmless, missing rows are not
             self.keep = None
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what a full disk did not take was said before
+        with contextlib.suppress(OSError):  # a full disk was reported before
             self.metrics.close()
 
 
@@ -106,13 +106,13 @@ def refuse_occupied(path: Path) -> None:
     names = (CONFIG, METRICS, CHECKPOINT, checkpoint.previous(CHECKPOINT).name, RESULT)
     held = [name for name in names if (path / name).exists() and (name != METRICS or (path / name).stat().st_size)]
     if held:
-        raise CheckpointError(f"{path} holds a run already ({', '.join(held)}): go on with it by --resume {path}, or "
-                              "take another folder")
+        raise CheckpointError(f"{path} already contains a run ({', '.join(held)}): continue it with --resume {path}, "
+                              "or use another folder")
 
 
 def find_checkpoint(folder: Path, place: Path) -> Path | None:
-    """The checkpoint to load: `place`, if it is a file, or else the last one; None for a run that has not come to its
-    first. Raises CheckpointError if the run has had one, and it is gone."""
+    """The checkpoint to load: `place` if it is a file, otherwise the last one; None if the run has none yet.
+    Raises CheckpointError if the run had checkpoints and they are missing."""
     path = place if place.is_file() else checkpoint.latest(folder / CHECKPOINT)
     if path is None and not (folder / UNSAVED).exists():
         held = [name for name in (METRICS, RESULT) if (folder / name).is_file() and (folder / name).stat().st_size]
@@ -124,7 +124,7 @@ def find_checkpoint(folder: Path, place: Path) -> Path | None:
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """The whole lines of metrics.jsonl: the last one may have been cut off by a kill."""
+    """The complete lines of metrics.jsonl; a kill may have cut off the last one."""
     refuse_special(path, link=False)
     with file_errors(path, "cannot be read"):
         lines = path.read_bytes().splitlines(keepends=True)
@@ -132,11 +132,11 @@ def read_lines(path: Path) -> list[bytes]:
 
 
 def read_rows(path: Path, lines: list[bytes]) -> list[dict[str, float]]:
-    """metrics.jsonl as rows. Raises CheckpointError for a line that is not a step of a run."""
+    """Parse the lines of metrics.jsonl. Raises CheckpointError for a line that is not a step of a run."""
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)  # NaN and infinity too: a run may have measured them
+            row = json.loads(line)  # NaN and infinity are allowed: a run may have measured them
             whole = isinstance(row, dict) and all(
                 type(value) is float or (type(value) is int and abs(value) < 2**63) for value in row.values())
         except (ValueError, RecursionError):

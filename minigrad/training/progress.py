@@ -1,4 +1,4 @@
-"""Show the progress of a training: a bar, or ten lines."""
+"""Show the progress of a training as a bar or as ten lines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar on stderr, or ten lines to `report`: the step, the loss of the last fifty, and the speed. The metric is
-    shown at the steps where it was measured: in these lines, or in a line of its own above the bar."""
+    """A bar on stderr, or ten lines for `report`: the step, the mean loss of the last fifty steps, and the speed. Where
+    the metric was measured, it is shown in the line, or in a separate line above the bar."""
 
     def __init__(self, trainer: Any, report: Callable[[str], None] | None, bar: bool):
         self.trainer, self.report = trainer, report
@@ -28,7 +28,7 @@ class Progress:
             self.bar.close()
 
     def update(self, row: dict) -> float:
-        """Show a step; returns the seconds it took."""
+        """Show a step and return the seconds it took."""
         now, trainer = time.perf_counter(), self.trainer
         seconds, self.last = now - self.last, now
         line = self.report and not self.bar and trainer.step % max(1, trainer.steps // 10) == 0

@@ -1,16 +1,16 @@
-"""A run: a training, and the folder in which it survives.
+"""A run: a training that is saved in a folder and can be resumed.
 
-    config.json      the settings, and what a model is built from
-    metrics.jsonl    an object for each step: step, loss, norm, lr and, where it was measured, metric
-    checkpoint.npz   all it needs to go on; checkpoint.previous.npz is the one before
+    config.json      the settings, and the sizes of the model
+    metrics.jsonl    one object per step: step, loss, norm, lr and, where it was measured, metric
+    checkpoint.npz   the full state of the training; checkpoint.previous.npz is the one before
     result.json      at the end: task, steps, metric, baseline, solved, …
 
-A run that is killed at any moment and resumed ends with the same metrics.jsonl and the same weights, bit for bit, as
-one that was left alone: it goes back to its last checkpoint, metrics.jsonl is cut back to the same step, and what is
-drawn, carried and computed from there is the same.
+A run that is killed at any moment and resumed ends with the same metrics.jsonl and the same weights, bit for bit, as an
+uninterrupted run: it returns to its last checkpoint, cuts metrics.jsonl back to that step, and restores the random
+states and the carried state.
 
-A folder may come from somebody else. So its files are checked before anything is built from them, and the Python file
-that config.json names for a cell is not run, unless the caller trusts it or `minigrad.training.trust` remembers it.
+A folder may come from somebody else. Its files are checked before anything is built from them, and the Python file that
+config.json names for a cell is run only if the caller trusts it or `minigrad.training.trust` remembers it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from minigrad.training.verify import (
 
 
 class Run:
-    """A training that is written down as it goes, if it has a folder; as a context, it holds the folder.
+    """A training that is recorded in a folder, if it has one; leaving the context releases the folder.
 
     ```python
     with Run.new(Settings.for_task("adding"), "runs/adding") as run:       # or Run.resume("runs/adding")
         result = run.go()
     ```
-    Its `trainer` may be given callbacks before `go`.
+    You can add callbacks to its `trainer` before `go`.
     """
 
     def __init__(self, settings: Settings, folder: Folder | None = None, trusted: bool = False):
@@ -60,10 +60,10 @@ class Run:
 
     @classmethod
     def new(cls, settings: Settings, out: str | Path | None = None) -> Run:
-        """A new run, in a folder that does not contain one yet; it is made if it does not exist.
+        """Begin a run in a folder that does not contain one yet; a missing folder is created.
 
-        The file of a cell of one's own is run, and remembered as this user's (training/trust.py). Raises ValueError, in
-        one sentence, if the settings are invalid or the folder cannot be used; nothing is written then.
+        The Python file of a user's cell is run, and remembered as trusted (training/trust.py). Raises ValueError, and
+        writes nothing, if the settings are invalid or the folder cannot be used.
         """
         run = cls(settings)
         if out is not None:
@@ -75,11 +75,11 @@ class Run:
 
     @classmethod
     def resume(cls, place: str | Path, trust: bool = False) -> Run:
-        """The run of a folder, at its last checkpoint; or at a checkpoint, if that is named instead of the folder.
+        """Load a run at the last checkpoint of its folder, or at the checkpoint that `place` names.
 
         With `trust`, the Python file that config.json names for the cell is run even if this user has not trained with
-        it on this machine. Raises ValueError, in one sentence that names the file, if the run cannot go on. Nothing is
-        changed before `go`.
+        it on this machine. Raises ValueError, in one sentence that names the file, if the run cannot continue. No file
+        changes before `go`.
         """
         place = Path(place)
         path, config = open_config(place, trust)
@@ -90,7 +90,7 @@ class Run:
             found = None if used is None else load_or_suggest_previous(used)
             if found is not None:
                 refuse_other(used, path, config, *found)
-            with refusing(f"the run in {path} cannot go on", CheckpointError):
+            with refusing(f"the run in {path} cannot continue", CheckpointError):
                 refuse_special_text(settings)
                 run = cls(settings, folder, trust)
             refuse_changed_text(run.trainer.task, path, config)
@@ -104,25 +104,25 @@ class Run:
 
     def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: Any) -> None:
         trainer, state = self.trainer, meta["trainer"]
-        with refusing(f"{path} is not of the run that {self.folder.path / CONFIG} describes", CheckpointError):
+        with refusing(f"{path} does not belong to the run that {self.folder.path / CONFIG} describes", CheckpointError):
             refuse_weights(trainer.model, arrays)
             refuse_carried(trainer.model, strip_prefix("state/", arrays))
             type(trainer.rng.bit_generator)().state = state["drawn"]
             if len(flatten(state["state"])[0]) != len(strip_prefix("state/", arrays)):
-                raise ValueError("the arrays of its state are not those that it names")
+                raise ValueError("it has other arrays for the carried state than it declares")
             trainer.load_state_dict(arrays, state)
         self.saved = trainer.step
 
     @property
     def resume_options(self) -> str:
-        """The options of `minigrad train` that go on with this run."""
+        """The options of `minigrad train` that resume this run."""
         return f"--resume {self.folder.path}{' --trust' if self.trusted else ''}"
 
     def go(self, report: Callable[[str], None] | None = None, bar: bool = False) -> dict[str, Any]:
-        """Train to the end, and return what result.json holds; report and bar as for `Trainer.run`.
+        """Train to the end, and return the content of result.json; report and bar are those of `Trainer.run`.
 
-        `trainer.ended` says how it ended. Raises Diverged, and CheckpointError when the folder cannot be written to;
-        the last checkpoint stays as it was.
+        `trainer.ended` tells why it ended. Raises Diverged, and CheckpointError if the folder is not writable; the last
+        checkpoint is kept.
         """
         with threadpool_limits(self.settings.threads, user_api="blas"):
             if self.folder is not None:
@@ -132,7 +132,7 @@ class Run:
 
     def go_in_folder(self, report: Callable[[str], None] | None, bar: bool) -> dict[str, Any]:
         trainer = self.trainer
-        with SignalGuard():  # also while the end is written
+        with SignalGuard():  # covers the final writes too
             trainer.callbacks.append(self.record)
             try:
                 self.folder.truncate()
@@ -147,19 +147,19 @@ class Run:
                 kept = f"the checkpoint of step {self.saved} is kept" if self.saved else "there is no checkpoint yet"
                 raise Diverged(f"{problem}; {kept} in {self.folder.path}") from None
             except CheckpointError as problem:
-                raise CheckpointError(f"{problem}; once that is put right, go on by {self.resume_options}") from None
+                raise CheckpointError(f"{problem}; correct that, then continue with {self.resume_options}") from None
             finally:
                 trainer.callbacks.remove(self.record)
 
     def record(self, trainer: Trainer, row: dict[str, float]) -> None:
-        """The callback that writes a step down."""
+        """Callback: write the row of a step, and a checkpoint when one is due."""
         self.folder.write(row)
         if trainer.step % self.settings.checkpoint_every == 0:
             self.save()
 
     def save(self) -> None:
         arrays, state = self.trainer.state_dict()
-        self.folder.flush()  # first: no checkpoint is further than metrics.jsonl
+        self.folder.flush()  # first: a checkpoint must not be ahead of metrics.jsonl
         checkpoint.save(self.folder.path / CHECKPOINT, arrays, {"settings": self.settings.as_dict(), "trainer": state})
         (self.folder.path / UNSAVED).unlink(missing_ok=True)
         self.saved = self.trainer.step
@@ -182,7 +182,7 @@ class Run:
 
 
 def make_config(settings: Settings, task: Any) -> dict[str, Any]:
-    """The content of config.json: the settings, what a model is built from, and the hashes of what else was read."""
+    """The content of config.json: the settings, the sizes of the model, and hashes of the text and the cell's file."""
     sources = {}
     if settings.cell_file is not None:
         sources[settings.cell_file] = fingerprint(settings.cell_file)
@@ -194,21 +194,20 @@ def make_config(settings: Settings, task: Any) -> dict[str, Any]:
 
 
 def load_model(place: str | Path, trust: bool = False) -> tuple[SequenceModel, dict[str, Any]]:
-    """The model of a run, with the weights of its last checkpoint, and its config, with the `step` that this was made
-    at. The text or task is not needed.
+    """(model, config) of a run: the model has the weights of the last checkpoint, and config["step"] is its step. The
+    text or task is not needed.
 
-    place is the folder, or a checkpoint in it. With `trust`, the Python file that config.json names for the cell is
-    run even if this user has not trained with it on this machine. Raises CheckpointError, in one sentence that names
-    the file.
+    place is the folder, or a checkpoint in it. `trust` is that of `Run.resume`. Raises CheckpointError, in one sentence
+    that names the file.
     """
     place = Path(place)
     folder, config = open_config(place, trust)
     path = find_checkpoint(folder, place)
     if path is None:
-        raise CheckpointError(f"{folder} has no checkpoint yet: go on with the run by --resume {folder}")
+        raise CheckpointError(f"{folder} has no checkpoint yet: continue the run with --resume {folder}")
     arrays, meta = load_or_suggest_previous(path)
     refuse_other(path, folder, config, arrays, meta)
-    with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
+    with refusing(f"{path} does not belong to the run that {folder / CONFIG} describes", CheckpointError):
         model = config["settings"].model(**config["model"], rng=0)
         refuse_weights(model, arrays)
         model.load_state_dict(strip_prefix("model/", arrays))

@@ -1,4 +1,4 @@
-"""Draw a sequence of symbols from a model, one after another."""
+"""Sample a sequence of symbols from a model, one symbol at a time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from minigrad.training.sequence_model import eval_mode
 
 def sample(model: Any, length: int, rng: Any = None, prime: Iterable[int] = (0,), temperature: float = 1.0
            ) -> np.ndarray:
-    """So many symbols, each drawn from the model's p^(1/temperature), after it has read `prime`; with 0 the likeliest.
+    """Read `prime`, then draw `length` symbols from the model's p^(1/temperature); temperature 0 takes the likeliest.
 
-    Raises ValueError for a temperature below 0, or when there is nothing to start from.
+    Raises ValueError if the temperature is below 0 or infinite, or if `prime` is empty.
     """
     rng = np.random.default_rng(rng)
     codes = np.asarray(list(prime), int)
     if not codes.size or not 0 <= temperature < math.inf:
-        raise ValueError(f"a sample starts from one symbol or more, and takes a temperature ≥ 0, not {codes.size} and "
-                         f"{temperature}")
+        raise ValueError(f"sample takes a prime of one symbol or more and a temperature ≥ 0, not {codes.size} symbols "
+                         f"and {temperature}")
     state, drawn = None, []
     with eval_mode(model), no_grad():
         for _ in range(length):

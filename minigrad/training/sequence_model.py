@@ -1,4 +1,4 @@
-"""The model of a sequence task: symbols or numbers in, recurrent layers, a linear layer out."""
+"""The model of a sequence task: embedding or one-hot vectors, recurrent layers, a linear layer."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ LAYERS: dict[str, type[nn.Stacked]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.
 class SequenceModel(nn.Module):
     """x → (embedding, or one-hot) → recurrent layers → linear, at every step.
 
-    inputs     features of x, or with `symbols` how many symbols there are
-    outputs    numbers a step, as logits or as they are
-    cell       "rnn", "gru", "lstm", a subclass of nn.Recurrent, or one as FILE.py:Class. A class is built as
-               Class(input_size, hidden_size, dtype=…, rng=…) and gives y (H, B).
-    hidden     H, of each of so many `layers`; dropout between them
-    symbols    x holds integers; with `embedding` they become vectors of that size, else one-hot vectors
-    dtype, rng of the parameters; a seed or np.random.Generator
-    Further options go to the cells, as chrono=100.
+    inputs     number of features of x, or of symbols
+    outputs    number of outputs per step, such as logits
+    cell       "rnn", "gru", "lstm", a subclass of nn.Recurrent, or FILE.py:Class. A class is built as
+               Class(input_size, hidden_size, dtype=…, rng=…) and returns y (H, B).
+    hidden     H, the units of each layer
+    layers, dropout   number of layers, and the dropout between them
+    symbols    x contains integers; they become vectors of size `embedding`, or one-hot vectors without it
+    dtype      of the parameters
+    rng        seed or np.random.Generator for the parameters
+    options    keywords of the cells, such as chrono=100
 
-    `model(x, state=None, lengths=None)`: x (T, B, inputs), or (T, B) symbols; state and lengths as for nn.LSTM.
-    Returns outputs (T, B, outputs) and the state after the last step, in `dtype`, to which features are cast. Raises
-    ValueError where cell, options or x do not fit: for integers without `symbols` too, and for a symbol that there is
-    not.
+    `model(x, state=None, lengths=None)` takes x (T, B, inputs), or (T, B) symbols; state and lengths are those of
+    nn.LSTM. It returns outputs (T, B, outputs) and the state after the last step, in `dtype`; features are cast to it.
+    Raises ValueError if cell, options or x do not fit, also for integers without `symbols` and for an unknown symbol.
     """
 
     def __init__(self, inputs: int, outputs: int, *, cell: str | type[nn.Recurrent] = "lstm", hidden: int = 128,
@@ -60,14 +61,14 @@ class SequenceModel(nn.Module):
         return self.linear(output), state
 
     def checked_input(self, x: Array) -> Array:
-        """x, if it is what the model was built for: symbols, as an ndarray, or features."""
+        """x as symbols (an ndarray) or features. Raises ValueError if its type or shape is not what the model takes."""
         x = x if isinstance(x, Tensor) else bare(x)
         kind, n = type(self).__name__, self.inputs
         if not self.symbols:
             if x.dtype.kind in "iu":
-                raise ValueError(f"this {kind} takes features, floats of shape (T, B, {n}), and x holds integers, "
+                raise ValueError(f"this {kind} takes features, floats of shape (T, B, {n}), and x contains integers, "
                                  f"{x.dtype} of shape {x.shape}: if they are symbols, build it with symbols=True; if "
-                                 "they are features, give x.astype(float)")
+                                 "they are features, pass x.astype(float)")
             if x.ndim not in (2, 3) or x.shape[-1] != n:
                 raise ValueError(f"this {kind} takes features of shape (T, B, {n}), or (T, {n}) for one sequence, not "
                                  f"{x.shape}")
@@ -75,15 +76,15 @@ class SequenceModel(nn.Module):
         x = np.asarray(x)
         if x.dtype.kind not in "iu":
             raise ValueError(f"this {kind} takes symbols as integers from 0 to {n - 1}, and x is {x.dtype} of shape "
-                             f"{x.shape}: if it holds features, build the model without symbols=True")
+                             f"{x.shape}: if it contains features, build the model without symbols=True")
         if x.ndim not in (1, 2):
             raise ValueError(f"this {kind} takes symbols of shape (T, B), or (T,) for one sequence, not {x.shape}")
         if x.size and not 0 <= x.min() <= x.max() < n:
-            raise ValueError(f"this {kind} takes symbols from 0 to {n - 1}, and x holds {x.min()} to {x.max()}")
+            raise ValueError(f"this {kind} takes symbols from 0 to {n - 1}, and x contains {x.min()} to {x.max()}")
         return x
 
     def restart(self, state: Tree, rows: np.ndarray) -> Tree:
-        """The state, but as before the first step in these rows (B,) of the batch."""
+        """The state, reset to the initial state in the batch rows where `rows` (B,) is true."""
         cells = self.recurrent.layers.values()
         starts = [flatten(cell.initial_state(len(rows)))[0] for cell in cells]  # leaves (H, B) or (H, 1)
         leaves = []
@@ -95,17 +96,17 @@ class SequenceModel(nn.Module):
 
 def recurrent_layers(model: type, cell: str | type[nn.Recurrent], inputs: int, hidden: int, layers: int, *,
                      dropout: float, dtype: Any, rng: Any, **options: Any) -> nn.Stacked:
-    """Layers of a cell by name, or of one's own. Raises ValueError, in a sentence, where it does not fit, and
-    UnknownOption, in the name of the model, for an option that its cell does not take."""
+    """Build the layers of a cell. Raises ValueError if the cell cannot be built or does not fit, and UnknownOption, in
+    the name of the model, for an option that the cell does not take."""
     stacked, name = layers_class(cell)
-    of_layers = options_of(nn.Stacked)  # options that the model names itself
+    of_layers = options_of(nn.Stacked)  # options that the model sets itself
     known = options_of(model) + [option for option in options_of(stacked.Cell)[2:] if option not in of_layers]
     own = [option for option in options if option in of_layers]
     if own:
         raise UnknownOption(model.__name__, own, known)
     try:
         made = stacked(inputs, hidden, layers, dropout=dropout, dtype=dtype, rng=rng, **options)
-    except Exception as problem:  # whatever a user's class raises
+    except Exception as problem:  # a user's class may raise anything
         if isinstance(problem, UnknownOption) and set(problem.names) <= set(options):
             raise UnknownOption(f"{model.__name__} with the cell {name}", problem.names, known) from None
         if isinstance(problem.__cause__, UnknownOption):
@@ -118,7 +119,7 @@ def recurrent_layers(model: type, cell: str | type[nn.Recurrent], inputs: int, h
 
 
 def layers_class(cell: str | type[nn.Recurrent]) -> tuple[type[nn.Stacked], str]:
-    """The class of the layers, and what the cell is called."""
+    """(class of the layers, name of the cell for messages)"""
     if cell in LAYERS:
         return LAYERS[cell], cell
     if not isinstance(cell, str):
@@ -128,28 +129,28 @@ def layers_class(cell: str | type[nn.Recurrent]) -> tuple[type[nn.Stacked], str]
     else:
         raise ValueError(f"{cell!r} is neither {', '.join(LAYERS)} nor FILE.py:Class{nearest(cell, LAYERS)}")
     if not issubclass(cell, nn.Recurrent):
-        raise ValueError(f"{name} is no subclass of nn.Recurrent: derive it from that, with cell and initial_state")
+        raise ValueError(f"{name} is not a subclass of nn.Recurrent: derive it from that, with cell and initial_state")
     return type(f"{cell.__name__}Layers", (nn.Stacked,), {"Cell": cell}), name
 
 
 def try_out(layers: nn.Stacked, name: str, inputs: int, hidden: int) -> None:
-    """Run a user's cell over zeros. Raises ValueError unless that gives y (T, B, H)."""
+    """Run a user's cell on zeros. Raises ValueError if it fails or does not return y (T, B, H)."""
     dtype = np.result_type(*[p.dtype for p in layers.parameters()], np.float32)
     try:
         with no_grad():
             y, _ = layers(np.zeros((2, 3, inputs), dtype))
-    except Exception as problem:  # whatever a user's cell raises
+    except Exception as problem:  # a user's cell may raise anything
         raise ValueError(f"{name} does not run on sequences of shape (2, 3, {inputs}): {in_one_sentence(problem)}"
                          ) from problem
     shape = getattr(y, "shape", None)
     if shape != (2, 3, hidden):
-        raise ValueError(f"{name} gives y of shape {shape} for sequences of shape (2, 3, {inputs}), and a layer of "
-                         f"{hidden} units gives (2, 3, {hidden}): let its cell return y of shape (H, B)")
+        raise ValueError(f"{name} returns y of shape {shape} for sequences of shape (2, 3, {inputs}), and a layer of "
+                         f"{hidden} units returns (2, 3, {hidden}): let its cell return y of shape (H, B)")
 
 
 @contextlib.contextmanager
 def eval_mode(model: Any) -> Iterator[None]:
-    """The model as it is when it is used: without dropout. Afterwards each of its modules is as it was."""
+    """Put the model in eval mode (no dropout), then restore the mode of each module."""
     with model.modes_kept():
         model.eval()
         yield

@@ -1,4 +1,4 @@
-"""The settings of a training: from names and numbers, as a command line or a file has them, to a `Trainer`."""
+"""Settings of a training: build a `Trainer` from the names and numbers of a command line or a file."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ KINDS = {int: "a whole number", float: "a finite number", bool: "True or False",
 
 @dataclass
 class Settings:
-    """What a training is made of, as config.json has it. `for_task` begins with the recipe of a task.
+    """All settings of a training, as config.json stores them. `for_task` starts from the recipe of a task.
 
-    task, options   a name in TASKS, and keywords of its class, as {"length": 200}
+    task, options   a name in TASKS, and keywords of its class, such as {"length": 200}
     cell, hidden, layers, dropout, embedding, dtype, cell_options   of `SequenceModel`
     batch, steps, bptt, clip, validate_every, until_solved          of `Trainer`
-    optimizer, lr, optimizer_options     a name in OPTIMIZERS, its step size, and more of its keywords
-    schedule, lr_final, warm_up          "constant", or "cosine", on which lr falls to lr_final; it rises to its value
-                                         in the first warm_up steps
-    seed, checkpoint_every               of every random number; steps, and there is a checkpoint at the end in any case
-    threads                              of NumPy's matrix products: with others, the last digits may be others
+    optimizer, lr, optimizer_options     a name in OPTIMIZERS, its step size, and its other keywords
+    schedule, lr_final, warm_up          "constant", or "cosine" down to lr_final; lr rises during the first warm_up
+                                         steps
+    seed                                 of every random number
+    checkpoint_every                     steps between checkpoints; the end always has one
+    threads                              of NumPy's matrix products; other numbers may change the last digits
 
-    Raises ValueError, in a sentence, for an unknown name and for a value of another type or out of range. A path in
-    cell or options is made absolute. Settings name a cell by its file: to build them (`trainer`, `model`) runs it.
+    Raises ValueError for an unknown name and for a value of the wrong type or out of range. A path in cell or options
+    is made absolute. A user's cell is named by its file, which `trainer` and `model` run.
     """
 
     task: str = "text"
@@ -73,9 +74,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if isinstance(self.cell, type):
-            raise ValueError(f"a run finds its cell again by its file: give cell as FILE.py:{self.cell.__name__}, not "
-                             "the class itself")
-        for one in fields(self):  # as JSON gives it back: a tuple is a list
+            raise ValueError(f"a run reloads its cell from a file: give cell as FILE.py:{self.cell.__name__}, not the "
+                             "class itself")
+        for one in fields(self):  # as JSON returns it: a tuple becomes a list
             setattr(self, one.name, as_json(one.name, getattr(self, one.name)))
         refuse_wrong_types("", get_type_hints(type(self)), asdict(self))
         self.require_known("task", TASKS)
@@ -129,11 +130,11 @@ class Settings:
 
     @property
     def cell_file(self) -> str | None:
-        """The Python file of a cell of one's own, which building the model runs."""
+        """The Python file of a user's cell; building the model runs it."""
         named = split_name(self.cell)
         return named and named[0]
 
-    # -- what they describe -----------------------------------------------------------------------------------
+    # -- building -----------------------------------------------------------------------------------------------
 
     def trainer(self) -> Trainer:
         """A trainer at its first step."""
@@ -156,7 +157,7 @@ class Settings:
             return task(**self.options)
 
     def model(self, inputs: int, outputs: int, symbols: bool, rng: Any) -> SequenceModel:
-        with refusing(f"a model of {self.cell} cannot be built"):
+        with refusing(f"a model with the cell {self.cell} cannot be built"):
             return SequenceModel(inputs, outputs, cell=self.cell, hidden=self.hidden, layers=self.layers,
                                  dropout=self.dropout, symbols=symbols, embedding=self.embedding, dtype=self.dtype,
                                  rng=rng, **self.cell_options)
@@ -168,11 +169,11 @@ class Settings:
         return optim.warm_up(self.warm_up, schedule)
 
 
-# -- values from outside ---------------------------------------------------------------------------------------------
+# -- checking values --------------------------------------------------------------------------------------------------
 
 
 def refuse_wrong_types(whose: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Raises ValueError for the first value that is not of the type that is declared for its name."""
+    """Raises ValueError for the first value whose type differs from its hint."""
     for name, value in values.items():
         if not fits(value, hints[name]):
             kinds = [KINDS[get_origin(kind) or kind] for kind in union_members(hints[name])]
@@ -180,8 +181,8 @@ def refuse_wrong_types(whose: str, hints: Mapping[str, Any], values: Mapping[str
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a declared type. Whole numbers are floats too, True and False are not numbers, and NaN and
-    infinity are refused."""
+    """Whether a value has a declared type. An int fits float; True and False are not numbers; NaN and infinity never
+    fit."""
     kinds = union_members(hint)
     if len(kinds) > 1:
         return any(fits(value, kind) for kind in kinds)
@@ -194,12 +195,12 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:
-    """int, float and None of `int | float | None`."""
+    """The members of a union: int, float and None for `int | float | None`."""
     return (hint,) if isinstance(hint, type) or get_origin(hint) in (list, dict) else get_args(hint)
 
 
 def as_json(name: str, value: Any) -> Any:
-    """A value as JSON gives it back. Raises ValueError if JSON cannot hold it."""
+    """The value after a round trip through JSON. Raises ValueError if it cannot be written as JSON."""
     def plain(thing: Any) -> Any:
         if isinstance(thing, (np.bool_, np.number)):
             return thing.item()

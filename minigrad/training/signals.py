@@ -1,4 +1,4 @@
-"""Let the current step finish after Ctrl-C or SIGTERM."""
+"""Let the current training step finish after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 class SignalGuard:
-    """While it is open, the first Ctrl-C or SIGTERM is only noted in `came`; a second Ctrl-C interrupts as usual."""
+    """While active, the first Ctrl-C or SIGTERM only sets `received`; a second Ctrl-C raises KeyboardInterrupt."""
 
     def __enter__(self) -> SignalGuard:
         self.received = False
@@ -14,7 +14,7 @@ class SignalGuard:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self.before[number] = signal.signal(number, self.receive)
-            except ValueError:  # not in the main thread, where none arrives either
+            except ValueError:  # only the main thread may set handlers, and only it receives signals
                 pass
         return self
 
@@ -24,4 +24,4 @@ class SignalGuard:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set outside of Python
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python

@@ -1,9 +1,9 @@
-"""Training: one loop over windows of data, which can stop at any step and go on from there, to the bit.
+"""The training loop over windows of data; it can stop at any step and resume there, bit for bit.
 
     window → outputs → loss → backward → clip → step
 
-A `Trainer` needs a model, a task and an optimiser, and knows nothing of files: what it needs to go on is in its
-`state_dict()`, and what is to happen at its steps is in its callbacks, which are plain functions.
+A `Trainer` needs a model, a task and an optimiser, and does not touch files: `state_dict()` returns all that a resume
+needs, and callbacks (plain functions) run after every step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minigrad.training.signals import SignalGuard
 from minigrad.training.windows import Window, parse_bptt, split_windows
 
 LOSSES = {"cross_entropy": nn.cross_entropy, "mse": nn.mse_loss, "binary_cross_entropy": nn.binary_cross_entropy}
-VALIDATION, TEST = (1, 0x7E57), (2, 0x7E57)  # seeds of the sets to measure on; no training has a pair for a seed
+VALIDATION, TEST = (1, 0x7E57), (2, 0x7E57)  # validation/test seeds; tuples, so no integer training seed collides
 
 
 class Diverged(ArithmeticError):
@@ -39,21 +39,22 @@ class Trainer:
     """Trains a model on a task.
 
     model      model(x, state=None, lengths=None) → (outputs, state), as `SequenceModel`
-    task       a Task, or anything with `batch(rng, size)`, `loss` (a name in nn, or a function of outputs, targets and
-               mask=), and, to be measured, `test(rng)`, `metric(outputs, batch)` and `solved(value)`
-    optimizer  of minigrad.optim; `schedule(step)`, the step counted from 0, is its lr, if given
-    steps      of the optimiser, each on one window of `batch` sequences
-    clip       the limit of the gradients' norm, or None
-    bptt       how far gradients flow back: None, through whole sequences; k, through windows of k steps; (k1, k2),
-               back k2 steps from windows that advance by k1 ≤ k2. The state is carried from window to window.
-    rng        of the data, a seed or np.random.Generator
-    validate_every  measure on a set of its own every so many steps; with `until_solved`, stop when that is solved,
-               and the test set too
-    callbacks  called as callback(trainer, row) after every step, row a dict of step, loss, norm, lr, and, where it was
-               measured, metric. One that returns True ends the training.
+    task       a Task, or any object with `batch(rng, size)` and `loss` (a key of LOSSES, or a function of outputs,
+               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`
+    optimizer  from minigrad.optim
+    steps      number of optimiser steps, each on one window of `batch` sequences
+    schedule   schedule(step) → lr, counted from 0; None keeps the optimiser's lr
+    clip       maximum norm of the gradients, or None
+    bptt       truncation: None for whole sequences; k for windows of k steps; (k1, k2) to flow back k2 steps from
+               windows that advance by k1 ≤ k2. The state is carried from window to window.
+    rng        seed or np.random.Generator for the data
+    validate_every, until_solved   steps between measurements on a validation set; with `until_solved`, training stops
+               when validation set and test set are both solved
+    callbacks  called as callback(trainer, row) after every step; row is a dict of step, loss, norm, lr and, where it
+               was measured, metric. A callback that returns True ends the training.
 
-    After `run()`, `ended` says why: "done", "solved", "stopped" by a callback, or "interrupted" by Ctrl-C or SIGTERM,
-    which let the step they come in be finished. `run` goes on from there when it is called again.
+    After `run()`, `ended` is "done", "solved", "stopped" (by a callback) or "interrupted" (by Ctrl-C or SIGTERM, after
+    the current step). Calling `run` again continues the training.
     """
 
     def __init__(self, model: Any, task: Any, optimizer: Any, *, steps: int, batch: int = 32,
@@ -66,25 +67,25 @@ class Trainer:
         self.validate_every, self.until_solved, self.callbacks = validate_every, until_solved, list(callbacks)
         self.criterion = LOSSES.get(task.loss, task.loss)
         self.rng = np.random.default_rng(rng)
-        self.drawn, self.position = self.rng.bit_generator.state, 0  # the cursor: of the batch, and windows into it
-        self.state: Any = None  # of the model, carried from window to window
+        self.drawn, self.position = self.rng.bit_generator.state, 0  # resume cursor: RNG state, windows used
+        self.state: Any = None  # the model's state, carried from window to window
         self.step = self.sequences = self.tokens = 0
         self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
         self.ended = ""
 
     def run(self, report: Callable[[str], None] | None = None, bar: bool = False) -> dict[str, np.ndarray]:
-        """Train until the end, and return the history. Ten lines of progress go to `report`, or a bar to stderr.
+        """Train to the end and return the history. Pass ten lines of progress to `report`, or show a bar on stderr.
 
-        The model trains in training mode; a part of it that was put in eval mode by itself stays in that. Afterwards
-        each module is in the mode in which it was.
+        The model trains in training mode; a submodule that was put in eval mode separately stays in eval mode.
+        Afterwards the mode of each module is restored.
 
-        Raises Diverged when the loss or a gradient is no longer finite; the weights are then as before that step.
+        Raises Diverged, before the step changes the weights, when the loss or a gradient is no longer finite.
         """
         self.ended = "solved" if self.ended == "solved" else "done" if self.step >= self.steps else ""
-        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # Diverged says it better
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # Diverged reports it instead
         with SignalGuard() as signals, Progress(self, report, bar) as progress, quiet, self.model.modes_kept():
-            if not self.model.training:  # parts in eval mode of a model in training mode stay so
+            if not self.model.training:  # do not change submodules that are in eval mode
                 self.model.train()
             windows = self.windows()
             while not self.ended:
@@ -125,7 +126,7 @@ class Trainer:
     # -- one window ---------------------------------------------------------------------------------------
 
     def windows(self) -> Iterator[Window]:
-        """The data from the cursor on, without end."""
+        """Yield windows from the cursor on, without end."""
         self.rng.bit_generator.state = self.drawn
         while True:
             batch = self.task.batch(self.rng, self.batch)
@@ -137,12 +138,12 @@ class Trainer:
             self.drawn, self.position = self.rng.bit_generator.state, 0
 
     def loss(self, window: Window) -> tuple[Tensor, Any]:
-        """The loss of a window, and the state from which the next one starts."""
+        """(loss of a window, state at the start of the next)."""
         outputs, state = self.forward(window)
         return self.criterion(outputs, window.targets, mask=window.mask), state
 
     def forward(self, window: Window) -> tuple[Tensor, Any]:
-        """The outputs of a window, and the state from which the next one starts."""
+        """(outputs of a window, state at the start of the next)."""
         k, T = window.advance, len(window.x)
         lengths = [None, None] if window.lengths is None else [
             np.clip(window.lengths, 1, k), np.clip(window.lengths - k, 1, max(1, T - k))]
@@ -153,22 +154,22 @@ class Trainer:
         return outputs, state
 
     def start_state(self, first: Any) -> Any:
-        """The state at the first step of a window; None, as before any, for sequences that begin there."""
+        """The state before a window; None if all its sequences begin there."""
         if self.state is None or np.all(first):
             return None
         return self.model.restart(self.state, np.asarray(first)) if np.any(first) else self.state
 
     def measure(self, seed: Any = TEST) -> float:
-        """The task's metric on its test set of this seed."""
+        """The task's metric on its test set for this seed."""
         batch = self.task.test(np.random.default_rng(seed))
         with eval_mode(self.model), no_grad():
             outputs, _ = self.model(batch.x, None, batch.lengths)
         return float(self.task.metric(np.asarray(outputs), batch))
 
     def diagnose(self, window: Window, loss: float, norm: float) -> str:
-        """Which step, and, found by running it again under watch, which op."""
+        """Name the step and the op that diverged; run the step again under detect_anomaly to find the op."""
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradients is {norm}"
-        cause = "no op of its own gave NaN or Inf when it was run again"
+        cause = "no op returned NaN or Inf when the step was run again"
         self.optimizer.zero_grad()
         try:
             with detect_anomaly():
@@ -178,8 +179,8 @@ class Trainer:
         return f"{what} at step {self.step + 1}: {cause}"
 
     def gradcheck(self, steps: int = 2, rows: int = 4) -> GradcheckReport:
-        """Check the gradients of this model against numerical ones, on the first steps of a few sequences. Every step
-        counts, since a task may have targets at the last one alone."""
+        """Check the model's gradients against numerical ones on the first steps of a few sequences. The mask is ignored
+        since the task may have a target at the last step only."""
         window = next(split_windows(self.task.batch(np.random.default_rng(VALIDATION), rows)))
 
         def loss():
@@ -191,20 +192,20 @@ class Trainer:
     # -- saving and resuming ---------------------------------------------------------------------------
 
     def history(self) -> dict[str, np.ndarray]:
-        """What the callbacks were given, an array for each of its names; NaN where it was not measured."""
+        """The rows as one array per name; NaN where a value was not measured."""
         names = dict.fromkeys(["step", "loss", "norm", "lr"] + [name for row in self.rows for name in row])
         return {name: np.array([row.get(name, math.nan) for row in self.rows], int if name == "step" else float)
                 for name in names}
 
     def state_dict(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays, and what JSON can hold: weights, optimiser, random states, cursor and carried state.
+        """(arrays, JSON values): weights, optimiser, random states, cursor and carried state, without the history.
 
-        The history is not in it. Raises Diverged when a weight is not finite: there is no way on from there.
+        Raises Diverged if a weight is not finite, since training cannot continue from it.
         """
         weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         for name, weight in weights.items():
             if not np.isfinite(weight).all():
-                raise Diverged(f"{name} holds NaN or Inf after step {self.step}")
+                raise Diverged(f"{name} contains NaN or Inf after step {self.step}")
         arrays = {f"model/{name}": weight for name, weight in weights.items()}
         arrays |= {f"optimizer/{name}": x for name, x in optimizer.items() if isinstance(x, np.ndarray)}
         arrays |= {f"state/{i}": leaf for i, leaf in enumerate(flatten(self.state)[0])}
@@ -214,10 +215,10 @@ class Trainer:
             "optimizer": {name: x for name, x in optimizer.items() if not isinstance(x, np.ndarray)},
             "model_rngs": self.model.rng_states(), "position": self.position,
             "drawn": map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, self.drawn),
-            "state": map_leaves(lambda leaf: 0, self.state)}  # its nesting; tuples come back as lists
+            "state": map_leaves(lambda leaf: 0, self.state)}  # only its nesting; JSON turns tuples into lists
 
     def load_state_dict(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        """Go on from a `state_dict()`. Raises ValueError when it is that of another model or optimiser."""
+        """Restore a `state_dict()`. Raises ValueError if it comes from another model or optimiser."""
         self.model.load_state_dict(strip_prefix("model/", arrays))
         self.model.load_rng_states(meta["model_rngs"])
         self.optimizer.load_state_dict(strip_prefix("optimizer/", arrays) | meta["optimizer"])
@@ -228,17 +229,17 @@ class Trainer:
 
 
 def detached(state: Any) -> Any:
-    """The state as arrays without a history, each in one piece: so a loaded one is no different."""
+    """The state as contiguous arrays without a graph, the same as one loaded from a checkpoint."""
     return map_leaves(lambda leaf: np.ascontiguousarray(leaf.detach().numpy() if isinstance(leaf, Tensor) else leaf),
                       state)
 
 
 def strip_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Those whose names begin so, by the rest of their names."""
+    """The arrays whose names begin with `prefix`, without the prefix."""
     return {name[len(prefix):]: x for name, x in arrays.items() if name.startswith(prefix)}
 
 
 def check_loss(loss: Callable[[], Tensor], model: Any) -> GradcheckReport:
-    """The gradients of a loss for the parameters of its model, by the names that they have there."""
+    """Check the gradients of a loss with respect to the named parameters of its model."""
     loss.named_parameters = model.named_parameters
     return gradcheck(loss, raise_error=False)

@@ -1,8 +1,8 @@
-"""Which Python files of runs may be run unasked: those that this user has trained with on this machine.
+"""Trusted Python files: those that this user has trained with on this machine may be run without asking.
 
 A run's config.json names the file of its cell. Opening a run executes that file, and a folder may come from somebody
-else. So training with a file remembers it, by the hash of its path and its content, as an empty file of that name in
-the user's state folder: $MINIGRAD_STATE, or minigrad in $XDG_STATE_HOME or ~/.local/state.
+else. Training with a file therefore remembers a hash of its path and content, as the name of an empty file in the
+user's state folder: $MINIGRAD_STATE, or minigrad in $XDG_STATE_HOME or ~/.local/state.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import hashlib
 import os
 from pathlib import Path
 
-SESSION: set[str] = set()  # keys of this process: they count where the state folder cannot be written to
+SESSION: set[str] = set()  # keys of this process, needed if the state folder is not writable
 
 
 def remember(file: str, digest: str) -> None:
-    """This user trains with a file whose content has this hash."""
+    """Trust a file whose content has this hash."""
     SESSION.add(name := key(file, digest))
     folder = state_folder()
     if folder is not None:
@@ -26,7 +26,7 @@ def remember(file: str, digest: str) -> None:
 
 
 def trained_with(file: str, digest: str) -> bool:
-    """Whether this user has trained with this file, in this place and with this content."""
+    """Whether this user has trained with this file at this path and with this content."""
     name, folder = key(file, digest), state_folder()
     if name in SESSION:
         return True
@@ -36,12 +36,12 @@ def trained_with(file: str, digest: str) -> bool:
 
 
 def key(file: str, digest: str) -> str:
-    """The path counts too: elsewhere, the same file may import other neighbours."""
+    """A hash of path and content; at another path, the same file may import other modules."""
     return hashlib.sha256(os.fsencode(os.path.realpath(file)) + b"\0" + digest.encode()).hexdigest()
 
 
 def state_folder() -> Path | None:
-    """Where files are remembered; None for a user without a home."""
+    """The folder of trusted files; None for a user without a home."""
     own, shared = os.environ.get("MINIGRAD_STATE", ""), os.environ.get("XDG_STATE_HOME", "")
     if own:
         return Path(own) / "trained"

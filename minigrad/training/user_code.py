@@ -1,4 +1,4 @@
-"""An object in a Python file of the user's, named `FILE.py:name`."""
+"""Load an object from a user's Python file, named as `FILE.py:name`."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def from_file(what: str, kind: type | tuple[type, ...], called: str) -> Any:
     module = ModuleType(f"minigrad_user_{Path(file).stem}")
     module.__file__ = file
     if getattr(sys.modules.get(module.__name__), "running", None) == file:
-        raise ValueError(f"{file} loads {name} from itself while it is run: put what trains under "
+        raise ValueError(f"{file} loads {name} from itself while it is run: put the training under "
                          "`if __name__ == \"__main__\":`")
     source = read_python(file)
     sys.modules[module.__name__], module.running = module, file
-    sys.path.insert(0, folder := str(Path(file).resolve().parent))  # it may import its neighbours, as a script may
+    sys.path.insert(0, folder := str(Path(file).resolve().parent))  # like a script, it may import modules beside it
     try:
         exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as problem:
@@ -64,5 +64,5 @@ def from_file(what: str, kind: type | tuple[type, ...], called: str) -> Any:
         fitting = [key for key, value in vars(module).items() if isinstance(value, kind)]
         raise ValueError(f"{file} has no {called} {name!r}{nearest(name, fitting)}") from None
     if not isinstance(thing, kind):
-        raise ValueError(f"{name} in {file} is not a {called}, but of type {type(thing).__name__}")
+        raise ValueError(f"{name} in {file} is not a {called}; its type is {type(thing).__name__}")
     return thing

@@ -1,4 +1,4 @@
-"""Check the files of a run before anything is built from them: its folder may come from somebody else."""
+"""Check the files of a run before anything is built from them, since its folder may come from somebody else."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from minigrad.training.user_code import fingerprint, split_name
 
 PARTS = {"settings": dict, "sources": dict, "model": dict, "characters": str | None}  # types in config.json
 MODEL = {"inputs": int, "outputs": int, "symbols": bool}  # types in its part `model`
-# types in the trainer's part of a checkpoint, beside the nesting of its state
+# types in the trainer's part of a checkpoint, except the nesting of its state
 STATE = {"step": int, "ended": str, "sequences": int, "tokens": int, "seconds": float, "optimizer": dict,
          "model_rngs": dict, "position": int, "drawn": dict}
 
 
 def open_config(place: Path, trusted: bool) -> tuple[Path, dict[str, Any]]:
-    """(folder, config) of a run, given its folder or a checkpoint in it. Every command opens a run here.
+    """(folder, config) of a run, given its folder or a checkpoint in it. Every command opens runs with it.
 
-    Raises CheckpointError if there is no run, its config.json is not one, its cell's file has changed since, or that
-    file may not be run.
+    Raises CheckpointError if config.json is missing or invalid, or if the cell's file has changed or is not trusted.
     """
     folder = place.parent if place.is_file() else place
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder} is not the folder of a run, as it has no {CONFIG}: begin one by minigrad "
+        raise CheckpointError(f"{folder} is not the folder of a run, as it has no {CONFIG}: begin one with minigrad "
                               f"train --out {folder}")
     config = read_config(folder / CONFIG)
     file, sources = config["settings"].cell_file, config["sources"]
@@ -52,7 +51,7 @@ def open_config(place: Path, trusted: bool) -> tuple[Path, dict[str, Any]]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """config.json, with its settings as Settings."""
+    """Read config.json, with its settings as Settings. Raises CheckpointError if it is invalid."""
     with file_errors(file, "cannot be read"):
         text = file.read_bytes()
     with refusing(f"{file} is not a config of minigrad", CheckpointError):
@@ -64,21 +63,21 @@ def read_config(file: Path) -> dict[str, Any]:
         checked_fields("settings.", config["settings"], {one.name: object for one in fields(Settings)})
         config["settings"] = settings = Settings.of(**config["settings"])
         if not all(isinstance(digest, str) for digest in config["sources"].values()):
-            raise ValueError("sources are hashes by file")
+            raise ValueError("sources must map files to hashes")
         symbols, characters = config["model"]["symbols"], config["characters"]
         if min(config["model"]["inputs"], config["model"]["outputs"]) < 1:
-            raise ValueError("model takes inputs and outputs above 0")
+            raise ValueError("model.inputs and model.outputs must be above 0")
         if (characters is not None) != (settings.task == "text"):
-            raise ValueError("the characters are those of a text")
+            raise ValueError("characters belong to the task text, and only to it")
         if characters is not None:
-            characters.encode()  # raises for half a surrogate pair, which no text contains
+            characters.encode()  # raises for a lone surrogate, which no text contains
             if not symbols or not len(set(characters)) == len(characters) == config["model"]["inputs"]:
-                raise ValueError("its characters are not the symbols of its model")
+                raise ValueError("its characters do not match the symbols of its model")
     return config
 
 
 def load_or_suggest_previous(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    """A checkpoint of a run; if it is broken, the error offers the one before it, if that is whole."""
+    """Load a checkpoint of a run. If it is damaged, the error suggests the previous one, if that is whole."""
     try:
         return load_checkpoint(path)
     except CheckpointError as problem:
@@ -90,7 +89,7 @@ def load_or_suggest_previous(path: Path) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    """A checkpoint whose meta has the parts of a run's, each of its type."""
+    """Load a checkpoint of a run. Raises CheckpointError if an entry of its meta is missing or has the wrong type."""
     arrays, meta = checkpoint.load(path)
     try:
         if not isinstance(meta, dict):
@@ -101,7 +100,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
             raise ValueError("trainer.state is missing")
         counts = [state[name] for name in ("step", "sequences", "tokens", "seconds", "position")]
         if not 0 <= min(counts) <= max(counts) < 2**62:
-            raise ValueError(f"trainer counts {brief(counts)}")
+            raise ValueError(f"its counts are {brief(counts)}")
         if state["ended"] not in ("", "done", "solved", "stopped", "interrupted"):
             raise ValueError(f"it has ended as {brief(state['ended'])}")
     except ValueError as problem:
@@ -110,7 +109,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def checked_fields(prefix: str, values: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
-    """The values of these names. Raises ValueError for one that is missing or of another type."""
+    """The values named in `kinds`. Raises ValueError if one is missing or has the wrong type."""
     for name, kind in kinds.items():
         if name not in values:
             raise ValueError(f"{prefix}{name} is missing")
@@ -120,12 +119,12 @@ def checked_fields(prefix: str, values: dict[str, Any], kinds: dict[str, Any]) -
 
 
 def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any) -> None:
-    """Raises CheckpointError unless a checkpoint has the settings of config.json, and as many weights as a model of
-    these takes at least: before it is built, since sizes that are not true could ask for any memory."""
+    """Raises CheckpointError unless a checkpoint has the settings of config.json and at least as many weights as its
+    model needs. Checked before the model is built, since false sizes could allocate any amount of memory."""
     settings, model = config["settings"], config["model"]
-    with refusing(f"{path} is not of the run that {folder / CONFIG} describes", CheckpointError):
+    with refusing(f"{path} does not belong to the run that {folder / CONFIG} describes", CheckpointError):
         if without_paths(Settings.of(**meta["settings"])) != without_paths(settings):
-            raise ValueError("its settings are others")
+            raise ValueError("its settings differ")
         linear = arrays.get("model/linear.weight", np.zeros(0))
         if linear.shape != (model["outputs"], settings.hidden):
             raise ValueError(f"it has weights of shape {linear.shape} for {model['outputs']} outputs of "
@@ -135,12 +134,12 @@ def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[
         if settings.cell in LAYERS:
             least += settings.hidden * (settings.hidden + (embedding or model["inputs"]))
             least += settings.hidden * 2 * settings.hidden * (settings.layers - 1)
-        if least > (there := sum(array.size for array in strip_prefix("model/", arrays).values())):
-            raise ValueError(f"it has {there:,} weights, and the model has {least:,} or more")
+        if least > (found := sum(array.size for array in strip_prefix("model/", arrays).values())):
+            raise ValueError(f"it has {found:,} weights, and the model has {least:,} or more")
 
 
 def without_paths(settings: Settings) -> dict[str, Any]:
-    """Settings without the paths of files, whose content is compared by hash: a run may be moved."""
+    """Settings without file paths: a run may be moved, and the content of the files is compared by hash."""
     values = settings.as_dict()
     if named_cell := split_name(settings.cell):
         values["cell"] = named_cell[1]
@@ -150,34 +149,34 @@ def without_paths(settings: Settings) -> dict[str, Any]:
 
 
 def refuse_weights(model: SequenceModel, arrays: dict[str, np.ndarray]) -> None:
-    """Raises ValueError for weights that are not numbers, or would be converted to another type."""
+    """Raises ValueError for weights that are not finite or have another dtype than the model."""
     dtypes = {f"model/{name}": x.dtype for name, x in model.named_parts() if isinstance(x, Tensor)}
     for name, array in arrays.items():
         if array.dtype != dtypes.get(name, array.dtype):
-            raise ValueError(f"{name} is {array.dtype}, and in the model {dtypes[name]}")
+            raise ValueError(f"{name} is {array.dtype}, and the model has {dtypes[name]}")
         if name in dtypes and not np.isfinite(array).all():
             raise ValueError(f"{name} contains NaN or infinity")
 
 
 def refuse_carried(model: SequenceModel, leaves: dict[str, np.ndarray]) -> None:
-    """Raises ValueError for a carried state that is not of finite numbers in the type in which the model computes."""
+    """Raises ValueError unless the carried state is finite and has the dtype of the model."""
     dtype = np.result_type(*[p.dtype for p in model.parameters()])
     for name, leaf in leaves.items():
         if leaf.dtype != dtype or not np.isfinite(leaf).all():
-            raise ValueError(f"state/{name} is not finite {dtype} values")
+            raise ValueError(f"state/{name} must contain finite {dtype} values")
 
 
 def refuse_special_text(settings: Settings) -> None:
-    """Raises CheckpointError for a text that is a device or a pipe: reading it might not end."""
+    """Raises CheckpointError if the text is a device or a pipe, since reading it might not end."""
     if settings.task == "text" and settings.options.get("file") is not None:
         refuse_special(settings.options["file"])
 
 
 def refuse_changed_text(task: Any, folder: Path, config: dict[str, Any]) -> None:
-    """Raises CheckpointError if the task is a text, and not the one that the run began with."""
+    """Raises CheckpointError if the task is a text that has changed since the run began."""
     if config["settings"].task == "text" and task.fingerprint not in config["sources"].values():
         raise CheckpointError(changed_message(task.source, folder))
 
 
 def changed_message(source: str, folder: Path) -> str:
-    return f"{source} has changed since the run in {folder} began: put it back as it was, or begin a new run"
+    return f"{source} has changed since the run in {folder} began: restore it, or begin a new run"

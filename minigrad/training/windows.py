@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time: a batch cut into windows."""
+"""Truncated backpropagation through time: split a batch into windows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from minigrad.tasks.task import Batch
 
 @dataclass
 class Window:
-    """A stretch of a batch, for one step of the optimiser: see `Batch`, whose fields these are.
+    """Consecutive steps of a batch, for one optimiser step; the first four fields are those of `Batch`.
 
-    first    whether sequences begin here, for all or for each (B,); where not, the state is carried on
-    advance  how far the next window starts after this one
+    first    whether sequences begin here: one bool, or (B,) of them; otherwise the state is carried over
+    advance  number of steps to the start of the next window
     """
 
     x: np.ndarray
@@ -28,14 +28,14 @@ class Window:
 
     @property
     def has_targets(self) -> bool:
-        """Whether there is a target that counts."""
+        """Whether any target counts."""
         return self.mask is None or bool(self.mask.any())
 
 
 def split_windows(batch: Batch, k1: int | None = None, k2: int | None = None) -> Iterator[Window]:
-    """The windows of a batch: k2 steps long, each k1 further on; without numbers the batch as one.
+    """Yield windows of k2 steps, each k1 steps after the one before; without k1 and k2, the whole batch.
 
-    A target counts in one window only: in the first that sees it.
+    Each target counts only in the first window that contains it.
     """
     T, mask, lengths = len(batch.x), batch.mask, batch.lengths
     k1, k2 = k1 or T, k2 or T
@@ -54,8 +54,8 @@ def split_windows(batch: Batch, k1: int | None = None, k2: int | None = None) ->
 
 
 def parse_bptt(bptt: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
+    """(k1, k2) of a bptt setting. Raises ValueError unless 1 ≤ k1 ≤ k2."""
     k1, k2 = bptt if isinstance(bptt, (tuple, list)) else (bptt, bptt)
     if bptt is not None and not 1 <= k1 <= k2:
-        raise ValueError(f"bptt is (k1, k2), windows that advance by k1 and reach back k2 steps, 1 ≤ k1 ≤ k2, not "
-                         f"{bptt}")
+        raise ValueError(f"bptt is (k1, k2), windows of k2 steps that advance by k1, 1 ≤ k1 ≤ k2, not {bptt}")
     return k1, k2

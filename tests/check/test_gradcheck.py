@@ -1,6 +1,6 @@
-"""The checker: what it finds, how it says so, and what it leaves alone.
+"""`gradcheck`: its inputs, its verdicts, its messages.
 
-That a fault in any rule of any op is found and named is shown in test_gradcheck_faults.py.
+test_gradcheck_faults.py shows that it finds and names a fault in any rule of any op.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ x23, x3 = rng.normal(size=(2, 3)), rng.normal(size=3)
 
 @pytest.fixture
 def op():
-    """@op for ops that go after the test."""
+    """@op for ops that are removed after the test."""
     before = dict(OPS)
     yield mg.op
     OPS.clear()
@@ -34,9 +34,9 @@ def wrong(f, *inputs, **how):
     return error.value
 
 
-# -- what is checked --------------------------------------------------------------------------------------
+# -- inputs and results --------------------------------------------------------------------------------------
 
-cut: Callable = np.array  # what rules of faulty ops use, set by their tests
+cut: Callable = np.array  # read by the rules of faulty ops, set by their tests
 fault: np.ndarray = np.ones(1)
 
 
@@ -57,7 +57,7 @@ def test_inputs_and_results_are_any_nesting():
                     ("state.c", (), "1 entries")]]
 
 
-def test_what_is_no_float_is_passed_as_it_is():
+def test_inputs_other_than_floats_are_passed_unchanged():
     def f(x, index, mask, tensor, text, function):
         assert index.dtype == int and mask.dtype == bool and isinstance(tensor, mg.Tensor)
         assert (text, function) == ("mean", np.tanh)
@@ -125,7 +125,7 @@ def test_a_parameter_that_is_used_past_the_engine_is_found():
     assert "the gradient of x[" in str(wrong(lambda x: x * x.detach(), x3))
 
 
-def test_everything_stays_as_it_was():
+def test_inputs_and_parameters_keep_their_values():
     model, x = Model(), x3.astype(np.float32)
     t = mg.tensor(x3, requires_grad=True)
     before = model.W.data, model.W.data.copy(), x.copy(), t.data
@@ -154,14 +154,14 @@ def test_inside_no_grad_and_under_raised_errors():
 # -- complex step or central differences ------------------------------------------------------------------
 
 
-def test_the_complex_step_where_it_can_and_central_differences_where_not(op):
+def test_central_differences_replace_the_complex_step_where_it_fails(op):
     assert mg.gradcheck(mg.tanh, x3).method == "complex step"
     report = mg.gradcheck(lambda x: mg.abs(x) * x, x3, order=2)
     assert report.ok and (report.method, report.why) == ("central differences", "abs does not take the complex step")
 
     @op(dx=lambda g, x: g * mg.cos(x))
     def real_sine(x):
-        """sin of the real part: the imaginary part is dropped without a word"""
+        """sin of the real part, which drops the imaginary part silently"""
         return np.sin(np.real(x))
 
     @op(dx=lambda g, x: g * mg.cos(x))
@@ -202,7 +202,7 @@ def test_float32_is_checked_in_float64_and_its_rounding_told():
     assert mg.gradcheck(mg.tanh, x3).rounding is None
 
 
-# -- what is wrong ----------------------------------------------------------------------------------------
+# -- wrong gradients ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -250,8 +250,8 @@ def test_a_fault_of_second_order_only(op, monkeypatch):
     assert "FAILED" in str(error)
 
 
-def test_a_rule_that_forgets_what_arrives(op):
-    """It gives a number, no tensor: that too is a wrong gradient and no crash, to any order."""
+def test_a_rule_that_ignores_g(op):
+    """A rule that returns a number, not a tensor, is reported as wrong, at any order."""
     @op(dx=lambda g: 2.0)
     def twice(x):
         """2 x"""
@@ -301,7 +301,7 @@ def test_a_small_entry_beside_large_ones_is_not_lost():
     (lambda x: mg.sqrt(x), [1.0, 0.0], (1,), "not finite here"),
     (lambda x: mg.sqrt(mg.var(x)), [1.0, 1.0], (0,), "not finite here"),
 ])
-def test_kinks_are_no_mistakes(f, x, index, says):
+def test_kinks_are_not_blamed_on_a_rule(f, x, index, says):
     report = mg.gradcheck(f, np.array(x), raise_error=False)
     assert not report.ok and report.worst.index == index and report.worst.verdict.startswith(says)
     assert not report.blamed
@@ -324,14 +324,14 @@ counter = iter(range(10 ** 9))
     (lambda x: mg.tensor(np.random.default_rng(next(counter)).normal(size=(3, 3))) @ x, "build modules outside of it"),
     (lambda x: [x] * (2 + next(counter) % 2), "not deterministic"),
     (lambda x: x[:1 + next(counter) % 2], "not deterministic"),
-    (lambda x: x.detach() * 2.0, "depend on none of the inputs through recorded ops"),
-    (lambda x: np.ones(3), "depend on none"),
-    (lambda x: x > 0, "depend on none"),
+    (lambda x: x.detach() * 2.0, "do not depend on any input through recorded ops"),
+    (lambda x: np.ones(3), "do not depend on any input"),
+    (lambda x: x > 0, "do not depend on any input"),
     (lambda x: mg.log(x - 100.0), "f is not finite at these inputs"),
     (lambda x: mg.exp(x + 1000.0), "f is not finite at these inputs"),
 ])
 @pytest.mark.parametrize("method", ["auto", "central"])
-def test_what_cannot_be_checked_is_said(f, says, method):
+def test_a_function_that_cannot_be_checked_raises(f, says, method):
     with pytest.raises(mg.GradcheckError, match=says) as error:
         mg.gradcheck(f, x3, raise_error=False, method=method)
     assert error.value.report is None
@@ -353,7 +353,7 @@ def test_bad_arguments(how, says):
 
 
 def test_a_stateful_function_is_caught():
-    """Hidden state carried from call to call: the numeric side would be about another function."""
+    """Hidden state carried from call to call would make the numeric side that of another function."""
     state = [np.zeros(3)]
 
     def f(x):
@@ -384,7 +384,7 @@ def test_raise_error_false_gives_the_report(faulty):
 
 
 def test_the_work_is_bounded(faulty):
-    """However wrong, a check of a large input takes some dozens of evaluations, not one for each entry."""
+    """A check of a large input takes some dozens of evaluations, not one for each entry, even if it fails."""
     calls = 0
 
     def f(x):

@@ -1,5 +1,5 @@
-"""The checker is checked: every rule of every op is made wrong by a thousandth, one at a time. gradcheck must fail
-each time, and name that rule and no other."""
+"""Test gradcheck itself: each rule of each op in turn is made wrong by a thousandth. gradcheck must fail each time, and
+name that rule alone."""
 
 import sys
 import warnings
@@ -23,8 +23,8 @@ def parts(d):
 
 
 def rows_with(op, position):
-    """The rows of the table that call this op itself with a gradient through this argument that is not all zero: the
-    gradient of b in max(a, b), where a happens to be larger, is as right when it is scaled."""
+    """The rows of the table that call this op with a nonzero gradient through this argument. If a is larger everywhere,
+    the gradient of b in max(a, b) is 0, and a scaled rule is still right."""
     rng = np.random.default_rng(5)
     pull_arrays = next(pull_arrays for i, _, pull_arrays, _ in op.pulls if i == position)
     for case in CASES:
@@ -39,7 +39,7 @@ def rows_with(op, position):
 
 
 def with_fault(op, position):
-    """The op's pulls, and its ways of adding into an array, with one rule scaled."""
+    """The op's pulls, and its rules that add into an array, with one rule scaled."""
     def scaled(rule):
         def wrong(*arguments):
             d = rule(*arguments)
@@ -62,7 +62,7 @@ def rule_name(op, position):
 
 @pytest.fixture
 def planted(monkeypatch):
-    """planted(op, position) makes one rule wrong for the length of a test, also in the programs that scan derives."""
+    """planted(op, position) makes one rule wrong during a test, also in the programs that scan derives."""
     monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def plant(op, position):
@@ -93,7 +93,7 @@ def test_a_scaled_rule_is_found_and_named(op, position, planted):
 
 
 def cell(parameters, x, a_prev, c_prev):
-    """An LSTM step, large enough that random directions are looked at and not each entry."""
+    """An LSTM step, large enough to be checked along random directions."""
     z = parameters["W"] @ mg.concatenate([a_prev, x]) + parameters["b"]
     f, i, o = mg.split(mg.sigmoid(z[:36]), 3)
     c = f * c_prev + i * mg.tanh(z[36:])
@@ -124,7 +124,7 @@ def test_the_cell_passes_without_a_fault():
 
 
 def rules_of_cell(kind):
-    """{name: (op, position)} of all that a step of the layer's cell sends gradients through."""
+    """{name: (op, position)} of all rules on the path of the gradients through a step of the layer's cell."""
     cell = kind(3, 4, rng=0).layers["l0"]
     state, x = map_leaves(lambda leaf: mg.tensor(leaf, requires_grad=True), (cell.initial_state(2), np.ones((3, 2))))
     nodes = nodes_behind(flatten(cell.cell(state, x))[0])
@@ -155,7 +155,7 @@ def test_a_scaled_rule_is_found_inside_the_cell_of_a_layer(key, planted):
 
 @pytest.mark.filterwarnings("ignore:scan runs")
 @pytest.mark.parametrize("order, bidirectional, lengths", [(2, False, None), (1, True, None), (1, False, [3, 5])])
-def test_it_is_found_in_every_kind_of_scan(order, bidirectional, lengths, planted):
+def test_a_fault_is_found_in_every_kind_of_scan(order, bidirectional, lengths, planted):
     planted(OPS["sigmoid"], 0)
     layer, x = nn.GRU(2, 3, bidirectional=bidirectional, rng=0), np.random.default_rng(0).normal(size=(5, 2, 2))
     assert_named("sigmoid.dx", lambda x: layer(x, lengths=lengths), x, order=order)
@@ -182,7 +182,7 @@ def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
 
 
 def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
-    """Every rule is right, and what scan runs is not: no op inside is to blame."""
+    """If every rule is right but the program that scan runs is wrong, scan itself is blamed."""
     module = sys.modules["minigrad.timeloop.compiled"]
     right = module.first_order
     monkeypatch.setattr(module, "first_order", lambda *given: [d * FACTOR for d in right(*given)])
@@ -194,7 +194,7 @@ def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
 
 
 def test_a_fault_that_only_the_second_order_shows(monkeypatch):
-    """A rule may be right and its own derivative missing: here sign, which passes no gradient, stands for x / |x|."""
+    """A rule may be right and its own derivative missing: here sign, which passes no gradient, replaces x / |x|."""
     op = OPS["square"]
     pulls = [(0, lambda g, y, x, m: 2.0 * g * mg.sqrt(y).detach() * mg.sign(x[0]),
               lambda g, y, x, m: 2.0 * g * x[0].data, (-1, 0))]

@@ -1,4 +1,4 @@
-"""`minigrad inspect`: from a run, or a model by name, to a page; and what it says to bad input."""
+"""`minigrad inspect`: pages of runs and of models by name, and messages for bad input."""
 
 import json
 import shutil
@@ -50,13 +50,13 @@ class Memoryless(Leaky):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a run on a text that is no friend of HTML, one on a task, a cell of one's own, and a note."""
+    """A folder with a run on a text full of markup, a run on a task, a user-defined cell, and a note."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(f"to be {HOSTILE} or & not\n" * 40)
     small = ["--hidden", "6", "--batch", "4", "--steps", "12", "--quiet"]
     assert main(["train", "--text", str(folder / "text.txt"), "--out", str(folder / "text"), *small]) == 0
     assert main(["train", "parity", "--length", "9", "--cell", "gru", "--layers", "2", "--out", str(folder / "parity"),
-                 *small]) == 1  # it was not solved
+                 *small]) == 1  # the task was not solved
     (folder / "cells.py").write_text(CELLS)
     for name in ("note.txt", "note.htm"):
         (folder / name).write_text("a note")
@@ -101,8 +101,8 @@ def test_a_run_on_a_text(here, tmp_path, capsys):
         np.testing.assert_allclose(unpacked(there["grads"][name]), rec[0].grads[name][:, :, 0], rtol=1e-3, atol=1e-9)
 
 
-def test_the_page_of_a_run_holds_what_look_gives(here, tmp_path):
-    """Of two layers, every number: values, gradients, ledgers, spectra. No browser is needed."""
+def test_the_page_of_a_run_contains_the_inspection(here, tmp_path):
+    """Check every number of two layers, without a browser: values, gradients, ledgers, spectra."""
     data = inspected(tmp_path, "parity", "--seed", "5")
     model, _ = load_model("parity")
     batch = Parity(length=9).batch(np.random.default_rng(5), 1)
@@ -173,15 +173,15 @@ BAD = [
     (["nowhere"], "'nowhere' is neither the folder of a run, nor rnn, gru, lstm, nor FILE.py:Class"),
     (["lsmt"], "did you mean lstm?"),
     (["cells.py:Leak"], "has no class 'Leak': did you mean Leaky?"),
-    (["cells.py:Layer"], "is no subclass of nn.Recurrent"),
+    (["cells.py:Layer"], "is not a subclass of nn.Recurrent"),
     (["cells.py:Memoryless"], "Memoryless has no recurrence: its state is empty"),
     (["nowhere.py:Cell"], "nowhere.py is not a file"),
     (["parity", "--text", "abc"], "parity holds a model of the task parity, which reads no text"),
     (["text", "--text", "t"], "--text is 't', and takes two characters or more"),
-    (["text", "--text", "be Ψ"], "--text has 'Ψ', which was not in the text that the model has read"),
+    (["text", "--text", "be Ψ"], "--text has 'Ψ', which is not in the text that the model was trained on"),
     (["text", "--text", "note.txt"], "--text takes the characters themselves, and note.txt is a file"),
-    (["text", "--text", "to", "--length", "3"], "--length cannot go with --text"),
-    (["lstm", "--text", "to", "--task", "copy"], "--task cannot go with --text"),
+    (["text", "--text", "to", "--length", "3"], "--length cannot be combined with --text"),
+    (["lstm", "--text", "to", "--task", "copy"], "--task cannot be combined with --text"),
     (["text", "--length", "9999"], "--length 9,999 is more than the held-out text has: it may be up to 239"),
     (["text", "--length", "0"], "'0' is not a whole number above 0"),
     (["parity", "--task", "copy"], "has 1 inputs and 1 outputs, for the task parity, and copy has 10 symbols and 9"),
@@ -189,7 +189,7 @@ BAD = [
     (["parity", "--task", "pairty"], "there is no task 'pairty': did you mean parity?"),
     (["lstm", "--task", "reber", "--length", "5"], "the task reber has no option 'length'"),
     (["parity", "--hidden", "3"], "--hidden is for an untrained model"),
-    (["rnn", "--text", "to", "--out", "note.htm"], "note.htm is there already, and is no report of minigrad inspect"),
+    (["rnn", "--text", "to", "--out", "note.htm"], "note.htm exists and is not a report of minigrad inspect"),
     (["rnn", "--text", "to", "--out", "page.png"], "page.png is not the name of an HTML file: let --out be page.html"),
     (["rnn", "--text", "to", "--out", "nothing"], "nothing is a folder: let --out name a file in it"),
     (["text", "--text", ""], "--text is '', and takes two characters or more"),
@@ -201,13 +201,13 @@ BAD = [
 
 @pytest.mark.parametrize("arguments, sentence", BAD, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
 def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, here, capsys, monkeypatch):
-    monkeypatch.setattr(inspection, "memory_there", lambda: 20_000_000_000)
+    monkeypatch.setattr(inspection, "free_memory", lambda: 20_000_000_000)
     try:
         status = main(["inspect", *arguments])
-    except SystemExit as exit:  # argparse's own way out
+    except SystemExit as exit:  # raised by argparse
         status = exit.code
-    said = capsys.readouterr().err
-    assert status == 2 and sentence in said and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert status == 2 and sentence in message and "Traceback" not in message
     assert (here / "note.txt").read_text() == (here / "note.htm").read_text() == "a note"
     assert not (here / "report.html").exists()
 
@@ -230,7 +230,7 @@ def test_a_damaged_run_is_named(change, sentence, here, tmp_path, capsys):
     assert sentence in capsys.readouterr().err and not (tmp_path / "report.html").exists()
 
 
-def test_a_text_that_is_gone_or_another(here, tmp_path, capsys):
+def test_a_text_that_is_missing_or_different(here, tmp_path, capsys):
     run = shutil.copytree(here / "text", tmp_path / "text")
     config = json.loads((run / "config.json").read_text())
     config["settings"]["options"]["file"] = str(here / "note.txt")
@@ -241,19 +241,19 @@ def test_a_text_that_is_gone_or_another(here, tmp_path, capsys):
     config["settings"]["options"]["file"] = str(tmp_path / "other.txt")
     (run / "config.json").write_text(json.dumps(config))
     assert main(["inspect", str(run)]) == 2
-    said = capsys.readouterr().err
-    assert "other.txt has other characters than the text that" in said and "give some by --text" in said
+    message = capsys.readouterr().err
+    assert "other.txt has other characters than the text that" in message and "give some by --text" in message
     inspected(tmp_path, str(run), "--text", "to be or not")
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(here, tmp_path, capsys, monkeypatch):
+def test_a_folder_without_write_permission_is_refused_first(here, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     assert main(["inspect", "text", "--out", str(tmp_path / "report.html")]) == 2
-    said = capsys.readouterr().err
-    assert f"as the folder {tmp_path} cannot: choose another --out" in said and "looking at" not in said
+    message = capsys.readouterr().err
+    assert f"as the folder {tmp_path} cannot: choose another --out" in message and "looking at" not in message
 
 
-def test_only_a_report_is_written_over(here, tmp_path):
+def test_only_a_report_is_overwritten(here, tmp_path):
     inspected(tmp_path, "rnn", "--text", "abc", "--hidden", "2")
     assert inspected(tmp_path, "rnn", "--text", "to be", "--hidden", "2")["symbols"] == list("to b")
 

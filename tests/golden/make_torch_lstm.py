@@ -1,11 +1,11 @@
-"""PyTorch's LSTM over a whole sequence, in float64: what `tests/test_document.py` compares the document with.
+"""Record PyTorch's LSTM over a whole sequence, in float64, for `tests/test_document.py`.
 
 Writes torch_lstm.npz beside this file. It needs torch; the tests that read the file do not:
 
     python tests/golden/make_torch_lstm.py
 
-Everything is kept in PyTorch's own names, layout and gate order, so that the translation is part of what is tested.
-The numbers come from NumPy's generator, so that only the computation is PyTorch's.
+Names, layout and gate order are PyTorch's, so the tests cover the translation too. The numbers come from NumPy's
+generator, so only the computation is PyTorch's.
 """
 
 from pathlib import Path

@@ -1,7 +1,6 @@
-"""PyTorch's optimisers on gradients that are given, in float64: what `tests/test_optim.py` compares with.
+"""Record PyTorch's optimisers on given gradients, in float64, for `tests/test_optim.py`.
 
-Writes torch_optim.npz beside this file, for where torch is missing; where it is not, the tests call `torch_steps`
-themselves:
+Writes torch_optim.npz beside this file, for tests without torch. With torch, the tests call `torch_steps` themselves:
 
     python tests/golden/make_torch_optim.py
 """

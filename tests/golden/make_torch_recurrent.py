@@ -1,12 +1,12 @@
-"""PyTorch's RNN, GRU and LSTM over whole sequences, in float64: what `tests/nn/test_recurrent.py` compares with.
+"""Record PyTorch's RNN, GRU and LSTM over whole sequences, in float64, for `tests/nn/test_recurrent.py`.
 
-Writes torch_recurrent.npz beside this file, for where torch is missing; where it is not, the tests call
+Writes torch_recurrent.npz beside this file, for tests without torch. With torch, the tests call
 `torch_recurrent` themselves, for many more configurations:
 
     python tests/golden/make_torch_recurrent.py
 
-Everything is kept in PyTorch's own names, layout and gate order, so that the translation is part of what is tested.
-The numbers come from NumPy's generator, so that only the computation is PyTorch's.
+Names, layout and gate order are PyTorch's, so the tests cover the translation too. The numbers come from NumPy's
+generator, so only the computation is PyTorch's.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 SIZES = {"input_size": 3, "hidden_size": 4, "batch": 3, "steps": 5}
-LENGTHS = [2, 5, 1]  # not in order, and one of a single step
+LENGTHS = [2, 5, 1]  # not sorted, one of a single step
 
 # kind, options of the module, lengths. "relu" is the RNN with that nonlinearity.
 CONFIGURATIONS = [

@@ -1,5 +1,5 @@
-"""bptt: every recorded value and gradient against a loop written out, in minigrad for every cell and in PyTorch for the
-layers; and what is asked of a recording, against brute force."""
+"""bptt: recorded values and gradients against unrolled loops, in minigrad for every cell and in PyTorch for the layers;
+the questions against brute force."""
 
 import copy
 import pickle
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from scan_cells import CELLS, WAYS, assert_same, every_cell, gradient, mask_for, mixed, outcome
+from scan_cells import CELLS, SCAN_OPTIONS, assert_same, every_cell, gradient, mask_for, mixed, outcome
 
 import minigrad as mg
 from minigrad import nn
@@ -18,26 +18,26 @@ from minigrad.timeloop.cache import programs
 
 
 def scan_recorded(cell, state, xs, **options):
-    """scan inside of a recording; its record stays in `scan_recorded.record`."""
+    """Scan inside a recording; the record remains in `scan_recorded.record`."""
     with mg.bptt.record() as rec:
         results = mg.scan(cell, state, xs, **options)
     (scan_recorded.record,) = rec
     return results
 
 
-# -- the graph is as without a recording ----------------------------------------------------------------------------
+# -- recording does not change the graph ---------------------------------------------------------------------------
 
 
 @every_cell
-@pytest.mark.parametrize("way", WAYS)
-def test_a_recorded_scan_gives_what_scan_gives(row, way):
-    if "mask" in way and not row.batch_last:
+@pytest.mark.parametrize("variant", SCAN_OPTIONS)
+def test_a_recorded_scan_gives_what_scan_gives(row, variant):
+    if "mask" in variant and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
-    options, inputs = dict(WAYS[way]), row.inputs()
-    if "mask" in way:
+    options, inputs = dict(SCAN_OPTIONS[variant]), row.inputs()
+    if "mask" in variant:
         options["mask"] = mask_for(4, 2)
     subsets = ((True, True, True), (False, False, True), (True, False, False))
-    for wanted in subsets if way == "plain" else subsets[:1]:
+    for wanted in subsets if variant == "plain" else subsets[:1]:
         assert_same(outcome(scan_recorded, row.cell, inputs, wanted, **options),
                     outcome(mg.scan, row.cell, inputs, wanted, **options))
 
@@ -51,12 +51,12 @@ def test_float32_stays_float32_when_recorded(row):
         assert value.dtype.kind != "f" or value.dtype == record.grads[name].dtype == np.float32
 
 
-# -- every named value of every cell, against the loop written out ---------------------------------------------------
+# -- every named value of every cell, against the unrolled loop -------------------------------------------------------
 
 
 @contextmanager
 def locals_of(cell):
-    """What the cell's variables hold when it returns, of each call."""
+    """Collect the variables of the cell at the end of each call."""
     calls = []
 
     def profile(frame, event, _):
@@ -71,7 +71,7 @@ def locals_of(cell):
 
 
 def written_out(cell, state, xs, reverse=False, mask=None):
-    """(loss, what the variables of the cell held at each step in the order of xs): op by op, with retain_grad."""
+    """(loss, variables of the cell at each step in the order of xs), op by op, with retain_grad."""
     steps = len(flatten(xs)[0][0])
     ys = [None] * steps
     with locals_of(cell) as calls:
@@ -90,13 +90,13 @@ def written_out(cell, state, xs, reverse=False, mask=None):
 
 
 @every_cell
-@pytest.mark.parametrize("way", WAYS)
-def test_every_named_value_and_its_gradient(row, way):
-    """A variable that is assigned again has its second value as name_2 in the recording: one of them must be it."""
-    if "mask" in way and not row.batch_last:
+@pytest.mark.parametrize("variant", SCAN_OPTIONS)
+def test_every_named_value_and_its_gradient(row, variant):
+    """The second value of a variable is name_2 in the recording, so one of the two must match."""
+    if "mask" in variant and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
-    options, trees = dict(WAYS[way]), row.inputs()
-    if "mask" in way:
+    options, trees = dict(SCAN_OPTIONS[variant]), row.inputs()
+    if "mask" in variant:
         options["mask"] = mask_for(4, 2)
 
     def tensors():
@@ -176,7 +176,7 @@ class Model(nn.Module):
 
 
 def unrolled_in_torch(torch, kind, model, x, mask):
-    """(output, final states, {path: what its cell computed at each step, weights of that step among it})"""
+    """(output, final states, {path: values of its cell at each step, including the weights of that step})"""
     named = {}
     xs, finals = [torch.where(m, step.T, 0.0) for step, m in zip(x, mask)], []
     for name, cell in model.rnn.layers.items():
@@ -186,7 +186,7 @@ def unrolled_in_torch(torch, kind, model, x, mask):
         state = [torch.zeros(5, x.shape[1], dtype=torch.float64, requires_grad=True) for _ in cell.states]
         steps, ys = [None] * len(xs), [None] * len(xs)
         for t in reversed(range(len(xs))) if name.endswith("_reverse") else range(len(xs)):
-            own = {key: w * 1.0 for key, w in weights.items()}  # so that each use has a gradient of its own, of x too
+            own = {key: w * 1.0 for key, w in weights.items()}  # each use, also of x, gets its own gradient
             new, y, steps[t] = KINDS[kind](torch, own, tuple(state) if len(state) > 1 else state[0], xs[t] * 1.0)
             steps[t] |= own
             new = list(new) if isinstance(new, tuple) else [new]
@@ -225,7 +225,7 @@ def test_all_of_a_layer_equals_pytorch(kind, layers, lengths):
     theirs, finals, named = unrolled_in_torch(torch, kind, model, torch.tensor(x, requires_grad=True), mask)
     theirs = theirs.permute(0, 2, 1)
     np.testing.assert_allclose(output.detach().numpy(), theirs.detach(), rtol=1e-12, atol=1e-12)
-    count = len(finals) // len(model.rnn.layers)  # of states of a cell
+    count = len(finals) // len(model.rnn.layers)  # number of states of a cell
     finals = [torch.stack([final.T for final in finals[i::count]]) for i in range(count)]
     loss, weigh = 0.0, np.random.default_rng(5)  # as in `mixed`
     for leaf in [theirs, *finals]:
@@ -248,8 +248,8 @@ def test_all_of_a_layer_equals_pytorch(kind, layers, lengths):
 
 
 def test_the_cell_of_the_document_in_its_own_names():
-    """Values as in the caches of lstm_forward, gradients as lstm_backward gives them; and each step's as the derived
-    backward of one step does."""
+    """Compare with the caches of lstm_forward, the gradients of lstm_backward, and the derived backward of each
+    step."""
     rng, (n_x, n_a, n_y, m, T) = np.random.default_rng(2), (3, 5, 2, 4, 6)
     arrays = {name: rng.normal(size=(n_y if "y" in name else n_a, 1 if "b" in name else n_a + n_x)) for name in GATES}
     arrays |= {"Wy": rng.normal(size=(n_y, n_a)), "by": rng.normal(size=(n_y, 1))}
@@ -287,11 +287,11 @@ def test_the_cell_of_the_document_in_its_own_names():
         np.testing.assert_allclose(w.grad, expected[f"d{name}"], rtol=1e-11, atol=1e-13)
 
 
-# -- a recording and its life -------------------------------------------------------------------------------------
+# -- the life of a recording --------------------------------------------------------------------------------------
 
 
 def simple(T=5, B=2, dtype=np.float64):
-    """(model, x, weights of the loss) of an LSTM."""
+    """(model, x, weights of the loss) for an LSTM."""
     rng = np.random.default_rng(3)
     return Model("LSTM"), rng.normal(size=(T, B, 3)).astype(dtype), rng.normal(size=(T, B, 5))
 
@@ -302,7 +302,7 @@ def recorded(model, x, u, **options):
     return rec
 
 
-def test_names_shapes_and_what_is_what():
+def test_names_shapes_and_roles():
     rec = recorded(*simple())
     lstm = rec["rnn"]
     assert lstm is rec[0] is rec["rnn.l0"] and len(rec) == 1 and list(rec) == [lstm] and rec.paths == ["rnn.l0"]
@@ -319,12 +319,12 @@ def test_names_shapes_and_what_is_what():
 
 @pytest.mark.parametrize("ask, error, words", [
     (lambda rec: rec["run"], KeyError, "did you mean 'rnn.l0'"),
-    (lambda rec: rec["rnn.l"], KeyError, "there are rnn.l0"),
-    (lambda rec: rec[1], IndexError, "1 scans were recorded"),
+    (lambda rec: rec["rnn.l"], KeyError, "it has rnn.l0"),
+    (lambda rec: rec[1], IndexError, "the recording has 1 scans"),
     (lambda rec: rec[0].values["fft"], KeyError, "rnn.l0 has no 'fft': did you mean 'ft'"),
-    (lambda rec: rec[0].grads["W"], KeyError, "there are a_prev, c_prev"),
+    (lambda rec: rec[0].grads["W"], KeyError, "it has a_prev, c_prev"),
     (lambda rec: rec[0].weight_grads("bias"), KeyError, "among its weights, has no 'bias'.* W, b"),
-    (lambda rec: mg.bptt.jacobians(3), TypeError, "not of an object of int"),
+    (lambda rec: mg.bptt.jacobians(3), TypeError, "not an object of type int"),
 ], ids=["unknown path", "part of a path", "index", "value", "gradient", "weight", "not a recording"])
 def test_a_wrong_name_gets_the_nearest(ask, error, words):
     with pytest.raises(error, match=words):
@@ -343,7 +343,7 @@ def test_before_a_backward_and_without_gradients():
         for ask in (lambda s: s.grads["ft"], lambda s: s.weight_grads("W"), mg.bptt.paths):
             with pytest.raises(RuntimeError, match=r"no backward has gone through rnn.l0"):
                 ask(scan)
-    loss.backward()  # outside of the recording: the run is recorded, and so is its backward
+    loss.backward()  # outside the recording: the backward of a recorded run is recorded
     assert first.grads["ft"].any() and not second.backwards
 
 
@@ -363,8 +363,8 @@ def test_two_backwards_and_two_losses_add_up():
     np.testing.assert_allclose(rec[0].weight_grads("W").sum(0), model.rnn.layers["l0"].W.grad, rtol=1e-12)
 
 
-def test_a_recording_keeps_what_was(monkeypatch):
-    """Weights, inputs and results may change afterwards; what was handed out is nobody else's."""
+def test_a_recording_keeps_old_values(monkeypatch):
+    """Later changes of weights, inputs and results do not change the recording."""
     model, x, u = simple()
     expected = recorded(model, x.copy(), u)[0]
     values, weight_grads, jacobians = expected.values["x"], expected.weight_grads("W"), mg.bptt.jacobians(expected)
@@ -390,7 +390,7 @@ def test_scans_of_layers_directions_and_several_calls():
     assert [scan.reverse for scan in rec["rnn.l0_reverse"]] == [True, True]
     with pytest.raises(AttributeError, match=r"2 scans \(rnn.l1, rnn.l1\), each with its own values: take one"):
         print(rec["rnn.l1"].values)
-    with pytest.raises(ValueError, match="asked of one scan, and here are 8"):
+    with pytest.raises(ValueError, match="takes one scan, not 8"):
         mg.bptt.jacobians(rec)
     with pytest.raises(RuntimeError, match="no backward"):
         rec["rnn.l1"][0].grads["r"]
@@ -448,7 +448,7 @@ def test_a_cell_that_cannot_be_traced_says_so():
         with pytest.warns(mg.scan.__globals__["ScanNotice"]):
             mg.scan(cell, np.ones(2), mg.tensor(np.ones((3, 2)), requires_grad=True))
         mg.scan(lambda h, x: (h + np.random.default_rng().normal(size=2), h), np.ones(2), np.ones((3, 2)))
-    with pytest.raises(TypeError, match=r"cell was not recorded, for its cell cannot be traced: .* into a number"):
+    with pytest.raises(TypeError, match=r"cell was not recorded, because its cell cannot be traced: .* into a number"):
         rec[0]
     with pytest.raises(TypeError, match="new values at every call"):
         rec["<lambda>"]
@@ -459,7 +459,7 @@ def test_an_empty_recording_says_why():
     model, x, _ = simple()
     with mg.bptt.record() as rec, mg.detect_anomaly():
         model(x)
-    with pytest.raises(LookupError, match=r"no scan ran inside of record.*detect_anomaly"):
+    with pytest.raises(LookupError, match=r"no scan ran inside record.*detect_anomaly"):
         rec[0]
 
 
@@ -496,7 +496,7 @@ def test_one_step_one_sequence_and_none(T, B):
     np.testing.assert_allclose(ledger.by_step["W"].sum(0), grad, rtol=1e-13)
     found = mg.bptt.truncation(rec, [T])
     np.testing.assert_allclose(found.gradients["W"][0], grad, rtol=1e-13)
-    assert {part.shape for ways in mg.bptt.paths(rec).values() for part in ways.values()} == {(T, 5, B)}
+    assert {part.shape for parts in mg.bptt.paths(rec).values() for part in parts.values()} == {(T, 5, B)}
     if B:
         assert mg.bptt.jacobians(rec).norms.shape == (T, B) and mg.bptt.saturation(rec).nan is None
         assert ledger.share.sum() == pytest.approx(1.0)
@@ -506,7 +506,7 @@ def test_one_step_one_sequence_and_none(T, B):
             mg.bptt.jacobians(rec)
 
 
-def test_losses_that_do_not_depend_on_the_scan_pay_nothing():
+def test_losses_that_do_not_depend_on_the_scan_get_no_credit():
     model, x, u = simple()
     with mg.bptt.record() as rec:
         y, _ = model(x)
@@ -516,7 +516,7 @@ def test_losses_that_do_not_depend_on_the_scan_pay_nothing():
     assert none.size.shape == (0, 5) and none.by_loss["W"].shape == (0, 20, 8) and not none.by_step["W"].any()
 
 
-def test_what_has_no_influence_is_recorded_too():
+def test_values_without_influence_are_recorded_too():
     extra = mg.tensor(np.ones(2), requires_grad=True)
 
     def cell(h, x):
@@ -545,8 +545,8 @@ def test_one_name_of_several_values_and_results_without_a_name():
     np.testing.assert_allclose(rec[0].values["z_2"], rec[0].values["h"] @ w.data.T)
 
 
-def test_what_is_detached_and_what_is_computed_twice():
-    """Each variable has a gradient of its own, also where the program has one value for two."""
+def test_detached_values_and_values_computed_twice():
+    """Each variable has its own gradient, even if the program has one value for two variables."""
     def cell(h, x):
         one = mg.tanh(h + x)
         two = mg.tanh(h + x)
@@ -591,7 +591,7 @@ def test_integers_have_values_and_no_gradients():
         _, ys = mg.scan(cell, np.zeros(2), (np.arange(3), mg.tensor(np.ones((3, 2)), requires_grad=True)))
         mg.sum(ys).backward()
     assert rec[0].values["t"].tolist() == [0, 1, 2]
-    with pytest.raises(TypeError, match=r"t of .*cell holds int64, and only floats"):
+    with pytest.raises(TypeError, match=r"t of .*cell has dtype int64, and only floats"):
         rec[0].grads["t"]
 
 
@@ -604,7 +604,7 @@ def test_frozen_weights():
         rec[0].weight_grads("b")
 
 
-def test_gradients_of_gradients_go_the_old_way():
+def test_gradients_of_gradients_do_not_change_in_a_recording():
     model, x, _ = simple()
 
     def product():
@@ -628,8 +628,8 @@ def test_checkpoints_do_not_matter_and_gradients_of_functions_are_seen():
     np.testing.assert_allclose(rec[0].grads["x"], g, rtol=1e-13)
 
 
-def test_what_is_kept():
-    """The figures in the docstring of record: 12 H + 2 D numbers, and 16 H + D for a backward."""
+def test_memory_of_a_recording():
+    """Check the docstring of record: 12 H + 2 D numbers, and 16 H + D per backward."""
     H, D, B, T = 16, 8, 4, 50
     model = nn.LSTM(D, H, rng=0, dtype=np.float64)
     rec = recorded(model, np.ones((T, B, D)), np.ones((T, B, H)))
@@ -641,10 +641,10 @@ def test_what_is_kept():
                 a = a.base
             whole[id(a)] = a.nbytes
         return sum(whole.values()) / 8 / (T * B)
-    kept = [a for step in rec[0].kept for a in step.values()]
+    kept = [a for step in rec[0].forward_values for a in step.values()]
     weights = sum(a.nbytes for a in rec[0].invariants.values() if isinstance(a, np.ndarray) and a.ndim) / 8 / (T * B)
     backward = rec[0].backwards[0]
-    gradients = [*backward.d_ys, *backward.d_state, *(a for step in backward.kept for a in step.values())]
+    gradients = [*backward.d_ys, *backward.d_state, *(a for step in backward.values for a in step.values())]
     assert numbers(kept) - weights == pytest.approx(12 * H + 2 * D, rel=0.05)
     assert numbers(gradients) == pytest.approx(16 * H + D, rel=0.05)
 
@@ -668,7 +668,7 @@ def named_row(name):
 
 
 def unrolled(row, trees, reverse=False, mask=None):
-    """(ys, [weights of each step in the order of xs]): op by op, where each step has weights of its own."""
+    """(ys, [weights of each step in the order of xs]): op by op, with separate weights for each step."""
     state, xs, weights = trees
     steps = len(flatten(xs)[0][0])
     ys, used = [None] * steps, [None] * steps
@@ -682,14 +682,14 @@ def unrolled(row, trees, reverse=False, mask=None):
     return ys, used
 
 
-@pytest.mark.parametrize("name, way", [(name, way) for name in ("rnn", "lstm", "gru", "vectors", "weight_twice")
-                                       for way in WAYS] + [(str(row), "plain") for row in CELLS])
-def test_credit(name, way):
+@pytest.mark.parametrize("name, variant", [(name, variant) for name in ("rnn", "lstm", "gru", "vectors", "weight_twice")
+                                       for variant in SCAN_OPTIONS] + [(str(row), "plain") for row in CELLS])
+def test_credit(name, variant):
     row = named_row(name)
-    if "mask" in way and not row.batch_last:
+    if "mask" in variant and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
     state, xs, weights = trees = row.inputs()
-    options = dict(WAYS[way]) | ({"mask": mask_for(4, 2)} if "mask" in way else {})
+    options = dict(SCAN_OPTIONS[variant]) | ({"mask": mask_for(4, 2)} if "mask" in variant else {})
     ys, used = unrolled(row, trees, **options)
     if not all(flatten(y)[0] and isinstance(flatten(y)[0][0], mg.Tensor) for y in ys):
         pytest.skip("what this cell gives out at the first step does not depend on its weights")
@@ -723,7 +723,7 @@ def test_credit(name, way):
 @pytest.mark.parametrize("most", [2, 64], ids=["in groups", "at once"])
 @pytest.mark.parametrize("B, dtype", [(1, "d"), (3, "d"), (1, "f"), (40, "d")])
 def test_credit_is_what_each_backward_alone_adds_at_each_step(B, dtype, most, monkeypatch):
-    """For a weight whose gradient is a product that is never made (B = 1, 3), and one where it is (40)."""
+    """Test a weight whose gradient remains a product of factors (B = 1, 3), and one computed in full (40)."""
     monkeypatch.setattr("minigrad.microscope.credit.MOST", most)
     rng, T = np.random.default_rng(0), 7
     model = nn.LSTM(6, 10, bidirectional=True, rng=0, dtype=dtype)
@@ -756,8 +756,8 @@ def test_credit_reaches_the_states_as_the_backward_of_each_loss_does(kind, state
             mg.sum(y[s] * u[s]).backward()
         for ledger, scan in zip(ledgers, rec):
             assert list(ledger.states) == states
-            for name, ways in mg.bptt.paths(scan).items():
-                through = sum(ways.values()).reshape(len(x), -1)
+            for name, parts in mg.bptt.paths(scan).items():
+                through = sum(parts.values()).reshape(len(x), -1)
                 size = np.linalg.norm(through, axis=1)
                 np.testing.assert_allclose(ledger.states[name][s], size, rtol=1e-12, atol=1e-14)
 
@@ -785,7 +785,7 @@ def test_credit_and_truncation_without_a_graph_say_so():
         losses = mg.sum(model(x)[0] * u, axis=(1, 2))
         loss = mg.sum(losses)
         loss.backward()
-    with pytest.raises(RuntimeError, match=r"no graph between the losses and rnn.l0 any more"):
+    with pytest.raises(RuntimeError, match=r"graph between the losses and rnn.l0 does not exist or was released"):
         mg.bptt.credit(rec, losses)
     with pytest.raises(RuntimeError, match="graph behind the loss has been released"):
         mg.bptt.truncation(rec, [1], loss=loss)
@@ -793,7 +793,7 @@ def test_credit_and_truncation_without_a_graph_say_so():
         mg.bptt.credit(rec, [1.0])
     with pytest.raises(ValueError, match="one loss for each step"):
         mg.bptt.credit(rec, loss)
-    with pytest.raises(TypeError, match="from which paths start, or nothing, not str"), mg.bptt.record("rnn"):
+    with pytest.raises(TypeError, match="from which paths start, not str"), mg.bptt.record("rnn"):
         pass
 
 
@@ -801,16 +801,16 @@ JACOBIAN_CELLS = ["rnn", "lstm", "gru", "peephole", "layer_normalised", "nested"
                   "vectors", "scalar", "batch_first", "state_used_transposed", "slices_of_the_state"]
 
 
-@pytest.mark.parametrize("way", ["plain", "mask and reverse"])
+@pytest.mark.parametrize("variant", ["plain", "mask and reverse"])
 @pytest.mark.parametrize("name", JACOBIAN_CELLS)
-def test_jacobians(name, way):
-    """Against mg.jacobian of one step, with all of the state as one vector: exact, and no sequence sees another."""
+def test_jacobians(name, variant):
+    """Against mg.jacobian of one step, with the whole state as one vector: exact, and sequences are independent."""
     row = named_row(name)
-    if "mask" in way and not row.batch_last:
+    if "mask" in variant and not row.batch_last:
         pytest.skip("a mask has no meaning for this cell")
     state, xs, weights = row.inputs()
     weights = {key: mg.tensor(w) for key, w in weights.items()}
-    options = {"reverse": True, "mask": mask_for(4, 2)} if "mask" in way else {}
+    options = {"reverse": True, "mask": mask_for(4, 2)} if "mask" in variant else {}
     with mg.bptt.record() as rec:
         mg.scan(row.cell(weights), state, xs, **options)
     leaves, pattern = flatten(state)
@@ -831,7 +831,7 @@ def test_jacobians(name, way):
         expected = np.block([[np.reshape(block, (leaf.size, -1)) for block, leaf in zip(rows, leaves)]
                              for rows in blocks]).reshape(n, n)
         np.testing.assert_allclose(whole.steps[t, 0], expected, rtol=1e-12, atol=1e-12)
-        if row.batch_last:  # entry (j, b) of a leaf stands at j · 2 + b
+        if row.batch_last:  # entry (j, b) of a leaf is at j · 2 + b
             for b in range(2):
                 own = np.concatenate([start + np.arange(b, leaf.size, 2) for start, leaf in
                                       zip(np.cumsum([0] + [leaf.size for leaf in leaves]), leaves)])
@@ -853,7 +853,7 @@ def test_products_of_jacobians_and_the_lyapunov_exponent():
         assert found.lyapunov[b] == pytest.approx(np.log(norms[-1]) / length)
     np.testing.assert_allclose(found.singular_values[:, :, 0], np.linalg.norm(found.steps, 2, axis=(2, 3)))
     assert found.leaves == [("a_prev", "a_next", 5), ("c_prev", "c_next", 5)]
-    assert (found.norms[:4, 1] == 1.0).all()  # past the end nothing moves
+    assert (found.norms[:4, 1] == 1.0).all()  # nothing moves past the end
 
 
 @pytest.mark.parametrize("factor", [0.1, 3.0])
@@ -865,7 +865,7 @@ def test_the_exponent_neither_vanishes_nor_overflows(factor):
 
 @pytest.mark.parametrize("eigenvalues", [[0.5, 0.9, -0.7], [0.4, -1.2, 1.1]])
 def test_the_exponent_of_a_linear_cell_is_its_largest_eigenvalue(eigenvalues):
-    """Of a diagonal one exactly; of one with other axes in the long run: ln(κ) / T is the most that they may add."""
+    """Exact for a diagonal matrix; for other eigenvectors within ln(κ) / T."""
     rng, T, largest = np.random.default_rng(0), 400, np.log(np.abs(eigenvalues).max())
     Q = rng.normal(size=(3, 3))
     for A, tolerance in ((np.diag(eigenvalues), 1e-12),
@@ -876,13 +876,13 @@ def test_the_exponent_of_a_linear_cell_is_its_largest_eigenvalue(eigenvalues):
 
 
 def test_the_exponent_of_a_chaotic_map():
-    """The logistic map at r = 4: ln 2 a step, exactly."""
+    """The exponent of the logistic map at r = 4 is exactly ln 2 per step."""
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (4.0 * h * (1.0 - h) + x, h), np.full((1, 1), 0.3), np.zeros((5000, 1, 1)))
     assert mg.bptt.jacobians(rec).lyapunov == pytest.approx(np.log(2.0), abs=0.005)
 
 
-def test_a_state_that_is_forgotten_and_one_that_is_no_number():
+def test_a_forgotten_state_and_a_nan_state():
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (x, h), np.zeros((2, 1)), np.ones((3, 2, 1)))
     found = mg.bptt.jacobians(rec)
@@ -893,21 +893,21 @@ def test_a_state_that_is_forgotten_and_one_that_is_no_number():
             mg.bptt.jacobians(rec)
 
 
-def test_sequences_that_see_one_another_are_found():
+def test_dependent_sequences_are_found():
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (h - mg.mean(h, axis=1, keepdims=True) + x, h), np.ones((2, 3)), np.ones((4, 2, 3)))
-    with pytest.raises(ValueError, match=r"influence on another one: .*batched=False"):
+    with pytest.raises(ValueError, match=r"influences another one: .*batched=False"):
         mg.bptt.jacobians(rec)
     assert mg.bptt.jacobians(rec, batched=False).steps.shape == (4, 1, 6, 6)
     with mg.bptt.record() as rec:
         mg.scan(lambda h, x: (h, x), np.arange(2), np.ones((4, 2)))
-    with pytest.raises(ValueError, match="no state of floats"):
+    with pytest.raises(ValueError, match="its state has no floats"):
         mg.bptt.jacobians(rec)
 
 
 def in_pieces(layer, x, u, k, frozen=0):
-    """The loss as one trains on pieces of k steps, the state handed on detached. frozen steps at the start belong to
-    no loss, and their state is detached too."""
+    """The loss of training on pieces of k steps with a detached state between them. The first `frozen` steps have no
+    loss, and their state is detached too."""
     state, loss = None, 0.0
     if frozen:
         state = map_leaves(lambda leaf: leaf.detach(), layer(x[:frozen])[1])
@@ -952,7 +952,7 @@ def test_truncation_in_pieces(layers):
 
 @pytest.mark.parametrize("k, every", [(1, 1), (3, 1), (4, 2), (5, 3), (9, 1)])
 def test_truncation_with_windows(k, every):
-    """BPTT(k; every): each piece of `every` steps, with the state before its k steps frozen."""
+    """BPTT(k; every): the loss of each piece of `every` steps, with the state before its k steps frozen."""
     model, x, u = simple(T=8)
     found = mg.bptt.truncation(recorded(model, x, u), [k], every=every)
     total = {name: 0.0 for name in found.full}
@@ -982,25 +982,25 @@ def test_truncation_reaches_the_parameters_below():
     np.testing.assert_allclose(found.gradients["E"][0], model.E.grad, rtol=1e-12)
 
 
-def test_truncation_refuses_what_it_cannot_answer():
+def test_truncation_refuses_scans_that_it_cannot_truncate():
     model, x, u = simple()
     rec = recorded(model, x, u)
     for ks, every in (([], None), ([0], None), ([1.5], None), ([2], 3), ([2], -1), ("abc", None)):
-        with pytest.raises(ValueError, match="takes whole numbers k ≥"):
+        with pytest.raises(ValueError, match="takes integers k ≥"):
             mg.bptt.truncation(rec, ks, every=every)
     with mg.bptt.record() as rec:
         two = mg.sum(Model("RNN", num_layers=2)(x)[0] * u)
         _, state = model.rnn(x)
         chained = mg.sum(model.rnn(x, state)[0] * u)
-    with pytest.raises(ValueError, match="2 scans, whose windows differ"):
+    with pytest.raises(ValueError, match="windows of the 2 scans behind the loss differ"):
         mg.bptt.truncation(rec, [2], every=1, loss=two)
     with pytest.raises(ValueError, match=r"rnn.l0 ran more than once"):
         mg.bptt.truncation(rec, [2], loss=chained)
-    with pytest.raises(ValueError, match="asked of one scan, and here are 4"):
+    with pytest.raises(ValueError, match="takes one scan, not 4"):
         mg.bptt.truncation(rec, [2])
     with pytest.raises(ValueError, match="was not recorded"):
         mg.bptt.truncation(rec, [2], loss=mg.sum(model(x)[0] * u))
-    with pytest.raises(ValueError, match="one number and requires gradients"):
+    with pytest.raises(ValueError, match="one number that requires gradients"):
         mg.bptt.truncation(rec, [2], loss=mg.tensor(1.0))
 
 
@@ -1011,21 +1011,21 @@ def test_truncation_of_no_gradient_is_nan():
     assert found.smallest(0.1) == {"W": None, "b": None}
 
 
-@pytest.mark.parametrize("way", ["plain", "mask", "reverse"])
-def test_paths(way):
-    """Against the vjp of one step with the gradient of one of its results alone."""
+@pytest.mark.parametrize("variant", ["plain", "mask", "reverse"])
+def test_paths(variant):
+    """Compare with the VJP of one step for the gradient of a single result."""
     row = named_row("lstm_four_weights")
     state, xs, weights = row.inputs()
     weights = {name: mg.tensor(w, requires_grad=True) for name, w in weights.items()}
-    mask = mask_for(4, 2) if way == "mask" else None
+    mask = mask_for(4, 2) if variant == "mask" else None
     with mg.bptt.record() as rec:
-        final, ys = mg.scan(row.cell(weights), state, xs, reverse=way == "reverse", mask=mask)
+        final, ys = mg.scan(row.cell(weights), state, xs, reverse=variant == "reverse", mask=mask)
         mixed((final, ys)).backward()
     found, scan = mg.bptt.paths(rec), rec[0]
     assert set(found) == {"a_prev", "c_prev"} and set(found["c_prev"]) == {"a_next", "c_next", "y"}
     rng = np.random.default_rng(5)  # as in `mixed`
     d_final, d_ys = [rng.normal(size=leaf.shape) for leaf in final], rng.normal(size=ys.shape)
-    order = range(4) if way == "reverse" else reversed(range(4))
+    order = range(4) if variant == "reverse" else reversed(range(4))
     for t in order:
         def step(a_prev, c_prev, t=t):
             (a, c), y = row.cell(weights)((a_prev, c_prev), xs[t])
@@ -1046,11 +1046,11 @@ def test_paths(way):
 
 
 def test_the_path_through_c_is_the_forget_gate():
-    """And both parts are the whole of what a step sends back: PyTorch users look for dL/dc_t = ft ∘ dL/dc_{t+1} + …"""
+    """Both parts add up to the gradient that a step sends back: dL/dc_t = ft ∘ dL/dc_{t+1} + …"""
     scan = recorded(*simple())[0]
     found = mg.bptt.paths(scan)
     whole = found["c_prev"]["c_next"] + found["c_prev"]["a_next"]
-    seeds = np.append(whole[1:], np.zeros((1, 5, 2)), axis=0)  # what later steps send to c_t
+    seeds = np.append(whole[1:], np.zeros((1, 5, 2)), axis=0)  # the gradient of later steps for c_t
     np.testing.assert_allclose(found["c_prev"]["c_next"], scan.values["ft"] * seeds, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(whole[0], scan.grads["c_prev"][0], rtol=1e-12)
     through_a = scan.grads["a_next"] * scan.values["ot"] * (1.0 - np.tanh(scan.values["c_next"]) ** 2)
@@ -1102,8 +1102,8 @@ def test_the_first_nan(reverse):
     assert found.nan_grad == ((2, "x") if reverse else (3, "x"))  # a gradient of 0 through √ at −1 is 0 · NaN
 
 
-def test_what_the_mask_leaves_out_does_not_saturate():
-    """Also for a state without units, (batch,), and where it is no number. But 0 · NaN is NaN on the way back."""
+def test_masked_steps_do_not_saturate():
+    """Also for a state without units, (batch,), and with NaN; but 0 · NaN is NaN in the backward."""
     def cell(h, x):
         gate = mg.sigmoid(mg.sqrt(x) - 10.0)
         h_next = 0.5 * h + gate
@@ -1127,7 +1127,7 @@ def test_what_the_mask_leaves_out_does_not_saturate():
 # -- gradcheck of a truncated gradient ----------------------------------------------------------------------------
 
 
-def test_gradcheck_freezes_what_is_detached():
+def test_gradcheck_freezes_detached_values():
     model, (_, x, u) = Model("GRU"), simple(T=5)
 
     class Pieces(nn.Module):

@@ -1,4 +1,4 @@
-"""First values: their bounds and distributions, and that an explicit rng is all they depend on."""
+"""Initial values: bounds, distributions, and dependence on the given rng alone."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_rng_is_explicit_and_dtype_kept(name):
     make = MAKERS[name]
     assert np.array_equal(make(3), make(np.random.default_rng(3))) and not np.array_equal(make(3), make(4))
     rng = np.random.default_rng(3)
-    assert not np.array_equal(make(rng), make(rng))  # a generator goes on
+    assert not np.array_equal(make(rng), make(rng))  # a generator advances
     assert make(0).dtype == np.float32 and make(0, dtype=np.float64).dtype == np.float64
 
 

@@ -1,4 +1,4 @@
-"""Layers without a recurrence: values, gradients, PyTorch, their parameters, wrong input."""
+"""Feed-forward layers: values, gradients, PyTorch, parameters, wrong input."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ every = pytest.mark.parametrize("name", LAYERS)
 
 
 def made(name):
-    """The layer, with parameters from all over, and its input."""
+    """The layer, with random parameters, and its input."""
     layer, x, _ = LAYERS[name]
     layer = layer()
     for p in layer.parameters():
@@ -39,7 +39,7 @@ def made(name):
     return layer, x
 
 
-# -- what holds for each ----------------------------------------------------------------------------------------------
+# -- every layer ------------------------------------------------------------------------------------------------------
 
 
 @every
@@ -123,7 +123,7 @@ IN_ITS_DTYPE = {  # a layer → its result for x (4, 2, 3), or (2, 3) for a cell
 @pytest.mark.parametrize("given", [np.float16, np.float32, np.float64, np.int64, bool])
 @pytest.mark.parametrize("name", IN_ITS_DTYPE)
 def test_a_layer_computes_in_the_dtype_of_its_parameters(name, own, given):
-    """And the gradient of x comes back in that of x."""
+    """The gradient of x has the dtype of x."""
     make, result = IN_ITS_DTYPE[name]
     layer = make(own)
     x = (2 * np.random.default_rng(0).normal(size=(2, 3) if name == "GRUCell" else (4, 2, 3))).astype(given)
@@ -146,7 +146,7 @@ def test_gradcheck_goes_through_layers_of_any_dtype(name):
 
 
 @pytest.mark.parametrize("name", IN_ITS_DTYPE)
-def test_what_is_no_number_is_refused(name):
+def test_arrays_other_than_numbers_are_refused(name):
     make, _ = IN_ITS_DTYPE[name]
     for x in (np.full((4, 2, 3), "a"), np.full((4, 2, 3), None)):
         with pytest.raises(TypeError, match=r"takes numbers, and x is an array of (<U1|object)"):
@@ -191,7 +191,7 @@ def test_dropout_keeps_the_mean_and_draws_anew():
     assert np.array_equal(t.grad, out.data)
 
 
-def test_dropout_does_nothing_where_it_is_not_wanted():
+def test_dropout_is_off_in_eval_and_for_p_0():
     x = normal(3, 4)
     assert nn.Dropout(0.0)(x) is x and nn.Dropout(0.5, rng=0).eval()(x) is x
     layer = nn.Dropout(0.5, rng=0)
@@ -211,7 +211,7 @@ def test_dropout_of_integers_and_of_complex_numbers():
     assert nn.Dropout(0.2, rng=0)(np.full(100, 1j)).max().imag == pytest.approx(1.25)
 
 
-def test_dropout_goes_on_where_its_state_was_saved():
+def test_dropout_resumes_from_its_saved_state():
     model, x = nn.Sequential(nn.Dropout(0.5, rng=0), nn.Dropout(0.5, rng=1)), np.ones((5, 6))
     model(x)
     states = model.rng_states()
@@ -220,7 +220,7 @@ def test_dropout_goes_on_where_its_state_was_saved():
     assert list(states) == ["0.rng", "1.rng"] and np.array_equal(model(x), expected)
 
 
-def test_layernorm_is_normal_and_stands_extremes():
+def test_layernorm_normalises_also_extreme_numbers():
     layer = nn.LayerNorm(50, dtype=float)
     y = layer(normal(4, 50) * 1e3 + 1e6).data
     np.testing.assert_allclose([y.mean(-1), y.std(-1)], [[0] * 4, [1] * 4], atol=1e-6)
@@ -252,7 +252,7 @@ def test_sequential_is_a_list_of_its_modules():
         model[3]
 
 
-def test_sequential_hands_on_the_output_of_a_recurrent_layer():
+def test_sequential_passes_on_the_output_of_a_recurrent_layer():
     lstm, linear = nn.LSTM(3, 4, rng=0), nn.Linear(4, 2, rng=1)
     x = normal(5, 2, 3)
     np.testing.assert_array_equal(nn.Sequential(lstm, linear)(x).data, linear(lstm(x)[0]).data)
@@ -279,7 +279,7 @@ def test_sequential_hands_on_the_output_of_a_recurrent_layer():
     (lambda: nn.LayerNorm(3)(np.ones(4)), ValueError, "LayerNorm takes 3 features"),
     (lambda: nn.Sequential(nn.Linear(1, 1), 3), TypeError, "Sequential takes modules and functions.* number 1 is 3"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
+def test_bad_input_is_refused(call, error, says):
     with pytest.raises(error, match=says):
         call()
 
@@ -289,6 +289,6 @@ def test_bad_input_gets_a_sentence(call, error, says):
     lambda dtype: nn.Linear(3, 2, dtype=dtype), lambda dtype: nn.Embedding(3, 2, dtype=dtype),
     lambda dtype: nn.LayerNorm(3, dtype=dtype), lambda dtype: nn.LSTM(3, 2, dtype=dtype),
     lambda dtype: nn.GRUCell(3, 2, dtype=dtype)])
-def test_parameters_of_integers_are_refused_in_the_name_of_the_layer(make, dtype):
+def test_integer_parameters_are_refused_by_the_name_of_the_layer(make, dtype):
     with pytest.raises(TypeError, match=r"^(Linear|Embedding|LayerNorm|LSTM|GRUCell) takes a float type as dtype"):
         make(dtype)

@@ -1,4 +1,4 @@
-"""Losses: values, PyTorch, what a mask hides, extremes, wrong input."""
+"""Losses: values, PyTorch, masks, extreme logits, wrong input."""
 
 import math
 
@@ -57,8 +57,8 @@ def test_gradients_flow_into_targets_too(name):
 
 
 @every
-def test_what_is_masked_does_not_matter(name):
-    """NaN in the outputs and in the targets, a class that is none: same loss, same gradients, of second order too."""
+def test_masked_entries_have_no_effect(name):
+    """NaN in outputs and targets, or a target that is not a class: same loss, same gradients, of second order too."""
     y, target = (x.copy() for x in LOSSES[name])
     loss = getattr(nn, name)
 
@@ -99,7 +99,7 @@ def test_float32_stays_float32(name):
 
 
 @every
-def test_arrays_give_a_number_and_one_example_is_enough(name):
+def test_arrays_return_a_number_and_one_example_is_enough(name):
     y, target = LOSSES[name]
     one = getattr(nn, name)(y[0, 0], target[0, 0])
     assert isinstance(one, (np.ndarray, np.generic)) and one.shape == ()
@@ -116,7 +116,7 @@ def test_known_values():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_extreme_logits(dtype):
-    """A sure mistake costs its distance, a sure hit nothing; gradients stay in −1 … 1. No NumPy error at all."""
+    """A confident mistake costs its margin, a confident hit 0; gradients lie in −1 … 1; NumPy raises no error."""
     with np.errstate(all="raise"):
         z = mg.tensor([[1e4, 0, -1e4], [1e4, 0, -1e4]], requires_grad=True, dtype=dtype)
         loss = nn.cross_entropy(z, [2, 0])
@@ -138,8 +138,8 @@ def test_nan_in_a_logit_is_not_hidden():
 
 
 @pytest.mark.parametrize("dtype, z", [(np.float32, 12), (np.float32, 16), (np.float32, 80), (float, 40), (float, 600)])
-def test_a_sure_hit_costs_what_is_left_on_either_side(dtype, z):
-    """ln(1 + e^−z), and its slope σ(−z), at z for 1 and at −z for 0; for two classes the same."""
+def test_the_loss_of_a_confident_hit_keeps_its_digits(dtype, z):
+    """ln(1 + e^−z) and its slope σ(−z), at z for target 1 and at −z for target 0, and equally for two classes."""
     right, slope = np.log1p(np.exp(-float(z))), 1 / (1 + np.exp(float(z)))
     for logit, target, sign in ((z, 1, -1), (-z, 0, 1)):
         value, d = mg.value_and_grad(nn.binary_cross_entropy)(np.array([logit], dtype), np.array([target], dtype))
@@ -179,6 +179,6 @@ def test_cross_entropy_can_be_derived():
      "binary_cross_entropy takes targets from 0 to 1, and they go from -"),
     (lambda: nn.binary_cross_entropy(Y, PROBABILITIES * np.nan), ValueError, "targets from 0 to 1, and they go from n"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
+def test_bad_input_is_refused(call, error, says):
     with pytest.raises(error, match=says):
         call()

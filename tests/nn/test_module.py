@@ -1,4 +1,4 @@
-"""Module: what it finds, in which order and under which names; saving, showing, switching."""
+"""Module: its parts, their order and names; saving, loading, repr, training mode."""
 
 import copy
 import gc
@@ -30,7 +30,7 @@ class Linear(nn.Module):
 
 
 class Model(nn.Module):
-    """A part of every kind, and attributes that are no parts."""
+    """A part of every kind, and attributes that are not parts."""
 
     def __init__(self):
         self.rate, self.name, self.rng, self.array = 0.1, "model", np.random.default_rng(0), np.ones(3)
@@ -166,7 +166,7 @@ def objects(part):
     return array
 
 
-HIDDEN = {  # how a part is hidden → what is named
+HIDDEN = {  # how a part is hidden → the text that names it
     "a scaled weight": (lambda m: setattr(m, "W", scaled()), "Module.W"),
     "a weight that is scaled later": (lambda m: setattr(m, "scale", m.scale * 2), "Module.scale"),
     "one of several results": (lambda m: setattr(m, "half", mg.split(m.scale, 2)[0]), "Module.half"),
@@ -188,7 +188,7 @@ HIDDEN = {  # how a part is hidden → what is named
 
 
 @pytest.mark.parametrize("how", HIDDEN)
-def test_a_part_that_nobody_would_train_is_refused(how):
+def test_a_hidden_part_is_refused(how):
     model = nn.Module()
     model.blocks, model.scale = [Linear(2, 3)], leaf(2)
     hide, says = HIDDEN[how]
@@ -196,7 +196,7 @@ def test_a_part_that_nobody_would_train_is_refused(how):
         hide(model)
 
 
-def test_what_is_no_parameter_may_be_any_attribute():
+def test_attributes_other_than_parts_may_be_anything():
     model = nn.Module()
     model.scale = leaf(2)
     model.array, model.fixed, model.kept = np.ones(3), leaf(2, trained=False) * 2, mg.tanh(model.scale).detach()
@@ -211,7 +211,7 @@ def test_what_is_no_parameter_may_be_any_attribute():
 
 
 class CharModel(nn.Module):
-    """Embedding, two recurrent layers in a list, a head that shares the embedding's weight, a scale of no training."""
+    """Embedding, two recurrent layers in a list, a head that shares the embedding's weight, an untrained scale."""
 
     def __init__(self, seed):
         self.embedding = nn.Embedding(6, 4, rng=seed)
@@ -233,7 +233,7 @@ def torch_model():
 
 
 def test_a_tree_by_pytorchs_names():
-    """Names, also of a shared tensor, and shapes are those of PyTorch's own state_dict; it comes back to the bit."""
+    """Names, also of a shared tensor, and shapes are those of PyTorch's state_dict; the round trip is exact."""
     model, other = CharModel(0), CharModel(1)
     arrays = model.to_torch()
     assert list(arrays)[:3] == ["embedding.weight", "layers.0.weight_ih_l0", "layers.0.weight_hh_l0"]
@@ -271,7 +271,7 @@ def test_load_torch_lists_every_difference_and_changes_nothing():
 
 
 @pytest.mark.parametrize("given", ["state_dict", "named_parameters", "bfloat16", "float8", "no second name"])
-def test_load_torch_reads_what_pytorch_hands_out(given):
+def test_load_torch_reads_tensors_of_every_kind(given):
     theirs, model = torch_model(), CharModel(0)
     import torch
     del model.scale  # a buffer, which named_parameters lacks
@@ -293,7 +293,7 @@ def test_load_torch_reads_what_pytorch_hands_out(given):
                                    lambda torch, x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)],
                          ids=["meta", "sparse", "quantized"])
 @pytest.mark.filterwarnings("ignore")
-def test_load_torch_names_what_it_cannot_read(wrong):
+def test_load_torch_names_an_array_that_it_cannot_read(wrong):
     torch = pytest.importorskip("torch")
     model = nn.Sequential(nn.Linear(2, 3, rng=0))
     before = model.state_dict()
@@ -425,6 +425,6 @@ def test_copies_pickles_and_is_freed():
         gc.enable()
 
 
-def test_a_module_without_a_call_says_so():
+def test_a_module_without_a_call_raises():
     with pytest.raises(NotImplementedError, match=r"Module cannot be called yet: write its method __call__"):
         nn.Module()(1)

@@ -1,4 +1,4 @@
-"""Recurrent layers: against PyTorch, every configuration by complex steps, and each sequence of a batch by itself."""
+"""Recurrent layers against PyTorch, against complex steps in every configuration, and against single sequences."""
 
 import copy
 import itertools
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 MAKE = runpy.run_path(str(GOLDEN / "make_torch_recurrent.py"))
 SIZES = MAKE["SIZES"]
 
-# name → layer, options of its cells; "GRU before" is none of PyTorch's
+# name → layer, options of its cells; PyTorch lacks "GRU before"
 KINDS = {
     "RNN": (nn.RNN, {}),
     "relu": (nn.RNN, {"nonlinearity": "relu"}),
@@ -32,7 +32,7 @@ CELLS = {"RNN": nn.RNNCell, "GRU": nn.GRUCell, "LSTM": nn.LSTMCell}
 
 
 def make(kind, input_size=3, hidden_size=4, rng=0, dtype=np.float64, **options):
-    """A layer with weights and biases from all over, so that no zero hides a mistake."""
+    """A layer with random weights and biases: zeros could hide a mistake."""
     layer, more = KINDS[kind]
     model = layer(input_size, hidden_size, dtype=dtype, rng=rng, **more, **options)
     rng = np.random.default_rng(rng)
@@ -70,7 +70,7 @@ def agrees_with_torch(data, kind, options, lengths=None, rtol=1e-12):
         p.data = p.grad
     gradients = model.to_torch()
     for name, d in gradients.items():
-        if name.startswith("bias_hh"):  # where one bias does for two, both have its gradient
+        if name.startswith("bias_hh"):  # our one bias is the sum of PyTorch's two, which have its gradient
             shared = gradients[name.replace("_hh", "_ih")]
             d = np.concatenate([shared[:-4], d[-4:]]) if kind == "GRU" else shared
         found[f"grad {name}"] = d
@@ -127,7 +127,7 @@ def test_torch_cells(kind):
 
 
 @pytest.mark.parametrize("kind", TORCH_KINDS)
-def test_torch_loads_what_to_torch_gives(kind):
+def test_torch_loads_the_arrays_of_to_torch(kind):
     torch = pytest.importorskip("torch")
     model = make(kind, num_layers=2, bidirectional=True)
     nonlinearity = {"nonlinearity": "relu"} if kind == "relu" else {}
@@ -187,7 +187,7 @@ def test_gradients_of_a_learned_state_one_sequence_and_one_step(kind):
     model = make(kind, 2, 3, learned_state=True, bidirectional=True)
     report = mg.gradcheck(model, normal(1, 2))
     assert {"layers.l0.h0", "layers.l0_reverse.W"} <= {row.name for row in report.rows}
-    assert all(row.derived for row in report.rows) or kind == "relu"  # none is 0: every parameter takes part
+    assert all(row.derived for row in report.rows) or kind == "relu"  # nonzero: every parameter has an effect
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "GRU before", "LSTM"])
@@ -219,7 +219,7 @@ def test_gradients_of_cells(kind):
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_sequence_of_a_batch_is_as_if_alone(kind, batch_first):
-    """Whatever stands past the ends, NaN too, and for the gradients of the parameters as well."""
+    """Numbers past the ends, NaN included, have no effect on results, nor on the gradients of the parameters."""
     model = make(kind, num_layers=2, bidirectional=True, batch_first=batch_first)
     lengths, steps = [4, 1, 6, 3], 6
     x = normal(steps, 4, 3)
@@ -300,7 +300,7 @@ def test_names_that_a_derived_cell_shows():
 
 @pytest.mark.parametrize("kind", TORCH_KINDS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_the_two_biases_of_pytorch_are_added_without_rounding_on_the_way(kind, dtype):
+def test_the_two_biases_of_pytorch_are_added_in_float64(kind, dtype):
     layer = make(kind, dtype=np.float32)
     arrays = {name: array.astype(dtype) for name, array in layer.to_torch().items()}
     for one, other in ((1.0, 3e-4), (40000, 40000)):
@@ -470,7 +470,7 @@ def test_own_cell_over_sequences(batch_first, reverse, lengths):
         assert np.asarray(state["count"])[b] == n and not h[n:, b].any()
 
 
-def test_own_cell_learns_its_state_or_is_given_one():
+def test_own_cell_with_a_learned_or_a_given_state():
     cell, x = Leaky(3, learned=True), normal(4, 2, 3)
     assert [name for name, _ in cell.named_parameters()] == ["rate", "start"]
     mg.gradcheck(cell, x)
@@ -484,7 +484,7 @@ def test_own_cell_learns_its_state_or_is_given_one():
         cell(x, {"h": normal(3, 2), "count": np.zeros((2, 1))})
 
 
-def test_own_cell_needs_no_constructor_and_says_what_is_missing():
+def test_own_cell_needs_no_constructor_and_names_a_missing_method():
     class Sum(nn.Recurrent):
         def cell(self, state, x):
             return state + x, state + x

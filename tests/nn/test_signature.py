@@ -1,4 +1,4 @@
-"""Mistakes in the arguments of a class: an error in the name of the class that was called, with what it takes."""
+"""Wrong arguments of a class: the error names the class that was called and the arguments that it takes."""
 
 import copy
 import pickle
@@ -17,7 +17,7 @@ class Plain(nn.Module):
 
 
 class Own(nn.LSTMCell):
-    """Takes an option of its own out of those that it hands on."""
+    """A layer that removes its own option from those that it passes on."""
 
     def __init__(self, inputs, units, **given):
         self.extra = given.pop("extra", 0)
@@ -93,7 +93,7 @@ def test_a_mistake_is_named_with_the_class_that_was_called(case):
     assert str(error.value) == says
 
 
-def test_what_a_class_takes_out_of_its_options_itself_is_let_through():
+def test_an_option_that_a_class_removes_itself_is_accepted():
     assert Own(2, 3, extra=5, rng=0).extra == Owns(2, 3, extra=5, rng=0).layers["l0"].extra == 5
 
 

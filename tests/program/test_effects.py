@@ -1,4 +1,4 @@
-"""What a function changes outside itself is found, named, and put back."""
+"""Side effects of a function are detected, named, and undone."""
 
 import array
 import contextvars
@@ -55,7 +55,7 @@ def deepest(node):
 
 
 def world():
-    """Everything that the functions below change, and what it holds."""
+    """Make everything that the functions below change."""
     OWN.n = 0
     Thing.shared, Thing.table, Kind.shared = 0, {}, 0
     stack, target = [1, 2], Thing()
@@ -92,7 +92,7 @@ def through_helpers(w):
 CHANGES = {
     "an attribute": (lambda w: setattr(w["thing"], "n", 1), "thing.*n"),
     "a new attribute": (lambda w: setattr(w["thing"], "more", 1), "thing.*more"),
-    "an attribute that goes": (lambda w: delattr(w["thing"], "n"), "thing.*n"),
+    "a deleted attribute": (lambda w: delattr(w["thing"], "n"), "thing.*n"),
     "a list in an attribute": (lambda w: w["thing"].items.append(3), "items"),
     "a slot": (lambda w: setattr(w["slotted"], "n", w["slotted"].n + 1), "slotted.*n"),
     "the class": (lambda w: setattr(type(w["thing"]), "shared", w["thing"].shared + 1), "shared"),
@@ -100,17 +100,17 @@ CHANGES = {
     "a list": (lambda w: w["numbers"].sort(), "numbers"),
     "a dict": (lambda w: w["table"].__setitem__("n", 1), r"table'\]\['n'\]"),
     "the order of a dict": (lambda w: w["turned"].update(a=w["turned"].pop("a")), "the order of .*turned"),
-    "numbers of Python's array": (lambda w: w["plain"].__setitem__(0, 1.0), "plain"),
-    "bytes, seen through a view": (lambda w: w["view"].__setitem__(0, 1), "view"),
+    "an element of array.array": (lambda w: w["plain"].__setitem__(0, 1.0), "plain"),
+    "bytes through a memoryview": (lambda w: w["view"].__setitem__(0, 1), "view"),
     "a large array": (lambda w: w["large"].__setitem__(0, 1.0), "large"),
     "objects in an array": (lambda w: w["objects"].__setitem__(0, "b"), "objects"),
-    "by a method that it holds": (lambda w: w["pop"](), "pop|stack"),
-    "numbers drawn by a method that it holds": (lambda w: w["draw"](), "random numbers of"),
-    "numbers drawn beneath a generator": (lambda w: w["bits"].random_raw(), "random numbers of .*bits"),
-    "what a weak reference shows": (lambda w: setattr(w["weak"](), "n", 5), "weak|target"),
-    "a slot by a name that it computes": (lambda w: setattr(w["slotted"], "n"[:], 5), "slotted.*n"),
+    "a list by a bound method": (lambda w: w["pop"](), "pop|stack"),
+    "a generator by a bound method": (lambda w: w["draw"](), "random numbers of"),
+    "a bit generator": (lambda w: w["bits"].random_raw(), "random numbers of .*bits"),
+    "the referent of a weak reference": (lambda w: setattr(w["weak"](), "n", 5), "weak|target"),
+    "a slot by a computed name": (lambda w: setattr(w["slotted"], "n"[:], 5), "slotted.*n"),
     "an attribute of a metaclass": (lambda w: setattr(Kind, "shared", w["made"].shared + 1), "shared"),
-    "far down": (lambda w: deepest(w["chain"]).update(n=1), r"\['n'\]"),
+    "a deeply nested dict": (lambda w: deepest(w["chain"]).update(n=1), r"\['n'\]"),
     "an item of a long list": (lambda w: w["long"][7].append(1), "long"),
     "a set": (lambda w: w["some"].add(2), "some"), "a deque": (lambda w: w["queue"].popleft(), "queue"),
     "an array": (lambda w: w["array"].__setitem__(0, 1.0), "array"),
@@ -121,15 +121,15 @@ CHANGES = {
     "a Random": (lambda w: w["dice"].random(), "random numbers of .*dice"),
     "NumPy's random numbers": (lambda w: np.random.normal(), "random numbers of np.random"),
     "Python's random numbers": (lambda w: random.random(), "random numbers of random"),
-    "a variable of the context": (lambda w: w["variable"].set(1), "variable"),
+    "a context variable": (lambda w: w["variable"].set(1), "variable"),
     "a module": (lambda w: setattr(OWN, "n", OWN.n + 1), "OWN.n"), "a global": (of_a_global, "NUMBER"),
-    "a default": (of_a_default, "of_a_default"), "deep inside, by helpers": (through_helpers, "deep"),
+    "a default": (of_a_default, "of_a_default"), "a nested dict by helpers": (through_helpers, "deep"),
     "an attribute of a function": (lambda w: setattr(w["function"], "calls", 1), "function"),
     "through a partial": (functools.partial(lambda kept, w: kept.append(1), []), "partial|kept")}
 
 
 def content(w):
-    """The world as text."""
+    """Return the world as text."""
     return repr([w["turned"], w["plain"], bytes(w["view"]), w["large"], w["objects"], w["stack"], w["target"].n,
                  w["draw"].__self__.bit_generator.state, w["bits"].state, Kind.shared, w["chain"], w["long"],
                  vars(w["thing"]), w["slotted"].n, Thing.shared, Thing.table, w["numbers"], w["table"], w["some"],
@@ -139,7 +139,7 @@ def content(w):
 
 
 def called(function, w):
-    """Call it as a trace does; the name of what it changed."""
+    """Call the function as a trace does; return the name of what it changed."""
     around = Surroundings()
     tracer = Tracer(around=around)
     around.note_function(function, getattr(function, "__name__", "partial"), ())
@@ -154,7 +154,7 @@ def caller(function, w, around):
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_change_is_named_and_put_back(what):
+def test_a_side_effect_is_named_and_undone(what):
 
     function, name = CHANGES[what]
     w = world()
@@ -165,13 +165,14 @@ def test_a_change_is_named_and_put_back(what):
 
 
 READERS = {"reads": lambda w: (w["thing"].n, w["table"]["n"], w["numbers"][0], w["array"][0], w["tensor"].data[0]),
-           "makes a list": lambda w: [[], {}][0].append(1),
-           "makes numbers": lambda w: np.random.default_rng(0).normal(),
-           "makes a thing": lambda w: setattr(Thing(), "n", 5), "computes": lambda w: w["array"] * 2.0 + w["tensor"]}
+           "changes its own list": lambda w: [[], {}][0].append(1),
+           "draws from its own generator": lambda w: np.random.default_rng(0).normal(),
+           "changes its own object": lambda w: setattr(Thing(), "n", 5),
+           "computes": lambda w: w["array"] * 2.0 + w["tensor"]}
 
 
 @pytest.mark.parametrize("what", READERS)
-def test_a_function_that_only_reads_or_makes_its_own_changes_nothing(what):
+def test_reading_and_changing_own_objects_are_not_side_effects(what):
     w = world()
     before = content(w)
     assert called(READERS[what], w) is None
@@ -184,13 +185,14 @@ NEXT = itertools.count().__next__
 
 @pytest.mark.parametrize("draw, what", [
     (lambda w: NEXT(), "elements from NEXT"), (lambda w: VARIABLE.set(1), "set VARIABLE"),
-    (lambda w: SEEDS.spawn(1), "spawn"), (lambda w: w["rng"].spawn(1), "spawn generators")])
-def test_what_cannot_be_put_back_is_not_called(draw, what):
+    (lambda w: SEEDS.spawn(1), "spawn"), (lambda w: w["rng"].spawn(1), "spawn generators")],
+    ids=["iterator", "context variable", "seed sequence", "generator"])
+def test_a_function_whose_effect_cannot_be_undone_is_refused(draw, what):
     with pytest.raises(Unrepeatable, match=what):
         called(draw, world())
 
 
-def test_an_iterator_cannot_be_put_back():
+def test_an_iterator_cannot_be_restored():
     count = itertools.count()
 
     def draw(w):

@@ -1,4 +1,4 @@
-"""A scan in a derived function: two loops in the text, which are equal to the engine for every cell of the table."""
+"""A scan in a derived function: two loops in the text, equal to the engine for every cell of the table."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ def op_by_op(f, *args):
 
 
 def assert_derives(f, *inputs, dtype=np.float64):
-    """The text of f alone gives what the engine gives op by op, and has no dead line. Returns the text."""
+    """Assert that the text of f equals the engine op by op and has no dead line; return it."""
     derived = mg.derive(f, *inputs)
     alone = {}
     exec(compile(derived.source, "alone.py", "exec"), alone)
@@ -119,7 +119,7 @@ def test_the_text_is_as_long_for_many_steps_as_for_few(row):
         assert long.split('"""')[2].replace("40", "4").split() == short.split('"""')[2].split()
 
 
-# -- cells that nobody thought of -----------------------------------------------------------------------------------
+# -- random cells ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_cells(seed):
@@ -130,7 +130,7 @@ def test_random_cells(seed):
     assert_derives(f, *row.inputs(steps=steps), *masks)
 
 
-# -- what stands around a scan --------------------------------------------------------------------------------------
+# -- ops around a scan -------------------------------------------------------------------------------------------------
 
 
 def array(*shape, seed=0):
@@ -170,7 +170,7 @@ def no_gradient_for_x(x, W, b):
 
 
 def ahead_of_time(x, Wx, A, C):
-    """What does not change with time, a weight used outside too."""
+    """Loop invariants, and a weight that is used outside too."""
     def cell(h, x):
         h = np.tanh(Wx[:, :D] @ x + (A @ C) @ h)
         return h, h
@@ -178,7 +178,7 @@ def ahead_of_time(x, Wx, A, C):
 
 
 def half_of_ys(x, W, V):
-    """A y that nobody reads, of a weight that f computes."""
+    """An unused y, and a weight that f computes."""
     V = np.tanh(V)
 
     def cell(h, x):
@@ -239,7 +239,7 @@ def test_layers(kind, lengths):
     assert source.count("mask = np.array") == (0 if lengths is None else 2)  # once in each function
 
 
-def test_what_no_gradient_is_asked_of_is_not_there():
+def test_gradients_that_nothing_needs_are_not_computed():
     def f(x, steps, W, b):
         def cell(h, x):
             x, n = x
@@ -251,13 +251,13 @@ def test_what_no_gradient_is_asked_of_is_not_there():
     assert forward.count(" @ ") == 1 and "d_x" not in backward and "d_concat[4:]" not in backward
 
 
-def test_what_does_not_change_with_time_stands_before_the_loop():
+def test_loop_invariants_are_computed_before_the_loop():
     lines = mg.derive(ahead_of_time, X, array(H, D + 1), array(H, 2), array(2, H)).source.splitlines()
     product = next(i for i, line in enumerate(lines) if line.endswith("A @ C"))
     assert product < next(i for i, line in enumerate(lines) if line.lstrip().startswith("for t"))
 
 
-# -- what cannot be a loop ------------------------------------------------------------------------------------------
+# -- cells that cannot be a loop ---------------------------------------------------------------------------------------
 
 
 def random_numbers(x, W, b):
@@ -279,9 +279,9 @@ def branch_on_the_step(x, W, b):
 
 @pytest.mark.parametrize("f, why", [(random_numbers, "new values at every call"), (branch_on_the_step, "a branch")])
 def test_a_cell_that_differs_from_step_to_step_is_written_out(f, why):
-    with pytest.warns(ScanNotice, match=f"scan runs .*{f.__name__}.*cell step by step: .*{why}") as said:
+    with pytest.warns(ScanNotice, match=f"scan runs .*{f.__name__}.*cell step by step: .*{why}") as notices:
         derived = mg.derive(f, X, W, BIAS)
-    assert said[0].filename == __file__
+    assert notices[0].filename == __file__
     assert not loops(derived.source)
     if f is random_numbers:  # drawn anew for each step
         assert len(set(re.findall(r"np\.array\(.*?\)", derived.source.split("def backward")[0]))) == T
@@ -305,10 +305,10 @@ def test_a_gradient_of_a_gradient_is_right():
     (lambda h, x: (h * float(x[0, 0]), h), mg.TraceError, r"turned into a number at .*test_loops.py:\d+"),
     (lambda h, x: (h if h[0, 0] > 0 else -h, h), mg.TraceError, r"branch .* at .*test_loops.py:\d+"),
     (lambda h, x: h, TypeError, "a cell returns a pair"),
-    (lambda h, x: (h[:1], h), ValueError, r"given a state of shapes and dtypes \(4, 2\) float64 and returned \(1, 2\)"),
+    (lambda h, x: (h[:1], h), ValueError, r"state of shapes and dtypes \(4, 2\) float64 and returned \(1, 2\)"),
     (lambda h, x: (h @ x, h), ValueError, r"matmul: a \(4, 2\), b \(3, 2\) do not go together"),
-])
-def test_a_wrong_cell_gets_the_words_it_gets_elsewhere(cell, error, says):
+], ids=["float", "branch", "no pair", "shape of the state", "matmul"])
+def test_a_wrong_cell_gets_the_same_errors_as_elsewhere(cell, error, says):
     with pytest.raises(error, match=says):
         mg.derive(lambda h, x: mg.scan(cell, h, x), H0, X)
 

@@ -1,4 +1,4 @@
-"""Whether the code of a cell shows that it only computes."""
+"""Purity read off the code of a cell."""
 
 import random
 import sys
@@ -91,41 +91,44 @@ def in_place(h, x):
     return h, x
 
 
-COMPUTES = [Plain(), Slots(), lambda h, x: (tanh(W @ h + x), h.sum()), lambda h, x: (W[0] * h, {"a": (x, h.T)}),
-            Plain().gated, lambda h, x: (squashed(h), x), closing(W, mg, mg.exp), closing(np.eye(3), np, squashed)]
-MORE = [Plain().counts, Plain().own, Plain().asks, Plain().recursive, lambda h, x: (twice_removed(h), x),
-        closing(W, random, mg.exp), closing(Plain(), mg, mg.exp), closing(W, mg, twice_removed), closing(W, mg, print),
-        (lambda f: lambda h, x: (f(h), x))(DRAWS.permutation), (lambda f: lambda h, x: f(h))(helper),
-        Dynamic(), lambda h, x: (helper(h), x), by_loop, in_place,
-        lambda h, x: (h * random.random(), x), lambda h, x: (h * np.random.normal(), x),
-        lambda h, x: (h, LOG.append(x)), lambda h, x: (h * DRAWS.normal(), x),
-        lambda h, x: (np.add(h, x, out=LOG), x), np.add, print]
+COMPUTES = {
+    "callable object": Plain(), "object with slots": Slots(), "global op": lambda h, x: (tanh(W @ h + x), h.sum()),
+    "nested result": lambda h, x: (W[0] * h, {"a": (x, h.T)}), "method": Plain().gated,
+    "function": lambda h, x: (squashed(h), x), "closed-over op": closing(W, mg, mg.exp),
+    "closed-over function": closing(np.eye(3), np, squashed)}
+MORE = {
+    "attribute assigned": Plain().counts, "method that draws": Plain().own, "property that draws": Plain().asks,
+    "recursion": Plain().recursive, "function two calls away": lambda h, x: (twice_removed(h), x),
+    "closed-over module": closing(W, random, mg.exp), "closed-over object": closing(Plain(), mg, mg.exp),
+    "closed-over function": closing(W, mg, twice_removed), "closed-over builtin": closing(W, mg, print),
+    "closed-over method": (lambda f: lambda h, x: (f(h), x))(DRAWS.permutation),
+    "closed-over function returned": (lambda f: lambda h, x: f(h))(helper), "__getattr__": Dynamic(),
+    "function that draws": lambda h, x: (helper(h), x), "loop over a list": by_loop, "in place": in_place,
+    "random": lambda h, x: (h * random.random(), x), "np.random": lambda h, x: (h * np.random.normal(), x),
+    "append": lambda h, x: (h, LOG.append(x)), "generator": lambda h, x: (h * DRAWS.normal(), x),
+    "out=": lambda h, x: (np.add(h, x, out=LOG), x), "ufunc": np.add, "builtin": print}
 
 
-def names(cells):
-    return [str(i) for i in range(len(cells))]
+# before Python 3.11 the instructions do not show which globals are called, and such code is not recognised
+RECOGNISED = pytest.mark.skipif(sys.version_info < (3, 11), reason="recognised from Python 3.11 on")
 
 
-# before Python 3.11 the instructions do not show which globals are called: such code gets the longer look
-SEEN = pytest.mark.skipif(sys.version_info < (3, 11), reason="seen from Python 3.11 on")
-
-
-@SEEN
-@pytest.mark.parametrize("cell", COMPUTES, ids=names(COMPUTES))
+@RECOGNISED
+@pytest.mark.parametrize("cell", COMPUTES.values(), ids=COMPUTES)
 def test_ops_on_attributes_and_weights_only_compute(cell):
     assert only_computes(cell)
 
 
-@pytest.mark.parametrize("cell", MORE, ids=names(MORE))
-def test_what_stores_draws_or_calls_what_may_does_more(cell):
+@pytest.mark.parametrize("cell", MORE.values(), ids=MORE)
+def test_a_cell_that_may_store_or_draw_does_not_only_compute(cell):
     assert not only_computes(cell)
 
 
-@SEEN
-def test_a_name_that_now_means_something_else_is_read_anew(monkeypatch):
-    assert only_computes(COMPUTES[2])
+@RECOGNISED
+def test_a_rebound_name_is_read_again(monkeypatch):
+    assert only_computes(COMPUTES["global op"])
     monkeypatch.setitem(globals(), "tanh", helper)
-    assert not only_computes(COMPUTES[2])
-    assert only_computes(COMPUTES[4])
+    assert not only_computes(COMPUTES["global op"])
+    assert only_computes(COMPUTES["method"])
     monkeypatch.setattr(Plain, "gate", Plain.noise)
-    assert not only_computes(COMPUTES[4])
+    assert not only_computes(COMPUTES["method"])

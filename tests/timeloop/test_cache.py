@@ -1,4 +1,4 @@
-"""Programs and buffers from call to call: how many there are, how many bytes they take, and when they go."""
+"""Cached programs and buffers: their number, their bytes, and when they are evicted."""
 
 import gc
 import linecache
@@ -40,7 +40,7 @@ def test_one_program_and_one_set_of_buffers_serve_all_lengths():
     assert 39 <= buffers.capacity <= 44
 
 
-def test_a_long_buffer_gives_short_sequences_the_same_bits():
+def test_short_sequences_in_a_long_buffer_have_the_same_bits():
     layer = nn.GRU(3, 4, rng=0)
     for steps in (1, 2, 31, 32, 33, 64, 100):
         programs.clear()
@@ -71,10 +71,10 @@ def test_the_buffers_of_dropped_models_take_an_eighth_of_the_pool_at_most(monkey
     assert 0 < pool.nbytes <= pool.limit // 8
     kept = nn.LSTM(3, 24, rng=0)
     trained(kept, 400)
-    assert pool.nbytes > pool.limit // 8  # those of a model that lives may take more
+    assert pool.nbytes > pool.limit // 8  # the buffers of a live model may take more
 
 
-def test_a_function_that_makes_its_weights_anew_finds_its_buffers_again():
+def test_a_function_that_makes_new_weights_finds_its_buffers_again():
     layer = nn.RNN(3, 4, rng=0)
     cell = layer.layers["l0"]
 
@@ -88,7 +88,7 @@ def test_a_function_that_makes_its_weights_anew_finds_its_buffers_again():
     assert list(pool.idle) == [first]
 
 
-def test_a_text_goes_with_its_program(monkeypatch):
+def test_a_text_is_freed_with_its_program(monkeypatch):
     monkeypatch.setattr(programs, "limit", 5)
     before = texts()
     for size in range(1, 20):
@@ -98,7 +98,7 @@ def test_a_text_goes_with_its_program(monkeypatch):
     assert texts() == before and pool.nbytes == 0
 
 
-def test_the_text_of_derive_goes_with_what_derive_returned():
+def test_the_text_of_derive_is_freed_with_its_result():
     before = len(linecache.cache)
     derived = mg.derive(lambda x: mg.tanh(x), np.ones(3))
     assert len(linecache.cache) == before + 1
@@ -107,7 +107,7 @@ def test_the_text_of_derive_goes_with_what_derive_returned():
     assert len(linecache.cache) == before
 
 
-def test_a_run_that_ends_after_its_program_has_gone_keeps_nothing():
+def test_a_run_that_outlives_its_program_keeps_no_buffers():
     layer = nn.LSTM(3, 4, rng=0)
     loss = layer(np.ones((5, 2, 3), "f"))[0].sum()
     programs.clear()
@@ -120,19 +120,19 @@ def make(steps):
     return (np.empty((steps, 1000)),), [()] * steps
 
 
-def test_the_least_recently_used_buffers_go_first():
+def test_the_least_recently_used_buffers_are_evicted_first():
     small, allocator = Pool(limit=100_000), Allocator(make, None)
     first, second, third = (small.take(allocator, 5) for _ in range(3))
-    for buffers in (first, second, third, ):
+    for buffers in (first, second, third):
         small.give(buffers)
     assert list(small.idle) == [second, third] and small.nbytes == second.nbytes + third.nbytes
     assert small.take(allocator, 4) in (second, third)
-    assert small.take(allocator, 50).capacity >= 50  # the shorter one that was left goes
+    assert small.take(allocator, 50).capacity >= 50  # evicts the shorter one that was left
     assert not small.idle and small.nbytes == 0
 
 
 class Sly(Buffers):
-    """A set of buffers whose choice makes a weight die, which trims the pool."""
+    """A set of buffers that is evicted while the pool chooses it, as by a dying weight."""
 
     @property
     def capacity(self):
@@ -145,7 +145,7 @@ class Sly(Buffers):
 
 
 def test_a_weight_may_die_while_the_pool_is_at_work():
-    """The garbage collector calls back at any allocation, in the thread that has the lock."""
+    """The garbage collector may run at any allocation, in the thread that has the lock."""
     small, allocator = Pool(limit=1_000_000), Allocator(make, None)
     for _ in range(3):
         buffers = Sly(allocator, 5)
@@ -157,7 +157,7 @@ def test_a_weight_may_die_while_the_pool_is_at_work():
     assert small.nbytes == 0 and not small.idle and not allocator.idle
 
 
-def test_programs_that_many_threads_use_and_evict_at_once():
+def test_many_threads_use_and_evict_programs_at_once():
     kept, wrong = Programs(limit=3), []
 
     class Program:
@@ -180,7 +180,7 @@ def test_programs_that_many_threads_use_and_evict_at_once():
     assert not wrong
 
 
-def test_threads_that_scan_many_shapes_at_once_are_right(monkeypatch):
+def test_threads_that_scan_many_shapes_at_once_get_right_results(monkeypatch):
     monkeypatch.setattr(programs, "limit", 2)
     wrong = []
 

@@ -1,4 +1,4 @@
-"""scan: for every cell of the table equal to the loop as it is written, its life with buffers, and its words."""
+"""scan: equality with the eager loop for every cell of the table, its buffers and programs, notices and errors."""
 
 import contextlib
 import cProfile
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from scan_cells import (
     CELLS,
-    WAYS,
+    SCAN_OPTIONS,
     assert_same,
     every_cell,
     gradient,
@@ -41,25 +41,25 @@ module = sys.modules["minigrad.timeloop.scan"]
 
 
 @pytest.fixture(autouse=True)
-def nothing_said_before():
-    """A notice is said once in a process; here once in a test."""
+def no_earlier_notices():
+    """Warn once per test instead of once per process."""
     eager.notified.clear()
     cache.programs.clear()
 
 
 def by_loop(cell, state, xs, *, reverse=False, mask=None):
-    """The reference."""
+    """Run the eager loop, the reference."""
     steps = module.length(xs)
     return module.loop(cell, state, xs, steps, reverse, None if mask is None else np.asarray(mask) != 0)
 
 
 @contextmanager
 def no_loop():
-    """Whoever goes step by step in here fails: what is compared with the loop must not be the loop."""
+    """Fail if scan runs step by step: the loop must not be compared with itself."""
     kept = module.loop
 
     def refuse(*_):
-        raise AssertionError("scan went step by step")
+        raise AssertionError("scan ran step by step")
     module.loop = refuse
     try:
         yield
@@ -80,15 +80,15 @@ def check(row, wanted=(True, True, True), dtype=np.float64, tolerance=1e-12, ste
     return ours
 
 
-# -- the same numbers as step by step -----------------------------------------------------------------------------
+# -- the same numbers as the eager loop ---------------------------------------------------------------------------
 
 
 @every_cell
-@pytest.mark.parametrize("way", WAYS)
-def test_every_cell_gives_what_the_loop_gives(row, way):
-    if "mask" in way and not row.batch_last:
-        pytest.skip("a mask has no meaning for this cell")
-    check(row, **WAYS[way])
+@pytest.mark.parametrize("options", SCAN_OPTIONS)
+def test_every_cell_equals_the_loop(row, options):
+    if "mask" in options and not row.batch_last:
+        pytest.skip("this cell cannot take a mask")
+    check(row, **SCAN_OPTIONS[options])
 
 
 @every_cell
@@ -101,10 +101,10 @@ def test_float32_stays_float32(row):
 @pytest.mark.parametrize("sizes", [{"steps": 1}, {"sizes": (("B", 1),)}, {"sizes": (("B", 0),)},
                                    {"steps": 70, "sizes": (("H", 6),)}],
                          ids=["T = 1", "batch 1", "batch 0", "other sizes"])
-def test_the_ends_of_the_sizes(row, sizes):
+def test_smallest_and_other_sizes(row, sizes):
     names = dict(sizes.get("sizes", ()))
-    if (names.get("B") == 0 and not row.batch_last) or ("H" in names and row.make.__name__ in OF_ONE_SIZE):
-        pytest.skip("has no meaning for this cell")
+    if (names.get("B") == 0 and not row.batch_last) or ("H" in names and row.make.__name__ in FIXED_SIZE):
+        pytest.skip("this cell cannot have this size")
     check(row, **sizes)
     if row.batch_last:
         check(row, mask=True, reverse=True, **sizes)
@@ -117,12 +117,12 @@ def test_random_cells(seed):
           reverse=bool(rng.integers(2)), tolerance=1e-10)
 
 
-OF_ONE_SIZE = {"reshaped", "indexed", "large_constant", "concatenated_twice"}
+FIXED_SIZE = {"reshaped", "indexed", "large_constant", "concatenated_twice"}
 
 
 @every_cell
 @pytest.mark.parametrize("switched_off", [*(f.name for f in fields(Options) if f.name != "blocked"), "all"])
-def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_off, monkeypatch):
+def test_numbers_do_not_depend_on_a_pass_of_the_planner(row, switched_off, monkeypatch):
     off = [f.name for f in fields(Options)] if switched_off == "all" else [switched_off]
     monkeypatch.setattr(compiled, "OPTIONS", Options(**{name: False for name in off}))
     check(row, mask=row.batch_last)
@@ -130,7 +130,7 @@ def test_without_a_pass_of_the_planner_the_numbers_are_the_same(row, switched_of
 
 @pytest.mark.parametrize("switched_off", [None, "blocked"])
 def test_products_large_enough_for_row_blocks(switched_off, monkeypatch):
-    # also where the processor has no use for them
+    # also on processors that do not profit from them
     monkeypatch.setattr(sys.modules["minigrad.printers.statements"], "SMALL_PRODUCT", 1_000_000)
     monkeypatch.setattr(compiled, "OPTIONS", Options(**({switched_off: False} if switched_off else {})))
     row = next(row for row in CELLS if row.make.__name__ == "lstm")
@@ -147,7 +147,7 @@ def test_gradients_of_some_inputs_only(row, wanted):
 
 
 @every_cell
-def test_without_gradients_nothing_is_recorded_and_arrays_in_are_arrays_out(row):
+def test_without_gradients_nothing_is_recorded_and_arrays_give_arrays(row):
     state, xs, weights = row.inputs()
     expected = by_loop(row.cell(weights), state, xs)
     with no_loop():
@@ -163,8 +163,8 @@ def test_without_gradients_nothing_is_recorded_and_arrays_in_are_arrays_out(row)
 
 
 @every_cell
-def test_a_result_is_tracked_when_a_gradient_can_flow_to_it(row):
-    """Wherever it can in the loop. (What leaves the state again after some steps may be tracked longer than there.)"""
+def test_a_result_is_tracked_if_a_gradient_can_flow_to_it(row):
+    """As in the loop. (A value that is shifted out of the state after some steps may be tracked longer.)"""
     state, xs, weights = row.inputs()
     for n in range(3):
         lifted = [map_leaves(lambda leaf, on=on: mg.tensor(leaf, requires_grad=on and leaf.dtype.kind == "f"), tree)
@@ -192,7 +192,7 @@ def test_the_complex_step_agrees_to_the_second_order(row):
                  directions=1)
 
 
-# -- one program, many lives --------------------------------------------------------------------------------------
+# -- one program, many calls --------------------------------------------------------------------------------------
 
 
 def model_of(seed=0, dtype=np.float64, steps=5, batch=2, hidden=4):
@@ -204,7 +204,7 @@ def model_of(seed=0, dtype=np.float64, steps=5, batch=2, hidden=4):
 
 
 def gradients_of(cell, weights, state, xs, scan=mg.scan, seed=5, **options):
-    """The gradients of the weights and of xs, from a fresh run."""
+    """Return the gradients of the weights and of xs, from a new run."""
     before = [w.grad for w in weights.values()]
     for w in weights.values():
         w.grad = None
@@ -223,11 +223,11 @@ def all_close(ours, theirs, tolerance=1e-12):
 
 
 def idle_sets():
-    """How many sets of buffers lie in the pool."""
+    """Return the number of idle sets of buffers."""
     return len(cache.pool.idle)
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first first", "last first"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first loss first", "last loss first"])
 def test_two_forwards_before_a_backward(order):
     cell, weights, state, xs = model_of()
     inputs = [mg.tensor(xs * scale, requires_grad=True) for scale in (1.0, -0.7)]
@@ -271,12 +271,12 @@ def test_buffers_go_back_without_the_garbage_collector():
             del results
             assert idle_sets() == (idle if end == "no_grad" else idle + 1), end
             del kept
-        assert idle_sets() == len(cache.programs) == 2  # the same set, all the time; under no_grad another program
+        assert idle_sets() == len(cache.programs) == 2  # always the same set; no_grad has a program of its own
     finally:
         gc.enable()
 
 
-def test_the_pool_has_an_end_in_bytes(monkeypatch):
+def test_the_pool_is_bounded_in_bytes(monkeypatch):
     cell, _, state, xs = model_of()
     mg.scan(cell, state, xs)
     one = cache.pool.nbytes
@@ -290,7 +290,7 @@ def test_the_pool_has_an_end_in_bytes(monkeypatch):
 
 
 def failing_at(patch, n, error):
-    """np.multiply raises at its nth call, under whatever name a program has it."""
+    """Make np.multiply raise at its nth call, also where a program has imported it."""
     calls, multiply = itertools.count(1), np.multiply
 
     def patched(*args, **kwargs):
@@ -305,7 +305,7 @@ def failing_at(patch, n, error):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_an_exception_half_way_leaves_later_calls_right(where, error, monkeypatch):
+def test_an_exception_in_the_middle_leaves_later_calls_right(where, error, monkeypatch):
     cell, weights, state, xs = model_of()
     expected = gradients_of(cell, weights, state, xs, by_loop)
     all_close(gradients_of(cell, weights, state, xs), expected)
@@ -343,7 +343,7 @@ def test_many_threads_run_one_cell_at_once():
         return mixed(mg.scan(cell, state, xs))
     inputs = [model_of(seed, steps=3 + seed % 3)[2:] for seed in range(24)]
     expected = [mg.grad(f, (0, 1))(*args) for args in inputs]
-    cache.programs.clear()  # compile in all of them at once, too
+    cache.programs.clear()  # so that all threads compile, too
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -355,8 +355,8 @@ def test_many_threads_run_one_cell_at_once():
         all_close(flatten(ours)[0], flatten(theirs)[0], 0)
 
 
-def test_what_was_handed_out_is_never_written_again():
-    """Results and gradients are no buffers of the pool."""
+def test_returned_arrays_are_never_written_again():
+    """Results and gradients do not share memory with the pool."""
     for row in CELLS:
         inputs = row.inputs()
         lifted = [map_leaves(lambda x: mg.tensor(x, requires_grad=x.dtype.kind == "f"), tree) for tree in inputs]
@@ -413,7 +413,7 @@ def test_weights_computed_from_others_pass_their_gradient_on():
 
 
 def test_a_tensor_in_several_roles():
-    """The start of the state is a weight of the cell too, and one input comes twice."""
+    """The initial state is also a weight of the cell, and one input is passed twice."""
     rng = np.random.default_rng(0)
     h, x = (mg.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((4, 2), (3, 4, 2)))
 
@@ -444,7 +444,7 @@ def test_inputs_may_be_views_read_only_and_in_any_order_of_memory():
         all_close(gradients_of(row.cell(weights), weights, state, strange), expected)
 
 
-def test_a_hook_may_scan_while_a_scan_goes_back():
+def test_a_hook_may_scan_during_the_backward_of_a_scan():
     cell, weights, state, xs = model_of()
     expected = gradients_of(cell, weights, state, xs, by_loop)
     x = mg.tensor(xs, requires_grad=True)
@@ -458,14 +458,14 @@ def test_a_hook_may_scan_while_a_scan_goes_back():
     all_close([x.grad, *seen], [expected[-1], gradients_of(cell, weights, state, xs * 0.5, by_loop)[-1]])
 
 
-# -- what a program depends on -------------------------------------------------------------------------------------
+# -- what a program depends on ------------------------------------------------------------------------------------
 
 
 GLOBAL = SimpleNamespace(scale=1.0)
 
 
 class Model:
-    """Something like a module of one's own."""
+    """A user's module."""
 
     class_scale = 1.0
 
@@ -532,7 +532,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_the_cell_sees_may_change_between_calls(change, monkeypatch):
+def test_anything_the_cell_reads_may_change_between_calls(change, monkeypatch):
     monkeypatch.setattr(Model, "class_scale", 1.0)
     monkeypatch.setattr(GLOBAL, "scale", 1.0)
     monkeypatch.setitem(globals(), "OFFSET", 0.0)
@@ -560,7 +560,7 @@ class Table:
 
 
 def reads(source):
-    """A cell h + α x that reads its α from somewhere, and how that is set."""
+    """Return a cell h + α x that reads its α from `source`, and a function that sets α there."""
     table, t, deep = Table(), mg.tensor([0.5], requires_grad=True), []
     bottom = deep
     for _ in range(20):
@@ -593,7 +593,7 @@ def reads(source):
         "data of a tensor, in place": (lambda: t.data, lambda v: t.data.__setitem__(0, v)),
         "numpy() of a tensor": (lambda: t.detach().numpy(), lambda v: setattr(t, "data", np.array([v]))),
         "NumPy's number": (lambda: np.float64(box[0]), lambda v: box.__setitem__(0, v)),
-        "array made anew": (lambda: np.full(1, box[0]), lambda v: box.__setitem__(0, v)),
+        "new array": (lambda: np.full(1, box[0]), lambda v: box.__setitem__(0, v)),
     }[source]
     return (lambda h, x: (h + read() * x, h)), change
 
@@ -601,11 +601,11 @@ def reads(source):
 SOURCES = ["class attribute", "property", "module attribute", "global of a function within", "dict of a class",
            "list of a class", "deque", "attribute by a computed name", "variable of the context", "environment",
            "twenty levels down", "closed-over list", "item() of a tensor", "data of a tensor",
-           "data of a tensor, in place", "numpy() of a tensor", "NumPy's number", "array made anew"]
+           "data of a tensor, in place", "numpy() of a tensor", "NumPy's number", "new array"]
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_number_is_read_anew_wherever_a_cell_finds_it(source, monkeypatch):
+def test_a_number_is_read_again_at_each_call(source, monkeypatch):
     monkeypatch.setattr(Table, "alpha", 0.5)
     monkeypatch.setenv("ALPHA", "0.5")
     monkeypatch.setitem(globals(), "SLOW", 0.5)
@@ -695,7 +695,7 @@ FAMILIES = {"partial": lambda scale: functools.partial(with_scale, scale), "keyw
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cells_of_one_family_keep_their_own_numbers(family):
-    """Also where each is gone before the next is made, and may have its place in memory."""
+    """Also if each is freed before the next is made, which may then have its id."""
     for scale in (1.0, 2.0, 3.0):
         assert_as_the_loop(FAMILIES[family](scale), STATE, XS)
         gc.collect()
@@ -733,8 +733,8 @@ def test_weights_that_are_tied_in_one_model_and_not_in_another():
                 all_close([d], [expected])
 
 
-def test_a_training_loop_on_the_weights_is_seen():
-    """Values of weights are no part of a program: one is compiled, and every step uses the new ones."""
+def test_one_program_serves_all_values_of_the_weights():
+    """Values of weights are inputs of a program: it is compiled once, and every step uses the new values."""
     cell, weights, state, xs = model_of()
     for _ in range(3):
         ours, theirs = gradients_of(cell, weights, state, xs), gradients_of(cell, weights, state, xs, by_loop)
@@ -744,7 +744,7 @@ def test_a_training_loop_on_the_weights_is_seen():
     assert len(cache.programs) == 1
 
 
-# -- with the rest of the engine ------------------------------------------------------------------------------------
+# -- with the rest of the engine ----------------------------------------------------------------------------------
 
 
 def functions_through(scan):
@@ -849,11 +849,11 @@ def test_a_layer_whose_cell_is_a_method():
     all_close(ours, (layer.W.grad, layer.b.grad))
 
 
-# -- cells that are not pure ---------------------------------------------------------------------------------------
+# -- cells that are not pure --------------------------------------------------------------------------------------
 
 
 class Counter:
-    """h + x times a number that depends on how often it was called."""
+    """Cells h + x times a number that depends on how often the cell was called."""
 
     total = 0
 
@@ -946,7 +946,7 @@ DRAWS = {"a generator": (lambda: np.random.default_rng(0), lambda rng: rng.rando
 
 @pytest.mark.parametrize("source", DRAWS)
 def test_a_branch_on_a_random_number_is_drawn_at_every_step(source):
-    """Two traces may well take the same branch; that a number was drawn is seen, and put back."""
+    """Two traces may take the same branch; the draw is detected all the same, and undone."""
     make, draw = DRAWS[source]
 
     def drawn():
@@ -961,7 +961,7 @@ def test_a_branch_on_a_random_number_is_drawn_at_every_step(source):
         np.testing.assert_array_equal(ours, by_loop(drawn(), np.zeros(1), np.ones((12, 1)))[1])
 
 
-def test_what_a_cell_puts_aside_is_of_every_step():
+def test_a_list_outside_the_cell_gets_the_values_of_every_step():
     gates, W = [], mg.tensor(np.eye(3), requires_grad=True)
 
     def cell(h, x):
@@ -972,7 +972,7 @@ def test_what_a_cell_puts_aside_is_of_every_step():
     np.testing.assert_array_equal([z.data for z in gates], zs.data)
 
 
-def test_a_tensor_that_a_trace_left_behind_says_so():
+def test_a_tensor_kept_from_a_trace_explains_itself():
     kept = []
 
     def f(x):
@@ -987,7 +987,7 @@ def test_a_tensor_that_a_trace_left_behind_says_so():
             use()
 
 
-def test_a_cell_that_remembers_a_table_of_constants_goes_through_its_program_once_it_is_there():
+def test_a_cell_that_caches_constants_is_compiled_once_they_are_cached():
     tables = {}
 
     def cell(h, x):
@@ -999,7 +999,7 @@ def test_a_cell_that_remembers_a_table_of_constants_goes_through_its_program_onc
         mg.scan(cell, STATE, XS)
 
 
-def test_lists_that_a_cell_makes_itself_are_not_changes():
+def test_lists_that_a_cell_makes_are_not_side_effects():
     def collect(gates, z):
         gates.append(z)
         return gates[-1]
@@ -1012,7 +1012,7 @@ def test_lists_that_a_cell_makes_itself_are_not_changes():
         mg.scan(cell, STATE, XS)
 
 
-# -- what a cell is given -------------------------------------------------------------------------------------------
+# -- inputs of a cell -------------------------------------------------------------------------------------------
 
 
 def test_state_and_x_reach_a_cell_as_tensors_on_every_path():
@@ -1036,18 +1036,19 @@ def test_state_and_x_reach_a_cell_as_tensors_on_every_path():
     assert np.allclose(derived.forward(np.ones((2, 3)))[0], expected)
 
 
-@pytest.mark.parametrize("bad, says", [(np.ma.array(XS, mask=XS > 1), "lose its mask"), (XS.astype(object), "object")])
-def test_arrays_that_mean_more_than_their_numbers_do_not_enter_a_scan(bad, says):
+@pytest.mark.parametrize("bad, message", [(np.ma.array(XS, mask=XS > 1), "lose its mask"),
+                                          (XS.astype(object), "object")], ids=["masked array", "objects"])
+def test_masked_arrays_and_arrays_of_objects_are_refused(bad, message):
     cell = lambda h, x: (h + x, h)  # noqa: E731
     for state, xs in ((STATE, bad), (bad[0], XS)):
-        with pytest.raises(TypeError, match=says):
+        with pytest.raises(TypeError, match=message):
             mg.scan(cell, state, xs)
     big = mg.scan(cell, STATE.astype(">f8"), XS.astype(">f8"))
     assert [y.dtype.isnative for y in big] == [True, True]
     all_close(big, mg.scan(cell, STATE, XS))
 
 
-def test_a_scan_within_a_cell_may_detach_a_state_that_is_an_array():
+def test_a_scan_in_a_cell_may_detach_a_state_that_is_an_array():
     def cell(h, x):
         _, ys = mg.scan(lambda k, z: (np.tanh(k + z), k.detach()), np.zeros(h.shape), np.stack([x, x]))
         return h + ys[1], ys[0]
@@ -1074,8 +1075,8 @@ class Enabled(Profiler):
     enable = True
 
 
-@pytest.mark.parametrize("left", [Profiler(), Enabled(), 7, None])
-def test_a_cell_is_traced_while_any_profiler_runs_and_nothing_of_ours_stays(left, monkeypatch):
+@pytest.mark.parametrize("left", [Profiler(), Enabled(), 7, None], ids=["profiler", "VizTracer", "number", "none"])
+def test_a_cell_is_traced_under_any_profiler_and_ours_is_removed(left, monkeypatch):
     real = sys.getprofile
     monkeypatch.setattr(sys, "getprofile", lambda: left)
     try:
@@ -1086,7 +1087,7 @@ def test_a_cell_is_traced_while_any_profiler_runs_and_nothing_of_ours_stays(left
         sys.setprofile(None)
 
 
-def test_cprofile_goes_on_after_a_trace():
+def test_cprofile_continues_after_a_trace():
     profiler = cProfile.Profile()
     profiler.enable()
     try:
@@ -1097,7 +1098,7 @@ def test_cprofile_goes_on_after_a_trace():
     assert any("sorted" in str(entry.code) for entry in profiler.getstats())
 
 
-def test_a_real_profiler_goes_on_after_a_trace():
+def test_a_profile_function_continues_after_a_trace():
     seen = []
 
     def mine(frame, event, argument):
@@ -1110,8 +1111,9 @@ def test_a_real_profiler_goes_on_after_a_trace():
         sys.setprofile(None)
 
 
-@pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), KeyError("x"), ZeroDivisionError()])
-def test_only_what_a_trace_cannot_do_makes_a_scan_go_step_by_step(error):
+@pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), KeyError("x"), ZeroDivisionError()],
+                         ids=lambda error: type(error).__name__)
+def test_an_error_of_the_cell_is_raised_without_a_notice(error):
     calls = []
 
     def cell(h, x):
@@ -1123,7 +1125,7 @@ def test_only_what_a_trace_cannot_do_makes_a_scan_go_step_by_step(error):
         mg.scan(cell, STATE, XS)
 
 
-# -- what goes step by step -----------------------------------------------------------------------------------------
+# -- cells that run step by step ----------------------------------------------------------------------------------
 
 
 def branching(h, x):
@@ -1132,7 +1134,7 @@ def branching(h, x):
     return h + x, 2.0 * h
 
 
-def looking(h, x):
+def reading_a_value(h, x):
     return h + x * h[0, 0].item(), h
 
 
@@ -1148,19 +1150,19 @@ def unseeded(h, x):
     return h + x * np.random.default_rng().normal(), h
 
 
-FALLING_BACK = {"branch": (lambda: branching, "branch"), "value": (lambda: looking, "number"),
+FALLING_BACK = {"branch": (lambda: branching, "branch"), "value": (lambda: reading_a_value, "number"),
                 "random numbers": (Noisy, "it changes the random numbers of Noisy.rng"),
                 "random numbers without a seed": (lambda: unseeded, "new values at every call")}
 
 
 @pytest.mark.parametrize("what", FALLING_BACK)
-def test_a_cell_that_cannot_be_traced_goes_step_by_step_and_says_so_once(what):
+def test_a_cell_that_cannot_be_traced_runs_step_by_step_with_one_notice(what):
     make, why = FALLING_BACK[what]
     x = mg.tensor(XS, requires_grad=True)
     cell = make()
-    with pytest.warns(module.ScanNotice, match=f"step by step: .*{why}") as said:
+    with pytest.warns(module.ScanNotice, match=f"step by step: .*{why}") as warned:
         results = mg.scan(cell, STATE, x)
-    assert len(said) == 1
+    assert len(warned) == 1
     mixed(results).backward()
     ours, x.grad = x.grad, None
     if what != "random numbers without a seed":
@@ -1173,7 +1175,7 @@ def test_a_cell_that_cannot_be_traced_goes_step_by_step_and_says_so_once(what):
 
 
 class Moody:
-    """A cell that only computes until it trains; then it draws, or writes down, at each step."""
+    """A cell that only computes in evaluation; in training it draws, or appends to a list, at each step."""
 
     def __init__(self, kind):
         self.kind, self.training, self.rng = kind, False, np.random.default_rng(0)
@@ -1181,8 +1183,8 @@ class Moody:
 
     def noise(self):
         if not self.training:
-            return np.ones((3, 2)) if self.kind == "an array made anew" else self.ones
-        if self.kind in ("an array that it has", "an array made anew"):
+            return np.ones((3, 2)) if self.kind == "a new array" else self.ones
+        if self.kind in ("its own array", "a new array"):
             return self.rng.normal(size=(3, 2))
         if self.kind == "NumPy's own numbers":
             return np.random.normal(size=(3, 2))
@@ -1196,23 +1198,23 @@ class Moody:
         return h, h
 
 
-@pytest.mark.parametrize("kind", ["an array that it has", "an array made anew", "NumPy's own numbers", "a tensor",
+@pytest.mark.parametrize("kind", ["its own array", "a new array", "NumPy's own numbers", "a tensor",
                                   "a list"])
 @pytest.mark.filterwarnings("ignore::minigrad.timeloop.scan.ScanNotice")
-def test_a_cell_that_only_computed_so_far_is_seen_to_draw_numbers_when_it_does(kind):
+def test_new_side_effects_of_a_cell_that_was_pure_are_detected(kind):
     def trained(run):
         cell = Moody(kind)
         for cell.training in (False, False, True):
             np.random.seed(0)
             ys = run(cell, STATE, XS)[1]
         return np.asarray(getattr(ys, "data", ys)), len(cell.log), cell.calls[0]
-    ours, theirs = trained(mg.scan), trained(lambda cell, *given: module.loop(cell, *given, len(XS), False, None))
+    ours, theirs = trained(mg.scan), trained(lambda cell, *inputs: module.loop(cell, *inputs, len(XS), False, None))
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-12)
     assert ours[1:] == theirs[1:]
 
 
-class Asked:
-    """Whatever is asked of it, it looks up in a dict."""
+class DynamicAttributes:
+    """Look up every attribute in a dict."""
 
     def __init__(self):
         self.__dict__["held"] = {"scale": 0.5}
@@ -1224,30 +1226,30 @@ class Asked:
         return h + self.scale * x, h
 
 
-def test_a_cell_is_asked_for_no_names_but_its_own():
-    assert np.allclose(mg.scan(Asked(), STATE, XS)[0], STATE + 0.5 * XS.sum(axis=0))
-    assert mg.derive(Asked(), STATE, XS[0]).name == "Asked"
+def test_scan_and_derive_read_no_attributes_that_a_cell_does_not_have():
+    assert np.allclose(mg.scan(DynamicAttributes(), STATE, XS)[0], STATE + 0.5 * XS.sum(axis=0))
+    assert mg.derive(DynamicAttributes(), STATE, XS[0]).name == "DynamicAttributes"
 
 
 def test_a_notice_points_at_the_call_of_scan():
-    with pytest.warns(module.ScanNotice) as said:
+    with pytest.warns(module.ScanNotice) as warned:
         mg.scan(branching, STATE, XS)
-    assert said[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
-def test_a_gradient_of_a_gradient_says_so_once():
+def test_a_gradient_of_a_gradient_has_one_notice():
     cell, _, state, xs = model_of()
-    with pytest.warns(module.ScanNotice, match="step by step: a gradient of its gradient") as said:
+    with pytest.warns(module.ScanNotice, match="step by step: a gradient of its gradient") as warned:
         for _ in range(2):
             mg.grad(lambda x: mg.sum(mg.grad(lambda x: mixed(mg.scan(cell, state, x)))(x) ** 2))(xs)
-    assert len(said) == 1
+    assert len(warned) == 1
 
 
 @pytest.mark.parametrize("of", [lambda f, h: mg.hvp(f, h, h), lambda f, h: mg.jvp(f, (h,), (h,)),
                                 lambda f, h: mg.hessian(f)(h)], ids=["hvp", "jvp", "hessian"])
 @pytest.mark.parametrize("later", [0.5, mg.tensor([0.5]), np.array([0.5])], ids=["number", "tensor", "array"])
 @pytest.mark.filterwarnings("ignore::minigrad.timeloop.scan.ScanNotice")
-def test_what_a_cell_reads_may_not_change_before_the_gradient_of_its_gradient(of, later):
+def test_a_cell_that_changed_before_the_gradient_of_its_gradient_is_refused(of, later):
     held = {}
 
     def final(h, after):
@@ -1260,16 +1262,16 @@ def test_what_a_cell_reads_may_not_change_before_the_gradient_of_its_gradient(of
         of(lambda h: final(h, later), np.ones(1))
 
 
-# -- what does not fit ------------------------------------------------------------------------------------------------
+# -- arguments that do not fit ------------------------------------------------------------------------------------
 
 
 WRONG = {
-    "no pair": (lambda h, x: h, {}, TypeError, r"a cell returns a pair \(state, y\), not one array"),
-    "no function": (None, {}, TypeError, r"a function \(state, x\) → \(state, y\), not a NoneType"),
+    "one array": (lambda h, x: h, {}, TypeError, r"a cell returns a pair \(state, y\), not one array"),
+    "not a function": (None, {}, TypeError, r"a function \(state, x\) → \(state, y\), not a NoneType"),
     "a triple": (lambda h, x: (h, h, h), {}, TypeError, r"a cell returns a pair \(state, y\), not a tuple of 3"),
     "state of another shape": (lambda h, x: (h[:2], x), {}, ValueError, r"\(3, 2\) float64 and returned \(2, 2\)"),
     "state of another dtype": (lambda h, x: (mg.astype(h, dtype=np.float32), x), {}, ValueError, "returned .*float32"),
-    "more states": (lambda h, x: ((h, h), x), {}, ValueError, "must be the same"),
+    "two states for one": (lambda h, x: ((h, h), x), {}, ValueError, "must be the same"),
     "lengths that differ": (branching, {"xs": (XS, XS[:2])}, ValueError,
                             r"one length T ≥ 1 .*xs\[0\] \(4, 3, 2\), xs\[1\] \(2"),
     "no steps": (branching, {"xs": XS[:0]}, ValueError, "one length T ≥ 1"),
@@ -1285,11 +1287,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_does_not_fit_is_said_in_one_sentence(what):
-    cell, options, error, words = WRONG[what]
+def test_wrong_arguments_raise_one_sentence(what):
+    cell, options, error, message = WRONG[what]
     options = {"xs": XS, **options}
     for tracked in (False, True):
-        with pytest.raises(error, match=words) as problem:
+        with pytest.raises(error, match=message) as problem:
             mg.scan(cell, mg.tensor(STATE, requires_grad=tracked), **options)
         assert "\n" not in str(problem.value) and len(str(problem.value)) < 300
 
@@ -1307,7 +1309,7 @@ def test_a_mask_of_any_kind(mask):
         assert not ys.detach().numpy().any()
 
 
-def test_a_nan_behind_the_mask_reaches_no_result():
+def test_a_masked_nan_does_not_reach_the_results():
     cell, _, state, xs = model_of(steps=4)
     mask = mask_for(4, 2)
     holes = np.where(mask[:, None], xs, np.nan)
@@ -1319,7 +1321,7 @@ def test_a_nan_behind_the_mask_reaches_no_result():
 
 
 def checkpointed(every, steps, **options):
-    """Results and gradients of an LSTM over (steps, 3, 4), with only every k-th state kept."""
+    """Return results and gradients of an LSTM over xs (steps, 3, 4), with checkpoint_every=every."""
     rng = np.random.default_rng(0)
     W, b = (mg.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((20, 8), (20, 1)))
     state = [mg.tensor(rng.normal(size=(5, 4)), requires_grad=True) for _ in range(2)]
@@ -1335,7 +1337,7 @@ def checkpointed(every, steps, **options):
     (a, c), y = mg.scan(cell, tuple(state), x, checkpoint_every=every, **options)
     (mg.sum(y * rng.normal(size=y.shape)) + mg.sum(a * c)).backward(retain_graph=True)
     gradients = [leaf.grad for leaf in (W, b, *state, x)]
-    (mg.sum(y) * 0.0).backward()  # a second time through what was kept
+    (mg.sum(y) * 0.0).backward()  # a second backward through the same checkpoints
     return [y.data, a.data, c.data, *gradients]
 
 
@@ -1343,13 +1345,13 @@ def checkpointed(every, steps, **options):
     {}, {"reverse": True}, {"mask": np.random.default_rng(9).integers(0, 2, (300, 4))}],
                          ids=["plain", "reverse", "mask"])
 @pytest.mark.parametrize("every", [1, 7, 128, 150, 299, 300, 1000])
-def test_checkpoints_change_no_bit(every, options):
+def test_checkpoints_do_not_change_a_bit(every, options):
     for kept, all_kept in zip(checkpointed(every, 300, **options), checkpointed(None, 300, **options)):
         np.testing.assert_array_equal(kept, all_kept)
 
 
-def test_checkpoints_keep_less():
-    """What a scan of 2 000 steps holds between forward and backward."""
+def test_checkpoints_reduce_memory():
+    """Compare the bytes that a scan of 2 000 steps keeps between forward and backward."""
     def held(every):
         x = mg.tensor(np.ones((2000, 4, 16)), requires_grad=True)
         w = mg.tensor(np.ones((32, 4)), requires_grad=True)
@@ -1367,6 +1369,6 @@ def test_checkpoints_keep_less():
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, "many"])
-def test_checkpoints_are_a_number_of_steps(every):
+def test_checkpoint_every_is_a_number_of_steps(every):
     with pytest.raises(ValueError, match="checkpoint_every is a number of steps"):
         mg.scan(with_scale, STATE, XS, checkpoint_every=every)

@@ -227,13 +227,13 @@ def refused(call, *sentences):
 def test_a_folder_that_holds_a_run_is_not_written_to(tmp_path):
     folder = trained(tmp_path / "run", settings_for(), stop=at(7))
     before = contents(folder)
-    refused(lambda: Run.new(settings_for(), folder), f"{folder} holds a run already (config.json, metrics.jsonl, "
-            f"checkpoint.npz, checkpoint.previous.npz): go on with it by --resume {folder}")
+    refused(lambda: Run.new(settings_for(), folder), f"{folder} already contains a run (config.json, metrics.jsonl, "
+            f"checkpoint.npz, checkpoint.previous.npz): continue it with --resume {folder}")
     for name in list(before):  # what is left of one counts too, but for what a death at the very start leaves
         other = tmp_path / f"with {name}"
         other.mkdir()
         shutil.copy(folder / name, other)
-        refused(lambda other=other: Run.new(settings_for(), other), f"holds a run already ({name})")
+        refused(lambda other=other: Run.new(settings_for(), other), f"already contains a run ({name})")
     assert contents(folder) == before
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "metrics.jsonl").touch()
@@ -279,7 +279,7 @@ BROKEN = {
     "cut short": (cut_short("checkpoint.npz", 0.7), "{folder}/checkpoint.npz is cut short or damaged: "),
     "corrupt": (corrupt, "{folder}/checkpoint.npz is cut short or damaged: Bad CRC-32 for file 'meta.npy'"),
     "foreign": (damaged("checkpoint.npz", b"dear diary"), "{folder}/checkpoint.npz is not a checkpoint of minigrad"),
-    "newer": (saved_by_a_newer_version, "{folder}/checkpoint.npz was written by a newer minigrad, in version 2"),
+    "newer": (saved_by_a_newer_version, "{folder}/checkpoint.npz was written by a newer minigrad in version 2"),
 }
 
 
@@ -304,7 +304,8 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_offered(how, tmp_path):
 @pytest.mark.parametrize("breaks, sentence", [
     (lambda folder: (cut_short("checkpoint.npz", 0.5)(folder), cut_short("checkpoint.previous.npz", 0.5)(folder)),
      "checkpoint.npz is cut short or damaged"),
-    (from_another_run, "checkpoint.npz is not of the run that {folder}/config.json describes: its settings are others"),
+    (from_another_run, "checkpoint.npz does not belong to the run that {folder}/config.json describes: "
+     "its settings differ"),
     (damaged("config.json", b"{}"), "{folder}/config.json is not a config of minigrad: settings is missing"),
     (damaged("config.json", b"\xff"), "{folder}/config.json is not a config of minigrad: "),
     (damaged("config.json", json.dumps({
@@ -341,7 +342,7 @@ def test_a_cell_that_is_gone_or_has_changed(tmp_path):
     file.write_text("from minigrad import nn\nclass Mine(nn.GRUCell):\n    pass\n")
     folder = trained(tmp_path / "run", settings_for(cell=f"{file}:Mine"), stop=at(7))
     file.write_text(file.read_text() + "# or so\n")
-    refused(lambda: Run.resume(folder), f"{file} has changed since the run in {folder} began: put it back")
+    refused(lambda: Run.resume(folder), f"{file} has changed since the run in {folder} began: restore it")
     file.unlink()
     refused(lambda: Run.resume(folder), f"{file} is not a file")
 
@@ -349,7 +350,7 @@ def test_a_cell_that_is_gone_or_has_changed(tmp_path):
 @pytest.mark.parametrize("folder", ["/dev/null/run", "/proc/run"])
 @POSIX
 def test_a_folder_that_cannot_be_made(folder):
-    refused(lambda: Run.new(settings_for(), folder), f"{folder} cannot be made a folder: ")
+    refused(lambda: Run.new(settings_for(), folder), f"{folder} cannot be created: ")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -361,7 +362,7 @@ def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, monkeypatch):
         if row["step"] == 9:
             monkeypatch.setattr(files, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     refused(lambda: trained(folder, settings_for(), fill=fill), f"{folder}/checkpoint.npz cannot be written: No space "
-            f"left on device; once that is put right, go on by --resume {folder}")
+            f"left on device; correct that, then continue with --resume {folder}")
     monkeypatch.undo()
     with Run.resume(folder) as run:
         assert run.trainer.step == 5
@@ -380,7 +381,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
     assert not (folder / "result.json").exists()
     with Run.resume(folder) as run:
         assert run.trainer.step == 5
-    with pytest.raises(Diverged, match=r"linear.weight holds NaN or Inf after step 10; the checkpoint of step 5 is"):
+    with pytest.raises(Diverged, match=r"linear.weight contains NaN or Inf after step 10; the checkpoint of step 5 is"):
         with Run.resume(folder) as run:
             run.trainer.callbacks.append(lambda trainer, row: poison(trainer, {"step": row["step"] - 3}))
             run.go()
@@ -441,7 +442,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     with pytest.raises(Killed):
         trained(folder, settings_for(), kill=kill)
     assert not list(folder.glob("*.npz")) and (folder / "no-checkpoint-yet").exists()
-    refused(lambda: load_model(folder), f"{folder} has no checkpoint yet: go on with the run by --resume {folder}")
+    refused(lambda: load_model(folder), f"{folder} has no checkpoint yet: continue the run with --resume {folder}")
     with Run.resume(folder) as run:
         assert run.trainer.step == 0
         run.go()
@@ -767,7 +768,7 @@ def test_a_command_that_is_stopped_and_resumed(number, status, tmp_path):
     assert process.returncode == status and err == ""
     if number != signal.SIGKILL:
         assert "trained: interrupted after" in out
-        assert out.endswith(f"go on with: minigrad train --resume {tmp_path / 'run'}\n")
+        assert out.endswith(f"continue with: minigrad train --resume {tmp_path / 'run'}\n")
     done = subprocess.run([*command, "--resume", tmp_path / "run"], capture_output=True, text=True)
     assert done.returncode == 1 and "resumed after step" in done.stdout and "not solved" in done.stdout
     assert_same_end(tmp_path / "whole", tmp_path / "run")

@@ -116,10 +116,10 @@ def test_a_row_begins_anew_and_the_others_go_on(file):
     assert np.abs(model.recurrent.layers["l1"].start.grad).min() > 0
 
 
-NOT_SYMBOLS = [(np.array([[7]]), "takes symbols from 0 to 6, and x holds 7 to 7"),
-               (np.array([[-1, 2]]), "takes symbols from 0 to 6, and x holds -1 to 2"),
+NOT_SYMBOLS = [(np.array([[7]]), "takes symbols from 0 to 6, and x contains 7 to 7"),
+               (np.array([[-1, 2]]), "takes symbols from 0 to 6, and x contains -1 to 2"),
                (np.array([[0.0]]), r"symbols as integers from 0 to 6, and x is float64 .* without symbols=True"),
-               (np.ones((5, 3, 7), np.float32), r"x is float32 of shape \(5, 3, 7\): if it holds features"),
+               (np.ones((5, 3, 7), np.float32), r"x is float32 of shape \(5, 3, 7\): if it contains features"),
                (np.ones((5, 3), bool), "x is bool"),
                (np.zeros((5, 3, 7), int), r"symbols of shape \(T, B\), or \(T,\) for one sequence, not \(5, 3, 7\)")]
 
@@ -138,7 +138,7 @@ def test_integers_for_a_model_of_features_lead_to_symbols(shape):
     """Whatever sizes agree."""
     model = SequenceModel(10, 2, hidden=5, rng=0)
     for x in (np.zeros(shape, int), mg.tensor(np.zeros(shape, np.uint8)), np.zeros(shape, int).tolist()):
-        with pytest.raises(ValueError, match=r"takes features, .* x holds integers, .* build it with symbols=True"):
+        with pytest.raises(ValueError, match=r"takes features, .* x contains integers, .* build it with symbols=True"):
             model(x)
     with pytest.raises(ValueError, match=r"SequenceModel takes features of shape \(T, B, 10\), or .* not \(5, 16\)"):
         model(np.zeros((5, 16)))
@@ -160,13 +160,13 @@ def test_features_are_cast_to_the_models_dtype():
     ("lsmt", "'lsmt' is neither rnn, gru, lstm nor FILE.py:Class: did you mean lstm?"),
     ("nowhere.py:Cell", "nowhere.py is not a file"),
     ("{file}:Leeky", "{file} has no class 'Leeky': did you mean Leaky?"),
-    ("{file}:leaky", "leaky in {file} is not a class, but of type int"),
-    ("{file}:Dense", "{file}:Dense is no subclass of nn.Recurrent: derive it from that"),
+    ("{file}:leaky", "leaky in {file} is not a class; its type is int"),
+    ("{file}:Dense", "{file}:Dense is not a subclass of nn.Recurrent: derive it from that"),
     ("{file}:Bare", "{file}:Bare cannot be built as Bare(input_size, hidden_size, dtype=…, rng=…): "),
     ("{file}:Broken", "{file}:Broken does not run on sequences of shape (2, 3, 7): AttributeError: 'Broken' object has "
                       "no attribute 'V' (at {file}:"),
-    ("{file}:Narrow", "{file}:Narrow gives y of shape (2, 3, 1) for sequences of shape (2, 3, 7), and a layer of 5 "
-                      "units gives (2, 3, 5): let its cell return y of shape (H, B)"),
+    ("{file}:Narrow", "{file}:Narrow returns y of shape (2, 3, 1) for sequences of shape (2, 3, 7), and a layer of 5 "
+                      "units returns (2, 3, 5): let its cell return y of shape (H, B)"),
 ])
 def test_a_cell_that_does_not_fit_is_refused_in_a_sentence(cell, sentence, file):
     with pytest.raises(ValueError) as error:

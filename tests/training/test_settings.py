@@ -81,7 +81,7 @@ def test_what_there_is_not_is_said_in_a_sentence(given, sentence):
 
 @pytest.mark.parametrize("given, sentence", [
     ({"cell": None}, "cell is a string, not None"), ({"cell": ["lstm"]}, "cell is a string, not ['lstm']"),
-    ({"cell": int}, "a run finds its cell again by its file: give cell as FILE.py:int, not the class itself"),
+    ({"cell": int}, "a run reloads its cell from a file: give cell as FILE.py:int, not the class itself"),
     ({"task": ["text"]}, "task is a string"), ({"options": None}, "options is a dict, not None"),
     ({"seed": 1.5}, "seed is a whole number, not 1.5"), ({"seed": -1}, "seed is a whole number from 0 on, not -1"),
     ({"hidden": True}, "hidden is a whole number, not True"), ({"lr": True}, "lr is a finite number, not True"),
@@ -94,7 +94,7 @@ def test_what_there_is_not_is_said_in_a_sentence(given, sentence):
     ({"options": {"length": "x"}}, "the task adding: length is a whole number, not 'x'"),
     ({"task": "parity", "options": {"only_at_end": 1}}, "the task parity: only_at_end is True or False, not 1"),
     ({"task": "text", "options": {"file": 5}}, "the task text: file is a string or a path or None, not 5"),
-    ({"cell_options": {"rng": 3}}, "a model of lstm cannot be built: "),
+    ({"cell_options": {"rng": 3}}, "a model with the cell lstm cannot be built: "),
     ({"optimizer_options": {"lr": 3}}, "adam cannot be built: "),
     ({"optimizer_options": {"eps": []}}, "Adam takes eps as a finite number"),
 ])

@@ -371,7 +371,7 @@ def test_a_loss_that_is_not_finite_names_step_and_op_and_changes_nothing():
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step 4: \w+ of .*weight.* gave (nan|-?inf) at index"):
         trainer.run()
     assert everything_but_weights(trainer) == trainer.before
-    with pytest.raises(Diverged, match=r"linear.weight holds NaN or Inf after step 3"):
+    with pytest.raises(Diverged, match=r"linear.weight contains NaN or Inf after step 3"):
         trainer.state_dict()  # such a state is not to be saved
 
 
@@ -426,5 +426,5 @@ def test_sampling_is_by_the_models_probabilities():
     assert set(sample(model, 5, temperature=0.0)) == {0}
     np.testing.assert_array_equal(sample(model, 9, rng=3, prime=[2, 1]), sample(model, 9, rng=3, prime=[2, 1]))
     for wrong in ({"prime": []}, {"temperature": -1.0}, {"temperature": math.nan}):
-        with pytest.raises(ValueError, match="starts from one symbol or more, and takes a temperature ≥ 0"):
+        with pytest.raises(ValueError, match="takes a prime of one symbol or more and a temperature ≥ 0"):
             sample(model, 3, **wrong)

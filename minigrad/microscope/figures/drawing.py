@@ -1,7 +1,7 @@
 """A graph drawn as SVG: boxes in layers, edges over time around them.
 
-What stands in a picture is text and never markup: names and expressions are escaped. It has no style sheet, no script
-and no id, so that it can stand in any page, more than once.
+Names and expressions are escaped, so they never become markup. The SVG has neither style sheet nor script nor ids, so a
+page can contain several.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 
 from minigrad.microscope.figures.layout import layered
 
-MOST_BOXES = 300  # in one picture
+MOST_BOXES = 300  # maximum number of boxes in a picture
 FONT = "'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', monospace"
-CHARACTER = 0.602  # the width of a character of these fonts, in parts of their size
-NAME, SMALL = 14.0, 12.0  # sizes of text
-LINE = 30  # characters of an expression in one row
-ROWS = 4  # of an expression in a box
-CHANNEL = 46.0  # between two layers, for the edges
-LANE = 14.0  # between two edges over time that run side by side
+CHARACTER = 0.602  # width of a character in these fonts, as a fraction of the font size
+NAME, SMALL = 14.0, 12.0  # font sizes
+LINE = 30  # maximum number of characters in a row of an expression
+ROWS = 4  # maximum number of rows in a box
+CHANNEL = 46.0  # height between two layers, for the edges
+LANE = 14.0  # distance between parallel edges over time
 MARGIN = 18.0
-WIDEST, DECADES = 7.0, 6  # lines by gradient: the width of the largest, and how far below it they get thin
+WIDEST, DECADES = 7.0, 6  # width of the largest gradient, and the decades below it down to a width of 1
 INK, BLUE, BROWN, GREY, PAPER, CELL, FRAME = "#1c1f26", "#1f4e79", "#a8480f", "#5c6470", "#fdfdfe", "#f2f4f8", "#c3c8d1"
 FILL = {"x": "#ffffff", "state": "#cfe0f0", "argument": "#ffffff", "weight": "#ece7db", "value": "#ffffff",
         "scan": "#cfe0f0"}
@@ -35,9 +35,12 @@ GIVEN = ("x", "state", "argument")
 
 @dataclass
 class Box:
-    """A value. kind: "x", "state" and "argument" are given to the function, "weight" is closed over, "value" is
-    computed from others, "scan" is a loop, which has results and no shape. result: whether the function gives it out (a
-    cell: as y)."""
+    """A value of the graph.
+
+    kind    "x", "state", "argument": an argument of the function; "weight": closed over; "value": computed; "scan": a
+            loop, which has results but no shape
+    result  whether the function returns it (a cell: as y)
+    """
 
     name: str
     text: str
@@ -52,10 +55,10 @@ class Box:
 
 @dataclass(eq=False)
 class Edge:
-    """From a value to one that is computed from it, as indices of boxes; over time, from a new state to the old one.
+    """An edge from a value to one that reads it, as indices of boxes; over time, from a new state to the old one.
 
-    sizes: of a recording, the norm of the gradient that came back along the edge, at every step in the order of
-    running; over time, from the step after.
+    sizes  norm of the gradient along the edge at every step of a recording, in the order of running; over time, of the
+           gradient from the step after
     """
 
     source: int
@@ -64,14 +67,14 @@ class Edge:
     sizes: np.ndarray | None = None
 
     def size(self, step: int | None) -> float | None:
-        """At one step, or, folded, of all steps together; None where it is not known."""
+        """The size at a step, or (None) of all steps together; None if unknown."""
         if self.sizes is None or (step is not None and step >= len(self.sizes)):
             return None
         return float(np.linalg.norm(self.sizes) if step is None else self.sizes[step])
 
 
 class Picture:
-    """An SVG. Jupyter shows it; `svg` is its text. `save` raises ValueError for a name that does not end in .svg."""
+    """An SVG that Jupyter shows. svg: its text. `save` raises ValueError for a name that does not end in .svg."""
 
     def __init__(self, svg: str):
         self.svg = svg
@@ -79,9 +82,9 @@ class Picture:
     def save(self, path: str | Path) -> None:
         path = Path(path)
         if path.suffix.lower() != ".svg":
-            raise ValueError(f"a graph is saved as SVG alone, and {path.name or path} is not the name of one: take "
+            raise ValueError(f"a graph is saved as SVG, and {path.name or path} does not end in .svg: save it as "
                              f"{path.with_suffix('.svg').name if path.name else 'graph.svg'}, which browsers show and "
-                             "other programs turn into PNG or PDF")
+                             "other programs convert to PNG or PDF")
         path.write_text(self.svg, encoding="utf-8")
 
     def _repr_svg_(self) -> str:
@@ -89,9 +92,9 @@ class Picture:
 
 
 class Graph:
-    """boxes and edges, and the pictures of them.
+    """Boxes and edges, with their pictures.
 
-    times  of a recording, the time of each step in the order of running, which is that of the edges' sizes
+    times  index in xs of each step of a recording, in the order of running, which is the order of the edges' sizes
     """
 
     def __init__(self, name: str, boxes: list[Box], edges: list[Edge], times: Sequence[int] | None = None):
@@ -102,23 +105,23 @@ class Graph:
         return any(edge.over_time for edge in self.edges)
 
     def folded(self) -> Picture:
-        """The function once; of a cell, with its edges over time."""
+        """The picture of the function, or of one step of a cell with its edges over time."""
         return Picture(Drawing(self).svg())
 
     def unrolled(self, steps: int | None = None, start: int = 0) -> Picture:
-        """A cell over so many steps (3, or as many as a recording has), from the step `start` on, in the order of
-        running. Raises ValueError for a function that is no cell, and where there are no such steps."""
+        """The picture of a cell over `steps` steps (default 3, or fewer in a shorter recording) from step `start`, in
+        the order of running. Raises ValueError for a function that is not a cell, and for steps that do not exist."""
         if not self.is_cell:
-            raise ValueError(f"{self.name} is no cell: only a function (state, x) → (state, y) goes over time")
+            raise ValueError(f"{self.name} is not a cell: only a function (state, x) → (state, y) runs over time")
         most = MOST_BOXES // len(self.boxes)
-        there = len(self.times) if self.times is not None else None
-        if not isinstance(start, (int, np.integer)) or start < 0 or (there is not None and start >= there):
-            raise ValueError(f"{self.name} is unrolled from a step ≥ 0{f' and < {there}' * (there is not None)}, "
+        count = len(self.times) if self.times is not None else None
+        if not isinstance(start, (int, np.integer)) or start < 0 or (count is not None and start >= count):
+            raise ValueError(f"{self.name} is unrolled from a step ≥ 0{f' and < {count}' * (count is not None)}, "
                              f"not {start!r}")
-        most = most if there is None else min(most, there - start)
+        most = most if count is None else min(most, count - start)
         steps = min(3, most) if steps is None else steps
         if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= most:
-            raise ValueError(f"{self.name} is unrolled over 1 to {most} steps from step {start} on, not {steps!r}")
+            raise ValueError(f"{self.name} is unrolled over 1 to {most} steps from step {start}, not {steps!r}")
         return Picture(Drawing(self, range(start, start + steps)).svg())
 
     def save(self, path: str | Path) -> None:
@@ -129,10 +132,10 @@ class Graph:
 
 
 class Drawing:
-    """One picture of a graph: the boxes' sizes and places, the ways of the edges, and their SVG."""
+    """One picture of a graph: sizes and positions of the boxes, paths of the edges, and their SVG."""
 
     def __init__(self, graph: Graph, steps: range | None = None):
-        """steps: those that stand side by side; without them, one, folded."""
+        """steps: those to draw side by side; None: the folded picture."""
         self.graph, self.folded = graph, steps is None
         self.columns: list[int | None] = [None] if steps is None else list(steps)
         self.rows = [wrapped(box.text) if self.folded else [] for box in graph.boxes]
@@ -144,7 +147,7 @@ class Drawing:
         self.layout = layered(room, [(edge.source, edge.target) for edge in self.inside],
                               {i for i, box in enumerate(graph.boxes) if box.kind in GIVEN})
         self.turn()
-        self.place()
+        self.assign_rows()
         self.find_ports()
         self.scale = Scale([edge.size(step) for edge in graph.edges for step in self.columns])
         self.parts: list[str] = []
@@ -154,20 +157,20 @@ class Drawing:
         return max(44.0, CHARACTER * max([head, *(len(row) * SMALL for row in rows)]) + 20.0)
 
     def turn(self) -> None:
-        """Of the layout and its mirror image, the one in which fewer edges over time cross: an earlier new state has
-        its old state further right."""
-        places = self.layout.places
-        self.carried.sort(key=lambda edge: (places[edge.source].layer, -places[edge.source].x))
-        right = [places[edge.target].x for edge in self.carried]
+        """Mirror the layout if fewer edges over time cross then: the higher a new state, the further right its old
+        state should be."""
+        vertices = self.layout.vertices
+        self.carried.sort(key=lambda edge: (vertices[edge.source].layer, -vertices[edge.source].x))
+        right = [vertices[edge.target].x for edge in self.carried]
         pairs = [(a, b) for i, a in enumerate(right) for b in right[i + 1:]]
         if sum(a < b for a, b in pairs) > sum(a > b for a, b in pairs):
             self.layout.mirrored()
-            self.carried.sort(key=lambda edge: (places[edge.source].layer, -places[edge.source].x))
+            self.carried.sort(key=lambda edge: (vertices[edge.source].layer, -vertices[edge.source].x))
 
-    def place(self) -> None:
-        """The y of every layer, and the lanes of the edges over time: right of a column, and above it."""
+    def assign_rows(self) -> None:
+        """Set the y of every layer, and the lanes of the edges over time: right of a column, and above it."""
         layout, n = self.layout, len(self.carried)
-        self.lanes_of = [[edge for edge in self.carried if layout.places[edge.source].layer == k]
+        self.lanes_of = [[edge for edge in self.carried if layout.vertices[edge.source].layer == k]
                          for k in range(len(layout.layers))]
         self.left = MARGIN * 2
         self.start = self.left + MARGIN - layout.left
@@ -179,28 +182,28 @@ class Drawing:
             boxes = [i for i in layer if i < len(self.heights)]
             self.layer_top.append(y)
             self.layer_height.append(max(self.heights[i] for i in boxes))
-            spread = max([abs(layout.places[i].x - layout.places[k].x) for i in layer for k in layout.places[i].below],
-                         default=0.0)
+            spread = max([abs(layout.vertices[i].x - layout.vertices[k].x)
+                          for i in layer for k in layout.vertices[i].below], default=0.0)
             y += self.layer_height[-1] + CHANNEL + min(40.0, spread / 12) + LANE * len(lanes)
         self.cell_bottom = y - CHANNEL + MARGIN
 
     def x(self, i: int, column: int) -> float:
-        return self.start + column * (self.column + self.gutter) + self.layout.places[i].x
+        return self.start + column * (self.column + self.gutter) + self.layout.vertices[i].x
 
     def top(self, i: int) -> float:
-        layer = self.layout.places[i].layer
+        layer = self.layout.vertices[i].layer
         return self.layer_top[layer] + (self.layer_height[layer] - self.heights[i]) / 2
 
     def find_ports(self) -> None:
-        """Where each edge leaves and enters its boxes, from their middle: in the order of where it comes from. An edge
-        that is alone on its side stands where it goes straight."""
-        places, ways, boxes = self.layout.places, self.layout.ways, range(len(self.graph.boxes))
+        """Set where each edge leaves and enters its boxes, relative to their middle: sorted by the x of the other end.
+        The only edge on a side is placed where it runs straight."""
+        vertices, routes, boxes = self.layout.vertices, self.layout.routes, range(len(self.graph.boxes))
         self.ports: dict[tuple[int, str], float] = {}  # (index of the edge, "out" or "in")
         alone = []
         for i in boxes:
-            leaving = [(places[way[1]].x, k) for k, way in enumerate(ways) if way[0] == i]
+            leaving = [(vertices[route[1]].x, k) for k, route in enumerate(routes) if route[0] == i]
             leaving += [(np.inf, -1 - k) for k, edge in enumerate(self.carried) if edge.source == i]
-            entering = [(places[way[-2]].x, k) for k, way in enumerate(ways) if way[-1] == i]
+            entering = [(vertices[route[-2]].x, k) for k, route in enumerate(routes) if route[-1] == i]
             for ends, side in ((leaving, "out"), (entering, "in")):
                 space = min(18.0, (self.widths[i] - 16.0) / max(1, len(ends) - 1))
                 for rank, (_, k) in enumerate(sorted(ends)):
@@ -208,9 +211,9 @@ class Drawing:
                     if len(ends) == 1 and k >= 0:
                         alone.append((k, side))
         for k, side in alone:
-            here, there = (ways[k][0], ways[k][1]) if side == "out" else (ways[k][-1], ways[k][-2])
+            here, there = (routes[k][0], routes[k][1]) if side == "out" else (routes[k][-1], routes[k][-2])
             other = "in" if side == "out" else "out"
-            x = places[there].x + (self.ports[k, other] if there in boxes else 0.0) - places[here].x
+            x = vertices[there].x + (self.ports[k, other] if there in boxes else 0.0) - vertices[here].x
             if abs(x) <= self.widths[here] / 2 - 12.0:
                 self.ports[k, side] = x
 
@@ -246,17 +249,17 @@ class Drawing:
         self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{round_:.0f}" '
                           f'fill="{fill}" stroke="{stroke}" stroke-width="{line:g}"/>')
 
-    def text(self, x: float, y: float, said: str, size: float, ink: str, anchor: str = "start", bold: bool = False
+    def text(self, x: float, y: float, label: str, size: float, ink: str, anchor: str = "start", bold: bool = False
              ) -> None:
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" fill="{ink}" text-anchor="{anchor}"'
-                          + (' font-weight="bold"' if bold else "") + f' xml:space="preserve">{written(said)}</text>')
+                          + (' font-weight="bold"' if bold else "") + f' xml:space="preserve">{written(label)}</text>')
 
     def draw_box(self, i: int, box: Box, column: int) -> None:
         x, y, w, h = self.x(i, column), self.top(i), self.widths[i], self.heights[i]
         if box.kind == "scan":
             self.draw_loop(x + w / 2, y + 0.25 * h, y + 0.75 * h)
-        said = " ".join(filter(None, [box.name, box.size, box.text and f"= {box.text}"]))
-        self.parts.append(f'<g class="box"><title>{written(said)}</title>')
+        label = " ".join(filter(None, [box.name, box.size, box.text and f"= {box.text}"]))
+        self.parts.append(f'<g class="box"><title>{written(label)}</title>')
         self.rectangle(x - w / 2, y, w, h, FILL[box.kind], INK if box.kind != "weight" else GREY,
                        2.6 if box.result else 1.2, h / 2 if box.kind in GIVEN else 5)
         if self.folded and box.size:
@@ -270,7 +273,7 @@ class Drawing:
         self.parts.append("</g>")
 
     def draw_loop(self, x: float, high: float, low: float) -> None:
-        """The edge over time of a scan: out of its right side, and back into it."""
+        """Draw the edge over time of a scan, out of its right side and back into it."""
         side = x + 1.5 * LANE
         width, ink, dash = self.scale.line(None, True)
         self.parts.append('<g class="loop">')
@@ -280,12 +283,12 @@ class Drawing:
         self.parts.append("</g>")
 
     def draw_edge(self, k: int, edge: Edge, column: int) -> None:
-        way = self.layout.ways[k]
+        route = self.layout.routes[k]
         x, y = self.x(edge.source, column) + self.ports[k, "out"], self.top(edge.source) + self.heights[edge.source]
         path = [f"M{x:.1f} {y:.1f}"]
         end_x, end_y = self.x(edge.target, column) + self.ports[k, "in"], self.top(edge.target)
-        for before, after in pairwise(way):
-            layer = self.layout.places[before].layer
+        for before, after in pairwise(route):
+            layer = self.layout.vertices[before].layer
             low, high = self.layer_top[layer] + self.layer_height[layer], self.layer_top[layer + 1]
             next_x = end_x if after == edge.target else self.x(after, column)
             middle = (low + high) / 2
@@ -295,8 +298,9 @@ class Drawing:
         self.draw_arrow(edge, column, " ".join(path), end_x, end_y)
 
     def draw_carry(self, k: int, edge: Edge, column: int) -> None:
-        """Down into the channel, right into the gutter, up, over the column (folded: this, else the next), and down."""
-        n, layer = len(self.carried), self.layout.places[edge.source].layer
+        """Draw an edge over time: down into the channel, right into the gutter, up, over this column
+        (unrolled: the next), and down."""
+        n, layer = len(self.carried), self.layout.vertices[edge.source].layer
         x = self.x(edge.source, column) + self.ports[-1 - k, "out"]
         y = self.top(edge.source) + self.heights[edge.source]
         low = self.layer_top[layer] + self.layer_height[layer] + 12.0 + LANE * self.lanes_of[layer].index(edge)
@@ -314,14 +318,14 @@ class Drawing:
         self.rectangle(side - half, delay - half, 2 * half, 2 * half, BLUE, BLUE, 1, 0)
 
     def draw_arrow(self, edge: Edge, column: int, path: str, x: float, y: float, right: bool = False) -> None:
-        """A path with a head whose tip is at (x, y); as wide as its gradient is large."""
+        """Draw a path and an arrowhead with its tip at (x, y), as wide as the scale makes its gradient."""
         size = edge.size(self.columns[column])
         width, ink, dash = self.scale.line(size, edge.over_time)
         names = f"{self.graph.boxes[edge.source].name} → {self.graph.boxes[edge.target].name}"
-        said = written(names if size is None else f"{names}, gradient {size:.3g}")
+        label = written(names if size is None else f"{names}, gradient {size:.3g}")
         long, half = 9.0 + 0.6 * width, 3.6 + 0.7 * width
         ends = [(x - long, y - half), (x - long, y + half)] if right else [(x - half, y - long), (x + half, y - long)]
-        self.parts.append(f'<g class="{"carry" if edge.over_time else "edge"}"><title>{said}</title>')
+        self.parts.append(f'<g class="{"carry" if edge.over_time else "edge"}"><title>{label}</title>')
         self.line(path, ink, width, dash)
         self.parts.append('<path d="M{:.1f} {:.1f} L{:.1f} {:.1f} L{:.1f} {:.1f} Z" fill="{}"/></g>'.format(
             x, y, *ends[0], *ends[1], ink))
@@ -331,16 +335,16 @@ class Drawing:
         self.parts.append(f'<path d="{path}" fill="none" stroke="{ink}" stroke-width="{width:.2f}"{dashed}/>')
 
     def legend(self, y: float) -> float:
-        """What the signs mean; returns where the picture ends."""
+        """Draw the legend at y; return the y where the picture ends."""
         x = self.left
         loops = bool(self.carried) or any(box.kind == "scan" for box in self.graph.boxes)
-        rows = [("state, handed to the next step", None, True)] * loops
-        for said, size, over_time in rows + self.scale.examples():
+        rows = [("state, passed to the next step", None, True)] * loops
+        for label, size, over_time in rows + self.scale.examples():
             width, ink, dash = self.scale.line(size, over_time)
             self.line(f"M{x:.1f} {y:.1f} h44", ink, width, dash)
             if over_time:
                 self.rectangle(x + 17.5, y - 4.5, 9, 9, BLUE, BLUE, 1, 0)
-            self.text(x + 54, y + 4, said, SMALL, INK)
+            self.text(x + 54, y + 4, label, SMALL, INK)
             y += 22
         if any(box.result for box in self.graph.boxes):
             self.rectangle(x, y - 8, 44, 16, "#ffffff", INK, 2.6, 5)
@@ -350,7 +354,7 @@ class Drawing:
 
 
 class Scale:
-    """Sizes of gradients → widths of lines: by decades below the largest, and no more than DECADES of them."""
+    """Line widths for gradient sizes: logarithmic, over at most DECADES decades below the largest."""
 
     def __init__(self, sizes: list[float | None]):
         known = [size for size in sizes if size is not None]
@@ -373,28 +377,28 @@ class Scale:
         return width, BLUE if over_time else BROWN, f"{5 + 1.2 * width:.1f} {3 + 0.5 * width:.1f}" if over_time else ""
 
     def examples(self) -> list[tuple[str, float | None, bool]]:
-        """Rows of the legend: (what it says, size, whether over time)."""
+        """Rows of the legend: (text, size, whether over time)."""
         if not self.any:
             return []
         least = self.largest * 10 ** -self.decades
-        rows = [(f"gradient that comes back: norm {self.largest:.1e}", self.largest, False),
+        rows = [(f"gradient norm {self.largest:.1e}", self.largest, False),
                 (f"norm {least:.1e} or less", least, False)]
         return rows + [("no gradient", 0.0, False)] * self.none + [("NaN or Inf", np.nan, False)] * self.broken
 
 
-def written(said: str) -> str:
-    """Text for XML; a character that has no place in it becomes a question mark."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said), {'"': "&quot;"})
+def written(label: str) -> str:
+    """Text escaped for XML; unprintable characters become U+FFFD."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label), {'"': "&quot;"})
 
 
 def wrapped(text: str) -> list[str]:
-    """An expression in a few rows."""
+    """An expression in at most ROWS rows."""
     rows = textwrap.wrap(text, LINE, break_on_hyphens=False)
     return rows if len(rows) <= ROWS else [*rows[:ROWS - 1], rows[ROWS - 1][:LINE - 2] + " …"]
 
 
 def rounded(points: list[tuple[float, float]], radius: float = 6.0) -> str:
-    """A path of straight pieces, with round corners."""
+    """An SVG path of straight segments with rounded corners."""
     parts = ["M{:.1f} {:.1f}".format(*points[0])]
     for (x0, y0), (x1, y1), (x2, y2) in zip(points, points[1:], points[2:]):
         before, after = (max(1e-9, abs(a - c) + abs(b - d)) for a, b, c, d in ((x0, y0, x1, y1), (x1, y1, x2, y2)))

@@ -1,10 +1,10 @@
-"""The computational graph of a function, as a picture: SVG, written here, with no program from outside.
+"""The computational graph of a function as an SVG picture, without external programs.
 
-A box is a line of the derived source (`mg.derive`): a value by the name it has in your text, and what computes it. The
-graph of a cell (state, x) → (state, y) also has its edges over time. Folded, it is one cell, and dashed edges lead from
-each new state back to the old one; the black square on them is a delay of one step (as in Goodfellow, Bengio &
-Courville, Deep Learning, 2016, figure 10.2). Unrolled, it is the same cell once for each step, side by side. A scan
-inside of a function is one box, with such an edge from itself to itself.
+A box is a line of the derived source (`mg.derive`): a value, by its name in your text, and its expression. The graph of
+a cell (state, x) → (state, y) also has edges over time. Folded, the picture shows one cell, with dashed edges from each
+new state back to the old one; their black square is a delay of one step (as in Goodfellow, Bengio & Courville, Deep
+Learning, 2016, figure 10.2). Unrolled, it shows the cell once per step, side by side. A scan inside a function is one
+box with such an edge to itself.
 """
 
 from __future__ import annotations
@@ -29,43 +29,43 @@ from minigrad.program.trace import Trace
 
 
 def graph(f: Callable | Record | Recording, *examples: Any, weights: bool = False, scans: bool = True) -> Graph:
-    """The graph of f at examples (arrays, or nestings of arrays; only shapes and dtypes matter).
+    """The graph of f at examples (arrays, or pytrees of arrays; only shapes and dtypes matter).
 
-    f         a function, or a cell (state, x) → (state, y): two arguments, a pair as result, and the first of the pair
-              as the first argument in nesting and shapes. Or a scan that was recorded, as `rec["lstm"]`, or a recording
-              of one scan, alone: then every edge is as wide as the gradient that came back along it is large.
-    weights   boxes also for the tensors that f closes over; without, they are named in the lines that use them
-    scans     a scan in f is one box; False: it is written out, step by step. What is in the box can be drawn by itself:
-              graph(cell, state, x), or the record of that scan
+    f         a function; or a cell (state, x) → (state, y): two arguments, a pair as result, whose first part has the
+              structure and shapes of the first argument. Or, without examples, a recorded scan, as `rec["lstm"]`, or a
+              recording of one scan: the width of each edge then shows the size of the gradient along it.
+    weights   whether the tensors that f closes over get boxes of their own; their names appear in the lines anyway
+    scans     whether a scan in f is one box; False: it is unrolled step by step. To draw the inside of the box, call
+              graph(cell, state, x), or give the record of that scan
 
-    Raises TraceError where f looks at a value, as `mg.derive` does, and ValueError where there is too much to draw.
+    Raises TraceError if f depends on a value, as `mg.derive` does, and ValueError if the graph is too large to draw.
     """
     if isinstance(f, (Record, Recording)):
         f = one_scan(f)
         if examples:
-            raise TypeError(f"the record of {f.path} holds its own values: give it alone, without examples")
+            raise TypeError(f"the record of {f.path} has its own values: pass it without examples")
         for name, known in f.step.named.items():
             if known.value.op is None:
-                known.value.name = name  # the cell's own, also where it was traced inside another function
-        reading = Reading(f.step.program, 2, weights)
-        return reading.graph(sizes_along(reading, f), [f.time_index(t) for t in range(f.steps)])
+                known.value.name = name  # the cell's own name, also if traced inside another function
+        builder = GraphBuilder(f.step.program, 2, weights)
+        return builder.graph(sizes_along(builder, f), [f.time_index(t) for t in range(f.steps)])
     if not callable(f):
-        raise TypeError(f"a graph is drawn of a function or of one recorded scan, as rec[0], not of "
+        raise TypeError(f"graph takes a function or one recorded scan, as rec[0], not an object of type "
                         f"{type(f).__name__}")
     examples = map_leaves(lambda leaf: leaf if hasattr(leaf, "dtype") or isinstance(leaf, (str, bool))
                           else np.asarray(leaf), examples)
     name = getattr(f, "__name__", type(f).__name__)
     program = Program(Trace(f, examples, tracer=SourceTracer(scans)), "the function" if name == "<lambda>" else name)
-    return Reading(program, len(examples), weights).graph()
+    return GraphBuilder(program, len(examples), weights).graph()
 
 
-class Reading:
-    """A program → boxes and edges."""
+class GraphBuilder:
+    """Boxes and edges of a program."""
 
     def __init__(self, program: Program, count: int, weights: bool):
         self.program = program
         self.emitter = emitter = Emitter(program)
-        emitter.lines(program.forward, keep=True)  # names the lines that are too long to stand in another
+        emitter.lines(program.forward, keep=True)  # names the expressions that are too long to inline
         given = [values_in(tree) for _, tree in program.arguments]
         self.pairs = self.over_time(count)
         kinds = ["state", "x"] if self.pairs else ["argument"] * count
@@ -73,7 +73,7 @@ class Reading:
                       for value in values if not value.is_constant}
         results = values_in(program.result)
         shown = results[len(self.pairs):] if self.pairs else results
-        read = {a for v in program.forward for a in v.inputs}  # a loop also keeps what only its backward reads
+        read = {a for v in program.forward for a in v.inputs}  # a loop also returns values that only its backward reads
         lines = [v for v in program.forward if v in results or v.op is LOOP or
                  (v in emitter.names and (v.op is not PART or v in read))]
         constants = [v for v in results if v.is_constant]
@@ -81,16 +81,16 @@ class Reading:
         self.values: list[Value] = list(dict.fromkeys(arguments + constants + lines))
         self.results = set(shown)
         if len(self.values) > MOST_BOXES:
-            raise ValueError(f"{program.name} has {len(self.values)} lines, and a picture holds {MOST_BOXES}: draw a "
-                             "part of it, or the cell of a loop instead of the loop")
+            raise ValueError(f"{program.name} has {len(self.values)} lines, more than the {MOST_BOXES} of a picture: "
+                             "draw a part of it, or the cell of a loop instead of the loop")
 
     def over_time(self, count: int) -> list[tuple[Value, Value]]:
-        """(new state, old state) for each leaf of the state, if this is a cell; else nothing."""
+        """[(new state, old state)] for the leaves of the state of a cell; empty for another function."""
         result = self.program.result
         if count != 2 or not isinstance(result, tuple) or len(result) != 2:
             return []
         old, new = (named_leaves(tree) for tree in (self.program.arguments[0][1], result[0]))
-        fits = [(way, v.shape) for way, v in old] == [(way, v.shape) for way, v in new]
+        fits = [(path, v.shape) for path, v in old] == [(path, v.shape) for path, v in new]
         return [(after, before) for (_, after), (_, before) in zip(new, old)] if fits else []
 
     def graph(self, sizes: Mapping[tuple[Value, Value], np.ndarray] = MappingProxyType({}),
@@ -102,7 +102,7 @@ class Reading:
         return Graph(self.program.name, [self.box(value) for value in self.values], edges, times)
 
     def read_by(self, line: Value) -> list[Value]:
-        """The boxes, and weights, that a line reads: its inputs, through what has no name and stands inside it."""
+        """The boxes and weights that a line reads; looks through unnamed values, which are inlined in it."""
         found: dict[Value, None] = {}
         stack = list(line.inputs)[::-1]
         while stack:
@@ -110,24 +110,24 @@ class Reading:
             if a in self.emitter.names or a.op is LOOP:
                 found[a] = None
             else:
-                stack += reversed(a.inputs)  # none, of a constant
+                stack += reversed(a.inputs)  # a constant has none
         return list(found)
 
     def box(self, value: Value) -> Box:
         if value.op is LOOP:
             scan = value.metadata["loop"].scan
-            said = f"scan over {scan.steps} steps{' in reverse' * scan.reverse}"
-            return Box(path_of(scan.cell), said, None, "scan")
+            text = f"scan over {scan.steps} steps{' in reverse' * scan.reverse}"
+            return Box(path_of(scan.cell), text, None, "scan")
         if value.op is PART:
             loop = value.inputs[0].metadata["loop"]
-            said = "after the last step" if value in loop.final else "at every step"
-            return Box(self.emitter.names[value], said, tuple(value.shape), "value", value in self.results)
+            text = "after the last step" if value in loop.final else "at every step"
+            return Box(self.emitter.names[value], text, tuple(value.shape), "value", value in self.results)
         text = "" if value in self.kinds else re.sub(r"\bnp\.", "", self.emitter.expression(value, top=True)[0])
         return Box(self.emitter.names.get(value, "output"), text, tuple(value.shape), self.kinds.get(value, "value"),
                    value in self.results)
 
     def compute(self, line: Value, known: dict[Value, Any]) -> Any:
-        """The value of a line from those that it reads, by the ops of its text."""
+        """The value of a line, by the ops of its expression; `known` contains the values that it reads."""
         def of(value: Value) -> Any:
             if value.is_constant or value in known:
                 return value.constant if value.is_constant else known[value]
@@ -141,47 +141,47 @@ class Reading:
             return y[value.metadata["part"]] if "part" in value.metadata else y
         return of(line)
 
-    def pulled(self, line: Value, reads: list[Value], known: dict[Value, Any]) -> tuple[Any, Callable]:
-        """The value of a line, and what pulls its gradient back to what it reads."""
+    def line_vjp(self, line: Value, reads: list[Value], known: dict[Value, Any]) -> tuple[Any, Callable]:
+        """The value of a line, and its VJP with respect to the values that it reads."""
         return vjp(lambda *x: self.compute(line, {**known, **dict(zip(reads, x))}), *[known[a] for a in reads])
 
 
 # -- gradients along the edges ---------------------------------------------------------------------------------
 
 
-def sizes_along(reading: Reading, scan: Record) -> dict[tuple[Value, Value], np.ndarray]:
-    """(from, to) → the norm of the gradient that came back along that edge, at every step in the order of running."""
+def sizes_along(builder: GraphBuilder, scan: Record) -> dict[tuple[Value, Value], np.ndarray]:
+    """{(from, to): norm of the gradient along that edge at every step, in the order of running}"""
     sizes: dict[tuple[Value, Value], list[float]] = {}
     for t in range(scan.steps):
-        along = gradients_along(reading, scan, t)
-        for new, old in reading.pairs:
+        along = gradients_along(builder, scan, t)
+        for new, old in builder.pairs:
             along[new, old] = sum(d for (a, _), d in along.items() if a is old)
         for edge, d in along.items():
             sizes.setdefault(edge, []).append(float(np.linalg.norm(d)))
-    return {edge: np.array(norms[1:] if edge in reading.pairs else norms) for edge, norms in sizes.items()}
+    return {edge: np.array(norms[1:] if edge in builder.pairs else norms) for edge, norms in sizes.items()}
 
 
-def gradients_along(reading: Reading, scan: Record, t: int) -> dict[tuple[Value, Value], np.ndarray]:
-    """(from, to) → what comes back along that edge in the t-th step that ran. Each line is run once more by itself, at
-    the recorded values, and pulls back the gradient of its result."""
+def gradients_along(builder: GraphBuilder, scan: Record, t: int) -> dict[tuple[Value, Value], np.ndarray]:
+    """{(from, to): the gradient along that edge in the t-th step that ran}. Each line is computed again at the recorded
+    values, and its VJP is applied to the gradient of its result."""
     known = dict(scan.invariants)
     for name, named in scan.step.named.items():
         if named.value.op is None:
             known[named.value] = scan.values[name][scan.time_index(t)]
     if scan.mask is not None:
         known[scan.step.xs[-1]] = scan.mask[scan.time_index(t)]
-    pulls = []
-    for line in [value for value in reading.values if value.op is not None]:
-        reads = [a for a in reading.read_by(line) if a.dtype.kind in "fc"]
+    vjps = []
+    for line in [value for value in builder.values if value.op is not None]:
+        reads = [a for a in builder.read_by(line) if a.dtype.kind in "fc"]
         if line.dtype.kind in "fc":
-            known[line], pull = reading.pulled(line, reads, known)
-            pulls.append((line, reads, pull))
+            known[line], vjp_of_line = builder.line_vjp(line, reads, known)
+            vjps.append((line, reads, vjp_of_line))
         else:
-            known[line] = reading.compute(line, known)
-    arrived = {result: sum(backward.kept[t][seed] for backward in scan.recorded_backwards())
+            known[line] = builder.compute(line, known)
+    d_results = {result: sum(backward.values[t][seed] for backward in scan.recorded_backwards())
                for result, seed in scan.step.program.seeds.items()}
     along: dict[tuple[Value, Value], np.ndarray] = {}
-    for line, reads, pull in reversed(pulls):
-        g = arrived.get(line, 0.0) + sum(d for (a, _), d in along.items() if a is line)
-        along |= {(a, line): d for a, d in zip(reads, pull(np.broadcast_to(g, line.shape).astype(line.dtype)))}
+    for line, reads, vjp_of_line in reversed(vjps):
+        g = d_results.get(line, 0.0) + sum(d for (a, _), d in along.items() if a is line)
+        along |= {(a, line): d for a, d in zip(reads, vjp_of_line(np.broadcast_to(g, line.shape).astype(line.dtype)))}
     return along

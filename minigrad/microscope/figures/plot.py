@@ -1,16 +1,16 @@
-"""Pictures of runs and of gradients, by matplotlib (the extra `plot`): each a function on arrays, drawn on an `ax`.
+"""Pictures of runs and of gradients with matplotlib (the extra `plot`): functions that draw arrays on an `ax`.
 
-    against_lag(norms)        how much gradient comes back over how many steps
-    heat(values)              time × unit, for a value or a gradient
-    gates(values)             how far the gates are open, over time
-    ledger(credit)            which loss pays for which step
-    spectra(singular_values)  of the step Jacobians
-    curves(runs)              training curves, from metrics.jsonl
+    against_lag(norms)        gradient norm against the number of steps back
+    heat(values)              map of time × unit, for a value or a gradient
+    gates(values)             openness of gates over time
+    ledger(credit)            gradient of each loss for each step
+    spectra(singular_values)  singular values of the step Jacobians
+    curves(runs)              training curves from metrics.jsonl
 
-Where a recording, or what `mg.bptt` makes of one, holds these arrays it may be given in their place. Every function
-takes `ax`, draws on it, labels its axes with units and returns it; without one it makes a figure. Lines differ in dash
-and marker as well as in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so that all of it can be
-read in grey and by the colour-blind. Text from data (symbols, names) is drawn as it is, never as markup.
+A recording, or the result of a question of `mg.bptt`, may be given in place of its arrays. Every function draws on `ax`
+(default: a new figure), labels the axes with units and returns it. Lines differ in dash and marker as well as in colour
+(Okabe and Ito's), and colour maps rise evenly in lightness, so pictures are readable in grey and by the colour-blind.
+Text from data (symbols, names) is never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from minigrad.microscope.jacobians import Jacobians
 from minigrad.microscope.recording import Record, Recording, one_scan
 from minigrad.microscope.saturation import is_masked
 
-# Okabe and Ito's colours, each with a dash and a marker of its own; the first four differ in lightness too.
+# Okabe and Ito's colours, each with its own dash and marker; the first four also differ in lightness
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
           ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
           ("#CC79A7", (0, (5, 2)), "+")]
-MAP = "cividis"  # made for the colour-blind, even in lightness
+MAP = "cividis"  # colour map for the colour-blind, even in lightness
 SLACK = 1e-6  # distance by which a gate may leave [0, 1]
-DECADES = 12  # that a logarithmic colour map spans at most
-MARKERS = 12  # on a line, at most
-SYMBOLS = 80  # along an axis, at most; beyond it has numbers
+DECADES = 12  # maximum span of a logarithmic colour map
+MARKERS = 12  # maximum number of markers on a line
+SYMBOLS = 80  # maximum number of symbols along an axis; longer axes have numbers
 UNITS = {"loss": "loss (mean, in nats or squared)", "norm": "norm of the gradient",
          "lr": "learning rate (step size)"}
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "": "∅"}
@@ -45,45 +45,45 @@ Lines = Mapping[str, Any]
 
 
 def by_lag(of: Record | Recording | Credit, name: str | None = None) -> np.ndarray:
-    """(lags,): how much gradient comes back over 0, 1, … steps.
+    """(lags,): norm of the gradient 0, 1, … steps back.
 
-    of    a recorded scan: the norm of the gradient of a value over the whole batch, by the number of steps before the
-          last; with a mask, before the last of each sequence, from those that are long enough, scaled to the whole
-          batch. Or a `Credit`: the size of the gradient that a loss sends to each earlier use of the weights, by the
-          number of steps between them; the mean over its losses
-    name  of the value, by default the first part of the state as it leaves a step (h_next, a_next); of a Credit, one
-          of its states in place of the weights
+    of    a recorded scan: norm of the gradient of a value over the whole batch, by the number of steps before the last.
+          With a mask, steps count back from the end of each sequence, and the norm over the sequences that are long
+          enough is scaled to the whole batch. Or a `Credit`: norm of the gradient that a loss sends to each earlier use
+          of the weights, by the number of steps between them; mean over its losses
+    name  the value, by default the first part of the new state (h_next, a_next); of a Credit, a state in place of the
+          weights
 
-    Raises ValueError for a scan into which gradients come at more than one step, as from a loss at every step: what is
-    there at a lag is then a sum over many lags.
+    Raises ValueError if gradients enter the scan at several steps, as from a loss at every step: the gradient at one
+    lag is then a sum over many lags.
     """
     if isinstance(of, Credit):
         return np.nanmean(lags_of(of, name), axis=0)
     if not isinstance(of, (Record, Recording)):
-        raise TypeError("gradients by lag are those of one recorded scan, as rec[0], or of a Credit, not of an object "
-                        f"of {type(of).__name__}")
+        raise TypeError("by_lag takes one recorded scan, as rec[0], or a Credit, not an object of type "
+                        f"{type(of).__name__}")
     scan = one_scan(of)
     d = scan.grads[name if name is not None else main_state(scan)]
     d = d[::-1] if scan.reverse else d
     steps, ends = entries(scan)
     if (steps.sum(axis=0) > 1).any():
-        raise ValueError(f"gradients come into {scan.path} at {steps.any(axis=1).sum()} of its steps, as from a loss "
-                         "at every step, and what is there at a lag is the sum of them all, which hides what vanishes: "
-                         "give mg.bptt.credit(rec, losses), which keeps them apart, or record the backward of a loss "
-                         "at the last step")
+        raise ValueError(f"gradients enter {scan.path} at {steps.any(axis=1).sum()} of its steps, as from a loss at "
+                         "every step, so the gradient at one lag is a sum over many lags, which hides vanishing: give "
+                         "mg.bptt.credit(rec, losses), which separates them, or record the backward of a loss at the "
+                         "last step")
     if not is_masked(d, scan.mask):
         return np.linalg.norm(d.reshape(scan.steps, -1), axis=1)[::-1]
     squares = np.square(np.abs(d)).reshape(scan.steps, -1, len(ends)).sum(axis=1)
-    sums, there = np.zeros((2, max(ends) + 1))
+    sums, counts = np.zeros((2, max(ends) + 1))
     for b, end in enumerate(ends):
         sums[:end + 1] += squares[end::-1, b]
-        there[:end + 1] += 1
-    return np.sqrt(sums * len(ends) / there)
+        counts[:end + 1] += 1
+    return np.sqrt(sums * len(ends) / counts)
 
 
 def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
-    """(T, B): whether a gradient comes to a sequence from outside of the scan at a step, in the order of running; and
-    the last step (B,) of each. Without a mask, B = 1 is for all sequences."""
+    """(T, B): whether a gradient from outside the scan enters a sequence at a step, in the order of running; and the
+    last step (B,) of each sequence. Without a mask, B = 1 covers all sequences."""
     T, mask = scan.steps, scan.mask
     ends = np.array([T - 1]) if mask is None else np.full(mask.shape[1], T - 1) if scan.reverse else \
         np.maximum(mask.sum(axis=0) - 1, 0)
@@ -99,9 +99,9 @@ def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lags_of(credit: Credit, name: str | None = None) -> np.ndarray:
-    """(losses, lags): the size of what each loss sends back by each lag; NaN before the first step."""
+    """(losses, lags): norm of the gradient that each loss sends back over each lag; NaN before the first step."""
     if name is not None and name not in credit.states:
-        raise ValueError(f"this Credit has no state {name!r}: there is {', '.join(credit.states) or 'none'}")
+        raise ValueError(f"this Credit has no state {name!r}: it has {', '.join(credit.states) or 'none'}")
     sizes = credit.size if name is None else credit.states[name]
     rows = [row[s:] if credit.reverse else row[s::-1] for row, s in zip(sizes, credit.at) if s >= 0]
     if not rows:
@@ -113,26 +113,26 @@ def lags_of(credit: Credit, name: str | None = None) -> np.ndarray:
 
 
 def main_state(scan: Record) -> str:
+    """The name of the first part of the new state."""
     for before, after in scan.states.items():
         return after or before
-    raise ValueError(f"{scan.path} has no state: name the value that is meant")
+    raise ValueError(f"{scan.path} has no state: name a value")
 
 
 def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
-    """How much gradient comes back over how many steps, on a log axis.
+    """Draw gradient norms against the number of steps back, on a log axis.
 
-    norms  a recorded scan of a loss at its last step, or a `Credit`, for losses at many steps (see `by_lag`); or
-           (lags,), or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in the unit of the gradient, or divided by
-           that of lag 0, without unit; or name → such. Of several repeats the median is drawn, and their range as a
-           band; of a Credit the mean over its losses, and their range.
-    of     the value that is meant, by default the state as it leaves a step; of a Credit a state as it enters one, by
-           default the weights. Of arrays it is the label
+    norms  a recorded scan of a loss at its last step, or a `Credit` for losses at many steps (see `by_lag`); or (lags,)
+           or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in the unit of the gradient, or divided by that of
+           lag 0; or {name: one of these}. Draws the median of the repeats and their range as a band; of a Credit, the
+           mean over its losses and their range
+    of     the value, by default the new state; of a Credit an old state, by default the weights. For arrays, the label
     """
     norms = checked(norms if isinstance(norms, Mapping) else {"": norms}, "norms")
     credits = [isinstance(x, Credit) for x in norms.values()]
     if any(credits) and not all(credits):
-        raise ValueError("a Credit is drawn with others of its kind alone, since it is about the weights, or the state "
-                         "that enters a step: give one for each line")
+        raise ValueError("a Credit cannot be drawn with other kinds of lines, since it measures gradients of "
+                         "the weights or of old states: give a Credit for each line")
     scans = {name: one_scan(x) for name, x in norms.items() if isinstance(x, (Record, Recording))}
     found = lines_of({name: lags_of(x, of) if isinstance(x, Credit) else by_lag(scans[name], of) if name in scans else x
                       for name, x in norms.items()}, "norms", "each lag")
@@ -141,7 +141,7 @@ def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
     for k, (name, values) in enumerate(found):
         given: dict[str, Any] = {}
         if any(credits):
-            above = np.where(values > 0, values, np.nan)  # a 0 has no place on a log axis
+            above = np.where(values > 0, values, np.nan)  # a log axis cannot show 0
             given = {"middle": np.nanmean(values, axis=0), "band": (np.fmin.reduce(above), np.fmax.reduce(above))}
         draw_line(ax, np.arange(values.shape[1]), values, name, k, log=True, **given)
     ax.set_yscale("log")
@@ -157,12 +157,12 @@ def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
 
 def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, name: str = "value", log: bool = False,
          example: int = 0) -> Any:
-    """A map of time × unit, for a value or a gradient.
+    """Draw a map of time × unit, for a value or a gradient.
 
-    values   (T, H), or (T, H, B) of which one example is shown
+    values   (T, H), or (T, H, B), of which one example is shown
     symbols  T characters or other symbols of the input, for the axis
-    name     what the colours are, with its unit, if it has one
-    log      colours by the decades of the size |value|, as for gradients
+    name     label of the colour bar, with a unit if there is one
+    log      whether colours show log |value|, as for gradients
     """
     values = one_example(values, example, "values")
     ax = axes(ax)
@@ -174,13 +174,12 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
 
 def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequence[Any] | None = None,
           example: int | None = None) -> Any:
-    """Gates over time: the mean over their units as a line, and where the middle 80 % of them lie as a band.
+    """Draw gates over time: the mean over their units as a line, and the middle 80 % of them as a band.
 
-    values   name → (T, H) or (T, H, B), as `{name: scan.values[name] for name in ("ft", "it", "ot")}`, between 0 and
-             1; of a recorded scan, those values that a sigmoid gave, and that are not cut up into others, of each
-             sequence up to its end
+    values   {name: (T, H) or (T, H, B)}, as `{name: scan.values[name] for name in ("ft", "it", "ot")}`, between 0 and
+             1; or a recorded scan: the results of a sigmoid, or their named slices, without masked steps
     symbols  T characters or other symbols of the input, for the axis
-    example  one of the batch; without it, the units of all
+    example  index of one example of the batch; default: the units of all examples
     """
     mask = None
     if isinstance(values, (Record, Recording)):
@@ -188,12 +187,12 @@ def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequen
         values, mask = gates_of(scan), scan.mask
     arrays = {name: over_time(x, f"gate {name!r}") for name, x in checked(values, "gates").items()}
     if len({len(x) for x in arrays.values()}) > 1:
-        said = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
-        raise ValueError(f"gates are drawn over one time axis, the first of each, and they have {said}")
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
+        raise ValueError(f"gates need one time axis, the first axis of each, not shapes {shapes}")
     for name, x in arrays.items():
         if not (x[np.isfinite(x)] >= -SLACK).all() or not (x[np.isfinite(x)] <= 1 + SLACK).all():
-            raise ValueError(f"gate {name!r} lies between {np.nanmin(x):.3g} and {np.nanmax(x):.3g}, and a gate "
-                             "between 0 and 1: draw other values by heat")
+            raise ValueError(f"gate {name!r} lies between {np.nanmin(x):.3g} and {np.nanmax(x):.3g}, not "
+                             "between 0 and 1: draw other values with heat")
     if example is not None:
         arrays = {name: one_example(x, example, f"gate {name!r}") for name, x in arrays.items()}
         mask = None if mask is None else mask[:, example]
@@ -212,18 +211,18 @@ def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequen
 
 
 def gates_of(scan: Record) -> dict[str, np.ndarray]:
-    """What a sigmoid gave in a recorded scan, by name; where that is cut up into gates with names, these alone."""
+    """{name: result of a sigmoid in a recorded scan}; only the slices if a result is sliced into named gates."""
     found = {name: scan.step.named[name].value for name in scan.values if scan.op_of(name) is sigmoid.op}
     whole = {value.inputs[0] for value in found.values() if value.op is getitem.op}
     if not found:
-        raise ValueError(f"{scan.path} has no gate with a name, as no value of its is what a sigmoid gave")
+        raise ValueError(f"{scan.path} has no named gate: none of its named values is the result of a sigmoid")
     return {name: scan.values[name] for name, value in found.items() if value not in whole}
 
 
 def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | None = None) -> Any:
-    """The ledger of credit: how much the loss at step s sends to the weights' use at step t; white is nothing.
+    """Draw a credit ledger: norm of the gradient of the loss at step s for the weights at step t; white is 0.
 
-    credit   as `mg.bptt.credit` gives it, or (S, T): the size of that gradient
+    credit   the result of `mg.bptt.credit`, or an array (S, T) of these norms
     symbols  T characters or other symbols of the input, for the axis
     """
     at = credit.at if isinstance(credit, Credit) else None
@@ -242,11 +241,11 @@ def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | Non
 
 
 def spectra(singular_values: Any, ax: Any = None) -> Any:
-    """Singular values of Jacobians, the largest first, on a log axis.
+    """Draw the singular values of Jacobians, the largest first, on a log axis.
 
-    singular_values  the Jacobians that `mg.bptt.jacobians` gives, of a sequence up to its end, or (…, n), as over time:
-                     the median is drawn, and the range as a band; or name → such. They have no unit: factors of
-                     stretching.
+    singular_values  the result of `mg.bptt.jacobians`, without masked steps, or (…, n), such as over time; or
+                     {name: one of these}. Draws the median, and the range as a band. They are stretching factors,
+                     without a unit
     """
     given = checked(singular_values if isinstance(singular_values, Mapping) else {"": singular_values}, "spectra")
     found = lines_of({name: stretching(x) for name, x in given.items()}, "spectra", "each singular value")
@@ -262,21 +261,21 @@ def spectra(singular_values: Any, ax: Any = None) -> Any:
 
 
 def stretching(x: Any) -> Any:
-    """(repeats, n)"""
+    """Singular values (repeats, n)."""
     if isinstance(x, Jacobians):
         return np.concatenate([x.singular_values[:n, b] for b, n in enumerate(x.lengths)])
     return x.reshape(-1, x.shape[-1]) if isinstance(x, np.ndarray) and x.ndim > 2 else x
 
 
 def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None = None, log: bool = False) -> Any:
-    """Training curves.
+    """Draw training curves.
 
-    runs    what `Trainer.run` returns, a metrics.jsonl, the folder of a run that has one, its rows (dicts with "step"),
-            or name → such
-    what    the number of each row that is drawn: "loss" (as the run's loss has it: nats, or squares), "norm", "lr",
-            "metric", …; rows without it are passed over
-    smooth  draw the mean over so many rows, and the rows themselves thin behind it; by default a fiftieth of them
-    log     a log axis for it
+    runs    the result of `Trainer.run`, a metrics.jsonl, the folder of a run that contains one, its rows (dicts with
+            "step"), or {name: one of these}
+    what    the entry of each row to draw: "loss" (in the run's unit: nats, or squares), "norm", "lr", "metric", …; rows
+            without it are skipped
+    smooth  number of rows to average, with the rows themselves as a thin line behind; default: a fiftieth of all rows
+    log     whether the axis is logarithmic
     """
     found = [(name, *column(run, what)) for name, run in
              checked(runs if isinstance(runs, Mapping) and not is_history(runs) else {"": runs}, "runs").items()]
@@ -299,10 +298,10 @@ def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None 
 
 
 def axes(ax: Any) -> Any:
-    """The given ax, or that of a new figure."""
+    """The given ax, or the axes of a new figure."""
     if ax is not None:
         if not hasattr(ax, "set_xlabel"):
-            raise TypeError(f"ax is an axes of matplotlib, as plt.subplots() gives, not {type(ax).__name__}")
+            raise TypeError(f"ax must be matplotlib's Axes, as from plt.subplots(), not {type(ax).__name__}")
         return ax
     try:
         import matplotlib.pyplot as plt
@@ -313,7 +312,7 @@ def axes(ax: Any) -> Any:
 
 def draw_line(ax: Any, x: np.ndarray, values: np.ndarray, name: str, number: int, log: bool = False,
               middle: np.ndarray | None = None, band: Sequence[np.ndarray] | None = None) -> None:
-    """The median of the rows of values, and their range; or the given line and band."""
+    """Draw the median of the rows of values, and their range; or the given line and band."""
     color, dash, marker = STYLES[number % len(STYLES)]
     name, values = str(name), np.where(values > 0, values, np.nan) if log else values
     middle = np.median(values, axis=0) if middle is None else np.where(middle > 0, middle, np.nan) if log else middle
@@ -327,7 +326,7 @@ def draw_line(ax: Any, x: np.ndarray, values: np.ndarray, name: str, number: int
 
 
 def finished(ax: Any) -> Any:
-    """Grid, and the names of the lines, if they have any."""
+    """Add a grid, and a legend if lines have names."""
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
@@ -337,8 +336,7 @@ def finished(ax: Any) -> Any:
 
 
 def mapped(ax: Any, values: np.ndarray, name: str, log: bool) -> None:
-    """A colour map of values, (rows, columns), with its bar. What is no number is hatched, and so named; in decades
-    0 is white."""
+    """Draw values (rows, columns) as colours, with a colour bar. NaN and Inf are hatched; on a log scale 0 is white."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.patches import Patch
@@ -365,14 +363,14 @@ def mapped(ax: Any, values: np.ndarray, name: str, log: bool) -> None:
 
 def time_axis(ax: Any, steps: int, symbols: Sequence[Any] | None, name: str = "time (steps)", cells: bool = True
               ) -> None:
-    """Time along x: the symbols of the input where they are given and there is room, else numbers."""
+    """Label the x axis with the symbols of the input, if given and if they fit, else with step numbers."""
     ax.set_xlabel(name)
     if cells:
         ax.set_xlim(-0.5, steps - 0.5)
     if symbols is None:
         return
     if len(symbols) != steps:
-        raise ValueError(f"there are {len(symbols)} symbols for {steps} steps: give one for each")
+        raise ValueError(f"got {len(symbols)} symbols for {steps} steps: give one per step")
     if steps > SYMBOLS:
         return
     ax.set_xticks(np.arange(steps), [plain(symbol) for symbol in symbols], fontsize=min(10.0, 400.0 / steps))
@@ -384,23 +382,24 @@ def time_axis(ax: Any, steps: int, symbols: Sequence[Any] | None, name: str = "t
     ax.set_xlabel(f"input over {name}")
 
 
-def plain(said: Any) -> str:
-    """Text from data: what cannot be seen gets a sign."""
-    said = SHOWN.get(said, str(said)) if isinstance(said, str) else str(said)
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in said)
+def plain(symbol: Any) -> str:
+    """Text of a symbol or name; invisible characters become visible signs."""
+    text = SHOWN.get(symbol, symbol) if isinstance(symbol, str) else str(symbol)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-# -- what comes in ---------------------------------------------------------------------------------------------
+# -- checking arguments ---------------------------------------------------------------------------------------------
 
 
 def checked(lines: Any, what: str) -> Lines:
+    """The dict of lines; raises ValueError if it is not a dict, or empty."""
     if not isinstance(lines, Mapping) or not lines:
-        raise ValueError(f"{what} are given as a dict, a name for each, with at least one in it")
+        raise ValueError(f"{what} must be a dict with at least one entry, a name for each")
     return lines
 
 
 def numbers(values: Any, what: str) -> np.ndarray:
-    """An array of floats, of at least one number."""
+    """Values as an array of floats; raises ValueError unless they are real numbers, at least one."""
     values = np.asarray(values.detach() if hasattr(values, "detach") else values)
     if values.dtype.kind not in "fiub" or not values.size:
         raise ValueError(f"{what} must be an array of real numbers, not {values.dtype} of shape {values.shape}")
@@ -414,12 +413,13 @@ def lines_of(lines: Any, what: str, column: str) -> list[tuple[str, np.ndarray]]
         values = numbers(values, f"{what}[{name!r}]")
         if values.ndim not in (1, 2):
             raise ValueError(f"{what}[{name!r}] has shape {values.shape}, and must have one number for {column}, or "
-                             "rows of them")
+                             "rows of such numbers")
         found.append((name, np.atleast_2d(values)))
     return found
 
 
 def over_time(values: Any, what: str) -> np.ndarray:
+    """Values (T, H) or (T, H, B) as floats."""
     values = numbers(values, what)
     if values.ndim not in (2, 3):
         raise ValueError(f"{what} must have shape (T, H) or (T, H, B), not {values.shape}")
@@ -427,40 +427,41 @@ def over_time(values: Any, what: str) -> np.ndarray:
 
 
 def one_example(values: Any, example: int, what: str) -> np.ndarray:
-    """(T, H)"""
+    """One example (T, H) of values (T, H) or (T, H, B)."""
     values = over_time(values, what)
     if values.ndim == 2:
         return values
     if not -values.shape[2] <= example < values.shape[2]:
-        raise ValueError(f"example {example} is not among the {values.shape[2]} of {what}")
+        raise ValueError(f"{what} has {values.shape[2]} examples, not example {example}")
     return values[:, :, example]
 
 
 def column(run: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, values) of one number in the rows of a run."""
+    """(steps, values) of one entry in the rows of a run."""
     rows = read_rows(Path(run)) if isinstance(run, (str, Path)) else rows_of(run) if is_history(run) else run
     try:
         found = [(row["step"], row[what]) for row in rows if row.get(what) is not None]
     except (TypeError, KeyError, AttributeError):
-        raise ValueError("the rows of a run are dicts with a step, as the lines of metrics.jsonl hold") from None
+        raise ValueError("the rows of a run must be dicts with a step, as in metrics.jsonl") from None
     if not found:
-        raise ValueError(f"no row has {what!r}; there is "
+        raise ValueError(f"no row has {what!r}; rows have "
                          f"{', '.join(dict.fromkeys(key for row in rows for key in row)) or 'nothing'}")
     steps, values = zip(*found)
     return numbers(steps, "step"), numbers(values, what)
 
 
 def is_history(run: Any) -> bool:
-    """Whether this is what `Trainer.run` returns: arrays, one of them named step."""
+    """Whether this is a result of `Trainer.run`: a dict of arrays, one of them named step."""
     return isinstance(run, Mapping) and isinstance(run.get("step"), np.ndarray)
 
 
 def rows_of(history: Mapping[str, np.ndarray]) -> list[dict]:
-    """Its rows, each without what was not measured there, which is NaN in a history."""
+    """The rows of a history; entries that are NaN were not measured and are left out."""
     return [{name: value for name, value in zip(history, row) if not np.isnan(value)} for row in zip(*history.values())]
 
 
 def read_rows(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl, or of the one in this folder."""
     path = path / "metrics.jsonl" if path.is_dir() else path
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -471,13 +472,13 @@ def read_rows(path: Path) -> list[dict]:
         try:
             rows.append(json.loads(line))
         except ValueError:
-            if number < len(lines):  # a run that is being written, or was killed, may end within a line
-                raise ValueError(f"{path}, line {number} is no JSON: {line[:60]!r}") from None
+            if number < len(lines):  # the last line may be cut off while a run writes it, or after it was killed
+                raise ValueError(f"{path}, line {number} is not JSON: {line[:60]!r}") from None
     return rows
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each value and the window − 1 before it, fewer at the start; what is no number is passed over."""
+    """The mean of each value and the window − 1 before it, fewer at the start; skips NaN and Inf."""
     known = np.isfinite(values)
     sums, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, values, 0.0), known))
     ends = np.arange(1, len(values) + 1)

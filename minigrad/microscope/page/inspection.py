@@ -1,4 +1,4 @@
-"""A model and one sequence, seen through the microscope: what a report shows of them, from one recording."""
+"""Inspect a model on one sequence: record it, and compute the arrays that a report shows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from minigrad.training.sequence_model import SequenceModel, eval_mode
 
 Array = np.ndarray
 Names = Any  # a string or list of the names of symbols 0, 1, …; or None
-LEDGER = 40_000  # entries of a credit ledger, at most: each is a step of a backward
-LARGEST, LONGEST = 50_000_000, 20_000  # characters of a page, and steps, beyond which browsers are slow
+LEDGER = 40_000  # maximum number of entries of a credit ledger; each costs one step of a backward
+LARGEST, LONGEST = 50_000_000, 20_000  # maximum characters of a page and maximum steps; browsers are slow beyond
 
 
 @dataclass
 class Sequence:
     """One sequence of T steps, in a batch of one.
 
-    x, targets        (T, 1, …)   as a task's batch has them
-    asked             (S,)        the steps at which a target counts
-    loss              of minigrad.nn, for outputs (1, outputs) and targets (1, …)
-    names             of the symbols of x, and of those of targets, if these are symbols and have names
-    symbols, answers  T texts     what is read, and what is asked for, "" where nothing is
+    x, targets        (T, 1, …)   as in a batch of a task
+    asked             (S,)        the steps whose target counts
+    loss              a loss of minigrad.nn, for outputs (1, outputs) and targets (1, …)
+    names             names of the symbols of x and of targets; None for numbers or unnamed symbols
+    symbols, answers  T texts     the inputs; the targets, "" at steps without one
     """
 
     x: Array
@@ -50,7 +50,7 @@ class Sequence:
 
 
 def as_text(value: Any, names: Names) -> str:
-    """A symbol, by its name if it has one; or the numbers of a step."""
+    """The name or number of a symbol, or the numbers of a step."""
     if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu":
         return names[value] if names else str(value)
     return " ".join(f"{number:.3g}" for number in np.ravel(value))
@@ -60,13 +60,11 @@ def inspect(model: SequenceModel, sequence: Sequence, batch: int = 1
             ) -> tuple[list[LayerInspection], Array, dict[str, Array]]:
     """Returns (an inspection of each layer, the steps whose losses the ledgers follow, numbers of every step).
 
-    The loss L is the mean over the steps that are asked. Of a sequence with many, so many losses are followed, evenly
-    chosen and the last among them, that a ledger has 40 000 entries at most; values and gradients are of all of L.
-    The derived source is that for a batch of this size. The model is looked at as in eval mode. Nothing is added to any
-    `.grad`, and no mode is changed.
+    The loss L is the mean over the asked steps. In a long sequence, the ledgers follow a subset of its losses, evenly
+    spaced and including the last, so that a ledger has at most 40 000 entries; values and gradients refer to the whole
+    L. The derived source is for a batch of this size. The model runs in eval mode; `.grad` and its mode are unchanged.
 
-    Raises ValueError, in a sentence, where the memory of this machine does not suffice, and for cells that have no
-    state or cannot be traced.
+    Raises ValueError if this machine has too little memory, and for a cell that has no state or cannot be traced.
     """
     with eval_mode(model):
         return inspect_in_eval_mode(model, sequence, batch)
@@ -74,7 +72,7 @@ def inspect(model: SequenceModel, sequence: Sequence, batch: int = 1
 
 def inspect_in_eval_mode(model: SequenceModel, sequence: Sequence, batch: int
                          ) -> tuple[list[LayerInspection], Array, dict[str, Array]]:
-    """`inspect` for a model that is in eval mode."""
+    """`inspect` for a model in eval mode."""
     T, S = len(sequence.x), len(sequence.asked)
     rows = min(S, max(1, LEDGER // T))
     asked = sequence.asked[np.linspace(S - 1, 0, rows).round().astype(int)[::-1]]
@@ -106,34 +104,34 @@ def traced(model: SequenceModel, recording: Any) -> dict[str, Record]:
     """The scan of each cell, by the name of its layer."""
     try:
         scans = dict(zip(model.recurrent.layers, recording))
-    except TypeError as problem:  # which says why
+    except TypeError as problem:  # the message of record contains the reason
         raise ValueError(str(problem)) from None
     for name, scan in scans.items():
         if not scan.states:
             cell = type(model.recurrent.layers[name]).__name__
-            raise ValueError(f"{cell} has no recurrence: its state is empty, so nothing goes back through time")
+            raise ValueError(f"{cell} has no recurrence: its state is empty, so no gradient goes back through time")
     return scans
 
 
 def inspect_layer(name: str, scan: Record, cell: Any, ledger: dict[str, Array], batch: int) -> LayerInspection:
-    """What is shown of one cell."""
+    """The inspection of one cell."""
     flat = shown(scan)
     grads = {value: scan.grads[value].reshape(scan.steps, -1) for value in flat}
     try:
         J = jacobians(scan)
     except FloatingPointError:
-        facts = {"there is none": "a Jacobian holds NaN or Inf, and the values show where that began"}
+        facts = {"no spectrum": "a Jacobian contains NaN or Inf; the values show where the first one is"}
         return LayerInspection(name, flat, grads, ledger, None, source_of(scan, cell, batch), facts)
     rate = float(J.lyapunov[0])
     tens = rate * scan.steps / np.log(10)
     over_all = f"{10**tens:.3g}" if tens < 300 else f"1e{tens:.0f}"
     facts = {"largest Lyapunov exponent": f"{rate:.4g} nats a step",
-             f"back over {scan.steps} steps": f"a gradient becomes {over_all} times as large, at most"}
+             f"back over {scan.steps} steps": f"a gradient grows at most by the factor {over_all}"}
     return LayerInspection(name, flat, grads, ledger, J.singular_values[:, 0], source_of(scan, cell, batch), facts)
 
 
 def shown(scan: Record) -> dict[str, Array]:
-    """{name: (T, n)}: the values that have as many numbers as a state or an output, without what enters the step."""
+    """{name: (T, n)}: the computed values that are as large as a state or an output."""
     inside = [name for name in scan.values if name not in scan.states and name not in scan.inputs]
     flat = {name: scan.values[name].reshape(scan.steps, -1) for name in inside}
     sizes = {flat[name].shape[1] for name in (*scan.states.values(), *scan.outputs) if name in flat}
@@ -151,14 +149,14 @@ def source_of(scan: Record, cell: Any, batch: int) -> str:
 
 
 def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
-    """Raises ValueError when the sequence needs more memory than there is, or makes a page that none can open."""
+    """Raise ValueError if the sequence needs more memory than is free, or a page that is too large for browsers."""
     with record(model) as recording, no_grad():
         model(x[:1])
     a_step = list(traced(model, recording).values())
-    needed, there = memory_needed(a_step, len(x), rows), memory_there()
-    if there is not None and needed > there:
+    needed, free = memory_needed(a_step, len(x), rows), free_memory()
+    if free is not None and needed > free:
         raise ValueError(f"a sequence of {len(x):,} steps needs about {needed / 1e9:,.3g} GB of memory, and "
-                         f"{there / 1e9:,.3g} GB are free: take a shorter one, or a model with fewer units")
+                         f"{free / 1e9:,.3g} GB are free: take a shorter one, or a model with fewer units")
     size = page_size(a_step, len(x), rows)
     if size > LARGEST or len(x) > LONGEST:
         raise ValueError(f"a sequence of {len(x):,} steps makes a page of about {size / 1e6:,.3g} MB, and browsers are "
@@ -167,19 +165,19 @@ def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
 
 
 def page_size(a_step: list[Record], T: int, rows: int) -> int:
-    """Characters of the page, nearly, from recordings of one step: three for each number, and half of a ledger is 0."""
+    """Approximate characters of the page, from recordings of one step: three per number; half of a ledger is 0."""
     return 3 * T * sum(2 * sum(x.size for x in shown(scan).values()) + state_size(scan)
                        + (1 + len(scan.states)) * rows // 2 for scan in a_step)
 
 
 def memory_needed(a_step: list[Record], T: int, rows: int) -> int:
-    """Bytes, from recordings of one step: the recording of all cells; of one at a time the ledger, which holds a
-    gradient of the weights for each step and each loss, and the Jacobians with their decomposition."""
+    """Estimate bytes from recordings of one step: the recording of all cells, plus for one cell at a time the larger of
+    its ledger (a gradient of the weights per step and per loss) and its Jacobians with their decomposition."""
     recorded, largest = 0, 0
     for scan in a_step:
         values = [scan.values[name] for name in scan.values]
         weights = sum(int(np.prod(w.shape)) for w in scan.weight_values.values())
-        # values, what the backward reads, gradients, and all of these once more over time; as Python's objects too
+        # values, inputs of the backward and gradients, all of them again stacked over time; and Python objects
         recorded += sum(4 * v.nbytes + 800 for v in values)
         largest = max(largest, values[0].itemsize * max(weights * (T + rows), 3 * T * state_size(scan)**2))
     return 6 * (T * recorded + largest) // 5
@@ -189,8 +187,8 @@ def state_size(scan: Record) -> int:
     return sum(scan.values[name][0].size for name in scan.states)
 
 
-def memory_there() -> int | None:
-    """Bytes that are free on this machine, and in this container; None where the system does not say (not Linux)."""
+def free_memory() -> int | None:
+    """Free bytes on this machine and in this container; None if unknown (not Linux)."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,9 +1,8 @@
-"""A report: arrays of one recording → one HTML file, which opens from disk and asks nothing of the network.
+"""Render an inspection as one HTML file, which opens from disk and needs no network.
 
-The page is `template.html`, beside this file: its style and its script stand there as they are delivered. Here the
-arrays are packed, and everything goes in as data. Whatever a text or a file name holds, it stays text: it is JSON in
-which no `<` is left, the script writes it by `textContent` alone, and the page's own Content-Security-Policy lets no
-script run but this one, by its SHA-256.
+`template.html` contains the page with its style and script. This file packs the arrays and inserts all data as JSON.
+Texts and file names never become markup: the JSON contains no `<`, the script writes texts only by `textContent`, and
+the page's Content-Security-Policy allows only this script, by its SHA-256.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
-POINTS = 600  # of a curve, at most: as many as a screen has columns for it
-POWERS = np.array([float(f"1e{k}") for k in range(309)])  # each rounded once, which 10.0**k need not be
+POINTS = 600  # maximum number of points of a curve: the columns of pixels it gets on a screen
+POWERS = np.array([float(f"1e{k}") for k in range(309)])  # correctly rounded, unlike 10.0**k
 
 
 @dataclass
 class LayerInspection:
-    """One recurrent layer over the sequence of T steps. All arrays are of real numbers, of any size of them.
+    """One recurrent layer over the sequence of T steps. All arrays are real.
 
-    name      of the layer, as "l0"; no two layers of a report have the same
-    values    {name: (T, n)}: what the cell computed at every step, an n for each name
-    grads     {name: (T, n)}: dL/d(the value of that name), for those that have one
-    reach     {name: (S, T)}: the size of the gradient that the loss at step asked[s] sends to what is named, as step t
-              used it. The credit ledger of the weights, and the same of each state
+    name      name of the layer, as "l0", unique in a report
+    values    {name: (T, n)}: a value of the cell at every step; n may differ between names
+    grads     {name: (T, n)}: dL/d(the value of that name), if it has a gradient
+    reach     {name: (S, T)}: credit ledgers of the weights and of each state: norm of the gradient of the loss at step
+              asked[s] for the weights or the state at step t
     spectrum  (T, m): singular values of the step Jacobians d state_t / d state_{t−1}, the largest first; or None
-    source    the derived program, as text
-    facts     {what: how much}, to be shown above the spectrum, or in its place
+    source    the text of the derived program
+    facts     {label: text}, shown above the spectrum, or in its place
     """
 
     name: str
@@ -50,16 +49,16 @@ class LayerInspection:
 
 @dataclass
 class Inspection:
-    """What a page shows. Texts may hold anything.
+    """The contents of a page. Texts may contain any characters.
 
-    title    of the page
-    facts    {what: how much}, as {"task": "copy"}
-    symbols  T texts: what the model read at each step
-    targets  T texts: what was asked of it there, or ""; None, if nothing was
+    title    title of the page
+    facts    {label: text}, as {"task": "copy"}
+    symbols  T texts: the input at each step
+    targets  T texts: the target at each step, or ""; None if the sequence has no targets
     asked    (S,) the steps that have a loss
-    steps    {name: (T,)}: numbers of each step, NaN where there is none, as "loss"; the symbols can be tinted by them
-    curves   {name: (x, y)}: the run, y (n,) over steps of training x (n,)
-    layers   one or more
+    steps    {name: (T,)}: numbers by which the symbols can be coloured, as "loss"; NaN where undefined
+    curves   {name: (x, y)}: training curves y (n,) over updates x (n,)
+    layers   one layer or more
     """
 
     title: str
@@ -73,10 +72,10 @@ class Inspection:
 
 
 def render(inspection: Inspection) -> str:
-    """The HTML file, as text.
+    """The text of the HTML file.
 
-    Arrays are kept to the four digits that the page shows (`packed`), curves and numbers of steps whole, a curve of
-    more than 600 points by its extremes. Raises ValueError, in a sentence, when the arrays do not fit the sequence.
+    Arrays are rounded to the four digits that the page shows (`packed`); curves and numbers of steps are not, but a
+    curve of more than 600 points is reduced to its extremes. Raises ValueError if the arrays do not fit the sequence.
     """
     check(inspection)
     curves = {name: as_data(thinned(x, y)) for name, (x, y) in inspection.curves.items()}
@@ -87,17 +86,17 @@ def render(inspection: Inspection) -> str:
         text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
         parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     whole = re.sub(r"\{\{([a-z-]+)\}\}", lambda hole: parts[hole[1]], template)
-    return whole.encode("utf-8", "xmlcharrefreplace").decode()  # of a file name, what is no UTF-8
+    return whole.encode("utf-8", "xmlcharrefreplace").decode()  # a file name may contain surrogates
 
 
 def json_for_html(data: Any) -> str:
-    """JSON that can stand in a script element: without <, > and &, which could end it, and in ASCII."""
+    """ASCII JSON that is safe in a script element: <, > and & are escaped."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def as_data(thing: Any) -> Any:
-    """Dataclasses as dicts, arrays packed, the rest as it is."""
+    """Convert dataclasses to dicts and pack arrays; leave other data unchanged."""
     if is_dataclass(thing):
         return {one.name: as_data(getattr(thing, one.name)) for one in fields(thing)}
     if isinstance(thing, dict):
@@ -108,11 +107,11 @@ def as_data(thing: Any) -> Any:
 
 
 def packed(x: Array) -> dict[str, Any]:
-    """An array as {"shape", "kind", "base64"}, in what zlib makes of it. Kinds:
+    """An array as {"shape", "kind", "base64"}, compressed by zlib. Kinds:
 
-    decimal  as the page shows it: of each number four digits and a power of ten, in four planes of octets, since those
-             of a kind pack well. About 1.6 octets a number, 2.1 characters
-    double   a float64, little end first, for one axis, where size does not matter
+    decimal  four digits and a power of ten for each number, in four planes of bytes, which compress well: about 1.6
+             bytes, or 2.1 characters, a number
+    double   little-endian float64, for arrays with one axis, which are small
     """
     x = np.asarray(x, np.float64)
     if x.ndim == 1:
@@ -124,11 +123,11 @@ def packed(x: Array) -> dict[str, Any]:
 
 
 def decimal(x: Array) -> tuple[Array, Array]:
-    """(m, e): integers with x ≈ m · 10ᵉ, rounded as `f"{x:.3e}"` does, 1000 ≤ |m| ≤ 9999; or m = 0 where x is 0, and
-    where it is no number: with e = 1 for NaN, 2 for Inf, 3 for −Inf."""
+    """(m, e): integers with x ≈ m · 10ᵉ, rounded as by `f"{x:.3e}"`, 1000 ≤ |m| ≤ 9999; or m = 0, with e = 0 for 0,
+    1 for NaN, 2 for Inf, 3 for −Inf."""
     size = np.abs(x)
     usual = np.isfinite(x) & (size > 0)
-    shift = np.where(usual & (size < 1e-280), 100, 0)  # subnormals have no power of ten that would bring them up
+    shift = np.where(usual & (size < 1e-280), 100, 0)  # no float64 power of ten could scale subnormals up
     size = np.where(usual, size, 1.0) * 10.0**shift
     e = np.floor(np.log10(size)).astype(int) - 3
     m = np.rint(np.where(e < 0, size * POWERS[np.maximum(-e, 0)], size / POWERS[np.maximum(e, 0)])).astype(int)
@@ -139,20 +138,20 @@ def decimal(x: Array) -> tuple[Array, Array]:
 
 
 def thinned(x: Array, y: Array) -> tuple[Array, Array]:
-    """A curve without its gaps; if it is long, the least and the largest of each of 300 stretches."""
+    """A curve without its gaps; a long one is reduced to the minimum and maximum of each of 299 intervals."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     if len(y) <= POINTS:
         return x, y
-    kept = {0, len(y) - 1}
-    for stretch in np.array_split(np.arange(len(y)), POINTS // 2 - 1):
-        kept |= {stretch[y[stretch].argmin()], stretch[y[stretch].argmax()]}
-    places = sorted(kept)
-    return x[places], y[places]
+    chosen = {0, len(y) - 1}
+    for interval in np.array_split(np.arange(len(y)), POINTS // 2 - 1):
+        chosen |= {interval[y[interval].argmin()], interval[y[interval].argmax()]}
+    indices = sorted(chosen)
+    return x[indices], y[indices]
 
 
 def check(inspection: Inspection) -> None:
-    """Raises ValueError where the page would have nothing to show, or something else than it says."""
+    """Raise ValueError if the inspection is empty, or if its arrays do not fit together."""
     T, S = len(inspection.symbols), len(inspection.asked)
     if not T or not inspection.layers:
         raise ValueError(f"an inspection needs at least one step and one layer; this one has {T} steps and "

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, on the ax that was given, with labels; and read in grey."""
+"""Pictures: drawn on the given ax, with labels, and readable in grey."""
 
 import json
 import re
@@ -63,7 +63,7 @@ DRAW = {
     "spectra": lambda ax: plot.spectra({"one": [3.0, 1.0, 0.1], "many": VALUES[:, :, 0] ** 2}, ax),
     "curves": lambda ax: plot.curves({"a": ROWS, "b": ROWS[:50]}, ax),
 }
-LABELS = {  # x, y, and on the bar
+LABELS = {  # labels of x, y and the colour bar
     "against_lag": ("lag (time steps before the last)", "gradient norm  ‖dL/dh‖ at T − lag", None),
     "heat": ("time (steps)", "unit (number)", "c_next"),
     "heat log": ("time (steps)", "unit (number)", "|dL/dc_next|"),
@@ -82,7 +82,7 @@ def test_each_draws_on_the_given_ax_and_labels_it(name, ax):
     assert ax.lines or ax.images
     others = [other for other in ax.figure.axes if other is not ax]
     assert [other.get_ylabel() for other in others] == ([bar] if bar else [])
-    ax.figure.canvas.draw()  # no warning, which is an error here
+    ax.figure.canvas.draw()  # a warning would be an error here
     assert plt.get_fignums() == [ax.figure.number]
 
 
@@ -92,12 +92,12 @@ def test_each_makes_a_figure_without_an_ax(name):
     assert plt.get_fignums() == [ax.figure.number]
 
 
-def test_what_is_drawn_is_what_was_given(ax):
+def test_the_given_numbers_are_drawn(ax):
     plot.against_lag({"all": [[1.0, 0.1, 0.01], [3.0, 0.3, 0.0], [2.0, 0.2, 0.03]]}, ax)
     (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
     np.testing.assert_allclose(line.get_ydata()[:2], [2.0, 0.2])  # medians
-    assert np.isnan(line.get_ydata()[2])  # a 0 has no place on a log axis
+    assert np.isnan(line.get_ydata()[2])  # a log axis cannot show 0
     assert ax.get_yscale() == "log"
 
 
@@ -109,7 +109,7 @@ def test_heat_shows_units_from_above_and_time_to_the_right(ax):
     assert ax.yaxis_inverted()
 
 
-def test_a_logarithmic_map_leaves_zeros_white_and_hatches_what_is_no_number(ax):
+def test_a_logarithmic_map_leaves_zeros_white_and_hatches_nan(ax):
     plot.ledger([[1.0, 0.0, np.nan], [1e-3, 1e-30, 2.0]], ax)
     (image,) = ax.images
     colours = image.cmap(image.norm(image.get_array()))
@@ -136,7 +136,7 @@ def test_curves_from_rows_files_and_folders(tmp_path):
     np.testing.assert_array_equal(line.get_xdata(), np.arange(10, 101, 10))
 
 
-def test_curves_of_what_a_trainer_returns():
+def test_curves_of_the_result_of_a_trainer():
     task = Adding(length=5)
     model = SequenceModel(task.inputs, task.outputs, hidden=4, rng=0)
     optimizer = mg.optim.Adam(model.parameters(), lr=0.01)
@@ -144,7 +144,7 @@ def test_curves_of_what_a_trainer_returns():
     history = trainer.run()
     for run in (history, {"adam": history}, trainer.rows, {"adam": trainer.rows}):
         np.testing.assert_array_equal(plot.curves(run, smooth=1).lines[-1].get_ydata(), history["loss"])
-        line = plot.curves(run, what="metric").lines[-1]  # NaN in the history is what was not measured
+        line = plot.curves(run, what="metric").lines[-1]  # NaN in the history was not measured
         np.testing.assert_array_equal(line.get_xdata(), [3, 6])
         np.testing.assert_array_equal(line.get_ydata(), history["metric"][[2, 5]])
     ax = plot.curves({"step": trainer.rows, "loss": history})  # names of runs
@@ -153,7 +153,7 @@ def test_curves_of_what_a_trainer_returns():
 
 def test_smooth_is_a_running_mean():
     values = RNG.normal(size=30)
-    values[7] = np.nan  # passed over
+    values[7] = np.nan  # skipped
     ax = plot.curves([{"step": i, "loss": v} for i, v in enumerate(values)], smooth=4)
     raw, mean = ax.lines
     np.testing.assert_array_equal(raw.get_ydata(), values)
@@ -179,13 +179,13 @@ def test_lag_counts_back_from_the_last_step_that_ran():
         cell = nn.RNNCell(2, H, rng=0)
         cell.reverse = True
         y, _ = mg.nn.Recurrent.__call__(cell, RNG.normal(size=(T, B, 2)))
-        (y[0] ** 2).sum().backward()  # the last that ran
+        (y[0] ** 2).sum().backward()  # the last step that ran
     norms = plot.by_lag(rec[0])
     assert norms[0] == norms.max() and norms[0] == pytest.approx(np.linalg.norm(rec[0].grads["h_next"][0]))
 
 
 def recorded(loss, lengths=None, kind=nn.RNN, x=None, **options):
-    """The recording of a layer, and its outputs, of a loss of (output, state)."""
+    """Record a layer and the backward of loss(output, state)."""
     layer = kind(2, H, rng=0, dtype=np.float64, **options)
     with mg.bptt.record() as rec:
         loss(*layer(RNG.normal(size=(T, B, 2)) if x is None else x, lengths=lengths))
@@ -203,16 +203,16 @@ MIXTURES = {
 @pytest.mark.parametrize("loss", MIXTURES)
 @pytest.mark.parametrize("lengths", [None, [T, 9, 4]])
 def test_a_mixture_of_lags_is_refused(loss, lengths):
-    """It would be flat where all vanishes."""
+    """Otherwise the curve would be flat although every gradient vanishes."""
     rec = recorded(MIXTURES[loss], lengths)
     for draw in (lambda: plot.by_lag(rec[0]), lambda: plot.against_lag({"a": rec}), lambda: plot.against_lag(rec[0])):
-        with pytest.raises(ValueError, match=r"gradients come into l0 at \d+ of its steps.*mg.bptt.credit"):
+        with pytest.raises(ValueError, match=r"gradients enter l0 at \d+ of its steps.*mg.bptt.credit"):
             draw()
     assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize("lengths", [None, [T, 9, 4]])
-def test_one_step_is_no_mixture(lengths):
+def test_one_step_is_not_a_mixture(lengths):
     for loss in (lambda y, h: y[3].sum().backward(), lambda y, h: h.sum().backward(),
                  lambda y, h: (y[3].sum() + 0.0 * y.sum()).backward()):
         assert plot.by_lag(recorded(loss, lengths)[0]).shape == (T,)
@@ -229,7 +229,7 @@ def test_lag_counts_from_each_sequences_own_end(loss):
     np.testing.assert_allclose(norms, np.sqrt(B * np.nanmean(squares, axis=0)), rtol=1e-12)
 
 
-def test_what_is_drawn_against_lag_is_what_the_label_says(scans):
+def test_the_label_names_what_is_drawn_against_lag(scans):
     ax = plot.against_lag({"LSTM": scans["LSTM"]}, of="c_next")
     assert "dL/dc_next" in ax.get_ylabel()
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), plot.by_lag(scans["LSTM"], "c_next"))
@@ -242,13 +242,13 @@ def test_what_is_drawn_against_lag_is_what_the_label_says(scans):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_losses_at_many_steps_against_lag_from_a_credit(reverse):
-    """The mean at equal lag, and the range; of each loss alone for the state."""
+    """Compare the mean and range at each lag with backwards of single losses."""
     cell = nn.RNNCell(2, H, rng=0, dtype=np.float64)
     cell.reverse = reverse
     x, order = RNG.normal(size=(T, B, 2)), range(T)[::-1] if reverse else range(T)
     with mg.bptt.record() as rec:
         y, _ = nn.Recurrent.__call__(cell, x)
-        credit = mg.bptt.credit(rec, [(y[t] ** 2).sum() for t in order[2:]])  # not of all, in the order of running
+        credit = mg.bptt.credit(rec, [(y[t] ** 2).sum() for t in order[2:]])  # some losses, in the order of running
     assert credit.at.tolist() == list(order[2:]) and credit.reverse is reverse
     table = np.full((T - 2, T), np.nan)
     for k in range(T - 2):  # the k-th loss, at the (k + 2)-th step that ran
@@ -274,7 +274,7 @@ def test_the_lower_of_two_layers_against_lag_is_a_question_for_credit():
         loss = (y[-1] ** 2).sum()
         credit = mg.bptt.credit(rec["l0"], [loss])
         loss.backward()
-    with pytest.raises(ValueError, match="gradients come into l0 at 12 of its steps"):
+    with pytest.raises(ValueError, match="gradients enter l0 at 12 of its steps"):
         plot.by_lag(rec["l0"])
     norms = np.linalg.norm(rec["l0"].grads["h_next"].reshape(T, -1), axis=1)[::-1]
     assert plot.by_lag(credit).shape == (T,) and credit.at.tolist() == [T - 1]
@@ -286,8 +286,8 @@ def test_a_credit_that_cannot_be_drawn_against_lag():
     with mg.bptt.record() as rec:
         y, _ = layer(RNG.normal(size=(T, B, 2)))
         credit, none = mg.bptt.credit(rec, [y[2].sum()]), mg.bptt.credit(rec, [mg.tensor(1.0, requires_grad=True) * 2])
-    for draw, says in ((lambda: plot.against_lag({"a": credit, "b": [1.0]}), "with others of its kind alone"),
-                       (lambda: plot.against_lag(credit, of="c"), "has no state 'c': there is h_prev"),
+    for draw, says in ((lambda: plot.against_lag({"a": credit, "b": [1.0]}), "with other kinds of lines"),
+                       (lambda: plot.against_lag(credit, of="c"), "has no state 'c': it has h_prev"),
                        (lambda: plot.by_lag(none), "none of the losses of this Credit depends on a step")):
         with pytest.raises(ValueError, match=says):
             draw()
@@ -307,7 +307,7 @@ def test_a_ledger_names_the_step_of_each_loss():
 
 
 def test_gates_and_spectra_of_sequences_end_where_these_end():
-    """What a cell computes past the end of a sequence counts for nothing."""
+    """Steps past the end of a sequence do not count."""
     x, lengths = RNG.normal(size=(T, B, 2)), [9, 5, 2]
     rec = recorded(lambda y, h: h[0].sum().backward(), lengths, nn.LSTM, x)
     values = rec[0].values["ft"]
@@ -342,7 +342,7 @@ def test_credit_and_jacobians(scans):
     (image,) = plot.ledger(credit).images
     np.testing.assert_allclose(image.get_array()[np.tril_indices(T)], credit.size[np.tril_indices(T)])
     jacobians = mg.bptt.jacobians(scans["LSTM"])
-    (line, _) = plot.spectra(jacobians).lines  # and that of 1
+    (line, _) = plot.spectra(jacobians).lines  # the second line is y = 1
     np.testing.assert_allclose(line.get_ydata(), np.median(jacobians.singular_values.reshape(T * B, -1), axis=0))
 
 
@@ -350,7 +350,7 @@ def test_credit_and_jacobians(scans):
 
 
 def lightness(colour):
-    """L* of CIELAB."""
+    """The lightness L* of CIELAB."""
     linear = np.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]])
     y = linear @ [0.2126, 0.7152, 0.0722]
     return 116 * (y ** (1 / 3) if y > 0.008856 else 7.787 * y + 16 / 116) - 16
@@ -399,7 +399,7 @@ def test_many_symbols_give_way_to_numbers(ax):
 
 
 WRONG = {
-    "no dict": (lambda: plot.gates([1.0, 2.0]), "gates are given as a dict"),
+    "no dict": (lambda: plot.gates([1.0, 2.0]), "gates must be a dict"),
     "no gate": (lambda: plot.gates({"c": VALUES}), f"gate 'c' lies between {VALUES.min():.3g} and {VALUES.max():.3g}"),
     "nothing": (lambda: plot.against_lag({}), "at least one"),
     "too many axes": (lambda: plot.against_lag({"a": np.ones((2, 2, 2))}), r"norms['a'] has shape (2, 2, 2)"),
@@ -407,12 +407,12 @@ WRONG = {
     "complex": (lambda: plot.heat(np.ones((2, 2), complex)), "real numbers, not complex128"),
     "a vector": (lambda: plot.heat(np.ones(4)), "shape (T, H) or (T, H, B), not (4,)"),
     "no values": (lambda: plot.heat(np.ones((0, 4))), "of shape (0, 4)"),
-    "no such example": (lambda: plot.heat(VALUES, example=3), "example 3 is not among the 3"),
-    "no such example of gates": (lambda: plot.gates({"ft": OPEN}, example=-4), "example -4 is not among the 3"),
+    "no such example": (lambda: plot.heat(VALUES, example=3), "has 3 examples, not example 3"),
+    "no such example of gates": (lambda: plot.gates({"ft": OPEN}, example=-4), "has 3 examples, not example -4"),
     "symbols": (lambda: plot.heat(VALUES, symbols="abc"), "3 symbols for 12 steps"),
     "gates of two lengths": (lambda: plot.gates({"f": np.ones((4, 2)), "i": np.ones((5, 2))}), "one time axis"),
     "a ledger": (lambda: plot.ledger(np.ones(4)), "(losses, steps), not (4,)"),
-    "no such column": (lambda: plot.curves(ROWS, what="los"), "no row has 'los'; there is step, loss, norm, metric"),
+    "no such column": (lambda: plot.curves(ROWS, what="los"), "no row has 'los'; rows have step, loss, norm, metric"),
     "no rows": (lambda: plot.curves([1, 2]), "dicts with a step"),
     "no file": (lambda: plot.curves("nowhere/metrics.jsonl"), "nowhere/metrics.jsonl cannot be read"),
     "half a row": (lambda: plot.curves(ROWS, smooth=0.5), "smooth is a number of rows ≥ 1, not 0.5"),
@@ -421,23 +421,23 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_gets_a_sentence_and_no_figure(case):
-    call, said = WRONG[case]
-    with pytest.raises(ValueError, match=re.escape(said)):
+    call, message = WRONG[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
         call()
 
 
 def test_a_broken_line_in_the_middle_of_metrics_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n<html>\n{"step": 3, "loss": 2.0}\n')
-    with pytest.raises(ValueError, match="line 2 is no JSON: '<html>'"):
+    with pytest.raises(ValueError, match="line 2 is not JSON: '<html>'"):
         plot.curves(tmp_path)
 
 
 def test_no_ax_and_no_gates(scans):
     with pytest.raises(TypeError, match="not str"):
         plot.heat(VALUES, "c_next")
-    with pytest.raises(TypeError, match=r"one recorded scan, as rec\[0\], or of a Credit, not of an object of list"):
+    with pytest.raises(TypeError, match=r"one recorded scan, as rec\[0\], or a Credit, not an object of type list"):
         plot.by_lag([1.0])
-    with pytest.raises(ValueError, match="has no gate with a name"):
+    with pytest.raises(ValueError, match="has no named gate"):
         plot.gates(scans["RNN"])
 
 

@@ -1,4 +1,4 @@
-"""What a report shows is what the model computes: by a recording of the same sequence, and by hand."""
+"""Inspections against a recording of the same sequence, and against results by hand."""
 
 import tracemalloc
 
@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_a_backward(cell, layers, names, asked
         assert list(one.reach) == ["weights", *scan.states] and "def backward(d_output, cache):" in one.source
 
 
-def test_a_model_in_training_mode_is_looked_at_without_dropout_and_stays_in_it():
+def test_a_model_in_training_mode_is_inspected_without_dropout_and_stays_in_it():
     model, sequence = model_of(layers=2, dropout=0.5), sequence_of()
     model.linear.eval()
     drawn = model.rng_states()
@@ -66,7 +66,7 @@ def test_a_model_in_training_mode_is_looked_at_without_dropout_and_stays_in_it()
 
 
 def test_the_ledger_is_that_of_the_loss():
-    """What one loss sends to one step: by a backward of that loss alone."""
+    """The gradient of one loss at one step, by a backward of that loss alone."""
     model, sequence = model_of("rnn"), sequence_of(asked=[2, 5])
     (one,), rows, _ = inspect(model, sequence)
     for row, s in enumerate(rows):
@@ -83,7 +83,7 @@ def test_the_ledger_is_that_of_the_loss():
 def test_of_many_losses_a_ledger_follows_some(monkeypatch):
     monkeypatch.setattr(inspection, "LEDGER", 30)
     _, rows, steps = inspect(model_of("rnn"), sequence_of())
-    np.testing.assert_array_equal(rows, [0, 2, 4, 6])  # 30 // 7 of 7, and the last among them
+    np.testing.assert_array_equal(rows, [0, 2, 4, 6])  # 30 // 7 of the 7 losses, including the last
     assert np.isfinite(steps["loss"]).all()
     _, rows, _ = inspect(model_of("rnn"), sequence_of(T=40))
     np.testing.assert_array_equal(rows, [39])
@@ -106,7 +106,7 @@ def test_nothing_is_left_in_the_model():
 
 
 class Fast(nn.Recurrent):
-    """A cell of one's own, with a matrix for a state, and values of other sizes."""
+    """A user-defined cell with a matrix as state and values of other sizes."""
 
     def __init__(self, inputs, hidden, dtype=np.float64, rng=None):
         rng = np.random.default_rng(rng)
@@ -124,7 +124,7 @@ class Fast(nn.Recurrent):
         return {"A": A_next}, total
 
 
-def test_a_cell_of_ones_own():
+def test_a_user_defined_cell():
     (one,), _, _ = inspect(model_of(Fast), sequence_of())
     assert {name: x.shape for name, x in one.values.items()} == {"key": (7, 4), "A_next": (7, 8), "total": (7, 4)}
     np.testing.assert_allclose(one.spectrum, np.full((7, 8), 0.9))
@@ -136,10 +136,10 @@ class Squaring(Fast):
         return {"A": A_next}, mg.sum(A_next, axis=1)
 
 
-def test_what_is_not_finite_is_shown_as_that():
+def test_nan_and_inf_are_shown():
     (one,), _, steps = inspect(model_of(Squaring), sequence_of(T=20))
     assert not np.isfinite(one.values["A_next"][-1]).all() and np.isnan(steps["loss"][-1])
-    assert one.spectrum is None and "holds NaN or Inf" in one.facts["there is none"]
+    assert one.spectrum is None and "contains NaN or Inf" in one.facts["no spectrum"]
 
 
 class Doubling(Fast):
@@ -148,10 +148,10 @@ class Doubling(Fast):
         return {"A": A_next}, mg.sum(A_next, axis=1)
 
 
-def test_a_gradient_may_grow_beyond_what_a_float_holds():
+def test_a_gradient_may_grow_beyond_the_range_of_floats():
     (one,), _, _ = inspect(model_of(Doubling), sequence_of(T=20))
     np.testing.assert_allclose(one.spectrum, 1e30)
-    assert one.facts["back over 20 steps"] == "a gradient becomes 1e600 times as large, at most"
+    assert one.facts["back over 20 steps"] == "a gradient grows at most by the factor 1e600"
 
 
 class Memoryless(Fast):
@@ -172,22 +172,22 @@ class Branching(Fast):
     (Branching, "cannot be traced"),
 ])
 @pytest.mark.filterwarnings("ignore::minigrad.timeloop.scan.ScanNotice")
-def test_cells_that_cannot_be_looked_into(cell, sentence):
+def test_cells_that_cannot_be_inspected(cell, sentence):
     with pytest.raises(ValueError, match=sentence):
         inspect(model_of(cell), sequence_of())
 
 
 def test_a_sequence_longer_than_memory_allows_is_refused_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr(inspection, "memory_there", lambda: 1_000_000)
+    monkeypatch.setattr(inspection, "free_memory", lambda: 1_000_000)
     inspect(model_of(), sequence_of())
     sentence = r"a sequence of 3,000 steps needs about 0\.0\d+ GB of memory, and 0\.001 GB are free: take a shorter one"
     with pytest.raises(ValueError, match=sentence):
         inspect(model_of(), sequence_of(3000))
-    monkeypatch.setattr(inspection, "memory_there", lambda: None)  # where the system does not say
+    monkeypatch.setattr(inspection, "free_memory", lambda: None)  # unknown
     inspect(model_of(), sequence_of())
 
 
-def test_a_page_that_no_browser_opens_is_refused(monkeypatch):
+def test_a_page_too_large_for_browsers_is_refused(monkeypatch):
     model = SequenceModel(5, 5, cell="gru", hidden=32, symbols=True, embedding=3, rng=0)
     sequence = sequence_of(100)
     monkeypatch.setattr(inspection, "LARGEST", 100_000)
@@ -204,10 +204,10 @@ def test_a_page_that_no_browser_opens_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("cell, hidden, T", [("lstm", 24, 60), ("gru", 64, 40), ("rnn", 48, 100)])
-def test_the_estimate_of_memory_is_one(cell, hidden, T):
-    """What is measured is less, but not much less."""
+def test_the_estimate_of_memory_is_close(cell, hidden, T):
+    """The measured memory is less than the estimate, but not much less."""
     model = SequenceModel(5, 5, cell=cell, hidden=hidden, symbols=True, embedding=3, rng=0)
-    inspect(model, sequence_of(2))  # programs are traced and kept
+    inspect(model, sequence_of(2))  # fill the cache of programs
     tracemalloc.start()
     inspect(model, sequence_of(T))
     peak = tracemalloc.get_traced_memory()[1]
@@ -218,6 +218,6 @@ def test_the_estimate_of_memory_is_one(cell, hidden, T):
     assert needed / 2 < peak < needed, (needed, peak)
 
 
-def test_there_is_some_memory():
-    there = inspection.memory_there()
+def test_some_memory_is_free():
+    there = inspection.free_memory()
     assert there is None or 1e6 < there < 1e15

@@ -1,4 +1,4 @@
-"""The page of `minigrad inspect`: what is in the file, and in Chromium, where there is one, what it shows."""
+"""The page of `minigrad inspect`: contents of the file, and its display in Chromium if that is installed."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ def backward(d_output, cache):
 
 
 def made(T=12, H=5, seed=0, names=("ft", "c_next"), **changed):
-    """A report of random arrays; gradients fade over time, some to below what a float32 holds."""
+    """A report of random arrays; gradients fade over time, some below the range of float32."""
     rng = np.random.default_rng(seed)
     fade = np.exp(-np.linspace(120.0, 0.0, T))[:, None]
     layer = LayerInspection(
@@ -53,7 +53,7 @@ def made(T=12, H=5, seed=0, names=("ft", "c_next"), **changed):
 
 
 def hostile(**changed):
-    """One whose texts would like to be more than that."""
+    """A report with texts that try to become markup."""
     return made(title=HOSTILE, symbols=[HOSTILE] * 12, targets=[HOSTILE] * 12, facts={HOSTILE: HOSTILE}, **changed)
 
 
@@ -65,7 +65,7 @@ def hostile(**changed):
     [[np.nan, np.inf, -np.inf, 0.1]],
     [[5e-324, 1e-310, 2.2e-308, 1e-281, 1e-280, 9.9995e-281, 1.7976931348623157e308, 1e23]],
     [[0.999949999, 0.99995, 0.9999500001, 9999.4999, 99995]],
-    [[0.015625, 0.0234375, 1.0005, 2.5e22]],  # the middle between two: to the even one
+    [[0.015625, 0.0234375, 1.0005, 2.5e22]],  # ties round to even
     np.float32([[1e-45, 1e-40, np.pi, 3.4e38]]),
     np.zeros((2, 0)), np.zeros((0, 3)), np.ones((2, 3)),
 ])
@@ -75,7 +75,7 @@ def test_an_array_is_kept_to_the_digits_that_are_shown(x):
     np.testing.assert_array_equal(unpacked(out), shown(x))
 
 
-def test_so_are_random_numbers_of_any_size():
+def test_random_numbers_of_any_size_are_kept_too():
     rng = np.random.default_rng(0)
     for powers in ((-30, 30), (-320, 300)):
         x = rng.normal(size=(100, 300)) * 10.0 ** rng.integers(*powers, (100, 300))
@@ -83,12 +83,12 @@ def test_so_are_random_numbers_of_any_size():
 
 
 @pytest.mark.parametrize("x", [[0.1, np.nan, 1e-300], np.array([3, 7, 123456789]), np.array([], int)])
-def test_what_has_one_axis_is_kept_whole(x):
+def test_an_array_with_one_axis_is_kept_exactly(x):
     assert packed(x)["kind"] == "double"
     np.testing.assert_array_equal(unpacked(packed(x)), x)
 
 
-def test_the_file_holds_the_arrays():
+def test_the_file_contains_the_arrays():
     report = made()
     data, (layer,) = data_in(render(report)), report.layers
     assert data["symbols"] == report.symbols and data["targets"] == report.targets
@@ -105,7 +105,7 @@ def test_the_file_holds_the_arrays():
         np.testing.assert_array_equal([unpacked(x) for x in data["curves"][name]], curve)
 
 
-def test_the_file_asks_nothing_of_anyone():
+def test_the_file_loads_nothing():
     text = render(made())
     assert not re.findall(r"\b(?:src|href|action)=|@import|url\(|https?:(?!//www\.w3\.org/2000/svg\")", text)
     assert not re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import|eval|Function|document\.write)\s*\(", text)
@@ -135,12 +135,12 @@ def test_any_unicode_goes_in():
     symbols = ["\ud800", "\u2028", "\x00", "é", "😀", "\u202e", "\\", '"', "\r", "<!--", "]]>", " "]
     text = render(made(symbols=symbols, title="caf\udce9"))
     assert data_in(text)["symbols"] == symbols
-    text.encode("utf-8")  # a file can be made of it
+    text.encode("utf-8")  # it can be written to a file
 
 
 def test_a_file_of_two_layers_of_128_units_over_200_steps_is_below_3_MB():
     rng, fade = np.random.default_rng(0), np.exp(-np.linspace(120.0, 0.0, 200))[:, None]
-    names, layers = ("ft", "it", "ot", "cct", "c_next", "a_next"), []  # an LSTM's; of what cannot be packed well
+    names, layers = ("ft", "it", "ot", "cct", "c_next", "a_next"), []  # an LSTM, with data that compress badly
     for layer in ("l0", "l1"):
         values, grads = ({name: size * rng.normal(size=(200, 128)) for name in names} for size in (1.0, fade))
         reach = {name: np.tril(fade * rng.random((200, 200))) for name in ("weights", "a_prev", "c_prev")}
@@ -192,7 +192,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Open the page of a report; after the test the console must have stayed silent, and nothing been asked for."""
+    """Open the page of a report; after the test, check that the console is empty and nothing was requested."""
     def show(report, **options):
         file = tmp_path / "report.html"
         file.write_text(render(report), encoding="utf-8")
@@ -203,7 +203,7 @@ def show(browser, tmp_path):
 
 
 def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
-    """Of two layers, at several steps, units and losses, for everything that has a number on the page."""
+    """Check every number on the page, for two layers at several steps, units and losses."""
     report = made()
     report.layers.append(made(seed=1, name="l1").layers[0])
     browser = show(report)
@@ -229,7 +229,7 @@ def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
             assert browser.text("#ledger-read") == f"loss at step {step} → {name} at step {t}: {sizes[name]}"
         fading = {name: (shown(x)[s, 0] / shown(x)[s, step])**(1 / step) for name, x in layer.reach.items()}
         assert browser.text("#lag-read") == (
-            f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. On average, with each "
+            f"lag {step - t}, at step {t}: weights {sizes['weights']}, c_prev {sizes['c_prev']}. Mean factor per "
             f"step back: weights × {fading['weights']:#.3g}, c_prev × {fading['c_prev']:#.3g}")
         sigma = layer.spectrum[t]
         assert browser.text("#spectrum-read") == f"step {t}, rank 1 of 10: {digits(sigma[0])}"
@@ -241,7 +241,7 @@ def test_the_numbers_on_the_page_are_those_of_the_arrays(show):
     assert browser.text("#layer-facts") == "largest Lyapunov exponent-0.5" and browser.text("#facts") == "celllstm"
 
 
-def test_the_source_has_the_numbers_beside_the_lines_that_settle_them(show):
+def test_the_source_has_the_numbers_beside_their_last_assignment(show):
     report = made()
     browser, (layer,) = show(report), report.layers
     assert browser.js("[...document.querySelectorAll('#source .line')].map(line => line.textContent)"
@@ -255,7 +255,7 @@ def test_the_source_has_the_numbers_beside_the_lines_that_settle_them(show):
     assert beside == [[5, f"{v['ft']}, {v['c_next']}"], [11, d["c_next"]], [12, d["ft"]]]
     browser.click("#source .live[data-kind=gradient]")
     assert browser.text("#map-title") == "Every unit over time: dL/dc_next"
-    assert browser.js("document.querySelectorAll('#source .shown').length") == 4  # d_c_next, and not c_next
+    assert browser.js("document.querySelectorAll('#source .shown').length") == 4  # d_c_next, not c_next
     assert browser.js("document.querySelector('#source .comment').textContent") == "# ft"
 
 
@@ -277,11 +277,11 @@ def test_keys_move_step_and_unit(show):
     assert pressed("map", "home", "left") == [0, 1, 2] and pressed("map", "end", "right") == [11, 1, 2]
     assert pressed("ledger", "up", "left") == [10, 1, 1]
     assert browser.text("#ledger-read").startswith("loss at step 7 → weights at step 10")
-    assert pressed(None, "left", "down") == [9, 1, 1]  # ↓ scrolls, as anywhere
+    assert pressed(None, "left", "down") == [9, 1, 1]  # ↓ scrolls
     assert pressed("asked", "up") == [9, 1, 0]  # a list keeps its own keys
 
 
-def test_what_has_the_focus_is_seen(show):
+def test_the_focus_is_visible(show):
     browser = show(made())
     found = set()
     for _ in range(20):
@@ -293,7 +293,7 @@ def test_what_has_the_focus_is_seen(show):
     assert {"u", "map", "source", "shown", "ledger", "theme", "BUTTON"} <= found
 
 
-def test_everything_has_a_name_for_those_who_do_not_see_it(show):
+def test_everything_has_an_accessible_name(show):
     report = made()
     report.layers.append(made(name="l1").layers[0])
     tree = show(report).cdp("Accessibility.getFullAXTree")["nodes"]
@@ -311,7 +311,7 @@ def test_clicks_go_where_they_point(show):
     browser = show(report)
     browser.click('#strip [data-t="4"]')
     assert browser.js("at.t") == 4 and browser.js("document.querySelector('#strip .on').dataset.t") == "4"
-    browser.click("#map")  # its middle: left of it and below it are the numbers of the axes
+    browser.click("#map")  # its middle, away from the numbers of the axes
     t, u = browser.js("[at.t, at.u]")
     assert (t, u) == (5, 1) and browser.text("#map-read").startswith("step 5 ")
     browser.click('#units button[data-name="c_next"][data-kind="gradient"]')
@@ -337,7 +337,7 @@ def test_light_and_dark(show):
 
 
 def contrast(a, b):
-    """Of two CSS colours, as WCAG 2 has it: from 1 to 21."""
+    """The contrast of two CSS colours by WCAG 2, from 1 to 21."""
     light = []
     for colour in (a, b):
         x = np.array(re.findall(r"\d+", colour)[:3], float) / 255
@@ -346,8 +346,8 @@ def contrast(a, b):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_written_stands_out(scheme, show):
-    """By 4.5 : 1 at least, as WCAG 2.2 asks of text (1.4.3)."""
+def test_text_has_contrast(scheme, show):
+    """Contrast of at least 4.5 : 1, which WCAG 2.2 requires of text (1.4.3)."""
     report = made(200, 5, symbols=["a"] * 200, targets=None, asked=np.array([], int), reach={})
     report.steps = {"rising": np.linspace(0.0, 1.0, 200), "both signs": np.linspace(-1.0, 1.0, 200)}
     browser = show(report, scheme=scheme)
@@ -363,16 +363,16 @@ def test_what_is_written_stands_out(scheme, show):
 
 
 def test_the_map_has_the_colours_of_its_numbers(show):
-    """Light: from white to one colour as values rise from 0; two colours where there are both signs."""
+    """In light mode, from white to one colour for values from 0 upwards; two colours for both signs."""
     x = np.zeros((12, 5))
     x[3, 4], x[3, 0], x[8, 0] = 1.0, 0.5, np.nan
     report = made(names=("ft",))
     report.layers[0].values["ft"] = x
     browser = show(report)
     picture = browser.js("[...$('map').picture.getContext('2d').getImageData(0, 0, 12, 5).data]")
-    colours = np.array(picture).reshape(5, 12, 4)[::-1, :, :3].transpose(1, 0, 2).tolist()  # unit 0 is below
+    colours = np.array(picture).reshape(5, 12, 4)[::-1, :, :3].transpose(1, 0, 2).tolist()  # unit 0 is at the bottom
     assert colours[0][0] == [255, 255, 255] and colours[3][4] == [8, 48, 92] and colours[8][0] == [209, 0, 91]
-    np.testing.assert_allclose(colours[3][0], [131.5, 151.5, 173.5], atol=0.5)  # half-way
+    np.testing.assert_allclose(colours[3][0], [131.5, 151.5, 173.5], atol=0.5)  # halfway
     assert "1 NaN or Inf" in browser.text("#map-legend")
 
 
@@ -390,7 +390,7 @@ def test_it_can_be_read_at_400_pixels(show):
 
 
 def test_text_stays_text_in_the_browser(show):
-    names = ("constructor", "__proto__", "base64", "toString")  # what a user may call a variable
+    names = ("constructor", "__proto__", "base64", "toString")  # names that a user may choose
     report = hostile(names=names)
     layer = report.layers[0]
     layer.source = (f"def forward(x):\n    constructor = x  # {HOSTILE}\n"
@@ -409,7 +409,7 @@ def test_text_stays_text_in_the_browser(show):
     assert browser.js("window.hit === undefined")
 
 
-def test_characters_that_cannot_be_seen_are_shown_by_name(show):
+def test_invisible_characters_are_shown_by_name(show):
     seen = {" ": "␣", "\n": "↵", "\x00": "␀", "\x1b": "␛", "\x7f": "U+007F", "\u0301": "◌\u0301", "😀": "😀",
             "\u202e": "U+202E", "\u200d": "U+200D", "\ud800": "U+D800", "\u2028": "U+2028", "é": "é"}
     browser = show(made(symbols=list(seen), targets=list(seen)))
@@ -426,7 +426,7 @@ def test_characters_that_cannot_be_seen_are_shown_by_name(show):
     {"values": {"ft": np.full((12, 5), np.nan), "wide": np.zeros((12, 9))}, "grads": {}},
     {"spectrum": np.full((12, 4), np.inf)},
 ], ids=lambda changed: ", ".join(changed))
-def test_what_is_not_there_is_left_out(show, changed):
+def test_absent_parts_are_left_out(show, changed):
     browser = show(made(**changed))
     browser.press("left")
     slide(browser, "u", 1)
