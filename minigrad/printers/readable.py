@@ -169,7 +169,7 @@ class Emitter:
         for v, g in program.total.items():  # gradients of named values; a bias may share one
             if v.op is None and g in inner:
                 written = g in own and not is_unnamed_view(g) and g.op is not PART
-                if written and self.root is self and v in program.gradients:
+                if written and self.root is self and program.gradients.get(v) is g:
                     self.aliases[v] = self.free(f"d_{self.label(v)}")
                 continue
             if v in self.names and g in own and g not in self.names:
