@@ -70,8 +70,8 @@ class Aliases:
         return value is base or (is_slice(value) and value.inputs[0] is base)
 
     def last_uses(self, values: list[Value], live: Iterable[Value]) -> dict[Value, int]:
-        """Liveness: {value: position of the last of `values` that reads its memory}; len(values) for what is `live`
-        after them."""
+        """Liveness: {value: position of the last of `values` that reads its memory}; len(values) for those that
+        are `live` after them."""
         last = {b: n for n, value in enumerate(values) for a in value.inputs for b in self.of(a)}
         last.update((b, len(values)) for value in live for b in self.of(value))
         return last
@@ -180,7 +180,7 @@ class BackwardNeeds:
         self.kept = read_of_forward(backward, roots, seeds, aliases.base) - self.invariant
 
     def reads_for(self, a: Value, g: Value) -> list[Value]:
-        """The values that the gradient of one argument is taken from: itself, or what is summed over time."""
+        """The values that the gradient of one argument is computed from: itself, or the operands of its sums."""
         return [v for term in self.sums[a] for v in term.values] if a in self.sums else [g]
 
     def stacked(self) -> list[Value]:

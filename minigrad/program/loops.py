@@ -268,7 +268,7 @@ class Loop:
     """A scan in a Program: two Values, `forward` and `backward`, whose PARTs are the outputs of the two loops.
 
     inner        the Program of one step
-    around       {argument of inner: the Value around the loop} for xs, for what is closed over, and for a state that
+    around       {argument of inner: the Value around the loop} for xs, for closed-over values, and for a state that
                  never changes; start: the other states before the first step
     final[k]     the k-th state after the last step          stack[v]     v of every step, (T, …)
     d_start[k]   dL/d(the k-th state before the first step)  d_stack[v]   the same in the backward
