@@ -139,7 +139,8 @@ class Plan:
             return values
         known = {*self.x, *(v for v in there if self.is_stored_in(v, "stack"))}
         found = computed_ahead(values, known, self.aliases, self.may_lie_in_blocks)
-        rest = [v for v in values if v not in set(found)]
+        ahead = set(found)
+        rest = [v for v in values if v not in ahead]
         arrays = set(loop.arrays)
         loop.compute(found, [self.base(a) for v in rest for a in v.inputs] + list(map(self.base, live)), kind="block")
         blocks = {place.array: value for value in found if (place := self.storage[value]).array not in arrays}
