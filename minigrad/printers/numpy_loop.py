@@ -18,21 +18,19 @@ import itertools
 import linecache
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.op import Op
-from minigrad.engine.ops import concatenate, getitem, power, transpose
-from minigrad.engine.ops import sum as sum_op
+from minigrad.engine.ops import concatenate
 from minigrad.printers.buffers import ALL_PASSES, Options, Scope, Storage, can_be_buffered, empty, part_paths
 from minigrad.printers.module_text import RESERVED, called_functions, module_text
 from minigrad.printers.readable import values_in
 from minigrad.printers.statements import LoopText
 from minigrad.printers.text import bracket, dtype_text
-from minigrad.program.analysis import add_invariants, is_matrix_product, results_that_depend, terms_of
-from minigrad.program.ir import DETACH, Value, in_order, numbers_of
+from minigrad.program.analysis import BackwardNeeds, computed_ahead, computed_behind, results_that_depend
+from minigrad.program.ir import DETACH, Value, numbers_of
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
@@ -40,16 +38,6 @@ BLOCK_COLUMNS = 256  # minimum number of columns of one gathered product: steps 
 BLOCK_BYTES = 1 << 20  # maximum size of the values computed ahead, so they are still in the cache at their step
 
 number = itertools.count(1).__next__  # numbers the compiled texts
-
-
-@dataclass(frozen=True)
-class Term:
-    """How to accumulate one term of a weight's gradient: one "product" of two stacks, one "sum" of a stack over time
-    and `axes` of each step, or per "step"."""
-
-    how: str
-    values: tuple[Value, ...]
-    axes: tuple[int, ...] = ()
 
 
 class Plan:
@@ -70,10 +58,13 @@ class Plan:
         self.results = tuple(values_in(tree) for tree in program.result)  # new states and ys, each with its gradient
         self.new_state, self.y = (list(map(numbers_of, values)) for values in self.results)
         self.values = [v for v in program.forward if v.op is not DETACH]
-        self.gradients = {a: g for a, g in program.gradients.items()
-                          if g is not None and (a in wanted or a in self.state)}
         self.differentiated = bool(wanted)
-        self.choose()
+        self.gradients = {a: g for a, g in program.gradients.items()
+                          if self.differentiated and g is not None and (a in wanted or a in self.state)}
+        if options.ahead:
+            self.reassociate()
+        self.needs = BackwardNeeds(program.forward, self.gradients, program.seeds.values(), self.closed, self.aliases,
+                                   options.hoisted, options.gathered)
         self.forward = self.write_forward()
         self.backward = self.write_backward() if self.differentiated else None
         self.constants = self.scope.constants
@@ -84,62 +75,13 @@ class Plan:
         """For each new state and each y, whether a gradient can flow from it to one of the wanted values."""
         return results_that_depend(wanted, self.program.forward, self.state, *self.results)
 
-    # -- schedule -------------------------------------------------------------------------------------------
-
-    def choose(self) -> None:
-        """Find the loop invariants, how weight gradients are summed, and which forward values the backward reads."""
-        program, names = self.program, self.scope.emitter.names
-        if self.options.ahead and self.differentiated:
-            reassociated = Reassociated(program, self.gradients)
-            self.gradients = reassociated.gradients
-            for value, new in reassociated.known.items():  # the same value, computed differently, keeps its name
-                if value in names and new not in names and new.op is not None:
-                    names[new] = names[value]
-        self.values_backward: list[Value] = []
-        if self.differentiated:
-            self.values_backward = in_order(list(self.gradients.values()), set(program.forward))
-        self.invariant.update(self.closed)
-        if self.options.hoisted:
-            add_invariants(self.invariant, [*self.values, *self.values_backward])
-        self.sums: dict[Value, list[Term]] = {}  # by weight
-        self.kept: set[Value] = set()
-        self.steps_backward: list[Value] = []
-        if not self.differentiated:
-            return
-        roots = []
-        for a, g in self.gradients.items():
-            if a in self.closed:
-                self.sums[a] = [self.summed(term) for term in (terms_of(g) if self.options.gathered else [g])]
-                roots += [v for term in self.sums[a] for v in term.values]
-            else:
-                roots.append(g)
-        gathered = {v for terms in self.sums.values() for term in terms if term.how != "step" for v in term.values}
-        for a, terms in self.sums.items():  # a value that is in a stack anyway is summed over the stack
-            self.sums[a] = [replace(term, how="sum") if term.how == "step" and term.values[0] in gathered else term
-                            for term in terms]
-        backward = in_order(roots, set(program.forward))
-        self.steps_backward = [v for v in backward if v not in self.invariant]
-        own = set(backward) | set(program.seeds.values())
-        read = {self.base(a) for v in backward for a in v.inputs} | {self.base(v) for v in roots}
-        self.kept = {a for a in read if not a.is_constant and a not in own and a not in self.invariant}
-
-    def summed(self, v: Value) -> Term:
-        if self.options.gathered and v.op is not None and v not in self.invariant:
-            if is_matrix_product(v) and all(0 not in a.shape and self.stackable(a)
-                                            and self.base(a) not in self.invariant for a in v.inputs):
-                return Term("product", v.inputs)
-            if v.op is sum_op.op and self.base(v.inputs[0]) not in self.invariant and \
-                    self.stackable(v.inputs[0], (getitem.op,)):
-                axis, axes = v.metadata["axis"], len(v.inputs[0].shape)
-                axis = range(axes) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-                return Term("sum", v.inputs, tuple(i % max(axes, 1) for i in axis if axes))
-        return Term("step", (v,))
-
-    def stackable(self, value: Value, views: tuple[Op, ...] = (getitem.op, transpose.op)) -> bool:
-        """Whether all steps of a value can be one array: a computed value, or one view of it."""
-        if self.aliases.is_view(value) and value.op in views:
-            value = value.inputs[0]
-        return not self.aliases.is_view(value) and not value.is_constant
+    def reassociate(self) -> None:
+        """Rewrite the gradients; a value that is computed differently keeps its name."""
+        names, reassociated = self.scope.emitter.names, Reassociated(self.program, self.gradients)
+        self.gradients = reassociated.gradients
+        for value, new in reassociated.known.items():
+            if value in names and new not in names and new.op is not None:
+                names[new] = names[value]
 
     # -- storage ---------------------------------------------------------------------------------------------
 
@@ -164,7 +106,7 @@ class Plan:
             if whole.op is concatenate.op and whole not in self.storage and self.options.placed:
                 from_outside = [a for a in whole.inputs
                                 if a in self.state and a not in self.storage and a.dtype == whole.dtype]
-                if from_outside or whole in self.kept:
+                if from_outside or whole in self.needs.kept:
                     self.storage[whole] = loop.array(kind, whole, extra=1)
                     self.assign_parts(whole, producers)
         for a in self.state:
@@ -174,7 +116,7 @@ class Plan:
             if new in producers and new not in self.storage:
                 self.storage[new] = replace(self.storage[a], offset=1)
         for value in values:
-            if value in self.kept and value not in self.storage:
+            if value in self.needs.kept and value not in self.storage:
                 self.storage[value] = loop.array("stack", value)
         self.assign_concatenations(loop, values)
 
@@ -195,13 +137,10 @@ class Plan:
         that must stay in the step."""
         if not self.options.ahead:
             return values
-        found: list[Value] = []
-        known = set(self.x)
-        for value in values:
-            if self.can_go_ahead(value, known, there):
-                found.append(value)
-                known.add(value)
-        rest = [v for v in values if v not in known]
+        known = {*self.x, *(v for v in there if self.is_stored_in(v, "stack"))}
+        found = computed_ahead(values, known, self.aliases, self.may_lie_in_blocks)
+        ahead = set(found)
+        rest = [v for v in values if v not in ahead]
         arrays = set(loop.arrays)
         loop.compute(found, [self.base(a) for v in rest for a in v.inputs] + list(map(self.base, live)), kind="block")
         blocks = {place.array: value for value in found if (place := self.storage[value]).array not in arrays}
@@ -209,40 +148,9 @@ class Plan:
         loop.size = int(np.clip(BLOCK_BYTES // max(bytes_a_step, 1), 1, 32))
         return rest
 
-    def can_go_ahead(self, value: Value, known: set[Value], there: set[Value]) -> bool:
-        """Whether a value is independent of other steps: a ufunc, or a product with an invariant, of known values."""
-        product = is_matrix_product(value) and value.inputs[0] in self.invariant
-        if not product and not goes_in_blocks(value):
-            return False
-        if value in self.storage and (self.storage[value].kind != "stack" or self.storage[value].path):
-            return False
-        for a in value.inputs:
-            if a.is_constant or a in self.invariant:
-                if len(a.shape) > len(value.shape):
-                    return False
-            elif len(a.shape) != len(value.shape) or not self.aliases.is_slice_of_base(a):
-                return False
-            elif (base := self.base(a)) not in known and not (base in there and self.is_stored_in(base, "stack")):
-                return False
-        return True
-
-    def can_wait(self, values: list[Value]) -> list[Value]:
-        """Values that only sums over time read. They are computed once per block, after its steps."""
-        if not self.options.ahead:
-            return []
-
-        def known(a: Value, axes: int) -> bool:
-            return a.is_constant or a in self.invariant or (
-                len(a.shape) == axes and self.aliases.is_slice_of_base(a) and self.lies_in_blocks(self.base(a)))
-        read = {self.base(g) for a, g in self.gradients.items() if a not in self.closed}
-        late: set[Value] = set()
-        for value in reversed(values):
-            if value not in read and not self.aliases.is_view(value) and goes_in_blocks(value) and \
-                    self.lies_in_blocks(value) and all(known(a, len(value.shape)) for a in value.inputs):
-                late.add(value)
-            else:
-                read.update(map(self.base, value.inputs))
-        return [value for value in values if value in late]
+    def may_lie_in_blocks(self, value: Value) -> bool:
+        """Whether a value has no storage yet, or a stack of its own."""
+        return value not in self.storage or (self.is_stored_in(value, "stack") and not self.storage[value].path)
 
     def is_stored_in(self, value: Value, kind: str) -> bool:
         return value in self.storage and self.storage[value].kind == kind
@@ -297,16 +205,14 @@ class Plan:
     def write_backward(self) -> LoopText:
         loop = LoopText(self.scope)
         loop.locals.update(map(self.scope.name, self.closed))
-        program, values = self.program, self.steps_backward
+        program, needs, values = self.program, self.needs, self.needs.steps
         made = set(values)
         for value, place in list(self.storage.items()):  # the backward has no views or variables of the forward loop
             if self.aliases.is_view(value) or (place.kind == "local" and value not in self.closed):
                 del self.storage[value]
-        invariant = [v for v in [*self.values, *self.values_backward] if v in self.invariant]
-        loop.hoist([v for v in invariant if self.is_read(v, invariant)])
+        loop.hoist(needs.invariants_read([v for v in [*self.values, *needs.values] if v in self.invariant]))
         self.take_inputs(loop, copy=False)
-        stacked = [v for terms in self.sums.values() for term in terms if term.how != "step" for v in term.values]
-        for value in map(self.base, stacked):
+        for value in map(self.base, needs.stacked()):
             if value not in self.storage and (value in made or value in program.seeds.values()):
                 self.storage[value] = loop.array("block", value)
         carries = self.carries(loop, made)
@@ -316,21 +222,21 @@ class Plan:
         if sums:
             loop.before.append(f"{bracket(sums, '(')} = sums")
         self.total = dict(zip(self.closed, sums))
-        for a, terms in self.sums.items():
+        for a, terms in self.needs.sums.items():
             if any(term.how == "step" for term in terms) or not terms:
                 zeros = f"np.zeros({a.shape}, {dtype_text(a.dtype)})"
                 loop.before.append(f"{self.total[a]} = {zeros} if {self.total[a]} is None else {self.total[a]}")
         inputs = [(k, a) for k, a in enumerate(self.x) if a in self.gradients]
-        live = [self.gradients[a] for a in self.gradients if a not in self.closed]
-        live += [term.values[0] for terms in self.sums.values() for term in terms]
+        live = needs.live()
         values = self.compute_ahead(values, loop, live, there={*self.values, *self.state, *self.x})
-        late = self.can_wait(values)
+        read = [g for a, g in self.gradients.items() if a not in self.closed]
+        late = computed_behind(values, read, self.aliases, self.lies_in_blocks) if self.options.ahead else []
         loop.compute([v for v in values if v not in late], live)
         loop.compute_behind(late)
         for k, a in inputs:
             loop.before.append(f"d_xs_{k} = {empty(['T', *a.shape], a.dtype)}")
             loop.body.append(f"d_xs_{k}[t] = {loop.operand(self.gradients[a])}")
-        for a, terms in self.sums.items():
+        for a, terms in self.needs.sums.items():
             for term in terms:
                 if term.how == "step":
                     loop.body.append(f"add({self.total[a]}, {loop.operand(term.values[0])}, {self.total[a]})")
@@ -344,13 +250,6 @@ class Plan:
         d_xs = [f"d_xs_{k}" if a in self.gradients else "None" for k, a in enumerate(self.x)]
         loop.after.append(f"return {bracket(d_state, '(')}, {bracket(d_xs, '(')}, {bracket(sums, '(')}")
         return loop
-
-    def is_read(self, value: Value, invariant: list[Value]) -> bool:
-        """Whether the backward loop, or another invariant, reads an invariant."""
-        readers = [*self.steps_backward, *invariant]
-        direct = [term.values[0] for terms in self.sums.values() for term in terms]
-        direct += [g for a, g in self.gradients.items() if a not in self.closed]
-        return any(value in v.inputs for v in readers) or value in direct
 
     def carries(self, loop: LoopText, made: set[Value]) -> dict[Value, Storage]:
         """Double buffer that carries each state's gradient to the previous step; the buffer of the gradient itself if
@@ -407,7 +306,7 @@ class Plan:
             return made[value, how]
 
         lines = []
-        for a, terms in self.sums.items():
+        for a, terms in self.needs.sums.items():
             total = self.total[a]
             for term in terms:
                 if term.how == "product":
@@ -437,8 +336,3 @@ class Plan:
         module = dict(self.constants)
         exec(compile(self.source, filename, "exec"), module)
         return module
-
-
-def goes_in_blocks(value: Value) -> bool:
-    """Whether one call of a ufunc computes it for a block of steps; x² is not one (np.square is faster)."""
-    return value.op.ufunc is not None and value.op is not power.op

@@ -36,7 +36,7 @@ from minigrad.printers.text import (
     slice_text,
     wrapped,
 )
-from minigrad.program.analysis import is_view
+from minigrad.program.analysis import base, is_view, read_of_forward
 from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, numbers_of
 from minigrad.program.simplify import Program, repr_of
 from minigrad.program.sizes import Size, factor_of
@@ -90,10 +90,8 @@ class Emitter:
 
     def choose_cache(self) -> list[Value]:
         """Values of the forward that the backward reads, in the order of computing."""
-        own = set(self.program.backward) | set(self.program.seeds.values())
-        read = [a for value in self.program.backward for a in value.inputs]
-        read += [g for g in self.program.gradients.values() if g]
-        kept = {behind_views(a) for a in read if a not in own and not a.is_constant}
+        program, roots = self.program, [g for g in self.program.gradients.values() if g]
+        kept = read_of_forward(program.backward, roots, program.seeds.values(), lambda v: base(v, is_unnamed_view))
         return [v for v in self.leaves + self.program.forward if v in kept]
 
     # -- names --------------------------------------------------------------------------------------------
@@ -602,12 +600,6 @@ def hand_on(names: list[str], texts: list[str]) -> list[str]:
 def is_unnamed_view(value: Value) -> bool:
     """A transpose or a slice that the user gave no name."""
     return value.op in (transpose.op, getitem.op) and value.name is None and is_view(value)
-
-
-def behind_views(value: Value) -> Value:
-    while is_unnamed_view(value):
-        value = value.inputs[0]
-    return value
 
 
 def values_in(tree: Any) -> list[Value]:

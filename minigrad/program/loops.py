@@ -32,7 +32,14 @@ from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, recording, watcher, wrap
-from minigrad.program.analysis import is_matrix_product, is_slice
+from minigrad.program.analysis import (
+    add_invariants,
+    base,
+    is_invariant,
+    is_slice,
+    is_slice_or_transpose,
+    sum_over_time,
+)
 from minigrad.program.ir import EINSUM, LOOP, Value, in_order, numbers_of, order_of_axes
 from minigrad.program.simplify import Program, repr_of
 from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
@@ -262,7 +269,7 @@ class Loop:
     """A scan in a Program: two Values, `forward` and `backward`, whose PARTs are the outputs of the two loops.
 
     inner        the Program of one step
-    around       {argument of inner: the Value around the loop} for xs, for what is closed over, and for a state that
+    around       {argument of inner: the Value around the loop} for xs, for closed-over values, and for a state that
                  never changes; start: the other states before the first step
     final[k]     the k-th state after the last step          stack[v]     v of every step, (T, …)
     d_start[k]   dL/d(the k-th state before the first step)  d_stack[v]   the same in the backward
@@ -286,10 +293,8 @@ class Loop:
         unchanged = [a for a, new in zip(self.state, self.new) if a is new]
         self.around = dict(zip(self.x + self.closed, given[len(self.state):]))
         self.around |= {a: start for a, start in zip(self.state, self.start) if a in unchanged}
-        self.fixed = {*self.closed, *unchanged}
-        for v in inner.forward + inner.backward:
-            if v.op is not LOOP and all(map(self.is_fixed, v.inputs)):  # an inner loop stays in the body
-                self.fixed.add(v)
+        self.invariant = {*self.closed, *unchanged}
+        add_invariants(self.invariant, inner.forward + inner.backward)
         self.forward = Value(LOOP, tuple(given), {"loop": self, "backward": False}, (), None)
         outer.values[scan.whole._index] = self.forward
         self.final = [self.part(self.forward, a) for a in self.state]
@@ -361,10 +366,6 @@ class Loop:
 
     # -- values of the outer function: all steps at once -----------------------------------------------------------
 
-    def is_fixed(self, v: Value) -> bool:
-        """Whether a value is the same at every step."""
-        return v.is_constant or v in self.fixed
-
     def lifted(self, v: Value) -> Value:
         """A loop invariant, as a value of the outer function."""
         if v.op is None:
@@ -373,7 +374,7 @@ class Loop:
 
     def over_time(self, v: Value) -> Value:
         """All steps of a value, (T, …)."""
-        if self.is_fixed(v):
+        if is_invariant(v, self.invariant):
             shape = self.steps, *v.shape
             return self.outer.apply(broadcast_to.op, (self.lifted(v),), {"shape": shape}, shape, v.dtype, v.tracked)
         there = next(those for those in (self.plain_seeds, self.stack, self.d_stack, self.around) if v in those)
@@ -386,15 +387,16 @@ class Loop:
 
     def gathered(self, g: Value) -> Value | None:
         outer = self.outer
-        if self.is_fixed(g):
+        if is_invariant(g, self.invariant):
             return outer.apply(multiply.op, (self.lifted(g), outer.value_of(self.steps)), {}, g.shape, g.dtype)
         if g in self.totals:
             metadata = {"axis": 0, "keepdims": False}
             return outer.apply(sum_op.op, (self.over_time(g),), metadata, g.shape, g.dtype)
-        if is_matrix_product(g):
+        term = sum_over_time(g, lambda a: True, lambda a: base(a, is_slice_or_transpose) in self.totals)
+        if term.how == "product":
             return self.product(g)
-        if g.op is sum_op.op and self.base(g.inputs[0]) in self.totals:
-            return self.sum(g)
+        if term.how == "sum":
+            return self.sum(g, term.axes)
         if g.op in (negative.op, transpose.op, reshape.op):
             x = self.gathered(g.inputs[0])
             return None if x is None else outer.apply(g.op, (x,), g.metadata, g.shape, g.dtype)
@@ -410,23 +412,21 @@ class Loop:
         (a, of_a), (b, of_b) = (self.operand(x, letters) for x, letters in zip(g.inputs, ("ib", "bj")))
         return self.outer.apply(EINSUM, (a, b), {"subscripts": f"{of_a},{of_b}->ij"}, g.shape, g.dtype)
 
-    def sum(self, g: Value) -> Value | None:
+    def sum(self, g: Value, axes: tuple) -> Value | None:
         """Σ over the steps of a sum, as one sum."""
         letters = "abcdefgh"[:len(g.inputs[0].shape)]
         x, of_x = self.operand(g.inputs[0], letters)
         if of_x != f"t{letters}":
             return None
-        axis, keepdims = g.metadata["axis"], g.metadata["keepdims"]
-        axes = range(len(letters)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        metadata = {"axis": (0, *(a % len(letters) + 1 for a in axes)), "keepdims": keepdims}
-        if not keepdims:
+        metadata = {"axis": (0, *(a + 1 for a in axes)), "keepdims": g.metadata["keepdims"]}
+        if not metadata["keepdims"]:
             return self.outer.apply(sum_op.op, (x,), metadata, g.shape, g.dtype)
         y = self.outer.apply(sum_op.op, (x,), metadata, (1, *g.shape), g.dtype)
         return self.outer.apply(getitem.op, (y,), {"index": (0,)}, g.shape, g.dtype)
 
     def operand(self, v: Value, letters: str) -> tuple[Value, str]:
         """(array over time, its einsum subscripts) for `v`, looking through views."""
-        if self.is_fixed(v):
+        if is_invariant(v, self.invariant):
             return self.lifted(v), letters
         if is_slice(v):
             x, of_x = self.operand(v.inputs[0], letters)
@@ -437,12 +437,6 @@ class Loop:
             axes = order_of_axes(v.metadata["axes"], len(letters))
             return self.operand(v.inputs[0], "".join(letters[axes.index(a)] for a in range(len(letters))))
         return self.over_time(v), f"t{letters}"
-
-    def base(self, v: Value) -> Value:
-        """The value behind slices and transposes."""
-        while is_slice(v) or v.op is transpose.op:
-            v = v.inputs[0]
-        return v
 
     # -- liveness: the outputs that are read, and what they need --------------------------------------------------
 
@@ -489,7 +483,7 @@ class Loop:
                          for y in seeds}
         self.d_read, views = set(), set()
         for a in read:
-            while a not in self.y and a.op is not None and a in self.stack and self.base(a) is not a:
+            while a not in self.y and a.op is not None and a in self.stack and is_slice_or_transpose(a):
                 views.add(a)
                 a = a.inputs[0]
             self.d_read.add(a)

@@ -164,7 +164,7 @@ class Program:
         return self.apply(getitem.op, inputs, {"index": index}, x.shape, x.dtype, self.is_tracked(x))
 
     def prune_loops(self, roots: list[Value]) -> None:
-        """Let each loop compute only what is read from it; the youngest first, since it reads others."""
+        """Let each loop compute only the results that are read; the youngest first, since it reads others."""
         wholes = [whole for loop in self.loops.values() for whole in (loop.forward, loop.backward) if whole is not None]
         for whole in sorted(wholes, key=lambda whole: -whole.number):
             whole.metadata["loop"].prune(whole, {v for v in in_order(roots, set()) if v.inputs == (whole,)})

@@ -1,4 +1,4 @@
-"""The planned source: a text that stays as it is and runs alone, in the buffers it was given, in few calls a step."""
+"""The planned source: deterministic text that runs by itself, in given buffers, with few calls a step."""
 
 import ast
 import gc
@@ -32,13 +32,13 @@ def compiled(row, dtype=np.float64, steps=4, wanted=(True, True, True), **sizes)
 
 
 def called(row, **options):
-    """The arguments of forward, of backward, and what `made` are, ready to run."""
+    """The compiled program of a cell and its arguments, ready to run."""
     program, (state, xs, _), weights = compiled(row, **options)
     return program, len(xs[0]), state, xs, weights
 
 
 def all_arrays(made):
-    """The buffers of a set, each once: views count as what they look into."""
+    """The buffers of a set, each once; a view counts as its base."""
     found, stack = {}, [made]
     while stack:
         x = stack.pop()
@@ -61,7 +61,7 @@ def test_the_text_is_the_same_in_another_process():
 
 
 @pytest.mark.parametrize("row", [row for row in CELLS if str(row) != "large_constant"], ids=str)
-def test_the_text_stands_alone_and_is_right(row):
+def test_the_text_runs_alone_and_is_right(row):
     program, steps, state, xs, weights = called(row)
     source = program.source
     imported = {alias.name if isinstance(node, ast.Import) else node.module for node in ast.walk(ast.parse(source))
@@ -104,7 +104,7 @@ def loop_bodies(source, name):
 
 @pytest.mark.parametrize("name, most", [("forward", 14), ("backward", 20)])
 def test_an_lstm_takes_few_calls_a_step(name, most):
-    """Each costs 0.3 to 1 µs whatever it computes: at hidden 64 they are most of the time."""
+    """A call costs 0.3 to 1 µs at any size: at hidden 64, most of the time."""
     program, *_ = compiled(LSTM)
     (loop,) = loop_bodies(program.source, name)
     calls = [node for statement in loop.body for node in ast.walk(statement) if isinstance(node, ast.Call)]
@@ -122,8 +122,8 @@ def peak_of(function):
 
 
 def test_nothing_is_allocated_in_the_loops():
-    """With buffers made, the peak is what is returned and what is made once, before or after the loops: it does not
-    hold anything that a step makes and keeps, nor even one array of a step (8 KiB, in which one gate fits twice)."""
+    """With buffers made, the peak is the results and the arrays made once, before or after the loops. It has no room
+    for an array that each step allocates (8 KiB, twice the size of a gate)."""
     sizes = {"B": 16, "H": 32, "D": 8}
     program, steps, state, xs, weights = called(LSTM, steps=50, **sizes)
     made = program.allocator.make(steps)
@@ -145,7 +145,7 @@ def test_nothing_is_allocated_in_the_loops():
     assert peak <= sum(d.nbytes for d in flatten(gradients)[0] if d is not None) + gathered + weights[0].nbytes + 8192
 
 
-def test_the_stacks_are_what_the_backward_reads():
+def test_only_values_that_the_backward_reads_are_stacked():
     """For an LSTM f, i, o and the candidate (4H), tanh(c) (H), the state c (H) and [a; x] (H + D); within 1.2."""
     H, D, B, T = 32, 8, 16, 50
     program, *_ = compiled(LSTM, steps=T, H=H, D=D, B=B)
@@ -153,14 +153,14 @@ def test_the_stacks_are_what_the_backward_reads():
     assert sum(x.nbytes for x in all_arrays(program.allocator.make(T))) <= 1.2 * caches
 
 
-def test_without_gradients_nothing_is_stacked_but_the_inputs():
+def test_without_gradients_only_inputs_are_stacked():
     few, many = ([sum(x.nbytes for x in all_arrays(program.allocator.make(steps))) for steps in (10, 1000)]
                  for program in [compiled(LSTM, wanted=(False, False, False))[0]] * 2)
     assert few[1] <= few[0] and many == few
 
 
 def test_a_buffer_set_depends_on_the_length_alone():
-    """The same buffers do for a second run with other numbers: nothing of the first is left."""
+    """A second run with other numbers may reuse the buffers: no number of the first is left."""
     program, steps, state, xs, weights = called(LSTM)
     made = program.allocator.make(steps)
     made_backward = program.allocator.make_backward(steps, made)

@@ -1,4 +1,4 @@
-"""A program computes what was traced: values with and without a gradient stay two, axes are read."""
+"""A simplified program computes the same: values with and without a gradient stay two, axes are respected."""
 
 import itertools
 
@@ -15,7 +15,7 @@ W0, XS, H0 = rng.normal(size=(3, 3)), rng.normal(size=(4, 3, 2)), np.full((3, 2)
 
 
 def outcome(scan, make, weight, state=H0, xs=XS, **options):
-    """Results, which of them are tracked, and the gradients of weight, state and xs."""
+    """(results and gradients of weight, state and xs; whether each result is tracked)."""
     w, state, xs = (mg.tensor(x, requires_grad=True) for x in (weight, state, xs))
     results = flatten(scan(make(w), state, xs, **options))[0]
     loss = sum((y * y + (n + 1.0) * y).sum() for n, y in enumerate(results) if y.requires_grad)
@@ -25,7 +25,7 @@ def outcome(scan, make, weight, state=H0, xs=XS, **options):
 
 
 def check(make, weight=W0, **given):
-    """A cell by scan, by a recording, and its derived texts, against the loop."""
+    """Compare a cell by scan, by a recording and by its derived texts with the loop."""
     right, tracked = outcome(by_loop, make, weight, **given)
     with traced():
         ours, flags = outcome(mg.scan, make, weight, **given)
@@ -75,9 +75,9 @@ TWINS = {
     "the old state goes on": lambda w, h, k: (h.detach(), k),
     "inside": lambda w, h, k: (k, (w @ k, w @ k.detach(), mg.tanh(k.detach()) * k)),
     "cut in a view": lambda w, h, k: (k, (k[1:], k[1:].detach(), k.detach()[1:], k[:, None].detach(), k[:, None])),
-    "cut and turned back": lambda w, h, k: (k, (-(-k).detach(), k.T.detach().T, k.detach().reshape(6).reshape(3, 2))),
+    "cut, transposed": lambda w, h, k: (k, (-(-k).detach(), k.T.detach().T, k.detach().reshape(6).reshape(3, 2))),
     "broadcast": lambda w, h, k: (k, (k * w[0, 0], k * quietly(lambda: mg.broadcast_to(w[0, 0], (3, 2))))),
-    "less what it was": lambda w, h, k: (k - k.detach() + h, k + 0.0),
+    "minus itself": lambda w, h, k: (k - k.detach() + h, k + 0.0),
     "a twin made after": lambda w, h, k: (k, (k * k, quietly(lambda: k * k))),
     "a twin made before": lambda w, h, k: (k, (quietly(lambda: mg.exp(k)), mg.exp(k))),
     "a joined twin": lambda w, h, k: (k, mg.concatenate([k, k.detach(), h])),
@@ -128,7 +128,7 @@ def test_a_state_that_is_cut_at_every_step_gives_the_truncated_gradient():
     assert w.grad.item() == 4  # h₁ = 3, h₂ = 7: dL/dw = h₀ + h₁ = 1 + 3 within each step
 
 
-def test_a_twin_costs_nothing_where_its_numbers_are_known():
+def test_a_twin_is_not_computed_twice():
     w = mg.tensor(W0, requires_grad=True)
 
     def cell(h, x):
@@ -139,14 +139,14 @@ def test_a_twin_costs_nothing_where_its_numbers_are_known():
     assert forward.count("tanh(") == 1 and "copyto" not in forward
 
 
-def test_what_is_cast_to_integers_has_no_gradient_from_there_on():
+def test_a_cast_to_integers_ends_the_gradient():
     check(lambda w: lambda h, x: (mg.tanh(h), (3.0 * h).astype(int).astype(float) * h))
 
 
 def test_only_inputs_that_an_op_has_a_rule_for_make_a_result_tracked():
     w = mg.tensor(W0, requires_grad=True)
     _, ys = mg.scan(lambda h, x: (h, mg.where(w, x, 0.5)), np.zeros((3, 3)), rng.normal(size=(2, 3, 3)))
-    assert not getattr(ys, "requires_grad", False)  # of w only the condition depends
+    assert not getattr(ys, "requires_grad", False)  # only the condition depends on w
 
 
 # -- axes ------------------------------------------------------------------------------------------------------------
@@ -157,8 +157,8 @@ MOVES = {
     "moveaxis(0, 0)": lambda A, h: A @ np.moveaxis(A @ h, 0, 0),
     "swapaxes(-2, 0)": lambda A, h: A @ np.swapaxes(A @ h, -2, 0),
     "T T": lambda A, h: A @ (A @ h).T.T,
-    "three turns": lambda A, h: A @ np.transpose(np.transpose((A @ h)[None], (1, 2, 0)), (2, 0, 1))[0],
-    "a turn of a turn": lambda A, h: A @ np.transpose(np.transpose((A @ h)[None], (1, 2, 0)), (2, 0, 1)).sum(0),
+    "transposes": lambda A, h: A @ np.transpose(np.transpose((A @ h)[None], (1, 2, 0)), (2, 0, 1))[0],
+    "transposes, sum": lambda A, h: A @ np.transpose(np.transpose((A @ h)[None], (1, 2, 0)), (2, 0, 1)).sum(0),
     "tensordot (1, 0)": lambda A, h: np.tensordot(A, A @ h, (1, 0)),
     "tensordot ((0,), (0,))": lambda A, h: np.tensordot(A, A @ h, ((0,), (0,))),
     "einsum ib->ib": lambda A, h: A @ np.einsum("ib->ib", A @ h),
@@ -170,7 +170,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_axes_are_read(move):
+def test_axes_are_respected(move):
     def make(A):
         def cell(h, x):
             h = mg.tanh(MOVES[move](A, h) + x)
@@ -179,7 +179,7 @@ def test_axes_are_read(move):
     check(make)
 
 
-def test_turns_that_undo_each_other_are_not_printed():
+def test_transposes_that_undo_each_other_are_not_printed():
     def f(x):
         return mg.tanh(np.moveaxis(np.swapaxes(np.transpose(x, (1, 2, 0)), 0, 2), 1, 2)) + np.transpose(x, (0, 1, 2))
     source = mg.derive(f, np.ones((2, 3, 4))).source
@@ -192,7 +192,7 @@ def test_turns_that_undo_each_other_are_not_printed():
 @pytest.mark.parametrize("weight, steps", list(itertools.product((np.array(0.5), np.array([0.5]), np.array([[0.5]])),
                                                                  (1, 2, 33, 300))))
 def test_a_weight_of_one_number_has_a_gradient_at_any_length(weight, steps):
-    right = 6 * steps * 0.5 ** (steps - 1)  # h_T = bᵀ in each of six
+    right = 6 * steps * 0.5 ** (steps - 1)  # h_T = bᵀ in each of six entries
     b = mg.tensor(weight, requires_grad=True)
     final, _ = mg.scan(lambda h, x: (b * h + x, h), np.ones((3, 2)), np.zeros((steps, 3, 2)))
     final.sum().backward()
@@ -237,12 +237,12 @@ def test_a_comparison_with_a_number_between_the_integers():
     assert ys[0][:, 0].tolist() == [True, True, False] and ys[1][:, 0].tolist() == [1, 2, 2]
 
 
-def test_minus_zero_and_zero_is_zero():
+def test_minus_zero_plus_zero_is_zero():
     derived = mg.derive(lambda x: x + 0.0, np.ones(1))
     assert not np.signbit(derived.forward(np.array([-0.0]))[0])
 
 
-def test_a_concatenation_of_two_dtypes_leaves_the_state_its_own():
+def test_a_concatenation_of_two_dtypes_keeps_the_dtype_of_the_state():
     w = mg.tensor(np.ones((2, 6)), requires_grad=True)
 
     def cell(h, x):
@@ -252,7 +252,7 @@ def test_a_concatenation_of_two_dtypes_leaves_the_state_its_own():
     assert final.dtype == np.float32
 
 
-def test_a_scan_over_what_never_changes_stands_within_the_scan_around_it():
+def test_an_inner_scan_over_invariants_stays_in_the_outer_loop():
     def make(w):
         def cell(h, x):
             k, _ = mg.scan(lambda k, z: (mg.tanh(k * z), k), h, mg.stack([w, w * w]))
