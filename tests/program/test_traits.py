@@ -82,13 +82,9 @@ def test_a_linear_op_whose_rule_reads_an_input_is_refused():
             return x * x
 
 
-# Files in which C, E and the lead still replace names; a file may leave this list, and none may join it.
-LEFT = {"printers/readable.py", "microscope/recording.py", "microscope/cell_program.py"}
-
-
 @pytest.mark.parametrize("file", sorted(
     p.relative_to(PACKAGE).as_posix() for room in ("program", "printers", "timeloop", "microscope")
-    for p in (PACKAGE / room).rglob("*.py") if p.relative_to(PACKAGE).as_posix() not in LEFT))
+    for p in (PACKAGE / room).rglob("*.py")))
 def test_no_pass_or_printer_compares_the_name_of_an_op(file):
     """Comparisons of something called `name` with the name of an op, as `value.op.name == "matmul"`."""
     for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
