@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad.engine import tensor as engine
 from minigrad.engine.arrays import plain
-from minigrad.engine.backward import behind, data_of, sweep, way_to, zeros_of
+from minigrad.engine.backward import behind, data_of, needed_for, sweep, zeros_of
 from minigrad.engine.ops import copy, reshape, stack
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor, wrap
@@ -146,7 +146,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         y, aux = y
     outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
     nodes = behind(outputs, fresh)
-    way = way_to(fresh, nodes)
+    needed = needed_for(fresh, nodes)
     known = {x._index for x in made}
 
     def depends(nodes: list[Tensor]) -> bool:
@@ -167,7 +167,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._array.dtype)
                      for g, out in zip(given, outputs)]
         gradients = [data_of(g) if not recorded else g if isinstance(g, Tensor) else wrap(g) for g in gradients]
-        found = sweep(outputs, gradients, fresh, way, graph=recorded)
+        found = sweep(outputs, gradients, fresh, needed, graph=recorded)
         values = iter([handed_out(found.get(x._index), x) for x in fresh])
         return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
 

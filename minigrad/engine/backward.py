@@ -1,4 +1,4 @@
-"""The sweep, and everything that is asked of it.
+"""The backward sweep: gradients of outputs, carried back through the records to the leaves.
 
 A result was made after its inputs, so going through the records from the youngest to the oldest meets every
 value after all that used it: by then its gradient is complete. The sweep is one loop with a heap of the
@@ -26,11 +26,11 @@ from minigrad.engine.tensor import Tensor, describe, no_grad
 
 
 def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | None = None,
-          way: set[int] | None = None, *, graph: bool = False, release: bool = False) -> dict[int, Any]:
+          needed: set[int] | None = None, *, graph: bool = False, release: bool = False) -> dict[int, Any]:
     """Send gradients back from the outputs.
 
-    Returns {index of target: its gradient}. With targets, only what lies on the `way` to them is run (`way_to`, made
-    here if it is not given), and nothing is written anywhere. Without, the gradients of leaves, and of results that
+    Return {index of target: its gradient}. With targets, only the rules on paths to them run (`needed`, by default from
+    `needed_for`), and nothing is written anywhere. Without, the gradients of leaves, and of results that
     retain theirs, are added into `.grad`. Gradients are arrays; with graph=True tensors, and recorded. With
     release=True the records go as they are used.
     """
@@ -40,8 +40,8 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
     nodes: dict[int, Tensor] = {}
     found: dict[int, Any] = {}
     goals = None if targets is None else {t._index for t in targets}
-    if targets is not None and way is None:
-        way = way_to(targets, behind(outputs, targets))
+    if targets is not None and needed is None:
+        needed = needed_for(targets, behind(outputs, targets))
     watching = engine.watcher.get()
 
     def arrive(x: Tensor, d: Any) -> None:
@@ -74,7 +74,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         into(totals[index], *rule_arguments)
 
     for output, gradient in zip(outputs, gradients):
-        if output._tracked if way is None else output._index in way:
+        if output._tracked if needed is None else output._index in needed:
             arrive(output, gradient)
 
     while waiting:
@@ -121,7 +121,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 for x, d in zip(inputs, given):
                     if d is None and op.name not in OPS:  # one of the engine's own has none to give
                         continue
-                    if isinstance(x, Tensor) and (x._tracked if way is None else x._index in way):
+                    if isinstance(x, Tensor) and (x._tracked if needed is None else x._index in needed):
                         if watching is not None:
                             watching.gradient(node, op, x, d)
                         d = fitted(d, x, op, graph)
@@ -131,7 +131,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
                 continue
             for position, pull, pull_arrays, _ in op.pulls:
                 x = inputs[position]
-                if not isinstance(x, Tensor) or not (x._tracked if way is None else x._index in way):
+                if not isinstance(x, Tensor) or not (x._tracked if needed is None else x._index in needed):
                     continue
                 if graph:
                     d = pull(g, y, inputs, metadata)
@@ -191,13 +191,13 @@ def behind(outputs: list[Tensor], stop: list[Tensor] = ()) -> list[Tensor]:
     return [seen[index] for index in sorted(seen)]
 
 
-def way_to(targets: list[Tensor], nodes: list[Tensor]) -> set[int]:
+def needed_for(targets: list[Tensor], nodes: list[Tensor]) -> set[int]:
     """The indices of the targets, and of all among the nodes (the oldest first) that were computed from them."""
-    way = {t._index for t in targets}
+    needed = {t._index for t in targets}
     for node in nodes:
-        if any([isinstance(x, Tensor) and x._index in way for x in node._inputs or ()]):
-            way.add(node._index)
-    return way
+        if any([isinstance(x, Tensor) and x._index in needed for x in node._inputs or ()]):
+            needed.add(node._index)
+    return needed
 
 
 def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
@@ -265,7 +265,7 @@ def unchanged_or_raise(node: Tensor) -> None:
 def backward(self: Tensor, gradient: Any = None, retain_graph: bool = False) -> None:
     """Add dL/dleaf into `.grad` of every leaf that requires gradients, where L = Σ gradient · self.
 
-    gradient: an array of self's shape, 1 for a tensor of size 1. The graph is released on the way, unless
+    gradient: an array of self's shape, 1 for a tensor of size 1. The graph is released as it is used, unless
     retain_graph=True. Raises RuntimeError when there is nothing to go back to, the graph has been released, or a
     value that is needed has changed; ValueError for a gradient of another shape.
     """

@@ -37,15 +37,17 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 # -- sentences -----------------------------------------------------------------------------------------------------
 
+PACKAGE = os.path.dirname(os.path.dirname(__file__))  # the folder of minigrad, whose frames are not the user's
+
 
 def in_one_sentence(problem: BaseException) -> str:
-    """What was raised, and the last line of the user's file on the way to it, if it does not say so itself."""
-    said = one_line(str(problem), 350)
-    said = said if isinstance(problem, (ValueError, TypeError)) else f"{type(problem).__name__}: {said}"
+    """What was raised, and the last line of the user's file that led to it, unless the message names it."""
+    text = one_line(str(problem), 350)
+    text = text if isinstance(problem, (ValueError, TypeError)) else f"{type(problem).__name__}: {text}"
     own = [frame for frame in traceback.extract_tb(problem.__traceback__)
-           if not frame.filename.startswith((os.path.dirname(__file__), "<", os.path.dirname(np.__file__)))]
+           if not frame.filename.startswith((PACKAGE, "<", os.path.dirname(np.__file__)))]
     where = f"{own[-1].filename}:{own[-1].lineno}" if own else ""
-    return said if not where or where in said else f"{said} (at {where})"
+    return text if not where or where in text else f"{text} (at {where})"
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

@@ -136,10 +136,10 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     method    whether Tensor gets it as a method
     analytic  False where the complex step does not see the derivative
     shapes    the sentence that tells which shapes go together
-    around    makes the public function from the op's call, where NumPy's way of calling it needs another signature
+    around    makes the public function from the op's call, where NumPy's call needs another signature
 
     Traits, which `Op` explains:
-    elementwise, linear  True where they hold; an elementwise op whose np= is no more than a name for NumPy's ufunc, as
+    elementwise, linear  True where they hold; an elementwise op whose np= is only a name for NumPy's ufunc, as
                          its own forward does something else, states `elementwise`
     view                 True, or a function of the metadata
     text                 a template such as "{x}[{index}]", or a function of the metadata that returns one

@@ -46,7 +46,7 @@ def build(node: Any, leaves: Iterator[Any]) -> Any:
 
 
 def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """The leaves with the way to each: `[("[0].Wf", array), …]`, as one would write it after the tree."""
+    """The leaves with the path to each: `[("[0].Wf", array), …]`, as one would write it after the tree."""
     if tree is None:
         return []
     if isinstance(tree, dict):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.backward import behind, data_of, sweep, way_to
+from minigrad.engine.backward import behind, data_of, needed_for, sweep
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART
 from minigrad.engine.ops import (
@@ -71,7 +71,7 @@ class Scan:
         self.call(step)
         if self.signature != first:  # compares the op sequence and the closed-over tensors
             raise ChangingCell("it makes new values at every call, as random numbers: pass them in through xs")
-        self.own = way_to(self.inputs, self.made)
+        self.own = needed_for(self.inputs, self.made)
         own_inputs = [a for x in self.made if x._index in self.own for a in x._inputs or ()]
         outside = [a for a in own_inputs + self.new if isinstance(a, Tensor) and a._index not in self.own]
         self.closed = list({a._index: a for a in outside}.values())
@@ -138,7 +138,7 @@ class Scan:
         nodes = behind(self.outputs, self.closed)
         sources = [x for x, tracked in zip(self.inputs + self.closed, self.tracked) if tracked]
         while True:
-            reached = way_to(sources, nodes)
+            reached = needed_for(sources, nodes)
             more = [a for a, new in zip(self.state, self.new)
                     if isinstance(new, Tensor) and new._index in reached and a._index not in reached]
             if not more:

@@ -41,7 +41,7 @@ class NoAttribute(TraceError, AttributeError):
 def refuse(what: str, instead: str) -> Callable:
     def method(self, *args, **kwargs):
         raise TraceError(f"{what} {user_line()}: while a function is traced its values are unknown; {instead}, "
-                         "or use the eager way (mg.grad, backward), which follows values")
+                         "or use the eager engine (mg.grad, backward), which follows values")
     return method
 
 

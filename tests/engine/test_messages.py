@@ -2,9 +2,12 @@
 
 import sys
 
+import numpy as np
 import pytest
 
-from minigrad.engine.messages import brief, one_line, refusing
+import minigrad as mg
+from minigrad import nn
+from minigrad.engine.messages import brief, in_one_sentence, one_line, refusing
 from minigrad.training.user_code import from_file, split_name
 
 
@@ -52,3 +55,12 @@ def test_whatever_is_raised_becomes_one_sentence(problem):
     with pytest.raises(ValueError, match=rf"the file does not fit: {type(problem).__name__}: "):
         with refusing("the file does not fit"):
             raise problem
+
+
+def test_a_frame_of_minigrad_is_not_the_users_line():
+    """in_one_sentence names the last line of the user's, whichever room of the package raised."""
+    for call in (lambda: nn.LSTM(2, 3)(np.ones((4, 2, 5))), lambda: mg.tensor([1.0]).backward()):
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            call()
+        error = OSError("x").with_traceback(caught.value.__traceback__)
+        assert f"(at {__file__}:" in in_one_sentence(error)

@@ -10,7 +10,7 @@ def sigmoid(x):
 
 
 def shifted_exp(x, axis):
-    x = np.asarray(x) + 0.0  # floats: −inf, the maximum of nothing, is no integer
+    x = np.asarray(x) + 0.0  # floats: −inf, the maximum of nothing, is not an integer
     m = np.max(np.real(x), axis=axis, keepdims=True, initial=-np.inf)
     m = np.where(np.isfinite(m), m, 0)
     with np.errstate(under="ignore"):

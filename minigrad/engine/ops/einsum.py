@@ -1,4 +1,4 @@
-"""einsum, said with matmul: two operands at a time, from left to right."""
+"""einsum, built from matmul: two operands at a time, from left to right."""
 
 import re
 

@@ -17,7 +17,7 @@ def is_half(x):
 
 def in_float32(function):
     """`function`, in float32 inside where its first array is of halves, and back in halves, as PyTorch sums them: in
-    halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same way."""
+    halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same path."""
     @functools.wraps(function)
     def wide(x, *args, **options):
         if not is_half(x):

@@ -1,4 +1,4 @@
-"""Reading and writing by index. `getitem` and `scatter` are one pair, and all the rest is said with them."""
+"""Reading and writing by index. `getitem` and `scatter` are a pair, and the rest is built from them."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The product of matrices, which dot, outer, tensordot and einsum are said with. Halves are multiplied and summed in
+"""The matrix product, from which dot, outer, tensordot and einsum are built. Halves are multiplied and summed in
 float32."""
 
 import math
@@ -36,7 +36,7 @@ def as_numpy_multiplies(call):
 
 
 def of_halves(call, a, b):
-    """The product in float32, and in halves where NumPy's would be: PyTorch's way."""
+    """The product in float32, rounded to halves where NumPy's would be, as in PyTorch."""
     halves = np.result_type(*[x.dtype if hasattr(x, "dtype") else np.asarray(x) for x in (a, b)]) == HALF
     y = call(*[astype(x, np.float32) if is_half(x) else x for x in (a, b)])
     return astype(y, HALF) if halves else y

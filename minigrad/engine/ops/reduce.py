@@ -118,7 +118,7 @@ def cumsum(x, *, axis=None):
 
 def shifted_exp(x, axis):
     """e^(x − m) and m = max x; an exponential that underflows is 0, which is right."""
-    x = np.asarray(x) + 0.0  # floats: −inf, the maximum of nothing, is no integer
+    x = np.asarray(x) + 0.0  # floats: −inf, the maximum of nothing, is not an integer
     m = np.max(np.real(x), axis=axis, keepdims=True, initial=-np.inf)
     m = np.where(np.isfinite(m), m, 0)
     with np.errstate(under="ignore"):

@@ -163,7 +163,7 @@ def concatenate(*arrays, axis=0):
 
 @op(np=np.split, linear=True, dx=lambda g, axis: concatenate(g, axis=axis))
 def split(x, *, indices_or_sections, axis=0):
-    """x cut along an axis, into so many equal parts or before the given indices: a tuple of views.
+    """x cut along an axis, into that many equal parts or before the given indices: a tuple of views.
     dL/dx = the parts' gradients joined, zeros for a part that has none.
     """
     (axis,) = normalize_axis(axis, np.ndim(x), "split")
