@@ -61,7 +61,7 @@ class PeepholeLSTM(Cell):
 
 
 class CoupledLSTM(Cell):
-    """LSTM with one gate less: it writes in the proportion in which it forgets, i = 1 − f.
+    """LSTM with one gate less: it writes as much as it forgets, i = 1 − f.
 
     CIFG of Greff, Srivastava, Koutník, Steunebrink & Schmidhuber 2017, LSTM: a search space odyssey.
     """

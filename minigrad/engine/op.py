@@ -45,6 +45,7 @@ class Op:
     view           y is a view of its first input: `is_view(metadata)`
     text           its NumPy text as a template, where it is neither an operator nor a call by keyword: `template`
     buffered       NumPy statements that write it into a buffer `{y}`; a ufunc needs none
+    helper         source of its function for derived text, where NumPy has none; else the source of its forward
     """
 
     name: str
@@ -67,6 +68,7 @@ class Op:
     view: Any = False
     text: Any = None
     buffered: str | None = None
+    helper: str | None = None
 
     def is_view(self, metadata: dict) -> bool:
         """Whether y is a view of its first input, with this metadata."""
@@ -114,8 +116,8 @@ RELEASED = primitive("released")  # the op of a result whose backward has been d
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
        analytic: bool = True, shapes: str = "", around: Callable | None = None, elementwise: bool = False,
-       linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None, **rules: Callable
-       ) -> Callable[..., Any]:
+       linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None,
+       helper: str | None = None, **rules: Callable) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python
@@ -144,20 +146,22 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     view                 True, or a function of the metadata
     text                 a template such as "{x}[{index}]", or a function of the metadata that returns one
     buffered             statements such as "np.add.reduce({x}, axis={axis}, out={y})", separated by semicolons
+    helper               the source of a function of the op's name
 
     Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
         return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
-                            elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered, **rules)
+                            elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered,
+                            helper=helper, **rules)
     self = describe_op(forward, rules)
     self.analytic, self.infix = analytic, infix
     self.numpy = np if isinstance(np, tuple) else (np,)
     self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
     self.ufunc = None if elementwise else ufunc_of(self.numpy)
     self.elementwise = elementwise or self.ufunc is not None
-    self.linear, self.view, self.text, self.buffered = linear, view, text, buffered
+    self.linear, self.view, self.text, self.buffered, self.helper = linear, view, text, buffered, helper
     if linear and any(reads for *_, reads in self.pulls):
         raise TypeError(f"op {self.name}: the rule of a linear op reads no input and no result; this one does")
     self.call = write_call(self)

@@ -147,7 +147,7 @@ class StepProgram:
         return value_in(env, self.gradient_of(argument))
 
     def zeros(self, argument: Value, *lead: int) -> Array | None:
-        """Zeros in which to accumulate the gradient of an argument; None if it has no gradient."""
+        """Zeros to accumulate the gradient of an argument; None if it has no gradient."""
         return np.zeros((*lead, *argument.shape), argument.dtype) if argument in self.program.gradients else None
 
 

@@ -9,26 +9,16 @@ from collections.abc import Callable
 
 from minigrad.engine.op import OPS, Op
 
-HELPERS = {"sigmoid": """
-def sigmoid(x):
-    return 0.5 * np.tanh(0.5 * x) + 0.5
-""", "scatter": """
-def scatter(x, shape, index):
-    y = np.zeros(shape, np.asarray(x).dtype)
-    np.add.at(y, index, x)
-    return y
-"""}
-
 
 def helper_names() -> set[str]:
     return {op.name for op in OPS.values() if not op.numpy} | {"shifted_exp"}
 
 
 def add_helper(op: Op, helpers: dict[str, str]) -> None:
-    """Add the source of an op's forward to `helpers`, {name: source}."""
-    if op.name in HELPERS:
-        helpers[op.name] = HELPERS[op.name]
-    elif op.name not in helpers:
+    """Add the source of an op's function to `helpers`, {name: source}."""
+    if op.helper is not None:
+        helpers[op.name] = op.helper
+    else:
         copy_source(op.forward, helpers)
 
 

@@ -20,7 +20,7 @@ from minigrad.printers.text import constant, dtype_text, literal, slice_text
 from minigrad.program.analysis import by_number
 from minigrad.program.ir import Value, is_number
 
-# M·N·K up to which OpenBLAS has a faster kernel, measured in docs/performance.md. It has one for AVX-512 only: with
+# The largest M·N·K with a faster kernel in OpenBLAS, measured in docs/performance.md. It has one for AVX-512 only: with
 # AVX2, two blocks are 3 % slower than the whole.
 AVX512 = any("AVX512" in found or "V4" in found
              for kinds in np.lib.introspect.opt_func_info("^tanh$", "float32").values()
@@ -72,7 +72,7 @@ class LoopText:
         return Storage(name, kind, scalar=value.shape == ())
 
     def operand(self, value: Value) -> str:
-        """The variable or number by which a statement refers to a value."""
+        """The variable or number that a statement uses for a value."""
         if value.is_constant:
             if np.size(value.constant) <= 16:
                 return constant(value.constant)[0]
@@ -246,7 +246,7 @@ class LoopText:
         """The statements that the op declares, numbers in braces as arrays made before the loop."""
         op = value.op
         if value.op.elementwise:
-            if value.dtype.kind == "c":  # of which an intermediate result may be inf + nan i
+            if value.dtype.kind == "c":  # an intermediate result may be inf + nan i
                 return [f"{out}[...] = {self.scope.emitter.call(value, operands)[0]}"]
             self.quiet = True  # an intermediate result may overflow
         texts = {"y": out, **dict(zip(op.arrays, operands))}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from minigrad.engine.op import Op
+from minigrad.engine.ops import matmul
 
 
 class Axis(NamedTuple):
@@ -171,7 +172,7 @@ def shape_of_result(op: Op, shapes: list[tuple], metadata: dict, lengths: tuple[
         known = shapes[0][::-1]
     elif "axis" in metadata:
         known = reduced(shapes[0], metadata["axis"], len(lengths))
-    elif op.infix == "@":
+    elif op is matmul.op:
         a, b = shapes
         known = (*broadcast(a[:-2], b[:-2]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
     else:

@@ -242,7 +242,7 @@ def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
     attributes = key_of_attributes(run.cell)
     try:
         now = trace_key(lambda state, x: one_step(run.cell, state, *x), list(map(np.asarray, firsts)), pattern,
-                     CellTracer(values=True, numbers=run.compiled.numbers))
+                        CellTracer(values=True, numbers=run.compiled.numbers))
     except TraceError:
         unchanged = False
     else:

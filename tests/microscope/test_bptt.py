@@ -25,17 +25,20 @@ def scan_recorded(cell, state, xs, **options):
     return results
 
 
+def options_for(row, variant):
+    """The options of scan for 4 steps and a batch of 2; a cell that takes no mask is skipped."""
+    if "mask" in variant and not row.batch_last:
+        pytest.skip("a mask has no meaning for this cell")
+    return SCAN_OPTIONS[variant] | ({"mask": mask_for(4, 2)} if "mask" in variant else {})
+
+
 # -- recording does not change the graph ---------------------------------------------------------------------------
 
 
 @every_cell
 @pytest.mark.parametrize("variant", SCAN_OPTIONS)
 def test_a_recorded_scan_gives_what_scan_gives(row, variant):
-    if "mask" in variant and not row.batch_last:
-        pytest.skip("a mask has no meaning for this cell")
-    options, inputs = dict(SCAN_OPTIONS[variant]), row.inputs()
-    if "mask" in variant:
-        options["mask"] = mask_for(4, 2)
+    options, inputs = options_for(row, variant), row.inputs()
     subsets = ((True, True, True), (False, False, True), (True, False, False))
     for wanted in subsets if variant == "plain" else subsets[:1]:
         assert_same(outcome(scan_recorded, row.cell, inputs, wanted, **options),
@@ -93,11 +96,7 @@ def written_out(cell, state, xs, reverse=False, mask=None):
 @pytest.mark.parametrize("variant", SCAN_OPTIONS)
 def test_every_named_value_and_its_gradient(row, variant):
     """The second value of a variable is name_2 in the recording, so one of the two must match."""
-    if "mask" in variant and not row.batch_last:
-        pytest.skip("a mask has no meaning for this cell")
-    options, trees = dict(SCAN_OPTIONS[variant]), row.inputs()
-    if "mask" in variant:
-        options["mask"] = mask_for(4, 2)
+    options, trees = options_for(row, variant), row.inputs()
 
     def tensors():
         return [map_leaves(lambda leaf: mg.tensor(leaf, requires_grad=leaf.dtype.kind == "f"), tree) for tree in trees]

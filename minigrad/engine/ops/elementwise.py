@@ -159,7 +159,7 @@ def tanh(x):
 
 # Into a buffer as 1 / (1 + e⁻ˣ), four calls: e⁻ˣ may be inf, and 1 / (1 + inf) is 0
 @op(elementwise=True, buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
-    dx=lambda g, y: g * y * (1.0 - y))
+    helper="def sigmoid(x):\n    return 0.5 * np.tanh(0.5 * x) + 0.5", dx=lambda g, y: g * y * (1.0 - y))
 def sigmoid(x):
     """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
     The tanh form never overflows and is exact to rounding in absolute terms. Where the relative size of a

@@ -69,7 +69,12 @@ def getitem(x, *, index):
     return np.asarray(x)[index]
 
 
-@op(around=in_float32, linear=True, dx=lambda g, index: getitem(g, index=index))
+@op(around=in_float32, linear=True, dx=lambda g, index: getitem(g, index=index), helper="""
+def scatter(x, shape, index):
+    y = np.zeros(shape, np.asarray(x).dtype)
+    np.add.at(y, index, x)
+    return y
+""")
 def scatter(x, *, shape, index):
     """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
     y = np.zeros(shape, np.asarray(x).dtype)

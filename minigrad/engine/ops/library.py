@@ -26,10 +26,8 @@ from minigrad.engine.ops.reduce import count, max, min, root, sum
 from minigrad.engine.ops.shape import (
     broadcast_to,
     concatenate,
-    expand_dims,
     normalize_axis,
     one_axis,
-    ravel,
     reshape,
     shape_of,
     transpose,
@@ -46,6 +44,34 @@ def array(x):
 def part(x, axis, start, stop=None):
     """x[…, start:stop, …] along an axis."""
     return getitem(x, index=(slice(None),) * axis + (slice(start, stop),))
+
+
+@composite(np=np.expand_dims)
+def expand_dims(x, axis):
+    """x with new axes of length 1, at the places `axis` of the result."""
+    shape = list(shape_of(x))
+    ndim = len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1)
+    for a in sorted(normalize_axis(axis, ndim, "expand_dims")):
+        shape.insert(a, 1)
+    return reshape(x, tuple(shape))
+
+
+@composite(np=np.ravel, method=True)
+def ravel(x, order="C"):
+    """The entries of x in one axis."""
+    return reshape(x, (-1,), order)
+
+
+@composite(np=np.stack)
+def stack(arrays, axis=0):
+    """Arrays of one shape along a new axis: `stack([a, b], axis=0)`."""
+    arrays = list(arrays)
+    if not arrays:
+        raise ValueError("stack needs at least one array: the list is empty")
+    shapes = {shape_of(a) for a in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"stack: shapes {', '.join(map(str, sorted(shapes)))} differ: all must be of one shape")
+    return concatenate([expand_dims(a, axis) for a in arrays], axis=axis)
 
 
 # -- choosing -----------------------------------------------------------------------------------------

@@ -95,22 +95,6 @@ def swap(x):
     return x.T if x.ndim == 2 else swapaxes(x, -1, -2)
 
 
-@composite(np=np.expand_dims)
-def expand_dims(x, axis):
-    """x with new axes of length 1, at the places `axis` of the result."""
-    shape = list(shape_of(x))
-    ndim = len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1)
-    for a in sorted(normalize_axis(axis, ndim, "expand_dims")):
-        shape.insert(a, 1)
-    return reshape(x, tuple(shape))
-
-
-@composite(np=np.ravel, method=True)
-def ravel(x, order="C"):
-    """The entries of x in one axis."""
-    return reshape(x, (-1,), order)
-
-
 # -- broadcasting -----------------------------------------------------------------------------------
 
 
@@ -181,18 +165,6 @@ def split(x, *, indices_or_sections, axis=0):
         parts.append(x[tuple(index)])
         start = stop
     return tuple(parts)
-
-
-@composite(np=np.stack)
-def stack(arrays, axis=0):
-    """Arrays of one shape along a new axis: `stack([a, b], axis=0)`."""
-    arrays = list(arrays)
-    if not arrays:
-        raise ValueError("stack needs at least one array: the list is empty")
-    shapes = {shape_of(a) for a in arrays}
-    if len(shapes) > 1:
-        raise ValueError(f"stack: shapes {', '.join(map(str, sorted(shapes)))} differ: all must be of one shape")
-    return concatenate([expand_dims(a, axis) for a in arrays], axis=axis)
 
 
 # -- Tensor's own spelling ----------------------------------------------------------------------------

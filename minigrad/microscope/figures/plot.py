@@ -33,7 +33,7 @@ STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, 
           ("#56B4E9", (0, (1.2, 1.4)), "D"), ("#E69F00", (0, (3, 1.2, 1, 1.2, 1, 1.2)), "v"), ("#009E73", "-", "x"),
           ("#CC79A7", (0, (5, 2)), "+")]
 MAP = "cividis"  # colour map for the colour-blind, even in lightness
-SLACK = 1e-6  # distance by which a gate may leave [0, 1]
+SLACK = 1e-6  # tolerance beyond [0, 1] for the values of a gate
 DECADES = 12  # maximum span of a logarithmic colour map
 MARKERS = 12  # maximum number of markers on a line
 SYMBOLS = 80  # maximum number of symbols along an axis; longer axes have numbers
@@ -159,7 +159,7 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
          example: int = 0) -> Any:
     """Draw a map of time × unit, for a value or a gradient.
 
-    values   (T, H), or (T, H, B), of which one example is shown
+    values   (T, H), or (T, H, B); then one example is shown
     symbols  T characters or other symbols of the input, for the axis
     name     label of the colour bar, with a unit if there is one
     log      whether colours show log |value|, as for gradients

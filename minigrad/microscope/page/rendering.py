@@ -56,7 +56,7 @@ class Inspection:
     symbols  T texts: the input at each step
     targets  T texts: the target at each step, or ""; None if the sequence has no targets
     asked    (S,) the steps that have a loss
-    steps    {name: (T,)}: numbers by which the symbols can be coloured, as "loss"; NaN where undefined
+    steps    {name: (T,)}: numbers that can colour the symbols, such as "loss"; NaN where undefined
     curves   {name: (x, y)}: training curves y (n,) over updates x (n,)
     layers   one layer or more
     """
