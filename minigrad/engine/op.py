@@ -145,7 +145,7 @@ RELEASED = primitive("released")  # the op of a result whose backward has been d
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
-       analytic: bool = True, shapes: str = "", around: Callable | None = None, elementwise: bool = False,
+       analytic: bool = True, shapes: str = "", elementwise: bool = False,
        linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None,
        helper: str | None = None, **rules: Callable) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
@@ -168,7 +168,6 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     method    whether Tensor gets it as a method
     analytic  False where the complex step does not see the derivative
     shapes    the sentence that tells which shapes go together
-    around    makes the public function from the op's call, where NumPy's call needs another signature
 
     Traits, which `Op` explains:
     elementwise, linear  True where they hold; an elementwise op whose np= is only a name for NumPy's ufunc, as
@@ -182,7 +181,7 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
-        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
+        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes,
                             elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered,
                             helper=helper, **rules)
     self = describe_op(forward, rules)
@@ -197,8 +196,6 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     self.call = write_call(self)
     public = named(sequence_or_arrays(self) if self.variadic else self.call, self)
     public.__signature__ = inspect.signature(forward)
-    if around is not None:
-        public = named(around(public), self)
     OPS[self.name] = self
     install(public, self.numpy, infix, method)
     return public
