@@ -17,6 +17,7 @@ import numpy as np
 
 from minigrad.engine import tensor as engine
 from minigrad.engine.arrays import bare, ndarray, plain
+from minigrad.engine.hooks import accumulate, watched
 from minigrad.engine.op import OPS, PART, RELEASED, Op, part
 from minigrad.engine.ops import add, astype, sum_to
 from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, no_grad, node_of
@@ -268,34 +269,6 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
                             "make it a complex tensor, or keep complex numbers out of the function")
         d = astype(d, dtype=dtype)
     return d
-
-
-def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
-    """Show a complete gradient to the hooks of its value, and keep it if asked."""
-    for hook in [h for key, h in node._watch.items() if key != "retain"]:
-        if not graph:  # other values may have been sent the same array
-            g = np.asarray(g).view()
-            g.flags.writeable = False
-        seen = hook(g)
-        if seen is not None:
-            seen = seen if isinstance(seen, Tensor) else plain(seen)
-            if np.shape(seen) != node.shape:
-                raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
-                                 "return that shape, or None to leave it as it is")
-            g = seen if graph else np.asarray(seen, node.dtype)
-    if keep and "retain" in node._watch and (result := node._watch["retain"]()) is not None:
-        accumulate(result, g)
-    return g
-
-
-def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
-    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
-    holds g, so that it need not be copied."""
-    g = g._array if isinstance(g, Tensor) else g
-    if leaf._grad is None:
-        leaf._grad = g if owned else np.array(g)
-    else:
-        leaf._grad = np.asarray(leaf._grad + g)
 
 
 def unchanged_or_raise(node: Tensor) -> None:
