@@ -10,6 +10,7 @@ differentiated again. Shapes and number types are put right here, once, and neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -218,14 +219,14 @@ def zeros_of(leaf: Any) -> ndarray:
     return np.zeros(data.shape, data.dtype if data.dtype.kind in "fc" else float)
 
 
-def behind(outputs: list[Tensor], stop: list[Tensor] = ()) -> list[Any]:
+def behind(outputs: Sequence[Tensor], stop: Sequence[Tensor] = ()) -> list[Any]:
     """Every node (a leaf is its own) that gradients reach from the outputs, the oldest first; none behind `stop`."""
-    stop = {x._index for x in stop}
+    ends = {x._index for x in stop}
     seen = {y._index: node_of(y) for y in outputs if y._tracked}
     stack = list(seen.values())
     while stack:
         node = stack.pop()
-        if node._index in stop:
+        if node._index in ends:
             continue
         for x in nodes_of(node):
             if x._tracked and x._index not in seen:
@@ -271,7 +272,7 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     return d
 
 
-def unchanged_or_raise(node: Tensor) -> None:
+def unchanged_or_raise(node: Any) -> None:
     """A rule reads values of the forward: refuse if one of them has been assigned since."""
     op, inputs = node._op, node._inputs
     saves = {i for vjp in op.vjps if op.variadic or node._mask >> vjp.position & 1 for i in vjp.saves}
@@ -311,4 +312,4 @@ def seed(y: Tensor, gradient: Any) -> Any:
     return gradient.astype(y._array.dtype, copy=False)
 
 
-Tensor.backward = backward
+Tensor.backward = backward  # type: ignore

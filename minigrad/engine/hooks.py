@@ -53,7 +53,7 @@ def watch(x: Tensor) -> dict:
     return node._watch
 
 
-def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
+def watched(node: Any, g: Any, graph: bool, keep: bool) -> Any:
     """Show a complete gradient to the hooks of its value, and keep it if asked."""
     for hook in [h for key, h in node._watch.items() if key != "retain"]:
         if not graph:  # other values may have been sent the same array
@@ -81,4 +81,4 @@ def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
         leaf._grad = numpy.asarray(leaf._grad + g)
 
 
-Tensor.retain_grad, Tensor.register_hook = retain_grad, register_hook
+Tensor.retain_grad, Tensor.register_hook = retain_grad, register_hook  # type: ignore

@@ -116,12 +116,12 @@ class Op:
 def primitive(name: str) -> Op:
     """An op of the engine's own, which no user calls and the sweep knows how to treat."""
     self = Op()
-    self.name, self.arrays, self.defaults, self.rules, self.vjps, self.into = name, ("whole",), {}, {}, [], {}
+    self.name, self.arrays, self.defaults, self.rules, self.vjps = name, ("whole",), {}, {}, []
     self.forward = self.call = None
     return self
 
 
-# An op with several results: a hidden tensor has the tuple as its data and the record; each result is a PART of it.
+# An op with several results has one node with all of them; each result is a PART of it.
 PART = primitive("part")
 RELEASED = primitive("released")  # the op of a result whose backward has been done
 
@@ -181,8 +181,9 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
 def ufunc_of(functions: tuple) -> Any:
     """NumPy's ufunc that computes one entry from one entry of each input, if the first function is one."""
     first = functions[0] if functions else None
-    elementwise = isinstance(first, numpy.ufunc) and first.signature is None
-    return first if elementwise and getattr(numpy, first.__name__, None) is first else None
+    if isinstance(first, numpy.ufunc) and first.signature is None and getattr(numpy, first.__name__, None) is first:
+        return first
+    return None
 
 
 def named(public: Any, self: Op) -> Any:
@@ -385,7 +386,7 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
     """The results of an op that returns several: parts of one node, which sends all their gradients on together."""
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
-    whole = record(self, inputs, metadata, Shape(()))._node
+    whole: Any = record(self, inputs, metadata, Shape(()))._node
     whole._array = ys if any(-1 in vjp.saves for vjp in self.vjps) else tuple([Shape(y.shape, y.dtype) for y in ys])
     return tuple([part(whole, i, y) if tracked[i] else fill(new(Tensor), y) for i, y in enumerate(ys)])
 
