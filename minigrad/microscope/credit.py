@@ -15,7 +15,8 @@ import numpy as np
 from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
+from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
+from minigrad.microscope.step_vjp import StepVJP
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
 
@@ -142,7 +143,7 @@ def sent_by_losses(scan: Record) -> set[Value]:
     program = scan.step.program
     sent = set(program.seeds.values())
     gradients = [g for g in program.gradients.values() if g is not None]
-    for value in in_order(gradients, {*scan.invariants, *scan.forward_values[0]}):
+    for value in in_order(gradients, set(scan.step.recorded)):
         if not sent.isdisjoint(value.inputs):
             sent.add(value)
     return sent

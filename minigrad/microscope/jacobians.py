@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from minigrad.microscope.recording import Record, Recording, StepVJP, one_scan
+from minigrad.microscope.recording import Record, Recording, one_scan
+from minigrad.microscope.step_vjp import StepVJP
 
 Array = np.ndarray
 

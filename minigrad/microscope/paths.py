@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigrad.microscope.recording import Record, Recording, StepVJP, one_scan
+from minigrad.microscope.recording import Record, Recording, one_scan
+from minigrad.microscope.step_vjp import StepVJP
 from minigrad.program.simplify import Value
 
 Array = np.ndarray

@@ -12,7 +12,7 @@ import difflib
 import re
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,15 +25,7 @@ from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
-from minigrad.microscope.cell_program import (
-    NamedValue,
-    evaluate,
-    evaluate_stacked,
-    instructions,
-    step_program_of,
-    value_in,
-    weight_names,
-)
+from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, value_in, weight_names
 from minigrad.nn.module import Module
 from minigrad.program.ir import DETACH, Value, in_order
 from minigrad.timeloop.compiled import ScanCall
@@ -223,34 +215,20 @@ class Record:
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
         self.step = step = step_program_of(run)
+        self.states = dict(zip(step.names_of["state"], step.names_of["new state"]))
+        self.inputs = step.names_of["x"]
+        self.outputs = [name for name in step.names_of["y"] if name is not None]
         closed, self.closed = [run.supply[i] for i in step.closed], run.compiled.closed
-        weights = [(name, w, x) for name, w, x in zip(weight_names(run.cell, closed, step), step.weights, closed)
-                   if isinstance(x, Tensor)]
-        self.weight_values = {name: w for name, w, _ in weights}
-        self.weight_tensors = {name: weakref.ref(x) for name, _, x in weights}
+        names = weight_names(run.cell, closed, step)
+        tensors = [(name, w, x) for name, w, x in zip(names, step.weights, closed) if isinstance(x, Tensor)]
+        self.weights = [name for name, _, _ in tensors]
+        self.weight_values = {name: w for name, w, _ in tensors}
+        self.weight_indices = {x._index: name for name, _, x in tensors}  # by the index of the tensor
         self.invariants = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
         self.forward_values: list[dict[Value, Array]] = []  # of each step, in the order of running
         self.backwards: list[BackwardPass] = []
         self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to the scan's node on the graph
         self.values, self.grads = LazyArrays(self, self.value), LazyArrays(self, self.grad)
-
-    # -- names -----------------------------------------------------------------------------------------------
-
-    @property
-    def states(self) -> dict[str, str]:
-        return dict(zip(self.step.names_of["state"], self.step.names_of["new state"]))
-
-    @property
-    def inputs(self) -> list[str]:
-        return self.step.names_of["x"]
-
-    @property
-    def outputs(self) -> list[str]:
-        return [name for name in self.step.names_of["y"] if name is not None]
-
-    @property
-    def weights(self) -> list[str]:
-        return list(self.weight_values)
 
     def op_of(self, name: str) -> Op | None:
         """The op that computed a value, such as sigmoid for a gate; looks through slices and transposes."""
@@ -301,13 +279,12 @@ class Record:
         weight = self.weight_values[name]
         if weight not in self.step.program.gradients:
             raise ValueError(f"{name} of {self.path} does not require gradients: set requires_grad=True first")
-        gradient, program = self.step.program.gradients[weight], None
+        gradient = self.step.gradient_of(weight)
+        program = instructions(in_order([gradient], {*self.step.recorded, *self.step.recorded_backward}))
         total = np.zeros((self.steps, *weight.shape), weight.dtype)
-        for backward in self.recorded_backwards() if gradient is not None else ():
+        for backward in self.recorded_backwards():
             for t in range(self.steps):
                 env = {**self.invariants, **self.forward_values[t], **backward.values[t]}
-                if program is None:
-                    program = instructions(in_order([gradient], set(env)))
                 evaluate(program, env)
                 total[self.time_index(t)] += value_in(env, gradient)
         return total
@@ -343,15 +320,14 @@ class Record:
         step, cut = self.step, replay_window.get()
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
-        d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
+        d_xs = {x: np.zeros((self.steps, *x.shape), x.dtype) for x in step.xs if x in step.program.gradients}
+        d_weights = {w: np.zeros(w.shape, w.dtype) for w in step.weights if w in step.program.gradients}
         values: list[dict[Value, Array]] = [{}] * self.steps
         for t, env in self.steps_back(d_state, d_ys) if cut is None else self.truncated(d_state, d_ys, *cut):
-            for total, x in zip(d_xs, step.xs):
-                if total is not None:
-                    total[t] += step.gradient(env, x)
-            for total, w in zip(d_weights, step.weights):
-                if total is not None:
-                    total += step.gradient(env, w)
+            for x, total in d_xs.items():
+                total[t] += step.gradient(env, x)
+            for w, total in d_weights.items():
+                total += step.gradient(env, w)
             if t == 0:
                 d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
             if cut is None:
@@ -359,8 +335,8 @@ class Record:
         if cut is None:
             self.backwards.append(BackwardPass(d_state, d_ys, values))
             self.grads.made.clear()
-        by_place = dict(zip(step.closed, d_weights))
-        return d_first, d_xs, [by_place[i] for i in self.closed]
+        by_place = {i: d_weights.get(w) for i, w in zip(step.closed, step.weights)}
+        return d_first, [d_xs.get(x) for x in step.xs], [by_place[i] for i in self.closed]
 
     def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
                    ) -> Iterator[tuple[int, dict[Value, Array]]]:
@@ -404,29 +380,6 @@ def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[i
             return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)
     finally:
         replay_window.reset(token)
-
-
-class StepVJP:
-    """Push K cotangents of a step's results at once (last axis) through the part of its backward that computes
-    `values`."""
-
-    def __init__(self, scan: Record, values: list[Value]):
-        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
-        self.zeros = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
-        self.program = instructions(in_order(values, {*scan.invariants, *scan.forward_values[0], *self.zeros}))
-
-    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
-        """[(result, its K cotangents (…, K))], zero for other results → (…, K) of each value, at step t of running."""
-        env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros}
-        many: set[Value] = set()
-        for result, d in given:
-            count, seed = d.shape[-1], self.seeds.get(result)
-            if seed is not None:
-                env[seed] = env[seed] + d if seed in many else d
-                many.add(seed)
-        evaluate_stacked(self.program, env, many, count)
-        arrays = [(value_in(env, value), value in many) for value in self.values]
-        return [x if is_many else np.broadcast_to(x[..., None], (*x.shape, count)) for x, is_many in arrays]
 
 
 class LazyArrays(Mapping):

@@ -128,9 +128,9 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
                          "over the whole sequence")
     if len(scans) > 1 and every is not None:
         raise ValueError(f"the windows of the {len(scans)} scans behind the loss differ: leave out every=")
-    owners = {id(x()): (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
-              for name, x in scan.weight_tensors.items()}
+    owners = {index: (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
+              for index, name in scan.weight_indices.items()}
     names: dict[str, Tensor] = {}
     for i, x in enumerate(x for x in nodes if x._op is None):
-        names[free(owners.get(id(x)) or x.name or f"parameter {i}", names)] = x
+        names[free(owners.get(x._index) or x.name or f"parameter {i}", names)] = x
     return names

@@ -1,0 +1,81 @@
+"""The VJP of one recorded step for many cotangents at once, stacked along one more, last axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from minigrad.engine.ops import concatenate, getitem
+from minigrad.engine.ops import sum as sum_op
+from minigrad.microscope.cell_program import evaluate, instructions, value_in
+from minigrad.microscope.recording import Record
+from minigrad.program.analysis import is_matrix_product
+from minigrad.program.ir import Value, in_order
+
+Array = np.ndarray
+
+
+class StepVJP:
+    """Push K cotangents of a step's results at once through the part of its backward that computes `values`."""
+
+    def __init__(self, scan: Record, values: list[Value]):
+        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
+        self.zeros = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        self.program = instructions(in_order(values, {*scan.step.recorded, *self.zeros}))
+
+    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
+        """[(result, its K cotangents (…, K))], zero for other results → (…, K) of each value, at step t of running."""
+        env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros}
+        stacked: set[Value] = set()
+        for result, d in given:
+            count, seed = d.shape[-1], self.seeds.get(result)
+            if seed is not None:
+                env[seed] = env[seed] + d if seed in stacked else d
+                stacked.add(seed)
+        evaluate_stacked(self.program, env, stacked, count)
+        return [with_last_axis(value_in(env, value), value in stacked, count) for value in self.values]
+
+
+def evaluate_stacked(program: list[tuple], env: dict[Value, Array], stacked: set[Value], count: int) -> None:
+    """`evaluate` where values in `stacked` have one more, last axis of length `count`; values that depend on them are
+    added to `stacked`. Common ops compute all entries of this axis in one call, other ops one by one."""
+    for instruction in program:
+        value, forward, inputs, metadata, part, dtype = instruction
+        if stacked.isdisjoint(inputs):
+            evaluate([instruction], env)
+            continue
+        arrays, is_stacked = [env[a] for a in inputs], [a in stacked for a in inputs]
+        if value.op.elementwise and part is None:
+            y = forward(*[aligned(*pair, len(value.shape)) for pair in zip(arrays, is_stacked)])
+        elif is_matrix_product(value) and not all(is_stacked):
+            a, b = arrays
+            y = np.tensordot(a, b, 1) if is_stacked[1] else np.tensordot(b, a, ((0,), (1,))).swapaxes(0, 1)
+        elif takes_last_axis(value):
+            y = forward(*[with_last_axis(*pair, count) for pair in zip(arrays, is_stacked)], **metadata)
+        else:
+            one_by_one = [forward(*[x[..., i] if many else x for x, many in zip(arrays, is_stacked)], **metadata)
+                          for i in range(count)]
+            y = np.stack(one_by_one if part is None else [parts[part] for parts in one_by_one], axis=-1)
+        env[value] = np.asarray(y, dtype)
+        stacked.add(value)
+
+
+def takes_last_axis(value: Value) -> bool:
+    """Whether the op of a value leaves one more, last axis of its inputs alone: a slice, or a sum or concatenation
+    along an axis counted from the first."""
+    op, metadata = value.op, value.metadata
+    if op is getitem.op:
+        return all(isinstance(i, (int, slice)) for i in metadata["index"])
+    return op in (sum_op.op, concatenate.op) and isinstance(metadata["axis"], int) and metadata["axis"] >= 0
+
+
+def with_last_axis(x: Array, is_stacked: bool, count: int) -> Array:
+    """x with the last axis; repeat it `count` times if it is not stacked."""
+    return x if is_stacked else np.broadcast_to(x[..., None], (*x.shape, count))
+
+
+def aligned(x: Array, is_stacked: bool, ndim: int) -> Array:
+    """Reshape an operand for broadcasting to a value of `ndim` axes followed by the last axis."""
+    shape = np.shape(x) if is_stacked else (*np.shape(x), 1)
+    return np.reshape(x, (*(1,) * (ndim + 1 - len(shape)), *shape))
