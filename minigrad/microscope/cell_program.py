@@ -7,7 +7,7 @@ part of the program can run by itself.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
@@ -124,10 +124,10 @@ class StepProgram:
         self.recorded_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
         self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
 
-    def seeds(self, d_state: list, d_ys: list) -> dict[Value, Array]:
-        """{seed of the backward program: gradient of its result}"""
+    def seeds(self, gradients: Iterable[tuple[Value, Array]]) -> dict[Value, Array]:
+        """[(result, its gradient)] → {seed of the backward program: gradient}"""
         seeds: dict[Value, Array] = {}
-        for result, d in zip(self.new_states + self.ys, [*d_state, *d_ys]):
+        for result, d in gradients:
             seed = self.program.seeds.get(result)
             if seed is not None:
                 seeds[seed] = seeds[seed] + d if seed in seeds else d

@@ -15,7 +15,7 @@ import numpy as np
 from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
+from minigrad.microscope.recording import Record, Recording, one_scan, replayed_gradients
 from minigrad.microscope.step_vjp import StepVJP
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
@@ -75,7 +75,7 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     step, S, T = scan.step, len(losses), scan.steps
     weights = {name: w for name, w in scan.weight_values.items() if w in step.program.gradients}
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
-    for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # gradients of the sum of the losses
+    for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # of the sum of the losses
         for name, w in weights.items():
             by_step[name][scan.time_index(t)] = step.gradient(env, w)
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
@@ -98,7 +98,7 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
                    for y, leaf in zip(step.ys, zip(*d_ys))]
-            found = iter(step_vjp(t, zip(step.new_states + step.ys, d_state + d_y)))
+            found = iter(step_vjp(t, list(zip(step.new_states + step.ys, d_state + d_y))))
             d_state, time = [next(found) for _ in d_state], scan.time_index(t)
             for name, d in zip(scan.states, d_state):
                 if name in states:
@@ -116,7 +116,7 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
 
 def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """Gradients of Σ losses for the scan's final states and its ys, in the order of running."""
-    found = replayed_gradients(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
+    found = replayed_gradients(losses, [node]).get(node._index, [None] * len(node._array))
     g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
     n = len(scan.step.states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]

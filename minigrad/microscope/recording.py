@@ -259,10 +259,14 @@ class Record:
         named = self.known(name)
         if named.value.dtype.kind not in "fc":
             raise TypeError(f"{name} of {self.path} has dtype {named.value.dtype}, and only floats have gradients")
-        total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
+        return self.over_time(named.value, lambda values, t: self.gradient_at(values, t, named))
+
+    def over_time(self, value: Value, gradient: Callable[[list[dict[Value, Array]], int], Any]) -> Array:
+        """(T, …): gradient(values of a backward, t) of a value at the t-th step that ran, summed over all backwards."""
+        total = np.zeros((self.steps, *value.shape), value.dtype)
         for backward in self.recorded_backwards():
             for t in range(self.steps):
-                total[self.time_index(t)] += self.gradient_at(backward.values, t, named)
+                total[self.time_index(t)] += gradient(backward.values, t)
         return total
 
     def gradient_at(self, values: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
@@ -281,13 +285,12 @@ class Record:
             raise ValueError(f"{name} of {self.path} does not require gradients: set requires_grad=True first")
         gradient = self.step.gradient_of(weight)
         program = instructions(in_order([gradient], {*self.step.recorded, *self.step.recorded_backward}))
-        total = np.zeros((self.steps, *weight.shape), weight.dtype)
-        for backward in self.recorded_backwards():
-            for t in range(self.steps):
-                env = {**self.invariants, **self.forward_values[t], **backward.values[t]}
-                evaluate(program, env)
-                total[self.time_index(t)] += value_in(env, gradient)
-        return total
+
+        def at(values: list[dict[Value, Array]], t: int) -> Any:
+            env = {**self.invariants, **self.forward_values[t], **values[t]}
+            evaluate(program, env)
+            return value_in(env, gradient)
+        return self.over_time(weight, at)
 
     def recorded_backwards(self) -> list[BackwardPass]:
         """The recorded backwards, at least one."""
@@ -317,45 +320,44 @@ class Record:
 
     def backward(self, d_state: list, d_ys: list, xs: list, closed: list) -> tuple[list, list, list]:
         """Return the gradients of the first state, of the xs and of the weights, from those of the results."""
-        step, cut = self.step, replay_window.get()
+        step, window = self.step, replay_window.get()
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
         d_xs = {x: np.zeros((self.steps, *x.shape), x.dtype) for x in step.xs if x in step.program.gradients}
         d_weights = {w: np.zeros(w.shape, w.dtype) for w in step.weights if w in step.program.gradients}
         values: list[dict[Value, Array]] = [{}] * self.steps
-        for t, env in self.steps_back(d_state, d_ys) if cut is None else self.truncated(d_state, d_ys, *cut):
+        for t, env in self.steps_back(d_state, d_ys, *(window or ())):
             for x, total in d_xs.items():
                 total[t] += step.gradient(env, x)
             for w, total in d_weights.items():
                 total += step.gradient(env, w)
             if t == 0:
                 d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
-            if cut is None:
+            if window is None:
                 values[t] = {value: env[value] for value in step.recorded_backward}
-        if cut is None:
+        if window is None:
             self.backwards.append(BackwardPass(d_state, d_ys, values))
             self.grads.made.clear()
         by_place = {i: d_weights.get(w) for i, w in zip(step.closed, step.weights)}
         return d_first, [d_xs.get(x) for x in step.xs], [by_place[i] for i in self.closed]
 
-    def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
+    def steps_back(self, d_state: list, d_ys: list, horizon: int = sys.maxsize, every: int = sys.maxsize
                    ) -> Iterator[tuple[int, dict[Value, Array]]]:
-        """(t, all values of the step and of its backward) from step stop − 1 back to start, in the order of running.
-        d_state is the gradient of the state after step stop − 1; d_ys before step counted_from count as 0."""
-        for t in reversed(range(start, self.steps if stop is None else stop)):
-            d_y = [d[t, ...] if t >= counted_from else np.zeros_like(d[t, ...]) for d in d_ys]
-            env = {**self.invariants, **self.forward_values[t], **self.step.seeds(d_state, d_y)}
-            evaluate(self.step.backward, env)
-            d_state = [self.step.gradient(env, s) for s in self.step.states]
-            yield t, env
+        """(t, all values of the step and of its backward) from the last step to the first, in the order of running.
 
-    def truncated(self, d_state: list, d_ys: list, horizon: int, every: int) -> Iterator[tuple[int, dict]]:
-        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): the loss of each piece of `every` steps
-        is sent back through this piece and the horizon − every steps before it."""
+        Truncated, it is BPTT(horizon; every) of Williams & Peng (1990): the loss of each piece of `every` steps is sent
+        back through this piece and the horizon − every steps before it.
+        """
         for first in reversed(range(0, self.steps, every)):
             stop = min(first + every, self.steps)
-            d_last = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
-            yield from self.steps_back(d_last, d_ys, max(0, first - (horizon - every)), stop, first)
+            d = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
+            for t in reversed(range(max(0, first - (horizon - every)), stop)):
+                d_y = [d_y[t, ...] if t >= first else np.zeros_like(d_y[t, ...]) for d_y in d_ys]
+                env = {**self.invariants, **self.forward_values[t],
+                       **self.step.seeds(zip(self.step.new_states + self.step.ys, [*d, *d_y]))}
+                evaluate(self.step.backward, env)
+                d = [self.step.gradient(env, s) for s in self.step.states]
+                yield t, env
 
 
 @dataclass
@@ -367,14 +369,14 @@ class BackwardPass:
     values: list[dict[Value, Array]]
 
 
-# (horizon, every) of the backwards that a question runs: they are truncated (`Record.truncated`) and not recorded
-replay_window: ContextVar[tuple[int, int] | None] = ContextVar("replay_window", default=None)
-WHOLE = (sys.maxsize, sys.maxsize)  # a window over all steps: nothing is truncated
+# arguments of `Record.steps_back` in the backwards that a question runs, which are not recorded; () is the whole
+Window = tuple[()] | tuple[int, int]
+replay_window: ContextVar[Window | None] = ContextVar("replay_window", default=None)
 
 
-def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
-    """{index of a target: its gradient of Σ losses}, with every recorded scan truncated to `cut`."""
-    token = replay_window.set(cut)
+def replayed_gradients(losses: list[Tensor], targets: list[Tensor], window: Window = ()) -> dict[int, Any]:
+    """{index of a target: its gradient of Σ losses}, with the backward of every recorded scan cut to the window."""
+    token = replay_window.set(window)
     try:
         with no_grad():
             return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)

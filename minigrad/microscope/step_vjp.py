@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from minigrad.engine.ops import concatenate, getitem
@@ -20,19 +18,15 @@ class StepVJP:
     """Push K cotangents of a step's results at once through the part of its backward that computes `values`."""
 
     def __init__(self, scan: Record, values: list[Value]):
-        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
-        self.zeros = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
+        self.scan, self.values = scan, values
+        self.zeros = {seed: np.zeros(seed.shape, seed.dtype) for seed in scan.step.program.seeds.values()}
         self.program = instructions(in_order(values, {*scan.step.recorded, *self.zeros}))
 
-    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
+    def __call__(self, t: int, given: list[tuple[Value, Array]]) -> list[Array]:
         """[(result, its K cotangents (…, K))], zero for other results → (…, K) of each value, at step t of running."""
-        env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros}
-        stacked: set[Value] = set()
-        for result, d in given:
-            count, seed = d.shape[-1], self.seeds.get(result)
-            if seed is not None:
-                env[seed] = env[seed] + d if seed in stacked else d
-                stacked.add(seed)
+        seeds, count = self.scan.step.seeds(given), given[0][1].shape[-1]
+        env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros, **seeds}
+        stacked = set(seeds)
         evaluate_stacked(self.program, env, stacked, count)
         return [with_last_axis(value_in(env, value), value in stacked, count) for value in self.values]
 

@@ -11,7 +11,7 @@ from minigrad.engine.backward import behind, data_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
-from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
+from minigrad.microscope.recording import Record, Recording, Window, one_scan, replayed_gradients
 from minigrad.timeloop.compiled import ScanCall
 
 Array = np.ndarray
@@ -82,30 +82,30 @@ def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, lo
     if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
         raise ValueError(f"truncation takes integers k ≥ {'every = ' + str(every) if every else 1}, "
                          f"not {ks.tolist()}")
-    cuts = [(int(k), int(every or k)) for k in ks]
+    windows: list[Window] = [(), *((int(k), int(every or k)) for k in ks)]
     if loss is None:
         scan = one_scan(rec)
-        full, *rest = [gradients_of_weights(scan, cut) for cut in [WHOLE, *cuts]]
+        full, *rest = [gradients_of_weights(scan, window) for window in windows]
     else:
         names = names_behind(rec, loss, every)
-        full, *rest = [gradients_behind(loss, names, cut) for cut in [WHOLE, *cuts]]
+        full, *rest = [gradients_behind(loss, names, window) for window in windows]
     return Truncation(ks, full, {name: np.stack([gradients[name] for gradients in rest]) for name in full})
 
 
-def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]:
+def gradients_of_weights(scan: Record, window: Window) -> dict[str, Array]:
     """{name: truncated gradient} of a scan's own weights, from the recorded gradients of its results."""
     weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
     total = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
     for backward in scan.recorded_backwards():
-        for _, env in scan.truncated(backward.d_state, backward.d_ys, *cut):
+        for _, env in scan.steps_back(backward.d_state, backward.d_ys, *window):
             for name, w in weights.items():
                 total[name] += scan.step.gradient(env, w)
     return total
 
 
-def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
+def gradients_behind(loss: Tensor, names: dict[str, Tensor], window: Window) -> dict[str, Array]:
     """{name: truncated gradient} of the named leaves, by a sweep of the whole graph that truncates every scan."""
-    found = replayed_gradients([loss], list(names.values()), cut)
+    found = replayed_gradients([loss], list(names.values()), window)
     return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
 
 
