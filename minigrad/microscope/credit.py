@@ -80,14 +80,12 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
             by_step[name][scan.time_index(t)] = step.gradient(env, w)
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
 
-    sent = sent_by_losses(scan)
-    uses = {name: use_of(step.gradient_of(w), whole[name], S, sent) for name, w in weights.items()}
-    reads = [value for use in uses.values() for value in use.reads]
-    step_vjp = StepVJP(scan, [*map(step.gradient_of, step.states), *reads])
+    uses = [use_of(scan, step.gradient_of(w), whole[name], S) for name, w in weights.items()]
+    step_vjp = StepVJP(scan, [*map(step.gradient_of, step.states), *(value for use in uses for value in use.reads)])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
     room = (S + T) * sum(map(size_of, weights.values())) // 4  # a quarter of the numbers in the result
-    each = sum(use.numbers for use in uses.values())
+    each = sum(use.numbers for use in uses)
     at, start = np.full(S, -1), 0
     for d_state, d_ys in in_groups((gradients_into(scan, node, [loss]) for loss in losses), room, each):
         group = slice(start, start := start + len(d_state))
@@ -103,15 +101,15 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
             for name, d in zip(scan.states, d_state):
                 if name in states:
                     states[name][group, time] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
-            for use in uses.values():
+            for use in uses:
                 square, along = use.add(group, *[next(found) for _ in use.reads])
                 squares[group, time] += square
                 share[group, time] += along
-        for use in uses.values():
+        for use in uses:
             use.finish(group)
     total = sum(np.vdot(g, g).real for g in whole.values())
     return Credit(np.sqrt(squares), share / total if total else share, states,
-                  {name: use.by_loss for name, use in uses.items()}, by_step, at, scan.reverse)
+                  {name: use.by_loss for name, use in zip(weights, uses)}, by_step, at, scan.reverse)
 
 
 def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
@@ -138,17 +136,6 @@ def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, eac
         yield states, ys
 
 
-def sent_by_losses(scan: Record) -> set[Value]:
-    """The values of a step's backward that depend on the gradients of its results."""
-    program = scan.step.program
-    sent = set(program.seeds.values())
-    gradients = [g for g in program.gradients.values() if g is not None]
-    for value in in_order(gradients, set(scan.step.recorded)):
-        if not sent.isdisjoint(value.inputs):
-            sent.add(value)
-    return sent
-
-
 def size_of(value: Value) -> int:
     return int(np.prod(value.shape))
 
@@ -156,21 +143,30 @@ def size_of(value: Value) -> int:
 # -- the gradient of one weight at one step, for K losses -------------------------------------------------------------
 
 
-def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
+def use_of(scan: Record, g: Value, whole: Array, losses: int) -> Dense:
     """Accumulator for a weight with gradient `g` in the step program; whole: its sum over all steps and losses."""
-    if is_matrix_product(g):
-        a, b = g.inputs
-        if b not in sent and size_of(a) + size_of(b) < size_of(g):
-            return Product(a, b, whole, losses)
+    if is_matrix_product(g) and sum(map(size_of, g.inputs)) < size_of(g) and not depends_on_losses(scan, g.inputs[1]):
+        return Product(g, whole, losses)
     return Dense(g, whole, losses)
 
 
+def depends_on_losses(scan: Record, value: Value) -> bool:
+    """Whether a value of a step's backward depends on the gradients of the step's results."""
+    seeds = set(scan.step.program.seeds.values())
+    return value in seeds or any(
+        not seeds.isdisjoint(v.inputs) for v in in_order([value], set(scan.step.recorded)))
+
+
 class Dense:
-    """Accumulates G, computed in full."""
+    """Accumulates G, computed in full.
+
+    reads    values of the step's backward that `add` takes
+    numbers  numbers kept per loss
+    """
 
     def __init__(self, g: Value, whole: Array, losses: int):
-        self.reads, self.whole = [g], whole
-        self.by_loss = np.zeros((losses, *g.shape), g.dtype)
+        self.reads, self.whole, self.numbers = [g], whole, 3 * whole.size
+        self.by_loss = np.zeros((losses, *whole.shape), whole.dtype)
 
     def add(self, group: slice, G: Array) -> tuple[Array, Array]:
         """Add G (…, K) to by_loss; return ‖G‖² and ⟨G, whole⟩ of each loss of the group."""
@@ -179,20 +175,16 @@ class Dense:
         return (G.conj() * G).real.sum(axis=0), (self.whole.conj().reshape(-1) @ G).real
 
     def finish(self, group: slice) -> None:
-        """Do nothing: `add` has summed G already."""
-
-    @property
-    def numbers(self) -> int:
-        """Numbers kept per loss."""
-        return 3 * self.whole.size
+        """Add what `add` has collected of this group to by_loss: here nothing."""
 
 
-class Product:
+class Product(Dense):
     """Accumulates G = A B through its two factors; B does not depend on the loss."""
 
-    def __init__(self, a: Value, b: Value, whole: Array, losses: int):
-        self.reads, self.whole = [a, b], whole
-        self.by_loss = np.zeros((losses, *whole.shape), whole.dtype)
+    def __init__(self, g: Value, whole: Array, losses: int):
+        super().__init__(g, whole, losses)
+        m, B = g.inputs[0].shape
+        self.reads, self.numbers = list(g.inputs), 3 * m * (COLUMNS + B) + 2 * whole.size
         self.factors: list[tuple[Array, Array]] = []
 
     def add(self, group: slice, A: Array, B: Array) -> tuple[Array, Array]:
@@ -212,8 +204,3 @@ class Product:
             A, B = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*self.factors), (1, 0)))
             self.by_loss[group] += np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)
             self.factors = []
-
-    @property
-    def numbers(self) -> int:
-        m, B = self.reads[0].shape
-        return 3 * m * (COLUMNS + B) + 2 * self.whole.size

@@ -12,7 +12,7 @@ import difflib
 import re
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -68,7 +68,7 @@ class UnknownName(KeyError):
 
     def __init__(self, name: Any, of: str, known: list[str]):
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-        names = f"it has {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "it has none"
+        names = f"it has {shortened(known, 20) or 'none'}"
         super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + names)
 
 
@@ -76,15 +76,15 @@ class Recording:
     """The recorded scans, in the order in which they ran.
 
     rec[0]       the `Record` of the first scan
-    rec["lstm"]  the `Record` of the scan at or below this path; `Records` if there are several, because a layer has
-                 several cells (lstm.l0, lstm.l0_reverse, …) or was called several times. Raises KeyError for an unknown
-                 path, TypeError for a cell that cannot be traced
+    rec["lstm"]  the `Record` of the scan at or below this path; a `Recording` of them if there are several, because a
+                 layer has several cells (lstm.l0, lstm.l0_reverse, …) or was called several times. Raises KeyError for
+                 an unknown path, TypeError for a cell that cannot be traced
     len(rec), iteration, rec.paths   as of a list of Records
     """
 
-    def __init__(self, model: Module | None = None):
+    def __init__(self, model: Module | None = None, records: Iterable[Record | UnrecordedScan] = ()):
         self.model_paths = {} if model is None else {id(x): path for path, x in model.named_parts()}
-        self.records: list[Record | UnrecordedScan] = []
+        self.records = list(records)
         self.copies: dict[int, Array] = {}
 
     def take(self, run: ScanCall | str, cell: Callable) -> tuple[Any, Any] | None:
@@ -122,29 +122,28 @@ class Recording:
         if not self.records:
             raise LookupError("nothing was recorded: no scan ran inside record() (a Python loop is not a scan), or "
                               "it ran under detect_anomaly, which runs a scan op by op")
-        if not isinstance(key, str):
-            try:
-                return traced(self.records[key])
-            except IndexError:
-                raise IndexError(f"the recording has {len(self)} scans and no rec[{key}]") from None
-        found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
-        if not found:
-            raise UnknownName(key, "the recording", list(dict.fromkeys(self.paths)))
-        return traced(found[0]) if len(found) == 1 else Records(map(traced, found))
+        if isinstance(key, str):
+            found = Recording(records=[r for r in self.records if f"{r.path}.".startswith(f"{key}.")])
+            if not found.records:
+                raise UnknownName(key, "the recording", list(dict.fromkeys(self.paths)))
+            return found[0] if len(found) == 1 else found
+        try:
+            record = self.records[key]
+        except IndexError:
+            raise IndexError(f"the recording has {len(self)} scans and no rec[{key}]") from None
+        if isinstance(record, UnrecordedScan):
+            raise TypeError(f"{record.path} was not recorded, because its cell cannot be traced: {record.why}")
+        return record
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "records":
+            raise AttributeError(name)
+        raise AttributeError(f"these are {len(self)} scans ({shortened(self.paths)}), each with its own {name}: take "
+                             f"one, as in [0].{name}")
 
     def __repr__(self) -> str:
         return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",
                           *(f"  [{i}] {record}" for i, record in enumerate(self.records))])
-
-
-class Records(list):
-    """Records of scans with the same path, in the order in which they ran."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(f"these are {len(self)} scans ({', '.join(r.path for r in self[:6])}"
-                             f"{', …' if len(self) > 6 else ''}), each with its own {name}: take one, as in [0].{name}")
 
 
 @dataclass
@@ -158,18 +157,22 @@ class UnrecordedScan:
         return f"{self.path}: not recorded, because it cannot be traced"
 
 
-def one_scan(rec: Recording | Record | list[Record]) -> Record:
-    """The only scan of a recording or list, or the given Record."""
+def one_scan(rec: Recording | Record) -> Record:
+    """The only scan of a recording, or the given Record."""
     if isinstance(rec, Record):
         return rec
-    if not isinstance(rec, (Recording, list)):
+    if not isinstance(rec, Recording):
         raise TypeError(f"this function takes a recording, as from record(), or one of its scans, not an object of "
                         f"type {type(rec).__name__}")
     if len(rec) > 1:
-        paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
-        raise ValueError(f"this function takes one scan, not {len(rec)} ({', '.join(paths[:8])}"
-                         f"{', …' if len(rec) > 8 else ''}): choose one by its path or number, as rec[0]")
+        raise ValueError(f"this function takes one scan, not {len(rec)} ({shortened(rec.paths)}): choose one by its "
+                         "path or number, as rec[0]")
     return rec[0]
+
+
+def shortened(names: list[str], most: int = 8) -> str:
+    """The first names of a list, as text."""
+    return ", ".join(names[:most]) + ", …" * (len(names) > most)
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -180,13 +183,6 @@ def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({}
     # PyTorch's name for a cell of a Stacked layer
     return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
         getattr(owner, "__name__", type(owner).__name__))
-
-
-def traced(record: Record | UnrecordedScan) -> Record:
-    """The record of a scan; raises TypeError if its cell could not be traced."""
-    if isinstance(record, UnrecordedScan):
-        raise TypeError(f"{record.path} was not recorded, because its cell cannot be traced: {record.why}")
-    return record
 
 
 # -- one scan ---------------------------------------------------------------------------------------------------------

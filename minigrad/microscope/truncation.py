@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -45,21 +47,16 @@ class Truncation:
     def ratio(self) -> dict[str, Array]:
         return self.compare(lambda g_k, g: np.linalg.norm(g_k) / np.linalg.norm(g))
 
-    def compare(self, f: Any) -> dict[str, Array]:
+    def compare(self, f: Callable[[Array, Array], float]) -> dict[str, Array]:
         with np.errstate(divide="ignore", invalid="ignore"):
             return {name: np.array([f(g_k, self.full[name]) if self.full[name].any() else np.nan for g_k in gradients])
                     for name, gradients in self.gradients.items()}
 
     def smallest(self, tolerance: float) -> dict[str, int | None]:
         """{weight: the smallest of ks from which the bias stays within the tolerance; None if it never does}"""
-        found: dict[str, int | None] = {}
-        for name, bias in self.bias.items():
-            found[name] = None
-            for k, b in sorted(zip(self.ks.tolist(), bias), reverse=True):
-                if not b <= tolerance:
-                    break
-                found[name] = k
-        return found
+        order = np.argsort(self.ks)[::-1]
+        found = {name: takewhile(lambda k, bias=bias: bias[k] <= tolerance, order) for name, bias in self.bias.items()}
+        return {name: min((int(self.ks[k]) for k in within), default=None) for name, within in found.items()}
 
 
 def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, loss: Tensor | None = None
@@ -87,7 +84,7 @@ def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, lo
         scan = one_scan(rec)
         full, *rest = [gradients_of_weights(scan, window) for window in windows]
     else:
-        names = names_behind(rec, loss, every)
+        names = names_behind(loss, every)
         full, *rest = [gradients_behind(loss, names, window) for window in windows]
     return Truncation(ks, full, {name: np.stack([gradients[name] for gradients in rest]) for name in full})
 
@@ -109,7 +106,7 @@ def gradients_behind(loss: Tensor, names: dict[str, Tensor], window: Window) -> 
     return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
 
 
-def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> dict[str, Tensor]:
+def names_behind(loss: Tensor, every: int | None) -> dict[str, Tensor]:
     """{name: leaf tensor behind the loss}, if its scans can be truncated together."""
     if not isinstance(loss, Tensor) or loss.size != 1 or not loss.requires_grad:
         raise ValueError(f"truncation takes a loss of one number that requires gradients, not {describe(loss)}")
