@@ -164,7 +164,7 @@ class Drawing:
         right = [vertices[edge.target].x for edge in self.carried]
         pairs = [(a, b) for i, a in enumerate(right) for b in right[i + 1:]]
         if sum(a < b for a, b in pairs) > sum(a > b for a, b in pairs):
-            self.layout.mirrored()
+            self.layout.mirror()
             self.carried.sort(key=lambda edge: (vertices[edge.source].layer, -vertices[edge.source].x))
 
     def assign_rows(self) -> None:
@@ -226,15 +226,11 @@ class Drawing:
             if step is not None:
                 time = step if self.graph.times is None else self.graph.times[step]
                 self.text(left + 4, MARGIN + 14, f"step {time}", SMALL, BLUE)
-        for column in range(len(self.columns)):
-            for k, edge in enumerate(self.inside):
-                self.draw_edge(k, edge, column)
-        for column in range(len(self.columns)):
-            for k, edge in enumerate(self.carried):
-                self.draw_carry(k, edge, column)
-        for column in range(len(self.columns)):
-            for i, box in enumerate(self.graph.boxes):
-                self.draw_box(i, box, column)
+        for draw, things in ((self.draw_edge, self.inside), (self.draw_carry, self.carried),
+                             (self.draw_box, self.graph.boxes)):
+            for column in range(len(self.columns)):
+                for k, thing in enumerate(things):
+                    draw(k, thing, column)
         width = self.left * 2 + len(self.columns) * (self.column + self.gutter)
         width, height = max(width, 330.0), self.legend(self.cell_bottom + 26.0)
         what = f"The graph of {self.graph.name}" + ("" if self.folded else f" over {len(self.columns)} steps")
