@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     step_vjp = StepVJP(scan, [*map(step.gradient_of, step.states), *(value for use in uses for value in use.reads)])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
-    room = (S + T) * sum(map(size_of, weights.values())) // 4  # a quarter of the numbers in the result
+    room = (S + T) * sum(prod(w.shape) for w in weights.values()) // 4  # a quarter of the numbers in the result
     each = sum(use.numbers for use in uses)
     at, start = np.full(S, -1), 0
     for d_state, d_ys in in_groups((gradients_into(scan, node, [loss]) for loss in losses), room, each):
@@ -136,18 +137,14 @@ def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, eac
         yield states, ys
 
 
-def size_of(value: Value) -> int:
-    return int(np.prod(value.shape))
-
-
 # -- the gradient of one weight at one step, for K losses -------------------------------------------------------------
 
 
 def use_of(scan: Record, g: Value, whole: Array, losses: int) -> Dense:
     """Accumulator for a weight with gradient `g` in the step program; whole: its sum over all steps and losses."""
-    if is_matrix_product(g) and sum(map(size_of, g.inputs)) < size_of(g) and not depends_on_losses(scan, g.inputs[1]):
-        return Product(g, whole, losses)
-    return Dense(g, whole, losses)
+    is_product = is_matrix_product(g) and not depends_on_losses(scan, g.inputs[1])
+    is_smaller = sum(prod(a.shape) for a in g.inputs) < prod(g.shape)
+    return (Product if is_product and is_smaller else Dense)(g, whole, losses)
 
 
 def depends_on_losses(scan: Record, value: Value) -> bool:
