@@ -78,7 +78,7 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
     for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # of the sum of the losses
         for name, w in weights.items():
-            by_step[name][scan.time_index(t)] = step.gradient(env, w)
+            by_step[name][scan.order[t]] = step.gradient(env, w)
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
 
     uses = [use_of(scan, step.gradient_of(w), whole[name], S) for name, w in weights.items()]
@@ -92,13 +92,13 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
         group = slice(start, start := start + len(d_state))
         ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
                 for end, d_y in zip(d_state, d_ys)]
-        at[group], last = [scan.time_index(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
+        at[group], last = [scan.order[t] if t >= 0 else -1 for t in ends], 1 + max(ends)
         d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
                    for y, leaf in zip(step.ys, zip(*d_ys))]
             found = iter(step_vjp(t, list(zip(step.new_states + step.ys, d_state + d_y))))
-            d_state, time = [next(found) for _ in d_state], scan.time_index(t)
+            d_state, time = [next(found) for _ in d_state], scan.order[t]
             for name, d in zip(scan.states, d_state):
                 if name in states:
                     states[name][group, time] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)

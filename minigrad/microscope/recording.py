@@ -27,6 +27,7 @@ from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, value_in, weight_names
 from minigrad.nn.module import Module
+from minigrad.program.analysis import base
 from minigrad.program.ir import DETACH, Value, in_order
 from minigrad.timeloop.compiled import ScanCall
 from minigrad.timeloop.inspection import example
@@ -210,6 +211,7 @@ class Record:
 
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
+        self.order = range(run.steps)[::-1 if run.reverse else 1]  # indices in xs, in the order of running
         self.step = step = step_program_of(run)
         self.states = dict(zip(step.names_of["state"], step.names_of["new state"]))
         self.inputs = step.names_of["x"]
@@ -228,10 +230,7 @@ class Record:
 
     def op_of(self, name: str) -> Op | None:
         """The op that computed a value, such as sigmoid for a gate; looks through slices and transposes."""
-        value = self.known(name).value
-        while value.op in REARRANGING:
-            value = value.inputs[0]
-        return value.op
+        return base(self.known(name).value, lambda value: value.op in REARRANGING).op
 
     def __repr__(self) -> str:
         went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
@@ -248,7 +247,7 @@ class Record:
     def value(self, name: str) -> Array:
         """(T, …): a value at every step."""
         value = self.known(name).value
-        return np.stack([value_in(self.forward_values[self.time_index(t)], value) for t in range(self.steps)])
+        return np.stack([value_in(self.forward_values[self.order[t]], value) for t in range(self.steps)])
 
     def grad(self, name: str) -> Array:
         """(T, …): its gradient at every step."""
@@ -261,8 +260,8 @@ class Record:
         """(T, …): gradient(values of a backward, t) of a value at the t-th step that ran, summed over all backwards."""
         total = np.zeros((self.steps, *value.shape), value.dtype)
         for backward in self.recorded_backwards():
-            for t in range(self.steps):
-                total[self.time_index(t)] += gradient(backward.values, t)
+            for t, time in enumerate(self.order):
+                total[time] += gradient(backward.values, t)
         return total
 
     def gradient_at(self, values: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
@@ -294,10 +293,6 @@ class Record:
             raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
                                "on it, recorded outside no_grad and with a tensor that requires gradients")
         return self.backwards
-
-    def time_index(self, t: int) -> int:
-        """The index in xs of the t-th step that ran."""
-        return self.steps - 1 - t if self.reverse else t
 
     # -- running -------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ def evaluate_stacked(program: list[tuple], env: dict[Value, Array], stacked: set
             continue
         arrays, is_stacked = [env[a] for a in inputs], [a in stacked for a in inputs]
         if value.op.elementwise and part is None:
-            y = forward(*[aligned(*pair, len(value.shape)) for pair in zip(arrays, is_stacked)])
+            y = forward(*[x if many else np.asarray(x)[..., None] for x, many in zip(arrays, is_stacked)])
         elif is_matrix_product(value) and not all(is_stacked):
             a, b = arrays
             y = np.tensordot(a, b, 1) if is_stacked[1] else np.tensordot(b, a, ((0,), (1,))).swapaxes(0, 1)
@@ -67,9 +67,3 @@ def takes_last_axis(value: Value) -> bool:
 def with_last_axis(x: Array, is_stacked: bool, count: int) -> Array:
     """x with the last axis; repeat it `count` times if it is not stacked."""
     return x if is_stacked else np.broadcast_to(x[..., None], (*x.shape, count))
-
-
-def aligned(x: Array, is_stacked: bool, ndim: int) -> Array:
-    """Reshape an operand for broadcasting to a value of `ndim` axes followed by the last axis."""
-    shape = np.shape(x) if is_stacked else (*np.shape(x), 1)
-    return np.reshape(x, (*(1,) * (ndim + 1 - len(shape)), *shape))

@@ -49,7 +49,7 @@ def graph(f: Callable | Record | Recording, *examples: Any, weights: bool = Fals
             if known.value.op is None:
                 known.value.name = name  # the cell's own name, also if traced inside another function
         builder = GraphBuilder(f.step.program, 2, weights)
-        return builder.graph(sizes_along(builder, f), [f.time_index(t) for t in range(f.steps)])
+        return builder.graph(sizes_along(builder, f), list(f.order))
     if not callable(f):
         raise TypeError(f"graph takes a function or one recorded scan, as rec[0], not an object of type "
                         f"{type(f).__name__}")
@@ -159,9 +159,9 @@ def gradients_along(builder: GraphBuilder, scan: Record, t: int) -> dict[tuple[V
     recorded = dict(scan.invariants)
     for name, named in scan.step.named.items():
         if named.value.op is None:
-            recorded[named.value] = scan.values[name][scan.time_index(t)]
+            recorded[named.value] = scan.values[name][scan.order[t]]
     if scan.mask is not None:
-        recorded[scan.step.xs[-1]] = scan.mask[scan.time_index(t)]
+        recorded[scan.step.xs[-1]] = scan.mask[scan.order[t]]
     lines = [value for value in builder.values if value.op is not None]
     edges = [(a, line) for line in lines if line.dtype.kind in "fc"
              for a in builder.read_by(line) if a.dtype.kind in "fc"]
