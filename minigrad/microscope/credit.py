@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from minigrad.engine.backward import behind, data_of, zeros_of
+from minigrad.engine.backward import behind, data_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.recording import Record, Recording, one_scan, replayed_gradients
@@ -115,9 +115,12 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
 
 def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """Gradients of Σ losses for the scan's final states and its ys, in the order of running."""
-    found = replayed_gradients(losses, [node]).get(node._index, [None] * len(node._array))
-    g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
-    n = len(scan.step.states)
+    step, T = scan.step, scan.steps
+    shapes = [s.shape for s in step.new_states] + [(T, *y.shape) for y in step.ys]
+    found = replayed_gradients(losses, [node]).get(node._index, [None] * len(shapes))
+    g = [np.zeros(shape, result.dtype) if d is None else data_of(d)
+         for d, shape, result in zip(found, shapes, step.new_states + step.ys)]
+    n = len(step.new_states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
 
 
