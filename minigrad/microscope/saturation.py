@@ -81,8 +81,5 @@ def is_masked(v: Array, mask: Array | None) -> bool:
 
 def first_nan(arrays: Mapping[str, Array], order: range, mask: Array | None = None) -> tuple[int, str] | None:
     """(t, name) of the first array with a NaN at a step, in this order of steps."""
-    for t in order:
-        for name, a in arrays.items():
-            if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any():
-                return t, name
-    return None
+    return next(((t, name) for t in order for name, a in arrays.items()
+                 if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any()), None)

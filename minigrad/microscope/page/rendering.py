@@ -79,24 +79,16 @@ def render(inspection: Inspection) -> str:
     """
     check(inspection)
     curves = {name: thinned(x, y) for name, (x, y) in inspection.curves.items()}
-    data = {**vars(inspection), "curves": curves}
+    data = json.dumps({**vars(inspection), "curves": curves}, allow_nan=False, separators=(",", ":"),
+                      default=lambda x: packed(x) if isinstance(x, np.ndarray) else vars(x))
+    data = re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", data)  # so no text ends the script element
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(inspection.title), "data": json_for_html(data)}
+    parts = {"title": html.escape(inspection.title), "data": data}
     for tag in ("style", "script"):
         text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
         parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     whole = re.sub(r"\{\{([a-z-]+)\}\}", lambda hole: parts[hole[1]], template)
     return whole.encode("utf-8", "xmlcharrefreplace").decode()  # a file name may contain surrogates
-
-
-def json_for_html(data: Any) -> str:
-    """ASCII JSON that is safe in a script element: <, > and & are escaped.
-
-    Dataclasses become dicts, arrays are `packed`.
-    """
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"),
-                      default=lambda x: packed(x) if isinstance(x, np.ndarray) else vars(x))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def packed(x: Array) -> dict[str, Any]:
