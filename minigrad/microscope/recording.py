@@ -139,8 +139,8 @@ class Recording:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "records":
             raise AttributeError(name)
-        raise AttributeError(f"the recording has {len(self)} scan{'s' * (len(self) != 1)} ({shortened(self.paths)}), each "
-                             f"with its own {name}: take one, as in [0].{name}")
+        scans = f"{len(self)} scan{'s' * (len(self) != 1)} ({shortened(self.paths)})"
+        raise AttributeError(f"the recording has {scans}, each with its own {name}: take one, as in [0].{name}")
 
     def __repr__(self) -> str:
         return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",

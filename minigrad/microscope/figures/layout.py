@@ -115,7 +115,7 @@ def first_order(vertices: list[Vertex]) -> list[int]:
 
 
 def order(layout: Layout) -> None:
-    """Sweep down and up, sorting each layer by the mean rank of its neighbours; keep the order with the fewest
+    """Sweep down and up, sorting each layer by the mean rank of its neighbours; keep the sweep with the fewest
     crossings."""
     best, fewest = layout.layers, np.inf
     for sweep in range(SWEEPS):
