@@ -168,8 +168,9 @@ class Dense:
         self.reads, self.whole, self.numbers = [g], whole, 3 * whole.size
         self.by_loss = np.zeros((losses, *whole.shape), whole.dtype)
 
-    def add(self, group: slice, G: Array) -> tuple[Array, Array]:
+    def add(self, group: slice, *read: Array) -> tuple[Array, Array]:
         """Add G (…, K) to by_loss; return ‖G‖² and ⟨G, whole⟩ of each loss of the group."""
+        (G,) = read
         self.by_loss[group] += np.moveaxis(G, -1, 0)
         G = G.reshape(-1, G.shape[-1])
         return (G.conj() * G).real.sum(axis=0), (self.whole.conj().reshape(-1) @ G).real
@@ -187,9 +188,9 @@ class Product(Dense):
         self.reads, self.numbers = list(g.inputs), 3 * m * (COLUMNS + B) + 2 * whole.size
         self.factors: list[tuple[Array, Array]] = []
 
-    def add(self, group: slice, A: Array, B: Array) -> tuple[Array, Array]:
+    def add(self, group: slice, *read: Array) -> tuple[Array, Array]:
         """As `Dense.add`, for A (m, B, K) and B (B, k, K), which repeats one matrix K times."""
-        B = B[..., 0]
+        A, B = read[0], read[1][..., 0]
         self.factors.append((A, B))
         if len(self.factors) * len(B) >= COLUMNS:
             self.finish(group)

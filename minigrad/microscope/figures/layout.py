@@ -122,8 +122,8 @@ def order(layout: Layout) -> None:
         side, layers = ("above", layout.layers) if sweep % 2 == 0 else ("below", layout.layers[::-1])
         for layer in layers:
             rank = layout.ranks()
-            layer.sort(key={i: fmean([rank[k] for k in getattr(layout.vertices[i], side)] or [rank[i]])
-                            for i in layer}.get)
+            means = {i: fmean([rank[k] for k in getattr(layout.vertices[i], side)] or [rank[i]]) for i in layer}
+            layer.sort(key=means.get)
         swap_neighbours(layout)
         found = crossings(layout)
         if found < fewest:
