@@ -29,11 +29,11 @@ Array = np.ndarray
 
 @dataclass
 class NamedValue:
-    """A value of the program and its total gradient (None: zero). entering: index among the leaves of the old state;
-    its gradient is that of the new state of the previous step."""
+    """A value of the program and its total gradient. entering: index among the leaves of the old state; its gradient is
+    that of the new state of the previous step."""
 
     value: Value
-    total: Value | None
+    total: Value
     entering: int | None = None
 
 
@@ -43,6 +43,7 @@ class StepProgram:
     states, xs, weights   values of its arguments; a mask is the last of xs
     new_states, ys        values of its results
     named, leaving        {name: NamedValue}; the NamedValue of each new state
+    gradients             {argument or weight: its gradient in the backward program}
     recorded, recorded_backward   values of the forward and of the backward that a record keeps
     """
 
@@ -74,10 +75,10 @@ class StepProgram:
             """The NamedValue of a symbol."""
             value = program.value_of(leaf)
             if not isinstance(leaf, Symbol):  # the new state is a closed-over weight: use the state's gradient
-                return NamedValue(value, program.seeds.get(value))
-            total = totals.get(leaf._index)
+                return NamedValue(value, program.seeds.get(value) or zeros_like(value))
+            total = program.values[totals[leaf._index]._index] if leaf._index in totals else zeros_like(value)
             entering = next((i for i, s in enumerate(trace.leaves[:n]) if s is leaf), None)
-            return NamedValue(value, None if total is None else program.values[total._index], entering)
+            return NamedValue(value, total, entering)
 
         self.named = {name: of(symbol) for name, symbol in symbols.items()}
         self.leaving = [of(leaf) for leaf in flatten(trace.result[0])[0]]
@@ -113,8 +114,9 @@ class StepProgram:
         """Choose the values that the forward and the backward compute, and those that a record keeps."""
         program = self.program
         wanted = [*self.new_states, *self.ys, *(named.value for named in self.named.values())]
-        totals = [n.total for n in [*self.named.values(), *self.leaving] if n.total is not None]
-        gradients = [g for g in program.gradients.values() if g is not None]
+        totals = [named.total for named in [*self.named.values(), *self.leaving]]
+        self.gradients = {a: program.gradients.get(a) or zeros_like(a) for a in [*self.arguments, *self.weights]}
+        gradients = list(self.gradients.values())
         forward = in_order(wanted, set())
         backward = in_order(totals + gradients, set(forward))
         self.forward, self.backward = instructions(forward), instructions(backward)
@@ -122,7 +124,8 @@ class StepProgram:
         self.recorded = [v for v in [*self.arguments, *forward] if v in read]
         seeds = [seed for seed in program.seeds.values() if not seed.is_constant]
         self.recorded_backward = [v for v in dict.fromkeys(seeds + totals) if v in {*seeds, *backward}]
-        self.constants = {a: a.constant for value in forward + backward for a in value.inputs if a.is_constant}
+        inputs = [a for value in forward + backward for a in value.inputs]
+        self.constants = {a: a.constant for a in [*wanted, *totals, *gradients, *inputs] if a.is_constant}
 
     def seeds(self, gradients: Iterable[tuple[Value, Array]]) -> dict[Value, Array]:
         """[(result, its gradient)] → {seed of the backward program: gradient}"""
@@ -132,15 +135,6 @@ class StepProgram:
             if seed is not None:
                 seeds[seed] = seeds[seed] + d if seed in seeds else d
         return seeds
-
-    def gradient_of(self, argument: Value) -> Value:
-        """dL/d(an argument) of one step in the backward program; a constant if it is zero."""
-        return self.program.gradients.get(argument) or Value(
-            None, (), {}, argument.shape, argument.dtype, constant=np.zeros(argument.shape, argument.dtype))
-
-    def gradient(self, env: dict[Value, Array], argument: Value) -> Any:
-        """The array of `gradient_of(argument)`."""
-        return value_in(env, self.gradient_of(argument))
 
 
 STEP_PROGRAMS: weakref.WeakKeyDictionary[Compiled, StepProgram] = weakref.WeakKeyDictionary()
@@ -192,8 +186,9 @@ def free(name: str, taken: Container[str]) -> str:
     return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
-def value_in(env: dict[Value, Array], value: Value) -> Any:
-    return value.constant if value.is_constant else env[value]
+def zeros_like(value: Value) -> Value:
+    """A constant: the gradient of a value that has none."""
+    return Value(None, (), {}, value.shape, value.dtype, constant=np.zeros(value.shape, value.dtype))
 
 
 def instructions(values: list[Value]) -> list[tuple]:

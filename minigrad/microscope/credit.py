@@ -78,11 +78,12 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
     for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # of the sum of the losses
         for name, w in weights.items():
-            by_step[name][scan.order[t]] = step.gradient(env, w)
+            by_step[name][scan.order[t]] = env[step.gradients[w]]
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
 
-    uses = [use_of(scan, step.gradient_of(w), whole[name], S) for name, w in weights.items()]
-    step_vjp = StepVJP(scan, [*map(step.gradient_of, step.states), *(value for use in uses for value in use.reads)])
+    uses = [use_of(scan, step.gradients[w], whole[name], S) for name, w in weights.items()]
+    reads = [value for use in uses for value in use.reads]
+    step_vjp = StepVJP(scan, [*(step.gradients[s] for s in step.states), *reads])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
     room = (S + T) * sum(prod(w.shape) for w in weights.values()) // 4  # a quarter of the numbers in the result

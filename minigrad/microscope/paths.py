@@ -36,7 +36,7 @@ def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
             results.setdefault(result, name)
     out = {name: {result: np.zeros((scan.steps, *s.shape), s.dtype) for result in results.values()}
            for name, s in states.items()}
-    step_vjp = StepVJP(scan, [step.gradient_of(s) for s in states.values()])
+    step_vjp = StepVJP(scan, [step.gradients[s] for s in states.values()])
     for t, time in enumerate(scan.order):
         arrived = [sum(backward.values[t][step.program.seeds[result]] for backward in backwards) for result in results]
         alone = [(result, np.where(one, d[..., None], 0.0)) for result, d, one in zip(

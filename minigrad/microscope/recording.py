@@ -12,6 +12,7 @@ import difflib
 import re
 import sys
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
-from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, value_in, weight_names
+from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, weight_names
 from minigrad.nn.module import Module
 from minigrad.program.analysis import base
 from minigrad.program.ir import DETACH, Value, in_order
@@ -247,7 +248,7 @@ class Record:
     def value(self, name: str) -> Array:
         """(T, …): a value at every step."""
         value = self.known(name).value
-        return np.stack([value_in(self.forward_values[self.order[t]], value) for t in range(self.steps)])
+        return np.stack([ChainMap(self.forward_values[t], self.invariants)[value] for t in self.order])
 
     def grad(self, name: str) -> Array:
         """(T, …): its gradient at every step."""
@@ -268,7 +269,7 @@ class Record:
         """dL/d(a value) at the t-th step that ran; for a state, the gradient of the new state of the previous step."""
         while named.entering is not None and t > 0:
             t, named = t - 1, self.step.leaving[named.entering]
-        return 0.0 if named.total is None else value_in(values[t], named.total)
+        return ChainMap(values[t], self.invariants)[named.total]
 
     def weight_grads(self, name: str) -> Array:
         """(T, *shape): the contribution of each step to the gradient of a weight, computed at each call by the part of
@@ -278,13 +279,13 @@ class Record:
         weight = self.weight_values[name]
         if weight not in self.step.program.gradients:
             raise ValueError(f"{name} of {self.path} does not require gradients: set requires_grad=True first")
-        gradient = self.step.gradient_of(weight)
+        gradient = self.step.gradients[weight]
         program = instructions(in_order([gradient], {*self.step.recorded, *self.step.recorded_backward}))
 
         def at(values: list[dict[Value, Array]], t: int) -> Any:
             env = {**self.invariants, **self.forward_values[t], **values[t]}
             evaluate(program, env)
-            return value_in(env, gradient)
+            return env[gradient]
         return self.over_time(weight, at)
 
     def recorded_backwards(self) -> list[BackwardPass]:
@@ -304,8 +305,8 @@ class Record:
         for t in range(self.steps):
             env = {**self.invariants, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
             evaluate(step.forward, env)
-            state = [value_in(env, value) for value in step.new_states]
-            ys.append([value_in(env, value) for value in step.ys])
+            state = [env[value] for value in step.new_states]
+            ys.append([env[value] for value in step.ys])
             self.forward_values.append({value: env[value] for value in step.recorded})
         return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
 
@@ -319,11 +320,11 @@ class Record:
         values: list[dict[Value, Array]] = [{}] * self.steps
         for t, env in self.steps_back(d_state, d_ys, *(window or ())):
             for x, total in d_xs.items():
-                total[t] += step.gradient(env, x)
+                total[t] += env[step.gradients[x]]
             for w, total in d_weights.items():
-                total += step.gradient(env, w)
+                total += env[step.gradients[w]]
             if t == 0:
-                d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
+                d_first = [total + env[step.gradients[s]] for total, s in zip(d_first, step.states)]
             if window is None:
                 values[t] = {value: env[value] for value in step.recorded_backward}
         if window is None:
@@ -347,7 +348,7 @@ class Record:
                 env = {**self.invariants, **self.forward_values[t],
                        **self.step.seeds(zip(self.step.new_states + self.step.ys, [*d, *d_y]))}
                 evaluate(self.step.backward, env)
-                d = [self.step.gradient(env, s) for s in self.step.states]
+                d = [env[self.step.gradients[s]] for s in self.step.states]
                 yield t, env
 
 

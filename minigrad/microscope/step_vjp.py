@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad.engine.ops import concatenate, getitem
 from minigrad.engine.ops import sum as sum_op
-from minigrad.microscope.cell_program import evaluate, instructions, value_in
+from minigrad.microscope.cell_program import evaluate, instructions
 from minigrad.microscope.recording import Record
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
@@ -28,7 +28,7 @@ class StepVJP:
         env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros, **seeds}
         stacked = set(seeds)
         evaluate_stacked(self.program, env, stacked, count)
-        return [with_last_axis(value_in(env, value), value in stacked, count) for value in self.values]
+        return [with_last_axis(env[value], value in stacked, count) for value in self.values]
 
 
 def evaluate_stacked(program: list[tuple], env: dict[Value, Array], stacked: set[Value], count: int) -> None:

@@ -96,7 +96,7 @@ def gradients_of_weights(scan: Record, window: Window) -> dict[str, Array]:
     for backward in scan.recorded_backwards():
         for _, env in scan.steps_back(backward.d_state, backward.d_ys, *window):
             for name, w in weights.items():
-                total[name] += scan.step.gradient(env, w)
+                total[name] += env[scan.step.gradients[w]]
     return total
 
 
