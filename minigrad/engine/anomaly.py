@@ -1,6 +1,6 @@
 """`detect_anomaly`: where did the first NaN or Inf come from, and which saved value was changed behind our back?
 
-It takes the place of `apply` (see `tensor.watcher`): every op call is looked at, forward and backward, and
+It is a watcher (see `tensor.watcher`): it is called in place of each op. Every op call is looked at, forward and backward, and
 remembers the line of the user's code that made it. That costs a few times the computation itself, and only inside.
 """
 
@@ -19,7 +19,7 @@ from minigrad.engine.op import Op
 from minigrad.engine.tensor import Node, Tensor, describe, watcher
 
 OWN = ("minigrad.engine", "minigrad.functional", "minigrad.check", "minigrad.program", "minigrad.printers",
-       "minigrad.derived", "contextlib", "numpy")
+       "minigrad.derived", "minigrad.timeloop", "contextlib", "numpy")
 
 
 class detect_anomaly(Context):

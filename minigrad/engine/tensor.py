@@ -177,7 +177,7 @@ class Node:
                  "_watch", "dtype", "shape")
     _op: Any
     _metadata: Any
-    _inputs: Any  # a tensor or array if a rule reads it; else the node to which its gradient goes, or None
+    _inputs: Any  # a tensor or array if a rule reads it; else the node to which its gradient goes, if one does
     _mask: int  # bit i: a gradient goes to input i, so its rule runs
     _array: Any  # the result if a rule reads it, else None; a tuple for several results, else of `Shape`s
     _index: int  # the clock at creation, by which gradients find their node: inputs have a smaller one
