@@ -1,6 +1,6 @@
 """`detect_anomaly`: where did the first NaN or Inf come from, and which saved value was changed behind our back?
 
-It is a watcher (see `tensor.watcher`): it is called in place of each op. Every op call is looked at, forward and backward, and
+It is a watcher (see `tensor.watcher`), called in place of each op. It looks at every op call, forward and backward, and
 remembers the line of the user's code that made it. That costs a few times the computation itself, and only inside.
 """
 
