@@ -39,6 +39,16 @@ class Parser(argparse.ArgumentParser):
                                                  f"{', '.join(map(str, action.choices))})")
 
 
+def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], *, help: str, description: str,
+                examples: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Add a command that calls `run`; its help ends with these examples, one per line."""
+    job = commands.add_parser(name, help=help, description=description,
+                              epilog="\n  minigrad ".join(["examples:", *examples]) if examples else None,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.set_defaults(run=run)
+    return job
+
+
 def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[str], Any]:
     """An argparse type: numbers of this kind that pass `fits`; `called` is the word for errors."""
     def read(value: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import add_trust, natural, positive
+from minigrad.cli.arguments import add_command, add_trust, natural, positive
 from minigrad.engine.messages import nearest
 from minigrad.microscope.page.inspection import Sequence, inspect
 from minigrad.microscope.page.rendering import Inspection, render
@@ -28,17 +28,16 @@ WINDOW = 100  # default number of characters of a text
 
 
 def add_inspect(commands: Any) -> None:
-    job = commands.add_parser(
-        "inspect", help="see what backpropagation through time does in a model, as one HTML file",
+    job = add_command(
+        commands, "inspect", run_inspect,
+        help="see what backpropagation through time does in a model, as one HTML file",
         description="Put a model and one sequence under the microscope: values and gradients of every unit at every "
                     "step, gradients against lag, the credit ledger, Jacobians, and the derived source, in one HTML "
                     "file that opens from disk.",
-        epilog="examples:\n"
-               "  minigrad inspect runs/novel                            of a run, on a sequence of its own task\n"
-               "  minigrad inspect runs/novel --text \"It was the best of times\"\n"
-               "  minigrad inspect gru --task adding --length 200        a model as it is before any training\n"
-               "  minigrad inspect cells.py:MyCell --out mycell.html",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["inspect runs/novel                            a run, on a sequence of its own task",
+                  'inspect runs/novel --text "It was the best of times"',
+                  "inspect gru --task adding --length 200        a model before any training",
+                  "inspect cells.py:MyCell --out mycell.html"])
     job.add_argument("what", metavar="DIR|MODEL", help="the folder of a run, or a checkpoint in it; or untrained, "
                      f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of nn.Recurrent; the file is run")
     add_trust(job)
@@ -51,7 +50,6 @@ def add_inspect(commands: Any) -> None:
     job.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the sequence and of an "
                      "untrained model (%(default)s)")
     job.add_argument("--out", metavar="FILE", default="report.html", help="file to write (%(default)s)")
-    job.set_defaults(run=run_inspect)
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
+from minigrad.engine.ops import log_softmax
+from minigrad.tasks.task import Batch, Task, lstm_recipe
 
 HELD_OUT = 0.1  # fraction at the end of a text that is used only for measuring
 SHORTEST = 20  # minimum number of characters

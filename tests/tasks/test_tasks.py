@@ -10,6 +10,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from minigrad.engine.ops import log_softmax
 from minigrad.tasks import (
     TASKS,
     Adding,
@@ -26,7 +27,6 @@ from minigrad.tasks import (
     TemporalOrder4,
     Text,
 )
-from minigrad.tasks.task import log_softmax
 
 ROSES = "a rose is a rose is a rose. " * 40
 ROWS = [Adding(), Adding(2), Adding(31), Adding1997(), Adding1997(22), Copy(), Copy(1), Reber(), TemporalOrder(),
