@@ -22,7 +22,7 @@ from minigrad.training.sequence_model import LAYERS, SequenceModel
 from minigrad.training.settings import Settings
 from minigrad.training.trainer import LOSSES
 from minigrad.training.user_code import split_name
-from minigrad.training.verify import refuse_changed_text, refuse_special_text
+from minigrad.training.verify import refuse_text
 
 WINDOW = 100  # default number of characters of a text
 
@@ -118,7 +118,7 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
     else:
         own = arguments.task in (None, settings.task)
         if own:
-            refuse_special_text(settings)
+            refuse_text(folder, config)
         task = make_task(arguments, arguments.task or settings.task, settings.options if own else {})
         sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
         theirs = getattr(task, "characters", None)
@@ -130,7 +130,7 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
                              f"{settings.task}, and {task.name} has {describe_sizes(sizes, theirs)}: leave out --task, "
                              "or name one that fits")
         if own:
-            refuse_changed_text(task, folder, config)
+            refuse_text(folder, config, task)
         sequence = task_sequence(arguments, task)
     curves = read_curves(folder / METRICS, TASKS[settings.task].metric_name)
     return inspect_sequence(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)

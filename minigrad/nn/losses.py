@@ -18,8 +18,8 @@ from minigrad.engine.op import op
 from minigrad.engine.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.tensor import Tensor
+from minigrad.nn.checks import Array
 
-Array = Any  # np.ndarray or Tensor
 A = TypeVar("A", Tensor, np.ndarray)
 
 

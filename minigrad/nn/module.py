@@ -17,11 +17,11 @@ import numpy as np
 
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.nn.signature import check_call
+from minigrad.nn.signature import CheckedCall
 from minigrad.nn.state_dict import matching, name_differences
 
 
-class Module:
+class Module(CheckedCall):
     """Base class of layers and models. Assign tensors and other modules as attributes, and write `__call__`.
 
     ```python
@@ -48,11 +48,6 @@ class Module:
     __slots__ = ("__dict__", "__weakref__", "_path")
 
     training = True
-
-    def __new__(cls, *given: Any, **named: Any) -> Any:
-        if given or named:  # copy and pickle call __new__ without arguments
-            check_call(cls, given, named)
-        return object.__new__(cls)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -274,13 +269,16 @@ def parts_of(name: str, value: Any, kind: type = Tensor) -> list[tuple[str, Any]
 def children(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
     """(dotted name, child) for every module, container, and object of this kind (of tensors, leaves only) directly in a
     module or container of this name."""
-    items = vars(value).items() if isinstance(value, Module) else value.items() if isinstance(value, dict) else \
-        enumerate(value) if isinstance(value, CONTAINERS) else ()
-    if isinstance(value, CONTAINERS):  # its items did not pass through __setattr__
-        for key, child in items:
+    items: Mapping[Any, Any]
+    if isinstance(value, Module):
+        items = vars(value)
+    elif isinstance(value, CONTAINERS):
+        items = value if isinstance(value, dict) else dict(enumerate(value))
+        for key, child in items.items():  # these did not pass through __setattr__
             refuse_hidden(f"{name}.{key}", child)
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [(f"{name}.{key}" if name else str(key), child) for key, child in items
+    else:
+        return []
+    return [(f"{name}.{key}" if name else str(key), child) for key, child in items.items()
             if isinstance(child, (Module, kind, *CONTAINERS)) and (not isinstance(child, Tensor) or child.is_leaf)]
 
 
