@@ -67,6 +67,14 @@ positive_float = number(float, lambda x: 0 < x < math.inf, "number above 0")
 natural_float = number(float, lambda x: 0 <= x < math.inf, "number from 0 on")
 
 
+def encode(option: str, text: str, characters: str) -> list[int]:
+    """The position of each character of an option's text in `characters`. Raises ValueError for an unknown one."""
+    unknown = sorted(set(text) - set(characters))
+    if unknown:
+        raise ValueError(f"{option} has {''.join(unknown)!r}, which is not in the text that the model was trained on")
+    return [characters.index(c) for c in text]
+
+
 def add_trust(job: argparse.ArgumentParser) -> None:
     """Add the option that lets somebody else's run execute its Python file."""
     job.add_argument("--trust", action="store_true", help="run the Python file that the run's config.json names for "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import add_command, add_trust, natural, positive
+from minigrad.cli.arguments import add_command, add_trust, encode, natural, positive
 from minigrad.engine.messages import nearest
 from minigrad.microscope.page.inspection import Sequence, inspect
 from minigrad.microscope.page.rendering import Inspection, render
@@ -120,15 +120,14 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
         if own:
             refuse_text(folder, config)
         task = make_task(arguments, arguments.task or settings.task, settings.options if own else {})
-        sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
-        theirs = getattr(task, "characters", None)
+        read, theirs = config["model"], getattr(task, "characters", None)
         if theirs and characters and theirs != characters:
             raise ValueError(f"{task.source} has other characters than the text that {place} was trained on: give some "
                              "by --text")
-        if sizes != read or theirs != characters:
+        if task.sizes != read or theirs != characters:
             raise ValueError(f"the model of {place} has {describe_sizes(read, characters)}, for the task "
-                             f"{settings.task}, and {task.name} has {describe_sizes(sizes, theirs)}: leave out --task, "
-                             "or name one that fits")
+                             f"{settings.task}, and {task.name} has {describe_sizes(task.sizes, theirs)}: leave out "
+                             "--task, or name one that fits")
         if own:
             refuse_text(folder, config, task)
         sequence = task_sequence(arguments, task)
@@ -142,12 +141,13 @@ def inspect_model(arguments: argparse.Namespace) -> Inspection:
     settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
     if arguments.text is not None:
         characters = "".join(sorted(set(arguments.text)))
-        sequence, sizes = text_sequence(arguments, characters), (len(characters), len(characters), True)
+        sequence = text_sequence(arguments, characters)
+        sizes = {"inputs": len(characters), "outputs": len(characters), "symbols": True}
     else:
         task = make_task(arguments, settings.task, {})
-        sequence, sizes = task_sequence(arguments, task), (task.inputs, task.outputs, task.symbols)
+        sequence, sizes = task_sequence(arguments, task), task.sizes
     rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # the same as a training with this seed
-    model = settings.model(*sizes, rng=rng).eval()
+    model = settings.model(**sizes, rng=rng).eval()
     return inspect_sequence(arguments, model, sequence, settings, "not yet", {})
 
 
@@ -193,10 +193,7 @@ def text_sequence(arguments: argparse.Namespace, characters: str) -> Sequence:
                          "before it")
     if os.path.isfile(text):
         raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
-    unknown = sorted(set(text) - set(characters))
-    if unknown:
-        raise ValueError(f"--text has {''.join(unknown)!r}, which is not in the text that the model was trained on")
-    return code_sequence(np.array([characters.index(c) for c in text]), characters)
+    return code_sequence(np.array(encode("--text", text, characters)), characters)
 
 
 def make_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> Any:

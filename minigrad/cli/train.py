@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import add_command, add_trust, natural, natural_float, positive, positive_float
+from minigrad.cli.arguments import add_command, add_trust, encode, natural, natural_float, positive, positive_float
 from minigrad.tasks import TASKS
 from minigrad.tasks.text import unigram_bits
 from minigrad.training.run import Run, load_model
@@ -169,10 +169,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{arguments.folder} contains a model of the task {config['settings'].task}, which does not "
                          "write text: `sample` is for models that were trained on a text")
     prime = arguments.prime or characters[first_code(characters)]
-    unknown = sorted(set(prime) - set(characters))
-    if unknown:
-        raise ValueError(f"--prime has {''.join(unknown)!r}, which is not in the text that the model was trained on")
-    codes = sample(model, arguments.length, arguments.seed, map(characters.index, prime), arguments.temperature)
+    codes = sample(model, arguments.length, arguments.seed, encode("--prime", prime, characters), arguments.temperature)
     print((arguments.prime or "") + "".join(characters[code] for code in codes))
     return 0
 

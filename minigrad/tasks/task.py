@@ -66,6 +66,11 @@ class Task:
             if least is not None and not is_whole(value, least):
                 raise ValueError(f"{self.name} takes a whole number of {least} or more as {option.name}, not {value!r}")
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The sizes of a model for this task, as arguments of `SequenceModel`."""
+        return {"inputs": self.inputs, "outputs": self.outputs, "symbols": self.symbols}
+
     def batch(self, rng: Any, size: int) -> Batch:
         """`size` fresh sequences, drawn from rng, a np.random.Generator or a seed."""
         if not is_whole(size, 1):

@@ -179,8 +179,7 @@ def make_config(settings: Settings, task: Any) -> dict[str, Any]:
         sources[settings.cell_file] = fingerprint(settings.cell_file)
     if settings.task == "text":
         sources[task.source] = task.fingerprint
-    return {"settings": settings.as_dict(), "sources": sources,
-            "model": {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols},
+    return {"settings": settings.as_dict(), "sources": sources, "model": task.sizes,
             "characters": getattr(task, "characters", None)}
 
 

@@ -130,7 +130,7 @@ class Settings:
         """A trainer at its first step."""
         of_model, of_data = np.random.SeedSequence(self.seed).spawn(2)
         task = self.make_task()
-        model = self.model(task.inputs, task.outputs, task.symbols, rng=of_model)
+        model = self.model(**task.sizes, rng=of_model)
         with refusing(f"{self.optimizer} cannot be built"):
             optimizer = OPTIMIZERS[self.optimizer](model.parameters(), self.lr, **self.optimizer_options)
         return Trainer(model, task, optimizer, steps=self.steps, batch=self.batch, schedule=self.lr_schedule(),
@@ -143,11 +143,11 @@ class Settings:
         with refusing(f"the task {self.task} cannot be made"):
             return task(**self.options)
 
-    def model(self, inputs: int, outputs: int, symbols: bool, rng: Any) -> SequenceModel:
+    def model(self, *, rng: Any, **sizes: Any) -> SequenceModel:
+        """A model of these `Task.sizes`."""
         with refusing(f"a model with the cell {self.cell} cannot be built"):
-            return SequenceModel(inputs, outputs, cell=self.cell, hidden=self.hidden, layers=self.layers,
-                                 dropout=self.dropout, symbols=symbols, embedding=self.embedding, dtype=self.dtype,
-                                 rng=rng, **self.cell_options)
+            return SequenceModel(**sizes, cell=self.cell, hidden=self.hidden, layers=self.layers, dropout=self.dropout,
+                                 embedding=self.embedding, dtype=self.dtype, rng=rng, **self.cell_options)
 
     def lr_schedule(self) -> optim.Schedule:
         schedule = optim.constant(self.lr)
