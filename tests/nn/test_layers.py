@@ -77,7 +77,7 @@ def test_torch(name):
 
 
 @every
-def test_loads_what_torch_saves(name):
+def test_a_torch_state_dict_loads(name):
     torch = pytest.importorskip("torch")
     if LAYERS[name][2] is not None:
         layer, theirs = LAYERS[name][0](), LAYERS[name][2](torch)
