@@ -32,7 +32,7 @@ ROSES = "a rose is a rose is a rose. " * 40
 ROWS = [Adding(), Adding(2), Adding(31), Adding1997(), Adding1997(22), Copy(), Copy(1), Reber(), TemporalOrder(),
         TemporalOrder(20), TemporalOrder3(30), TemporalOrder4(), LongLag(), LongLag(2), Parity(),
         Parity(7, only_at_end=True), AnBn(), AnBn(1, furthest=65), Sine(), Sine(11), Text(), Text(text=ROSES)]
-CONSTANT = [task for task in ROWS if isinstance(task, (LongLag, Text)) or task == AnBn(1, furthest=65)]  # always the same data
+CONSTANT = [task for task in ROWS if isinstance(task, (LongLag, Text)) or task == AnBn(1, furthest=65)]  # constant data
 
 
 def table(rows):
