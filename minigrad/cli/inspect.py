@@ -108,11 +108,11 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{place} is not a run: give a folder that `minigrad train --out` has made")
     if arguments.hidden is not None:
-        raise ValueError(f"--hidden is for an untrained model, and {place} holds a trained one")
+        raise ValueError(f"--hidden is for an untrained model, and the model of {place} is trained")
     model, config = load_model(place, trust=arguments.trust)
     settings, characters = config["settings"], config["characters"]
     if arguments.text is not None and characters is None:
-        raise ValueError(f"{place} holds a model of the task {settings.task}, which reads no text: leave out --text")
+        raise ValueError(f"{place} contains a model of the task {settings.task}, which reads no text: leave out --text")
     if arguments.text is not None:
         sequence = text_sequence(arguments, characters)
     else:

@@ -64,7 +64,7 @@ class Embedding(Module):
             raise TypeError(f"Embedding takes symbols, integers from 0, not {x.dtype}: for floats use Linear")
         n = self.weight.shape[0]
         if x.min(initial=0) < 0 or x.max(initial=0) >= n:
-            raise IndexError(f"Embedding has symbols from 0 to {n - 1}, and x holds {x.min()} to {x.max()}")
+            raise IndexError(f"Embedding has symbols from 0 to {n - 1}, and x contains {x.min()} to {x.max()}")
         return take(self.weight, x, axis=0)
 
 

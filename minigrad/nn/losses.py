@@ -24,7 +24,7 @@ A = TypeVar("A", Tensor, np.ndarray)
 
 
 class Loss(Protocol):
-    """The type of `cross_entropy`: a tensor of logits gives a tensor, an array an array."""
+    """The type of `cross_entropy`: it returns a tensor for a tensor of logits, an array for an array."""
 
     def __call__(self, logits: A, targets: Any, mask: Any = None) -> A: ...
 

@@ -221,18 +221,17 @@ class Module(CheckedCall):
     def __repr__(self) -> str:
         """The tree of parts, with shapes and numbers of elements."""
         lines: list[tuple[str, int]] = []
-        depth: dict[str, int] = {}
+        modules: list[str] = []
         for name, part in self.named_parts():
-            above = [other for other in depth if other == "" or name.startswith(other + ".")]
-            parent = max(above, key=len, default="")
-            own = name[len(parent) + 1 if parent else 0:]
-            indent = "  " * (depth[parent] + 1 if above else 0)
+            above = [module for module in modules if not module or name.startswith(f"{module}.")]
+            own = name[len(max(above, key=len, default="")):].removeprefix(".")
             if isinstance(part, Module):
-                depth[name] = len(indent) // 2
+                modules.append(name)
                 label, size = type(part).__name__, sum(x.size for x in part.parameters())
+                own += ": " if own else ""
             else:
-                label, size = str(part.shape) + ("" if part.requires_grad else " fixed"), part.size
-            lines.append((f"{indent}{own}{': ' if isinstance(part, Module) else ' '}{label}" if own else label, size))
+                label, size = f" {part.shape}{'' if part.requires_grad else ' fixed'}", part.size
+            lines.append(("  " * len(above) + own + label, size))
         width = max(len(text) for text, _ in lines)
         digits = max(len(str(size)) for _, size in lines)
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)

@@ -176,7 +176,7 @@ BAD = [
     (["cells.py:Layer"], "is not a subclass of nn.Recurrent"),
     (["cells.py:Memoryless"], "Memoryless has no recurrence: its state is empty"),
     (["nowhere.py:Cell"], "nowhere.py is not a file"),
-    (["parity", "--text", "abc"], "parity holds a model of the task parity, which reads no text"),
+    (["parity", "--text", "abc"], "parity contains a model of the task parity, which reads no text"),
     (["text", "--text", "t"], "--text is 't', and takes two characters or more"),
     (["text", "--text", "be Ψ"], "--text has 'Ψ', which is not in the text that the model was trained on"),
     (["text", "--text", "note.txt"], "--text takes the characters themselves, and note.txt is a file"),
