@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -52,11 +53,9 @@ def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], in
 def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[str], Any]:
     """An argparse type: numbers of this kind that pass `fits`; `called` is the word for errors."""
     def read(value: str) -> Any:
-        try:
+        with contextlib.suppress(ValueError):
             if fits(made := kind(value)):
                 return made
-        except ValueError:
-            pass
         raise argparse.ArgumentTypeError(f"{value!r} is not a {called}")
     return read
 

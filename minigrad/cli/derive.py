@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import inspect
 import os
 import re
@@ -144,13 +145,10 @@ def make_arrays(shape: Any, dtype: str) -> Any:
 def print_python(source: str) -> None:
     """Print source, in colours on a terminal if pygments (an optional dependency) is installed."""
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        try:
+        with contextlib.suppress(ImportError):
             from pygments import highlight
             from pygments.formatters import TerminalFormatter
             from pygments.lexers import PythonLexer
-        except ImportError:
-            pass
-        else:
             source = highlight(source, PythonLexer(), TerminalFormatter())
     print(source, end="")
 

@@ -197,8 +197,7 @@ class Module(CheckedCall):
     def rng_states(self) -> dict[str, Any]:
         """The state of every np.random.Generator in a module below, by the name of its attribute, to resume dropout
         exactly. Consists of numbers, strings, lists and dicts, as JSON needs it."""
-        return {name: map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, generator.state)
-                for name, generator in self.generators().items()}
+        return {name: as_lists(generator.state) for name, generator in self.generators().items()}
 
     def load_rng_states(self, states: Mapping[str, Any]) -> None:
         """Set every generator to the state of the same name. Raises ValueError, and changes nothing, unless the names
@@ -235,6 +234,11 @@ class Module(CheckedCall):
         width = max(len(text) for text, _ in lines)
         digits = max(len(str(size)) for _, size in lines)
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
+
+
+def as_lists(state: Any) -> Any:
+    """The state of a generator with lists in place of arrays, as JSON needs it."""
+    return map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, state)
 
 
 def torch_keys(part: Tensor | Module) -> list[str]:
