@@ -93,10 +93,9 @@ class Run:
     def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: Any) -> None:
         trainer, state = self.trainer, meta["trainer"]
         with belonging(path):
-            weights = trainer.model.state_dict()
-            carried = np.result_type(*weights.values())
             leaves = [name for name in arrays if name.startswith("state/")]
-            refuse_values(arrays, {f"model/{name}": x.dtype for name, x in weights.items()}
+            carried = np.result_type(*[p.dtype for p in trainer.model.parameters()])
+            refuse_values(arrays, {f"model/{name}": x.dtype for name, x in trainer.model.state_dict().items()}
                           | dict.fromkeys(leaves, carried))
             type(trainer.rng.bit_generator)().state = state["drawn"]
             if len(flatten(state["state"])[0]) != len(leaves):

@@ -146,6 +146,18 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(task, tmp_path
     assert_same_end(whole, folder)
 
 
+def test_the_carried_state_has_the_dtype_of_the_trained_weights(tmp_path, text):
+    """A fixed tensor of another dtype, which is saved too, does not count."""
+    file = tmp_path / "cells.py"
+    file.write_text("import numpy as np\nimport minigrad as mg\nclass Mine(mg.nn.GRUCell):\n"
+                    "    def __init__(self, *sizes, **options):\n        super().__init__(*sizes, **options)\n"
+                    "        self.fixed = mg.tensor(np.ones(2))\n")
+    settings = settings_for("text", options=text, bptt=4, cell=f"{file}:Mine", validate_every=None)
+    folder = trained(tmp_path / "run", settings, stop=at(7))
+    with Run.resume(folder) as run:
+        assert run.trainer.step == 7 and run.trainer.state.dtype == np.float32
+
+
 def test_a_run_that_solved_its_task_does_not_continue(tmp_path, monkeypatch):
     monkeypatch.setattr(TASKS["parity"], "goal", 0.4)  # guessing reaches it
     with Run.new(settings_for("parity", options={"length": 5}), tmp_path / "run") as run:
