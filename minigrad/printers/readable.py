@@ -37,8 +37,8 @@ from minigrad.printers.text import (
     wrapped,
 )
 from minigrad.program.analysis import base, is_view, read_of_forward
-from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, numbers_of
-from minigrad.program.simplify import Program, repr_of
+from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, content_key, numbers_of
+from minigrad.program.simplify import Program
 from minigrad.program.sizes import Size, factor_of
 
 
@@ -52,7 +52,7 @@ class Emitter:
         self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
         self.bodies: dict[Any, Any] = {}  # of the loops
-        self.constants: dict[str, tuple[str, str]] = {}  # arrays that loops use: their names and texts
+        self.constants: dict[Any, tuple[str, str]] = {}  # arrays that loops use: their names and texts
         self.defined: set[str] = set()  # those that have a line in the function that is written
         self.leaves: list[Value] = []  # the arguments
         self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
@@ -573,7 +573,7 @@ class Body(Emitter):
 
     def constant_name(self, value: Value, hint: str) -> str:
         """The name of a constant array, which is defined before the loop."""
-        key = repr_of(value.constant)
+        key = content_key(value.constant)
         if key not in self.constants:
             self.constants[key] = self.free(hint), constant(value.constant)[0]
         return self.constants[key][0]

@@ -40,9 +40,9 @@ from minigrad.program.analysis import (
     is_slice_or_transpose,
     sum_over_time,
 )
-from minigrad.program.ir import EINSUM, LOOP, Value, in_order, numbers_of, order_of_axes
-from minigrad.program.simplify import Program, repr_of
-from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
+from minigrad.program.ir import EINSUM, LOOP, Value, content_key, in_order, numbers_of, order_of_axes
+from minigrad.program.simplify import Program
+from minigrad.program.trace import Symbol, TraceError, all_behind, argument_names, symbol
 
 
 class ChangingCell(TypeError):
@@ -94,8 +94,9 @@ class Scan:
         mask = self.x[-1] if len(self.x) > len(flatten(xs)[0]) else None
         self.pattern = step(unflatten(state, self.state), unflatten(xs, self.x), mask)
         self.new, self.ys = (flatten(tree)[0] for tree in self.pattern)
-        self.made = made_since(self.inputs[0], self.new + self.ys)
-        self.signature = signature(self.inputs, self.made, self.new + self.ys)
+        first, results = self.inputs[0]._index, self.new + self.ys
+        self.made = all_behind(results, lambda x: x._index >= first)
+        self.signature = signature(self.inputs, self.made, results)
 
     def is_made(self, y: Any) -> bool:
         """Whether a result of the cell depends on the step and is not merely one of its inputs from xs."""
@@ -191,9 +192,6 @@ class Scan:
         loop = program.loops.get(self) or Loop(self, program)
         return loop.gradient(self.wanted[i]) if backward else loop.results[i]
 
-    def __repr__(self) -> str:
-        return f"{self.steps} steps, reverse={self.reverse}: {self.signature[0]}"
-
 
 def rule(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     return metadata["scan"].gradients(g)
@@ -230,36 +228,29 @@ def is_tracked(x: Any) -> bool:
     return isinstance(x, Tensor) and x._tracked and recording.get()
 
 
-def made_since(first: Tensor, results: list) -> list[Tensor]:
-    """Every tensor behind the results that is no older than `first`, the oldest first."""
-    found: dict[int, Tensor] = {}
-    stack = list(results)
-    while stack:
-        x = stack.pop()
-        if isinstance(x, Tensor) and x._index >= first._index and x._index not in found:
-            found[x._index] = x
-            stack += x._inputs or ()
-    return [found[index] for index in sorted(found)]
+def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[tuple, list[int]]:
+    """(key, equal for equal computations; indices of the closed-over tensors, which the key numbers)."""
+    keys: dict[int, Any] = {x._index: i for i, x in enumerate(inputs)}
+    outside: list[int] = []
 
-
-def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[str, list[int]]:
-    """(text of the computation, equal for equal computations; indices of the closed-over tensors)."""
-    number = {x._index: f"x{i}" for i, x in enumerate(inputs)}
-    around: list[int] = []
-
-    def word(a: Any) -> str:
+    def key(a: Any) -> Any:
         if not isinstance(a, Tensor):
-            return repr_of(a)
-        if a._index not in number:
-            number[a._index] = f"around{len(around)}"
-            around.append(a._index)
-        return number[a._index]
-    lines = []
-    for n, x in enumerate(x for x in made if x._index not in number):
-        lines.append(f"{x._op}({', '.join(map(word, x._inputs))}, {repr_of(x._metadata)}) {x._tracked}"
-                     if x._op is not None else repr_of(x._array))
-        number[x._index] = f"t{n}"
-    return "; ".join([*lines, *map(word, results)]), around
+            return content_key(a)
+        if a._index not in keys:
+            keys[a._index] = "outside", len(outside)
+            outside.append(a._index)
+        return keys[a._index]
+    ops = []
+    for x in made:
+        if x._index not in keys:
+            ops.append((x._op, *map(key, x._inputs), content_key(x._metadata, metadata_key), x._tracked)
+                       if x._op is not None else content_key(x._array))
+            keys[x._index] = "made", len(ops)
+    return (*ops, *map(key, results)), outside
+
+
+def metadata_key(x: Any) -> Any:
+    return (x.steps, x.reverse, x.signature[0]) if isinstance(x, Scan) else repr(x)
 
 
 # -- the program: values --------------------------------------------------------------------------------------

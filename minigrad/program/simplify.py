@@ -33,10 +33,11 @@ from minigrad.engine.ops import (
 )
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
+from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
-from minigrad.program.ir import DETACH, LOOP, Value, in_order, is_number, numbers_of, order_of_axes
-from minigrad.program.sizes import Size, cuts
-from minigrad.program.trace import Symbol, Trace
+from minigrad.program.ir import DETACH, LOOP, Value, content_key, in_order, is_number, numbers_of, order_of_axes
+from minigrad.program.sizes import cuts
+from minigrad.program.trace import Symbol, Trace, all_behind
 
 
 class Program:
@@ -58,7 +59,7 @@ class Program:
         self.end_of_forward = min((seed._index for seed in trace.seeds.values()), default=sys.maxsize)
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
         self.build(trace.outputs)
-        self.result = self.tree_of(trace.result)
+        self.result = map_leaves(self.value_of, trace.result)
         self.seeds = {}
         for index, seed in trace.seeds.items():
             result = self.values[index]
@@ -105,29 +106,12 @@ class Program:
         self.values[tree._index] = value
         return value
 
-    def tree_of(self, tree: Any) -> Any:
-        if tree is None:
-            return None
-        if isinstance(tree, dict):
-            return {key: self.tree_of(child) for key, child in tree.items()}
-        if isinstance(tree, (tuple, list)):
-            return (list if isinstance(tree, list) else tuple)(self.tree_of(child) for child in tree)
-        return self.value_of(tree)
-
     def build(self, roots: list[Tensor]) -> None:
         """Make the values that the roots need, the oldest first."""
-        needed: dict[int, Tensor] = {}
-        stack = [x for x in roots if isinstance(x, Symbol)]
-        while stack:
-            x = stack.pop()
-            if x._index in needed or x._index in self.values:
-                continue
-            needed[x._index] = x
-            stack += [a for a in (*x._inputs, self.written.get(x._index)) if isinstance(a, Tensor)]
-        for index in sorted(needed):
-            x = needed[index]
+        for x in all_behind(roots, lambda x: isinstance(x, Symbol) and x._index not in self.values,
+                            lambda x: (*x._inputs, self.written.get(x._index))):
             if not isinstance(x._array, tuple):
-                self.values[index] = self.made(x)
+                self.values[x._index] = self.made(x)
 
     def made(self, x: Tensor) -> Value:
         """The value of a symbol that an op made."""
@@ -189,7 +173,7 @@ class Program:
 
     def known_or_new(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
                      tracked: bool | None) -> Value:
-        key = (op, tuple(key_of(a) for a in inputs), repr_of(metadata))
+        key = op, tuple(content_key(a.constant) if a.is_constant else a for a in inputs), content_key(metadata)
         for known in (True,) if tracked else (True, False):
             if (key, known) in self.known:
                 return self.known[key, known]
@@ -309,21 +293,3 @@ def pieces_of(x: Value, shape: tuple) -> list[tuple]:
     bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
     cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
     return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
-
-
-def key_of(x: Value) -> Any:
-    return ("constant", repr_of(x.constant)) if x.is_constant else id(x)
-
-
-def repr_of(x: Any) -> str:
-    if isinstance(x, np.ndarray):
-        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
-    if isinstance(x, dict):
-        return ", ".join(f"{key}: {repr_of(value)}" for key, value in x.items())
-    if isinstance(x, (tuple, list)):
-        return f"({', '.join(repr_of(value) for value in x)})"
-    if isinstance(x, slice):
-        return f"slice({repr_of((x.start, x.stop, x.step))})"
-    if isinstance(x, Size):
-        return f"int {sorted(map(repr, x.terms.items()))}"
-    return f"{type(x).__name__} {x!r}"

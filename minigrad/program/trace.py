@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from cProfile import Profile
 from functools import lru_cache
+from operator import attrgetter
 from types import FrameType
 from typing import Any
 
@@ -285,15 +286,9 @@ class Trace:
     def closed_over(self) -> list[Tensor]:
         """Tensors from outside among the inputs of the program, in order of first use; arrays, where the tracer makes
         symbols of them."""
-        nodes: dict[int, Tensor] = {}
-        stack = list(self.outputs)
-        while stack:
-            node = stack.pop()
-            if node._index not in nodes:
-                nodes[node._index] = node
-                stack += [x for x in node._inputs or () if isinstance(x, Tensor)] if isinstance(node, Symbol) else []
-        used = [x for index in sorted(nodes) for x in nodes[index]._inputs or () if isinstance(nodes[index], Symbol)]
-        return list({x._index: x for x in used + self.outputs if self.is_from_outside(x)}.values())
+        symbols = all_behind(self.outputs, lambda x: isinstance(x, Symbol))
+        used = [a for x in symbols for a in x._inputs or ()] + self.outputs
+        return list({x._index: x for x in used if self.is_from_outside(x)}.values())
 
     def is_from_outside(self, x: Any) -> bool:
         return isinstance(x, Tensor) and (not isinstance(x, Symbol) or self.tracer.array(x) is not None)
@@ -314,6 +309,19 @@ class Trace:
         tracer.current = None
         tracer.total.update(found)
         self.found = found
+
+
+def all_behind(results: list, is_wanted: Callable[[Tensor], bool], inputs_of: Callable = attrgetter("_inputs")
+               ) -> list[Tensor]:
+    """The wanted tensors that the results are computed from, and the wanted results themselves, the oldest first."""
+    found: dict[int, Tensor] = {}
+    stack = list(results)
+    while stack:
+        x = stack.pop()
+        if isinstance(x, Tensor) and x._index not in found and is_wanted(x):
+            found[x._index] = x
+            stack += inputs_of(x) or ()
+    return [found[index] for index in sorted(found)]
 
 
 def example_of(y: Tensor) -> ndarray:
