@@ -101,6 +101,13 @@ def add_invariants(invariant: set[Value], values: Iterable[Value]) -> None:
             invariant.add(value)
 
 
+def closure(found: set, more: Callable[[set], set]) -> set:
+    """Extend a set by what `more` finds from it, until it finds nothing new: what is read through the states."""
+    while not (new := more(found)) <= found:
+        found = found | new
+    return found
+
+
 def results_that_depend(wanted: set[Value], forward: list[Value], state: list[Value], new_state: list[Value],
                         y: list[Value]) -> list[bool]:
     """Whether a gradient can flow from each new state and each y to one of the wanted values, at this step or, through
