@@ -14,13 +14,13 @@ from minigrad.program.sizes import Axis, Factor, Size, meaning
 class SizeText:
     """Texts of the sizes of one program.
 
-    arguments  {argument: its name in the text}
+    sources    {argument: its name in the text}
     free       returns a name that is not taken
     """
 
-    def __init__(self, program: Program, arguments: dict[Value, str], free: Callable[[str], str]):
-        self.values, self.given = program.values, program.size_names
-        self.arguments, self.free = arguments, free
+    def __init__(self, program: Program, free: Callable[[str], str]):
+        self.values, self.given, self.free = program.values, program.size_names, free
+        self.sources: dict[Value, str] = {}
         self.names: dict[Factor, str] = {}
         self.texts: dict[str, str] = {}  # by name
 
@@ -36,7 +36,7 @@ class SizeText:
     def shaped(self, lines: list[str]) -> set[Value]:
         """The arguments whose shapes the lines read."""
         code = code_of(lines)
-        return {v for v, name in self.arguments.items() if mentions(code, f"{name}.shape")}
+        return {v for v, name in self.sources.items() if mentions(code, f"{name}.shape")}
 
     def size(self, n: int) -> tuple[str, int]:
         """The text of a size: a sum of products of the user's names for axes, or of `x.shape[0]`."""
@@ -69,7 +69,7 @@ class SizeText:
     def unnamed(self, factor: Factor) -> tuple[str, int]:
         if not isinstance(factor, Axis):
             return infix(factor.sign, self.size(factor.left), self.size(factor.right))
-        return f"{self.arguments[self.values[factor.argument]]}.shape[{factor.axis}]", ATOM
+        return f"{self.sources[self.values[factor.argument]]}.shape[{factor.axis}]", ATOM
 
     def shape(self, shape: tuple) -> str:
         """The text of a shape: `x.shape` where it is that of an argument, else size by size."""
@@ -79,7 +79,7 @@ class SizeText:
             argument = self.values.get(tail[0]) if tail and len(shape) > start else None
             if argument is not None and argument.op is None and len(argument.shape) == len(shape) - start and (
                     [*map(meaning, argument.shape)] == [*map(meaning, shape[start:])]):
-                name = self.arguments[argument]
+                name = self.sources[argument]
                 return f"({self.size(shape[0])[0]}, *{name}.shape)" if start else f"{name}.shape"
         return bracket([self.size(n)[0] for n in shape], "(")
 
