@@ -260,6 +260,53 @@ def test_two_sizes_that_are_equal_by_chance_stay_two():
     assert_equal_trees((a, b), f(x, h))
 
 
+def test_the_backward_reads_sizes_from_cached_values():
+    def f(x, W):
+        n = x.shape[0]
+        y = np.tanh(np.concatenate([x, W @ x]))
+        return y[:n] * y[n:]
+    derived = mg.derive(f, np.ones((3, 2)), np.ones((3, 3)))
+    assert derived.source.count("n = x.shape[0]") == 2  # x is in the cache for the gradient of W
+    derived = mg.derive(lambda x, y: np.concatenate([x, y]) * 2.0, np.ones(3), np.ones(4))
+    assert derived.cache_names == ("x",)
+    derived = mg.derive(lambda x, y: np.concatenate([np.tanh(x), y]) * 2.0, np.ones(3), np.ones(4))
+    assert derived.cache_names == ("tanh_x",)
+    module, (x, y) = {}, (np.arange(2.0), np.arange(5.0))
+    exec(derived.source, module)
+    _, cache = module["forward"](x, y)
+    d_x, d_y = module["backward"](np.ones(7), cache)
+    assert_equal_trees((d_x, d_y), (2 * (1 - np.tanh(x) ** 2), np.full(5, 2.0)))
+
+
+@pytest.mark.parametrize("f, lines", [
+    (lambda x: x[1:], ["d_x = np.zeros(x.shape, np.float64)", "d_x[1:] += d_output"]),
+    (lambda x: x[1:] * x[:-1], ["d_x[:-1] += d_output * x[1:]", "d_x[1:] += d_output * x[:-1]"]),
+    (lambda x: x[[0, 2, 0]], ["np.add.at(d_x, np.array([0, 2, 0], np.int64), d_output)"]),
+    (lambda x: x[:, [1, 1]], ["np.add.at(d_x, np.s_[:, np.array([1, 1], np.int64)], d_output)"]),
+    (lambda x: x[2, 1:], ["d_x[2, 1:] += d_output"]),
+    (lambda x: x[1:] + np.sum(x[0] * x[1]), ["d_x[0] += ", "d_x[1] += ", "d_x[1:] += d_output"]),
+    (lambda x: x[1:][:1], ["[:1] += d_output", "d_x[1:] += "]),
+    (lambda x: np.tanh(x)[1:] * x[1:], ["d_tanh_x[1:] += d_output * x[1:]"]),
+    (lambda x: mg.grad(lambda z: np.sum(z[1:] ** 3))(x), ["[1:] += "]),
+], ids=["slice", "two slices", "indices", "indices of columns", "row", "three", "slice of a slice", "in a sum",
+        "of a gradient"])
+def test_the_gradient_of_an_index_is_added_into_zeros(f, lines):
+    derived, x = mg.derive(f, np.ones((3, 4))), np.random.default_rng(0).normal(size=(3, 4))
+    for line in lines:
+        assert line in derived.source
+    assert "scatter" not in derived.source
+    y, cache = derived.forward(x)
+    d_y = gradients_like(y, np.random.default_rng(1))
+    assert_equal_trees(derived.backward(d_y, cache), mg.vjp(f, x)[1](d_y), tolerance=0)
+
+
+def test_a_weight_that_is_read_by_index_has_its_gradient_added_up_in_the_loop():
+    w = mg.tensor(np.ones((3, 2)), requires_grad=True)
+    derived = mg.derive(lambda h, xs: mg.scan(lambda h, x: (np.tanh(h * w[1] + x), h), h, xs), np.ones(2),
+                        np.ones((4, 2)))
+    assert "    d_w[1] += " in derived.source and "scatter" not in derived.source
+
+
 def test_a_mean_divides_by_the_size_at_hand():
     module = {}
     exec(mg.derive(lambda x: np.mean(x * x), np.ones((3, 4))).source, module)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.op import PART
-from minigrad.engine.ops import add, getitem, subtract, transpose
+from minigrad.engine.ops import add, getitem, scatter, subtract, transpose
+from minigrad.engine.ops.indexing import repeats
 from minigrad.engine.pytree import flatten
 from minigrad.printers.helpers import add_helper, helper_names
 from minigrad.printers.size_text import SizeText
@@ -68,7 +69,7 @@ class Emitter:
         self.uses = self.count_uses()
         self.kept = self.choose_cache()
         self.name_forward()
-        self.statement = self.statements_of_forward()
+        self.lines_of = self.lines_of_forward()
 
     # -- uses ---------------------------------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ class Emitter:
         self.leaves = [v for _, tree in self.program.arguments for v in values_in(tree) if not v.is_constant]
         for value in self.leaves:
             self.name(value, value.name)
-        self.sizes.sources = dict(self.names)
+        self.sizes.arguments = dict(self.names)
 
     def count_uses(self) -> Counter[Value]:
         """Count the uses of each value in the forward, in the backward and among the results."""
@@ -134,7 +135,7 @@ class Emitter:
             if value.name is not None:
                 self.name(value, value.name)
 
-    def statements_of_forward(self) -> dict[Value, Value]:
+    def lines_of_forward(self) -> dict[Value, Value]:
         """{value of the forward: the value whose line contains it}."""
         line: dict[Value, Value] = {}
         for value in reversed(self.program.forward):
@@ -171,7 +172,7 @@ class Emitter:
                     self.name(g, f"d_{self.label(v)}")
         for v, g in program.total.items():  # gradients of values inside a line
             if v.op is not None and g in own and g not in self.names and self.uses[g] > 1:
-                line = self.label(self.statement.get(v))
+                line = self.label(self.lines_of.get(v))
                 self.name(g, f"d_{line}_in" if line else "t")
         for value in program.backward:
             if value.op is LOOP:
@@ -199,35 +200,42 @@ class Emitter:
     def module(self) -> str:
         program = self.program
         lines = self.lines(program.forward, keep=True)
-        result = self.literal(program.result)
+        lines = self.sizes.lines([*lines, f"return {self.literal(program.result)}, cache"])
+        self.quote({})
         backward = self.backward_function()  # first, for it decides on the cache
-        forward = self.forward_function(lines, result)
+        forward = self.forward_function(lines)
         shapes = ", ".join(f"{self.names[v]} {v.shape}" for v in self.leaves)
         about = textwrap.fill(f"{program.name} and its backward pass, derived by minigrad for {shapes}.", WIDTH,
                               break_long_words=False)
         parts = [f'"""{about}"""\n\nimport numpy as np\n', *self.helpers.values(), forward, backward]
         return "\n\n".join(part.strip("\n") + "\n" for part in parts)
 
-    def forward_function(self, lines: list[str], result: str) -> str:
-        lines = self.sizes.lines([*lines, f"return {result}, cache"])
-        shaped = self.sizes.shaped(lines)
+    def forward_function(self, lines: list[str]) -> str:
         names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
+        read = self.sizes.arguments_read(lines)
         unpacking = [line for name, tree in self.program.arguments if not isinstance(tree, Value)
-                     for line in self.unpacking(name, tree, shaped)]
+                     for line in self.unpacking(name, tree, read)]
         cache = assignment("cache", bracket([self.names[v] for v in self.kept], "("))
         return function("forward", names, [*unpacking, *lines[:-1], *cache, lines[-1]])
 
     def backward_function(self) -> str:
         program = self.program
         self.defined.clear()
+        self.sizes.begin_backward({v: self.names[v] for v in self.kept})
         seeds = self.seed_lines(program.result, "d_output")
         lines = self.lines(program.backward, keep=False)
         gradients = [self.gradient_text(tree) for _, tree in program.arguments if self.is_differentiated(tree)]
         lines = self.sizes.lines(lines + assignment("return", bracket(gradients, "("), " "))
-        shaped = self.sizes.shaped(lines)
-        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in shaped]
+        read = self.sizes.arguments_read(lines)
+        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in read]
         cache = assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
         return function("backward", ["d_output", "cache"], [*seeds, *cache, *lines])
+
+    def quote(self, unnamed: dict[Value, str]) -> None:
+        """Note the statements of the forward. unnamed: names for the results that have none."""
+        for value in dict.fromkeys(self.lines_of.values()):
+            self.quotes[value] = [self.body(value).head(value)] if value.op is LOOP else \
+                self.statement(value, self.names.get(value, unnamed.get(value, "output")))
 
     def seed_lines(self, tree: Any, access: str) -> list[str]:
         """Unpack the gradients from d_output, which has the nesting of the result."""
@@ -252,13 +260,13 @@ class Emitter:
             return [f"{seed} = {access}"]
         return []
 
-    def unpacking(self, access: str, tree: Any, shaped: set[Value]) -> list[str]:
+    def unpacking(self, access: str, tree: Any, read: set[Value]) -> list[str]:
         """`Wf = parameters["Wf"]` for each leaf of a nested argument."""
         if isinstance(tree, Value):
             return [f"{self.names[tree]} = {access}"] if (
-                self.uses[tree] or tree in self.kept or tree in shaped) else []
+                self.uses[tree] or tree in self.kept or tree in read) else []
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (tuple, list)) else ()
-        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child, shaped)]
+        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child, read)]
 
     def lines(self, values: list[Value], keep: bool) -> list[str]:
         """The statements of these values; in the backward, below the forward statements that they belong to."""
@@ -266,10 +274,10 @@ class Emitter:
         quoted_last = None
         for value in values:
             text = self.line(value, values)
-            origin = self.statement.get(value.origin) if text and not keep else None
+            origin = self.lines_of.get(value.origin) if text and not keep else None
             if origin is not None and origin is not quoted_last:
                 quoted_last = origin
-                out += ["", *(f"# {line}" for line in self.statement_text(origin))]
+                out += ["", *(f"# {line}" for line in self.quotes[origin])]
             out += text
         return out
 
@@ -291,20 +299,41 @@ class Emitter:
             self.name(value, value.name or "t")
         shared = [f"{alias} = {self.names[value]}" for v, alias in self.aliases.items()
                   if self.program.gradients[v] is value]
-        return assignment(self.names[value], self.expression(value, top=True)[0]) + shared
+        return self.statement(value, self.names[value]) + shared
+
+    def statement(self, value: Value, name: str) -> list[str]:
+        """Compute a value into a variable."""
+        if pieces := self.pieces(value):
+            zeros = self.sizes.array("zeros", value.shape, value.dtype)
+            return [f"{name} = {zeros}", *(line for piece in pieces for line in self.added_at(name, piece))]
+        return assignment(name, self.expression(value, top=True)[0])
 
     def inlined(self, value: Value, among: list[Value]) -> bool:
         """Whether a value is written where it is used: it is short and has one use in this function."""
         users = [v for v in among if value in v.inputs]
         if len(users) != 1 or users[0].inputs.count(value) > 1:
             return not users and value not in values_in(self.program.result)
+        if self.pieces(value):  # needs lines of its own, unless they are those of a sum
+            return users[0].op is add.op and bool(self.pieces(users[0]))
         text, _ = self.expression(value, top=True)
         return len(text) <= INLINE
 
-    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
-        if value.op is LOOP:
-            return [self.body(value).head(value)]
-        return assignment(self.names.get(value, unnamed), self.expression(value, top=True)[0])
+    def pieces(self, value: Value) -> list[Value]:
+        """The arrays added at an index that a value is the sum of, from left to right; [] for any other value."""
+        if value.op is scatter.op and value.shape:
+            return [value]
+        if value.op is add.op and not any(a in self.names or self.uses[a] > 1 for a in value.inputs):
+            left, right = map(self.pieces, value.inputs)
+            return [*left, *right] if left and len(right) == 1 else []
+        return []
+
+    def added_at(self, name: str, piece: Value) -> list[str]:
+        """`name[index] += …`; with np.add.at if an entry may occur twice."""
+        index, text = piece.metadata["index"], self.expression(piece.inputs[0])[0]
+        entries = slice_text(self.sizes.spell(index))
+        if not repeats(index):
+            return assignment(f"{name}[{entries}]", text, " += ")
+        return [f"np.add.at({name}, {entries if len(index) == 1 else f'np.s_[{entries}]'}, {text})"]
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
         """The text of a value and how tightly it binds: its name, or (at the top of its own line) what computes it."""
@@ -510,8 +539,7 @@ class Body(Emitter):
         body += hand_on(carried, [self.expression(loop.new[k])[0] for k in loop.live])
         after = [f"{outside.names[loop.final[k]]} = {self.names[loop.state[k]]}" for k in loop.ends]
         results = {loop.new[k]: name for k, name in zip(loop.live, carried)}
-        self.quotes = {v: super(Body, self).statement_text(v, results.get(v, "output"))
-                       for v in self.statement.values()}
+        self.quote(results)
         return before, body, after
 
     def backward_lines(self) -> tuple[list[str], list[str], list[str]]:
@@ -545,7 +573,10 @@ class Body(Emitter):
 
     def added(self, value: Value) -> list[str]:
         """Add a value to its sum over time."""
-        return assignment(self.parent.names[self.loop.d_sum[value]], self.expression(value)[0], " += ")
+        total = self.parent.names[self.loop.d_sum[value]]
+        if value not in self.names and (pieces := self.pieces(value)):
+            return [line for piece in pieces for line in self.added_at(total, piece)]
+        return assignment(total, self.expression(value)[0], " += ")
 
     def step_of(self, part: Value) -> str:
         return f"{self.parent.names[part]}[{self.t}]"
@@ -555,9 +586,6 @@ class Body(Emitter):
         names = {self.parent.names[part]: part for part in parts}
         return [f"{name} = {self.sizes.array('empty', part.shape, part.dtype)}" for name, part in names.items()
                 if name.isidentifier()]
-
-    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
-        return self.quotes[value]
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
         if value.is_constant and np.ndim(value.constant) and np.any(value.constant):
