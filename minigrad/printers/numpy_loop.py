@@ -289,8 +289,7 @@ class Plan:
                 continue
             else:
                 self.storage[seed] = loop.array("buffer", seed)
-                loop.body.append(f"copyto({loop.operand(seed)}, {arriving[0]})" if len(arriving) == 1 else
-                                 f"add({arriving[0]}, {arriving[1]}, {loop.operand(seed)})")
+                loop.body.append(f"add({arriving[0]}, {arriving[1]}, {loop.operand(seed)})")
                 arriving = arriving[1:]
             for more in arriving[1:]:
                 loop.body.append(f"add({loop.operand(seed)}, {more}, {loop.operand(seed)})")

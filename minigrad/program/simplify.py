@@ -35,6 +35,7 @@ from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
+from minigrad.program.analysis import terms_of
 from minigrad.program.ir import DETACH, LOOP, Value, content_key, in_order, is_number, numbers_of, order_of_axes
 from minigrad.program.sizes import cuts
 from minigrad.program.trace import Symbol, Trace, all_behind
@@ -232,20 +233,18 @@ class Program:
                     return one  # in a forward −0.0 + 0 is 0.0
                 if is_op(other, negative.op):
                     return again(subtract.op, one, other.inputs[0])
-            pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape) if tracked is None else []
-            if len(pieces) > 1 and (joined := self.joined(pieces, shape, dtype)):
+            if tracked is None and (joined := self.joined([*terms_of(x), *terms_of(inputs[1])], shape, dtype)):
                 return joined
         if op is subtract.op and is_op(inputs[1], negative.op):
             return again(add.op, x, inputs[1].inputs[0])
         return None
 
-    def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
+    def joined(self, terms: list[Value], shape: tuple, dtype: Any) -> Value | None:
         """The concatenation of slices scattered into zeros and added, if they fill the shape without a gap."""
-        axes = {axis for axis, *_ in pieces}
-        if len(axes) != 1 or None in axes:
+        pieces = [piece for x in terms if x.shape == shape and (piece := scattered_slice(x)) is not None]
+        if len(pieces) < len(terms) or len({axis for axis, *_ in pieces}) > 1:
             return None
-        (axis,) = axes
-        pieces = sorted(pieces, key=lambda piece: piece[1])
+        axis, pieces = pieces[0][0], sorted(pieces, key=lambda piece: piece[1])
         ends = [0, *(stop for _, _, stop, _ in pieces)]
         if [start for _, start, _, _ in pieces] != ends[:-1] or ends[-1] != shape[axis]:
             return None
@@ -283,13 +282,10 @@ class Program:
         return tuple(out)
 
 
-def pieces_of(x: Value, shape: tuple) -> list[tuple]:
-    """[(axis, start, stop, slice)] for a slice scattered into zeros, or a sum of such; else [(None, 0, 0, x)]."""
-    if x.op is add.op and x.shape == shape and all(a.shape == shape for a in x.inputs):
-        return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
-    if x.op is not scatter.op or not all(
-            isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
-        return [(None, 0, 0, x)]
-    bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
-    cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
-    return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
+def scattered_slice(x: Value) -> tuple[int, int, int, Value] | None:
+    """(axis, start, stop, slice) of a slice along one axis that is scattered into zeros; None for any other value."""
+    if x.op is not scatter.op or not all(isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
+        return None
+    bounds = [i.indices(n) for i, n in zip(x.metadata["index"], x.shape)]
+    cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, x.shape)) if (start, stop) != (0, n)]
+    return (cut[0], *bounds[cut[0]][:2], x.inputs[0]) if len(cut) == 1 else None

@@ -95,7 +95,7 @@ def symbol(tracer: Tracer, example: Any, tracked: bool, sizes: tuple | None = No
 class Tracer:
     """The watcher of one trace: it makes the symbols, remembers whose rule made them, and collects names.
 
-    loops   whether a scan may stay a loop; else it is traced step by step
+    loops   whether a scan in the function is one op of the trace (loops.py); else it is traced step by step
     last    whether the trace's own sweep runs, the last one: its results need no gradients
     over    whether the trace is over, so that its symbols are not usable any more
     around  the surroundings that the function may change, noted before it does (effects.py), or None
@@ -250,12 +250,11 @@ class Trace:
     result      the tree of results;  seeds: the gradient symbol of each differentiable result
     gradients   for each argument, the tree of its gradients (None: not differentiable)
 
-    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step. After
-    `close`, using a symbol that f has kept raises TraceError.
+    After `close`, using a symbol that f has kept raises TraceError.
     """
 
-    def __init__(self, f: Callable, examples: tuple, loops: bool = False, tracer: Tracer | None = None):
-        self.tracer = tracer = tracer or Tracer(loops)
+    def __init__(self, f: Callable, examples: tuple, tracer: Tracer | None = None):
+        self.tracer = tracer = tracer or Tracer()
         leaves, pattern = flatten(examples)
         self.leaves = symbols = [lifted(tracer, leaf) for leaf in leaves]
         args = unflatten(pattern, symbols)
