@@ -40,20 +40,20 @@ class SourceTracer(Tracer):
             shapes = shapes_of_parts(inputs[0])
             out.sizes = None if shapes is None else shapes[metadata["i"]]
         elif not isinstance(data, tuple):
-            out.sizes = shape_of_result(op, list(map(shape_of_input, inputs)), metadata, data.shape)
+            out.sizes = shape_of_result(op, list(map(self.shape_of_input, inputs)), metadata, data.shape)
         return out
+
+    def shape_of_input(self, x: Any) -> tuple:
+        """Its shape as sizes; an array that the function makes itself keeps its numbers."""
+        if isinstance(x, Tensor) and not isinstance(x, Symbol) and x._index < self.began:
+            return axes_of(x._index, x.shape)
+        return np.shape(x)
 
     def name(self, name: str, value: Any, depth: int) -> None:
         if not isinstance(value, Size):
             super().name(name, value, depth)
         elif name.isascii() and not name.startswith("_") and (factor := factor_of(value)) is not None:
             self.size_names[factor] = name
-
-
-def shape_of_input(x: Any) -> tuple:
-    if isinstance(x, Tensor) and not isinstance(x, Symbol):
-        return axes_of(x._index, x.shape)
-    return np.shape(x)
 
 
 def shapes_of_parts(whole: Tensor) -> list[tuple] | None:

@@ -27,7 +27,7 @@ from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, fill, new, no_grad, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, fill, new, next_index, no_grad, recording, watcher, wrap
 from minigrad.program.effects import Surroundings
 
 
@@ -98,6 +98,7 @@ class Tracer:
     loops   whether a scan in the function is one op of the trace (loops.py); else it is traced step by step
     last    whether the trace's own sweep runs, the last one: its results need no gradients
     over    whether the trace is over, so that its symbols are not usable any more
+    began   the engine's clock at the beginning
     around  the surroundings that the function may change, noted before it does (effects.py), or None
     """
 
@@ -105,6 +106,7 @@ class Tracer:
 
     def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
         self.loops, self.last, self.over, self.around = loops, False, False, around
+        self.began = next_index()
         # tensors whose values are known, by id, each with what the program has in its place: an array or a symbol
         self.constants: dict[int, tuple[Tensor, Any]] = {}
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
