@@ -219,6 +219,11 @@ def test_a_detached_weight_is_read_anew_at_every_call():
     assert [d.tolist() for d in derived.backward(np.ones(1), cache)] == [[5.0], [1.0]]
 
 
+def test_only_a_cell_has_planned_source():
+    with pytest.raises(ValueError, match=r"rnn is not a cell.*\(state, x\) → \(state, y\)"):
+        mg.derive(cells.rnn, *CELLS[cells.rnn]).planned_source  # noqa: B018
+
+
 # -- the text at other sizes than it was derived at --------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ class Storage:
 
     @property
     def lies_in_blocks(self) -> bool:
-        """Whether the steps of a block lie side by side."""
+        """Whether the steps of a block are adjacent in memory."""
         return self.kind in ("block", "stack") and "." not in self.path
 
     def over_block(self) -> str:

@@ -20,7 +20,7 @@ def called_functions() -> frozenset[str]:
 
 
 def module_text(name: str, weights: list[str], helpers: list[str], forward: LoopText, backward: LoopText | None) -> str:
-    """The module; `weights` are the names that the loops give to what the cell closes over."""
+    """The module; `weights`: the loops' names for the arrays that the cell closes over."""
     loops = [forward] if backward is None else [forward, backward]
     lines = [line for loop in loops for line in [*loop.before, *loop.ahead, *loop.body, *loop.behind]]
     lines += [line for helper in helpers for line in helper.splitlines()]

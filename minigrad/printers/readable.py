@@ -536,7 +536,7 @@ class Body(Emitter):
                    for line in assignment(name, outside.expression(loop.start[k])[0])]
         body = [f"{self.step_of(loop.stack[a])} = {self.names[a]}" for a in loop.stacks if a in loop.state]
         body += self.lines(loop.lines, keep=True)
-        body += hand_on(carried, [self.expression(loop.new[k])[0] for k in loop.live])
+        body += simultaneous(carried, [self.expression(loop.new[k])[0] for k in loop.live])
         after = [f"{outside.names[loop.final[k]]} = {self.names[loop.state[k]]}" for k in loop.ends]
         results = {loop.new[k]: name for k, name in zip(loop.live, carried)}
         self.quote(results)
@@ -561,10 +561,11 @@ class Body(Emitter):
         body += self.lines([*views, *loop.d_lines], keep=False)
         body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
         given = [loop.d_state[k] for k in loop.d_live]
-        body += hand_on([self.carried[k] for k in loop.d_live],
+        body += simultaneous([self.carried[k] for k in loop.d_live],
                         [self.sizes.array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
                          self.expression(g)[0] for k, g in zip(loop.d_live, given)])
-        after = hand_on([outside.names[loop.d_start[k]] for k in loop.d_ends], [self.carried[k] for k in loop.d_ends])
+        after = simultaneous([outside.names[loop.d_start[k]] for k in loop.d_ends],
+                             [self.carried[k] for k in loop.d_ends])
         return before, body, after
 
     def line(self, value: Value, among: list[Value]) -> list[str]:
@@ -604,11 +605,11 @@ def assignments(names: list[str], texts: list[str]) -> list[str]:
     """One line each, unless one would change a name that a later one reads."""
     for i, name in enumerate(names):
         if any(mentions(text, name) for text in texts[i + 1:]):
-            return hand_on(names, texts)
+            return simultaneous(names, texts)
     return [line for pair in zip(names, texts) if pair[0] != pair[1] for line in assignment(*pair)]
 
 
-def hand_on(names: list[str], texts: list[str]) -> list[str]:
+def simultaneous(names: list[str], texts: list[str]) -> list[str]:
     """`a_prev, c_prev = a, c` in one statement, since a text may read another's name."""
     pairs = [(name, text) for name, text in zip(names, texts) if name != text]
     if not pairs:

@@ -104,7 +104,7 @@ class SizeText:
         return f"np.{how}({self.shape(shape)}, {dtype_text(dtype)})"
 
     def spell(self, x: Any) -> Any:
-        """Metadata with texts in place of its sizes."""
+        """Metadata whose sizes are replaced by their texts."""
         if isinstance(x, Size):
             return Source(self.size(x)[0])
         if isinstance(x, slice):

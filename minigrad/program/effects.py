@@ -1,6 +1,6 @@
-"""Side effects of a traced function: note what it can reach before the call, find what changed, and restore it.
+"""Side effects of a traced function: save the objects that it can reach before the call, and undo their changes.
 
-A trace runs a function once in place of many runs. A counter that it increments, a list that it appends to or a random
+A trace runs a function once instead of many times. A counter that it increments, a list that it appends to or a random
 generator that it draws from would then be a few steps off, so a function with such side effects must not be traced.
 """
 
@@ -68,7 +68,7 @@ class Surroundings:
         return changed[0] if changed else None
 
     def note_function(self, function: Any, name: str, names: Sequence[str]) -> None:
-        """Note what a function can reach before it is called, and the global random states of Python and NumPy.
+        """Note the objects that a function can reach before it is called, and the random states of Python and NumPy.
 
         A trace without values (`largest` is small) notes these only if a function names them: reading takes 50 µs."""
         if self.largest > BYTES:
@@ -88,7 +88,7 @@ class Surroundings:
             self.all_attributes(owner, "self")
 
     def note_frame(self, frame: FrameType) -> None:
-        """At the call of a function, note the globals that it names, and what it names in things seen before."""
+        """At the call of a function, note the globals that it names, and the parts of known things that it names."""
         names, outside = frame.f_code.co_names, frame.f_globals
         for name, value in list(frame.f_locals.items()):
             if id(value) in self.seen:

@@ -142,7 +142,7 @@ def trace_key(step: Callable, examples: list[ndarray], pattern: Any, tracer: Cel
 
 
 def with_arrays_for_floats(inputs: tuple) -> tuple:
-    """Return the inputs with Python floats as arrays of the dtype to which NumPy promotes them."""
+    """Return the inputs with Python floats as arrays of the dtype that NumPy gives them in this operation."""
     if not any(x.__class__ is float for x in inputs):
         return inputs
     others = [x.dtype for x in inputs if hasattr(x, "dtype")]

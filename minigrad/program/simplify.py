@@ -191,7 +191,7 @@ class Program:
             return self.apply(op, inputs, metadata, shape, dtype, tracked)
 
         def is_op(x: Value, other: Op) -> bool:
-            """Whether x is made by this op, of one input, to which its gradient flows on."""
+            """Whether this op made x from one input, and the gradient of x flows on to that input."""
             return x.op is other and (tracked is None or x.tracked or not x.inputs[0].tracked)
 
         x = inputs[0] if inputs else None

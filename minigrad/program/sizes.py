@@ -1,4 +1,4 @@
-"""Sizes: lengths of axes that remember how a function came by them, so that derived source works at other sizes.
+"""Sizes: lengths of axes that remember how a function computed them. Derived source then works at other sizes.
 
 While `derive` traces a function, `a_prev.shape[0]` is a `Size`, and so is `3 * a_prev.shape[0]`: to Python and NumPy an
 int, to the printer a polynomial in the axes of the function's arguments. An axis of length 1 is a plain 1: it

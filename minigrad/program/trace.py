@@ -68,15 +68,15 @@ class Symbol(Tensor):
 
     data = property(refuse("the values of a tensor were asked for", "compute with the tensor itself"))
     item = tolist = __float__ = __int__ = __complex__ = __index__ = refuse(
-        "a tensor was turned into a number", "keep it a tensor; in place of array[i] = x, collect the numbers in a "
+        "a tensor was turned into a number", "keep it a tensor; instead of array[i] = x, collect the numbers in a "
         "list and mg.stack them")
     __array__ = numpy = refuse(
-        "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; in place of filling an array by "
+        "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; instead of filling an array by "
         "array[...] = x, join the parts by np.concatenate, or collect them in a list and mg.stack them")
     __bool__ = refuse("there is a branch on the value of a tensor", "use mg.where")
 
     def __getattr__(self, name: str):
-        if name.startswith("__"):  # Python and NumPy ask whether there is such a method
+        if name.startswith("__"):  # Python and NumPy look for optional methods
             raise AttributeError(name)
         raise NoAttribute(f"a tensor has no attribute {name!r}; it was asked for {user_line()}: use a function of "
                           "minigrad or NumPy on the tensor, or declare an op")
@@ -97,7 +97,7 @@ class Tracer:
 
     loops   whether a scan in the function is one op of the trace (loops.py); else it is traced step by step
     last    whether the trace's own sweep runs, the last one: its results need no gradients
-    over    whether the trace is over, so that its symbols are not usable any more
+    over    whether the trace has ended: using its symbols is then an error
     began   the engine's clock at the beginning
     around  the surroundings that the function may change, noted before it does (effects.py), or None
     """
@@ -107,7 +107,7 @@ class Tracer:
     def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
         self.loops, self.last, self.over, self.around = loops, False, False, around
         self.began = next_index()
-        # tensors whose values are known, by id, each with what the program has in its place: an array or a symbol
+        # tensors whose values are known, by id, each with the array or symbol that the program uses instead
         self.constants: dict[int, tuple[Tensor, Any]] = {}
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
@@ -158,7 +158,7 @@ class Tracer:
         return symbol(self, example, example.dtype.kind in "fc")
 
     def returned(self, result: Any) -> Any:
-        """Called with what the function returned: the result of the trace."""
+        """Turn the return value of the function into the result of the trace."""
         return map_leaves(self.without_wrapper, result) if self.constants else result
 
     def detached(self, x: Tensor) -> Tensor:
@@ -270,7 +270,7 @@ class Trace:
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]
             if not flatten(self.result)[0]:
                 raise TraceError(f"{name_of(f)} returned {self.result!r}: it must return "
-                                 "what it computes, a tensor or a nesting of tensors")
+                                 "the tensor that it computes, or a nesting of tensors")
             self.closed = self.closed_over()
             self.arguments += [(self.closed_name(x), x) for x in self.closed]
             self.differentiate()
