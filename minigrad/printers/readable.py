@@ -574,10 +574,7 @@ class Body(Emitter):
 
     def added(self, value: Value) -> list[str]:
         """Add a value to its sum over time."""
-        total = self.parent.names[self.loop.d_sum[value]]
-        if value not in self.names and (pieces := self.pieces(value)):
-            return [line for piece in pieces for line in self.added_at(total, piece)]
-        return assignment(total, self.expression(value)[0], " += ")
+        return assignment(self.parent.names[self.loop.d_sum[value]], self.expression(value)[0], " += ")
 
     def step_of(self, part: Value) -> str:
         return f"{self.parent.names[part]}[{self.t}]"
