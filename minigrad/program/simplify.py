@@ -162,7 +162,7 @@ class Program:
 
         tracked: whether a gradient flows to it; None in the backward, where it does not matter.
         """
-        if "index" in metadata:
+        if op in (getitem.op, scatter.op):
             metadata = {**metadata, "index": settled(metadata["index"])}
         if not tracked:  # only its numbers matter
             inputs = tuple(map(numbers_of, inputs))

@@ -151,26 +151,36 @@ def meaning(n: int) -> Any:
 
 
 def shape_of_result(op: Op, shapes: list[tuple], metadata: dict, lengths: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a result with these lengths, as sizes; a length that cannot be derived is a plain int."""
-    if op.variadic and metadata.get("axis") is not None:
-        known = joined(shapes, metadata["axis"])
-    elif "shape" in metadata:
-        known = given(shapes[0], metadata["shape"])
-    elif "index" in metadata:
-        known = indexed(shapes[0], metadata["index"])
-    elif "axes" in metadata:
-        axes = metadata["axes"]
-        known = shapes[0][::-1] if axes is None else tuple(shapes[0][a] for a in axes)
-    elif "axis" in metadata:
-        known = reduced(shapes[0], metadata["axis"], len(lengths))
-    elif op is matmul.op:
-        a, b = shapes
-        known = (*broadcast(a[:-2], b[:-2]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
-    else:
-        known = broadcast(*shapes)
+    """The shape of a result with these lengths, as sizes; a length that cannot be derived is a plain int.
+
+    The names of metadata are NumPy's and mean the same in all ops: `shape`, `index`, `axes` (of a transpose), `axis`.
+    For an op whose metadata means something else, lengths are plain ints where they do not fit.
+    """
+    try:
+        known = expected_shape(op, shapes, metadata, len(lengths))
+    except (TypeError, IndexError, ZeroDivisionError):
+        return lengths
     if len(known) != len(lengths):
         return lengths
     return tuple(n if n == length != 1 else length for n, length in zip(known, lengths))
+
+
+def expected_shape(op: Op, shapes: list[tuple], metadata: dict, ndim: int) -> tuple:
+    if op.variadic and metadata.get("axis") is not None:
+        return joined(shapes, metadata["axis"])
+    if "shape" in metadata:
+        return given(shapes[0], metadata["shape"])
+    if "index" in metadata:
+        return indexed(shapes[0], metadata["index"])
+    if "axes" in metadata:
+        axes = metadata["axes"]
+        return shapes[0][::-1] if axes is None else tuple(shapes[0][a] for a in axes)
+    if "axis" in metadata:
+        return reduced(shapes[0], metadata["axis"], ndim)
+    if op is matmul.op:
+        a, b = shapes
+        return (*broadcast(a[:-2], b[:-2]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
+    return broadcast(*shapes)
 
 
 def broadcast(*shapes: tuple) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import add, divide, exp, multiply, negative, power, sigmoid
+from minigrad.engine.ops import add, divide, exp, multiply, negative, power, sigmoid, split
 from minigrad.engine.tensor import Tensor
 from minigrad.program.sizes import Size, axes_of, cuts, factor_of, plain_number, shape_of_result
 from minigrad.program.trace import Symbol, Tracer
@@ -61,7 +61,7 @@ def shapes_of_parts(whole: Tensor) -> list[tuple] | None:
     metadata = whole._metadata
     if "scan" in metadata:
         return metadata["scan"].shapes(metadata["backward"])
-    if "indices_or_sections" not in metadata:
+    if whole._op is not split.op:
         return None
     shape, axis = whole._inputs[0].shape, metadata["axis"] % len(whole._inputs[0].shape)
     ends = cuts(shape[axis], metadata["indices_or_sections"])
