@@ -336,8 +336,7 @@ def lifted(tracer: Tracer, leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         leaf = leaf._array
     if isinstance(leaf, (ndarray, float, complex, np.inexact)):
-        data = np.asarray(leaf)
-        return tracer.argument(data)
+        return tracer.argument(np.asarray(leaf))
     return leaf
 
 
