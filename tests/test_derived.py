@@ -312,6 +312,14 @@ def test_a_row_of_a_weight_is_read_once_for_all_steps():
     assert derived.source.count("d_w[1] += d_getitem_w\n    return") == 1
 
 
+def test_a_split_behind_the_end_has_empty_parts():
+    derived, x = mg.derive(lambda x: np.split(x * 2.0, [1, 4])[0] * 3.0, np.ones((0, 2))), np.ones((0, 2))
+    y, cache = derived.forward(x)
+    assert y.shape == (0, 2) and derived.backward(y, cache)[0].shape == (0, 2)
+    derived = mg.derive(lambda x: np.broadcast_to(np.split(x, [4])[1], (2, 0)), np.ones(3))
+    assert derived.forward(np.ones(3))[0].shape == (2, 0)
+
+
 def test_a_mean_divides_by_the_size_at_hand():
     module = {}
     exec(mg.derive(lambda x: np.mean(x * x), np.ones((3, 4))).source, module)

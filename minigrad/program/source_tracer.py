@@ -38,7 +38,8 @@ class SourceTracer(Tracer):
         out = super().made(data, tracked, op, inputs, metadata)
         if op is PART:
             shapes = shapes_of_parts(inputs[0])
-            out.sizes = None if shapes is None else shapes[metadata["i"]]
+            out.sizes = None if shapes is None else tuple(
+                n if n == length else length for n, length in zip(shapes[metadata["i"]], data.shape))
         elif not isinstance(data, tuple):
             out.sizes = shape_of_result(op, list(map(self.shape_of_input, inputs)), metadata, data.shape)
         return out
