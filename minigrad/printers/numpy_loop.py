@@ -43,7 +43,7 @@ number = itertools.count(1).__next__  # numbers the compiled texts
 class Plan:
     """The loops of one cell `(state, x) → (state, y)` at given shapes.
 
-    wanted     arguments whose gradients are requested; if empty, there is no backward and nothing is stacked
+    wanted     arguments whose gradients are requested; if empty, the plan has no backward and stacks nothing
     source     text of the module: `make` and `make_backward` allocate the arrays that `forward` and `backward` use
     constants  {name: array} for constants too large for the text
     """
@@ -289,8 +289,7 @@ class Plan:
                 continue
             else:
                 self.storage[seed] = loop.array("buffer", seed)
-                loop.body.append(f"copyto({loop.operand(seed)}, {arriving[0]})" if len(arriving) == 1 else
-                                 f"add({arriving[0]}, {arriving[1]}, {loop.operand(seed)})")
+                loop.body.append(f"add({arriving[0]}, {arriving[1]}, {loop.operand(seed)})")
                 arriving = arriving[1:]
             for more in arriving[1:]:
                 loop.body.append(f"add({loop.operand(seed)}, {more}, {loop.operand(seed)})")

@@ -17,7 +17,8 @@ from minigrad.engine.messages import name_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import BYTES, Surroundings, Unrepeatable
-from minigrad.program.key import PLAIN, CellTracer, UnknownShape, blank, trace_key, without_floats
+from minigrad.program.ir import PLAIN
+from minigrad.program.key import CellTracer, UnknownShape, blank, trace_key, without_floats
 from minigrad.program.purity import only_computes
 from minigrad.program.trace import Trace, TraceError, is_engine, profiled
 from minigrad.timeloop.cache import programs
