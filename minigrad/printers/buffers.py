@@ -103,7 +103,7 @@ def can_be_buffered(value: Value) -> bool:
 class Scope:
     """Names, storage and aliases of a cell's values, shared by its two loops.
 
-    places     storage assigned so far
+    storage    assigned so far
     inputs     {x: its position in xs}
     invariant  loop invariants
     """

@@ -30,7 +30,7 @@ from minigrad.printers.readable import values_in
 from minigrad.printers.statements import LoopText
 from minigrad.printers.text import bracket, dtype_text
 from minigrad.program.analysis import BackwardNeeds, computed_ahead, computed_behind, results_that_depend
-from minigrad.program.ir import DETACH, Value, numbers_of
+from minigrad.program.ir import DETACH, Value, without_detach
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
@@ -56,7 +56,7 @@ class Plan:
         (_, state), (_, x), *closed = program.arguments
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
         self.results = tuple(values_in(tree) for tree in program.result)  # new states and ys, each with its gradient
-        self.new_state, self.y = (list(map(numbers_of, values)) for values in self.results)
+        self.new_state, self.y = (list(map(without_detach, values)) for values in self.results)
         self.values = [v for v in program.forward if v.op is not DETACH]
         self.differentiated = bool(wanted)
         self.gradients = {a: g for a, g in program.gradients.items()

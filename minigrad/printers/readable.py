@@ -40,7 +40,7 @@ from minigrad.printers.text import (
     wrapped,
 )
 from minigrad.program.analysis import base, is_view, read_of_forward
-from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, content_key, numbers_of
+from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, content_key, without_detach
 from minigrad.program.simplify import Program
 from minigrad.program.sizes import Size, factor_of
 
@@ -118,7 +118,7 @@ class Emitter:
 
     def name_forward(self) -> None:
         """Name the values that get a line: named by the user, results, cached, or used more than once."""
-        results = set(map(numbers_of, values_in(self.program.result)))
+        results = set(map(without_detach, values_in(self.program.result)))
         uses = Counter(a for value in self.program.forward for a in value.inputs)
         for value in self.program.forward:
             if value.op is LOOP:

@@ -158,7 +158,9 @@ def terms_of(g: Value) -> list[Value]:
 
 
 class BackwardNeeds:
-    """The values that the two loops of a cell compute, and the values of the forward that the backward reads.
+    """The backward of a cell: its values, its sums over time, and the values of the forward that it reads.
+
+    Adds the loop invariants that it finds to `aliases.invariant`, which the printers read.
 
     gradients       {argument: its gradient} where one is wanted
     values          the values of the backward

@@ -40,7 +40,7 @@ class Value:
     def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
                  constant: Any = None, name: str | None = None, tracked: bool = False):
         self.op, self.metadata, self.shape, self.dtype = op, metadata, shape, dtype
-        self.inputs = tuple(map(numbers_of, inputs))
+        self.inputs = tuple(map(without_detach, inputs))
         self.tracked = tracked and dtype.kind in "fc"
         self.onward = ruled(op, inputs) if self.tracked and op is not None else ()
         self.constant, self.name, self.origin = constant, name, None
@@ -59,7 +59,7 @@ def order_of_axes(axes: Any, n: int) -> list[int]:
     return list(range(n))[::-1] if axes is None else [a % n for a in axes]
 
 
-def numbers_of(x: Value) -> Value:
+def without_detach(x: Value) -> Value:
     """x, or the value that x is a DETACH of."""
     return x.inputs[0] if x.op is DETACH else x
 

@@ -41,7 +41,7 @@ from minigrad.program.analysis import (
     is_slice_or_transpose,
     sum_over_time,
 )
-from minigrad.program.ir import EINSUM, LOOP, Value, content_key, in_order, numbers_of, order_of_axes
+from minigrad.program.ir import EINSUM, LOOP, Value, content_key, in_order, order_of_axes, without_detach
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, TraceError, all_behind, argument_names, symbol
 
@@ -209,8 +209,8 @@ LOOP.variadic, LOOP.arrays, LOOP.vjps = True, ("inputs",), [VJP(0, rule, rule_on
 def pulled_back(run: Callable[[], list], g: tuple, inputs: list, tracked: list[bool]) -> list:
     """The recorded gradients of inputs, by a sweep from the results that `run` computes from them.
 
-    tracked: which inputs were so when their scan was recorded. A pull (autodiff.pullback) untracks its own tensors once
-    its function has run; for `run` and the sweep they are tracked again, as in a loop.
+    tracked: which inputs were tracked when their scan was recorded. A pull (functional.pullback) untracks its own
+    tensors once its function has run; for `run` and the sweep they are tracked again, as in a loop.
     """
     again = [x for x, was in zip(inputs, tracked) if was and not x._tracked]
     for x in again:
@@ -318,7 +318,7 @@ class Loop:
         nameless = isinstance(tree, tuple)
         self.end_names = []
         for a, x, new in zip(self.state, self.scan.state, self.new):
-            new = numbers_of(new)
+            new = without_detach(new)
             own = new.name if new.op is not None else None
             if own and (a.name == own or (nameless and x._index not in names)):
                 a.name = f"{own}_prev"

@@ -36,7 +36,7 @@ from minigrad.engine.ops.indexing import settled
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.program.analysis import terms_of
-from minigrad.program.ir import DETACH, LOOP, Value, content_key, in_order, is_number, numbers_of, order_of_axes
+from minigrad.program.ir import DETACH, LOOP, Value, content_key, in_order, is_number, order_of_axes, without_detach
 from minigrad.program.sizes import cuts
 from minigrad.program.trace import Symbol, Trace, all_behind
 
@@ -165,7 +165,7 @@ class Program:
         if op in (getitem.op, scatter.op):
             metadata = {**metadata, "index": settled(metadata["index"])}
         if not tracked:  # only its numbers matter
-            inputs = tuple(map(numbers_of, inputs))
+            inputs = tuple(map(without_detach, inputs))
         value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
         if value is None:
             inputs = self.without_broadcast(op, inputs, shape, tracked)

@@ -1,9 +1,9 @@
 """Run a function once on symbols and record its ops: the forward program and, by the engine's own sweep and rules, the
 backward program.
 
-A `Symbol` is a Tensor without values, which cannot be used after its trace. The tracer replaces `apply`
-(`tensor.watcher`), so every op call, the user's and the engine's, becomes a `Value` of the program. The user's names
-are read from the local variables of each function as it returns.
+A `Symbol` is a Tensor without values, which cannot be used after its trace. The tracer is the watcher that an op's
+function calls in place of its forward (`tensor.watcher`), so every op call, the user's and the engine's, becomes a
+`Value` of the program. The user's names are read from the local variables of each function as it returns.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from cProfile import Profile
-from functools import lru_cache
 from operator import attrgetter
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.anomaly import user_line
+from minigrad.engine.anomaly import is_own_frame, user_line
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.backward import sweep
 from minigrad.engine.messages import name_of
@@ -103,7 +102,7 @@ class Tracer:
     around  the surroundings that the function may change, noted before it does (effects.py), or None
     """
 
-    symbolic = True  # values are examples: a pull within must be written down, and not computed (autodiff.pullback)
+    symbolic = True  # values are examples: a pull within must be written down, and not computed (functional.pullback)
 
     def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
         self.loops, self.last, self.over, self.around = loops, False, False, around
@@ -190,7 +189,7 @@ class Tracer:
 
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
         """As a function returns, name its tensors after its local variables. A caller's names override a callee's."""
-        if event not in ("call", "return") or is_engine(frame):
+        if event not in ("call", "return") or is_own_frame(frame):
             return
         if event == "call" and self.around is not None:
             self.around.note_frame(frame)
@@ -212,20 +211,6 @@ class Tracer:
         elif depth and hasattr(value, "__dict__") and not inspect.ismodule(value) and not callable(value):
             for key, child in vars(value).items():
                 self.name(key, child, depth - 1)
-
-
-# Modules whose functions are not the user's
-ENGINE = ("minigrad.engine.", "minigrad.functional.", "minigrad.program.", "minigrad.printers.", "minigrad.derived.",
-          "minigrad.timeloop.", "contextlib.", "dataclasses.", "numpy.")
-
-
-def is_engine(frame: FrameType) -> bool:
-    return is_engine_module(frame.f_globals.get("__name__", ""))
-
-
-@lru_cache(maxsize=1024)
-def is_engine_module(name: str) -> bool:
-    return f"{name}.".startswith(ENGINE)
 
 
 @contextlib.contextmanager
