@@ -13,15 +13,12 @@ import weakref
 
 import numpy as np
 import pytest
+from leaves import leaf
 
 import minigrad as mg
 from minigrad import nn
 from minigrad.engine.op import OPS
 from minigrad.engine.operators import NUMPY
-
-
-def leaf(*shape, seed=0, **how):
-    return mg.tensor(np.random.default_rng(seed).normal(size=shape), requires_grad=True, **how)
 
 
 @pytest.fixture
