@@ -22,7 +22,6 @@ import minigrad as mg
 from minigrad.engine.backward import behind, located
 from minigrad.engine.tensor import Tensor
 
-
 # -- shapes of graphs ---------------------------------------------------------------------------------
 
 
