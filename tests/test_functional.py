@@ -35,7 +35,7 @@ def test_gradients_nest(found, expected):
 
 
 def test_gradients_of_an_enclosing_scope():
-    """autograd's cases: the function differentiated inside closes over what the outer one differentiates."""
+    """Cases from autograd: the inner function closes over a variable that the outer gradient differentiates."""
     def outer(x):
         def inner(y):
             return mg.sum(x * y)
@@ -69,18 +69,18 @@ def test_what_comes_back_is_a_tensor_only_where_something_outside_depends_on_it(
         return (x * x).sum()
     for got in (mg.grad(g)(x), mg.value_and_grad(g)(x)[0], mg.vjp(g, x)[0], mg.jvp(g, (x,), (x,))[1], mg.hvp(g, x, x),
                 mg.jacobian(g)(x), mg.hessian(g)(x), mg.grad(mg.grad(lambda x: x * x))(1.0),
-                # the inner gradient leaves a tensor of its own behind the result: nobody outside depends on it
+                # the inner gradient leaves a tensor in the graph, but no outer tensor
                 mg.grad(lambda s: mg.value_and_grad(lambda y, s: (y * s).sum())(x, s)[0])(2.0)):
         assert type(got) is np.ndarray
     assert isinstance(mg.grad(g)(w), Tensor) and type(mg.grad(g)(w.detach())) is np.ndarray
-    assert w.grad.tolist() == [2, 2, 2]  # and no function has written into it
+    assert w.grad.tolist() == [2, 2, 2]  # no function has written into it
 
 
 Pair = collections.namedtuple("Pair", "h c")
 
 
 def test_a_loss_may_hand_out_more_than_its_value():
-    """aux keeps its nesting and whatever it holds; its tensors come out as arrays."""
+    """aux keeps its nesting and its contents; tensors in it are returned as arrays."""
     def loss(w, x):
         h = mg.tanh(w * x)
         return (h * h).sum(), {"state": (h, w), "name": "step 1", "n": 3, "x": x, "none": None}
@@ -144,22 +144,22 @@ def test_zeros_where_nothing_depends():
     assert mg.hessian(lambda x: x * 2.0)(1.0) == 0
 
 
-@pytest.mark.parametrize("act, error, says", [
-    (lambda: mg.grad(lambda x: x)(2), TypeError, "int64 numbers does not exist: pass floats, as 2.0 for 2"),
-    (lambda: mg.grad(lambda x: x)(np.ones(3)), ValueError, r"one number as its result, not an array of shape \(3,\)"),
-    (lambda: mg.grad(lambda x: (x, x))(1.0), ValueError, "one number as its result, not 2 arrays"),
+@pytest.mark.parametrize("act, error, message", [
+    (lambda: mg.grad(lambda x: x)(2), TypeError, "int64 numbers does not exist: pass floats, such as 2.0 for 2"),
+    (lambda: mg.grad(lambda x: x)(np.ones(3)), ValueError, r"returns one number, not an array of shape \(3,\)"),
+    (lambda: mg.grad(lambda x: (x, x))(1.0), ValueError, "returns one number, not 2 arrays"),
     (lambda: mg.grad(lambda x: (x, x))(1.0), ValueError, r"has_aux=True for a function that returns \(loss, aux\)"),
-    (lambda: mg.grad(lambda x: x, has_aux=True)(1.0), TypeError, r"returns two things, \(loss, aux\), not an array of"),
-    (lambda: mg.grad(lambda x: (x, x, x), has_aux=True)(1.0), TypeError, r"two things, \(loss, aux\), not 3 arrays"),
-    (lambda: mg.grad(lambda x: x, 1)(1.0), ValueError, "argnums names argument 1, and there are 1: count from 0"),
+    (lambda: mg.grad(lambda x: x, has_aux=True)(1.0), TypeError, r"must return \(loss, aux\), not an array of"),
+    (lambda: mg.grad(lambda x: (x, x, x), has_aux=True)(1.0), TypeError, r"must return \(loss, aux\), not 3 arrays"),
+    (lambda: mg.grad(lambda x: x, 1)(1.0), ValueError, "argnums names argument 1, but there are 1: count from 0"),
     (lambda: mg.grad(lambda x, y: x, (0, -2))(1.0, 2.0), ValueError, "names an argument twice"),
     (lambda: mg.vjp(lambda x: x, np.ones(2))[1](np.ones(3)), ValueError, r"shapes of the result: \[\(2,\)\], not"),
     (lambda: mg.jvp(lambda x: x, (np.ones(2),), (np.ones(3),)), ValueError, "the shapes of arguments"),
     (lambda: mg.jvp(lambda x: x, 1.0, 1.0), TypeError, "as two tuples"),
     (lambda: mg.hvp(lambda x: x, 1.0, np.ones(2)), ValueError, "v must have the shapes of x"),
 ])
-def test_functions_refuse_in_a_sentence(act, error, says):
-    with pytest.raises(error, match=says):
+def test_functions_refuse_in_a_sentence(act, error, message):
+    with pytest.raises(error, match=message):
         act()
 
 

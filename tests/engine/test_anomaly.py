@@ -1,4 +1,4 @@
-"""detect_anomaly names the op, the tensor, the line and the time step; and costs nothing where it is not."""
+"""detect_anomaly names the op, the tensor, the line and the time step, and is inactive outside its context."""
 
 import inspect
 
@@ -14,7 +14,7 @@ def leaf(*values, **how):
 
 
 def line_of(function, text):
-    """Where in this file a function has a line with this text."""
+    """The place in this file of the function's line that contains this text."""
     lines, first = inspect.getsourcelines(function)
     return f"test_anomaly.py:{first + next(i for i, line in enumerate(lines) if text in line)}"
 
@@ -72,7 +72,7 @@ def test_the_first_nan_or_inf_of_the_backward(run):
         run(leaf(1.0, 0.0, name="w"))
     message = str(error.value)
     assert "the rule of sqrt gave inf at index (1,) in the gradient of tensor" in message
-    assert f"in the backward pass of what was computed at {__file__.rpartition('/')[0]}" in message
+    assert f"in the backward pass of a value computed at {__file__.rpartition('/')[0]}" in message
     assert f"{line_of(root_of_square, 'infinite slope')} in root_of_square, t = 1" in message
 
 

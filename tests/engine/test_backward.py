@@ -27,7 +27,7 @@ from minigrad.engine.tensor import Tensor
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_graphs_agree_with_a_naive_engine(seed):
-    """Random graphs of scalars with much sharing, against a sum over all paths; the seed is in the test's name."""
+    """Compare random scalar graphs with much sharing to the sum over all paths; the seed is in the test's name."""
     rng = np.random.default_rng(seed)
     numbers = rng.normal(size=4)
     ours, naive = [mg.tensor(x, requires_grad=True) for x in numbers], [Value(float(x)) for x in numbers]
@@ -62,7 +62,7 @@ def test_graphs_in_small(f, expected):
 
 
 def test_gradients_are_never_one_array():
-    """x + y sends the same array to both; what the caller gets are arrays of their own."""
+    """The rule of x + y returns one array for both inputs; the caller gets a separate array for each."""
     x, y = leaf(3), leaf(3, seed=1)
     (x + y).sum().backward()
     assert not np.shares_memory(x.grad, y.grad)
@@ -98,7 +98,7 @@ def test_a_chain_of_200_000_ops_at_the_default_recursion_limit():
     y.backward(retain_graph=True)
     assert x.grad is not None and np.isfinite(x.grad)
     x.grad = None
-    del y  # and freeing one that is kept does not recurse either
+    del y  # freeing a retained graph does not recurse either
     assert len(behind([chain(x, 200_000)])) == 200_001
     assert mg.grad(lambda x: chain(x, 200_000))(0.5) is not None
 
@@ -158,7 +158,7 @@ def test_the_graph_goes_as_backward_goes(no_collector):
 
 
 def calls_and_bytes(T):
-    """Python calls, and the peak of memory, of T steps forward and backward."""
+    """(Python calls, peak memory) of T steps forward and backward."""
     w, x = leaf(3, 3), np.random.default_rng(0).normal(size=(3, 2, T))
     number = 0
 
@@ -180,7 +180,7 @@ def calls_and_bytes(T):
 
 
 def test_a_step_costs_the_same_in_a_long_chain():
-    """Counted, not timed: engines that sort or search the graph take 2 to 7 times longer a step at T = 1600."""
+    """Calls are counted, not timed. Engines that sort or search the graph take 2 to 7 times longer at T = 1600."""
     (short, small), (middle, medium), (long, large) = (calls_and_bytes(T) for T in (400, 800, 1600))
     assert long - middle == pytest.approx(2 * (middle - short), rel=1e-3)
     # by differences, since the first objects come from Python's free lists and are not counted
@@ -188,7 +188,7 @@ def test_a_step_costs_the_same_in_a_long_chain():
 
 
 def test_slices_in_a_loop_cost_slices():
-    """The gradient of T slices x[:, :, t] is written into one array: T arrays of x's size would be quadratic."""
+    """The gradients of T slices x[:, :, t] are added into one array; T arrays of x's size would be quadratic."""
     def peak(T):
         x = mg.tensor(np.ones((8, 8, T)), requires_grad=True)
         y = mg.sum(x[:, :, 0])
@@ -272,7 +272,7 @@ def test_backward_adds_up_in_leaves_and_releases_the_graph():
 
 @pytest.fixture
 def ops():
-    """Leaves the registry as it was, for tests that declare ops of their own."""
+    """Restore the registry after a test that declares ops."""
     before = dict(mg.OPS)
     yield
     mg.OPS.clear()
@@ -280,7 +280,7 @@ def ops():
 
 
 def two_results(x):
-    """(2 x, 3 x), by one op."""
+    """(2 x, 3 x), from one op."""
     return 2.0 * x, 3.0 * x
 
 
@@ -312,7 +312,7 @@ def test_a_carried_state_is_detached_or_its_graph_retained():
     y, state = layer(x, state)
     (y * y).sum().backward()
     y, _ = layer(x, state)
-    with pytest.raises(RuntimeError, match=r"retain_graph=True.*\.detach\(\) the value \(as a state that"):
+    with pytest.raises(RuntimeError, match=r"retain_graph=True.*\.detach\(\) the value \(such as a carried state\)"):
         (y * y).sum().backward()
     y, _ = layer(x, tuple(s.detach() for s in state))
     (y * y).sum().backward()
@@ -322,29 +322,29 @@ def unknown_name(g, x):
     return g * no_such_name  # noqa: F821
 
 
-@pytest.mark.parametrize("rule, error, says", [
+@pytest.mark.parametrize("rule, error, message", [
     (unknown_name, NameError, "no_such_name"),
     (lambda g, x: mg.matmul(g, mg.reshape(x, (1, 3))), ValueError, "matmul: a .*do not go together"),
     (lambda g, x: x[:2], ValueError, r"gradient of shape \(2,\)"),
     (lambda g, x: g.no_such_method(), AttributeError, "no_such_method"),
     (lambda g, x: x[7], IndexError, "out of bounds"),
-    (lambda g, x: None, TypeError, "gave no gradient"), (lambda g, x: {}, TypeError, "gave no gradient"),
-    (lambda g, x: "a", TypeError, "gave no gradient"), (lambda g, x: 1 // 0, ZeroDivisionError, "zero"),
+    (lambda g, x: None, TypeError, "returned no gradient"), (lambda g, x: {}, TypeError, "returned no gradient"),
+    (lambda g, x: "a", TypeError, "returned no gradient"), (lambda g, x: 1 // 0, ZeroDivisionError, "zero"),
     (lambda g, x: g * 1j, TypeError, "complex"),
 ])
-@pytest.mark.parametrize("way", ["backward", "grad", "of a grad", "derive"])
-def test_an_error_in_a_rule_names_the_op_the_rule_and_the_place(rule, error, says, way, ops):
+@pytest.mark.parametrize("transformation", ["backward", "grad", "of a grad", "derive"])
+def test_an_error_in_a_rule_names_the_op_the_rule_and_the_place(rule, error, message, transformation, ops):
 
     def broken(x):
         return x * 0.5
     place = rf"{re.escape(rule.__code__.co_filename)}:{rule.__code__.co_firstlineno}"
     f = mg.op(broken, dx=rule)
-    with pytest.raises(error, match=says) as problem:
-        if way == "derive":
+    with pytest.raises(error, match=message) as problem:
+        if transformation == "derive":
             mg.derive(lambda x: f(x), np.ones(3))
-        elif way == "backward":
+        elif transformation == "backward":
             f(leaf(3)).sum().backward()
-        elif way == "grad":
+        elif transformation == "grad":
             mg.grad(lambda x: f(x).sum())(np.ones(3))
         else:
             mg.grad(lambda x: (mg.grad(lambda x: f(x).sum())(x) ** 2).sum())(np.ones(3))
@@ -360,9 +360,9 @@ def test_so_does_one_of_any_number_of_arrays_and_where_exceptions_take_no_notes(
     def total(*arrays):
         return sum(arrays)
 
-    for rule, error, says in ((lambda g: None, TypeError, "total, .*test_backward.py"),
+    for rule, error, message in ((lambda g: None, TypeError, "total, .*test_backward.py"),
                               (lambda g: [g], ValueError, "1 gradients for 2 arrays")):
-        with pytest.raises(error, match=says) as problem:
+        with pytest.raises(error, match=message) as problem:
             mg.op(total, darrays=rule)(leaf(2), leaf(2)).sum().backward()
     problem = Old("it does not fit")
     located(problem, mg.op(total, darrays=rule).op, "arrays")
@@ -376,20 +376,20 @@ def test_backward_of_a_leaf_and_with_a_gradient():
     x = leaf(2, 3)
     (x * 2.0).backward(np.arange(6.0).reshape(2, 3))
     assert x.grad.tolist() == [[0, 2, 4], [6, 8, 10]]
-    (x.reshape(1, 6)[:, :1]).backward()  # of size 1, whatever its shape
+    (x.reshape(1, 6)[:, :1]).backward()  # size 1 of any shape
     assert x.grad[0, 0] == 1
 
 
-@pytest.mark.parametrize("act, error, says", [
+@pytest.mark.parametrize("act, error, message", [
     (lambda w: (w * 2.0).backward(), ValueError, r"shape \(3,\), made by multiply is not a single number.*\.sum\(\)"),
-    (lambda w: (w * 2.0).backward(np.ones(2)), ValueError, r"the gradient has shape \(2,\).*\(3,\).*of one shape"),
-    (lambda w: w.detach().sum().backward(), RuntimeError, r"depends on no tensor that requires gradients.*no_grad"),
+    (lambda w: (w * 2.0).backward(np.ones(2)), ValueError, r"a gradient of shape \(2,\).*\(3,\).*of the same shape"),
+    (lambda w: w.detach().sum().backward(), RuntimeError, r"does not depend on a tensor that requires.*no_grad"),
     (lambda w: mg.no_grad()(lambda: w.sum())().backward(), RuntimeError, "compute outside of no_grad"),
     (lambda w: w.detach().register_hook(print), RuntimeError, "does not require gradients"),
     (lambda w: w.detach().retain_grad(), RuntimeError, "does not require gradients"),
 ])
-def test_backward_refuses_in_a_sentence(act, error, says):
-    with pytest.raises(error, match=says):
+def test_backward_refuses_in_a_sentence(act, error, message):
+    with pytest.raises(error, match=message):
         act(leaf(3))
 
 
@@ -437,7 +437,7 @@ def test_hooks_inside_functions_and_to_second_order():
         y.register_hook(lambda g: 2.0 * g)
         return y * y
     assert mg.grad(f)(3.0) == 2 * 4 * 27
-    # f' = 4 y · 2x with y's gradient doubled; on the way to f'' what comes to y is doubled again, what comes to x not
+    # f' = 4 y · 2x, with y's gradient doubled. In f'' the gradient of y is doubled again, that of x is not
     assert mg.grad(mg.grad(f))(3.0) == 2 * (8 * 3) * (2 * 3) + 8 * 9
     kept = []
 
@@ -445,7 +445,7 @@ def test_hooks_inside_functions_and_to_second_order():
         kept.append((x * 1.0).retain_grad())
         return kept[-1] * 2.0
     mg.grad(g)(3.0)
-    assert kept[0].grad is None  # a function writes into no .grad
+    assert kept[0].grad is None  # mg.grad does not write .grad
 
 
 def test_a_leaf_may_change_before_the_forward_and_after_the_backward_only():
@@ -459,12 +459,12 @@ def test_a_leaf_may_change_before_the_forward_and_after_the_backward_only():
         y.backward()
     z = (w + 1.0).sum()
     w.data = np.ones(2)
-    z.backward()  # the rule of + reads no values
+    z.backward()  # the rule of + does not read values
     assert w.grad.tolist() == [7, 9]
     exponential = mg.exp(w)
     with mg.no_grad():
         w += 1.0
-    exponential.sum().backward()  # that of exp reads its result, which is as it was
+    exponential.sum().backward()  # the rule of exp reads its result, which has not changed
     sine = mg.sin(w)
     with mg.no_grad():
         w += 1.0
