@@ -192,7 +192,7 @@ def named(public: Any, self: Op) -> Any:
     return public
 
 
-# -- reading and checking a declaration --------------------------------------------------------------------
+# -- reading and checking a declaration -----------------------------------------------------------------
 
 
 def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
@@ -271,7 +271,7 @@ def is_pure(rule: Any) -> bool:
     return not rule.__closure__ and not any({"np", "numpy"} & set(code.co_names) for code in codes)
 
 
-# -- the public function of an op ------------------------------------------------------------------------------
+# -- the public function of an op -----------------------------------------------------------------------
 
 
 def write_call(self: Op) -> Callable:

@@ -226,7 +226,7 @@ def test_the_report_names_parameter_index_values_and_rule(faulty, method, order)
     assert error.report.blamed[0][1] == pytest.approx(1e-3, rel=0.1) and len(error.report.blamed) == 1
     text = str(error)
     assert text.startswith(f"the gradient of bad{list(row.index)} is wrong: derived {row.derived:.10g}, numeric ")
-    assert "FAILED" in text and "the rule faulty.dx is wrong: off by 1.0e-03 in a check of its own" in text
+    assert "FAILED" in text and "the rule faulty.dx is wrong: off by 1.0e-03 in a separate check" in text
     assert isinstance(error, AssertionError)
 
 
@@ -364,7 +364,7 @@ def test_a_stateful_function_is_caught():
     assert "reset any state it keeps" in str(wrong(f, x3))
 
 
-# -- how it reads -------------------------------------------------------------------------------------------
+# -- the report ---------------------------------------------------------------------------------------------
 
 
 def test_the_table():

@@ -104,7 +104,7 @@ def test_a_chain_of_200_000_ops_at_the_default_recursion_limit():
 
 
 def alive():
-    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())  # isinstance would ask torch's lazy objects
+    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())  # isinstance would load torch's lazy objects
 
 
 @pytest.fixture

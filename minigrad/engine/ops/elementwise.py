@@ -157,13 +157,13 @@ def larger(g, a, b):
 
 @op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
 def maximum(a, b):
-    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
+    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. If one is nan, both get g."""
     return np.maximum(a, b)
 
 
 @op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
 def minimum(a, b):
-    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
+    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. If one is nan, both get g."""
     return np.minimum(a, b)
 
 

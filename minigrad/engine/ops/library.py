@@ -113,7 +113,7 @@ def take(x, indices, axis=None, out=None, mode="raise"):
     return getitem(x, settled((slice(None),) * axis + (indices,)))
 
 
-# -- bits: on booleans these equal the logical functions, which take all numbers ------------------------------------
+# -- bits: on booleans these equal the logical functions, which take all numbers -------------------------------------
 
 
 @op(np=np.bitwise_and, infix="&")
@@ -391,7 +391,7 @@ def append(x, values, axis=None):
     return concatenate([ravel(x), ravel(values)] if axis is None else [x, values], axis=axis or 0)
 
 
-# -- axes and positions -----------------------------------------------------------------------------------
+# -- axes and positions ------------------------------------------------------------------------------------
 
 
 @composite(np=np.squeeze, method=True)
