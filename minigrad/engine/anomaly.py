@@ -1,14 +1,16 @@
 """`detect_anomaly`: find the op that made the first NaN or Inf, and saved arrays that were changed in place.
 
-It is a watcher (see `tensor.watcher`): it checks every op call, forward and backward, and stores the line of user
-code that made it. Inside the context this costs a few times the computation itself; outside it costs nothing.
+It is a watcher (see `tensor.watcher`), called in place of each op, forward and backward. It stores the line of user
+code that made the call. Inside the context this costs a few times the computation itself; outside it costs nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 import zlib
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,19 @@ from minigrad.engine.context import Context
 from minigrad.engine.op import Op
 from minigrad.engine.tensor import Node, Tensor, describe, watcher
 
-OWN = ("minigrad.engine", "minigrad.functional", "minigrad.check", "minigrad.program", "minigrad.printers",
-       "minigrad.derived", "contextlib", "numpy")
+# Modules whose frames are not the user's
+OWN = ("minigrad.engine.", "minigrad.functional.", "minigrad.check.", "minigrad.program.", "minigrad.printers.",
+       "minigrad.derived.", "minigrad.timeloop.", "contextlib.", "dataclasses.", "numpy.")
+
+
+@functools.lru_cache(maxsize=1024)
+def is_own(module: str) -> bool:
+    return f"{module}.".startswith(OWN)
+
+
+def is_own_frame(frame: FrameType) -> bool:
+    """Whether a frame is minigrad's own, or of a library that it calls."""
+    return is_own(frame.f_globals.get("__name__", ""))
 
 
 class detect_anomaly(Context):
@@ -118,7 +131,7 @@ def fingerprint(array: ndarray) -> int:
 def user_line() -> str:
     """The nearest frame outside the engine and the nearest loop variable t: `at model.py:12 in step, t = 3`."""
     frame: Any = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OWN):
+    while frame.f_back is not None and is_own_frame(frame):
         frame = frame.f_back
     place = f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
     while frame is not None:

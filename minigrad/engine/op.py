@@ -283,7 +283,7 @@ def write_call(self: Op) -> Callable:
             if seen and a watcher is set: return its result
             y = forward(a_array, b_array)
             if not seen: return y
-            if tracked and recording(): return fill(new(Tensor), y, True, op, (a, b), {})
+            if tracked and recording(): return result(y, op, (a, b), mask, {}, None)
             return fill(new(Tensor), y)
     """
     words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain,
@@ -322,9 +322,9 @@ def write_call(self: Op) -> Callable:
         lines += ["if y.__class__ is ndarray: return fill(new(Tensor), y)"]
     elif not self.variadic:
         plainly = "y.__class__ is ndarray" if self.analytic else "y.__class__ is ndarray and not tracked"
-        saved = ", ".join(kept(self, i) for i in range(len(self.arrays)))
+        saved = ", ".join(kept_source(self, i) for i in range(len(self.arrays)))
         lines += [f"if {plainly}:", "    if tracked and recording():",
-                  f"        return result(y, op, ({saved},), {mask(self)}, {by_name}, {kept(self, -1)})",
+                  f"        return result(y, op, ({saved},), {mask_source(self)}, {by_name}, {kept_source(self, -1)})",
                   "    return fill(new(Tensor), y)"]
     lines += [f"return finish(op, {inputs}, {arrays}, {by_name}, y, tracked)"]
     text = f"def {self.name}({', '.join(signature)}):\n" + "".join(f"    {line}\n" for line in lines)
@@ -335,7 +335,7 @@ def write_call(self: Op) -> Callable:
     return written[self.name]
 
 
-def kept(self: Op, i: int) -> str:
+def kept_source(self: Op, i: int) -> str:
     """Source of the expression that a node keeps for input i (-1 for y): the value if a rule that runs reads it."""
     name = "y" if i < 0 else self.arrays[i]
     readers = [vjp.position for vjp in self.vjps if i in vjp.saves]
@@ -348,7 +348,7 @@ def kept(self: Op, i: int) -> str:
     return f"({name} if {' or '.join(f'{self.arrays[k]}_tracked' for k in readers)} else {node})"
 
 
-def mask(self: Op) -> str:
+def mask_source(self: Op) -> str:
     """Source of a node's mask: bit i is set if a gradient goes to input i."""
     if len(self.vjps) == 1:
         return str(1 << self.vjps[0].position)

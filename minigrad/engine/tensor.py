@@ -177,7 +177,7 @@ class Node:
                  "_watch", "dtype", "shape")
     _op: Any
     _metadata: Any
-    _inputs: Any  # each one the tensor or array if a rule reads it; else the node its gradient goes to, or None
+    _inputs: Any  # each is the tensor or array if a rule reads it; else the node its gradient goes to, if one does
     _mask: int  # bit i: a gradient goes to input i, so its rule runs
     _array: Any  # the result if a rule reads it, else None; for several results a tuple of arrays or `Shape`s
     _index: int  # the clock at creation; the inputs have smaller indices

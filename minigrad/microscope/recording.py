@@ -30,8 +30,8 @@ from minigrad.microscope.cell_program import NamedValue, evaluate, instructions,
 from minigrad.nn.module import Module
 from minigrad.program.analysis import base
 from minigrad.program.ir import DETACH, Value, in_order
+from minigrad.timeloop.cell_key import example
 from minigrad.timeloop.compiled import ScanCall
-from minigrad.timeloop.inspection import example
 from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray

@@ -21,8 +21,7 @@ from minigrad.program.loops import is_tracked, pulled_back
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
-from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
-from minigrad.timeloop.inspection import (
+from minigrad.timeloop.cell_key import (
     PURE,
     VARYING,
     example,
@@ -32,6 +31,7 @@ from minigrad.timeloop.inspection import (
     same_values,
     trace_twice,
 )
+from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
 
 OPTIONS = Options()
 

@@ -1,9 +1,9 @@
-"""This checkout against another one, in one run:
+"""Compare this checkout with another one in a single run:
 
     git worktree add /tmp/before <commit> && python tests/benchmarks/against.py /tmp/before
 
-Each contender runs in a process of its own, in turn, several times. A row is a piece of work: the median of its
-milliseconds here and there, and the median of the ratios of neighbouring runs. BLAS has one thread.
+The two checkouts run alternately, each in its own process. A row is one kind of work: its median milliseconds here and
+there, and the median ratio of neighbouring runs. BLAS uses one thread.
 """
 
 import argparse
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def work():
-    """{name: a function that does it once}, for the minigrad that is first on the path."""
+    """{name: function that does the work once}, with the minigrad that is first on the path."""
     import numpy as np
 
     import minigrad as mg

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.check.faults import CallSites
 from minigrad.engine.tensor import watcher
 
 
@@ -197,3 +198,12 @@ def test_as_a_decorator_of_a_generator_function_it_watches_all_steps_of_the_body
     with pytest.raises(RuntimeError, match=r"changed in place.*test_anomaly\.py:\d+ in steps"):
         next(run)
     assert watcher.get() is None
+
+
+def test_the_line_of_an_op_call_is_the_users(tmp_path):
+    """The loop over time may make the call, as for a mask."""
+    x = mg.tensor(np.ones((3, 2, 4)), requires_grad=True)
+    with CallSites() as sites:
+        mg.scan(lambda h, x: (h + x, mg.tanh(h)), np.zeros((2, 4)), x, mask=np.ones((3, 4)), reverse=True)
+    assert sites.calls
+    assert {call.location.partition(":")[0] for call in sites.calls.values()} == {f"at {__file__}"}
