@@ -70,7 +70,7 @@ def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 
 def hvp(f: Callable, x: Any, v: Any) -> Any:
-    """Hessian-vector product of a scalar f at x: d/dx ⟨df/dx, v⟩. v and the result have the nesting of x."""
+    """Hessian-vector product of a scalar f at x: d/dx ⟨df/dx, v⟩. v and the result have the nesting and shapes of x."""
     same_shapes(x, v, "v", "x")
     _, pull = vjp(grad(f), x)
     return pull(v)[0]
