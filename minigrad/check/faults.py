@@ -1,4 +1,4 @@
-"""Find the faulty rules behind a wrong gradient: each rule of each recorded op is checked by itself."""
+"""Find the faulty rules behind a wrong gradient: each rule of each recorded op is checked separately."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_CALLS = 100  # calls checked for each op
 
 
 class Call(NamedTuple):
-    """One recorded op call with all values, also those that no rule reads and the graph lets go of."""
+    """One recorded op call with all values, also those that no rule reads and the graph frees."""
 
     node: Node
     arrays: list

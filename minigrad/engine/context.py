@@ -1,7 +1,7 @@
-"""A context manager that also decorates: for a generator or a coroutine it is entered whenever the body runs, and left
-whenever the body waits.
+"""Context managers that also decorate. Around a generator or a coroutine, the context is active only while its body
+runs.
 
-contextlib's own decorators enter for the call alone, and the call of a generator function runs nothing of its body.
+contextlib's decorators are active during the call only, and calling a generator function does not run its body.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable)
 
 
 class Context:
-    """Base of context managers that decorate functions, generator functions and async functions of both kinds."""
+    """Base of context managers that decorate functions, generators, coroutines and async generators."""
 
     def __enter__(self) -> Any:
         raise NotImplementedError
@@ -25,10 +25,10 @@ class Context:
         raise NotImplementedError
 
     def __call__(self, f: F) -> F:
-        fresh = type(self)  # one for each call: calls may overlap
+        fresh = type(self)  # one for each call, as calls may overlap
 
         def is_one(kind: Callable[[Any], bool]) -> bool:
-            return kind(f) or kind(getattr(f, "__call__", None))  # noqa: B004 — of an object that is called
+            return kind(f) or kind(getattr(f, "__call__", None))  # noqa: B004 — a callable object
         if is_one(inspect.isasyncgenfunction):
             async def around(*args, **kwargs):
                 body, context = f(*args, **kwargs), fresh()
@@ -60,7 +60,7 @@ class Context:
 
 @types.coroutine
 def steps(body: Any, context: Context) -> Any:
-    """Run a generator or an awaitable, each of its steps inside of the context."""
+    """Run a generator or an awaitable. Each of its steps runs inside the context."""
     act, value = body.send, None
     while True:
         try:
