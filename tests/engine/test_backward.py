@@ -532,3 +532,36 @@ def test_no_grad_is_of_one_task():
         return await asyncio.gather(evaluating(turn), training(turn))
 
     assert asyncio.run(both()) == [False, True]
+
+
+def test_an_op_goes_by_the_flags_of_its_inputs_when_it_ran():
+    """requires_grad set later sends no gradient through earlier ops; taken back, it keeps .grad as it was."""
+    w, x = leaf(2), mg.tensor([2.0, 2.0])
+    y = mg.sum(w * 1.0 * x)
+    x.requires_grad = True  # the node did not keep w * 1.0 for it
+    y.backward()
+    assert x.grad is None and w.grad.tolist() == [2, 2]
+    v = leaf(2)
+    y = mg.sum(w * v)
+    v.requires_grad = False
+    y.backward()
+    assert v.grad is None and w.grad.tolist() == [3, 3]
+
+
+def test_hooks_and_the_name_stay_with_the_graph_when_a_tensor_is_dropped():
+    seen, a = [], leaf(2)
+    h = mg.tanh(a)
+    h.name = "h"
+    h.register_hook(lambda g: seen.append(g.tolist()))
+    y = mg.sum(h)
+    h.retain_grad()
+    del h
+    y.backward()
+    assert seen == [[1, 1]]
+    b = mg.exp(a)
+    b.name = "b"
+    y = mg.sum(b)
+    b.data = [1.0, 1.0]
+    del b
+    with pytest.raises(RuntimeError, match=r"'b' of shape \(2,\), made by exp.* was changed"):
+        y.backward()
