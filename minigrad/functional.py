@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import tensor as engine
+from minigrad.engine import context
 from minigrad.engine.arrays import plain
 from minigrad.engine.backward import behind, data_of, needed_for, sweep, zeros_of
 from minigrad.engine.ops import copy, reshape, stack
@@ -119,7 +119,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
     arguments = list(args)
     fresh: list[Tensor] = []
     made: list[Tensor] = []
-    recording, symbolic = engine.recording.get(), is_symbolic()
+    recording, symbolic = context.recording.get(), is_symbolic()
 
     def lift(x):
         callers = isinstance(x, Tensor) and x._tracked and recording
@@ -135,11 +135,11 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
 
     for position in wanted:
         arguments[position] = map_leaves(lift, arguments[position])
-    token = engine.recording.set(True)
+    token = context.recording.set(True)
     try:
         y = f(*arguments, **kwargs)
     finally:
-        engine.recording.reset(token)
+        context.recording.reset(token)
     aux = None
     if has_aux:
         if not isinstance(y, (tuple, list)) or len(y) != 2:
@@ -163,7 +163,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
     def pull(d_y: Any) -> tuple:
         same_shapes(y, d_y, "the gradient", "the result")
         given = flatten(d_y)[0]
-        recorded = is_symbolic() or (engine.recording.get() and (
+        recorded = is_symbolic() or (context.recording.get() and (
             outer or any(isinstance(g, Tensor) and g._tracked for g in given)))
         gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._array.dtype)
                      for g, out in zip(given, outputs)]
@@ -185,7 +185,7 @@ def handed_out(g: Any, x: Tensor) -> Any:
 
 def is_symbolic() -> bool:
     """Whether a function is being traced. Values are then examples, and only the records count."""
-    return getattr(engine.watcher.get(), "symbolic", False)
+    return getattr(context.watcher.get(), "symbolic", False)
 
 
 def own_array(leaf: Any) -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 
 from minigrad.engine.anomaly import recorded, unwatched, user_line
 from minigrad.engine.backward import behind, fitted
+from minigrad.engine.context import watcher
 from minigrad.engine.op import OPS, Op
-from minigrad.engine.tensor import Node, Tensor, watcher
+from minigrad.engine.tensor import Node, Tensor
 
 COMPLEX_STEP = 1e-20
 WRONG = 1e-5  # a rule with a larger relative error is reported as wrong

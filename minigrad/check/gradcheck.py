@@ -25,11 +25,12 @@ from minigrad.check.faults import COMPLEX_STEP, CallSites, nodes_behind, relativ
 from minigrad.check.gradcheck_report import GradcheckError, GradcheckReport, Row
 from minigrad.engine.anomaly import unwatched
 from minigrad.engine.backward import behind, data_of, sweep
+from minigrad.engine.context import no_grad, recording
 from minigrad.engine.op import Op
 from minigrad.engine.ops import multiply
 from minigrad.engine.ops import sum as total
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Node, Tensor, no_grad, recording, wrap
+from minigrad.engine.tensor import Node, Tensor, wrap
 
 STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # steps of central differences, tried in this order until one agrees
 # Relative tolerance; entries below FLOOR × largest gradient are compared absolutely.

@@ -1,6 +1,6 @@
 """`detect_anomaly`: find the op that made the first NaN or Inf, and saved arrays that were changed in place.
 
-It is a watcher (see `tensor.watcher`), called in place of each op, forward and backward. It stores the line of user
+It is a watcher (see `context.watcher`), called in place of each op, forward and backward. It stores the line of user
 code that made the call. Inside the context this costs a few times the computation itself; outside it costs nothing.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import ndarray
-from minigrad.engine.context import Context
+from minigrad.engine.context import Context, watcher
 from minigrad.engine.op import Op
-from minigrad.engine.tensor import Node, Tensor, describe, watcher
+from minigrad.engine.tensor import Node, Tensor, describe
 
 # Modules whose frames are not the user's
 OWN = ("minigrad.engine.", "minigrad.functional.", "minigrad.check.", "minigrad.program.", "minigrad.printers.",

@@ -18,10 +18,11 @@ import numpy as np
 
 from minigrad.engine import tensor as engine
 from minigrad.engine.arrays import bare, ndarray, plain
+from minigrad.engine.context import no_grad, watcher
 from minigrad.engine.hooks import accumulate, watched
 from minigrad.engine.op import OPS, PART, RELEASED, Op, part
 from minigrad.engine.ops import add, astype, sum_to
-from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, no_grad, node_of
+from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, node_of
 
 # -- the sweep ----------------------------------------------------------------------------------------
 
@@ -39,7 +40,7 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
         needed = needed_for(targets, behind(outputs, targets))
     goals = () if targets is None else {t._index for t in targets}
     found: dict[int, Any] = {}
-    arrivals, watching = Arrivals(graph, needed), engine.watcher.get()
+    arrivals, watching = Arrivals(graph, needed), watcher.get()
     for output, gradient in zip(outputs, gradients):
         if output._tracked if needed is None else output._index in needed:
             arrivals.add(node_of(output), gradient)

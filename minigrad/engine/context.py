@@ -1,7 +1,7 @@
-"""Context managers that also decorate. Around a generator or a coroutine, the context is active only while its body
-runs.
+"""Whether ops are recorded, who watches them, and `no_grad`: contexts of a thread or async task, which also decorate.
 
-contextlib's decorators are active during the call only, and calling a generator function does not run its body.
+Around a generator or a coroutine, a context is active only while its body runs. contextlib's decorators are active
+during the call only, and calling a generator function does not run its body.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable)
@@ -76,3 +77,22 @@ def steps(body: Any, context: Context) -> Any:
             raise
         except BaseException as problem:
             act, value = body.throw, problem
+
+
+# Both are per thread and per async task. A watcher is called in place of every op that has a Tensor among its inputs.
+# Anomaly detection is a watcher, so it costs nothing while it is off.
+recording: ContextVar[bool] = ContextVar("recording", default=True)
+watcher: ContextVar[Any] = ContextVar("watcher", default=None)
+
+
+class no_grad(Context):
+    """Record nothing inside, in this thread and async task only. Also a decorator, of generators too."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(recording.set(False))
+
+    def __exit__(self, *exception: Any) -> None:
+        recording.reset(self._tokens.pop())

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy
 
 from minigrad.engine.arrays import asarray, ndarray, plain
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.operators import install
-from minigrad.engine.tensor import Shape, Tensor, fill, new, recording, result, watcher
+from minigrad.engine.tensor import Shape, Tensor, fill, new, result
 
 OPS: dict[str, Op] = {}  # every op by name
 REQUIRED = inspect.Parameter.empty

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minigrad.engine.tensor import Tensor, describe, recording
+from minigrad.engine.context import recording
+from minigrad.engine.tensor import Tensor, describe
 
 NUMPY: dict[Callable, Callable] = {}  # NumPy's function → ours
 UNARY = {"-": "neg", "+": "pos", "~": "invert"}

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import itertools
 import operator
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from minigrad.engine.arrays import asarray, native, ndarray, plain
-from minigrad.engine.context import Context
+from minigrad.engine.context import recording, watcher
 
 if TYPE_CHECKING:
     from minigrad.engine.typing_stubs import Installed
@@ -25,10 +24,6 @@ else:
 new = object.__new__
 next_index = itertools.count(1).__next__  # one clock for creation and change; atomic under the GIL
 
-# Both are per thread and per async task. A watcher is called in place of every op that has a Tensor among its inputs.
-# Anomaly detection is a watcher, so it costs nothing while it is off.
-recording: ContextVar[bool] = ContextVar("recording", default=True)
-watcher: ContextVar[Any] = ContextVar("watcher", default=None)
 
 last_change = 0  # the clock at the last assignment to any tensor's data
 
@@ -256,16 +251,3 @@ def describe(x: Any) -> str:
     if x._array.__class__ is tuple:
         return f"results of shapes {', '.join(str(y.shape) for y in x._array)}{made}"
     return f"tensor{name} of shape {x.shape}{made}"
-
-
-class no_grad(Context):
-    """Record nothing inside, in this thread and async task only. Also a decorator, of generators too."""
-
-    def __init__(self) -> None:
-        self._tokens: list[Any] = []
-
-    def __enter__(self) -> None:
-        self._tokens.append(recording.set(False))
-
-    def __exit__(self, *exception: Any) -> None:
-        recording.reset(self._tokens.pop())

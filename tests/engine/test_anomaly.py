@@ -7,7 +7,7 @@ import pytest
 
 import minigrad as mg
 from minigrad.check.faults import CallSites
-from minigrad.engine.tensor import watcher
+from minigrad.engine.context import watcher
 
 
 def leaf(*values, **how):

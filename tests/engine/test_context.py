@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import minigrad as mg
-from minigrad.engine.tensor import recording
+from minigrad.engine.context import recording
 
 W = mg.tensor(1.0, requires_grad=True)
 
