@@ -26,62 +26,40 @@ BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (res
 
 
 class VJP(NamedTuple):
-    """The rule of the input at `position`, as functions of (g, y, inputs, metadata).
+    """The rule of one input, as functions of (g, y, inputs, metadata)."""
 
-    recorded  runs on tensors and symbols;  plain: runs on arrays
-    saves     indices of the inputs that the rule reads, -1 for y: exactly the values to keep
-    into      takes `total` before g and adds the gradient into that array; or None
-    """
-
-    position: int
-    recorded: Callable
-    plain: Callable
-    saves: tuple[int, ...]
-    into: Callable | None = None
+    position: int  # of the input
+    recorded: Callable  # on tensors and symbols
+    plain: Callable  # on arrays
+    saves: tuple[int, ...]  # the inputs that the rule reads, -1 for y: exactly the values to keep
+    into: Callable | None = None  # takes `total` before g, and adds the gradient into that array
 
 
 class Op:
-    """An op, as `@op` declares it. It is stored in `OPS` and as `.op` of its public function.
-
-    name, forward  the forward sees ndarrays only
-    call           the generated function of inputs and metadata, which records: see `write_call`
-    arrays         names of the array arguments; a variadic op has one, `*arrays`
-    defaults       {name of metadata: default value, or REQUIRED}
-    rules          {argument: rule}; an argument without a rule passes no gradient
-    vjps           [`VJP`], one for each rule
-    analytic       False if the forward breaks the complex step (abs, sign)
-    fresh          True if nothing else refers to the arrays that a variadic rule returns
-
-    Traits steer the passes and printers; an op's name never does. The declaration states or implies them:
-    ufunc          the NumPy ufunc that computes the op, taken from `np=`; else None
-    elementwise    an entry of y depends only on the entries of the broadcast inputs at its index; true of all ufuncs
-    linear         y is linear in all inputs together, so the op commutes with sums: Σ f(x) = f(Σ x)
-    view           y is a view of the first input: `is_view(metadata)`
-    text           template of the NumPy text, if it is neither an operator nor a keyword call: `template`
-    buffered       NumPy statements that write y into a buffer `{y}`; a ufunc needs none
-    helper         source of a function for derived text, if NumPy has none; by default the source of the forward
-    """
+    """An op, as `@op` declares it. It is stored in `OPS` and as `.op` of its public function."""
 
     name: str
-    forward: Any
-    call: Any
-    arrays: tuple[str, ...]
-    defaults: dict[str, Any]
-    rules: dict[str, Any]
-    vjps: list[VJP]
-    analytic: bool = True
-    fresh: bool = False
+    forward: Any  # sees ndarrays only
+    call: Any  # the generated function of inputs and metadata, which records: see `write_call`
+    arrays: tuple[str, ...]  # names of the array arguments; a variadic op has one, `*arrays`
     variadic: bool = False
+    defaults: dict[str, Any]  # {name of metadata: default value, or REQUIRED}
+    rules: dict[str, Any]  # {argument: rule}; an argument without a rule passes no gradient
+    vjps: list[VJP]  # one for each rule
+    fresh: bool = False  # True if nothing else refers to the arrays that a variadic rule returns
+    analytic: bool = True  # False if the forward breaks the complex step (abs, sign)
     infix: str | None = None
     numpy: tuple = ()
     shapes: str = ""
-    ufunc: Any = None
-    elementwise: bool = False
-    linear: bool = False
-    view: Any = False
-    text: Any = None
-    buffered: str | None = None
-    helper: str | None = None
+
+    # Traits steer the passes and printers; an op's name never does. The declaration states or implies them.
+    ufunc: Any = None  # the NumPy ufunc that computes the op, taken from `np=`
+    elementwise: bool = False  # an entry of y depends only on the inputs' entries at its index; true of all ufuncs
+    linear: bool = False  # y is linear in all inputs together, so the op commutes with sums: Σ f(x) = f(Σ x)
+    view: Any = False  # y is a view of the first input: `is_view(metadata)`
+    text: Any = None  # template of the NumPy text, if it is neither an operator nor a keyword call: `template`
+    buffered: str | None = None  # NumPy statements that write y into a buffer `{y}`; a ufunc needs none
+    helper: str | None = None  # source of a function for derived text; by default the source of the forward
 
     def is_view(self, metadata: dict) -> bool:
         """Whether y is a view of the first input, for this metadata."""
