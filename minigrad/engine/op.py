@@ -46,6 +46,8 @@ class Op:
     text           its NumPy text as a template, where it is neither an operator nor a call by keyword: `template`
     buffered       NumPy statements that write it into a buffer `{y}`; a ufunc needs none
     helper         source of its function for derived text, where NumPy has none; else the source of its forward
+    c              its C expression as a template of its inputs, or a function of the metadata that returns one (or
+                   None: not printed); `{s}` is f32 or f64, `{f}` C's suffix, `{type}` the type of the result
     """
 
     name: str
@@ -69,6 +71,7 @@ class Op:
     text: Any = None
     buffered: str | None = None
     helper: str | None = None
+    c: Any = None
 
     def is_view(self, metadata: dict) -> bool:
         """Whether y is a view of its first input, with this metadata."""
@@ -117,7 +120,7 @@ RELEASED = primitive("released")  # the op of a result whose backward has been d
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
        analytic: bool = True, shapes: str = "", around: Callable | None = None, elementwise: bool = False,
        linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None,
-       helper: str | None = None, **rules: Callable) -> Callable[..., Any]:
+       helper: str | None = None, c: Any = None, **rules: Callable) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python
@@ -147,6 +150,7 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     text                 a template such as "{x}[{index}]", or a function of the metadata that returns one
     buffered             statements such as "np.add.reduce({x}, axis={axis}, out={y})", separated by semicolons
     helper               the source of a function of the op's name
+    c                    a C expression such as "{x} * {x}", or a function of the metadata that returns one
 
     Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
@@ -154,14 +158,14 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     if forward is None:
         return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
                             elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered,
-                            helper=helper, **rules)
+                            helper=helper, c=c, **rules)
     self = describe_op(forward, rules)
     self.analytic, self.infix = analytic, infix
     self.numpy = np if isinstance(np, tuple) else (np,)
     self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
     self.ufunc = None if elementwise else ufunc_of(self.numpy)
     self.elementwise = elementwise or self.ufunc is not None
-    self.linear, self.view, self.text, self.buffered, self.helper = linear, view, text, buffered, helper
+    self.linear, self.view, self.text, self.buffered, self.helper, self.c = linear, view, text, buffered, helper, c
     if linear and any(reads for *_, reads in self.pulls):
         raise TypeError(f"op {self.name}: the rule of a linear op reads no input and no result; this one does")
     self.call = write_call(self)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import weakref
 from typing import Any
 
@@ -15,13 +16,17 @@ from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART, primitive, record
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, recording, watcher, wrap
+from minigrad.printers.c_expressions import NotInC
+from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
 from minigrad.program.loops import is_tracked, pulled_back
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
+from minigrad.timeloop import compile as compiler
 from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
+from minigrad.timeloop.in_c import CProgram, InC
 from minigrad.timeloop.inspection import (
     PURE,
     VARYING,
@@ -34,6 +39,7 @@ from minigrad.timeloop.inspection import (
 )
 
 OPTIONS = Options()
+AFTER = int(os.environ.get('MINIGRAD_AFTER', 0))
 
 
 class Compiled:
@@ -63,6 +69,9 @@ class Compiled:
         sources = {program.values[x._index] for x in wanted}
         plan = Plan(program, sources, OPTIONS)
         self.tracked = plan.results_that_depend(sources)
+        self.program, self.sources = program, sources
+        self.in_c: Any = None
+        self.calls, self.why_not_in_c = 0, "it was called less than 3 times"
         self.source = plan.source
         functions = plan.compiled()
         self.forward, self.backward = functions["forward"], functions.get("backward")
@@ -76,6 +85,28 @@ class Compiled:
         self.op.analytic = all(value.op.analytic for value in program.forward)
 
         weakref.finalize(self, drop_program, self.allocator, self.forward.__code__.co_filename).atexit = False
+
+
+    def executor(self) -> Any:
+        """What runs a call: the C loops once they are compiled, else the NumPy loops."""
+        if self.in_c is None and self.calls <= AFTER:
+            self.calls += 1
+            if self.calls > AFTER:
+                self.compile()
+        return Planned(self) if self.in_c is None else InC(self.in_c)
+
+    def compile(self) -> None:
+        """Print the program as C and compile it; `why_not_in_c` says why not."""
+        try:
+            plan = CPlan(self.program, self.sources, compiler.threads())
+        except NotInC as problem:
+            self.why_not_in_c = str(problem)
+            return
+        library = compiler.load(plan.source)
+        if library is None:
+            self.why_not_in_c = compiler.reason()
+        else:
+            self.in_c = CProgram(plan, library, self.block)
 
 
 def drop_program(allocator: Allocator, filename: str) -> None:
@@ -112,7 +143,7 @@ class ScanCall:
         self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
         self.sizes = len(state_leaves), len(x_leaves)
         self.patterns, self.steps = (state, xs), len(x_leaves[0])
-        self.executor: Any = Planned(compiled)
+        self.executor: Any = compiled.executor()
 
     def on_graph(self) -> tuple[Any, Any]:
         """Run, and record the whole as one op."""

@@ -64,13 +64,13 @@ def power(a, b):
     return a ** b
 
 
-@op(np=np.positive, infix="+", linear=True, dx=lambda g: g)
+@op(np=np.positive, infix="+", linear=True, c="{x}", dx=lambda g: g)
 def positive(x):
     """y = x.   dL/dx = g."""
     return np.positive(x)
 
 
-@op(infix="%", analytic=False, elementwise=True, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+@op(infix="%", analytic=False, elementwise=True, c="mg_remainder_{s}({a}, {b})", da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
     """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
     return np.remainder(a, b)
@@ -124,13 +124,13 @@ def sqrt(x):
     return np.sqrt(x)
 
 
-@op(np=np.square, dx=lambda g, x: 2.0 * g * x)
+@op(np=np.square, c="{x} * {x}", dx=lambda g, x: 2.0 * g * x)
 def square(x):
     """y = x².   dL/dx = 2 g x."""
     return np.square(x)
 
 
-@op(np=(np.abs, np.fabs), analytic=False, dx=lambda g, x: g * sign(x))
+@op(np=(np.abs, np.fabs), analytic=False, c="fabs{f}({x})", dx=lambda g, x: g * sign(x))
 def abs(x):
     """y = |x|.   dL/dx = g sign x, 0 at the kink."""
     return np.abs(x)
@@ -158,7 +158,8 @@ def tanh(x):
 
 
 # Into a buffer as 1 / (1 + e⁻ˣ), four calls: e⁻ˣ may be inf, and 1 / (1 + inf) is 0
-@op(elementwise=True, buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
+@op(elementwise=True, c="mg_sigmoid_{s}({x})",
+    buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
     helper="def sigmoid(x):\n    return 0.5 * np.tanh(0.5 * x) + 0.5", dx=lambda g, y: g * y * (1.0 - y))
 def sigmoid(x):
     """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
@@ -169,7 +170,7 @@ def sigmoid(x):
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
 
 
-@op(elementwise=True, dx=lambda g, x: g * softplus_slope(x))
+@op(elementwise=True, c="mg_softplus_{s}({x})", dx=lambda g, x: g * softplus_slope(x))
 def softplus(x):
     """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with all digits of a vanishing tail.
     It neither overflows nor loses its tail.
@@ -179,14 +180,14 @@ def softplus(x):
         return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
 
 
-@op(elementwise=True, dx=lambda g, x, y: g * y * softplus_slope(-x))
+@op(elementwise=True, c="mg_exp_{s}(-mg_softplus_{s}(-{x}))", dx=lambda g, x, y: g * y * softplus_slope(-x))
 def softplus_slope(x):
     """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
     with np.errstate(under="ignore"):
         return np.exp(-softplus(np.negative(x)))
 
 
-@op(elementwise=True, dx=lambda g, x: where(x <= 0, 0.0, g))
+@op(elementwise=True, c="{x} <= 0 ? 0 : {x}", dx=lambda g, x: where(x <= 0, 0.0, g))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
     return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
@@ -201,20 +202,20 @@ def larger(g, a, b):
     return where(equal(a, b), 0.5 * g, where(a < b, 0.0, g))
 
 
-@op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
+@op(np=np.maximum, c="{a} >= {b} || {a} != {a} ? {a} : {b}", da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
 def maximum(a, b):
     """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
     return np.maximum(a, b)
 
 
-@op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
+@op(np=np.minimum, c="{a} <= {b} || {a} != {a} ? {a} : {b}", da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
 def minimum(a, b):
     """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
     return np.minimum(a, b)
 
 
-@op(np=np.logaddexp, elementwise=True, da=lambda g, a, b: g * softplus_slope(a - b),
-    db=lambda g, a, b: g * softplus_slope(b - a))
+@op(np=np.logaddexp, elementwise=True, c="mg_logaddexp_{s}({a}, {b})",
+    da=lambda g, a, b: g * softplus_slope(a - b), db=lambda g, a, b: g * softplus_slope(b - a))
 def logaddexp(a, b):
     """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
     with np.errstate(under="ignore"):
@@ -232,7 +233,7 @@ def as_numpy_chooses(call):
     return where
 
 
-@op(np=np.where, around=as_numpy_chooses, elementwise=True,
+@op(np=np.where, around=as_numpy_chooses, elementwise=True, c="{condition} ? {a} : {b}",
     da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
@@ -244,7 +245,7 @@ def where(condition, a, b):
 # -- number types -----------------------------------------------------------------------------------
 
 
-@op(np=np.copy, method=True, elementwise=True, linear=True, dx=lambda g: g)
+@op(np=np.copy, method=True, elementwise=True, linear=True, c="{x}", dx=lambda g: g)
 def copy(x):
     """y = x, an array of its own.   dL/dx = g."""
     return np.array(x)
@@ -257,7 +258,7 @@ def as_numpy_casts(call):
 
 
 @op(np=getattr(np, "astype", ()), method=True, analytic=False, around=as_numpy_casts,
-    elementwise=True, text="{x}.astype({dtype})", dx=lambda g: g)
+    elementwise=True, text="{x}.astype({dtype})", c="({type}){x}", dx=lambda g: g)
 def astype(x, *, dtype):
     """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
     A cast to integers or booleans has no derivative: detach first.

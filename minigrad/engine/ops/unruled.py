@@ -9,7 +9,7 @@ from minigrad.engine.op import op
 from minigrad.engine.tensor import Tensor
 
 
-def unruled(function, meaning, infix=None, analytic=True):
+def unruled(function, meaning, infix=None, analytic=True, c=None):
     """The op that is NumPy's ufunc and no more."""
     if function.nin == 1:
         def forward(x):
@@ -19,7 +19,7 @@ def unruled(function, meaning, infix=None, analytic=True):
             return function(a, b)
     forward.__name__ = forward.__qualname__ = function.__name__
     forward.__doc__ = meaning
-    return op(forward, np=function, infix=infix, analytic=analytic)
+    return op(forward, np=function, infix=infix, analytic=analytic, c=c)
 
 
 greater = unruled(np.greater, "a > b, booleans.", ">")
@@ -28,18 +28,21 @@ less = unruled(np.less, "a < b, booleans.", "<")
 less_equal = unruled(np.less_equal, "a ≤ b, booleans.", "<=")
 equal = unruled(np.equal, "a = b, booleans.", "==")
 not_equal = unruled(np.not_equal, "a ≠ b, booleans.", "!=")
-logical_and = unruled(np.logical_and, "a and b, booleans.")
-logical_or = unruled(np.logical_or, "a or b, booleans.")
-logical_not = unruled(np.logical_not, "not x, booleans.")
+logical_and = unruled(np.logical_and, "a and b, booleans.", c="{a} && {b}")
+logical_or = unruled(np.logical_or, "a or b, booleans.", c="{a} || {b}")
+logical_not = unruled(np.logical_not, "not x, booleans.", c="!{x}")
 
-floor_divide = unruled(np.floor_divide, "y = ⌊a / b⌋. It passes no gradient.", "//", analytic=False)
-sign = unruled(np.sign, "y = −1, 0 or 1. It passes no gradient.", analytic=False)
+floor_divide = unruled(np.floor_divide, "y = ⌊a / b⌋. It passes no gradient.", "//", analytic=False,
+                       c="mg_floor_divide_{s}({a}, {b})")
+sign = unruled(np.sign, "y = −1, 0 or 1. It passes no gradient.", analytic=False,
+               c="{x} > 0 ? 1 : {x} < 0 ? -1 : {x}")
 floor = unruled(np.floor, "y = ⌊x⌋. It passes no gradient.", analytic=False)
 ceil = unruled(np.ceil, "y = ⌈x⌉. It passes no gradient.", analytic=False)
 trunc = unruled(np.trunc, "y = x without its fraction. It passes no gradient.", analytic=False)
 
 
-@op(np=(np.round, np.around), method=True, analytic=False, elementwise=True)
+@op(np=(np.round, np.around), method=True, analytic=False, elementwise=True,
+    c=lambda decimals: None if decimals else "rint{f}({x})")
 def round(x, *, decimals=0):
     """y = x rounded to `decimals` decimals, halves to the even neighbour. It passes no gradient."""
     return np.round(x, decimals)

@@ -1,0 +1,257 @@
+"""The part of a C file that is the same for every cell: memory, copies in and out, and matrix products.
+
+A product W u keeps its sums in registers: for a panel of rows of W, and all columns of a chunk, one entry of u is read
+for each k and multiplied with the panel's column. W is packed first, panel by panel, in the order in which it is read.
+With one column the roles change: a vector is a panel's column. The vectors are GCC's and Clang's, for any processor.
+"""
+
+from __future__ import annotations
+
+HEAD = """\
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+"""
+
+# How one call is described. Arrays and their strides follow in the order of the lines that unpack them.
+RUN = """\
+struct run {
+    long T, batch, chunks, line, chunk_bytes, work_bytes;  /* line: entries of a row of the arrays for sums over time */
+    char *memory, *work;
+    void **array;
+    const long *stride;
+};
+
+static inline void *take(char **memory, long bytes)
+{
+    char *taken = *memory;
+    *memory += (bytes + 63) / 64 * 64;
+    return taken;
+}
+
+struct part { const struct run *run; long thread, first, last; void (*chunk)(const struct run *, long, char *); };
+
+static void *run_part(void *given)
+{
+    const struct part *part = given;
+    for (long chunk = part->first; chunk < part->last; chunk++)
+        part->chunk(part->run, chunk, part->run->work + part->thread * part->run->work_bytes);
+    return NULL;
+}
+
+/* Share the chunks out to threads; each runs all steps of its own columns. */
+static void run_chunks(const struct run *run, long threads, void (*chunk)(const struct run *, long, char *))
+{
+    enum { MOST = 64 };
+    pthread_t thread[MOST];
+    bool started[MOST];
+    struct part part[MOST];
+    threads = threads > run->chunks ? run->chunks : threads > MOST ? MOST : threads;
+    for (long k = threads - 1; k >= 0; k--) {
+        part[k] = (struct part){run, k, run->chunks * k / threads, run->chunks * (k + 1) / threads, chunk};
+        started[k] = k > 0 && pthread_create(&thread[k], NULL, run_part, &part[k]) == 0;
+        if (!started[k])
+            run_part(&part[k]);
+    }
+    for (long k = 1; k < threads; k++)
+        if (started[k])
+            pthread_join(thread[k], NULL);
+}
+"""
+
+COPIES = """\
+/* rows × valid entries, as the caller lays them out, into `width` columns side by side; the last columns repeat. */
+static inline void load_TYPE(TYPE *restrict to, const TYPE *from, long row, long column, long rows, long width,
+                             long valid)
+{
+    if (column == 1 && valid == width)
+        for (long i = 0; i < rows; i++)
+            memcpy(to + i * width, from + i * row, width * sizeof(TYPE));
+    else if (row == 1 && width == 1)
+        memcpy(to, from, rows * sizeof(TYPE));
+    else
+        for (long first = 0; first < rows; first += 16)
+            for (long j = 0; j < width; j++) {
+                const TYPE *source = from + (j < valid ? j : valid - 1) * column;
+                for (long i = first; i < rows && i < first + 16; i++)
+                    to[i * width + j] = source[i * row];
+            }
+}
+
+static inline void store_TYPE(const TYPE *from, TYPE *restrict to, long row, long column, long rows, long width,
+                              long valid)
+{
+    if (column == 1 && valid == width)
+        for (long i = 0; i < rows; i++)
+            memcpy(to + i * row, from + i * width, width * sizeof(TYPE));
+    else if (row == 1 && width == 1)
+        memcpy(to, from, rows * sizeof(TYPE));
+    else
+        for (long first = 0; first < rows; first += 16)
+            for (long j = 0; j < valid; j++)
+                for (long i = first; i < rows && i < first + 16; i++)
+                    to[i * row + j * column] = from[i * width + j];
+}
+"""
+
+VECTORS = """\
+#if defined(__AVX512F__)
+enum { VECTOR = 64, SUMS = 16 };
+#elif defined(__AVX__)
+enum { VECTOR = 32, SUMS = 8 };
+#else
+enum { VECTOR = 16, SUMS = 8 };
+#endif
+"""
+
+# Products with COLUMNS > 1 columns
+BY_COLUMNS = """\
+enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
+       LANES_TYPE = BYTES_TYPE / sizeof(TYPE), ACROSS_TYPE = COLUMNS / LANES_TYPE,
+       PANEL_TYPE = SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
+typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
+
+static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
+{
+    for (long first = 0; first < rows; first += PANEL_TYPE, panels += PANEL_TYPE * inner) {
+        long height = rows - first < PANEL_TYPE ? rows - first : PANEL_TYPE;
+        if (height < PANEL_TYPE)
+            memset(panels, 0, PANEL_TYPE * inner * sizeof(TYPE));
+        if (row == 1 && height == PANEL_TYPE)
+            for (long k = 0; k < inner; k++)
+                memcpy(panels + k * PANEL_TYPE, W + first + k * column, PANEL_TYPE * sizeof(TYPE));
+        else
+            for (long r = 0; r < height; r++)
+                for (long k = 0; k < inner; k++)
+                    panels[k * PANEL_TYPE + r] = W[(first + r) * row + k * column];
+    }
+}
+
+/* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS) */
+static void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
+{
+    for (long first = 0; first < rows; first += PANEL_TYPE) {
+        vector_TYPE sum[PANEL_TYPE][ACROSS_TYPE] = {0};
+        for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
+            vector_TYPE x[ACROSS_TYPE];
+            for (int j = 0; j < ACROSS_TYPE; j++)
+                x[j] = *(const vector_TYPE *)(u + k * COLUMNS + j * LANES_TYPE);
+            #pragma GCC unroll 16
+            for (int r = 0; r < PANEL_TYPE; r++)
+                for (int j = 0; j < ACROSS_TYPE; j++)
+                    sum[r][j] += panels[r] * x[j];
+        }
+        #pragma GCC unroll 16
+        for (int r = 0; r < PANEL_TYPE; r++)
+            if (r < rows - first)
+                for (int j = 0; j < ACROSS_TYPE; j++)
+                    *(vector_TYPE *)(z + (first + r) * COLUMNS + j * LANES_TYPE) = sum[r][j];
+    }
+}
+"""
+
+# Products with one column
+BY_ROWS = """\
+enum { LANES_TYPE = VECTOR / sizeof(TYPE), WIDEST_TYPE = 8, PADDED_TYPE = LANES_TYPE * WIDEST_TYPE };
+typedef TYPE vector_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+/* Vectors of a panel: the rows in as few panels of equal height as 8 vectors allow. */
+static inline long across_TYPE(long rows)
+{
+    long vectors = (rows + LANES_TYPE - 1) / LANES_TYPE, panels = (vectors + WIDEST_TYPE - 1) / WIDEST_TYPE;
+    return (vectors + panels - 1) / panels;
+}
+
+static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
+{
+    long height = across_TYPE(rows) * LANES_TYPE;
+    for (long first = 0; first < rows; first += height, panels += height * inner) {
+        long own = rows - first < height ? rows - first : height;
+        if (own < height)
+            memset(panels, 0, height * inner * sizeof(TYPE));
+        if (row == 1)
+            for (long k = 0; k < inner; k++)
+                memcpy(panels + k * height, W + first + k * column, own * sizeof(TYPE));
+        else
+            for (long r = 0; r < own; r++)
+                for (long k = 0; k < inner; k++)
+                    panels[k * height + r] = W[(first + r) * row + k * column];
+    }
+}
+
+static inline __attribute__((always_inline)) void panel_TYPE(const int across, long rows, long inner,
+                                                             const TYPE *panel, const TYPE *u, TYPE *z)
+{
+    vector_TYPE sum[WIDEST_TYPE] = {0};
+    for (long k = 0; k < inner; k++, panel += across * LANES_TYPE)
+        #pragma GCC unroll 8
+        for (int v = 0; v < across; v++)
+            sum[v] += u[k] * *(const vector_TYPE *)(panel + v * LANES_TYPE);
+    if (rows >= across * LANES_TYPE)
+        for (int v = 0; v < across; v++)
+            *(vector_TYPE *)(z + v * LANES_TYPE) = sum[v];
+    else
+        memcpy(z, sum, rows * sizeof(TYPE));
+}
+
+/* z = W u: W (rows, inner) in panels, u (inner), z (rows) */
+static void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
+{
+    long across = across_TYPE(rows), height = across * LANES_TYPE;
+    for (long first = 0; first < rows; first += height, panels += height * inner)
+        switch (across) {
+        case 1: panel_TYPE(1, rows - first, inner, panels, u, z + first); break;
+        case 2: panel_TYPE(2, rows - first, inner, panels, u, z + first); break;
+        case 3: panel_TYPE(3, rows - first, inner, panels, u, z + first); break;
+        case 4: panel_TYPE(4, rows - first, inner, panels, u, z + first); break;
+        case 5: panel_TYPE(5, rows - first, inner, panels, u, z + first); break;
+        case 6: panel_TYPE(6, rows - first, inner, panels, u, z + first); break;
+        case 7: panel_TYPE(7, rows - first, inner, panels, u, z + first); break;
+        default: panel_TYPE(8, rows - first, inner, panels, u, z + first);
+        }
+}
+"""
+
+OWN = {
+    "mg_remainder": """\
+static inline TYPE mg_remainder_SUFFIX(TYPE a, TYPE b)
+{
+    TYPE r = FMOD(a, b);
+    return b == 0 || r == 0 ? (b == 0 ? NAN : COPYSIGN(0, b)) : (b < 0) != (r < 0) ? r + b : r;
+}
+""",
+    "mg_floor_divide": """\
+static inline TYPE mg_floor_divide_SUFFIX(TYPE a, TYPE b)
+{
+    if (b == 0)
+        return a / b;
+    TYPE r = FMOD(a, b), q = (a - r) / b;
+    if (r != 0 && (b < 0) != (r < 0))
+        q -= 1;
+    TYPE whole = FLOOR(q);
+    return q == 0 ? COPYSIGN(0, a / b) : q - whole > (TYPE)0.5 ? whole + 1 : whole;
+}
+""",
+    "mg_logaddexp": """\
+static inline TYPE mg_logaddexp_SUFFIX(TYPE a, TYPE b)
+{
+    TYPE d = a - b;
+    return a == b ? a + (TYPE)0.693147180559945309 : d > 0 ? a + mg_log1p_SUFFIX(mg_exp_SUFFIX(-d))
+         : d <= 0 ? b + mg_log1p_SUFFIX(mg_exp_SUFFIX(d)) : d;
+}
+"""}
+
+
+def for_type(text: str, c_type: str) -> str:
+    f = "f" if c_type == "float" else ""
+    for word, own in (("TYPE", c_type), ("SUFFIX", "f32" if f else "f64"), ("FMOD", f"fmod{f}"),
+                      ("FLOOR", f"floor{f}"), ("COPYSIGN", f"copysign{f}")):
+        text = text.replace(word, own)
+    return text
+
+
+def panel_entries(rows: int, inner: int) -> int:
+    """The entries that the panels of a matrix take at most."""
+    return (rows + rows // 8 + 256) * inner
