@@ -19,8 +19,8 @@ from minigrad.program.ir import Value
 
 TYPES = {"float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "bool": "bool"}
 ARITHMETIC, COMPARISON = {"+", "-", "*", "/"}, {"<", "<=", ">", ">=", "==", "!="}
-LIBRARY = {"sqrt", "floor", "ceil", "trunc", "hypot", "fabs", "cbrt", "exp2", "log2", "log10", "sinh", "cosh", "tan",
-           "rint", "copysign", "fmax", "fmin"}
+# of C's library, where it has NumPy's name
+LIBRARY = {"hypot", "fabs", "cbrt", "exp2", "sinh", "cosh", "tan", "copysign", "nextafter"}
 CALL = re.compile(r"\bmg_\w+_f(?:32|64)\b")
 MOST_FACTORS = 4  # xⁿ is a product up to this n
 
@@ -140,7 +140,7 @@ def derived(op: Op, value: Value) -> str:
             raise NotInC(f"{op.name} of booleans is not printed")
         return f"{op.infix}{names[0]}" if len(names) == 1 else f" {op.infix} ".join(names)
     if op.ufunc is not None and value.dtype.kind == "f":
-        if op.ufunc.__name__ in c_math.NAMES:
+        if f"mg_{op.ufunc.__name__}_{suffix(value.dtype)}" in c_math.NAMES:
             return f"mg_{op.ufunc.__name__}_{{s}}({', '.join(names)})"
         if op.ufunc.__name__ in LIBRARY:
             return f"{op.ufunc.__name__}{{f}}({', '.join(names)})"
@@ -155,7 +155,7 @@ def power_template(value: Value) -> str:
         return " * ".join(["{a}"] * int(n))
     if value.dtype.kind != "f":
         raise NotInC("an integer to a power is not printed")
-    return {0.5: "sqrt{f}({a})", -1: "1 / {a}"}.get(n, "mg_pow_{s}({a}, {b})")
+    return {0.5: "sqrt{f}({a})", -1: "1 / {a}"}.get(n, "mg_power_{s}({a}, {b})")
 
 
 def called(lines: list[str]) -> set[str]:

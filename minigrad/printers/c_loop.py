@@ -33,7 +33,6 @@ from minigrad.printers.c_products import (
     BY_ROWS,
     COPIES,
     HEAD,
-    OWN,
     RUN,
     VECTORS,
     for_type,
@@ -241,14 +240,11 @@ class CPlan:
     def text(self) -> str:
         loops = [loop for loop in (self.forward, self.backward) if loop is not None]
         bodies = [line for loop in loops for line in [*loop.before, *loop.body, *loop.after]]
-        own = sorted({found for line in bodies for found in re.findall(r"\bmg_(?:remainder|floor_divide|logaddexp)_f\d\d", line)})
-        own_text = [for_type(OWN[name[:-4]], "float" if name.endswith("f32") else "double") for name in own]
-        functions = called([*bodies, *own_text]) - set(own)
         what = f"{self.program.name} over time, as minigrad compiles it"
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
             parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
-        parts += [c_math.functions(functions), *own_text, RUN]
+        parts += [c_math.functions(called(bodies)), RUN]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
         if self.products:
             kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS

@@ -104,6 +104,11 @@ enum { VECTOR = 32, SUMS = 8 };
 #else
 enum { VECTOR = 16, SUMS = 8 };
 #endif
+#if defined(__clang__)
+#define FUSED  /* a b + c in one instruction */
+#else
+#define FUSED __attribute__((optimize("fp-contract=fast")))
+#endif
 """
 
 # Products with COLUMNS > 1 columns
@@ -130,8 +135,9 @@ static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inne
 }
 
 /* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS) */
-static void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
+static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
 {
+    #pragma clang fp contract(fast)
     for (long first = 0; first < rows; first += PANEL_TYPE) {
         vector_TYPE sum[PANEL_TYPE][ACROSS_TYPE] = {0};
         for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
@@ -181,9 +187,10 @@ static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inne
     }
 }
 
-static inline __attribute__((always_inline)) void panel_TYPE(const int across, long rows, long inner,
-                                                             const TYPE *panel, const TYPE *u, TYPE *z)
+static inline FUSED __attribute__((always_inline)) void panel_TYPE(const int across, long rows, long inner,
+                                                                   const TYPE *panel, const TYPE *u, TYPE *z)
 {
+    #pragma clang fp contract(fast)
     vector_TYPE sum[WIDEST_TYPE] = {0};
     for (long k = 0; k < inner; k++, panel += across * LANES_TYPE)
         #pragma GCC unroll 8
@@ -197,8 +204,9 @@ static inline __attribute__((always_inline)) void panel_TYPE(const int across, l
 }
 
 /* z = W u: W (rows, inner) in panels, u (inner), z (rows) */
-static void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
+static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
 {
+    #pragma clang fp contract(fast)
     long across = across_TYPE(rows), height = across * LANES_TYPE;
     for (long first = 0; first < rows; first += height, panels += height * inner)
         switch (across) {
@@ -214,42 +222,8 @@ static void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *
 }
 """
 
-OWN = {
-    "mg_remainder": """\
-static inline TYPE mg_remainder_SUFFIX(TYPE a, TYPE b)
-{
-    TYPE r = FMOD(a, b);
-    return b == 0 || r == 0 ? (b == 0 ? NAN : COPYSIGN(0, b)) : (b < 0) != (r < 0) ? r + b : r;
-}
-""",
-    "mg_floor_divide": """\
-static inline TYPE mg_floor_divide_SUFFIX(TYPE a, TYPE b)
-{
-    if (b == 0)
-        return a / b;
-    TYPE r = FMOD(a, b), q = (a - r) / b;
-    if (r != 0 && (b < 0) != (r < 0))
-        q -= 1;
-    TYPE whole = FLOOR(q);
-    return q == 0 ? COPYSIGN(0, a / b) : q - whole > (TYPE)0.5 ? whole + 1 : whole;
-}
-""",
-    "mg_logaddexp": """\
-static inline TYPE mg_logaddexp_SUFFIX(TYPE a, TYPE b)
-{
-    TYPE d = a - b;
-    return a == b ? a + (TYPE)0.693147180559945309 : d > 0 ? a + mg_log1p_SUFFIX(mg_exp_SUFFIX(-d))
-         : d <= 0 ? b + mg_log1p_SUFFIX(mg_exp_SUFFIX(d)) : d;
-}
-"""}
-
-
 def for_type(text: str, c_type: str) -> str:
-    f = "f" if c_type == "float" else ""
-    for word, own in (("TYPE", c_type), ("SUFFIX", "f32" if f else "f64"), ("FMOD", f"fmod{f}"),
-                      ("FLOOR", f"floor{f}"), ("COPYSIGN", f"copysign{f}")):
-        text = text.replace(word, own)
-    return text
+    return text.replace("TYPE", c_type)
 
 
 def panel_entries(rows: int, inner: int) -> int:

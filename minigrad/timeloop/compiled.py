@@ -24,7 +24,7 @@ from minigrad.program.loops import is_tracked, pulled_back
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
-from minigrad.timeloop import compile as compiler
+from minigrad.timeloop.compile import compiler, threads
 from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
 from minigrad.timeloop.in_c import CProgram, InC
 from minigrad.timeloop.inspection import (
@@ -98,13 +98,13 @@ class Compiled:
     def compile(self) -> None:
         """Print the program as C and compile it; `why_not_in_c` says why not."""
         try:
-            plan = CPlan(self.program, self.sources, compiler.threads())
+            plan = CPlan(self.program, self.sources, threads())
         except NotInC as problem:
             self.why_not_in_c = str(problem)
             return
         library = compiler.load(plan.source)
         if library is None:
-            self.why_not_in_c = compiler.reason()
+            self.why_not_in_c = compiler.reason(plan.source)
         else:
             self.in_c = CProgram(plan, library, self.block)
 

@@ -15,8 +15,8 @@ import numpy as np
 from minigrad.printers.c_loop import CPlan, Rows
 from minigrad.printers.c_products import panel_entries
 from minigrad.program.ir import Value
-from minigrad.timeloop import compile as compiler
 from minigrad.timeloop.cache import Allocator, Buffers, pool
+from minigrad.timeloop.compile import threads as blas_threads
 
 
 def address(x: np.ndarray) -> int:
@@ -55,7 +55,7 @@ class CProgram:
 
     def make(self, steps: int) -> tuple:
         """The arrays of a set of buffers: [memory, work, rows and panels by name, entries of a line]."""
-        threads = min(compiler.threads(), self.chunks)
+        threads = min(blas_threads(), self.chunks)
         arrays = {"memory": np.empty(self.chunks * self.chunk_bytes(steps) + 64, np.uint8),
                   "work": np.empty(threads * self.work_bytes + 64, np.uint8)}
         line = -(-steps * self.chunks * self.across // 16) * 16 + 16

@@ -180,7 +180,7 @@ def softplus(x):
         return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
 
 
-@op(elementwise=True, c="mg_exp_{s}(-mg_softplus_{s}(-{x}))", dx=lambda g, x, y: g * y * softplus_slope(-x))
+@op(elementwise=True, c="mg_softplus_slope_{s}({x})", dx=lambda g, x, y: g * y * softplus_slope(-x))
 def softplus_slope(x):
     """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
     with np.errstate(under="ignore"):
@@ -202,13 +202,13 @@ def larger(g, a, b):
     return where(equal(a, b), 0.5 * g, where(a < b, 0.0, g))
 
 
-@op(np=np.maximum, c="{a} >= {b} || {a} != {a} ? {a} : {b}", da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
+@op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
 def maximum(a, b):
     """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
     return np.maximum(a, b)
 
 
-@op(np=np.minimum, c="{a} <= {b} || {a} != {a} ? {a} : {b}", da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
+@op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
 def minimum(a, b):
     """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
     return np.minimum(a, b)

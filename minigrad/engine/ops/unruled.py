@@ -32,10 +32,8 @@ logical_and = unruled(np.logical_and, "a and b, booleans.", c="{a} && {b}")
 logical_or = unruled(np.logical_or, "a or b, booleans.", c="{a} || {b}")
 logical_not = unruled(np.logical_not, "not x, booleans.", c="!{x}")
 
-floor_divide = unruled(np.floor_divide, "y = ⌊a / b⌋. It passes no gradient.", "//", analytic=False,
-                       c="mg_floor_divide_{s}({a}, {b})")
-sign = unruled(np.sign, "y = −1, 0 or 1. It passes no gradient.", analytic=False,
-               c="{x} > 0 ? 1 : {x} < 0 ? -1 : {x}")
+floor_divide = unruled(np.floor_divide, "y = ⌊a / b⌋. It passes no gradient.", "//", analytic=False)
+sign = unruled(np.sign, "y = −1, 0 or 1. It passes no gradient.", analytic=False)
 floor = unruled(np.floor, "y = ⌊x⌋. It passes no gradient.", analytic=False)
 ceil = unruled(np.ceil, "y = ⌈x⌉. It passes no gradient.", analytic=False)
 trunc = unruled(np.trunc, "y = x without its fraction. It passes no gradient.", analytic=False)
