@@ -36,7 +36,7 @@ from minigrad.printers.c_products import (
     RUN,
     VECTORS,
     for_type,
-    panel_entries,
+    taken,
 )
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.program.analysis import Aliases, BackwardNeeds, is_view, part_slices, results_that_depend
@@ -46,24 +46,24 @@ from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
-WIDTHS = (32, 16, 8, 4)  # columns of a chunk; fewer than 4 run one by one
+# {columns of a chunk: its time, relative}; fewer than 4 columns run one by one
+WIDTHS = {32: 32, 16: 17, 8: 11, 4: 9}
 INDEX = ("i", "j", "k", "l", "m", "n")
 MOST_VALUES, MOST_ENTRIES = 2000, 4096
 INLINE = 72
 RESERVED = frozenset("""auto break case char const continue default do double else enum extern float for goto if inline
     int long register restrict return short signed sizeof static struct switch typedef union unsigned void volatile
-    while bool true false NULL NAN INFINITY COLUMNS T t i j k l m n run chunk columns column memory work array stride
+    while bool true false NULL NAN INFINITY COLUMNS T t i j k l m n run chunk block columns column memory work array stride
     line sum first take part forward backward asm typeof main""".split())
 
 
 def chunk_width(batch: int, threads: int, itemsize: int) -> int:
-    """The columns of a chunk: as wide as the registers like it, narrower where threads would have nothing to do."""
-    share = -(-batch // threads)
+    """The columns of a chunk: those with the least work, all in all, that leave every thread a chunk."""
     if batch < 4:
         return 1
-    widths = [w for w in WIDTHS if w * itemsize <= 128] or [4]
-    fitting = [w for w in widths if w < 2 * share] or widths[-1:]
-    return min(fitting, key=lambda w: (-(-batch // w) * w, -w))
+    share = -(-batch // min(threads, batch))
+    widths = [w for w in WIDTHS if w * itemsize <= 128]
+    return min([w for w in widths if w < 2 * share] or widths[-1:], key=lambda w: -(-batch // w) * WIDTHS[w])
 
 
 @dataclass
@@ -349,7 +349,7 @@ class LoopWriter:
         for name, (entries, extra, dtype) in self.plan.stacks.items():
             own = c_type(dtype)
             steps = f"(T + {extra})" if extra else "T"
-            lines.append(f"{own} *{name} = ({own} *)take(&memory, {steps} * {self.entries(entries)} * sizeof({own}));")
+            lines.append(f"{own} *{name} = take(&memory, {steps} * {self.entries(entries)} * sizeof({own}));")
         return lines
 
     def entries(self, count: int) -> str:
@@ -381,8 +381,8 @@ class LoopWriter:
         own, entries = c_type(value.dtype), math.prod(self.plan.shape(value)) * copies
         name = self.free(f"{hint or self.plan.name(value)}_t" if copies == 1 else
                               f"{hint or self.plan.name(value)}_in_turn")
-        self.loop.before.append(f"{own} *{name} = ({own} *)take(&work, {self.entries(entries)} * sizeof({own}));")
-        self.loop.work += (entries * value.dtype.itemsize + 63) // 64 * 64
+        self.loop.before.append(f"{own} *{name} = take(&work, {self.entries(entries)} * sizeof({own}));")
+        self.loop.work += taken(entries * value.dtype.itemsize)
         return name
 
     # -- places -----------------------------------------------------------------------------------------------------
@@ -628,12 +628,15 @@ class LoopWriter:
         self.taken.discard(rows.name)
         name = self.passed("rows", rows, rows.name, rows.value.dtype, constant=False)
         pointer = f"{name}_t"
-        step = "(t * run->chunks + chunk)" if self.plan.columns else "t"
+        step = "t" if self.is_narrow(rows) else "t % block"
+        step = f"({step} * run->chunks + chunk)" if self.plan.columns else f"({step})" if " " in step else step
         scale = rows.rows if self.is_narrow(rows) else rows.across
-        line = f"{c_type(rows.value.dtype)} *{pointer} = {name} + {step} * {self.factor_of(scale)};"
+        of_block = "" if self.is_narrow(rows) else f"t / block * {rows.rows} * line + "
+        line = f"{c_type(rows.value.dtype)} *{pointer} = {name} + {of_block}{step} * {self.factor_of(scale)};"
         if line not in self.loop.pointers:
-            if not self.is_narrow(rows) and "const long line = run->line;" not in self.loop.before:
-                self.loop.before.insert(0, "const long line = run->line;")
+            sizes = "const long block = run->block, line = run->line;"
+            if not self.is_narrow(rows) and sizes not in self.loop.before:
+                self.loop.before.insert(0, sizes)
             self.loop.pointers.append(line)
         return pointer
 

@@ -18,16 +18,17 @@ HEAD = """\
 # How one call is described. Arrays and their strides follow in the order of the lines that unpack them.
 RUN = """\
 struct run {
-    long T, batch, chunks, line, chunk_bytes, work_bytes;  /* line: entries of a row of the arrays for sums over time */
+    long T, batch, chunks, block, line, chunk_bytes, work_bytes;  /* sums over time: `block` steps fill rows of `line` */
     char *memory, *work;
     void **array;
     const long *stride;
 };
 
+/* The next array of a memory. Arrays begin at different lines of the cache, which holds few of the same. */
 static inline void *take(char **memory, long bytes)
 {
     char *taken = *memory;
-    *memory += (bytes + 63) / 64 * 64;
+    *memory += (bytes + 4095) / 4096 * 4096 + 320;
     return taken;
 }
 
@@ -224,6 +225,11 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
 
 def for_type(text: str, c_type: str) -> str:
     return text.replace("TYPE", c_type)
+
+
+def taken(count: int) -> int:
+    """The bytes that `take` takes for an array of so many."""
+    return (count + 4095) // 4096 * 4096 + 320
 
 
 def panel_entries(rows: int, inner: int) -> int:

@@ -89,11 +89,14 @@ class Compiled:
 
     def executor(self) -> Any:
         """What runs a call: the C loops once they are compiled, else the NumPy loops."""
+        return Planned(self) if self.in_c is None else InC(self.in_c)
+
+    def count_call(self) -> None:
+        """Count a call of scan; compile the program when it is called often enough."""
         if self.in_c is None and self.calls <= AFTER:
             self.calls += 1
             if self.calls > AFTER:
                 self.compile()
-        return Planned(self) if self.in_c is None else InC(self.in_c)
 
     def compile(self) -> None:
         """Print the program as C and compile it; `why_not_in_c` says why not."""
@@ -138,6 +141,7 @@ class ScanCall:
         state_leaves, x_leaves = flatten(state)[0], flatten(xs)[0]
         closed = [supply[i] for i in compiled.closed]
         compiled.allocator.used_by(closed)
+        compiled.count_call()
         self.inputs = (*state_leaves, *x_leaves, *closed)
         self.values = [x._array if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
         self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
@@ -217,8 +221,10 @@ class Checkpointed:
 
     def __init__(self, compiled: Compiled, without_backward: Compiled, every: int):
         self.compiled, self.without_backward = compiled, without_backward
+        without_backward.count_call()
         # whole blocks, so that sums over time are the same to the bit
-        self.every = -(-every // compiled.block) * compiled.block
+        block = compiled.block if compiled.in_c is None else compiled.in_c.block
+        self.every = -(-every // block) * block
 
     def segments(self, xs: list) -> list[tuple[slice, list]]:
         """Return [(slice of time, xs in it)], one for each kept state."""
@@ -229,7 +235,7 @@ class Checkpointed:
         self.starts, parts = [], []
         for _, x in self.segments(xs):
             self.starts.append(state)
-            state, ys = Planned(self.without_backward).forward(state, x, closed)
+            state, ys = self.without_backward.executor().forward(state, x, closed)
             parts.append(ys)
         return state, [np.concatenate(leaf) for leaf in zip(*parts)]
 
@@ -237,7 +243,7 @@ class Checkpointed:
         d_xs: list[list] = []
         d_closed = None
         for (steps, x), state in reversed(list(zip(self.segments(xs), self.starts))):
-            planned = Planned(self.compiled)
+            planned = self.compiled.executor()
             planned.forward(state, x, closed)
             d_state, d_x, d_closed = planned.backward(d_state, [d[steps] for d in d_ys], x, closed, d_closed)
             d_xs.insert(0, d_x)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.printers.c_loop import CPlan, Rows
-from minigrad.printers.c_products import panel_entries
+from minigrad.printers.c_products import panel_entries, taken
 from minigrad.program.ir import Value
 from minigrad.timeloop.cache import Allocator, Buffers, pool
 from minigrad.timeloop.compile import threads as blas_threads
@@ -34,7 +34,7 @@ class CProgram:
     """
 
     def __init__(self, plan: CPlan, library: Any, block: int):
-        self.plan, self.block, self.library = plan, block, library
+        self.plan, self.library = plan, library
         self.loops = {}
         for loop in (plan.forward, plan.backward):
             if loop is not None:
@@ -44,13 +44,14 @@ class CProgram:
         batch = plan.state[0].shape[-1] if plan.columns else 1
         self.batch, self.chunks = batch, -(-batch // plan.columns) if plan.columns else 1
         self.width = plan.columns or 1
+        self.block = 2 * block if 16 <= batch and block * batch < 512 else block
         self.work_bytes = rounded(max(loop.work for loop, _ in self.loops.values()) + 64)
         self.threads = self.chunks
         self.allocator = Allocator(self.make, lambda steps, made: ((), ()))
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
 
     def chunk_bytes(self, steps: int) -> int:
-        return sum(rounded((steps + extra) * entries * np.dtype(dtype).itemsize)
+        return sum(taken((steps + extra) * entries * np.dtype(dtype).itemsize)
                    for entries, extra, dtype in self.plan.stacks.values())
 
     def make(self, steps: int) -> tuple:
@@ -58,10 +59,10 @@ class CProgram:
         threads = min(blas_threads(), self.chunks)
         arrays = {"memory": np.empty(self.chunks * self.chunk_bytes(steps) + 64, np.uint8),
                   "work": np.empty(threads * self.work_bytes + 64, np.uint8)}
-        line = -(-steps * self.chunks * self.across // 16) * 16 + 16
+        line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
         for rows in self.plan.rows.values():
             narrow = rows.across == 1
-            shape = (steps * self.chunks, rows.rows) if narrow else (rows.rows, line)
+            shape = (steps * self.chunks, rows.rows) if narrow else (-(-steps // self.block), rows.rows, line)
             arrays[rows.name] = np.empty(shape, rows.value.dtype)
         for loop, _ in self.loops.values():
             for kind, what, *_ in loop.typed:
@@ -108,8 +109,8 @@ class CProgram:
             strides += [s // size for s in x.strides[:count]] if count else []
         pointers = (ctypes.c_void_p * len(pointers))(*pointers)
         strides = (ctypes.c_long * len(strides))(*strides)
-        run = (ctypes.c_long * 10)(
-            steps, self.batch, self.chunks, made.line, self.chunk_bytes(steps), self.work_bytes,
+        run = (ctypes.c_long * 11)(
+            steps, self.batch, self.chunks, self.block, made.line, self.chunk_bytes(steps), self.work_bytes,
             rounded(address(made.by_name["memory"])), rounded(address(made.by_name["work"])),
             ctypes.addressof(pointers), ctypes.addressof(strides))
         function(ctypes.addressof(run), made.threads)
@@ -120,7 +121,9 @@ class CProgram:
         padded = self.chunks * self.width
         if plan.columns and padded > self.batch:
             for rows in plan.rows.values():
-                self.all_steps(made, rows, steps)[..., self.batch:] = 0
+                for start in range(0, steps, self.block):
+                    stop = min(start + self.block, steps)
+                    self.block_of(made, rows, start, stop).reshape(rows.rows, stop - start, -1)[..., self.batch:] = 0
         out: list = [None if given is None else np.array(given) for given in d_closed]
         places = {a: k for k, a in enumerate(plan.closed)}
         for start in range((steps - 1) // self.block * self.block, -1, -self.block):
@@ -143,10 +146,7 @@ class CProgram:
         array, scale = made.by_name[rows.name], self.chunks
         if rows.across == 1:
             return array[start * scale:stop * scale].T
-        return array[:, start * scale * rows.across:stop * scale * rows.across]
-
-    def all_steps(self, made: Any, rows: Rows, steps: int) -> np.ndarray:
-        return self.block_of(made, rows, 0, steps).reshape(rows.rows, steps, -1)
+        return array[start // self.block][:, :(stop - start) * scale * rows.across]
 
     def summed(self, made: Any, term: tuple, start: int, stop: int, shape: tuple) -> np.ndarray:
         how, left, right = term
