@@ -112,8 +112,6 @@ class CPlan:
         self.program = program
         (_, state), (_, x), *closed = program.arguments
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
-        if not self.state:
-            raise NotInC("it has no state")
         self.results = tuple(values_in(tree) for tree in program.result)
         self.differentiated = bool(wanted)
         gradients = {a: g for a, g in program.gradients.items()
@@ -136,7 +134,7 @@ class CPlan:
             raise NotInC(f"it has more than {MOST_VALUES} values")
         for v in [*self.state, *self.x, *self.forward_values, *self.steps, *program.seeds.values()]:
             c_type(v.dtype)
-            if 0 in v.shape:
+            if 0 in v.shape and v not in self.x:
                 raise NotInC(f"a value has shape {v.shape}")
         self.names(reassociated)
         self.columns = self.chosen_columns(threads)
@@ -162,16 +160,19 @@ class CPlan:
     # -- names and shapes ------------------------------------------------------------------------------------------
 
     def names(self, reassociated: Reassociated) -> None:
+        """Take the names of derived source over; a value that is computed differently keeps its name."""
         emitter = Emitter(self.program, RESERVED)
-        self.taken, self.name_of = emitter.taken | RESERVED, {}
-        given = {v: name for v, name in emitter.names.items() if name.isascii() or name.isidentifier()}
-        for value, name in given.items():
-            self.name_of.setdefault(value, name)
+        self.taken, names, self.last = emitter.taken | RESERVED, dict(emitter.names), 0
         for value, new in [*reassociated.known.items(), *self.pieces.known.items()]:
-            if value in self.name_of and new.op is not None and new not in self.name_of:
-                self.name_of[new] = self.name_of[value]
+            if value in names and new.op is not None:
+                names.setdefault(new, names[value])
+        own = [*self.state, *self.x, *self.closed, *self.program.seeds.values(), *self.forward_values, *self.steps]
+        self.name_of: dict[Value, str] = {}
+        for value in own:  # derived source may use a name again
+            if value in names and value not in self.name_of:
+                again = names[value] in self.name_of.values()
+                self.name_of[value] = self.free(names[value]) if again else names[value]
         self.named = set(self.name_of)
-        self.last = 0
 
     def name(self, value: Value) -> str:
         if value not in self.name_of:
@@ -188,7 +189,7 @@ class CPlan:
 
     def chosen_columns(self, threads: int) -> int | None:
         """The columns of a chunk, if no value mixes columns."""
-        batch = self.state[0].shape[-1] if self.state[0].shape else 1
+        batch = self.state[0].shape[-1] if self.state and self.state[0].shape else 1
         seeds = list(self.program.seeds.values())
         values = [*self.forward_values, *self.steps]
         leaves = [*self.state, *self.x, *(s for s in seeds if not s.is_constant)]
@@ -401,8 +402,7 @@ class LoopWriter:
         if value in self.place:
             return self.place[value]
         if value.is_constant or value in self.plan.invariant:
-            name = self.passed("invariant", value, self.plan.name(value) if not value.is_constant else "constant",
-                               np.asarray(value.constant).dtype if value.is_constant else value.dtype)
+            name = self.passed("invariant", value, self.plan.name(value), self.dtype_of(value))
             return Place.whole(name, value.shape)
         if (place := self.view_of(value)) is not None:
             return place
@@ -420,7 +420,7 @@ class LoopWriter:
             if value.op is getitem.op:
                 if not is_basic(value.metadata["index"]):
                     return None
-                return source.seen(lambda x: x[value.metadata["index"]])
+                return source.seen(lambda x: at_index(x, value.metadata["index"]))
             if value.op is transpose.op:
                 return source.seen(lambda x: value.op.forward(x, **value.metadata))
             return source.seen(lambda x: np.broadcast_to(x, shape))
@@ -743,7 +743,7 @@ class LoopWriter:
                 raise NotInC("a sum of booleans is not printed")
             return [*self.copy(place, lambda axes: "0"), *nest(loops, [f"{y} += {x};"])]
         better = ">" if v.op is max_op.op else "<"
-        start = source.seen(lambda x: x[tuple(slice(0, 1) if a in axes else slice(None) for a in range(n))])
+        start = source.seen(lambda x: at_index(x, tuple(slice(0, 1) if a in axes else slice(None) for a in range(n))))
         return [*self.copied_from(place, start), *nest(loops, [f"{y} = {x} {better} {y} || {x} != {x} ? {x} : {y};"])]
 
     def running_sum(self, v: Value, place: Place) -> list[str]:
@@ -787,7 +787,7 @@ class LoopWriter:
         zero, index = self.copy(place, lambda axes: "0"), v.metadata["index"]
         source = self.source(v.inputs[0])
         if is_basic(index):
-            return [*zero, *self.copied_from(place.seen(lambda x: x[index]), source, "+=")]
+            return [*zero, *self.copied_from(place.seen(lambda x: at_index(x, index)), source, "+=")]
         return [*zero, *self.moved(v, place, source, index, gathers=False)]
 
     def moved(self, v: Value, place: Place, source: Place, index: tuple, gathers: bool) -> list[str]:
@@ -1109,6 +1109,11 @@ def address(place: Place, wide: int) -> str:
 
 def width_text(width: int, wide: int) -> str:
     return "COLUMNS" if width == wide and wide > 1 else str(width)
+
+
+def at_index(x: np.ndarray, index: tuple) -> np.ndarray:
+    """x[index] as an array, where NumPy would make a number of one entry too."""
+    return x[index if any(i is Ellipsis for i in index) else (*index, ...)]
 
 
 def is_basic(index: tuple) -> bool:

@@ -36,9 +36,9 @@ class Place:
         """The place of a view. Raises ValueError if it is not a view."""
         phantom = np.lib.stride_tricks.as_strided(np.zeros(1, np.int8), self.shape, self.strides)
         y = view(phantom)
-        offset = y.__array_interface__["data"][0] - phantom.__array_interface__["data"][0]
-        if y.size and not 0 <= self.offset + offset + sum(min(s * (n - 1), 0) for s, n in zip(y.strides, y.shape)):
+        if not isinstance(y, np.ndarray) or y.base is None:
             raise ValueError("not a view")
+        offset = y.__array_interface__["data"][0] - phantom.__array_interface__["data"][0]
         return Place(self.array, y.shape, y.strides, self.offset + offset)
 
     @property
