@@ -66,7 +66,7 @@ def chunk_width(batch: int, threads: int, itemsize: int) -> int:
     return min([w for w in widths if w < 2 * share] or widths[-1:], key=lambda w: -(-batch // w) * WIDTHS[w])
 
 
-@dataclass
+@dataclass(eq=False)
 class Rows:
     """A value laid down over all steps for sums over time: (rows, T × columns), or (T, rows) for one column."""
 
@@ -77,26 +77,19 @@ class Rows:
     across: int  # entries of a row that one step fills
 
 
-@dataclass
+@dataclass(eq=False)
 class Loop:
     """The text of one loop: what comes before, in a step, and after; and the arrays that its call passes."""
 
     name: str
-    arrays: list[tuple] = field(default_factory=list)  # (kind, what, name, strides that it passes)
+    typed: list[tuple] = field(default_factory=list)  # arrays that a call passes: (kind, what, name, strides, C type)
+    width: int | None = None  # columns of a chunk
     before: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     packs: list[str] = field(default_factory=list)
     work: int = 0  # bytes of the arrays of a step
-
-    def passed(self, kind: str, what: Any, name: str, strides: int = 0) -> str:
-        """The name of an array that the caller passes."""
-        for known in self.arrays:
-            if known[:2] == (kind, what):
-                return known[2]
-        self.arrays.append((kind, what, name, strides))
-        return name
 
 
 class CPlan:
@@ -256,41 +249,42 @@ class CPlan:
         return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
 
 
-def unpacked(loop: Loop) -> list[str]:
-    """The lines that name the arrays and strides of a call."""
-    lines, stride = [], 0
+def unpacked(loop: Loop, lines: list[str], constant: bool = True) -> list[str]:
+    """The lines that name those arrays and strides of a call which these lines use."""
+    used, out, stride = set(re.findall(r"\w+", "\n".join(lines))), [], 0
     for n, (_, _, name, strides, text) in enumerate(loop.typed):
-        lines.append(f"{text}{name} = run->array[{n}];")
-        if strides:
-            axes = ("row", "column") if strides == 2 else ("step", "row", "column")
-            lines.append("const long " + ", ".join(f"{name}_{axis} = run->stride[{stride + k}]"
-                                                   for k, axis in enumerate(axes)) + ";")
-            stride += strides
-    return lines
+        if name in used:
+            out.append(f"{text if constant else text.removeprefix('const ')}{name} = run->array[{n}];")
+        axes = {0: (), 2: ("row", "column"), 3: ("step", "row", "column")}[strides]
+        named = [f"{name}_{axis} = run->stride[{stride + k}]" for k, axis in enumerate(axes)
+                 if f"{name}_{axis}" in used]
+        out += [f"const long {', '.join(named)};"] if named else []
+        stride += strides
+    return out
 
 
 def loop_function(loop: Loop) -> str:
-    backwards = loop.name == "backward"
-    head = "for (long t = T - 1; t >= 0; t--) {" if backwards else "for (long t = 0; t < T; t++) {"
-    body = "\n".join(loop.body)
-    loop.pointers = [line for line in loop.pointers
-                     if re.search(rf"\b{re.escape(line.split('*', 1)[1].split(' ')[0])}\b", body)]
-    lines = [*unpacked(loop), "", *loop.before, "", head, *indented([*loop.pointers, *loop.body]), "}", *loop.after]
-    used = "\n".join(lines)
+    """The function that runs all steps of one chunk."""
+    used = set(re.findall(r"\w+", "\n".join(loop.body)))
+    pointers = [line for line in loop.pointers if line.split("*", 1)[1].split(" ")[0] in used]
+    head = "for (long t = T - 1; t >= 0; t--) {" if loop.name == "backward" else "for (long t = 0; t < T; t++) {"
+    lines = [*loop.before, "", head, *indented([*pointers, *loop.body]), "}", *loop.after]
     start = ["const long T = run->T;"]
-    if re.search(r"\bcolumns\b", used):
-        width = loop.width
-        start.append(f"const long columns = run->batch - chunk * {width} < {width} ? "
-                     f"run->batch - chunk * {width} : {width};" if width else "")
-    start.append("char *memory = run->memory + chunk * run->chunk_bytes;")
-    start = [line for line in start if line]
-    body = "\n".join(f"    {line}".rstrip() for line in [*start, *lines])
+    if "columns" in re.findall(r"\w+", "\n".join(lines)):
+        start.append("const long left = run->batch - chunk * COLUMNS, columns = left < COLUMNS ? left : COLUMNS;")
+    if loop.width == 1:
+        lines = [line.replace("COLUMNS", "1") for line in lines]
+        start = [line.replace("COLUMNS", "1") for line in start]
+    memory = ["char *memory = run->memory + chunk * run->chunk_bytes;"] if "take(&memory" in lines[0] else []
+    body = "\n".join(f"    {line}".rstrip() for line in [*start, *memory, *unpacked(loop, lines), "", *lines])
     return f"static void {loop.name}_chunk(const struct run *run, long chunk, char *work)\n{{\n{body}\n}}\n"
 
 
 def entry_function(loop: Loop) -> str:
-    body = "\n".join(f"    {line}" for line in [*loop.packs, f"run_chunks(run, threads, {loop.name}_chunk);"])
-    return f"void {loop.name}(const struct run *run, long threads)\n{{\n{body}\n}}\n"
+    """The function that is called from outside: it packs the matrices and starts the threads."""
+    lines = [*unpacked(loop, loop.packs, constant=False), *loop.packs, f"run_chunks(run, threads, {loop.name}_chunk);"]
+    return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
+        f"    {line}\n" for line in lines) + "}\n"
 
 
 def indented(lines: Iterable[str]) -> list[str]:
@@ -305,8 +299,7 @@ class LoopWriter:
     """
 
     def __init__(self, plan: CPlan, name: str):
-        self.plan, self.loop = plan, Loop(name)
-        self.loop.typed, self.loop.width = [], plan.columns
+        self.plan, self.loop = plan, Loop(name, width=plan.columns)
         self.place: dict[Value, Place] = {}
         self.renamed: dict[Value, Value] = {}  # a seed: the sum of what arrives
         self.fixed: set[Value] = set()  # values that are stored before the first group
@@ -393,8 +386,7 @@ class LoopWriter:
 
     def is_seen(self, value: Value) -> bool:
         """Whether a value may be a view of its input."""
-        return value.op is not None and value not in self.plan.invariant and (
-            is_view(value) or value.op in (reshape.op, getitem.op))
+        return value.op is not None and value not in self.plan.invariant and may_be_view(value)
 
     def source(self, value: Value) -> Place:
         """Where the entries of a value can be read: its place, or a view of its input's."""
@@ -402,25 +394,31 @@ class LoopWriter:
         if value in self.place:
             return self.place[value]
         if value.is_constant or value in self.plan.invariant:
-            name = self.passed("invariant", value, self.plan.name(value), self.dtype_of(value))
-            return Place.whole(name, value.shape)
+            return self.unchanging(value)
         if (place := self.view_of(value)) is not None:
             return place
         raise AssertionError(f"{value} is not stored")
 
+    def unchanging(self, value: Value) -> Place:
+        """The place of a loop invariant: a weight, a view of one, or what NumPy computes before the loop."""
+        if value.op is not None and value not in self.plan.closed and may_be_view(value) and \
+                (place := self.seen_as(value, self.unchanging(value.inputs[0]))) is not None:
+            return place
+        return Place.whole(self.passed("invariant", value, self.plan.name(value), self.dtype_of(value)), value.shape)
+
     def view_of(self, value: Value) -> Place | None:
         """The place of a view, if the value is one."""
-        if not self.is_seen(value):
-            return None
-        source = self.source(value.inputs[0])
+        return self.seen_as(value, self.source(value.inputs[0])) if self.is_seen(value) else None
+
+    def seen_as(self, value: Value, source: Place) -> Place | None:
+        """The place of a view of `source`; None if the value must be copied."""
         shape = self.plan.shape(value)
         try:
             if value.op is reshape.op:
                 return source.seen(lambda x: np.reshape(x, shape, copy=False))
             if value.op is getitem.op:
-                if not is_basic(value.metadata["index"]):
-                    return None
-                return source.seen(lambda x: at_index(x, value.metadata["index"]))
+                index = value.metadata["index"]
+                return source.seen(lambda x: at_index(x, index)) if is_basic(index) else None
             if value.op is transpose.op:
                 return source.seen(lambda x: value.op.forward(x, **value.metadata))
             return source.seen(lambda x: np.broadcast_to(x, shape))
@@ -704,7 +702,11 @@ class LoopWriter:
             self.plan.products.add(own)
             name = self.plan.name(a)
             panels = self.passed("panels", a, f"{name}_panels", v.dtype)
-            self.passed("packed", a, f"{name}_matrix", v.dtype, strides=2)
+            matrix = self.unchanging(a)
+            pack = (f"pack_{own}({address(matrix, 1)}, {matrix.strides[0]}, {matrix.strides[1]}, {rows}, {inner}, "
+                    f"{panels});")
+            if pack not in self.loop.packs:
+                self.loop.packs.append(pack)
             return [f"product_{own}({rows}, {inner}, {panels}, {address(right, self.wide)}, "
                     f"{address(place, self.wide)});"]
         left = self.source(a)
@@ -909,7 +911,6 @@ class LoopWriter:
             name = self.passed("final", k, f"{plan.name(a)}_final", a.dtype, strides=2, constant=False)
             last = f"{array} + {'T' if is_kept else 'T % 2'} * {self.factor(plan.shape(a))}"
             loop.after.append(self.store(Place.whole(last, plan.shape(a)), a.dtype, name, step=False))
-        self.finish()
         return loop
 
     def dtype_of(self, v: Value) -> Any:
@@ -1016,7 +1017,6 @@ class LoopWriter:
         for k, a in enumerate(plan.state):
             name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype, strides=2, constant=False)
             loop.after.append(self.store(Place.whole(self.carry[a][2], plan.shape(a)), a.dtype, name, step=False))
-        self.finish()
         return loop
 
     def pending_seeds(self) -> None:
@@ -1049,19 +1049,6 @@ class LoopWriter:
                 plan.name_of[total] = plan.name_of[seed]
                 plan.named.add(total)
             self.renamed[seed] = total
-
-    def finish(self) -> None:
-        loop = self.loop
-        for kind, what, name, _, _ in loop.typed:
-            if kind == "packed":
-                rows, inner = what.shape
-                own = c_type(what.dtype)
-                panels = next(other[2] for other in loop.typed if other[0] == "panels" and other[1] is what)
-                n = [k for k, other in enumerate(loop.typed) if other[2] == panels][0]
-                m = [k for k, other in enumerate(loop.typed) if other[2] == name][0]
-                stride = sum(other[3] for other in loop.typed[:m])
-                loop.packs.append(f"pack_{own}(run->array[{m}], run->stride[{stride}], run->stride[{stride + 1}], "
-                                  f"{rows}, {inner}, run->array[{n}]);  /* {panels} */")
 
 
 class Axes:
@@ -1114,6 +1101,10 @@ def width_text(width: int, wide: int) -> str:
 def at_index(x: np.ndarray, index: tuple) -> np.ndarray:
     """x[index] as an array, where NumPy would make a number of one entry too."""
     return x[index if any(i is Ellipsis for i in index) else (*index, ...)]
+
+
+def may_be_view(value: Value) -> bool:
+    return is_view(value) or value.op in (reshape.op, getitem.op)
 
 
 def is_basic(index: tuple) -> bool:
