@@ -89,6 +89,8 @@ class Compiler:
                     self.found = find(self.command)
                 except Failure as problem:
                     self.give_up(problem)
+                except OSError as problem:  # as of a working directory that was deleted
+                    self.give_up(Failure(f"the C compiler is not usable: {problem.strerror or problem}"))
         return self.off is None
 
     def identity(self) -> str:
@@ -168,12 +170,14 @@ def run(call: list[str], folder: Path | None, seconds: float) -> str:
     timer = threading.Timer(seconds, lambda: (late.set(), kill(process)))
     timer.daemon = True
     try:
-        timer.start()
         with process.stdout as pipe:
+            timer.start()
             output = pipe.read(10_000).decode(errors="replace")
         status = process.wait()
-    except BaseException:
+    except BaseException as problem:
         kill(process)
+        if isinstance(problem, RuntimeError):
+            raise Failure(f"{name} is not started: {problem}") from None  # no thread for the time limit
         raise
     finally:
         timer.cancel()
