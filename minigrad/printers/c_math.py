@@ -116,7 +116,7 @@ REAL mg_softplus_slope(REAL x) {
 REAL mg_log_scaled(REAL x, REAL unit, REAL high, REAL low) {  // unit ln x; high + low = unit ln 2
     int small = x < SMALLEST_NORMAL;
     BITS i = mg_bits(small ? x * SUBNORMAL_FACTOR : x);
-    BITS j = (i - ROOT_HALF_BITS + ONE_BITS) >> MANTISSA;  // x = 2ᵏ m with √½ ≤ m < √2; j is k + BIAS
+    BITS j = (i - ROOT_HALF_BITS + ONE_BITS) >> MANTISSA;  // x = 2ᵏ m with √½ ≤ m < √2; j is k + the bias
     REAL k = mg_from_bits(j | WHOLE_BITS) - (WHOLE + BIAS);
     REAL f = mg_from_bits(i - (j << MANTISSA) + ONE_BITS) - 1.0;
     REAL s = f / (2.0 + f), z = s * s, halves = 0.5 * f * f;  // ln m = ln((1 + s) / (1 − s))
