@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-from minigrad.engine.tensor import Tensor, describe, next_index
+from minigrad.engine.tensor import Tensor, describe, next_index, node_of
 
 
 def retain_grad(self: Tensor) -> Tensor:
     """Let backward keep the gradient of this result in `.grad`, as it does for leaves. Returns self."""
-    watch(self)["retain"] = True
+    hooks = watch(self)
+    if self._node is not None:
+        hooks["retain"] = weakref.ref(self)
     return self
 
 
@@ -41,9 +44,10 @@ def register_hook(self: Tensor, hook: Callable[[Any], Any]) -> Handle:
 def watch(x: Tensor) -> dict:
     if not x._tracked:
         raise RuntimeError(f"{describe(x)} does not require gradients, so none will come: set requires_grad=True")
-    if x._watch is None:
-        x._watch = {}
-    return x._watch
+    node = node_of(x)
+    if node._watch is None:
+        node._watch = {}
+    return node._watch
 
 
 Tensor.retain_grad, Tensor.register_hook = retain_grad, register_hook

@@ -21,7 +21,7 @@ from minigrad.engine.tensor import Tensor, no_grad, watcher
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
 from minigrad.program.trace import Symbol, TraceError
-from minigrad.timeloop.compiled import Checkpointed, prepare
+from minigrad.timeloop.compiled import Checkpointed, prepare, ran
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
 from minigrad.timeloop.inspection import StepByStep, note_cell, refuse_change
 
@@ -53,6 +53,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     arrays. Gradients flow to state, xs, and the tensors that the cell closes over.
     Inside of `derive`, scan is printed as two loops with the same numbers; checkpoint_every then changes nothing.
     Raises ValueError if shapes do not fit, TypeError if the cell does not return a pair.
+    Where there is a C compiler, a program that has run for long enough is compiled (timeloop/compile.py);
+    `scan.ran(cell)` lists for the programs of a cell "C", or "NumPy: …" and why.
     """
     steps = length(xs)
     if not callable(cell):
@@ -139,5 +141,7 @@ def checked_mask(mask: Any, steps: int, state: Any) -> Any:
                              "second axis of the mask and the last of every state")
     return mask if isinstance(mask, Symbol) and mask.dtype == bool else mask != 0  # a copy: the backward reads it
 
+
+scan.ran = ran  # type: ignore[attr-defined]
 
 __all__ = ["CellError", "ScanNotice", "StepByStep", "scan"]

@@ -69,7 +69,8 @@ def getitem(x, *, index):
     return np.asarray(x)[index]
 
 
-@op(around=in_float32, linear=True, dx=lambda g, index: getitem(g, index=index), helper="""
+@in_float32
+@op(linear=True, dx=lambda g, index: getitem(g, index=index), helper="""
 def scatter(x, shape, index):
     y = np.zeros(shape, np.asarray(x).dtype)
     np.add.at(y, index, x)
