@@ -251,15 +251,15 @@ class CPlan:
 
 def unpacked(loop: Loop, lines: list[str], constant: bool = True) -> list[str]:
     """The lines that name those arrays and strides of a call which these lines use."""
-    used, out, stride = set(re.findall(r"\w+", "\n".join(lines))), [], 0
+    used, out = set(re.findall(r"\w+", "\n".join(lines))), []
     for n, (_, _, name, strides, text) in enumerate(loop.typed):
         if name in used:
-            out.append(f"{text if constant else text.removeprefix('const ')}{name} = run->array[{n}];")
+            out.append(f"{text if constant else text.removeprefix('const ')}{name} = run->array[{n}]->data;")
+        item = text.removeprefix("const ").removesuffix(" *")
         axes = {0: (), 2: ("row", "column"), 3: ("step", "row", "column")}[strides]
-        named = [f"{name}_{axis} = run->stride[{stride + k}]" for k, axis in enumerate(axes)
+        named = [f"{name}_{axis} = run->array[{n}]->strides[{k}] / (long)sizeof({item})" for k, axis in enumerate(axes)
                  if f"{name}_{axis}" in used]
         out += [f"const long {', '.join(named)};"] if named else []
-        stride += strides
     return out
 
 

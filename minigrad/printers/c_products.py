@@ -15,13 +15,23 @@ HEAD = """\
 #include <string.h>
 """
 
-# How one call is described. Arrays and their strides follow in the order of the lines that unpack them.
+# How one call is described. The arrays follow in the order of the lines that unpack them.
 RUN = """\
+/* An array, as NumPy's attribute __array_struct__ describes it; strides are in bytes. */
+struct array {
+    int two, axes;
+    char kind;
+    int item_bytes, flags;
+    const intptr_t *lengths, *strides;
+    void *data;
+};
+
 struct run {
-    long T, batch, chunks, block, line, chunk_bytes, work_bytes;  /* sums over time: `block` steps fill rows of `line` */
+    long T, batch, chunks;
+    long block, line;  /* for sums over time, `block` steps fill rows of `line` entries */
+    long chunk_bytes, work_bytes;
     char *memory, *work;
-    void **array;
-    const long *stride;
+    const struct array *const *array;
 };
 
 /* The next array of a memory. Arrays begin at different lines of the cache, which holds few of the same. */

@@ -25,7 +25,7 @@ class Call:
     """One loop of a program: its C function, and what each array that it takes is.
 
     own      [(position, name or Value)] of arrays of the buffers
-    passed   [(position, (kind, what), number of strides, position of the first stride, bytes of an entry)]
+    passed   [(position, (kind, what))] of arrays that come in or go out
     weights  [(position, Value, dtype)] of weights, and of what is computed from weights before the loop
     """
 
@@ -35,16 +35,14 @@ class Call:
         self.own: list[tuple] = []
         self.passed: list[tuple] = []
         self.weights: list[tuple] = []
-        stride = 0
-        for n, (kind, what, _, strides, _) in enumerate(loop.typed):
+        for n, (kind, what, *_) in enumerate(loop.typed):
             if kind in ("rows", "panels"):
                 self.own.append((n, what.name if kind == "rows" else what))
             elif kind == "invariant":
                 self.weights.append((n, what, dtype_of(what)))
             else:
-                self.passed.append((n, (kind, what), strides, stride))
-            stride += strides
-        self.arrays, self.strides = len(loop.typed), stride
+                self.passed.append((n, (kind, what)))
+        self.arrays = len(loop.typed)
 
 
 class Made(tuple):
@@ -52,7 +50,7 @@ class Made(tuple):
 
     by_name   {name of rows, or matrix: its array};  line: entries of a line of the rows
     threads   that there is memory for
-    calls     {loop: (pointers, strides, run)} as C reads them, filled in as far as they stay the same
+    calls     {loop: (arrays, run, address of run, capsules)} as C reads them, filled in as far as they stay the same
     """
 
     by_name: dict
@@ -101,31 +99,32 @@ class CProgram:
         made = Made((memory, work, *by_name.values()))
         made.by_name, made.line, made.threads, made.calls = by_name, line, threads, {}
         for name, call in self.calls.items():
-            pointers, strides = (ctypes.c_void_p * call.arrays)(), (ctypes.c_long * max(call.strides, 1))()
+            arrays, capsules = (ctypes.c_void_p * call.arrays)(), []
             for n, what in call.own:
-                pointers[n] = address(by_name[what])
-            run = (ctypes.c_long * 11)(0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
-                                       rounded(address(memory)), rounded(address(work)),
-                                       ctypes.addressof(pointers), ctypes.addressof(strides))
-            made.calls[name] = pointers, strides, run, ctypes.addressof(run)
+                capsules.append(by_name[what].__array_struct__)
+                arrays[n] = pointer_in(capsules[-1], None)
+            run = (ctypes.c_long * 10)(0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
+                                       rounded(memory.ctypes.data), rounded(work.ctypes.data),
+                                       ctypes.addressof(arrays))
+            made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
     def call(self, name: str, steps: int, given: dict, closed: list, made: Made) -> None:
         """Run a loop. given: {(kind, what): its array, with as many axes at least as strides are passed}."""
-        call, (pointers, strides, run, where) = self.calls[name], made.calls[name]
-        alive = []
-        for n, key, count, first in call.passed:
-            x = given[key]
-            pointers[n] = address(x)
-            size = x.itemsize
-            for k, stride in enumerate(x.strides[:count], start=first):
-                strides[k] = stride // size
+        call, (arrays, run, where, _) = self.calls[name], made.calls[name]
+        alive: list = []  # what C reads must not be freed before it returns
+        for n, key in call.passed:
+            capsule = given[key].__array_struct__
+            alive.append(capsule)
+            arrays[n] = pointer_in(capsule, None)
         known: dict = dict(zip(self.plan.closed, closed))
         for n, value, dtype in call.weights:
             x = np.ascontiguousarray(value_of(value, known), dtype)
-            alive.append(x)
-            pointers[n] = address(x)
-        run[0], run[5] = steps, self.chunk_bytes(steps)
+            capsule = x.__array_struct__
+            alive += x, capsule
+            arrays[n] = pointer_in(capsule, None)
+        if run[0] != steps:
+            run[0], run[5] = steps, self.chunk_bytes(steps)
         call.function(where, made.threads)
 
     # -- sums over time -------------------------------------------------------------------------------------------
@@ -235,8 +234,8 @@ def dtype_of(value: Value) -> Any:
     return value.dtype if value.dtype is not None else np.asarray(value.constant).dtype
 
 
-def address(x: np.ndarray) -> int:
-    return x.__array_interface__["data"][0]
+pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
+pointer_in.argtypes, pointer_in.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
 
 def rounded(count: int) -> int:
