@@ -148,7 +148,7 @@ def derived(op: Op, value: Value) -> str:
 
 
 def power_template(value: Value) -> str:
-    a, exponent = value.inputs
+    _, exponent = value.inputs
     n = exponent.constant if exponent.is_constant and np.ndim(exponent.constant) == 0 else None
     small = n is not None and n == int(n) and 1 <= n <= MOST_FACTORS
     if small:

@@ -1,17 +1,19 @@
 """Storage of a value in C: an array, and the strides and offset of the value's entries in it.
 
-Every view (a slice, a transpose, a broadcast, a reshape that copies nothing) is the same array with other strides. NumPy
-itself says with which: the view is made of an array without memory.
+Every view (a slice, a transpose, a broadcast, a reshape that copies nothing) is the same array with other strides.
+NumPy itself says with which: the view is made of an array without memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+INDEX = ("i", "j", "k", "l", "m", "n")  # of the loops over the axes
 
 
 def standard(shape: tuple) -> tuple:
@@ -41,6 +43,12 @@ class Place:
         offset = y.__array_interface__["data"][0] - phantom.__array_interface__["data"][0]
         return Place(self.array, y.shape, y.strides, self.offset + offset)
 
+    def over(self, shape: tuple) -> Place:
+        """The place broadcast to a shape."""
+        lead = len(shape) - len(self.shape)
+        stretched = (0 if n == 1 else s for n, s in zip(self.shape, self.strides))
+        return Place(self.array, shape, (*[0] * lead, *stretched), self.offset)
+
     @property
     def contiguous(self) -> bool:
         return all(n == 1 or s == own for n, s, own in zip(self.shape, self.strides, standard(self.shape)))
@@ -54,5 +62,69 @@ class Place:
         terms = [times(self.offset)] if self.offset else []
         for i, stride in zip(index, self.strides):
             if i != "0" and stride:
-                terms.append(i if stride == 1 else f"{i} * {times(stride)}" if stride > 0 else f"{i} * -{times(-stride)}")
+                factor = times(stride) if stride > 0 else f"-{times(-stride)}"
+                terms.append(i if stride == 1 else f"{i} * {factor}")
         return f"{self.array}[{' + '.join(terms) or '0'}]"
+
+
+# -- loops over the entries of a shape ------------------------------------------------------------------------
+
+
+class Axes:
+    """The loops over the entries of a shape: an index for each axis that is longer than 1."""
+
+    def __init__(self, shape: tuple, wide: int):
+        names = iter(INDEX)
+        self.shape, self.wide = shape, wide
+        self.index = [next(names) if n > 1 else "0" for n in shape]
+
+    def at(self, place: Place, columns: int) -> str:
+        return place.at(self.index, columns)
+
+
+def nest(axes: Axes, lines: list[str], independent: bool = True) -> list[str]:
+    """Loops around some lines."""
+    out = list(lines)
+    loops = [(i, n) for i, n in zip(axes.index, axes.shape) if i != "0"]
+    for depth, (i, n) in enumerate(reversed(loops)):
+        bound = "COLUMNS" if n == axes.wide and n > 1 and i == axes.index[-1] else str(n)
+        head = f"for (long {i} = 0; {i} < {bound}; {i}++)"
+        if len(out) > 1 or depth:
+            out = [f"{head} {{", *indented(out), "}"] if len(out) > 1 else [head, *indented(out)]
+        else:
+            out = [head, *indented(out)]
+        if depth == 0 and independent:
+            out.insert(0, "#pragma GCC ivdep")
+    return out if loops or len(lines) == 1 else ["{", *indented(lines), "}"]
+
+
+def bracketed(text: str) -> str:
+    return f"({text})" if " + " in text else text
+
+
+def address(place: Place, wide: int) -> str:
+    if not place.offset:
+        return place.array
+    own = place.at(["0"] * len(place.shape), wide)
+    return f"&{own}"
+
+
+def width_text(width: int, wide: int) -> str:
+    return "COLUMNS" if width == wide and wide > 1 else str(width)
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}".rstrip() for line in lines]
+
+
+# -- indices ----------------------------------------------------------------------------------------------------
+
+
+def at_index(x: np.ndarray, index: tuple) -> np.ndarray:
+    """x[index] as an array, where NumPy would make a number of one entry too."""
+    return x[index if any(i is Ellipsis for i in index) else (*index, ...)]
+
+
+
+def is_basic(index: tuple) -> bool:
+    return not any(isinstance(i, np.ndarray) for i in index)

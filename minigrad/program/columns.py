@@ -48,9 +48,9 @@ def is_by_column(value: Value, from_columns: list[bool]) -> bool:
     if op in (getitem.op, scatter.op):
         index = metadata["index"]
         whole = x.shape if op is getitem.op else value.shape
-        return all(i is not None and i is not Ellipsis and getattr(i, "dtype", None) != bool for i in index) and (
-            len(index) < len(whole) or (len(index) == len(whole) and index[-1] == slice(None)
-                                        if isinstance(index[-1], slice) else False))
+        plain = all(i is not None and i is not Ellipsis and getattr(i, "dtype", None) != bool for i in index)
+        untouched = len(index) < len(whole) or (isinstance(index[-1], slice) and index[-1].indices(1) == (0, 1, 1))
+        return plain and untouched
     if op is transpose.op:
         return order_of_axes(metadata["axes"], n)[-1] == n - 1
     return op in (reshape.op, broadcast_to.op)

@@ -9,6 +9,7 @@ whole is the concatenation of its pieces. softmax and its kin become the max, ex
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Pieces:
         axis, cuts = self.cuts.get(value, (0, ()))
         if cuts:
             ends = [0, *cuts, value.shape[axis]]
-            parts = tuple(self.piece(value, axis, *pair) for pair in zip(ends, ends[1:]))
+            parts = tuple(self.piece(value, axis, *pair) for pair in pairwise(ends))
             return self.make(concatenate.op, parts, {"axis": axis % len(value.shape)}, value.shape, value.dtype)
         inputs = tuple(map(self.new, value.inputs))
         if value.op in EXPANSIONS:

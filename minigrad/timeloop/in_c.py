@@ -1,7 +1,7 @@
 """The C loops of a program as an executor of scan: arrays in and out, buffers, and sums over time.
 
-One call of a C function runs all steps; ctypes gives the interpreter lock up for it. The weights' gradients are products
-of the rows that the loops lay down, by NumPy.
+One call of a C function runs all steps; ctypes gives the interpreter lock up for it. NumPy then multiplies the rows
+that the loops lay down into the gradients of the weights.
 """
 
 from __future__ import annotations

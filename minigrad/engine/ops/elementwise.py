@@ -68,7 +68,8 @@ def positive(x):
     return np.positive(x)
 
 
-@op(infix="%", analytic=False, elementwise=True, c="mg_remainder_{s}({a}, {b})", da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+@op(infix="%", analytic=False, elementwise=True, c="mg_remainder_{s}({a}, {b})",
+    da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
     """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
     return np.remainder(a, b)
