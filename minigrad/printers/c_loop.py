@@ -36,7 +36,7 @@ from minigrad.program.simplify import Program
 WIDTHS = {32: 32, 16: 17, 8: 11, 4: 9}
 MOST_VALUES = 2000
 RESERVED = frozenset("""
-    COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
+    last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
     continue default do double else enum extern false first float for forward goto i if inline int j k l left
     line long m main memory n part register restrict return run short signed sizeof static struct sum switch t
     take true typedef typeof union unsigned void volatile while work""".split())
@@ -209,19 +209,13 @@ class CPlan:
 
 
 def unpacked(loop: Loop, lines: list[str], constant: bool = True) -> list[str]:
-    """The lines that name those arrays and strides of a call which these lines use."""
-    used, out = set(re.findall(r"\w+", "\n".join(lines))), []
-    for n, (_, _, name, strides, text) in enumerate(loop.typed):
-        if name not in used:
-            continue
-        item = text.removeprefix("const ").removesuffix(" *")
-        axes = {0: (), 2: ("row", "column"), 3: ("step", "row", "column")}[strides]
-        out += [f"const long {name}_{axis} = run->array[{n}]->strides[{k}] / (long)sizeof({item});"
-                for k, axis in enumerate(axes)]
-        if loop.width is not None and strides:
-            out.append(f"{text}{name} = ({text[:-1]}*)run->array[{n}]->data + chunk * COLUMNS * {name}_column;")
-        else:
-            out.append(f"{text if constant else text.removeprefix('const ')}{name} = run->array[{n}]->data;")
+    """The lines that name those arrays of a call which these lines use."""
+    used = set(re.findall(r"\w+", "\n".join(lines)))
+    out = []
+    for n, (_, _, name, text) in enumerate(loop.typed):
+        if name in used:
+            array = f"run->array[{n}]" if text.startswith("const struct") else f"run->array[{n}]->data"
+            out.append(f"{text if constant else text.removeprefix('const ')}{name} = {array};")
     return out
 
 
@@ -229,11 +223,13 @@ def loop_function(loop: Loop) -> str:
     """The function that runs all steps of one chunk."""
     used = set(re.findall(r"\w+", "\n".join(loop.body)))
     pointers = [line for line in loop.pointers if line.split("*", 1)[1].split(" ")[0] in used]
-    head = "for (long t = T - 1; t >= 0; t--) {" if loop.name == "backward" else "for (long t = 0; t < T; t++) {"
+    backwards = loop.name == "backward"
+    head = "for (long t = last - 1; t >= first; t--) {" if backwards else "for (long t = 0; t < T; t++) {"
     lines = [*loop.before, "", head, *indented([*pointers, *loop.body]), "}", *loop.after]
-    start = ["const long T = run->T;"]
+    start = ["const long T = run->T, first = run->first, last = run->last;" if backwards else "const long T = run->T;"]
     if "columns" in re.findall(r"\w+", "\n".join(lines)):
-        start.append("const long left = run->batch - chunk * COLUMNS, columns = left < COLUMNS ? left : COLUMNS;")
+        start += ["const long column = chunk * COLUMNS, left = run->batch - column;",
+                  "const long columns = left < COLUMNS ? left : COLUMNS;"]
     memory = ["char *memory = run->memory + chunk * run->chunk_bytes;"] if "take(&memory" in lines[0] else []
     body = "\n".join(f"    {line}".rstrip() for line in [*start, *memory, *unpacked(loop, lines), "", *lines])
     return f"static void {loop.name}_chunk(const struct run *run, long chunk, char *work)\n{{\n{body}\n}}\n"
@@ -258,7 +254,7 @@ class LoopWriter(Statements):
         starts, last = [], {}
         self.turns: dict[Value, str] = {}
         for k, a in enumerate(plan.state):
-            name = self.passed("state", k, f"{plan.name(a)}_start", a.dtype, strides=2)
+            name = self.passed("state", k, f"{plan.name(a)}_start", a.dtype)
             if a in kept:
                 array = self.stack(a, extra=1)
                 self.place[a] = self.at_step(a, array)
@@ -283,17 +279,17 @@ class LoopWriter(Statements):
         self.load_inputs()
         self.write_values()
         self.lay_down_rest()
-        for k, (a, new) in enumerate(zip(plan.state, plan.new_state)):
+        for a, new in zip(plan.state, plan.new_state):
             place = self.next[a]
             if self.place.get(self.actual(new)) != place:
                 loop.body += self.copied_from(place, self.source(new))
         for k, y in enumerate(plan.y):
-            name = self.passed("y", k, f"ys_{k}", dtype_of(y), strides=3, constant=False)
+            name = self.passed("y", k, f"ys_{k}", dtype_of(y))
             place, lines = self.contiguous(y, f"y{k}")
             loop.body += [*lines, self.store(place, dtype_of(y), name, step=True)]
         loop.before = [*self.take_stacks(), *loop.before, *starts]
         for k, a in enumerate(plan.state):
-            name = self.passed("final", k, f"{plan.name(a)}_final", a.dtype, strides=2, constant=False)
+            name = self.passed("final", k, f"{plan.name(a)}_final", a.dtype)
             loop.after.append(self.store(Place.whole(last[a], plan.shape(a)), a.dtype, name, step=False))
         return loop
 
@@ -338,7 +334,7 @@ class LoopWriter(Statements):
             if a in self.loadable:
                 if a not in self.place:
                     self.place[a] = Place.whole(self.buffer(a), self.plan.shape(a))
-                name = self.passed("x", k, f"{self.plan.name(a)}_over_time", a.dtype, strides=3)
+                name = self.passed("x", k, f"{self.plan.name(a)}_over_time", a.dtype)
                 self.loop.body.append(self.load(a, address(self.place[a], self.wide), name, step=True))
 
     # -- the backward loop ---------------------------------------------------------------------------------------------
@@ -354,6 +350,8 @@ class LoopWriter(Statements):
         steps = [term.values[0] for terms in needs.sums.values() for term in terms if term.how == "step"]
         made = {*plan.steps, *plan.program.seeds.values()}
         self.pending = [rows for rows in plan.rows.values() if self.base(rows.value) in made]
+        for rows in self.pending:
+            rows.backward = True
         self.loadable = {x for x in plan.x if x in self.read_by(plan.steps, [*results, *steps])}
         self.carry: dict[Value, tuple] = {}  # {state: (place of its gradient at t, what arrives at t + 1, array)}
         self.seeds: list[Value] = []
@@ -365,8 +363,8 @@ class LoopWriter(Statements):
             array = self.buffer(like, copies=2, hint=hint)
             self.carry[a] = (self.in_turn(like, array, 0, "_t"), like, array)
             self.place[like] = self.in_turn(like, array, 1, "_after")
-            name = self.passed("d_final", k, f"d_{plan.name(a)}_final", a.dtype, strides=2)
-            starts.append(self.load(a, f"{array} + T % 2 * {self.factor(plan.shape(a))}", name, step=False))
+            name = self.passed("d_final", k, f"d_{plan.name(a)}_final", a.dtype)
+            starts.append(self.load(a, f"{array} + last % 2 * {self.factor(plan.shape(a))}", name, step=False))
         self.arriving()
         values = [*self.seeds, *plan.steps]
         live = [*results, *steps, *(rows.value for rows in self.pending)]
@@ -389,7 +387,7 @@ class LoopWriter(Statements):
         for k, a in enumerate(plan.x):
             if a in plan.gradients:
                 g = plan.gradients[a]
-                name = self.passed("d_x", k, f"d_{plan.name(a)}_over_time", a.dtype, strides=3, constant=False)
+                name = self.passed("d_x", k, f"d_{plan.name(a)}_over_time", a.dtype)
                 place, lines = self.contiguous(g, f"d_x{k}")
                 loop.body += [*lines, self.store(place, a.dtype, name, step=True)]
         for a, terms in needs.sums.items():
@@ -399,8 +397,9 @@ class LoopWriter(Statements):
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]
         for k, a in enumerate(plan.state):
-            name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype, strides=2, constant=False)
-            loop.after.append(self.store(Place.whole(self.carry[a][2], plan.shape(a)), a.dtype, name, step=False))
+            name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype)
+            first = f"{self.carry[a][2]} + first % 2 * {self.factor(plan.shape(a))}"
+            loop.after.append(self.store(Place.whole(first, plan.shape(a)), a.dtype, name, step=False))
         return loop
 
     def pending_seeds(self) -> None:
@@ -420,7 +419,7 @@ class LoopWriter(Statements):
                 if y is result:
                     like = Value(None, (), {}, y.shape, seed.dtype)
                     plan.name_of[like] = self.free(f"d_y{k}")
-                    name = self.passed("d_y", k, f"d_ys_{k}", y.dtype, strides=3)
+                    name = self.passed("d_y", k, f"d_ys_{k}", y.dtype)
                     array = self.buffer(like)
                     self.place[like] = Place.whole(array, plan.shape(like))
                     self.loop.body.append(self.load(like, array, name, step=True))

@@ -27,7 +27,8 @@ struct array {
 };
 
 struct run {
-    long T, batch, chunks;
+    long T, first, last;  /* this call runs the steps from first to last, of T */
+    long batch, chunks;
     long block, line;  /* for sums over time, `block` steps fill rows of `line` entries */
     long chunk_bytes, work_bytes;
     char *memory, *work;
@@ -73,11 +74,23 @@ static void run_chunks(const struct run *run, long threads, void (*chunk)(const 
 """
 
 COPIES = """\
-/* rows × valid entries, as the caller lays them out, into `width` columns side by side; the last columns repeat. */
-static inline void load_TYPE(TYPE *restrict to, const TYPE *from, long row, long column, long rows, long width,
-                             long valid)
+/* The entry of (step t,) row 0 and a column, and the strides of rows and columns. */
+static inline TYPE *entry_TYPE(const struct array *x, long t, long column, long *row_stride, long *column_stride)
 {
-    if (column == 1 && valid == width)
+    const intptr_t *stride = x->strides + x->axes - 2;
+    const long size = sizeof(TYPE);
+    *row_stride = stride[0] / size;
+    *column_stride = stride[1] / size;
+    return (TYPE *)x->data + column * *column_stride + (x->axes == 3 ? t * (x->strides[0] / size) : 0);
+}
+
+/* Copy `columns` columns of x at step t side by side into `width` of them; the last one fills the rest. */
+static inline void load_TYPE(TYPE *restrict to, const struct array *x, long t, long column, long rows, long width,
+                             long columns)
+{
+    long row, across;
+    const TYPE *from = entry_TYPE(x, t, column, &row, &across);
+    if (across == 1 && columns == width)
         for (long i = 0; i < rows; i++)
             memcpy(to + i * width, from + i * row, width * sizeof(TYPE));
     else if (row == 1 && width == 1)
@@ -85,25 +98,28 @@ static inline void load_TYPE(TYPE *restrict to, const TYPE *from, long row, long
     else
         for (long first = 0; first < rows; first += 16)
             for (long j = 0; j < width; j++) {
-                const TYPE *source = from + (j < valid ? j : valid - 1) * column;
+                const TYPE *source = from + (j < columns ? j : columns - 1) * across;
                 for (long i = first; i < rows && i < first + 16; i++)
                     to[i * width + j] = source[i * row];
             }
 }
 
-static inline void store_TYPE(const TYPE *from, TYPE *restrict to, long row, long column, long rows, long width,
-                              long valid)
+/* Copy the first `columns` columns of `width` into y at step t. */
+static inline void store_TYPE(const TYPE *from, const struct array *y, long t, long column, long rows, long width,
+                              long columns)
 {
-    if (column == 1 && valid == width)
+    long row, across;
+    TYPE *restrict to = entry_TYPE(y, t, column, &row, &across);
+    if (across == 1 && columns == width)
         for (long i = 0; i < rows; i++)
             memcpy(to + i * row, from + i * width, width * sizeof(TYPE));
     else if (row == 1 && width == 1)
         memcpy(to, from, rows * sizeof(TYPE));
     else
         for (long first = 0; first < rows; first += 16)
-            for (long j = 0; j < valid; j++)
+            for (long j = 0; j < columns; j++)
                 for (long i = first; i < rows && i < first + 16; i++)
-                    to[i * row + j * column] = from[i * width + j];
+                    to[i * row + j * across] = from[i * width + j];
 }
 """
 

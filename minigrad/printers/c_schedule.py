@@ -31,6 +31,7 @@ class Rows:
     transposed: bool
     rows: int
     across: int  # entries of a row that one step fills
+    backward: bool = False  # whether the backward lays it down, for the steps of one call
 
 
 @dataclass(eq=False)
@@ -38,7 +39,7 @@ class Loop:
     """The text of one loop: what comes before, in a step, and after; and the arrays that its call passes."""
 
     name: str
-    typed: list[tuple] = field(default_factory=list)  # arrays that a call passes: (kind, what, name, strides, C type)
+    typed: list[tuple] = field(default_factory=list)  # arrays that a call passes: (kind, what, name, C type)
     width: int | None = None  # columns of a chunk
     before: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
@@ -76,13 +77,15 @@ class Schedule:
 
     # -- arrays -----------------------------------------------------------------------------------------------------
 
-    def passed(self, kind: str, what: Any, hint: str, dtype: Any, strides: int = 0, constant: bool = True) -> str:
+    def passed(self, kind: str, what: Any, hint: str, dtype: Any, constant: bool = True) -> str:
+        """The name of an array that the caller passes: a pointer, or for what is copied in and out its description."""
         for known in self.loop.typed:
             if known[0] == kind and (known[1] is what or (isinstance(what, int) and known[1] == what)):
                 return known[2]
-        text = f"{'const ' if constant else ''}{c_type(dtype)} *"
+        pointer = kind in ("invariant", "panels", "rows", "total")
+        text = f"{'const ' if constant else ''}{c_type(dtype)} *" if pointer else "const struct array *"
         name = hint if kind == "invariant" else self.free(hint)
-        self.loop.typed.append((kind, what, name, strides, text))
+        self.loop.typed.append((kind, what, name, text))
         return name
 
     def stack(self, value: Value, extra: int = 0) -> str:

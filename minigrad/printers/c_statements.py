@@ -110,10 +110,11 @@ class Statements(Schedule):
         self.taken.discard(rows.name)
         name = self.passed("rows", rows, rows.name, rows.value.dtype, constant=False)
         pointer = f"{name}_t"
-        step = "t" if self.is_narrow(rows) else "t % block"
+        t = "(t - first)" if rows.backward else "t"
+        step = t if self.is_narrow(rows) else f"{t} % block"
         step = f"({step} * run->chunks + chunk)" if self.plan.columns else f"({step})" if " " in step else step
         scale = rows.rows if self.is_narrow(rows) else rows.across
-        of_block = "" if self.is_narrow(rows) else f"t / block * {rows.rows} * line + "
+        of_block = "" if self.is_narrow(rows) else f"{t} / block * {rows.rows} * line + "
         line = f"{c_type(rows.value.dtype)} *{pointer} = {name} + {of_block}{step} * {self.factor_of(scale)};"
         if line not in self.loop.pointers:
             sizes = "const long block = run->block, line = run->line;"
@@ -295,9 +296,8 @@ class Statements(Schedule):
         rows, width = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
         own = c_type(dtype)
         self.plan.types.add(own)
-        outside = f"{name} + t * {name}_step" if step else name
-        valid = "columns" if self.plan.columns else str(width)
-        return (f"{verb}_{own}({inside}, {outside}, {name}_row, {name}_column, {rows}, "
+        column, valid = ("column", "columns") if self.plan.columns else ("0", str(width))
+        return (f"{verb}_{own}({inside}, {name}, {'t' if step else '0'}, {column}, {rows}, "
                 f"{width_text(width, self.wide)}, {valid});")
 
     def contiguous(self, value: Value, hint: str) -> tuple[Place, list[str]]:

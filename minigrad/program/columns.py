@@ -49,7 +49,7 @@ def is_by_column(value: Value, from_columns: list[bool]) -> bool:
         index = metadata["index"]
         whole = x.shape if op is getitem.op else value.shape
         plain = all(i is not None and i is not Ellipsis and getattr(i, "dtype", None) != bool for i in index)
-        untouched = len(index) < len(whole) or (isinstance(index[-1], slice) and index[-1].indices(1) == (0, 1, 1))
+        untouched = len(index) < len(whole) or repr(index[-1]) == repr(slice(None))
         return plain and untouched
     if op is transpose.op:
         return order_of_axes(metadata["axes"], n)[-1] == n - 1

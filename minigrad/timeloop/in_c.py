@@ -19,6 +19,7 @@ from minigrad.timeloop.cache import Allocator, Buffers, pool
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
+ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
 
 
 class Call:
@@ -62,7 +63,8 @@ class Made(tuple):
 class CProgram:
     """The compiled C of a plan.
 
-    allocator  makes its buffers;  block: the number of steps that are summed at once
+    allocator  makes its buffers
+    block      number of steps that are summed at once;  at_once: that one call of the backward runs
     """
 
     def __init__(self, plan: CPlan, library: Any, block: int):
@@ -73,10 +75,16 @@ class CProgram:
         self.block = 2 * block if self.batch >= 16 and block * self.batch < 512 else block
         self.work_bytes = rounded(max(loop.work for loop in (plan.forward, plan.backward) if loop is not None) + LINE)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
+        self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
         self.columns = {a: k for k, a in enumerate(plan.closed)}
         self.by_step = [a for a, terms in plan.sums.items()
                         if not terms or any(term[0] == "step" for term in terms)]
         self.allocator = Allocator(self.make, lambda steps, made: ((), ()))
+
+    def bytes_laid_down(self) -> int:
+        """By the backward, for sums, at each step."""
+        return sum(rows.rows * rows.across * self.chunks * rows.value.dtype.itemsize
+                   for rows in self.plan.rows.values() if rows.backward)
 
     def chunk_bytes(self, steps: int) -> int:
         return sum(taken((steps + extra) * entries * np.dtype(dtype).itemsize)
@@ -90,7 +98,9 @@ class CProgram:
         line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
         by_name: dict = {}
         for rows in self.plan.rows.values():
-            shape = (steps * self.chunks, rows.rows) if rows.across == 1 else (-(-steps // self.block), rows.rows, line)
+            laid_down = min(steps, self.at_once) if rows.backward else steps
+            shape = (laid_down * self.chunks, rows.rows) if rows.across == 1 else \
+                (-(-laid_down // self.block), rows.rows, line)
             by_name[rows.name] = np.empty(shape, rows.value.dtype)
         for call in self.calls.values():
             for _, what in call.own:
@@ -103,14 +113,14 @@ class CProgram:
             for n, what in call.own:
                 capsules.append(by_name[what].__array_struct__)
                 arrays[n] = pointer_in(capsules[-1], None)
-            run = (ctypes.c_long * 10)(0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
+            run = (ctypes.c_long * 12)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
                                        rounded(memory.ctypes.data), rounded(work.ctypes.data),
                                        ctypes.addressof(arrays))
             made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
-    def call(self, name: str, steps: int, given: dict, closed: list, made: Made) -> None:
-        """Run a loop. given: {(kind, what): its array, with as many axes at least as strides are passed}."""
+    def call(self, name: str, steps: int, first: int, last: int, given: dict, closed: list, made: Made) -> None:
+        """Run a loop over the steps from first to last. given: {(kind, what): its array}."""
         call, (arrays, run, where, _) = self.calls[name], made.calls[name]
         alive: list = []  # what C reads must not be freed before it returns
         for n, key in call.passed:
@@ -124,26 +134,23 @@ class CProgram:
             alive += x, capsule
             arrays[n] = pointer_in(capsule, None)
         if run[0] != steps:
-            run[0], run[5] = steps, self.chunk_bytes(steps)
+            run[0], run[7] = steps, self.chunk_bytes(steps)
+        run[1], run[2] = first, last
         call.function(where, made.threads)
 
     # -- sums over time -------------------------------------------------------------------------------------------
 
-    def sums(self, steps: int, made: Made, d_closed: tuple, by_step: dict) -> list:
-        """The gradients of the weights: sums over time, block by block from the last, added to d_closed."""
-        out: list = [None if given is None else np.array(given) for given in d_closed]
-        for start in range((steps - 1) // self.block * self.block, -1, -self.block):
-            stop = min(start + self.block, steps)
-            blocks = {rows: self.block_of(made, rows, start, stop) for rows in self.plan.rows.values()}
+    def add_sums(self, first: int, last: int, made: Made, out: list) -> None:
+        """Add the sums over the steps from first to last, block by block from the last, to the weights' gradients."""
+        for start in range(first + (last - first - 1) // self.block * self.block, first - 1, -self.block):
+            stop = min(start + self.block, last)
+            blocks = {rows: self.block_of(made, rows, start - first * rows.backward, stop - first * rows.backward)
+                      for rows in self.plan.rows.values()}
             for a, terms in self.plan.sums.items():
                 for term in terms:
                     if term[0] != "step":
                         k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape)
                         out[k] = summed if out[k] is None else np.add(out[k], summed, out[k])
-        for a, total in by_step.items():
-            k = self.columns[a]
-            out[k] = total if out[k] is None else np.add(out[k], total, out[k])
-        return out
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
         """The steps from start to stop: (rows, columns). Columns that only fill a chunk up are set to 0."""
@@ -185,10 +192,11 @@ class InC:
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
         self.buffers = pool.take(program.allocator, steps)
+        made = self.buffers.made[0]
         final = [np.empty(a.shape, a.dtype) for a in program.plan.state]
         ys = [np.empty((steps, *y.shape), dtype_of(y)) for y in program.plan.y]
-        program.call("forward", steps, {**flat("state", state, 0), **flat("x", xs, 1), **flat("final", final, 0),
-                                        **flat("y", ys, 1)}, closed, self.buffers.made[0])
+        given = flat("state", state, 0) | flat("x", xs, 1) | flat("final", final, 0) | flat("y", ys, 1)
+        program.call("forward", steps, 0, steps, given, closed, made)
         return tuple(final), tuple(ys)
 
     def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
@@ -196,14 +204,21 @@ class InC:
         program, steps, plan = self.program, len(xs[0]), self.program.plan
         d_state = [np.asarray(d, a.dtype) for a, d in zip(plan.state, d_state)]
         d_ys = [np.asarray(d, dtype_of(y)) for y, d in zip(plan.y, d_ys)]
-        d_start = [np.empty(a.shape, a.dtype) for a in plan.state]
         d_xs = [np.empty((steps, *a.shape), a.dtype) if a in plan.gradients else None for a in plan.x]
-        by_step = {a: np.zeros(a.shape, a.dtype) for a in program.by_step}
-        program.call("backward", steps, {
-            **flat("x", xs, 1), **flat("d_final", d_state, 0), **flat("d_y", d_ys, 1), **flat("d_state", d_start, 0),
-            **flat("d_x", d_xs, 1), **{("total", a): x for a, x in by_step.items()}}, closed, self.buffers.made[0])
-        sums = program.sums(steps, self.buffers.made[0], d_closed or (None,) * len(closed), by_step)
-        return tuple(d_start), tuple(d_xs), tuple(sums)
+        out: list = [None if d is None else np.array(d) for d in d_closed or (None,) * len(closed)]
+        for a in program.by_step:
+            if out[program.columns[a]] is None:
+                out[program.columns[a]] = np.zeros(a.shape, a.dtype)
+        given = flat("x", xs, 1) | flat("d_y", d_ys, 1) | flat("d_x", d_xs, 1) | {
+            ("total", a): out[program.columns[a]] for a in program.by_step}
+        for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
+            last = min(first + program.at_once, steps)
+            d_before = [np.empty(a.shape, a.dtype) for a in plan.state]
+            given |= flat("d_final", d_state, 0) | flat("d_state", d_before, 0)
+            program.call("backward", steps, first, last, given, closed, self.buffers.made[0])
+            program.add_sums(first, last, self.buffers.made[0], out)
+            d_state = d_before
+        return tuple(d_state), tuple(d_xs), tuple(out)
 
     def __del__(self) -> None:
         if self.buffers is not None:

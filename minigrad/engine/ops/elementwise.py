@@ -142,7 +142,7 @@ def sigmoid(x):
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
 
 
-@op(elementwise=True, dx=lambda g, x: where(x <= 0, 0.0, g))
+@op(elementwise=True, c="{x} <= 0 ? 0 : {x}", dx=lambda g, x: where(x <= 0, 0.0, g))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
     return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
