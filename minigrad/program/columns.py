@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from minigrad.engine.ops import broadcast_to, concatenate, cumsum, getitem, matmul, reshape, scatter, transpose
 from minigrad.engine.ops import max as max_op
 from minigrad.engine.ops import min as min_op
@@ -48,8 +50,9 @@ def is_by_column(value: Value, from_columns: list[bool]) -> bool:
     if op in (getitem.op, scatter.op):
         index = metadata["index"]
         whole = x.shape if op is getitem.op else value.shape
-        plain = all(i is not None and i is not Ellipsis and getattr(i, "dtype", None) != bool for i in index)
-        untouched = len(index) < len(whole) or repr(index[-1]) == repr(slice(None))
+        masks = [i for i in index if isinstance(i, np.ndarray) and i.dtype.kind == "b"]
+        plain = not masks and all(i is not None and i is not Ellipsis for i in index)
+        untouched = len(index) < len(whole) or (index[-1].__class__ is slice and index[-1] == slice(None))
         return plain and untouched
     if op is transpose.op:
         return order_of_axes(metadata["axes"], n)[-1] == n - 1

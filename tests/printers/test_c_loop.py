@@ -153,7 +153,7 @@ FUNCTIONS = [mg.exp, mg.expm1, mg.log, mg.log1p, mg.log2, mg.log10, mg.sqrt, mg.
              lambda x: x ** 3, lambda x: x ** 0.5, lambda x: x ** -1, lambda x: 2.0 ** x, lambda x: x % 3.0,
              lambda x: x // 0.7, lambda x: np.logaddexp(x, 1.0), lambda x: mg.softmax(x, axis=0),
              lambda x: mg.sum(x, axis=0, keepdims=True) + x, lambda x: mg.max(x, axis=0, keepdims=True) + x]
-SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-310, -1e-310, 1e-45, 800.0, -800.0, 88.8, -88.8, 709.9, -745.2, 1e308,
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-310, -1e-310, 1e-45, 800.0, -800.0, 87.0, -87.0, 709.9, -745.2, 1e308,
            -1e308, 1e-8, 1.0, -1.0, 0.5, -0.5, 3.0, 2.5, -2.5]
 
 
