@@ -168,7 +168,7 @@ def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarr
     how, left, right = term
     x = blocks[left]
     if how == "product":
-        return np.dot(x, blocks[right].T).reshape(shape)
+        return (x @ blocks[right].T).reshape(shape)  # np.dot would copy rows with a gap between them
     own, lead = left.value.shape, left.value.shape[:-1]
     axes = [a for a in right if a < len(lead)]
     if own and len(lead) not in right:
