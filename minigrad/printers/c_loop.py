@@ -18,6 +18,7 @@ from typing import Any
 
 from minigrad.engine.op import PART
 from minigrad.engine.ops import add, matmul, transpose
+from minigrad.engine.ops import sum as sum_op
 from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
 from minigrad.printers.c_places import Place, address, indented
@@ -25,7 +26,7 @@ from minigrad.printers.c_products import BY_COLUMNS, BY_ROWS, COPIES, HEAD, RUN,
 from minigrad.printers.c_schedule import Loop, Rows, dtype_of
 from minigrad.printers.c_statements import Statements
 from minigrad.printers.readable import Emitter, values_in
-from minigrad.program.analysis import Aliases, BackwardNeeds, is_view
+from minigrad.program.analysis import Aliases, BackwardNeeds, Term, is_matrix_product, is_view, terms_of
 from minigrad.program.columns import keeps_columns
 from minigrad.program.ir import LOOP, Value, in_order, numbers_of
 from minigrad.program.pieces import Pieces
@@ -78,7 +79,8 @@ class CPlan:
         self.gradients = {a: pieces.new(g) for a, g in gradients.items()}
         self.forward_values = in_order([*self.new_state, *self.y], set())
         self.invariant: set[Value] = set()
-        self.needs = BackwardNeeds(self.forward_values, self.gradients, program.seeds.values(), self.closed,
+        summed = self.parted_gradients()
+        self.needs = BackwardNeeds(self.forward_values, summed, program.seeds.values(), self.weights,
                                    Aliases(self.invariant, lambda v: True), True, True)
         self.forward_values = [v for v in self.forward_values if v not in self.invariant]
         self.steps = self.steps_of_backward()
@@ -145,7 +147,7 @@ class CPlan:
         seeds = list(self.program.seeds.values())
         values = [*self.forward_values, *self.steps]
         leaves = [*self.state, *self.x, *(s for s in seeds if not s.is_constant)]
-        results = [*self.new_state, *self.y, *(g for a, g in self.gradients.items() if a not in self.closed)]
+        results = [*self.new_state, *self.y, *self.results_of_steps()]
         by_step = any(term.how == "step" for terms in self.needs.sums.values() for term in terms)
         if batch == 1 or by_step or not keeps_columns(values, leaves, batch) or \
                 not {*results} <= {*values, *leaves}:
@@ -164,17 +166,53 @@ class CPlan:
 
     # -- sums over time ---------------------------------------------------------------------------------------------
 
+    def parted_gradients(self) -> dict[Value, Value]:
+        """The gradients, and in place of a weight's that is linear in some products, these products: a concatenation
+        of products is summed over time product by product, Σ f(x) = f(Σ x). Each is the gradient of a stand-in."""
+        self.weights = list(self.closed)
+        self.parted: dict[Value, list] = {}  # {weight: terms, each a stand-in or (linear value, terms of its inputs)}
+        summed: dict[Value, Value] = {}
+
+        def parts(g: Value) -> list:
+            return [(term, [parts(a) for a in term.inputs]) if is_linear_in_products(term) else stand_in(term)
+                    for term in terms_of(g)]
+
+        def stand_in(term: Value) -> Value:
+            leaf = Value(None, (), {}, term.shape, term.dtype)
+            self.weights.append(leaf)
+            summed[leaf] = term
+            return leaf
+
+        for a, g in self.gradients.items():
+            if a in self.closed and any(map(is_linear_in_products, terms_of(g))):
+                self.parted[a] = parts(g)
+            else:
+                summed[a] = g
+        return summed
+
+    def results_of_steps(self) -> list[Value]:
+        """The gradients that every step returns: of the state and of x."""
+        return [g for a, g in self.gradients.items() if a not in self.closed]
+
     def lay_down_sums(self) -> None:
-        for a, terms in self.needs.sums.items():
-            self.sums[a] = []
-            for term in terms:
-                if term.how == "product":
-                    left, right = term.values
-                    self.sums[a].append(("product", self.rows_of(left, False), self.rows_of(right, True)))
-                elif term.how == "sum":
-                    self.sums[a].append(("sum", self.rows_of(term.values[0], False), term.axes))
-                else:
-                    self.sums[a].append(("step", term.values[0]))
+        """Decide how each weight's gradient is summed after the loop, and what is laid down for it."""
+        terms = {a: [self.laid_down(term) for term in terms] for a, terms in self.needs.sums.items()}
+
+        def parts(items: list) -> list:
+            return [term for item in items for term in
+                    ([("then", item[0], [parts(inner) for inner in item[1]])] if isinstance(item, tuple)
+                     else terms[item])]
+        for a in self.closed:
+            if a in self.gradients:
+                self.sums[a] = parts(self.parted[a]) if a in self.parted else terms[a]
+
+    def laid_down(self, term: Term) -> tuple:
+        if term.how == "product":
+            left, right = term.values
+            return "product", self.rows_of(left, False), self.rows_of(right, True)
+        if term.how == "sum":
+            return "sum", self.rows_of(term.values[0], False), term.axes
+        return "step", term.values[0]
 
     def rows_of(self, value: Value, transposed: bool) -> Rows:
         """The Rows of a value (n, m), or of its transpose."""
@@ -240,6 +278,12 @@ def entry_function(loop: Loop) -> str:
     lines = [*unpacked(loop, loop.packs, constant=False), *loop.packs, f"run_chunks(run, threads, {loop.name}_chunk);"]
     return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
         f"    {line}\n" for line in lines) + "}\n"
+
+
+def is_linear_in_products(value: Value) -> bool:
+    """Whether a value is a concatenation, a transpose, … of matrix products alone."""
+    return value.op is not None and value.op.linear and value.op is not sum_op.op and bool(value.inputs) and \
+        all(is_matrix_product(a) or is_linear_in_products(a) for a in value.inputs)
 
 
 class LoopWriter(Statements):
@@ -310,7 +354,7 @@ class LoopWriter(Statements):
     def read_in_backward(self) -> set[Value]:
         """The values that the steps of the backward read, other than for sums over time."""
         needs = self.plan.needs
-        results = [g for a, g in needs.gradients.items() if a not in self.plan.closed]
+        results = self.plan.results_of_steps()
         results += [term.values[0] for terms in needs.sums.values() for term in terms if term.how == "step"]
         return self.read_by(self.plan.steps, results)
 
@@ -346,7 +390,7 @@ class LoopWriter(Statements):
         for v in [*plan.state, *plan.forward_values]:
             if v in kept:
                 self.place[v] = self.at_step(v, plan.over_time[v])
-        results = [g for a, g in plan.gradients.items() if a not in plan.closed]
+        results = plan.results_of_steps()
         steps = [term.values[0] for terms in needs.sums.values() for term in terms if term.how == "step"]
         made = {*plan.steps, *plan.program.seeds.values()}
         self.pending = [rows for rows in plan.rows.values() if self.base(rows.value) in made]
@@ -393,6 +437,8 @@ class LoopWriter(Statements):
         for a, terms in needs.sums.items():
             for term in terms:
                 if term.how == "step":
+                    if a not in plan.closed:
+                        raise NotInC("a part of a weight's gradient is summed step by step")
                     name = self.passed("total", a, f"sum_{plan.name(a)}", a.dtype, constant=False)
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]

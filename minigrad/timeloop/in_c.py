@@ -7,6 +7,7 @@ that the loops lay down into the gradients of the weights.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from typing import Any
 
@@ -166,6 +167,10 @@ class CProgram:
 def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarray:
     """One term of a gradient, summed over a block of steps."""
     how, left, right = term
+    if how == "then":  # a linear function of sums
+        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape) for part in parts])
+                for a, parts in zip(left.inputs, right)]
+        return left.op.forward(*sums, **left.metadata).reshape(shape)
     x = blocks[left]
     if how == "product":
         return (x @ blocks[right].T).reshape(shape)  # np.dot would copy rows with a gap between them
