@@ -79,9 +79,7 @@ class CPlan:
         self.gradients = {a: pieces.new(g) for a, g in gradients.items()}
         self.forward_values = in_order([*self.new_state, *self.y], set())
         self.invariant: set[Value] = set()
-        summed = self.parted_gradients()
-        self.needs = BackwardNeeds(self.forward_values, summed, program.seeds.values(), self.weights,
-                                   Aliases(self.invariant, lambda v: True), True, True)
+        self.needs = self.what_backward_needs()
         self.forward_values = [v for v in self.forward_values if v not in self.invariant]
         self.steps = self.steps_of_backward()
         if len(self.forward_values) + len(self.steps) > MOST_VALUES:
@@ -166,15 +164,23 @@ class CPlan:
 
     # -- sums over time ---------------------------------------------------------------------------------------------
 
+    def what_backward_needs(self) -> BackwardNeeds:
+        aliases, seeds = Aliases(self.invariant, lambda v: True), self.program.seeds.values()
+        needs = BackwardNeeds(self.forward_values, self.parted_gradients(), seeds, self.weights, aliases, True, True)
+        if all(term.how != "step" for a, terms in needs.sums.items() if a not in self.closed for term in terms):
+            return needs
+        self.parted, self.weights = {}, self.closed
+        return BackwardNeeds(self.forward_values, self.gradients, seeds, self.closed, aliases, True, True)
+
     def parted_gradients(self) -> dict[Value, Value]:
-        """The gradients, and in place of a weight's that is linear in some products, these products: a concatenation
-        of products is summed over time product by product, Σ f(x) = f(Σ x). Each is the gradient of a stand-in."""
+        """The gradients, and in place of a weight's that is linear in products and sums, these: a concatenation of
+        products is summed over time product by product, Σ f(x) = f(Σ x). Each is the gradient of a stand-in."""
         self.weights = list(self.closed)
         self.parted: dict[Value, list] = {}  # {weight: terms, each a stand-in or (linear value, terms of its inputs)}
         summed: dict[Value, Value] = {}
 
         def parts(g: Value) -> list:
-            return [(term, [parts(a) for a in term.inputs]) if is_linear_in_products(term) else stand_in(term)
+            return [(term, [parts(a) for a in term.inputs]) if is_linear_in_sums(term) else stand_in(term)
                     for term in terms_of(g)]
 
         def stand_in(term: Value) -> Value:
@@ -184,7 +190,7 @@ class CPlan:
             return leaf
 
         for a, g in self.gradients.items():
-            if a in self.closed and any(map(is_linear_in_products, terms_of(g))):
+            if a in self.closed and any(map(is_linear_in_sums, terms_of(g))):
                 self.parted[a] = parts(g)
             else:
                 summed[a] = g
@@ -280,10 +286,10 @@ def entry_function(loop: Loop) -> str:
         f"    {line}\n" for line in lines) + "}\n"
 
 
-def is_linear_in_products(value: Value) -> bool:
-    """Whether a value is a concatenation, a transpose, … of matrix products alone."""
+def is_linear_in_sums(value: Value) -> bool:
+    """Whether a value is a concatenation, a transpose, … of matrix products and sums alone."""
     return value.op is not None and value.op.linear and value.op is not sum_op.op and bool(value.inputs) and \
-        all(is_matrix_product(a) or is_linear_in_products(a) for a in value.inputs)
+        all(is_matrix_product(a) or a.op is sum_op.op or is_linear_in_sums(a) for a in value.inputs)
 
 
 class LoopWriter(Statements):
@@ -437,8 +443,6 @@ class LoopWriter(Statements):
         for a, terms in needs.sums.items():
             for term in terms:
                 if term.how == "step":
-                    if a not in plan.closed:
-                        raise NotInC("a part of a weight's gradient is summed step by step")
                     name = self.passed("total", a, f"sum_{plan.name(a)}", a.dtype, constant=False)
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]
