@@ -35,7 +35,7 @@ from minigrad.program.simplify import Program
 
 # {columns of a chunk: its time, relative}; fewer than 4 columns run one by one
 WIDTHS = {32: 32, 16: 17, 8: 11, 4: 9}
-MOST_VALUES = 2000
+MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
     last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
     continue default do double else enum extern false first float for forward goto i if inline int j k l left

@@ -116,6 +116,9 @@ class Compiled:
         except NotInC as problem:
             self.why_not_in_c = str(problem)
             return
+        except Exception as problem:  # a fault of the printer must not end a run: the NumPy loops are right
+            self.why_not_in_c = f"printing it fails: {problem!r}"
+            return
         library = compiler.load(plan.source)
         if library is None:
             self.why_not_in_c = compiler.reason(plan.source)

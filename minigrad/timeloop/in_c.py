@@ -231,9 +231,12 @@ class InC:
 
 
 def flat(kind: str, arrays: list, lead: int) -> dict:
-    """{(kind, k): array k as (…, rows, columns) after `lead` axes}; a copy if its rows are not evenly spaced."""
+    """{(kind, k): array k as (…, rows, columns) after `lead` axes}; a copy if its rows are not evenly spaced, or an
+    entry lies where C may not read one."""
     out = {}
     for k, x in enumerate(arrays):
+        if x is not None and not x.flags.aligned:
+            x = x.copy()
         if x is not None and x.ndim != lead + 2:
             shape = x.shape[lead:]
             rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
