@@ -13,6 +13,7 @@ import numpy as np
 from minigrad.engine.messages import name_of
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
+from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Plan
 from minigrad.printers.readable import Emitter
 from minigrad.program.simplify import Program
@@ -28,6 +29,8 @@ class Derived:
     source                     a Python module that imports only numpy, with `forward` and `backward`
     planned_source             for a cell (state, x) → (state, y): the same program over time with its buffers, as scan
                                runs it when gradients for everything are wanted
+    c_source                   the same as C, as scan compiles it once it has run long enough; raises NotInC if the cell
+                               has what is not printed as C
     forward(*args)             → (output, cache); tensors that the function closes over follow its arguments; if
                                they are left out, their present values are used
     backward(d_output, cache)  → (d_arg, …), one for each argument with floats, nested as the argument
@@ -53,13 +56,22 @@ class Derived:
 
     @property
     def planned_source(self) -> str:
+        program = self.program_of_cell()
+        return Plan(program, set(program.gradients)).source
+
+    @property
+    def c_source(self) -> str:
+        program = self.program_of_cell()
+        return CPlan(program, set(program.gradients)).source
+
+    def program_of_cell(self) -> Program:
         if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
             raise ValueError(f"{self.name} is not a cell, and planned_source runs a cell over time: "
                              "derive a function (state, x) → (state, y)")
         trace = Trace(self.f, self.examples)  # a scan within it is written out
         program = Program(trace, self.name)
         trace.close()
-        return Plan(program, set(program.gradients)).source
+        return program
 
     def forward(self, *args: Any) -> tuple[Any, tuple]:
         args = [map_leaves(values_of, arg) for arg in args]

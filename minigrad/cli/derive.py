@@ -1,4 +1,4 @@
-"""`minigrad derive`: print the backward pass of a cell or a function as NumPy source."""
+"""`minigrad derive`: print the backward pass of a cell or a function as NumPy source, or as C."""
 
 from __future__ import annotations
 
@@ -45,20 +45,22 @@ def add_derive(commands: Any) -> None:
     job.add_argument("--dtype", choices=["float32", "float64"], default="float64", help="(%(default)s)")
     job.add_argument("--planned", action="store_true",
                      help="print what scan runs for a cell (state, x) → (state, y): the loops over time, with buffers")
+    job.add_argument("--c", action="store_true", help="print the loops over time of a cell as C, as scan compiles them")
 
 
 def run_derive(arguments: argparse.Namespace) -> int:
     """Print a derived source."""
     f, examples = parse_function(arguments)
-    if arguments.planned and len(examples) != 2:
-        raise ValueError(f"--planned is for a cell (state, x) → (state, y), and {arguments.what} takes "
-                         f"{len(examples)} arguments")
+    for option in ("planned", "c"):
+        if getattr(arguments, option) and len(examples) != 2:
+            raise ValueError(f"--{option} is for a cell (state, x) → (state, y), and {arguments.what} takes "
+                             f"{len(examples)} arguments")
     try:
         derived = derive(f, *examples)
-        source = derived.planned_source if arguments.planned else derived.source
+        source = derived.c_source if arguments.c else derived.planned_source if arguments.planned else derived.source
     except Exception as problem:  # whatever a user's function raises
         raise ValueError(f"{arguments.what} cannot be derived: {in_one_sentence(problem)}") from problem
-    print_python(source)
+    print_source(source, "c" if arguments.c else "python")
     return 0
 
 
@@ -143,14 +145,14 @@ def make_arrays(shape: Any, dtype: str) -> Any:
     return np.full(shape, 0.5, dtype)
 
 
-def print_python(source: str) -> None:
+def print_source(source: str, language: str) -> None:
     """Print source, in colours on a terminal if pygments (an optional dependency) is installed."""
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         with contextlib.suppress(ImportError):
             from pygments import highlight
             from pygments.formatters import TerminalFormatter
-            from pygments.lexers import PythonLexer
-            source = highlight(source, PythonLexer(), TerminalFormatter())
+            from pygments.lexers import get_lexer_by_name
+            source = highlight(source, get_lexer_by_name(language), TerminalFormatter())
     print(source, end="")
 
 

@@ -60,6 +60,9 @@ class Op:
     text: Any = None  # template of the NumPy text, if it is neither an operator nor a keyword call: `template`
     buffered: str | None = None  # NumPy statements that write y into a buffer `{y}`; a ufunc needs none
     helper: str | None = None  # source of a function for derived text; by default the source of the forward
+    # Its C expression as a template of the inputs, or a function of the metadata that returns one (or None: not printed).
+    # `{s}` is f32 or f64, `{f}` C's suffix, `{type}` the type of the result.
+    c: Any = None
 
     def is_view(self, metadata: dict) -> bool:
         """Whether y is a view of the first input, for this metadata."""
@@ -108,7 +111,7 @@ RELEASED = primitive("released")  # replaces the op of a node after its backward
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
        analytic: bool = True, shapes: str = "", elementwise: bool = False,
        linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None,
-       helper: str | None = None, **rules: Callable) -> Callable[..., Any]:
+       helper: str | None = None, c: Any = None, **rules: Callable) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python
@@ -129,7 +132,7 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     analytic  False if the complex step does not see the derivative
     shapes    the sentence for errors that says which shapes fit
 
-    The other arguments are traits, see `Op`; view and text may be functions of the metadata. An op states
+    The other arguments are traits, see `Op`; view, text and c may be functions of the metadata. An op states
     `elementwise` if `np` is a ufunc but its forward computes something else.
 
     Raises TypeError or ValueError, with a sentence that names the op, if the declaration breaks these rules.
@@ -138,14 +141,14 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     if forward is None:
         return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes,
                             elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered,
-                            helper=helper, **rules)
+                            helper=helper, c=c, **rules)
     self = describe_op(forward, rules)
     self.analytic, self.infix = analytic, infix
     self.numpy = np if isinstance(np, tuple) else (np,)
     self.shapes = shapes or (BROADCAST if len(self.arrays) > 1 else "")
     self.ufunc = None if elementwise else ufunc_of(self.numpy)
     self.elementwise = elementwise or self.ufunc is not None
-    self.linear, self.view, self.text, self.buffered, self.helper = linear, view, text, buffered, helper
+    self.linear, self.view, self.text, self.buffered, self.helper, self.c = linear, view, text, buffered, helper, c
     if linear and any(vjp.saves for vjp in self.vjps):
         raise TypeError(f"op {self.name}: the rule of a linear op must not read an input or the result; this one does")
     self.call = write_call(self)

@@ -88,9 +88,14 @@ class Recurrent(Module):
     def run(self, x: Array, state: Tree = None, mask: Array = None, reverse: bool = False) -> tuple[Tree, Tree]:
         """scan in the cell's own layout: x (T, D, B), state and ys with batch last. Returns (final state, ys)."""
         batch = x.shape[2]
-        dtypes = [p.dtype for p in self.parameters()]
+        dtypes = self.parameter_types()
         x = cast(x, np.result_type(*dtypes) if dtypes else None)
         dtype = np.result_type(x.dtype, *dtypes, *[s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"])
         state = self.initial_state(batch) if state is None else state
         state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
         return scan(self.cell, state, x, reverse=reverse, mask=mask)
+
+    def parameter_types(self) -> set[np.dtype]:
+        """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""
+        declared = [getattr(self, name, None) for name in getattr(self.cell, "key_attributes", ())]
+        return {a.dtype for a in declared if isinstance(a, Tensor)} or {p.dtype for p in self.parameters()}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import linecache
+import math
 import weakref
 from typing import Any
 
@@ -14,9 +15,13 @@ import numpy as np
 from minigrad.engine.context import recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import VJP, primitive, record_parts
+from minigrad.engine.ops import matmul
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, wrap
+from minigrad.printers.c_expressions import NotInC
+from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Options, Plan
+from minigrad.program.ir import Value
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
 from minigrad.program.loops import is_tracked, pulled_back
 from minigrad.program.simplify import Program
@@ -32,9 +37,14 @@ from minigrad.timeloop.cell_key import (
     same_values,
     trace_twice,
 )
+from minigrad.timeloop.compile import COST_SECONDS, BreakEven, compiler, threads
 from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
+from minigrad.timeloop.in_c import CProgram, InC
 
 OPTIONS = Options()
+# A program is compiled once its NumPy loops have run this long, by an estimate from sizes; 0: at its first call
+AFTER_SECONDS = COST_SECONDS
+SECONDS_A_STATEMENT, SECONDS_AN_ENTRY, SECONDS_A_PRODUCT = 1.5e-6, 0.5e-9, 2e-11  # of the estimate
 
 
 class Compiled:
@@ -64,11 +74,18 @@ class Compiled:
         sources = {program.values[x._index] for x in wanted}
         plan = Plan(program, sources, OPTIONS)
         self.tracked = plan.results_that_depend(sources)
+        self.in_c: CProgram | None = None
+        self.why_not_in_c = "it has not run long enough to be worth a compile"
+        self.to_compile: tuple | None = program, sources
+        self.break_even = BreakEven(AFTER_SECONDS)
+        loops = [loop for loop in (plan.forward, plan.backward) if loop is not None]
+        self.seconds_a_step = estimate(sum(len(loop.body) for loop in loops), [*plan.values, *plan.needs.steps])
         self.source = plan.source
         functions = plan.compiled()
         self.forward, self.backward = functions["forward"], functions.get("backward")
         self.block = 1 if plan.backward is None else plan.backward.size
         self.allocator = Allocator(functions["make"], functions.get("make_backward"))
+        self.allocators = [self.allocator]
         self.op = primitive("scan")
         self.op.variadic, self.op.arrays = True, ("inputs",)
         self.op.vjps = [VJP(0, second_order, first_order, (0,))]
@@ -76,12 +93,54 @@ class Compiled:
         self.op.fresh = True
         self.op.analytic = all(value.op.analytic for value in program.forward)
 
-        weakref.finalize(self, drop_program, self.allocator, self.forward.__code__.co_filename).atexit = False
+        weakref.finalize(self, drop_program, self.allocators, self.forward.__code__.co_filename).atexit = False
+
+    def executor(self) -> Any:
+        """What runs a call: the C loops once they are compiled, else the NumPy loops."""
+        return Planned(self) if self.in_c is None else InC(self.in_c)
+
+    def count_call(self, steps: int, closed: list) -> None:
+        """Count a call of scan with these weights; compile the program when it has run long enough."""
+        if self.to_compile is not None and self.break_even.reached(steps * self.seconds_a_step):
+            self.compile()
+        for allocator in self.allocators:
+            allocator.used_by(closed)
+
+    def compile(self) -> None:
+        """Print the program as C and compile it, or remember in `why_not_in_c` why not."""
+        (program, sources), self.to_compile = self.to_compile, None
+        if not compiler.enabled():
+            self.why_not_in_c = compiler.reason()
+            return
+        try:
+            plan = CPlan(program, sources, threads())
+        except NotInC as problem:
+            self.why_not_in_c = str(problem)
+            return
+        except Exception as problem:  # a fault of the printer must not end a run: the NumPy loops are right
+            self.why_not_in_c = f"printing it fails: {problem!r}"
+            return
+        library = compiler.load(plan.source)
+        if library is None:
+            self.why_not_in_c = compiler.reason(plan.source)
+            return
+        in_c = CProgram(plan, library, self.block)
+        self.allocators.append(in_c.allocator)
+        pool.drop(self.allocator)
+        self.in_c = in_c
 
 
-def drop_program(allocator: Allocator, filename: str) -> None:
+def estimate(statements: int, values: list[Value]) -> float:
+    """The seconds that a step of the NumPy loops takes, about."""
+    products = sum(math.prod(v.shape) * v.inputs[0].shape[-1] for v in values if v.op is matmul.op)
+    return statements * SECONDS_A_STATEMENT + products * SECONDS_A_PRODUCT + \
+        sum(math.prod(v.shape) for v in values) * SECONDS_AN_ENTRY
+
+
+def drop_program(allocators: list[Allocator], filename: str) -> None:
     """Release the idle buffers and the source text of a program that was collected."""
-    allocator.close()
+    for allocator in allocators:
+        allocator.close()
     linecache.cache.pop(filename, None)
 
 
@@ -107,13 +166,13 @@ class ScanCall:
         self.compiled, self.cell, self.mask, self.supply, self.reverse = compiled, cell, mask, supply, reverse
         state_leaves, x_leaves = flatten(state)[0], flatten(xs)[0]
         closed = [supply[i] for i in compiled.closed]
-        compiled.allocator.used_by(closed)
+        compiled.count_call(len(x_leaves[0]), closed)
         self.inputs = (*state_leaves, *x_leaves, *closed)
         self.values = [x._array if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
         self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
         self.sizes = len(state_leaves), len(x_leaves)
         self.patterns, self.steps = (state, xs), len(x_leaves[0])
-        self.executor: Any = Planned(compiled)
+        self.executor: Any = compiled.executor()
 
     def on_graph(self) -> tuple[Any, Any]:
         """Run, and record the whole as one op."""
@@ -187,7 +246,8 @@ class Checkpointed:
     def __init__(self, compiled: Compiled, without_backward: Compiled, every: int):
         self.compiled, self.without_backward = compiled, without_backward
         # whole blocks, so that sums over time are the same to the bit
-        self.every = -(-every // compiled.block) * compiled.block
+        block = compiled.block if compiled.in_c is None else compiled.in_c.block
+        self.every = -(-every // block) * block
 
     def segments(self, xs: list) -> list[tuple[slice, list]]:
         """Return [(slice of time, xs in it)], one for each kept state."""
@@ -198,7 +258,7 @@ class Checkpointed:
         self.starts, parts = [], []
         for _, x in self.segments(xs):
             self.starts.append(state)
-            state, ys = Planned(self.without_backward).forward(state, x, closed)
+            state, ys = self.without_backward.executor().forward(state, x, closed)
             parts.append(ys)
         return state, [np.concatenate(leaf) for leaf in zip(*parts)]
 
@@ -206,7 +266,7 @@ class Checkpointed:
         d_xs: list[list] = []
         d_closed = None
         for (steps, x), state in reversed(list(zip(self.segments(xs), self.starts))):
-            planned = Planned(self.compiled)
+            planned = self.compiled.executor()
             planned.forward(state, x, closed)
             d_state, d_x, d_closed = planned.backward(d_state, [d[steps] for d in d_ys], x, closed, d_closed)
             d_xs.insert(0, d_x)
@@ -256,7 +316,7 @@ def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
 
 def again(*arrays: np.ndarray, run: ScanCall) -> tuple:
     """Run the forward of a scan's op on other arrays."""
-    return run.forward(Planned(run.compiled), [np.asarray(a) for a in arrays])
+    return run.forward(run.compiled.executor(), [np.asarray(a) for a in arrays])
 
 
 def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: bool = False) -> ScanCall:
@@ -294,3 +354,10 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
         traced.close()
     return ScanCall(compiled, cell, state, xs, mask, supply, reverse)
+
+
+def ran(cell: Cell) -> list[str]:
+    """How scan runs the compiled programs of a cell: "C", or "NumPy: …" and why, the most recent program last."""
+    code = code_of(cell)
+    found = [program for key, program in list(programs.by_key.items()) if code in (key[1], code_of(key[1]))]
+    return ["C" if program.in_c is not None else f"NumPy: {program.why_not_in_c}" for program in found]

@@ -23,7 +23,7 @@ from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
 from minigrad.program.trace import Symbol, TraceError
 from minigrad.timeloop.cell_key import StepByStep, note_cell, refuse_change
-from minigrad.timeloop.compiled import Checkpointed, prepare
+from minigrad.timeloop.compiled import Checkpointed, prepare, ran
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
 
 # Hook of `bptt.record`: receives each ScanCall, runs it and returns its results; for a cell that runs step by step it
@@ -54,6 +54,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     arrays. Gradients flow to state, xs, and the tensors that the cell closes over.
     Inside of `derive`, scan is printed as two loops with the same numbers; checkpoint_every then changes nothing.
     Raises ValueError if shapes do not fit, TypeError if the cell does not return a pair.
+    Where there is a C compiler, a program that has run for long enough is compiled (timeloop/compile.py);
+    `scan.ran(cell)` lists for the programs of a cell "C", or "NumPy: …" and why.
     """
     steps = length(xs)
     if not callable(cell):
@@ -140,5 +142,7 @@ def checked_mask(mask: Any, steps: int, state: Any) -> Any:
                              "second axis of the mask and the last of every state")
     return mask if isinstance(mask, Symbol) and mask.dtype == bool else mask != 0  # a copy: the backward reads it
 
+
+scan.ran = ran  # type: ignore[attr-defined]
 
 __all__ = ["CellError", "ScanNotice", "StepByStep", "scan"]

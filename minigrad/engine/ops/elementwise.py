@@ -62,13 +62,14 @@ def power(a, b):
     return a ** b
 
 
-@op(np=np.positive, infix="+", linear=True, dx=lambda g: g)
+@op(np=np.positive, infix="+", linear=True, c="{x}", dx=lambda g: g)
 def positive(x):
     """y = x.   dL/dx = g."""
     return np.positive(x)
 
 
-@op(infix="%", analytic=False, elementwise=True, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+@op(infix="%", analytic=False, elementwise=True, c="mg_remainder_{s}({a}, {b})",
+    da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
     """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. np.remainder does not call it."""
     return np.remainder(a, b)
@@ -95,13 +96,13 @@ def sqrt(x):
     return np.sqrt(x)
 
 
-@op(np=np.square, dx=lambda g, x: 2.0 * g * x)
+@op(np=np.square, c="{x} * {x}", dx=lambda g, x: 2.0 * g * x)
 def square(x):
     """y = x².   dL/dx = 2 g x."""
     return np.square(x)
 
 
-@op(np=(np.abs, np.fabs), analytic=False, dx=lambda g, x: g * sign(x))
+@op(np=(np.abs, np.fabs), analytic=False, c="fabs{f}({x})", dx=lambda g, x: g * sign(x))
 def abs(x):
     """y = |x|.   dL/dx = g sign x, 0 at the kink."""
     return np.abs(x)
@@ -129,7 +130,8 @@ def tanh(x):
 
 
 # Into a buffer as 1 / (1 + e⁻ˣ), four calls. If e⁻ˣ is inf, the result is 0, as it should be
-@op(elementwise=True, buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
+@op(elementwise=True, c="mg_sigmoid_{s}({x})",
+    buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
     helper="def sigmoid(x):\n    return 0.5 * np.tanh(0.5 * x) + 0.5", dx=lambda g, y: g * y * (1.0 - y))
 def sigmoid(x):
     """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
@@ -140,7 +142,7 @@ def sigmoid(x):
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
 
 
-@op(elementwise=True, dx=lambda g, x: where(x <= 0, 0.0, g))
+@op(elementwise=True, c="{x} <= 0 ? 0 : {x}", dx=lambda g, x: where(x <= 0, 0.0, g))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
     return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
@@ -167,7 +169,7 @@ def minimum(a, b):
     return np.minimum(a, b)
 
 
-@op(np=np.where, elementwise=True,
+@op(np=np.where, elementwise=True, c="{condition} ? {a} : {b}",
     da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
@@ -179,14 +181,14 @@ def where(condition, a, b):
 # -- dtypes -----------------------------------------------------------------------------------------
 
 
-@op(np=np.copy, method=True, elementwise=True, linear=True, dx=lambda g: g)
+@op(np=np.copy, method=True, elementwise=True, linear=True, c="{x}", dx=lambda g: g)
 def copy(x):
     """y = x, in a new array.   dL/dx = g."""
     return np.array(x)
 
 
 @op(np=getattr(np, "astype", ()), method=True, analytic=False, elementwise=True, text="{x}.astype({dtype})",
-    dx=lambda g: g)
+    c="({type}){x}", dx=lambda g: g)
 def astype(x, *, dtype):
     """y = x in another dtype.   dL/dx = g (the engine casts it back to x's dtype).
     A cast to integers or booleans passes no gradient.

@@ -33,7 +33,7 @@ def sum(x, *, axis=None, keepdims=False):
     return np.add.reduce(x, axis=axis, keepdims=keepdims)  # np.sum without its overhead, half of a small sum's time
 
 
-@op(elementwise=True, dx=lambda g, y: 0.5 * g / where(equal(y, 0), INF, y))
+@op(elementwise=True, c="sqrt{f}({x})", dx=lambda g, y: 0.5 * g / where(equal(y, 0), INF, y))
 def root(x):
     """y = √x of a sum of squares.   dL/dx = g / 2y, and 0 at y = 0: the slope of a norm or a deviation at its kink."""
     return np.sqrt(x)

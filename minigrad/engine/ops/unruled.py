@@ -9,7 +9,7 @@ from minigrad.engine.op import op
 from minigrad.engine.tensor import Tensor
 
 
-def unruled(function, meaning, infix=None, analytic=True):
+def unruled(function, meaning, infix=None, analytic=True, c=None):
     """The op of a NumPy ufunc, without a rule."""
     if function.nin == 1:
         def forward(x):
@@ -19,7 +19,7 @@ def unruled(function, meaning, infix=None, analytic=True):
             return function(a, b)
     forward.__name__ = forward.__qualname__ = function.__name__
     forward.__doc__ = meaning
-    return op(forward, np=function, infix=infix, analytic=analytic)
+    return op(forward, np=function, infix=infix, analytic=analytic, c=c)
 
 
 greater = unruled(np.greater, "a > b, booleans.", ">")
@@ -28,9 +28,9 @@ less = unruled(np.less, "a < b, booleans.", "<")
 less_equal = unruled(np.less_equal, "a ≤ b, booleans.", "<=")
 equal = unruled(np.equal, "a = b, booleans.", "==")
 not_equal = unruled(np.not_equal, "a ≠ b, booleans.", "!=")
-logical_and = unruled(np.logical_and, "a and b, booleans.")
-logical_or = unruled(np.logical_or, "a or b, booleans.")
-logical_not = unruled(np.logical_not, "not x, booleans.")
+logical_and = unruled(np.logical_and, "a and b, booleans.", c="{a} && {b}")
+logical_or = unruled(np.logical_or, "a or b, booleans.", c="{a} || {b}")
+logical_not = unruled(np.logical_not, "not x, booleans.", c="!{x}")
 
 floor_divide = unruled(np.floor_divide, "y = ⌊a / b⌋. It passes no gradient.", "//", analytic=False)
 sign = unruled(np.sign, "y = −1, 0 or 1. It passes no gradient.", analytic=False)
@@ -39,7 +39,8 @@ ceil = unruled(np.ceil, "y = ⌈x⌉. It passes no gradient.", analytic=False)
 trunc = unruled(np.trunc, "y = x rounded towards 0. It passes no gradient.", analytic=False)
 
 
-@op(np=(np.round, np.around), method=True, analytic=False, elementwise=True)
+@op(np=(np.round, np.around), method=True, analytic=False, elementwise=True,
+    c=lambda decimals: None if decimals else "rint{f}({x})")
 def round(x, *, decimals=0):
     """y = x rounded to `decimals` decimals, a tie to the even neighbour. It passes no gradient."""
     return np.round(x, decimals)

@@ -1,0 +1,266 @@
+"""The C loops of a program as an executor of scan: arrays in and out, buffers, and sums over time.
+
+One call of a C function runs all steps; ctypes gives the interpreter lock up for it. NumPy then multiplies the rows
+that the loops lay down into the gradients of the weights.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from minigrad.printers.c_loop import CPlan, Loop, Rows
+from minigrad.printers.c_products import panel_entries, taken
+from minigrad.program.ir import Value
+from minigrad.timeloop.cache import Allocator, Buffers, pool
+from minigrad.timeloop.compile import threads as blas_threads
+
+LINE = 64  # bytes of a line of the cache
+ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
+
+
+class Call:
+    """One loop of a program: its C function, and what each array that it takes is.
+
+    own      [(position, name or Value)] of arrays of the buffers
+    passed   [(position, (kind, what))] of arrays that come in or go out
+    weights  [(position, Value, dtype)] of weights, and of what is computed from weights before the loop
+    """
+
+    def __init__(self, loop: Loop, library: Any):
+        self.function = getattr(library, loop.name)
+        self.function.argtypes, self.function.restype = [ctypes.c_void_p, ctypes.c_long], None
+        self.own: list[tuple] = []
+        self.passed: list[tuple] = []
+        self.weights: list[tuple] = []
+        for n, (kind, what, *_) in enumerate(loop.typed):
+            if kind in ("rows", "panels"):
+                self.own.append((n, what.name if kind == "rows" else what))
+            elif kind == "invariant":
+                self.weights.append((n, what, dtype_of(what)))
+            else:
+                self.passed.append((n, (kind, what)))
+        self.arrays = len(loop.typed)
+
+
+class Made(tuple):
+    """The arrays of a set of buffers.
+
+    by_name   {name of rows, or matrix: its array};  line: entries of a line of the rows
+    threads   that there is memory for
+    calls     {loop: (arrays, run, address of run, capsules)} as C reads them, filled in as far as they stay the same
+    """
+
+    by_name: dict
+    line: int
+    threads: int
+    calls: dict
+
+
+class CProgram:
+    """The compiled C of a plan.
+
+    allocator  makes its buffers
+    block      number of steps that are summed at once;  at_once: that one call of the backward runs
+    """
+
+    def __init__(self, plan: CPlan, library: Any, block: int):
+        self.plan, self.library = plan, library
+        self.calls = {loop.name: Call(loop, library) for loop in (plan.forward, plan.backward) if loop is not None}
+        self.batch = plan.state[0].shape[-1] if plan.columns else 1
+        self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
+        self.block = 2 * block if self.batch >= 16 and block * self.batch < 512 else block
+        self.work_bytes = rounded(max(loop.work for loop in (plan.forward, plan.backward) if loop is not None) + LINE)
+        self.across = max([rows.across for rows in plan.rows.values()], default=1)
+        self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
+        self.columns = {a: k for k, a in enumerate(plan.closed)}
+        self.by_step = [a for a, terms in plan.sums.items()
+                        if not terms or any(term[0] == "step" for term in terms)]
+        self.allocator = Allocator(self.make, lambda steps, made: ((), ()))
+
+    def bytes_laid_down(self) -> int:
+        """By the backward, for sums, at each step."""
+        return sum(rows.rows * rows.across * self.chunks * rows.value.dtype.itemsize
+                   for rows in self.plan.rows.values() if rows.backward)
+
+    def chunk_bytes(self, steps: int) -> int:
+        return sum(taken((steps + extra) * entries * np.dtype(dtype).itemsize)
+                   for entries, extra, dtype in self.plan.stacks.values())
+
+    def make(self, steps: int) -> tuple:
+        """A set of buffers for so many steps."""
+        threads = min(blas_threads(), self.chunks)
+        memory = np.empty(self.chunks * self.chunk_bytes(steps) + LINE, np.uint8)
+        work = np.empty(threads * self.work_bytes + LINE, np.uint8)
+        line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
+        by_name: dict = {}
+        for rows in self.plan.rows.values():
+            laid_down = min(steps, self.at_once) if rows.backward else steps
+            shape = (laid_down * self.chunks, rows.rows) if rows.across == 1 else \
+                (-(-laid_down // self.block), rows.rows, line)
+            by_name[rows.name] = np.empty(shape, rows.value.dtype)
+        for call in self.calls.values():
+            for _, what in call.own:
+                if isinstance(what, Value):
+                    by_name[what] = np.empty(panel_entries(*what.shape), what.dtype)
+        made = Made((memory, work, *by_name.values()))
+        made.by_name, made.line, made.threads, made.calls = by_name, line, threads, {}
+        for name, call in self.calls.items():
+            arrays, capsules = (ctypes.c_void_p * call.arrays)(), []
+            for n, what in call.own:
+                capsules.append(by_name[what].__array_struct__)
+                arrays[n] = pointer_in(capsules[-1], None)
+            run = (ctypes.c_long * 12)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
+                                       rounded(memory.ctypes.data), rounded(work.ctypes.data),
+                                       ctypes.addressof(arrays))
+            made.calls[name] = arrays, run, ctypes.addressof(run), capsules
+        return made, ()
+
+    def call(self, name: str, steps: int, first: int, last: int, given: dict, closed: list, made: Made) -> None:
+        """Run a loop over the steps from first to last. given: {(kind, what): its array}."""
+        call, (arrays, run, where, _) = self.calls[name], made.calls[name]
+        alive: list = []  # what C reads must not be freed before it returns
+        for n, key in call.passed:
+            capsule = given[key].__array_struct__
+            alive.append(capsule)
+            arrays[n] = pointer_in(capsule, None)
+        known: dict = dict(zip(self.plan.closed, closed))
+        for n, value, dtype in call.weights:
+            x = np.ascontiguousarray(value_of(value, known), dtype)
+            capsule = x.__array_struct__
+            alive += x, capsule
+            arrays[n] = pointer_in(capsule, None)
+        if run[0] != steps:
+            run[0], run[7] = steps, self.chunk_bytes(steps)
+        run[1], run[2] = first, last
+        call.function(where, made.threads)
+
+    # -- sums over time -------------------------------------------------------------------------------------------
+
+    def add_sums(self, first: int, last: int, made: Made, out: list) -> None:
+        """Add the sums over the steps from first to last, block by block from the last, to the weights' gradients."""
+        for start in range(first + (last - first - 1) // self.block * self.block, first - 1, -self.block):
+            stop = min(start + self.block, last)
+            blocks = {rows: self.block_of(made, rows, start - first * rows.backward, stop - first * rows.backward)
+                      for rows in self.plan.rows.values()}
+            for a, terms in self.plan.sums.items():
+                for term in terms:
+                    if term[0] != "step":
+                        k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape)
+                        out[k] = summed if out[k] is None else np.add(out[k], summed, out[k])
+
+    def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
+        """The steps from start to stop: (rows, columns). Columns that only fill a chunk up are set to 0."""
+        array, scale = made.by_name[rows.name], self.chunks
+        if rows.across == 1:
+            return array[start * scale:stop * scale].T
+        block = array[start // self.block][:, :(stop - start) * scale * rows.across]
+        if scale * rows.across > self.batch > 1:
+            block.reshape(rows.rows, stop - start, -1)[..., self.batch:] = 0
+        return block
+
+
+def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarray:
+    """One term of a gradient, summed over a block of steps."""
+    how, left, right = term
+    if how == "then":  # a linear function of sums
+        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape) for part in parts])
+                for a, parts in zip(left.inputs, right)]
+        return left.op.forward(*sums, **left.metadata).reshape(shape)
+    x = blocks[left]
+    if how == "product":
+        return (x @ blocks[right].T).reshape(shape)  # np.dot would copy rows with a gap between them
+    own, lead = left.value.shape, left.value.shape[:-1]
+    axes = [a for a in right if a < len(lead)]
+    if own and len(lead) not in right:
+        summed = np.add.reduce(x.reshape(*lead, steps, own[-1]), axis=(len(lead), *axes))
+    else:
+        summed = x @ np.ones(x.shape[1], x.dtype)  # by BLAS, a third of the time of np.add.reduce
+        if axes:
+            summed = np.add.reduce(summed.reshape(lead), axis=tuple(axes))
+    return np.asarray(summed).reshape(shape)
+
+
+class InC:
+    """Run the C loops of a program, in buffers that are kept from the forward to the backward."""
+
+    __slots__ = ("buffers", "program")
+
+    def __init__(self, program: CProgram):
+        self.program = program
+        self.buffers: Buffers | None = None
+
+    def forward(self, state: list, xs: list, closed: list) -> tuple:
+        program, steps = self.program, len(xs[0])
+        self.buffers = pool.take(program.allocator, steps)
+        made = self.buffers.made[0]
+        final = [np.empty(a.shape, a.dtype) for a in program.plan.state]
+        ys = [np.empty((steps, *y.shape), dtype_of(y)) for y in program.plan.y]
+        given = flat("state", state, 0) | flat("x", xs, 1) | flat("final", final, 0) | flat("y", ys, 1)
+        program.call("forward", steps, 0, steps, given, closed, made)
+        return tuple(final), tuple(ys)
+
+    def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
+        """d_closed: gradients of later steps to add to, or None."""
+        program, steps, plan = self.program, len(xs[0]), self.program.plan
+        d_state = [np.asarray(d, a.dtype) for a, d in zip(plan.state, d_state)]
+        d_ys = [np.asarray(d, dtype_of(y)) for y, d in zip(plan.y, d_ys)]
+        d_xs = [np.empty((steps, *a.shape), a.dtype) if a in plan.gradients else None for a in plan.x]
+        out: list = [None if d is None else np.array(d) for d in d_closed or (None,) * len(closed)]
+        for a in program.by_step:
+            if out[program.columns[a]] is None:
+                out[program.columns[a]] = np.zeros(a.shape, a.dtype)
+        given = flat("x", xs, 1) | flat("d_y", d_ys, 1) | flat("d_x", d_xs, 1) | {
+            ("total", a): out[program.columns[a]] for a in program.by_step}
+        for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
+            last = min(first + program.at_once, steps)
+            d_before = [np.empty(a.shape, a.dtype) for a in plan.state]
+            given |= flat("d_final", d_state, 0) | flat("d_state", d_before, 0)
+            program.call("backward", steps, first, last, given, closed, self.buffers.made[0])
+            program.add_sums(first, last, self.buffers.made[0], out)
+            d_state = d_before
+        return tuple(d_state), tuple(d_xs), tuple(out)
+
+    def __del__(self) -> None:
+        if self.buffers is not None:
+            pool.give(self.buffers)
+
+
+def flat(kind: str, arrays: list, lead: int) -> dict:
+    """{(kind, k): array k as (…, rows, columns) after `lead` axes}; a copy if its rows are not evenly spaced, or an
+    entry lies where C may not read one."""
+    out = {}
+    for k, x in enumerate(arrays):
+        if x is not None and not x.flags.aligned:
+            x = x.copy()
+        if x is not None and x.ndim != lead + 2:
+            shape = x.shape[lead:]
+            rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+            x = x.reshape(*x.shape[:lead], rows, columns)
+        out[kind, k] = x
+    return out
+
+
+def value_of(value: Value, known: dict) -> Any:
+    """The array of a value that is the same at every step."""
+    if value not in known:
+        known[value] = value.constant if value.is_constant else \
+            value.op.forward(*(value_of(a, known) for a in value.inputs), **value.metadata)
+    return known[value]
+
+
+def dtype_of(value: Value) -> Any:
+    return value.dtype if value.dtype is not None else np.asarray(value.constant).dtype
+
+
+pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
+pointer_in.argtypes, pointer_in.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+
+
+def rounded(count: int) -> int:
+    """The next multiple of a line of the cache."""
+    return -(-count // LINE) * LINE
