@@ -60,9 +60,7 @@ class Op:
     text: Any = None  # template of the NumPy text, if it is neither an operator nor a keyword call: `template`
     buffered: str | None = None  # NumPy statements that write y into a buffer `{y}`; a ufunc needs none
     helper: str | None = None  # source of a function for derived text; by default the source of the forward
-    # Its C expression as a template of the inputs, or a function of the metadata that returns one (or None: not printed).
-    # `{s}` is f32 or f64, `{f}` C's suffix, `{type}` the type of the result.
-    c: Any = None
+    c: Any = None  # template of its C expression; `{s}` is f32 or f64, `{f}` C's suffix, `{type}` the type
 
     def is_view(self, metadata: dict) -> bool:
         """Whether y is a view of the first input, for this metadata."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from minigrad.engine.ops import expand_dims
 from minigrad.engine.pytree import flatten, map_leaves
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import Array, Tree, as_numbers, cast
 from minigrad.nn.layout import broadcast_state, from_cell_layout, state_to_cell_layout, to_cell_layout
 from minigrad.nn.module import Module
