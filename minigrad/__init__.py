@@ -20,11 +20,12 @@ from minigrad.microscope import bptt
 from minigrad.microscope.figures import plot
 from minigrad.microscope.figures.graph import graph
 from minigrad.program.trace import TraceError
+from minigrad.timeloop.compile import loops_in
 from minigrad.timeloop.scan import scan
 
 __version__ = "0.1.0"
 __all__ = [
     "OPS", "GradcheckError", "Tensor", "TraceError", "bptt", "composite", "derive", "detect_anomaly", "grad",
-    "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "nn", "no_grad", "op", "ops", "optim", "plot", "scan",
-    "tensor", "training", "value_and_grad", "vjp", *op_names,
+    "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad", "op", "ops", "optim",
+    "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
 ]

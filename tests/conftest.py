@@ -59,6 +59,12 @@ def own_state(tmp_path_factory):
     os.environ["MINIGRAD_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Programs in C are compiled into a folder of the tests, which all their processes share."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp().parent / "cache")
+
+
 def pytest_collection_finish():
     """Collected tests live to the end: exempt them, thousands of objects, from garbage collection."""
     gc.freeze()

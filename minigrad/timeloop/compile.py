@@ -26,6 +26,8 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +45,31 @@ CACHE_BYTES = 64 * 2 ** 20
 COST_SECONDS = 0.6  # typical duration of a compile
 
 
+# Per thread and async task: "auto", "numpy" or "c"
+loops: ContextVar[str] = ContextVar("loops", default="auto")
+
+
 class CompileNotice(UserWarning):
     """Warns once per process that a program runs in NumPy because compiling it failed, and why."""
+
+
+@contextlib.contextmanager
+def loops_in(kind: str) -> Iterator[None]:
+    """Context that chooses the loops of the scans inside, in this thread and async task.
+
+    kind  "numpy"; "c", compiled at a program's first call; or "auto", the default: C once a program has run long enough
+          to be worth a compile. What C cannot do still runs in NumPy.
+
+    A new program, and its change to C, can change the last digits; "numpy" and "c" never change over.
+    Raises ValueError for another kind.
+    """
+    if kind not in ("auto", "numpy", "c"):
+        raise ValueError(f"loops run in 'auto', 'numpy' or 'c', not {kind!r}")
+    token = loops.set(kind)
+    try:
+        yield
+    finally:
+        loops.reset(token)
 
 
 class Failure(Exception):

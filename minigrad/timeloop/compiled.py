@@ -37,7 +37,7 @@ from minigrad.timeloop.cell_key import (
     same_values,
     trace_twice,
 )
-from minigrad.timeloop.compile import COST_SECONDS, BreakEven, compiler, threads
+from minigrad.timeloop.compile import COST_SECONDS, BreakEven, compiler, loops, threads
 from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
 from minigrad.timeloop.in_c import CProgram, InC
 
@@ -97,11 +97,13 @@ class Compiled:
 
     def executor(self) -> Any:
         """What runs a call: the C loops once they are compiled, else the NumPy loops."""
-        return Planned(self) if self.in_c is None else InC(self.in_c)
+        return Planned(self) if self.in_c is None or loops.get() == "numpy" else InC(self.in_c)
 
     def count_call(self, steps: int, closed: list) -> None:
         """Count a call of scan with these weights; compile the program when it has run long enough."""
-        if self.to_compile is not None and self.break_even.reached(steps * self.seconds_a_step):
+        kind = loops.get()
+        if self.to_compile is not None and kind != "numpy" and (
+                kind == "c" or self.break_even.reached(steps * self.seconds_a_step)):
             self.compile()
         for allocator in self.allocators:
             allocator.used_by(closed)

@@ -15,7 +15,9 @@ config.json names for a cell is run only if the caller trusts it or `minigrad.tr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from minigrad.engine.messages import refusing
 from minigrad.engine.pytree import flatten
+from minigrad.timeloop.compile import CompileNotice, compiler, loops_in
 from minigrad.training import checkpoint, trust
 from minigrad.training.files import CheckpointError, write_json
 from minigrad.training.folder import CHECKPOINT, RESULT, UNSAVED, Folder
@@ -57,9 +60,9 @@ class Run:
         The Python file of a user's cell is run, and remembered as trusted (training/trust.py). Raises ValueError, and
         writes nothing, if the settings are invalid or the folder cannot be used.
         """
-        run = cls(settings)
+        run = cls(replace(settings, loops=compiler.identity()))
         if out is not None:
-            config = make_config(settings, run.trainer.task)
+            config = make_config(run.settings, run.trainer.task)
             run.folder = Folder.new(out, config)
             if settings.cell_file is not None:
                 trust.remember(settings.cell_file, config["sources"][settings.cell_file])
@@ -114,7 +117,12 @@ class Run:
         `trainer.ended` tells why it ended. Raises Diverged, and CheckpointError if the folder is not writable; the last
         checkpoint is kept.
         """
-        with threadpool_limits(self.settings.threads, user_api="blas"):
+        kind = "numpy" if self.settings.loops == "numpy" else "c"
+        if kind == "c" and compiler.identity() != self.settings.loops:
+            warnings.warn(f"the loops of this run are C by {self.settings.loops}, and here they are by "
+                          f"{compiler.identity()}: the last digits may differ from those of a run that was never "
+                          "interrupted", CompileNotice, stacklevel=2)
+        with threadpool_limits(self.settings.threads, user_api="blas"), loops_in(kind):
             if self.folder is not None:
                 return self.go_in_folder(report, bar)
             self.trainer.run(report, bar)

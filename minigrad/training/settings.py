@@ -42,6 +42,7 @@ class Settings:
     seed                                 of every random number
     checkpoint_every                     steps between checkpoints; the end always has one
     threads                              of NumPy's matrix products; other numbers may change the last digits
+    loops                                over time: "numpy", or the compiler of their C; a new run sets it
 
     Raises ValueError for an unknown name and for a value of the wrong type or out of range. A path in cell or options
     is made absolute. A user's cell is named by its file, which `trainer` and `model` run.
@@ -71,6 +72,7 @@ class Settings:
     seed: int = 0
     checkpoint_every: int = 100
     threads: int = 1
+    loops: str = "numpy"
 
     def __post_init__(self) -> None:
         if isinstance(self.cell, type):

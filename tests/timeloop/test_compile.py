@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+import minigrad as mg
 from minigrad.timeloop import compile
 from minigrad.timeloop.compile import BreakEven, CompileNotice, Compiler, threads
 
@@ -582,3 +583,27 @@ def test_threads_are_those_of_numpy():
 def test_threads_without_a_known_library(monkeypatch):
     monkeypatch.setattr(compile, "blas", lambda: None)
     assert threads() == 1
+
+
+# -- which loops run --------------------------------------------------------------------------------------------------
+
+
+@needs_compiler
+def test_the_loops_of_a_context_run():
+    def cell(h, x):
+        h = mg.tanh(h + x)
+        return h, h
+
+    def call():
+        return mg.scan(cell, np.zeros((3, 2)), np.ones((4, 3, 2)))[1]
+    with mg.loops_in("numpy"):
+        planned = call()
+        assert mg.scan.ran(cell)[0].startswith("NumPy")
+    with mg.loops_in("c"):
+        in_c = call()
+    assert mg.scan.ran(cell) == ["C"]
+    with mg.loops_in("numpy"):
+        np.testing.assert_array_equal(call(), planned)
+    np.testing.assert_allclose(in_c, planned, rtol=1e-14)
+    with pytest.raises(ValueError, match="loops run in 'auto', 'numpy' or 'c', not 'C'"), mg.loops_in("C"):
+        pass

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from minigrad.cli import main
 from minigrad.tasks import TASKS
+from minigrad.timeloop.compile import CompileNotice, compiler, loops
 from minigrad.training import Diverged, Run, Settings, checkpoint, files, load_model, trust
 
 KILLING = Path(__file__).parents[1] / "killing.py"
@@ -70,6 +71,26 @@ def assert_same_end(one: Path, other: Path):
     assert m == n and results[0] == results[1]
 
 
+# -- the loops over time -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not compiler.enabled(), reason=f"without a C compiler: {compiler.reason()}")
+def test_a_run_keeps_its_loops_and_says_if_it_cannot(tmp_path, monkeypatch):
+    """C or NumPy for a whole run: a change in its middle would change digits."""
+    trained(tmp_path / "c", settings_for(steps=4))
+    assert Settings.of(**json.loads((tmp_path / "c" / "config.json").read_text())["settings"]).loops != "numpy"
+    monkeypatch.setattr(compiler, "command", "none")
+    trained(tmp_path / "numpy", settings_for(steps=4))
+    with Run.resume(tmp_path / "c") as run, pytest.warns(CompileNotice, match="C by .*, and here they are by numpy"):
+        run.go()
+    monkeypatch.setattr(compiler, "command", "")
+    with Run.resume(tmp_path / "numpy") as run:
+        run.trainer.steps, seen = 6, set()
+        run.trainer.callbacks.append(lambda *_: seen.add(loops.get()))
+        run.go()
+    assert seen == {"numpy"} and run.settings.loops == "numpy"
+
+
 # -- the files -----------------------------------------------------------------------------------------------------
 
 
@@ -79,7 +100,8 @@ def test_the_files_of_a_run(tmp_path):
     assert sorted(file.name for file in folder.iterdir()) == [
         "checkpoint.npz", "checkpoint.previous.npz", "config.json", "metrics.jsonl", "result.json"]
     config = json.loads((folder / "config.json").read_text())
-    assert config["settings"]["task"] == "reber" and Settings.of(**config["settings"]) == settings_for()
+    assert config["settings"]["task"] == "reber" and Settings.of(**config["settings"]) == \
+        settings_for(loops=compiler.identity())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 13)) and all(row["loss"] > 0 for row in rows)
     assert [row["step"] for row in rows if "metric" in row] == [4, 8, 12]
