@@ -100,17 +100,15 @@ class Compiler:
 
     def reason(self, source: str | None = None) -> str | None:
         """Why programs, or this program, are not compiled; None if they are, or if this one was not tried."""
-        if not self.enabled():
-            return self.off
         found = self.programs.get(source) if source is not None else None
+        if found is None:
+            return None if self.enabled() else self.off
         return found if isinstance(found, str) else None
 
     def load(self, source: str) -> ctypes.CDLL | None:
         """Return the compiled program, from this process, the cache folder or the compiler; None if that fails."""
-        if not self.enabled():
-            return None
         with self.lock:
-            if source not in self.programs and self.found:
+            if source not in self.programs and self.enabled() and self.found:
                 try:
                     self.programs[source] = open_or_compile(source, *self.found)
                 except Failure as problem:
