@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigrad.engine.anomaly import recorded, unwatched, user_line
 from minigrad.engine.backward import behind, fitted
-from minigrad.engine.op import Op
-from minigrad.engine.tensor import Tensor, watcher
+from minigrad.engine.op import OPS, Op
+from minigrad.engine.tensor import Node, Tensor, watcher
 
 COMPLEX_STEP = 1e-20
 WRONG = 1e-5  # a rule with a larger relative error is reported as wrong
 MOST_CALLS = 100  # calls checked for each op
 
 
+class Call(NamedTuple):
+    """One recorded op call with all values, also those that no rule reads and the graph lets go of."""
+
+    node: Node
+    arrays: list
+    y: Any
+    location: str
+
+
 class CallSites:
-    """A watcher that records the source line of every op call. Under any watcher, scan runs step by step."""
+    """A watcher that records every op call. Under any watcher, scan runs step by step."""
 
     def __init__(self) -> None:
-        self.locations: dict[int, str] = {}
+        self.calls: dict[int, Call] = {}
 
     def __enter__(self) -> Any:
         self.token = watcher.set(self)
@@ -35,7 +44,8 @@ class CallSites:
         out = unwatched(op, inputs, arrays, metadata, tracked)
         node = recorded(out)
         if node is not None:
-            self.locations[node._index] = user_line()
+            y = tuple([part._array for part in out]) if isinstance(out, tuple) else out._array
+            self.calls[node._index] = Call(node, list(arrays), y, user_line())
         return out
 
     def visit(self, node: Tensor, g: Any) -> None:
@@ -45,13 +55,13 @@ class CallSites:
         """Ignore the gradients of a sweep."""
 
 
-def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float]]:
+def rule_errors(call: Call, rng: np.random.Generator) -> list[tuple[str, float]]:
     """[(rule, relative error)] for each rule of one recorded op: ⟨rule(g), v⟩ against ⟨g, J v⟩."""
+    node, arrays = call.node, call.arrays
     op, metadata = node._op, node._metadata
-    arrays = [x._array if isinstance(x, Tensor) else x for x in node._inputs]
-    several = isinstance(node._array, tuple)
+    several = isinstance(call.y, tuple)
     as_tuple = (lambda y: y) if several else (lambda y: (y,))
-    g = tuple(rng.uniform(0.5, 1.5, np.shape(y)) for y in as_tuple(node._array))
+    g = tuple(rng.uniform(0.5, 1.5, y.shape) for y in as_tuple(call.y))
 
     def along(i: int, v: np.ndarray, h: complex) -> complex:
         shifted = [a + h * v if j == i else a for j, a in enumerate(arrays)]
@@ -59,11 +69,11 @@ def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float
 
     out = []
     for i, x in enumerate(node._inputs):
-        pull = op.pulls[0] if op.variadic else next((p for p in op.pulls if p[0] == i), None)
-        if pull is None or not (isinstance(x, Tensor) and x._tracked):
+        vjp = op.vjps[0] if op.variadic else next((vjp for vjp in op.vjps if vjp.position == i), None)
+        if vjp is None or not node._mask >> i & 1:
             continue
-        v = rng.uniform(0.5, 1.5, x._array.shape)
-        rule = pull[2](g if several else g[0], node._array, node._inputs, metadata)
+        v = rng.uniform(0.5, 1.5, np.shape(arrays[i]))
+        rule = vjp.plain(g if several else g[0], call.y, node._inputs, metadata)
         rule = np.sum(fitted(rule[i] if op.variadic else rule, x, op, graph=False) * v)
         error = relative(rule, (along(i, v, 1e-6) - along(i, v, -1e-6)) / 2e-6, 1e-8)
         if op.analytic and not any(np.iscomplexobj(a) for a in arrays):  # sharper, if it sees the imaginary part
@@ -74,25 +84,32 @@ def rule_errors(node: Tensor, rng: np.random.Generator) -> list[tuple[str, float
     return out
 
 
-def nodes_behind(outputs: list[Tensor]) -> list[Tensor]:
-    """The recorded results, behind the outputs, of ops that have rules."""
-    return [node for node in behind(outputs) if node._op is not None and node._op.pulls]
+def nodes_behind(outputs: list[Tensor]) -> list[Node]:
+    """The nodes behind the outputs whose ops have rules."""
+    return [node for node in behind(outputs) if node._op is not None and node._op.vjps]
 
 
-def wrong_rules(nodes: list[Tensor], rng: np.random.Generator) -> dict[str, tuple[int, list[tuple[float, int]]]]:
-    """{rule: (number of calls checked, [(relative error, index of the node)] for the wrong ones)}
+def scan_calls(nodes: list[Node]) -> list[Call]:
+    """The calls of the scans, which keep all their inputs."""
+    return [Call(node, [x._array if isinstance(x, Tensor) else x for x in node._inputs], node._array, "")
+            for node in nodes if node._op.name not in OPS]
 
-    Of each op, at most MOST_CALLS nodes are checked, evenly spread over time.
+
+def wrong_rules(calls: list[Call], rng: np.random.Generator) -> dict[str, tuple[int, list[tuple[float, Call]]]]:
+    """{rule: (number of calls checked, [(relative error, call)] for the wrong ones, the worst first)}
+
+    Of each op, at most MOST_CALLS calls are checked, evenly spread over time.
     """
-    by_op: dict[str, list[Tensor]] = {}
-    for node in nodes:
-        by_op.setdefault(node._op.name, []).append(node)
-    errors: dict[str, list[tuple[float, int]]] = {}
+    by_op: dict[str, list[Call]] = {}
+    for call in calls:
+        by_op.setdefault(call.node._op.name, []).append(call)
+    errors: dict[str, list[tuple[float, Call]]] = {}
     for group in by_op.values():
         for i in np.linspace(0, len(group) - 1, min(len(group), MOST_CALLS)).astype(int):
             for rule, error in rule_errors(group[i], rng):
-                errors.setdefault(rule, []).append((error, group[i]._index))
-    wrong = {rule: [pair for pair in found if pair[0] > WRONG] for rule, found in errors.items()}
+                errors.setdefault(rule, []).append((error, group[i]))
+    wrong = {rule: sorted([pair for pair in found if pair[0] > WRONG], key=lambda pair: -pair[0])
+             for rule, found in errors.items()}
     return {rule: (len(errors[rule]), found) for rule, found in wrong.items() if found}
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.check.faults import COMPLEX_STEP, CallSites, nodes_behind, relative, wrong_rules
+from minigrad.check.faults import COMPLEX_STEP, CallSites, nodes_behind, relative, scan_calls, wrong_rules
 from minigrad.check.gradcheck_report import GradcheckError, GradcheckReport, Row
 from minigrad.engine.anomaly import unwatched
 from minigrad.engine.backward import behind, data_of, sweep
@@ -29,7 +29,7 @@ from minigrad.engine.op import Op
 from minigrad.engine.ops import multiply
 from minigrad.engine.ops import sum as total
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Tensor, no_grad, recording, wrap
+from minigrad.engine.tensor import Node, Tensor, no_grad, recording, wrap
 
 STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # steps of central differences, tried in this order until one agrees
 # Relative tolerance; entries below FLOOR × largest gradient are compared absolutely.
@@ -279,17 +279,18 @@ class Checked:
     def blame(self, report: GradcheckReport, order: int) -> None:
         """Check every rule behind the results by itself, at the values that it was called with: first with each scan
         run as a loop, which shows the rules in its cell, and if these are right, with the scan as one op."""
-        with CallSites() as calls:
+        with CallSites() as sites:
             nodes = self.nodes(order)
-        wrong = wrong_rules(nodes, self.rng) or wrong_rules(self.nodes(order), self.rng)
-        for rule, (count, found) in sorted(wrong.items(), key=lambda item: -max(item[1][1])[0]):
-            error, index = max(found)
+        calls = [sites.calls[node._index] for node in nodes if node._index in sites.calls]
+        wrong = wrong_rules(calls, self.rng) or wrong_rules(scan_calls(self.nodes(order)), self.rng)
+        for rule, (count, found) in sorted(wrong.items(), key=lambda item: -item[1][1][0][0]):
+            error, call = found[0]
             report.blamed.append((rule, error))
             if len(found) < count:
-                place = calls.locations.get(index)
+                place = call.location
                 report.locations[rule] = f"in {len(found)} of {count} calls" + (f", as {place}" if place else "")
 
-    def nodes(self, order: int) -> list[Tensor]:
+    def nodes(self, order: int) -> list[Node]:
         """The recorded nodes behind the results and, for order 2, behind their gradients."""
         outputs, leaves = self.run(self.values)
         psi = self.psi(outputs, leaves) if order == 2 else None

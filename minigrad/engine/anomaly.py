@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.context import Context
 from minigrad.engine.op import Op
-from minigrad.engine.tensor import Tensor, describe, watcher
+from minigrad.engine.tensor import Node, Tensor, describe, watcher
 
 OWN = ("minigrad.engine", "minigrad.functional", "minigrad.check", "minigrad.program", "minigrad.printers",
        "minigrad.derived", "contextlib", "numpy")
@@ -61,16 +61,13 @@ class detect_anomaly(Context):
                                          f"{place}; {'; '.join(before) or 'its inputs were finite'}")
         node = recorded(out)
         if node is not None:
-            self.note(op, inputs, node, place)
+            self.note(node, place)
         return out
 
-    def note(self, op: Op, inputs: tuple, node: Tensor, place: str) -> None:
+    def note(self, node: Node, place: str) -> None:
         """Remember where a recorded value was made, and how the arrays look that its rules will read."""
-        read = {r for pull in op.pulls for r in pull[3]}
-        saved = [x for i, x in enumerate(inputs) if i in read or (op.variadic and read - {-1})]
-        saved = [x._array if isinstance(x, Tensor) else x for x in saved]
-        if -1 in read:
-            saved += node._array if isinstance(node._array, tuple) else [node._array]
+        saved = [x._array if isinstance(x, Tensor) else x for x in node._inputs]
+        saved += node._array if isinstance(node._array, tuple) else [node._array]
         prints = [(v, fingerprint(v)) for v in {id(v): v for v in saved if isinstance(v, ndarray)}.values()]
         index, notes = node._index, self._notes  # the note goes when its value does
         notes[index] = place, prints, weakref.ref(node, lambda _: notes.pop(index, None))
@@ -101,10 +98,10 @@ def unwatched(op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool)
         watcher.reset(token)
 
 
-def recorded(out: Any) -> Tensor | None:
-    """What stands on the graph for the result of an op call: for several results the one whose parts they are."""
-    node = out[0] if isinstance(out, tuple) else out
-    return None if not node._tracked else node._inputs[0] if isinstance(out, tuple) else node
+def recorded(out: Any) -> Node | None:
+    """The node that an op call made, if it did; several results are parts of one."""
+    node = out[0]._node if isinstance(out, tuple) else out._node
+    return node if node is None or not isinstance(out, tuple) else node._inputs[0]
 
 
 def first_bad(array: Any) -> str:
@@ -115,12 +112,12 @@ def first_bad(array: Any) -> str:
 
 
 def fingerprint(array: ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8)) if array.size else 0
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) if array.size else 0
 
 
 def user_line() -> str:
     """`at model.py:12 in step, t = 3`: the nearest frame outside the engine, and the nearest loop variable t."""
-    frame = sys._getframe(1)
+    frame: Any = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OWN):
         frame = frame.f_back
     place = f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

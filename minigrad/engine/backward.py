@@ -10,7 +10,7 @@ differentiated again. Shapes and number types are put right here, once, and neve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -18,9 +18,10 @@ import numpy as np
 
 from minigrad.engine import tensor as engine
 from minigrad.engine.arrays import bare, ndarray, plain
-from minigrad.engine.op import OPS, PART, RELEASED, Op, record
+from minigrad.engine.hooks import accumulate, watched
+from minigrad.engine.op import OPS, PART, RELEASED, Op, part
 from minigrad.engine.ops import add, astype, sum_to
-from minigrad.engine.tensor import Tensor, describe, no_grad
+from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, no_grad, node_of
 
 # -- the sweep ----------------------------------------------------------------------------------------
 
@@ -32,126 +33,169 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
     Return {index of target: its gradient}. With targets, only the rules on paths to them run (`needed`, by default from
     `needed_for`), and nothing is written anywhere. Without, the gradients of leaves, and of results that
     retain theirs, are added into `.grad`. Gradients are arrays; with graph=True tensors, and recorded. With
-    release=True the records go as they are used.
+    release=True the nodes let go of their values as they are used.
     """
-    totals: dict[int, Any] = {}
-    owned: set[int] = set()  # totals that are arrays of our own making, which may be added into
-    waiting: list[int] = []
-    nodes: dict[int, Tensor] = {}
-    found: dict[int, Any] = {}
-    goals = None if targets is None else {t._index for t in targets}
     if targets is not None and needed is None:
         needed = needed_for(targets, behind(outputs, targets))
-    watching = engine.watcher.get()
-
-    def arrive(x: Tensor, d: Any) -> None:
-        """Add d to what has come for x so far."""
-        index = x._index
-        total = totals.get(index)
-        if total is None:
-            totals[index] = d
-            nodes[index] = x
-            heappush(waiting, -index)
-        elif graph:
-            totals[index] = add(total, d)
-        elif index in owned:
-            np.add(total, d, out=total)
-        else:
-            totals[index] = np.add(total, d)
-            if totals[index].__class__ is ndarray:
-                owned.add(index)
-
-    def add_into(into: Callable, x: Tensor, *rule_arguments: Any) -> None:
-        """Let a rule add into the total for x, an array made for it: T slices of x then cost T slices, not T arrays."""
-        index = x._index
-        if index not in owned:
-            before = totals.get(index)
-            if before is None:
-                arrive(x, np.zeros(x._array.shape, x._array.dtype))
-            else:
-                totals[index] = np.array(before)
-            owned.add(index)
-        into(totals[index], *rule_arguments)
-
+    goals = () if targets is None else {t._index for t in targets}
+    found: dict[int, Any] = {}
+    arrivals, watching = Arrivals(graph, needed), engine.watcher.get()
     for output, gradient in zip(outputs, gradients):
         if output._tracked if needed is None else output._index in needed:
-            arrive(output, gradient)
+            arrivals.add(node_of(output), gradient)
 
-    while waiting:
-        index = -heappop(waiting)
-        node, g = nodes.pop(index), totals.pop(index)
+    waiting, heap = arrivals.waiting, arrivals.heap
+    while heap:
+        node, g, is_own = waiting.pop(-heappop(heap))
         if node._watch is not None:
             g = watched(node, g, graph, keep=targets is None)
-        op = node._op
-        if goals is not None and index in goals:
+        op, index = node._op, node._index
+        if index in goals:
             found[index] = g
-            continue
-        if op is None:
-            accumulate(node, g, index in owned)
-            continue
-        if op is RELEASED:
+        elif op is None:
+            if node._tracked:
+                accumulate(node, g, is_own)
+        elif op is RELEASED:
             raise RuntimeError(f"the graph behind {describe(node)} has been used by an earlier backward and released: "
                                "call that backward with retain_graph=True, run the forward again, or .detach() "
                                "the value (as a state that is carried on) where the new graph begins")
-        inputs, metadata = node._inputs, node._metadata
-        if index < engine.last_change:
-            unchanged_or_raise(node)
-        if watching is not None:
-            watching.visit(node, g)
-        if release:
-            node._op, node._inputs, node._metadata = RELEASED, None, None
-        if op is PART:  # one result of several: its gradient takes its place in the tuple
-            whole = inputs[0]
-            if whole._index not in totals:
-                arrive(whole, [None] * len(whole._array))
-            totals[whole._index][metadata["i"]] = g
+        else:
+            if watching is not None:
+                watching.visit(node, g)
+            if op is PART:  # one result of several: its gradient takes its place in the tuple
+                arrivals.part(node._inputs[0], node._metadata["i"], g)
+            else:
+                run_rules(node, g, arrivals, watching)
+        if release and op is not None:
+            release_values(node)
+    return found
+
+
+def release_values(node: Any) -> None:
+    """Let go of what a node keeps: its backward is done."""
+    node._op, node._inputs, node._metadata = RELEASED, None, None
+    node._array = tuple([Shape(y.shape, y.dtype) for y in node._array]) if node._array.__class__ is tuple else None
+
+
+def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:
+    """Run the rules of a node: from its complete gradient g to gradients for its inputs."""
+    op, inputs, metadata, mask = node._op, node._inputs, node._metadata, node._mask
+    graph, needed = arrivals.graph, arrivals.needed
+    if node._index < engine.last_change:
+        unchanged_or_raise(node)
+    if g.__class__ is list:
+        g = tuple([zeros_of(y) if d is None else d for d, y in zip(g, node._array)])
+    y = node._array if not graph else value_of(node)
+    if op.variadic:
+        run_variadic_rule(node, g, y, arrivals, watching)
+        return
+    for position, recorded, plainly, _, into in op.vjps:
+        if not mask >> position & 1:
             continue
-        y = node if graph else node._array
-        if g.__class__ is list:
-            g = tuple([zeros_of(v) if d is None else d for d, v in zip(g, node._array)])
-            if graph:
-                y = tuple([record(PART, (node,), {"i": i}, np.asarray(v), True) for i, v in enumerate(node._array)])
-        position = 0
+        x = inputs[position]
+        if x.__class__ is not Node:
+            x = x._node or x
+        if needed is not None and x._index not in needed:
+            continue
         try:
-            if op.variadic:
-                given = op.pulls[0][1 if graph else 2](g, y, inputs, metadata)
-                if len(given) != len(inputs):
-                    raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
-                                     "it must return one for each")
-                for x, d in zip(inputs, given):
-                    if d is None and op.name not in OPS:  # one of the engine's own has none to give
-                        continue
-                    if isinstance(x, Tensor) and (x._tracked if needed is None else x._index in needed):
-                        if watching is not None:
-                            watching.gradient(node, op, x, d)
-                        d = fitted(d, x, op, graph)
-                        arrive(x, d)
-                        if op.fresh and not graph and totals[x._index] is d:
-                            owned.add(x._index)
+            if graph:
+                d = recorded(g, y, inputs, metadata)
+            elif into is None:
+                d = plainly(g, y, inputs, metadata)
+            else:
+                into(arrivals.total(x), g, y, inputs, metadata)
                 continue
-            for position, pull, pull_arrays, _ in op.pulls:
-                x = inputs[position]
-                if not isinstance(x, Tensor) or not (x._tracked if needed is None else x._index in needed):
-                    continue
-                if graph:
-                    d = pull(g, y, inputs, metadata)
-                elif position in op.into:
-                    add_into(op.into[position], x, g, y, inputs, metadata)
-                    continue
-                else:
-                    d = pull_arrays(g, y, inputs, metadata)
-                if watching is not None:
-                    watching.gradient(node, op, x, d)
-                try:
-                    if d.shape != x._array.shape or d.dtype is not x._array.dtype:
-                        d = fitted(d, x, op, graph)
-                except AttributeError:  # a rule gave a Python number
-                    d = fitted(np.asarray(d), x, op, graph)
-                arrive(x, d)
+            if watching is not None:
+                watching.gradient(node, op, x, d)
+            if getattr(d, "shape", None) != x.shape or d.dtype is not x.dtype:
+                d = fitted(d, x, op, graph)
         except Exception as problem:
             located(problem, op, op.arrays[position])
             raise
-    return found
+        arrivals.add(x, d)
+
+
+def run_variadic_rule(node: Any, g: Any, y: Any, arrivals: Arrivals, watching: Any) -> None:
+    """Run the one rule of an op of `*arrays`, which returns a gradient for each."""
+    op, inputs, graph, needed = node._op, node._inputs, arrivals.graph, arrivals.needed
+    try:
+        given = (op.vjps[0].recorded if graph else op.vjps[0].plain)(g, y, inputs, node._metadata)
+        if len(given) != len(inputs):
+            raise ValueError(f"the rule of {op.name} gave {len(given)} gradients for {len(inputs)} arrays: "
+                             "it must return one for each")
+        for x, d in zip(inputs, given):
+            if not isinstance(x, (Node, Tensor)) or (d is None and op.name not in OPS):  # scan's own has none to give
+                continue
+            x = node_of(x)
+            if x._tracked if needed is None else x._index in needed:
+                if watching is not None:
+                    watching.gradient(node, op, x, d)
+                arrivals.add(x, fitted(d, x, op, graph), op.fresh and not graph)
+    except Exception as problem:
+        located(problem, op, op.arrays[0])
+        raise
+
+
+class Arrivals:
+    """The gradients on their way back, of the values that wait for their turn: all that used a value is younger, so
+    when it is the youngest its gradient is complete.
+
+    waiting  {index: [node, the gradient so far, whether that is an array of our own making, to be added into]}
+    heap     the indices, the largest first (negative)
+    needed   the indices of the values on the paths to the targets; None if all are
+    """
+
+    __slots__ = ("graph", "heap", "needed", "waiting")
+
+    def __init__(self, graph: bool, needed: set[int] | None):
+        self.graph, self.needed = graph, needed
+        self.heap: list[int] = []
+        self.waiting: dict[int, list] = {}
+
+    def add(self, x: Any, d: Any, is_own: bool = False) -> None:
+        """Add d to the gradient of x. is_own: nobody else holds d."""
+        index = x._index
+        entry = self.waiting.get(index)
+        if entry is None:
+            self.waiting[index] = [x, d, is_own]
+            heappush(self.heap, -index)
+        elif self.graph:
+            entry[1] = add(entry[1], d)
+        elif entry[2]:
+            np.add(entry[1], d, out=entry[1])
+        else:
+            entry[1] = total = np.add(entry[1], d)
+            entry[2] = total.__class__ is ndarray
+
+    def total(self, x: Any) -> ndarray:
+        """The gradient of x so far, as an array to add into: T slices of x then cost T slices, not T arrays."""
+        if x._index not in self.waiting:
+            self.add(x, np.zeros(x.shape, x.dtype), is_own=True)
+        entry = self.waiting[x._index]
+        if not entry[2]:
+            entry[1:] = np.array(entry[1]), True
+        return entry[1]
+
+    def part(self, whole: Any, i: int, g: Any) -> None:
+        """Put the gradient of result i of a node of several in its place."""
+        if whole._index not in self.waiting:
+            self.add(whole, [None] * len(whole._array))
+        self.waiting[whole._index][1][i] = g
+
+
+def value_of(node: Any) -> Any:
+    """The result of a node as a tensor on the graph, or a tuple of them; None if it was not kept."""
+    y = node._array
+    if y.__class__ is tuple:
+        return None if y and isinstance(y[0], Shape) else tuple([part(node, i, np.asarray(v))
+                                                                 for i, v in enumerate(y)])
+    if node.__class__ is not Node:  # a symbol
+        return node
+    if y is None:
+        return None
+    out = new(Tensor)
+    out._array, out._tracked, out._node, out._index, out._grad = y, True, node, node._index, None
+    return out
 
 
 def located(problem: Exception, op: Op, argument: str) -> None:
@@ -171,40 +215,47 @@ def data_of(leaf: Any) -> ndarray:
 
 def zeros_of(leaf: Any) -> ndarray:
     """No gradient for a leaf of a result: of its shape and type, floats where it holds integers."""
-    data = data_of(leaf)
+    data = leaf if isinstance(leaf, Shape) else data_of(leaf)
     return np.zeros(data.shape, data.dtype if data.dtype.kind in "fc" else float)
 
 
-def behind(outputs: list[Tensor], stop: list[Tensor] = ()) -> list[Tensor]:
-    """Every value that gradients reach from the outputs, the oldest first; nothing that lies behind `stop`."""
-    stop = {x._index for x in stop}
-    seen = {y._index: y for y in outputs if y._tracked}
+def behind(outputs: Sequence[Tensor], stop: Sequence[Tensor] = ()) -> list[Any]:
+    """Every node (a leaf is its own) that gradients reach from the outputs, the oldest first; none behind `stop`."""
+    ends = {x._index for x in stop}
+    seen = {y._index: node_of(y) for y in outputs if y._tracked}
     stack = list(seen.values())
     while stack:
         node = stack.pop()
-        if node._index in stop:
+        if node._index in ends:
             continue
-        for x in node._inputs or ():
-            if isinstance(x, Tensor) and x._tracked and x._index not in seen:
+        for x in nodes_of(node):
+            if x._tracked and x._index not in seen:
                 seen[x._index] = x
                 stack.append(x)
     return [seen[index] for index in sorted(seen)]
 
 
-def needed_for(targets: list[Tensor], nodes: list[Tensor]) -> set[int]:
+def nodes_of(node: Any) -> list[Any]:
+    """The nodes of a node's inputs."""
+    return [node_of(x) for x in node._inputs or () if isinstance(x, (Node, Tensor))]
+
+
+def needed_for(targets: list[Tensor], nodes: list[Any]) -> set[int]:
     """The indices of the targets, and of all among the nodes (the oldest first) that were computed from them."""
     needed = {t._index for t in targets}
     for node in nodes:
-        if any([isinstance(x, Tensor) and x._index in needed for x in node._inputs or ()]):
+        if any([x._index in needed for x in nodes_of(node)]):
             needed.add(node._index)
     return needed
 
 
 def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     """A gradient in the shape and number type of its input: summed over what broadcasting added, and cast."""
-    shape, dtype = x._array.shape, x._array.dtype
+    shape, dtype = x.shape, x.dtype
     if not graph and d.__class__ is not ndarray:
         d = data_of(d)
+    elif not hasattr(d, "dtype"):  # a Python number
+        d = np.asarray(d)
     if d.dtype.kind not in "fciub":
         raise TypeError(f"a rule of {op.name} gave no gradient for {describe(x)}, but {d}: return an array")
     if d.shape != shape:
@@ -212,7 +263,7 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
         if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
             raise ValueError(f"a rule of {op.name} gave a gradient of shape {d.shape} for {describe(x)}: "
                              "it must have that shape, or broadcast from it")
-        d = sum_to(d, shape=x.shape) if graph else sum_to.op.forward(d, shape=shape)
+        d = sum_to(d, shape=shape) if graph else sum_to.op.forward(d, shape=shape)
     if d.dtype != dtype:
         if d.dtype.kind == "c" and dtype.kind != "c":
             raise TypeError(f"{describe(x)} is real and its gradient, from {op.name}, complex: "
@@ -221,42 +272,15 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     return d
 
 
-def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
-    """Show a complete gradient to the hooks of its value, and keep it if asked."""
-    for hook in [h for key, h in node._watch.items() if key != "retain"]:
-        if not graph:  # other values may have been sent the same array
-            g = np.asarray(g).view()
-            g.flags.writeable = False
-        seen = hook(g)
-        if seen is not None:
-            seen = seen if isinstance(seen, Tensor) else plain(seen)
-            if np.shape(seen) != node._array.shape:
-                raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
-                                 "return that shape, or None to leave it as it is")
-            g = seen if graph else np.asarray(seen, node._array.dtype)
-    if keep and "retain" in node._watch and node._op is not None:
-        accumulate(node, g)
-    return g
-
-
-def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
-    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
-    holds g, so that it need not be copied."""
-    g = g._array if isinstance(g, Tensor) else g
-    if leaf._grad is None:
-        leaf._grad = g if owned else np.array(g)
-    else:
-        leaf._grad = np.asarray(leaf._grad + g)
-
-
-def unchanged_or_raise(node: Tensor) -> None:
+def unchanged_or_raise(node: Any) -> None:
     """A rule reads values of the forward: refuse if one of them has been assigned since."""
     op, inputs = node._op, node._inputs
-    for _, _, _, reads in op.pulls:
-        for x in [node if r < 0 else inputs[r] for r in reads] if not op.variadic else inputs * bool(reads):
-            if isinstance(x, Tensor) and x._version > node._index:
-                raise RuntimeError(f"{describe(x)} was changed after {op.name} had used it, and the gradient needs the "
-                                   "old values: change it after backward, or work on a copy")
+    saves = {i for vjp in op.vjps if op.variadic or node._mask >> vjp.position & 1 for i in vjp.saves}
+    saved = inputs if op.variadic and saves else [node if i < 0 else inputs[i] for i in saves]
+    for x in saved:
+        if isinstance(x, (Node, Tensor)) and getattr(node_of(x), "_version", 0) > node._index:
+            raise RuntimeError(f"{describe(x)} was changed after {op.name} had used it, and the gradient needs the "
+                               "old values: change it after backward, or work on a copy")
 
 
 # -- backward: gradients into .grad ----------------------------------------------------------------------
@@ -288,4 +312,4 @@ def seed(y: Tensor, gradient: Any) -> Any:
     return gradient.astype(y._array.dtype, copy=False)
 
 
-Tensor.backward = backward
+Tensor.backward = backward  # type: ignore

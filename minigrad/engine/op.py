@@ -2,7 +2,7 @@
 
 The public function of an op is written out as text and compiled (`write_call`). With ndarrays alone it *is* the
 forward, and nothing is recorded. With a Tensor among its inputs the result is a Tensor, and if a gradient can flow
-through it, it keeps its op, its inputs and its metadata.
+through it, its node keeps the values that the rules will read.
 """
 
 from __future__ import annotations
@@ -11,17 +11,32 @@ import inspect
 import linecache
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
 from minigrad.engine.arrays import asarray, ndarray, plain
-from minigrad.engine.tensor import Tensor, describe, fill, new, recording, watcher
+from minigrad.engine.operators import install
+from minigrad.engine.tensor import Shape, Tensor, fill, new, recording, result, watcher
 
 OPS: dict[str, Op] = {}  # every op by name
-NUMPY: dict[Callable, Callable] = {}  # NumPy's function → ours
 REQUIRED = inspect.Parameter.empty
 BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (reshape or mg.expand_dims one of them)"
+
+
+class VJP(NamedTuple):
+    """The rule of the input at a position, as functions of (g, y, inputs, metadata).
+
+    recorded  on tensors and symbols;  plain: on the inputs' arrays
+    saves     the inputs that it reads, -1 for y: the exact list of values to keep
+    into      with `total` before g, adds the gradient into that array; or None
+    """
+
+    position: int
+    recorded: Callable
+    plain: Callable
+    saves: tuple[int, ...]
+    into: Callable | None = None
 
 
 class Op:
@@ -32,9 +47,7 @@ class Op:
     arrays         the names of its array arguments; with variadic there is one, `*arrays`
     defaults       its metadata by name, with default values (or REQUIRED)
     rules          {argument: rule}; an argument without a rule passes no gradient
-    pulls          [(position, pull, pull_arrays, reads)]: each rule as `pull(g, y, inputs, metadata)`, the same on
-                   the inputs' arrays, and which inputs it reads (-1 for y): the exact list of values to keep
-    into           like rules, but `into(total, g, …)` adds the gradient into an array that exists
+    vjps           [`VJP`], one for each rule
     analytic       False where the forward breaks the complex step (abs, sign)
     fresh          True where the gradients of a variadic rule are arrays that nobody else holds
 
@@ -54,8 +67,7 @@ class Op:
     arrays: tuple[str, ...]
     defaults: dict[str, Any]
     rules: dict[str, Any]
-    pulls: list
-    into: dict[int, Any]
+    vjps: list[VJP]
     analytic: bool = True
     fresh: bool = False
     variadic: bool = False
@@ -104,18 +116,18 @@ class Op:
 def primitive(name: str) -> Op:
     """An op of the engine's own, which no user calls and the sweep knows how to treat."""
     self = Op()
-    self.name, self.arrays, self.defaults, self.rules, self.pulls, self.into = name, ("whole",), {}, {}, [], {}
+    self.name, self.arrays, self.defaults, self.rules, self.vjps = name, ("whole",), {}, {}, []
     self.forward = self.call = None
     return self
 
 
-# An op with several results: a hidden tensor has the tuple as its data and the record; each result is a PART of it.
+# An op with several results has one node with all of them; each result is a PART of it.
 PART = primitive("part")
 RELEASED = primitive("released")  # the op of a result whose backward has been done
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
-       analytic: bool = True, shapes: str = "", around: Callable | None = None, elementwise: bool = False,
+       analytic: bool = True, shapes: str = "", elementwise: bool = False,
        linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None,
        helper: str | None = None, **rules: Callable) -> Callable[..., Any]:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
@@ -138,21 +150,15 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     method    whether Tensor gets it as a method
     analytic  False where the complex step does not see the derivative
     shapes    the sentence that tells which shapes go together
-    around    makes the public function from the op's call, where NumPy's call needs another signature
 
-    Traits, which `Op` explains:
-    elementwise, linear  True where they hold; an elementwise op whose np= is only a name for NumPy's ufunc, as
-                         its own forward does something else, states `elementwise`
-    view                 True, or a function of the metadata
-    text                 a template such as "{x}[{index}]", or a function of the metadata that returns one
-    buffered             statements such as "np.add.reduce({x}, axis={axis}, out={y})", separated by semicolons
-    helper               the source of a function of the op's name
+    The other arguments state traits, which `Op` explains; view and text may be functions of the metadata. An op that
+    only answers for a ufunc, as its own forward does something else, states `elementwise`.
 
     Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
-        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, around=around,
+        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes,
                             elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered,
                             helper=helper, **rules)
     self = describe_op(forward, rules)
@@ -162,13 +168,11 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     self.ufunc = None if elementwise else ufunc_of(self.numpy)
     self.elementwise = elementwise or self.ufunc is not None
     self.linear, self.view, self.text, self.buffered, self.helper = linear, view, text, buffered, helper
-    if linear and any(reads for *_, reads in self.pulls):
+    if linear and any(vjp.saves for vjp in self.vjps):
         raise TypeError(f"op {self.name}: the rule of a linear op reads no input and no result; this one does")
     self.call = write_call(self)
     public = named(sequence_or_arrays(self) if self.variadic else self.call, self)
     public.__signature__ = inspect.signature(forward)
-    if around is not None:
-        public = named(around(public), self)
     OPS[self.name] = self
     install(public, self.numpy, infix, method)
     return public
@@ -177,16 +181,9 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
 def ufunc_of(functions: tuple) -> Any:
     """NumPy's ufunc that computes one entry from one entry of each input, if the first function is one."""
     first = functions[0] if functions else None
-    elementwise = isinstance(first, numpy.ufunc) and first.signature is None
-    return first if elementwise and getattr(numpy, first.__name__, None) is first else None
-
-
-def composite(*, np: Any = (), method: bool = False) -> Callable:
-    """Declare a function that is made of ops and so needs no rule: it too gets NumPy's name and a method."""
-    def declare(function):
-        install(function, np if isinstance(np, tuple) else (np,), None, method)
-        return function
-    return declare
+    if isinstance(first, numpy.ufunc) and first.signature is None and getattr(numpy, first.__name__, None) is first:
+        return first
+    return None
 
 
 def named(public: Any, self: Op) -> Any:
@@ -214,17 +211,23 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
     if any(p.kind is p.VAR_KEYWORD or (p.kind is not p.KEYWORD_ONLY and p.default is not REQUIRED)
            for p in parameters) or (self.variadic and len(self.arrays) > 1):
         raise TypeError(f"op {name}: arrays are positional without defaults (or one *arrays), metadata keyword-only")
+    adders = {}
     for key, rule in rules.items():
         argument, into = key[1:].removesuffix("_into"), key.endswith("_into")
         if key[0] != "d" or argument not in self.arrays:
             raise TypeError(f"op {name}: {key} is the rule of no array argument; they are {', '.join(self.arrays)}")
-        pull, pull_arrays, reads = bind(self, key, rule, ("total",) if into else ())
+        recorded, plainly, saves = bind(self, key, rule, ("total",) if into else ())
         rule.__name__ = rule.__qualname__ = f"{name}.{key}"
+        position = self.arrays.index(argument)
         if into:
-            self.into[self.arrays.index(argument)] = pull_arrays
+            adders[position] = plainly, saves
         else:
             self.rules[argument] = rule
-            self.pulls.append((self.arrays.index(argument), pull, pull_arrays, reads))
+            self.vjps.append(VJP(position, recorded, plainly, saves))
+    for i, vjp in enumerate(self.vjps):
+        if vjp.position in adders:
+            adder, saves = adders[vjp.position]
+            self.vjps[i] = vjp._replace(into=adder, saves=tuple({*vjp.saves, *saves}))
     return self
 
 
@@ -251,11 +254,13 @@ def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Ca
     head = f"lambda {''.join(name + ', ' for name in extra)}g, y, x, m: "
     known = {"rule": rule, "Tensor": Tensor, "shape": lambda a: getattr(a, "shape", ()),
              "data": lambda a: a._array if isinstance(a, Tensor) else a}
-    pull, pull_arrays = (eval(f"{head}rule({', '.join((where | values)[name] for name in names)})", known)
+    recorded, plainly = (eval(f"{head}rule({', '.join((where | values)[name] for name in names)})", known)
                          for values in (inputs, arrays))
-    reads = tuple(-1 if name == "y" else self.arrays.index(name) for name in names
+    # the shape of another argument, which may require no gradient, is read off that argument
+    read = [name.removesuffix("_shape") for name in names if not self.variadic and name != f"{key[1:]}_shape"]
+    saves = tuple(-1 if name == "y" else self.arrays.index(name) for name in {*names, *read}
                   if name == "y" or name in self.arrays)
-    return pull, pull_arrays, reads
+    return recorded, plainly, saves
 
 
 def is_pure(rule: Any) -> bool:
@@ -282,13 +287,13 @@ def write_call(self: Op) -> Callable:
             return fill(new(Tensor), y)
     """
     words = {"__name__": __name__, "op": self, "forward": self.forward, "Tensor": Tensor, "plain": plain,
-             "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new,
+             "watcher": watcher.get, "recording": recording.get, "fill": fill, "new": new, "result": result,
              "ndarray": ndarray, "finish": finish}
     words |= {f"default_{key}": value for key, value in self.defaults.items()} | {"REQUIRED": REQUIRED, "NOTHING": {}}
     signature = [*[f"{name}=REQUIRED" for name in self.arrays], *[f"{key}=default_{key}" for key in self.defaults]]
     keys = "".join(f", {key}={key}" for key in self.defaults)
     by_name = "{" + ", ".join(f"{key!r}: {key}" for key in self.defaults) + "}" if self.defaults else "NOTHING"
-    ruled = [self.arrays[pull[0]] for pull in self.pulls]
+    ruled = [self.arrays[vjp.position] for vjp in self.vjps]
     if self.variadic:
         (name,) = self.arrays
         inputs, arrays, spread = f"{name}_inputs", f"{name}_arrays", f"*{name}_arrays"
@@ -300,23 +305,28 @@ def write_call(self: Op) -> Callable:
     else:
         inputs, spread = f"({', '.join(self.arrays)},)", ", ".join(f"{name}_array" for name in self.arrays)
         arrays = f"({spread},)"
-        lines = ["seen = tracked = False"]
+        lines = [f"seen = {''.join(f'{name}_tracked = ' for name in ruled)}False"]
         for name in self.arrays:
-            tracked = f"; tracked = tracked or {name}._tracked" if name in ruled else ""
+            tracked = f"; {name}_tracked = {name}._tracked" if name in ruled else ""
             lines += [f"if isinstance({name}, Tensor):", f"    {name}_array = {name}._array; seen = True{tracked}",
                       "else:", f"    if {name} is REQUIRED: raise op.missing({name!r})",
                       f"    {name} = {name}_array = plain({name})"]
+        lines += [f"tracked = {' or '.join(f'{name}_tracked' for name in ruled) or False}"]
     lines += [f"if {key} is REQUIRED: raise op.missing({key!r})"
               for key, default in self.defaults.items() if default is REQUIRED]
     lines += ["if seen and (watching := watcher()) is not None:",
               f"    return watching(op, {inputs}, {arrays}, {by_name}, tracked)",
               "try:", f"    y = forward({spread}{keys})", "except (ValueError, TypeError, IndexError) as problem:",
               f"    raise op.error(problem, {arrays}, {by_name}) from problem", "if not seen:", "    return y"]
-    plainly = "y.__class__ is ndarray" if self.analytic else "y.__class__ is ndarray and not tracked"
-    lines += [f"if {plainly}:", "    if tracked and recording():",
-              f"        return fill(new(Tensor), y, True, op, {inputs}, {by_name})",
-              "    return fill(new(Tensor), y)",
-              f"return finish(op, {inputs}, {arrays}, {by_name}, y, tracked)"]
+    if not ruled:
+        lines += ["if y.__class__ is ndarray: return fill(new(Tensor), y)"]
+    elif not self.variadic:
+        plainly = "y.__class__ is ndarray" if self.analytic else "y.__class__ is ndarray and not tracked"
+        saved = ", ".join(kept(self, i) for i in range(len(self.arrays)))
+        lines += [f"if {plainly}:", "    if tracked and recording():",
+                  f"        return result(y, op, ({saved},), {mask(self)}, {by_name}, {kept(self, -1)})",
+                  "    return fill(new(Tensor), y)"]
+    lines += [f"return finish(op, {inputs}, {arrays}, {by_name}, y, tracked)"]
     text = f"def {self.name}({', '.join(signature)}):\n" + "".join(f"    {line}\n" for line in lines)
     filename = f"<op {self.name}>"
     linecache.cache[filename] = len(text), None, text.splitlines(True), filename
@@ -325,24 +335,65 @@ def write_call(self: Op) -> Callable:
     return written[self.name]
 
 
+def kept(self: Op, i: int) -> str:
+    """Source of what a node keeps of input i, or of y (-1): the value if a rule that runs reads it."""
+    name = "y" if i < 0 else self.arrays[i]
+    readers = [vjp.position for vjp in self.vjps if i in vjp.saves]
+    is_ruled = any(vjp.position == i for vjp in self.vjps)
+    node = f"({name}._node or {name} if {name}_tracked else None)" if is_ruled else "None"
+    if not readers:
+        return node
+    if len(readers) == len(self.vjps):
+        return name
+    return f"({name} if {' or '.join(f'{self.arrays[k]}_tracked' for k in readers)} else {node})"
+
+
+def mask(self: Op) -> str:
+    """Source of a node's mask: bit i is set if a gradient goes to input i."""
+    if len(self.vjps) == 1:
+        return str(1 << self.vjps[0].position)
+    return " | ".join(f"{self.arrays[vjp.position]}_tracked << {vjp.position}" for vjp in self.vjps)
+
+
 def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked: bool) -> Any:
     """The result of an op as tensors, where it is a number or a tuple, or the op is not analytic."""
     if y.__class__ is tuple:
-        whole = record(self, inputs, metadata, y, tracked)
-        return tuple([record(PART, (whole,), {"i": i}, asarray(value), whole._tracked) for i, value in enumerate(y)])
+        return record_parts(self, inputs, metadata, tuple(map(asarray, y)), [tracked] * len(y))
     y = asarray(y)
     if not self.analytic and tracked:
         if any(numpy.iscomplexobj(a) for a in arrays):
             raise TypeError(f"{self.name} has no complex derivative: differentiate it at real values")
         tracked = y.dtype.kind in "fc"  # a cast to integers ends the gradient
-    return record(self, inputs, metadata, y, tracked)
-
-
-def record(self: Op, inputs: tuple, metadata: dict, y: Any, tracked: bool) -> Tensor:
-    """The result y as a Tensor, which remembers how it was made when it is tracked and recording is on."""
     if tracked and recording.get():
-        return fill(new(Tensor), y, True, self, inputs, metadata)
+        return record(self, inputs, metadata, y)
     return fill(new(Tensor), y)
+
+
+def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
+    """The result y as a tensor with a node, which keeps what the rules that run will read."""
+    mask = sum(1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked)
+    saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
+    kept = tuple([x if i in saves or (self.variadic and 0 in saves) else link(x) for i, x in enumerate(inputs)])
+    return result(y, self, kept, mask, metadata, y if -1 in saves else None)
+
+
+def link(x: Any) -> Any:
+    """What a node keeps of an input that no rule reads: its node if a gradient goes there, else its shape."""
+    return (x._node or x) if isinstance(x, Tensor) and x._tracked else Shape(numpy.shape(x))
+
+
+def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: list[bool]) -> tuple[Tensor, ...]:
+    """The results of an op that returns several: parts of one node, which sends all their gradients on together."""
+    if not (any(tracked) and recording.get()):
+        return tuple([fill(new(Tensor), y) for y in ys])
+    whole: Any = record(self, inputs, metadata, Shape(()))._node
+    whole._array = ys if any(-1 in vjp.saves for vjp in self.vjps) else tuple([Shape(y.shape, y.dtype) for y in ys])
+    return tuple([part(whole, i, y) if tracked[i] else fill(new(Tensor), y) for i, y in enumerate(ys)])
+
+
+def part(whole: Any, i: int, y: Any) -> Tensor:
+    """Result i of a node of several."""
+    return result(y, PART, (whole,), 1, {"i": i}, None)
 
 
 def sequence_or_arrays(self: Op) -> Callable:
@@ -352,45 +403,3 @@ def sequence_or_arrays(self: Op) -> Callable:
             return self.call(*arrays, **metadata)
         return self.call(arrays, **metadata)
     return public
-
-
-# -- how an op reaches the operators and NumPy's functions -----------------------------------------------
-
-UNARY = {"-": "neg", "+": "pos", "~": "invert"}
-DUNDER = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "@": "matmul", "**": "pow",
-          ">": "gt", ">=": "ge", "<": "lt", "<=": "le", "==": "eq", "!=": "ne", "&": "and", "|": "or"}
-COMPARISON = {">", ">=", "<", "<=", "==", "!="}  # Python reflects these itself
-
-
-def install(call: Any, functions: tuple, infix: str | None, method: bool) -> None:
-    """Let Tensor's operator and method, and NumPy's functions, call this one."""
-    for function in functions:
-        NUMPY[function] = call
-    if method:
-        setattr(Tensor, call.__name__, call)
-    if infix is None:
-        return
-    if len(call.op.arrays) == 1:
-        setattr(Tensor, f"__{UNARY[infix]}__", call)
-        return
-    setattr(Tensor, f"__{DUNDER[infix]}__", call)
-    if infix not in COMPARISON:
-        setattr(Tensor, f"__r{DUNDER[infix]}__", lambda b, a: call(a, b))
-        setattr(Tensor, f"__i{DUNDER[infix]}__", lambda a, b: in_place(call, a, b))
-
-
-def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
-    """`a += b`. A leaf that requires gradients changes in place, under no_grad only (that is an optimiser's step);
-    everything else is a new tensor, so that no value saved for a backward can change."""
-    if not (a._tracked and a._op is None):
-        return call(a, b)
-    if recording.get():
-        raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
-                           "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
-    value = call(a._array, b._array if isinstance(b, Tensor) else b)
-    if value.shape != a._array.shape:
-        raise ValueError(f"{describe(a)} keeps its shape when it changes in place, and the result has {value.shape}: "
-                         "write a = a + b for a new tensor")
-    a._array[...] = value
-    a.data = a._array
-    return a

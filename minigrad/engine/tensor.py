@@ -1,7 +1,8 @@
-"""`Tensor`: an array that remembers how it was made, by which op and from which inputs.
+"""`Tensor`, an array that can be differentiated, and `Node`, the record of how a result was made.
 
-A result keeps its op, its inputs and its metadata if a gradient can flow through it. `backward.py` walks these records.
-This file knows no op: an op that is declared anywhere installs itself in the operators of `Tensor` (`op.py`).
+The graph is made of nodes, which `backward.py` walks. A result has a node of its own, apart from its array: so the
+graph keeps alive only the arrays that a rule will read. A leaf is its own node.
+No op is known here: an op that is declared anywhere installs itself in the operators of `Tensor` (`op.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
@@ -48,8 +49,9 @@ class Tensor(Installed):
 
     # `fill` says what each slot contains. Not _data, which numpy.ma reads of anything: np.ma.add(t, x) would silently
     # lose the gradient.
-    __slots__ = ("__weakref__", "_array", "_grad", "_index", "_inputs", "_metadata", "_op", "_tracked", "_version",
-                 "_watch", "name")
+    __slots__ = ("__weakref__", "_array", "_grad", "_index", "_name", "_node", "_tracked", "_version", "_watch")
+    _array: Any
+    _tracked: bool
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):
@@ -75,7 +77,15 @@ class Tensor(Installed):
             raise ValueError(f"data of shape {value.shape} cannot be assigned to {describe(self)}: "
                              "make a new tensor for another shape")
         self._array = value
-        self._version = last_change = next_index()
+        node_of(self)._version = last_change = next_index()
+
+    @property
+    def name(self) -> str | None:
+        return getattr(node_of(self), "_name", None)
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        node_of(self)._name = name
 
     def _set_grad(self, value: Any) -> None:
         if value is not None:
@@ -101,31 +111,28 @@ class Tensor(Installed):
         if value and self._array.dtype.kind not in "fc":
             raise TypeError(f"a tensor of {self._array.dtype} has no gradients: pass floats, as in "
                             "mg.tensor(data, dtype=float, requires_grad=True)")
-        if self._op is not None and not value:
+        if self._node is not None and not value:
             raise RuntimeError(f"{describe(self)} is the result of an op and carries its gradients on: "
                                "use .detach() for the same values without")
         self._tracked = bool(value)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._array.shape
-
-    @property
-    def dtype(self) -> numpy.dtype:
-        return self._array.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self._array.ndim
-
-    @property
-    def size(self) -> int:
-        return self._array.size
+    shape: Any = property(operator.attrgetter("_array.shape"))
+    dtype: Any = property(operator.attrgetter("_array.dtype"))
+    ndim: Any = property(operator.attrgetter("_array.ndim"))
+    size: Any = property(operator.attrgetter("_array.size"))
 
     @property
     def is_leaf(self) -> bool:
         """True unless an op made it and its gradient flows on to that op's inputs."""
         return self._op is None
+
+    # how it was made, None for a leaf: see `Node`
+    _node: Node | None
+    _index: int
+    _watch: dict | None
+    _op: Any = property(lambda self: self._node and self._node._op)
+    _inputs: Any = property(lambda self: self._node and self._node._inputs)
+    _metadata: Any = property(lambda self: self._node and self._node._metadata)
 
     # -- ways out of the engine ---------------------------------------------------------------------
 
@@ -163,16 +170,50 @@ class Tensor(Installed):
     __hash__ = object.__hash__  # == is elementwise, as in NumPy; as a key a tensor is itself
 
 
-def fill(out: Tensor, array: Any, tracked: bool = False, op: Any = None, inputs: tuple | None = None,
-         metadata: dict | None = None) -> Any:
-    """Set every slot of a new tensor: the one place that does. Returns it."""
+class Node:
+    """How a result was made."""
+
+    __slots__ = ("__weakref__", "_array", "_index", "_inputs", "_mask", "_metadata", "_name", "_op", "_version",
+                 "_watch", "dtype", "shape")
+    _op: Any
+    _metadata: Any
+    _inputs: Any  # a tensor or array if a rule reads it; else the node to which its gradient goes, or None
+    _mask: int  # bit i: a gradient goes to input i, so its rule runs
+    _array: Any  # the result if a rule reads it, else None; a tuple for several results, else of `Shape`s
+    _index: int  # the clock at creation, by which gradients find their node: inputs have a smaller one
+    _version: int  # the clock at the last change of the result, once there is one
+    _name: str | None  # once there is one
+    _watch: dict | None  # who wants to see the gradient: hooks by number, and "retain" (hooks.py)
+    shape: tuple[int, ...]
+    dtype: Any
+    _tracked = True
+
+
+class Shape(NamedTuple):
+    """What is left of an array that no rule reads."""
+
+    shape: tuple[int, ...]
+    dtype: Any = None
+
+
+def result(y: Any, op: Any, inputs: tuple, mask: int, metadata: dict, saved: Any) -> Tensor:
+    """A tensor of the values y, with its node, which keeps `saved` of them."""
+    node, out = Node(), new(Tensor)
+    node._op, node._inputs, node._mask, node._metadata = op, inputs, mask, metadata
+    node.shape, node.dtype, node._array = y.shape, y.dtype, saved
+    node._index = out._index = next_index()
+    node._watch = out._grad = None
+    out._array, out._tracked, out._node = y, True, node
+    return out
+
+
+def fill(out: Tensor, array: Any, tracked: bool = False) -> Any:
+    """Set the slots of a new tensor that has no node. Returns it."""
     if array is not None:  # a symbol has its own
         out._array = array
     out._tracked = tracked
-    out._op, out._inputs, out._metadata = op, inputs, metadata  # how it was made: None for a leaf
-    out._index = next_index()  # the clock at creation: inputs have a smaller one
-    out._version = 0  # the clock at the last change
-    out._grad = out._watch = out.name = None  # _watch: who wants to see the gradient (hooks by number, "retain")
+    out._index = next_index()
+    out._grad = out._node = out._watch = None
     return out
 
 
@@ -191,23 +232,30 @@ def flowing(x: Tensor) -> bool:
     return x._tracked and (x._op is None or x._inputs is not None) and recording.get()
 
 
-def made_by(x: Tensor) -> Any:
+def node_of(x: Any) -> Any:
+    """The node behind a tensor or a node: of a leaf or a symbol, itself."""
+    return x if x.__class__ is Node else x._node or x
+
+
+def made_by(x: Any) -> Any:
     """The op that a user would name: for one of several results the op that returned them; None for leaves and when
     the graph has been released."""
-    if x._inputs and getattr(x._inputs[0], "_array", None).__class__ is tuple:
-        x = x._inputs[0]
+    inputs = x._inputs
+    if inputs and getattr(inputs[0], "_array", None).__class__ is tuple:
+        x = inputs[0]
     return x._op if x._inputs is not None else None
 
 
 def describe(x: Any) -> str:
     """How an error message speaks of a value: its name, what made it, its shape."""
-    if not isinstance(x, Tensor):
+    if not isinstance(x, (Tensor, Node)):
         return f"an array of shape {numpy.shape(x)}"
-    name, maker = f" {x.name!r}" if x.name else "", made_by(x)
+    name, maker = getattr(node_of(x), "_name", None), made_by(x)
+    name = f" {name!r}" if name else ""
     made = f", made by {maker}" if maker else ""
     if x._array.__class__ is tuple:
         return f"results of shapes {', '.join(str(y.shape) for y in x._array)}{made}"
-    return f"tensor{name} of shape {x._array.shape}{made}"
+    return f"tensor{name} of shape {x.shape}{made}"
 
 
 class no_grad(Context):

@@ -60,19 +60,15 @@ def cross_entropy_slope(scale, logits, targets, *, mask=None):
     return d.reshape(logits.shape)
 
 
-def with_plain_mask(call):
-    @functools.wraps(call)
-    def cross_entropy(logits, targets, mask=None):
-        return in_float32(call)(logits, targets, mask=None if mask is None else bare(mask))
-    return cross_entropy
-
-
 def as_loss(call: Callable) -> Loss:
-    return call
+    @functools.wraps(call)
+    def loss(logits: Any, targets: Any, mask: Any = None) -> Any:
+        return in_float32(call)(logits, targets, mask=None if mask is None else bare(mask))
+    return loss
 
 
 @as_loss
-@op(around=with_plain_mask, dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
+@op(dlogits=lambda g, logits, targets, mask: cross_entropy_slope(g, logits, targets, mask=mask),
     shapes="targets have the shape of logits without its last axis, the classes, and a mask has the shape of targets")
 def cross_entropy(logits, targets, *, mask=None):
     """L = mean −ln p(target) = mean (ln Σₖ e^zₖ − z at the target), in nats, p = softmax z.

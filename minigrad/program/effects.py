@@ -22,7 +22,7 @@ import numpy as np
 
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import Op
-from minigrad.engine.tensor import Tensor
+from minigrad.engine.tensor import Tensor, node_of
 
 DEPTH = 20  # maximum nesting of containers and attributes that is followed
 ITEMS = 10_000  # maximum length of a container whose items are followed
@@ -125,7 +125,7 @@ class Surroundings:
         keep = partial(self.keep, id(thing), name)
         if isinstance(thing, Tensor):
             if thing.__class__ is Tensor:  # not a symbol, which has no values
-                keep(lambda: (thing._array, thing._version), lambda was: set_data(thing, *was))
+                keep(lambda: (thing._array, getattr(node_of(thing), "_version", 0)), lambda was: set_data(thing, *was))
                 yield thing._array, name
         elif isinstance(thing, ndarray):
             if thing.nbytes <= self.largest and thing.flags.writeable:
@@ -309,7 +309,7 @@ def set_content(cell: CellType, value: Any) -> None:
 
 
 def set_data(tensor: Tensor, data: ndarray, version: int) -> None:
-    tensor._array, tensor._version = data, version
+    tensor._array, node_of(tensor)._version = data, version
 
 
 def is_library(module: Any) -> bool:

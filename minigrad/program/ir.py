@@ -62,7 +62,7 @@ def numbers_of(x: Value) -> Value:
 
 def ruled(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """The tracked inputs that the op has a rule for."""
-    positions = range(len(inputs)) if op.variadic else [pull[0] for pull in op.pulls]
+    positions = range(len(inputs)) if op.variadic else [vjp.position for vjp in op.vjps]
     return tuple(inputs[i] for i in positions if inputs[i].tracked)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad.engine.backward import behind, data_of, needed_for, sweep
 from minigrad.engine.messages import name_of
-from minigrad.engine.op import PART
+from minigrad.engine.op import PART, VJP
 from minigrad.engine.ops import (
     add,
     broadcast_to,
@@ -204,7 +204,7 @@ def rule_on_arrays(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
                      "unknown; take the gradient where gradients are recorded, not inside of no_grad")
 
 
-LOOP.variadic, LOOP.arrays, LOOP.pulls = True, ("inputs",), [(0, rule, rule_on_arrays, ())]
+LOOP.variadic, LOOP.arrays, LOOP.vjps = True, ("inputs",), [VJP(0, rule, rule_on_arrays, ())]
 
 
 def pulled_back(run: Callable[[], list], g: tuple, inputs: list, tracked: list[bool]) -> list:

@@ -51,7 +51,7 @@ class Symbol(Tensor):
     sizes  its shape as a tuple of `Size`s, if the tracer keeps track of them (source_tracer.py), else None
     """
 
-    __slots__ = ("example", "number", "sizes", "tracer")
+    __slots__ = ("_inputs", "_mask", "_metadata", "_op", "example", "number", "sizes", "tracer")  # its own node
 
     @property
     def _array(self) -> ndarray:
@@ -88,6 +88,7 @@ def symbol(tracer: Tracer, example: Any, tracked: bool, sizes: tuple | None = No
     """A Symbol of the shape and dtype of an example (for an op of several results: a tuple of examples)."""
     out = new(Symbol)
     out.tracer, out.example, out.sizes, out.number = tracer, example, sizes, None
+    out._op = out._inputs = out._metadata = None
     return fill(out, None, tracked)
 
 
@@ -138,6 +139,7 @@ class Tracer:
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
         out = symbol(self, data, tracked and (isinstance(data, tuple) or data.dtype.kind in "fc"))
         out._op, out._inputs, out._metadata = op, inputs, metadata
+        out._mask = sum(1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked)
         if self.current is not None:
             self.origin[out._index] = self.current._index
         return out

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import name_of
-from minigrad.engine.op import PART, primitive, record
+from minigrad.engine.op import VJP, primitive, record_parts
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, recording, watcher, wrap
 from minigrad.printers.numpy_loop import Options, Plan
@@ -70,7 +70,7 @@ class Compiled:
         self.allocator = Allocator(functions["make"], functions.get("make_backward"))
         self.op = primitive("scan")
         self.op.variadic, self.op.arrays = True, ("inputs",)
-        self.op.pulls = [(0, second_order, first_order, (0,))]
+        self.op.vjps = [VJP(0, second_order, first_order, (0,))]
         self.op.forward = again
         self.op.fresh = True
         self.op.analytic = all(value.op.analytic for value in program.forward)
@@ -119,9 +119,8 @@ class ScanCall:
         compiled = self.compiled
         results = self.forward(self.executor, self.values)
         tracked = compiled.backward is not None
-        whole = record(compiled.op, self.inputs, {"run": self}, results, tracked)
         if tracked:
-            leaves = [record(PART, (whole,), {"i": i}, y, compiled.tracked[i]) for i, y in enumerate(results)]
+            leaves = list(record_parts(compiled.op, self.inputs, {"run": self}, results, compiled.tracked))
         else:
             self.executor = None  # gives its buffers back
             leaves = list(results)

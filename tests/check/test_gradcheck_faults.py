@@ -10,10 +10,10 @@ from cases import CASES
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.check.faults import nodes_behind
-from minigrad.engine.op import OPS
+from minigrad.check.faults import CallSites, nodes_behind
+from minigrad.engine.op import OPS, VJP
 from minigrad.engine.pytree import flatten, map_leaves
-from minigrad.engine.tensor import Tensor, wrap
+from minigrad.engine.tensor import wrap
 from minigrad.timeloop.cache import Programs
 
 FACTOR = 1.001
@@ -27,34 +27,37 @@ def rows_with(op, position):
     """The rows of the table that call this op with a nonzero gradient through this argument. If a is larger everywhere,
     the gradient of b in max(a, b) is 0, and a scaled rule is still right."""
     rng = np.random.default_rng(5)
-    pull_arrays = next(pull_arrays for i, _, pull_arrays, _ in op.pulls if i == position)
+    rule = next(vjp.plain for vjp in op.vjps if vjp.position == position)
     for case in CASES:
         if case.name == op.name:
             inputs = [wrap(x, tracked=x.dtype.kind == "f") for x in case.inputs()]
-            for node in nodes_behind([y for y in parts(case.ours(*inputs)) if y._tracked]):
-                if isinstance(node._inputs[position], Tensor) and node._inputs[position]._tracked:
-                    g = [rng.uniform(0.5, 1.5, np.shape(y)) for y in parts(node._array)]
-                    g = tuple(g) if isinstance(node._array, tuple) else g[0]
-                    if any(np.any(d) for d in parts(pull_arrays(g, node._array, node._inputs, node._metadata))):
+            with CallSites() as sites:
+                outputs = [y for y in parts(case.ours(*inputs)) if y._tracked]
+            for call in [sites.calls[node._index] for node in nodes_behind(outputs)]:
+                if call.node._op is op and call.node._mask >> position & 1:
+                    g = [rng.uniform(0.5, 1.5, np.shape(y)) for y in parts(call.y)]
+                    g = tuple(g) if isinstance(call.y, tuple) else g[0]
+                    if any(np.any(d) for d in parts(rule(g, call.y, call.node._inputs, call.node._metadata))):
                         yield case
 
 
 def with_fault(op, position):
-    """The op's pulls, and its rules that add into an array, with one rule scaled."""
+    """The op's VJPs with one rule scaled, also where it adds into an array."""
     def scaled(rule):
         def wrong(*arguments):
             d = rule(*arguments)
             return type(d)(part * FACTOR for part in d) if isinstance(d, (tuple, list)) else d * FACTOR
         return wrong
 
-    pulls = [(i, scaled(pull), scaled(pull_arrays), reads) if i == position else (i, pull, pull_arrays, reads)
-             for i, pull, pull_arrays, reads in op.pulls]
-    into = {i: (lambda total, g, *rest, rule=rule: rule(total, g * FACTOR, *rest)) if i == position else rule
-            for i, rule in op.into.items()}
-    return pulls, into
+    def with_into(into):
+        return into and (lambda total, g, *rest: into(total, g * FACTOR, *rest))
+
+    return [vjp._replace(recorded=scaled(vjp.recorded), plain=scaled(vjp.plain), into=with_into(vjp.into))
+            if vjp.position == position else vjp for vjp in op.vjps]
 
 
-RULES = [(op, pull[0]) for op in OPS.values() if op.forward.__module__.startswith("minigrad.") for pull in op.pulls]
+RULES = [(op, vjp.position) for op in OPS.values() if op.forward.__module__.startswith("minigrad.")
+         for vjp in op.vjps]
 
 
 def rule_name(op, position):
@@ -67,9 +70,7 @@ def planted(monkeypatch):
     monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def plant(op, position):
-        pulls, into = with_fault(op, position)
-        monkeypatch.setattr(op, "pulls", pulls)
-        monkeypatch.setattr(op, "into", into)
+        monkeypatch.setattr(op, "vjps", with_fault(op, position))
     return plant
 
 
@@ -129,8 +130,8 @@ def rules_of_cell(kind):
     cell = kind(3, 4, rng=0).layers["l0"]
     state, x = map_leaves(lambda leaf: mg.tensor(leaf, requires_grad=True), (cell.initial_state(2), np.ones((3, 2))))
     nodes = nodes_behind(flatten(cell.cell(state, x))[0])
-    return {rule_name(node._op, i): (node._op, i) for node in nodes for i, *_ in node._op.pulls
-            if node._op.variadic or getattr(node._inputs[i], "_tracked", False)}
+    return {rule_name(node._op, vjp.position): (node._op, vjp.position) for node in nodes for vjp in node._op.vjps
+            if node._op.variadic or node._mask >> vjp.position & 1}
 
 
 IN_CELLS = {f"{kind.__name__} {name}": (kind, rule) for kind in (nn.RNN, nn.LSTM, nn.GRU)
@@ -164,9 +165,10 @@ def test_a_fault_is_found_in_every_kind_of_scan(order, bidirectional, lengths, p
 
 def test_a_rule_that_is_wrong_at_one_step_is_named_with_the_step(monkeypatch):
     op = OPS["tanh"]
-    monkeypatch.setattr(op, "pulls", [(0, lambda g, y, x, m: g * (1.0 - y * y) * mg.where(mg.abs(y) > 0.9, 1.001, 1.0),
-                                       lambda g, y, x, m: g * (1.0 - y * y) * np.where(np.abs(y) > 0.9, 1.001, 1.0),
-                                       (-1,))])
+
+    def rule(g, y, x, m):
+        return g * (1.0 - y * y) * np.where(np.abs(y) > 0.9, 1.001, 1.0)
+    monkeypatch.setattr(op, "vjps", [VJP(0, rule, rule, (-1,))])
     monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
     def cell(h, x):
@@ -197,9 +199,10 @@ def test_a_program_that_is_wrong_by_itself_is_blamed_as_a_whole(monkeypatch):
 def test_a_fault_that_only_the_second_order_shows(monkeypatch):
     """A rule may be right and its own derivative missing: here sign, which passes no gradient, replaces x / |x|."""
     op = OPS["square"]
-    pulls = [(0, lambda g, y, x, m: 2.0 * g * mg.sqrt(y).detach() * mg.sign(x[0]),
-              lambda g, y, x, m: 2.0 * g * x[0].data, (-1, 0))]
-    monkeypatch.setattr(op, "pulls", pulls)
+
+    def rule(g, y, x, m):
+        return 2.0 * g * mg.sqrt(mg.square(x[0])).detach() * mg.sign(x[0])
+    monkeypatch.setattr(op, "vjps", [VJP(0, rule, lambda g, y, x, m: 2.0 * g * x[0].data, (0,))])
     x = np.random.default_rng(0).standard_normal(3)
     assert mg.gradcheck(mg.square, x).ok
     with pytest.raises(mg.GradcheckError) as caught:

@@ -109,9 +109,9 @@ def test_a_training_that_diverges_is_status_1_and_a_sentence(tmp_path, capsys):
 
 def wrong(op, monkeypatch):
     """The op with every rule off by a thousandth."""
-    pulls = [(i, lambda *a, pull=pull: 1.001 * pull(*a), lambda *a, pull=on_arrays: 1.001 * pull(*a), reads)
-             for i, pull, on_arrays, reads in mg.OPS[op].pulls]
-    monkeypatch.setattr(mg.OPS[op], "pulls", pulls)
+    vjps = [vjp._replace(recorded=lambda *a, vjp=vjp: 1.001 * vjp.recorded(*a),
+                         plain=lambda *a, vjp=vjp: 1.001 * vjp.plain(*a)) for vjp in mg.OPS[op].vjps]
+    monkeypatch.setattr(mg.OPS[op], "vjps", vjps)
     monkeypatch.setattr(sys.modules["minigrad.timeloop.compiled"], "programs", Programs(limit=128))
 
 

@@ -8,7 +8,10 @@ from minigrad.engine.ops.library import *
 from minigrad.engine.ops.linalg import *
 from minigrad.engine.ops.reduce import *
 from minigrad.engine.ops.shape import *
+from minigrad.engine.ops.special import *
 from minigrad.engine.ops.unruled import *
+
+from minigrad.engine.ops.numpy_calls import *  # isort: skip (in place of the ops' own functions)
 
 __all__ = [
     "abs", "add", "append", "astype", "atleast_1d", "atleast_2d", "atleast_3d", "bitwise_and", "bitwise_or",

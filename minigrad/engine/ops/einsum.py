@@ -5,13 +5,11 @@ import re
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.op import composite
-from minigrad.engine.ops.elementwise import astype
+from minigrad.engine.operators import composite
 from minigrad.engine.ops.halves import HALF, is_half
 from minigrad.engine.ops.indexing import getitem
-from minigrad.engine.ops.linalg import matmul
-from minigrad.engine.ops.reduce import sum
-from minigrad.engine.ops.shape import broadcast_to, reshape, shape_of, transpose
+from minigrad.engine.ops.numpy_calls import astype, matmul, reshape, sum, transpose
+from minigrad.engine.ops.shape import broadcast_to, shape_of
 
 
 @composite(np=np.einsum)

@@ -6,8 +6,6 @@ Conventions at kinks: maximum and minimum share the gradient of a tie equally, r
 A rule never hides a nan: comparisons are written so that a nan takes the side that passes the gradient.
 """
 
-import math
-
 import numpy as np
 
 from minigrad.engine.arrays import native
@@ -85,37 +83,10 @@ def exp(x):
     return np.exp(x)
 
 
-@op(np=np.expm1, dx=lambda g, y: g * (y + 1.0))
-def expm1(x):
-    """y = eˣ − 1, exact for small x.   dL/dx = g (y + 1)."""
-    return np.expm1(x)
-
-
 @op(np=np.log, dx=lambda g, x: g / x)
 def log(x):
     """y = ln x.   dL/dx = g / x."""
     return np.log(x)
-
-
-@op(np=np.log1p, dx=lambda g, x: g / (1.0 + x))
-def log1p(x):
-    """y = ln(1 + x), exact for small x.   dL/dx = g / (1 + x)."""
-    return np.log1p(x)
-
-
-LN_2, LN_10 = math.log(2.0), math.log(10.0)
-
-
-@op(np=np.log2, dx=lambda g, x: g / (x * LN_2))
-def log2(x):
-    """y = log₂ x.   dL/dx = g / (x ln 2)."""
-    return np.log2(x)
-
-
-@op(np=np.log10, dx=lambda g, x: g / (x * LN_10))
-def log10(x):
-    """y = log₁₀ x.   dL/dx = g / (x ln 10)."""
-    return np.log10(x)
 
 
 @op(np=np.sqrt, dx=lambda g, y: 0.5 * g / y)
@@ -169,23 +140,6 @@ def sigmoid(x):
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
 
 
-@op(elementwise=True, dx=lambda g, x: g * softplus_slope(x))
-def softplus(x):
-    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with all digits of a vanishing tail.
-    It neither overflows nor loses its tail.
-    """
-    positive = np.real(x) > 0
-    with np.errstate(under="ignore"):
-        return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
-
-
-@op(elementwise=True, dx=lambda g, x, y: g * y * softplus_slope(-x))
-def softplus_slope(x):
-    """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
-    with np.errstate(under="ignore"):
-        return np.exp(-softplus(np.negative(x)))
-
-
 @op(elementwise=True, dx=lambda g, x: where(x <= 0, 0.0, g))
 def relu(x):
     """y = max(x, 0).   dL/dx = g where x > 0, else 0."""
@@ -213,26 +167,7 @@ def minimum(a, b):
     return np.minimum(a, b)
 
 
-@op(np=np.logaddexp, elementwise=True, da=lambda g, a, b: g * softplus_slope(a - b),
-    db=lambda g, a, b: g * softplus_slope(b - a))
-def logaddexp(a, b):
-    """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
-    with np.errstate(under="ignore"):
-        if np.iscomplexobj(a) or np.iscomplexobj(b):  # which NumPy's own does not take
-            swap = np.real(a) < np.real(b)
-            return np.where(swap, b, a) + np.log1p(np.exp(np.where(swap, np.subtract(a, b), np.subtract(b, a))))
-        return np.logaddexp(a, b)
-
-
-def as_numpy_chooses(call):
-    def where(condition, a=None, b=None):
-        if a is None and b is None:
-            return np.nonzero(condition)
-        return call(condition, a, b)
-    return where
-
-
-@op(np=np.where, around=as_numpy_chooses, elementwise=True,
+@op(np=np.where, elementwise=True,
     da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
@@ -250,14 +185,8 @@ def copy(x):
     return np.array(x)
 
 
-def as_numpy_casts(call):
-    def astype(x, dtype, *, copy=True):  # copy only says whether NumPy may return x itself
-        return call(x, dtype)
-    return astype
-
-
-@op(np=getattr(np, "astype", ()), method=True, analytic=False, around=as_numpy_casts,
-    elementwise=True, text="{x}.astype({dtype})", dx=lambda g: g)
+@op(np=getattr(np, "astype", ()), method=True, analytic=False, elementwise=True, text="{x}.astype({dtype})",
+    dx=lambda g: g)
 def astype(x, *, dtype):
     """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
     A cast to integers or booleans has no derivative: detach first.

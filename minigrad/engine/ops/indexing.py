@@ -3,7 +3,8 @@
 import numpy as np
 
 from minigrad.engine.arrays import bare
-from minigrad.engine.op import composite, op
+from minigrad.engine.op import op
+from minigrad.engine.operators import composite
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.shape import normalize_axis, shape_of
 from minigrad.engine.tensor import Tensor
@@ -69,7 +70,8 @@ def getitem(x, *, index):
     return np.asarray(x)[index]
 
 
-@op(around=in_float32, linear=True, dx=lambda g, index: getitem(g, index=index), helper="""
+@in_float32
+@op(linear=True, dx=lambda g, index: getitem(g, index=index), helper="""
 def scatter(x, shape, index):
     y = np.zeros(shape, np.asarray(x).dtype)
     np.add.at(y, index, x)

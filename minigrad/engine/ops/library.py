@@ -1,37 +1,21 @@
 """Functions that are made of other ops, and so have their gradients: NumPy's, and activations of sequence models."""
 
 import functools
+import operator
 
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
 from minigrad.engine.arrays import bare, plain
-from minigrad.engine.op import composite, op
-from minigrad.engine.ops.elementwise import (
-    abs,
-    astype,
-    copy,
-    divide,
-    expm1,
-    multiply,
-    negative,
-    softplus,
-    square,
-    where,
-)
+from minigrad.engine.op import op
+from minigrad.engine.operators import composite
+from minigrad.engine.ops.elementwise import abs, copy, divide, multiply, negative, square
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.indexing import getitem, scatter, settled
-from minigrad.engine.ops.linalg import matmul
-from minigrad.engine.ops.reduce import count, max, min, root, sum
-from minigrad.engine.ops.shape import (
-    broadcast_to,
-    concatenate,
-    normalize_axis,
-    one_axis,
-    reshape,
-    shape_of,
-    transpose,
-)
+from minigrad.engine.ops.numpy_calls import astype, matmul, max, min, reshape, sum, transpose, where
+from minigrad.engine.ops.reduce import count, root
+from minigrad.engine.ops.shape import broadcast_to, concatenate, normalize_axis, shape_of
+from minigrad.engine.ops.special import expm1, softplus
 from minigrad.engine.ops.unruled import equal, greater, less, logical_or, not_equal
 from minigrad.engine.tensor import Tensor
 
@@ -39,6 +23,12 @@ from minigrad.engine.tensor import Tensor
 def array(x):
     """Numbers and lists as arrays; what has a shape as it is."""
     return x if hasattr(x, "shape") else np.asarray(plain(x))
+
+
+def one_axis(axis, ndim, name):
+    """An axis as one int ≥ 0, where a single number has the axis 0 (or −1) too: NumPy takes it as a vector of one."""
+    (axis,) = normalize_axis(operator.index(axis), ndim or 1, name)
+    return axis
 
 
 def part(x, axis, start, stop=None):
@@ -60,6 +50,15 @@ def expand_dims(x, axis):
 def ravel(x, order="C"):
     """The entries of x in one axis."""
     return reshape(x, (-1,), order)
+
+
+@composite(np=np.swapaxes, method=True)
+def swapaxes(x, axis1, axis2):
+    """x with two axes exchanged."""
+    order = list(range(len(shape_of(x))))
+    a, b = normalize_axis(axis1, len(order), "swapaxes") + normalize_axis(axis2, len(order), "swapaxes")
+    order[a], order[b] = order[b], order[a]
+    return transpose(x, tuple(order))
 
 
 @composite(np=np.stack)

@@ -1,13 +1,10 @@
-"""The matrix product, from which dot, outer, tensordot and einsum are built. Halves are multiplied and summed in
-float32."""
+"""The matrix product, from which dot, outer, tensordot and einsum are built."""
 
 import math
 
 import numpy as np
 
 from minigrad.engine.op import op
-from minigrad.engine.ops.elementwise import astype
-from minigrad.engine.ops.halves import HALF, is_half
 from minigrad.engine.ops.shape import reshape, swap
 
 
@@ -29,20 +26,7 @@ def matmul_db(g, a, b):
     return matmul(swap(a), g)
 
 
-def as_numpy_multiplies(call):
-    def matmul(a, b):
-        return of_halves(call, a, b) if is_half(a) or is_half(b) else call(a, b)
-    return matmul
-
-
-def of_halves(call, a, b):
-    """The product in float32, rounded to halves where NumPy's would be, as in PyTorch."""
-    halves = np.result_type(*[x.dtype if hasattr(x, "dtype") else np.asarray(x) for x in (a, b)]) == HALF
-    y = call(*[astype(x, np.float32) if is_half(x) else x for x in (a, b)])
-    return astype(y, HALF) if halves else y
-
-
-@op(np=np.matmul, infix="@", around=as_numpy_multiplies, da=matmul_da, db=matmul_db,
+@op(np=np.matmul, infix="@", da=matmul_da, db=matmul_db,
     shapes="the last axis of a must be as long as the second to last of b (its only one, for a vector), and "
            "axes before them must broadcast")
 def matmul(a, b):

@@ -3,13 +3,10 @@ differentiate to any order: reshape, transpose, broadcast_to ⇄ sum_to, concate
 """
 
 import math
-import operator
 
 import numpy as np
 
-from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.op import composite, op
-from minigrad.engine.tensor import Tensor
+from minigrad.engine.op import op
 
 
 def shape_of(x):
@@ -32,42 +29,17 @@ def normalize_axis(axis, ndim, name):
     return axes
 
 
-def one_axis(axis, ndim, name):
-    """An axis as one int ≥ 0, where a single number has the axis 0 (or −1) too: NumPy takes it as a vector of one."""
-    (axis,) = normalize_axis(operator.index(axis), ndim or 1, name)
-    return axis
-
-
 # -- order of axes and shape ------------------------------------------------------------------------
 
 
-def as_numpy_reshapes(call):
-    def reshape(x, shape, order="C", *, copy=None):
-        if order == "C" and not copy:
-            return call(x, shape)
-        refuse_unless_default("reshape", order=None if order in ("C", "F") else order, copy=copy or None)
-        return transpose(call(transpose(x), tuple(shape)[::-1] if np.ndim(shape) else shape))
-    return reshape
-
-
-@op(np=np.reshape, around=as_numpy_reshapes, linear=True, text="np.reshape({x}, {shape})",
+@op(np=np.reshape, linear=True, text="np.reshape({x}, {shape})",
     dx=lambda g, x_shape: reshape(g, x_shape))
 def reshape(x, *, shape):
     """The entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
     return np.reshape(x, shape)
 
 
-def as_numpy_transposes(call):
-    def transpose(x, axes=None):
-        if axes is None:
-            return call(x)
-        if axes.__class__ is tuple:
-            return call(x, axes)
-        return call(x, tuple(axes) if np.ndim(axes) else (axes,))
-    return transpose
-
-
-@op(np=np.transpose, around=as_numpy_transposes, linear=True, view=True,
+@op(np=np.transpose, linear=True, view=True,
     text=lambda axes: "{x}.T" if axes is None else "{x}.transpose({axes})",
     dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
 def transpose(x, *, axes=None):
@@ -81,18 +53,9 @@ def np_argsort(axes):
     return sorted(range(len(order)), key=order.__getitem__)
 
 
-@composite(np=np.swapaxes, method=True)
-def swapaxes(x, axis1, axis2):
-    """x with two axes exchanged."""
-    order = list(range(len(shape_of(x))))
-    a, b = normalize_axis(axis1, len(order), "swapaxes") + normalize_axis(axis2, len(order), "swapaxes")
-    order[a], order[b] = order[b], order[a]
-    return transpose(x, tuple(order))
-
-
 def swap(x):
     """The last two axes exchanged: the transpose of a matrix, or of each matrix in a stack."""
-    return x.T if x.ndim == 2 else swapaxes(x, -1, -2)
+    return x.T if x.ndim == 2 else transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 # -- broadcasting -----------------------------------------------------------------------------------
@@ -165,16 +128,3 @@ def split(x, *, indices_or_sections, axis=0):
         parts.append(x[tuple(index)])
         start = stop
     return tuple(parts)
-
-
-# -- Tensor's own spelling ----------------------------------------------------------------------------
-
-
-def lengths(args):
-    """`x.reshape(2, 3)` and `x.reshape((2, 3))` → (2, 3)."""
-    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
-
-
-Tensor.reshape = lambda self, *shape, **order: reshape(self, lengths(shape), **order)
-Tensor.transpose = lambda self, *axes: transpose(self, None if axes in ((), (None,)) else lengths(axes))
-Tensor.T = property(transpose)

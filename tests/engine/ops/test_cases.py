@@ -1,11 +1,15 @@
 """What holds for every op: each test here runs on every row of `cases.py`."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from cases import BEYOND_FLOATS, CASES, PREDICATES, REAL_ONLY, WITHOUT_GRADIENT
 
 import minigrad as mg
-from minigrad.check.gradcheck import nodes_behind
+from minigrad.check.faults import CallSites, nodes_behind
+from minigrad.engine.backward import data_of
 from minigrad.engine.op import OPS
 from minigrad.engine.tensor import Tensor, wrap
 
@@ -64,9 +68,9 @@ def test_every_rule_is_reached_by_a_row():
         if case.differentiable:
             for node in nodes_behind([y for y in results(case.ours(*leaves(case.inputs()))) if y._tracked]):
                 reached |= {(node._op.name, i) for i, x in enumerate(node._inputs)
-                            if isinstance(x, Tensor) and x._tracked and x.size}
-    missing = [(name, op.arrays[pull[0]]) for name, op in OPS.items() for pull in op.pulls
-               if (name, pull[0]) not in reached and op.forward.__module__.startswith("minigrad.")]
+                            if node._mask >> i & 1 and np.prod(x.shape)}
+    missing = [(name, op.arrays[vjp.position]) for name, op in OPS.items() for vjp in op.vjps
+               if (name, vjp.position) not in reached and op.forward.__module__.startswith("minigrad.")]
     assert missing == []
 
 
@@ -153,6 +157,37 @@ def test_gradient_to_order_2(case):
     assert report.method == ("complex step" if case.analytic else "central differences"), report.why
 
 
+def with_bases(array):
+    """The ids of an array and of those that it is a view of."""
+    return set() if array is None else {id(array)} | with_bases(getattr(array, "base", None))
+
+
+@differentiable
+def test_the_graph_keeps_only_what_a_rule_reads(case):
+    """A node keeps an input, or its result, if a rule that runs reads it. All other arrays go with their tensors."""
+    inputs = leaves(case.inputs())
+    copies = [mg.copy(x) if x._tracked else x for x in inputs]
+    arrays = [weakref.ref(x._array) for x in copies if x._tracked]
+    ys = [y for y in results(case.ours(*copies)) if y._tracked]
+    saved = set()
+    for node in nodes_behind(ys):
+        read = {i for vjp in node._op.vjps if node._op.variadic or node._mask >> vjp.position & 1 for i in vjp.saves}
+        assert (node._array is None) == (-1 not in read) or isinstance(node._array, tuple)
+        for i, x in enumerate(node._inputs):
+            is_kept = isinstance(x, np.ndarray) or (isinstance(x, Tensor) and not x.is_leaf)
+            assert not is_kept or i in read or (node._op.variadic and 0 in read)
+            saved |= with_bases(data_of(x)) if is_kept else set()
+        saved |= with_bases(node._array)
+    kept = [id(array()) in saved for array in arrays]
+    loss = weighted(ys)
+    del copies, node, x, ys
+    gc.collect()  # the closure in Case.call
+    assert [array() is not None for array in arrays] == kept
+    loss.backward()
+    for x, expected in zip([x for x in inputs if x._tracked], gradients(case.ours, case.inputs())):
+        assert np.array_equal(x.grad, expected)
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if not c.differentiable], ids=str)
 def test_no_gradient_passes(case):
     y = case.ours(*leaves(case.inputs()))
@@ -164,15 +199,16 @@ def test_no_gradient_passes(case):
 def test_float32_stays_float32(case):
     """In the value, in what each rule gives, and in the gradient, which is the float64 one rounded."""
     inputs = leaves(case.inputs(np.float32))
-    ys = results(case.ours(*inputs))
+    with CallSites() as sites:
+        ys = results(case.ours(*inputs))
     assert all(y.dtype == np.float32 for y in ys) or case.name == "astype"
-    for node in nodes_behind([y for y in ys if y._tracked]):
+    for node, _, value, _ in sites.calls.values():
         if node._op.name in ("astype", "split") or str(case) in ("power(2, (3))", "power(0.5, ())"):
             continue  # NumPy's logarithm of a Python number is float64; the engine casts that gradient
-        for position, pull, pull_arrays, _ in node._op.pulls:
-            if isinstance(node._inputs[position], Tensor) and node._inputs[position]._tracked:
-                for rule, (g, y) in ((pull_arrays, (node._array, node._array)), (pull, (wrap(node._array), node))):
-                    assert all(d.dtype == np.float32 for d in results(rule(g, y, node._inputs, node._metadata)))
+        for vjp in node._op.vjps:
+            if node._mask >> vjp.position & 1:
+                for rule, y in ((vjp.plain, value), (vjp.recorded, wrap(value))):
+                    assert all(d.dtype == np.float32 for d in results(rule(y, y, node._inputs, node._metadata)))
     exact = gradients(case.ours, case.inputs(np.float64))
     for found, expected in zip(gradients(case.ours, case.inputs(np.float32)), exact):
         assert found.dtype == np.float32
