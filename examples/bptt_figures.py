@@ -222,10 +222,10 @@ def claim(options: argparse.Namespace) -> None:
     what = f"{options.seeds} untrained networks of hidden size {options.hidden}"
     results = {name: np.array([norms(name, options.steps, options.hidden, seed) for seed in range(options.seeds)])
                for name in NETWORKS}
-    print(f"‖dL/dh at T − lag‖ / ‖dL/dh at T‖, median (least … most) of {what} each")
+    print(f"‖dL/dh at T − lag‖ / ‖dL/dh at T‖, median (smallest … largest) of {what} each")
     print(table(results))
-    print("what one step keeps in an LSTM: its forget gate, dL/dc if nothing comes through h, and dL/dc as it is;"
-          " ‖dL/dc‖ at lag 1 and 10")
+    print("one step of an LSTM: mean forget gate, factor on dL/dc without the path through h, factor on dL/dc with it; "
+          "‖dL/dc‖ at lags 1 and 10")
     for bias in (0.0, 1.0, 3.0):
         how = {"steps": options.steps, "hidden": options.hidden, "forget_bias": bias}
         seeds = range(options.seeds)
@@ -298,8 +298,8 @@ def training(options: argparse.Namespace) -> None:
     lags = [min(lag, options.steps // 2) for lag in (20, 60)]
     _, both = subplots(2)
     for lag, ax in zip(lags, both):
-        print(f"to remember one sign over {lag} steps, each of {seeds} networks, {updates} updates: loss (nats), and "
-              "the part of the gradient that comes back to the first step, before → after")
+        print(f"remember one sign over {lag} steps: {seeds} networks each, {updates} updates; loss (nats), and the "
+              "fraction of the gradient that reaches the first step, before → after")
         for k, name in enumerate(NETWORKS):
             runs = [remember(name, lag, updates, seed=seed) for seed in range(seeds)]
             losses = np.array([[row["loss"] for row in rows] for rows, _ in runs])

@@ -11,7 +11,8 @@ from minigrad.engine import ops
 from minigrad.engine.anomaly import detect_anomaly
 from minigrad.engine.ops import *  # noqa: F403
 from minigrad.engine.ops import __all__ as op_names
-from minigrad.engine.op import OPS, composite, op
+from minigrad.engine.op import OPS, op
+from minigrad.engine.operators import composite
 from minigrad.engine.tensor import Tensor, no_grad, tensor
 from minigrad.functional import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from minigrad.microscope import bptt

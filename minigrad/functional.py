@@ -116,8 +116,9 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
     confused. Where something outside stands behind the result (a tensor of the caller, which `copy` keeps in the
     graph, or one that f closes over), gradients are recorded and results stay tensors; else they are arrays.
     """
-    args = list(args)
-    fresh, made = [], []
+    arguments = list(args)
+    fresh: list[Tensor] = []
+    made: list[Tensor] = []
     recording, symbolic = engine.recording.get(), is_symbolic()
 
     def lift(x):
@@ -133,10 +134,10 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         return fresh[-1]
 
     for position in wanted:
-        args[position] = map_leaves(lift, args[position])
+        arguments[position] = map_leaves(lift, arguments[position])
     token = engine.recording.set(True)
     try:
-        y = f(*args, **kwargs)
+        y = f(*arguments, **kwargs)
     finally:
         engine.recording.reset(token)
     aux = None
@@ -169,7 +170,7 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         gradients = [data_of(g) if not recorded else g if isinstance(g, Tensor) else wrap(g) for g in gradients]
         found = sweep(outputs, gradients, fresh, needed, graph=recorded)
         values = iter([handed_out(found.get(x._index), x) for x in fresh])
-        return tuple(map_leaves(lambda _: next(values), args[position]) for position in wanted)
+        return tuple(map_leaves(lambda _: next(values), arguments[position]) for position in wanted)
 
     value = y if outer else map_leaves(own_array, y)
     return y, pull, (value, aux) if has_aux else value

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.engine.op import NUMPY
+from minigrad.engine.operators import NUMPY
 
 # -- makers: the inputs of a case, with their domain --------------------------------------------------
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from minigrad.engine.op import NUMPY, OPS
+from minigrad.engine.op import OPS
+from minigrad.engine.operators import NUMPY
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

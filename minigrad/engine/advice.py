@@ -29,8 +29,8 @@ def refuse_unless_default(name: str, **given: Any) -> None:
     """Raise TypeError for an argument of NumPy's function that has no counterpart here, unless it asks for nothing."""
     for key, value in given.items():
         if value is not None:
-            given = f"an array of shape {value.shape}" if getattr(value, "shape", ()) else f"{key}={value!r}"
-            raise TypeError(f"{name} takes no {key} here, and {given} was given: leave it out")
+            what = f"an array of shape {value.shape}" if getattr(value, "shape", ()) else f"{key}={value!r}"
+            raise TypeError(f"{name} takes no {key} here, and {what} was given: leave it out")
 
 
 # In terms of the argument x, or a and b, and n. Only what means the same: no neighbours by spelling.

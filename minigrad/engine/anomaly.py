@@ -112,12 +112,12 @@ def first_bad(array: Any) -> str:
 
 
 def fingerprint(array: ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8)) if array.size else 0
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) if array.size else 0
 
 
 def user_line() -> str:
     """`at model.py:12 in step, t = 3`: the nearest frame outside the engine, and the nearest loop variable t."""
-    frame = sys._getframe(1)
+    frame: Any = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(OWN):
         frame = frame.f_back
     place = f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -10,6 +10,7 @@ differentiated again. Shapes and number types are put right here, once, and neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from minigrad.engine import tensor as engine
 from minigrad.engine.arrays import bare, ndarray, plain
+from minigrad.engine.hooks import accumulate, watched
 from minigrad.engine.op import OPS, PART, RELEASED, Op, part
 from minigrad.engine.ops import add, astype, sum_to
 from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, no_grad, node_of
@@ -217,14 +219,14 @@ def zeros_of(leaf: Any) -> ndarray:
     return np.zeros(data.shape, data.dtype if data.dtype.kind in "fc" else float)
 
 
-def behind(outputs: list[Tensor], stop: list[Tensor] = ()) -> list[Any]:
+def behind(outputs: Sequence[Tensor], stop: Sequence[Tensor] = ()) -> list[Any]:
     """Every node (a leaf is its own) that gradients reach from the outputs, the oldest first; none behind `stop`."""
-    stop = {x._index for x in stop}
+    ends = {x._index for x in stop}
     seen = {y._index: node_of(y) for y in outputs if y._tracked}
     stack = list(seen.values())
     while stack:
         node = stack.pop()
-        if node._index in stop:
+        if node._index in ends:
             continue
         for x in nodes_of(node):
             if x._tracked and x._index not in seen:
@@ -270,35 +272,7 @@ def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
     return d
 
 
-def watched(node: Tensor, g: Any, graph: bool, keep: bool) -> Any:
-    """Show a complete gradient to the hooks of its value, and keep it if asked."""
-    for hook in [h for key, h in node._watch.items() if key != "retain"]:
-        if not graph:  # other values may have been sent the same array
-            g = np.asarray(g).view()
-            g.flags.writeable = False
-        seen = hook(g)
-        if seen is not None:
-            seen = seen if isinstance(seen, Tensor) else plain(seen)
-            if np.shape(seen) != node.shape:
-                raise ValueError(f"a hook returned a gradient of shape {np.shape(seen)} for {describe(node)}: "
-                                 "return that shape, or None to leave it as it is")
-            g = seen if graph else np.asarray(seen, node.dtype)
-    if keep and "retain" in node._watch and (result := node._watch["retain"]()) is not None:
-        accumulate(result, g)
-    return g
-
-
-def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
-    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
-    holds g, so that it need not be copied."""
-    g = g._array if isinstance(g, Tensor) else g
-    if leaf._grad is None:
-        leaf._grad = g if owned else np.array(g)
-    else:
-        leaf._grad = np.asarray(leaf._grad + g)
-
-
-def unchanged_or_raise(node: Tensor) -> None:
+def unchanged_or_raise(node: Any) -> None:
     """A rule reads values of the forward: refuse if one of them has been assigned since."""
     op, inputs = node._op, node._inputs
     saves = {i for vjp in op.vjps if op.variadic or node._mask >> vjp.position & 1 for i in vjp.saves}
@@ -338,4 +312,4 @@ def seed(y: Tensor, gradient: Any) -> Any:
     return gradient.astype(y._array.dtype, copy=False)
 
 
-Tensor.backward = backward
+Tensor.backward = backward  # type: ignore

@@ -1,4 +1,4 @@
-"""Hooks on gradients: `retain_grad` and `register_hook`. `sweep` reads them from a tensor's slot `_watch`."""
+"""What happens to a complete gradient: it is shown to hooks, and added into `.grad`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
+from minigrad.engine.arrays import plain
 from minigrad.engine.tensor import Tensor, describe, next_index, node_of
 
 
@@ -50,4 +53,32 @@ def watch(x: Tensor) -> dict:
     return node._watch
 
 
-Tensor.retain_grad, Tensor.register_hook = retain_grad, register_hook
+def watched(node: Any, g: Any, graph: bool, keep: bool) -> Any:
+    """Show a complete gradient to the hooks of its value, and keep it if asked."""
+    for hook in [h for key, h in node._watch.items() if key != "retain"]:
+        if not graph:  # other values may have been sent the same array
+            g = numpy.asarray(g).view()
+            g.flags.writeable = False
+        seen = hook(g)
+        if seen is not None:
+            seen = seen if isinstance(seen, Tensor) else plain(seen)
+            if numpy.shape(seen) != node.shape:
+                raise ValueError(f"a hook returned a gradient of shape {numpy.shape(seen)} for {describe(node)}: "
+                                 "return that shape, or None to leave it as it is")
+            g = seen if graph else numpy.asarray(seen, node.dtype)
+    if keep and "retain" in node._watch and (result := node._watch["retain"]()) is not None:
+        accumulate(result, g)
+    return g
+
+
+def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
+    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
+    holds g, so that it need not be copied."""
+    g = g._array if isinstance(g, Tensor) else g
+    if leaf._grad is None:
+        leaf._grad = g if owned else numpy.array(g)
+    else:
+        leaf._grad = numpy.asarray(leaf._grad + g)
+
+
+Tensor.retain_grad, Tensor.register_hook = retain_grad, register_hook  # type: ignore

@@ -2,7 +2,7 @@
 
 The public function of an op is written out as text and compiled (`write_call`). With ndarrays alone it *is* the
 forward, and nothing is recorded. With a Tensor among its inputs the result is a Tensor, and if a gradient can flow
-through it, it keeps its op, its inputs and its metadata.
+through it, its node keeps the values that the rules will read.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy
 
 from minigrad.engine.arrays import asarray, ndarray, plain
-from minigrad.engine.tensor import Shape, Tensor, describe, fill, new, recording, result, watcher
+from minigrad.engine.operators import install
+from minigrad.engine.tensor import Shape, Tensor, fill, new, recording, result, watcher
 
 OPS: dict[str, Op] = {}  # every op by name
-NUMPY: dict[Callable, Callable] = {}  # NumPy's function → ours
 REQUIRED = inspect.Parameter.empty
 BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (reshape or mg.expand_dims one of them)"
 
@@ -93,24 +93,6 @@ class Op:
         """The NumPy text, with the inputs and the metadata in braces; None for an operator or a plain call."""
         return self.text(**metadata) if callable(self.text) else self.text
 
-    def kept(self, i: int) -> str:
-        """Source of what a node keeps of input i, or of y (-1): the value if a rule that runs reads it."""
-        name = "y" if i < 0 else self.arrays[i]
-        readers = [vjp.position for vjp in self.vjps if i in vjp.saves]
-        is_ruled = any(vjp.position == i for vjp in self.vjps)
-        node = f"({name}._node or {name} if {name}_tracked else None)" if is_ruled else "None"
-        if not readers:
-            return node
-        if len(readers) == len(self.vjps):
-            return name
-        return f"({name} if {' or '.join(f'{self.arrays[k]}_tracked' for k in readers)} else {node})"
-
-    def mask(self) -> str:
-        """Source of a node's mask: bit i is set if a gradient goes to input i."""
-        if len(self.vjps) == 1:
-            return str(1 << self.vjps[0].position)
-        return " | ".join(f"{self.arrays[vjp.position]}_tracked << {vjp.position}" for vjp in self.vjps)
-
     def __repr__(self) -> str:
         return self.name
 
@@ -137,12 +119,12 @@ class Op:
 def primitive(name: str) -> Op:
     """An op of the engine's own, which no user calls and the sweep knows how to treat."""
     self = Op()
-    self.name, self.arrays, self.defaults, self.rules, self.vjps, self.into = name, ("whole",), {}, {}, [], {}
+    self.name, self.arrays, self.defaults, self.rules, self.vjps = name, ("whole",), {}, {}, []
     self.forward = self.call = None
     return self
 
 
-# An op with several results: a hidden tensor has the tuple as its data and the record; each result is a PART of it.
+# An op with several results has one node with all of them; each result is a PART of it.
 PART = primitive("part")
 RELEASED = primitive("released")  # the op of a result whose backward has been done
 
@@ -172,14 +154,8 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     analytic  False where the complex step does not see the derivative
     shapes    the sentence that tells which shapes go together
 
-    Traits, which `Op` explains:
-    elementwise, linear  True where they hold; an elementwise op whose np= is only a name for NumPy's ufunc, as
-                         its own forward does something else, states `elementwise`
-    view                 True, or a function of the metadata
-    text                 a template such as "{x}[{index}]", or a function of the metadata that returns one
-    buffered             statements such as "np.add.reduce({x}, axis={axis}, out={y})", separated by semicolons
-    helper               the source of a function of the op's name
-    c                    a C expression such as "{x} * {x}", or a function of the metadata that returns one
+    The other arguments state traits, which `Op` explains; view, text and c may be functions of the metadata. An op that
+    only answers for a ufunc, as its own forward does something else, states `elementwise`.
 
     Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
@@ -208,16 +184,9 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
 def ufunc_of(functions: tuple) -> Any:
     """NumPy's ufunc that computes one entry from one entry of each input, if the first function is one."""
     first = functions[0] if functions else None
-    elementwise = isinstance(first, numpy.ufunc) and first.signature is None
-    return first if elementwise and getattr(numpy, first.__name__, None) is first else None
-
-
-def composite(*, np: Any = (), method: bool = False) -> Callable:
-    """Declare a function that is made of ops and so needs no rule: it too gets NumPy's name and a method."""
-    def declare(function):
-        install(function, np if isinstance(np, tuple) else (np,), None, method)
-        return function
-    return declare
+    if isinstance(first, numpy.ufunc) and first.signature is None and getattr(numpy, first.__name__, None) is first:
+        return first
+    return None
 
 
 def named(public: Any, self: Op) -> Any:
@@ -356,9 +325,9 @@ def write_call(self: Op) -> Callable:
         lines += ["if y.__class__ is ndarray: return fill(new(Tensor), y)"]
     elif not self.variadic:
         plainly = "y.__class__ is ndarray" if self.analytic else "y.__class__ is ndarray and not tracked"
-        kept = ", ".join(self.kept(i) for i in range(len(self.arrays)))
+        saved = ", ".join(kept(self, i) for i in range(len(self.arrays)))
         lines += [f"if {plainly}:", "    if tracked and recording():",
-                  f"        return result(y, op, ({kept},), {self.mask()}, {by_name}, {self.kept(-1)})",
+                  f"        return result(y, op, ({saved},), {mask(self)}, {by_name}, {kept(self, -1)})",
                   "    return fill(new(Tensor), y)"]
     lines += [f"return finish(op, {inputs}, {arrays}, {by_name}, y, tracked)"]
     text = f"def {self.name}({', '.join(signature)}):\n" + "".join(f"    {line}\n" for line in lines)
@@ -367,6 +336,26 @@ def write_call(self: Op) -> Callable:
     written: dict[str, Any] = {}
     exec(compile(text, filename, "exec"), words, written)
     return written[self.name]
+
+
+def kept(self: Op, i: int) -> str:
+    """Source of what a node keeps of input i, or of y (-1): the value if a rule that runs reads it."""
+    name = "y" if i < 0 else self.arrays[i]
+    readers = [vjp.position for vjp in self.vjps if i in vjp.saves]
+    is_ruled = any(vjp.position == i for vjp in self.vjps)
+    node = f"({name}._node or {name} if {name}_tracked else None)" if is_ruled else "None"
+    if not readers:
+        return node
+    if len(readers) == len(self.vjps):
+        return name
+    return f"({name} if {' or '.join(f'{self.arrays[k]}_tracked' for k in readers)} else {node})"
+
+
+def mask(self: Op) -> str:
+    """Source of a node's mask: bit i is set if a gradient goes to input i."""
+    if len(self.vjps) == 1:
+        return str(1 << self.vjps[0].position)
+    return " | ".join(f"{self.arrays[vjp.position]}_tracked << {vjp.position}" for vjp in self.vjps)
 
 
 def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked: bool) -> Any:
@@ -400,7 +389,7 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
     """The results of an op that returns several: parts of one node, which sends all their gradients on together."""
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
-    whole = record(self, inputs, metadata, Shape(()))._node
+    whole: Any = record(self, inputs, metadata, Shape(()))._node
     whole._array = ys if any(-1 in vjp.saves for vjp in self.vjps) else tuple([Shape(y.shape, y.dtype) for y in ys])
     return tuple([part(whole, i, y) if tracked[i] else fill(new(Tensor), y) for i, y in enumerate(ys)])
 
@@ -417,45 +406,3 @@ def sequence_or_arrays(self: Op) -> Callable:
             return self.call(*arrays, **metadata)
         return self.call(arrays, **metadata)
     return public
-
-
-# -- how an op reaches the operators and NumPy's functions -----------------------------------------------
-
-UNARY = {"-": "neg", "+": "pos", "~": "invert"}
-DUNDER = {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "@": "matmul", "**": "pow",
-          ">": "gt", ">=": "ge", "<": "lt", "<=": "le", "==": "eq", "!=": "ne", "&": "and", "|": "or"}
-COMPARISON = {">", ">=", "<", "<=", "==", "!="}  # Python reflects these itself
-
-
-def install(call: Any, functions: tuple, infix: str | None, method: bool) -> None:
-    """Let Tensor's operator and method, and NumPy's functions, call this one."""
-    for function in functions:
-        NUMPY[function] = call
-    if method:
-        setattr(Tensor, call.__name__, call)
-    if infix is None:
-        return
-    if len(call.op.arrays) == 1:
-        setattr(Tensor, f"__{UNARY[infix]}__", call)
-        return
-    setattr(Tensor, f"__{DUNDER[infix]}__", call)
-    if infix not in COMPARISON:
-        setattr(Tensor, f"__r{DUNDER[infix]}__", lambda b, a: call(a, b))
-        setattr(Tensor, f"__i{DUNDER[infix]}__", lambda a, b: in_place(call, a, b))
-
-
-def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
-    """`a += b`. A leaf that requires gradients changes in place, under no_grad only (that is an optimiser's step);
-    everything else is a new tensor, so that no value saved for a backward can change."""
-    if not (a._tracked and a._node is None):
-        return call(a, b)
-    if recording.get():
-        raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
-                           "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
-    value = call(a._array, b._array if isinstance(b, Tensor) else b)
-    if value.shape != a._array.shape:
-        raise ValueError(f"{describe(a)} keeps its shape when it changes in place, and the result has {value.shape}: "
-                         "write a = a + b for a new tensor")
-    a._array[...] = value
-    a.data = a._array
-    return a

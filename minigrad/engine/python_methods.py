@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from minigrad.engine.advice import dotted, missing, refuse_unless_default
-from minigrad.engine.op import NUMPY
+from minigrad.engine.operators import NUMPY
 from minigrad.engine.tensor import Tensor, describe, flowing, made_by
 
 

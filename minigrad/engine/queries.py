@@ -5,7 +5,7 @@ Those about the shape do not look at values, so a traced function may ask them t
 
 import numpy as np
 
-from minigrad.engine.op import NUMPY
+from minigrad.engine.operators import NUMPY
 from minigrad.engine.tensor import Tensor
 
 ABOUT_SHAPE = (np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type)

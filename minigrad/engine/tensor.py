@@ -50,6 +50,8 @@ class Tensor(Installed):
     # `fill` says what each slot contains. Not _data, which numpy.ma reads of anything: np.ma.add(t, x) would silently
     # lose the gradient.
     __slots__ = ("__weakref__", "_array", "_grad", "_index", "_name", "_node", "_tracked", "_version", "_watch")
+    _array: Any
+    _tracked: bool
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):
@@ -125,6 +127,9 @@ class Tensor(Installed):
         return self._op is None
 
     # how it was made, None for a leaf: see `Node`
+    _node: Node | None
+    _index: int
+    _watch: dict | None
     _op: Any = property(lambda self: self._node and self._node._op)
     _inputs: Any = property(lambda self: self._node and self._node._inputs)
     _metadata: Any = property(lambda self: self._node and self._node._metadata)
@@ -166,19 +171,21 @@ class Tensor(Installed):
 
 
 class Node:
-    """How a result was made.
-
-    _op, _metadata    the op and its metadata
-    _inputs           a tensor or array if a rule reads it; else the node to which its gradient goes, or None
-    _mask             bit i: a gradient goes to input i, so its rule runs
-    _array            the result if a rule reads it, else None; a tuple for several results, else of `Shape`s
-    _index            the clock at creation, by which gradients find their node: inputs have a smaller one
-    _version, _name   the clock at the last change of the result, and the result's name, once there is one
-    _watch            what wants to see the gradient: hooks by number, and "retain" (hooks.py)
-    """
+    """How a result was made."""
 
     __slots__ = ("__weakref__", "_array", "_index", "_inputs", "_mask", "_metadata", "_name", "_op", "_version",
                  "_watch", "dtype", "shape")
+    _op: Any
+    _metadata: Any
+    _inputs: Any  # a tensor or array if a rule reads it; else the node to which its gradient goes, or None
+    _mask: int  # bit i: a gradient goes to input i, so its rule runs
+    _array: Any  # the result if a rule reads it, else None; a tuple for several results, else of `Shape`s
+    _index: int  # the clock at creation, by which gradients find their node: inputs have a smaller one
+    _version: int  # the clock at the last change of the result, once there is one
+    _name: str | None  # once there is one
+    _watch: dict | None  # who wants to see the gradient: hooks by number, and "retain" (hooks.py)
+    shape: tuple[int, ...]
+    dtype: Any
     _tracked = True
 
 
@@ -230,7 +237,7 @@ def node_of(x: Any) -> Any:
     return x if x.__class__ is Node else x._node or x
 
 
-def made_by(x: Tensor) -> Any:
+def made_by(x: Any) -> Any:
     """The op that a user would name: for one of several results the op that returned them; None for leaves and when
     the graph has been released."""
     inputs = x._inputs

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from minigrad.engine.backward import behind, data_of, zeros_of
+from minigrad.engine.backward import behind, data_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.microscope.recording import WHOLE, Record, Recording, StepVJP, one_scan, replayed_gradients
+from minigrad.microscope.recording import Record, Recording, one_scan, replayed_gradients
+from minigrad.microscope.step_vjp import StepVJP
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
 
@@ -74,50 +76,52 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
     step, S, T = scan.step, len(losses), scan.steps
     weights = {name: w for name, w in scan.weight_values.items() if w in step.program.gradients}
     by_step = {name: np.zeros((T, *w.shape), w.dtype) for name, w in weights.items()}
-    for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # gradients of the sum of the losses
+    for t, env in scan.steps_back(*gradients_into(scan, node, losses)):  # of the sum of the losses
         for name, w in weights.items():
-            by_step[name][scan.time_index(t)] = step.gradient(env, w)
+            by_step[name][scan.order[t]] = env[step.gradients[w]]
     whole = {name: g.sum(axis=0) for name, g in by_step.items()}
 
-    sent = sent_by_losses(scan)
-    uses = {name: use_of(step.gradient_of(w), whole[name], S, sent) for name, w in weights.items()}
-    reads = [value for use in uses.values() for value in use.reads]
-    step_vjp = StepVJP(scan, [*map(step.gradient_of, step.states), *reads])
+    uses = [use_of(scan, step.gradients[w], whole[name], S) for name, w in weights.items()]
+    reads = [value for use in uses for value in use.reads]
+    step_vjp = StepVJP(scan, [*(step.gradients[s] for s in step.states), *reads])
     squares, share = np.zeros((2, S, T))
     states = {name: np.zeros((S, T)) for name, s in zip(scan.states, step.states) if s in step.program.gradients}
-    room = (S + T) * sum(map(size_of, weights.values())) // 4  # a quarter of the numbers in the result
-    each = sum(use.numbers for use in uses.values())
+    room = (S + T) * sum(prod(w.shape) for w in weights.values()) // 4  # a quarter of the numbers in the result
+    each = sum(use.numbers for use in uses)
     at, start = np.full(S, -1), 0
     for d_state, d_ys in in_groups((gradients_into(scan, node, [loss]) for loss in losses), room, each):
         group = slice(start, start := start + len(d_state))
         ends = [T - 1 if any(np.any(d) for d in end) else max((t for d in d_y for t in d), default=-1)
                 for end, d_y in zip(d_state, d_ys)]
-        at[group], last = [scan.time_index(t) if t >= 0 else -1 for t in ends], 1 + max(ends)
+        at[group], last = [scan.order[t] if t >= 0 else -1 for t in ends], 1 + max(ends)
         d_state = [np.stack(leaf, axis=-1) for leaf in zip(*d_state)]
         for t in reversed(range(last)):
             d_y = [np.stack([d.get(t, np.zeros(y.shape, y.dtype)) for d in leaf], axis=-1)
                    for y, leaf in zip(step.ys, zip(*d_ys))]
-            found = iter(step_vjp(t, zip(step.new_states + step.ys, d_state + d_y)))
-            d_state, time = [next(found) for _ in d_state], scan.time_index(t)
+            found = iter(step_vjp(t, list(zip(step.new_states + step.ys, d_state + d_y))))
+            d_state, time = [next(found) for _ in d_state], scan.order[t]
             for name, d in zip(scan.states, d_state):
                 if name in states:
                     states[name][group, time] = np.linalg.norm(d.reshape(-1, d.shape[-1]), axis=0)
-            for use in uses.values():
+            for use in uses:
                 square, along = use.add(group, *[next(found) for _ in use.reads])
                 squares[group, time] += square
                 share[group, time] += along
-        for use in uses.values():
+        for use in uses:
             use.finish(group)
     total = sum(np.vdot(g, g).real for g in whole.values())
     return Credit(np.sqrt(squares), share / total if total else share, states,
-                  {name: use.by_loss for name, use in uses.items()}, by_step, at, scan.reverse)
+                  {name: use.by_loss for name, use in zip(weights, uses)}, by_step, at, scan.reverse)
 
 
 def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """Gradients of Σ losses for the scan's final states and its ys, in the order of running."""
-    found = replayed_gradients(losses, [node], WHOLE).get(node._index, [None] * len(node._array))
-    g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, node._array)]
-    n = len(scan.step.states)
+    step, T = scan.step, scan.steps
+    shapes = [s.shape for s in step.new_states] + [(T, *y.shape) for y in step.ys]
+    found = replayed_gradients(losses, [node]).get(node._index, [None] * len(shapes))
+    g = [np.zeros(shape, result.dtype) if d is None else data_of(d)
+         for d, shape, result in zip(found, shapes, step.new_states + step.ys)]
+    n = len(step.new_states)
     return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
 
 
@@ -137,66 +141,57 @@ def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, eac
         yield states, ys
 
 
-def sent_by_losses(scan: Record) -> set[Value]:
-    """The values of a step's backward that depend on the gradients of its results."""
-    program = scan.step.program
-    sent = set(program.seeds.values())
-    gradients = [g for g in program.gradients.values() if g is not None]
-    for value in in_order(gradients, {*scan.invariants, *scan.forward_values[0]}):
-        if not sent.isdisjoint(value.inputs):
-            sent.add(value)
-    return sent
-
-
-def size_of(value: Value) -> int:
-    return int(np.prod(value.shape))
-
-
 # -- the gradient of one weight at one step, for K losses -------------------------------------------------------------
 
 
-def use_of(g: Value, whole: Array, losses: int, sent: set[Value]) -> Dense | Product:
+def use_of(scan: Record, g: Value, whole: Array, losses: int) -> Dense:
     """Accumulator for a weight with gradient `g` in the step program; whole: its sum over all steps and losses."""
-    if is_matrix_product(g):
-        a, b = g.inputs
-        if b not in sent and size_of(a) + size_of(b) < size_of(g):
-            return Product(a, b, whole, losses)
-    return Dense(g, whole, losses)
+    is_product = is_matrix_product(g) and not depends_on_losses(scan, g.inputs[1])
+    is_smaller = sum(prod(a.shape) for a in g.inputs) < prod(g.shape)
+    return (Product if is_product and is_smaller else Dense)(g, whole, losses)
+
+
+def depends_on_losses(scan: Record, value: Value) -> bool:
+    """Whether a value of a step's backward depends on the gradients of the step's results."""
+    seeds = set(scan.step.program.seeds.values())
+    return value in seeds or any(
+        not seeds.isdisjoint(v.inputs) for v in in_order([value], set(scan.step.recorded)))
 
 
 class Dense:
-    """Accumulates G, computed in full."""
+    """Accumulates G, computed in full.
+
+    reads    values of the step's backward that `add` takes
+    numbers  numbers kept per loss
+    """
 
     def __init__(self, g: Value, whole: Array, losses: int):
-        self.reads, self.whole = [g], whole
-        self.by_loss = np.zeros((losses, *g.shape), g.dtype)
+        self.reads, self.whole, self.numbers = [g], whole, 3 * whole.size
+        self.by_loss = np.zeros((losses, *whole.shape), whole.dtype)
 
-    def add(self, group: slice, G: Array) -> tuple[Array, Array]:
+    def add(self, group: slice, *read: Array) -> tuple[Array, Array]:
         """Add G (…, K) to by_loss; return ‖G‖² and ⟨G, whole⟩ of each loss of the group."""
+        (G,) = read
         self.by_loss[group] += np.moveaxis(G, -1, 0)
         G = G.reshape(-1, G.shape[-1])
         return (G.conj() * G).real.sum(axis=0), (self.whole.conj().reshape(-1) @ G).real
 
     def finish(self, group: slice) -> None:
-        """Do nothing: `add` has summed G already."""
-
-    @property
-    def numbers(self) -> int:
-        """Numbers kept per loss."""
-        return 3 * self.whole.size
+        """Add what `add` has collected of this group to by_loss: here nothing."""
 
 
-class Product:
+class Product(Dense):
     """Accumulates G = A B through its two factors; B does not depend on the loss."""
 
-    def __init__(self, a: Value, b: Value, whole: Array, losses: int):
-        self.reads, self.whole = [a, b], whole
-        self.by_loss = np.zeros((losses, *whole.shape), whole.dtype)
+    def __init__(self, g: Value, whole: Array, losses: int):
+        super().__init__(g, whole, losses)
+        m, B = g.inputs[0].shape
+        self.reads, self.numbers = list(g.inputs), 3 * m * (COLUMNS + B) + 2 * whole.size
         self.factors: list[tuple[Array, Array]] = []
 
-    def add(self, group: slice, A: Array, B: Array) -> tuple[Array, Array]:
+    def add(self, group: slice, *read: Array) -> tuple[Array, Array]:
         """As `Dense.add`, for A (m, B, K) and B (B, k, K), which repeats one matrix K times."""
-        B = B[..., 0]
+        A, B = read[0], read[1][..., 0]
         self.factors.append((A, B))
         if len(self.factors) * len(B) >= COLUMNS:
             self.finish(group)
@@ -211,8 +206,3 @@ class Product:
             A, B = (np.concatenate(parts, axis=axis) for parts, axis in zip(zip(*self.factors), (1, 0)))
             self.by_loss[group] += np.tensordot(A, B, ((1,), (0,))).swapaxes(0, 1)
             self.factors = []
-
-    @property
-    def numbers(self) -> int:
-        m, B = self.reads[0].shape
-        return 3 * m * (COLUMNS + B) + 2 * self.whole.size

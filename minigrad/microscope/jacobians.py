@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from minigrad.microscope.recording import Record, Recording, StepVJP, one_scan
+from minigrad.microscope.recording import Record, Recording, one_scan
+from minigrad.microscope.step_vjp import StepVJP
 
 Array = np.ndarray
 
@@ -89,18 +90,18 @@ def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians
                          "not a batch, so pass batched=False")
     batch = states[0].shape[-1] if batched else 1
     sizes = [int(np.prod(s.shape)) // batch for s in states]
-    ends = np.cumsum([0, *sizes])
-    J = np.zeros((scan.steps, batch, ends[-1], ends[-1]), np.result_type(*[s.dtype for s in states]))
-    n, step_vjp = ends[-1], StepVJP(scan, [step.gradient_of(s) for s in states])
+    n, ends = sum(sizes), np.cumsum(sizes)
+    step_vjp = StepVJP(scan, [step.gradients[s] for s in states])
+    J = np.zeros((scan.steps, batch, n, n), np.result_type(*[s.dtype for s in states]))
     v = np.zeros((n, batch, n + 1), J.dtype)  # rows v of vᵀ J: the unit vectors, and a random one as a check
     v[np.arange(n), :, np.arange(n)] = 1.0
     v[:, :, n] = np.random.default_rng(0).uniform(0.5, 1.5, (n, batch))
-    seeds = [(result, part.reshape(*result.shape, n + 1)) for result, part in zip(results, np.split(v, ends[1:-1]))]
-    for t in range(scan.steps):
+    seeds = [(result, part.reshape(*result.shape, n + 1)) for result, part in zip(results, np.split(v, ends[:-1]))]
+    for t, time in enumerate(scan.order):
         rows = np.concatenate([d.reshape(-1, batch, n + 1) for d in step_vjp(t, seeds)])
-        J[scan.time_index(t)] = here = rows[:, :, :n].transpose(1, 2, 0)
+        J[time] = here = rows[:, :, :n].transpose(1, 2, 0)
         if not np.isfinite(here).all():
-            raise FloatingPointError(f"the Jacobian of {scan.path} at step {scan.time_index(t)} is not finite: "
+            raise FloatingPointError(f"the Jacobian of {scan.path} at step {time} is not finite: "
                                      "saturation(rec).nan has the first NaN")
         sums = np.einsum("ib,bij->jb", v[:, :, n], here)
         if np.abs(rows[:, :, n] - sums).max() > 1e4 * np.finfo(J.dtype).eps * np.abs(here).sum(axis=1).max():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigrad.microscope.recording import Record, Recording, StepVJP, one_scan
-from minigrad.program.simplify import Value
+from minigrad.microscope.recording import Record, Recording, one_scan
+from minigrad.microscope.step_vjp import StepVJP
+from minigrad.program.ir import Value
 
 Array = np.ndarray
 
@@ -35,12 +36,12 @@ def paths(rec: Recording | Record) -> dict[str, dict[str, Array]]:
             results.setdefault(result, name)
     out = {name: {result: np.zeros((scan.steps, *s.shape), s.dtype) for result in results.values()}
            for name, s in states.items()}
-    step_vjp = StepVJP(scan, [step.gradient_of(s) for s in states.values()])
-    for t in range(scan.steps):
+    step_vjp = StepVJP(scan, [step.gradients[s] for s in states.values()])
+    for t, time in enumerate(scan.order):
         arrived = [sum(backward.values[t][step.program.seeds[result]] for backward in backwards) for result in results]
         alone = [(result, np.where(one, d[..., None], 0.0)) for result, d, one in zip(
             results, arrived, np.eye(len(results), dtype=bool))]
         for state, parts in zip(states, step_vjp(t, alone)):
             for k, name in enumerate(results.values()):
-                out[state][name][scan.time_index(t)] += parts[..., k]  # masked, a state and a y may share a name
+                out[state][name][time] += parts[..., k]  # masked, a state and a y may share a name
     return out

@@ -12,6 +12,7 @@ import difflib
 import re
 import sys
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,16 +26,9 @@ from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
-from minigrad.microscope.cell_program import (
-    NamedValue,
-    evaluate,
-    evaluate_stacked,
-    instructions,
-    step_program_of,
-    value_in,
-    weight_names,
-)
+from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, weight_names
 from minigrad.nn.module import Module
+from minigrad.program.analysis import base
 from minigrad.program.ir import DETACH, Value, in_order
 from minigrad.timeloop.compiled import ScanCall
 from minigrad.timeloop.inspection import example
@@ -76,7 +70,7 @@ class UnknownName(KeyError):
 
     def __init__(self, name: Any, of: str, known: list[str]):
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-        names = f"it has {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else "it has none"
+        names = f"it has {shortened(known, 20) or 'none'}"
         super().__init__(f"{of} has no {name!r}: " + (f"did you mean {near[0]!r}? " if near else "") + names)
 
 
@@ -84,15 +78,15 @@ class Recording:
     """The recorded scans, in the order in which they ran.
 
     rec[0]       the `Record` of the first scan
-    rec["lstm"]  the `Record` of the scan at or below this path; `Records` if there are several, because a layer has
-                 several cells (lstm.l0, lstm.l0_reverse, …) or was called several times. Raises KeyError for an unknown
-                 path, TypeError for a cell that cannot be traced
+    rec["lstm"]  the `Record` of the scan at or below this path; a `Recording` of them if there are several, because a
+                 layer has several cells (lstm.l0, lstm.l0_reverse, …) or was called several times. Raises KeyError for
+                 an unknown path, TypeError for a cell that cannot be traced
     len(rec), iteration, rec.paths   as of a list of Records
     """
 
-    def __init__(self, model: Module | None = None):
+    def __init__(self, model: Module | None = None, records: Iterable[Record | UnrecordedScan] = ()):
         self.model_paths = {} if model is None else {id(x): path for path, x in model.named_parts()}
-        self.records: list[Record | UnrecordedScan] = []
+        self.records = list(records)
         self.copies: dict[int, Array] = {}
 
     def take(self, run: ScanCall | str, cell: Callable) -> tuple[Any, Any] | None:
@@ -130,29 +124,28 @@ class Recording:
         if not self.records:
             raise LookupError("nothing was recorded: no scan ran inside record() (a Python loop is not a scan), or "
                               "it ran under detect_anomaly, which runs a scan op by op")
-        if not isinstance(key, str):
-            try:
-                return traced(self.records[key])
-            except IndexError:
-                raise IndexError(f"the recording has {len(self)} scans and no rec[{key}]") from None
-        found = [r for r in self.records if f"{r.path}.".startswith(f"{key}.")]
-        if not found:
-            raise UnknownName(key, "the recording", list(dict.fromkeys(self.paths)))
-        return traced(found[0]) if len(found) == 1 else Records(map(traced, found))
+        if isinstance(key, str):
+            found = Recording(records=[r for r in self.records if f"{r.path}.".startswith(f"{key}.")])
+            if not found.records:
+                raise UnknownName(key, "the recording", list(dict.fromkeys(self.paths)))
+            return found[0] if len(found) == 1 else found
+        try:
+            record = self.records[key]
+        except IndexError:
+            raise IndexError(f"the recording has {len(self)} scans and no rec[{key}]") from None
+        if isinstance(record, UnrecordedScan):
+            raise TypeError(f"{record.path} was not recorded, because its cell cannot be traced: {record.why}")
+        return record
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "records":
+            raise AttributeError(name)
+        scans = f"{len(self)} scan{'s' * (len(self) != 1)} ({shortened(self.paths)})"
+        raise AttributeError(f"the recording has {scans}, each with its own {name}: take one, as in [0].{name}")
 
     def __repr__(self) -> str:
         return "\n".join([f"a recording of {len(self)} scan{'s' * (len(self) != 1)}",
                           *(f"  [{i}] {record}" for i, record in enumerate(self.records))])
-
-
-class Records(list):
-    """Records of scans with the same path, in the order in which they ran."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(f"these are {len(self)} scans ({', '.join(r.path for r in self[:6])}"
-                             f"{', …' if len(self) > 6 else ''}), each with its own {name}: take one, as in [0].{name}")
 
 
 @dataclass
@@ -166,18 +159,22 @@ class UnrecordedScan:
         return f"{self.path}: not recorded, because it cannot be traced"
 
 
-def one_scan(rec: Recording | Record | list[Record]) -> Record:
-    """The only scan of a recording or list, or the given Record."""
+def one_scan(rec: Recording | Record) -> Record:
+    """The only scan of a recording, or the given Record."""
     if isinstance(rec, Record):
         return rec
-    if not isinstance(rec, (Recording, list)):
+    if not isinstance(rec, Recording):
         raise TypeError(f"this function takes a recording, as from record(), or one of its scans, not an object of "
                         f"type {type(rec).__name__}")
     if len(rec) > 1:
-        paths = rec.paths if isinstance(rec, Recording) else [r.path for r in rec]
-        raise ValueError(f"this function takes one scan, not {len(rec)} ({', '.join(paths[:8])}"
-                         f"{', …' if len(rec) > 8 else ''}): choose one by its path or number, as rec[0]")
+        raise ValueError(f"this function takes one scan, not {len(rec)} ({shortened(rec.paths)}): choose one by its "
+                         "path or number, as rec[0]")
     return rec[0]
+
+
+def shortened(names: list[str], most: int = 8) -> str:
+    """The first names of a list, as text."""
+    return ", ".join(names[:most]) + ", …" * (len(names) > most)
 
 
 def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -188,13 +185,6 @@ def path_of(cell: Callable, model_paths: Mapping[int, str] = MappingProxyType({}
     # PyTorch's name for a cell of a Stacked layer
     return re.sub(r"(^|\.)layers\.(l\d+(_reverse)?)$", r"\1\2", path) or (
         getattr(owner, "__name__", type(owner).__name__))
-
-
-def traced(record: Record | UnrecordedScan) -> Record:
-    """The record of a scan; raises TypeError if its cell could not be traced."""
-    if isinstance(record, UnrecordedScan):
-        raise TypeError(f"{record.path} was not recorded, because its cell cannot be traced: {record.why}")
-    return record
 
 
 # -- one scan ---------------------------------------------------------------------------------------------------------
@@ -222,42 +212,26 @@ class Record:
 
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
+        self.order = range(run.steps)[::-1 if run.reverse else 1]  # indices in xs, in the order of running
         self.step = step = step_program_of(run)
+        self.states = dict(zip(step.names_of["state"], step.names_of["new state"]))
+        self.inputs = step.names_of["x"]
+        self.outputs = [name for name in step.names_of["y"] if name is not None]
         closed, self.closed = [run.supply[i] for i in step.closed], run.compiled.closed
-        weights = [(name, w, x) for name, w, x in zip(weight_names(run.cell, closed, step), step.weights, closed)
-                   if isinstance(x, Tensor)]
-        self.weight_values = {name: w for name, w, _ in weights}
-        self.weight_tensors = {name: weakref.ref(x) for name, _, x in weights}
+        names = weight_names(run.cell, closed, step)
+        tensors = [(name, w, x) for name, w, x in zip(names, step.weights, closed) if isinstance(x, Tensor)]
+        self.weights = [name for name, _, _ in tensors]
+        self.weight_values = {name: w for name, w, _ in tensors}
+        self.weight_indices = {x._index: name for name, _, x in tensors}  # by the index of the tensor
         self.invariants = step.constants | {w: snapshot(x) for w, x in zip(step.weights, closed)}
         self.forward_values: list[dict[Value, Array]] = []  # of each step, in the order of running
         self.backwards: list[BackwardPass] = []
         self.node: Callable[[], Tensor | None] = lambda: None  # a weak reference to the scan's node on the graph
         self.values, self.grads = LazyArrays(self, self.value), LazyArrays(self, self.grad)
 
-    # -- names -----------------------------------------------------------------------------------------------
-
-    @property
-    def states(self) -> dict[str, str]:
-        return dict(zip(self.step.names_of["state"], self.step.names_of["new state"]))
-
-    @property
-    def inputs(self) -> list[str]:
-        return self.step.names_of["x"]
-
-    @property
-    def outputs(self) -> list[str]:
-        return [name for name in self.step.names_of["y"] if name is not None]
-
-    @property
-    def weights(self) -> list[str]:
-        return list(self.weight_values)
-
     def op_of(self, name: str) -> Op | None:
         """The op that computed a value, such as sigmoid for a gate; looks through slices and transposes."""
-        value = self.known(name).value
-        while value.op in REARRANGING:
-            value = value.inputs[0]
-        return value.op
+        return base(self.known(name).value, lambda value: value.op in REARRANGING).op
 
     def __repr__(self) -> str:
         went = {0: "no backward yet", 1: "one backward"}.get(len(self.backwards), f"{len(self.backwards)} backwards")
@@ -274,24 +248,28 @@ class Record:
     def value(self, name: str) -> Array:
         """(T, …): a value at every step."""
         value = self.known(name).value
-        return np.stack([value_in(self.forward_values[self.time_index(t)], value) for t in range(self.steps)])
+        return np.stack([ChainMap(self.forward_values[t], self.invariants)[value] for t in self.order])
 
     def grad(self, name: str) -> Array:
         """(T, …): its gradient at every step."""
         named = self.known(name)
         if named.value.dtype.kind not in "fc":
             raise TypeError(f"{name} of {self.path} has dtype {named.value.dtype}, and only floats have gradients")
-        total = np.zeros((self.steps, *named.value.shape), named.value.dtype)
+        return self.over_time(named.value, lambda values, t: self.gradient_at(values, t, named))
+
+    def over_time(self, value: Value, gradient: Callable[[list[dict[Value, Array]], int], Any]) -> Array:
+        """(T, …): gradient(values of a backward, t) of a value at the t-th step that ran, summed over all backwards."""
+        total = np.zeros((self.steps, *value.shape), value.dtype)
         for backward in self.recorded_backwards():
-            for t in range(self.steps):
-                total[self.time_index(t)] += self.gradient_at(backward.values, t, named)
+            for t, time in enumerate(self.order):
+                total[time] += gradient(backward.values, t)
         return total
 
     def gradient_at(self, values: list[dict[Value, Array]], t: int, named: NamedValue) -> Any:
         """dL/d(a value) at the t-th step that ran; for a state, the gradient of the new state of the previous step."""
         while named.entering is not None and t > 0:
             t, named = t - 1, self.step.leaving[named.entering]
-        return 0.0 if named.total is None else value_in(values[t], named.total)
+        return ChainMap(values[t], self.invariants)[named.total]
 
     def weight_grads(self, name: str) -> Array:
         """(T, *shape): the contribution of each step to the gradient of a weight, computed at each call by the part of
@@ -301,16 +279,14 @@ class Record:
         weight = self.weight_values[name]
         if weight not in self.step.program.gradients:
             raise ValueError(f"{name} of {self.path} does not require gradients: set requires_grad=True first")
-        gradient, program = self.step.program.gradients[weight], None
-        total = np.zeros((self.steps, *weight.shape), weight.dtype)
-        for backward in self.recorded_backwards() if gradient is not None else ():
-            for t in range(self.steps):
-                env = {**self.invariants, **self.forward_values[t], **backward.values[t]}
-                if program is None:
-                    program = instructions(in_order([gradient], set(env)))
-                evaluate(program, env)
-                total[self.time_index(t)] += value_in(env, gradient)
-        return total
+        gradient = self.step.gradients[weight]
+        program = instructions(in_order([gradient], {*self.step.recorded, *self.step.recorded_backward}))
+
+        def at(values: list[dict[Value, Array]], t: int) -> Any:
+            env = {**self.invariants, **self.forward_values[t], **values[t]}
+            evaluate(program, env)
+            return env[gradient]
+        return self.over_time(weight, at)
 
     def recorded_backwards(self) -> list[BackwardPass]:
         """The recorded backwards, at least one."""
@@ -318,10 +294,6 @@ class Record:
             raise RuntimeError(f"no backward has gone through {self.path}: call loss.backward() on a loss that depends "
                                "on it, recorded outside no_grad and with a tensor that requires gradients")
         return self.backwards
-
-    def time_index(self, t: int) -> int:
-        """The index in xs of the t-th step that ran."""
-        return self.steps - 1 - t if self.reverse else t
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -333,53 +305,51 @@ class Record:
         for t in range(self.steps):
             env = {**self.invariants, **dict(zip(step.arguments, [*state, *(x[t, ...] for x in xs)]))}
             evaluate(step.forward, env)
-            state = [value_in(env, value) for value in step.new_states]
-            ys.append([value_in(env, value) for value in step.ys])
+            state = [env[value] for value in step.new_states]
+            ys.append([env[value] for value in step.ys])
             self.forward_values.append({value: env[value] for value in step.recorded})
         return [np.array(s) for s in state], [np.stack(y) for y in zip(*ys)]
 
     def backward(self, d_state: list, d_ys: list, xs: list, closed: list) -> tuple[list, list, list]:
         """Return the gradients of the first state, of the xs and of the weights, from those of the results."""
-        step, cut = self.step, replay_window.get()
+        step, window = self.step, replay_window.get()
         d_state, d_ys = [np.array(d) for d in d_state], [np.array(d) for d in d_ys]
         d_first = [np.zeros(s.shape, s.dtype) for s in step.states]
-        d_xs, d_weights = [step.zeros(x, self.steps) for x in step.xs], [step.zeros(w) for w in step.weights]
+        d_xs = {x: np.zeros((self.steps, *x.shape), x.dtype) for x in step.xs if x in step.program.gradients}
+        d_weights = {w: np.zeros(w.shape, w.dtype) for w in step.weights if w in step.program.gradients}
         values: list[dict[Value, Array]] = [{}] * self.steps
-        for t, env in self.steps_back(d_state, d_ys) if cut is None else self.truncated(d_state, d_ys, *cut):
-            for total, x in zip(d_xs, step.xs):
-                if total is not None:
-                    total[t] += step.gradient(env, x)
-            for total, w in zip(d_weights, step.weights):
-                if total is not None:
-                    total += step.gradient(env, w)
+        for t, env in self.steps_back(d_state, d_ys, *(window or ())):
+            for x, total in d_xs.items():
+                total[t] += env[step.gradients[x]]
+            for w, total in d_weights.items():
+                total += env[step.gradients[w]]
             if t == 0:
-                d_first = [total + step.gradient(env, s) for total, s in zip(d_first, step.states)]
-            if cut is None:
+                d_first = [total + env[step.gradients[s]] for total, s in zip(d_first, step.states)]
+            if window is None:
                 values[t] = {value: env[value] for value in step.recorded_backward}
-        if cut is None:
+        if window is None:
             self.backwards.append(BackwardPass(d_state, d_ys, values))
             self.grads.made.clear()
-        by_place = dict(zip(step.closed, d_weights))
-        return d_first, d_xs, [by_place[i] for i in self.closed]
+        by_place = {i: d_weights.get(w) for i, w in zip(step.closed, step.weights)}
+        return d_first, [d_xs.get(x) for x in step.xs], [by_place[i] for i in self.closed]
 
-    def steps_back(self, d_state: list, d_ys: list, start: int = 0, stop: int | None = None, counted_from: int = 0
+    def steps_back(self, d_state: list, d_ys: list, horizon: int = sys.maxsize, every: int = sys.maxsize
                    ) -> Iterator[tuple[int, dict[Value, Array]]]:
-        """(t, all values of the step and of its backward) from step stop − 1 back to start, in the order of running.
-        d_state is the gradient of the state after step stop − 1; d_ys before step counted_from count as 0."""
-        for t in reversed(range(start, self.steps if stop is None else stop)):
-            d_y = [d[t, ...] if t >= counted_from else np.zeros_like(d[t, ...]) for d in d_ys]
-            env = {**self.invariants, **self.forward_values[t], **self.step.seeds(d_state, d_y)}
-            evaluate(self.step.backward, env)
-            d_state = [self.step.gradient(env, s) for s in self.step.states]
-            yield t, env
+        """(t, all values of the step and of its backward) from the last step to the first, in the order of running.
 
-    def truncated(self, d_state: list, d_ys: list, horizon: int, every: int) -> Iterator[tuple[int, dict]]:
-        """As `steps_back`, for BPTT(horizon; every) of Williams & Peng (1990): the loss of each piece of `every` steps
-        is sent back through this piece and the horizon − every steps before it."""
+        Truncated, it is BPTT(horizon; every) of Williams & Peng (1990): the loss of each piece of `every` steps is sent
+        back through this piece and the horizon − every steps before it.
+        """
         for first in reversed(range(0, self.steps, every)):
             stop = min(first + every, self.steps)
-            d_last = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
-            yield from self.steps_back(d_last, d_ys, max(0, first - (horizon - every)), stop, first)
+            d = d_state if stop == self.steps else [np.zeros_like(d) for d in d_state]
+            for t in reversed(range(max(0, first - (horizon - every)), stop)):
+                d_y = [d_y[t, ...] if t >= first else np.zeros_like(d_y[t, ...]) for d_y in d_ys]
+                env = {**self.invariants, **self.forward_values[t],
+                       **self.step.seeds(zip(self.step.new_states + self.step.ys, [*d, *d_y]))}
+                evaluate(self.step.backward, env)
+                d = [env[self.step.gradients[s]] for s in self.step.states]
+                yield t, env
 
 
 @dataclass
@@ -391,42 +361,19 @@ class BackwardPass:
     values: list[dict[Value, Array]]
 
 
-# (horizon, every) of the backwards that a question runs: they are truncated (`Record.truncated`) and not recorded
-replay_window: ContextVar[tuple[int, int] | None] = ContextVar("replay_window", default=None)
-WHOLE = (sys.maxsize, sys.maxsize)  # a window over all steps: nothing is truncated
+# arguments of `Record.steps_back` in the backwards that a question runs, which are not recorded; () is the whole
+Window = tuple[()] | tuple[int, int]
+replay_window: ContextVar[Window | None] = ContextVar("replay_window", default=None)
 
 
-def replayed_gradients(losses: list[Tensor], targets: list[Tensor], cut: tuple[int, int]) -> dict[int, Any]:
-    """{index of a target: its gradient of Σ losses}, with every recorded scan truncated to `cut`."""
-    token = replay_window.set(cut)
+def replayed_gradients(losses: list[Tensor], targets: list[Tensor], window: Window = ()) -> dict[int, Any]:
+    """{index of a target: its gradient of Σ losses}, with the backward of every recorded scan cut to the window."""
+    token = replay_window.set(window)
     try:
         with no_grad():
             return sweep(losses, [np.ones(loss.shape, loss.dtype) for loss in losses], targets)
     finally:
         replay_window.reset(token)
-
-
-class StepVJP:
-    """Push K cotangents of a step's results at once (last axis) through the part of its backward that computes
-    `values`."""
-
-    def __init__(self, scan: Record, values: list[Value]):
-        self.scan, self.values, self.seeds = scan, values, scan.step.program.seeds
-        self.zeros = {seed: np.zeros(seed.shape, seed.dtype) for seed in self.seeds.values()}
-        self.program = instructions(in_order(values, {*scan.invariants, *scan.forward_values[0], *self.zeros}))
-
-    def __call__(self, t: int, given: Iterable[tuple[Value, Array]]) -> list[Array]:
-        """[(result, its K cotangents (…, K))], zero for other results → (…, K) of each value, at step t of running."""
-        env = {**self.scan.invariants, **self.scan.forward_values[t], **self.zeros}
-        many: set[Value] = set()
-        for result, d in given:
-            count, seed = d.shape[-1], self.seeds.get(result)
-            if seed is not None:
-                env[seed] = env[seed] + d if seed in many else d
-                many.add(seed)
-        evaluate_stacked(self.program, env, many, count)
-        arrays = [(value_in(env, value), value in many) for value in self.values]
-        return [x if is_many else np.broadcast_to(x[..., None], (*x.shape, count)) for x, is_many in arrays]
 
 
 class LazyArrays(Mapping):

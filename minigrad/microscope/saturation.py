@@ -55,11 +55,10 @@ def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95
         if v.dtype.kind == "f":
             found.dead[after or before] = v.max(axis=0) - v.min(axis=0) <= still
             found.exploding[after or before] = ~(np.abs(v).max(axis=0) <= large)
-    running = [scan.time_index(t) for t in range(scan.steps)]
-    found.nan = first_nan(scan.values, running, scan.mask)
+    found.nan = first_nan(scan.values, scan.order, scan.mask)
     if scan.backwards:
         floats = {name: scan.grads[name] for name in reversed(list(scan.grads)) if scan.values[name].dtype.kind in "fc"}
-        found.nan_grad = first_nan(floats, running[::-1])
+        found.nan_grad = first_nan(floats, scan.order[::-1])
     return found
 
 
@@ -80,10 +79,7 @@ def is_masked(v: Array, mask: Array | None) -> bool:
     return mask is not None and v.ndim > 1 and v.shape[-1] == mask.shape[1]
 
 
-def first_nan(arrays: Mapping[str, Array], order: list[int], mask: Array | None = None) -> tuple[int, str] | None:
+def first_nan(arrays: Mapping[str, Array], order: range, mask: Array | None = None) -> tuple[int, str] | None:
     """(t, name) of the first array with a NaN at a step, in this order of steps."""
-    for t in order:
-        for name, a in arrays.items():
-            if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any():
-                return t, name
-    return None
+    return next(((t, name) for t in order for name, a in arrays.items()
+                 if np.isnan(a[t][..., mask[t]] if is_masked(a, mask) else a[t]).any()), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from minigrad.engine.backward import behind, data_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
-from minigrad.microscope.recording import WHOLE, Record, Recording, one_scan, replayed_gradients
+from minigrad.microscope.recording import Record, Recording, Window, one_scan, replayed_gradients
 from minigrad.timeloop.compiled import ScanCall
 
 Array = np.ndarray
@@ -45,21 +47,16 @@ class Truncation:
     def ratio(self) -> dict[str, Array]:
         return self.compare(lambda g_k, g: np.linalg.norm(g_k) / np.linalg.norm(g))
 
-    def compare(self, f: Any) -> dict[str, Array]:
+    def compare(self, f: Callable[[Array, Array], float]) -> dict[str, Array]:
         with np.errstate(divide="ignore", invalid="ignore"):
             return {name: np.array([f(g_k, self.full[name]) if self.full[name].any() else np.nan for g_k in gradients])
                     for name, gradients in self.gradients.items()}
 
     def smallest(self, tolerance: float) -> dict[str, int | None]:
         """{weight: the smallest of ks from which the bias stays within the tolerance; None if it never does}"""
-        found: dict[str, int | None] = {}
-        for name, bias in self.bias.items():
-            found[name] = None
-            for k, b in sorted(zip(self.ks.tolist(), bias), reverse=True):
-                if not b <= tolerance:
-                    break
-                found[name] = k
-        return found
+        order = np.argsort(self.ks)[::-1]
+        found = {name: takewhile(lambda k, bias=bias: bias[k] <= tolerance, order) for name, bias in self.bias.items()}
+        return {name: min((int(self.ks[k]) for k in within), default=None) for name, within in found.items()}
 
 
 def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, loss: Tensor | None = None
@@ -82,34 +79,34 @@ def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, lo
     if ks.ndim != 1 or ks.dtype.kind not in "iu" or not ks.size or ks.min() < (every or 1) or (every or 1) < 1:
         raise ValueError(f"truncation takes integers k ≥ {'every = ' + str(every) if every else 1}, "
                          f"not {ks.tolist()}")
-    cuts = [(int(k), int(every or k)) for k in ks]
+    windows: list[Window] = [(), *((int(k), int(every or k)) for k in ks)]
     if loss is None:
         scan = one_scan(rec)
-        full, *rest = [gradients_of_weights(scan, cut) for cut in [WHOLE, *cuts]]
+        full, *rest = [gradients_of_weights(scan, window) for window in windows]
     else:
-        names = names_behind(rec, loss, every)
-        full, *rest = [gradients_behind(loss, names, cut) for cut in [WHOLE, *cuts]]
+        names = names_behind(loss, every)
+        full, *rest = [gradients_behind(loss, names, window) for window in windows]
     return Truncation(ks, full, {name: np.stack([gradients[name] for gradients in rest]) for name in full})
 
 
-def gradients_of_weights(scan: Record, cut: tuple[int, int]) -> dict[str, Array]:
+def gradients_of_weights(scan: Record, window: Window) -> dict[str, Array]:
     """{name: truncated gradient} of a scan's own weights, from the recorded gradients of its results."""
     weights = {name: w for name, w in scan.weight_values.items() if w in scan.step.program.gradients}
     total = {name: np.zeros(w.shape, w.dtype) for name, w in weights.items()}
     for backward in scan.recorded_backwards():
-        for _, env in scan.truncated(backward.d_state, backward.d_ys, *cut):
+        for _, env in scan.steps_back(backward.d_state, backward.d_ys, *window):
             for name, w in weights.items():
-                total[name] += scan.step.gradient(env, w)
+                total[name] += env[scan.step.gradients[w]]
     return total
 
 
-def gradients_behind(loss: Tensor, names: dict[str, Tensor], cut: tuple[int, int]) -> dict[str, Array]:
+def gradients_behind(loss: Tensor, names: dict[str, Tensor], window: Window) -> dict[str, Array]:
     """{name: truncated gradient} of the named leaves, by a sweep of the whole graph that truncates every scan."""
-    found = replayed_gradients([loss], list(names.values()), cut)
+    found = replayed_gradients([loss], list(names.values()), window)
     return {name: np.array(data_of(found[x._index])) for name, x in names.items()}
 
 
-def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> dict[str, Tensor]:
+def names_behind(loss: Tensor, every: int | None) -> dict[str, Tensor]:
     """{name: leaf tensor behind the loss}, if its scans can be truncated together."""
     if not isinstance(loss, Tensor) or loss.size != 1 or not loss.requires_grad:
         raise ValueError(f"truncation takes a loss of one number that requires gradients, not {describe(loss)}")
@@ -128,9 +125,9 @@ def names_behind(rec: Recording | Record, loss: Tensor, every: int | None) -> di
                          "over the whole sequence")
     if len(scans) > 1 and every is not None:
         raise ValueError(f"the windows of the {len(scans)} scans behind the loss differ: leave out every=")
-    owners = {id(x()): (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
-              for name, x in scan.weight_tensors.items()}
+    owners = {index: (f"{scan.path}." if len(scans) > 1 else "") + name for scan in scans
+              for index, name in scan.weight_indices.items()}
     names: dict[str, Tensor] = {}
     for i, x in enumerate(x for x in nodes if x._op is None):
-        names[free(owners.get(id(x)) or x.name or f"parameter {i}", names)] = x
+        names[free(owners.get(x._index) or x.name or f"parameter {i}", names)] = x
     return names

@@ -9,7 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad.engine.advice import INSTEAD, SPACES, dotted, missing
-from minigrad.engine.op import NUMPY
+from minigrad.engine.operators import NUMPY
 
 x = np.array([[0.5, 0.2, 0.9], [0.1, 0.7, 0.4], [0.3, 0.6, 0.8]])
 a, b, condition = x, x[::-1] + 0.25, x > 0.4

@@ -16,7 +16,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.engine.op import NUMPY, OPS
+from minigrad.engine.op import OPS
+from minigrad.engine.operators import NUMPY
 
 
 def leaf(*shape, seed=0, **how):

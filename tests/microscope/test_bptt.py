@@ -691,7 +691,7 @@ def test_credit(name, variant):
     options = dict(SCAN_OPTIONS[variant]) | ({"mask": mask_for(4, 2)} if "mask" in variant else {})
     ys, used = unrolled(row, trees, **options)
     if not all(flatten(y)[0] and isinstance(flatten(y)[0][0], mg.Tensor) for y in ys):
-        pytest.skip("what this cell gives out at the first step does not depend on its weights")
+        pytest.skip("the first output of this cell does not depend on its weights")
     expected = []  # expected[s][t][weight]
     for y in ys:
         for w in [w for step in used for w in step.values()]:

@@ -8,7 +8,8 @@ import pytest
 from fuzz import loop as by_loop
 
 import minigrad as mg
-from minigrad.engine.op import NUMPY, OPS, op
+from minigrad.engine.op import OPS, op
+from minigrad.engine.operators import NUMPY
 
 PACKAGE = Path(mg.__file__).parent
 

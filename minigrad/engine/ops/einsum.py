@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.op import composite
+from minigrad.engine.operators import composite
 from minigrad.engine.ops.halves import HALF, is_half
 from minigrad.engine.ops.indexing import getitem
 from minigrad.engine.ops.numpy_calls import astype, matmul, reshape, sum, transpose

@@ -3,7 +3,8 @@
 import numpy as np
 
 from minigrad.engine.arrays import bare
-from minigrad.engine.op import composite, op
+from minigrad.engine.op import op
+from minigrad.engine.operators import composite
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.shape import normalize_axis, shape_of
 from minigrad.engine.tensor import Tensor

@@ -7,7 +7,8 @@ import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
 from minigrad.engine.arrays import bare, plain
-from minigrad.engine.op import composite, op
+from minigrad.engine.op import op
+from minigrad.engine.operators import composite
 from minigrad.engine.ops.elementwise import abs, copy, divide, multiply, negative, square
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.indexing import getitem, scatter, settled

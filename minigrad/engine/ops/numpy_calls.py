@@ -7,7 +7,8 @@ back as halves, as in PyTorch; the rules then see float32 alone.
 import numpy as np
 
 from minigrad.engine.advice import refuse_unless_default
-from minigrad.engine.op import install, named
+from minigrad.engine.op import named
+from minigrad.engine.operators import install
 from minigrad.engine.ops import elementwise, linalg, reduce, shape, special
 from minigrad.engine.ops.halves import HALF, in_float32, is_half
 from minigrad.engine.tensor import Tensor

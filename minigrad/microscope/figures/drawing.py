@@ -28,8 +28,7 @@ LANE = 14.0  # distance between parallel edges over time
 MARGIN = 18.0
 WIDEST, DECADES = 7.0, 6  # width of the largest gradient, and the decades below it down to a width of 1
 INK, BLUE, BROWN, GREY, PAPER, CELL, FRAME = "#1c1f26", "#1f4e79", "#a8480f", "#5c6470", "#fdfdfe", "#f2f4f8", "#c3c8d1"
-FILL = {"x": "#ffffff", "state": "#cfe0f0", "argument": "#ffffff", "weight": "#ece7db", "value": "#ffffff",
-        "scan": "#cfe0f0"}
+FILL = {"state": "#cfe0f0", "scan": "#cfe0f0", "weight": "#ece7db"}  # other boxes are white
 GIVEN = ("x", "state", "argument")
 
 
@@ -164,7 +163,7 @@ class Drawing:
         right = [vertices[edge.target].x for edge in self.carried]
         pairs = [(a, b) for i, a in enumerate(right) for b in right[i + 1:]]
         if sum(a < b for a, b in pairs) > sum(a > b for a, b in pairs):
-            self.layout.mirrored()
+            self.layout.mirror()
             self.carried.sort(key=lambda edge: (vertices[edge.source].layer, -vertices[edge.source].x))
 
     def assign_rows(self) -> None:
@@ -226,15 +225,11 @@ class Drawing:
             if step is not None:
                 time = step if self.graph.times is None else self.graph.times[step]
                 self.text(left + 4, MARGIN + 14, f"step {time}", SMALL, BLUE)
-        for column in range(len(self.columns)):
-            for k, edge in enumerate(self.inside):
-                self.draw_edge(k, edge, column)
-        for column in range(len(self.columns)):
-            for k, edge in enumerate(self.carried):
-                self.draw_carry(k, edge, column)
-        for column in range(len(self.columns)):
-            for i, box in enumerate(self.graph.boxes):
-                self.draw_box(i, box, column)
+        for draw, things in ((self.draw_edge, self.inside), (self.draw_carry, self.carried),
+                             (self.draw_box, self.graph.boxes)):
+            for column in range(len(self.columns)):
+                for k, thing in enumerate(things):
+                    draw(k, thing, column)
         width = self.left * 2 + len(self.columns) * (self.column + self.gutter)
         width, height = max(width, 330.0), self.legend(self.cell_bottom + 26.0)
         what = f"The graph of {self.graph.name}" + ("" if self.folded else f" over {len(self.columns)} steps")
@@ -260,7 +255,7 @@ class Drawing:
             self.draw_loop(x + w / 2, y + 0.25 * h, y + 0.75 * h)
         label = " ".join(filter(None, [box.name, box.size, box.text and f"= {box.text}"]))
         self.parts.append(f'<g class="box"><title>{written(label)}</title>')
-        self.rectangle(x - w / 2, y, w, h, FILL[box.kind], INK if box.kind != "weight" else GREY,
+        self.rectangle(x - w / 2, y, w, h, FILL.get(box.kind, "#ffffff"), INK if box.kind != "weight" else GREY,
                        2.6 if box.result else 1.2, h / 2 if box.kind in GIVEN else 5)
         if self.folded and box.size:
             room = CHARACTER * (len(box.name) * NAME + (len(box.size) + 1) * SMALL)

@@ -10,6 +10,7 @@ box with such an edge to itself.
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -48,7 +49,7 @@ def graph(f: Callable | Record | Recording, *examples: Any, weights: bool = Fals
             if known.value.op is None:
                 known.value.name = name  # the cell's own name, also if traced inside another function
         builder = GraphBuilder(f.step.program, 2, weights)
-        return builder.graph(sizes_along(builder, f), [f.time_index(t) for t in range(f.steps)])
+        return builder.graph(sizes_along(builder, f), list(f.order))
     if not callable(f):
         raise TypeError(f"graph takes a function or one recorded scan, as rec[0], not an object of type "
                         f"{type(f).__name__}")
@@ -126,20 +127,15 @@ class GraphBuilder:
         return Box(self.emitter.names.get(value, "output"), text, tuple(value.shape), self.kinds.get(value, "value"),
                    value in self.results)
 
-    def compute(self, line: Value, known: dict[Value, Any]) -> Any:
+    def compute(self, line: Value, known: Mapping[Value, Any]) -> Any:
         """The value of a line, by the ops of its expression; `known` contains the values that it reads."""
         def of(value: Value) -> Any:
             if value.is_constant or value in known:
                 return value.constant if value.is_constant else known[value]
-            inputs = tuple(of(a) for a in value.inputs)
             metadata = {key: given for key, given in value.metadata.items() if key != "part"}
-            y = value.op(inputs, metadata)
+            y = value.op(tuple(map(of, value.inputs)), metadata)
             return y[value.metadata["part"]] if "part" in value.metadata else y
         return of(line)
-
-    def line_vjp(self, line: Value, reads: list[Value], known: dict[Value, Any]) -> tuple[Any, Callable]:
-        """The value of a line, and its VJP with respect to the values that it reads."""
-        return vjp(lambda *x: self.compute(line, {**known, **dict(zip(reads, x))}), *[known[a] for a in reads])
 
 
 # -- gradients along the edges ---------------------------------------------------------------------------------
@@ -158,26 +154,26 @@ def sizes_along(builder: GraphBuilder, scan: Record) -> dict[tuple[Value, Value]
 
 
 def gradients_along(builder: GraphBuilder, scan: Record, t: int) -> dict[tuple[Value, Value], np.ndarray]:
-    """{(from, to): the gradient along that edge in the t-th step that ran}. Each line is computed again at the recorded
-    values, and its VJP is applied to the gradient of its result."""
-    known = dict(scan.invariants)
+    """{(from, to): the gradient along that edge in the t-th step that ran}. The lines are computed again from the
+    recorded arguments; each edge adds a zero, and the gradient for that zero is the gradient along the edge."""
+    recorded = dict(scan.invariants)
     for name, named in scan.step.named.items():
         if named.value.op is None:
-            known[named.value] = scan.values[name][scan.time_index(t)]
+            recorded[named.value] = scan.values[name][scan.order[t]]
     if scan.mask is not None:
-        known[scan.step.xs[-1]] = scan.mask[scan.time_index(t)]
-    vjps = []
-    for line in [value for value in builder.values if value.op is not None]:
-        reads = [a for a in builder.read_by(line) if a.dtype.kind in "fc"]
-        if line.dtype.kind in "fc":
-            known[line], vjp_of_line = builder.line_vjp(line, reads, known)
-            vjps.append((line, reads, vjp_of_line))
-        else:
-            known[line] = builder.compute(line, known)
-    d_results = {result: sum(backward.values[t][seed] for backward in scan.recorded_backwards())
-               for result, seed in scan.step.program.seeds.items()}
-    along: dict[tuple[Value, Value], np.ndarray] = {}
-    for line, reads, vjp_of_line in reversed(vjps):
-        g = d_results.get(line, 0.0) + sum(d for (a, _), d in along.items() if a is line)
-        along |= {(a, line): d for a, d in zip(reads, vjp_of_line(np.broadcast_to(g, line.shape).astype(line.dtype)))}
-    return along
+        recorded[scan.step.xs[-1]] = scan.mask[scan.order[t]]
+    lines = [value for value in builder.values if value.op is not None]
+    edges = [(a, line) for line in lines if line.dtype.kind in "fc"
+             for a in builder.read_by(line) if a.dtype.kind in "fc"]
+    results = [result for result in scan.step.program.seeds if result in lines]
+
+    def run(*zeros: Any) -> list[Any]:
+        zero, known = dict(zip(edges, zeros)), dict(recorded)
+        for line in lines:
+            read = {a: known[a] + zero[a, line] for a in builder.read_by(line) if (a, line) in zero}
+            known[line] = builder.compute(line, ChainMap(read, known))
+        return [known[result] for result in results]
+
+    _, pullback = vjp(run, *[np.zeros(a.shape, a.dtype) for a, _ in edges])
+    seeds = [scan.step.program.seeds[result] for result in results]
+    return dict(zip(edges, pullback([sum(b.values[t][seed] for b in scan.recorded_backwards()) for seed in seeds])))

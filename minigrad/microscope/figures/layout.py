@@ -8,7 +8,11 @@ passes a layer gets a dummy vertex there, so no edge runs over a box.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, combinations, pairwise
+from operator import attrgetter
+from statistics import fmean
+
+import numpy as np
 
 GAP = 26.0  # distance between the boxes of a layer
 DUMMY_WIDTH = 14.0  # width reserved for an edge that passes a layer
@@ -48,11 +52,14 @@ class Layout:
     def right(self) -> float:
         return max(vertex.x + vertex.width / 2 for vertex in self.vertices)
 
-    def mirrored(self) -> Layout:
+    def mirror(self) -> None:
+        self.layers = [layer[::-1] for layer in self.layers]
         for vertex in self.vertices:
             vertex.x = -vertex.x
-        self.layers = [layer[::-1] for layer in self.layers]
-        return self
+
+    def ranks(self) -> dict[int, int]:
+        """The position of each vertex in its layer."""
+        return {i: k for layer in self.layers for k, i in enumerate(layer)}
 
 
 def layered(widths: list[float], edges: list[tuple[int, int]], first: set[int]) -> Layout:
@@ -108,19 +115,15 @@ def first_order(vertices: list[Vertex]) -> list[int]:
 
 
 def order(layout: Layout) -> None:
-    """Sweep down and up; keep the order with the fewest crossings."""
-    best, fewest = layout.layers, crossings(layout)
+    """Sweep down and up, sorting each layer by the mean rank of its neighbours; keep the sweep with the fewest
+    crossings."""
+    best, fewest = layout.layers, np.inf
     for sweep in range(SWEEPS):
-        down = sweep % 2 == 0
-        for n in range(len(layout.layers)) if down else reversed(range(len(layout.layers))):
-            rank = {i: k for layer in layout.layers for k, i in enumerate(layer)}
-            layer = layout.layers[n]
-
-            def barycentre(i, down=down, rank=rank):
-                near = layout.vertices[i].above if down else layout.vertices[i].below
-                return sum(rank[k] for k in near) / len(near) if near else rank[i]
-
-            layout.layers[n] = sorted(layer, key=barycentre)
+        side, layers = ("above", layout.layers) if sweep % 2 == 0 else ("below", layout.layers[::-1])
+        for layer in layers:
+            rank = layout.ranks()
+            means = {i: fmean([rank[k] for k in getattr(layout.vertices[i], side)] or [rank[i]]) for i in layer}
+            layer.sort(key=means.get)
         swap_neighbours(layout)
         found = crossings(layout)
         if found < fewest:
@@ -132,8 +135,7 @@ def order(layout: Layout) -> None:
 
 def swap_neighbours(layout: Layout) -> None:
     """Swap neighbours while that saves crossings."""
-    rank = {i: k for layer in layout.layers for k, i in enumerate(layer)}
-    better = True
+    rank, better = layout.ranks(), True
     while better:
         better = False
         for layer in layout.layers:
@@ -153,14 +155,10 @@ def crossings_saved(left: Vertex, right: Vertex, rank: dict[int, int]) -> int:
 
 def crossings(layout: Layout) -> int:
     """The number of pairs of edges that cross between successive layers."""
-    total = 0
-    for upper, lower in zip(layout.layers, layout.layers[1:]):
-        rank = {i: k for k, i in enumerate(lower)}
-        ends = [sorted(rank[i] for i in layout.vertices[u].below) for u in upper]
-        seen: list[int] = []
-        for near in ends:
-            total += sum(s > end for end in near for s in seen)
-            seen += near
+    rank, total = layout.ranks(), 0
+    for layer in layout.layers:
+        ends = [end for i in layer for end in sorted(rank[k] for k in layout.vertices[i].below)]
+        total += sum(one > other for one, other in combinations(ends, 2))
     return total
 
 
@@ -180,18 +178,18 @@ def align(layout: Layout) -> None:
             vertices[i].x = x + vertices[i].width / 2
             x += vertices[i].width + GAP
 
+    def is_only(i: int, k: int) -> bool:
+        upper, lower = sorted((vertices[i], vertices[k]), key=attrgetter("layer"))
+        return len(upper.below) == len(lower.above) == 1
+
     def springs_at(i: int) -> list[tuple[float, float]]:
         """[(stiffness, x of the other end)]"""
         vertex = vertices[i]
-        ends = [k for k in vertex.above + vertex.below if k not in passes or not vertex.dummy]
-        springs = [(4.0 if only(i, k) and not vertex.dummy else 1.0, vertices[k].x) for k in ends]
-        if vertex.dummy:
-            springs.append((8.0, sum(vertices[k].x for k in passes[i]) / len(passes[i])))
-        return springs or [(0.1, vertex.x)]
-
-    def only(i: int, k: int) -> bool:
-        upper, lower = sorted((vertices[i], vertices[k]), key=lambda vertex: vertex.layer)
-        return len(upper.below) == len(lower.above) == 1
+        ends = vertex.above + vertex.below
+        if not vertex.dummy:
+            return [(4.0 if is_only(i, k) else 1.0, vertices[k].x) for k in ends] or [(0.1, vertex.x)]
+        springs = [(1.0, vertices[k].x) for k in ends if k not in passes]
+        return [*springs, (8.0, sum(vertices[k].x for k in passes[i]) / len(passes[i]))]
 
     for sweep in range(4 * SWEEPS):
         for layer in layout.layers if sweep % 2 == 0 else reversed(layout.layers):
@@ -207,7 +205,7 @@ def align(layout: Layout) -> None:
 def straighten(layout: Layout, passing: list[int]) -> None:
     """Give all dummies of an edge the same x, the nearest to their mean with room on both sides, if possible."""
     vertices = layout.vertices
-    low, high = -float("inf"), float("inf")
+    low, high = -np.inf, np.inf
     for i in passing:
         layer = layout.layers[vertices[i].layer]
         k = layer.index(i)
@@ -226,10 +224,8 @@ def apart(targets: list[float], weights: list[float], widths: list[float]) -> li
 
     After subtracting the widths this is isotonic regression: neighbours in the wrong order get their common mean.
     """
-    room, offsets = 0.0, []
-    for k, width in enumerate(widths):
-        room += (widths[k - 1] / 2 + GAP + width / 2) if k else 0.0
-        offsets.append(room)
+    steps = ((left / 2 + GAP + right / 2) for left, right in pairwise(widths))
+    offsets = list(accumulate(steps, initial=0.0))
     blocks: list[list[float]] = []  # [mean, weight, number of boxes]
     for target, weight, offset in zip(targets, weights, offsets):
         blocks.append([target - offset, weight, 1])

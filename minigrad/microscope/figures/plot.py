@@ -7,10 +7,12 @@
     spectra(singular_values)  singular values of the step Jacobians
     curves(runs)              training curves from metrics.jsonl
 
-A recording, or the result of a question of `mg.bptt`, may be given in place of its arrays. Every function draws on `ax`
-(default: a new figure), labels the axes with units and returns it. Lines differ in dash and marker as well as in colour
-(Okabe and Ito's), and colour maps rise evenly in lightness, so pictures are readable in grey and by the colour-blind.
-Text from data (symbols, names) is never interpreted as markup.
+Every function draws on `ax` (default: a new figure), labels the axes with units and returns it. A recording, or the
+result of a question of `mg.bptt`, may be given in place of its arrays, and {name: …} in place of one line. `symbols`
+are T characters or other symbols of the input, for the time axis; `example` is the index of one example of the batch.
+
+Lines differ in dash and marker as well as in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so
+pictures are readable in grey and by the colour-blind. Text from data (symbols, names) is never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -40,8 +42,7 @@ SYMBOLS = 80  # maximum number of symbols along an axis; longer axes have number
 UNITS = {"loss": "loss (mean, in nats or squared)", "norm": "norm of the gradient",
          "lr": "learning rate (step size)"}
 SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "": "∅"}
-
-Lines = Mapping[str, Any]
+OVER_TIME = {2: "(T, H)", 3: "(T, H, B)"}  # shapes of a value over time
 
 
 def by_lag(of: Record | Recording | Credit, name: str | None = None) -> np.ndarray:
@@ -87,14 +88,16 @@ def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
     T, mask = scan.steps, scan.mask
     ends = np.array([T - 1]) if mask is None else np.full(mask.shape[1], T - 1) if scan.reverse else \
         np.maximum(mask.sum(axis=0) - 1, 0)
+
+    def enters(d: np.ndarray) -> np.ndarray:
+        return (d != 0).reshape(len(d), -1, len(ends) if is_masked(d, mask) else 1).any(axis=1)
+
     steps = np.zeros((T, len(ends)), bool)
     for backward in scan.recorded_backwards():
         for d in backward.d_ys:
-            each = is_masked(d, mask)
-            steps |= (d != 0).reshape(T, -1, len(ends) if each else 1).any(axis=1)
+            steps |= enters(d)
         for d in backward.d_state:
-            each = mask is not None and d.shape[-1:] == ends.shape
-            steps[ends, np.arange(len(ends))] |= (d != 0).reshape(-1, len(ends) if each else 1).any(axis=0)
+            steps[ends, np.arange(len(ends))] |= enters(d[None])[0]
     return steps, ends
 
 
@@ -106,10 +109,8 @@ def lags_of(credit: Credit, name: str | None = None) -> np.ndarray:
     rows = [row[s:] if credit.reverse else row[s::-1] for row, s in zip(sizes, credit.at) if s >= 0]
     if not rows:
         raise ValueError("none of the losses of this Credit depends on a step of its scan")
-    table = np.full((len(rows), max(map(len, rows))), np.nan)
-    for line, row in zip(table, rows):
-        line[:len(row)] = row
-    return table
+    longest = max(map(len, rows))
+    return np.array([np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows])
 
 
 def main_state(scan: Record) -> str:
@@ -124,34 +125,35 @@ def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
 
     norms  a recorded scan of a loss at its last step, or a `Credit` for losses at many steps (see `by_lag`); or (lags,)
            or (repeats, lags): ‖dL/dh‖ at T − lag for lag 0, 1, …, in the unit of the gradient, or divided by that of
-           lag 0; or {name: one of these}. Draws the median of the repeats and their range as a band; of a Credit, the
-           mean over its losses and their range
+           lag 0. Draws the median of the repeats and their range as a band; of a Credit, the mean over its losses and
+           their range
     of     the value, by default the new state; of a Credit an old state, by default the weights. For arrays, the label
     """
-    norms = checked(norms if isinstance(norms, Mapping) else {"": norms}, "norms")
-    credits = [isinstance(x, Credit) for x in norms.values()]
-    if any(credits) and not all(credits):
+    norms = named(norms, "norms")
+    is_credit = any(isinstance(x, Credit) for x in norms.values())
+    if is_credit and not all(isinstance(x, Credit) for x in norms.values()):
         raise ValueError("a Credit cannot be drawn with other kinds of lines, since it measures gradients of "
                          "the weights or of old states: give a Credit for each line")
     scans = {name: one_scan(x) for name, x in norms.items() if isinstance(x, (Record, Recording))}
-    found = lines_of({name: lags_of(x, of) if isinstance(x, Credit) else by_lag(scans[name], of) if name in scans else x
-                      for name, x in norms.items()}, "norms", "each lag")
+    norms = {name: lags_of(x, of) if is_credit else by_lag(scans[name], of) if name in scans else x
+             for name, x in norms.items()}
+    tables = tables_of(norms, "norms", "each lag")
     mains = {main_state(scan) for scan in scans.values()} if len(scans) == len(norms) and of is None else set()
     ax = axes(ax)
-    for k, (name, values) in enumerate(found):
+    for k, (name, values) in enumerate(tables.items()):
         given: dict[str, Any] = {}
-        if any(credits):
+        if is_credit:
             above = np.where(values > 0, values, np.nan)  # a log axis cannot show 0
             given = {"middle": np.nanmean(values, axis=0), "band": (np.fmin.reduce(above), np.fmax.reduce(above))}
         draw_line(ax, np.arange(values.shape[1]), values, name, k, log=True, **given)
     ax.set_yscale("log")
-    if any(credits):
-        ax.set_xlabel("lag (time steps before the loss)")
-        ax.set_ylabel(f"mean gradient norm  ‖dLₛ/d{plain(of or 'W')}‖ at s − lag", parse_math=False)
+    if is_credit:
+        last, label = "loss", f"mean gradient norm  ‖dLₛ/d{plain(of or 'W')}‖ at s − lag"
     else:
-        ax.set_xlabel("lag (time steps before the last)")
         of = of or (mains.pop() if len(mains) == 1 else "h")
-        ax.set_ylabel(f"gradient norm  ‖dL/d{plain(of)}‖ at T − lag", parse_math=False)
+        last, label = "last", f"gradient norm  ‖dL/d{plain(of)}‖ at T − lag"
+    ax.set_xlabel(f"lag (time steps before the {last})")
+    ax.set_ylabel(label, parse_math=False)
     return finished(ax)
 
 
@@ -159,12 +161,11 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
          example: int = 0) -> Any:
     """Draw a map of time × unit, for a value or a gradient.
 
-    values   (T, H), or (T, H, B); then one example is shown
-    symbols  T characters or other symbols of the input, for the axis
-    name     label of the colour bar, with a unit if there is one
-    log      whether colours show log |value|, as for gradients
+    values  (T, H), or (T, H, B); then one example is shown
+    name    label of the colour bar, with a unit if there is one
+    log     whether colours show log |value|, as for gradients
     """
-    values = one_example(values, example, "values")
+    values = one_example(numbers(values, "values", OVER_TIME), example, "values")
     ax = axes(ax)
     mapped(ax, values.T, name, log)
     ax.set_ylabel("unit (number)")
@@ -172,20 +173,19 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
     return ax
 
 
-def gates(values: Lines | Record | Recording, ax: Any = None, *, symbols: Sequence[Any] | None = None,
+def gates(values: Mapping[str, Any] | Record | Recording, ax: Any = None, *, symbols: Sequence[Any] | None = None,
           example: int | None = None) -> Any:
     """Draw gates over time: the mean over their units as a line, and the middle 80 % of them as a band.
 
     values   {name: (T, H) or (T, H, B)}, as `{name: scan.values[name] for name in ("ft", "it", "ot")}`, between 0 and
              1; or a recorded scan: the results of a sigmoid, or their named slices, without masked steps
-    symbols  T characters or other symbols of the input, for the axis
-    example  index of one example of the batch; default: the units of all examples
+    example  default: the units of all examples
     """
     mask = None
     if isinstance(values, (Record, Recording)):
         scan = one_scan(values)
         values, mask = gates_of(scan), scan.mask
-    arrays = {name: over_time(x, f"gate {name!r}") for name, x in checked(values, "gates").items()}
+    arrays = {name: numbers(x, f"gate {name!r}", OVER_TIME) for name, x in checked(values, "gates").items()}
     if len({len(x) for x in arrays.values()}) > 1:
         shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         raise ValueError(f"gates need one time axis, the first axis of each, not shapes {shapes}")
@@ -223,12 +223,9 @@ def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | Non
     """Draw a credit ledger: norm of the gradient of the loss at step s for the weights at step t; white is 0.
 
     credit   the result of `mg.bptt.credit`, or an array (S, T) of these norms
-    symbols  T characters or other symbols of the input, for the axis
     """
     at = credit.at if isinstance(credit, Credit) else None
-    sizes = numbers(credit.size if isinstance(credit, Credit) else credit, "a ledger of credit")
-    if sizes.ndim != 2:
-        raise ValueError(f"a ledger of credit has shape (losses, steps), not {sizes.shape}")
+    sizes = numbers(credit if at is None else credit.size, "a ledger of credit", {2: "(losses, steps)"})
     S, T = sizes.shape
     ax = axes(ax)
     mapped(ax, sizes, "size of the gradient from s to t", log=True)
@@ -243,14 +240,13 @@ def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | Non
 def spectra(singular_values: Any, ax: Any = None) -> Any:
     """Draw the singular values of Jacobians, the largest first, on a log axis.
 
-    singular_values  the result of `mg.bptt.jacobians`, without masked steps, or (…, n), such as over time; or
-                     {name: one of these}. Draws the median, and the range as a band. They are stretching factors,
-                     without a unit
+    singular_values  the result of `mg.bptt.jacobians`, without masked steps, or (…, n), such as over time. Draws the
+                     median, and the range as a band. They are stretching factors, without a unit
     """
-    given = checked(singular_values if isinstance(singular_values, Mapping) else {"": singular_values}, "spectra")
-    found = lines_of({name: stretching(x) for name, x in given.items()}, "spectra", "each singular value")
+    given = {name: stretching(x) for name, x in named(singular_values, "spectra").items()}
+    tables = tables_of(given, "spectra", "each singular value")
     ax = axes(ax)
-    for k, (name, values) in enumerate(found):
+    for k, (name, values) in enumerate(tables.items()):
         values = -np.sort(-values, axis=1)
         draw_line(ax, 1 + np.arange(values.shape[1]), values, name, k, log=True)
     ax.set_yscale("log")
@@ -270,15 +266,15 @@ def stretching(x: Any) -> Any:
 def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None = None, log: bool = False) -> Any:
     """Draw training curves.
 
-    runs    the result of `Trainer.run`, a metrics.jsonl, the folder of a run that contains one, its rows (dicts with
-            "step"), or {name: one of these}
+    runs    the result of `Trainer.run`, a metrics.jsonl, the folder of a run that contains one, or its rows (dicts
+            with "step")
     what    the entry of each row to draw: "loss" (in the run's unit: nats, or squares), "norm", "lr", "metric", …; rows
             without it are skipped
     smooth  number of rows to average, with the rows themselves as a thin line behind; default: a fiftieth of all rows
     log     whether the axis is logarithmic
     """
-    found = [(name, *column(run, what)) for name, run in
-             checked(runs if isinstance(runs, Mapping) and not is_history(runs) else {"": runs}, "runs").items()]
+    runs = named({"": runs} if is_history(runs) else runs, "runs")
+    found = [(name, *column(run, what)) for name, run in runs.items()]
     if smooth is not None and (not isinstance(smooth, (int, np.integer)) or smooth < 1):
         raise ValueError(f"smooth is a number of rows ≥ 1, not {smooth!r}")
     ax = axes(ax)
@@ -391,44 +387,37 @@ def plain(symbol: Any) -> str:
 # -- checking arguments ---------------------------------------------------------------------------------------------
 
 
-def checked(lines: Any, what: str) -> Lines:
+def named(lines: Any, what: str) -> Mapping[str, Any]:
+    """{name: line}; a single line has no name."""
+    return checked(lines if isinstance(lines, Mapping) else {"": lines}, what)
+
+
+def checked(lines: Any, what: str) -> Mapping[str, Any]:
     """The dict of lines; raises ValueError if it is not a dict, or empty."""
     if not isinstance(lines, Mapping) or not lines:
         raise ValueError(f"{what} must be a dict with at least one entry, a name for each")
     return lines
 
 
-def numbers(values: Any, what: str) -> np.ndarray:
-    """Values as an array of floats; raises ValueError unless they are real numbers, at least one."""
+def numbers(values: Any, what: str, shapes: Mapping[int, str] | None = None) -> np.ndarray:
+    """Values as an array of floats; raises ValueError unless they are real numbers, at least one, in one of the shapes
+    {number of axes: shape}."""
     values = np.asarray(values.detach() if hasattr(values, "detach") else values)
     if values.dtype.kind not in "fiub" or not values.size:
         raise ValueError(f"{what} must be an array of real numbers, not {values.dtype} of shape {values.shape}")
+    if shapes is not None and values.ndim not in shapes:
+        raise ValueError(f"{what} must have shape {' or '.join(shapes.values())}, not {values.shape}")
     return values.astype(float)
 
 
-def lines_of(lines: Any, what: str, column: str) -> list[tuple[str, np.ndarray]]:
-    """[(name, (repeats, n))]"""
-    found = []
-    for name, values in checked(lines, what).items():
-        values = numbers(values, f"{what}[{name!r}]")
-        if values.ndim not in (1, 2):
-            raise ValueError(f"{what}[{name!r}] has shape {values.shape}, and must have one number for {column}, or "
-                             "rows of such numbers")
-        found.append((name, np.atleast_2d(values)))
-    return found
+def tables_of(lines: Mapping[str, Any], what: str, column: str) -> dict[str, np.ndarray]:
+    """{name: (repeats, n)}"""
+    shapes = {1: f"(n,), one number for {column},", 2: "(repeats, n)"}
+    return {name: np.atleast_2d(numbers(values, f"{what}[{name!r}]", shapes)) for name, values in lines.items()}
 
 
-def over_time(values: Any, what: str) -> np.ndarray:
-    """Values (T, H) or (T, H, B) as floats."""
-    values = numbers(values, what)
-    if values.ndim not in (2, 3):
-        raise ValueError(f"{what} must have shape (T, H) or (T, H, B), not {values.shape}")
-    return values
-
-
-def one_example(values: Any, example: int, what: str) -> np.ndarray:
+def one_example(values: np.ndarray, example: int, what: str) -> np.ndarray:
     """One example (T, H) of values (T, H) or (T, H, B)."""
-    values = over_time(values, what)
     if values.ndim == 2:
         return values
     if not -values.shape[2] <= example < values.shape[2]:

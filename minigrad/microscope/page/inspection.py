@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.derived import derive
+from minigrad.engine.backward import sweep
 from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.microscope.bptt import Record, credit, jacobians, record
@@ -66,30 +67,21 @@ def inspect(model: SequenceModel, sequence: Sequence, batch: int = 1
 
     Raises ValueError if this machine has too little memory, and for a cell that has no state or cannot be traced.
     """
-    with eval_mode(model):
-        return inspect_in_eval_mode(model, sequence, batch)
-
-
-def inspect_in_eval_mode(model: SequenceModel, sequence: Sequence, batch: int
-                         ) -> tuple[list[LayerInspection], Array, dict[str, Array]]:
-    """`inspect` for a model in eval mode."""
     T, S = len(sequence.x), len(sequence.asked)
     rows = min(S, max(1, LEDGER // T))
     asked = sequence.asked[np.linspace(S - 1, 0, rows).round().astype(int)[::-1]]
-    refuse_too_long(model, sequence.x, rows)
-    with record(model) as recording, np.errstate(all="ignore"):
-        outputs, _ = model(sequence.x)
+    with eval_mode(model), np.errstate(all="ignore"):
+        refuse_too_long(model, sequence.x, rows)
+        with record(model) as recording:
+            outputs, _ = model(sequence.x)
         losses = {int(s): sequence.loss(outputs[int(s)], sequence.targets[s]) for s in sequence.asked}
-        scans = traced(model, recording)
+        scans = scans_by_layer(model, recording)
         followed = [losses[int(s)] / S for s in asked]
-        ledgers = [credit(scan, followed) for scan in scans.values()]
-        ledgers = [{"weights": ledger.size, **ledger.states} for ledger in ledgers]
-        before = [(p, p.grad) for p in model.parameters()]
-        try:
-            (sum(losses.values()) / S).backward()
-        finally:
-            for p, grad in before:
-                p.grad = grad
+        ledgers = [{"weights": found.size, **found.states}
+                   for found in (credit(scan, followed) for scan in scans.values())]
+        whole = sum(losses.values()) / S
+        with no_grad():  # `whole.backward()` would change .grad
+            sweep([whole], [np.ones(whole.shape, whole.dtype)], list(model.parameters()), release=True)
         layers = [inspect_layer(name, scan, model.recurrent.layers[name], ledger, batch)
                   for (name, scan), ledger in zip(scans.items(), ledgers)]
     loss = np.full(T, np.nan)
@@ -100,7 +92,7 @@ def inspect_in_eval_mode(model: SequenceModel, sequence: Sequence, batch: int
     return layers, asked, {"loss": loss, "‖dL/dx‖": np.linalg.norm(d_x.reshape(T, -1), axis=1)}
 
 
-def traced(model: SequenceModel, recording: Any) -> dict[str, Record]:
+def scans_by_layer(model: SequenceModel, recording: Any) -> dict[str, Record]:
     """The scan of each cell, by the name of its layer."""
     try:
         scans = dict(zip(model.recurrent.layers, recording))
@@ -120,14 +112,16 @@ def inspect_layer(name: str, scan: Record, cell: Any, ledger: dict[str, Array], 
     try:
         J = jacobians(scan)
     except FloatingPointError:
+        spectrum = None
         facts = {"no spectrum": "a Jacobian contains NaN or Inf; the values show where the first one is"}
-        return LayerInspection(name, flat, grads, ledger, None, source_of(scan, cell, batch), facts)
-    rate = float(J.lyapunov[0])
-    tens = rate * scan.steps / np.log(10)
-    over_all = f"{10**tens:.3g}" if tens < 300 else f"1e{tens:.0f}"
-    facts = {"largest Lyapunov exponent": f"{rate:.4g} nats a step",
-             f"back over {scan.steps} steps": f"a gradient grows at most by the factor {over_all}"}
-    return LayerInspection(name, flat, grads, ledger, J.singular_values[:, 0], source_of(scan, cell, batch), facts)
+    else:
+        rate = float(J.lyapunov[0])
+        tens = rate * scan.steps / np.log(10)
+        over_all = f"{10**tens:.3g}" if tens < 300 else f"1e{tens:.0f}"
+        spectrum = J.singular_values[:, 0]
+        facts = {"largest Lyapunov exponent": f"{rate:.4g} nats a step",
+                 f"back over {scan.steps} steps": f"a gradient grows at most by the factor {over_all}"}
+    return LayerInspection(name, flat, grads, ledger, spectrum, source_of(scan, cell, batch), facts)
 
 
 def shown(scan: Record) -> dict[str, Array]:
@@ -152,7 +146,7 @@ def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
     """Raise ValueError if the sequence needs more memory than is free, or a page that is too large for browsers."""
     with record(model) as recording, no_grad():
         model(x[:1])
-    a_step = list(traced(model, recording).values())
+    a_step = list(scans_by_layer(model, recording).values())
     needed, free = memory_needed(a_step, len(x), rows), free_memory()
     if free is not None and needed > free:
         raise ValueError(f"a sequence of {len(x):,} steps needs about {needed / 1e9:,.3g} GB of memory, and "

@@ -13,7 +13,7 @@ import html
 import json
 import re
 import zlib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,32 +78,17 @@ def render(inspection: Inspection) -> str:
     curve of more than 600 points is reduced to its extremes. Raises ValueError if the arrays do not fit the sequence.
     """
     check(inspection)
-    curves = {name: as_data(thinned(x, y)) for name, (x, y) in inspection.curves.items()}
-    data = {**as_data(inspection), "curves": curves}
+    curves = {name: thinned(x, y) for name, (x, y) in inspection.curves.items()}
+    data = json.dumps({**vars(inspection), "curves": curves}, allow_nan=False, separators=(",", ":"),
+                      default=lambda x: packed(x) if isinstance(x, np.ndarray) else vars(x))
+    data = re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", data)  # so no text ends the script element
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(inspection.title), "data": json_for_html(data)}
+    parts = {"title": html.escape(inspection.title), "data": data}
     for tag in ("style", "script"):
         text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
         parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     whole = re.sub(r"\{\{([a-z-]+)\}\}", lambda hole: parts[hole[1]], template)
     return whole.encode("utf-8", "xmlcharrefreplace").decode()  # a file name may contain surrogates
-
-
-def json_for_html(data: Any) -> str:
-    """ASCII JSON that is safe in a script element: <, > and & are escaped."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def as_data(thing: Any) -> Any:
-    """Convert dataclasses to dicts and pack arrays; leave other data unchanged."""
-    if is_dataclass(thing):
-        return {one.name: as_data(getattr(thing, one.name)) for one in fields(thing)}
-    if isinstance(thing, dict):
-        return {name: as_data(x) for name, x in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        return [as_data(x) for x in thing]
-    return packed(thing) if isinstance(thing, np.ndarray) else thing
 
 
 def packed(x: Array) -> dict[str, Any]:

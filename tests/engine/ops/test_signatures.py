@@ -7,7 +7,7 @@ import pytest
 from cases import CASES, Maker
 
 import minigrad as mg
-from minigrad.engine.op import NUMPY
+from minigrad.engine.operators import NUMPY
 from minigrad.engine.tensor import Tensor
 
 # what NumPy calls the arrays that are x, or a and b, here

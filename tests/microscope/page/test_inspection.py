@@ -219,5 +219,5 @@ def test_the_estimate_of_memory_is_close(cell, hidden, T):
 
 
 def test_some_memory_is_free():
-    there = inspection.free_memory()
-    assert there is None or 1e6 < there < 1e15
+    free = inspection.free_memory()
+    assert free is None or 1e6 < free < 1e15
