@@ -130,8 +130,13 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     analytic  False if the complex step does not see the derivative
     shapes    the sentence for errors that says which shapes fit
 
+<<<<<<< HEAD
     The other arguments are traits, see `Op`; view, text and c may be functions of the metadata. An op states
     `elementwise` if `np` is a ufunc but its forward computes something else.
+=======
+    The other arguments state traits, which `Op` explains; view, text and c may be functions of the metadata. An op that
+    only answers for a ufunc, as its own forward does something else, states `elementwise`.
+>>>>>>> cprinter
 
     Raises TypeError or ValueError, with a sentence that names the op, if the declaration breaks these rules.
     Complex numbers: the derivative is the holomorphic one, without conjugation.

@@ -20,6 +20,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+HEAD = """\
+#include <stdint.h>
+#define MG_INLINE static inline __attribute__((always_inline))  // a loop around a call is not vectorised"""
+
 # The text of each function for both types: REAL and BITS are float and uint32_t, or double and uint64_t; a name in
 # capitals is a constant below, and numbers get the suffix of the type.
 TEXT = {
@@ -226,7 +230,7 @@ def functions(names: Iterable[str]) -> str:
     found: dict[str, str] = {}
     for name in sorted(names):
         add(name, found)
-    return "#include <stdint.h>\n\n" + "\n\n".join(found.values()) + "\n"
+    return "\n\n".join([HEAD, *found.values()]) + "\n"
 
 
 def add(name: str, found: dict[str, str]) -> None:
@@ -247,7 +251,7 @@ def text_of(name: str) -> str:
     text = re.sub(r"\b[A-Z][A-Z_0-9]+\b", lambda at: str(CONSTANTS[kind].get(at[0], at[0])), text)
     text = re.sub(r"\bmg_\w+(?=\()", rf"\g<0>_{kind}", text)
     text = re.sub(r"(?<![\w.])(\d+\.\d*(e[-+]?\d+)?|\d+e[-+]?\d+|0x[\d.]+p-?\d+)(?![\w.])", rf"\g<0>{suffix}", text)
-    return f"static inline {text}"
+    return f"MG_INLINE {text}"
 
 
 def horner(y: str, coefficients: list[float], x: str) -> str:

@@ -74,7 +74,7 @@ class CProgram:
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
         self.block = 2 * block if self.batch >= 16 and block * self.batch < 512 else block
-        self.work_bytes = rounded(max(loop.work for loop in (plan.forward, plan.backward) if loop is not None) + LINE)
+        self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
         self.columns = {a: k for k, a in enumerate(plan.closed)}
@@ -94,20 +94,20 @@ class CProgram:
     def make(self, steps: int) -> tuple:
         """A set of buffers for so many steps."""
         threads = min(blas_threads(), self.chunks)
-        memory = np.empty(self.chunks * self.chunk_bytes(steps) + LINE, np.uint8)
-        work = np.empty(threads * self.work_bytes + LINE, np.uint8)
+        memory = at_a_line((self.chunks * self.chunk_bytes(steps),), np.uint8)
+        work = at_a_line((threads * self.work_bytes,), np.uint8)
         line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
             shape = (laid_down * self.chunks, rows.rows) if rows.across == 1 else \
                 (-(-laid_down // self.block), rows.rows, line)
-            by_name[rows.name] = np.empty(shape, rows.value.dtype)
+            by_name[rows.name] = at_a_line(shape, rows.value.dtype)  # so threads do not write into one line of it
         for call in self.calls.values():
             for _, what in call.own:
                 if isinstance(what, Value):
-                    by_name[what] = np.empty(panel_entries(*what.shape), what.dtype)
-        made = Made((memory, work, *by_name.values()))
+                    by_name[what] = at_a_line((panel_entries(*what.shape),), what.dtype)
+        made = Made(x.base for x in (memory, work, *by_name.values()))
         made.by_name, made.line, made.threads, made.calls = by_name, line, threads, {}
         for name, call in self.calls.items():
             arrays, capsules = (ctypes.c_void_p * call.arrays)(), []
@@ -115,8 +115,7 @@ class CProgram:
                 capsules.append(by_name[what].__array_struct__)
                 arrays[n] = pointer_in(capsules[-1], None)
             run = (ctypes.c_long * 12)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
-                                       rounded(memory.ctypes.data), rounded(work.ctypes.data),
-                                       ctypes.addressof(arrays))
+                                       memory.ctypes.data, work.ctypes.data, ctypes.addressof(arrays))
             made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
@@ -261,6 +260,9 @@ pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
 pointer_in.argtypes, pointer_in.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
 
-def rounded(count: int) -> int:
-    """The next multiple of a line of the cache."""
-    return -(-count // LINE) * LINE
+def at_a_line(shape: tuple, dtype: Any) -> np.ndarray:
+    """An empty array that begins with a line of the cache: a view of its base."""
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    base = np.empty(count + LINE, np.uint8)
+    start = -base.ctypes.data % LINE
+    return base[start:start + count].view(dtype).reshape(shape)

@@ -16,7 +16,7 @@ import pytest
 
 from minigrad.printers import c_math
 from minigrad.timeloop import compile
-from minigrad.timeloop.compile import FLAGS, NATIVE, compiler, processor
+from minigrad.timeloop.compile import FLAGS, GCC, NATIVE, compiler, processor
 
 needs_compiler = pytest.mark.skipif(not compiler.enabled(), reason=f"without a C compiler: {compiler.reason()}")
 DTYPES = {"f32": np.float32, "f64": np.float64}
@@ -177,8 +177,8 @@ def test_an_entry_does_not_depend_on_its_place(name, kind):
 @pytest.mark.skipif("avx2" not in processor(), reason="a processor without AVX2")
 def test_loops_are_vectorised(tmp_path):
     (tmp_path / "program.c").write_text(program(), encoding="utf-8")
-    report = subprocess.run(["gcc", *NATIVE, *FLAGS, "-fopt-info-vec", "-o", "program.so", "program.c"], cwd=tmp_path,
-                            capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}).stderr
+    call = ["gcc", *NATIVE, *GCC, *FLAGS, "-fopt-info-vec", "-o", "program.so", "program.c"]
+    report = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}).stderr
     lines = program().splitlines()
     vectorised = {lines[int(number) - 1] for number in re.findall(r"program.c:(\d+):\d+: optimized: loop", report)}
     loops = {(name, kind): loop(name, kind).splitlines()[2] for name in VECTORISED for kind in DTYPES}
@@ -203,9 +203,9 @@ def test_the_text_is_deterministic_and_complete():
     names = sorted(f"mg_{name}_{kind}" for name in (*ONE, *TWO) for kind in DTYPES)
     text = c_math.functions(names)
     assert text == c_math.functions(reversed(names)) == c_math.functions(set(names))
-    defined = re.findall(r"^static inline \w+ (mg_\w+)\(", text, re.M)
+    defined = re.findall(r"^MG_INLINE \w+ (mg_\w+)\(", text, re.M)
     assert len(set(defined)) == len(defined) and set(names) <= set(defined) <= c_math.NAMES
-    for i, one in enumerate(re.split(r"(?m)^static inline ", text)[1:]):
+    for i, one in enumerate(re.split(r"(?m)^MG_INLINE ", text)[1:]):
         called = re.findall(r"mg_\w+(?=\()", one)[1:]
         assert set(called) <= set(defined[:i]), f"{defined[i]} calls what comes after it"
     assert "mg_log_f64" not in c_math.functions(["mg_tanh_f64"])
