@@ -66,7 +66,8 @@ class Derived:
 
     def program_of_cell(self) -> Program:
         if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
-            raise ValueError(f"{self.name} is no cell: only a function (state, x) → (state, y) goes over time")
+            raise ValueError(f"{self.name} is not a cell, and planned_source runs a cell over time: "
+                             "derive a function (state, x) → (state, y)")
         trace = Trace(self.f, self.examples)  # a scan within it is written out
         program = Program(trace, self.name)
         trace.close()

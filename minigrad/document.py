@@ -26,9 +26,9 @@ from minigrad.engine.tensor import Tensor
 
 Array = Any  # np.ndarray or Tensor
 GATES = ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
-HEAD = ("Wy", "by")
+PARAMETERS = (*GATES, "Wy", "by")
 CACHE = ("a_next", "c_next", "a_prev", "c_prev", "ft", "it", "cct", "ot", "x_t", "parameters")
-INPUTS = ("x_t", "a_prev", "c_prev", *GATES, *HEAD)
+INPUTS = ("x_t", "a_prev", "c_prev", *PARAMETERS)
 
 
 def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array]
@@ -42,8 +42,7 @@ def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict
     Raises ValueError or KeyError if shapes or parameters do not fit.
     """
     check(x_t, a_prev, c_prev, parameters)
-    Wf, bf, Wi, bi, Wc, bc, Wo, bo = (parameters[name] for name in GATES)
-    Wy, by = (parameters[name] for name in HEAD)
+    Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by = (parameters[name] for name in PARAMETERS)
 
     concat = concatenate([a_prev, x_t], axis=0)
     ft = sigmoid(Wf @ concat + bf)
@@ -98,7 +97,7 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple, dyt: Array 
     backward, reads = derived(dyt is not None, *[(values[name].shape, values[name].dtype) for name in INPUTS])
     dxt, da_prev, dc_prev, d_parameters = backward(d_output, [values[name] for name in reads])
     return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev,
-            **{f"d{name}": d_parameters[name] for name in used(dyt is not None)}}
+            **{f"d{name}": d_parameters[name] for name in (GATES if dyt is None else PARAMETERS)}}
 
 
 def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array | None = None) -> dict[str, np.ndarray]:
@@ -121,7 +120,8 @@ def lstm_backward(da: Array, caches: tuple, dy: Array | None = None, dc: Array |
     da, dc = gradient("da", da, (n_a, m, T), dtype), gradient("dc", dc, (n_a, m, T), dtype)
     dy = None if dy is None else gradient("dy", dy, (parameters["by"].shape[0], m, T), dtype)
 
-    dx, total = [], {f"d{name}": np.zeros_like(floats(parameters[name])) for name in used(dy is not None)}
+    dx, names = [], GATES if dy is None else PARAMETERS
+    total = {f"d{name}": np.zeros_like(floats(parameters[name])) for name in names}
     da_prev = dc_prev = np.zeros((n_a, m), dtype)
     for t in reversed(range(T)):
         step = lstm_cell_backward(da[:, :, t] + da_prev, dc[:, :, t] + dc_prev, caches[t],
@@ -146,7 +146,7 @@ def derived(with_y: bool, *kinds: tuple[tuple[int, ...], np.dtype]) -> tuple[Cal
         return lstm_cell_forward(x_t, a_prev, c_prev, parameters)[:3 if with_y else 2]
 
     x_t, a_prev, c_prev, *weights = (np.zeros(shape, dtype) for shape, dtype in kinds)
-    found = derive(lstm_cell, x_t, a_prev, c_prev, dict(zip(GATES + HEAD, weights)))
+    found = derive(lstm_cell, x_t, a_prev, c_prev, dict(zip(PARAMETERS, weights)))
     return found.module["backward"], found.cache_names  # `found` itself would keep the arrays of its trace
 
 
@@ -157,7 +157,7 @@ def values_of(cache: tuple) -> dict[str, np.ndarray]:
     dtype = given["a_next"].dtype  # that of the whole cell
     parameters = given.pop("parameters")
     values = {name: floats(value, dtype) for name, value in given.items()}
-    values |= {name: floats(parameters[name], dtype) for name in GATES + HEAD}
+    values |= {name: floats(parameters[name], dtype) for name in PARAMETERS}
     values["concat"] = np.concatenate([values["a_prev"], values["x_t"]])
     values["tanh_c_next"] = np.tanh(values["c_next"])
     return values
@@ -168,9 +168,9 @@ def values_of(cache: tuple) -> dict[str, np.ndarray]:
 
 def check(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict[str, Array], **others: Array) -> None:
     """Raise KeyError for a missing parameter, ValueError for a wrong shape. `others` have the shape of a_prev."""
-    missing = [name for name in GATES + HEAD if name not in parameters]
+    missing = [name for name in PARAMETERS if name not in parameters]
     if missing:
-        raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join(GATES + HEAD)}")
+        raise KeyError(f"parameters lack {', '.join(missing)}: they are {', '.join(PARAMETERS)}")
     if len(x_t.shape) != 2 or len(a_prev.shape) != 2:
         raise ValueError(f"x_t {x_t.shape} and a_prev {a_prev.shape} must be (n_x, m) and (n_a, m): features first")
     (n_x, m), n_a = x_t.shape, a_prev.shape[0]
@@ -210,8 +210,3 @@ def gradient(name: str, given: Array | None, shape: tuple[int, ...], dtype: np.d
     if given.dtype.kind == "c" != dtype.kind:
         raise TypeError(f"{name} is complex and its value {dtype}: a real value has a real gradient")
     return given.astype(dtype, copy=False)
-
-
-def used(with_y: bool) -> tuple[str, ...]:
-    """Names of the parameters that have a gradient."""
-    return GATES + HEAD if with_y else GATES

@@ -23,16 +23,11 @@ def is_command() -> bool:
     return os.path.splitext(os.path.basename(started))[0] == "minigrad"
 
 
-def quiet() -> None:
-    """Exit at once on Ctrl-C, if this process is the command."""
-    if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, leave)
-
-
 def usual() -> None:
     """Let Ctrl-C raise KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-quiet()
+if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, leave)

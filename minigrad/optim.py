@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.nn.signature import check_call
+from minigrad.nn.signature import CheckedCall
 from minigrad.nn.state_dict import with_shapes
 
 
-class Optimizer:
+class Optimizer(CheckedCall):
     """Base class of all optimisers. For your own formula, subclass it, name the arrays that it keeps from step to step
     in `moments`, and write `change`.
 
@@ -36,11 +37,6 @@ class Optimizer:
 
     moments: tuple[str, ...] = ()
     decoupled = False
-
-    def __new__(cls, *given: Any, **named: Any) -> Any:
-        if given or named:  # copy and pickle call __new__ without arguments
-            check_call(cls, given, named)
-        return object.__new__(cls)
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0):
         self.parameters = trainable(type(self).__name__, params)
@@ -138,20 +134,16 @@ class Flat:
         dtype = np.result_type(parameters[members[0]].dtype, np.float32)  # in float16, eps and g² would be 0 or inf
         self.g, self.work = np.empty(start, dtype), np.empty(start, dtype)
         self.moments = {name: np.zeros(start, dtype) for name in moments}
-        self.make_views({i: parameters[i].shape for i in members})
+        self.shapes = {i: parameters[i].shape for i in members}
 
-    def make_views(self, shapes: dict[int, tuple[int, ...]]) -> None:
-        """Make a view of g for each parameter, in its shape."""
-        self.views = {i: self.g[self.parts[i]].reshape(shape) for i, shape in shapes.items()}
+    @cached_property
+    def views(self) -> dict[int, np.ndarray]:
+        """A view of g for each parameter, in its shape."""
+        return {i: self.g[self.parts[i]].reshape(shape) for i, shape in self.shapes.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Shapes in place of the views, which copy and pickle would turn into arrays of their own."""
-        return vars(self) | {"views": {i: view.shape for i, view in self.views.items()}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        shapes = state.pop("views")
-        vars(self).update(state)
-        self.make_views(shapes)
+        """Without the views, which copy and pickle would turn into arrays of their own."""
+        return {name: value for name, value in vars(self).items() if name != "views"}
 
     def runs(self, parameters: list[Tensor], steps: list[int]) -> list[tuple[list[int], slice]]:
         """(parameters, slice of the buffers) for each run of neighbours with gradients and equal step counts: usually

@@ -1,12 +1,11 @@
-"""A run that dies again and again: it trains in a child process, is killed with SIGKILL and resumed, until one life
-comes to its end.
+"""Train a run in a child process, kill it with SIGKILL and resume it, again and again until it ends.
 
     python tests/killing.py FOLDER SETTINGS.json clock SEED LONGEST    after up to LONGEST seconds
-    python tests/killing.py FOLDER SETTINGS.json calls SEED LONGEST    at one of the first LONGEST calls that touch a
-                                                                       file, half of what it would write written
+    python tests/killing.py FOLDER SETTINGS.json calls SEED LONGEST    at one of the first LONGEST file operations,
+                                                                       a write after half of its bytes
 
-Children are forked, so that a life costs no start of Python. Prints as JSON how often it died, and how often each file
-was there at a death.
+Children are forked, which saves the start of Python. Prints the number of deaths and, for each file, the number of
+deaths at which it existed, as JSON.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ def main(path: Path, settings: Settings, by: str, seed: int, longest: float) -> 
     rng = np.random.default_rng(seed)
     deaths, files = 0, Counter()
     while died(path, settings, by, rng.uniform(0, longest)):
-        deaths, longest = deaths + 1, longest * 1.1  # so that it ends, on a machine of any speed
+        deaths, longest = deaths + 1, longest * 1.1  # ends on a machine of any speed
         files.update(file.name for file in path.glob("*"))
     return {"deaths": deaths, "files": files}
 
 
 def died(path: Path, settings: Settings, by: str, span: float) -> bool:
-    """One life of this span. Whether it ended by SIGKILL; an exception in it ends everything."""
+    """Run a child for this span. Returns whether it was killed; an exception in it ends the program."""
     child = os.fork()
     if child == 0:
         try:
@@ -52,18 +51,18 @@ def died(path: Path, settings: Settings, by: str, span: float) -> bool:
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise SystemExit("a life ended with an exception")
+        raise SystemExit("a child ended with an exception")
     return os.WIFSIGNALED(status)
 
 
 def live(path: Path, settings: Settings) -> None:
-    """What a user does: resume if there is a run, and else begin one."""
+    """Resume the run if it exists, otherwise begin it."""
     with Run.resume(path) if (path / folder.CONFIG).exists() else Run.new(settings, path) as lived:
         lived.go()
 
 
 class Fatal:
-    """Counts the calls that touch files, and dies at one of them."""
+    """Count file operations and kill the process at one of them."""
 
     def __init__(self, deadline: int):
         self.calls, self.deadline = 0, deadline
@@ -88,7 +87,7 @@ class Fatal:
 
 
 class WatchedFile:
-    """A file of which a write may be the last, half done."""
+    """A file whose write may be cut off by the kill, half done."""
 
     def __init__(self, file, fatal: Fatal):
         def half(data):

@@ -219,6 +219,11 @@ def test_a_detached_weight_is_read_anew_at_every_call():
     assert [d.tolist() for d in derived.backward(np.ones(1), cache)] == [[5.0], [1.0]]
 
 
+def test_only_a_cell_has_planned_source():
+    with pytest.raises(ValueError, match=r"rnn is not a cell.*\(state, x\) → \(state, y\)"):
+        mg.derive(cells.rnn, *CELLS[cells.rnn]).planned_source  # noqa: B018
+
+
 # -- the text at other sizes than it was derived at --------------------------------------------------------------
 
 
@@ -258,6 +263,61 @@ def test_two_sizes_that_are_equal_by_chance_stay_two():
     x, h = np.arange(2.0), np.arange(4.0)
     (a, b), _ = module["forward"](x, h)
     assert_equal_trees((a, b), f(x, h))
+
+
+def test_the_backward_reads_sizes_from_cached_values():
+    def f(x, W):
+        n = x.shape[0]
+        y = np.tanh(np.concatenate([x, W @ x]))
+        return y[:n] * y[n:]
+    derived = mg.derive(f, np.ones((3, 2)), np.ones((3, 3)))
+    assert derived.source.count("n = x.shape[0]") == 2  # x is in the cache for the gradient of W
+    derived = mg.derive(lambda x, y: np.concatenate([x, y]) * 2.0, np.ones(3), np.ones(4))
+    assert derived.cache_names == ("x",)
+    derived = mg.derive(lambda x, y: np.concatenate([np.tanh(x), y]) * 2.0, np.ones(3), np.ones(4))
+    assert derived.cache_names == ("tanh_x",)
+    module, (x, y) = {}, (np.arange(2.0), np.arange(5.0))
+    exec(derived.source, module)
+    _, cache = module["forward"](x, y)
+    d_x, d_y = module["backward"](np.ones(7), cache)
+    assert_equal_trees((d_x, d_y), (2 * (1 - np.tanh(x) ** 2), np.full(5, 2.0)))
+
+
+@pytest.mark.parametrize("f, lines", [
+    (lambda x: x[1:], ["d_x = np.zeros(x.shape, np.float64)", "d_x[1:] += d_output"]),
+    (lambda x: x[1:] * x[:-1], ["d_x[:-1] += d_output * x[1:]", "d_x[1:] += d_output * x[:-1]"]),
+    (lambda x: x[[0, 2, 0]], ["np.add.at(d_x, np.array([0, 2, 0], np.int64), d_output)"]),
+    (lambda x: x[:, [1, 1]], ["np.add.at(d_x, np.s_[:, np.array([1, 1], np.int64)], d_output)"]),
+    (lambda x: x[2, 1:], ["d_x[2, 1:] += d_output"]),
+    (lambda x: x[1:] + np.sum(x[0] * x[1]), ["d_x[0] += ", "d_x[1] += ", "d_x[1:] += d_output"]),
+    (lambda x: x[1:][:1], ["[:1] += d_output", "d_x[1:] += "]),
+    (lambda x: np.tanh(x)[1:] * x[1:], ["d_tanh_x[1:] += d_output * x[1:]"]),
+    (lambda x: mg.grad(lambda z: np.sum(z[1:] ** 3))(x), ["[1:] += "]),
+], ids=["slice", "two slices", "indices", "indices of columns", "row", "three", "slice of a slice", "in a sum",
+        "of a gradient"])
+def test_the_gradient_of_an_index_is_added_into_zeros(f, lines):
+    derived, x = mg.derive(f, np.ones((3, 4))), np.random.default_rng(0).normal(size=(3, 4))
+    for line in lines:
+        assert line in derived.source
+    assert "scatter" not in derived.source
+    y, cache = derived.forward(x)
+    d_y = gradients_like(y, np.random.default_rng(1))
+    assert_equal_trees(derived.backward(d_y, cache), mg.vjp(f, x)[1](d_y), tolerance=0)
+
+
+def test_a_row_of_a_weight_is_read_once_for_all_steps():
+    w = mg.tensor(np.ones((3, 2)), requires_grad=True)
+    derived = mg.derive(lambda h, xs: mg.scan(lambda h, x: (np.tanh(h * w[1] + x), h), h, xs), np.ones(2),
+                        np.ones((4, 2)))
+    assert derived.source.count("d_w[1] += d_getitem_w\n    return") == 1
+
+
+def test_a_split_behind_the_end_has_empty_parts():
+    derived, x = mg.derive(lambda x: np.split(x * 2.0, [1, 4])[0] * 3.0, np.ones((0, 2))), np.ones((0, 2))
+    y, cache = derived.forward(x)
+    assert y.shape == (0, 2) and derived.backward(y, cache)[0].shape == (0, 2)
+    derived = mg.derive(lambda x: np.broadcast_to(np.split(x, [4])[1], (2, 0)), np.ones(3))
+    assert derived.forward(np.ones(3))[0].shape == (2, 0)
 
 
 def test_a_mean_divides_by_the_size_at_hand():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -39,14 +40,22 @@ class Parser(argparse.ArgumentParser):
                                                  f"{', '.join(map(str, action.choices))})")
 
 
+def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], *, help: str, description: str,
+                examples: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Add a command that calls `run`; its help ends with these examples, one per line."""
+    job = commands.add_parser(name, help=help, description=description,
+                              epilog="\n  minigrad ".join(["examples:", *examples]) if examples else None,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    job.set_defaults(run=run)
+    return job
+
+
 def number(kind: type, fits: Callable[[Any], bool], called: str) -> Callable[[str], Any]:
     """An argparse type: numbers of this kind that pass `fits`; `called` is the word for errors."""
     def read(value: str) -> Any:
-        try:
+        with contextlib.suppress(ValueError):
             if fits(made := kind(value)):
                 return made
-        except ValueError:
-            pass
         raise argparse.ArgumentTypeError(f"{value!r} is not a {called}")
     return read
 
@@ -55,6 +64,14 @@ positive = number(int, lambda n: n > 0, "whole number above 0")
 natural = number(int, lambda n: n >= 0, "whole number from 0 on")
 positive_float = number(float, lambda x: 0 < x < math.inf, "number above 0")
 natural_float = number(float, lambda x: 0 <= x < math.inf, "number from 0 on")
+
+
+def encode(option: str, text: str, characters: str) -> list[int]:
+    """The position of each character of an option's text in `characters`. Raises ValueError for an unknown one."""
+    unknown = sorted(set(text) - set(characters))
+    if unknown:
+        raise ValueError(f"{option} has {''.join(unknown)!r}, which is not in the text that the model was trained on")
+    return [characters.index(c) for c in text]
 
 
 def add_trust(job: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
-from minigrad.cli.arguments import positive, positive_float
+from minigrad.cli.arguments import add_command, positive, positive_float
 from minigrad.engine.ops import concatenate, sigmoid, split, tanh
 from minigrad.engine.tensor import Tensor
 from minigrad.optim import Adam, clip_grad_norm
@@ -23,17 +23,15 @@ ROUNDS = 7
 
 
 def add_bench(commands: Any) -> None:
-    job = commands.add_parser(
-        "bench", help="time a layer, a user-defined cell and a training step on this machine",
+    job = add_command(
+        commands, "bench", run_bench, help="time a layer, a user-defined cell and a training step on this machine",
         description="Time forward and backward of nn.LSTM and of a user-defined cell, and a whole training step, on "
                     "this machine, next to PyTorch if that is installed. Takes about ten seconds.",
-        epilog="examples:\n  minigrad bench\n  minigrad bench --threads 2",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["bench", "bench --threads 2"])
     job.add_argument("--seconds", type=positive_float, default=0.1, metavar="X",
                      help="seconds per round (%(default)s)")
     job.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of the matrix products of "
                      "minigrad and PyTorch (%(default)s)")
-    job.set_defaults(run=run_bench)
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
@@ -44,14 +42,10 @@ def run_bench(arguments: argparse.Namespace) -> int:
     except ImportError:
         torch = None
     print(f"{'one call':<62}{'minigrad':>10}" + (f"{'PyTorch':>10}{'ratio':>8}" if torch else ""), flush=True)
-    for name, ours, theirs in jobs(torch):
-        times = [[] for _ in range(2 if torch else 1)]
-        for _ in range(ROUNDS):
-            for one, call in zip(times, (ours, theirs)):
-                one.append(milliseconds(call, arguments.seconds))
-        medians = [statistics.median(one) for one in times]
-        print(f"{name:<62}{medians[0]:>7.2f} ms" + (f"{medians[1]:>7.2f} ms{medians[0] / medians[1]:>8.2f}" if torch
-                                                    else ""), flush=True)
+    for name, *calls in jobs(torch):
+        rounds = [[milliseconds(call, arguments.seconds) for call in calls if call] for _ in range(ROUNDS)]
+        ours, *theirs = map(statistics.median, zip(*rounds))
+        print(f"{name:<62}{ours:>7.2f} ms" + "".join(f"{one:>7.2f} ms{ours / one:>8.2f}" for one in theirs), flush=True)
     return 0
 
 
@@ -71,19 +65,19 @@ def jobs(torch: Any) -> list[tuple[str, Callable, Callable | None]]:
     found = []
     for batch, T, inputs, hidden in LAYERS:
         size = f"batch {batch}, {T} steps, {inputs} → {hidden}"
-        found += [(f"nn.LSTM, {size}", layer(nn.LSTM(inputs, hidden, rng=0), batch, T, inputs),
-                   torch and torch_layer(torch, torch.nn.LSTM(inputs, hidden), batch, T, inputs))]
-    found += [(f"a user-defined cell, {size}", layer(Coupled(inputs, hidden), batch, T, inputs),
-               torch and torch_layer(torch, torch_coupled(torch, inputs, hidden), batch, T, inputs)),
+        x = Tensor(np.random.default_rng(1).normal(size=(T, batch, inputs)), True, np.float32)
+        x_torch = torch and torch.randn(T, batch, inputs, requires_grad=True)
+        found += [(f"nn.LSTM, {size}", layer(nn.LSTM(inputs, hidden, rng=0), x),
+                   torch and layer(torch.nn.LSTM(inputs, hidden), x_torch))]
+    found += [(f"a user-defined cell, {size}", layer(Coupled(inputs, hidden), x),
+               torch and layer(torch_coupled(torch, inputs, hidden), x_torch)),
               (f"training step, {SYMBOLS} characters, {size.replace(str(inputs), '64', 1)}",
                training(batch, T, hidden), torch and torch_training(torch, batch, T, hidden))]
     return found
 
 
-def layer(module: Callable, batch: int, T: int, inputs: int) -> Callable:
-    """Forward and backward of a layer, with gradients of the weights and of x."""
-    x = Tensor(np.random.default_rng(1).normal(size=(T, batch, inputs)), True, np.float32)
-
+def layer(module: Callable, x: Any) -> Callable:
+    """Forward and backward of a layer of minigrad or PyTorch, with gradients of the weights and of x."""
     def call():
         module(x)[0].sum().backward()
     return call
@@ -94,13 +88,11 @@ class Coupled(nn.Recurrent):
 
     def __init__(self, inputs: int, hidden: int):
         super().__init__()
-        bound = hidden ** -0.5
-        W = np.random.default_rng(0).uniform(-bound, bound, (3 * hidden, hidden + inputs))
-        self.W = Tensor(W, True, np.float32)
-        self.b = Tensor(np.zeros((3 * hidden, 1)), True, np.float32)
+        self.W = Tensor(nn.init.glorot_uniform((3 * hidden, hidden + inputs), 0), requires_grad=True)
+        self.b = Tensor(np.zeros((3 * hidden, 1), np.float32), requires_grad=True)
 
     def initial_state(self, batch: int) -> Any:
-        return (np.zeros((len(self.b.data) // 3, batch), np.float32),) * 2
+        return (np.zeros((self.b.size // 3, batch), np.float32),) * 2
 
     def cell(self, state: Any, x: Any) -> tuple[Any, Any]:
         h, c = state
@@ -109,6 +101,23 @@ class Coupled(nn.Recurrent):
         c = (1.0 - i) * c + i * tanh(u)
         h = sigmoid(o) * tanh(c)
         return (h, c), h
+
+
+def torch_coupled(torch: Any, inputs: int, hidden: int) -> Callable:
+    """`Coupled` in PyTorch."""
+    cell = torch.nn.Linear(hidden + inputs, 3 * hidden)
+
+    def run(x):
+        h = c = torch.zeros(x.shape[1], hidden)
+        ys = []
+        for x_t in x:
+            i, o, u = cell(torch.cat([h, x_t], 1)).chunk(3, 1)
+            i = torch.sigmoid(i)
+            c = (1.0 - i) * c + i * torch.tanh(u)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            ys.append(h)
+        return torch.stack(ys), (h, c)
+    return run
 
 
 def training(batch: int, T: int, hidden: int) -> Callable:
@@ -126,34 +135,8 @@ def training(batch: int, T: int, hidden: int) -> Callable:
     return call
 
 
-# -- the same in PyTorch --------------------------------------------------------------------------------------------
-
-
-def torch_layer(torch: Any, module: Callable, batch: int, T: int, inputs: int) -> Callable:
-    x = torch.randn(T, batch, inputs, requires_grad=True)
-
-    def call():
-        module(x)[0].sum().backward()
-    return call
-
-
-def torch_coupled(torch: Any, inputs: int, hidden: int) -> Callable:
-    cell = torch.nn.Linear(hidden + inputs, 3 * hidden)
-
-    def run(x):
-        h = c = torch.zeros(x.shape[1], hidden)
-        ys = []
-        for x_t in x:
-            i, o, u = cell(torch.cat([h, x_t], 1)).chunk(3, 1)
-            i = torch.sigmoid(i)
-            c = (1.0 - i) * c + i * torch.tanh(u)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            ys.append(h)
-        return torch.stack(ys), (h, c)
-    return run
-
-
 def torch_training(torch: Any, batch: int, T: int, hidden: int) -> Callable:
+    """`training` in PyTorch."""
     embedding, lstm = torch.nn.Embedding(SYMBOLS, 64), torch.nn.LSTM(64, hidden)
     linear = torch.nn.Linear(hidden, SYMBOLS)
     parameters = [p for module in (embedding, lstm, linear) for p in module.parameters()]

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn
+from minigrad.cli.arguments import add_command
+from minigrad.tasks.task import length_mask
 from minigrad.training.sequence_model import LAYERS, SequenceModel
 from minigrad.training.trainer import check_loss
 
 
 def add_gradcheck(commands: Any) -> None:
-    job = commands.add_parser(
-        "gradcheck", help="check the gradients of a model against numerical ones",
+    job = add_command(
+        commands, "gradcheck", run_gradcheck, help="check the gradients of a model against numerical ones",
         description="Check the gradients of an embedding, two recurrent layers over sequences of unequal lengths, a "
                     "linear layer and cross-entropy, all at once, against numerical ones.",
-        epilog="examples:\n  minigrad gradcheck\n  minigrad gradcheck lstm\n  minigrad gradcheck cells.py:MyCell",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["gradcheck", "gradcheck lstm", "gradcheck cells.py:MyCell"])
     job.add_argument("model", nargs="?", metavar="MODEL", help=f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of "
                      "nn.Recurrent; the file is run. By default all of them")
-    job.set_defaults(run=run_gradcheck)
 
 
 def run_gradcheck(arguments: argparse.Namespace) -> int:
@@ -42,8 +42,7 @@ def check_cell(cell: str) -> Any:
     model = SequenceModel(symbols, symbols, cell=cell, hidden=5, layers=2, symbols=True, embedding=4, rng=rng)
     x, targets = rng.integers(0, symbols, (2, T, batch))
     lengths = np.array([T, 1, 2])
-    mask = np.arange(T)[:, None] < lengths
 
     def loss():
-        return nn.cross_entropy(model(x, None, lengths)[0], targets, mask=mask)
+        return nn.cross_entropy(model(x, None, lengths)[0], targets, mask=length_mask(lengths, T))
     return check_loss(loss, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import inspect
 import os
 import re
@@ -13,26 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import nn
+from minigrad.cli.arguments import add_command
 from minigrad.derived import derive
 from minigrad.document import GATES, lstm_cell_forward
+from minigrad.engine.context import no_grad
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten, map_leaves
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.layout import broadcast_state
 from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name
 
+CELLS = ("lstm", "gru", "rnn", "document")
+SIZES = (3, 5, 4)  # input, hidden, batch: all different, to tell shapes apart
+
 
 def add_derive(commands: Any) -> None:
-    job = commands.add_parser(
-        "derive", help="print the backward pass of a cell, or of any function, as NumPy source",
+    job = add_command(
+        commands, "derive", run_derive, help="print the backward pass of a cell, or of any function, as NumPy source",
         description="Derive the backward pass of a function and print it, with the forward, as a module of NumPy.",
-        epilog="examples:\n  minigrad derive lstm\n  minigrad derive gru --sizes 65,100,16 --planned\n"
-               "  minigrad derive cells.py:MyCell\n"
-               "  minigrad derive model.py:cell --shapes \"h=5,4 x=3,4\"\n"
-               "  minigrad derive model.py:loss --shapes \"x=3,4 p={'W': (5, 3), 'b': (5, 1)} scale=()\"",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["derive lstm", "derive gru --sizes 65,100,16 --planned", "derive cells.py:MyCell",
+                  'derive model.py:cell --shapes "h=5,4 x=3,4"',
+                  "derive model.py:loss --shapes \"x=3,4 p={'W': (5, 3), 'b': (5, 1)} scale=()\""])
     job.add_argument("what", metavar="CELL", help=f"{', '.join(CELLS)}, FILE.py:Class, a subclass of nn.Recurrent, or "
                      "FILE.py:function; the file is run")
     job.add_argument("--shapes", metavar="TEXT", help="shapes of the function's arguments: name=3,4, name=() for a "
@@ -43,7 +46,6 @@ def add_derive(commands: Any) -> None:
     job.add_argument("--planned", action="store_true",
                      help="print what scan runs for a cell (state, x) → (state, y): the loops over time, with buffers")
     job.add_argument("--c", action="store_true", help="print the loops over time of a cell as C, as scan compiles them")
-    job.set_defaults(run=run_derive)
 
 
 def run_derive(arguments: argparse.Namespace) -> int:
@@ -64,34 +66,37 @@ def run_derive(arguments: argparse.Namespace) -> int:
 
 def parse_function(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
     """(function, example arguments): a cell with these --sizes, or a function with arguments of these --shapes."""
-    what, f = arguments.what, None
-    if what not in CELLS:
-        if split_name(what) is None:
-            raise ValueError(f"{what!r} is neither {', '.join(CELLS)} nor FILE.py:Class nor FILE.py:function"
-                             f"{nearest(what, CELLS)}")
+    what, given = arguments.what, {"sizes": arguments.sizes, "shapes": arguments.shapes}
+    if what in CELLS:
+        f = what
+    elif split_name(what) is not None:
         f = from_file(what, (type, Callable), "function or class")
-    is_cell = what in CELLS or isinstance(f, type)
-    unfit = "shapes" if is_cell else "sizes"
-    if getattr(arguments, unfit) is not None:
-        raise ValueError(f"--{unfit} is not for {what}, which takes --{'sizes' if is_cell else 'shapes'}")
-    if not is_cell:
-        return f, parse_shapes(f, what, arguments.shapes or "", arguments.dtype)
-    return (built_in_cell if what in CELLS else own_cell)(f or what, arguments.sizes or SIZES, arguments.dtype)
+    else:
+        raise ValueError(f"{what!r} is neither {', '.join(CELLS)} nor FILE.py:Class nor FILE.py:function"
+                         f"{nearest(what, CELLS)}")
+    takes, other = ("sizes", "shapes") if isinstance(f, (str, type)) else ("shapes", "sizes")
+    if given[other] is not None:
+        raise ValueError(f"--{other} is not for {what}, which takes --{takes}")
+    if takes == "shapes":
+        return f, parse_shapes(f, what, given["shapes"] or "", arguments.dtype)
+    make = document_cell if f == "document" else layer_cell
+    return make(f, given["sizes"] or SIZES, np.dtype(arguments.dtype))
 
 
-def own_cell(cell: type, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, tuple]:
-    """(cell, example arguments) for a subclass of nn.Recurrent, built and tried as in `minigrad train`."""
+def layer_cell(cell: str | type, sizes: tuple[int, ...], dtype: np.dtype) -> tuple[Callable, tuple]:
+    """(cell, example arguments) for a layer's name or a subclass of nn.Recurrent, built as in `minigrad train`."""
     n_x, n_a, batch = sizes
-    layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=np.dtype(dtype), rng=0)
-    made = next(iter(layers.layers.values()))
+    layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=dtype, rng=0)
+    made = layers.layers["l0"]
     with no_grad():
-        state = map_leaves(lambda start: np.array(Tensor(broadcast_state(start, batch, np.dtype(dtype))).data),
+        state = map_leaves(lambda start: np.array(Tensor(broadcast_state(start, batch, dtype)).data),
                            made.initial_state(batch))
     return made.cell, (state, np.zeros((n_x, batch), dtype))
 
 
-def document_cell(n_x: int, n_a: int, *, dtype: str) -> Callable:
-    """The document's cell as (state, x_t) → (state, yt_pred), with two classes."""
+def document_cell(_: str, sizes: tuple[int, ...], dtype: np.dtype) -> tuple[Callable, tuple]:
+    """(cell, example arguments) for the document's cell as (state, x_t) → (state, yt_pred), with two classes."""
+    n_x, n_a, batch = sizes
     shapes = {name: (n_a, n_a + n_x) if name[0] == "W" else (n_a, 1) for name in GATES} | {"Wy": (2, n_a), "by": (2, 1)}
     parameters = {name: Tensor(np.zeros(shape, dtype), requires_grad=True) for name, shape in shapes.items()}
 
@@ -99,20 +104,7 @@ def document_cell(n_x: int, n_a: int, *, dtype: str) -> Callable:
         a_prev, c_prev = state
         a_next, c_next, yt_pred, _ = lstm_cell_forward(x_t, a_prev, c_prev, parameters)
         return (a_next, c_next), yt_pred
-    return document
-
-
-CELLS = {"lstm": (nn.LSTMCell, 2), "gru": (nn.GRUCell, 1), "rnn": (nn.RNNCell, 1),  # constructor, number of states
-         "document": (document_cell, 2)}
-SIZES = (3, 5, 4)  # input, hidden, batch: all different, to tell shapes apart
-
-
-def built_in_cell(name: str, sizes: tuple[int, ...], dtype: str) -> tuple[Callable, tuple]:
-    make, states = CELLS[name]
-    n_x, n_a, batch = sizes
-    made = make(n_x, n_a, dtype=dtype)
-    state = (np.zeros((n_a, batch), dtype),) * states
-    return getattr(made, "cell", made), (state if states > 1 else state[0], np.zeros((n_x, batch), dtype))
+    return document, ((np.zeros((n_a, batch), dtype),) * 2, np.zeros((n_x, batch), dtype))
 
 
 def parse_shapes(f: Callable, what: str, text: str, dtype: str) -> tuple:
@@ -156,13 +148,10 @@ def make_arrays(shape: Any, dtype: str) -> Any:
 def print_source(source: str, language: str) -> None:
     """Print source, in colours on a terminal if pygments (an optional dependency) is installed."""
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        try:
+        with contextlib.suppress(ImportError):
             from pygments import highlight
             from pygments.formatters import TerminalFormatter
             from pygments.lexers import get_lexer_by_name
-        except ImportError:
-            pass
-        else:
             source = highlight(source, get_lexer_by_name(language), TerminalFormatter())
     print(source, end="")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import add_trust, natural, positive
+from minigrad.cli.arguments import add_command, add_trust, encode, natural, positive
 from minigrad.engine.messages import nearest
 from minigrad.microscope.page.inspection import Sequence, inspect
 from minigrad.microscope.page.rendering import Inspection, render
@@ -22,23 +22,22 @@ from minigrad.training.sequence_model import LAYERS, SequenceModel
 from minigrad.training.settings import Settings
 from minigrad.training.trainer import LOSSES
 from minigrad.training.user_code import split_name
-from minigrad.training.verify import refuse_changed_text, refuse_special_text
+from minigrad.training.verify import refuse_text
 
 WINDOW = 100  # default number of characters of a text
 
 
 def add_inspect(commands: Any) -> None:
-    job = commands.add_parser(
-        "inspect", help="see what backpropagation through time does in a model, as one HTML file",
+    job = add_command(
+        commands, "inspect", run_inspect,
+        help="see what backpropagation through time does in a model, as one HTML file",
         description="Put a model and one sequence under the microscope: values and gradients of every unit at every "
                     "step, gradients against lag, the credit ledger, Jacobians, and the derived source, in one HTML "
                     "file that opens from disk.",
-        epilog="examples:\n"
-               "  minigrad inspect runs/novel                            of a run, on a sequence of its own task\n"
-               "  minigrad inspect runs/novel --text \"It was the best of times\"\n"
-               "  minigrad inspect gru --task adding --length 200        a model as it is before any training\n"
-               "  minigrad inspect cells.py:MyCell --out mycell.html",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["inspect runs/novel                            a run, on a sequence of its own task",
+                  'inspect runs/novel --text "It was the best of times"',
+                  "inspect gru --task adding --length 200        a model before any training",
+                  "inspect cells.py:MyCell --out mycell.html"])
     job.add_argument("what", metavar="DIR|MODEL", help="the folder of a run, or a checkpoint in it; or untrained, "
                      f"{', '.join(LAYERS)}, or FILE.py:Class, a subclass of nn.Recurrent; the file is run")
     add_trust(job)
@@ -51,7 +50,6 @@ def add_inspect(commands: Any) -> None:
     job.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the sequence and of an "
                      "untrained model (%(default)s)")
     job.add_argument("--out", metavar="FILE", default="report.html", help="file to write (%(default)s)")
-    job.set_defaults(run=run_inspect)
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
@@ -110,29 +108,28 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{place} is not a run: give a folder that `minigrad train --out` has made")
     if arguments.hidden is not None:
-        raise ValueError(f"--hidden is for an untrained model, and {place} holds a trained one")
+        raise ValueError(f"--hidden is for an untrained model, and the model of {place} is trained")
     model, config = load_model(place, trust=arguments.trust)
     settings, characters = config["settings"], config["characters"]
     if arguments.text is not None and characters is None:
-        raise ValueError(f"{place} holds a model of the task {settings.task}, which reads no text: leave out --text")
+        raise ValueError(f"{place} contains a model of the task {settings.task}, which reads no text: leave out --text")
     if arguments.text is not None:
         sequence = text_sequence(arguments, characters)
     else:
         own = arguments.task in (None, settings.task)
         if own:
-            refuse_special_text(settings)
+            refuse_text(folder, config)
         task = make_task(arguments, arguments.task or settings.task, settings.options if own else {})
-        sizes, read = {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols}, config["model"]
-        theirs = getattr(task, "characters", None)
+        read, theirs = config["model"], getattr(task, "characters", None)
         if theirs and characters and theirs != characters:
             raise ValueError(f"{task.source} has other characters than the text that {place} was trained on: give some "
                              "by --text")
-        if sizes != read or theirs != characters:
+        if task.sizes != read or theirs != characters:
             raise ValueError(f"the model of {place} has {describe_sizes(read, characters)}, for the task "
-                             f"{settings.task}, and {task.name} has {describe_sizes(sizes, theirs)}: leave out --task, "
-                             "or name one that fits")
+                             f"{settings.task}, and {task.name} has {describe_sizes(task.sizes, theirs)}: leave out "
+                             "--task, or name one that fits")
         if own:
-            refuse_changed_text(task, folder, config)
+            refuse_text(folder, config, task)
         sequence = task_sequence(arguments, task)
     curves = read_curves(folder / METRICS, TASKS[settings.task].metric_name)
     return inspect_sequence(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
@@ -144,12 +141,13 @@ def inspect_model(arguments: argparse.Namespace) -> Inspection:
     settings = Settings.for_task(arguments.task or "text", cell=arguments.what, **given)
     if arguments.text is not None:
         characters = "".join(sorted(set(arguments.text)))
-        sequence, sizes = text_sequence(arguments, characters), (len(characters), len(characters), True)
+        sequence = text_sequence(arguments, characters)
+        sizes = {"inputs": len(characters), "outputs": len(characters), "symbols": True}
     else:
         task = make_task(arguments, settings.task, {})
-        sequence, sizes = task_sequence(arguments, task), (task.inputs, task.outputs, task.symbols)
+        sequence, sizes = task_sequence(arguments, task), task.sizes
     rng = np.random.SeedSequence(arguments.seed).spawn(2)[0]  # the same as a training with this seed
-    model = settings.model(*sizes, rng=rng).eval()
+    model = settings.model(**sizes, rng=rng).eval()
     return inspect_sequence(arguments, model, sequence, settings, "not yet", {})
 
 
@@ -195,10 +193,7 @@ def text_sequence(arguments: argparse.Namespace, characters: str) -> Sequence:
                          "before it")
     if os.path.isfile(text):
         raise ValueError(f"--text takes the characters themselves, and {text} is a file: give --text \"$(cat {text})\"")
-    unknown = sorted(set(text) - set(characters))
-    if unknown:
-        raise ValueError(f"--text has {''.join(unknown)!r}, which is not in the text that the model was trained on")
-    return code_sequence(np.array([characters.index(c) for c in text]), characters)
+    return code_sequence(np.array(encode("--text", text, characters)), characters)
 
 
 def make_task(arguments: argparse.Namespace, name: str, options: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import add_trust, natural, natural_float, positive, positive_float
+from minigrad.cli.arguments import add_command, add_trust, encode, natural, natural_float, positive, positive_float
 from minigrad.tasks import TASKS
 from minigrad.tasks.text import unigram_bits
 from minigrad.training.run import Run, load_model
@@ -19,18 +19,15 @@ from minigrad.training.settings import OPTIMIZERS, Settings
 
 
 def add_train(commands: Any) -> None:
-    job = commands.add_parser(
-        "train", help="check the gradients of a model, then train it on a task or a text",
+    job = add_command(
+        commands, "train", run_train, help="check the gradients of a model, then train it on a task or a text",
         description="Check the gradients of a recurrent model, train it on a task or on the characters of a text, and "
                     "measure it. Options that are not given come from the recipe of the task.",
-        epilog="examples:\n"
-               "  minigrad train                                    on Python's language reference\n"
-               "  minigrad train --text novel.txt --hidden 256 --steps 5000 --out runs/novel\n"
-               "  minigrad train adding --length 200 --cell gru     a task of `minigrad tasks`\n"
-               "  minigrad train reber --cell cells.py:MyCell       a cell of your own, a subclass of nn.Recurrent:\n"
-               "                                                    see examples/own_cells.py\n"
-               "  minigrad train --resume runs/novel                continue where it was stopped or killed",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["train                                    on Python's language reference",
+                  "train --text novel.txt --hidden 256 --steps 5000 --out runs/novel",
+                  "train adding --length 200 --cell gru     a task of `minigrad tasks`",
+                  "train reber --cell cells.py:MyCell       your own cell, as in examples/own_cells.py",
+                  "train --resume runs/novel                continue where it was stopped or killed"])
     job.add_argument("task", nargs="?", metavar="TASK", help="a name that `minigrad tasks` lists (text)")
     job.add_argument("--text", metavar="FILE", help="train on a UTF-8 text, in place of Python's language reference")
     job.add_argument("--cell", metavar="CELL", help=f"{', '.join(LAYERS)}, or FILE.py:Class; the file is run")
@@ -52,7 +49,6 @@ def add_train(commands: Any) -> None:
     job.add_argument("--resume", metavar="DIR", help="continue the run in this folder, with its own settings")
     add_trust(job)
     job.add_argument("--quiet", action="store_true", help="print only the result, not the progress")
-    job.set_defaults(run=run_train)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -153,12 +149,10 @@ def print_result(run: Run, result: dict[str, Any]) -> None:
 
 
 def add_sample(commands: Any) -> None:
-    job = commands.add_parser(
-        "sample", help="generate text with a trained model",
+    job = add_command(
+        commands, "sample", run_sample, help="generate text with a trained model",
         description="Generate text with a model that `minigrad train --out DIR` has trained on a text.",
-        epilog="examples:\n  minigrad sample runs/novel\n"
-               "  minigrad sample runs/novel --prime \"It was \" --temperature 0.5 --length 1000",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        examples=["sample runs/novel", 'sample runs/novel --prime "It was " --temperature 0.5 --length 1000'])
     job.add_argument("folder", metavar="DIR", help="folder of the run, or a checkpoint in it")
     add_trust(job)
     job.add_argument("--prime", metavar="TEXT", help="text that the model reads first and continues (a line break)")
@@ -166,7 +160,6 @@ def add_sample(commands: Any) -> None:
                      "likeliest character, 1: the model's own probabilities (%(default)s)")
     job.add_argument("--length", type=positive, default=400, metavar="N", help="number of characters (%(default)s)")
     job.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the sampling (%(default)s)")
-    job.set_defaults(run=run_sample)
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
@@ -176,18 +169,14 @@ def run_sample(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{arguments.folder} contains a model of the task {config['settings'].task}, which does not "
                          "write text: `sample` is for models that were trained on a text")
     prime = arguments.prime or characters[first_code(characters)]
-    unknown = sorted(set(prime) - set(characters))
-    if unknown:
-        raise ValueError(f"--prime has {''.join(unknown)!r}, which is not in the text that the model was trained on")
-    codes = sample(model, arguments.length, arguments.seed, map(characters.index, prime), arguments.temperature)
+    codes = sample(model, arguments.length, arguments.seed, encode("--prime", prime, characters), arguments.temperature)
     print((arguments.prime or "") + "".join(characters[code] for code in codes))
     return 0
 
 
 def add_tasks(commands: Any) -> None:
-    job = commands.add_parser("tasks", help="list the tasks that `minigrad train` knows",
-                              description="List the tasks that `minigrad train` knows, one per line.")
-    job.set_defaults(run=run_tasks)
+    add_command(commands, "tasks", run_tasks, help="list the tasks that `minigrad train` knows",
+                description="List the tasks that `minigrad train` knows, one per line.")
 
 
 def run_tasks(arguments: argparse.Namespace) -> int:

@@ -22,16 +22,17 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import sweep
+from minigrad.engine.context import no_grad
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, weight_names
 from minigrad.nn.module import Module
 from minigrad.program.analysis import base
 from minigrad.program.ir import DETACH, Value, in_order
+from minigrad.timeloop.cell_key import example
 from minigrad.timeloop.compiled import ScanCall
-from minigrad.timeloop.inspection import example
 from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray

@@ -9,15 +9,13 @@ import numpy as np
 
 from minigrad.engine.ops import concatenate, relu, sigmoid, split, tanh
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import as_numbers, check_float, check_sizes
+from minigrad.nn.checks import Array, Tree, check_float, check_sizes, features
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
 from minigrad.nn.recurrent import Recurrent
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
 
-Array = Any  # np.ndarray or Tensor
-Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
 F = TypeVar("F", bound=Callable)
 
 
@@ -63,11 +61,7 @@ class TorchCell(Recurrent):
                 setattr(self, name, self.weight([np.zeros((hidden_size, 1))]))
 
     def __call__(self, x: Array, state: Tree = None) -> Any:  # type: ignore[override]
-        x = as_numbers(self, x)
-        if x.shape[-1:] != (self.input_size,):
-            raise ValueError(f"{type(self).__name__} takes {self.input_size} features, the last axis of x, and x has "
-                             f"shape {x.shape}")
-        return self.step(x, state)[1]
+        return self.step(features(self, x, self.input_size), state)[1]
 
     def initial_state(self, batch: int) -> Tree:
         leaves = tuple(getattr(self, name) if self.learned_state else np.zeros((self.hidden_size, batch), self.dtype)

@@ -9,6 +9,9 @@ import numpy as np
 from minigrad.engine.arrays import bare
 from minigrad.engine.tensor import Tensor
 
+Array = Any  # np.ndarray or Tensor
+Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
+
 
 def is_whole(number: Any, least: int) -> bool:
     """True for an integer, Python's or NumPy's but not a boolean, from `least` on."""
@@ -29,7 +32,7 @@ def check_float(layer: object, dtype: Any) -> None:
                         f"{np.dtype(dtype)}")
 
 
-def as_numbers(layer: object, x: Any) -> Any:
+def as_numbers(layer: object, x: Any) -> Array:
     """x as an ndarray or tensor. Raises TypeError for an array of anything but numbers."""
     x = x if isinstance(x, Tensor) else bare(x)
     if x.dtype.kind not in "fciub":
@@ -47,10 +50,10 @@ def cast(x: Any, dtype: np.dtype | None) -> Any:
     return x.astype(dtype or np.float64)
 
 
-def features(layer: object, x: Any, size: int, dtype: np.dtype, axis: int = -1) -> Any:
-    """x in this dtype. Raises ValueError unless its `axis` has this many features."""
+def features(layer: object, x: Any, size: int, axis: int = -1) -> Array:
+    """x as an ndarray or tensor. Raises ValueError unless its `axis` has this many features."""
     x = as_numbers(layer, x)
     if x.ndim < -axis or x.shape[axis] != size:
         which = "the last axis" if axis == -1 else "the last axis but one"
         raise ValueError(f"{type(layer).__name__} takes {size} features, {which} of x, and x has shape {x.shape}")
-    return cast(x, dtype)
+    return x

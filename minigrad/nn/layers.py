@@ -18,11 +18,9 @@ from minigrad.engine.arrays import bare
 from minigrad.engine.ops import expand_dims, mean, sqrt, square, take
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import as_numbers, check_float, check_sizes, features
+from minigrad.nn.checks import Array, as_numbers, cast, check_float, check_sizes, features
 from minigrad.nn.init import glorot_uniform
 from minigrad.nn.module import Module
-
-Array = Any  # np.ndarray or Tensor
 
 
 class Linear(Module):
@@ -42,8 +40,7 @@ class Linear(Module):
         self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True) if bias else None
 
     def __call__(self, x: Array) -> Tensor:
-        x = features(self, x, self.weight.shape[1], self.weight.dtype)
-        y = x @ self.weight.T
+        y = cast(features(self, x, self.weight.shape[1]), self.weight.dtype) @ self.weight.T
         return y if self.bias is None else y + self.bias
 
 
@@ -67,7 +64,7 @@ class Embedding(Module):
             raise TypeError(f"Embedding takes symbols, integers from 0, not {x.dtype}: for floats use Linear")
         n = self.weight.shape[0]
         if x.min(initial=0) < 0 or x.max(initial=0) >= n:
-            raise IndexError(f"Embedding has symbols from 0 to {n - 1}, and x holds {x.min()} to {x.max()}")
+            raise IndexError(f"Embedding has symbols from 0 to {n - 1}, and x contains {x.min()} to {x.max()}")
         return take(self.weight, x, axis=0)
 
 
@@ -118,7 +115,7 @@ class LayerNorm(Module):
 
     def __call__(self, x: Array) -> Tensor:
         axis, weight, bias = self.axis, self.weight, self.bias
-        x = features(self, x, weight.shape[0], weight.dtype, axis)
+        x = cast(features(self, x, weight.shape[0], axis), weight.dtype)
         if axis == -2:
             weight, bias = expand_dims(weight, 1), expand_dims(bias, 1)
 

@@ -14,10 +14,7 @@ from minigrad.engine.arrays import bare
 from minigrad.engine.ops import broadcast_to, expand_dims, moveaxis, where
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import as_numbers
-
-Array = Any  # np.ndarray or Tensor
-Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
+from minigrad.nn.checks import Array, Tree, as_numbers, features
 
 
 def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, size: int | None = None
@@ -31,8 +28,8 @@ def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, siz
     if x.ndim not in (2, 3):
         axes = "(batch, time, features)" if batch_first else "(time, batch, features)"
         raise ValueError(f"{kind} takes x of shape {axes}, or (time, features) for one sequence, not {x.shape}")
-    if size is not None and x.shape[-1] != size:
-        raise ValueError(f"{kind} takes {size} features, the last axis of x, and x has shape {x.shape}")
+    if size is not None:
+        features(layer, x, size)
     unbatched = x.ndim == 2
     x = expand_dims(x, 2) if unbatched else x.transpose((1, 2, 0) if batch_first else (0, 2, 1))
     if x.shape[0] < 1:
@@ -84,14 +81,9 @@ def broadcast_state(start: Array, batch: int, dtype: np.dtype) -> Array:
     return broadcast_to(start, (*start.shape[:-1], batch))
 
 
-def from_cell_layout(ys: Tree, batch_first: bool, unbatched: bool) -> Tree:
-    """Leaves (T, …, B) → (T, B, …), (B, T, …) or, if unbatched, (T, …)."""
-    return map_leaves(partial(move_batch, None if unbatched else 0 if batch_first else 1), ys)
-
-
-def state_from_cell_layout(state: Tree, unbatched: bool) -> Tree:
-    """Leaves (…, B) → (B, …) or, if unbatched, (…)."""
-    return map_leaves(partial(move_batch, None if unbatched else 0), state)
+def from_cell_layout(tree: Tree, unbatched: bool, axis: int = 0) -> Tree:
+    """Leaves (…, B) → the batch as this axis or, if unbatched, (…)."""
+    return map_leaves(partial(move_batch, None if unbatched else axis), tree)
 
 
 def move_batch(axis: int | None, _leaf: Array) -> Array:

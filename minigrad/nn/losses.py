@@ -18,13 +18,13 @@ from minigrad.engine.op import op
 from minigrad.engine.ops import add, expand_dims, multiply, negative, softmax, softplus, square, subtract, sum, where
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.tensor import Tensor
+from minigrad.nn.checks import Array
 
-Array = Any  # np.ndarray or Tensor
 A = TypeVar("A", Tensor, np.ndarray)
 
 
 class Loss(Protocol):
-    """The type of `cross_entropy`: a tensor of logits gives a tensor, an array an array."""
+    """The type of `cross_entropy`: it returns a tensor for a tensor of logits, an array for an array."""
 
     def __call__(self, logits: A, targets: Any, mask: Any = None) -> A: ...
 

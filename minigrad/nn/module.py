@@ -17,11 +17,11 @@ import numpy as np
 
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.nn.signature import check_call
+from minigrad.nn.signature import CheckedCall
 from minigrad.nn.state_dict import matching, name_differences
 
 
-class Module:
+class Module(CheckedCall):
     """Base class of layers and models. Assign tensors and other modules as attributes, and write `__call__`.
 
     ```python
@@ -49,11 +49,6 @@ class Module:
 
     training = True
 
-    def __new__(cls, *given: Any, **named: Any) -> Any:
-        if given or named:  # copy and pickle call __new__ without arguments
-            check_call(cls, given, named)
-        return object.__new__(cls)
-
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
@@ -75,21 +70,20 @@ class Module:
         object.__setattr__(self, name, value)
         if isinstance(value, SEARCHED):
             prefix = getattr(self, "_path", "")
-            for path, part in parts_of(f"{prefix}.{name}" if prefix else name, value):
-                known = getattr(part, "_path", path)
-                if isinstance(part, Module) and f".{path}".endswith(f".{known}"):  # longer, not a second name
+            for path, part in parts_of(f"{prefix}.{name}" if prefix else name, value, (Module,)):
+                if f".{path}".endswith(f".{getattr(part, '_path', path)}"):  # longer, not a second name
                     object.__setattr__(part, "_path", path)
 
     # -- parts ----------------------------------------------------------------------------------------
 
-    def named_parts(self, kind: type = Tensor) -> list[tuple[str, Any]]:
+    def named_parts(self, *kinds: type) -> list[tuple[str, Any]]:
         """(dotted name, part) for this module, named '', and every module and leaf tensor below it, in the order of
-        definition. `kind` is the type to find beside modules."""
-        return parts_of("", self, kind)
+        definition; or only for the parts of these kinds."""
+        return parts_of("", self, kinds or (Module, Tensor))
 
     def named_parameters(self) -> list[tuple[str, Tensor]]:
         """(dotted name, tensor) for every leaf tensor that requires gradients."""
-        return [(name, x) for name, x in self.named_parts() if isinstance(x, Tensor) and x.requires_grad]
+        return [(name, x) for name, x in self.named_parts(Tensor) if x.requires_grad]
 
     def parameters(self) -> list[Tensor]:
         """The leaf tensors that require gradients."""
@@ -104,9 +98,8 @@ class Module:
 
     def train(self, mode: bool = True) -> Module:
         """Set `training`, which switches dropout on, here and in every module below. Returns self."""
-        for _, part in self.named_parts():
-            if isinstance(part, Module):
-                part.training = mode
+        for _, part in self.named_parts(Module):
+            part.training = mode
         return self
 
     def eval(self) -> Module:
@@ -116,7 +109,7 @@ class Module:
     @contextlib.contextmanager
     def modes_kept(self) -> Iterator[None]:
         """Context in which `train` and `eval` may be called; on exit, every module has its old mode again."""
-        before = [(part, part.training) for _, part in self.named_parts() if isinstance(part, Module)]
+        before = [(part, part.training) for _, part in self.named_parts(Module)]
         try:
             yield
         finally:
@@ -127,14 +120,14 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the values of all leaf tensors, by name."""
-        return {name: x.data.copy() for name, x in self.named_parts() if isinstance(x, Tensor)}
+        return {name: x.data.copy() for name, x in self.named_parts(Tensor)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy into every leaf tensor the array of the same name, in the tensor's dtype.
 
         Raises ValueError, and changes nothing, unless names and shapes are exactly those of `state_dict()`.
         """
-        tensors = {name: x for name, x in self.named_parts() if isinstance(x, Tensor)}
+        tensors = dict(self.named_parts(Tensor))
         state = matching(state, tensors, type(self).__name__)
         for name, x in tensors.items():
             x.data = np.array(state[name], x.dtype, order="C")
@@ -161,26 +154,25 @@ class Module:
         Raises ValueError, and changes nothing, unless names and shapes are exactly those of `to_torch()`. A shared
         tensor may be given under one of its names, or under several with equal values.
         """
-        parts, first = self.torch_parts(), dict[int, str]()
-        if isinstance(arrays, Mapping):
-            arrays = dict(arrays)
-            for name, part in parts:
-                other = first.setdefault(id(part), name)
-                for mine, theirs in zip(torch_names(name, part), torch_names(other, part)):
-                    if theirs in arrays:
-                        arrays.setdefault(mine, arrays[theirs])
-        arrays = matching(arrays, self.to_torch(), type(self).__name__)
+        parts = self.torch_parts()
+        twins: dict[str, str] = {}  # another name of an array → its first name
+        first: dict[int, str] = {}
         for name, part in parts:
-            other = first[id(part)]
-            for mine, theirs in zip(torch_names(name, part), torch_names(other, part)):
-                if not np.array_equal(arrays[mine], arrays[theirs], equal_nan=True):
-                    raise ValueError(f"{mine} and {theirs} are one tensor in this {type(self).__name__}, and their "
-                                     "arrays differ")
+            other = first.setdefault(id(part), name)
+            if other != name:
+                twins |= {f"{name}{key}": f"{other}{key}" for key in torch_keys(part)}
+        if isinstance(arrays, Mapping):
+            arrays = {name: arrays[other] for name, other in twins.items() if other in arrays} | dict(arrays)
+        arrays = matching(arrays, self.to_torch(), type(self).__name__)
+        for name, other in twins.items():
+            if not np.array_equal(arrays[name], arrays[other], equal_nan=True):
+                raise ValueError(f"{name} and {other} are one tensor in this {type(self).__name__}, and their arrays "
+                                 "differ")
         for name, part in parts:
             if isinstance(part, Tensor):
                 part.data = np.array(arrays[name], part.dtype, order="C")
             else:
-                part.load_torch({key: arrays[f"{name}.{key}"] for key in part.to_torch()})
+                part.load_torch({key[1:]: arrays[f"{name}{key}"] for key in torch_keys(part)})
 
     def torch_parts(self) -> list[tuple[str, Tensor | Module]]:
         """Leaf tensors below this module, each under all its names; a submodule with its own `to_torch` is listed
@@ -193,21 +185,19 @@ class Module:
                     isinstance(value, Module) and value is not self and type(value).to_torch is not Module.to_torch):
                 found.append((name, value))
             elif id(value) not in above:  # modules may refer to each other
-                stack += [(*child, (*above, id(value))) for child in reversed(children(name, value, Tensor))]
+                stack += [(*child, (*above, id(value))) for child in reversed(children(name, value, (Tensor,)))]
         return found
 
     # -- randomness -------------------------------------------------------------------------------------
 
     def generators(self) -> dict[str, np.random.BitGenerator]:
         """The bit generator of every np.random.Generator in a module below, by the name of its attribute."""
-        return {name: part.bit_generator for name, part in self.named_parts(np.random.Generator)
-                if isinstance(part, np.random.Generator)}
+        return {name: part.bit_generator for name, part in self.named_parts(np.random.Generator)}
 
     def rng_states(self) -> dict[str, Any]:
         """The state of every np.random.Generator in a module below, by the name of its attribute, to resume dropout
         exactly. Consists of numbers, strings, lists and dicts, as JSON needs it."""
-        return {name: map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, generator.state)
-                for name, generator in self.generators().items()}
+        return {name: as_lists(generator.state) for name, generator in self.generators().items()}
 
     def load_rng_states(self, states: Mapping[str, Any]) -> None:
         """Set every generator to the state of the same name. Raises ValueError, and changes nothing, unless the names
@@ -230,26 +220,30 @@ class Module:
     def __repr__(self) -> str:
         """The tree of parts, with shapes and numbers of elements."""
         lines: list[tuple[str, int]] = []
-        depth: dict[str, int] = {}
+        modules: list[str] = []
         for name, part in self.named_parts():
-            above = [other for other in depth if other == "" or name.startswith(other + ".")]
-            parent = max(above, key=len, default="")
-            own = name[len(parent) + 1 if parent else 0:]
-            indent = "  " * (depth[parent] + 1 if above else 0)
+            above = [module for module in modules if not module or name.startswith(f"{module}.")]
+            own = name[len(max(above, key=len, default="")):].removeprefix(".")
             if isinstance(part, Module):
-                depth[name] = len(indent) // 2
+                modules.append(name)
                 label, size = type(part).__name__, sum(x.size for x in part.parameters())
+                own += ": " if own else ""
             else:
-                label, size = str(part.shape) + ("" if part.requires_grad else " fixed"), part.size
-            lines.append((f"{indent}{own}{': ' if isinstance(part, Module) else ' '}{label}" if own else label, size))
+                label, size = f" {part.shape}{'' if part.requires_grad else ' fixed'}", part.size
+            lines.append(("  " * len(above) + own + label, size))
         width = max(len(text) for text, _ in lines)
         digits = max(len(str(size)) for _, size in lines)
         return "\n".join(f"{text:<{width}}  {size:>{digits}}" for text, size in lines)
 
 
-def torch_names(name: str, part: Tensor | Module) -> list[str]:
-    """The names of a part's arrays in PyTorch."""
-    return [name] if isinstance(part, Tensor) else [f"{name}.{key}" for key in part.to_torch()]
+def as_lists(state: Any) -> Any:
+    """The state of a generator with lists in place of arrays, as JSON needs it."""
+    return map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, state)
+
+
+def torch_keys(part: Tensor | Module) -> list[str]:
+    """What PyTorch appends to the name of a part for each of its arrays."""
+    return [""] if isinstance(part, Tensor) else [f".{key}" for key in part.to_torch()]
 
 
 CONTAINERS = (dict, list, tuple)
@@ -257,31 +251,33 @@ SEARCHED = (Module, *CONTAINERS)  # where parts are found
 UNCHECKED = (int, float, str, *SEARCHED)  # attributes that cannot hide a part
 
 
-def parts_of(name: str, value: Any, kind: type = Tensor) -> list[tuple[str, Any]]:
-    """(dotted name, part) for every module and leaf tensor (or `kind`) in a value of this name, itself included, each
-    once."""
+def parts_of(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
+    """(dotted name, part) for every part of these kinds in a value of this name, itself included, each once."""
     found, seen = [], set()
     stack: list[tuple[str, Any]] = [(name, value)]
     while stack:
         name, value = stack.pop()
         if id(value) not in seen:
             seen.add(id(value))
-            found += [(name, value)] if isinstance(value, (Module, kind)) else []
-            stack += reversed(children(name, value, kind))
+            found += [(name, value)] if isinstance(value, kinds) else []
+            stack += reversed(children(name, value, kinds))
     return found
 
 
-def children(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
-    """(dotted name, child) for every module, container, and object of this kind (of tensors, leaves only) directly in a
-    module or container of this name."""
-    items = vars(value).items() if isinstance(value, Module) else value.items() if isinstance(value, dict) else \
-        enumerate(value) if isinstance(value, CONTAINERS) else ()
-    if isinstance(value, CONTAINERS):  # its items did not pass through __setattr__
-        for key, child in items:
+def children(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
+    """(dotted name, child) for every module, container, and part of these kinds (of tensors, leaves only) directly in
+    a module or container of this name."""
+    items: Mapping[Any, Any]
+    if isinstance(value, Module):
+        items = vars(value)
+    elif isinstance(value, CONTAINERS):
+        items = value if isinstance(value, dict) else dict(enumerate(value))
+        for key, child in items.items():  # these did not pass through __setattr__
             refuse_hidden(f"{name}.{key}", child)
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [(f"{name}.{key}" if name else str(key), child) for key, child in items
-            if isinstance(child, (Module, kind, *CONTAINERS)) and (not isinstance(child, Tensor) or child.is_leaf)]
+    else:
+        return []
+    return [(f"{name}.{key}" if name else str(key), child) for key, child in items.items()
+            if isinstance(child, (*SEARCHED, *kinds)) and (not isinstance(child, Tensor) or child.is_leaf)]
 
 
 def is_part(value: Any) -> bool:

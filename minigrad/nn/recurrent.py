@@ -13,19 +13,10 @@ import numpy as np
 from minigrad.engine.ops import expand_dims
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import as_numbers, cast
-from minigrad.nn.layout import (
-    broadcast_state,
-    from_cell_layout,
-    state_from_cell_layout,
-    state_to_cell_layout,
-    to_cell_layout,
-)
+from minigrad.nn.checks import Array, Tree, as_numbers, cast
+from minigrad.nn.layout import broadcast_state, from_cell_layout, state_to_cell_layout, to_cell_layout
 from minigrad.nn.module import Module
 from minigrad.timeloop.scan import scan
-
-Array = Any  # np.ndarray or Tensor
-Tree = Any  # an array, or a nesting of tuples, lists and dicts of them
 
 
 class Recurrent(Module):
@@ -77,11 +68,7 @@ class Recurrent(Module):
                                   "initial_state(self, batch), for instance `return np.zeros((self.size, batch))`")
 
     def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Any, Any]:
-        x, mask, unbatched = to_cell_layout(self, x, lengths, self.batch_first)
-        if state is not None:
-            state = state_to_cell_layout(self, state, self.initial_state(x.shape[2]), x.shape[2], unbatched)
-        state, ys = self.run(x, state, mask, self.reverse)
-        return from_cell_layout(ys, self.batch_first, unbatched), state_from_cell_layout(state, unbatched)
+        return self.over_time(x, state, lengths, self.batch_first, self.reverse)
 
     def step(self, x: Array, state: Tree = None) -> tuple[Any, Any]:
         """One step, as in sampling: x (B, D) or (D,) → (y, state), batch first."""
@@ -89,13 +76,15 @@ class Recurrent(Module):
         if x.ndim not in (1, 2):
             raise ValueError(f"one step of {type(self).__name__} takes x of shape (batch, features) or (features,), "
                              f"not {x.shape}")
-        unbatched = x.ndim == 1
-        x, _, _ = to_cell_layout(self, expand_dims(x, 0), None, batch_first=False)
+        ys, state = self.over_time(expand_dims(x, 0), state, None, batch_first=False, reverse=False)
+        return map_leaves(lambda y: y[0], ys), state
+
+    def over_time(self, x: Array, state: Tree, lengths: Any, batch_first: bool, reverse: bool) -> tuple[Any, Any]:
+        x, mask, unbatched = to_cell_layout(self, x, lengths, batch_first)
         if state is not None:
             state = state_to_cell_layout(self, state, self.initial_state(x.shape[2]), x.shape[2], unbatched)
-        state, ys = self.run(x, state)
-        y = map_leaves(lambda y: y[0], from_cell_layout(ys, False, unbatched))
-        return y, state_from_cell_layout(state, unbatched)
+        state, ys = self.run(x, state, mask, reverse)
+        return from_cell_layout(ys, unbatched, 0 if batch_first else 1), from_cell_layout(state, unbatched)
 
     def run(self, x: Array, state: Tree = None, mask: Array = None, reverse: bool = False) -> tuple[Tree, Tree]:
         """scan in the cell's own layout: x (T, D, B), state and ys with batch last. Returns (final state, ys)."""

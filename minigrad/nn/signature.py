@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 
@@ -22,13 +22,24 @@ class UnknownOption(TypeError, ValueError):
                          f": it takes {', '.join(known) or 'none'}")
 
 
-def check_call(cls: Any, given: tuple, named: Mapping[str, Any]) -> None:
-    """Raise TypeError unless cls(*given, **named) fits the signature of its `__init__`; UnknownOption for a name. The
-    names that a class takes are its `option_names()`, if it has that method."""
-    try:
-        signature_of(cls.__init__).bind(None, *given, **named)
-    except TypeError:
-        raise complaint(cls, given, named, getattr(cls, "option_names", partial(options_of, cls))()) from None
+class CheckedCall:
+    """Base class that raises TypeError unless a call fits the signature of `__init__`; UnknownOption for a name. The
+    names that a class takes are its `option_names()`."""
+
+    __slots__ = ()
+
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        if given or named:  # copy and pickle call __new__ without arguments
+            try:
+                signature_of(cls.__init__).bind(None, *given, **named)
+            except TypeError:
+                raise complaint(cls, given, named, cls.option_names()) from None
+        return object.__new__(cls)
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """The names of all arguments."""
+        return options_of(cls)
 
 
 def complaint(cls: Any, given: tuple, named: Mapping[str, Any], known: list[str]) -> TypeError:

@@ -12,13 +12,12 @@ from minigrad.engine.ops import concatenate, stack
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.cells import GRUCell, LSTMCell, RNNCell
-from minigrad.nn.checks import check_float, check_sizes
-from minigrad.nn.layout import from_cell_layout, state_from_cell_layout, state_to_cell_layout, to_cell_layout
+from minigrad.nn.checks import Array, check_float, check_sizes
+from minigrad.nn.layout import from_cell_layout, state_to_cell_layout, to_cell_layout
 from minigrad.nn.module import Module
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
 
-Array = Any  # np.ndarray or Tensor
 State = TypeVar("State")
 
 
@@ -100,9 +99,9 @@ class Stacked(Module, Generic[State]):
             if len(ys) == 1 + self.bidirectional:  # the layer is complete: its output is the next one's x
                 x, ys = concatenate(ys, axis=1) if self.bidirectional else y, []
                 x = self.apply_dropout(x) if i + 1 < len(cells) else x
-        ends = zip(*(flatten(state_from_cell_layout(final, unbatched))[0] for final in finals))
+        ends = zip(*(flatten(from_cell_layout(final, unbatched))[0] for final in finals))
         states = [stack(leaves) if len(leaves) > 1 else leaves[0].reshape((1, *leaves[0].shape)) for leaves in ends]
-        return from_cell_layout(x, self.batch_first, unbatched), unflatten(finals[0], states)
+        return from_cell_layout(x, unbatched, 0 if self.batch_first else 1), unflatten(finals[0], states)
 
     def apply_dropout(self, x: Array) -> Array:
         if not (self.training and self.dropout):

@@ -12,7 +12,7 @@ from minigrad.engine.messages import in_one_sentence
 
 
 def name_differences(given: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """["missing a, b", "unexpected c"], each if there are such names."""
+    """["missing a, b", "unexpected c"], without an entry that has no names."""
     missing = ", ".join(name for name in expected if name not in given)
     unexpected = ", ".join(str(name) for name in given if name not in expected)
     return [f"{what} {names}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
@@ -38,7 +38,7 @@ def matching(arrays: Mapping[str, Any], expected: Mapping[str, Any], owner: str)
     given = with_shapes(arrays, {name: x.shape for name, x in expected.items()}, owner)
     for name, x in expected.items():
         if not np.can_cast(given[name].dtype, x.dtype, "same_kind"):
-            raise ValueError(f"{name} of this {owner} holds {x.dtype}, and the array given for it {given[name].dtype}")
+            raise ValueError(f"{name} of this {owner} is {x.dtype}, and the array given for it {given[name].dtype}")
     return given
 
 

@@ -74,7 +74,7 @@ class Storage:
 
     @property
     def lies_in_blocks(self) -> bool:
-        """Whether the steps of a block lie side by side."""
+        """Whether the steps of a block are adjacent in memory."""
         return self.kind in ("block", "stack") and "." not in self.path
 
     def over_block(self) -> str:
@@ -103,7 +103,7 @@ def can_be_buffered(value: Value) -> bool:
 class Scope:
     """Names, storage and aliases of a cell's values, shared by its two loops.
 
-    places     storage assigned so far
+    storage    assigned so far
     inputs     {x: its position in xs}
     invariant  loop invariants
     """
@@ -115,18 +115,9 @@ class Scope:
         self.inputs = {a: k for k, a in enumerate(values_in(program.arguments[1][1]))}
         self.invariant: set[Value] = set()
         self.constants: dict[str, Any] = {}  # too large to be written into the text
-        self.taken = set(self.emitter.taken)
+        self.free = self.emitter.free
         self.next_number = itertools.count(1).__next__
         self.aliases = Aliases(self.invariant, can_be_buffered)
-
-    # -- names ---------------------------------------------------------------------------------------------
-
-    def free(self, name: str) -> str:
-        candidate, n = name, 2
-        while candidate in self.taken:
-            candidate, n = f"{name}_{n}", n + 1
-        self.taken.add(candidate)
-        return candidate
 
     def name(self, value: Value) -> str:
         if value not in self.emitter.names:

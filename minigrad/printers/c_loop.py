@@ -28,7 +28,7 @@ from minigrad.printers.c_statements import Statements
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.program.analysis import Aliases, BackwardNeeds, Term, is_matrix_product, is_view, terms_of
 from minigrad.program.columns import keeps_columns
-from minigrad.program.ir import LOOP, Value, in_order, numbers_of
+from minigrad.program.ir import LOOP, Value, in_order, without_detach
 from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
@@ -71,7 +71,7 @@ class CPlan:
                      if self.differentiated and g is not None and (a in wanted or a in self.state)}
         reassociated = Reassociated(program, gradients)
         gradients = reassociated.gradients
-        results = [numbers_of(v) for values in self.results for v in values]
+        results = [without_detach(v) for values in self.results for v in values]
         if any(v.op in (LOOP, PART) for v in in_order([*results, *gradients.values()], set())):
             raise NotInC("a scan in it is not printed")
         self.pieces = pieces = Pieces(program, [*results, *gradients.values()])

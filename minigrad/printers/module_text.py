@@ -6,7 +6,7 @@ import re
 
 from minigrad.engine.op import OPS
 from minigrad.printers.statements import LoopText
-from minigrad.printers.text import WIDTH, bracket, broken, function
+from minigrad.printers.text import bracket, fitted, function
 
 # Names that the functions use for their own variables
 RESERVED = frozenset({"T", "t", "K", "start", "stop", "state", "xs", "weights", "made", "made_backward", "steps",
@@ -20,7 +20,7 @@ def called_functions() -> frozenset[str]:
 
 
 def module_text(name: str, weights: list[str], helpers: list[str], forward: LoopText, backward: LoopText | None) -> str:
-    """The module; `weights` are the names that the loops give to what the cell closes over."""
+    """The module; `weights`: the loops' names for the arrays that the cell closes over."""
     loops = [forward] if backward is None else [forward, backward]
     lines = [line for loop in loops for line in [*loop.before, *loop.ahead, *loop.body, *loop.behind]]
     lines += [line for helper in helpers for line in helper.splitlines()]
@@ -47,8 +47,8 @@ def made_function(name: str, loop: LoopText, before: LoopText | None) -> str:
     lines += arrays_of(before, "made") if before is not None else []
     lines += [f"{array} = {text}" for array, text in loop.arrays.items()]
     lines += [f"{variable} = {text}" for variable, text in loop.fixed.items()]
-    lines += wrapped(bracket(list(views_of(loop).values()), "("), " for t in range(T)]", "steps = [")
-    lines += wrapped(bracket([*loop.arrays, *loop.fixed], "("), ", steps", "return ")
+    lines += fitted("steps = [", bracket(list(views_of(loop).values()), "("), " for t in range(T)]")
+    lines += fitted("return ", bracket([*loop.arrays, *loop.fixed], "("), ", steps")
     return function(name, ["T"] if before is None else ["T", "made"], lines)
 
 
@@ -60,12 +60,12 @@ def views_of(loop: LoopText) -> dict[str, str]:
 
 def unpacked(loop: LoopText, made: str) -> list[str]:
     """Unpack the arrays, the fixed views and the views of each step from the result of `make`."""
-    return wrapped(bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
+    return fitted("", bracket([*loop.arrays, *loop.fixed], "("), f", steps = {made}")
 
 
 def arrays_of(loop: LoopText, made: str) -> list[str]:
     """Unpack only the arrays."""
-    return wrapped(bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
+    return fitted("", bracket([*loop.arrays], "("), f" = {made}[0][:{len(loop.arrays)}]") if loop.arrays else []
 
 
 def loop_text(loop: LoopText, backwards: bool = False) -> list[str]:
@@ -77,9 +77,9 @@ def loop_text(loop: LoopText, backwards: bool = False) -> list[str]:
         steps, views = f"range({last} - 1, {first} - 1, -1)", f"reversed({views})"
     names = bracket(list(views_of(loop)), "(")
     if any(re.search(r"\bt\b", line) for line in loop.body):
-        head = wrapped(names, f" in zip({steps}, {views}):", "for t, ")
+        head = fitted("for t, ", names, f" in zip({steps}, {views}):")
     else:
-        head = wrapped(names, f" in {views}:", "for ")
+        head = fitted("for ", names, f" in {views}:")
     text = [*head, *(f"    {line}" for line in loop.body or ["pass"])]
     if blocks:
         starts = "range((T - 1) // K * K, -1, -K)" if backwards else "range(0, T, K)"
@@ -88,8 +88,3 @@ def loop_text(loop: LoopText, backwards: bool = False) -> list[str]:
     if loop.quiet:
         text = ["with np.errstate(over='ignore', under='ignore'):", *(f"    {line}" for line in text)]
     return text
-
-
-def wrapped(names: str, tail: str, head: str = "") -> list[str]:
-    """head + names + tail, over several lines if it is long."""
-    return broken(names, tail, head) if len(head + names + tail) > WIDTH else [f"{head}{names}{tail}"]

@@ -30,7 +30,7 @@ from minigrad.printers.readable import values_in
 from minigrad.printers.statements import LoopText
 from minigrad.printers.text import bracket, dtype_text
 from minigrad.program.analysis import BackwardNeeds, computed_ahead, computed_behind, results_that_depend
-from minigrad.program.ir import DETACH, Value, numbers_of
+from minigrad.program.ir import DETACH, Value, without_detach
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
@@ -43,7 +43,7 @@ number = itertools.count(1).__next__  # numbers the compiled texts
 class Plan:
     """The loops of one cell `(state, x) → (state, y)` at given shapes.
 
-    wanted     arguments whose gradients are requested; if empty, there is no backward and nothing is stacked
+    wanted     arguments whose gradients are requested; if empty, the plan has no backward and stacks nothing
     source     text of the module: `make` and `make_backward` allocate the arrays that `forward` and `backward` use
     constants  {name: array} for constants too large for the text
     """
@@ -56,7 +56,7 @@ class Plan:
         (_, state), (_, x), *closed = program.arguments
         self.state, self.x, self.closed = values_in(state), values_in(x), [tree for _, tree in closed]
         self.results = tuple(values_in(tree) for tree in program.result)  # new states and ys, each with its gradient
-        self.new_state, self.y = (list(map(numbers_of, values)) for values in self.results)
+        self.new_state, self.y = (list(map(without_detach, values)) for values in self.results)
         self.values = [v for v in program.forward if v.op is not DETACH]
         self.differentiated = bool(wanted)
         self.gradients = {a: g for a, g in program.gradients.items()
@@ -289,8 +289,7 @@ class Plan:
                 continue
             else:
                 self.storage[seed] = loop.array("buffer", seed)
-                loop.body.append(f"copyto({loop.operand(seed)}, {arriving[0]})" if len(arriving) == 1 else
-                                 f"add({arriving[0]}, {arriving[1]}, {loop.operand(seed)})")
+                loop.body.append(f"add({arriving[0]}, {arriving[1]}, {loop.operand(seed)})")
                 arriving = arriving[1:]
             for more in arriving[1:]:
                 loop.body.append(f"add({loop.operand(seed)}, {more}, {loop.operand(seed)})")

@@ -11,12 +11,15 @@ import builtins
 import copy
 import keyword
 import textwrap
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.op import PART
-from minigrad.engine.ops import add, getitem, subtract, transpose
+from minigrad.engine.ops import add, getitem, scatter, subtract, transpose
+from minigrad.engine.ops.indexing import repeats
+from minigrad.engine.pytree import flatten
 from minigrad.printers.helpers import add_helper, helper_names
 from minigrad.printers.size_text import SizeText
 from minigrad.printers.text import (
@@ -37,8 +40,8 @@ from minigrad.printers.text import (
     wrapped,
 )
 from minigrad.program.analysis import base, is_view, read_of_forward
-from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, numbers_of
-from minigrad.program.simplify import Program, repr_of
+from minigrad.program.ir import DETACH, EINSUM, LOOP, Value, content_key, without_detach
+from minigrad.program.simplify import Program
 from minigrad.program.sizes import Size, factor_of
 
 
@@ -46,53 +49,48 @@ class Emitter:
     """Names, statements and text of one program."""
 
     def __init__(self, program: Program, reserved: frozenset[str] = frozenset(("cache", "d_output"))):
-        self.program, self.root = program, self
-        self.aliases: dict[Value, str] = {}  # argument → its gradient's second name: d_b = d_z
+        self.root = self
         self.taken = set(keyword.kwlist) | {"np", *reserved, *helper_names()}
-        self.names: dict[Value, str] = {}
         self.helpers: dict[str, str] = {}
-        self.bodies: dict[Any, Any] = {}  # of the loops
-        self.constants: dict[str, tuple[str, str]] = {}  # arrays that loops use: their names and texts
+        self.constants: dict[Any, tuple[str, str]] = {}  # arrays that loops use: their names and texts
         self.defined: set[str] = set()  # those that have a line in the function that is written
-        self.leaves: list[Value] = []  # the arguments
+        self.sizes = SizeText(program, self.free)
+        self.begin(program)
+        self.name_backward()
+
+    def begin(self, program: Program) -> None:
+        self.program = program
+        self.names: dict[Value, str] = {}
+        self.aliases: dict[Value, str] = {}  # argument → its gradient's second name: d_b = d_z
+        self.bodies: dict[Any, Any] = {}  # of the loops
+        self.quotes: dict[Value, list[str]] = {}  # statements of the forward
         self.seeded: set[Value] = set()  # results whose gradients have been taken out of d_output
-        self.collect_arguments()
-        self.sizes = SizeText(program, {v: self.names[v] for v in self.leaves}, self.free)
+        self.name_arguments()
         self.uses = self.count_uses()
         self.kept = self.choose_cache()
         self.name_forward()
-        self.statement = self.statements_of_forward()
-        self.name_backward()
+        self.lines_of = self.lines_of_forward()
 
     # -- uses ---------------------------------------------------------------------------------------------------
 
-    def collect_arguments(self) -> None:
-        def walk(tree: Any) -> None:
-            for child in children(tree):
-                walk(child)
-            if isinstance(tree, Value) and tree.op is None and not tree.is_constant and tree not in self.names:
-                self.leaves.append(tree)
-                self.names[tree] = self.free(tree.name)
-        for name, tree in self.program.arguments:
-            if not isinstance(tree, Value):
-                self.taken.add(name)
-            walk(tree)
+    def name_arguments(self) -> None:
+        self.taken.update(name for name, tree in self.program.arguments if not isinstance(tree, Value))
+        self.leaves = [v for _, tree in self.program.arguments for v in values_in(tree) if not v.is_constant]
+        for value in self.leaves:
+            self.name(value, value.name)
+        self.sizes.arguments = dict(self.names)
 
-    def count_uses(self) -> dict[Value, int]:
+    def count_uses(self) -> Counter[Value]:
         """Count the uses of each value in the forward, in the backward and among the results."""
-        uses: dict[Value, int] = {}
-        for value in self.program.forward + self.program.backward:
-            for a in value.inputs:
-                uses[a] = uses.get(a, 0) + 1
-        for y in [*values_in(self.program.result), *(g for g in self.program.gradients.values() if g)]:
-            uses[y] = uses.get(y, 0) + 1
-        return uses
+        program = self.program
+        return Counter([*(a for value in program.forward + program.backward for a in value.inputs),
+                        *values_in(program.result), *filter(None, program.gradients.values())])
 
     def choose_cache(self) -> list[Value]:
         """Values of the forward that the backward reads, in the order of computing."""
-        program, roots = self.program, [g for g in self.program.gradients.values() if g]
+        program, roots = self.program, filter(None, self.program.gradients.values())
         kept = read_of_forward(program.backward, roots, program.seeds.values(), lambda v: base(v, is_unnamed_view))
-        return [v for v in self.leaves + self.program.forward if v in kept]
+        return [v for v in self.leaves + program.forward if v in kept]
 
     # -- names --------------------------------------------------------------------------------------------
 
@@ -120,18 +118,14 @@ class Emitter:
 
     def name_forward(self) -> None:
         """Name the values that get a line: named by the user, results, cached, or used more than once."""
-        results = set(map(numbers_of, values_in(self.program.result)))
-        own = self.program.forward
-        forward_uses: dict[Value, int] = {}
-        for value in own:
-            for a in value.inputs:
-                forward_uses[a] = forward_uses.get(a, 0) + 1
-        for value in own:
+        results = set(map(without_detach, values_in(self.program.result)))
+        uses = Counter(a for value in self.program.forward for a in value.inputs)
+        for value in self.program.forward:
             if value.op is LOOP:
                 self.body(value)
             if value.op in (LOOP, PART, DETACH) or (is_unnamed_view(value) and value not in results):
                 continue
-            if value.name is None and (value in self.kept or forward_uses.get(value, 0) > 1 or (
+            if value.name is None and (value in self.kept or uses[value] > 1 or (
                     value in results and len(results) > 1)):
                 (x, *others) = value.inputs or (None,)
                 if x in self.names and not others and not value.op.infix:
@@ -141,7 +135,7 @@ class Emitter:
             if value.name is not None:
                 self.name(value, value.name)
 
-    def statements_of_forward(self) -> dict[Value, Value]:
+    def lines_of_forward(self) -> dict[Value, Value]:
         """{value of the forward: the value whose line contains it}."""
         line: dict[Value, Value] = {}
         for value in reversed(self.program.forward):
@@ -163,7 +157,7 @@ class Emitter:
             elif seed not in self.names:
                 self.name(seed, f"d_{self.label(y) or 'output'}")
         own = set(program.backward)
-        inner = {g for v, g in program.total.items() if v.op is not None and self.uses.get(g, 0) > 1}
+        inner = {g for v, g in program.total.items() if v.op is not None and self.uses[g] > 1}
         for v, g in program.total.items():  # gradients of named values; a bias may share one
             if v.op is None and g in inner:
                 written = g in own and not is_unnamed_view(g) and g.op is not PART
@@ -177,13 +171,13 @@ class Emitter:
                 else:
                     self.name(g, f"d_{self.label(v)}")
         for v, g in program.total.items():  # gradients of values inside a line
-            if v.op is not None and g in own and g not in self.names and self.uses.get(g, 0) > 1:
-                line = self.label(self.statement.get(v))
+            if v.op is not None and g in own and g not in self.names and self.uses[g] > 1:
+                line = self.label(self.lines_of.get(v))
                 self.name(g, f"d_{line}_in" if line else "t")
         for value in program.backward:
             if value.op is LOOP:
                 self.body(value).name_backward()
-            elif value not in self.names and self.uses.get(value, 0) > 1 and not self.is_free(value):
+            elif value not in self.names and self.uses[value] > 1 and not self.is_free(value):
                 self.name(value, value.name or "t")
 
     def uses_up(self, g: Value, seed: Value | None) -> bool:
@@ -193,8 +187,8 @@ class Emitter:
             term = terms.pop()
             if term.op in (add.op, subtract.op):
                 if seed in term.inputs:
-                    return self.uses.get(seed) == 1
-                terms += [a for a in term.inputs if a not in self.names and self.uses.get(a) == 1]
+                    return self.uses[seed] == 1
+                terms += [a for a in term.inputs if a not in self.names and self.uses[a] == 1]
         return False
 
     def is_free(self, value: Value) -> bool:
@@ -206,36 +200,42 @@ class Emitter:
     def module(self) -> str:
         program = self.program
         lines = self.lines(program.forward, keep=True)
-        result = self.literal(program.result)
+        lines = self.sizes.lines([*lines, f"return {self.literal(program.result)}, cache"])
+        self.quote({})
         backward = self.backward_function()  # first, for it decides on the cache
-        forward = self.forward_function(lines, result)
+        forward = self.forward_function(lines)
         shapes = ", ".join(f"{self.names[v]} {v.shape}" for v in self.leaves)
         about = textwrap.fill(f"{program.name} and its backward pass, derived by minigrad for {shapes}.", WIDTH,
                               break_long_words=False)
         parts = [f'"""{about}"""\n\nimport numpy as np\n', *self.helpers.values(), forward, backward]
         return "\n\n".join(part.strip("\n") + "\n" for part in parts)
 
-    def forward_function(self, lines: list[str], result: str) -> str:
-        lines = self.sizes.lines([*lines, f"return {result}, cache"])
-        shaped = self.sizes.shaped(lines)
+    def forward_function(self, lines: list[str]) -> str:
         names = [name if not isinstance(tree, Value) else self.names[tree] for name, tree in self.program.arguments]
+        read = self.sizes.arguments_read(lines)
         unpacking = [line for name, tree in self.program.arguments if not isinstance(tree, Value)
-                     for line in self.unpacking(name, tree, shaped)]
+                     for line in self.unpacking(name, tree, read)]
         cache = assignment("cache", bracket([self.names[v] for v in self.kept], "("))
         return function("forward", names, [*unpacking, *lines[:-1], *cache, lines[-1]])
 
     def backward_function(self) -> str:
         program = self.program
         self.defined.clear()
+        self.sizes.begin_backward({v: self.names[v] for v in self.kept})
         seeds = self.seed_lines(program.result, "d_output")
         lines = self.lines(program.backward, keep=False)
-        gradients = [self.gradient_literal(tree) for _, tree in program.arguments]
-        gradients = [g for g in gradients if g is not None]
+        gradients = [self.gradient_text(tree) for _, tree in program.arguments if self.is_differentiated(tree)]
         lines = self.sizes.lines(lines + assignment("return", bracket(gradients, "("), " "))
-        shaped = self.sizes.shaped(lines)
-        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in shaped]
+        read = self.sizes.arguments_read(lines)
+        self.kept = [v for v in self.leaves + program.forward if v in self.kept or v in read]
         cache = assignment(bracket([self.names[v] for v in self.kept], "("), "cache") if self.kept else []
         return function("backward", ["d_output", "cache"], [*seeds, *cache, *lines])
+
+    def quote(self, unnamed: dict[Value, str]) -> None:
+        """Note the statements of the forward. unnamed: names for the results that have none."""
+        for value in dict.fromkeys(self.lines_of.values()):
+            self.quotes[value] = [self.body(value).head(value)] if value.op is LOOP else \
+                self.statement(value, self.names.get(value, unnamed.get(value, "output")))
 
     def seed_lines(self, tree: Any, access: str) -> list[str]:
         """Unpack the gradients from d_output, which has the nesting of the result."""
@@ -246,7 +246,7 @@ class Emitter:
                     for y in tree]
             different = len(set(flat) - {"_"}) + flat.count("_") == len(flat)
             new = not any(isinstance(y, Value) and y in self.seeded for y in tree)
-            if different and new and all(isinstance(y, Value) or not children(y) for y in tree):
+            if different and new and all(isinstance(y, Value) or not y for y in tree):
                 self.seeded.update(y for y in tree if isinstance(y, Value))
                 return assignment(", ".join(flat) + ("," if len(flat) == 1 else ""), access)
             return [line for i, child in enumerate(tree) for line in self.seed_lines(child, f"{access}[{i}]")]
@@ -260,13 +260,13 @@ class Emitter:
             return [f"{seed} = {access}"]
         return []
 
-    def unpacking(self, access: str, tree: Any, shaped: set[Value]) -> list[str]:
+    def unpacking(self, access: str, tree: Any, read: set[Value]) -> list[str]:
         """`Wf = parameters["Wf"]` for each leaf of a nested argument."""
         if isinstance(tree, Value):
             return [f"{self.names[tree]} = {access}"] if (
-                self.uses.get(tree) or tree in self.kept or tree in shaped) else []
+                self.uses[tree] or tree in self.kept or tree in read) else []
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (tuple, list)) else ()
-        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child, shaped)]
+        return [line for key, child in pairs for line in self.unpacking(f"{access}[{quoted(key)}]", child, read)]
 
     def lines(self, values: list[Value], keep: bool) -> list[str]:
         """The statements of these values; in the backward, below the forward statements that they belong to."""
@@ -274,10 +274,10 @@ class Emitter:
         quoted_last = None
         for value in values:
             text = self.line(value, values)
-            origin = self.statement.get(value.origin) if text and not keep else None
+            origin = self.lines_of.get(value.origin) if text and not keep else None
             if origin is not None and origin is not quoted_last:
                 quoted_last = origin
-                out += ["", *(f"# {line}" for line in self.statement_text(origin))]
+                out += ["", *(f"# {line}" for line in self.quotes[origin])]
             out += text
         return out
 
@@ -299,20 +299,41 @@ class Emitter:
             self.name(value, value.name or "t")
         shared = [f"{alias} = {self.names[value]}" for v, alias in self.aliases.items()
                   if self.program.gradients[v] is value]
-        return assignment(self.names[value], self.expression(value, top=True)[0]) + shared
+        return self.statement(value, self.names[value]) + shared
+
+    def statement(self, value: Value, name: str) -> list[str]:
+        """Compute a value into a variable."""
+        if pieces := self.pieces(value):
+            zeros = self.sizes.array("zeros", value.shape, value.dtype)
+            return [f"{name} = {zeros}", *(line for piece in pieces for line in self.added_at(name, piece))]
+        return assignment(name, self.expression(value, top=True)[0])
 
     def inlined(self, value: Value, among: list[Value]) -> bool:
         """Whether a value is written where it is used: it is short and has one use in this function."""
         users = [v for v in among if value in v.inputs]
         if len(users) != 1 or users[0].inputs.count(value) > 1:
             return not users and value not in values_in(self.program.result)
+        if self.pieces(value):  # needs lines of its own, unless they are those of a sum
+            return users[0].op is add.op and bool(self.pieces(users[0]))
         text, _ = self.expression(value, top=True)
         return len(text) <= INLINE
 
-    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
-        if value.op is LOOP:
-            return [self.body(value).head(value)]
-        return assignment(self.names.get(value, unnamed), self.expression(value, top=True)[0])
+    def pieces(self, value: Value) -> list[Value]:
+        """The arrays added at an index that a value is the sum of, from left to right; [] for any other value."""
+        if value.op is scatter.op and value.shape:
+            return [value]
+        if value.op is add.op and not any(a in self.names or self.uses[a] > 1 for a in value.inputs):
+            left, right = map(self.pieces, value.inputs)
+            return [*left, *right] if left and len(right) == 1 else []
+        return []
+
+    def added_at(self, name: str, piece: Value) -> list[str]:
+        """`name[index] += …`; with np.add.at if an entry may occur twice."""
+        index, text = piece.metadata["index"], self.expression(piece.inputs[0])[0]
+        entries = slice_text(self.sizes.spell(index))
+        if not repeats(index):
+            return assignment(f"{name}[{entries}]", text, " += ")
+        return [f"np.add.at({name}, {entries if len(index) == 1 else f'np.s_[{entries}]'}, {text})"]
 
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
         """The text of a value and how tightly it binds: its name, or (at the top of its own line) what computes it."""
@@ -370,23 +391,21 @@ class Emitter:
             return bracket([self.literal(child) for child in tree], "[" if isinstance(tree, list) else "(")
         return self.expression(tree)[0] if isinstance(tree, Value) else literal(tree)
 
-    def gradient_literal(self, tree: Any) -> str | None:
-        """The gradients of one argument, with its nesting; None if no part of it is differentiable."""
+    def is_differentiated(self, tree: Any) -> bool:
+        return any(value in self.program.gradients for value in values_in(tree))
+
+    def gradient_text(self, tree: Any) -> str:
+        """The gradients of one argument, with its nesting; None for what is not differentiable."""
+        if not self.is_differentiated(tree):
+            return "None"
         if isinstance(tree, dict):
-            parts = {key: self.gradient_literal(child) for key, child in tree.items()}
-            return "{" + ", ".join(f"{quoted(key)}: {text}" for key, text in parts.items()) + "}" \
-                if any(text is not None for text in parts.values()) else None
+            return "{" + ", ".join(f"{quoted(key)}: {self.gradient_text(child)}" for key, child in tree.items()) + "}"
         if isinstance(tree, (tuple, list)):
-            parts = [self.gradient_literal(child) for child in tree]
-            return bracket([str(text) for text in parts], "(") if any(text is not None for text in parts) else None
-        if not isinstance(tree, Value) or tree not in self.program.gradients:
-            return None
+            return bracket(list(map(self.gradient_text, tree)), "(")
         g = self.program.gradients[tree]
-        if tree in self.aliases:
-            return self.aliases[tree]
-        return self.expression(g)[0] if g is not None else (
-            self.sizes.array("zeros", tree.shape, tree.dtype) if any(isinstance(n, Size) for n in tree.shape) else
-            f"np.zeros({tree.shape}, {dtype_text(tree.dtype)})")
+        if g is None:
+            return self.sizes.array("zeros", tree.shape, tree.dtype)
+        return self.aliases.get(tree) or self.expression(g)[0]
 
 
 class Body(Emitter):
@@ -398,34 +417,37 @@ class Body(Emitter):
             parent.sizes.given.setdefault(factor, "T")
         self.sizes, self.taken, self.helpers = parent.sizes, parent.taken, parent.helpers
         self.constants, self.defined = parent.constants, parent.defined
-        self.names, self.bodies, self.quotes, self.aliases = {}, {}, {}, {}
         self.t = self.free("t_2") if isinstance(parent, Body) else "t"
-        self.program = program = copy.copy(loop.inner)
+        self.arrays = {v: loop.stack[v] for v in loop.stacks if v not in loop.state}
+        program = copy.copy(loop.inner)
         program.forward, program.backward = loop.lines, loop.d_lines
         program.result = [*loop.stacks, *(loop.new[k] for k in loop.live)]
         program.seeds = {y: seed for y, seed in program.seeds.items() if y in loop.arrivals}
         program.total = {v: g for v, g in program.total.items()  # a value that the loop hands on is not an array
                          if v not in loop.closed and not (v in loop.state and g in loop.d_stacks)}
-        roots = [*loop.d_stacks, *loop.d_sums, *(loop.d_state[k] for k in loop.d_live)]
-        program.gradients = dict(enumerate(roots))
-        self.arrays = {v: loop.stack[v] for v in loop.stacks if v not in loop.state}
-        self.kept = list(self.arrays)
+        program.gradients = dict(enumerate([*loop.d_stacks, *loop.d_sums, *(loop.d_state[k] for k in loop.d_live)]))
+        self.begin(program)
+
+    def choose_cache(self) -> list[Value]:
+        return list(self.arrays)
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def name_arguments(self) -> None:
         self.name_around()
-        for k in loop.live:
-            self.name(loop.state[k], loop.state[k].name)
-        for a in loop.stacks:
-            if a in loop.state:
-                self.name_part(loop.stack[a], f"{a.name}_over_time")
-        self.uses = self.count_uses()
+        for k in self.loop.live:
+            self.name(self.loop.state[k], self.loop.state[k].name)
+        for a in self.loop.stacks:
+            if a in self.loop.state:
+                self.name_part(self.loop.stack[a], f"{a.name}_over_time")
+
+    def name_forward(self) -> None:
         for v in self.arrays:
             if v.op is DETACH:
                 self.name(v, v.name)
-        self.name_forward()
-        for k in loop.ends:
-            self.name_part(loop.final[k], loop.end_names[k])
-        self.statement = self.statements_of_forward()
-
-    # -- names ------------------------------------------------------------------------------------------------
+        super().name_forward()
+        for k in self.loop.ends:
+            self.name_part(self.loop.final[k], self.loop.end_names[k])
 
     def name_around(self) -> None:
         """Loop invariants keep their outer name. In nested loops it may differ between forward and backward."""
@@ -514,11 +536,10 @@ class Body(Emitter):
                    for line in assignment(name, outside.expression(loop.start[k])[0])]
         body = [f"{self.step_of(loop.stack[a])} = {self.names[a]}" for a in loop.stacks if a in loop.state]
         body += self.lines(loop.lines, keep=True)
-        body += hand_on(carried, [self.expression(loop.new[k])[0] for k in loop.live])
+        body += simultaneous(carried, [self.expression(loop.new[k])[0] for k in loop.live])
         after = [f"{outside.names[loop.final[k]]} = {self.names[loop.state[k]]}" for k in loop.ends]
         results = {loop.new[k]: name for k, name in zip(loop.live, carried)}
-        self.quotes = {v: super(Body, self).statement_text(v, results.get(v, "output"))
-                       for v in self.statement.values()}
+        self.quote(results)
         return before, body, after
 
     def backward_lines(self) -> tuple[list[str], list[str], list[str]]:
@@ -540,10 +561,11 @@ class Body(Emitter):
         body += self.lines([*views, *loop.d_lines], keep=False)
         body += [line for v in loop.d_sums if v not in loop.d_lines for line in self.added(v)]
         given = [loop.d_state[k] for k in loop.d_live]
-        body += hand_on([self.carried[k] for k in loop.d_live],
+        body += simultaneous([self.carried[k] for k in loop.d_live],
                         [self.sizes.array("zeros", loop.state[k].shape, loop.state[k].dtype) if g is None else
                          self.expression(g)[0] for k, g in zip(loop.d_live, given)])
-        after = hand_on([outside.names[loop.d_start[k]] for k in loop.d_ends], [self.carried[k] for k in loop.d_ends])
+        after = simultaneous([outside.names[loop.d_start[k]] for k in loop.d_ends],
+                             [self.carried[k] for k in loop.d_ends])
         return before, body, after
 
     def line(self, value: Value, among: list[Value]) -> list[str]:
@@ -563,9 +585,6 @@ class Body(Emitter):
         return [f"{name} = {self.sizes.array('empty', part.shape, part.dtype)}" for name, part in names.items()
                 if name.isidentifier()]
 
-    def statement_text(self, value: Value, unnamed: str = "output") -> list[str]:
-        return self.quotes[value]
-
     def expression(self, value: Value, top: bool = False) -> tuple[str, int]:
         if value.is_constant and np.ndim(value.constant) and np.any(value.constant):
             return self.constant_name(value, "constant"), ATOM
@@ -573,7 +592,7 @@ class Body(Emitter):
 
     def constant_name(self, value: Value, hint: str) -> str:
         """The name of a constant array, which is defined before the loop."""
-        key = repr_of(value.constant)
+        key = content_key(value.constant)
         if key not in self.constants:
             self.constants[key] = self.free(hint), constant(value.constant)[0]
         return self.constants[key][0]
@@ -583,11 +602,11 @@ def assignments(names: list[str], texts: list[str]) -> list[str]:
     """One line each, unless one would change a name that a later one reads."""
     for i, name in enumerate(names):
         if any(mentions(text, name) for text in texts[i + 1:]):
-            return hand_on(names, texts)
+            return simultaneous(names, texts)
     return [line for pair in zip(names, texts) if pair[0] != pair[1] for line in assignment(*pair)]
 
 
-def hand_on(names: list[str], texts: list[str]) -> list[str]:
+def simultaneous(names: list[str], texts: list[str]) -> list[str]:
     """`a_prev, c_prev = a, c` in one statement, since a text may read another's name."""
     pairs = [(name, text) for name, text in zip(names, texts) if name != text]
     if not pairs:
@@ -603,8 +622,4 @@ def is_unnamed_view(value: Value) -> bool:
 
 
 def values_in(tree: Any) -> list[Value]:
-    return [tree] if isinstance(tree, Value) else [v for child in children(tree) for v in values_in(child)]
-
-
-def children(tree: Any) -> list[Any]:
-    return list(tree.values()) if isinstance(tree, dict) else list(tree) if isinstance(tree, (tuple, list)) else []
+    return [v for v in flatten(tree)[0] if isinstance(v, Value)]

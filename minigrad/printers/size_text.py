@@ -15,12 +15,14 @@ class SizeText:
     """Texts of the sizes of one program.
 
     arguments  {argument: its name in the text}
+    cached     {value that the backward has in any case: its name}; its axes are read before those of other arguments
     free       returns a name that is not taken
     """
 
-    def __init__(self, program: Program, arguments: dict[Value, str], free: Callable[[str], str]):
-        self.values, self.given = program.values, program.size_names
-        self.arguments, self.free = arguments, free
+    def __init__(self, program: Program, free: Callable[[str], str]):
+        self.values, self.given, self.free = program.values, program.size_names, free
+        self.arguments: dict[Value, str] = {}
+        self.cached: dict[Value, str] = {}
         self.names: dict[Factor, str] = {}
         self.texts: dict[str, str] = {}  # by name
 
@@ -33,7 +35,10 @@ class SizeText:
                 code += f"\n{text}"
         return sizes + lines
 
-    def shaped(self, lines: list[str]) -> set[Value]:
+    def begin_backward(self, cached: dict[Value, str]) -> None:
+        self.cached, self.texts = cached, {}
+
+    def arguments_read(self, lines: list[str]) -> set[Value]:
         """The arguments whose shapes the lines read."""
         code = code_of(lines)
         return {v for v, name in self.arguments.items() if mentions(code, f"{name}.shape")}
@@ -60,34 +65,46 @@ class SizeText:
     def factor(self, factor: Factor) -> tuple[str, int]:
         if factor not in self.given:
             return self.unnamed(factor)
+        text = self.unnamed(factor)[0]
         if factor not in self.names:
-            text = self.unnamed(factor)[0]
-            self.names[factor] = name = self.free(self.given[factor])
-            self.texts[name] = text
+            self.names[factor] = self.free(self.given[factor])
+        self.texts.setdefault(self.names[factor], text)
         return self.names[factor], ATOM
 
     def unnamed(self, factor: Factor) -> tuple[str, int]:
         if not isinstance(factor, Axis):
             return infix(factor.sign, self.size(factor.left), self.size(factor.right))
-        return f"{self.arguments[self.values[factor.argument]]}.shape[{factor.axis}]", ATOM
+        argument = self.values[factor.argument]
+        if argument not in self.cached:
+            for value, name in self.cached.items():
+                for axis, n in enumerate(value.shape):
+                    if isinstance(n, Size) and n.terms == {(factor,): 1}:
+                        return f"{name}.shape[{axis}]", ATOM
+        return f"{self.arguments[argument]}.shape[{factor.axis}]", ATOM
 
     def shape(self, shape: tuple) -> str:
-        """The text of a shape: `x.shape` where it is that of an argument, else size by size."""
-        for start in (0, 1):
-            tail = [factor.argument for n in shape[start:] if isinstance(n, Size)
-                    for factor in next(iter(n.terms)) if isinstance(factor, Axis)]
-            argument = self.values.get(tail[0]) if tail and len(shape) > start else None
-            if argument is not None and argument.op is None and len(argument.shape) == len(shape) - start and (
-                    [*map(meaning, argument.shape)] == [*map(meaning, shape[start:])]):
-                name = self.arguments[argument]
-                return f"({self.size(shape[0])[0]}, *{name}.shape)" if start else f"{name}.shape"
+        """The text of a shape: `x.shape`, `(T, *x.shape)`, or size by size."""
+        if text := self.known_shape(shape):
+            return text
+        if text := self.known_shape(shape[1:]):
+            return f"({self.size(shape[0])[0]}, *{text})"
         return bracket([self.size(n)[0] for n in shape], "(")
+
+    def known_shape(self, shape: tuple) -> str | None:
+        """`x.shape` or `x.shape[1:]` of an x that has these sizes."""
+        wanted = [*map(meaning, shape)]
+        if any(isinstance(n, Size) for n in shape):
+            for value, name in (self.cached | self.arguments).items():
+                for start in (0, 1) if len(shape) > 1 else (0,):
+                    if [*map(meaning, value.shape[start:])] == wanted:
+                        return f"{name}.shape" + ("[1:]" if start else "")
+        return None
 
     def array(self, how: str, shape: tuple, dtype: Any) -> str:
         return f"np.{how}({self.shape(shape)}, {dtype_text(dtype)})"
 
     def spell(self, x: Any) -> Any:
-        """Metadata with texts in place of its sizes."""
+        """Metadata whose sizes are replaced by their texts."""
         if isinstance(x, Size):
             return Source(self.size(x)[0])
         if isinstance(x, slice):

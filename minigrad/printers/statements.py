@@ -301,8 +301,8 @@ class LoopText:
         return f"{self.over_block(value)}.reshape(-1, {value.shape[1]}).T"
 
     def side_by_side(self, value: Value) -> str:
-        """The text for the steps of a matrix (n, m) as (n, K m): copied into an array of their own, but single columns,
-        which lie so already."""
+        """The text for the steps of a matrix (n, m) as (n, K m): copied into an array of their own, except for
+        single columns, which are already laid out like that."""
         n, m = value.shape
         if m == 1:
             return f"{self.over_block(value)}.reshape(-1, {n}).T"

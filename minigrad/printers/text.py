@@ -91,13 +91,16 @@ def slice_text(index: tuple) -> str:
 
 def assignment(name: str, text: str, equals: str = " = ") -> list[str]:
     """`name = text`, broken over several lines if it is too long."""
-    line = f"{name}{equals}{text}"
-    if len(line) <= WIDTH:
-        return [line]
-    return broken(name, f"{equals}{text}") if name.startswith("(") else broken(text, "", f"{name}{equals}")
+    return fitted("", name, f"{equals}{text}") if name.startswith("(") else fitted(f"{name}{equals}", text)
 
 
-def broken(text: str, tail: str, head: str = "") -> list[str]:
+def fitted(head: str, text: str, tail: str = "") -> list[str]:
+    """head + text + tail, with the text broken over several lines if that is too long."""
+    line = f"{head}{text}{tail}"
+    return [line] if len(line) <= WIDTH else broken(head, text, tail)
+
+
+def broken(head: str, text: str, tail: str) -> list[str]:
     """A long expression in brackets over several lines: a tuple at its commas, a sum at its outermost + and -."""
     indent = " " * (len(head) + 1)
     if text.startswith("(") and text.endswith(")") and closes(text):
@@ -144,7 +147,5 @@ def mentions(text: str, name: str) -> bool:
 
 
 def function(name: str, arguments: list[str], lines: list[str]) -> str:
-    head = f"def {name}({', '.join(arguments)}):"
-    if len(head) > WIDTH:
-        head = "\n".join(broken(f"({', '.join(arguments)})", ":", f"def {name}"))
-    return "\n".join([head, *(f"    {line}".rstrip() for line in lines)])
+    head = fitted(f"def {name}", f"({', '.join(arguments)})", ":")
+    return "\n".join([*head, *(f"    {line}".rstrip() for line in lines)])

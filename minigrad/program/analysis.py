@@ -42,7 +42,7 @@ class Aliases:
     """Which values share memory.
 
     invariant    values that are the same at every step; they have memory of their own
-    is_buffered  whether a value is written into a buffer, so that it shares no memory with its inputs
+    is_buffered  whether a value is written into a buffer; then it shares no memory with its inputs
     """
 
     def __init__(self, invariant: set[Value], is_buffered: Callable[[Value], bool]):
@@ -101,6 +101,13 @@ def add_invariants(invariant: set[Value], values: Iterable[Value]) -> None:
             invariant.add(value)
 
 
+def closure(found: set, more: Callable[[set], set]) -> set:
+    """Extend a set by what `more` finds from it, until it finds nothing new: what is read through the states."""
+    while not (new := more(found)) <= found:
+        found = found | new
+    return found
+
+
 def results_that_depend(wanted: set[Value], forward: list[Value], state: list[Value], new_state: list[Value],
                         y: list[Value]) -> list[bool]:
     """Whether a gradient can flow from each new state and each y to one of the wanted values, at this step or, through
@@ -151,7 +158,9 @@ def terms_of(g: Value) -> list[Value]:
 
 
 class BackwardNeeds:
-    """What the two loops of a cell compute, and what the backward reads of the forward.
+    """The backward of a cell: its values, its sums over time, and the values of the forward that it reads.
+
+    Adds the loop invariants that it finds to `aliases.invariant`, which the printers read.
 
     gradients       {argument: its gradient} where one is wanted
     values          the values of the backward
@@ -215,7 +224,7 @@ class BackwardNeeds:
 
 def computed_ahead(values: list[Value], known: set[Value], aliases: Aliases, is_free: Callable[[Value], bool]
                    ) -> list[Value]:
-    """The values that do not depend on other steps, so that they can be computed for a block of steps before it.
+    """The values that do not depend on other steps: they can be computed for a whole block, before its steps.
 
     known    the values that are known for a whole block
     is_free  whether a value may be stored over a block
@@ -238,10 +247,10 @@ def computed_ahead(values: list[Value], known: set[Value], aliases: Aliases, is_
 
 def computed_behind(values: list[Value], read: Iterable[Value], aliases: Aliases,
                     lies_in_blocks: Callable[[Value], bool]) -> list[Value]:
-    """The values that only sums over time read, so that they can be computed for a block of steps after it.
+    """The values that only sums over time read: they can be computed for a whole block, after its steps.
 
     read            the values that are read within the block, besides by `values`
-    lies_in_blocks  whether the steps of a value lie side by side
+    lies_in_blocks  whether the steps of a value are adjacent in memory
     """
     read, late = set(map(aliases.base, read)), set()
 

@@ -1,6 +1,6 @@
-"""Side effects of a traced function: note what it can reach before the call, find what changed, and restore it.
+"""Side effects of a traced function: save the objects that it can reach before the call, and undo their changes.
 
-A trace runs a function once in place of many runs. A counter that it increments, a list that it appends to or a random
+A trace runs a function once instead of many times. A counter that it increments, a list that it appends to or a random
 generator that it draws from would then be a few steps off, so a function with such side effects must not be traced.
 """
 
@@ -68,7 +68,7 @@ class Surroundings:
         return changed[0] if changed else None
 
     def note_function(self, function: Any, name: str, names: Sequence[str]) -> None:
-        """Note what a function can reach before it is called, and the global random states of Python and NumPy.
+        """Note the objects that a function can reach before it is called, and the random states of Python and NumPy.
 
         A trace without values (`largest` is small) notes these only if a function names them: reading takes 50 µs."""
         if self.largest > BYTES:
@@ -88,13 +88,13 @@ class Surroundings:
             self.all_attributes(owner, "self")
 
     def note_frame(self, frame: FrameType) -> None:
-        """At the call of a function, note the globals that it names, and what it names in things seen before."""
+        """At the call of a function, note the globals that it names, and the parts of known things that it names."""
         names, outside = frame.f_code.co_names, frame.f_globals
         for name, value in list(frame.f_locals.items()):
             if id(value) in self.seen:
                 self.note(value, name, names)
         if "globals" in names:
-            self.keep(id(outside), "globals()", partial(dict, outside), partial(put_back, outside))
+            self.keep(id(outside), "globals()", partial(dict, outside), partial(refill, outside))
         modules = [outside.get(name) for name in names if isinstance(outside.get(name), ModuleType)]
         if random in modules or np.random in modules or (np in modules and "random" in names):
             self.note_random()
@@ -134,17 +134,14 @@ class Surroundings:
             yield thing.obj, name
         elif isinstance(thing, weakref.ref):
             yield thing(), name
-        elif isinstance(thing, array.array):
+        elif isinstance(thing, (list, array.array, bytearray)):
             keep(lambda: thing[:], lambda was: thing.__setitem__(slice(None), was))
-        elif isinstance(thing, bytearray):
-            keep(lambda: bytes(thing), lambda was: thing.__setitem__(slice(None), was))
-        elif isinstance(thing, (list, deque)):
-            keep(lambda: list(thing), lambda was: (thing.clear(), thing.extend(was)))
-            yield from ((item, name) for item in short(thing))
-        elif isinstance(thing, set):
-            keep(thing.copy, lambda was: (thing.clear(), thing.update(was)))
+            yield from ((item, name) for item in short(thing) if isinstance(thing, list))
+        elif isinstance(thing, (deque, set)):
+            keep(thing.copy, partial(refill, thing))
+            yield from ((item, name) for item in short(thing) if isinstance(thing, deque))
         elif isinstance(thing, dict):
-            keep(lambda: dict(thing), partial(put_back, thing))
+            keep(lambda: dict(thing), partial(refill, thing))
             yield from ((item, f"{name}[{key!r}]") for key, item in short(thing.items()))
         elif isinstance(thing, tuple):
             yield from ((item, name) for item in short(thing))
@@ -159,14 +156,14 @@ class Surroundings:
             if "spawn" in names:
                 raise Unrepeatable(f"it can spawn seeds from {name}")
         elif isinstance(thing, ContextVar):
-            if (value := value_of(thing)) is not UNSET:
-                keep(partial(value_of, thing), thing.set)
+            if (value := or_unset(thing.get)) is not UNSET:
+                keep(thing.get, thing.set)
                 yield value, name
             elif "set" in names:
                 raise Unrepeatable(f"it can set {name}, a context variable without a value")
         elif isinstance(thing, FunctionType):
             if not is_library(thing.__module__):
-                keep(lambda: dict(vars(thing)), partial(put_back, vars(thing)))
+                keep(lambda: dict(vars(thing)), partial(refill, vars(thing)))
                 yield from self.variables(thing)
                 yield from ((defaults, name) for defaults in (thing.__defaults__, thing.__kwdefaults__))
         elif isinstance(thing, MethodType):
@@ -201,15 +198,16 @@ class Surroundings:
         for kind in type(thing).__mro__[:-1]:
             for slot, place in kind.__dict__.items() if "__slots__" in kind.__dict__ else ():
                 if isinstance(place, MemberDescriptorType):
-                    read = partial(slot_of, place, thing)
-                    self.keep((id(thing), slot), f"{name}.{slot}", read, partial(set_slot, place, thing))
+                    read = partial(or_unset, place.__get__, thing)
+                    self.keep((id(thing), slot), f"{name}.{slot}", read, lambda was, place=place: (
+                        place.__delete__(thing) if was is UNSET else place.__set__(thing, was)))
                     if slot in names:
                         yield read(), f"{name}.{slot}"
             yield kind, kind.__name__
 
     def all_attributes(self, thing: Any, name: str) -> dict[str, Any]:
         held = thing.__dict__
-        self.keep((id(thing), "__dict__"), name, lambda: Attributes(held), partial(put_back, held))
+        self.keep((id(thing), "__dict__"), name, lambda: Attributes(held), partial(refill, held))
         return held
 
     def variables(self, function: FunctionType) -> list[tuple[Any, str]]:
@@ -236,11 +234,9 @@ def named(name: str, now: Any, before: Any) -> str:
 
 def same(now: Any, before: Any) -> bool:
     """Whether a thing contains the same objects as before; arrays are compared by value."""
-    if isinstance(now, ndarray) and isinstance(before, ndarray):
+    if isinstance(before, (ndarray, array.array)) and isinstance(now, type(before)):
         return now is before or now.tobytes() == before.tobytes()
-    if isinstance(now, array.array):
-        return now.tobytes() == before.tobytes()
-    if isinstance(now, (list, tuple)) and isinstance(before, (list, tuple)):
+    if isinstance(before, (list, tuple, deque, bytearray)) and isinstance(now, type(before)):
         return now is before or (len(now) == len(before) and all(map(alike, now, before)))
     if isinstance(now, dict) and isinstance(before, dict):
         return list(now) == list(before) and all(alike(now[key], before[key]) for key in now)
@@ -252,23 +248,17 @@ def alike(a: Any, b: Any) -> bool:
     return a is b or (a.__class__ is b.__class__ and isinstance(a, (int, float, str, bytes)) and a == b)
 
 
-def put_back(held: dict, was: dict) -> None:
+def refill(held: dict | set | deque, was: Any) -> None:
     held.clear()
-    held.update(was)
+    (held.extend if isinstance(held, deque) else held.update)(was)
 
 
-def slot_of(place: MemberDescriptorType, thing: Any) -> Any:
+def or_unset(read: Callable, *arguments: Any) -> Any:
+    """Return what `read` returns, or UNSET for a variable without a value."""
     try:
-        return place.__get__(thing)
-    except AttributeError:  # not assigned yet
+        return read(*arguments)
+    except (AttributeError, LookupError, ValueError):
         return UNSET
-
-
-def set_slot(place: MemberDescriptorType, thing: Any, value: Any) -> None:
-    if value is UNSET:
-        place.__delete__(thing)
-    else:
-        place.__set__(thing, value)
 
 
 def short(items: Any) -> Any:
@@ -287,18 +277,8 @@ def random_state(source: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]
     return lambda: pickle.dumps(read()), lambda was: write(pickle.loads(was))
 
 
-def value_of(variable: ContextVar) -> Any:
-    try:
-        return variable.get()
-    except LookupError:
-        return UNSET
-
-
 def content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return UNSET
+    return or_unset(lambda: cell.cell_contents)
 
 
 def set_content(cell: CellType, value: Any) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
 
+from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import Op, primitive
+from minigrad.program.sizes import Size, meaning
 
 # LOOP: a scan in a derived function (loops.py), an op whose results are PARTs of it. EINSUM: a product summed over
 # time.
@@ -36,7 +40,7 @@ class Value:
     def __init__(self, op: Op | None, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
                  constant: Any = None, name: str | None = None, tracked: bool = False):
         self.op, self.metadata, self.shape, self.dtype = op, metadata, shape, dtype
-        self.inputs = tuple(map(numbers_of, inputs))
+        self.inputs = tuple(map(without_detach, inputs))
         self.tracked = tracked and dtype.kind in "fc"
         self.onward = ruled(op, inputs) if self.tracked and op is not None else ()
         self.constant, self.name, self.origin = constant, name, None
@@ -55,7 +59,7 @@ def order_of_axes(axes: Any, n: int) -> list[int]:
     return list(range(n))[::-1] if axes is None else [a % n for a in axes]
 
 
-def numbers_of(x: Value) -> Value:
+def without_detach(x: Value) -> Value:
     """x, or the value that x is a DETACH of."""
     return x.inputs[0] if x.op is DETACH else x
 
@@ -76,6 +80,34 @@ def in_order(roots: list[Value], before: set[Value]) -> list[Value]:
             found.add(value)
             stack += value.inputs
     return sorted(found, key=lambda value: value.number)
+
+
+PLAIN = frozenset({int, bool, str, bytes, type(None), type(Ellipsis)})
+
+
+def content_key(x: Any, of_other: Callable[[Any], Any] = repr) -> Any:
+    """A constant or metadata as a part of a key, equal only for equal meaning (1 is not True, 0.0 is not −0.0).
+
+    of_other  the key of an object of any other type
+    """
+    kind = x.__class__
+    if kind in PLAIN:
+        return kind, x
+    if kind is tuple or kind is list:
+        return kind, *[content_key(child, of_other) for child in x]
+    if kind is slice:
+        return kind, *[content_key(bound, of_other) for bound in (x.start, x.stop, x.step)]
+    if kind is dict:
+        return kind, *[(key, content_key(child, of_other)) for key, child in x.items()]
+    if kind is Size:
+        return kind, meaning(x)
+    if isinstance(x, ndarray):
+        return kind, x.dtype, x.shape, x.tobytes()
+    if isinstance(x, (float, complex, np.generic)):
+        return kind, repr(x)
+    if isinstance(x, (np.dtype, type, np.ufunc, BuiltinFunctionType)):
+        return x
+    return of_other(x)
 
 
 def is_number(x: Value, number: float) -> bool:

@@ -8,16 +8,17 @@ per op.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.arrays import ndarray
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.op import Op
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, recording, watcher
+from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings
+from minigrad.program.ir import content_key
 from minigrad.program.trace import Symbol, TraceError, Tracer, symbol
 
 LONGEST = 4096  # most entries of each of the two caches
@@ -78,7 +79,7 @@ class CellTracer(Tracer):
                 numbers.append(number)
                 kinds.append(number)
         tracked = tracked and recording.get()
-        options = metadata_key(metadata) if metadata else None
+        options = content_key(metadata, unknown_metadata) if metadata else None
         self.entries.append((op, options, tuple(numbers), tracked))
         call = op, options, tuple(kinds)
         if self.values:
@@ -142,7 +143,7 @@ def trace_key(step: Callable, examples: list[ndarray], pattern: Any, tracer: Cel
 
 
 def with_arrays_for_floats(inputs: tuple) -> tuple:
-    """Return the inputs with Python floats as arrays of the dtype to which NumPy promotes them."""
+    """Return the inputs with Python floats as arrays of the dtype that NumPy gives them in this operation."""
     if not any(x.__class__ is float for x in inputs):
         return inputs
     others = [x.dtype for x in inputs if hasattr(x, "dtype")]
@@ -173,28 +174,9 @@ def blank(shape: tuple, dtype: Any) -> ndarray:
     return BLANKS[key]
 
 
-def metadata_key(x: Any) -> Any:
-    """Turn metadata into a part of a key, equal only for equal meaning (1 is not True, 0.0 is not −0.0)."""
-    kind = x.__class__
-    if kind in PLAIN:
-        return kind, x
-    if kind is tuple or kind is list:
-        return kind, *map(metadata_key, x)
-    if kind is slice:
-        return kind, metadata_key(x.start), metadata_key(x.stop), metadata_key(x.step)
-    if kind is dict:
-        return kind, *[(key, metadata_key(value)) for key, value in x.items()]
-    if kind is ndarray:
-        return kind, x.dtype, x.shape, x.tobytes()
-    if isinstance(x, (float, complex, np.generic)):
-        return kind, repr(x)
-    if isinstance(x, (np.dtype, type, np.ufunc, BuiltinFunctionType)):
-        return x
-    raise TraceError(f"an op has metadata of type {kind.__name__}, in which scan cannot see changes: pass numbers, "
+def unknown_metadata(x: Any) -> Any:
+    raise TraceError(f"an op has metadata of type {type(x).__name__}, in which scan cannot see changes: pass numbers, "
                      "strings, slices, arrays, or tuples, lists and dicts of these")
-
-
-PLAIN = frozenset({int, bool, str, bytes, type(None), type(Ellipsis)})
 
 
 def nesting(tree: Any) -> Any:

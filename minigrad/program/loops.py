@@ -9,12 +9,13 @@ Values computed from closed-over values alone are loop invariants: they belong t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.backward import behind, data_of, needed_for, sweep
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART, VJP
 from minigrad.engine.ops import (
@@ -31,18 +32,19 @@ from minigrad.engine.ops import (
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, wrap
 from minigrad.program.analysis import (
     add_invariants,
     base,
+    closure,
     is_invariant,
     is_slice,
     is_slice_or_transpose,
     sum_over_time,
 )
-from minigrad.program.ir import EINSUM, LOOP, Value, in_order, numbers_of, order_of_axes
-from minigrad.program.simplify import Program, repr_of
-from minigrad.program.trace import Symbol, TraceError, argument_names, symbol
+from minigrad.program.ir import EINSUM, LOOP, Value, content_key, in_order, order_of_axes, without_detach
+from minigrad.program.simplify import Program
+from minigrad.program.trace import Symbol, TraceError, all_behind, argument_names, symbol
 
 
 class ChangingCell(TypeError):
@@ -94,8 +96,9 @@ class Scan:
         mask = self.x[-1] if len(self.x) > len(flatten(xs)[0]) else None
         self.pattern = step(unflatten(state, self.state), unflatten(xs, self.x), mask)
         self.new, self.ys = (flatten(tree)[0] for tree in self.pattern)
-        self.made = made_since(self.inputs[0], self.new + self.ys)
-        self.signature = signature(self.inputs, self.made, self.new + self.ys)
+        first, results = self.inputs[0]._index, self.new + self.ys
+        self.made = all_behind(results, lambda x: x._index >= first)
+        self.signature = signature(self.inputs, self.made, results)
 
     def is_made(self, y: Any) -> bool:
         """Whether a result of the cell depends on the step and is not merely one of its inputs from xs."""
@@ -191,9 +194,6 @@ class Scan:
         loop = program.loops.get(self) or Loop(self, program)
         return loop.gradient(self.wanted[i]) if backward else loop.results[i]
 
-    def __repr__(self) -> str:
-        return f"{self.steps} steps, reverse={self.reverse}: {self.signature[0]}"
-
 
 def rule(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     return metadata["scan"].gradients(g)
@@ -210,8 +210,8 @@ LOOP.variadic, LOOP.arrays, LOOP.vjps = True, ("inputs",), [VJP(0, rule, rule_on
 def pulled_back(run: Callable[[], list], g: tuple, inputs: list, tracked: list[bool]) -> list:
     """The recorded gradients of inputs, by a sweep from the results that `run` computes from them.
 
-    tracked: which inputs were so when their scan was recorded. A pull (autodiff.pullback) untracks its own tensors once
-    its function has run; for `run` and the sweep they are tracked again, as in a loop.
+    tracked: which inputs were tracked when their scan was recorded. A pull (functional.pullback) untracks its own
+    tensors once its function has run; for `run` and the sweep they are tracked again, as in a loop.
     """
     again = [x for x, was in zip(inputs, tracked) if was and not x._tracked]
     for x in again:
@@ -226,40 +226,39 @@ def pulled_back(run: Callable[[], list], g: tuple, inputs: list, tracked: list[b
     return [found.pop(x._index, None) if isinstance(x, Tensor) else None for x in inputs]  # once if it is there twice
 
 
+def needed(roots: list[Value], before: Iterable[Value] = ()) -> tuple[list[Value], set[Value]]:
+    """(values to compute for the roots, values that they read, with the roots)."""
+    values = in_order(roots, set(before))
+    return values, {a for v in values for a in v.inputs}.union(roots)
+
+
 def is_tracked(x: Any) -> bool:
     return isinstance(x, Tensor) and x._tracked and recording.get()
 
 
-def made_since(first: Tensor, results: list) -> list[Tensor]:
-    """Every tensor behind the results that is no older than `first`, the oldest first."""
-    found: dict[int, Tensor] = {}
-    stack = list(results)
-    while stack:
-        x = stack.pop()
-        if isinstance(x, Tensor) and x._index >= first._index and x._index not in found:
-            found[x._index] = x
-            stack += x._inputs or ()
-    return [found[index] for index in sorted(found)]
+def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[tuple, list[int]]:
+    """(key, equal for equal computations; indices of the closed-over tensors, which the key numbers)."""
+    keys: dict[int, Any] = {x._index: i for i, x in enumerate(inputs)}
+    outside: list[int] = []
 
-
-def signature(inputs: list[Symbol], made: list[Tensor], results: list) -> tuple[str, list[int]]:
-    """(text of the computation, equal for equal computations; indices of the closed-over tensors)."""
-    number = {x._index: f"x{i}" for i, x in enumerate(inputs)}
-    around: list[int] = []
-
-    def word(a: Any) -> str:
+    def key(a: Any) -> Any:
         if not isinstance(a, Tensor):
-            return repr_of(a)
-        if a._index not in number:
-            number[a._index] = f"around{len(around)}"
-            around.append(a._index)
-        return number[a._index]
-    lines = []
-    for n, x in enumerate(x for x in made if x._index not in number):
-        lines.append(f"{x._op}({', '.join(map(word, x._inputs))}, {repr_of(x._metadata)}) {x._tracked}"
-                     if x._op is not None else repr_of(x._array))
-        number[x._index] = f"t{n}"
-    return "; ".join([*lines, *map(word, results)]), around
+            return content_key(a)
+        if a._index not in keys:
+            keys[a._index] = "outside", len(outside)
+            outside.append(a._index)
+        return keys[a._index]
+    ops = []
+    for x in made:
+        if x._index not in keys:
+            ops.append((x._op, *map(key, x._inputs), content_key(x._metadata, metadata_key), x._tracked)
+                       if x._op is not None else content_key(x._array))
+            keys[x._index] = "made", len(ops)
+    return (*ops, *map(key, results)), outside
+
+
+def metadata_key(x: Any) -> Any:
+    return (x.steps, x.reverse, x.signature[0]) if isinstance(x, Scan) else repr(x)
 
 
 # -- the program: values --------------------------------------------------------------------------------------
@@ -320,7 +319,7 @@ class Loop:
         nameless = isinstance(tree, tuple)
         self.end_names = []
         for a, x, new in zip(self.state, self.scan.state, self.new):
-            new = numbers_of(new)
+            new = without_detach(new)
             own = new.name if new.op is not None else None
             if own and (a.name == own or (nameless and x._index not in names)):
                 a.name = f"{own}_prev"
@@ -438,6 +437,10 @@ class Loop:
             return self.operand(v.inputs[0], "".join(letters[axes.index(a)] for a in range(len(letters))))
         return self.over_time(v), f"t{letters}"
 
+    def is_view_of_stack(self, a: Value) -> bool:
+        """Whether the backward reads a value of the forward as a view of another that is stacked."""
+        return a in self.stack and a not in self.y and is_slice_or_transpose(a)
+
     # -- liveness: the outputs that are read, and what they need --------------------------------------------------
 
     def prune(self, whole: Value, asked: set[Value]) -> None:
@@ -449,16 +452,11 @@ class Loop:
     def prune_forward(self, asked: set[Value]) -> None:
         self.stacks = [v for v, part in self.stack.items() if part in asked]
         self.ends = [k for k, part in enumerate(self.final) if part in asked]
-        live = set(self.ends)
-        while True:
-            roots = [*self.stacks, *(self.new[k] for k in live)]
-            self.lines = in_order(roots, set())
-            self.read = {a for v in self.lines for a in v.inputs} | set(roots)
-            more = {k for k, a in enumerate(self.state) if a in self.read and a not in self.around}
-            if more <= live:
-                break
-            live |= more
-        self.live = sorted(live)
+
+        def read(live: set[int]) -> set[int]:
+            self.lines, self.read = needed([*self.stacks, *(self.new[k] for k in live)])
+            return {k for k, a in enumerate(self.state) if a in self.read and a not in self.around}
+        self.live = sorted(closure(set(self.ends), read))
         starts = [self.start[k] for k in self.live]
         self.forward.inputs = (*starts, *(value for a, value in self.around.items() if a in self.read))
 
@@ -466,28 +464,19 @@ class Loop:
         self.d_stacks = [v for v, part in self.d_stack.items() if part in asked]
         self.d_sums = [v for v, part in self.d_sum.items() if part in asked]
         self.d_ends = [k for k, part in enumerate(self.d_start) if part in asked]
-        live = set(self.d_ends)
-        while True:
-            roots = [*self.d_stacks, *self.d_sums, *(self.d_state[k] for k in live if self.d_state[k] is not None)]
-            self.d_lines = in_order(roots, set(self.inner.forward))
-            read = {a for v in self.d_lines for a in v.inputs} | set(roots)
-            seeds = {y: seed for y, seed in self.inner.seeds.items() if seed in read}
-            more = {k for k, new in enumerate(self.new)
-                    if new in seeds and (self.d_final[k] is not None or self.d_state[k] is not None)}
-            if more <= live:
-                break
-            live |= more
-        self.d_live = sorted(live)
+
+        def arriving(live: set[int]) -> set[int]:
+            carried = [self.d_state[k] for k in live if self.d_state[k] is not None]
+            self.d_lines, self.d_read = needed([*self.d_stacks, *self.d_sums, *carried], self.inner.forward)
+            return {k for k, new in enumerate(self.new) if self.inner.seeds.get(new) in self.d_read
+                    and (self.d_final[k] is not None or self.d_state[k] is not None)}
+        self.d_live = sorted(closure(set(self.d_ends), arriving))
+        seeds = [y for y, seed in self.inner.seeds.items() if seed in self.d_read]
         self.arrivals = {y: ([k for k in self.d_live if self.new[k] is y],
                              [j for j, one in enumerate(self.y) if one is y and self.d_y[j] is not None])
                          for y in seeds}
-        self.d_read, views = set(), set()
-        for a in read:
-            while a not in self.y and a.op is not None and a in self.stack and is_slice_or_transpose(a):
-                views.add(a)
-                a = a.inputs[0]
-            self.d_read.add(a)
-        self.views = sorted(views, key=lambda v: v.number)
+        read, self.d_read = self.d_read, {base(a, self.is_view_of_stack) for a in self.d_read}
+        self.views = in_order(list(read), self.d_read)
         d_final = [self.d_final[k] for k in self.d_live if self.d_final[k] is not None]
         d_y = [self.d_y[j] for _, places in self.arrivals.values() for j in places]
         kept = [part for v, part in self.stack.items() if v in self.d_read and v not in self.around]

@@ -34,7 +34,7 @@ from minigrad.engine.ops import max as max_op
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.reduce import kept_shape
 from minigrad.program.analysis import is_slice, part_slices
-from minigrad.program.ir import DETACH, Value, in_order, numbers_of
+from minigrad.program.ir import DETACH, Value, in_order, without_detach
 from minigrad.program.simplify import Program
 
 MOST_PIECES = 16  # a value in more pieces is left whole
@@ -53,7 +53,7 @@ class Pieces:
             self.known[value] = self.rewritten(value)
 
     def new(self, value: Value) -> Value:
-        value = numbers_of(value)
+        value = without_detach(value)
         return self.known.get(value, value)
 
     def make(self, op: Op, inputs: tuple, metadata: dict, shape: tuple, dtype: Any) -> Value:

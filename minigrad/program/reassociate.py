@@ -1,4 +1,4 @@
-"""Reorder products so that fewer values depend on the next step.
+"""Reorder products: fewer values then depend on the next step.
 
 In the backward of a cell, g comes from the next step; x, y and z are values of the forward, already known:
 

@@ -33,10 +33,12 @@ from minigrad.engine.ops import (
 )
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.indexing import settled
+from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
-from minigrad.program.ir import DETACH, LOOP, Value, in_order, is_number, numbers_of, order_of_axes
-from minigrad.program.sizes import Size, cuts
-from minigrad.program.trace import Symbol, Trace
+from minigrad.program.analysis import terms_of
+from minigrad.program.ir import DETACH, LOOP, Value, content_key, in_order, is_number, order_of_axes, without_detach
+from minigrad.program.sizes import cuts
+from minigrad.program.trace import Symbol, Trace, all_behind
 
 
 class Program:
@@ -58,7 +60,7 @@ class Program:
         self.end_of_forward = min((seed._index for seed in trace.seeds.values()), default=sys.maxsize)
         self.arguments = [(argument, self.argument_tree(tree, argument)) for argument, tree in trace.arguments]
         self.build(trace.outputs)
-        self.result = self.tree_of(trace.result)
+        self.result = map_leaves(self.value_of, trace.result)
         self.seeds = {}
         for index, seed in trace.seeds.items():
             result = self.values[index]
@@ -105,29 +107,12 @@ class Program:
         self.values[tree._index] = value
         return value
 
-    def tree_of(self, tree: Any) -> Any:
-        if tree is None:
-            return None
-        if isinstance(tree, dict):
-            return {key: self.tree_of(child) for key, child in tree.items()}
-        if isinstance(tree, (tuple, list)):
-            return (list if isinstance(tree, list) else tuple)(self.tree_of(child) for child in tree)
-        return self.value_of(tree)
-
     def build(self, roots: list[Tensor]) -> None:
         """Make the values that the roots need, the oldest first."""
-        needed: dict[int, Tensor] = {}
-        stack = [x for x in roots if isinstance(x, Symbol)]
-        while stack:
-            x = stack.pop()
-            if x._index in needed or x._index in self.values:
-                continue
-            needed[x._index] = x
-            stack += [a for a in (*x._inputs, self.written.get(x._index)) if isinstance(a, Tensor)]
-        for index in sorted(needed):
-            x = needed[index]
+        for x in all_behind(roots, lambda x: isinstance(x, Symbol) and x._index not in self.values,
+                            lambda x: (*x._inputs, self.written.get(x._index))):
             if not isinstance(x._array, tuple):
-                self.values[index] = self.made(x)
+                self.values[x._index] = self.made(x)
 
     def made(self, x: Tensor) -> Value:
         """The value of a symbol that an op made."""
@@ -177,10 +162,10 @@ class Program:
 
         tracked: whether a gradient flows to it; None in the backward, where it does not matter.
         """
-        if "index" in metadata:
+        if op in (getitem.op, scatter.op):
             metadata = {**metadata, "index": settled(metadata["index"])}
         if not tracked:  # only its numbers matter
-            inputs = tuple(map(numbers_of, inputs))
+            inputs = tuple(map(without_detach, inputs))
         value = None if "part" in metadata else self.simpler(op, inputs, metadata, shape, dtype, tracked)
         if value is None:
             inputs = self.without_broadcast(op, inputs, shape, tracked)
@@ -189,7 +174,7 @@ class Program:
 
     def known_or_new(self, op: Op, inputs: tuple[Value, ...], metadata: dict, shape: tuple, dtype: Any,
                      tracked: bool | None) -> Value:
-        key = (op, tuple(key_of(a) for a in inputs), repr_of(metadata))
+        key = op, tuple(content_key(a.constant) if a.is_constant else a for a in inputs), content_key(metadata)
         for known in (True,) if tracked else (True, False):
             if (key, known) in self.known:
                 return self.known[key, known]
@@ -206,7 +191,7 @@ class Program:
             return self.apply(op, inputs, metadata, shape, dtype, tracked)
 
         def is_op(x: Value, other: Op) -> bool:
-            """Whether x is made by this op, of one input, to which its gradient flows on."""
+            """Whether this op made x from one input, and the gradient of x flows on to that input."""
             return x.op is other and (tracked is None or x.tracked or not x.inputs[0].tracked)
 
         x = inputs[0] if inputs else None
@@ -248,20 +233,18 @@ class Program:
                     return one  # in a forward −0.0 + 0 is 0.0
                 if is_op(other, negative.op):
                     return again(subtract.op, one, other.inputs[0])
-            pieces = pieces_of(inputs[0], shape) + pieces_of(inputs[1], shape) if tracked is None else []
-            if len(pieces) > 1 and (joined := self.joined(pieces, shape, dtype)):
+            if tracked is None and (joined := self.joined([*terms_of(x), *terms_of(inputs[1])], shape, dtype)):
                 return joined
         if op is subtract.op and is_op(inputs[1], negative.op):
             return again(add.op, x, inputs[1].inputs[0])
         return None
 
-    def joined(self, pieces: list[tuple], shape: tuple, dtype: Any) -> Value | None:
+    def joined(self, terms: list[Value], shape: tuple, dtype: Any) -> Value | None:
         """The concatenation of slices scattered into zeros and added, if they fill the shape without a gap."""
-        axes = {axis for axis, *_ in pieces}
-        if len(axes) != 1 or None in axes:
+        pieces = [piece for x in terms if x.shape == shape and (piece := scattered_slice(x)) is not None]
+        if len(pieces) < len(terms) or len({axis for axis, *_ in pieces}) > 1:
             return None
-        (axis,) = axes
-        pieces = sorted(pieces, key=lambda piece: piece[1])
+        axis, pieces = pieces[0][0], sorted(pieces, key=lambda piece: piece[1])
         ends = [0, *(stop for _, _, stop, _ in pieces)]
         if [start for _, start, _, _ in pieces] != ends[:-1] or ends[-1] != shape[axis]:
             return None
@@ -299,31 +282,10 @@ class Program:
         return tuple(out)
 
 
-def pieces_of(x: Value, shape: tuple) -> list[tuple]:
-    """[(axis, start, stop, slice)] for a slice scattered into zeros, or a sum of such; else [(None, 0, 0, x)]."""
-    if x.op is add.op and x.shape == shape and all(a.shape == shape for a in x.inputs):
-        return pieces_of(x.inputs[0], shape) + pieces_of(x.inputs[1], shape)
-    if x.op is not scatter.op or not all(
-            isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
-        return [(None, 0, 0, x)]
-    bounds = [i.indices(n) for i, n in zip(x.metadata["index"], shape)]
-    cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, shape)) if (start, stop) != (0, n)]
-    return [(cut[0], *bounds[cut[0]][:2], x.inputs[0])] if len(cut) == 1 else [(None, 0, 0, x)]
-
-
-def key_of(x: Value) -> Any:
-    return ("constant", repr_of(x.constant)) if x.is_constant else id(x)
-
-
-def repr_of(x: Any) -> str:
-    if isinstance(x, np.ndarray):
-        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
-    if isinstance(x, dict):
-        return ", ".join(f"{key}: {repr_of(value)}" for key, value in x.items())
-    if isinstance(x, (tuple, list)):
-        return f"({', '.join(repr_of(value) for value in x)})"
-    if isinstance(x, slice):
-        return f"slice({repr_of((x.start, x.stop, x.step))})"
-    if isinstance(x, Size):
-        return f"int {sorted(map(repr, x.terms.items()))}"
-    return f"{type(x).__name__} {x!r}"
+def scattered_slice(x: Value) -> tuple[int, int, int, Value] | None:
+    """(axis, start, stop, slice) of a slice along one axis that is scattered into zeros; None for any other value."""
+    if x.op is not scatter.op or not all(isinstance(i, slice) and i.step in (None, 1) for i in x.metadata["index"]):
+        return None
+    bounds = [i.indices(n) for i, n in zip(x.metadata["index"], x.shape)]
+    cut = [axis for axis, ((start, stop, _), n) in enumerate(zip(bounds, x.shape)) if (start, stop) != (0, n)]
+    return (cut[0], *bounds[cut[0]][:2], x.inputs[0]) if len(cut) == 1 else None

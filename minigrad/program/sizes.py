@@ -1,4 +1,4 @@
-"""Sizes: lengths of axes that remember how a function came by them, so that derived source works at other sizes.
+"""Sizes: lengths of axes that remember how a function computed them. Derived source then works at other sizes.
 
 While `derive` traces a function, `a_prev.shape[0]` is a `Size`, and so is `3 * a_prev.shape[0]`: to Python and NumPy an
 int, to the printer a polynomial in the axes of the function's arguments. An axis of length 1 is a plain 1: it
@@ -8,7 +8,7 @@ broadcasts, and the program depends on that.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,52 +36,26 @@ Factor = Axis | Quotient
 Terms = dict[tuple[Factor, ...], int]  # product of factors → coefficient; the empty product is 1
 
 
+def with_ints(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A method of Size for an operation with another int."""
+    return lambda n, other: operation(n, other) if isinstance(other, int) else NotImplemented
+
+
 class Size(int):
     """An int that is the sum of its `terms`. Sums, products and quotients with other ints keep track of them; any other
     arithmetic returns plain numbers."""
 
     terms: Terms
 
-    def __add__(self, other: Any) -> Any:
-        return total(self, other) if isinstance(other, int) else NotImplemented
-
-    def __radd__(self, other: Any) -> Any:
-        return total(other, self) if isinstance(other, int) else NotImplemented
-
-    def __mul__(self, other: Any) -> Any:
-        if not isinstance(other, int):
-            return NotImplemented
-        terms: Terms = {}
-        for left, n in self.terms.items():
-            for right, m in terms_of(other).items():
-                product = tuple(sorted(left + right, key=repr))
-                terms[product] = terms.get(product, 0) + n * m
-        return size(terms, int(self) * int(other))
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> Any:
-        return self * -1
-
-    def __sub__(self, other: Any) -> Any:
-        return total(self, other * -1) if isinstance(other, int) else NotImplemented
-
-    def __rsub__(self, other: Any) -> Any:
-        return total(other, self * -1) if isinstance(other, int) else NotImplemented
-
-    def __floordiv__(self, other: Any) -> Any:
-        if not isinstance(other, int):
-            return NotImplemented
-        exact = exact_quotient(self, other)
-        return opaque(self, "//", other) if exact is None else exact
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return opaque(other, "//", self) if isinstance(other, int) else NotImplemented
-
-    def __mod__(self, other: Any) -> Any:
-        if not isinstance(other, int):
-            return NotImplemented
-        return opaque(self, "%", other) if exact_quotient(self, other) is None else 0
+    __add__ = with_ints(lambda n, m: total(n, m))
+    __radd__ = with_ints(lambda n, m: total(m, n))
+    __sub__ = with_ints(lambda n, m: total(n, -m))
+    __rsub__ = with_ints(lambda n, m: total(m, -n))
+    __mul__ = __rmul__ = with_ints(lambda n, m: product(n, m))
+    __floordiv__ = with_ints(lambda n, m: quotient(n, m))
+    __rfloordiv__ = with_ints(lambda n, m: opaque(m, "//", n))
+    __mod__ = with_ints(lambda n, m: remainder(n, m))
+    __neg__ = lambda n: product(n, -1)  # noqa: E731
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """Apply the ufunc to plain ints, which do not widen float32."""
@@ -108,6 +82,15 @@ def total(left: int, right: int) -> Size | int:
     return size(terms, int(left) + int(right))
 
 
+def product(left: int, right: int) -> Size | int:
+    terms: Terms = {}
+    for a, n in terms_of(left).items():
+        for b, m in terms_of(right).items():
+            factors = tuple(sorted(a + b, key=repr))
+            terms[factors] = terms.get(factors, 0) + n * m
+    return size(terms, int(left) * int(right))
+
+
 def axes_of(argument: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of an argument."""
     return tuple(n if n == 1 else size({(Axis(argument, axis),): 1}, n) for axis, n in enumerate(shape))
@@ -119,6 +102,15 @@ def terms_of(n: int) -> Terms:
 
 def plain_number(x: Any) -> Any:
     return int(x) if isinstance(x, Size) else x
+
+
+def quotient(n: Size, divisor: int) -> Size | int:
+    exact = exact_quotient(n, divisor)
+    return opaque(n, "//", divisor) if exact is None else exact
+
+
+def remainder(n: Size, divisor: int) -> Size | int:
+    return opaque(n, "%", divisor) if exact_quotient(n, divisor) is None else 0
 
 
 def exact_quotient(n: Size, divisor: int) -> Size | int | None:
@@ -159,27 +151,36 @@ def meaning(n: int) -> Any:
 
 
 def shape_of_result(op: Op, shapes: list[tuple], metadata: dict, lengths: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a result with these lengths, as sizes; a length that cannot be derived is a plain int."""
-    if op.variadic and metadata.get("axis") is not None:
-        known = joined(shapes, metadata["axis"])
-    elif "shape" in metadata:
-        known = given(shapes[0], metadata["shape"])
-    elif "index" in metadata:
-        known = indexed(shapes[0], metadata["index"])
-    elif metadata.get("axes") is not None:
-        known = tuple(shapes[0][a] for a in metadata["axes"])
-    elif "axes" in metadata:
-        known = shapes[0][::-1]
-    elif "axis" in metadata:
-        known = reduced(shapes[0], metadata["axis"], len(lengths))
-    elif op is matmul.op:
-        a, b = shapes
-        known = (*broadcast(a[:-2], b[:-2]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
-    else:
-        known = broadcast(*shapes)
+    """The shape of a result with these lengths, as sizes; a length that cannot be derived is a plain int.
+
+    The names of metadata are NumPy's and mean the same in all ops: `shape`, `index`, `axes` (of a transpose), `axis`.
+    For an op whose metadata means something else, lengths are plain ints where they do not fit.
+    """
+    try:
+        known = expected_shape(op, shapes, metadata, len(lengths))
+    except (TypeError, IndexError, ZeroDivisionError):
+        return lengths
     if len(known) != len(lengths):
         return lengths
     return tuple(n if n == length != 1 else length for n, length in zip(known, lengths))
+
+
+def expected_shape(op: Op, shapes: list[tuple], metadata: dict, ndim: int) -> tuple:
+    if op.variadic and metadata.get("axis") is not None:
+        return joined(shapes, metadata["axis"])
+    if "shape" in metadata:
+        return given(shapes[0], metadata["shape"])
+    if "index" in metadata:
+        return indexed(shapes[0], metadata["index"])
+    if "axes" in metadata:
+        axes = metadata["axes"]
+        return shapes[0][::-1] if axes is None else tuple(shapes[0][a] for a in axes)
+    if "axis" in metadata:
+        return reduced(shapes[0], metadata["axis"], ndim)
+    if op is matmul.op:
+        a, b = shapes
+        return (*broadcast(a[:-2], b[:-2]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
+    return broadcast(*shapes)
 
 
 def broadcast(*shapes: tuple) -> tuple[int, ...]:

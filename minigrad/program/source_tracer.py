@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import add, divide, exp, multiply, negative, power, sigmoid
+from minigrad.engine.ops import add, divide, exp, multiply, negative, power, sigmoid, split
 from minigrad.engine.tensor import Tensor
 from minigrad.program.sizes import Size, axes_of, cuts, factor_of, plain_number, shape_of_result
 from minigrad.program.trace import Symbol, Tracer
@@ -38,10 +38,17 @@ class SourceTracer(Tracer):
         out = super().made(data, tracked, op, inputs, metadata)
         if op is PART:
             shapes = shapes_of_parts(inputs[0])
-            out.sizes = None if shapes is None else shapes[metadata["i"]]
+            out.sizes = None if shapes is None else tuple(
+                n if n == length else length for n, length in zip(shapes[metadata["i"]], data.shape))
         elif not isinstance(data, tuple):
-            out.sizes = shape_of_result(op, list(map(shape_of_input, inputs)), metadata, data.shape)
+            out.sizes = shape_of_result(op, list(map(self.shape_of_input, inputs)), metadata, data.shape)
         return out
+
+    def shape_of_input(self, x: Any) -> tuple:
+        """Its shape as sizes; an array that the function makes itself keeps its numbers."""
+        if isinstance(x, Tensor) and not isinstance(x, Symbol) and x._index < self.began:
+            return axes_of(x._index, x.shape)
+        return np.shape(x)
 
     def name(self, name: str, value: Any, depth: int) -> None:
         if not isinstance(value, Size):
@@ -50,18 +57,12 @@ class SourceTracer(Tracer):
             self.size_names[factor] = name
 
 
-def shape_of_input(x: Any) -> tuple:
-    if isinstance(x, Tensor) and not isinstance(x, Symbol):
-        return axes_of(x._index, x.shape)
-    return np.shape(x)
-
-
 def shapes_of_parts(whole: Tensor) -> list[tuple] | None:
     """The shapes of the results of a split or a loop; None for any other op."""
     metadata = whole._metadata
     if "scan" in metadata:
         return metadata["scan"].shapes(metadata["backward"])
-    if "indices_or_sections" not in metadata:
+    if whole._op is not split.op:
         return None
     shape, axis = whole._inputs[0].shape, metadata["axis"] % len(whole._inputs[0].shape)
     ends = cuts(shape[axis], metadata["indices_or_sections"])

@@ -1,9 +1,9 @@
 """Run a function once on symbols and record its ops: the forward program and, by the engine's own sweep and rules, the
 backward program.
 
-A `Symbol` is a Tensor without values, which cannot be used after its trace. The tracer replaces `apply`
-(`tensor.watcher`), so every op call, the user's and the engine's, becomes a `Value` of the program. The user's names
-are read from the local variables of each function as it returns.
+A `Symbol` is a Tensor without values, which cannot be used after its trace. The tracer is the watcher that an op's
+function calls in place of its forward (`context.watcher`), so every op call, the user's and the engine's, becomes a
+`Value` of the program. The user's names are read from the local variables of each function as it returns.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from cProfile import Profile
-from functools import lru_cache
+from operator import attrgetter
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.anomaly import user_line
+from minigrad.engine.anomaly import is_own_frame, user_line
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.backward import sweep
+from minigrad.engine.context import no_grad, recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, fill, new, no_grad, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, fill, new, next_index, wrap
 from minigrad.program.effects import Surroundings
 
 
@@ -51,7 +52,7 @@ class Symbol(Tensor):
     sizes  its shape as a tuple of `Size`s, if the tracer keeps track of them (source_tracer.py), else None
     """
 
-    __slots__ = ("_inputs", "_mask", "_metadata", "_op", "example", "number", "sizes", "tracer")  # its own node
+    __slots__ = ("_inputs", "_metadata", "_op", "example", "number", "sizes", "tracer")  # its own node
 
     @property
     def _array(self) -> ndarray:
@@ -60,6 +61,10 @@ class Symbol(Tensor):
                              f"{user_line()}: it never had values; let the function return it")
         return self.example
 
+    @property
+    def _mask(self) -> int:
+        return sum(1 << i for i, x in enumerate(self._inputs) if isinstance(x, Tensor) and x._tracked)
+
     shape = property(lambda self: self.example.shape if self.sizes is None else self.sizes)
     dtype = property(lambda self: self.example.dtype)
     ndim = property(lambda self: self.example.ndim)
@@ -67,15 +72,15 @@ class Symbol(Tensor):
 
     data = property(refuse("the values of a tensor were asked for", "compute with the tensor itself"))
     item = tolist = __float__ = __int__ = __complex__ = __index__ = refuse(
-        "a tensor was turned into a number", "keep it a tensor; in place of array[i] = x, collect the numbers in a "
+        "a tensor was turned into a number", "keep it a tensor; instead of array[i] = x, collect the numbers in a "
         "list and mg.stack them")
     __array__ = numpy = refuse(
-        "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; in place of filling an array by "
+        "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; instead of filling an array by "
         "array[...] = x, join the parts by np.concatenate, or collect them in a list and mg.stack them")
     __bool__ = refuse("there is a branch on the value of a tensor", "use mg.where")
 
     def __getattr__(self, name: str):
-        if name.startswith("__"):  # Python and NumPy ask whether there is such a method
+        if name.startswith("__"):  # Python and NumPy look for optional methods
             raise AttributeError(name)
         raise NoAttribute(f"a tensor has no attribute {name!r}; it was asked for {user_line()}: use a function of "
                           "minigrad or NumPy on the tensor, or declare an op")
@@ -95,17 +100,19 @@ def symbol(tracer: Tracer, example: Any, tracked: bool, sizes: tuple | None = No
 class Tracer:
     """The watcher of one trace: it makes the symbols, remembers whose rule made them, and collects names.
 
-    loops   whether a scan may stay a loop; else it is traced step by step
+    loops   whether a scan in the function is one op of the trace (loops.py); else it is traced step by step
     last    whether the trace's own sweep runs, the last one: its results need no gradients
-    over    whether the trace is over, so that its symbols are not usable any more
+    over    whether the trace has ended: using its symbols is then an error
+    began   the engine's clock at the beginning
     around  the surroundings that the function may change, noted before it does (effects.py), or None
     """
 
-    symbolic = True  # values are examples: a pull within must be written down, and not computed (autodiff.pullback)
+    symbolic = True  # values are examples: a pull within must be written down, and not computed (functional.pullback)
 
     def __init__(self, loops: bool = False, around: Surroundings | None = None) -> None:
         self.loops, self.last, self.over, self.around = loops, False, False, around
-        # tensors whose values are known, by id, each with what the program has in its place: an array or a symbol
+        self.began = next_index()
+        # tensors whose values are known, by id, each with the array or symbol that the program uses instead
         self.constants: dict[int, tuple[Tensor, Any]] = {}
         self.current: Tensor | None = None  # the value whose rules are being run, in the backward pass
         self.origin: dict[int, int] = {}  # symbol made in the backward → the value whose rule made it
@@ -139,7 +146,6 @@ class Tracer:
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
         out = symbol(self, data, tracked and (isinstance(data, tuple) or data.dtype.kind in "fc"))
         out._op, out._inputs, out._metadata = op, inputs, metadata
-        out._mask = sum(1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked)
         if self.current is not None:
             self.origin[out._index] = self.current._index
         return out
@@ -157,7 +163,7 @@ class Tracer:
         return symbol(self, example, example.dtype.kind in "fc")
 
     def returned(self, result: Any) -> Any:
-        """Called with what the function returned: the result of the trace."""
+        """Turn the return value of the function into the result of the trace."""
         return map_leaves(self.without_wrapper, result) if self.constants else result
 
     def detached(self, x: Tensor) -> Tensor:
@@ -187,7 +193,7 @@ class Tracer:
 
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
         """As a function returns, name its tensors after its local variables. A caller's names override a callee's."""
-        if event not in ("call", "return") or is_engine(frame):
+        if event not in ("call", "return") or is_own_frame(frame):
             return
         if event == "call" and self.around is not None:
             self.around.note_frame(frame)
@@ -209,20 +215,6 @@ class Tracer:
         elif depth and hasattr(value, "__dict__") and not inspect.ismodule(value) and not callable(value):
             for key, child in vars(value).items():
                 self.name(key, child, depth - 1)
-
-
-# Modules whose functions are not the user's
-ENGINE = ("minigrad.engine.", "minigrad.functional.", "minigrad.program.", "minigrad.printers.", "minigrad.derived.",
-          "minigrad.timeloop.", "contextlib.", "dataclasses.", "numpy.")
-
-
-def is_engine(frame: FrameType) -> bool:
-    return is_engine_module(frame.f_globals.get("__name__", ""))
-
-
-@lru_cache(maxsize=1024)
-def is_engine_module(name: str) -> bool:
-    return f"{name}.".startswith(ENGINE)
 
 
 @contextlib.contextmanager
@@ -251,12 +243,11 @@ class Trace:
     result      the tree of results;  seeds: the gradient symbol of each differentiable result
     gradients   for each argument, the tree of its gradients (None: not differentiable)
 
-    With loops=True a scan in f is one op of the trace (loops.py); else it is traced step by step. After
-    `close`, using a symbol that f has kept raises TraceError.
+    After `close`, using a symbol that f has kept raises TraceError.
     """
 
-    def __init__(self, f: Callable, examples: tuple, loops: bool = False, tracer: Tracer | None = None):
-        self.tracer = tracer = tracer or Tracer(loops)
+    def __init__(self, f: Callable, examples: tuple, tracer: Tracer | None = None):
+        self.tracer = tracer = tracer or Tracer()
         leaves, pattern = flatten(examples)
         self.leaves = symbols = [lifted(tracer, leaf) for leaf in leaves]
         args = unflatten(pattern, symbols)
@@ -270,7 +261,7 @@ class Trace:
             self.outputs = [y for y in flatten(self.result)[0] if isinstance(y, Tensor)]
             if not flatten(self.result)[0]:
                 raise TraceError(f"{name_of(f)} returned {self.result!r}: it must return "
-                                 "what it computes, a tensor or a nesting of tensors")
+                                 "the tensor that it computes, or a nesting of tensors")
             self.closed = self.closed_over()
             self.arguments += [(self.closed_name(x), x) for x in self.closed]
             self.differentiate()
@@ -287,15 +278,9 @@ class Trace:
     def closed_over(self) -> list[Tensor]:
         """Tensors from outside among the inputs of the program, in order of first use; arrays, where the tracer makes
         symbols of them."""
-        nodes: dict[int, Tensor] = {}
-        stack = list(self.outputs)
-        while stack:
-            node = stack.pop()
-            if node._index not in nodes:
-                nodes[node._index] = node
-                stack += [x for x in node._inputs or () if isinstance(x, Tensor)] if isinstance(node, Symbol) else []
-        used = [x for index in sorted(nodes) for x in nodes[index]._inputs or () if isinstance(nodes[index], Symbol)]
-        return list({x._index: x for x in used + self.outputs if self.is_from_outside(x)}.values())
+        symbols = all_behind(self.outputs, lambda x: isinstance(x, Symbol))
+        used = [a for x in symbols for a in x._inputs or ()] + self.outputs
+        return list({x._index: x for x in used if self.is_from_outside(x)}.values())
 
     def is_from_outside(self, x: Any) -> bool:
         return isinstance(x, Tensor) and (not isinstance(x, Symbol) or self.tracer.array(x) is not None)
@@ -318,6 +303,19 @@ class Trace:
         self.found = found
 
 
+def all_behind(results: list, is_wanted: Callable[[Tensor], bool], inputs_of: Callable = attrgetter("_inputs")
+               ) -> list[Tensor]:
+    """The wanted tensors that the results are computed from, and the wanted results themselves, the oldest first."""
+    found: dict[int, Tensor] = {}
+    stack = list(results)
+    while stack:
+        x = stack.pop()
+        if isinstance(x, Tensor) and x._index not in found and is_wanted(x):
+            found[x._index] = x
+            stack += inputs_of(x) or ()
+    return [found[index] for index in sorted(found)]
+
+
 def example_of(y: Tensor) -> ndarray:
     return y.example if isinstance(y, Symbol) else y._array
 
@@ -327,8 +325,7 @@ def lifted(tracer: Tracer, leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         leaf = leaf._array
     if isinstance(leaf, (ndarray, float, complex, np.inexact)):
-        data = np.asarray(leaf)
-        return tracer.argument(data)
+        return tracer.argument(np.asarray(leaf))
     return leaf
 
 

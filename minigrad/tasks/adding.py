@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe, target_at_end
+from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe, target_at_end, whole
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,13 @@ class Adding(Task):
     2018, arXiv 1803.01271, table 1): their LSTM did not leave the baseline.
     """
 
-    length: int = 100
+    length: int = whole(100, least=2)
 
     name = "adding"
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, higher_is_better, test_size = "mean squared error", False, 2560
     baseline, goal = 1 / 6, 1e-3
     recipe = lstm_recipe(hidden=32, batch=50, steps=3000, lr=0.005, cell_options={"chrono": 100}, validate_every=50)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=2)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         half, each = self.length // 2, np.arange(size)
@@ -67,16 +64,13 @@ class Adding1997(Task):
     a time). T = 500: 209 000, none wrong; T = 1000: 853 000, 1 wrong.
     """
 
-    length: int = 100
+    length: int = whole(100, least=22)  # the marks need ten steps, and T/2 − 1 of at least ten
 
     name = "adding-1997"
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, test_size = "fraction with an error below 0.04", 2560
     goal = 2558 / 2560
     recipe = lstm_recipe(hidden=16, batch=20, steps=4000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=22)  # the marks need ten steps, and T/2 − 1 of at least ten
 
     @property
     def baseline(self) -> float:

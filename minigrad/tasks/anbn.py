@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe
+from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe, whole
 
 EDGE, A, B = 0, 1, 2
 
@@ -37,8 +37,8 @@ class AnBn(Task):
     2001, IEEE Transactions on Neural Networks 12).
     """
 
-    length: int = 10
-    furthest: int = 100
+    length: int = whole(10, least=1)
+    furthest: int = whole(100, least=65)
 
     name = "anbn"
     inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
@@ -46,9 +46,6 @@ class AnBn(Task):
     metric_name = "largest n"
     baseline, goal = 1.0, 65.0
     recipe = lstm_recipe(hidden=4, batch=5, steps=4000, lr=0.1, cell_options={"forget_bias": 8.0}, validate_every=20)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=1, furthest=65)
 
     @property
     def test_size(self) -> int:

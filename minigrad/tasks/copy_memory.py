@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm_recipe
+from minigrad.tasks.task import Batch, Task, lstm_recipe, whole
 
 BLANK, DELIMITER = 8, 9
 
@@ -27,7 +27,7 @@ class Copy(Task):
     with chrono initialisation, at T = 500 and 2000.
     """
 
-    length: int = 50
+    length: int = whole(50, least=1)
 
     name = "copy"
     inputs, symbols, outputs, loss = 10, True, 9, "cross_entropy"
@@ -36,9 +36,6 @@ class Copy(Task):
     baseline, goal = 1 / 8, 0.8
     recipe = lstm_recipe(hidden=128, batch=50, steps=6000, lr=0.004, cell_options={"chrono": 75},
                   optimizer_options={"betas": (0.9, 0.99)}, validate_every=250)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=1)
 
     @property
     def plateau(self) -> float:

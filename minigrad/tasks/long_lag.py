@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
+from minigrad.engine.ops import log_softmax
+from minigrad.tasks.task import Batch, Task, lstm_recipe, whole
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LongLag(Task):
     BPTT and RTRL none.
     """
 
-    length: int = 100
+    length: int = whole(100, least=2)
 
     name = "long-lag"
     symbols, loss = True, "cross_entropy"
@@ -34,9 +35,6 @@ class LongLag(Task):
     baseline, goal = 0.5, 0.25
     recipe = lstm_recipe(hidden=64, batch=2, steps=3000, lr=0.01, cell_options={"forget_bias": 4.0},
                   optimizer_options={"betas": (0.9, 0.99)}, validate_every=20)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=2)
 
     @property
     def inputs(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm_recipe, target_at_end
+from minigrad.tasks.task import Batch, Task, lstm_recipe, target_at_end, whole
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Parity(Task):
     took 10 253 guesses (schmidhuber-problems, rs-parity, seed 0).
     """
 
-    length: int = 50
+    length: int = whole(50, least=2)
     only_at_end: bool = False
 
     name = "parity"
@@ -32,9 +32,6 @@ class Parity(Task):
     metric_name, test_size = "fraction right at the end", 1000
     baseline, goal = 0.5, 1.0
     recipe = lstm_recipe(hidden=16, batch=50, steps=2000, lr=0.01, validate_every=50)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=2)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         bits = rng.integers(0, 2, (self.length, size, 1))

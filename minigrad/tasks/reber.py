@@ -41,7 +41,7 @@ class Reber(Task):
     as positions in "BTPSXVE". Cleeremans, Servan-Schreiber & McClelland 1989; Hochreiter & Schmidhuber 1997,
     experiment 1.
 
-    Metric: the fraction of 256 strings of which every symbol is predicted, as in 1997: at each step the symbols that
+    Metric: the fraction of 256 strings whose every symbol is predicted, as in 1997: at each step the symbols that
     may follow, one or two, have the largest outputs. Solved when that is so for all strings.
 
     Baseline: one half, by a guess that follows the grammar but forgets the second symbol, which is the last but one

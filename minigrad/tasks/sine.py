@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, lstm_recipe
+from minigrad.tasks.task import Batch, Task, lstm_recipe, whole
 
 SLOWEST, FASTEST = 2 * np.pi / 30, 2 * np.pi / 10  # radians a step
 FIRST_TARGET = 10  # the steps before determine frequency and phase
@@ -27,7 +27,7 @@ class Sine(Task):
     RNN) and 0.0083 (step60, LSTM).
     """
 
-    length: int = 50
+    length: int = whole(50, least=FIRST_TARGET + 1)
 
     name = "sine"
     inputs, outputs, loss = 1, 1, "mse"
@@ -35,9 +35,6 @@ class Sine(Task):
     baseline = (1 - ((np.sin(FASTEST) - np.sin(SLOWEST)) / (FASTEST - SLOWEST)) ** 2) / 2
     goal = 1e-3
     recipe = lstm_recipe(hidden=16, batch=50, steps=1000, lr=0.01, validate_every=50)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=FIRST_TARGET + 1)
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         phase, speed = rng.uniform(0, 2 * np.pi, size), rng.uniform(SLOWEST, FASTEST, size)

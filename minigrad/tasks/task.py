@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
+
+from minigrad.nn.checks import is_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Task:
-    """Subclass per problem; dataclass fields are its options; the class attributes below are required.
+    """Subclass per problem; dataclass fields are its options (see `whole`); the class attributes below are required.
 
     name              as in `TASKS` and on the command line
     inputs, symbols   number of features of x, or with `symbols` x contains symbols 0 … inputs − 1
@@ -57,6 +59,17 @@ class Task:
     baseline: ClassVar[float]
     goal: ClassVar[float]
     recipe: ClassVar[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            least, value = option.metadata.get("least"), getattr(self, option.name)
+            if least is not None and not is_whole(value, least):
+                raise ValueError(f"{self.name} takes a whole number of {least} or more as {option.name}, not {value!r}")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The sizes of a model for this task, as arguments of `SequenceModel`."""
+        return {"inputs": self.inputs, "outputs": self.outputs, "symbols": self.symbols}
 
     def batch(self, rng: Any, size: int) -> Batch:
         """`size` fresh sequences, drawn from rng, a np.random.Generator or a seed."""
@@ -89,19 +102,13 @@ class Task:
         """Whether a value of the metric reaches the goal."""
         return bool(value >= self.goal if self.higher_is_better else value < self.goal)
 
-    def require_at_least(self, **smallest: int) -> None:
-        """Raises ValueError for the first option that is not an integer or is below its minimum."""
-        for option, least in smallest.items():
-            value = getattr(self, option)
-            if not is_whole(value, least):
-                raise ValueError(f"{self.name} takes a whole number of {least} or more as {option}, not {value!r}")
-
-
-def is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-
 
 # -- shared by tasks ---------------------------------------------------------------------------------------------
+
+
+def whole(default: int, least: int) -> Any:
+    """An option that is a whole number from `least` on."""
+    return field(default=default, metadata={"least": least})
 
 
 def length_mask(lengths: np.ndarray, steps: int) -> np.ndarray:
@@ -121,9 +128,3 @@ def target_at_end(x: np.ndarray, answers: np.ndarray, lengths: np.ndarray | None
 def lstm_recipe(**settings: Any) -> dict[str, Any]:
     """A recipe with an LSTM, Adam and gradients clipped to norm 1, plus these settings."""
     return {"cell": "lstm", "optimizer": "adam", "clip": 1.0, **settings}
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the softmax over the last axis."""
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

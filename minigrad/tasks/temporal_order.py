@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, length_mask, log_softmax, lstm_recipe, target_at_end
+from minigrad.engine.ops import log_softmax
+from minigrad.tasks.task import Batch, Task, length_mask, lstm_recipe, target_at_end, whole
 
 X, Y, E, B = 4, 5, 6, 7  # 0 … 3 are the distractors a, b, c, d
 STARTS = {2: (10, 50), 3: (10, 33, 66), 4: (10, 30, 50, 70)}  # starts of the ranges with an X or Y, in percent of T
@@ -28,16 +29,13 @@ class TemporalOrder(Task):
     Published: 31 390 sequences, then 1 of 2560 wrong (table 9, mean of 20 runs, 156 weights, one sequence at a time).
     """
 
-    length: int = 100
+    length: int = whole(100, least=20)
 
     name = "temporal-order"
     inputs, symbols, loss = 8, True, "cross_entropy"
     metric_name, test_size, goal = "fraction right", 2560, 1.0
     places = 2
     recipe = lstm_recipe(hidden=16, batch=20, steps=3000, lr=0.01, cell_options={"chrono": 100}, validate_every=50)
-
-    def __post_init__(self) -> None:
-        self.require_at_least(length=20)
 
     @property
     def names(self) -> tuple[str, list[str]]:

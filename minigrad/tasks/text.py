@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.tasks.task import Batch, Task, log_softmax, lstm_recipe
+from minigrad.engine.ops import log_softmax
+from minigrad.tasks.task import Batch, Task, lstm_recipe
 
 HELD_OUT = 0.1  # fraction at the end of a text that is used only for measuring
 SHORTEST = 20  # minimum number of characters
@@ -24,9 +25,9 @@ class Text(Task):
            installed, NumPy's docstrings, about 1 000 000
     text   the text itself, instead of a file
 
-    `characters` are those that occur, sorted; `train` and `held_out`, its first nine tenths and the rest, are arrays of
-    positions in it; `source` says where they are from. A batch is the whole of `train`, laid in `size` parallel streams
-    x (T, B), T = (len(train) − 1) // B, each of which goes on where the one before it ends; targets (T, B) are the
+    `characters` are the distinct characters, sorted; `train` and `held_out`, the first nine tenths and the rest, are
+    arrays of positions in it; `source` describes the origin. A batch is all of `train` in `size` parallel streams
+    x (T, B), T = (len(train) − 1) // B; each stream continues where the one before it ends. Targets (T, B) are the
     characters after those of x. Train on it in windows, carrying the state from one to the next.
 
     Metric: bits per character on the held-out part, in up to 64 streams. The baseline is `bigram_bits`, from how often

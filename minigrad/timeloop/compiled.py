@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import VJP, primitive, record_parts
 from minigrad.engine.ops import matmul
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, wrap
 from minigrad.printers.c_expressions import NotInC
 from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Options, Plan
@@ -26,10 +27,7 @@ from minigrad.program.loops import is_tracked, pulled_back
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
-from minigrad.timeloop.compile import COST_SECONDS, BreakEven, compiler, threads
-from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
-from minigrad.timeloop.in_c import CProgram, InC
-from minigrad.timeloop.inspection import (
+from minigrad.timeloop.cell_key import (
     PURE,
     VARYING,
     example,
@@ -39,6 +37,9 @@ from minigrad.timeloop.inspection import (
     same_values,
     trace_twice,
 )
+from minigrad.timeloop.compile import COST_SECONDS, BreakEven, compiler, threads
+from minigrad.timeloop.eager import Cell, code_of, loop, notice, one_step
+from minigrad.timeloop.in_c import CProgram, InC
 
 OPTIONS = Options()
 # A program is compiled once its NumPy loops have run this long, by an estimate from sizes; 0: at its first call

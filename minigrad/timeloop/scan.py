@@ -2,7 +2,7 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-Each call traces one step of the cell (inspection.py). The trace is the key of its compiled program (compiled.py), and
+Each call traces one step of the cell (cell_key.py). The trace is the key of its compiled program (compiled.py), and
 the program runs as one op on the graph. Cells that cannot be traced, and gradients of gradients, run in the eager loop
 (eager.py), op by op, with the same numbers.
 """
@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import plain
+from minigrad.engine.context import no_grad, watcher
 from minigrad.engine.pytree import map_leaves, named_leaves
-from minigrad.engine.tensor import Tensor, no_grad, watcher
+from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
 from minigrad.program.trace import Symbol, TraceError
+from minigrad.timeloop.cell_key import StepByStep, note_cell, refuse_change
 from minigrad.timeloop.compiled import Checkpointed, prepare, ran
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
-from minigrad.timeloop.inspection import StepByStep, note_cell, refuse_change
 
 # Hook of `bptt.record`: receives each ScanCall, runs it and returns its results; for a cell that runs step by step it
 # receives the reason instead.

@@ -36,7 +36,7 @@ def save(path: str | Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
     entries = {name: np.asarray(array) for name, array in arrays.items()}
     unfit = [name for name, array in entries.items() if array.dtype.kind not in NUMBERS or name == "meta"]
     if unfit:
-        raise ValueError(f"a checkpoint holds arrays of numbers under any name but 'meta'; it was given {unfit}")
+        raise ValueError(f"a checkpoint contains arrays of numbers under any name but 'meta'; it was given {unfit}")
     entries["meta"] = np.frombuffer(header.encode(), np.uint8)
     with atomic_write(path, keep=previous(path)) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in entries.items():

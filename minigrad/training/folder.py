@@ -84,18 +84,18 @@ class Folder:
     def truncate(self) -> None:
         """Cut metrics.jsonl back to the rows that were kept. When resuming from an older checkpoint, rename the
         newer to checkpoint.aside.npz."""
-        if self.keep is not None:
-            size, used = self.keep
-            last = self.path / CHECKPOINT
-            if used is not None:
-                (self.path / UNSAVED).unlink(missing_ok=True)
-            if used is not None and used.name != CHECKPOINT and os.path.lexists(last):
-                names = (self.path / f"checkpoint.aside{number}.npz" for number in chain([""], count(2)))
-                with file_errors(last, "cannot be renamed"):
-                    os.replace(last, next(name for name in names if not os.path.lexists(name)))
-            with file_errors(self.path / METRICS, "cannot be written"):
-                self.metrics.truncate(size)  # last: extra rows are harmless, missing rows are not
-            self.keep = None
+        if self.keep is None:
+            return
+        (size, used), last = self.keep, self.path / CHECKPOINT
+        if used is not None:
+            (self.path / UNSAVED).unlink(missing_ok=True)
+        if used not in (None, last) and os.path.lexists(last):
+            names = (self.path / f"checkpoint.aside{number}.npz" for number in chain([""], count(2)))
+            with file_errors(last, "cannot be renamed"):
+                os.replace(last, next(name for name in names if not os.path.lexists(name)))
+        with file_errors(self.path / METRICS, "cannot be written"):
+            self.metrics.truncate(size)  # last: extra rows are harmless, missing rows are not
+        self.keep = None
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk was reported before
@@ -103,8 +103,8 @@ class Folder:
 
 
 def refuse_occupied(path: Path) -> None:
-    names = (CONFIG, METRICS, CHECKPOINT, checkpoint.previous(CHECKPOINT).name, RESULT)
-    held = [name for name in names if (path / name).exists() and (name != METRICS or (path / name).stat().st_size)]
+    held = [name for name in (CONFIG, METRICS, CHECKPOINT, checkpoint.previous(CHECKPOINT).name, RESULT)
+            if (path / name).exists() and (name != METRICS or (path / name).stat().st_size)]
     if held:
         raise CheckpointError(f"{path} already contains a run ({', '.join(held)}): continue it with --resume {path}, "
                               "or use another folder")

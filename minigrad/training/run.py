@@ -26,21 +26,13 @@ from minigrad.engine.messages import refusing
 from minigrad.engine.pytree import flatten
 from minigrad.training import checkpoint, trust
 from minigrad.training.files import CheckpointError, write_json
-from minigrad.training.folder import CHECKPOINT, CONFIG, RESULT, UNSAVED, Folder, find_checkpoint
+from minigrad.training.folder import CHECKPOINT, RESULT, UNSAVED, Folder
 from minigrad.training.sequence_model import SequenceModel
 from minigrad.training.settings import Settings
 from minigrad.training.signals import SignalGuard
 from minigrad.training.trainer import Diverged, Trainer, strip_prefix
 from minigrad.training.user_code import fingerprint
-from minigrad.training.verify import (
-    load_or_suggest_previous,
-    open_config,
-    refuse_carried,
-    refuse_changed_text,
-    refuse_other,
-    refuse_special_text,
-    refuse_weights,
-)
+from minigrad.training.verify import belonging, open_checkpoint, open_config, refuse_text, refuse_values
 
 
 class Run:
@@ -83,20 +75,16 @@ class Run:
         """
         place = Path(place)
         path, config = open_config(place, trust)
-        settings = config["settings"]
         folder = Folder(path)
         try:
-            used = find_checkpoint(path, place)
-            found = None if used is None else load_or_suggest_previous(used)
-            if found is not None:
-                refuse_other(used, path, config, *found)
+            found = open_checkpoint(place, path, config)
             with refusing(f"the run in {path} cannot continue", CheckpointError):
-                refuse_special_text(settings)
-                run = cls(settings, folder, trust)
-            refuse_changed_text(run.trainer.task, path, config)
+                refuse_text(path, config)
+                run = cls(config["settings"], folder, trust)
+            refuse_text(path, config, run.trainer.task)
             if found is not None:
-                run.restore(used, *found)
-            run.trainer.rows = folder.rows_until(run.trainer.step, used)
+                run.restore(*found)
+            run.trainer.rows = folder.rows_until(run.trainer.step, found and found[0])
         except BaseException:
             folder.close()
             raise
@@ -104,11 +92,13 @@ class Run:
 
     def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: Any) -> None:
         trainer, state = self.trainer, meta["trainer"]
-        with refusing(f"{path} does not belong to the run that {self.folder.path / CONFIG} describes", CheckpointError):
-            refuse_weights(trainer.model, arrays)
-            refuse_carried(trainer.model, strip_prefix("state/", arrays))
+        with belonging(path):
+            leaves = [name for name in arrays if name.startswith("state/")]
+            carried = np.result_type(*[p.dtype for p in trainer.model.parameters()])
+            refuse_values(arrays, {f"model/{name}": x.dtype for name, x in trainer.model.state_dict().items()}
+                          | dict.fromkeys(leaves, carried))
             type(trainer.rng.bit_generator)().state = state["drawn"]
-            if len(flatten(state["state"])[0]) != len(strip_prefix("state/", arrays)):
+            if len(flatten(state["state"])[0]) != len(leaves):
                 raise ValueError("it has other arrays for the carried state than it declares")
             trainer.load_state_dict(arrays, state)
         self.saved = trainer.step
@@ -188,8 +178,7 @@ def make_config(settings: Settings, task: Any) -> dict[str, Any]:
         sources[settings.cell_file] = fingerprint(settings.cell_file)
     if settings.task == "text":
         sources[task.source] = task.fingerprint
-    return {"settings": settings.as_dict(), "sources": sources,
-            "model": {"inputs": task.inputs, "outputs": task.outputs, "symbols": task.symbols},
+    return {"settings": settings.as_dict(), "sources": sources, "model": task.sizes,
             "characters": getattr(task, "characters", None)}
 
 
@@ -202,13 +191,12 @@ def load_model(place: str | Path, trust: bool = False) -> tuple[SequenceModel, d
     """
     place = Path(place)
     folder, config = open_config(place, trust)
-    path = find_checkpoint(folder, place)
-    if path is None:
+    found = open_checkpoint(place, folder, config)
+    if found is None:
         raise CheckpointError(f"{folder} has no checkpoint yet: continue the run with --resume {folder}")
-    arrays, meta = load_or_suggest_previous(path)
-    refuse_other(path, folder, config, arrays, meta)
-    with refusing(f"{path} does not belong to the run that {folder / CONFIG} describes", CheckpointError):
-        model = config["settings"].model(**config["model"], rng=0)
-        refuse_weights(model, arrays)
-        model.load_state_dict(strip_prefix("model/", arrays))
+    path, arrays, meta = found
+    with belonging(path):
+        model, weights = config["settings"].model(**config["model"], rng=0), strip_prefix("model/", arrays)
+        refuse_values(weights, {name: x.dtype for name, x in model.state_dict().items()})
+        model.load_state_dict(weights)
     return model.eval(), config | {"step": meta["trainer"]["step"]}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -21,7 +21,7 @@ from minigrad.training.user_code import split_name
 
 OPTIMIZERS = {"sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad, "adam": optim.Adam,
               "adamw": optim.AdamW}
-SCHEDULES = ("constant", "cosine")
+CHOICES = {"task": TASKS, "optimizer": OPTIMIZERS, "schedule": ("constant", "cosine"), "dtype": ("float32", "float64")}
 RANGES = {"hidden": (1, 2**20), "layers": (1, 1000), "embedding": (1, 2**20), "batch": (1, 2**24), "steps": (1, 10**12),
           "validate_every": (1, 10**12), "checkpoint_every": (1, 10**12), "warm_up": (0, 10**12), "threads": (1, 1024),
           "seed": (0, 2**128)}
@@ -79,10 +79,8 @@ class Settings:
         for one in fields(self):  # as JSON returns it: a tuple becomes a list
             setattr(self, one.name, as_json(one.name, getattr(self, one.name)))
         refuse_wrong_types("", get_type_hints(type(self)), asdict(self))
-        self.require_known("task", TASKS)
-        self.require_known("optimizer", OPTIMIZERS)
-        self.require_known("schedule", SCHEDULES)
-        self.require_known("dtype", ("float32", "float64"))
+        for name, known in CHOICES.items():
+            refuse_unknown(f"there is no {name}", [getattr(self, name)], known)
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -95,16 +93,11 @@ class Settings:
             raise ValueError(f"bptt is a whole number, a pair (k1, k2) or None, not {brief(self.bptt)}")
         if (named := split_name(self.cell)) is not None:
             self.cell = f"{Path(named[0]).absolute()}:{named[1]}"
-        hints = get_type_hints(TASKS[self.task])
+        hints = get_type_hints(TASKS[self.task])  # an unknown option is refused in make_task
         known = {name: value for name, value in self.options.items() if name in hints}
         refuse_wrong_types(f"the task {self.task}: ", hints, known)
         if self.options.get("file") is not None:
             self.options = self.options | {"file": str(Path(self.options["file"]).absolute())}
-
-    def require_known(self, what: str, names: Iterable[str]) -> None:
-        name = getattr(self, what)
-        if name not in names:
-            raise ValueError(f"there is no {what} {brief(name)}{nearest(name, names) or ': ' + ', '.join(names)}")
 
     @classmethod
     def for_task(cls, task: str, **given: Any) -> Settings:
@@ -120,10 +113,7 @@ class Settings:
     @classmethod
     def of(cls, **settings: Any) -> Settings:
         """Settings by name. Raises ValueError for an unknown name."""
-        names = [one.name for one in fields(cls)]
-        for name in settings:
-            if name not in names:
-                raise ValueError(f"there is no setting {brief(name)}{nearest(name, names)}")
+        refuse_unknown("there is no setting", settings, [one.name for one in fields(cls)])
         return cls(**settings)
 
     as_dict = asdict
@@ -140,7 +130,7 @@ class Settings:
         """A trainer at its first step."""
         of_model, of_data = np.random.SeedSequence(self.seed).spawn(2)
         task = self.make_task()
-        model = self.model(task.inputs, task.outputs, task.symbols, rng=of_model)
+        model = self.model(**task.sizes, rng=of_model)
         with refusing(f"{self.optimizer} cannot be built"):
             optimizer = OPTIMIZERS[self.optimizer](model.parameters(), self.lr, **self.optimizer_options)
         return Trainer(model, task, optimizer, steps=self.steps, batch=self.batch, schedule=self.lr_schedule(),
@@ -149,18 +139,15 @@ class Settings:
 
     def make_task(self) -> Any:
         task = TASKS[self.task]
-        known = [one.name for one in fields(task)]
-        for name in self.options:
-            if name not in known:
-                raise ValueError(f"the task {self.task} has no option {brief(name)}{nearest(name, known)}")
+        refuse_unknown(f"the task {self.task} has no option", self.options, [one.name for one in fields(task)])
         with refusing(f"the task {self.task} cannot be made"):
             return task(**self.options)
 
-    def model(self, inputs: int, outputs: int, symbols: bool, rng: Any) -> SequenceModel:
+    def model(self, *, rng: Any, **sizes: Any) -> SequenceModel:
+        """A model of these `Task.sizes`."""
         with refusing(f"a model with the cell {self.cell} cannot be built"):
-            return SequenceModel(inputs, outputs, cell=self.cell, hidden=self.hidden, layers=self.layers,
-                                 dropout=self.dropout, symbols=symbols, embedding=self.embedding, dtype=self.dtype,
-                                 rng=rng, **self.cell_options)
+            return SequenceModel(**sizes, cell=self.cell, hidden=self.hidden, layers=self.layers, dropout=self.dropout,
+                                 embedding=self.embedding, dtype=self.dtype, rng=rng, **self.cell_options)
 
     def lr_schedule(self) -> optim.Schedule:
         schedule = optim.constant(self.lr)
@@ -172,20 +159,27 @@ class Settings:
 # -- checking values --------------------------------------------------------------------------------------------------
 
 
+def refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest known name or all of them, for the first name that is not known."""
+    for name in names:
+        if name not in known:
+            near = nearest(name, known) or f": {', '.join(known) or 'it has none'}"
+            raise ValueError(f"{what} {brief(name)}{near}")
+
+
 def refuse_wrong_types(whose: str, hints: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Raises ValueError for the first value whose type differs from its hint."""
     for name, value in values.items():
-        if not fits(value, hints[name]):
-            kinds = [KINDS[get_origin(kind) or kind] for kind in union_members(hints[name])]
+        if not fits(value, hint := hints[name]):
+            kinds = [KINDS[get_origin(kind) or kind] for kind in members(hint)]
             raise ValueError(f"{whose}{name} is {' or '.join(kinds)}, not {brief(value)}")
 
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value has a declared type. An int fits float; True and False are not numbers; NaN and infinity never
     fit."""
-    kinds = union_members(hint)
-    if len(kinds) > 1:
-        return any(fits(value, kind) for kind in kinds)
+    if isinstance(hint, UnionType):
+        return any(fits(value, kind) for kind in members(hint))
     kind = get_origin(hint) or hint
     if kind is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
@@ -194,9 +188,9 @@ def fits(value: Any, hint: Any) -> bool:
     return type(value) is int if kind is int else isinstance(value, kind)
 
 
-def union_members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union: int, float and None for `int | float | None`."""
-    return (hint,) if isinstance(hint, type) or get_origin(hint) in (list, dict) else get_args(hint)
+def members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, int and NoneType for `int | None`; another hint itself."""
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
 def as_json(name: str, value: Any) -> Any:

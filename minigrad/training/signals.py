@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 
@@ -12,10 +13,8 @@ class SignalGuard:
         self.received = False
         self.before = {}
         for number in (signal.SIGINT, signal.SIGTERM):
-            try:
+            with contextlib.suppress(ValueError):  # only the main thread may set handlers, and only it receives signals
                 self.before[number] = signal.signal(number, self.receive)
-            except ValueError:  # only the main thread may set handlers, and only it receives signals
-                pass
         return self
 
     def receive(self, *_: object) -> None:

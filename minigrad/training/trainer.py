@@ -18,9 +18,11 @@ from minigrad import nn
 from minigrad.check.gradcheck import gradcheck
 from minigrad.check.gradcheck_report import GradcheckReport
 from minigrad.engine.anomaly import detect_anomaly
+from minigrad.engine.context import no_grad
 from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
+from minigrad.nn.module import as_lists
 from minigrad.optim import clip_grad_norm
 from minigrad.training.progress import Progress
 from minigrad.training.sequence_model import eval_mode
@@ -28,6 +30,7 @@ from minigrad.training.signals import SignalGuard
 from minigrad.training.windows import Window, parse_bptt, split_windows
 
 LOSSES = {"cross_entropy": nn.cross_entropy, "mse": nn.mse_loss, "binary_cross_entropy": nn.binary_cross_entropy}
+SAVED = ("step", "ended", "sequences", "tokens", "seconds", "position")  # attributes saved as they are
 VALIDATION, TEST = (1, 0x7E57), (2, 0x7E57)  # validation/test seeds; tuples, so no integer training seed collides
 
 
@@ -209,12 +212,9 @@ class Trainer:
         arrays = {f"model/{name}": weight for name, weight in weights.items()}
         arrays |= {f"optimizer/{name}": x for name, x in optimizer.items() if isinstance(x, np.ndarray)}
         arrays |= {f"state/{i}": leaf for i, leaf in enumerate(flatten(self.state)[0])}
-        return arrays, {
-            "step": self.step, "ended": self.ended, "sequences": self.sequences, "tokens": self.tokens,
-            "seconds": self.seconds,
+        return arrays, {name: getattr(self, name) for name in SAVED} | {
             "optimizer": {name: x for name, x in optimizer.items() if not isinstance(x, np.ndarray)},
-            "model_rngs": self.model.rng_states(), "position": self.position,
-            "drawn": map_leaves(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, self.drawn),
+            "model_rngs": self.model.rng_states(), "drawn": as_lists(self.drawn),
             "state": map_leaves(lambda leaf: 0, self.state)}  # only its nesting; JSON turns tuples into lists
 
     def load_state_dict(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -222,10 +222,9 @@ class Trainer:
         self.model.load_state_dict(strip_prefix("model/", arrays))
         self.model.load_rng_states(meta["model_rngs"])
         self.optimizer.load_state_dict(strip_prefix("optimizer/", arrays) | meta["optimizer"])
-        self.drawn, self.position = meta["drawn"], meta["position"]
         self.state = unflatten(meta["state"], list(strip_prefix("state/", arrays).values()))
-        self.step, self.sequences, self.tokens = meta["step"], meta["sequences"], meta["tokens"]
-        self.seconds, self.ended = meta["seconds"], meta["ended"]
+        for name in (*SAVED, "drawn"):
+            setattr(self, name, meta[name])
 
 
 def detached(state: Any) -> Any:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import brief, one_line, refusing
-from minigrad.engine.tensor import Tensor
 from minigrad.training import checkpoint, trust
 from minigrad.training.files import CheckpointError, file_errors, read_json, refuse_special
-from minigrad.training.folder import CONFIG
-from minigrad.training.sequence_model import LAYERS, SequenceModel
+from minigrad.training.folder import CONFIG, find_checkpoint
+from minigrad.training.sequence_model import LAYERS
 from minigrad.training.settings import Settings, fits
 from minigrad.training.trainer import strip_prefix
 from minigrad.training.user_code import fingerprint, split_name
@@ -76,16 +75,27 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def load_or_suggest_previous(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    """Load a checkpoint of a run. If it is damaged, the error suggests the previous one, if that is whole."""
+def open_checkpoint(place: Path, folder: Path, config: dict[str, Any]
+                    ) -> tuple[Path, dict[str, np.ndarray], Any] | None:
+    """(path, arrays, meta) of the last checkpoint of a run, or of the one that `place` names; None if it has none yet.
+
+    Raises CheckpointError if the checkpoint does not belong to the run, or is missing or damaged; the error suggests
+    the previous one, if that is whole.
+    """
+    path = find_checkpoint(folder, place)
+    if path is None:
+        return None
     try:
-        return load_checkpoint(path)
+        arrays, meta = load_checkpoint(path)
     except CheckpointError as problem:
         before, offer = checkpoint.previous(path), ""
         with contextlib.suppress(CheckpointError):
             step = load_checkpoint(before)[1]["trainer"]["step"]
             offer = f"; the one before it, of step {step}, is whole: give {before} in its place"
         raise CheckpointError(f"{problem}{offer}") from None
+    with belonging(path):
+        refuse_other(config, arrays, meta)
+    return path, arrays, meta
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Any]:
@@ -118,24 +128,28 @@ def checked_fields(prefix: str, values: dict[str, Any], kinds: dict[str, Any]) -
     return {name: values[name] for name in kinds}
 
 
-def refuse_other(path: Path, folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any) -> None:
-    """Raises CheckpointError unless a checkpoint has the settings of config.json and at least as many weights as its
-    model needs. Checked before the model is built, since false sizes could allocate any amount of memory."""
+def belonging(path: Path) -> contextlib.AbstractContextManager:
+    """Raises CheckpointError, for any exception inside, that this checkpoint is not of the run in its folder."""
+    return refusing(f"{path} does not belong to the run that {path.parent / CONFIG} describes", CheckpointError)
+
+
+def refuse_other(config: dict[str, Any], arrays: dict[str, np.ndarray], meta: Any) -> None:
+    """Raises ValueError unless a checkpoint has the settings of config.json and at least as many weights as its model
+    needs. Checked before the model is built, since false sizes could allocate any amount of memory."""
     settings, model = config["settings"], config["model"]
-    with refusing(f"{path} does not belong to the run that {folder / CONFIG} describes", CheckpointError):
-        if without_paths(Settings.of(**meta["settings"])) != without_paths(settings):
-            raise ValueError("its settings differ")
-        linear = arrays.get("model/linear.weight", np.zeros(0))
-        if linear.shape != (model["outputs"], settings.hidden):
-            raise ValueError(f"it has weights of shape {linear.shape} for {model['outputs']} outputs of "
-                             f"{settings.hidden} units")
-        embedding = settings.embedding if model["symbols"] else None
-        least = model["inputs"] * embedding if embedding else 0
-        if settings.cell in LAYERS:
-            least += settings.hidden * (settings.hidden + (embedding or model["inputs"]))
-            least += settings.hidden * 2 * settings.hidden * (settings.layers - 1)
-        if least > (found := sum(array.size for array in strip_prefix("model/", arrays).values())):
-            raise ValueError(f"it has {found:,} weights, and the model has {least:,} or more")
+    if without_paths(Settings.of(**meta["settings"])) != without_paths(settings):
+        raise ValueError("its settings differ")
+    linear = arrays.get("model/linear.weight", np.zeros(0))
+    if linear.shape != (model["outputs"], settings.hidden):
+        raise ValueError(f"it has weights of shape {linear.shape} for {model['outputs']} outputs of "
+                         f"{settings.hidden} units")
+    embedding = settings.embedding if model["symbols"] else None
+    least = model["inputs"] * embedding if embedding else 0
+    if settings.cell in LAYERS:
+        least += settings.hidden * (settings.hidden + (embedding or model["inputs"]))
+        least += settings.hidden * 2 * settings.hidden * (settings.layers - 1)
+    if least > (found := sum(array.size for array in strip_prefix("model/", arrays).values())):
+        raise ValueError(f"it has {found:,} weights, and the model has {least:,} or more")
 
 
 def without_paths(settings: Settings) -> dict[str, Any]:
@@ -148,33 +162,22 @@ def without_paths(settings: Settings) -> dict[str, Any]:
     return values
 
 
-def refuse_weights(model: SequenceModel, arrays: dict[str, np.ndarray]) -> None:
-    """Raises ValueError for weights that are not finite or have another dtype than the model."""
-    dtypes = {f"model/{name}": x.dtype for name, x in model.named_parts() if isinstance(x, Tensor)}
-    for name, array in arrays.items():
-        if array.dtype != dtypes.get(name, array.dtype):
-            raise ValueError(f"{name} is {array.dtype}, and the model has {dtypes[name]}")
-        if name in dtypes and not np.isfinite(array).all():
+def refuse_values(arrays: dict[str, np.ndarray], dtypes: dict[str, np.dtype]) -> None:
+    """Raises ValueError for an array in `dtypes`, by name, that is not finite or has another dtype than there."""
+    for name, dtype in dtypes.items():
+        if name in arrays and arrays[name].dtype != dtype:
+            raise ValueError(f"{name} is {arrays[name].dtype}, and the model has {dtype}")
+        if name in arrays and not np.isfinite(arrays[name]).all():
             raise ValueError(f"{name} contains NaN or infinity")
 
 
-def refuse_carried(model: SequenceModel, leaves: dict[str, np.ndarray]) -> None:
-    """Raises ValueError unless the carried state is finite and has the dtype of the model."""
-    dtype = np.result_type(*[p.dtype for p in model.parameters()])
-    for name, leaf in leaves.items():
-        if leaf.dtype != dtype or not np.isfinite(leaf).all():
-            raise ValueError(f"state/{name} must contain finite {dtype} values")
-
-
-def refuse_special_text(settings: Settings) -> None:
-    """Raises CheckpointError if the text is a device or a pipe, since reading it might not end."""
+def refuse_text(folder: Path, config: dict[str, Any], task: Any = None) -> None:
+    """Raises CheckpointError if the text of a run is a device or a pipe, since reading it might not end, or if it has
+    changed since the run began, as `task`, made from it, shows."""
+    settings = config["settings"]
     if settings.task == "text" and settings.options.get("file") is not None:
         refuse_special(settings.options["file"])
-
-
-def refuse_changed_text(task: Any, folder: Path, config: dict[str, Any]) -> None:
-    """Raises CheckpointError if the task is a text that has changed since the run began."""
-    if config["settings"].task == "text" and task.fingerprint not in config["sources"].values():
+    if settings.task == "text" and task is not None and task.fingerprint not in config["sources"].values():
         raise CheckpointError(changed_message(task.source, folder))
 
 

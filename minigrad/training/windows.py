@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.tasks.task import Batch
+from minigrad.tasks.task import Batch, length_mask
 
 
 @dataclass
@@ -40,7 +40,7 @@ def split_windows(batch: Batch, k1: int | None = None, k2: int | None = None) ->
     T, mask, lengths = len(batch.x), batch.mask, batch.lengths
     k1, k2 = k1 or T, k2 or T
     if mask is None and lengths is not None:
-        mask = np.arange(T)[:, None] < lengths
+        mask = length_mask(lengths, T)
     for start in range(0, max(1, T - (k2 - k1)), k1):
         steps = slice(start, min(start + k2, T))
         size = steps.stop - start

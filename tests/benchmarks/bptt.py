@@ -1,9 +1,9 @@
-"""What a recording costs: forward and backward of nn.LSTM, with and without `mg.bptt.record()`, and the same unrolled
-op by op with retain_grad on every value, which is how one would do it by hand.
+"""The cost of a recording: forward and backward of nn.LSTM with and without `mg.bptt.record()`, and, as one would do by
+hand, unrolled op by op with retain_grad on every value.
 
     python tests/benchmarks/bptt.py
 
-Then the cost of each question to a recording, in ms, at the first size. The gradients are compared before the timing.
+Then the milliseconds of each analysis of a recording, at the first size. Gradients are compared before timing.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def contenders(size):
     return {"plain": plain, "recorded": recorded, "unrolled with retain_grad": by_hand}
 
 
-def questions(size):
-    """ms of each question, once."""
+def analyses(size):
+    """Print the milliseconds of one call of each analysis."""
     batch, T, D, H = size
     layer, x = nn.LSTM(D, H, rng=0), np.random.default_rng(1).normal(size=(T, batch, D)).astype("f")
     with mg.bptt.record() as rec:
@@ -88,8 +88,8 @@ def main():
         times = timing.side_by_side(contenders(size))
         cells = "".join(f"{ms:>18.2f} ms ({ms / times['plain']:>4.1f})" for ms in times.values())
         print(f"{', '.join(map(str, size)):<26}{cells}")
-    print(f"questions at {SIZES[0]}, ms:")
-    questions(SIZES[0])
+    print(f"analyses at {SIZES[0]}, ms:")
+    analyses(SIZES[0])
     getter, rounds = mg.scan.__globals__["recorder"].get, 1_000_000
     start = time.perf_counter()
     for _ in range(rounds):

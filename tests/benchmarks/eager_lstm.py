@@ -1,10 +1,10 @@
-"""The document's LSTM, four separate gates, unrolled op by op: forward and backward in minigrad and its peers.
+"""Forward and backward of the document's LSTM, with four separate gates, unrolled op by op, in several libraries.
 
     python tests/benchmarks/eager_lstm.py
 
-The same cell, the same float32 numbers, the sum of all a as the loss, one thread. A peer that is not installed is
-left out. The gradients are compared first, so that all measure the same work. The second table is the time of a step
-against the length of the sequence.
+All use the same cell, the same float32 numbers, the sum of all a as loss, and one thread; a library that is not
+installed is left out. Gradients are compared before timing. The second table shows the time per step against the
+length of the sequence.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def data(batch, T, n_x, n_a):
 
 
 def unrolled(x, zero, p, concatenate, sigmoid, tanh):
-    """Σ a over the whole sequence. In every library these are the same lines."""
+    """Σ a over the whole sequence; every library runs these lines."""
     a = c = zero
     loss = 0.0
     for xt in x:
@@ -116,7 +116,7 @@ def main(argv=None):
     print("minigrad's time, geometric mean:",
           ", ".join(f"{timing.geometric_mean(r):.2f} of {name}" for name, r in ratios.items() if name != "minigrad"))
 
-    print("\nµs a step at batch 1, input 10, hidden 24, by T")
+    print("\nµs per step at batch 1, input 10, hidden 24, by T")
     lengths = (100, 200, 400, 800, 1600)
     for name in contenders((1, 2, 10, 24)):
         row = []

@@ -1,9 +1,9 @@
-"""Does memory stay flat? Many models, many lengths, many arrays that a cell closes over.
+"""Check that memory stays flat over many models, many lengths, and many closed-over arrays.
 
     python tests/benchmarks/memory.py
 
-Each row runs in a process of its own: resident memory after a tenth of the work and at the end, in MB, with the number
-of programs and of texts in `linecache`, and the bytes of idle buffers.
+Each row runs in its own process and prints the resident memory after a tenth of the work and at the end, the numbers of
+programs and of texts in `linecache`, and the size of idle buffers.
 """
 
 import gc
@@ -24,12 +24,12 @@ def trained(layer, x):
 
 
 def models_of_many_sizes(n):
-    """100 models, each of its own size, made, trained once and dropped."""
+    """Make 100 models of different sizes, train each once and drop it."""
     trained(nn.LSTM(64, 160 + n, rng=n), np.ones((50, 32, 64), "f"))
 
 
 def models_of_one_size(n):
-    """100 models of LSTM(64, 256), made, trained once and dropped."""
+    """Make 100 models LSTM(64, 256), train each once and drop it."""
     trained(nn.LSTM(64, 256, rng=n), np.ones((50, 32, 64), "f"))
 
 
@@ -37,7 +37,7 @@ LAYER = nn.LSTM(32, 64, rng=0)
 
 
 def lengths(n):
-    """500 lengths, each longer than the one before."""
+    """Train on 500 lengths, each longer than the one before."""
     trained(LAYER, np.ones((n + 1, 16, 32), "f"))
 
 
@@ -45,7 +45,7 @@ W = mg.tensor(np.eye(64, dtype="f") * 0.5, requires_grad=True)
 
 
 def masks(n):
-    """2 000 steps, each with a new array that the cell closes over."""
+    """Run 2 000 steps, each with a new array that the cell closes over."""
     mask = (np.random.default_rng(n).random((64, 32)) < 0.9).astype("f")
 
     def cell(h, x):
@@ -55,7 +55,7 @@ def masks(n):
 
 
 def numbers(n):
-    """500 steps, each with another Python number in the cell."""
+    """Run 500 steps, each with another Python number in the cell."""
     def cell(h, x):
         h = mg.tanh(W @ h * (1.0 + n / 1000) + x)
         return h, h

@@ -1,21 +1,21 @@
-"""The recurrent layers and `scan` against their peers: time of a forward and backward, of a step, of the first call,
-and memory.
+"""Compare the recurrent layers and `scan` with other libraries: time of a forward and backward, of a step, of the first
+call, and memory.
 
     python tests/benchmarks/recurrent.py                          # all sections, one thread
-    MINIGRAD_THREADS=2 python tests/benchmarks/recurrent.py lstm  # two; each contender in a process of its own
+    MINIGRAD_THREADS=2 python tests/benchmarks/recurrent.py lstm  # two; each contender in its own process
     python tests/benchmarks/recurrent.py cell steps first memory facts
     python tests/benchmarks/recurrent.py lstm --alternate         # one call of each in turn: cold caches
 
-lstm    nn.LSTM against torch.nn.LSTM, JAX's jit + lax.scan, hand-fused NumPy, and the bare matrix products
-cell    cells of one's own through scan, against the same lines in PyTorch, and torch.nn.LSTM of that size
-steps   µs a step against the length of the sequence
+lstm    nn.LSTM against torch.nn.LSTM, JAX's jit + lax.scan, hand-fused NumPy, and the matrix products alone
+cell    user-defined cells through scan, against the same lines in PyTorch, and torch.nn.LSTM of that size
+steps   µs per step against the length of the sequence
 first   ms of the first call: trace, derive, plan, compile
-memory  bytes at the peak, against what the caches need
-checkpoints  bytes at the peak and time, with and without
-facts   what single NumPy calls cost, which the planner goes by
+memory  peak bytes against the size of the caches
+checkpoints  peak bytes and time, with and without checkpoints
+facts   the cost of single NumPy calls, on which the printers' choices rest
 
-Where OPENBLAS_CORETYPE is set, NumPy's products are held to one kind of processor: `env -u OPENBLAS_CORETYPE` lifts it.
-All gradients are compared before the clock starts. What is not installed is left out.
+OPENBLAS_CORETYPE, if set, limits NumPy's products to one kind of processor: `env -u OPENBLAS_CORETYPE` removes it.
+All gradients are compared before timing. A library that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def minigrad_layer(size):
 
 
 def minigrad_scan(size):
-    """The bare cell, x (T, D, B) as it wants it: without the layer's border."""
+    """The cell alone, on x (T, D, B): without the layer's conversion of the layout."""
     layer, x = layer_and_input(size)
     batch, T, _, H = size
     cell, x, ones = layer.layers["l0"], np.ascontiguousarray(x.transpose(0, 2, 1)), np.ones((T, H, batch), "f")
@@ -126,7 +126,7 @@ def jax_scan(size):
 
 
 def fused_numpy(size):
-    """An LSTM as one writes it by hand for speed: gates stacked, buffers made once, the weight gradient gathered."""
+    """An LSTM written by hand for speed: stacked gates, preallocated buffers, one product for the weight gradient."""
     layer, x = layer_and_input(size)
     B, T, D, H = size
     cell = layer.layers["l0"]
@@ -181,7 +181,7 @@ def fused_numpy(size):
 
 
 def products(size):
-    """The floor: the matrix products alone, of the same sizes, plainly by np.dot."""
+    """A lower bound: only the matrix products of the same sizes, by np.dot."""
     B, T, D, H = size
     W, Wa, concat, dz = (np.random.default_rng(0).normal(size=s).astype("f") for s in
                          ((4 * H, H + D), (H, 4 * H), (H + D, B), (4 * H, B)))
@@ -197,11 +197,11 @@ def products(size):
     return step, None
 
 
-# -- contenders of a cell of one's own: in both libraries these are the same lines ------------------------------------
+# -- contenders of a user-defined cell: both libraries run these lines -------------------------------------------------
 
 
 def peephole(p, state, x, lib):
-    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000)."""
+    """LSTM whose gates read the cell state (Gers & Schmidhuber 2000)."""
     a_prev, c_prev = state
     z = p.W @ lib.concatenate([a_prev, x]) + p.b
     zf, zi, zo, zc = lib.split(z, 4)
@@ -211,7 +211,7 @@ def peephole(p, state, x, lib):
 
 
 def leaky_gru(p, h_prev, x, lib):
-    """Minimal gated unit with a learned leak: h goes towards its candidate at a rate of its own, besides the gate's."""
+    """Minimal gated unit with a learned leak, a second rate at which h approaches its candidate."""
     r, z = lib.split(lib.sigmoid(p.W @ lib.concatenate([h_prev, x]) + p.b), 2)
     candidate = lib.tanh(p.Wc @ lib.concatenate([r * h_prev, x]) + p.bc)
     h_next = h_prev + lib.sigmoid(p.leak) * z * (candidate - h_prev)
@@ -219,7 +219,7 @@ def leaky_gru(p, h_prev, x, lib):
 
 
 def own(cell, size):
-    """Its parameters, the first state, and x (T, D, B)."""
+    """(parameters, initial state, x (T, D, B)) of a cell."""
     B, T, D, H = size
     rng, zero = np.random.default_rng(0), np.zeros((H, B), "f")
     shapes = {"W": (4 * H, H + D), "b": (4 * H, 1), "pf": (H, 1), "pi": (H, 1), "po": (H, 1)} if cell is peephole else \
@@ -279,7 +279,7 @@ CONTENDERS = {
 }
 
 
-ALTERNATE = False  # single calls in turn, and not bursts of 0.15 s: each finds the cache as the others left it
+ALTERNATE = False  # single calls in turn, in place of bursts of 0.15 s: caches are cold
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def cell(rounds):
 
 
 def steps(rounds):
-    """µs a step. All lengths take turns, so that only they differ."""
+    """Print the µs per step; all lengths alternate."""
     lengths = (100, 200, 400, 800, 1600)
     for batch, D, H in ((1, 10, 24), (1, 65, 100), (8, 32, 64)):
         for name in ("nn.LSTM", "torch.nn.LSTM"):
@@ -316,7 +316,7 @@ def steps(rounds):
 
 
 def first(rounds):
-    """The first call of a layer, against the second; and the very first in a process."""
+    """Print the time of the first call of a layer, of the second, and of the first in a process."""
     programs = cache.programs
     for size in SIZES["lstm"]:
         found = []
@@ -421,7 +421,7 @@ def facts(rounds):
         print(f"({M}, {K}) @ ({K}, {N})", "   ".join(f"{k}: {2 * M * K * N / ms / 1e6:.0f}" for k, ms in found.items()))
 
     B, H, D = 16, 128, 128
-    print(f"W [a; x] of a step, T {T}, 4 H {4 * H}, D {D}, batch {B}; what is marked so is of all steps, divided by T")
+    print(f"W [a; x] of a step, T {T}, 4 H {4 * H}, D {D}, batch {B}; '/ T' marks all steps, divided by T")
     W, both, z = np.ones((4 * H, H + D), "f"), np.ones((H + D, B), "f"), np.empty((4 * H, B), "f")
     Wa, Wx = (np.ascontiguousarray(part) for part in (W[:, :H], W[:, H:]))
     xs, wide_x = np.ones((T, D, B), "f"), np.empty((D, T * B), "f")

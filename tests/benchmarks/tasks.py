@@ -1,14 +1,13 @@
-"""The figures of docs/tasks.md: the recipe of each task, as `minigrad train TASK --seed N` runs it, over several seeds.
+"""Measure the figures of docs/tasks.md: run the recipe of each task, as `minigrad train` does, over several seeds.
 
     python tests/benchmarks/tasks.py                                every row of the first table: an hour and more
     python tests/benchmarks/tasks.py reber anbn --seeds 0-9         some of them
     python tests/benchmarks/tasks.py adding --length 200 --seeds 0-2
     python tests/benchmarks/tasks.py parity --cell rnn --seeds 0-1  a row of the second: a plain RNN, the same recipe
-    python tests/benchmarks/tasks.py --without                      what is said under them: recipes that lack one thing
+    python tests/benchmarks/tasks.py --without                      the rows below them: recipes that lack one setting
 
-A line for each run, and one for all of a task. A run stops where its validation set and its test set are solved; so
-its metric is given on a third set too, `fresh`, that it never saw. Of aⁿbⁿ and the long lag there is only one set, all
-that there is.
+Prints a line for each run and one for each task. A run stops when its validation set and its test set are solved, so
+its metric is also measured on a third set, `fresh`, that it never saw. aⁿbⁿ and the long lag have only one set.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ FRESH = (3, 0x7E57)  # the seed of the third set: validation has (1, …), the t
 T200 = {"options": {"length": 200}}
 ROWS = [("reber", {}, 30), ("adding", {}, 5), ("adding", T200, 3), ("temporal-order", {}, 10), ("anbn", {}, 10),
         ("long-lag", {}, 10), ("parity", {}, 5), ("sine", {}, 5), ("temporal-order-3", {}, 5),
-        ("temporal-order-4", {}, 2), ("adding-1997", {}, 3), ("copy", {}, 2)]  # task, settings, how many seeds
-BIAS, BETAS = {"cell_options": {}}, {"optimizer_options": {}}  # a forget bias of 1, Adam's own betas
+        ("temporal-order-4", {}, 2), ("adding-1997", {}, 3), ("copy", {}, 2)]  # task, settings, number of seeds
+BIAS, BETAS = {"cell_options": {}}, {"optimizer_options": {}}  # forget bias 1, Adam's default betas
 WITHOUT = [("adding", BIAS, 5), ("adding", BIAS | T200, 3), ("temporal-order", BIAS, 3), ("adding-1997", BIAS, 1),
            ("long-lag", BETAS, 5), ("anbn", BIAS, 10)]
 
 
 def runs(task: str, seeds: range, **given) -> None:
-    """Every seed of a task, each printed when it ends, and what they come to."""
+    """Run a task with every seed; print each result and a summary."""
     results = []
     print(f"{task} {given or ''}", flush=True)
     for seed in seeds:
@@ -67,8 +66,8 @@ def main() -> None:
     job.add_argument("tasks", nargs="*", metavar="TASK", help="any of `minigrad tasks` but text (all rows of the docs)")
     job.add_argument("--seeds", type=seeds_of, default=range(1), metavar="FIRST-LAST", help="of the tasks named (0)")
     job.add_argument("--length", type=int, metavar="N", help="of the tasks named")
-    job.add_argument("--cell", help="in place of the recipe's")
-    job.add_argument("--without", action="store_true", help="every row of recipes that lack one thing")
+    job.add_argument("--cell", help="cell that replaces the recipe's")
+    job.add_argument("--without", action="store_true", help="every row of recipes that lack one setting")
     arguments = job.parse_args()
     length = {"options": {"length": arguments.length}} if arguments.length else {}
     cell = {"cell": arguments.cell} if arguments.cell else {}

@@ -1,9 +1,9 @@
-"""How the benchmarks measure: contenders in turn, medians and their ratios.
+"""Time contenders in turn, and print medians and their ratios.
 
-Machines are shared and drift, so only what ran side by side is compared: in one process, and with several threads each
-in a process of its own, which sleeps while it is another's turn. Import this before NumPy: it fixes the number of BLAS
-threads (MINIGRAD_THREADS, default 1). MINIGRAD_CLOCK=cpu counts the processor's time of this process instead of the
-clock's on the wall: for one thread on a machine that has other work to do.
+Machines are shared and drift, so contenders alternate: with one thread in one process, with several threads each in its
+own process, which sleeps during the others' turns. Import this module before NumPy, since it sets the number of BLAS
+threads (MINIGRAD_THREADS, default 1). MINIGRAD_CLOCK=cpu measures the processor time of this process instead of wall
+time, for one thread on a busy machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-# A contender of a size: (one call of what is measured, what it has found in the end by name, or None)
+# Contender(size) → (the call to time, a function that returns its results by name, or None)
 Contender = Callable[[tuple], tuple[Callable[[], object], Callable[[], dict] | None]]
 
 
@@ -50,7 +50,7 @@ def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15,
 
 
 def compared(contenders: dict[str, Contender], size: tuple) -> dict[str, Callable[[], object]]:
-    """The contenders that are installed, name → call. Those that name the same findings must have found the same."""
+    """{name: call} of the installed contenders. Contenders with the same names of results must agree."""
     calls, first = {}, {}
     for name, contender in contenders.items():
         try:
@@ -69,7 +69,7 @@ def compared(contenders: dict[str, Contender], size: tuple) -> dict[str, Callabl
 
 
 def worker(contender: Contender, sizes: list[tuple]) -> None:
-    """One contender in a process of its own: reads the number of a size, runs it for a while, writes its ms."""
+    """Run one contender in its own process: read the number of a size, run it for a while, print its milliseconds."""
     calls = {}
     for line in sys.stdin:
         k, seconds = json.loads(line)
@@ -93,13 +93,13 @@ def in_processes(command: list[str], names: list[str], sizes: list[tuple], round
         workers = {name: stack.enter_context(subprocess.Popen(
             [sys.executable, *command, "--worker", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             for name in names}
-        for turn in range(rounds + 1):  # the first is to warm up
+        for turn in range(rounds + 1):  # the first turn warms up
             for k in range(len(sizes)):
                 for name, process in workers.items():
                     process.stdin.write(json.dumps([k, seconds if turn else 0.05]) + "\n")
                     process.stdin.flush()
                     ms = float(process.stdout.readline())
-                    time.sleep(0.05)  # until its threads have stopped to spin
+                    time.sleep(0.05)  # until its threads have stopped spinning
                     if turn:
                         times[name][k].append(ms)
         for process in workers.values():
@@ -109,8 +109,8 @@ def in_processes(command: list[str], names: list[str], sizes: list[tuple], round
 
 def against(contenders: dict[str, Contender], sizes: list[tuple], pairs: list[tuple[str, str]], rounds: int,
             command: list[str], alternate: bool = False) -> None:
-    """Print ms for each size, and the ratios (ours, theirs) asked for. alternate: single calls in turn, and no bursts
-    of 0.15 s, so that each finds the cache as the others left it. Findings are compared before the clock starts."""
+    """Print milliseconds for each size, and the ratio of each of `pairs`, (ours, theirs). Results are compared first.
+    With `alternate`, single calls take turns in place of bursts of 0.15 s, so caches are cold."""
     calls = [compared(contenders, size) for size in sizes]
     if THREADS == "1":
         rows = [side_by_side(row, rounds * 10, 0.0) if alternate else side_by_side(row, rounds) for row in calls]
@@ -130,7 +130,7 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def conditions() -> str:
-    """What the figures depend on: versions, processor, threads."""
+    """The conditions of a measurement: versions, processor, threads."""
     versions = []
     for name in ("numpy", "torch", "mygrad", "autograd", "jax"):
         try:

@@ -1,17 +1,17 @@
-"""One training step of a character model against PyTorch's: embedding, LSTM, linear, cross-entropy, backward, clipping,
-Adam.
+"""Compare a training step of a character model with PyTorch's: embedding, LSTM, linear, cross-entropy, backward,
+clipping, Adam.
 
     python tests/benchmarks/training_step.py                          # all sections, one thread
-    MINIGRAD_THREADS=2 python tests/benchmarks/training_step.py step  # two; each contender in a process of its own
+    MINIGRAD_THREADS=2 python tests/benchmarks/training_step.py step  # two; each contender in its own process
 
-step   the whole step; loss and gradients of the first one are compared before the clock starts
+step   the whole step; loss and gradients of the first one are compared before timing
 parts  the same, part by part
 adam   the update alone, for few large and for many small parameters
 rows   ways to add the gradients of repeated rows of an embedding
 
-float32, vocabulary 65, other symbols at every step, gradients clipped to norm 0.01 (all are larger), loss read as a
-number. PyTorch's second bias, which minigrad has not, is fixed at 0, so that both train the same parameters. Its Adam
-by default updates one parameter after the other on a CPU; "fused" is the one that has to be asked for.
+float32, vocabulary 65, different symbols at every step, gradients clipped to norm 0.01 (all are larger), loss read as
+a number. PyTorch's second bias, which minigrad lacks, is fixed at 0. On a CPU its Adam updates one parameter after the
+other by default; "fused" is an option.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Model(nn.Module):
 
 
 def batches(size):
-    """(symbols, the next ones), (T, batch) each, without end."""
+    """Endless pairs (symbols, next symbols), each (T, batch)."""
     batch, T, _, _ = size
     text = np.random.default_rng(0).integers(0, VOCABULARY, (200, T + 1, batch))
     return itertools.cycle([(symbols[:-1], symbols[1:]) for symbols in text])
 
 
 def one_step(model, optimizer, x, targets, cross_entropy, clip, clock):
-    """The loss as a number. In both libraries these are the same lines."""
+    """The loss as a number; both libraries run these lines."""
     optimizer.zero_grad()
     clock()
     e = model.embedding(x)
@@ -126,7 +126,7 @@ def step(rounds):
 
 
 def parts(rounds):
-    """Median µs of each part, of as many steps of each contender in turn as make 0.15 s."""
+    """Print the median µs of each part; contenders alternate in bursts of 0.15 s."""
     for size in SIZES:
         steps, times = {}, {}
         for name, contender in CONTENDERS.items():
@@ -142,7 +142,7 @@ def parts(rounds):
 
 
 def timed(contender, size):
-    """The contender's step, and the list to which it adds the µs of its parts and of all."""
+    """(step, times): each call of the step appends the µs of its parts and of the whole."""
     stamps, times = [], []
     call, _ = contender(size, lambda: stamps.append(timing.clock()))
 
@@ -155,7 +155,7 @@ def timed(contender, size):
 
 
 def adam(rounds):
-    """µs of an update: the parameters of the models above, and the same number of numbers in 200 parameters."""
+    """Print the µs of an update for the models above, and for as many numbers in 200 parameters."""
     for _, _, hidden, layers in SIZES:
         model = [p.shape for p in Model(hidden, layers).parameters()]
         numbers = sum(int(np.prod(shape)) for shape in model)
@@ -182,7 +182,7 @@ def adam(rounds):
 
 
 def rows(rounds):
-    """µs to add gradients (n, 128) to the rows of a table that n symbols name."""
+    """Print the µs to add gradients (n, 128) to the rows of a table given by n symbols."""
     def sort_and_reduceat(total, rows, g):
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]

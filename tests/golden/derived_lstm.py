@@ -20,14 +20,14 @@ def forward(x, a_prev, c_prev, W, b):
     c = f * c_prev + i * u
     tanh_c = np.tanh(c)
     a = o * tanh_c
-    cache = (a_prev, c_prev, W, concat, gates, f, i, o, u, tanh_c)
+    cache = (c_prev, W, concat, gates, f, i, o, u, tanh_c)
     return (a, c), cache
 
 
 def backward(d_output, cache):
     d_a, d_c = d_output
-    (a_prev, c_prev, W, concat, gates, f, i, o, u, tanh_c) = cache
-    n = a_prev.shape[0]
+    (c_prev, W, concat, gates, f, i, o, u, tanh_c) = cache
+    n = f.shape[0]
 
     # a = o * tanh_c
     d_o = d_a * tanh_c

@@ -33,21 +33,21 @@ def forward(x, a0, c0, W, b):
         hidden[t] = o * tanh_c[t]
         a_prev, c_prev = hidden[t], c
     a_last = a_prev
-    cache = (x, a0, c0, W, c_prev_over_time, concat, gates, u, tanh_c)
+    cache = (W, c_prev_over_time, concat, gates, u, tanh_c)
     return (hidden, a_last), cache
 
 
 def backward(d_output, cache):
     d_hidden, d_a_last = d_output
-    (x, a0, c0, W, c_prev_over_time, concat, gates, u, tanh_c) = cache
-    T = x.shape[0]
-    n = a0.shape[0]
+    (W, c_prev_over_time, concat, gates, u, tanh_c) = cache
+    T = c_prev_over_time.shape[0]
+    n = tanh_c.shape[1]
 
     # for t in range(T):
-    d_z = np.empty((T, W.shape[0], a0.shape[1]), np.float64)
-    d_x = np.empty((T, W.shape[1] - n, a0.shape[1]), np.float64)
+    d_z = np.empty((T, W.shape[0], concat.shape[2]), np.float64)
+    d_x = np.empty((T, W.shape[1] - n, concat.shape[2]), np.float64)
     d_a_prev = d_a_last
-    d_c_prev = np.zeros(c0.shape, np.float64)
+    d_c_prev = np.zeros(c_prev_over_time.shape[1:], np.float64)
     for t in reversed(range(T)):
         d_a = d_a_prev + d_hidden[t]
         d_c = d_c_prev

@@ -77,7 +77,7 @@ def test_torch(name):
 
 
 @every
-def test_loads_what_torch_saves(name):
+def test_a_torch_state_dict_loads(name):
     torch = pytest.importorskip("torch")
     if LAYERS[name][2] is not None:
         layer, theirs = LAYERS[name][0](), LAYERS[name][2](torch)
@@ -267,8 +267,8 @@ def test_sequential_passes_on_the_output_of_a_recurrent_layer():
     (lambda: nn.Embedding(0, 2), ValueError, "Embedding takes num_embeddings as an integer ≥ 1, not 0"),
     (lambda: nn.Embedding(3, 2)([0.0]), TypeError, "Embedding takes symbols, integers from 0, not float64"),
     (lambda: nn.Embedding(3, 2)([True]), TypeError, "integers from 0, not bool"),
-    (lambda: nn.Embedding(3, 2)([0, 3]), IndexError, "Embedding has symbols from 0 to 2, and x holds 0 to 3"),
-    (lambda: nn.Embedding(3, 2)(-1), IndexError, "Embedding has symbols from 0 to 2, and x holds -1 to -1"),
+    (lambda: nn.Embedding(3, 2)([0, 3]), IndexError, "Embedding has symbols from 0 to 2, and x contains 0 to 3"),
+    (lambda: nn.Embedding(3, 2)(-1), IndexError, "Embedding has symbols from 0 to 2, and x contains -1 to -1"),
     (lambda: nn.Dropout(1.0), ValueError, "Dropout takes a probability from 0 to less than 1, not 1.0"),
     (lambda: nn.Dropout(np.nan), ValueError, "Dropout takes a probability"),
     (lambda: nn.Dropout(variational=True)(1.0), ValueError, "variational Dropout takes x with time as its first axis"),

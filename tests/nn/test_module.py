@@ -306,7 +306,7 @@ def test_load_torch_names_an_array_that_it_cannot_read(wrong):
 def test_arrays_of_another_kind_of_number_are_refused(array):
     model = nn.Linear(2, 3, rng=0)
     for load in (model.load_state_dict, model.load_torch):
-        with pytest.raises(ValueError, match="bias of this Linear holds float32, and the array given for it"):
+        with pytest.raises(ValueError, match="bias of this Linear is float32, and the array given for it"):
             load({"weight": np.ones((3, 2)), "bias": array})
 
 

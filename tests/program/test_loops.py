@@ -333,3 +333,14 @@ def test_the_trace_leaves_nothing_behind():
     texts = {mg.derive(cells.lstm_layer, *args).source for _ in range(2)}
     assert len(texts) == 1
     assert all(isinstance(y, np.ndarray) for y in flatten(cells.lstm_layer(*args))[0])
+
+
+def test_a_cell_that_differentiates_at_an_array_of_its_own_stays_a_loop():
+    """A tensor that the cell makes has other indices at every call; its sizes must not name them."""
+    c = np.full((H, B), 0.5)
+
+    def layer(h, xs):
+        def cell(h, x):
+            return h, mg.grad(lambda z: np.sum(np.tanh(z * x) * z))(c)
+        return mg.scan(cell, h, xs)
+    assert "for t in range(T):" in assert_derives(layer, np.ones((H, B)), np.ones((T, H, B)))

@@ -69,6 +69,35 @@ def test_an_op_of_one_block_goes_everywhere(use):
     assert mg.graph(use, H, XS[0])
 
 
+@mg.op(dx=lambda g, axes: g * axes)
+def times_axes(x, *, axes=2):
+    return x * axes
+
+
+@mg.op(dx=lambda g, x_shape, axis: mg.broadcast_to(g, x_shape))
+def sum_of_all(x, *, axis="all"):
+    return np.sum(x)
+
+
+@mg.op(dx=lambda g, index: g * len(index))
+def times_length(x, *, index="ab"):
+    return x * len(index)
+
+
+@mg.op(dx=lambda g, shape: g * 2.0)
+def doubled(x, *, shape="round"):
+    return x * 2.0
+
+
+@pytest.mark.parametrize("f", [times_axes, sum_of_all, times_length, doubled], ids=lambda f: f.__name__)
+def test_metadata_may_mean_something_else_than_in_numpy(f):
+    derived = mg.derive(lambda x: f(x) * 1.5, H)
+    y, cache = derived.forward(H)
+    np.testing.assert_array_equal(y, f(H) * 1.5)
+    (d,), (expected,) = derived.backward(np.ones(y.shape), cache), mg.vjp(f, H)[1](np.full(y.shape, 1.5))
+    np.testing.assert_array_equal(d, expected)
+
+
 def test_a_ufunc_is_written_into_its_buffer_and_computed_for_a_block_of_steps():
     w = mg.tensor(W, requires_grad=True)
     source = mg.derive(cell_of(OURS["a ufunc"], w), H, XS[0]).planned_source
@@ -77,7 +106,7 @@ def test_a_ufunc_is_written_into_its_buffer_and_computed_for_a_block_of_steps():
 
 
 def test_a_linear_op_whose_rule_reads_an_input_is_refused():
-    with pytest.raises(TypeError, match=r"op \w+: the rule of a linear op reads no input"):
+    with pytest.raises(TypeError, match=r"op \w+: the rule of a linear op must not read an input"):
         @op(linear=True, dx=lambda g, x: 2.0 * g * x)
         def square_but_linear(x):
             return x * x

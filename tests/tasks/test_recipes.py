@@ -1,5 +1,5 @@
-"""Recipes keep what they promise: the short ones in the suite, those that docs/tasks.md has in bold, over several
-seeds, by `pytest -m slow`.
+"""Recipes solve their tasks: the short ones here, those in bold in docs/tasks.md, over several seeds, by
+`pytest -m slow`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from minigrad.engine.tensor import no_grad
+from minigrad.engine.context import no_grad
 from minigrad.training import Run, Settings, load_model
 from minigrad.training.folder import RESULT
 from minigrad.training.trainer import TEST
@@ -31,7 +31,7 @@ def test_a_recipe_solves_its_task_and_the_saved_model_shows_it(tmp_path, name):
 
 
 def test_a_plain_rnn_does_not_count_to_65():
-    """Not even to the ten that it is trained on, at any time, in more steps than most LSTMs need to be right to 65."""
+    """Not even to ten, its largest n in training, in more steps than most LSTMs need to count to 65."""
     run = Run.new(Settings.for_task("anbn", cell="rnn", steps=500))
     result = run.go()
     assert not result["solved"] and np.nanmax(run.trainer.history()["metric"]) < 10
@@ -46,6 +46,6 @@ def test_a_plain_rnn_does_not_count_to_65():
     ("anbn", {}, 10, "steps", 4000, 10),
     ("copy", {}, 2, "steps", 6000, 2),
 ])
-def test_as_many_seeds_as_promised_are_solved_in_time(name, options, seeds, what, bound, enough):
+def test_the_promised_number_of_seeds_is_solved_in_time(name, options, seeds, what, bound, enough):
     results = [Run.new(Settings.for_task(name, options=options, seed=seed)).go() for seed in range(seeds)]
     assert sum(result["solved"] and result[what] <= bound for result in results) >= enough

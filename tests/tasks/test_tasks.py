@@ -1,4 +1,4 @@
-"""Every task against its definition: what a batch looks like, what is asked for, and what an answer is worth."""
+"""Every task against its definition: batches, targets, and scores of answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from minigrad.engine.ops import log_softmax
 from minigrad.tasks import (
     TASKS,
     Adding,
@@ -26,13 +27,12 @@ from minigrad.tasks import (
     TemporalOrder4,
     Text,
 )
-from minigrad.tasks.task import log_softmax
 
 ROSES = "a rose is a rose is a rose. " * 40
 ROWS = [Adding(), Adding(2), Adding(31), Adding1997(), Adding1997(22), Copy(), Copy(1), Reber(), TemporalOrder(),
         TemporalOrder(20), TemporalOrder3(30), TemporalOrder4(), LongLag(), LongLag(2), Parity(),
         Parity(7, only_at_end=True), AnBn(), AnBn(1, furthest=65), Sine(), Sine(11), Text(), Text(text=ROSES)]
-CONSTANT = [task for task in ROWS if isinstance(task, (LongLag, Text)) or task == AnBn(1, furthest=65)]  # no variety
+CONSTANT = [task for task in ROWS if isinstance(task, (LongLag, Text)) or task == AnBn(1, furthest=65)]  # constant data
 
 
 def table(rows):
@@ -43,7 +43,7 @@ def kind_of(task):
     return next(kind for kind in DEFINITIONS if isinstance(task, kind))
 
 
-# -- what a batch looks like --------------------------------------------------------------------------------------
+# -- batches --------------------------------------------------------------------------------------
 
 
 @table(ROWS)
@@ -86,8 +86,8 @@ def test_the_same_rng_makes_the_same_bits(task):
 
 
 # -- the targets, by definition -----------------------------------------------------------------------------------
-# A function takes a task and x of one sequence, and returns what is asked for: a target for each step that counts. If
-# that is the next symbol, it takes the whole string, and checks that it is of the language.
+# A function takes a task and x of one sequence, and returns {step: target} for the steps that count. If targets are
+# the next symbols, it takes the whole string and checks that the language contains it.
 
 
 def adding(task, x):
@@ -127,7 +127,7 @@ def sine(task, x):
     return {t: 2 * cosine * x[t] - x[t - 1] for t in range(10, len(x))}
 
 
-LONG_LAG = "".join(map(chr, range(1000, 1200)))  # its symbols have no names
+LONG_LAG = "".join(map(chr, range(1000, 1200)))  # the symbols of LongLag have no names
 
 
 def follows(language):
@@ -162,7 +162,7 @@ DEFINITIONS = {Adding: adding, Adding1997: adding_1997, Copy: copy, Reber: follo
 
 
 @table(ROWS)
-def test_targets_are_those_of_the_definition(task):
+def test_targets_follow_the_definition(task):
     batch, definition = task.batch(3, 40), DEFINITIONS[kind_of(task)]
     T, B = batch.x.shape[:2]
     lengths = np.full(B, T) if batch.lengths is None else batch.lengths
@@ -174,7 +174,7 @@ def test_targets_are_those_of_the_definition(task):
         np.testing.assert_allclose(targets[list(asked)], np.array(list(asked.values())).reshape(-1), atol=2e-5)
 
 
-def test_where_the_marks_of_adding_stand():
+def test_positions_of_the_marks_of_adding():
     marks = Adding(20).batch(0, 4000).x[:, :, 1]
     assert (marks.sum(axis=0) == 2).all() and (marks[:10].sum(axis=0) == 1).all()
     assert (marks.mean(axis=1) > 0).all()
@@ -182,7 +182,7 @@ def test_where_the_marks_of_adding_stand():
     marks = batch.x[:, :, 1]
     assert set(batch.lengths) == {40, 41, 42, 43, 44}
     seen = (marks == 1).mean(axis=1)
-    # one of the first ten steps, and one of the first nineteen that are left, the first step's mark excepted
+    # one mark in the first ten steps, the other in the first 19 free ones; step 0 has its own
     np.testing.assert_allclose(seen[1:10], 1 / 10 + 9 / 10 / 19, atol=0.01)
     np.testing.assert_allclose(seen[10:20], 1 / 19, atol=0.01)
     assert not seen[20:].any()
@@ -191,7 +191,7 @@ def test_where_the_marks_of_adding_stand():
 @pytest.mark.parametrize("task, stretches", [
     (TemporalOrder(100), [(10, 20), (50, 60)]), (TemporalOrder3(100), [(10, 20), (33, 43), (66, 76)]),
     (TemporalOrder4(100), [(10, 20), (30, 40), (50, 60), (70, 80)]), (TemporalOrder(50), [(5, 10), (25, 30)])])
-def test_where_x_and_y_stand_in_temporal_order(task, stretches):
+def test_positions_of_x_and_y_in_temporal_order(task, stretches):
     x = task.batch(0, 4000).x
     seen = ((x == 4) | (x == 5)).mean(axis=1)
     expected = np.zeros(len(x))
@@ -201,8 +201,8 @@ def test_where_x_and_y_stand_in_temporal_order(task, stretches):
     assert abs((x == 4).sum() / (x == 5).sum() - 1) < 0.06
 
 
-def test_what_may_follow_in_a_reber_string():
-    """`legal` against what was seen to follow, for every beginning that occurs often."""
+def test_legal_symbols_of_a_reber_string():
+    """`legal` against the symbols that followed, for every prefix that occurs often."""
     task, followers = Reber(), defaultdict(set)
     batch = task.batch(0, 8000)
     legal, count = task.legal(batch.x), defaultdict(int)
@@ -217,11 +217,11 @@ def test_what_may_follow_in_a_reber_string():
     assert len(often) > 150 and all(followers[beginning] == allowed[beginning] for beginning in often)
 
 
-# -- what an answer is worth --------------------------------------------------------------------------------------
+# -- scores --------------------------------------------------------------------------------------
 
 
 def perfect(task, batch):
-    """Outputs that could not be better."""
+    """The best possible outputs."""
     if task.loss == "mse":
         return batch.targets
     if task.loss == "binary_cross_entropy":
@@ -240,7 +240,7 @@ def test_perfect_answers_solve_the_task(task):
     value = task.metric(perfect(task, batch), batch)
     assert isinstance(value, float) and task.solved(value)
     assert value == pytest.approx(PERFECT.get(kind_of(task), getattr(task, "furthest", None)), abs=1e-6)
-    if batch.mask is not None:  # what is not asked for does not count
+    if batch.mask is not None:  # other steps do not count
         noise = np.random.default_rng(0).normal(size=(*batch.x.shape[:2], task.outputs)) * 100
         assert task.metric(np.where(batch.mask[:, :, None], perfect(task, batch), noise), batch) == value
 
@@ -260,7 +260,7 @@ def guess_copy(task, batch):
 
 
 def guess_reber(task, batch):
-    """All that the grammar says, but T for the last but one, whatever was second."""
+    """Follow the grammar, but always guess T as the last symbol but one."""
     legal = task.legal(batch.x)
     legal[batch.lengths - 2, np.arange(len(batch.lengths))] = np.arange(7) == 1
     return 20.0 * legal
@@ -283,7 +283,7 @@ def guess_sine(task, batch):
 
 
 def guess_text(task, batch):
-    """How often each character follows each, counted in the training text."""
+    """Bigram frequencies of the training text."""
     n = task.inputs
     pairs, single = np.zeros((n, n)), np.ones(n)
     np.add.at(pairs, (task.train[:-1], task.train[1:]), 1)
@@ -298,8 +298,8 @@ GUESSES = {Adding: lambda task, batch: ones(batch, 1.0), Adding1997: lambda task
 
 
 @table(ROWS)
-def test_the_baseline_is_what_the_guess_without_memory_gets(task):
-    """Within four standard errors, on twenty test sets. Those of a text are one, and its streams begin unknowing."""
+def test_the_baseline_is_the_metric_of_the_memoryless_guess(task):
+    """Within four standard errors on twenty test sets; a text has one, whose streams begin without context."""
     sets = [task.test(seed) for seed in range(1 if isinstance(task, Text) else 20)]
     values = [task.metric(GUESSES[kind_of(task)](task, batch), batch) for batch in sets]
     margin = 0.01 if isinstance(task, Text) else 4 * np.std(values) / len(values) ** 0.5 + 1e-6
@@ -307,7 +307,7 @@ def test_the_baseline_is_what_the_guess_without_memory_gets(task):
     assert not task.solved(task.baseline)
 
 
-def test_no_other_constant_is_better_than_the_guess():
+def test_no_other_constant_beats_the_guess():
     for task, best in ((Adding(10), 1.0), (Adding1997(30), 0.5)):
         batch = task.batch(0, 20_000)
         values = {c: task.metric(ones(batch, c), batch) for c in (best, *best + np.linspace(-0.3, 0.3, 8))}
@@ -315,19 +315,19 @@ def test_no_other_constant_is_better_than_the_guess():
 
 
 def test_no_guess_from_the_current_symbol_gets_a_reber_string_right():
-    """What may follow the second symbol and what the last but one, the same symbol, have nothing in common."""
+    """The legal successors of the second symbol and of the same symbol near the end are disjoint."""
     batch = Reber().batch(0, 2000)
     legal, last, each = Reber().legal(batch.x), batch.lengths - 1, np.arange(2000)
     assert (batch.x[last, each] == batch.x[1]).all() and not (legal[1] & legal[last, each]).any()
 
 
-def test_a_string_of_anbn_is_asked_where_the_next_symbol_is_determined():
+def test_anbn_counts_only_determined_symbols():
     task = AnBn(furthest=70)
     batch = task.test(0)
     outputs = perfect(task, batch)
-    outputs[batch.x == 1] = [20, 0, 0]  # after an a, both may come, and what is said does not count
+    outputs[batch.x == 1] = [20, 0, 0]  # after an a both are legal, so outputs do not count
     assert task.metric(outputs, batch) == 70
-    outputs[2 * 6, 6 - 1] = [0, 0, 20]  # one b too many after a⁶b⁶; longer ones are right, but count no more
+    outputs[2 * 6, 6 - 1] = [0, 0, 20]  # one b too many after a⁶b⁶; longer strings, though right, no longer count
     assert task.metric(outputs, batch) == 5
     outputs[0] = [0, 0, 20]
     assert task.metric(outputs, batch) == 0 and not task.solved(0)
@@ -335,11 +335,11 @@ def test_a_string_of_anbn_is_asked_where_the_next_symbol_is_determined():
 
 def test_the_optimal_cross_entropy_of_anbn():
     task = AnBn()
-    every = task.strings(np.arange(1, 11))  # equally likely, so the mean over them is that over the language
+    every = task.strings(np.arange(1, 11))  # equally likely, so their mean is the mean over the language
     p = np.zeros((*every.x.shape, 3))
     for t, i in zip(*np.nonzero(every.mask)):
         if every.x[t, i] == 1:
-            p[t, i] = [0, 1 - 1 / (11 - t), 1 / (11 - t)]  # t of the a's are read
+            p[t, i] = [0, 1 - 1 / (11 - t), 1 / (11 - t)]  # t a's have been read
         else:
             p[t, i, every.targets[t, i]] = 1
     picked = np.take_along_axis(p, every.targets[:, :, None], axis=2)[:, :, 0][every.mask]
@@ -351,7 +351,7 @@ def test_the_optimal_cross_entropy_of_anbn():
 
 
 @pytest.mark.parametrize("length", [1, 50])
-def test_the_loss_of_copy_without_memory(length):
+def test_the_memoryless_loss_of_copy(length):
     task = Copy(length)
     batch = task.batch(0, 2000)
     p = np.zeros((*batch.x.shape, 9))
@@ -360,7 +360,7 @@ def test_the_loss_of_copy_without_memory(length):
     assert -np.log(picked).mean() == pytest.approx(task.plateau, rel=1e-9)
 
 
-def test_in_temporal_order_an_output_must_be_sure():
+def test_temporal_order_needs_confident_outputs():
     task = TemporalOrder()
     batch = task.batch(0, 1)
     for p, right in ((0.71, 1), (0.69, 0)):
@@ -373,7 +373,7 @@ def test_log_softmax_of_large_numbers():
     np.testing.assert_allclose(log_softmax(z), [[0, -1000], [-1000, 0], [-np.log(2)] * 2])
 
 
-# -- what is said about them, and what is refused -------------------------------------------------------------------
+# -- descriptions and refusals -------------------------------------------------------------------
 
 
 def test_the_tasks_by_name():
@@ -417,7 +417,7 @@ def test_bad_options_and_outputs_are_refused_in_a_sentence(make, sentence):
 
 
 @table([Adding(), Copy(), Reber(), TemporalOrder(), LongLag(), Parity(), AnBn(), Sine(), Text(text=ROSES)])
-def test_an_output_that_is_no_number_solves_nothing(task):
+def test_nan_outputs_solve_nothing(task):
     batch = task.test(0)
     outputs = np.array(perfect(task, batch), float)
     outputs[0, 0, 0] = np.nan
@@ -425,7 +425,7 @@ def test_an_output_that_is_no_number_solves_nothing(task):
     assert np.isnan(value) and not task.solved(value)
 
 
-def test_a_task_of_ones_own_says_what_is_missing():
+def test_a_user_defined_task_names_what_is_missing():
     class Mine(Task):
         name, inputs, outputs = "mine", 1, 1
 

@@ -1,4 +1,4 @@
-"""Text as numbers: what is read, how it is laid in streams, and what the simplest models make of it."""
+"""Text as numbers: reading a file, parallel streams, and the baselines of the simplest models."""
 
 import sys
 
@@ -8,7 +8,7 @@ import pytest
 from minigrad.tasks.text import Text, bigram_bits, parallel_streams, unigram_bits
 
 
-def test_the_text_that_python_brings_along():
+def test_the_language_reference_of_python():
     text = Text()
     assert len(text) > 100_000 and len(text.characters) > 50
     assert len(text.held_out) == round(0.1 * len(text))
@@ -16,7 +16,7 @@ def test_the_text_that_python_brings_along():
 
 
 def test_a_python_without_its_language_reference_takes_numpys_docstrings(monkeypatch):
-    for name in ("pydoc_data", "pydoc_data.topics"):  # some distributions of Python leave it out
+    for name in ("pydoc_data", "pydoc_data.topics"):  # some distributions of Python omit it
         monkeypatch.setitem(sys.modules, name, None)
     text = Text()
     assert len(text) > 100_000 and "array" in text.decode(text.train) and "docstrings of NumPy" in text.source
@@ -35,7 +35,7 @@ def test_a_file_is_numbered_and_read_back(tmp_path):
 
 @pytest.mark.parametrize("content, sentence", [
     (None, "cannot be read"), (b"", "has 0 characters"), (b"short", "has 5 characters"),
-    (b"\xff\xfe\x00 is no UTF-8 at all, whatever follows", "is not UTF-8"),
+    (b"\xff\xfe\x00 is not UTF-8, whatever follows", "is not UTF-8"),
 ])
 def test_bad_files_are_named_in_a_sentence(tmp_path, content, sentence):
     file = tmp_path / "bad.txt"
@@ -49,7 +49,7 @@ def test_bad_files_are_named_in_a_sentence(tmp_path, content, sentence):
 
 @pytest.mark.parametrize("n, size, shape", [(1000, 4, (249, 4)), (1000, 1, (999, 1)), (18, 32, (2, 8)), (3, 32, (2, 1)),
                                             (65, 2, (32, 2))])
-def test_a_text_in_streams_goes_on_in_the_next(n, size, shape):
+def test_each_stream_of_a_text_continues_in_the_next(n, size, shape):
     batch = parallel_streams(np.arange(n), size)
     assert batch.x.shape == batch.targets.shape == shape
     np.testing.assert_array_equal(batch.x.T.ravel(), np.arange(batch.x.size))
@@ -60,7 +60,7 @@ def test_baselines_against_their_definition():
     rng = np.random.default_rng(0)
     text = Text(text="".join(rng.choice(list("abcd"), p=[0.5, 0.25, 0.125, 0.125], size=20_000)))
     assert abs(unigram_bits(text) - 1.75) < 0.05  # the entropy of the coin
-    assert abs(bigram_bits(text) - 1.75) < 0.05  # nothing to learn from the character before
+    assert abs(bigram_bits(text) - 1.75) < 0.05  # the previous character tells nothing
     text = Text(text="abc" * 1000)
     assert unigram_bits(text) == pytest.approx(np.log2(3), abs=0.01) and bigram_bits(text) < 0.01
     assert Text(text="a" * 20).characters == "a"

@@ -35,7 +35,7 @@ from scan_cells import (
 import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.printers.numpy_loop import Options
-from minigrad.timeloop import cache, compiled, eager, inspection
+from minigrad.timeloop import cache, cell_key, compiled, eager
 
 module = sys.modules["minigrad.timeloop.scan"]
 
@@ -654,7 +654,7 @@ def test_numbers_that_change_become_inputs():
         mixed(theirs).backward()
         assert final.dtype == ys.dtype == np.float32
         all_close([final, ys, ours], [*theirs, W.grad], 1e-5)
-    assert len(cache.programs) == inspection.MOST_VARIANTS + 2
+    assert len(cache.programs) == cell_key.MOST_VARIANTS + 2
 
 
 def with_scale(scale, h, x):

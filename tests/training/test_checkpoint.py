@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back to the bit, and a file that is not whole is never taken for one."""
+"""Checkpoints: they load to the bit, and a damaged file is never taken for a whole one."""
 
 import copy
 import io
@@ -28,7 +28,7 @@ def path(tmp_path):
     return tmp_path / "checkpoint.npz"
 
 
-def test_what_is_saved_comes_back_to_the_bit(path):
+def test_a_saved_checkpoint_loads_to_the_bit(path):
     save(path, ARRAYS, META)
     arrays, meta = load(path)
     assert list(arrays) == list(ARRAYS) and repr(meta) == repr(META)
@@ -38,7 +38,7 @@ def test_what_is_saved_comes_back_to_the_bit(path):
         assert arrays[name].flags.f_contiguous == np.asarray(array).flags.f_contiguous
 
 
-def test_numpy_reads_it_without_pickle_and_equal_states_are_equal_bytes(path):
+def test_numpy_reads_it_without_pickle_and_equal_states_give_equal_bytes(path):
     save(path, ARRAYS, META)
     with np.load(path, allow_pickle=False) as archive:
         assert set(archive.files) == {*ARRAYS, "meta"}
@@ -48,7 +48,7 @@ def test_numpy_reads_it_without_pickle_and_equal_states_are_equal_bytes(path):
     assert path.read_bytes() == first == previous(path).read_bytes()
 
 
-# -- files that are none ----------------------------------------------------------------------------------------
+# -- files that are not checkpoints ---------------------------------------------------------------------------------
 
 
 def same(found):
@@ -57,8 +57,8 @@ def same(found):
         arrays[name].tobytes() == array.tobytes() for name, array in ARRAYS.items())
 
 
-def test_no_damage_goes_unseen(path):
-    """A bit of every byte changed, and cut short everywhere: an error that names the file, or the same content."""
+def test_every_damage_is_noticed(path):
+    """Flip a bit of every byte and cut the file anywhere: an error that names the file, or the same content."""
     save(path, ARRAYS, META)
     whole = path.read_bytes()
     harmless = 0
@@ -71,7 +71,7 @@ def test_no_damage_goes_unseen(path):
             harmless += 1
         except CheckpointError as problem:
             assert str(path) in str(problem)
-    assert harmless < len(whole) / 2  # dates, versions and the like, which the archive has and nobody reads
+    assert harmless < len(whole) / 2  # such as dates and versions, which nobody reads
 
 
 def rewritten(path, change):
@@ -104,7 +104,7 @@ def pickled(path):
     (lambda path: path.unlink(), "cannot be read: No such file or directory"),
     (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
 ])
-def test_what_is_no_checkpoint_is_named(make, sentence, path):
+def test_other_files_are_refused_by_name(make, sentence, path):
     save(path, ARRAYS, META)
     make(path)
     with pytest.raises(CheckpointError) as error:
@@ -151,7 +151,7 @@ ONE = ("a", npy(np.ones(3)))
     ([ONE, ("meta", npy(np.frombuffer(b"\xff{}", np.uint8)))], {}, "another archive"),
     ([ONE, ("meta", npy(np.frombuffer(b'{"format": 1, "format": 2}', np.uint8)))], {}, "another archive"),
 ])
-def test_an_archive_that_is_not_what_it_declares_costs_no_memory(entries, options, sentence, path):
+def test_an_archive_with_false_declarations_costs_no_memory(entries, options, sentence, path):
     archive_of(path, *entries, **options)
     tracemalloc.start()
     try:
@@ -163,8 +163,8 @@ def test_an_archive_that_is_not_what_it_declares_costs_no_memory(entries, option
     assert sentence in str(error.value) and len(str(error.value)) < 600 and str(error.value).isprintable()
 
 
-def test_an_archive_of_overlapping_parts_is_refused(path):
-    """Many entries of the directory that point at the same bytes."""
+def test_an_archive_of_overlapping_entries_is_refused(path):
+    """Many directory entries point at the same bytes."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", npy(np.ones(10_000)))
         for i in range(100):
@@ -176,14 +176,14 @@ def test_an_archive_of_overlapping_parts_is_refused(path):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_arrays_of_one_name_are_refused(path):
+def test_two_arrays_of_the_same_name_are_refused(path):
     archive_of(path, ONE, ONE, header(arrays=["a", "a"]))
     with pytest.raises(CheckpointError, match="it contains two arrays of the same name"):
         load(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_is_not_waited_for(path):
+def test_a_pipe_is_refused_without_waiting(path):
     os.mkfifo(path)
     with pytest.raises(CheckpointError, match="is not a regular file"):
         load(path)
@@ -202,17 +202,17 @@ def two_saved(path):
     return contents(path.parent)
 
 
-def test_the_one_before_is_kept(path):
+def test_the_previous_checkpoint_is_kept(path):
     assert latest(path) is None
     two_saved(path)
     assert latest(path) == path and (load(path)[1], load(previous(path))[1]) == ({"step": 2}, {"step": 1})
-    path.unlink()  # as it is for a moment in every save
+    path.unlink()  # as happens briefly in every save
     assert latest(path) == previous(path) == path.parent / "checkpoint.previous.npz"
 
 
 @pytest.mark.parametrize("arrays, meta, problem", [
     ({"a": np.array([None])}, {}, ValueError), ({"meta": np.ones(1)}, {}, ValueError), ({}, {"f": print}, TypeError)])
-def test_what_cannot_be_saved_is_refused_before_anything_is_written(arrays, meta, problem, path):
+def test_unfit_content_is_refused_before_anything_is_written(arrays, meta, problem, path):
     before = two_saved(path)
     with pytest.raises(problem):
         save(path, arrays, meta)
@@ -220,7 +220,7 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(arrays, meta
 
 
 def test_nothing_is_written_through_a_link(path):
-    """A link in the place of the partial file would have another file cut."""
+    """A link at the path of the partial file would truncate another file."""
     other = path.parent / "other.txt"
     other.write_text("precious")
     Path(f"{path}.partial").symlink_to(other)
@@ -230,7 +230,7 @@ def test_nothing_is_written_through_a_link(path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_costs_nothing(path, monkeypatch):
+def test_a_full_disk_loses_nothing(path, monkeypatch):
     before = two_saved(path)
     monkeypatch.setattr(files, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     for write in (lambda: save(path, ARRAYS, META), lambda: write_json(path, META)):
@@ -239,12 +239,12 @@ def test_a_full_disk_costs_nothing(path, monkeypatch):
         assert contents(path.parent) == before
 
 
-def test_a_folder_that_is_not_there(path):
+def test_a_missing_folder_is_named(path):
     with pytest.raises(CheckpointError, match="cannot be written: No such file or directory"):
         save(path.parent / "nowhere" / path.name, ARRAYS, META)
 
 
-def test_bytes_are_on_the_disk_before_the_name_and_the_name_at_the_end(path, monkeypatch):
+def test_bytes_are_flushed_before_the_renames_and_the_folder_after_them(path, monkeypatch):
     save(path, ARRAYS, META)
     events = []
     fsync, replace = os.fsync, os.replace

@@ -1,4 +1,4 @@
-"""A run survives: killed anywhere and resumed it ends as one that was left alone; and nothing is lost to bad input."""
+"""Runs: one that is killed anywhere and resumed ends like an uninterrupted one, and bad input loses nothing."""
 
 import copy
 import importlib.util
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from minigrad.cli import main
 from minigrad.tasks import TASKS
 from minigrad.training import Diverged, Run, Settings, checkpoint, files, load_model, trust
 
@@ -24,7 +25,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="needs fork and signals")
 
 
 def here():
-    """Scripts too run the minigrad of this very tree."""
+    """The environment in which scripts import minigrad from this tree."""
     return os.environ | {"PYTHONPATH": str(KILLING.parents[1])}
 
 
@@ -34,7 +35,7 @@ def settings_for(task="reber", **given):
 
 
 def trained(folder, settings, **stop):
-    """A run in a folder, to its end, or as far as the callbacks of `stop` let it come."""
+    """Train a run in a folder to its end, or until a callback of `stop` ends it."""
     with Run.new(settings, folder) as run:
         run.trainer.callbacks += stop.values()
         run.go()
@@ -57,7 +58,7 @@ def text(tmp_path):
 
 
 def assert_same_end(one: Path, other: Path):
-    """The same metrics to the byte, the same weights and everything else that is carried to the bit."""
+    """Compare metrics to the byte, weights and all other state to the bit."""
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
     (a, m), (b, n) = (checkpoint.load(folder / "checkpoint.npz") for folder in (one, other))
     assert list(a) == list(b)
@@ -72,7 +73,7 @@ def assert_same_end(one: Path, other: Path):
 # -- the files -----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_run_leaves_behind(tmp_path):
+def test_the_files_of_a_run(tmp_path):
     trained(tmp_path / "runs" / "reber", settings_for())
     folder = tmp_path / "runs" / "reber"
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -96,7 +97,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_is_loaded_without_its_text(tmp_path, text):
+def test_a_model_loads_without_its_text(tmp_path, text):
     folder = trained(tmp_path / "run", settings_for("text", options=text, validate_every=None))
     Path(text["file"]).unlink()
     model, config = load_model(folder)
@@ -110,7 +111,7 @@ def test_a_model_is_loaded_without_its_text(tmp_path, text):
 
 
 @pytest.mark.parametrize("folder", [None, "run"])
-def test_the_threads_are_those_of_its_settings_and_afterwards_as_before(tmp_path, folder):
+def test_threads_follow_the_settings_and_are_restored(tmp_path, folder):
     def threads():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     before, seen = threads(), []
@@ -119,14 +120,14 @@ def test_the_threads_are_those_of_its_settings_and_afterwards_as_before(tmp_path
     with Run.new(settings_for(threads=2, steps=1), folder and tmp_path / folder) as run:
         run.trainer.callbacks.append(lambda trainer, row: seen.extend(threads()))
         run.go()
-    assert set(seen) == {2} and threads() == before == [1] * len(before)  # one, as conftest says
+    assert set(seen) == {2} and threads() == before == [1] * len(before)  # conftest sets one
 
 
 # -- stopped and resumed -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", ["reber", "text"])
-def test_stopped_and_resumed_it_ends_as_one_that_was_left_alone(task, tmp_path, text):
+def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(task, tmp_path, text):
     of_text = {"options": text, "bptt": (4, 7)} if task == "text" else {}
     settings = settings_for(task, layers=2, dropout=0.3, **of_text)
     whole = trained(tmp_path / "whole", settings)
@@ -135,27 +136,39 @@ def test_stopped_and_resumed_it_ends_as_one_that_was_left_alone(task, tmp_path, 
     with Run.resume(folder) as run:
         assert run.trainer.step == 7 and len(run.trainer.rows) == 7
         history = run.trainer.run()
-        assert len(history["loss"]) == 12  # with what was before
-    with Run.resume(folder) as run:  # that was the trainer alone, of which nothing was written down
+        assert len(history["loss"]) == 12  # including the rows before the resume
+    with Run.resume(folder) as run:  # the trainer alone wrote nothing
         assert run.trainer.step == 7
         run.go()
     assert_same_end(whole, folder)
-    with Run.resume(folder) as run:  # and once more, when there is nothing left to do
+    with Run.resume(folder) as run:  # again, with nothing left to do
         assert run.go()["ended"] == "done"
     assert_same_end(whole, folder)
 
 
-def test_a_run_that_has_solved_its_task_does_not_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(TASKS["parity"], "goal", 0.4)  # guessing does that
+def test_the_carried_state_has_the_dtype_of_the_trained_weights(tmp_path, text):
+    """A fixed tensor of another dtype, which is saved too, does not count."""
+    file = tmp_path / "cells.py"
+    file.write_text("import numpy as np\nimport minigrad as mg\nclass Mine(mg.nn.GRUCell):\n"
+                    "    def __init__(self, *sizes, **options):\n        super().__init__(*sizes, **options)\n"
+                    "        self.fixed = mg.tensor(np.ones(2))\n")
+    settings = settings_for("text", options=text, bptt=4, cell=f"{file}:Mine", validate_every=None)
+    folder = trained(tmp_path / "run", settings, stop=at(7))
+    with Run.resume(folder) as run:
+        assert run.trainer.step == 7 and run.trainer.state.dtype == np.float32
+
+
+def test_a_run_that_solved_its_task_does_not_continue(tmp_path, monkeypatch):
+    monkeypatch.setattr(TASKS["parity"], "goal", 0.4)  # guessing reaches it
     with Run.new(settings_for("parity", options={"length": 5}), tmp_path / "run") as run:
         result = run.go()
         assert result["solved"] and result["ended"] == "solved" and result["steps"] == 4
-    (tmp_path / "run" / "result.json").unlink()  # as if it had been killed before it was written
+    (tmp_path / "run" / "result.json").unlink()  # as if killed before writing it
     with Run.resume(tmp_path / "run") as run:
         assert run.trainer.ended == "solved" and run.go()["steps"] == 4
 
 
-def test_a_checkpoint_before_the_last_is_a_place_to_go_on_from_too(tmp_path):
+def test_a_run_can_resume_from_the_previous_checkpoint(tmp_path):
     whole = trained(tmp_path / "whole", settings_for())
     folder = trained(tmp_path / "run", settings_for(), stop=at(11))
     with Run.resume(folder / "checkpoint.previous.npz") as run:
@@ -183,14 +196,14 @@ KILLS = {"text": {"task": "text", "layers": 2, "dropout": 0.2, "bptt": (4, 9), "
 
 @POSIX
 @pytest.mark.parametrize("run, seed", [("text", 0), ("reber", 1)])
-def test_killed_at_any_call_that_touches_a_file(run, seed, tmp_path, text):
-    """SIGKILL in the middle of writing metrics, of a checkpoint's arrays, between its two renames, …"""
+def test_a_run_survives_a_kill_at_any_file_operation(run, seed, tmp_path, text):
+    """SIGKILL while it writes metrics or the arrays of a checkpoint, between the two renames, …"""
     settings = settings_for(**KILLS[run], **({"options": text} if run == "text" else {}))
     assert killed_until_it_ends(tmp_path, settings, "calls", seed, 1200)["deaths"]
 
 
 @POSIX
-def test_killed_at_any_time(tmp_path, text):
+def test_a_run_survives_a_kill_at_any_time(tmp_path, text):
     """SIGKILL from outside, at a random moment."""
     settings = settings_for("text", hidden=100, checkpoint_every=1, options=text, validate_every=None)
     assert killed_until_it_ends(tmp_path, settings, "clock", 0, 0.2)["deaths"]
@@ -200,8 +213,8 @@ def test_killed_at_any_time(tmp_path, text):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", KILLS)
 @pytest.mark.parametrize("by, longest", [("clock", 0.2), ("calls", 1200)])
-def test_killed_again_and_again(by, longest, run, tmp_path, text):
-    """The checkpoints are so large, and so many, that deaths by the clock fall on their writing too."""
+def test_a_run_survives_many_kills(by, longest, run, tmp_path, text):
+    """Checkpoints are large and frequent, so some kills by the clock interrupt their writing."""
     settings = settings_for(**{**KILLS[run], "hidden": 150, "steps": 10, "checkpoint_every": 1},
                             **({"options": text} if run == "text" else {}))
     found = [killed_until_it_ends(tmp_path / str(seed), settings, by, 100 + seed, longest) for seed in range(10)]
@@ -209,7 +222,7 @@ def test_killed_again_and_again(by, longest, run, tmp_path, text):
     assert sum(one["files"].get("checkpoint.npz.partial", 0) for one in found)
 
 
-# -- what is refused -----------------------------------------------------------------------------------------------
+# -- refusals -----------------------------------------------------------------------------------------------
 
 
 def contents(folder):
@@ -224,12 +237,12 @@ def refused(call, *sentences):
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_holds_a_run_is_not_written_to(tmp_path):
+def test_a_folder_that_contains_a_run_is_not_written_to(tmp_path):
     folder = trained(tmp_path / "run", settings_for(), stop=at(7))
     before = contents(folder)
     refused(lambda: Run.new(settings_for(), folder), f"{folder} already contains a run (config.json, metrics.jsonl, "
             f"checkpoint.npz, checkpoint.previous.npz): continue it with --resume {folder}")
-    for name in list(before):  # what is left of one counts too, but for what a death at the very start leaves
+    for name in list(before):  # a single file of a run counts too
         other = tmp_path / f"with {name}"
         other.mkdir()
         shutil.copy(folder / name, other)
@@ -242,7 +255,7 @@ def test_a_folder_that_holds_a_run_is_not_written_to(tmp_path):
 
 
 @POSIX
-def test_two_runs_in_one_folder(tmp_path):
+def test_a_second_run_in_a_folder_is_refused(tmp_path):
     with Run.new(settings_for(), tmp_path / "run") as run:
         refused(lambda: Run.resume(tmp_path / "run"), f"{tmp_path / 'run'} is in use by another run")
         run.go()
@@ -284,18 +297,18 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_checkpoint_is_named_and_the_one_before_offered(how, tmp_path):
+def test_a_broken_checkpoint_is_named_and_the_previous_one_suggested(how, tmp_path):
     whole = trained(tmp_path / "whole", settings_for())
     folder = trained(tmp_path / "run", settings_for(), stop=at(11))
     breaks, sentence = BROKEN[how]
     breaks(folder)
     before = contents(folder)
-    step = 11 if how == "newer" else 10  # that one was saved after the last good one, and not over it
+    step = 11 if how == "newer" else 10  # the newer one was saved after the last good one
     offer = f"; the one before it, of step {step}, is whole: give {folder}/checkpoint.previous.npz in its place"
     refused(lambda: Run.resume(folder), sentence.format(folder=folder), offer)
     refused(lambda: load_model(folder), sentence.format(folder=folder), offer)
     assert contents(folder) == before
-    with Run.resume(folder / "checkpoint.previous.npz") as run:  # the offer holds
+    with Run.resume(folder / "checkpoint.previous.npz") as run:  # the suggestion works
         run.go()
     assert_same_end(whole, folder)
     assert (folder / "checkpoint.aside.npz").read_bytes() == before["checkpoint.npz"]
@@ -316,7 +329,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_offered(how, tmp_path):
     (cut_short("metrics.jsonl", 0.5), "{folder}/metrics.jsonl does not contain steps 1 to 11"),
     (damaged("metrics.jsonl", b"[]\n" * 11), "{folder}/metrics.jsonl, line 1, is not a step of a run"),
 ])
-def test_what_cannot_be_resumed_is_named_and_stays_as_it_is(breaks, sentence, tmp_path):
+def test_a_run_that_cannot_resume_is_named_and_left_unchanged(breaks, sentence, tmp_path):
     folder = trained(tmp_path / "run", settings_for(), stop=at(11))
     breaks(folder)
     before = contents(folder)
@@ -328,7 +341,7 @@ def test_what_cannot_be_resumed_is_named_and_stays_as_it_is(breaks, sentence, tm
     (lambda file: file.unlink(), "{file} cannot be read: No such file"),
     (lambda file: file.write_text("the lazy dog." * 100), "{file} has changed since the run in {folder} began"),
 ])
-def test_a_text_that_is_gone_or_has_changed(change, sentence, tmp_path, text):
+def test_a_missing_or_changed_text_is_refused(change, sentence, tmp_path, text):
     folder = trained(tmp_path / "run", settings_for("text", options=text), stop=at(7))
     before = contents(folder)
     file = Path(text["file"])
@@ -337,7 +350,7 @@ def test_a_text_that_is_gone_or_has_changed(change, sentence, tmp_path, text):
     assert contents(folder) == before
 
 
-def test_a_cell_that_is_gone_or_has_changed(tmp_path):
+def test_a_missing_or_changed_cell_is_refused(tmp_path):
     file = tmp_path / "cells.py"
     file.write_text("from minigrad import nn\nclass Mine(nn.GRUCell):\n    pass\n")
     folder = trained(tmp_path / "run", settings_for(cell=f"{file}:Mine"), stop=at(7))
@@ -349,12 +362,12 @@ def test_a_cell_that_is_gone_or_has_changed(tmp_path):
 
 @pytest.mark.parametrize("folder", ["/dev/null/run", "/proc/run"])
 @POSIX
-def test_a_folder_that_cannot_be_made(folder):
+def test_a_folder_that_cannot_be_created_is_named(folder):
     refused(lambda: Run.new(settings_for(), folder), f"{folder} cannot be created: ")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
     whole = trained(tmp_path / "whole", settings_for())
     folder = tmp_path / "run"
 
@@ -388,7 +401,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
     assert step_of(folder / "checkpoint.npz") == 5
 
 
-# -- checkpoints that are gone ---------------------------------------------------------------------------------------
+# -- missing checkpoints ---------------------------------------------------------------------------------------
 
 
 def all_gone(folder):
@@ -417,7 +430,7 @@ LOST = {
 
 @pytest.mark.parametrize("stop", [{}, {"stop": at(3)}, {"stop": at(7)}], ids=["ended", "before 5", "after 5"])
 @pytest.mark.parametrize("how", LOST)
-def test_a_run_whose_checkpoints_are_gone_is_not_begun_again_over_its_metrics(how, stop, tmp_path):
+def test_a_run_without_its_checkpoints_does_not_restart_over_its_metrics(how, stop, tmp_path):
     folder = trained(tmp_path / "run", settings_for(), **stop)
     loses, sentence = LOST[how]
     loses(folder)
@@ -429,7 +442,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_again_over_its_metrics(ho
 
 
 @POSIX
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_restarts(tmp_path):
     whole = trained(tmp_path / "whole", settings_for())
     folder = tmp_path / "run"
 
@@ -450,8 +463,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     assert not (folder / "no-checkpoint-yet").exists()
 
 
-def test_a_run_that_is_only_looked_at_stays_as_it_is(tmp_path):
-    """It is cut back, and its newer checkpoint put aside, when it goes on, and not when it is opened."""
+def test_opening_a_run_changes_no_file(tmp_path):
+    """Metrics are cut and a newer checkpoint is set aside only when the run continues."""
     folder = trained(tmp_path / "run", settings_for(), stop=at(11))
     before = contents(folder)
     with Run.resume(folder / "checkpoint.previous.npz") as run:
@@ -463,7 +476,7 @@ def test_a_run_that_is_only_looked_at_stays_as_it_is(tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
 
 
-def test_no_checkpoint_that_was_put_aside_is_overwritten(tmp_path):
+def test_checkpoints_set_aside_are_never_overwritten(tmp_path):
     folder = trained(tmp_path / "run", settings_for(), stop=at(11))
     for number in ("", "2", "3"):
         shutil.copy(folder / "checkpoint.npz", folder / "kept.npz")
@@ -475,7 +488,7 @@ def test_no_checkpoint_that_was_put_aside_is_overwritten(tmp_path):
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoint.npz.partial"])
 def test_a_run_does_not_write_through_a_link(name, tmp_path):
-    """Else a folder from somebody else could have any file of this user cut or overwritten."""
+    """Otherwise a folder from somebody else could overwrite any file of this user."""
     folder = trained(tmp_path / "run", settings_for(), stop=at(7))
     other = tmp_path / "other"
     other.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"precious")
@@ -490,7 +503,7 @@ def test_a_run_does_not_write_through_a_link(name, tmp_path):
     assert other.read_bytes() == before
 
 
-# -- a folder from somebody else -------------------------------------------------------------------------------------
+# -- a folder from somebody else ------------------------------------------------------------------------------------
 
 CELL = """
 from pathlib import Path
@@ -503,7 +516,7 @@ class Mine(nn.GRUCell):
 
 @pytest.fixture
 def received(tmp_path, monkeypatch):
-    """A run with a cell's file, as somebody else sent it, and whether the file was run."""
+    """(folder, file) of a run from somebody else; the file touches a `.ran` file when it is run."""
     file = tmp_path / "cells.py"
     file.write_text(CELL)
     monkeypatch.setattr(trust, "SESSION", set())
@@ -522,7 +535,7 @@ def opened(opens, *arguments, **options):
 
 
 @pytest.mark.parametrize("opens", [load_model, Run.resume])
-def test_a_python_file_that_a_folder_names_is_run_only_if_it_is_trusted(opens, received):
+def test_a_python_file_named_by_a_folder_is_run_only_if_trusted(opens, received):
     folder, file = received
     before = contents(folder)
     for place in (folder, folder / "checkpoint.npz"):
@@ -532,27 +545,27 @@ def test_a_python_file_that_a_folder_names_is_run_only_if_it_is_trusted(opens, r
     assert not file.with_suffix(".ran").exists() and contents(folder) == before
     opened(opens, folder, trust=True)
     assert file.with_suffix(".ran").exists()
-    refused(lambda: opened(opens, folder), "give --trust")  # it was trusted once, and is not remembered
+    refused(lambda: opened(opens, folder), "give --trust")  # trust for one call is not remembered
 
 
 @pytest.mark.parametrize("opens", [load_model, Run.resume])
-def test_a_file_that_this_user_has_trained_with_is_run(opens, received, tmp_path):
+def test_a_file_that_this_user_trained_with_is_run(opens, received, tmp_path):
     folder, file = received
     Run.new(settings_for(cell=f"{file}:Mine"), tmp_path / "mine").__exit__()
     trust.SESSION.clear()  # another process
     opened(opens, folder)
-    copy = tmp_path / "elsewhere" / "cells.py"  # the same text, but other neighbours to import
+    copy = tmp_path / "elsewhere" / "cells.py"  # the same content, beside other modules
     copy.parent.mkdir()
     copy.write_text(CELL)
     change_config(folder, settings={"cell": f"{copy}:Mine"})
     refused(lambda: opened(opens, folder), f"names the Python file {copy}")
     assert not copy.with_suffix(".ran").exists()
-    opened(opens, folder, trust=True)  # as a run whose files were moved
+    opened(opens, folder, trust=True)  # a run whose files were moved
 
 
 @pytest.mark.parametrize("opens", [load_model, Run.resume])
 @pytest.mark.parametrize("trusted", [False, True])
-def test_a_cell_that_has_changed_is_not_run_even_if_it_is_trusted(opens, trusted, received):
+def test_a_changed_cell_is_not_run_even_if_trusted(opens, trusted, received):
     folder, file = received
     file.write_text(CELL + "# or so\n")
     refused(lambda: opened(opens, folder, trust=trusted), f"{file} has changed since the run in {folder} began")
@@ -562,7 +575,7 @@ def test_a_cell_that_has_changed_is_not_run_even_if_it_is_trusted(opens, trusted
 
 
 @pytest.mark.parametrize("opens", [load_model, Run.resume])
-def test_a_file_whose_hash_config_json_does_not_have_needs_trust(opens, received, tmp_path):
+def test_a_file_without_its_hash_in_config_json_needs_trust(opens, received, tmp_path):
     folder, file = received
     Run.new(settings_for(cell=f"{file}:Mine"), tmp_path / "mine").__exit__()
     change_config(folder, sources=None)
@@ -571,7 +584,7 @@ def test_a_file_whose_hash_config_json_does_not_have_needs_trust(opens, received
 
 
 def test_compiled_python_beside_a_trusted_file_is_not_run(received):
-    """A .pyc file would be run in place of the text that the user has read."""
+    """A .pyc file could differ from the source that the user has read."""
     folder, file = received
     source = CELL.replace(".ran", ".hidden")
     evil = file.with_name("evil.py")
@@ -583,18 +596,18 @@ def test_compiled_python_beside_a_trusted_file_is_not_run(received):
 
 
 @pytest.mark.parametrize("state", ["/dev/null/state", ""])
-def test_a_state_folder_that_cannot_be_written_to_is_no_failure(state, tmp_path, monkeypatch):
+def test_a_state_folder_without_write_permission_is_not_an_error(state, tmp_path, monkeypatch):
     monkeypatch.setenv("MINIGRAD_STATE", state)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/dev/null")
     file = tmp_path / "cells.py"
     file.write_text(CELL)
     folder = trained(tmp_path / "run", settings_for(cell=f"{file}:Mine"), stop=at(7))
-    with Run.resume(folder) as run:  # in the same process the run is known to be one's own
+    with Run.resume(folder) as run:  # within the process the file is trusted
         run.go()
 
 
-def test_a_script_that_trains_its_own_cell_is_told_how(tmp_path):
+def test_a_script_that_trains_its_own_cell_needs_a_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("""
 from minigrad import nn
@@ -616,11 +629,11 @@ if GUARDED:
         assert done.returncode == status and said in done.stdout + done.stderr, done.stderr
 
 
-# -- hostile and damaged files ---------------------------------------------------------------------------------------
+# -- hostile and damaged files --------------------------------------------------------------------------------------
 
 
 def change_config(folder, **changes):
-    """Parts of config.json updated, or emptied by None."""
+    """Update parts of config.json; None empties a part."""
     config = json.loads((folder / "config.json").read_text())
     for part, values in changes.items():
         config[part] = {} if values is None else config[part] | values
@@ -636,7 +649,7 @@ def as_text(value):
 
 
 def mutations(value, wrongs, above=()):
-    """A nesting with each of its fields once replaced by every wrong value, or left out; lists: the first of a list."""
+    """Yield (path, copy) with one field replaced by a wrong value or left out; of a list, only its first item."""
     for key, child in list(value.items()) if isinstance(value, dict) else list(enumerate(value))[:1]:
         for wrong in wrongs:
             changed = copy.copy(value)
@@ -653,7 +666,7 @@ def mutations(value, wrongs, above=()):
 
 
 def outcome(opens, folder, where):
-    """Success, or one sentence."""
+    """Whether it opens; if not, check that the error is one sentence."""
     try:
         opened(opens, folder)
     except ValueError as problem:
@@ -676,19 +689,19 @@ def hostile(request, tmp_path, text):
                                                                     "validate_every": None, **given}))
 
 
-def test_any_field_of_config_json_may_be_wrong(hostile):
+def test_any_wrong_field_of_config_json_is_refused_in_a_sentence(hostile):
     config = json.loads((hostile / "config.json").read_text())
     good = 0
     for where, changed in mutations(config, WRONG):
         (hostile / "config.json").write_text(as_text(changed))
         for opens in (load_model, Run.resume):
             good += outcome(opens, hostile, where)
-    assert good < 60  # values that are what they were, or that a text and a model do without
+    assert good < 60  # unchanged or optional values
     (hostile / "config.json").write_text(json.dumps(config))
     assert outcome(load_model, hostile, "") and outcome(Run.resume, hostile, "")
 
 
-def test_any_field_of_a_checkpoints_header_may_be_wrong(hostile):
+def test_any_wrong_field_of_a_checkpoint_header_is_refused_in_a_sentence(hostile):
     arrays, meta = checkpoint.load(hostile / "checkpoint.npz")
     whole = {"format": checkpoint.FORMAT, "version": checkpoint.VERSION, "arrays": list(arrays), "meta": meta}
     meta["settings"] = {name: meta["settings"][name] for name in ("task", "cell")}  # the others are tested above
@@ -701,7 +714,7 @@ def test_any_field_of_a_checkpoints_header_may_be_wrong(hostile):
     assert refused_ones > 300
 
 
-def test_a_checkpoint_may_not_count_more_steps_than_there_are(hostile):
+def test_a_checkpoint_with_more_steps_than_metrics_is_refused(hostile):
     arrays, meta = checkpoint.load(hostile / "checkpoint.npz")
     meta["trainer"]["step"] = 10**15
     checkpoint.save(hostile / "checkpoint.npz", arrays, meta)
@@ -711,7 +724,7 @@ def test_a_checkpoint_may_not_count_more_steps_than_there_are(hostile):
 @pytest.mark.parametrize("change", [
     lambda a: a.astype(complex), lambda a: a.astype(np.int16), lambda a: a.astype(np.float16), lambda a: a[None],
     lambda a: a.ravel()[:0], lambda a: a + np.nan], ids=["complex", "int", "half", "shape", "empty", "NaN"])
-def test_weights_of_another_kind_are_refused(change, hostile):
+def test_unfit_weights_are_refused(change, hostile):
     arrays, meta = checkpoint.load(hostile / "checkpoint.npz")
     for name in [name for name in arrays if name.startswith("model/")]:
         checkpoint.save(hostile / "checkpoint.npz", arrays | {name: change(arrays[name])}, meta)
@@ -728,7 +741,7 @@ def test_a_config_that_is_not_an_object_is_refused(content, hostile):
 
 
 @pytest.mark.parametrize("sizes", [{"hidden": 2**20}, {"layers": 1000}, {"embedding": 2**20}])
-def test_sizes_that_the_checkpoint_does_not_have_are_refused_before_a_model_is_built(sizes, hostile, monkeypatch):
+def test_sizes_that_differ_from_the_checkpoint_are_refused_before_a_model_is_built(sizes, hostile, monkeypatch):
     change_config(hostile, settings=sizes)
     arrays, meta = checkpoint.load(hostile / "checkpoint.npz")
     meta["settings"] |= sizes
@@ -749,18 +762,25 @@ def test_a_text_that_is_a_device_is_not_read(hostile):
         refused(lambda: Run.resume(hostile), "/dev/zero is not a regular file")
 
 
-# -- signals, from outside -------------------------------------------------------------------------------------------
+# -- signals -------------------------------------------------------------------------------------------
+
+
+PARITY = ["train", "parity", "--length", "20", "--hidden", "8", "--steps", "150", "--checkpoint-every", "7", "--out"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert main([*PARITY, str(folder)]) == 1  # the task was not solved
+    return folder
 
 
 @POSIX
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGKILL, -9)])
-def test_a_command_that_is_stopped_and_resumed(number, status, tmp_path):
-    """The command itself: Ctrl-C and SIGTERM save and say how to go on; SIGKILL leaves the last checkpoint."""
-    command = [sys.executable, "-m", "minigrad", "train"]
-    arguments = ["parity", "--length", "20", "--hidden", "8", "--steps", "150", "--checkpoint-every", "7", "--out"]
-    subprocess.run([*command, *arguments, tmp_path / "whole"], capture_output=True)
-    process = subprocess.Popen([*command, *arguments, tmp_path / "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+def test_the_command_can_be_stopped_and_resumed(number, status, uninterrupted, tmp_path, capsys):
+    """Ctrl-C and SIGTERM save and print how to continue; SIGKILL leaves the last checkpoint."""
+    process = subprocess.Popen([sys.executable, "-m", "minigrad", *PARITY, tmp_path / "run"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "checkpoint.npz").exists():
         time.sleep(0.002)
     process.send_signal(number)
@@ -769,6 +789,7 @@ def test_a_command_that_is_stopped_and_resumed(number, status, tmp_path):
     if number != signal.SIGKILL:
         assert "trained: interrupted after" in out
         assert out.endswith(f"continue with: minigrad train --resume {tmp_path / 'run'}\n")
-    done = subprocess.run([*command, "--resume", tmp_path / "run"], capture_output=True, text=True)
-    assert done.returncode == 1 and "resumed after step" in done.stdout and "not solved" in done.stdout
-    assert_same_end(tmp_path / "whole", tmp_path / "run")
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().out
+    assert "resumed after step" in said and "not solved" in said
+    assert_same_end(uninterrupted, tmp_path / "run")

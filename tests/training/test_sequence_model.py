@@ -1,4 +1,4 @@
-"""The model of a sequence task: what goes in and out, cells of one's own, and PyTorch's numbers."""
+"""The model of a sequence task: inputs and outputs, user-defined cells, and the same numbers as PyTorch."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_outputs_states_and_their_dtype(options, cell, dtype, file):
     x = data(model)
     outputs, state = model(x)
     assert outputs.shape == (5, 3, 2) and outputs.dtype == dtype
-    # the state is carried: two pieces are the whole
+    # the state is carried: two pieces give the same as the whole
     first, between = model(x[:2])
     second, end = model(x[2:], between)
     tolerance = 1e-12 if dtype == "float64" else 1e-5
@@ -102,8 +102,8 @@ def test_one_hot_is_an_embedding_with_the_identity():
     np.testing.assert_array_equal(plain(x)[0].data, embedded(x)[0].data)
 
 
-def test_a_row_begins_anew_and_the_others_go_on(file):
-    """Also where the initial state is a parameter, through which gradients flow."""
+def test_some_rows_restart_and_the_others_continue(file):
+    """Also for a learned initial state, through which gradients flow."""
     for cell in ("lstm", f"{file}:Leaky"):
         model = SequenceModel(7, 2, cell=cell, hidden=5, layers=2, rng=0)
         x = data(model)
@@ -126,7 +126,7 @@ NOT_SYMBOLS = [(np.array([[7]]), "takes symbols from 0 to 6, and x contains 7 to
 
 @pytest.mark.parametrize("x, says", NOT_SYMBOLS)
 @pytest.mark.parametrize("embedding", [None, 2])
-def test_what_is_no_symbol_is_refused_in_the_name_of_the_model(x, says, embedding):
+def test_inputs_other_than_symbols_are_refused_in_the_name_of_the_model(x, says, embedding):
     model = SequenceModel(7, 2, hidden=5, symbols=True, embedding=embedding, rng=0)
     for given in (x, mg.tensor(x), x.tolist()) if x.dtype != np.float32 else (x, mg.tensor(x)):
         with pytest.raises(ValueError, match=f"^this SequenceModel .*{says}"):
@@ -134,8 +134,8 @@ def test_what_is_no_symbol_is_refused_in_the_name_of_the_model(x, says, embeddin
 
 
 @pytest.mark.parametrize("shape", [(7, 10), (10, 16), (5,), (5, 3, 10)])
-def test_integers_for_a_model_of_features_lead_to_symbols(shape):
-    """Whatever sizes agree."""
+def test_integers_for_a_model_of_features_suggest_symbols(shape):
+    """Even if some sizes agree."""
     model = SequenceModel(10, 2, hidden=5, rng=0)
     for x in (np.zeros(shape, int), mg.tensor(np.zeros(shape, np.uint8)), np.zeros(shape, int).tolist()):
         with pytest.raises(ValueError, match=r"takes features, .* x contains integers, .* build it with symbols=True"):
@@ -188,7 +188,7 @@ def test_options_of_the_cell(file):
         SequenceModel(7, 2, hidden=5, dropout=1.5)
 
 
-def test_it_is_pytorchs_embedding_lstm_and_linear():
+def test_it_computes_the_same_as_pytorchs_embedding_lstm_and_linear():
     torch = pytest.importorskip("torch")
     model = SequenceModel(7, 2, hidden=5, layers=2, symbols=True, embedding=3, dtype="float64", rng=0)
 

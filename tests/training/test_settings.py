@@ -1,4 +1,4 @@
-"""Settings: what they build, and what they refuse."""
+"""Settings: the trainers that they build, and the values that they refuse."""
 
 import json
 
@@ -18,16 +18,16 @@ def test_the_recipe_of_every_task_builds_and_runs(task, tmp_path):
     settings = Settings.for_task(task, options=options, steps=1, batch=2, hidden=3)
     trainer = settings.trainer()
     assert np.isfinite(trainer.run()["loss"]).all()
-    assert Settings.of(**json.loads(json.dumps(settings.as_dict()))) == settings  # as config.json has it
+    assert Settings.of(**json.loads(json.dumps(settings.as_dict()))) == settings  # through config.json
 
 
-def test_what_is_given_stands_in_the_place_of_the_recipe():
+def test_given_settings_override_the_recipe():
     recipe = Settings.for_task("temporal-order")
     assert recipe.cell == "lstm" and recipe.cell_options and recipe.lr == TASKS["temporal-order"].recipe["lr"]
     other = Settings.for_task("temporal-order", cell="rnn", lr=0.5, bptt=(2, 5))
     assert (other.cell, other.lr, other.cell_options, other.bptt) == ("rnn", 0.5, {}, [2, 5])
     assert other.trainer().bptt == (2, 5)
-    other = Settings.for_task("copy", optimizer="adagrad")  # of which betas, as the recipe has them, are no option
+    other = Settings.for_task("copy", optimizer="adagrad")  # it has no betas, which the recipe sets for Adam
     assert other.optimizer_options == {} != Settings.for_task("copy").optimizer_options and other.cell_options
     assert Settings.for_task("copy", optimizer="adam") == Settings.for_task("copy")
 
@@ -40,7 +40,7 @@ def test_optimizers_and_schedules(optimizer):
     assert [trainer.schedule(step) for step in (0, 5, 10)] == pytest.approx([0.1, 0.15, 0.1])
 
 
-def test_the_seed_is_that_of_every_random_number():
+def test_the_seed_determines_every_random_number():
     def drawn(seed):
         trainer = Settings.for_task("adding", seed=seed).trainer()
         return trainer.model.recurrent.layers["l0"].W.data, trainer.task.batch(trainer.rng, 2).x
@@ -49,7 +49,7 @@ def test_the_seed_is_that_of_every_random_number():
         assert (a == b).all() and not (a == c).all()
 
 
-def test_paths_hold_wherever_one_goes(tmp_path, monkeypatch):
+def test_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = Settings(cell="cells.py:Mine", options={"file": "text.txt"})
     assert settings.cell == f"{tmp_path}/cells.py:Mine" and settings.options == {"file": f"{tmp_path}/text.txt"}
@@ -73,7 +73,7 @@ def test_paths_hold_wherever_one_goes(tmp_path, monkeypatch):
     ({"optimizer_options": {"beta": 1}}, "Adam has no option beta (did you mean betas?): it takes "),
     ({"cell_options": {"peepholes": True}}, "the cell lstm has no option peepholes: it takes "),
 ])
-def test_what_there_is_not_is_said_in_a_sentence(given, sentence):
+def test_unknown_names_are_refused_in_a_sentence(given, sentence):
     with pytest.raises(ValueError) as error:
         Settings.for_task(**{"task": "adding", **given}).trainer()
     assert sentence in str(error.value)
@@ -98,12 +98,12 @@ def test_what_there_is_not_is_said_in_a_sentence(given, sentence):
     ({"optimizer_options": {"lr": 3}}, "adam cannot be built: "),
     ({"optimizer_options": {"eps": []}}, "Adam takes eps as a finite number"),
 ])
-def test_a_setting_of_another_type_is_refused_in_a_sentence(given, sentence):
+def test_wrong_types_and_values_are_refused_in_a_sentence(given, sentence):
     with pytest.raises(ValueError) as error:
         Settings.for_task(**{"task": "adding", **given}).trainer()
     assert sentence in str(error.value) and len(str(error.value)) < 600
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     settings = Settings.for_task("adding", lr=np.float32(0.5), hidden=np.int64(3), until_solved=np.bool_(True))
     assert (type(settings.lr), type(settings.hidden), settings.until_solved) == (float, int, True)

@@ -1,4 +1,4 @@
-"""The trainer: it is the loop that one would write, it stops and goes on to the bit, and it says what went wrong."""
+"""The trainer: it equals a handwritten loop, resumes to the bit, and names what went wrong."""
 
 import itertools
 import json
@@ -32,9 +32,9 @@ def trainer_for(task, model=None, seed=0, optimizer=optim.Adam, lr=0.01, **optio
 
 
 def everything(trainer):
-    """All that a trainer carries, in a form that can be compared; the time is not."""
+    """The state of a trainer in a comparable form, without the time."""
     arrays, meta = trainer.state_dict()
-    meta = json.loads(json.dumps(meta))  # as a file has it
+    meta = json.loads(json.dumps(meta))  # as in a file
     return {name: (x.dtype, x.tobytes()) for name, x in arrays.items()}, {**meta, "seconds": 0, "ended": ""}
 
 
@@ -60,7 +60,7 @@ SWITCHES = {
 @pytest.mark.parametrize("fails", [False, True], ids=["", "exception"])
 @pytest.mark.parametrize("part", ["", "recurrent", "recurrent.layers.l1", "linear"])
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_each_module_is_afterwards_in_the_mode_that_it_was_in(switch, part, fails, monkeypatch):
+def test_the_mode_of_each_module_is_restored(switch, part, fails, monkeypatch):
     trainer = trainer_for(CIRCLE, model_for(CIRCLE, layers=2, dropout=0.5), steps=2, validate_every=1, bptt=16)
     dict(trainer.model.named_parts())[part].eval()
     trainer.model.again = trainer.model.recurrent  # a part with two names
@@ -75,7 +75,7 @@ def test_each_module_is_afterwards_in_the_mode_that_it_was_in(switch, part, fail
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_part_in_eval_mode_trains_in_it_and_a_model_in_eval_mode_does_not(frozen):
+def test_a_part_in_eval_mode_stays_in_it_and_a_model_in_eval_mode_does_not(frozen):
     seen = []
     trainer = trainer_for(CIRCLE, model_for(CIRCLE, layers=2, dropout=0.5), steps=1, bptt=16,
                           callbacks=[lambda trainer, row: seen.append(modes(trainer.model)) or False])
@@ -100,7 +100,7 @@ def test_the_progress_shows_a_metric_only_where_it_was_measured(capsys):
 # -- the loop ------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_loop_that_one_would_write():
+def test_it_equals_a_handwritten_loop():
     task = Reber()
     trainer = trainer_for(task, clip=0.1, schedule=optim.cosine(0.02, 6))
     history = trainer.run()
@@ -121,19 +121,19 @@ def test_it_is_the_loop_that_one_would_write():
     assert trainer.ended == "done" and (trainer.sequences, history["loss"].shape) == (24, (6,))
 
 
-def test_it_learns_what_a_bigram_cannot_know():
+def test_it_learns_more_than_a_bigram_can():
     model = model_for(CIRCLE, hidden=32, embedding=8)
     trainer = trainer_for(CIRCLE, model, lr=0.02, steps=150, batch=8, bptt=16, clip=1.0)
     losses = trainer.run()["loss"]
-    assert losses[0] == pytest.approx(np.log(CIRCLE.inputs), abs=0.3)  # it begins by guessing
+    assert losses[0] == pytest.approx(np.log(CIRCLE.inputs), abs=0.3)  # at first it guesses
     assert trainer.measure() < 0.5 * CIRCLE.baseline
-    assert model.training  # as it was
+    assert model.training  # measuring restored the mode
     codes = sample(model, 60, rng=0, prime=[CIRCLE.characters.index(".")], temperature=0.3)
     assert "quick brown" in CIRCLE.decode(codes)
 
 
-def test_measuring_is_by_the_definition():
-    """Of one stream: −log₂ p, character after character."""
+def test_the_metric_follows_its_definition():
+    """One stream: −log₂ p, one character after another."""
     short = Text(text="the quick brown fox. " * 20)
     trainer = trainer_for(short)
     batch = short.test(0)
@@ -146,7 +146,7 @@ def test_measuring_is_by_the_definition():
     assert trainer.measure() == pytest.approx(np.mean(bits), rel=1e-5)
 
 
-def test_callbacks_see_every_step_and_may_end_it():
+def test_callbacks_see_every_step_and_can_end_training():
     seen = []
     trainer = trainer_for(Adding(length=5), callbacks=[lambda trainer, row: seen.append((trainer.step, row["loss"])),
                                                        lambda trainer, row: row["step"] == 3])
@@ -154,7 +154,7 @@ def test_callbacks_see_every_step_and_may_end_it():
     assert trainer.ended == "stopped" and seen == list(zip((1, 2, 3), losses))
 
 
-def test_validation_is_in_the_history_and_disturbs_nothing():
+def test_validation_is_recorded_and_changes_nothing():
     task = Adding(length=5)
     model = model_for(task, layers=2, dropout=0.5)
     history = trainer_for(task, model, validate_every=2).run()
@@ -173,8 +173,8 @@ def test_it_stops_when_solved(goal, steps, ended):
     assert len(trainer.run()["loss"]) == steps and trainer.ended == ended  # there is nothing left to do
 
 
-def test_a_task_and_a_loss_of_ones_own():
-    """What a trainer needs of a task is a batch and a loss."""
+def test_a_user_defined_task_and_loss():
+    """A trainer needs only a batch and a loss from its task."""
     def batch(rng, size):
         x = rng.normal(size=(3, size, 2))
         return Batch(x, x.sum(axis=2, keepdims=True))
@@ -204,15 +204,15 @@ def test_every_target_counts_once_and_windows_advance(k1, k2):
     np.testing.assert_array_equal(counted, batch.mask)
 
 
-def test_without_a_mask_what_is_past_the_lengths_does_not_count():
+def test_without_a_mask_steps_after_the_end_do_not_count():
     batch = Batch(np.zeros((4, 2, 1)), np.zeros((4, 2, 1)), lengths=np.array([1, 4]))
     (window,) = split_windows(batch)
     assert window.mask.T.tolist() == [[True, False, False, False], [True] * 4]
 
 
 @pytest.mark.parametrize("bptt", [3, (1, 3), (2, 7), 100, None])
-def test_the_state_is_carried_and_the_loss_is_that_of_the_whole(bptt):
-    """With steps of size 0 the windows see one model; what they count adds up to the whole sequence."""
+def test_the_state_is_carried_and_the_losses_add_up_to_the_whole(bptt):
+    """With lr = 0 all windows see the same model, so their losses add up to that of the whole sequence."""
     trainer = trainer_for(CIRCLE, lr=0.0, bptt=bptt, batch=30)
     windows = list(split_windows(CIRCLE.batch(0, 30), *trainer.bptt))
     trainer.steps = len(windows)
@@ -226,10 +226,10 @@ def test_the_state_is_carried_and_the_loss_is_that_of_the_whole(bptt):
 
 
 def test_gradients_reach_back_k2_steps_and_no_further():
-    """They are those of the loss in which the state before the window is a constant: no approximation of that one."""
+    """They equal the gradients of a loss in which the state before the window is a constant."""
     task, seen = Adding(length=12), []
     trainer = trainer_for(task, lr=0.0, bptt=(2, 5), steps=1, optimizer=optim.SGD)
-    trainer.run()  # adding asks at the last step alone: this is the last of the windows 0–5, 2–7, …, 8–12
+    trainer.run()  # adding has a target only at the last step, in the last of the windows 0–5, 2–7, …, 8–12
     seen = [p.grad.copy() for p in trainer.model.parameters()]
 
     batch, model = task.batch(np.random.default_rng(0), 4), model_for(task)
@@ -241,8 +241,8 @@ def test_gradients_reach_back_k2_steps_and_no_further():
         np.testing.assert_allclose(p.grad, g, rtol=1e-5, atol=1e-8)
 
 
-def test_rows_whose_sequence_ends_begin_anew():
-    """Sequences laid in rows, of whose windows some are the first of theirs."""
+def test_rows_restart_where_their_sequence_ends():
+    """Rows contain several sequences, so some windows begin one."""
     rng = np.random.default_rng(0)
     windows = [Batch(rng.normal(size=(3, 2, 2)).astype("f"), rng.normal(size=(3, 2, 1)).astype("f"), first=first)
                for first in (True, np.array([False, True]), np.array([False, False]), np.array([True, False]))]
@@ -253,7 +253,7 @@ def test_rows_whose_sequence_ends_begin_anew():
     losses = trainer.run()["loss"]
 
     x, targets = (np.concatenate([getattr(w, name) for w in windows]) for name in ("x", "targets"))
-    starts = [(0, 9), (9, 12)], [(0, 3), (3, 12)]  # of each row
+    starts = [(0, 9), (9, 12)], [(0, 3), (3, 12)]  # per row
     errors = np.zeros((12, 2))
     for row, pieces in enumerate(starts):
         for a, b in pieces:
@@ -263,7 +263,7 @@ def test_rows_whose_sequence_ends_begin_anew():
 
 
 @pytest.mark.parametrize("bptt", [0, -1, (3, 2), (0, 2)])
-def test_windows_that_there_cannot_be(bptt):
+def test_impossible_windows_are_refused(bptt):
     with pytest.raises(ValueError, match=r"bptt is .* 1 ≤ k1 ≤ k2"):
         trainer_for(CIRCLE, bptt=bptt)
 
@@ -289,7 +289,7 @@ def text_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_going_on_is_never_having_stopped_to_the_bit(run, text_file):
+def test_resuming_equals_an_uninterrupted_training_to_the_bit(run, text_file):
     settings = {"hidden": 6, "batch": 4, "steps": 12, **run}
     if run["task"] == "text":
         settings["options"] = {"file": text_file}
@@ -301,11 +301,11 @@ def test_going_on_is_never_having_stopped_to_the_bit(run, text_file):
     paused.callbacks.append(lambda trainer, row: row["step"] in (3, 8))
     paused.run()
     saved = paused.state_dict()
-    np.testing.assert_array_equal(paused.run()["loss"], losses[:8])  # the same object goes on
+    np.testing.assert_array_equal(paused.run()["loss"], losses[:8])  # the same object continues
     assert paused.ended == "stopped"
 
     resumed = settings.trainer()
-    resumed.load_state_dict(*saved)  # another goes on from where the first was
+    resumed.load_state_dict(*saved)  # another object continues from there
     np.testing.assert_array_equal(resumed.run()["loss"], losses[3:])
     assert everything(resumed) == everything(whole) and resumed.ended == "done"
 
@@ -318,8 +318,8 @@ def test_the_state_of_another_model_is_refused():
         trainer_for(CIRCLE, optimizer=optim.SGD).load_state_dict(*saved)
 
 
-def test_any_generator_will_do():
-    """Also one whose state holds an array."""
+def test_any_bit_generator_works():
+    """Also one whose state contains an array."""
     rngs = [np.random.Generator(np.random.MT19937(seed)) for seed in (1, 2)]
     one, other = (trainer_for(CIRCLE, bptt=5, rng=rng) for rng in rngs)
     one.run()
@@ -335,7 +335,7 @@ def test_same_seed_same_bits():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_step_be_finished_and_gives_the_handlers_back(number):
+def test_a_signal_lets_the_step_finish_and_handlers_are_restored(number):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     trainer = trainer_for(CIRCLE, steps=100, bptt=5)
     model, calls = trainer.model, itertools.count(1)
@@ -348,8 +348,8 @@ def test_a_signal_lets_the_step_be_finished_and_gives_the_handlers_back(number):
     model.__class__ = Interrupted
     assert len(trainer.run()["loss"]) == 3 and trainer.ended == "interrupted"
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    assert len(trainer.run()["loss"]) == 100  # and on
-    with pytest.raises(KeyboardInterrupt), SignalGuard():  # the second time it means it
+    assert len(trainer.run()["loss"]) == 100  # it continues
+    with pytest.raises(KeyboardInterrupt), SignalGuard():  # the second signal interrupts
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
@@ -358,7 +358,7 @@ def test_a_signal_lets_the_step_be_finished_and_gives_the_handlers_back(number):
 # -- what goes wrong -----------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_names_step_and_op_and_changes_nothing():
+def test_a_nonfinite_loss_names_step_and_op_and_changes_nothing():
     trainer = trainer_for(Adding(length=5))
 
     def poison(trainer, row):
@@ -372,11 +372,11 @@ def test_a_loss_that_is_not_finite_names_step_and_op_and_changes_nothing():
         trainer.run()
     assert everything_but_weights(trainer) == trainer.before
     with pytest.raises(Diverged, match=r"linear.weight contains NaN or Inf after step 3"):
-        trainer.state_dict()  # such a state is not to be saved
+        trainer.state_dict()  # such a state must not be saved
 
 
-def test_a_gradient_that_is_not_finite_is_seen_before_it_is_used():
-    """√|y| has a finite value at 0, and no finite slope."""
+def test_a_nonfinite_gradient_is_noticed_before_it_is_used():
+    """√|y| is finite at 0, and its slope is not."""
     task = SimpleNamespace(batch=lambda rng, size: Batch(np.zeros((2, size, 1)), np.zeros((2, size, 1))),
                            loss=lambda y, target, mask: mg.mean(mg.sqrt(y * y)))
     model = SequenceModel(1, 1, cell="rnn", hidden=2, rng=0)
@@ -387,7 +387,7 @@ def test_a_gradient_that_is_not_finite_is_seen_before_it_is_used():
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_a_step_size_that_is_far_too_large_ends_in_a_sentence():
+def test_a_far_too_large_step_size_ends_in_a_sentence():
     with pytest.raises(Diverged, match=r"at step \d+: "):
         trainer_for(Adding(length=5), lr=1e30, optimizer=optim.SGD, steps=50).run()
 
@@ -395,7 +395,7 @@ def test_a_step_size_that_is_far_too_large_ends_in_a_sentence():
 # -- check, sample --------------------------------------------------------------------------------------------------
 
 
-def test_the_gradients_of_the_model_that_is_trained_pass_the_complex_step():
+def test_gradients_of_the_trained_model_pass_the_complex_step():
     trainer = trainer_for(CIRCLE, model_for(CIRCLE, layers=2, dropout=0.5, embedding=3))
     before = everything(trainer)
     report = trainer.gradcheck()
@@ -404,7 +404,7 @@ def test_the_gradients_of_the_model_that_is_trained_pass_the_complex_step():
     assert everything(trainer) == before
 
 
-def test_a_wrong_rule_is_seen_by_the_check(monkeypatch):
+def test_the_gradient_check_notices_a_wrong_rule(monkeypatch):
     op = mg.OPS["cross_entropy"]
     vjp, = op.vjps
     monkeypatch.setattr(op, "vjps", [vjp._replace(recorded=lambda *a: 1.001 * vjp.recorded(*a),
@@ -413,7 +413,7 @@ def test_a_wrong_rule_is_seen_by_the_check(monkeypatch):
     assert not report.ok and report.blamed[0][0] == "cross_entropy.dlogits"
 
 
-def test_sampling_is_by_the_models_probabilities():
+def test_sampling_follows_the_models_probabilities():
     model = model_for(CIRCLE)
     model.linear.weight.data *= 0
     p = np.array([0.5, 0.3, 0.2])

@@ -27,14 +27,14 @@ def test_a_file_is_remembered_in_the_users_state_folder(given, place, tmp_path, 
     assert len(list((tmp_path / place).iterdir())) == 1 and (tmp_path / place).stat().st_mode & 0o077 == 0
 
 
-def test_another_content_or_another_place_is_another_file(tmp_path, monkeypatch):
+def test_another_content_or_path_is_another_file(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIGRAD_STATE", str(tmp_path))
     trust.remember("cells.py", "hash")
     assert not trust.trained_with("cells.py", "other") and not trust.trained_with("sub/cells.py", "hash")
     assert trust.trained_with("./sub/../cells.py", "hash")
 
 
-def test_where_nothing_can_be_remembered_it_holds_for_the_process(monkeypatch):
+def test_without_a_writable_state_folder_trust_lasts_for_the_process(monkeypatch):
     monkeypatch.setenv("MINIGRAD_STATE", "/dev/null/nowhere")
     trust.remember("cells.py", "hash")
     assert trust.trained_with("cells.py", "hash")

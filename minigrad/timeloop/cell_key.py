@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.messages import name_of
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import BYTES, Surroundings, Unrepeatable
-from minigrad.program.key import PLAIN, CellTracer, UnknownShape, blank, trace_key, without_floats
+from minigrad.program.ir import PLAIN
+from minigrad.program.key import CellTracer, UnknownShape, blank, trace_key, without_floats
 from minigrad.program.purity import only_computes
-from minigrad.program.trace import Trace, TraceError, is_engine, profiled
+from minigrad.program.trace import Trace, TraceError, profiled
 from minigrad.timeloop.cache import programs
 from minigrad.timeloop.eager import Cell, CellError, code_of
 
@@ -50,7 +52,7 @@ def inspect_without_values(cell: Cell, step: Callable, kinds: list, examples: An
         return trace_key(step, blanks, examples, CellTracer(values=False, numbers=numbers))
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and not is_engine(frame):
+        if event == "call" and not is_own_frame(frame):
             around.note_frame(frame)
     tracer: CellTracer | None
     try:
