@@ -108,7 +108,7 @@ RELEASED = primitive("released")  # replaces the op of a node after its backward
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
        analytic: bool = True, shapes: str = "", elementwise: bool = False, linear: bool = False, view: Any = False,
-       text: Any = None, buffered: str | None = None, helper: str | None = None, c: Any = None, **rules: Callable) -> Any:
+       text: Any = None, buffered: str | None = None, helper: str | None = None, c: Any = None, **rules: Any) -> Any:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python
