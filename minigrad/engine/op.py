@@ -60,7 +60,7 @@ class Op:
     text: Any = None  # template of the NumPy text, if it is neither an operator nor a keyword call: `template`
     buffered: str | None = None  # NumPy statements that write y into a buffer `{y}`; a ufunc needs none
     helper: str | None = None  # source of a function for derived text; by default the source of the forward
-    c: Any = None  # template of its C expression; `{s}` is f32 or f64, `{f}` C's suffix, `{type}` the type
+    c: Any = None  # template of the C expression, see printers/c_expressions.py
 
     def is_view(self, metadata: dict) -> bool:
         """Whether y is a view of the first input, for this metadata."""
@@ -107,9 +107,8 @@ RELEASED = primitive("released")  # replaces the op of a node after its backward
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
-       analytic: bool = True, shapes: str = "", elementwise: bool = False,
-       linear: bool = False, view: Any = False, text: Any = None, buffered: str | None = None,
-       helper: str | None = None, c: Any = None, **rules: Callable) -> Callable[..., Any]:
+       analytic: bool = True, shapes: str = "", elementwise: bool = False, linear: bool = False, view: Any = False,
+       text: Any = None, buffered: str | None = None, helper: str | None = None, c: Any = None, **rules: Any) -> Any:
     """Declare an op: its NumPy forward and, as `d<argument>`, the rule of its derivative.
 
     ```python
@@ -130,21 +129,16 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     analytic  False if the complex step does not see the derivative
     shapes    the sentence for errors that says which shapes fit
 
-<<<<<<< HEAD
     The other arguments are traits, see `Op`; view, text and c may be functions of the metadata. An op states
     `elementwise` if `np` is a ufunc but its forward computes something else.
-=======
-    The other arguments state traits, which `Op` explains; view, text and c may be functions of the metadata. An op that
-    only answers for a ufunc, as its own forward does something else, states `elementwise`.
->>>>>>> cprinter
 
     Raises TypeError or ValueError, with a sentence that names the op, if the declaration breaks these rules.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
-        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes,
-                            elementwise=elementwise, linear=linear, view=view, text=text, buffered=buffered,
-                            helper=helper, c=c, **rules)
+        traits = {"elementwise": elementwise, "linear": linear, "view": view, "text": text, "buffered": buffered,
+                  "helper": helper, "c": c}
+        return lambda f: op(f, np=np, infix=infix, method=method, analytic=analytic, shapes=shapes, **traits, **rules)
     self = describe_op(forward, rules)
     self.analytic, self.infix = analytic, infix
     self.numpy = np if isinstance(np, tuple) else (np,)

@@ -1,7 +1,9 @@
 """Entrywise ops as C expressions.
 
-An op states its text as the trait `c`; a comparison or an arithmetic op is C's own operator; all other ufuncs are calls
-of `mg_<name>` (c_math.py), or of the function of C's library that has the same name.
+An op states its text as the trait `c`: a template of its inputs, of {s} (f32 or f64), {f} (C's suffix) and {type} (of
+the result), or a function of the metadata that returns one, or None if it is not printed. A comparison or an arithmetic
+op is C's own operator; all other ufuncs, and minigrad's own ops, are calls of `mg_<name>` (c_math.py), or a ufunc of
+the function of C's library that has the same name.
 """
 
 from __future__ import annotations
@@ -139,11 +141,13 @@ def derived(op: Op, value: Value) -> str:
         if value.dtype == bool and op.infix in ARITHMETIC:
             raise NotInC(f"{op.name} of booleans is not printed")
         return f"{op.infix}{names[0]}" if len(names) == 1 else f" {op.infix} ".join(names)
-    if op.ufunc is not None and value.dtype.kind == "f":
-        if f"mg_{op.ufunc.__name__}_{suffix(value.dtype)}" in c_math.NAMES:
-            return f"mg_{op.ufunc.__name__}_{{s}}({', '.join(names)})"
-        if op.ufunc.__name__ in LIBRARY:
-            return f"{op.ufunc.__name__}{{f}}({', '.join(names)})"
+    ours = op.forward is not None and op.forward.__module__.startswith("minigrad.")
+    function = op.ufunc.__name__ if op.ufunc is not None else op.name if ours and op.elementwise else None
+    if value.dtype.kind == "f":
+        if f"mg_{function}_{suffix(value.dtype)}" in c_math.NAMES:
+            return f"mg_{function}_{{s}}({', '.join(names)})"
+        if op.ufunc is not None and function in LIBRARY:
+            return f"{function}{{f}}({', '.join(names)})"
     raise NotInC(f"{op.name} has no C text")
 
 

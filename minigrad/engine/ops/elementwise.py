@@ -68,8 +68,7 @@ def positive(x):
     return np.positive(x)
 
 
-@op(infix="%", analytic=False, elementwise=True, c="mg_remainder_{s}({a}, {b})",
-    da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
+@op(infix="%", analytic=False, elementwise=True, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
     """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. np.remainder does not call it."""
     return np.remainder(a, b)
@@ -130,8 +129,7 @@ def tanh(x):
 
 
 # Into a buffer as 1 / (1 + e⁻ˣ), four calls. If e⁻ˣ is inf, the result is 0, as it should be
-@op(elementwise=True, c="mg_sigmoid_{s}({x})",
-    buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
+@op(elementwise=True, buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
     helper="def sigmoid(x):\n    return 0.5 * np.tanh(0.5 * x) + 0.5", dx=lambda g, y: g * y * (1.0 - y))
 def sigmoid(x):
     """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).

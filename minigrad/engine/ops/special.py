@@ -36,7 +36,7 @@ def log10(x):
     return np.log10(x)
 
 
-@op(elementwise=True, c="mg_softplus_{s}({x})", dx=lambda g, x: g * softplus_slope(x))
+@op(elementwise=True, dx=lambda g, x: g * softplus_slope(x))
 def softplus(x):
     """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with full precision in the small tail.
     It neither overflows nor loses its tail.
@@ -46,15 +46,15 @@ def softplus(x):
         return np.where(positive, x, 0.0) + np.log1p(np.exp(np.where(positive, np.multiply(x, -1.0), x)))
 
 
-@op(elementwise=True, c="mg_softplus_slope_{s}({x})", dx=lambda g, x, y: g * y * softplus_slope(-x))
+@op(elementwise=True, dx=lambda g, x, y: g * y * softplus_slope(-x))
 def softplus_slope(x):
     """y = sigmoid x = e^(−softplus(−x)), precise in its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
     with np.errstate(under="ignore"):
         return np.exp(-softplus(np.negative(x)))
 
 
-@op(np=np.logaddexp, elementwise=True, c="mg_logaddexp_{s}({a}, {b})",
-    da=lambda g, a, b: g * softplus_slope(a - b), db=lambda g, a, b: g * softplus_slope(b - a))
+@op(np=np.logaddexp, elementwise=True, da=lambda g, a, b: g * softplus_slope(a - b),
+    db=lambda g, a, b: g * softplus_slope(b - a))
 def logaddexp(a, b):
     """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
     with np.errstate(under="ignore"):
