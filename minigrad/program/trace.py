@@ -52,7 +52,7 @@ class Symbol(Tensor):
     sizes  its shape as a tuple of `Size`s, if the tracer keeps track of them (source_tracer.py), else None
     """
 
-    __slots__ = ("_inputs", "_metadata", "_op", "example", "number", "sizes", "tracer")  # its own node
+    __slots__ = ("_inputs", "_mask", "_metadata", "_op", "example", "number", "sizes", "tracer")  # its own node
 
     @property
     def _array(self) -> ndarray:
@@ -60,10 +60,6 @@ class Symbol(Tensor):
             raise TraceError(f"a tensor of shape {self.shape} was kept by a function that minigrad traced, and is used "
                              f"{user_line()}: it never had values; let the function return it")
         return self.example
-
-    @property
-    def _mask(self) -> int:
-        return sum(1 << i for i, x in enumerate(self._inputs) if isinstance(x, Tensor) and x._tracked)
 
     shape = property(lambda self: self.example.shape if self.sizes is None else self.sizes)
     dtype = property(lambda self: self.example.dtype)
@@ -146,6 +142,11 @@ class Tracer:
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
         out = symbol(self, data, tracked and (isinstance(data, tuple) or data.dtype.kind in "fc"))
         out._op, out._inputs, out._metadata = op, inputs, metadata
+        mask = 0  # now: a pull untracks its own tensors once its function has run
+        for i, x in enumerate(inputs if out._tracked else ()):
+            if isinstance(x, Tensor) and x._tracked:
+                mask |= 1 << i
+        out._mask = mask
         if self.current is not None:
             self.origin[out._index] = self.current._index
         return out
