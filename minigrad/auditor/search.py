@@ -110,7 +110,7 @@ class Search:
 
     def best(self) -> Found | None:
         outer = self.best_transform()
-        changes = list(all_changes(self.tape, self.given[0]))
+        changes = list(all_changes(self.tape, {k: g for k, g in self.given[0].items() if np.isfinite(g).all()}))
         inner = self.best_change(changes)
         if inner is not None and (outer is None or self.rank(inner) <= self.rank(outer)):
             return inner
