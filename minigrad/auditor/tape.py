@@ -19,7 +19,7 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import sum_to
+from minigrad.engine.ops import copy, sum_to
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
@@ -66,6 +66,7 @@ class Recorder(SourceTracer):
         super().__init__()
         self.sites: dict[int, tuple] = {}
         self.latest: list[Symbol] = []
+        self.cut: set[int] = set()
 
     def argument(self, example: Any) -> Symbol:
         return Tracer.argument(self, example)  # its shape in plain numbers
@@ -73,6 +74,12 @@ class Recorder(SourceTracer):
     def profile(self, frame: FrameType, event: str, argument: Any) -> None:
         if frame.f_globals.get("__name__") != __name__:
             super().profile(frame, event, argument)
+
+    def detached(self, x: Tensor) -> Tensor:
+        """x without its gradient: a copy whose contribution is zero, so that a path that is not cut can be found."""
+        out = copy(x)
+        self.cut.add(out._index)
+        return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
         out = super().made(data, tracked, op, inputs, metadata)
@@ -197,7 +204,10 @@ class Steps:
             return
         consumer, to, number = self.numbers[node._index], self.numbers[x._index], self.number(d)
         example = fit(self.steps[number].example, x.example)
-        c = self.add(Step("contribution", None, (number,), of=consumer, position=position), example)
+        is_cut = node._index in self.tracer.cut
+        example = 0 * example if is_cut else example
+        c = self.add(Step("contribution", None, (number,), of=consumer, position=position,
+                          metadata="cut" if is_cut else None), example)
         self.edges.append(Edge(c, consumer, position, to))
         arriving[x._index].append(c)
 
@@ -314,10 +324,16 @@ class Tape:
             return total
         if step.kind == "contribution":
             edge_x = self.edge_x[i] if hasattr(self, "edge_x") else self.find_x(i)
-            return fit(value(step.inputs[0]), value(edge_x))
+            d = fit(value(step.inputs[0]), value(edge_x))
+            return d if step.metadata is None else 0 * d
         if step.op is PART:
             return value(step.inputs[0])[step.metadata["i"]]
         return step.op.forward(*[value(x) for x in step.inputs], **step.metadata)
+
+    def unsummed(self, leaf: str, draw: int) -> Any:
+        """A gradient before it is summed over what broadcasting had added; None if its paths differ in shape."""
+        raw = [self.draws[draw][0][self.steps[c].inputs[0]] for c in self.steps[self.total(leaf)].inputs]
+        return sum(raw) if len({np.shape(d) for d in raw}) == 1 else None
 
     def find_x(self, i: int) -> int:
         self.edge_x = {e.contribution: e.x for e in self.edges}
