@@ -33,7 +33,7 @@ FAULTS = [
     ("document_cell", "dWi=dit @ concat.T", "dWi=dft @ concat.T", r"dWi: it is that of Wf"),
     ("document_cell", "dbo=np.sum(dot, axis=1, keepdims=True)", "dbo=np.sum(dot, axis=1)", r"dbo: the shape.*keepdims"),
     ("document_cell", "dbo=np.sum(dot, axis=1, keepdims=True)", "dbo=np.sum(dot)", r"dbo: the shape.*all axes"),
-    ("document_cell", "dbo=np.sum(dot, axis=1, keepdims=True)", "dbo=dot", r"dbo: the shape.*not summed over axis 1"),
+    ("document_cell", "dbo=np.sum(dot, axis=1, keepdims=True)", "dbo=dot", r"dbo: the shape.*not summed at all"),
     ("document_cell", "dbo=np.sum(dot, axis=1, keepdims=True)", "dbo=dot.sum(1, keepdims=True) / 5", r"dbo: 1/5 times"),
     ("document_cell", "dcct @ concat.T", "(dcct @ concat.T) / 5", r"dWc: 1/5 times"),
     ("document_cell", "dbc=np.sum(dcct, axis=1, keepdims=True)", "dbc=np.zeros((4, 1))", r"dbc: zero"),
