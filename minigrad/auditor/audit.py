@@ -36,6 +36,9 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
     """
     tape = Tape(forward, inputs, np.random.default_rng(seed))
+    if not tape.leaves:
+        raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
+                         "floats, and return what is computed from them")
     for _ in range(OTHER_INPUTS):
         tape.add_draw()
     report = AuditReport()
@@ -43,7 +46,10 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     keys: dict[str, str] = {}
     for _, d_outputs, leaves in tape.draws:
         found, keys = named_gradients(tape, call(backward, d_outputs, tape, leaves, report), names or {})
-        given.append(found)
+        strange = [keys[leaf] for leaf, g in found.items() if g.dtype.kind not in "fiub"]
+        if strange:
+            note(report, f"note: {', '.join(strange)} are not arrays of real numbers")
+        given.append({leaf: g for leaf, g in found.items() if g.dtype.kind in "fiub"})
     report.missing = [f"d{leaf}" for leaf in tape.leaves if leaf not in given[0]]
     for found in given[1:]:
         report.missing += [keys[leaf] for leaf in given[0] if leaf not in found]
@@ -140,9 +146,9 @@ def with_none(tree: Any) -> list:
 
 def notes_on_values(tape: Tape, given: list[dict], keys: dict, report: AuditReport) -> None:
     """Notes on NaN, and on gradients that do not depend on the arguments."""
-    bad = [keys[leaf] for leaf, g in given[0].items() if g.dtype.kind not in "fiub" or not np.isfinite(g).all()]
+    bad = [keys[leaf] for leaf, g in given[0].items() if not np.isfinite(g).all()]
     if bad:
-        report.notes.append(f"note: {', '.join(bad)} contain nan, inf or no numbers")
+        note(report, f"note: {', '.join(bad)} contain nan or inf")
     fixed = [keys[leaf] for leaf, g in given[0].items() if g.size and np.any(g) and leaf in given[1]
              and np.array_equal(g, given[1][leaf])]
     if fixed:

@@ -125,7 +125,8 @@ class Search:
         shape = np.shape(tape.steps[calls[0]].example) if not isinstance(tape.steps[calls[0]].example, tuple) else ()
         size, true = int(np.prod(shape)) * len(totals), tape.draws[0][0]
         leaves = tuple(leaf for leaf in left if any(tape.after[i] >> tape.total(leaf) & 1 for i in totals)
-                       and self.given[0][leaf].shape == true[tape.total(leaf)].shape)
+                       and self.given[0][leaf].shape == true[tape.total(leaf)].shape
+                       and np.isfinite(self.given[0][leaf]).all())
         if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true[tape.total(x)].size for x in leaves) <= size:
             return [], size
 

@@ -178,6 +178,20 @@ def test_gradients_that_are_not_written_yet_are_listed():
     assert len(nothing.missing) == 11 and not nothing.right
 
 
+def test_nan_and_what_is_no_number_are_noted():
+    program = PROGRAMS["fused_cell"]
+    right = program.run(program.backward)
+    report = mg.audit(program.forward, lambda *args: right(*args) | {"db": np.full(16, np.nan), "dWh": "later"},
+                      *program.inputs)
+    assert report.unexplained == ["db"] and report.missing == ["dWh"] and not report.causes
+    assert report.notes == ["note: dWh are not arrays of real numbers", "note: db contain nan or inf"]
+
+
+def test_a_forward_without_gradients_is_refused():
+    with pytest.raises(ValueError, match="nothing to audit: no result of forward depends on a float"):
+        mg.audit(lambda x: np.zeros(3), lambda d, x: {"dx": x}, np.zeros(3))
+
+
 def test_values_from_elsewhere_are_noted():
     program = PROGRAMS["fused_cell"]
     right = program.run(program.backward)
