@@ -374,6 +374,12 @@ def rule_words(tape: Tape, i: int, depth: int = 3) -> str:
     return f"{step.op.name}({', '.join(inputs)})"
 
 
+def operand_words(tape: Tape, i: int, consumer: int) -> str:
+    """An operand of a consumer's rule in words; a state of the step before is called so."""
+    before = is_before(tape, i, consumer)
+    return rule_words(tape, i) if before is None else f"{tape.say(before)} of the step before"
+
+
 def goal(tape: Tape, i: int) -> tuple[str, str]:
     """Where the rule of a step leads: the consumer's name and that of the input it is the gradient of."""
     step = tape.steps[i]
@@ -392,7 +398,7 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
         y, x = goal(tape, site[0])
         where = f"on the way from {y} to {x}"
         if name in ("multiply", "divide", "add", "subtract") and len(inputs) == 2:
-            a, b = (rule_words(tape, k) for k in inputs)
+            a, b = (operand_words(tape, k, step.of) for k in inputs)
             for k in (0, 1):
                 left = (a, b)[1 - k]
                 if name == "divide" and k == 1:
@@ -470,9 +476,7 @@ def other_value(tape: Tape, given: dict) -> Iterator[tuple]:
             which = [None] if len(once) == 1 else [None, *once]
             choices = substitutes(tape, own, by_shape[np.shape(steps[own].example)], len(rule_keys))
             y, x = goal(tape, rules[rule_keys[0]][0])
-            meant, before = tape.say(own), is_before(tape, own, rule_keys[0][0])
-            if before is not None:
-                meant = tape.say(before) + " of the step before"
+            meant = operand_words(tape, own, rule_keys[0][0])
             for (cost, said, at, f), occurrence in itertools.product(choices, which):
                 replaced = {}
                 for key in rule_keys:

@@ -56,6 +56,7 @@ FAULTS = [
     ("document_lstm", "da * np.tanh(cn)", "da * np.tanh(cp)", r"step before"),
     ("document_lstm", "dc * cp * f", "dc * cn * f", r"c_next is used where c_next of the step before is meant"),
     ("document_lstm", "dc_prev = dc * f", "dc_prev = dc * i", r"it is used where ft"),
+    ("document_lstm", "dc * cp * f", "dc * f", r"the factor c_next of the step before is missing"),
     ("document_lstm", "reversed(range(T))", "reversed(range(1, T))", r"leaves out the first 1|loop over time"),
     ("document_lstm", "dx[:, :, t] = dz[n:]", "dx[:, :, T - 1 - t] = dz[n:]", r"dx: reversed along axis 2"),
     ("document_lstm", "(1 - f)", "(1 - f ** 2)", r"."),
