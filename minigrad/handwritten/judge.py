@@ -1,0 +1,390 @@
+"""Judge the hand-written backwards of a file: run each, look at what it does, and audit its numbers.
+
+Everything here runs the user's code in this process. The command `minigrad audit` calls it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minigrad.auditor import audit
+from minigrad.engine.pytree import flatten
+from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.functional import vjp
+from minigrad.handwritten import observations as see
+from minigrad.handwritten.conventions import COURSE_FORWARDS, Course, Layer, LossFun, Subject, Together, copied, find
+from minigrad.handwritten.source import CouldNotRun, Source, explained, read
+
+LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, as in the course's exercise
+
+
+@dataclass
+class Verdict:
+    """What is said of one backward. status: right, wrong, not written, could not run."""
+
+    name: str
+    place: str
+    convention: str = ""
+    status: str = "right"
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is worth knowing, and makes no gradient wrong
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} ({self.place}): {self.status}"]
+        return "\n".join([*lines, *(f"  {line}" for text in self.faults for line in text.splitlines()),
+                          *(f"  note: {note}" for note in self.notes)])
+
+
+def judge_file(file: str) -> list[Verdict]:
+    """A verdict for each backward of a file. Raises CouldNotRun if the file cannot be read or has none."""
+    source = read(file)
+    verdicts: dict[str, Verdict] = {}
+    for subject in find(source):
+        wrong_cell = subject.cell in verdicts and verdicts[subject.cell].status != "right"
+        verdicts[subject.name] = judge(source, subject, wrong_cell)
+    return list(verdicts.values())
+
+
+def status_of(verdicts: list[Verdict]) -> int:
+    """The exit status: 0 all right, 1 one is wrong, 2 one could not be run or is not written."""
+    statuses = {verdict.status for verdict in verdicts}
+    return 1 if "wrong" in statuses else 0 if statuses == {"right"} else 2
+
+
+def judge(source: Source, subject: Subject, wrong_cell: bool = False) -> Verdict:
+    node = source.definitions[subject.name]
+    verdict = Verdict(subject.name, source.place(node.lineno), subject.convention)
+    try:
+        Trial(source, subject, verdict, wrong_cell).judge()
+    except NotWritten as what:
+        verdict.status, verdict.faults = "not written", [f"not written yet: {what}"]
+    except CouldNotRun as problem:
+        unwritten = see.not_written(source, subject.name)
+        if unwritten:
+            verdict.status, verdict.faults = "not written", [f"not written yet: {unwritten}"]
+        else:
+            verdict.status = "could not run"
+            verdict.faults.append(str(problem))
+    return verdict
+
+
+class NotWritten(CouldNotRun):
+    """The names that a backward leaves as None."""
+
+
+class Trial:
+    """One subject, its namespace, and what was found."""
+
+    def __init__(self, source: Source, subject: Subject, verdict: Verdict, wrong_cell: bool = False):
+        self.source, self.subject, self.verdict, self.wrong_cell = source, subject, verdict, wrong_cell
+        weights = {name for name in subject.inputs if name[0] in "Wb"} | {"parameters"}
+        self.globals = {} if isinstance(subject, LossFun) else see.global_weights(source, subject.name, weights)
+        self.namespace = self.fresh()
+        self.rng = np.random.default_rng(0)
+
+    def fresh(self) -> dict[str, Any]:
+        """The file's namespace, with the parts of the convention that it lacks."""
+        subject, source = self.subject, self.source
+        cells = [name for name in (subject.cell, (subject.cell or "").replace("backward", "forward")) if name]
+        namespace = source.run([*subject.needs, *cells], [*subject.given, *self.globals])
+        if subject.name not in namespace:
+            raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
+        if isinstance(subject, Course):
+            for name, forward in COURSE_FORWARDS.items():
+                namespace.setdefault(name, forward)
+        elif subject.forward_name and subject.forward_name not in namespace:
+            raise CouldNotRun(f"{subject.name} needs {subject.forward_name}, which makes its cache, and the file does "
+                              "not define it")
+        for name, fault in getattr(self, "activations", {}).items():
+            namespace[name] = see.ACTIVATIONS[name][0]
+        if getattr(self, "true_forwards", False):
+            namespace |= COURSE_FORWARDS
+        if self.wrong_cell:
+            self.give_cell(namespace)
+        return namespace
+
+    # -- the user's two functions -----------------------------------------------------------------------
+
+    def forward(self, inputs: dict[str, np.ndarray]) -> tuple[tuple, Any]:
+        with explained(self.source, f"{self.subject.forward_name or 'the forward of ' + self.subject.name} fails"):
+            self.set_globals(inputs)
+            outputs, memory = self.subject.forward(self.namespace, copied(inputs))
+            return tuple(np.asarray(y) if not isinstance(y, np.ndarray) else y for y in outputs), memory
+
+    def backward(self, memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
+        with explained(self.source, f"{self.subject.name} fails"):
+            return self.subject.backward(self.namespace, memory, d_outputs)
+
+    def set_globals(self, inputs: dict[str, np.ndarray]) -> None:
+        for name in self.globals:
+            self.namespace[name] = inputs.get(name, {k: v for k, v in inputs.items() if k[0] in "Wb"})
+
+    def gradients(self, inputs: dict[str, np.ndarray], d_outputs: list[np.ndarray]) -> dict[str, Any]:
+        _, memory = self.forward(inputs)
+        return self.backward(memory, copied(d_outputs))
+
+    def draw(self, scale: float = 1.0) -> dict[str, np.ndarray]:
+        return {name: scale * self.rng.normal(size=shape) for name, shape in self.subject.inputs.items()}
+
+    def give_cell(self, namespace: dict[str, Any]) -> None:
+        """Replace a wrong cell's backward by the true one, so that the sequence is judged alone."""
+        cell = next(s for s in find(self.source) if s.name == self.subject.cell)
+        trial = Trial(self.source, cell, Verdict(cell.name, ""))
+        with contextlib.suppress(CouldNotRun):
+            reference, _ = trial.true_forward(note=False)
+            replace_cell(namespace, cell, reference)
+
+    # -- judging -----------------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        verdict, subject = self.verdict, self.subject
+        reference, whole = self.true_forward()
+        if reference is None:
+            verdict.status = "wrong"
+            verdict.notes.append(f"{subject.name} is judged once its forward is right")
+            return
+        inputs = self.draw()
+        outputs, memory = self.forward(inputs)
+        d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
+        first = self.backward(memory, copied(d_outputs))
+        self.look_for_unwritten(first)
+        self.look_at_state(inputs, d_outputs, first)
+        self.look_at_arguments(inputs, d_outputs)
+        self.look_at_clipping(inputs, d_outputs)
+        if self.globals:
+            names, line = ", ".join(self.globals), self.source.place(min(self.globals.values()))
+            verdict.notes.append(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right "
+                                 "only while they are the weights of the forward")
+        report = self.audit(reference, [name for name in first if first[name] is not None])
+        if not report.ok:
+            verdict.status = "wrong"
+            verdict.faults.append(str(report))
+        elif isinstance(subject, Course) and subject.time is not None:
+            self.look_at_fewer_steps(reference)
+        if verdict.faults and verdict.status == "right":
+            verdict.status = "wrong"
+        if self.wrong_cell and verdict.status != "could not run":
+            verdict.notes.append(f"{subject.name} was judged with a right {subject.cell} in place of yours")
+
+    def true_forward(self, note: bool = True) -> tuple[Callable | None, tuple]:
+        """(the reference whose numbers are the user's, its outputs). None, with a fault, if the forward differs."""
+        self.activations: dict[str, str] = dict(see.own_activations(self.source, self.namespace))
+        self.true_forwards = False
+        self.verdict.faults += [f"your forward differs: {text}" for text in self.activations.values()]
+        if self.activations:
+            self.namespace = self.fresh()
+        inputs = self.draw()
+        try:
+            outputs, _ = self.forward(inputs)
+        except CouldNotRun as problem:
+            if not isinstance(self.subject, Course):
+                raise
+            self.verdict.faults.append(f"your forward cannot be run: {problem}")
+            return self.without_forward()
+        for reference in self.subject.references:
+            true = values(reference, inputs)
+            if all(see.close(y, z) for y, z in zip(outputs, true)):
+                return reference, true
+        reference = self.subject.references[0]
+        true = values(reference, inputs)
+        with contextlib.suppress(CouldNotRun):
+            self.verdict.faults.append(f"your forward differs: {self.difference(inputs, outputs, reference, true)}")
+        return self.without_forward() if isinstance(self.subject, Course) else (None, true)
+
+    def without_forward(self) -> tuple[Callable, tuple]:
+        """For the course: caches of the true forward."""
+        self.true_forwards = True
+        self.namespace = self.fresh()
+        self.verdict.notes.append(f"{self.subject.name} was judged on the caches of a right forward")
+        reference = self.subject.references[0]
+        return reference, values(reference, self.draw())
+
+    def difference(self, inputs: dict, outputs: tuple, reference: Callable, true: tuple) -> str:
+        found = see.first_difference(self.source, lambda: self.forward(inputs), lambda: values(reference, inputs))
+        if found:
+            return found
+        k = next(k for k, (y, z) in enumerate(zip(outputs, true)) if not see.close(y, z))
+        if outputs[k].shape != true[k].shape:
+            return f"its output {k + 1} has the shape {outputs[k].shape}, and {true[k].shape} is right"
+        index = np.unravel_index(np.argmax(np.abs(outputs[k] - true[k])), true[k].shape)
+        return (f"its output {k + 1} is {outputs[k][index]:.4g} at {list(map(int, index))}, and {true[k][index]:.4g} "
+                "is right")
+
+    def audit(self, reference: Callable, returned: list[str]) -> Any:
+        """The library's report on the gradients that the backward returns."""
+        subject, rest = self.subject, self.draw()
+        lacking = [name for name in subject.inputs if name not in returned and name not in subject.silent]
+        if lacking and not isinstance(subject, Course):
+            self.verdict.faults.append(f"{subject.name} does not return {', '.join('d' + name for name in lacking)}")
+        names = [name for name in subject.inputs if name in returned]
+
+        def forward(*arguments: Any) -> Any:
+            found = reference(*(rest | dict(zip(names, arguments))).values())
+            found = found if isinstance(found, tuple) else (found,)
+            return tuple(found[i] for i in subject.arriving) if len(subject.arriving) > 1 else found[0]
+
+        def backward(d_outputs: Any, *arguments: Any) -> dict[str, Any]:
+            inputs = rest | {name: np.array(value) for name, value in zip(names, arguments)}
+            d_outputs = d_outputs if isinstance(d_outputs, tuple) else (d_outputs,)
+            found = self.gradients(inputs, [np.array(d) for d in d_outputs])
+            return {f"d{name}": found[name] for name in names}
+        return audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names), names=names)
+
+    # -- what is not a matter of numbers -----------------------------------------------------------------
+
+    def look_for_unwritten(self, found: dict[str, Any]) -> None:
+        missing = [name for name, value in found.items() if value is None]
+        if not found or len(missing) == len(found):
+            raise NotWritten(see.not_written(self.source, self.subject.name) or "it returns None")
+        if missing:
+            self.verdict.faults.append(f"not written yet: {', '.join('d' + name for name in missing)}")
+
+    def look_at_state(self, inputs: dict, d_outputs: list, first: dict[str, Any]) -> None:
+        """Call again: with the same inputs, and after a call with others, in the same namespace."""
+        if isinstance(self.subject, Layer):
+            _, memory = self.forward(inputs)
+            self.backward(memory, copied(d_outputs))
+            layer, _ = memory
+            arguments = [value for name, value in inputs.items() if name not in self.subject.weights]
+            with explained(self.source, f"{self.subject.name} fails when it is called again"):
+                layer.forward(*copied(arguments))
+            again = self.backward(memory, copied(d_outputs))
+        else:
+            self.gradients(self.draw(), copied(d_outputs))
+            again = self.gradients(inputs, d_outputs)
+        changed = [f"d{name}" for name in first if not same(first[name], again.get(name))]
+        if changed:
+            where = see.line_of_state(self.source, self.subject.name)
+            self.verdict.faults.append(f"the second call gives another {', '.join(changed)} than the first for the same "
+                                       f"inputs: something is kept between calls{where}")
+            whole = self.gradients
+
+            def gradients(inputs: dict, d_outputs: list) -> dict[str, Any]:
+                self.namespace = self.fresh()
+                return whole(inputs, d_outputs)
+            self.gradients = gradients  # type: ignore[method-assign]
+
+    def look_at_arguments(self, inputs: dict, d_outputs: list) -> None:
+        """Compare the arguments before and after."""
+        node = self.source.definitions[self.subject.name]
+        if isinstance(self.subject, Together):
+            return
+        _, memory = self.forward(inputs)
+        given, kept = copied(d_outputs), memory[1] if isinstance(self.subject, Layer) else memory
+        before = copied(flatten_arrays(kept))
+        self.backward(memory, given)
+        names = see.parameters(node, "backward")
+        for name, d, now in zip(names, d_outputs, given):
+            if not np.array_equal(d, now):
+                where = see.line_of_change(self.source, self.subject.name, name)
+                self.verdict.notes.append(f"{self.subject.name} changes its argument {name} in place{where}: whoever "
+                                          "uses it afterwards reads other numbers")
+        if not all(map(np.array_equal, before, flatten_arrays(kept))):
+            self.verdict.notes.append(f"{self.subject.name} changes values of its cache in place: a second backward on "
+                                      "that cache gives other numbers")
+
+    def look_at_clipping(self, inputs: dict, d_outputs: list) -> None:
+        """A gradient is linear in what arrives, unless it is clipped."""
+        clip = see.line_of_call(self.source, self.subject.name, "clip")
+        if isinstance(self.subject, Together):
+            large = self.gradients(self.draw(30.0), d_outputs) if clip else {}
+        else:
+            small = self.gradients(inputs, d_outputs)
+            large = self.gradients(inputs, [1e4 * d for d in d_outputs])
+            large = {name: d for name, d in large.items() if d is not None and not same(1e4 * small[name], d, 1e-3)}
+        by = d_outputs[0] if isinstance(self.subject, Together) else 1.0
+        bound = see.bound_of_clipping([np.asarray(d) / by for d in large.values() if d is not None])
+        if bound is not None:
+            self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g} before it returns "
+                                      f"them{clip}: clip outside, then a gradient check can be passed")
+
+    def look_at_fewer_steps(self, reference: Callable) -> None:
+        """The course's exercise has gradients for 4 of the 7 steps in the caches."""
+        inputs = self.draw() | {"x": self.rng.normal(size=(*self.subject.inputs["x"][:2], LONG))}
+        what = f"with da for {SHORT} of the {LONG} steps in the caches"
+        try:
+            outputs, memory = self.forward(inputs)
+            da = self.rng.normal(size=(*outputs[0].shape[:2], SHORT))
+            given = self.backward(memory, [da.copy()])
+        except CouldNotRun as problem:
+            self.verdict.faults.append(f"{what}, {problem}: take the number of steps from da")
+            return
+        first = inputs | {"x": inputs["x"][:, :, :SHORT]}
+        _, pull = vjp(lambda *a: reference(*a)[0], *first.values())
+        true = dict(zip(first, pull(da)))
+        padded = np.concatenate([true["x"], np.zeros((*true["x"].shape[:2], LONG - SHORT))], axis=2)
+        wrong = [f"d{name}" for name, d in given.items() if d is not None and not see.close(d, true[name], 1e-7)
+                 and not (name == "x" and see.close(d, padded, 1e-7))]
+        if wrong:
+            self.verdict.faults.append(f"{what}, {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong: go "
+                                       f"through the {SHORT} steps of da, not through all caches")
+
+
+def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
+    """The outputs of a reference as arrays."""
+    with no_grad():
+        found = reference(*inputs.values())
+    found = found if isinstance(found, tuple) else (found,)
+    return tuple(y.detach().numpy() if isinstance(y, Tensor) else np.asarray(y) for y in found)
+
+
+def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
+    return one is None and other is None or one is not None and other is not None and see.close(other, one, tolerance)
+
+
+def flatten_arrays(tree: Any) -> list[np.ndarray]:
+    return [leaf for leaf in flatten(tree)[0] if isinstance(leaf, np.ndarray)]
+
+
+def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
+    """Give a namespace the true backward of a cell. It finds the inputs of a cache in a list kept by its forward."""
+    seen: list[tuple[Any, dict[str, np.ndarray]]] = []
+
+    def gradients(memory: Any, d_outputs: tuple) -> dict[str, np.ndarray]:
+        inputs = next(i for m, i in reversed(seen) if m is memory)
+
+        def forward(*arguments: Any) -> Any:
+            found = reference(*arguments)
+            return tuple(found[i] for i in cell.arriving) if isinstance(found, tuple) else found
+        _, pull = vjp(forward, *inputs.values())
+        found = dict(zip(inputs, pull(tuple(d_outputs) if len(cell.arriving) > 1 else d_outputs[0])))
+        return {name: d for name, d in found.items() if name not in cell.silent}
+
+    if isinstance(cell, Layer):
+        user = namespace[cell.name]
+
+        class True_(user):  # type: ignore[misc, valid-type]
+            def forward(self, *xs: Any) -> Any:
+                seen.append((self, dict(zip([n for n in cell.inputs if n not in cell.weights], copied(xs)))
+                             | {name: np.array(w) for name, w in zip(cell.weights, self.params)}))
+                return super().forward(*xs)
+
+            def backward(self, *d_outputs: Any) -> Any:
+                found = gradients(self, d_outputs)
+                for i, name in enumerate(cell.weights):
+                    self.grads[i][...] = found.pop(name)
+                return tuple(found.values()) if len(found) > 1 else next(iter(found.values()))
+        namespace[cell.name] = True_
+        return
+    user = namespace[cell.forward_name]
+
+    def cell_forward(*arguments: Any) -> Any:
+        result = user(*arguments)
+        *xs, last = arguments
+        given = dict(last) if isinstance(cell, Course) else {}
+        xs = xs if isinstance(cell, Course) else arguments
+        inputs = {n: v for n, v in zip(cell.inputs, xs)}
+        inputs |= {n: given[n] for n in cell.inputs if n in given}
+        seen.append((result[-1], copied(inputs)))
+        return result
+
+    def cell_backward(*arguments: Any) -> Any:
+        *d_outputs, cache = arguments
+        found = gradients(cache, tuple(d_outputs))
+        return {f"d{n}": d for n, d in found.items()} if isinstance(cell, Course) else tuple(found.values())
+    namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward
