@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from minigrad.document import lstm_cell_forward, lstm_forward
+from minigrad.document import lstm_cell_forward
+from minigrad.engine.messages import nearest
+from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.handwritten import references as true
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, parameters_of
 
@@ -95,10 +98,16 @@ class Course(Subject):
         return self.named(namespace[self.name](*d_outputs, memory[0]))
 
 
+    def true_forwards(self, namespace: dict[str, Any]) -> dict[str, Callable]:
+        """The course's own two forwards; that of the sequence calls the cell of this namespace."""
+        cell = self.forward_name if self.cell is None else self.cell.replace("backward", "forward")
+        states = 2 if cell.startswith("lstm") else 1
+        return {cell: COURSE_CELLS[cell],
+                cell.replace("_cell", ""): true.course_loop(lambda *args: namespace[cell](*args), states)}
+
+
 class Positional(Subject):
     """forward(*inputs) → (*outputs, cache), backward(*d_outputs, cache) → tuple, batch first."""
-
-    extra: tuple = ()
 
     def forward(self, namespace, inputs):
         extra = [{"mode": "train"}] if self.name in ("batchnorm_backward", "layernorm_backward") else []
@@ -160,6 +169,77 @@ class Layer(Subject):
         return found | dict(zip(self.weights, grads))
 
 
+class Named(Subject):
+    """Two functions that the user names: any forward that runs on tensors, and a backward of one of the forms
+
+    backward(*d_outputs, cache), if forward returns (*outputs, cache); backward(d_outputs, *inputs);
+    backward(*d_outputs, *inputs). It is its own reference.
+    """
+
+    pattern: Any = None  # the nesting of the forward's arguments
+    takes: tuple[str, ...] = ()  # the parameters of the backward
+
+    def arguments(self, inputs: dict[str, Any]) -> tuple:
+        return unflatten(self.pattern, list(inputs.values()))
+
+    def forward(self, namespace, inputs):
+        arguments = self.arguments(inputs)
+        result = namespace[self.forward_name](*arguments)
+        result = result if isinstance(result, tuple) else (result,)
+        with_cache = "cache" in self.takes[-1] or len(self.takes) == len(result) > 1 and \
+            len(self.takes) != len(arguments) + 1
+        outputs = result[:len(self.takes) - 1] if with_cache else result
+        self.arriving = tuple(range(len(outputs)))
+        return outputs, (result[-1:] if with_cache else arguments, inputs)
+
+    def backward(self, namespace, memory, d_outputs):
+        rest, _ = memory
+        count = len(self.takes) - len(rest)
+        if count not in (1, len(d_outputs)):
+            raise CouldNotRun(f"{self.name} takes {', '.join(self.takes)}, and one of these is expected: the gradients "
+                              f"of the {len(d_outputs)} outputs and the cache, or the gradients and the "
+                              f"{len(rest)} arguments of {self.forward_name}")
+        arriving = d_outputs if count == len(d_outputs) else [tuple(d_outputs)]
+        result = namespace[self.name](*arriving, *rest)
+        if isinstance(result, dict) and not any(str(key).removeprefix("d") in self.inputs for key in result):
+            result = tuple(flatten(result)[0])
+        return self.named(tuple(flatten(result)[0]) if isinstance(result, (tuple, list)) else result)
+
+
+def name_pair(source: Source, backward: str, forward: str, shapes: str) -> Named:
+    """The subject for `FILE:backward --forward FILE:forward --shapes "x=3,4 p={'W': (5, 3)}"`."""
+    given: dict[str, Any] = {}
+    for word in re.split(r"\s+(?=\w+\s*=)", shapes.strip()):
+        name, _, shape = word.partition("=")
+        try:
+            given[name.strip()] = shapes_of(ast.literal_eval(shape.strip()))
+        except (ValueError, TypeError, SyntaxError):
+            raise CouldNotRun(f"--shapes has {word!r}, where name=3,4 is expected, name=() for a number, or a nesting "
+                              "of shapes in Python's brackets") from None
+    for name in (backward, forward):
+        if name not in source.definitions:
+            raise CouldNotRun(f"{source.file} has no function {name!r}{nearest(name, source.definitions)}")
+    takes = parameters_of(source.definitions[forward])
+    if list(given) != list(takes[:len(given)]) or not given:
+        raise CouldNotRun(f"{forward} takes {', '.join(takes)}: give --shapes for them in this order, as "
+                          f"{takes[0] if takes else 'x'}=3,4")
+    leaves, pattern = flatten(tuple(given.values()))
+    names = [name for name, _ in named_leaves(given)]
+    subject = Named(backward, "named functions", {name: leaf.shape for name, leaf in zip(names, leaves)},
+                    forward_name=forward, names=returned(source.definitions[backward], dict.fromkeys(names)))
+    subject.pattern, subject.takes = pattern, parameters_of(source.definitions[backward])
+    return subject
+
+
+def shapes_of(shape: Any) -> Any:
+    """Zeros nested like their shapes. A shape is a number, or a tuple or list of numbers."""
+    if isinstance(shape, dict):
+        return {key: shapes_of(child) for key, child in shape.items()}
+    if isinstance(shape, (tuple, list)) and not all(type(n) is int for n in shape):
+        return tuple(shapes_of(child) for child in shape)
+    return np.zeros(shape)
+
+
 def scaled(d: Any, value: Any) -> Any:
     return None if value is None else np.asarray(d) * value
 
@@ -173,8 +253,7 @@ COURSE = {
                            (0, 1), None, None),
     "lstm_backward": ({"x": (D, N, T), "a0": (H, N), **COURSE_LSTM}, true.course_lstm, (0,), "lstm_cell_backward", 2),
 }
-COURSE_FORWARDS = {"rnn_cell_forward": true.rnn_cell_forward, "rnn_forward": true.rnn_forward,
-                   "lstm_cell_forward": lstm_cell_forward, "lstm_forward": lstm_forward}
+COURSE_CELLS = {"rnn_cell_forward": true.rnn_cell_forward, "lstm_cell_forward": lstm_cell_forward}
 
 LSTM_STEPS = true.lstm_steps("ifog")
 CS231N = {

@@ -72,14 +72,18 @@ def rnn_cell_forward(xt, a_prev, parameters):
     return a_next, yt_pred, (a_next, a_prev, xt, parameters)
 
 
-def rnn_forward(x, a0, parameters):
-    """As the course's function: a, y_pred, (the cells' caches, x)."""
-    steps, a_next = [], a0
-    for t in range(x.shape[2]):
-        steps.append(rnn_cell_forward(x[:, :, t], a_next, parameters))
-        a_next = steps[-1][0]
-    a, y, caches = zip(*steps)
-    return stack(list(a), axis=2), stack(list(y), axis=2), (list(caches), x)
+def course_loop(cell: Callable, states: int) -> Callable:
+    """The course's function over a sequence, from its cell: a, y, (c,) stacked over time, and (caches, x)."""
+    def forward(x, a0, parameters):
+        state, outputs, caches = [a0, np.zeros(a0.shape)][:states], [], []
+        for t in range(x.shape[2]):
+            *step, cache = cell(x[:, :, t], *state, parameters)
+            state = step[:states]
+            outputs.append(step)
+            caches.append(cache)
+        a, *c, y = (np.stack(steps, axis=2) for steps in zip(*outputs))
+        return a, y, *c, (caches, x)
+    return forward
 
 
 # -- batch first ------------------------------------------------------------------------------------------
