@@ -1,0 +1,231 @@
+"""The search: which changes of the derivation give exactly the gradients that the user gave?
+
+A change counts only if it makes a wrong gradient equal to the user's, entry by entry, and leaves every gradient equal
+that was; at the inputs of the search and at two others. In each round the change that explains the most is accepted,
+and the next round looks for what is left with it in place.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minigrad.auditor.changes import Change, all_changes, d
+from minigrad.auditor.tape import Tape
+from minigrad.auditor.transforms import Transform, transforms
+
+ROUNDS = 5  # causes found one after the other
+MOST_TIES = 4  # named beside a cause
+MOST_PAIRS = 6000  # pairs of changes tried on one path
+
+
+@dataclass
+class Found:
+    """A cause: one change (or two on one path) or a transform, what it explains, and what gives the same numbers."""
+
+    changes: tuple[Change, ...]
+    transform: Transform | None
+    explains: list[str]
+    also: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        if self.transform is not None:
+            return f"{', '.join(map(d, self.explains))}: {self.transform.text}"
+        only = self.changes[0].only
+        said = "; and ".join(change.text for change in self.changes)
+        return said if only is None else f"in {', '.join(map(d, self.explains))} only: {said}"
+
+
+class Search:
+    """given: the user's gradients by leaf, one dict for each draw."""
+
+    def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: float):
+        self.tape, self.given, self.tolerance = tape, given, tolerance
+        self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
+        self.transforms: dict[str, Transform] = {}
+        self.limited: dict[str, tuple[Change, ...]] = defaultdict(tuple)
+        self.right = {leaf for leaf in self.leaves if self.holds(leaf)}
+        self.wrong = [leaf for leaf in self.leaves if leaf not in self.right]
+        self.settled = set(self.right)  # right, or explained
+        self.causes: list[Found] = []
+        self.tried = 0
+
+    # -- predictions ----------------------------------------------------------------------------------------
+
+    def predicted(self, leaf: str, draw: int, changes: tuple[Change, ...] = ()) -> Any:
+        """The gradient of a leaf with what was accepted and these changes."""
+        limited = self.limited[leaf] + tuple(c for c in changes if c.within)
+        replaced = {i: how for c in (*self.limited[leaf], *changes) for i, how in c.replaced.items()}
+        out = self.tape.gradient(leaf, replaced, draw, within=bool(limited))
+        if leaf in self.transforms:
+            others = {other: self.tape.gradient(other, {}, draw) for other in self.tape.leaves}
+            out = self.transforms[leaf].f(out, others)
+        return out
+
+    def agrees(self, leaf: str, draw: int, value: Any) -> bool:
+        given = self.given[draw][leaf]
+        if value is None or np.shape(value) != given.shape:
+            return False
+        difference = np.abs(value - given)
+        scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
+        return bool((difference <= self.tolerance * scale).all())
+
+    def holds(self, leaf: str, changes: tuple[Change, ...] = (), draws: Any = None) -> bool:
+        """Whether a leaf's gradient is the user's with these changes, at these draws (by default all)."""
+        return all(self.agrees(leaf, draw, self.predicted(leaf, draw, changes))
+                   for draw in (range(len(self.given)) if draws is None else draws))
+
+    # -- rounds -----------------------------------------------------------------------------------------------
+
+    def run(self) -> list[str]:
+        """Find the causes; return the leaves that stay unexplained."""
+        with np.errstate(all="ignore"):
+            for _ in range(ROUNDS):
+                if not self.left():
+                    break
+                best = self.best()
+                if best is None:
+                    break
+                self.accept(best)
+        return self.left()
+
+    def left(self) -> list[str]:
+        return [leaf for leaf in self.wrong if leaf not in self.settled]
+
+    def accept(self, found: Found) -> None:
+        self.causes.append(found)
+        for leaf in found.explains:
+            if found.transform is not None:
+                self.transforms[leaf] = found.transform
+            elif found.changes[0].only is not None:
+                self.limited[leaf] += found.changes
+        if found.transform is None and found.changes[0].only is None:
+            self.tape.accept({i: how for c in found.changes for i, how in c.replaced.items()})
+        self.settled |= set(found.explains)
+
+    def best(self) -> Found | None:
+        outer = self.best_transform()
+        changes = list(all_changes(self.tape, self.given[0]))
+        inner = self.best_change(changes)
+        if inner is not None and (outer is None or self.rank(inner) <= self.rank(outer)):
+            return inner
+        if outer is not None and (outer.transform.cost < 2.5 or inner is not None):  # type: ignore[union-attr]
+            return outer
+        return self.best_limited(changes) or self.best_pair(changes) or outer
+
+    def rank(self, found: Found) -> tuple:
+        cost = found.transform.cost if found.transform is not None else sum(c.cost for c in found.changes)
+        return -len(found.explains), cost
+
+    def best_transform(self) -> Found | None:
+        others = {leaf: self.tape.gradient(leaf, {}) for leaf in self.tape.leaves}
+        by_text: dict[str, list[tuple[str, Transform]]] = defaultdict(list)
+        for leaf in self.left():
+            for t in transforms(self.tape, leaf, self.given[0][leaf], others[leaf], others):
+                self.tried += 1
+                if self.agrees(leaf, 0, t.f(others[leaf], others)) and leaf not in self.transforms:
+                    self.transforms[leaf] = t
+                    if self.holds(leaf):
+                        by_text[t.text].append((leaf, t))
+                    del self.transforms[leaf]
+        if not by_text:
+            return None
+        options = [Found((), pairs[0][1], [leaf for leaf, _ in pairs]) for pairs in by_text.values()]
+        options.sort(key=self.rank)
+        best = options[0]
+        best.also = [option.text for option in options[1:] if option.explains == best.explains][:MOST_TIES]
+        return best
+
+    def best_change(self, changes: list[Change]) -> Found | None:
+        """The change that explains the most of what is left and breaks nothing."""
+        left = self.left()
+        found: list[Found] = []
+        for thorough in (False, True):
+            for change in changes:
+                reached = [leaf for leaf in left if self.reaches(change, leaf)]
+                reached.sort(key=lambda leaf: len(self.tape.path(frozenset(change.replaced), leaf, False)))
+                if not thorough:
+                    reached, later = reached[:1], reached[1:]
+                else:
+                    reached, later = reached[1:], []
+                explained = [leaf for leaf in reached if self.matches(leaf, change)]
+                explained += [leaf for leaf in later if explained and self.matches(leaf, change)]
+                if explained and self.breaks_nothing((change,)):
+                    found.append(Found((change,), None, [leaf for leaf in left if leaf in explained]))
+            found.sort(key=self.rank)
+            if found and len(found[0].explains) == len(left):
+                break
+        return self.confirmed(found)
+
+    def reaches(self, change: Change, leaf: str) -> bool:
+        total = self.tape.total(leaf)
+        return any(self.tape.after[i] >> total & 1 for i in change.replaced)
+
+    def matches(self, leaf: str, *changes: Change, draw: int = 0) -> bool:
+        self.tried += 1
+        try:
+            return self.agrees(leaf, draw, self.predicted(leaf, draw, changes))
+        except (ValueError, TypeError, IndexError, KeyError):
+            return False
+
+    def breaks_nothing(self, changes: tuple[Change, ...], draw: int = 0) -> bool:
+        return all(self.matches(leaf, *changes, draw=draw) for leaf in self.settled
+                   if any(self.reaches(change, leaf) for change in changes))
+
+    def confirmed(self, found: list[Found]) -> Found | None:
+        """The first that holds at the other inputs too, with the others that explain as much."""
+        best = None
+        for candidate in found:
+            if best is not None and (len(best.also) == MOST_TIES or candidate.explains != best.explains):
+                continue
+            if all(self.matches(leaf, *candidate.changes, draw=draw) for draw in range(1, len(self.given))
+                   for leaf in candidate.explains) and (candidate.changes[0].only is not None or all(
+                       self.breaks_nothing(candidate.changes, draw) for draw in range(1, len(self.given)))):
+                if best is None:
+                    best = candidate
+                elif candidate.text != best.text and candidate.text not in best.also:
+                    best.also.append(candidate.text)
+        return best
+
+    def best_limited(self, changes: list[Change]) -> Found | None:
+        """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
+        left, found = self.left(), []
+        for change in changes:
+            limited = change.limited(frozenset())
+            explained = [leaf for leaf in left if self.reaches(change, leaf) and self.matches(leaf, limited)]
+            if explained:
+                found.append(Found((change.limited(frozenset(explained)),), None, explained))
+        found.sort(key=self.rank)
+        return self.confirmed(found)
+
+    def best_pair(self, changes: list[Change]) -> Found | None:
+        """Two changes on one path, neither of which explains a gradient by itself."""
+        left = self.left()
+        common = sorted((c for c in changes if c.cost < 2.2 and any(self.reaches(c, leaf) for leaf in left)),
+                        key=lambda c: c.cost)
+        seen, short = set(), []
+        for change in common:  # those that give the same are tried once
+            leaf = min((leaf for leaf in left if self.reaches(change, leaf)),
+                       key=lambda leaf: len(self.tape.path(frozenset(change.replaced), leaf, False)))
+            try:
+                key = tuple(np.round(self.predicted(x, 0, (change,)), 9).tobytes() for x in left)
+            except (ValueError, TypeError, IndexError, KeyError):
+                continue
+            if key not in seen and not any(self.reaches(change, leaf) for leaf in self.right):
+                seen.add(key)
+                short.append((change, leaf))
+        found = []
+        pairs = sorted(itertools.combinations(short, 2), key=lambda pair: pair[0][0].cost + pair[1][0].cost)
+        for (a, leaf_a), (b, leaf_b) in pairs[:MOST_PAIRS]:
+            if not set(a.replaced) & set(b.replaced):
+                explained = [leaf for leaf in dict.fromkeys((leaf_a, leaf_b)) if self.matches(leaf, a, b)]
+                explained += [leaf for leaf in left if explained and leaf not in explained and self.matches(leaf, a, b)]
+                if explained and self.breaks_nothing((a, b)):
+                    found.append(Found((a, b), None, [leaf for leaf in left if leaf in explained]))
+        found.sort(key=self.rank)
+        return self.confirmed(found)

@@ -1,0 +1,441 @@
+"""The tape: a forward and its derived backward as one list of steps, each of which can be replaced and run anew.
+
+A forward step is a place of the code and a time: the number of earlier calls at that place. For each forward step the
+backward has a `total` (the sum of what arrives), and for each input the steps of the `rule` and its `contribution` to
+the input's total. A fault is a replacement of some of these steps; only what depends on them runs again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.engine.anomaly import is_own_frame
+from minigrad.engine.backward import behind, value_of
+from minigrad.engine.op import PART, Op
+from minigrad.engine.ops import sum_to
+from minigrad.engine.pytree import flatten, named_leaves, unflatten
+from minigrad.engine.tensor import Tensor
+from minigrad.program.source_tracer import SourceTracer
+from minigrad.program.trace import Symbol, Trace, Tracer, argument_names, symbol
+
+Replacement = Callable[["Values"], Any]  # from the values of a replay to that of the step
+
+
+@dataclass(eq=False)
+class Step:
+    """One value. kind: leaf, constant, seed, forward, rule, contribution or total.
+
+    place, time  of a forward step: the op and the user's call sites, and how many calls came before at this place
+    of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
+    number_in    the place of a rule's step within its rule
+    """
+
+    kind: str
+    op: Op | None = None
+    inputs: tuple[int, ...] = ()
+    metadata: Any = None
+    place: Any = None
+    time: int = 0
+    of: int = -1
+    position: Any = None
+    number_in: int = 0
+    name: str | None = None
+    line: tuple[str, int] | None = None
+
+
+class Edge(NamedTuple):
+    """A contribution to the gradient of `x` from the rule of `consumer`."""
+
+    contribution: int
+    consumer: int
+    position: int
+    x: int
+
+
+class Recorder(SourceTracer):
+    """A tracer that also notes where in the user's code an op was called, and lists the symbols of a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[int, tuple] = {}
+        self.latest: list[Symbol] = []
+
+    def argument(self, example: Any) -> Symbol:
+        return Tracer.argument(self, example)  # its shape in plain numbers
+
+    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        if frame.f_globals.get("__name__") != __name__:
+            super().profile(frame, event, argument)
+
+    def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
+        out = super().made(data, tracked, op, inputs, metadata)
+        self.latest.append(out)
+        if not self.last:
+            self.sites[out._index] = call_sites()
+        return out
+
+
+def call_sites() -> tuple:
+    """((file, function, instruction, line), …) of the user's frames, the innermost first."""
+    frame, sites = sys._getframe(2), []
+    while frame is not None and frame.f_code is not Trace.__init__.__code__:
+        if not is_own_frame(frame) and frame.f_globals.get("__name__") != __name__:
+            sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(sites)
+
+
+class DerivationTrace(Trace):
+    """A trace whose backward is run by `Tape`, rule by rule."""
+
+    def differentiate(self) -> None:
+        self.tracer.last = True
+        self.steps = Steps(self)
+
+
+class Steps:
+    """The steps of a trace: `add` appends one; `number` finds that of a symbol or a constant."""
+
+    def __init__(self, trace: Trace):
+        self.tracer, self.steps, self.numbers = trace.tracer, [], {}
+        self.edges: list[Edge] = []
+        self.held: list[Any] = []
+        calls: dict[Any, int] = defaultdict(int)
+        for x in trace.inputs:
+            self.numbers[x._index] = self.add(Step("leaf", name=self.tracer.names.get(x._index)), x.example)
+        for x in [x for x in self.tracer.latest if x._index not in self.numbers]:
+            self.forward(x, calls)
+        self.seeds = []
+        outputs = [y for y in trace.outputs if isinstance(y, Symbol) and y._tracked]
+        arriving: dict[int, list[int]] = defaultdict(list)
+        for y in outputs:
+            self.seeds.append(self.add(Step("seed", of=self.numbers[y._index]), y.example))
+            arriving[y._index].append(self.seeds[-1])
+        for node in reversed(behind(outputs)):
+            self.backward(node, arriving)
+        self.totals = {i: n for n, i in enumerate(step.of if step.kind == "total" else -1 for step in self.steps)
+                       if i >= 0}
+
+    def add(self, step: Step, example: Any) -> int:
+        step.example = example  # type: ignore[attr-defined]
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def number(self, x: Any) -> int:
+        """The step of a symbol, or a new constant for anything else."""
+        if isinstance(x, Symbol):
+            return self.numbers[x._index]
+        key = -id(x)
+        if key not in self.numbers:
+            self.held.append(x)
+            array = x._array if isinstance(x, Tensor) else x
+            name = self.tracer.names.get(x._index if isinstance(x, Tensor) else key)
+            self.numbers[key] = self.add(Step("constant", name=name), array)
+        return self.numbers[key]
+
+    def forward(self, x: Symbol, calls: dict) -> None:
+        sites = self.tracer.sites[x._index]
+        place = x._op.name, x._metadata.get("i") if x._op is PART else None, tuple(site[:3] for site in sites)
+        inputs = tuple(map(self.number, x._inputs))
+        self.numbers[x._index] = self.add(Step(
+            "forward", x._op, inputs, x._metadata, place, calls[place], name=self.tracer.names.get(x._index),
+            line=(sites[0][0], sites[0][3]) if sites else None), x.example)
+        calls[place] += 1
+
+    def backward(self, node: Symbol, arriving: dict[int, list[int]]) -> None:
+        """The total of a node, and for each tracked input a contribution."""
+        n, parts = self.numbers[node._index], arriving[node._index]
+        if isinstance(node.example, tuple):
+            found = {self.steps[self.steps[p].of].metadata["i"]: p for p in parts}
+            example: Any = tuple(self.steps[found[i]].example if i in found else np.zeros_like(y)
+                                 for i, y in enumerate(node.example))
+            total = self.add(Step("total", inputs=tuple(parts), of=n, metadata=tuple(found), name="parts"), example)
+            g: Any = tuple(self.given(total, y, i) for i, y in enumerate(example))
+        else:
+            example = sum(self.steps[p].example for p in parts)
+            total = self.add(Step("total", inputs=tuple(parts), of=n), example)
+            g = symbol(self.tracer, example, False)
+            self.numbers[g._index] = total
+        if node._op is None:
+            return
+        y = value_of(node)
+        if node._op is PART:
+            self.contribute(node, 0, node._inputs[0], g, arriving)
+        elif node._op.variadic:
+            self.tracer.latest = []
+            given = node._op.vjps[0].recorded(g, y, node._inputs, node._metadata)
+            self.rule(n, None)
+            for position, (x, d) in enumerate(zip(node._inputs, given)):
+                self.contribute(node, position, x, d, arriving)
+        else:
+            for vjp in node._op.vjps:
+                if node._mask >> vjp.position & 1:
+                    self.tracer.latest = []
+                    d = vjp.recorded(g, y, node._inputs, node._metadata)
+                    self.rule(n, vjp.position)
+                    self.contribute(node, vjp.position, node._inputs[vjp.position], d, arriving)
+
+    def given(self, total: int, example: Any, i: int) -> Symbol:
+        g = symbol(self.tracer, example, False)
+        self.numbers[g._index] = self.add(Step("rule", PART, (total,), {"i": i}, of=self.steps[total].of), example)
+        return g
+
+    def rule(self, of: int, position: int | None) -> None:
+        for j, x in enumerate(self.tracer.latest):
+            self.numbers[x._index] = self.add(Step("rule", x._op, tuple(map(self.number, x._inputs)), x._metadata,
+                                                   of=of, position=position, number_in=j), x.example)
+
+    def contribute(self, node: Symbol, position: int, x: Any, d: Any, arriving: dict[int, list[int]]) -> None:
+        if not (isinstance(x, Symbol) and x._tracked):
+            return
+        consumer, to, number = self.numbers[node._index], self.numbers[x._index], self.number(d)
+        example = fit(self.steps[number].example, x.example)
+        c = self.add(Step("contribution", None, (number,), of=consumer, position=position), example)
+        self.edges.append(Edge(c, consumer, position, to))
+        arriving[x._index].append(c)
+
+
+def fit(d: Any, like: Any) -> Any:
+    """A gradient summed over what broadcasting had added."""
+    if isinstance(like, tuple) or np.shape(d) == np.shape(like):
+        return d
+    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(np.shape(d), np.shape(like))),
+                             shape=np.shape(like))
+
+
+class Tape:
+    """The steps of `forward` at `inputs`, their values there, and the replay with replacements.
+
+    leaves  {name: the number of the leaf};  totals {forward step: the number of its total}
+    draws   the lists of values: at the inputs of the search, then at others
+    """
+
+    def __init__(self, forward: Callable, inputs: tuple, rng: np.random.Generator):
+        examples, self.pattern = flatten(inputs)
+        self.examples = [np.asarray(x) for x in examples]
+        self.floats = [i for i, x in enumerate(self.examples) if x.dtype.kind == "f"]
+        labels = [(name.rsplit(".", 1)[-1], name) for name_of, arg in zip(argument_names(forward, inputs), inputs)
+                  for name, _ in named_leaves(arg, name_of)]
+        short = [label for label, _ in labels]
+        labels = [label if short.count(label) == 1 else path for label, path in labels]
+        self.rng, self.labels = rng, labels
+        first = self.draw()
+
+        def run(*floats: Any) -> Any:
+            leaves = list(first)
+            for i, x in zip(self.floats, floats):
+                leaves[i] = x
+            return forward(*unflatten(self.pattern, leaves))
+
+        trace = DerivationTrace(run, tuple(first[i] for i in self.floats), Recorder())
+        trace.close()
+        built = trace.steps
+        self.steps, self.edges, self.totals = built.steps, built.edges, built.totals
+        self.result, self.seeds = trace.result, built.seeds
+        self.outputs = trace.outputs
+        self.leaves = {labels[i]: built.numbers[x._index] for i, x in zip(self.floats, trace.leaves)
+                       if built.numbers[x._index] in self.totals}
+        self.unused = [labels[i] for i in self.floats if labels[i] not in self.leaves]
+        self.leaf_numbers = [built.numbers[x._index] for x in trace.leaves]
+        for label, number in zip([labels[i] for i in self.floats], self.leaf_numbers):
+            self.steps[number].name = label
+        self.index()
+        self.accepted: dict[int, Replacement] = {}  # the replacements that are in force in every replay
+        self.draws: list[tuple[list, Any, list]] = []
+        self.add_draw(first)
+
+    def draw(self) -> list:
+        return [0.7 * self.rng.normal(size=x.shape) if i in self.floats else x for i, x in enumerate(self.examples)]
+
+    def add_draw(self, leaves: list | None = None) -> None:
+        """Evaluate the tape at new inputs and new arriving gradients."""
+        leaves = self.draw() if leaves is None else leaves
+        values = [getattr(step, "example", None) for step in self.steps]
+        for number, i in zip(self.leaf_numbers, self.floats):
+            values[number] = leaves[i]
+        for seed in self.seeds:
+            values[seed] = self.rng.normal(size=np.shape(values[seed]))
+        for i, step in enumerate(self.steps):
+            if step.kind not in ("leaf", "constant", "seed"):
+                values[i] = self.compute(i, values.__getitem__)
+        d = iter(self.seeds)
+        flat = [values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(y.example))
+                for y in self.outputs]
+        d_outputs = unflatten(self.result, flat) if len(flat) == len(flatten(self.result)[0]) else tuple(flat)
+        self.draws.append((values, d_outputs, leaves))
+
+    def index(self) -> None:
+        """What depends on what, as bits; which steps belong to one place."""
+        after, users = [0] * len(self.steps), defaultdict(list)
+        for i, step in enumerate(self.steps):
+            for x in step.inputs:
+                users[x].append(i)
+        for i in reversed(range(len(self.steps))):
+            after[i] = 1 << i
+            for user in users[i]:
+                after[i] |= after[user]
+        before = [0] * len(self.steps)
+        for i, step in enumerate(self.steps):
+            before[i] = 1 << i
+            for x in step.inputs:
+                before[i] |= before[x]
+        self.after, self.before, self.paths = after, before, {}
+        self.calls: dict[Any, list[int]] = defaultdict(list)
+        for i, step in enumerate(self.steps):
+            if step.kind == "forward":
+                self.calls[step.place].append(i)
+        self.times = max(map(len, self.calls.values()), default=1)
+        self.carries = {e.contribution for e in self.edges if self.crosses(e)}
+
+    def crosses(self, e: Edge) -> bool:
+        """Whether an edge goes from a step of time to an earlier one."""
+        consumer, x = self.steps[e.consumer], self.steps[e.x]
+        return x.kind == "forward" and consumer.time > x.time and len(self.calls[x.place]) > 1
+
+    # -- values -----------------------------------------------------------------------------------------
+
+    def compute(self, i: int, value: Callable[[int], Any]) -> Any:
+        step = self.steps[i]
+        if step.kind == "total":
+            if step.name == "parts":
+                found = dict(zip(step.metadata, step.inputs))
+                return tuple(value(found[k]) if k in found else np.zeros_like(y)
+                             for k, y in enumerate(value(step.of)))
+            total = value(step.inputs[0])
+            for x in step.inputs[1:]:
+                total = total + value(x)
+            return total
+        if step.kind == "contribution":
+            edge_x = self.edge_x[i] if hasattr(self, "edge_x") else self.find_x(i)
+            return fit(value(step.inputs[0]), value(edge_x))
+        if step.op is PART:
+            return value(step.inputs[0])[step.metadata["i"]]
+        return step.op.forward(*[value(x) for x in step.inputs], **step.metadata)
+
+    def find_x(self, i: int) -> int:
+        self.edge_x = {e.contribution: e.x for e in self.edges}
+        return self.edge_x[i]
+
+    def total(self, leaf: str) -> int:
+        return self.totals[self.leaves[leaf]]
+
+    def path(self, changed: frozenset, leaf: str, within: bool) -> list[int]:
+        """The steps between the changed ones and a leaf's gradient, in order. within: not from step to step of time."""
+        key = changed, leaf, within
+        if key not in self.paths:
+            wanted, mask = self.before[self.total(leaf)], 0
+            for c in changed:
+                mask |= self.after[c]
+            mask &= wanted
+            if within:
+                kept, mask = set(), mask
+                out = []
+                for i in bits(mask):
+                    if i in changed or (i not in self.carries and any(x in kept for x in self.steps[i].inputs)):
+                        kept.add(i)
+                        out.append(i)
+                self.paths[key] = out
+            else:
+                self.paths[key] = bits(mask)
+        return self.paths[key]
+
+    def gradient(self, leaf: str, replaced: dict[int, Replacement], draw: int = 0, within: bool = False) -> Any:
+        """The gradient of a leaf with some steps replaced."""
+        values = self.draws[draw][0]
+        total, value = self.total(leaf), Values(self, values)
+        new = value.new
+        for i in self.path(frozenset(replaced), leaf, within):
+            how = replaced.get(i) or self.accepted.get(i)
+            if how is None:
+                new[i] = self.compute(i, value)
+            else:
+                new[i] = like(how(value), values[i])
+        return value(total)
+
+    def accept(self, replaced: dict[int, Replacement]) -> None:
+        """Make replacements permanent, in the values of all draws too."""
+        self.accepted = {**self.accepted, **replaced}
+        for values, _, _ in self.draws:
+            value = Values(self, list(values))
+            for i, step in enumerate(self.steps):
+                if step.kind not in ("leaf", "constant", "forward") and (step.kind != "seed" or i in self.accepted):
+                    how = self.accepted.get(i)
+                    value.new[i] = self.compute(i, value) if how is None else like(how(value), values[i])
+            for i, new in value.new.items():
+                if self.steps[i].kind != "seed":
+                    values[i] = new
+
+    # -- words --------------------------------------------------------------------------------------------
+
+    def say(self, i: int, depth: int = 2) -> str:
+        """What the user calls a forward step; an expression where it has no name."""
+        step = self.steps[i]
+        if step.name is None and step.kind == "forward":
+            names = [self.steps[k].name for k in self.calls[step.place] if self.steps[k].name]
+            if names:
+                return max(set(names), key=names.count)
+        if step.name:
+            return step.name
+        if step.kind == "constant":
+            value = step.example  # type: ignore[attr-defined]
+            return f"{float(value):g}" if np.ndim(value) == 0 else "the constant"
+        if depth < 0 or step.op is None:
+            return "…"
+        if step.op is PART:
+            return self.say(step.inputs[0], depth)
+        inputs = [self.say(x, depth - 1) for x in step.inputs]
+        if step.op.infix and len(inputs) == 2:
+            sign = {"*": " ", "-": " − "}.get(step.op.infix, f" {step.op.infix} ")
+            return sign.join(x if len(x.split()) == 1 or x.endswith(")") else f"({x})" for x in inputs)
+        if step.op.infix and len(inputs) == 1:
+            return f"−{inputs[0]}"
+        if step.op.name in ("getitem", "transpose", "reshape", "copy"):
+            return inputs[0]
+        return f"{step.op.name}({', '.join(dict.fromkeys(inputs))})"
+
+
+class Values:
+    """value(i): the value of a step in a replay. base: as it is without any change; without_change: as its own op gives
+    it from what was changed before."""
+
+    def __init__(self, tape: Tape, values: list):
+        self.tape, self.values, self.new = tape, values, {}
+
+    def __call__(self, i: int) -> Any:
+        return self.new[i] if i in self.new else self.values[i]
+
+    def base(self, i: int) -> Any:
+        return self.values[i]
+
+    def without_change(self, i: int) -> Any:
+        return self.tape.compute(i, self)
+
+
+def like(value: Any, before: Any) -> Any:
+    if isinstance(before, tuple) or np.shape(value) == before.shape:
+        return value
+    return np.broadcast_to(value, before.shape)
+
+
+def bits(mask: int) -> list[int]:
+    """The numbers of the bits that are set, the smallest first."""
+    text = bin(mask)[:1:-1]
+    out, i = [], text.find("1")
+    while i >= 0:
+        out.append(i)
+        i = text.find("1", i + 1)
+    return out
+
+
+def groups(items: Iterable, key: Callable) -> dict[Any, list]:
+    out: dict[Any, list] = defaultdict(list)
+    for item in items:
+        out[key(item)].append(item)
+    return out

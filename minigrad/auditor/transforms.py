@@ -1,0 +1,102 @@
+"""What may have happened to a gradient after it was right: shapes, scales, orders, clipping, and names exchanged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.auditor.changes import number_name
+from minigrad.auditor.tape import Tape
+
+
+class Transform(NamedTuple):
+    """cost and text (of one or more leaves), and what is returned: f(the gradient, the other gradients by leaf)."""
+
+    cost: float
+    text: str
+    f: Callable[[Any, Any], Any]
+
+
+def transforms(tape: Tape, leaf: str, given: Any, true: Any, others: dict[str, Any]) -> Iterator[Transform]:
+    """The transforms that may lead from `true` to `given`; the caller tries them. others: the leaves' gradients."""
+    if given.shape != true.shape:
+        yield from of_shape(given, true)
+        return
+    if not np.any(given):
+        yield Transform(2.5, "is zero: nothing arrives", lambda p, _: 0 * p)
+        return
+    k = float(np.vdot(true, given) / (np.vdot(true, true) or 1))
+    if k and abs(k - 1) > 1e-9:
+        said, known = number_name(tape, k)
+        text = "has its sign turned" if abs(k + 1) < 1e-9 else f"is {said} times the gradient"
+        yield Transform(1.5 if known else 2.8, text, lambda p, _: k * p)
+    if true.ndim == 2 and true.shape[0] == true.shape[1]:
+        yield Transform(1.5, "is transposed", lambda p, _: p.T)
+    for other, value in others.items():
+        if other != leaf and value.shape == given.shape:
+            yield Transform(1.4, f"is that of {other}", lambda p, all_, other=other: all_[other])
+    for axis in range(true.ndim):
+        yield Transform(1.5, f"is reversed along axis {axis}", lambda p, _, axis=axis: np.flip(p, axis))
+        yield Transform(1.9, f"is summed over axis {axis} and spread over it again",
+                        lambda p, _, axis=axis: np.broadcast_to(p.sum(axis, keepdims=True), p.shape))
+        yield Transform(1.9, f"is a running sum along axis {axis}", lambda p, _, axis=axis: np.cumsum(p, axis))
+        yield from blocks(true, axis)
+        for shift in (1, -1):
+            yield Transform(1.8, f"is shifted by {shift} along axis {axis}",
+                            lambda p, _, axis=axis, shift=shift: np.roll(p, shift, axis))
+        for first, rest in ((True, slice(1, None)), (False, slice(None, -1))):
+            index = (slice(None),) * axis + (rest,)
+            yield Transform(1.9, f"has only the {'first' if first else 'last'} entry of axis {axis}; the others are 0",
+                            lambda p, _, index=index: with_zeros(p, index))
+    top = float(np.abs(given).max())
+    yield Transform(1.2, f"is clipped to ±{top:.6g} before it is returned", lambda p, _: np.clip(p, -top, top))
+    norm = float(np.linalg.norm(given))
+    yield Transform(1.9, f"is scaled to the norm {norm:.6g} before it is returned",
+                    lambda p, _: p * (norm / max(np.linalg.norm(p), norm)))
+    yield Transform(1.9, "is the absolute value of the gradient", lambda p, _: np.abs(p))
+    yield Transform(1.9, "is the sign of the gradient", lambda p, _: np.sign(p))
+
+
+def with_zeros(p: Any, index: tuple) -> Any:
+    out = p.copy()
+    out[index] = 0
+    return out
+
+
+def blocks(true: Any, axis: int) -> Iterator[Transform]:
+    """The gates of a fused matrix in another order, or one of them wrong in sign."""
+    for n in (2, 3, 4):
+        if true.shape[axis] % n == 0 and true.shape[axis] > n:
+            for order in itertools.permutations(range(n)):
+                if order != tuple(range(n)):
+                    yield Transform(1.5, f"has its {n} blocks along axis {axis} in the order {order}",
+                                    lambda p, _, n=n, order=order: np.concatenate(
+                                        [np.split(p, n, axis)[i] for i in order], axis))
+
+
+def of_shape(given: Any, true: Any) -> Iterator[Transform]:
+    """What gives another shape."""
+    shape = given.shape
+    said = f"has the shape {shape} in place of {true.shape}"
+    if given.size == true.size:
+        squeezed = tuple(n for n in shape if n > 1) == tuple(n for n in true.shape if n > 1)
+        yield Transform(1.0, said + (": keepdims=True is missing, or too much" if squeezed else ": it is reshaped"),
+                        lambda p, _: p.reshape(shape))
+        if given.T.shape == true.shape:
+            yield Transform(1.1, said + ": it is transposed", lambda p, _: p.T)
+    if given.ndim == true.ndim + 1:
+        for axis in range(given.ndim):
+            if shape[:axis] + shape[axis + 1:] == true.shape:
+                yield Transform(1.3, f"{said}: it is not summed over axis {axis}", lambda p, _, axis=axis: None)
+    if given.size == 1:
+        yield Transform(1.2, f"{said}: it is summed over all axes", lambda p, _: p.sum().reshape(shape))
+    for axes in (axes for n in range(1, true.ndim + 1) for axes in itertools.combinations(range(true.ndim), n)):
+        for keep in (True, False):
+            if true.sum(axes, keepdims=keep).shape == shape:
+                yield Transform(1.2, f"{said}: it is summed over {'axes' if len(axes) > 1 else 'axis'} "
+                                + ", ".join(map(str, axes)), lambda p, _, axes=axes, keep=keep: p.sum(axes, keepdims=keep))
+                yield Transform(1.3, f"{said}: it is the mean over {'axes' if len(axes) > 1 else 'axis'} "
+                                + ", ".join(map(str, axes)), lambda p, _, axes=axes, keep=keep: p.mean(axes, keepdims=keep))
