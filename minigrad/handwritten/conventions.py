@@ -186,8 +186,8 @@ class Named(Subject):
         arguments = self.arguments(inputs)
         result = namespace[self.forward_name](*arguments)
         result = result if isinstance(result, tuple) else (result,)
-        with_cache = "cache" in self.takes[-1] or len(self.takes) == len(result) > 1 and \
-            len(self.takes) != len(arguments) + 1
+        with_cache = "cache" in self.takes[-1] or (len(self.takes) == len(result) > 1 and \
+            len(self.takes) != len(arguments) + 1)
         outputs = result[:len(self.takes) - 1] if with_cache else result
         self.arriving = tuple(range(len(outputs)))
         return outputs, (result[-1:] if with_cache else arguments, inputs)
@@ -224,7 +224,7 @@ def name_pair(source: Source, backward: str, forward: str, shapes: str) -> Named
         raise CouldNotRun(f"{forward} takes {', '.join(takes)}: give --shapes for them in this order, as "
                           f"{takes[0] if takes else 'x'}=3,4")
     leaves, pattern = flatten(tuple(given.values()))
-    names = [name for name, _ in named_leaves(given)]
+    names = [name.rpartition(".")[2] for name, _ in named_leaves(given)]
     subject = Named(backward, "named functions", {name: leaf.shape for name, leaf in zip(names, leaves)},
                     forward_name=forward, names=returned(source.definitions[backward], dict.fromkeys(names)))
     subject.pattern, subject.takes = pattern, parameters_of(source.definitions[backward])
@@ -359,7 +359,7 @@ def layers(defined: dict[str, Any]) -> Iterator[Subject]:
             weights = [name for name in inputs if name[0] in "Wb"]
             takes = [name for name in parameters_of(node) if name in weights]
             own = {name: shape for name, shape in inputs.items() if name not in weights or name in takes}
-            if takes == weights or kind == "GRU" and takes == ["Wx", "Wh"]:
+            if takes == weights or (kind == "GRU" and takes == ["Wx", "Wh"]):
                 fitting = [r for r in references if len(takes) == len(weights)] or references
                 layer = Layer(node.name, "classes with forward, backward and grads", own, fitting, arriving,
                               time=1 if "xs" in inputs else None)

@@ -6,18 +6,21 @@ Everything here runs the user's code in this process. The command `minigrad audi
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from minigrad.auditor import audit
+from minigrad.auditor.audit import audit
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
-from minigrad.handwritten.conventions import COURSE_FORWARDS, Course, Layer, LossFun, Subject, Together, copied, find
+from minigrad.handwritten import references
+from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, copied, find, name_pair
 from minigrad.handwritten.source import CouldNotRun, Source, explained, read
 
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, as in the course's exercise
@@ -33,6 +36,8 @@ class Verdict:
     status: str = "right"
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what is worth knowing, and makes no gradient wrong
+    forward_differs: bool = False
+    backward_wrong: bool = False
 
     def __str__(self) -> str:
         lines = [f"{self.name} ({self.place}): {self.status}"]
@@ -45,9 +50,14 @@ def judge_file(file: str) -> list[Verdict]:
     source = read(file)
     verdicts: dict[str, Verdict] = {}
     for subject in find(source):
-        wrong_cell = subject.cell in verdicts and verdicts[subject.cell].status != "right"
-        verdicts[subject.name] = judge(source, subject, wrong_cell)
+        verdicts[subject.name] = judge(source, subject, verdicts.get(subject.cell or ""))
     return list(verdicts.values())
+
+
+def judge_pair(file: str, backward: str, forward: str, shapes: str) -> list[Verdict]:
+    """The verdict for two functions of a file, named by the user, and the shapes of the forward's arguments."""
+    source = read(file)
+    return [judge(source, name_pair(source, backward, forward, shapes))]
 
 
 def status_of(verdicts: list[Verdict]) -> int:
@@ -56,32 +66,30 @@ def status_of(verdicts: list[Verdict]) -> int:
     return 1 if "wrong" in statuses else 0 if statuses == {"right"} else 2
 
 
-def judge(source: Source, subject: Subject, wrong_cell: bool = False) -> Verdict:
+def judge(source: Source, subject: Subject, cell: Verdict | None = None) -> Verdict:
+    """The verdict for one backward; `cell` is that of the step which a sequence calls."""
     node = source.definitions[subject.name]
     verdict = Verdict(subject.name, source.place(node.lineno), subject.convention)
     try:
-        Trial(source, subject, verdict, wrong_cell).judge()
-    except NotWritten as what:
-        verdict.status, verdict.faults = "not written", [f"not written yet: {what}"]
+        Trial(source, subject, verdict, cell).judge()
     except CouldNotRun as problem:
-        unwritten = see.not_written(source, subject.name)
-        if unwritten:
+        wants_none = "None" in str(problem) or "not defined" in str(problem)
+        if unwritten := see.not_written(source, subject.name, wants_none):
             verdict.status, verdict.faults = "not written", [f"not written yet: {unwritten}"]
         else:
             verdict.status = "could not run"
             verdict.faults.append(str(problem))
+    verdict.backward_wrong |= verdict.status not in ("right", "wrong")
     return verdict
-
-
-class NotWritten(CouldNotRun):
-    """The names that a backward leaves as None."""
 
 
 class Trial:
     """One subject, its namespace, and what was found."""
 
-    def __init__(self, source: Source, subject: Subject, verdict: Verdict, wrong_cell: bool = False):
-        self.source, self.subject, self.verdict, self.wrong_cell = source, subject, verdict, wrong_cell
+    def __init__(self, source: Source, subject: Subject, verdict: Verdict, cell: Verdict | None = None):
+        self.source, self.subject, self.verdict, self.cell = source, subject, verdict, cell
+        self.activations: dict[str, str] = {}
+        self.use_true_forwards = False
         weights = {name for name in subject.inputs if name[0] in "Wb"} | {"parameters"}
         self.globals = {} if isinstance(subject, LossFun) else see.global_weights(source, subject.name, weights)
         self.namespace = self.fresh()
@@ -95,16 +103,16 @@ class Trial:
         if subject.name not in namespace:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
         if isinstance(subject, Course):
-            for name, forward in COURSE_FORWARDS.items():
-                namespace.setdefault(name, forward)
+            for name, forward in subject.true_forwards(namespace).items():
+                if self.use_true_forwards or name not in namespace or \
+                        (self.cell and self.cell.forward_differs and "cell" in name):
+                    namespace[name] = forward
         elif subject.forward_name and subject.forward_name not in namespace:
             raise CouldNotRun(f"{subject.name} needs {subject.forward_name}, which makes its cache, and the file does "
                               "not define it")
-        for name, fault in getattr(self, "activations", {}).items():
+        for name in self.activations:
             namespace[name] = see.ACTIVATIONS[name][0]
-        if getattr(self, "true_forwards", False):
-            namespace |= COURSE_FORWARDS
-        if self.wrong_cell:
+        if self.cell and self.cell.backward_wrong:
             self.give_cell(namespace)
         return namespace
 
@@ -136,23 +144,24 @@ class Trial:
         cell = next(s for s in find(self.source) if s.name == self.subject.cell)
         trial = Trial(self.source, cell, Verdict(cell.name, ""))
         with contextlib.suppress(CouldNotRun):
-            reference, _ = trial.true_forward(note=False)
-            replace_cell(namespace, cell, reference)
+            reference = trial.true_forward()
+            if reference is not None:
+                replace_cell(namespace, cell, reference)
 
     # -- judging -----------------------------------------------------------------------------------------
 
     def judge(self) -> None:
         verdict, subject = self.verdict, self.subject
-        reference, whole = self.true_forward()
-        if reference is None:
-            verdict.status = "wrong"
-            verdict.notes.append(f"{subject.name} is judged once its forward is right")
-            return
+        reference = self.true_forward()
         inputs = self.draw()
         outputs, memory = self.forward(inputs)
         d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
         first = self.backward(memory, copied(d_outputs))
         self.look_for_unwritten(first)
+        if reference is None:
+            verdict.status = "wrong"
+            verdict.notes.append(f"{subject.name} is judged once its forward is right")
+            return
         self.look_at_state(inputs, d_outputs, first)
         self.look_at_arguments(inputs, d_outputs)
         self.look_at_clipping(inputs, d_outputs)
@@ -160,49 +169,70 @@ class Trial:
             names, line = ", ".join(self.globals), self.source.place(min(self.globals.values()))
             verdict.notes.append(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right "
                                  "only while they are the weights of the forward")
-        report = self.audit(reference, [name for name in first if first[name] is not None])
-        if not report.ok:
-            verdict.status = "wrong"
-            verdict.faults.append(str(report))
-        elif isinstance(subject, Course) and subject.time is not None:
+        self.audit(reference, [name for name in first if first[name] is not None])
+        if not verdict.backward_wrong and isinstance(subject, Course) and subject.time is not None:
             self.look_at_fewer_steps(reference)
-        if verdict.faults and verdict.status == "right":
+        if verdict.faults:
             verdict.status = "wrong"
-        if self.wrong_cell and verdict.status != "could not run":
+        if self.cell and self.cell.backward_wrong:
             verdict.notes.append(f"{subject.name} was judged with a right {subject.cell} in place of yours")
 
-    def true_forward(self, note: bool = True) -> tuple[Callable | None, tuple]:
-        """(the reference whose numbers are the user's, its outputs). None, with a fault, if the forward differs."""
-        self.activations: dict[str, str] = dict(see.own_activations(self.source, self.namespace))
-        self.true_forwards = False
-        self.verdict.faults += [f"your forward differs: {text}" for text in self.activations.values()]
-        if self.activations:
+    def fault(self, text: str) -> None:
+        self.verdict.faults.append(text)
+        self.verdict.backward_wrong = True
+
+    def true_forward(self) -> Callable | None:
+        """The reference whose numbers are the user's. A fault if the forward differs, and then the next best: the
+        course's forwards, for their caches are known; the user's own, if it runs on tensors; or None."""
+        subject, verdict = self.subject, self.verdict
+        if not subject.references:
+            return self.own_forward()
+        if wrong := dict(see.own_activations(self.source, self.namespace)):
+            if not (self.cell and self.cell.forward_differs):
+                verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
+            verdict.forward_differs = True
+            self.activations = wrong
             self.namespace = self.fresh()
         inputs = self.draw()
         try:
             outputs, _ = self.forward(inputs)
         except CouldNotRun as problem:
-            if not isinstance(self.subject, Course):
+            if not isinstance(subject, Course):
                 raise
-            self.verdict.faults.append(f"your forward cannot be run: {problem}")
-            return self.without_forward()
-        for reference in self.subject.references:
-            true = values(reference, inputs)
-            if all(see.close(y, z) for y, z in zip(outputs, true)):
-                return reference, true
-        reference = self.subject.references[0]
-        true = values(reference, inputs)
+            unwritten = see.not_written(self.source, subject.forward_name, True) \
+                if subject.forward_name in self.source.definitions else ""
+            verdict.faults.append(f"your forward is not written yet: {unwritten}" if unwritten else str(problem))
+        else:
+            for reference in subject.references:
+                if all(see.close(y, z) for y, z in zip(outputs, values(reference, inputs))):
+                    return reference
+            reference = subject.references[0]
+            text = self.difference(inputs, outputs, reference, values(reference, inputs))
+            verdict.faults.append(f"your forward differs: {text}")
+        verdict.forward_differs = True
+        if isinstance(subject, Course):
+            self.use_true_forwards = True
+            self.namespace = self.fresh()
+            verdict.notes.append(f"{subject.name} was judged on the caches of a right forward")
+            return subject.references[0]
         with contextlib.suppress(CouldNotRun):
-            self.verdict.faults.append(f"your forward differs: {self.difference(inputs, outputs, reference, true)}")
-        return self.without_forward() if isinstance(self.subject, Course) else (None, true)
+            reference = self.own_forward()
+            verdict.notes.append(f"{subject.name} was judged as the backward of your own forward")
+            return reference
+        return None
 
-    def without_forward(self) -> tuple[Callable, tuple]:
-        """For the course: caches of the true forward."""
-        self.true_forwards = True
-        self.namespace = self.fresh()
-        self.verdict.notes.append(f"{self.subject.name} was judged on the caches of a right forward")
-        reference = self.subject.references[0]
-        return reference, values(reference, self.draw())
+    def own_forward(self) -> Callable:
+        """The user's forward itself. Raises CouldNotRun if it does not run on tensors."""
+        def forward(*arguments: Any) -> Any:
+            self.set_globals(dict(zip(self.subject.inputs, arguments)))
+            return self.subject.forward(self.namespace, dict(zip(self.subject.inputs, arguments)))[0]
+        inputs = self.draw()
+        name = self.subject.forward_name or f"the forward of {self.subject.name}"
+        with explained(self.source, f"{name} cannot be differentiated"):
+            found, _ = vjp(forward, *inputs.values())
+        if not all(see.close(y, z) for y, z in zip(flatten(found)[0], self.forward(inputs)[0])):
+            raise CouldNotRun(f"{name} gives other numbers on tensors than on arrays")
+        return forward
 
     def difference(self, inputs: dict, outputs: tuple, reference: Callable, true: tuple) -> str:
         found = see.first_difference(self.source, lambda: self.forward(inputs), lambda: values(reference, inputs))
@@ -215,12 +245,13 @@ class Trial:
         return (f"its output {k + 1} is {outputs[k][index]:.4g} at {list(map(int, index))}, and {true[k][index]:.4g} "
                 "is right")
 
-    def audit(self, reference: Callable, returned: list[str]) -> Any:
-        """The library's report on the gradients that the backward returns."""
+    def audit(self, reference: Callable, returned: list[str]) -> None:
+        """Have the library compare the gradients that the backward returns, and describe what it finds."""
         subject, rest = self.subject, self.draw()
         lacking = [name for name in subject.inputs if name not in returned and name not in subject.silent]
-        if lacking and not isinstance(subject, Course):
-            self.verdict.faults.append(f"{subject.name} does not return {', '.join('d' + name for name in lacking)}")
+        if lacking and not any("not written" in text for text in self.verdict.faults):
+            what = f"{subject.name} does not return {', '.join('d' + name for name in lacking)}"
+            (self.verdict.notes.append if isinstance(subject, Named) else self.fault)(what)
         names = [name for name in subject.inputs if name in returned]
 
         def forward(*arguments: Any) -> Any:
@@ -233,16 +264,31 @@ class Trial:
             d_outputs = d_outputs if isinstance(d_outputs, tuple) else (d_outputs,)
             found = self.gradients(inputs, [np.array(d) for d in d_outputs])
             return {f"d{name}": found[name] for name in names}
-        return audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names), names=names)
+
+        forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
+        user = self.namespace[subject.name]
+        backward.__wrapped__ = getattr(user, "backward", user)  # type: ignore[attr-defined]
+        report = audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names),
+                       names={f"d{name}": name for name in names})
+        self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
+        if not report.ok:
+            report.notes = []
+            self.fault(self.in_places(str(report)))
+
+    def in_places(self, text: str) -> str:
+        """A report whose lines are those of the user's file; lines of the references stand without their file."""
+        text = re.sub(rf"{re.escape(references.__file__)}:\d+: ", "", text)
+        return re.sub(rf"{re.escape(self.source.file)}:(\d+)", lambda m: self.source.place(int(m[1])), text)
 
     # -- what is not a matter of numbers -----------------------------------------------------------------
 
     def look_for_unwritten(self, found: dict[str, Any]) -> None:
         missing = [name for name, value in found.items() if value is None]
         if not found or len(missing) == len(found):
-            raise NotWritten(see.not_written(self.source, self.subject.name) or "it returns None")
+            raise CouldNotRun(f"{self.subject.name} returns None")
         if missing:
-            self.verdict.faults.append(f"not written yet: {', '.join('d' + name for name in missing)}")
+            self.fault(f"not written yet: {', '.join('d' + name for name in missing)}")
 
     def look_at_state(self, inputs: dict, d_outputs: list, first: dict[str, Any]) -> None:
         """Call again: with the same inputs, and after a call with others, in the same namespace."""
@@ -260,8 +306,8 @@ class Trial:
         changed = [f"d{name}" for name in first if not same(first[name], again.get(name))]
         if changed:
             where = see.line_of_state(self.source, self.subject.name)
-            self.verdict.faults.append(f"the second call gives another {', '.join(changed)} than the first for the same "
-                                       f"inputs: something is kept between calls{where}")
+            self.fault(f"the second call gives another {', '.join(changed)} than the first for the same "
+                       f"inputs: something is kept between calls{where}")
             whole = self.gradients
 
             def gradients(inputs: dict, d_outputs: list) -> dict[str, Any]:
@@ -290,18 +336,21 @@ class Trial:
 
     def look_at_clipping(self, inputs: dict, d_outputs: list) -> None:
         """A gradient is linear in what arrives, unless it is clipped."""
-        clip = see.line_of_call(self.source, self.subject.name, "clip")
-        if isinstance(self.subject, Together):
-            large = self.gradients(self.draw(30.0), d_outputs) if clip else {}
-        else:
+        clip, numbers = see.clipping(self.source, self.subject.name)
+        bound = None
+        if not isinstance(self.subject, Together):
             small = self.gradients(inputs, d_outputs)
             large = self.gradients(inputs, [1e4 * d for d in d_outputs])
-            large = {name: d for name, d in large.items() if d is not None and not same(1e4 * small[name], d, 1e-3)}
-        by = d_outputs[0] if isinstance(self.subject, Together) else 1.0
-        bound = see.bound_of_clipping([np.asarray(d) / by for d in large.values() if d is not None])
+            bound = see.bound_of_clipping([np.asarray(d) for name, d in large.items()
+                                           if d is not None and not same(1e4 * small[name], d, 1e-3)])
+        elif clip:  # what arrives is always 1: only larger weights make larger gradients
+            for scale in (3.0, 10.0, 30.0):
+                large = self.gradients(self.draw(scale), [np.ones(())])
+                found = see.bound_of_clipping([np.asarray(d) for d in large.values() if d is not None])
+                bound = found if found in numbers else bound
         if bound is not None:
-            self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g} before it returns "
-                                      f"them{clip}: clip outside, then a gradient check can be passed")
+            self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "
+                                      "unclipped; clip after the backward, and a gradient check can pass")
 
     def look_at_fewer_steps(self, reference: Callable) -> None:
         """The course's exercise has gradients for 4 of the 7 steps in the caches."""
@@ -312,7 +361,7 @@ class Trial:
             da = self.rng.normal(size=(*outputs[0].shape[:2], SHORT))
             given = self.backward(memory, [da.copy()])
         except CouldNotRun as problem:
-            self.verdict.faults.append(f"{what}, {problem}: take the number of steps from da")
+            self.fault(f"{what}, {problem}; take the number of steps from da, not from the caches")
             return
         first = inputs | {"x": inputs["x"][:, :, :SHORT]}
         _, pull = vjp(lambda *a: reference(*a)[0], *first.values())
@@ -321,8 +370,8 @@ class Trial:
         wrong = [f"d{name}" for name, d in given.items() if d is not None and not see.close(d, true[name], 1e-7)
                  and not (name == "x" and see.close(d, padded, 1e-7))]
         if wrong:
-            self.verdict.faults.append(f"{what}, {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong: go "
-                                       f"through the {SHORT} steps of da, not through all caches")
+            self.fault(f"{what}, {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong: go through the "
+                       f"{SHORT} steps of da, not through all caches")
 
 
 def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
@@ -334,7 +383,7 @@ def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
 
 
 def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
-    return one is None and other is None or one is not None and other is not None and see.close(other, one, tolerance)
+    return (one is None and other is None) or (one is not None and other is not None and see.close(other, one, tolerance))
 
 
 def flatten_arrays(tree: Any) -> list[np.ndarray]:

@@ -116,8 +116,11 @@ def parameters(node: ast.FunctionDef | ast.ClassDef, method: str) -> tuple[str, 
     return parameters_of(node, method)
 
 
-def not_written(source: Source, name: str) -> str:
-    """"dxt, da_prev (line 12)" for what a function leaves as None; "its body" for `pass`; "" if all is written."""
+def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
+    """"dxt, da_prev (line 12)" for what a function leaves as None; "its body" for `pass`; "" if all is written.
+
+    at_any_time: also what is None first and assigned again later.
+    """
     node = source.definitions[name]
     body = next((n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name in (name, "backward")), None)
     if body is None:
@@ -131,7 +134,7 @@ def not_written(source: Source, name: str) -> str:
                 lines.append(s.lineno)
     later = {base.id for s in ast.walk(body) if isinstance(s, (ast.Assign, ast.AugAssign)) and s.lineno not in lines
              for target in getattr(s, "targets", None) or [s.target] for base in bases(target)}
-    empty = [n for n in dict.fromkeys(empty) if n not in later]
+    empty = [n for n in dict.fromkeys(empty) if at_any_time or n not in later]
     if empty:
         return f"{', '.join(empty)} ({source.place(min(lines))})"
     statements = [s for s in body.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
@@ -164,13 +167,15 @@ def line_of_change(source: Source, name: str, argument: str) -> str:
     return ""
 
 
-def line_of_call(source: Source, name: str, function: str) -> str:
-    """" (line 7)" where a function, or one that it calls, calls `function`; "" if it does not."""
+def clipping(source: Source, name: str) -> tuple[str, set[float]]:
+    """(" (line 7)" where a function, or one that it calls, calls clip; the numbers in that call)"""
     for f in functions_in(source, name):
         for n in ast.walk(f):
-            if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == function:
-                return f" ({source.place(n.lineno)})"
-    return ""
+            if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == "clip":
+                numbers = {float(c.value) for c in ast.walk(n) if isinstance(c, ast.Constant)
+                           and isinstance(c.value, (int, float))}
+                return f" ({source.place(n.lineno)})", numbers
+    return "", set()
 
 
 def line_of_state(source: Source, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.ops import concatenate, log_softmax, mean, relu, sigmoid, softmax, sqrt, stack, tanh
+from minigrad.engine.ops import concatenate, log_softmax, mean, sigmoid, softmax, sqrt, stack, tanh
 from minigrad.engine.ops import sum as total
 
 Array = Any

@@ -180,8 +180,8 @@ def always(s: ast.stmt) -> bool:
     """Imports with *, and changes to sys.path: what they bind is not known before they are run."""
     if isinstance(s, ast.ImportFrom):
         return s.names[0].name == "*"
-    return isinstance(s, ast.Expr) and ast.unparse(s).startswith("sys.path.") or \
-        isinstance(s, ast.Import) and s.names[0].name == "sys"
+    return (isinstance(s, ast.Expr) and ast.unparse(s).startswith("sys.path.")) or \
+        (isinstance(s, ast.Import) and s.names[0].name == "sys")
 
 
 def bound(s: ast.AST) -> set[str]:
