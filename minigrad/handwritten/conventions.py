@@ -178,6 +178,7 @@ class Named(Subject):
 
     pattern: Any = None  # the nesting of the forward's arguments
     takes: tuple[str, ...] = ()  # the parameters of the backward
+    elsewhere: Source | None = None  # the forward's file, if it is another one
 
     def arguments(self, inputs: dict[str, Any]) -> tuple:
         return unflatten(self.pattern, list(inputs.values()))
@@ -206,7 +207,7 @@ class Named(Subject):
         return self.named(tuple(flatten(result)[0]) if isinstance(result, (tuple, list)) else result)
 
 
-def name_pair(source: Source, backward: str, forward: str, shapes: str) -> Named:
+def name_pair(source: Source, backward: str, other: Source, forward: str, shapes: str) -> Named:
     """The subject for `FILE:backward --forward FILE:forward --shapes "x=3,4 p={'W': (5, 3)}"`."""
     given: dict[str, Any] = {}
     for word in re.split(r"\s+(?=\w+\s*=)", shapes.strip()):
@@ -216,10 +217,10 @@ def name_pair(source: Source, backward: str, forward: str, shapes: str) -> Named
         except (ValueError, TypeError, SyntaxError):
             raise CouldNotRun(f"--shapes has {word!r}, where name=3,4 is expected, name=() for a number, or a nesting "
                               "of shapes in Python's brackets") from None
-    for name in (backward, forward):
-        if name not in source.definitions:
-            raise CouldNotRun(f"{source.file} has no function {name!r}{nearest(name, source.definitions)}")
-    takes = parameters_of(source.definitions[forward])
+    for where, name in ((source, backward), (other, forward)):
+        if not isinstance(where.definitions.get(name), ast.FunctionDef):
+            raise CouldNotRun(f"{where.file} has no function {name!r}{nearest(name, where.definitions)}")
+    takes = parameters_of(other.definitions[forward])
     if list(given) != list(takes[:len(given)]) or not given:
         raise CouldNotRun(f"{forward} takes {', '.join(takes)}: give --shapes for them in this order, as "
                           f"{takes[0] if takes else 'x'}=3,4")
@@ -228,6 +229,7 @@ def name_pair(source: Source, backward: str, forward: str, shapes: str) -> Named
     subject = Named(backward, "named functions", {name: leaf.shape for name, leaf in zip(names, leaves)},
                     forward_name=forward, names=returned(source.definitions[backward], dict.fromkeys(names)))
     subject.pattern, subject.takes = pattern, parameters_of(source.definitions[backward])
+    subject.elsewhere = other if other.file != source.file else None
     return subject
 
 

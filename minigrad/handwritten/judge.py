@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.audit import audit
+from minigrad.engine.messages import nearest
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
@@ -45,19 +46,29 @@ class Verdict:
                           *(f"  note: {note}" for note in self.notes)])
 
 
-def judge_file(file: str) -> list[Verdict]:
-    """A verdict for each backward of a file. Raises CouldNotRun if the file cannot be read or has none."""
+def judge_file(file: str, only: str | None = None) -> list[Verdict]:
+    """A verdict for each backward of a file, or for one and the step that it calls.
+
+    Raises CouldNotRun if the file cannot be read or has none.
+    """
     source = read(file)
+    subjects = {subject.name: subject for subject in find(source)}
+    if only is not None:
+        if only not in subjects:
+            raise CouldNotRun(f"{only} in {file} is none of {', '.join(subjects)}{nearest(only, subjects)}; for any "
+                              f"other function give --forward {file}:function and --shapes")
+        subjects = {name: s for name, s in subjects.items() if name in (only, subjects[only].cell)}
     verdicts: dict[str, Verdict] = {}
-    for subject in find(source):
-        verdicts[subject.name] = judge(source, subject, verdicts.get(subject.cell or ""))
+    for name, subject in subjects.items():
+        verdicts[name] = judge(source, subject, verdicts.get(subject.cell or ""))
     return list(verdicts.values())
 
 
-def judge_pair(file: str, backward: str, forward: str, shapes: str) -> list[Verdict]:
-    """The verdict for two functions of a file, named by the user, and the shapes of the forward's arguments."""
-    source = read(file)
-    return [judge(source, name_pair(source, backward, forward, shapes))]
+def judge_pair(file: str, backward: str, forward_file: str, forward: str, shapes: str) -> list[Verdict]:
+    """The verdict for two functions named by the user, and the shapes of the forward's arguments."""
+    source, other = read(file), read(forward_file)
+    subject = name_pair(source, backward, other, forward, shapes)
+    return [judge(source, subject)]
 
 
 def status_of(verdicts: list[Verdict]) -> int:
@@ -102,6 +113,8 @@ class Trial:
         namespace = source.run([*subject.needs, *cells], [*subject.given, *self.globals])
         if subject.name not in namespace:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
+        if isinstance(subject, Named) and subject.elsewhere is not None:
+            namespace[subject.forward_name] = subject.elsewhere.run([subject.forward_name])[subject.forward_name]
         if isinstance(subject, Course):
             for name, forward in subject.true_forwards(namespace).items():
                 if self.use_true_forwards or name not in namespace or \
@@ -383,7 +396,9 @@ def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
 
 
 def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
-    return (one is None and other is None) or (one is not None and other is not None and see.close(other, one, tolerance))
+    if one is None or other is None:
+        return one is other
+    return see.close(other, one, tolerance)
 
 
 def flatten_arrays(tree: Any) -> list[np.ndarray]:

@@ -34,7 +34,7 @@ def close(given: Any, true: Any, tolerance: float = 1e-5) -> bool:
 def own_activations(source: Source, namespace: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(name, sentence) of each activation of the file that is not what its name says."""
     x = np.linspace(-1.5, 2.0, 12).reshape(3, 4)
-    for name in ACTIVATIONS.keys() & source.definitions.keys() & namespace.keys():
+    for name in [name for name in ACTIVATIONS if name in source.definitions and name in namespace]:
         try:
             given = np.asarray(namespace[name](x.copy()))
         except Exception:  # it takes other arguments, or fails in use as well: the forward says so

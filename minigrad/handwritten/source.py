@@ -12,7 +12,9 @@ import contextlib
 import json
 import linecache
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ import numpy as np
 from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
 
+LIMIT = 10.0  # seconds that one call of the user's code may take
 Function = ast.FunctionDef | ast.ClassDef
 PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since Python 3: write print(…)"),
             (r"^\s*except\s+[\w.]+\s*,\s*\w+\s*:", "Python 3 writes `except … as …:`"), (r"<>", "Python 3 writes !="),
@@ -35,6 +38,10 @@ GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int"
         "np.numpy": "np.dot", "np.Inf": "np.inf", "np.NaN": "np.nan", "np.row_stack": "np.vstack"}
 ABSENT = re.compile(r"module 'numpy' has no attribute '(\w+)'|`?np\.(\w+)`? was (?:a deprecated alias|removed)|"
                     r"name '(\w+)' is not defined")
+
+
+class TooSlow(BaseException):
+    """The user's code ran for too long; no `except Exception` of theirs catches it."""
 
 
 class CouldNotRun(ValueError):
@@ -68,8 +75,9 @@ class Source:
         for statement in self.needed(set(wanted), set(given)):
             code = compile(ast.Module([statement], []), self.file, "exec", dont_inherit=True)
             try:
-                exec(code, namespace)
-            except (Exception, SystemExit) as problem:
+                with limited():
+                    exec(code, namespace)
+            except (Exception, SystemExit, TooSlow) as problem:
                 for name in bound(statement) or {"*"}:
                     self.failed[name] = self.sentence(problem)
         return namespace
@@ -104,6 +112,8 @@ class Source:
                 return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
             known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
             return f"{where}there is no {full} here{nearest(name, known)}"
+        if isinstance(problem, TooSlow):
+            return f"{where}still running after {LIMIT:g} s"
         if isinstance(problem, CouldNotRun):
             return said
         return f"{where}{type(problem).__name__}: {said}" if said else f"{where}{type(problem).__name__}"
@@ -225,12 +235,31 @@ def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 
 @contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Stop the user's code after LIMIT seconds, where signals can: in the main thread, not on Windows."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
 def explained(source: Source, what: str) -> Iterator[None]:
     """Turn whatever a user's function raises into CouldNotRun."""
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), limited():
             yield
     except CouldNotRun:
         raise
-    except (Exception, SystemExit) as problem:
+    except (Exception, SystemExit, TooSlow) as problem:
         raise CouldNotRun(f"{what}: {source.sentence(problem)}") from problem
