@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.audit import audit
-from minigrad.engine.messages import nearest
+from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
@@ -171,6 +171,9 @@ class Trial:
         d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
         first = self.backward(memory, copied(d_outputs))
         self.look_for_unwritten(first)
+        for name, d in first.items():
+            if d is not None and np.asarray(d).dtype.kind not in "fiub":
+                raise CouldNotRun(f"{subject.name} returns a {type(d).__name__} for d{name}: an array is expected")
         if reference is None:
             verdict.status = "wrong"
             verdict.notes.append(f"{subject.name} is judged once its forward is right")
@@ -282,8 +285,13 @@ class Trial:
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
         user = self.namespace[subject.name]
         backward.__wrapped__ = getattr(user, "backward", user)  # type: ignore[attr-defined]
-        report = audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names),
-                       names={f"d{name}": name for name in names})
+        try:
+            report = audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names),
+                           names={f"d{name}": name for name in names})
+        except CouldNotRun:
+            raise
+        except Exception as problem:  # the user's arrays may be anything
+            raise CouldNotRun(f"{subject.name} cannot be judged: {in_one_sentence(problem)}") from problem
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if not report.ok:
             report.notes = []
@@ -357,10 +365,12 @@ class Trial:
             bound = see.bound_of_clipping([np.asarray(d) for name, d in large.items()
                                            if d is not None and not same(1e4 * small[name], d, 1e-3)])
         elif clip:  # what arrives is always 1: only larger weights make larger gradients
+            self.subject.clips, self.namespace = True, self.fresh()
             for scale in (3.0, 10.0, 30.0):
                 large = self.gradients(self.draw(scale), [np.ones(())])
                 found = see.bound_of_clipping([np.asarray(d) for d in large.values() if d is not None])
                 bound = found if found in numbers else bound
+            self.subject.clips, self.namespace = False, self.fresh()
         if bound is not None:
             self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "
                                       "unclipped; clip after the backward, and a gradient check can pass")

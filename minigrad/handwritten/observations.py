@@ -25,7 +25,11 @@ LOOKALIKES = {"σ(x)": sigmoid, "tanh(x)": tanh, "tanh(x/2)": lambda x: tanh(x /
 
 def close(given: Any, true: Any, tolerance: float = 1e-5) -> bool:
     given, true = np.asarray(given), np.asarray(true)
-    return given.shape == true.shape and bool(np.all(np.abs(given - true) <= tolerance * max(1.0, np.abs(true).max())))
+    if given.shape != true.shape or not true.size:
+        return given.shape == true.shape
+    lost = np.isnan(true)
+    scale = max(1.0, np.abs(true[~lost]).max(initial=0.0))
+    return bool(np.array_equal(lost, np.isnan(given)) and np.all(np.abs(given - true)[~lost] <= tolerance * scale))
 
 
 # -- the forward ------------------------------------------------------------------------------------------
@@ -90,7 +94,7 @@ def first_difference(source: Source, user: Callable, reference: Callable) -> str
     for line, name, value in given:
         same = [(at, other) for at, n, other in true if n == name and other.shape == value.shape]
         if same and not any(close(value, other) for _, other in same):
-            at, other = same[0]
+            at, other = max(same, key=lambda pair: pair[0])  # of two lines that bind it, the later
             index = np.unravel_index(np.argmax(np.abs(value - other)), value.shape)
             return (f"{name} ({source.place(line)}) is the first value that differs: {value[index]:.4g} at "
                     f"{list(map(int, index))}, where `{linecache.getline(file, at).strip()}` gives {other[index]:.4g}")

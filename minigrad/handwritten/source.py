@@ -36,6 +36,7 @@ PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since 
 GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int", "np.float": "float", "np.int": "int",
         "np.bool": "bool", "np.object": "object", "np.float_": "np.float64", "np.product": "np.prod",
         "np.numpy": "np.dot", "np.Inf": "np.inf", "np.NaN": "np.nan", "np.row_stack": "np.vstack"}
+DEFINITION = re.compile(r"^(def|class)\b", re.M)
 ABSENT = re.compile(r"module 'numpy' has no attribute '(\w+)'|`?np\.(\w+)`? was (?:a deprecated alias|removed)|"
                     r"name '(\w+)' is not defined")
 
@@ -70,17 +71,25 @@ class Source:
         """Run what these names need and return the namespace. Names in `given` are supplied by the caller."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
                                      "sigmoid": on_arrays(sigmoid), "softmax": on_arrays(softmax, axis=0)}
-        sys.path.insert(0, str(Path(self.file).resolve().parent))  # like a script, it may import modules beside it
+        folder = str(Path(self.file).resolve().parent)
+        sys.path.insert(0, folder)  # like a script, it may import modules beside it
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
-        for statement in self.needed(set(wanted), set(given)):
-            code = compile(ast.Module([statement], []), self.file, "exec", dont_inherit=True)
-            try:
-                with limited():
-                    exec(code, namespace)
-            except (Exception, SystemExit, TooSlow) as problem:
-                for name in bound(statement) or {"*"}:
-                    self.failed[name] = self.sentence(problem)
+        try:
+            for statement in self.needed(set(wanted), set(given)):
+                self.run_statement(statement, namespace)
+        finally:
+            with contextlib.suppress(ValueError):  # the file may have changed sys.path
+                sys.path.remove(folder)
         return namespace
+
+    def run_statement(self, statement: ast.stmt, namespace: dict[str, Any]) -> None:
+        """Run one; a failure is remembered for whoever needs what it binds."""
+        try:
+            with limited():
+                exec(compile(ast.Module([statement], []), self.file, "exec", dont_inherit=True), namespace)
+        except (Exception, SystemExit, TooSlow) as problem:
+            for name in bound(statement) or {"*"}:
+                self.failed[name] = self.sentence(problem)
 
     def needed(self, wanted: set[str], given: set[str]) -> list[ast.stmt]:
         """The top-level statements that these names depend on, imports with * included."""
@@ -157,12 +166,22 @@ def notebook(file: str, text: str) -> tuple[list[str], list[str]]:
             own = (source if isinstance(source, str) else "".join(source)).splitlines()
             if own and own[0].startswith("%%") and not own[0].startswith(("%%time", "%%capture")):
                 continue  # the cell is not Python
-            lines += [re.sub(r"^(\s*)([%!?].*|.*\?)$", r"\1pass  # \2", line) if "#" not in line else
-                      re.sub(r"^(\s*)([%!].*)$", r"\1pass  # \2", line) for line in own]
-            places += [f"cell {number}, line {i + 1}" for i in range(len(own))]
+            if not parses(own):
+                own = [re.sub(r"^(\s*)([%!?].*|[^#'\"]*\?)$", r"\1pass  # \2", line) for line in own]
+            if parses(own) or DEFINITION.search("\n".join(own)):  # another cell that is not Python 3 is not needed
+                lines += own
+                places += [f"cell {number}, line {i + 1}" for i in range(len(own))]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CouldNotRun(f"{file} is not a Jupyter notebook: it has no code cells in JSON") from None
     return lines, places
+
+
+def parses(lines: list[str]) -> bool:
+    try:
+        ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def grammar(problem: Exception, lines: list[str], places: list[str]) -> str:
