@@ -72,7 +72,8 @@ def call(backward: Callable, d_outputs: Any, tape: Tape, leaves: list, report: A
     result = backward(*arguments)
     for (name, x), old in zip(named_leaves(arguments[1:]), before[len(flatten(arguments[:1])[0]):]):
         if not np.array_equal(x, old):
-            note = f"note: backward changes its argument {tape.labels[int(position_of(tape, name, arguments))]} in place"
+            label = tape.labels[position_of(tape, name, arguments)]
+            note = f"note: backward changes its argument {label} in place"
             if note not in report.notes:
                 report.notes.append(note)
     if not all(np.array_equal(x, old) for x, old in zip(flatten(arguments[:1])[0], before)):
@@ -165,7 +166,7 @@ def error(search: Search, leaf: str) -> float:
 def cause_of(tape: Tape, found: Found, keys: dict[str, str], backward: Callable) -> Cause:
     explains = [keys[leaf] for leaf in found.explains]
     if found.transform is not None:
-        return Cause(f"{', '.join(explains)} {found.transform.text}", "returned array", explains, found.also,
+        return Cause(f"{', '.join(explains)}: {found.transform.text}", "returned array", explains, found.also,
                      None, line_of(backward, found.explains), OTHER_INPUTS)
     change = found.changes[0]
     step = tape.steps[change.spot]

@@ -246,11 +246,11 @@ SLOPE_TEXT = {"sigmoid": "{y} (1 − {y})", "tanh": "1 − {y}²", "relu": "{x} 
 DERIVATIVES: list[tuple[float, str, Callable]] = [
     (0.8, "lacks the derivative of its {op}, {slope}", lambda g, y, x, op, s: g),
     (1.6, "has the derivative of its {op} twice, {slope}", lambda g, y, x, op, s: g * s * s),
-    (1.7, "has {op}({x}) in place of the derivative {slope}", lambda g, y, x, op, s: g * y),
-    (1.7, "has 1 − {y} in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 - y)),
+    (1.4, "has {y} alone in place of the derivative {slope}", lambda g, y, x, op, s: g * y),
+    (1.4, "has 1 − {y} in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 - y)),
     (1.9, "has 1 + {y} in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y)),
     (1.9, "has 1 + {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y * y)),
-    (1.7, "has {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * y * y),
+    (1.4, "has {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * y * y),
     (1.7, "has (1 − {y})² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 - y) ** 2),
     (1.7, "has 1 − {y}² in place of the derivative {slope}: it is that of tanh", lambda g, y, x, op, s: g * (1 - y * y)),
     (1.7, "has {y} (1 − {y}) in place of the derivative {slope}: it is that of a sigmoid",
@@ -320,7 +320,7 @@ def copied_line(tape: Tape, given: dict) -> Iterator[tuple]:
         pairs = {e.contribution: twins[tape.steps[e.consumer].time].contribution for e in a}
         ya, yb = tape.say(a[0].consumer), tape.say(b[0].consumer)
         yield (2.1, f"{d(ya)} is a copy of {d(yb)}: the name is not changed",
-               {c: (lambda value, twin=twin: value.base(twin)) for c, twin in pairs.items()}, a[0].consumer, ya, yb)
+               {c: (lambda value, twin=twin: value(twin)) for c, twin in pairs.items()}, a[0].consumer, ya, yb)
 
 
 # -- inside of a rule ------------------------------------------------------------------------------------------------
@@ -378,7 +378,8 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
                     continue
                 word = {"multiply": "factor", "divide": "division by", "add": "term", "subtract": "term"}[name]
                 sign = -1 if name == "subtract" and k == 1 else 1
-                yield (1.5, f"the {word} {left} is missing {where}",
+                yield (1.5, f"the {word} {left} is missing {where}" if word != "term" or left.isidentifier()
+                       else f"the term ({left}) is missing {where}",
                        each_rule(tape, site, lambda op, v, k=k, sign=sign: sign * v[k]), step.of, x, y)
             other = {"multiply": ("divided by", OPS["divide"]), "divide": ("multiplied by", OPS["multiply"]),
                      "add": ("less", OPS["subtract"]), "subtract": ("plus", OPS["add"])}[name]
@@ -423,6 +424,9 @@ def other_value(tape: Tape, given: dict) -> Iterator[tuple]:
             which = [None] if len(once) == 1 else [None, *once]
             choices = substitutes(tape, own, by_shape[np.shape(steps[own].example)])
             y, x = goal(tape, rules[rule_keys[0]][0])
+            meant, before = tape.say(own), is_before(tape, own, rule_keys[0][0])
+            if before is not None:
+                meant = tape.say(before) + " of the step before"
             for (cost, said, at, f), occurrence in itertools.product(choices, which):
                 replaced = {}
                 for key in rule_keys:
@@ -433,8 +437,18 @@ def other_value(tape: Tape, given: dict) -> Iterator[tuple]:
                                 replaced[i] = substituted(tape, i, p if occurrence is not None else None, operand,
                                                           at(of_time, operand, first), f)
                 yield (cost + (0.5 if occurrence is not None else 0),
-                       f"{said} is used where {tape.say(own)} is meant, on the way from {y} to {x}",
+                       f"{said} is used where {meant} is meant, on the way from {y} to {x}",
                        replaced, steps[rule_keys[0][0]].of if steps[rule_keys[0][0]].of >= 0 else rule_keys[0][0], x, y)
+
+
+def is_before(tape: Tape, own: int, consumer: int) -> int | None:
+    """A step of the state whose value before the consumer's step is what the rule reads as `own`; else None."""
+    for place, start in first_states(tape).items():
+        if own == start and tape.steps[consumer].time == 0:
+            return tape.calls[place][0]
+    step = tape.steps[own]
+    return own if step.kind == "forward" and len(tape.calls[step.place]) > 1 \
+        and step.time < tape.steps[consumer].time else None
 
 
 def same_role(tape: Tape, a: int, b: int) -> bool:
@@ -470,7 +484,8 @@ def substitutes(tape: Tape, own: int, candidates: list[int]) -> Iterator[tuple]:
         looping = len(some) > 1 or steps[some[0]].place in first_states(tape)
         same = same_role(tape, some[0], own)
         for offset in (0, -1, 1) if looping and len(tape.calls.get(steps[some[0]].place, ())) > 1 else (0,):
-            def at(time: int, operand: int, first: dict, some=some, at_time=at_time, offset=offset) -> int | None:
+            def at(time: int, operand: int, first: dict, some: Any = some, at_time: Any = at_time,
+                   offset: int = offset) -> int | None:
                 if len(some) == 1:
                     return some[0]
                 start = first.get(steps[some[0]].place)
@@ -494,6 +509,69 @@ def substituted(tape: Tape, i: int, position: int | None, operand: int, other: i
         return step.op.forward(*[new if p == position else value(x) for p, x in enumerate(step.inputs)],
                                **step.metadata)
     return replacement
+
+
+@kind
+def other_order(tape: Tape, given: dict) -> Iterator[tuple]:
+    """The parts of a concatenation, or the blocks of a fused array, taken in another order."""
+    steps = tape.steps
+    for edges in groups(tape.edges, lambda e: e.consumer).values():  # parts of a concatenation
+        step = steps[edges[0].consumer]
+        if not (step.op and step.op.variadic and 1 < len(edges) < 5) or "axis" not in step.metadata \
+                or step.metadata["axis"] is None or len(tape.calls[step.place]) > 1 and steps[edges[0].consumer].time:
+            continue
+        if len({tape.say(e.x) for e in edges}) < len(edges):
+            continue
+        axis, consumers = step.metadata["axis"], tape.calls[step.place]
+        names = [tape.say(e.x) for e in edges]
+        for order in list(itertools.permutations(range(len(edges))))[1:]:
+            lengths = [np.shape(steps[edges[k].x].example)[axis] for k in order]
+            starts = dict(zip(order, np.cumsum([0, *lengths[:-1]])))
+            replaced = {}
+            for e in (e for c in consumers for e in tape.edges if e.consumer == c):
+                if e.position < len(edges):
+                    start = starts[e.position]
+                    replaced[e.contribution] = part_of(tape, e, axis, start)
+            yield (2.0, f"the parts of {d(tape.say(edges[0].consumer))} are taken in the order "
+                   f"{', '.join(names[k] for k in order)} in place of {', '.join(names)}", replaced,
+                   edges[0].consumer, *names)
+    for some in groups(slots(tape), lambda edges: (steps[edges[0].x].place or edges[0].x, steps[edges[0].consumer].op,
+                                                   np.shape(steps[edges[0].consumer].example))).values():
+        if not (1 < len(some) < 5 and steps[some[0][0].consumer].op.name == "getitem"):
+            continue
+        if len({len(edges) for edges in some}) > 1 or isinstance(steps[some[0][0].consumer].example, tuple):
+            continue
+        users = [user_name(tape, edges[0].consumer) for edges in some]
+        for order in list(itertools.permutations(range(len(some))))[1:]:
+            replaced = {}
+            for k, edges in enumerate(some):
+                for e, other in zip(edges, some[order[k]]):
+                    if order[k] != k:
+                        replaced[e.contribution] = block_of(tape, e, other)
+            off = [k for k in range(len(some)) if order[k] != k]
+            yield (1.5 + 0.1 * len(off), f"in {d(tape.say(some[0][0].x))} the block of " + ", ".join(
+                f"{users[k]} has the gradient of {users[order[k]]}" for k in off), replaced, some[0][0].consumer,
+                tape.say(some[0][0].x))
+
+
+def part_of(tape: Tape, e: Edge, axis: int, start: int) -> Replacement:
+    length = np.shape(tape.steps[e.x].example)[axis]
+    return lambda value: np.take(value(tape.totals[e.consumer]), range(start, start + length), axis)
+
+
+def block_of(tape: Tape, e: Edge, other: Edge) -> Replacement:
+    vjp, step = tape.steps[e.consumer].op.vjps[0], tape.steps[e.consumer]
+    return lambda value: vjp.plain(value(tape.totals[other.consumer]), None, (value(e.x),), step.metadata)
+
+
+def user_name(tape: Tape, i: int) -> str:
+    """The name of what a block of a fused array is used for: the first named result on the way from it."""
+    while tape.steps[i].name is None:
+        users = [e.consumer for e in tape.edges if e.x == i]
+        if len(users) != 1:
+            break
+        i = users[0]
+    return tape.say(i)
 
 
 @kind

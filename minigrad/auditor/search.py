@@ -20,7 +20,7 @@ from minigrad.auditor.transforms import Transform, transforms
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
-MOST_PAIRS = 6000  # pairs of changes tried on one path
+MOST_PAIR_STEPS = 200_000  # steps run for pairs of changes on one path
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Search:
         for thorough in (False, True):
             for change in changes:
                 reached = [leaf for leaf in left if self.reaches(change, leaf)]
-                reached.sort(key=lambda leaf: len(self.tape.path(frozenset(change.replaced), leaf, False)))
+                reached.sort(key=lambda leaf: self.length(change, leaf))
                 if not thorough:
                     reached, later = reached[:1], reached[1:]
                 else:
@@ -161,6 +161,10 @@ class Search:
             if found and len(found[0].explains) == len(left):
                 break
         return self.confirmed(found)
+
+    def length(self, change: Change, leaf: str) -> int:
+        """How many steps a replay runs."""
+        return len(self.tape.path(frozenset(change.replaced), leaf, False)[0])
 
     def reaches(self, change: Change, leaf: str) -> bool:
         total = self.tape.total(leaf)
@@ -211,7 +215,7 @@ class Search:
         seen, short = set(), []
         for change in common:  # those that give the same are tried once
             leaf = min((leaf for leaf in left if self.reaches(change, leaf)),
-                       key=lambda leaf: len(self.tape.path(frozenset(change.replaced), leaf, False)))
+                       key=lambda leaf: self.length(change, leaf))
             try:
                 key = tuple(np.round(self.predicted(x, 0, (change,)), 9).tobytes() for x in left)
             except (ValueError, TypeError, IndexError, KeyError):
@@ -221,7 +225,7 @@ class Search:
                 short.append((change, leaf))
         found = []
         pairs = sorted(itertools.combinations(short, 2), key=lambda pair: pair[0][0].cost + pair[1][0].cost)
-        for (a, leaf_a), (b, leaf_b) in pairs[:MOST_PAIRS]:
+        for (a, leaf_a), (b, leaf_b) in pairs[:MOST_PAIR_STEPS // len(self.tape.steps)]:
             if not set(a.replaced) & set(b.replaced):
                 explained = [leaf for leaf in dict.fromkeys((leaf_a, leaf_b)) if self.matches(leaf, a, b)]
                 explained += [leaf for leaf in left if explained and leaf not in explained and self.matches(leaf, a, b)]

@@ -326,8 +326,10 @@ class Tape:
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
 
-    def path(self, changed: frozenset, leaf: str, within: bool) -> list[int]:
-        """The steps between the changed ones and a leaf's gradient, in order. within: not from step to step of time."""
+    def path(self, changed: frozenset, leaf: str, within: bool) -> tuple[list[int], set[int]]:
+        """The steps between the changed ones and a leaf's gradient, in order and as a set.
+
+        within: not from step to step of time."""
         key = changed, leaf, within
         if key not in self.paths:
             wanted, mask = self.before[self.total(leaf)], 0
@@ -335,39 +337,34 @@ class Tape:
                 mask |= self.after[c]
             mask &= wanted
             if within:
-                kept, mask = set(), mask
+                kept: set[int] = set()
                 out = []
                 for i in bits(mask):
                     if i in changed or (i not in self.carries and any(x in kept for x in self.steps[i].inputs)):
                         kept.add(i)
                         out.append(i)
-                self.paths[key] = out
+                self.paths[key] = out, set(out)
             else:
-                self.paths[key] = bits(mask)
+                self.paths[key] = bits(mask), set(bits(mask))
         return self.paths[key]
 
     def gradient(self, leaf: str, replaced: dict[int, Replacement], draw: int = 0, within: bool = False) -> Any:
         """The gradient of a leaf with some steps replaced."""
         values = self.draws[draw][0]
-        total, value = self.total(leaf), Values(self, values)
-        new = value.new
-        for i in self.path(frozenset(replaced), leaf, within):
-            how = replaced.get(i) or self.accepted.get(i)
-            if how is None:
-                new[i] = self.compute(i, value)
-            else:
-                new[i] = like(how(value), values[i])
-        return value(total)
+        path, todo = self.path(frozenset(replaced), leaf, within)
+        value = Values(self, values, replaced, todo)
+        for i in path:
+            value(i)
+        return value(self.total(leaf))
 
     def accept(self, replaced: dict[int, Replacement]) -> None:
         """Make replacements permanent, in the values of all draws too."""
         self.accepted = {**self.accepted, **replaced}
         for values, _, _ in self.draws:
-            value = Values(self, list(values))
-            for i, step in enumerate(self.steps):
-                if step.kind not in ("leaf", "constant", "forward") and (step.kind != "seed" or i in self.accepted):
-                    how = self.accepted.get(i)
-                    value.new[i] = self.compute(i, value) if how is None else like(how(value), values[i])
+            todo = {i for i, step in enumerate(self.steps) if step.kind in ("rule", "contribution", "total")}
+            value = Values(self, list(values), {}, todo | set(self.accepted))
+            for i in range(len(self.steps)):
+                value(i)
             for i, new in value.new.items():
                 if self.steps[i].kind != "seed":
                     values[i] = new
@@ -405,11 +402,24 @@ class Values:
     """value(i): the value of a step in a replay. base: as it is without any change; without_change: as its own op gives
     it from what was changed before."""
 
-    def __init__(self, tape: Tape, values: list):
-        self.tape, self.values, self.new = tape, values, {}
+    def __init__(self, tape: Tape, values: list, replaced: dict[int, Replacement], todo: set[int]):
+        self.tape, self.values, self.replaced, self.todo, self.new = tape, values, replaced, todo, {}
 
     def __call__(self, i: int) -> Any:
-        return self.new[i] if i in self.new else self.values[i]
+        if i in self.new:
+            return self.new[i]
+        if i not in self.todo:
+            return self.values[i]
+        self.new[i] = self.values[i]  # what a step reads that waits for it, as where a line is a copy of a later one
+        how = self.replaced.get(i) or self.tape.accepted.get(i)
+        if how is None:
+            new = self.tape.compute(i, self)
+        else:
+            new = how(self)
+            if self.tape.steps[i].kind != "rule":  # within a rule it may have another shape that broadcasts
+                new = like(new, self.values[i])
+        self.new[i] = new
+        return new
 
     def base(self, i: int) -> Any:
         return self.values[i]
@@ -419,6 +429,7 @@ class Values:
 
 
 def like(value: Any, before: Any) -> Any:
+    """A value in the shape of the one that it replaces."""
     if isinstance(before, tuple) or np.shape(value) == before.shape:
         return value
     return np.broadcast_to(value, before.shape)

@@ -26,38 +26,38 @@ def transforms(tape: Tape, leaf: str, given: Any, true: Any, others: dict[str, A
         yield from of_shape(given, true)
         return
     if not np.any(given):
-        yield Transform(2.5, "is zero: nothing arrives", lambda p, _: 0 * p)
+        yield Transform(2.5, "zero: nothing arrives", lambda p, _: 0 * p)
         return
     k = float(np.vdot(true, given) / (np.vdot(true, true) or 1))
     if k and abs(k - 1) > 1e-9:
         said, known = number_name(tape, k)
-        text = "has its sign turned" if abs(k + 1) < 1e-9 else f"is {said} times the gradient"
+        text = "the sign is turned" if abs(k + 1) < 1e-9 else f"{said} times the gradient"
         yield Transform(1.5 if known else 2.8, text, lambda p, _: k * p)
     if true.ndim == 2 and true.shape[0] == true.shape[1]:
-        yield Transform(1.5, "is transposed", lambda p, _: p.T)
+        yield Transform(1.5, "transposed", lambda p, _: p.T)
     for other, value in others.items():
         if other != leaf and value.shape == given.shape:
-            yield Transform(1.4, f"is that of {other}", lambda p, all_, other=other: all_[other])
+            yield Transform(1.4, f"it is that of {other}", lambda p, all_, other=other: all_[other])
     for axis in range(true.ndim):
-        yield Transform(1.5, f"is reversed along axis {axis}", lambda p, _, axis=axis: np.flip(p, axis))
-        yield Transform(1.9, f"is summed over axis {axis} and spread over it again",
+        yield Transform(1.5, f"reversed along axis {axis}", lambda p, _, axis=axis: np.flip(p, axis))
+        yield Transform(1.9, f"summed over axis {axis} and spread over it again",
                         lambda p, _, axis=axis: np.broadcast_to(p.sum(axis, keepdims=True), p.shape))
-        yield Transform(1.9, f"is a running sum along axis {axis}", lambda p, _, axis=axis: np.cumsum(p, axis))
+        yield Transform(1.9, f"a running sum along axis {axis}", lambda p, _, axis=axis: np.cumsum(p, axis))
         yield from blocks(true, axis)
         for shift in (1, -1):
-            yield Transform(1.8, f"is shifted by {shift} along axis {axis}",
+            yield Transform(1.8, f"shifted by {shift} along axis {axis}",
                             lambda p, _, axis=axis, shift=shift: np.roll(p, shift, axis))
         for first, rest in ((True, slice(1, None)), (False, slice(None, -1))):
             index = (slice(None),) * axis + (rest,)
-            yield Transform(1.9, f"has only the {'first' if first else 'last'} entry of axis {axis}; the others are 0",
+            yield Transform(1.9, f"only the {'first' if first else 'last'} of axis {axis}",
                             lambda p, _, index=index: with_zeros(p, index))
     top = float(np.abs(given).max())
-    yield Transform(1.2, f"is clipped to ±{top:.6g} before it is returned", lambda p, _: np.clip(p, -top, top))
+    yield Transform(1.2, f"clipped to ±{top:.6g} before it is returned", lambda p, _: np.clip(p, -top, top))
     norm = float(np.linalg.norm(given))
-    yield Transform(1.9, f"is scaled to the norm {norm:.6g} before it is returned",
+    yield Transform(1.9, f"scaled to the norm {norm:.6g} before it is returned",
                     lambda p, _: p * (norm / max(np.linalg.norm(p), norm)))
-    yield Transform(1.9, "is the absolute value of the gradient", lambda p, _: np.abs(p))
-    yield Transform(1.9, "is the sign of the gradient", lambda p, _: np.sign(p))
+    yield Transform(1.9, "the absolute value of the gradient", lambda p, _: np.abs(p))
+    yield Transform(1.9, "the sign of the gradient", lambda p, _: np.sign(p))
 
 
 def with_zeros(p: Any, index: tuple) -> Any:
@@ -72,7 +72,7 @@ def blocks(true: Any, axis: int) -> Iterator[Transform]:
         if true.shape[axis] % n == 0 and true.shape[axis] > n:
             for order in itertools.permutations(range(n)):
                 if order != tuple(range(n)):
-                    yield Transform(1.5, f"has its {n} blocks along axis {axis} in the order {order}",
+                    yield Transform(1.5, f"the {n} blocks along axis {axis} are in the order {order}",
                                     lambda p, _, n=n, order=order: np.concatenate(
                                         [np.split(p, n, axis)[i] for i in order], axis))
 
@@ -80,7 +80,7 @@ def blocks(true: Any, axis: int) -> Iterator[Transform]:
 def of_shape(given: Any, true: Any) -> Iterator[Transform]:
     """What gives another shape."""
     shape = given.shape
-    said = f"has the shape {shape} in place of {true.shape}"
+    said = f"the shape is {shape} in place of {true.shape}"
     if given.size == true.size:
         squeezed = tuple(n for n in shape if n > 1) == tuple(n for n in true.shape if n > 1)
         yield Transform(1.0, said + (": keepdims=True is missing, or too much" if squeezed else ": it is reshaped"),
