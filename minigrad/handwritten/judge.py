@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad.auditor.audit import audit
 from minigrad.engine.messages import in_one_sentence, nearest
-from minigrad.engine.pytree import flatten
+from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
@@ -139,7 +139,14 @@ class Trial:
 
     def backward(self, memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
         with explained(self.source, f"{self.subject.name} fails"):
-            return self.subject.backward(self.namespace, memory, d_outputs)
+            found = self.subject.backward(self.namespace, memory, d_outputs)
+            for name, d in found.items():
+                if d is not None:
+                    found[name] = np.asarray(d)
+                    if found[name].dtype.kind not in "fiub":
+                        raise CouldNotRun(f"{self.subject.name} returns a {type(d).__name__} for d{name}, where an "
+                                          "array is expected")
+            return found
 
     def set_globals(self, inputs: dict[str, np.ndarray]) -> None:
         for name in self.globals:
@@ -171,9 +178,6 @@ class Trial:
         d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
         first = self.backward(memory, copied(d_outputs))
         self.look_for_unwritten(first)
-        for name, d in first.items():
-            if d is not None and np.asarray(d).dtype.kind not in "fiub":
-                raise CouldNotRun(f"{subject.name} returns a {type(d).__name__} for d{name}: an array is expected")
         if reference is None:
             verdict.status = "wrong"
             verdict.notes.append(f"{subject.name} is judged once its forward is right")
@@ -425,8 +429,10 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         def forward(*arguments: Any) -> Any:
             found = reference(*arguments)
             return tuple(found[i] for i in cell.arriving) if isinstance(found, tuple) else found
-        _, pull = vjp(forward, *inputs.values())
-        found = dict(zip(inputs, pull(tuple(d_outputs) if len(cell.arriving) > 1 else d_outputs[0])))
+        y, pull = vjp(forward, *inputs.values())
+        leaves, pattern = flatten(y)
+        d_y = [np.zeros(leaf.shape) + d for leaf, d in zip(leaves, d_outputs)]
+        found = dict(zip(inputs, pull(unflatten(pattern, d_y))))
         return {name: d for name, d in found.items() if name not in cell.silent}
 
     if isinstance(cell, Layer):

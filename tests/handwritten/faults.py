@@ -34,7 +34,8 @@ PLANTED = [
      r"not carried"),
     ("min_char.py", "dh = np.dot(Why.T, dy) + dhnext", "dh = np.dot(Why.T, dy)", "lossFun", "wrong", r"not carried"),
     ("min_char.py", "dhraw = (1 - hs[t] * hs[t]) * dh", "dhraw = dh", "lossFun", "wrong", r"derivative"),
-    ("min_char.py", "hs[t - 1].T)\n        dhnext", "hs[t].T)\n        dhnext", "lossFun", "wrong", r"step"),
+    ("min_char.py", "hs[t - 1].T)\n        dhnext", "hs[t].T)\n        dhnext", "lossFun", "wrong",
+     r"step|not explained: dWhh"),
 
     # -- what is not a matter of numbers -------------------------------------------------------------------
     ("cs231n.py", "    dc = dnext_c + dnext_h * o * (1 - tanh_c ** 2)",

@@ -1,0 +1,264 @@
+"""Files as students write them: the right ones are called right, and each planted fault is found and said."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults import PLANTED
+
+from minigrad.handwritten import source
+from minigrad.handwritten.judge import judge_file, judge_pair, status_of
+from minigrad.handwritten.source import CouldNotRun, read
+
+STUDENTS = Path(__file__).parent / "students"
+RIGHT = {"course.py": ["rnn_cell_backward", "rnn_backward", "lstm_cell_backward", "lstm_backward"],
+         "cs231n.py": ["rnn_step_backward", "rnn_backward", "lstm_step_backward", "lstm_backward", "affine_backward",
+                       "temporal_affine_backward", "batchnorm_backward", "layernorm_backward", "softmax_loss",
+                       "temporal_softmax_loss"],
+         "layers.py": ["LSTM", "GRU", "RNN", "TimeLSTM", "Affine"]}
+
+
+@pytest.fixture(autouse=True)
+def little_time(monkeypatch):
+    monkeypatch.setattr(source, "LIMIT", 0.5)
+
+
+def edited(tmp_path, file, *edits):
+    """A student's file with texts replaced."""
+    text = (STUDENTS / file).read_text()
+    for old, new in edits:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    (tmp_path / file).write_text(text)
+    return str(tmp_path / file)
+
+
+def verdict_of(path, function):
+    return {verdict.name: verdict for verdict in judge_file(path, function)}[function]
+
+
+@pytest.mark.parametrize("file", RIGHT)
+def test_right_code_is_called_right_with_no_other_word(file):
+    verdicts = judge_file(str(STUDENTS / file))
+    assert [verdict.name for verdict in verdicts] == RIGHT[file]
+    assert [(v.status, v.faults, v.notes) for v in verdicts] == [("right", [], [])] * len(verdicts)
+    assert status_of(verdicts) == 0
+
+
+def test_min_char_rnn_is_right_and_clips(tmp_path):
+    (verdict,) = judge_file(str(STUDENTS / "min_char.py"))  # its training loop and input.txt are not needed
+    assert verdict.status == "right" and len(verdict.notes) == 1
+    assert re.search(r"clips its gradients at ±5 \(line 43\)", verdict.notes[0])
+    unclipped = edited(tmp_path, "min_char.py", ("np.clip(dparam, -5, 5, out=dparam)", "pass"))
+    assert judge_file(unclipped)[0].notes == []
+
+
+@pytest.mark.parametrize(("file", "old", "new", "function", "status", "said"), PLANTED,
+                         ids=[f"{row[3]}-{i}" for i, row in enumerate(PLANTED)])
+def test_planted_fault_is_said(file, old, new, function, status, said, tmp_path):
+    verdict = verdict_of(edited(tmp_path, file, (old, new)), function)
+    assert verdict.status == status, verdict
+    assert re.search(said, "\n".join([*verdict.faults, *verdict.notes])), verdict
+
+
+# -- conventions --------------------------------------------------------------------------------------------
+
+
+def test_another_order_of_the_gates_is_right(tmp_path):
+    """f g i o, i f o g or any other: the reference is the one that gives the numbers of the user's forward."""
+    path = edited(tmp_path, "cs231n.py",
+                  ("i = sigmoid(a[:, :H])", "g = np.tanh(a[:, :H])"),
+                  ("g = np.tanh(a[:, 3 * H:])", "i = sigmoid(a[:, 3 * H:])"),
+                  ("[di * i * (1 - i), df * f * (1 - f), do * o * (1 - o), dg * (1 - g ** 2)]",
+                   "[dg * (1 - g ** 2), df * f * (1 - f), do * o * (1 - o), di * i * (1 - i)]"))
+    assert [(v.status, v.faults) for v in judge_file(path, "lstm_backward")] == [("right", [])] * 2
+
+
+def test_a_wrong_cell_is_not_held_against_the_sequence(tmp_path):
+    for file, edit, cell, sequence in [
+            ("course.py", ("c_prev * da_next) * ft * (1 - ft)", "c_prev * da_next)"), "lstm_cell_backward",
+             "lstm_backward"),
+            ("cs231n.py", ("dprev_c = dc * f", "dprev_c = dc"), "lstm_step_backward", "lstm_backward"),
+            ("layers.py", ("di *= i * (1 - i)", "di *= i"), "LSTM", "TimeLSTM")]:
+        path = edited(tmp_path, file, edit)
+        verdicts = {verdict.name: verdict for verdict in judge_file(path, sequence)}
+        assert (verdicts[cell].status, verdicts[sequence].status) == ("wrong", "right"), verdicts[sequence]
+        assert verdicts[sequence].notes[-1] == f"{sequence} was judged with a right {cell} in place of yours"
+
+
+def test_the_course_without_forwards(tmp_path):
+    """Caches are made by the true forward; `from rnn_utils import *` fails and is not needed."""
+    text = (STUDENTS / "course.py").read_text()
+    start, end = text.index("def lstm_cell_backward"), text.index("def rnn_cell_forward")
+    (tmp_path / "mine.py").write_text("import numpy as np\nfrom rnn_utils import *\n\n" + text[start:end])
+    verdicts = judge_file(str(tmp_path / "mine.py"))
+    assert [(v.name, v.status) for v in verdicts] == [("lstm_cell_backward", "right"), ("lstm_backward", "right")]
+
+
+def test_a_function_that_an_import_should_bring(tmp_path):
+    path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):", "from cs231n.layers import *\n\n\ndef sigmoid_(x):"),
+                  ("i = sigmoid(", "i = sigm("))
+    verdict = verdict_of(path, "lstm_step_backward")
+    assert verdict.status == "could not run"
+    assert re.search(r"line 141: sigm is not defined, because of line 6: ModuleNotFoundError", verdict.faults[0])
+
+
+def test_a_cell_of_their_own_is_judged_against_its_own_forward(tmp_path):
+    """A forward that is not the convention's, and runs on tensors, is differentiated itself."""
+    path = edited(tmp_path, "cs231n.py", ("next_h = np.tanh(x.dot(Wx) + prev_h.dot(Wh) + b)",
+                                          "next_h = np.tanh(x.dot(Wx) + prev_h.dot(Wh) + 2 * b)"))
+    verdict = verdict_of(path, "rnn_step_backward")
+    assert verdict.status == "wrong" and "your forward differs" in verdict.faults[0]
+    assert re.search(r"wrong: db\n.*right: dx, dprev_h, dWx, dWh", verdict.faults[1], re.S)
+    assert verdict.notes == ["rnn_step_backward was judged as the backward of your own forward"]
+
+
+PAIR = """
+import numpy as np
+def forward(h, x, p):
+    z = p["U"] @ h + p["W"] @ x
+    h_next = np.tanh(z)
+    return {outputs}
+def backward({takes}):
+    {unpack}
+    dz = d * (1 - h_next ** 2)
+    return {result}
+"""
+DICT = '{"dh": p["U"].T @ dz, "dx": p["W"].T @ dz, "dU": dz @ h.T, "dW": dz @ x.T}'
+
+
+@pytest.mark.parametrize(("outputs", "takes", "unpack", "result"), [
+    ("h_next, (h, x, p, h_next)", "d, cache", "h, x, p, h_next = cache", DICT),
+    ("h_next", "d, h, x, p", "h_next = forward(h, x, p)", DICT),
+    ("h_next", "d, h, x, p", "h_next = forward(h, x, p)",
+     'p["U"].T @ dz, p["W"].T @ dz, {"U": dz @ h.T, "W": dz @ x.T}'),
+])
+def test_named_functions(outputs, takes, unpack, result, tmp_path):
+    (tmp_path / "own.py").write_text(PAIR.format(outputs=outputs, takes=takes, unpack=unpack, result=result))
+    file, shapes = str(tmp_path / "own.py"), "h=5,2 x=3,2 p={'U': (5, 5), 'W': (5, 3)}"
+    (verdict,) = judge_pair(file, "backward", file, "forward", shapes)
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], [])
+    (tmp_path / "wrong.py").write_text(Path(file).read_text().replace("dz = d *", "dz = 2 * d *"))
+    (verdict,) = judge_pair(str(tmp_path / "wrong.py"), "backward", file, "forward", shapes)
+    assert verdict.status == "wrong" and "wrong: dh, dx, dU, dW" in verdict.faults[0]
+
+
+@pytest.mark.parametrize(("pair", "shapes", "said"), [
+    (("backward", "forward"), "h=5,2 x=3;2", "--shapes has 'x=3;2'"),
+    (("backward", "forward"), "x=3,2 h=5,2", "forward takes h, x, p: give --shapes for them in this order"),
+    (("backward", "forwards"), "h=5,2", "has no function 'forwards': did you mean forward?"),
+    (("np", "forward"), "h=5,2", "has no function 'np'"),
+])
+def test_named_functions_refuse(pair, shapes, said, tmp_path):
+    (tmp_path / "own.py").write_text(PAIR.format(outputs="h_next", takes="d", unpack="pass", result="d"))
+    file = str(tmp_path / "own.py")
+    with pytest.raises(CouldNotRun, match=re.escape(said)):
+        judge_pair(file, pair[0], file, pair[1], shapes)
+
+
+# -- notebooks and files that are not what they should be ---------------------------------------------------
+
+
+def notebook(tmp_path, *cells):
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": kind, "source": text} for kind, text in cells],
+                                "nbformat": 4}))
+    return str(path)
+
+
+def test_a_notebook(tmp_path):
+    """Magics are skipped, the last definition wins, and places are cells."""
+    text = (STUDENTS / "course.py").read_text()
+    empty = "def rnn_cell_backward(da_next, cache):\n    dtanh = None\n    return {}"
+    path = notebook(tmp_path, ("markdown", "# Title"), ("code", "%matplotlib inline\nimport numpy as np\n!ls\nnp.dot?"),
+                    ("code", empty), ("code", text.splitlines(True)), ("code", "%%bash\nrm -rf build"),
+                    ("code", "print 'unused, in Python 2'"), ("code", "while True: pass"),
+                    ("code", "raise SystemExit"))
+    assert [(v.name, v.status, v.place) for v in judge_file(path)][:2] == [
+        ("rnn_cell_backward", "right", "cell 4, line 115"), ("rnn_backward", "right", "cell 4, line 129")]
+    path = notebook(tmp_path, ("code", text), ("code", empty))
+    verdict = judge_file(path)[0]
+    assert str(verdict) == "rnn_cell_backward (cell 2, line 1): not written\n  not written yet: dtanh (cell 2, line 2)"
+    path = notebook(tmp_path, ("code", text.replace("dWf = np.dot(dft, concat.T)", "dWf = np.dot(dit, concat.T)")))
+    assert re.search(r"your line +cell 1, line 49: dWf = np.dot\(dit", verdict_of(path, "lstm_cell_backward").faults[0])
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("a.py", "def f():\n    print 'x'\n", "line 2: `print 'x'`: print is a function since Python 3"),
+    ("a.py", "try:\n    f()\nexcept ValueError, e:\n    pass\n", "line 3: `except ValueError, e:`: Python 3 writes"),
+    ("a.py", "x = 1\n/* x: shape */\n", "line 2: `/* x: shape */`: comments begin with #"),
+    ("a.py", "for t in range(3):\n    a_prev = \n", "line 2: `a_prev =`: invalid syntax"),
+    ("a.py", "def f(:\n", "line 1: `def f(:`"),
+    ("a.py", "x = 1\n\0", "not Python 3: "),
+    ("a.py", "", "no backward in a convention that is known by its names"),
+    ("a.py", "def gru_forward(x): pass\ndef gru_backward(d): pass", "gru_backward --forward "),
+    ("a.ipynb", "{}", "is not a Jupyter notebook"),
+    ("a.ipynb", "[1", "is not a Jupyter notebook"),
+    ("a.ipynb", '{"cells": [{"cell_type": "code", "source": "def f(x):\\n  print x"}]}', "cell 1, line 2: `print x`"),
+    ("a.txt", "", "is neither a .py file nor a notebook"),
+])
+def test_a_file_that_cannot_be_read(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CouldNotRun, match=re.escape(said)):
+        judge_file(str(tmp_path / name))
+
+
+def test_no_file(tmp_path):
+    (tmp_path / "lstm.py").write_text("")
+    with pytest.raises(CouldNotRun, match=r"lstmm.py is not a file: did you mean .*lstm.py"):
+        judge_file(str(tmp_path / "lstmm.py"))
+    with pytest.raises(CouldNotRun, match="is not a file"):
+        judge_file(str(tmp_path))
+    (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
+    with pytest.raises(CouldNotRun, match="cannot be read"):
+        judge_file(str(tmp_path / "latin.py"))
+
+
+@pytest.mark.parametrize(("result", "said"), [
+    ("'text', None, None, None, None", "returns a str for dx"), ("object()", "returns a object for dx"),
+    ("None", "not written|returns None"), ("()", "returns None"), ("dx", "does not return dprev_h, dWx, dWh, db"),
+    ("dx * np.nan, dprev_h, dWx, dWh, db", "dx"), ("[dx[0], dprev_h, dWx, dWh, db]", "dx"),
+    ("dx.tolist(), dprev_h, dWx, dWh, db", None),
+])
+def test_whatever_a_backward_returns(result, said, tmp_path):
+    path = edited(tmp_path, "cs231n.py", ("return dx, dprev_h, dWx, dWh, db", f"return {result}"))
+    verdict = verdict_of(path, "rnn_step_backward")
+    assert verdict.status == "right" if said is None else verdict.status != "right", verdict
+    assert said is None or re.search(said, "\n".join(verdict.faults)), verdict
+
+
+def test_only_what_is_needed_is_run(tmp_path):
+    """Nothing at the top level runs but definitions, imports and what they need; sys.path is left as it was."""
+    before = list(sys.path)
+    (tmp_path / "beside.py").write_text("scale = 1.0\n")
+    path = edited(tmp_path, "cs231n.py", ("import numpy as np\n", "import numpy as np\nfrom beside import scale\n"
+                                          "open('made', 'w')\nunused = open('made', 'w')\n"),
+                  ("dz = dnext_h *", "dz = scale * dnext_h *"))
+    assert verdict_of(path, "rnn_step_backward").status == "right"
+    assert sys.path == before and not Path("made").exists()
+    assert "unused" not in read(path).run(["rnn_step_backward"])
+
+
+def test_the_statuses():
+    class One:
+        def __init__(self, status):
+            self.status = status
+    assert [status_of([One(s) for s in each]) for each in (
+        ["right", "right"], ["right", "wrong"], ["right", "not written"], ["could not run", "wrong"],
+        ["could not run"])] == [0, 1, 2, 1, 2]
+
+
+def test_every_reference_is_its_own_truth():
+    """The tables: each reference runs on its inputs, and returns the shapes of its convention."""
+    from minigrad.handwritten.conventions import COURSE, CS231N, LAYERS, LOSSES
+    from minigrad.handwritten.judge import values
+    rows = [(inputs, [reference]) for inputs, reference, *_ in COURSE.values()]
+    rows += [(inputs, references) for inputs, references, *_ in [*CS231N.values(), *LAYERS.values(), *LOSSES.values()]]
+    rng = np.random.default_rng(0)
+    for inputs, references in rows:
+        drawn = {name: rng.normal(size=shape) for name, shape in inputs.items()}
+        shapes = {tuple(y.shape for y in values(reference, drawn)) for reference in references}
+        assert len(shapes) == 1
