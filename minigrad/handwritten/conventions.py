@@ -86,14 +86,28 @@ class Subject:
 
 
 class Course(Subject):
-    """forward(x, *states, parameters) → (*outputs, cache), backward(*d_outputs, cache) → dict, features first."""
+    """forward(x, *states, parameters) → (*outputs, cache), backward(*d_outputs, cache) → dict, features first.
+
+    c0: the cell state before a sequence. The course's forward has zero there, and a zero hides faults: the first step
+    adds nothing to dWf. So the audit makes the caches with the user's cell, from another c0.
+    """
+
+    c0: Any = None
 
     def forward(self, namespace, inputs):
         weights = COURSE_RNN if "Wax" in inputs else COURSE_LSTM
         parameters = {name: inputs[name] for name in weights}
         arguments = [value for name, value in inputs.items() if name not in weights]
-        *outputs, cache = namespace[self.forward_name](*arguments, parameters)
+        forward = namespace[self.forward_name]
+        if self.c0 is not None:
+            forward = self.loop(namespace, self.c0)
+        *outputs, cache = forward(*arguments, parameters)
         return tuple(outputs), (cache, parameters)
+
+    def loop(self, namespace: dict[str, Any], c0: Any = 0.0) -> Callable:
+        """The true loop over the cell of this namespace."""
+        cell = (self.cell or self.name).replace("backward", "forward")
+        return true.course_loop(lambda *args: namespace[cell](*args), 2 if cell.startswith("lstm") else 1, c0)
 
     def backward(self, namespace, memory, d_outputs):
         return self.named(namespace[self.name](*d_outputs, memory[0]))
@@ -101,10 +115,8 @@ class Course(Subject):
 
     def true_forwards(self, namespace: dict[str, Any]) -> dict[str, Callable]:
         """The course's own two forwards; that of the sequence calls the cell of this namespace."""
-        cell = self.forward_name if self.cell is None else self.cell.replace("backward", "forward")
-        states = 2 if cell.startswith("lstm") else 1
-        return {cell: COURSE_CELLS[cell],
-                cell.replace("_cell", ""): true.course_loop(lambda *args: namespace[cell](*args), states)}
+        cell = (self.cell or self.name).replace("backward", "forward")
+        return {cell: COURSE_CELLS[cell], cell.replace("_cell", ""): self.loop(namespace)}
 
 
 class Positional(Subject):

@@ -48,9 +48,9 @@ def course_lstm_cell(xt, a_prev, c_prev, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by)
     return a_next, c_next, yt_pred
 
 
-def course_lstm(x, a0, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by):
+def course_lstm(x, a0, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by, c0=0.0):
     a, y, c = [], [], []
-    a_next, c_next = a0, np.zeros(a0.shape)
+    a_next, c_next = a0, c0 + np.zeros(a0.shape)
     for t in range(x.shape[2]):
         concat = concatenate([a_next, x[:, :, t]], axis=0)
         ft = sigmoid(Wf @ concat + bf)
@@ -72,10 +72,10 @@ def rnn_cell_forward(xt, a_prev, parameters):
     return a_next, yt_pred, (a_next, a_prev, xt, parameters)
 
 
-def course_loop(cell: Callable, states: int) -> Callable:
+def course_loop(cell: Callable, states: int, c0: Any = 0.0) -> Callable:
     """The course's function over a sequence, from its cell: a, y, (c,) stacked over time, and (caches, x)."""
     def forward(x, a0, parameters):
-        state, outputs, caches = [a0, np.zeros(a0.shape)][:states], [], []
+        state, outputs, caches = [a0, c0 + np.zeros(a0.shape)][:states], [], []
         for t in range(x.shape[2]):
             *step, cache = cell(x[:, :, t], *state, parameters)
             state = step[:states]
