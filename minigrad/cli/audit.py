@@ -43,7 +43,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
             raise ValueError("with --forward name two functions: FILE:function --forward FILE:function")
         request |= {"backward": function, "forward_file": forward_file, "forward": forward, "shapes": arguments.shapes}
     verdicts, printed = judge_apart(request, arguments.seconds)
-    conventions = dict.fromkeys(verdict.convention for verdict in verdicts)
+    conventions = dict.fromkeys(verdict.convention for verdict in verdicts if verdict.convention)
     print(f"{file}: {', '.join(conventions)}")
     print(*verdicts, sep="\n")
     if printed.strip():

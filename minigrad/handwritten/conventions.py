@@ -9,7 +9,6 @@ that it knows.
 from __future__ import annotations
 
 import ast
-import copy
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -123,8 +122,9 @@ class Positional(Subject):
     """forward(*inputs) → (*outputs, cache), backward(*d_outputs, cache) → tuple, batch first."""
 
     def forward(self, namespace, inputs):
-        extra = [{"mode": "train"}] if self.name in ("batchnorm_backward", "layernorm_backward") else []
-        *outputs, cache = namespace[self.forward_name](*inputs.values(), *extra)
+        before = [LABELS] if "embedding" in self.forward_name else []
+        after = [{"mode": "train"}] if "norm" in self.forward_name else []
+        *outputs, cache = namespace[self.forward_name](*before, *inputs.values(), *after)
         return tuple(outputs), (cache, inputs)
 
     def backward(self, namespace, memory, d_outputs):
@@ -188,7 +188,9 @@ class Layer(Subject):
         layer, _ = memory
         result = layer.backward(*d_outputs)
         xs = [name for name in self.inputs if name not in (*self.weights, *self.silent)]
-        found = dict(zip(xs, result if isinstance(result, tuple) else (result,)))
+        found = dict(zip([*xs, *self.weights], result if isinstance(result, (tuple, list)) else (result,)))
+        if len(found) == len(self.inputs) > len(xs):
+            return found
         grads = getattr(layer, "grads", None)
         if isinstance(grads, dict):
             return found | self.named(grads)
@@ -299,6 +301,8 @@ CS231N = {
     "batchnorm_backward": ({"x": (V, D), "gamma": (D,), "beta": (D,)}, [true.batchnorm], (0,), None, None),
     "batchnorm_backward_alt": ({"x": (V, D), "gamma": (D,), "beta": (D,)}, [true.batchnorm], (0,), None, None),
     "layernorm_backward": ({"x": (N, D), "gamma": (D,), "beta": (D,)}, [true.layernorm], (0,), None, None),
+    "relu_backward": ({"x": (N, D)}, [true.rectifier], (0,), None, None),
+    "word_embedding_backward": ({"W": (V, D)}, [true.embedding(LABELS)], (0,), None, None),
 }
 LOSSES = {
     "softmax_loss": ({"x": (N, V)}, [true.cross_entropy(LABELS[:, 0], c) for c in (N, 1)]),
@@ -337,14 +341,18 @@ def find(source: Source) -> list[Subject]:
 
 
 def functions(defined: dict[str, Any]) -> Iterator[Subject]:
-    for name, (inputs, reference, arriving, cell, time) in COURSE.items():
-        if name in defined and is_course(name, defined):
+    for known, (inputs, reference, arriving, cell, time) in COURSE.items():
+        name = own_name(known, defined)
+        if name and is_course(known, defined):
+            forward = own_name(forward_of(known), defined) or forward_of(known)
             yield Course(name, "the course's convention", inputs, [reference], arriving,
-                         tuple({"Wy", "by", "Wya"} & inputs.keys()), cell, name.replace("backward", "forward"), time)
-    for name, (inputs, references, arriving, cell, time) in CS231N.items():
-        if name in defined and not is_course(name, defined):
-            yield Positional(name, "cs231n's convention", inputs, references, arriving, cell=cell, time=time,
-                             forward_name=name.replace("backward_alt", "backward").replace("backward", "forward"),
+                         tuple({"Wy", "by", "Wya"} & inputs.keys()), cell and own_name(cell, defined), forward, time)
+    for known, (inputs, references, arriving, cell, time) in CS231N.items():
+        name = own_name(known, defined)
+        if name and not is_course(known, defined):
+            yield Positional(name, "cs231n's convention", inputs, references, arriving, time=time,
+                             cell=cell and own_name(cell, defined),
+                             forward_name=own_name(forward_of(known), defined) or forward_of(known),
                              names=returned(defined[name], inputs))
     for name, (inputs, references) in LOSSES.items():
         if name in defined and len(parameters_of(defined[name])) >= (3 if name.startswith("temporal") else 2):
@@ -356,15 +364,35 @@ def functions(defined: dict[str, Any]) -> Iterator[Subject]:
                       names=returned(defined["lossFun"], MIN_CHAR, first=1))
 
 
-def is_course(name: str, defined: dict[str, Any]) -> bool:
+def own_name(known: str, defined: dict[str, Any]) -> str | None:
+    """The file's name for a function of a convention: the same, or the only one that contains it, my_lstm_backward."""
+    if known in defined:
+        return known
+    found = [name for name, node in defined.items() if re.search(rf"(^|_){known}(\d|_|$)", name)
+             and name not in CS231N and isinstance(node, ast.FunctionDef)]
+    return found[0] if len(found) == 1 else None
+
+
+def forward_of(backward: str) -> str:
+    return backward.removesuffix("_alt").replace("backward", "forward")
+
+
+def is_course(known: str, defined: dict[str, Any]) -> bool:
     """Whether the functions are the course's: three or four inputs with a dict of parameters, and a dict returned."""
-    if name not in COURSE:
-        return False
-    forward = defined.get(name.replace("backward", "forward"))
-    if name not in CS231N or forward is None:
-        text = ast.unparse(defined[name])
-        return name not in CS231N or "parameters" in text or "gradients" in text or "caches" in text
-    return len(parameters_of(forward)) <= 4
+    if known not in CS231N or known not in COURSE:
+        return known in COURSE
+    forward = own_name(forward_of(known), defined)
+    if forward is None:
+        text = ast.unparse(defined[own_name(known, defined)])
+        return "parameters" in text or "gradients" in text or "caches" in text
+    return len(parameters_of(defined[forward])) <= 4
+
+
+def not_judged(source: Source, subjects: list[Subject]) -> list[str]:
+    """The other functions and classes of a file with a backward, in no convention that is known."""
+    judged = {name for subject in subjects for name in (subject.name, subject.cell)}
+    return [name for name, node in source.definitions.items() if name not in judged and (
+        name.endswith("backward") if isinstance(node, ast.FunctionDef) else method_of(node, "backward"))]
 
 
 def returned(node: ast.AST, inputs: dict[str, Any], first: int = 0) -> tuple[str, ...]:
@@ -398,8 +426,3 @@ def layers(defined: dict[str, Any]) -> Iterator[Subject]:
                         and len(parameters_of(other, "forward")) > 1]
                 layer.cell = step[0] if "xs" in inputs and step else None
                 yield layer
-
-
-def copied(tree: Any) -> Any:
-    """A copy of arguments, so that a user's function may change them."""
-    return copy.deepcopy(tree)

@@ -5,7 +5,9 @@ Everything here runs the user's code in this process. The command `minigrad audi
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import copy
 import functools
 import inspect
 import re
@@ -17,12 +19,13 @@ import numpy as np
 
 from minigrad.auditor.audit import audit
 from minigrad.engine.messages import in_one_sentence, nearest
-from minigrad.engine.pytree import flatten, unflatten
+from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, copied, find, name_pair
+from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, find, name_pair, not_judged
+from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.source import CouldNotRun, Source, explained, read
 
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, as in the course's exercise
@@ -30,7 +33,7 @@ LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, as 
 
 @dataclass
 class Verdict:
-    """What is said of one backward. status: right, wrong, not written, could not run."""
+    """What is said of one backward. status: right, wrong, not written, could not run, not judged (not known)."""
 
     name: str
     place: str
@@ -48,7 +51,7 @@ class Verdict:
 
 
 def judge_file(file: str, only: str | None = None) -> list[Verdict]:
-    """A verdict for each backward of a file, or for one and the step that it calls.
+    """A verdict for each backward of a file, or only for one and the step that it calls.
 
     Raises CouldNotRun if the file cannot be read or has none.
     """
@@ -61,8 +64,11 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         subjects = {name: s for name, s in subjects.items() if name in (only, subjects[only].cell)}
     verdicts: dict[str, Verdict] = {}
     for name, subject in subjects.items():
-        verdicts[name] = judge(source, subject, verdicts.get(subject.cell or ""))
-    return list(verdicts.values())
+        called = subject.cell if subject.cell and subject.cell in ast.unparse(source.definitions[name]) else ""
+        verdicts[name] = judge(source, subject, verdicts.get(called))
+    others = [] if only else not_judged(source, list(subjects.values()))
+    return [*verdicts.values(), *(Verdict(name, source.place(source.definitions[name].lineno), "", "not judged", [
+        "its convention is not known: for a function give --forward and --shapes"]) for name in others)]
 
 
 def judge_pair(file: str, backward: str, forward_file: str, forward: str, shapes: str) -> list[Verdict]:
@@ -74,7 +80,7 @@ def judge_pair(file: str, backward: str, forward_file: str, forward: str, shapes
 
 def status_of(verdicts: list[Verdict]) -> int:
     """The exit status: 0 all right, 1 one is wrong, 2 one could not be run or is not written."""
-    statuses = {verdict.status for verdict in verdicts}
+    statuses = {verdict.status for verdict in verdicts} - {"not judged"}
     return 1 if "wrong" in statuses else 0 if statuses == {"right"} else 2
 
 
@@ -135,7 +141,7 @@ class Trial:
     def forward(self, inputs: dict[str, np.ndarray]) -> tuple[tuple, Any]:
         with explained(self.source, f"{self.subject.forward_name or 'the forward of ' + self.subject.name} fails"):
             self.set_globals(inputs)
-            outputs, memory = self.subject.forward(self.namespace, copied(inputs))
+            outputs, memory = self.subject.forward(self.namespace, copy.deepcopy(inputs))
             return tuple(np.asarray(y) if not isinstance(y, np.ndarray) else y for y in outputs), memory
 
     def backward(self, memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
@@ -155,7 +161,7 @@ class Trial:
 
     def gradients(self, inputs: dict[str, np.ndarray], d_outputs: list[np.ndarray]) -> dict[str, Any]:
         _, memory = self.forward(inputs)
-        return self.backward(memory, copied(d_outputs))
+        return self.backward(memory, copy.deepcopy(d_outputs))
 
     def draw(self, scale: float = 1.0) -> dict[str, np.ndarray]:
         return {name: scale * self.rng.normal(size=shape) for name, shape in self.subject.inputs.items()}
@@ -177,7 +183,7 @@ class Trial:
         inputs = self.draw()
         outputs, memory = self.forward(inputs)
         d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
-        first = self.backward(memory, copied(d_outputs))
+        first = self.backward(memory, copy.deepcopy(d_outputs))
         self.look_for_unwritten(first)
         if reference is None:
             verdict.status = "wrong"
@@ -214,15 +220,19 @@ class Trial:
         subject, verdict = self.subject, self.verdict
         if not subject.references:
             return self.own_forward()
-        if wrong := dict(see.own_activations(self.source, self.namespace)):
-            if not (self.cell and self.cell.forward_differs):
-                verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
-            verdict.forward_differs = True
-            self.activations = wrong
-            self.namespace = self.fresh()
         inputs = self.draw()
         try:
             outputs, _ = self.forward(inputs)
+            if reference := self.matching(inputs, outputs):
+                return reference
+            if wrong := dict(see.own_activations(self.source, self.namespace)):
+                if not (self.cell and self.cell.forward_differs):
+                    verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
+                verdict.forward_differs = True
+                self.activations, self.namespace = wrong, self.fresh()
+                outputs, _ = self.forward(inputs)
+                if reference := self.matching(inputs, outputs):
+                    return reference
         except CouldNotRun as problem:
             if not isinstance(subject, Course):
                 raise
@@ -230,9 +240,8 @@ class Trial:
                 if subject.forward_name in self.source.definitions else ""
             verdict.faults.append(f"your forward is not written yet: {unwritten}" if unwritten else str(problem))
         else:
-            for reference in subject.references:
-                if all(see.close(y, z) for y, z in zip(outputs, values(reference, inputs))):
-                    return reference
+            if self.cell and self.cell.forward_differs:
+                raise CouldNotRun(f"not judged: the forward of {subject.cell} differs")
             reference = subject.references[0]
             text = self.difference(inputs, outputs, reference, values(reference, inputs))
             verdict.faults.append(f"your forward differs: {text}")
@@ -246,6 +255,13 @@ class Trial:
             reference = self.own_forward()
             verdict.notes.append(f"{subject.name} was judged as the backward of your own forward")
             return reference
+        return None
+
+    def matching(self, inputs: dict, outputs: tuple) -> Callable | None:
+        """The reference with the numbers of the user's forward."""
+        for reference in self.subject.references:
+            if all(see.close(y, z) for y, z in zip(outputs, values(reference, inputs))):
+                return reference
         return None
 
     def own_forward(self) -> Callable:
@@ -326,14 +342,14 @@ class Trial:
         """Call again: with the same inputs, and after a call with others, in the same namespace."""
         if isinstance(self.subject, Layer):
             _, memory = self.forward(inputs)
-            self.backward(memory, copied(d_outputs))
+            self.backward(memory, copy.deepcopy(d_outputs))
             layer, _ = memory
             arguments = [value for name, value in inputs.items() if name not in self.subject.weights]
             with explained(self.source, f"{self.subject.name} fails when it is called again"):
-                layer.forward(*copied(arguments))
-            again = self.backward(memory, copied(d_outputs))
+                layer.forward(*copy.deepcopy(arguments))
+            again = self.backward(memory, copy.deepcopy(d_outputs))
         else:
-            self.gradients(self.draw(), copied(d_outputs))
+            self.gradients(self.draw(), copy.deepcopy(d_outputs))
             again = self.gradients(inputs, d_outputs)
         changed = [f"d{name}" for name in first if not same(first[name], again.get(name))]
         if changed:
@@ -353,8 +369,8 @@ class Trial:
         if isinstance(self.subject, Together):
             return
         _, memory = self.forward(inputs)
-        given, kept = copied(d_outputs), memory[1] if isinstance(self.subject, Layer) else memory
-        before = copied(flatten_arrays(kept))
+        given, kept = copy.deepcopy(d_outputs), memory[1] if isinstance(self.subject, Layer) else memory
+        before = copy.deepcopy(flatten_arrays(kept))
         self.backward(memory, given)
         names = see.parameters(node, "backward")
         for name, d, now in zip(names, d_outputs, given):
@@ -429,54 +445,3 @@ def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
 
 def flatten_arrays(tree: Any) -> list[np.ndarray]:
     return [leaf for leaf in flatten(tree)[0] if isinstance(leaf, np.ndarray)]
-
-
-def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
-    """Give a namespace the true backward of a cell. It finds the inputs of a cache in a list kept by its forward."""
-    seen: list[tuple[Any, dict[str, np.ndarray]]] = []
-
-    def gradients(memory: Any, d_outputs: tuple) -> dict[str, np.ndarray]:
-        inputs = next(i for m, i in reversed(seen) if m is memory)
-
-        def forward(*arguments: Any) -> Any:
-            found = reference(*arguments)
-            return tuple(found[i] for i in cell.arriving) if isinstance(found, tuple) else found
-        y, pull = vjp(forward, *inputs.values())
-        leaves, pattern = flatten(y)
-        d_y = [np.zeros(leaf.shape) + d for leaf, d in zip(leaves, d_outputs)]
-        found = dict(zip(inputs, pull(unflatten(pattern, d_y))))
-        return {name: d for name, d in found.items() if name not in cell.silent}
-
-    if isinstance(cell, Layer):
-        user = namespace[cell.name]
-
-        class True_(user):  # type: ignore[misc, valid-type]
-            def forward(self, *xs: Any) -> Any:
-                seen.append((self, dict(zip([n for n in cell.inputs if n not in cell.weights], copied(xs)))
-                             | {name: np.array(w) for name, w in zip(cell.weights, self.params)}))
-                return super().forward(*xs)
-
-            def backward(self, *d_outputs: Any) -> Any:
-                found = gradients(self, d_outputs)
-                for i, name in enumerate(cell.weights):
-                    self.grads[i][...] = found.pop(name)
-                return tuple(found.values()) if len(found) > 1 else next(iter(found.values()))
-        namespace[cell.name] = True_
-        return
-    user = namespace[cell.forward_name]
-
-    def cell_forward(*arguments: Any) -> Any:
-        result = user(*arguments)
-        *xs, last = arguments
-        given = dict(last) if isinstance(cell, Course) else {}
-        xs = xs if isinstance(cell, Course) else arguments
-        inputs = {n: v for n, v in zip(cell.inputs, xs)}
-        inputs |= {n: given[n] for n in cell.inputs if n in given}
-        seen.append((result[-1], copied(inputs)))
-        return result
-
-    def cell_backward(*arguments: Any) -> Any:
-        *d_outputs, cache = arguments
-        found = gradients(cache, tuple(d_outputs))
-        return {f"d{n}": d for n, d in found.items()} if isinstance(cell, Course) else tuple(found.values())
-    namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.ops import concatenate, log_softmax, mean, sigmoid, softmax, sqrt, stack, tanh
+from minigrad.engine.ops import concatenate, log_softmax, mean, relu, sigmoid, softmax, sqrt, stack, tanh
 from minigrad.engine.ops import sum as total
 
 Array = Any
@@ -150,6 +150,10 @@ def from_zero(sequence: Callable) -> Callable:
 # -- layers and losses ------------------------------------------------------------------------------------
 
 
+def rectifier(x):
+    return relu(x)
+
+
 def affine(x, w, b):
     out = x @ w + b
     return out
@@ -157,6 +161,12 @@ def affine(x, w, b):
 
 def product(x, W):
     return x @ W
+
+
+def embedding(indices: np.ndarray) -> Callable:
+    def word_embedding(W):
+        return W[indices]
+    return word_embedding
 
 
 def batchnorm(x, gamma, beta):

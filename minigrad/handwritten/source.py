@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import threading
+import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -137,8 +138,9 @@ def read(file: str) -> Source:
     if path.suffix not in (".py", ".ipynb"):
         raise CouldNotRun(f"{file} is neither a .py file nor a notebook (.ipynb)")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
+        with path.open(encoding="utf-8-sig") if path.suffix == ".ipynb" else tokenize.open(file) as opened:
+            text = opened.read()
+    except (OSError, UnicodeDecodeError, SyntaxError) as problem:
         raise CouldNotRun(f"{file} cannot be read: {problem}") from None
     lines, places = notebook(file, text) if path.suffix == ".ipynb" else script(text)
     try:

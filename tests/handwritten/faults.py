@@ -90,6 +90,6 @@ PLANTED = [
     ("layers.py", "g = np.tanh(A[:, H:2 * H])", "g = sigmoid(A[:, H:2 * H])", "LSTM", "wrong",
      r"your forward differs: g \(line 63\) is the first value that differs"),
     ("min_char.py", "hs[t] = np.tanh(", "hs[t] = 0.5 * np.tanh(", "lossFun", "wrong", r"your forward differs: "),
-    ("cs231n.py", "def rnn_step_forward(", "def rnn_step_forwards(", "rnn_step_backward", "could not run",
+    ("cs231n.py", "def rnn_step_forward(", "def step_forward(", "rnn_step_backward", "could not run",
      r"needs rnn_step_forward, which makes its cache"),
 ]

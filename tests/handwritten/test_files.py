@@ -16,8 +16,8 @@ from minigrad.handwritten.source import CouldNotRun, read
 STUDENTS = Path(__file__).parent / "students"
 RIGHT = {"course.py": ["rnn_cell_backward", "rnn_backward", "lstm_cell_backward", "lstm_backward"],
          "cs231n.py": ["rnn_step_backward", "rnn_backward", "lstm_step_backward", "lstm_backward", "affine_backward",
-                       "temporal_affine_backward", "batchnorm_backward", "layernorm_backward", "softmax_loss",
-                       "temporal_softmax_loss"],
+                       "temporal_affine_backward", "batchnorm_backward", "layernorm_backward",
+                       "relu_backward", "word_embedding_backward", "softmax_loss", "temporal_softmax_loss"],
          "layers.py": ["LSTM", "GRU", "RNN", "TimeLSTM", "Affine"]}
 
 
@@ -242,13 +242,57 @@ def test_only_what_is_needed_is_run(tmp_path):
     assert "unused" not in read(path).run(["rnn_step_backward"])
 
 
+def test_names_that_contain_those_of_the_convention(tmp_path):
+    text = (STUDENTS / "cs231n.py").read_text()
+    for name in ("rnn_step", "lstm_step"):
+        text = text.replace(f"{name}_forward", f"my_{name}_forward_2")
+        text = text.replace(f"{name}_backward", f"my_{name}_backward")
+    (tmp_path / "mine.py").write_text(text + "\n\ndef conv_backward(dout, cache):\n    pass\n")
+    verdicts = {verdict.name: verdict.status for verdict in judge_file(str(tmp_path / "mine.py"))}
+    assert verdicts.pop("conv_backward") == "not judged"
+    assert {"my_rnn_step_backward", "my_lstm_step_backward", "lstm_backward"} <= set(verdicts)
+    assert set(verdicts.values()) == {"right"}
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("return np.dot(dt, Wx.T), np.dot(dt, Wh.T)", "return (np.dot(dt, Wx.T), np.dot(dt, Wh.T), *self.grads)"),
+    ("self.grads = [np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)]\n        self.cache = None\n\n"
+     "    def forward(self, x, h_prev):\n        Wx, Wh, b = self.params\n        h_next",
+     "self.grads = {0: np.zeros_like(Wx), 1: np.zeros_like(Wh), 2: np.zeros_like(b)}\n\n"
+     "    def forward(self, x, h_prev):\n        Wx, Wh, b = self.params\n        h_next"),
+])
+def test_where_a_class_keeps_its_gradients(old, new, tmp_path):
+    path = edited(tmp_path, "layers.py", (old, new))
+    if "{0:" in new:
+        text = Path(path).read_text()
+        at = text.index("class LSTM")
+        head = text[:at]
+        for i, name in enumerate(["Wx", "Wh", "b"]):
+            head = head.replace(f"{i}: np.zeros_like({name})", f"'d{name}': np.zeros_like({name})")
+            start = head.index("class RNN")
+            head = head[:start] + head[start:].replace(f"self.grads[{i}][...]", f"self.grads['d{name}'][...]")
+        Path(path).write_text(head + text[at:])
+    verdict = verdict_of(path, "RNN")
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], []), verdict
+
+
+def test_a_sigmoid_with_another_purpose_is_not_accused(tmp_path):
+    """sigmoid(z) → (value, cache), as in another course, in a forward that is right."""
+    path = edited(tmp_path, "cs231n.py", ("return top / (1 + z)", "return top / (1 + z), x"),
+                  ("i = sigmoid(a[:, :H])", "i, _ = sigmoid(a[:, :H])"),
+                  ("f = sigmoid(a[:, H:2 * H])", "f, _ = sigmoid(a[:, H:2 * H])"),
+                  ("o = sigmoid(a[:, 2 * H:3 * H])", "o = sigmoid(a[:, 2 * H:3 * H])[0]"))
+    verdict = verdict_of(path, "lstm_step_backward")
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], [])
+
+
 def test_the_statuses():
     class One:
         def __init__(self, status):
             self.status = status
     assert [status_of([One(s) for s in each]) for each in (
         ["right", "right"], ["right", "wrong"], ["right", "not written"], ["could not run", "wrong"],
-        ["could not run"])] == [0, 1, 2, 1, 2]
+        ["could not run"], ["right", "not judged"])] == [0, 1, 2, 1, 2, 0]
 
 
 def test_every_reference_is_its_own_truth():

@@ -226,3 +226,22 @@ def temporal_softmax_loss(x, y, mask, verbose=False):
     dx_flat *= mask_flat[:, None]
     dx = dx_flat.reshape(N, T, V)
     return loss, dx
+
+
+def relu_forward(x):
+    return np.maximum(0, x), x
+
+
+def relu_backward(dout, cache):
+    return dout * (cache > 0)
+
+
+def word_embedding_forward(x, W):
+    return W[x], (x, W)
+
+
+def word_embedding_backward(dout, cache):
+    x, W = cache
+    dW = np.zeros_like(W)
+    np.add.at(dW, x, dout)
+    return dW
