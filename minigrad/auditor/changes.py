@@ -135,8 +135,17 @@ def steps_left_out(tape: Tape, given: dict) -> Iterator[tuple]:
             edges = [e for e in tape.edges if len(tape.calls[tape.steps[e.consumer].place]) == tape.times
                      and (tape.steps[e.consumer].time >= k) is late]
             which = f"the last {tape.times - k}" if late else f"the first {k}"
-            yield (2.0, f"the loop over time leaves out {which} of the {tape.times} steps",
-                   each(edges, lambda d, e: 0 * d), edges[0].consumer if edges else 0)
+            text = f"the loop over time leaves out {which} of the {tape.times} steps"
+            replaced = each(edges, lambda d, e: 0 * d)
+            yield 2.0, text, replaced, edges[0].consumer if edges else 0
+            if not late:  # what is carried to the last step of the loop is returned for the initial state
+                for place, start in first_states(tape).items():
+                    carried = [e.contribution for e in tape.edges if e.x == tape.calls[place][k - 1]
+                               and e.contribution in tape.carries]
+                    if start in tape.totals and carried:
+                        replaced = {**replaced, tape.totals[start]: lambda value, carried=carried: sum(
+                            value(c) for c in carried)}
+                yield 2.1, text, replaced, edges[0].consumer if edges else 0
 
 
 @kind
@@ -149,6 +158,12 @@ def not_added_up(tape: Tape, given: dict) -> Iterator[tuple]:
             if len(by) < 2 or given.get(leaf) is None or given[leaf].shape != tape.draws[0][0][number].shape:
                 continue
             columns = np.stack([sum(tape.draws[0][0][e.contribution] for e in part).ravel() for part in by.values()], 1)
+            if key == "step":
+                for time in (min(by), max(by)):
+                    change = each([e for t, part in by.items() if t != time for e in part], lambda d, e: 0 * d)
+                    last = " (the last step's is what stays)" if time else ""
+                    yield (0.6, f"d{leaf} is overwritten at each step, not added up{last}", change, edges[0].consumer,
+                           leaf)
             weights, *_ = np.linalg.lstsq(columns, given[leaf].ravel(), rcond=None)
             if np.abs(columns @ weights - given[leaf].ravel()).max() > 1e-7 * np.abs(columns).max() \
                     or np.abs(weights - np.round(weights * 4) / 4).max() > 1e-6:
@@ -156,11 +171,9 @@ def not_added_up(tape: Tape, given: dict) -> Iterator[tuple]:
             weights = np.round(weights * 4) / 4
             scale = {e.contribution: w for w, part in zip(weights, by.values()) for e in part}
             change = each(edges, lambda d, e, scale=scale: scale[e.contribution] * d)
-            kept = [k for k, w in zip(by, weights) if w]
-            if key == "step" and len(kept) == 1 and set(weights) == {0.0, 1.0}:
-                last = " (the last step's is what stays)" if kept[0] == max(by) else ""
-                yield 0.6, f"d{leaf} is overwritten at each step, not added up{last}", change, edges[0].consumer, leaf
-            elif key == "step":
+            if not weights.any() or (weights == 1).all():
+                continue
+            if key == "step":
                 shown = ", ".join(f"{w:g}" for _, w in sorted(zip(by, weights)))
                 yield (1.6, f"d{leaf} is not the sum over the steps: step by step it has the factors {shown}",
                        change, edges[0].consumer, leaf)
@@ -180,10 +193,11 @@ def path(tape: Tape, given: dict) -> Iterator[tuple]:
     """One path of the derivation: missing, counted twice, of the other sign."""
     for edges, carried in bundles(tape):
         y, x = words(tape, edges[0])
+        unnamed = 0.05 * (not x.isidentifier()) + 0.05 * (not y.isidentifier())
         where = f"from {y} to {x}" + (" of the step before" if carried else "")
         for cost, text, k in ((1.0, f"{d(x)} lacks the path {where}", 0), (1.8, f"the path {where} is counted twice", 2),
                               (1.7, f"the path {where} has its sign turned", -1)):
-            yield cost, text, each(edges, lambda g, e, k=k: k * g), edges[0].consumer, x, y
+            yield (cost + unnamed, text, each(edges, lambda g, e, k=k: k * g), edges[0].consumer, x, y)
 
 
 @kind
@@ -368,6 +382,8 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
     for site in rule_sites(tape):
         step = tape.steps[site[0]]
         name, inputs = step.op.name, step.inputs
+        if any(isinstance(tape.steps[i].example, tuple) for i in (site[0], *inputs)):
+            continue
         y, x = goal(tape, site[0])
         where = f"on the way from {y} to {x}"
         if name in ("multiply", "divide", "add", "subtract") and len(inputs) == 2:
@@ -391,6 +407,14 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
         if name == "transpose" and np.shape(step.example) == np.shape(tape.steps[inputs[0]].example):
             yield (1.2, f"{rule_words(tape, inputs[0])} is not transposed {where}",
                    each_rule(tape, site, lambda op, v: v[0]), step.of, x, y)
+        small = min(np.shape(step.example), default=0)
+        if name == "transpose" and np.ndim(step.example) == 2 and small > 1:  # of a part of a fused matrix
+            for part, word in ((slice(small), "first"), (slice(-small, None), "last")):
+                yield (1.6, f"the {word} {small} columns of {rule_words(tape, inputs[0])} are not transposed {where}",
+                       each_rule(tape, site, lambda op, v, part=part: with_block(op(v), part)), step.of, x, y)
+        if name == "scatter" and any(isinstance(i, np.ndarray) and i.dtype != bool for i in step.metadata["index"]):
+            yield (1.5, f"{d(x)} is assigned by index, and not added: an entry that is read twice keeps the last of its "
+                   "gradients (np.add.at adds them)", each_rule(tape, site, assigned(step)), step.of, x, y)
         if name == "sum":
             yield (1.9, f"the sum {rule_words(tape, site[0])} is missing {where}",
                    each_rule(tape, site, lambda op, v: v[0]), step.of, x, y)
@@ -398,6 +422,22 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
                    each_rule(tape, site, lambda op, v: op(v) * (np.size(op(v)) / np.size(v[0]))), step.of, x, y)
         if name == "negative":
             yield 1.6, f"the sign is turned {where}", each_rule(tape, site, lambda op, v: v[0]), step.of, x, y
+
+
+def with_block(transposed: Any, part: slice) -> Any:
+    """A transposed matrix with a square part of it transposed again."""
+    out = np.array(transposed)
+    index = (part, slice(None)) if out.shape[0] > out.shape[1] else (slice(None), part)
+    out[index] = out[index].T
+    return out
+
+
+def assigned(step: Any) -> Callable:
+    def how(op: Callable, v: list) -> Any:
+        out = np.zeros(step.metadata["shape"])
+        out[step.metadata["index"]] = v[0]
+        return out
+    return how
 
 
 def each_rule(tape: Tape, site: list[int], how: Callable) -> dict[int, Replacement]:
@@ -422,7 +462,7 @@ def other_value(tape: Tape, given: dict) -> Iterator[tuple]:
         for own in dict.fromkeys(x for _, x in reading):
             once = [number for i, x in reading if x == own for number in [steps[i].number_in]]
             which = [None] if len(once) == 1 else [None, *once]
-            choices = substitutes(tape, own, by_shape[np.shape(steps[own].example)])
+            choices = substitutes(tape, own, by_shape[np.shape(steps[own].example)], len(rule_keys))
             y, x = goal(tape, rules[rule_keys[0]][0])
             meant, before = tape.say(own), is_before(tape, own, rule_keys[0][0])
             if before is not None:
@@ -474,7 +514,7 @@ FUNCTIONS = [(0.4, "tanh({})", np.tanh), (0.4, "sigmoid({})", OPS["sigmoid"].for
              (0.5, "{}²", lambda v: v * v), (0.6, "1 − {}²", lambda v: 1 - v * v), (0.5, "−{}", lambda v: -v)]
 
 
-def substitutes(tape: Tape, own: int, candidates: list[int]) -> Iterator[tuple]:
+def substitutes(tape: Tape, own: int, candidates: list[int], count: int) -> Iterator[tuple]:
     """(cost, words, the step to read as a function of time, a function of its value)"""
     steps = tape.steps
     for some in groups(candidates, lambda i: steps[i].place or i).values():
@@ -491,7 +531,7 @@ def substitutes(tape: Tape, own: int, candidates: list[int]) -> Iterator[tuple]:
                 start = first.get(steps[some[0]].place)
                 return start if time + offset == -1 and start is not None else at_time.get(time + offset)
             shift = {0: "", -1: " of the step before", 1: " of the step after"}[offset]
-            if not (same and not looping):
+            if some[0] != own or looping or count > 1:
                 yield 2.4 + named + 0.2 * abs(offset), name + shift, at, None
             if offset == 0 or same:
                 for cost, text, f in FUNCTIONS:
@@ -572,6 +612,52 @@ def user_name(tape: Tape, i: int) -> str:
             break
         i = users[0]
     return tape.say(i)
+
+
+@kind
+def other_gradient(tape: Tape, given: dict) -> Iterator[tuple]:
+    """The gradient of another value where a rule reads that of its own result, or in place of a whole path."""
+    steps = tape.steps
+    arriving = [(i, f"the arriving {d(tape.say(steps[i].of))}", {0: i}) for i in tape.seeds
+                if len(steps[tape.totals[steps[i].of]].inputs) > 1]
+    totals = [(tape.totals[calls[0]], d(tape.say(calls[0])), {steps[c].time: tape.totals[c] for c in calls
+              if c in tape.totals}) for calls in tape.calls.values() if calls[0] in tape.totals]
+    for edges, _ in bundles(tape):
+        e = edges[0]
+        if isinstance(steps[e.consumer].example, tuple) or isinstance(steps[e.x].example, tuple):
+            continue
+        y, x = words(tape, e)
+        for i, name, at in [*arriving, *totals]:
+            shape = np.shape(steps[i].example)
+            chosen = {e.contribution: (at.get(steps[e.consumer].time) if len(at) > 1 else next(iter(at.values())))
+                      for e in edges}
+            if None in chosen.values() or i == tape.totals[e.consumer]:
+                continue
+            named = 0 if steps[steps[i].of].name else 0.5
+            if shape == np.shape(steps[e.consumer].example):
+                replaced = {}
+                for r, step in ((r, step) for r, step in enumerate(steps) if step.kind == "rule"):
+                    for edge in edges:
+                        if step.of == edge.consumer and step.position == edge.position and \
+                                tape.totals[edge.consumer] in step.inputs:
+                            replaced[r] = substituted(tape, r, None, tape.totals[edge.consumer],
+                                                      chosen[edge.contribution], None)
+                yield (2.3 + named, f"{name} is used where {d(y)} is meant, on the way from {y} to {x}", replaced,
+                       e.consumer, x, y)
+            if shape == np.shape(steps[e.x].example) and i != tape.totals.get(e.x):
+                yield (2.6 + named, f"{name} stands for the path from {y} to {x}",
+                       {c: (lambda value, v=v: value(v)) for c, v in chosen.items()}, e.consumer, x, y)
+
+
+@kind
+def not_cut(tape: Tape, given: dict) -> Iterator[tuple]:
+    """A path that detach cuts in the forward is gone back along."""
+    for edges in slots(tape):
+        if tape.steps[edges[0].contribution].metadata == "cut":
+            y, x = words(tape, edges[0])
+            yield (1.0, f"{d(x)} goes back through a detach: the forward cuts this path (a truncated sequence)",
+                   {e.contribution: (lambda value, i=tape.steps[e.contribution].inputs[0]: value(i)) for e in edges},
+                   edges[0].consumer, x)
 
 
 @kind

@@ -21,6 +21,7 @@ from minigrad.auditor.transforms import Transform, transforms
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
 MOST_PAIR_STEPS = 200_000  # steps run for pairs of changes on one path
+MOST_GAINERS = 60  # changes that make more entries equal, tried in pairs
 
 
 @dataclass
@@ -63,9 +64,14 @@ class Search:
         replaced = {i: how for c in (*self.limited[leaf], *changes) for i, how in c.replaced.items()}
         out = self.tape.gradient(leaf, replaced, draw, within=bool(limited))
         if leaf in self.transforms:
-            others = {other: self.tape.gradient(other, {}, draw) for other in self.tape.leaves}
+            others = self.others(draw)
             out = self.transforms[leaf].f(out, others)
         return out
+
+    def others(self, draw: int) -> dict[Any, Any]:
+        """The gradients of all leaves, and of each before it is summed over broadcast axes."""
+        out: dict[Any, Any] = {leaf: self.tape.gradient(leaf, {}, draw) for leaf in self.tape.leaves}
+        return out | {("unsummed", leaf): self.tape.unsummed(leaf, draw) for leaf in self.tape.leaves}
 
     def agrees(self, leaf: str, draw: int, value: Any) -> bool:
         given = self.given[draw][leaf]
@@ -110,7 +116,7 @@ class Search:
 
     def best(self) -> Found | None:
         outer = self.best_transform()
-        changes = list(all_changes(self.tape, self.given[0]))
+        changes = list(all_changes(self.tape, {k: g for k, g in self.given[0].items() if np.isfinite(g).all()}))
         inner = self.best_change(changes)
         if inner is not None and (outer is None or self.rank(inner) <= self.rank(outer)):
             return inner
@@ -119,23 +125,26 @@ class Search:
         return self.best_limited(changes) or self.best_pair(changes) or outer
 
     def rank(self, found: Found) -> tuple:
-        cost = found.transform.cost if found.transform is not None else sum(c.cost for c in found.changes)
-        return -len(found.explains), cost
+        if found.transform is not None:
+            return -len(found.explains), found.transform.cost + (found.transform.cost < 1 < len(found.explains)), 0
+        nearest = self.length(found.changes[-1], found.explains[0])  # of equal paths, the one that ends at the leaf
+        return -len(found.explains), round(sum(c.cost for c in found.changes), 6), nearest
 
     def best_transform(self) -> Found | None:
-        others = {leaf: self.tape.gradient(leaf, {}) for leaf in self.tape.leaves}
+        others = self.others(0)
         by_text: dict[str, list[tuple[str, Transform]]] = defaultdict(list)
         for leaf in self.left():
-            for t in transforms(self.tape, leaf, self.given[0][leaf], others[leaf], others):
+            top = max(float(np.abs(given[leaf]).max(initial=0)) for given in self.given)
+            for t in transforms(self.tape, leaf, self.given[0][leaf], others[leaf], others, top):
                 self.tried += 1
                 if self.agrees(leaf, 0, t.f(others[leaf], others)) and leaf not in self.transforms:
                     self.transforms[leaf] = t
-                    if self.holds(leaf):
+                    if self.holds(leaf) and leaf not in [other for other, _ in by_text[t.text]]:
                         by_text[t.text].append((leaf, t))
                     del self.transforms[leaf]
-        if not by_text:
+        options = [Found((), pairs[0][1], [leaf for leaf, _ in pairs]) for pairs in by_text.values() if pairs]
+        if not options:
             return None
-        options = [Found((), pairs[0][1], [leaf for leaf, _ in pairs]) for pairs in by_text.values()]
         options.sort(key=self.rank)
         best = options[0]
         best.also = [option.text for option in options[1:] if option.explains == best.explains][:MOST_TIES]
@@ -208,28 +217,44 @@ class Search:
         return self.confirmed(found)
 
     def best_pair(self, changes: list[Change]) -> Found | None:
-        """Two changes on one path, neither of which explains a gradient by itself."""
-        left = self.left()
-        common = sorted((c for c in changes if c.cost < 2.2 and any(self.reaches(c, leaf) for leaf in left)),
-                        key=lambda c: c.cost)
-        seen, short = set(), []
-        for change in common:  # those that give the same are tried once
-            leaf = min((leaf for leaf in left if self.reaches(change, leaf)),
-                       key=lambda leaf: self.length(change, leaf))
+        """Two changes on one path, neither of which explains a gradient by itself.
+
+        Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
+        left, short, seen = self.left(), [], set()
+        budget = MOST_PAIR_STEPS
+        for change in sorted(changes, key=lambda c: c.cost):
+            reached = [leaf for leaf in left if self.reaches(change, leaf)]
+            if not reached or change.cost > 3 or any(self.reaches(change, leaf) for leaf in self.settled):
+                continue
+            leaf = min(reached, key=lambda leaf: self.length(change, leaf))
+            budget -= self.length(change, leaf)
+            if budget < 0:
+                break
             try:
-                key = tuple(np.round(self.predicted(x, 0, (change,)), 9).tobytes() for x in left)
+                value = np.asarray(self.predicted(leaf, 0, (change,)))
+                key = leaf, np.round(value, 9).tobytes()
+                gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.predicted(leaf, 0))
             except (ValueError, TypeError, IndexError, KeyError):
                 continue
-            if key not in seen and not any(self.reaches(change, leaf) for leaf in self.right):
+            if key not in seen:  # of those that give the same, one
                 seen.add(key)
-                short.append((change, leaf))
-        found = []
-        pairs = sorted(itertools.combinations(short, 2), key=lambda pair: pair[0][0].cost + pair[1][0].cost)
-        for (a, leaf_a), (b, leaf_b) in pairs[:MOST_PAIR_STEPS // len(self.tape.steps)]:
-            if not set(a.replaced) & set(b.replaced):
-                explained = [leaf for leaf in dict.fromkeys((leaf_a, leaf_b)) if self.matches(leaf, a, b)]
-                explained += [leaf for leaf in left if explained and leaf not in explained and self.matches(leaf, a, b)]
-                if explained and self.breaks_nothing((a, b)):
-                    found.append(Found((a, b), None, [leaf for leaf in left if leaf in explained]))
+                short.append((gain, change, leaf))
+        short.sort(key=lambda entry: -entry[0])
+        some = [entry for entry in short if entry[0] > 0][:MOST_GAINERS] or short
+        pairs = sorted(((a, b) for a, b in itertools.combinations(some, 2) if a[2] == b[2]),
+                       key=lambda pair: pair[0][1].cost + pair[1][1].cost)
+        found, budget = [], MOST_PAIR_STEPS
+        for (_, a, leaf), (_, b, _) in pairs:
+            budget -= max(self.length(a, leaf), self.length(b, leaf))
+            if budget < 0:
+                break
+            if not set(a.replaced) & set(b.replaced) and self.matches(leaf, a, b) and self.breaks_nothing((a, b)):
+                found.append(Found((a, b), None, [other for other in left if self.matches(other, a, b)]))
         found.sort(key=self.rank)
         return self.confirmed(found)
+
+    def equal_entries(self, leaf: str, value: Any) -> float:
+        given = self.given[0][leaf]
+        if np.shape(value) != given.shape:
+            return 0.0
+        return float(np.mean(np.abs(value - given) <= self.tolerance * np.abs(given).max(initial=0)))

@@ -19,7 +19,7 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import sum_to
+from minigrad.engine.ops import copy, sum_to
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
@@ -66,6 +66,7 @@ class Recorder(SourceTracer):
         super().__init__()
         self.sites: dict[int, tuple] = {}
         self.latest: list[Symbol] = []
+        self.cut: set[int] = set()
 
     def argument(self, example: Any) -> Symbol:
         return Tracer.argument(self, example)  # its shape in plain numbers
@@ -73,6 +74,12 @@ class Recorder(SourceTracer):
     def profile(self, frame: FrameType, event: str, argument: Any) -> None:
         if frame.f_globals.get("__name__") != __name__:
             super().profile(frame, event, argument)
+
+    def detached(self, x: Tensor) -> Tensor:
+        """x without its gradient: a copy whose contribution is zero, so that a path that is not cut can be found."""
+        out = copy(x)
+        self.cut.add(out._index)
+        return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
         out = super().made(data, tracked, op, inputs, metadata)
@@ -196,18 +203,21 @@ class Steps:
         if not (isinstance(x, Symbol) and x._tracked):
             return
         consumer, to, number = self.numbers[node._index], self.numbers[x._index], self.number(d)
-        example = fit(self.steps[number].example, x.example)
-        c = self.add(Step("contribution", None, (number,), of=consumer, position=position), example)
+        example = self.steps[number].example
+        example = example if isinstance(x.example, tuple) else fit(example, x.example.shape)
+        is_cut = node._index in self.tracer.cut
+        example = 0 * example if is_cut else example
+        c = self.add(Step("contribution", None, (number,), of=consumer, position=position,
+                          metadata="cut" if is_cut else None), example)
         self.edges.append(Edge(c, consumer, position, to))
         arriving[x._index].append(c)
 
 
-def fit(d: Any, like: Any) -> Any:
+def fit(d: Any, shape: tuple[int, ...]) -> Any:
     """A gradient summed over what broadcasting had added."""
-    if isinstance(like, tuple) or np.shape(d) == np.shape(like):
+    if np.shape(d) == shape:
         return d
-    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(np.shape(d), np.shape(like))),
-                             shape=np.shape(like))
+    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(np.shape(d), shape)), shape=shape)
 
 
 class Tape:
@@ -264,7 +274,7 @@ class Tape:
             values[seed] = self.rng.normal(size=np.shape(values[seed]))
         for i, step in enumerate(self.steps):
             if step.kind not in ("leaf", "constant", "seed"):
-                values[i] = self.compute(i, values.__getitem__)
+                values[i] = self.run[i](values.__getitem__)
         d = iter(self.seeds)
         flat = [values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(y.example))
                 for y in self.outputs]
@@ -287,6 +297,8 @@ class Tape:
             for x in step.inputs:
                 before[i] |= before[x]
         self.after, self.before, self.paths = after, before, {}
+        self.run = [None if step.kind in ("leaf", "constant", "seed") else self.runner(i)
+                    for i, step in enumerate(self.steps)]
         self.calls: dict[Any, list[int]] = defaultdict(list)
         for i, step in enumerate(self.steps):
             if step.kind == "forward":
@@ -301,27 +313,44 @@ class Tape:
 
     # -- values -----------------------------------------------------------------------------------------
 
-    def compute(self, i: int, value: Callable[[int], Any]) -> Any:
-        step = self.steps[i]
+    def runner(self, i: int) -> Callable[[Callable[[int], Any]], Any]:
+        """The function that computes a step from the function that reads its inputs."""
+        step, op, metadata = self.steps[i], self.steps[i].op, self.steps[i].metadata
+        if step.kind == "total" and step.name == "parts":
+            found = dict(zip(metadata, step.inputs))
+            return lambda read: tuple([read(found[k]) if k in found else np.zeros_like(y)
+                                       for k, y in enumerate(read(step.of))])
         if step.kind == "total":
-            if step.name == "parts":
-                found = dict(zip(step.metadata, step.inputs))
-                return tuple(value(found[k]) if k in found else np.zeros_like(y)
-                             for k, y in enumerate(value(step.of)))
-            total = value(step.inputs[0])
-            for x in step.inputs[1:]:
-                total = total + value(x)
+            first, *rest = step.inputs
+
+            def total(read: Callable) -> Any:
+                out = read(first)
+                for x in rest:
+                    out = out + read(x)
+                return out
             return total
         if step.kind == "contribution":
-            edge_x = self.edge_x[i] if hasattr(self, "edge_x") else self.find_x(i)
-            return fit(value(step.inputs[0]), value(edge_x))
-        if step.op is PART:
-            return value(step.inputs[0])[step.metadata["i"]]
-        return step.op.forward(*[value(x) for x in step.inputs], **step.metadata)
+            (source,), shape = step.inputs, np.shape(step.example) if not isinstance(step.example, tuple) else None
 
-    def find_x(self, i: int) -> int:
-        self.edge_x = {e.contribution: e.x for e in self.edges}
-        return self.edge_x[i]
+            def contribution(read: Callable) -> Any:
+                d = read(source)
+                if shape is not None and getattr(d, "shape", None) != shape:
+                    d = fit(d, shape)
+                return d if metadata is None else 0 * d
+            return contribution
+        if op is PART:
+            (whole,), k = step.inputs, metadata["i"]
+            return lambda read: read(whole)[k]
+        forward, inputs = op.forward, step.inputs  # type: ignore[union-attr]
+        if len(inputs) == 2 and not metadata:
+            x, y = inputs
+            return lambda read: forward(read(x), read(y))
+        return lambda read: forward(*[read(x) for x in inputs], **metadata)
+
+    def unsummed(self, leaf: str, draw: int) -> Any:
+        """A gradient before it is summed over what broadcasting had added; None if its paths differ in shape."""
+        raw = [self.draws[draw][0][self.steps[c].inputs[0]] for c in self.steps[self.total(leaf)].inputs]
+        return sum(raw) if len({np.shape(d) for d in raw}) == 1 else None
 
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
@@ -352,22 +381,18 @@ class Tape:
         """The gradient of a leaf with some steps replaced."""
         values = self.draws[draw][0]
         path, todo = self.path(frozenset(replaced), leaf, within)
-        value = Values(self, values, replaced, todo)
-        for i in path:
-            value(i)
-        return value(self.total(leaf))
+        return Values(self, values, replaced, todo).sweep(path)[self.total(leaf)]
 
     def accept(self, replaced: dict[int, Replacement]) -> None:
         """Make replacements permanent, in the values of all draws too."""
         self.accepted = {**self.accepted, **replaced}
         for values, _, _ in self.draws:
             todo = {i for i, step in enumerate(self.steps) if step.kind in ("rule", "contribution", "total")}
-            value = Values(self, list(values), {}, todo | set(self.accepted))
-            for i in range(len(self.steps)):
-                value(i)
-            for i, new in value.new.items():
-                if self.steps[i].kind != "seed":
-                    values[i] = new
+            todo |= set(self.accepted)
+            new = Values(self, values, {}, todo).sweep(sorted(todo))
+            for i, step in enumerate(self.steps):
+                if step.kind != "seed":
+                    values[i] = new[i]
 
     # -- words --------------------------------------------------------------------------------------------
 
@@ -399,33 +424,45 @@ class Tape:
 
 
 class Values:
-    """value(i): the value of a step in a replay. base: as it is without any change; without_change: as its own op gives
-    it from what was changed before."""
+    """The values of a replay. values(i): that of a step, which is computed ahead of its turn if a replacement reads it.
+
+    base            what it is without any change
+    without_change  what its own op gives from what has been changed before it
+    """
 
     def __init__(self, tape: Tape, values: list, replaced: dict[int, Replacement], todo: set[int]):
-        self.tape, self.values, self.replaced, self.todo, self.new = tape, values, replaced, todo, {}
+        self.tape, self.before, self.values, self.todo = tape, values, values.copy(), todo
+        self.replaced = {**tape.accepted, **replaced}
+        self.now, self.ahead = -1, set()
+
+    def sweep(self, path: list[int]) -> list:
+        """Compute the steps of a path, in order; return the values of all steps."""
+        values, read, run, replaced = self.values, self.values.__getitem__, self.tape.run, self.replaced
+        for i in path:
+            if i in self.ahead:
+                continue
+            if i in replaced:
+                self.now = i
+                values[i] = self.changed(i)
+            else:
+                values[i] = run[i](read)
+        return values
+
+    def changed(self, i: int) -> Any:
+        new = self.replaced[i](self)
+        return new if self.tape.steps[i].kind == "rule" else like(new, self.before[i])  # a rule's step may broadcast
 
     def __call__(self, i: int) -> Any:
-        if i in self.new:
-            return self.new[i]
-        if i not in self.todo:
-            return self.values[i]
-        self.new[i] = self.values[i]  # what a step reads that waits for it, as where a line is a copy of a later one
-        how = self.replaced.get(i) or self.tape.accepted.get(i)
-        if how is None:
-            new = self.tape.compute(i, self)
-        else:
-            new = how(self)
-            if self.tape.steps[i].kind != "rule":  # within a rule it may have another shape that broadcasts
-                new = like(new, self.values[i])
-        self.new[i] = new
-        return new
-
-    def base(self, i: int) -> Any:
+        if i > self.now and i in self.todo and i not in self.ahead:
+            self.ahead.add(i)
+            self.values[i] = self.changed(i) if i in self.replaced else self.tape.run[i](self)
         return self.values[i]
 
+    def base(self, i: int) -> Any:
+        return self.before[i]
+
     def without_change(self, i: int) -> Any:
-        return self.tape.compute(i, self)
+        return self.tape.run[i](self)
 
 
 def like(value: Any, before: Any) -> Any:

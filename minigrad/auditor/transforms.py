@@ -20,13 +20,14 @@ class Transform(NamedTuple):
     f: Callable[[Any, Any], Any]
 
 
-def transforms(tape: Tape, leaf: str, given: Any, true: Any, others: dict[str, Any]) -> Iterator[Transform]:
-    """The transforms that may lead from `true` to `given`; the caller tries them. others: the leaves' gradients."""
+def transforms(tape: Tape, leaf: str, given: Any, true: Any, others: dict[Any, Any], top: float) -> Iterator[Transform]:
+    """The transforms that may lead from `true` to `given`; the caller tries them. others: the leaves' gradients;
+    top: the largest entry of the user's at all inputs."""
     if given.shape != true.shape:
-        yield from of_shape(given, true)
+        yield from of_shape(given, true, others["unsummed", leaf], leaf)
         return
     if not np.any(given):
-        yield Transform(2.5, "zero: nothing arrives", lambda p, _: 0 * p)
+        yield Transform(0.9, "zero: nothing arrives", lambda p, _: 0 * p)
         return
     k = float(np.vdot(true, given) / (np.vdot(true, true) or 1))
     if k and abs(k - 1) > 1e-9:
@@ -36,7 +37,7 @@ def transforms(tape: Tape, leaf: str, given: Any, true: Any, others: dict[str, A
     if true.ndim == 2 and true.shape[0] == true.shape[1]:
         yield Transform(1.5, "transposed", lambda p, _: p.T)
     for other, value in others.items():
-        if other != leaf and value.shape == given.shape:
+        if isinstance(other, str) and other != leaf and value.shape == given.shape:
             yield Transform(1.4, f"it is that of {other}", lambda p, all_, other=other: all_[other])
     for axis in range(true.ndim):
         yield Transform(1.5, f"reversed along axis {axis}", lambda p, _, axis=axis: np.flip(p, axis))
@@ -51,7 +52,6 @@ def transforms(tape: Tape, leaf: str, given: Any, true: Any, others: dict[str, A
             index = (slice(None),) * axis + (rest,)
             yield Transform(1.9, f"only the {'first' if first else 'last'} of axis {axis}",
                             lambda p, _, index=index: with_zeros(p, index))
-    top = float(np.abs(given).max())
     yield Transform(1.2, f"clipped to ±{top:.6g} before it is returned", lambda p, _: np.clip(p, -top, top))
     norm = float(np.linalg.norm(given))
     yield Transform(1.9, f"scaled to the norm {norm:.6g} before it is returned",
@@ -77,7 +77,7 @@ def blocks(true: Any, axis: int) -> Iterator[Transform]:
                                         [np.split(p, n, axis)[i] for i in order], axis))
 
 
-def of_shape(given: Any, true: Any) -> Iterator[Transform]:
+def of_shape(given: Any, true: Any, unsummed: Any, leaf: str) -> Iterator[Transform]:
     """What gives another shape."""
     shape = given.shape
     said = f"the shape is {shape} in place of {true.shape}"
@@ -87,16 +87,17 @@ def of_shape(given: Any, true: Any) -> Iterator[Transform]:
                         lambda p, _: p.reshape(shape))
         if given.T.shape == true.shape:
             yield Transform(1.1, said + ": it is transposed", lambda p, _: p.T)
-    if given.ndim == true.ndim + 1:
-        for axis in range(given.ndim):
-            if shape[:axis] + shape[axis + 1:] == true.shape:
-                yield Transform(1.3, f"{said}: it is not summed over axis {axis}", lambda p, _, axis=axis: None)
     if given.size == 1:
-        yield Transform(1.2, f"{said}: it is summed over all axes", lambda p, _: p.sum().reshape(shape))
-    for axes in (axes for n in range(1, true.ndim + 1) for axes in itertools.combinations(range(true.ndim), n)):
-        for keep in (True, False):
-            if true.sum(axes, keepdims=keep).shape == shape:
-                yield Transform(1.2, f"{said}: it is summed over {'axes' if len(axes) > 1 else 'axis'} "
-                                + ", ".join(map(str, axes)), lambda p, _, axes=axes, keep=keep: p.sum(axes, keepdims=keep))
-                yield Transform(1.3, f"{said}: it is the mean over {'axes' if len(axes) > 1 else 'axis'} "
-                                + ", ".join(map(str, axes)), lambda p, _, axes=axes, keep=keep: p.mean(axes, keepdims=keep))
+        yield Transform(1.1, f"{said}: it is summed over all axes", lambda p, _: p.sum().reshape(shape))
+    for whole, read in ((true, lambda p, others: p), (unsummed, lambda p, others: others["unsummed", leaf])):
+        for n in range(0, np.ndim(whole) + 1):
+            for axes in itertools.combinations(range(np.ndim(whole)), n):
+                for keep in (True, False):
+                    if whole.sum(axes, keepdims=keep).shape == shape:
+                        over = f"over {'axes' if n > 1 else 'axis'} {', '.join(map(str, axes))}" if n else "at all"
+                        yield Transform(1.2, f"{said}: it is {'' if n else 'not '}summed {over}",
+                                        lambda p, others, axes=axes, keep=keep, read=read: read(p, others).sum(
+                                            axes, keepdims=keep))
+                        yield Transform(1.3, f"{said}: it is the mean {over}",
+                                        lambda p, others, axes=axes, keep=keep, read=read: read(p, others).mean(
+                                            axes, keepdims=keep))
