@@ -237,7 +237,7 @@ class Named(Subject):
         return self.named(tuple(flatten(result)[0]) if isinstance(result, (tuple, list)) else result)
 
 
-def name_pair(source: Source, backward: str, other: Source, forward: str, shapes: str) -> Named:
+def pair(source: Source, backward: str, other: Source, forward: str, shapes: str) -> Named:
     """The subject for `FILE:backward --forward FILE:forward --shapes "x=3,4 p={'W': (5, 3)}"`."""
     given: dict[str, Any] = {}
     for word in re.split(r"\s+(?=\w+\s*=)", shapes.strip()):

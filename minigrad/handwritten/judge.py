@@ -24,7 +24,7 @@ from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, find, name_pair, not_judged
+from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, find, not_judged, pair
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.source import CouldNotRun, Source, explained, read
 
@@ -74,7 +74,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
 def judge_pair(file: str, backward: str, forward_file: str, forward: str, shapes: str) -> list[Verdict]:
     """The verdict for two functions named by the user, and the shapes of the forward's arguments."""
     source, other = read(file), read(forward_file)
-    subject = name_pair(source, backward, other, forward, shapes)
+    subject = pair(source, backward, other, forward, shapes)
     return [judge(source, subject)]
 
 

@@ -100,8 +100,11 @@ def lstm_steps(names: str) -> list[Callable]:
         def lstm_step(x, prev_h, prev_c, Wx, Wh, b):
             z = x @ Wx + prev_h @ Wh + b
             H = prev_h.shape[1]
-            i, f, o, g = (z[:, k * H:(k + 1) * H] for k in map(order.index, "ifog"))
-            i, f, o, g = sigmoid(i), sigmoid(f), sigmoid(o), tanh(g)
+            part = {name: slice(k * H, (k + 1) * H) for k, name in enumerate(order)}
+            i = sigmoid(z[:, part["i"]])
+            f = sigmoid(z[:, part["f"]])
+            o = sigmoid(z[:, part["o"]])
+            g = tanh(z[:, part["g"]])
             next_c = f * prev_c + i * g
             next_h = o * tanh(next_c)
             return next_h, next_c

@@ -24,7 +24,7 @@ PLANTED = [
     ("cs231n.py", "dprev_c = dc * f", "dprev_c = dnext_c * f", "lstm_step_backward", "wrong", r"prev_c"),
     ("cs231n.py", "db = np.sum(da, axis=0)", "db = np.mean(da, axis=0)", "lstm_step_backward", "wrong", r"1/2|N"),
     ("cs231n.py", "    dx[np.arange(N), y] -= 1\n    dx /= N", "    dx[np.arange(N), y] -= 1", "softmax_loss", "wrong",
-     r"division by 2 is missing"),
+     r"2 times the gradient|division by 2 is missing"),
     ("cs231n.py", "    dx[np.arange(N), y] -= 1\n", "", "softmax_loss", "wrong", r"dx"),
     ("cs231n.py", "dx_hat.sum(axis=1, keepdims=True) / D\n", "0\n", "layernorm_backward", "wrong", r"mean"),
     ("cs231n.py", "        dWh += dWh_t\n", "        dWh = dWh_t\n",
