@@ -48,6 +48,7 @@ class Subject:
     forward_name: str = ""
     time: int | None = None  # the axis of time of a sequence
     names: tuple[str, ...] = ()  # of what the backward returns, where it is a tuple
+    weights: tuple[str, ...] = ()  # of a class: the arguments of its constructor
     clips: bool = False  # whether np.clip may clip in a function that always does
 
     @property
@@ -177,8 +178,6 @@ class Unclipped:
 class Layer(Subject):
     """A class: C(*weights), forward(*xs) → outputs, backward(*d_outputs) → d_xs, with the weights' in `grads`."""
 
-    weights: tuple[str, ...] = ()
-
     def forward(self, namespace, inputs):
         layer = namespace[self.name](*(inputs[name] for name in self.weights))
         outputs = layer.forward(*(value for name, value in inputs.items() if name not in self.weights))
@@ -278,17 +277,17 @@ def scaled(d: Any, value: Any) -> Any:
 
 # -- the tables -------------------------------------------------------------------------------------------
 
-COURSE = {
+COURSE: dict[str, tuple] = {  # backward: (inputs, reference, arriving, cell, axis of time)
     "rnn_cell_backward": ({"xt": (D, N), "a_prev": (H, N), **COURSE_RNN}, true.course_rnn_cell, (0,), None, None),
     "rnn_backward": ({"x": (D, N, T), "a0": (H, N), **COURSE_RNN}, true.course_rnn, (0,), "rnn_cell_backward", 2),
     "lstm_cell_backward": ({"xt": (D, N), "a_prev": (H, N), "c_prev": (H, N), **COURSE_LSTM}, true.course_lstm_cell,
                            (0, 1), None, None),
     "lstm_backward": ({"x": (D, N, T), "a0": (H, N), **COURSE_LSTM}, true.course_lstm, (0,), "lstm_cell_backward", 2),
 }
-COURSE_CELLS = {"rnn_cell_forward": true.rnn_cell_forward, "lstm_cell_forward": lstm_cell_forward}
+COURSE_CELLS: dict[str, Callable] = {"rnn_cell_forward": true.rnn_cell_forward, "lstm_cell_forward": lstm_cell_forward}
 
-LSTM_STEPS = true.lstm_steps("ifog")
-CS231N = {
+LSTM_STEPS, GRU_STEPS = true.lstm_steps("ifog"), true.gru_steps()
+CS231N: dict[str, tuple] = {
     "rnn_step_backward": ({"x": (N, D), "prev_h": (N, H), **fused(1)}, [true.rnn_step], (0,), None, None),
     "rnn_backward": ({"x": (N, T, D), "h0": (N, H), **fused(1)}, [true.over_time(true.rnn_step, 1)], (0,),
                      "rnn_step_backward", 1),
@@ -296,6 +295,9 @@ CS231N = {
                            None),
     "lstm_backward": ({"x": (N, T, D), "h0": (N, H), **fused(4)}, [true.over_time(s, 2) for s in LSTM_STEPS], (0,),
                       "lstm_step_backward", 1),
+    "gru_step_backward": ({"x": (N, D), "prev_h": (N, H), **fused(3)}, GRU_STEPS, (0,), None, None),
+    "gru_backward": ({"x": (N, T, D), "h0": (N, H), **fused(3)}, [true.over_time(s, 1) for s in GRU_STEPS], (0,),
+                     "gru_step_backward", 1),
     "affine_backward": ({"x": (N, D), "w": (D, H), "b": (H,)}, [true.affine], (0,), None, None),
     "temporal_affine_backward": ({"x": (N, T, D), "w": (D, H), "b": (H,)}, [true.affine], (0,), None, None),
     "batchnorm_backward": ({"x": (V, D), "gamma": (D,), "beta": (D,)}, [true.batchnorm], (0,), None, None),
@@ -304,19 +306,19 @@ CS231N = {
     "relu_backward": ({"x": (N, D)}, [true.rectifier], (0,), None, None),
     "word_embedding_backward": ({"W": (V, D)}, [true.embedding(LABELS)], (0,), None, None),
 }
-LOSSES = {
+LOSSES: dict[str, tuple] = {
     "softmax_loss": ({"x": (N, V)}, [true.cross_entropy(LABELS[:, 0], c) for c in (N, 1)]),
     "temporal_softmax_loss": ({"x": (N, T, V)}, [true.cross_entropy(LABELS, c) for c in (N, 1, N * T)]),
 }
-MIN_CHAR = {"Wxh": (H, V), "Whh": (H, H), "Why": (V, H), "bh": (H, 1), "by": (V, 1)}
+MIN_CHAR: dict[str, tuple[int, ...]] = {"Wxh": (H, V), "Whh": (H, H), "Why": (V, H), "bh": (H, 1), "by": (V, 1)}
 
-BOOK_LSTM, BOOK_GRU = true.lstm_steps("fgio"), true.gru_steps()
-LAYERS = {  # what the class's name contains, how many inputs forward has: (inputs, references, arriving, silent)
+BOOK_LSTM = true.lstm_steps("fgio")
+LAYERS: dict[tuple[str, int], tuple] = {  # what the class's name contains, how many inputs forward has: (inputs, references, arriving, silent)
     ("LSTM", 3): ({"x": (N, D), "h_prev": (N, H), "c_prev": (N, H), **fused(4)}, BOOK_LSTM, (0, 1)),
-    ("GRU", 2): ({"x": (N, D), "h_prev": (N, H), **fused(3)}, BOOK_GRU, (0,)),
+    ("GRU", 2): ({"x": (N, D), "h_prev": (N, H), **fused(3)}, GRU_STEPS, (0,)),
     ("RNN", 2): ({"x": (N, D), "h_prev": (N, H), **fused(1)}, [true.rnn_step], (0,)),
     ("LSTM", 1): ({"xs": (N, T, D), **fused(4)}, [true.from_zero(true.over_time(s, 2)) for s in BOOK_LSTM], (0,)),
-    ("GRU", 1): ({"xs": (N, T, D), **fused(3)}, [true.from_zero(true.over_time(s, 1)) for s in BOOK_GRU], (0,)),
+    ("GRU", 1): ({"xs": (N, T, D), **fused(3)}, [true.from_zero(true.over_time(s, 1)) for s in GRU_STEPS], (0,)),
     ("RNN", 1): ({"xs": (N, T, D), **fused(1)}, [true.from_zero(true.over_time(true.rnn_step, 1))], (0,)),
     ("Affine", 1): ({"x": (N, D), "W": (D, H), "b": (H,)}, [true.affine], (0,)),
     ("Linear", 1): ({"x": (N, D), "W": (D, H), "b": (H,)}, [true.affine], (0,)),
@@ -334,9 +336,9 @@ def find(source: Source) -> list[Subject]:
                f"{source.file}:{pairs[0].replace('backward', 'forward')} --shapes \"x=3,4 W=5,3\"" if pairs else \
                "name the two functions and the shapes of the forward's arguments, as FILE:function --forward " \
                "FILE:function --shapes \"x=3,4 W=5,3\""
-        raise CouldNotRun(f"{source.file} has no backward in a convention that is known by its names "
-                          f"({', '.join(dict.fromkeys([*COURSE, *CS231N, *LOSSES, 'lossFun']))}, or a class with "
-                          f"forward, backward and grads): {hint}")
+        raise CouldNotRun(f"{source.file} has no backward whose convention is known by its names (lstm_cell_backward, "
+                          "lstm_step_backward, lossFun and their like, or a class with forward, backward and "
+                          f"grads): {hint}")
     return found
 
 
@@ -383,7 +385,7 @@ def is_course(known: str, defined: dict[str, Any]) -> bool:
         return known in COURSE
     forward = own_name(forward_of(known), defined)
     if forward is None:
-        text = ast.unparse(defined[own_name(known, defined)])
+        text = ast.unparse(defined[own_name(known, defined) or known])
         return "parameters" in text or "gradients" in text or "caches" in text
     return len(parameters_of(defined[forward])) <= 4
 

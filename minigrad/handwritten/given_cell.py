@@ -53,11 +53,10 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
 
     def cell_forward(*arguments: Any) -> Any:
         result = user(*arguments)
-        *xs, last = arguments
-        given = dict(last) if isinstance(cell, Course) else {}
-        xs = xs if isinstance(cell, Course) else arguments
-        inputs = {n: v for n, v in zip(cell.inputs, xs)}
-        inputs |= {n: given[n] for n in cell.inputs if n in given}
+        inputs = dict(zip(cell.inputs, arguments))
+        if isinstance(cell, Course):  # the last argument is the dict of parameters
+            *xs, parameters = arguments
+            inputs = dict(zip(cell.inputs, xs)) | {name: parameters[name] for name in list(cell.inputs)[len(xs):]}
         seen.append((result[-1], copy.deepcopy(inputs)))
         return result
 

@@ -136,7 +136,7 @@ def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
                 empty += [base.id for target in s.targets for base in bases(target)]
                 lines.append(s.lineno)
     later = {base.id for s in ast.walk(body) if isinstance(s, (ast.Assign, ast.AugAssign)) and s.lineno not in lines
-             for target in getattr(s, "targets", None) or [s.target] for base in bases(target)}
+             for target in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(target)}
     empty = [n for n in dict.fromkeys(empty) if at_any_time or n not in later]
     if empty:
         return f"{', '.join(empty)} ({source.place(min(lines))})"

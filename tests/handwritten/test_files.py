@@ -77,6 +77,23 @@ def test_another_order_of_the_gates_is_right(tmp_path):
     assert [(v.status, v.faults) for v in judge_file(path, "lstm_backward")] == [("right", [])] * 2
 
 
+def test_a_gru_as_functions(tmp_path):
+    """In cs231n's convention, made from the class of `layers.py`."""
+    text = (STUDENTS / "layers.py").read_text()
+    gru = text[text.index("class GRU"):]
+    body = gru[gru.index("        dh_hat = "):gru.index("        self.grads[0]")].replace("        ", "    ")
+    unpack = gru[gru.index("        H = Wh"):gru.index("        z = sigmoid")].replace("        ", "    ")
+    forward = gru[gru.index("        z = sigmoid"):gru.index("        self.cache = (x, h_prev, z")]
+    (tmp_path / "gru.py").write_text(
+        text[:text.index("class Affine")] + "def gru_step_forward(x, h_prev, Wx, Wh, b):\n" + unpack
+        + forward.replace("        ", "    ") + "    return h_next, (x, h_prev, z, r, h_hat, Wx, Wh, b)\n\n\n"
+        "def gru_step_backward(dh_next, cache):\n    x, h_prev, z, r, h_hat, Wx, Wh, b = cache\n" + unpack + body
+        + "    return (dx, dh_prev, np.hstack((dWxz, dWxr, dWxh)), np.hstack((dWhz, dWhr, dWhh)),\n"
+        "            np.hstack((dbz, dbr, dbh)))\n")
+    (verdict,) = judge_file(str(tmp_path / "gru.py"))
+    assert (verdict.name, verdict.status, verdict.faults) == ("gru_step_backward", "right", [])
+
+
 def test_a_wrong_cell_is_not_held_against_the_sequence(tmp_path):
     for file, edit, cell, sequence in [
             ("course.py", ("c_prev * da_next) * ft * (1 - ft)", "c_prev * da_next)"), "lstm_cell_backward",
@@ -193,8 +210,8 @@ def test_a_notebook(tmp_path):
     ("a.py", "for t in range(3):\n    a_prev = \n", "line 2: `a_prev =`: invalid syntax"),
     ("a.py", "def f(:\n", "line 1: `def f(:`"),
     ("a.py", "x = 1\n\0", "not Python 3: "),
-    ("a.py", "", "no backward in a convention that is known by its names"),
-    ("a.py", "def gru_forward(x): pass\ndef gru_backward(d): pass", "gru_backward --forward "),
+    ("a.py", "", "no backward whose convention is known by its names"),
+    ("a.py", "def lmu_forward(x): pass\ndef lmu_backward(d): pass", "lmu_backward --forward "),
     ("a.ipynb", "{}", "is not a Jupyter notebook"),
     ("a.ipynb", "[1", "is not a Jupyter notebook"),
     ("a.ipynb", '{"cells": [{"cell_type": "code", "source": "def f(x):\\n  print x"}]}', "cell 1, line 2: `print x`"),
