@@ -249,7 +249,6 @@ class Tape:
         built = trace.steps
         self.steps, self.edges, self.totals = built.steps, built.edges, built.totals
         self.result, self.seeds = trace.result, built.seeds
-        self.outputs = trace.outputs
         self.leaves = {labels[i]: built.numbers[x._index] for i, x in zip(self.floats, trace.leaves)
                        if built.numbers[x._index] in self.totals}
         self.unused = [labels[i] for i in self.floats if labels[i] not in self.leaves]
@@ -276,9 +275,9 @@ class Tape:
             if step.kind not in ("leaf", "constant", "seed"):
                 values[i] = self.run[i](values.__getitem__)
         d = iter(self.seeds)
-        flat = [values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(y.example))
-                for y in self.outputs]
-        d_outputs = unflatten(self.result, flat) if len(flat) == len(flatten(self.result)[0]) else tuple(flat)
+        d_outputs = unflatten(self.result, [
+            values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(getattr(y, "example", y)))
+            for y in flatten(self.result)[0]])
         self.draws.append((values, d_outputs, leaves))
 
     def index(self) -> None:
@@ -349,7 +348,7 @@ class Tape:
 
     def unsummed(self, leaf: str, draw: int) -> Any:
         """A gradient before it is summed over what broadcasting had added; None if its paths differ in shape."""
-        raw = [self.draws[draw][0][self.steps[c].inputs[0]] for c in self.steps[self.total(leaf)].inputs]
+        raw = [self.draws[draw][0][(*self.steps[c].inputs, c)[0]] for c in self.steps[self.total(leaf)].inputs]
         return sum(raw) if len({np.shape(d) for d in raw}) == 1 else None
 
     def total(self, leaf: str) -> int:

@@ -1,0 +1,272 @@
+"""`mg.audit`: right backwards are called right, planted faults are named first, and nothing else is said."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pytest
+from auditor.planted import FAULTS
+from auditor.programs import PROGRAMS, σ
+from fuzz import HERE, make
+
+import minigrad as mg
+from minigrad.auditor.report import AuditReport
+from minigrad.auditor.tape import Tape
+from minigrad.engine.pytree import flatten, named_leaves, unflatten
+
+
+def audited(name: str, old: str = "", new: str = "") -> AuditReport:
+    program = PROGRAMS[name]
+    assert old in program.backward
+    return mg.audit(program.forward, program.run(program.backward.replace(old, new, 1) if old else program.backward),
+                    *program.inputs)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_right_backward_is_called_right_with_no_other_word(name):
+    assert str(audited(name)) == "right: every gradient agrees"
+
+
+@pytest.mark.parametrize("name, old, new, said", FAULTS, ids=[f"{i}-{fault[0]}" for i, fault in enumerate(FAULTS)])
+def test_a_planted_fault_is_named_first_and_explains_everything(name, old, new, said):
+    report = audited(name, old, new)
+    assert report.causes and re.search(said, report.causes[0].text), str(report)
+    assert not report.unexplained
+    explained = [key for cause in report.causes for key in cause.explains]
+    assert sorted(explained) == sorted(report.wrong), "each wrong gradient is explained once"
+
+
+# -- random cells -----------------------------------------------------------------------------------------------
+
+
+CONVENTIONS = {"nested": lambda gradients, args: unflatten(args, gradients),
+               "list of all": lambda gradients, args: list(gradients),
+               "tuple in order": lambda gradients, args: tuple(gradients),
+               "by name": lambda gradients, args: {
+                   f"d{name}": g for (name, _), g in zip(named_leaves(args), gradients)}}
+
+
+def random_cell(seed):
+    """(forward, a right backward, inputs) of a case of the fuzzer, or None if it computes in float32 or integers."""
+    case = make(seed)
+    if "float32" in case.text() or any(a.dtype == np.float32 for a in case.arrays.values()):
+        return None
+    inputs = {name: a[0] if name in flatten(case.x)[0] else a for name, a in case.arrays.items()}
+
+    def forward(values):
+        cell = case.cell(HERE, {name: values[name] for name in case.weights})
+        return cell(case.tree(case.state, values), case.tree(case.x, values))
+
+    def gradients(d, values):
+        tensors = {name: mg.tensor(x, requires_grad=True) if x.dtype.kind == "f" else x for name, x in values.items()}
+        outputs = [(y, dy) for y, dy in zip(flatten(forward(tensors))[0], flatten(d)[0])
+                   if isinstance(y, mg.Tensor) and y.requires_grad]
+        if outputs:
+            sum(mg.sum(y * dy) for y, dy in outputs).backward()
+        return [None if not isinstance(x, mg.Tensor) else np.zeros(x.shape) if x.grad is None else x.grad
+                for x in tensors.values()]
+    return forward, gradients, inputs
+
+
+@pytest.mark.parametrize("start", range(0, 200, 50))
+def test_random_right_backwards_are_called_right(start):
+    convention = list(CONVENTIONS)[start // 50]
+    seeds, seed = 0, 1000 + 10 * start
+    while seeds < 50:
+        seed += 1
+        found = random_cell(seed)
+        if found is None:
+            continue
+        forward, gradients, inputs = found
+        try:
+            with np.errstate(all="ignore"):
+                report = mg.audit(forward, lambda d, values, gradients=gradients: CONVENTIONS[convention](
+                    gradients(d, values), values), inputs)
+        except (mg.TraceError, ValueError, ZeroDivisionError) as problem:
+            assert "nothing to audit" in str(problem) or isinstance(problem, mg.TraceError), (seed, problem)
+            continue
+        seeds += 1
+        assert str(report) == "right: every gradient agrees", (seed, str(report))
+
+
+# -- it never misleads --------------------------------------------------------------------------------------------
+
+
+STRANGE = [("document_cell", "cct * it * (1 - it)", "cct * np.cos(3 * it + 1) * (1 - it)"),
+           ("document_cell", "dcn = dc +", "dcn = np.sin(dc) +"),
+           ("document_cell", "P['Wo'][:, n:].T @ dot", "P['Wo'][:, n:].T @ (dot ** 3 + 0.1)"),
+           ("document_lstm", "dc * cp * f * (1 - f)", "dc * cp * f * np.cos(f + 2)"),
+           ("document_lstm", "da_prev = dz[:n]", "da_prev = dz[:n] * np.arange(1, 7)[:, None] ** 0.3"),
+           ("rnn", "(1 - hs[t + 1] ** 2)", "(1 - 0.7 * hs[t + 1] ** 3)"),
+           ("rnn", "db += dz.sum(axis=0)", "db += (dz ** 2).sum(axis=0)"),
+           ("fused_cell", "dA = np.hstack((df, dg, di, do))", "dA = np.hstack((df, dg, di, do)) + 0.01"),
+           ("layer_norm", "rstd ** 3", "rstd ** 2.7"),
+           ("attention", "ds = ds / np.sqrt(3.0)", "ds = ds / np.sqrt(3.0) + 0.05 * dp"),
+           ("gru_before", "drh * h * r", "drh * np.exp(h) * r"),
+           ("peephole", "+ do * po", "+ do * po ** 2 * 1.3")]
+
+
+@pytest.mark.parametrize("name, old, new", STRANGE)
+def test_a_fault_of_no_known_kind_gets_no_cause(name, old, new):
+    report = audited(name, old, new)
+    assert report.wrong and not report.causes, str(report)
+    assert report.unexplained == list(report.wrong)
+
+
+def test_a_cause_holds_at_inputs_that_the_audit_has_not_seen():
+    """The value that is replaced equals another at one draw only: such a change is not a cause."""
+    program = PROGRAMS["rnn"]
+    right = program.run(program.backward)
+    seen = []
+
+    def backward(d, *args):
+        out = dict(right(d, *args))
+        seen.append(0)
+        out["dWh"] = out["dWh"].T if len(seen) <= 2 else 1.3 * out["dWh"]  # the first draw is called twice
+        return out
+    report = mg.audit(program.forward, backward, *program.inputs)
+    assert not report.causes and report.unexplained == ["dWh"]
+
+
+# -- what is not a number ---------------------------------------------------------------------------------------------
+
+
+def test_arguments_changed_in_place_are_noted_and_the_gradients_called_right():
+    program = PROGRAMS["fused_cell"]
+    right = program.run(program.backward)
+
+    def backward(d, *args):
+        out = right(d, *args)
+        args[2][...] = 0
+        d[1][...] += 1
+        return out
+    report = mg.audit(program.forward, backward, *program.inputs)
+    assert report.ok
+    assert report.notes == ["note: backward changes its argument c_prev in place",
+                            "note: backward changes d_outputs in place"]
+
+
+def test_state_left_from_the_call_before_is_noted():
+    program, kept = PROGRAMS["fused_cell"], {}
+    right = program.run(program.backward)
+
+    def backward(d, *args):
+        out = right(d, *args)
+        kept["db"] = out["db"] = out["db"] + kept.get("db", 0)
+        return out
+    report = mg.audit(program.forward, backward, *program.inputs)
+    assert any("keeps state between the calls" in note for note in report.notes)
+
+
+def test_gradients_that_are_not_written_yet_are_listed():
+    program = PROGRAMS["document_cell"]
+    right = program.run(program.backward)
+    report = mg.audit(program.forward, lambda *args: right(*args) | {"dxt": None, "dc_prev": None}, *program.inputs)
+    assert report.missing == ["dxt", "dc_prev"] and not report.wrong and not report.ok
+    assert "not written yet: dxt, dc_prev" in str(report)
+    nothing = mg.audit(program.forward, lambda *args: None, *program.inputs)
+    assert len(nothing.missing) == 11 and not nothing.right
+
+
+def test_values_from_elsewhere_are_noted():
+    program = PROGRAMS["fused_cell"]
+    right = program.run(program.backward)
+    fixed = [np.random.default_rng(1).normal(size=x.shape) for x in program.inputs]
+    report = mg.audit(program.forward, lambda d, *args: right((np.ones((5, 4)), np.ones((5, 4))), *fixed),
+                      *program.inputs)
+    assert any("reads its values from elsewhere" in note for note in report.notes)
+    assert not report.causes
+
+
+def test_float32_is_judged_to_its_digits():
+    program = PROGRAMS["rnn"]
+    right, wrong = (program.run(program.backward.replace("dWh += hs", f"dWh {sign} hs")) for sign in ("+=", "="))
+
+    def single(backward):
+        return lambda d, *args: {key: g.astype(np.float32) for key, g in backward(
+            np.float32(d), *map(np.float32, args)).items()}
+    report = mg.audit(program.forward, single(right), *program.inputs)
+    assert report.ok and report.notes == ["note: computed in float32, and judged to its digits"]
+    report = mg.audit(program.forward, single(wrong), *program.inputs)
+    assert report.causes[0].text == "dWh is overwritten at each step, not added up"
+
+
+def test_names_are_matched_by_their_letters_or_given():
+    program = PROGRAMS["fused_cell"]
+    right = program.run(program.backward)
+    renamed = dict(dx="dX", dh_prev="dprev_h", dc_prev="grad_memory", dWx="dwx", dWh="d_Wh", db="db")
+    report = mg.audit(program.forward, lambda *args: {renamed[k]: g for k, g in right(*args).items()},
+                      *program.inputs, names={"grad_memory": "c_prev", "dprev_h": "h_prev"})
+    assert report.ok and report.right == ["dX", "dprev_h", "grad_memory", "dwx", "d_Wh", "db"]
+
+
+def test_a_tuple_of_another_length_is_refused():
+    program = PROGRAMS["rnn"]
+    with pytest.raises(ValueError, match="backward returned 2 gradients and forward has 5 inputs"):
+        mg.audit(program.forward, lambda d, *args: args[:2], *program.inputs)
+
+
+# -- lines, text, time -------------------------------------------------------------------------------------------------
+
+
+def hand_written(d, x, h0, Wx, Wh, b):
+    hs = [h0]
+    for t in range(4):
+        hs.append(np.tanh(x[:, t] @ Wx + hs[-1] @ Wh + b))
+    dx, dWx, dWh, db, dprev = np.zeros_like(x), 0, 0, 0, 0
+    for t in reversed(range(4)):
+        dz = (d[:, t] + dprev) * (1 - hs[t + 1] ** 2)
+        dx[:, t] = dz @ Wx.T
+        dWx = dWx + x[:, t].T @ dz
+        dWh = hs[t].T @ dz
+        db = db + dz.sum(0)
+        dprev = dz @ Wh.T
+    return dx, dprev, dWx, dWh, db
+
+
+def test_the_report_shows_the_lines_of_both_functions():
+    program = PROGRAMS["rnn"]
+    report = mg.audit(program.forward, hand_written, *program.inputs)
+    (cause,) = report.causes
+    assert cause.backward_line.endswith(": dWh = hs[t].T @ dz")
+    assert cause.forward_line.endswith(": h = np.tanh(x[:, t] @ Wx + h @ Wh + b)")
+    assert str(report).splitlines()[:4] == ["wrong: dWh", "right: dx, dh0, dWx, db", "",
+                                            "dWh is overwritten at each step, not added up"]
+    html = report._repr_html_()
+    assert html.startswith("<table><tr><th>gradient</th>") and "dWh is overwritten" in html
+    assert "<script" not in html
+
+
+@pytest.mark.parametrize("name, seconds", [("document_cell", 1), ("fused_cell", 1), ("document_lstm", 5)])
+def test_an_audit_takes_little_time(name, seconds):
+    """CPU seconds of this process, for a fault that is not the first of the table; twice as much is allowed here."""
+    start = time.process_time()
+    audited(name, "(1 - cct ** 2)" if name == "document_cell" else "(1 - g ** 2)", "np.cos(3)")
+    assert time.process_time() - start < 2 * seconds
+
+
+def test_the_tape_is_the_eager_backward():
+    for program in PROGRAMS.values():
+        tape = Tape(program.forward, tuple(program.inputs), np.random.default_rng(3))
+        _, d, leaves = tape.draws[0]
+        args = unflatten(tape.pattern, [mg.tensor(x, requires_grad=True) if x.dtype.kind == "f" else x for x in leaves])
+        result = program.forward(*args)
+        sum(mg.sum(y * dy) for y, dy in zip(flatten(result)[0], flatten(d)[0])).backward()
+        for label, x in zip(tape.labels, flatten(args)[0]):
+            if isinstance(x, mg.Tensor):
+                np.testing.assert_allclose(tape.gradient(label, {}), x.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_a_forward_with_its_own_logistic_has_the_derivative_of_a_sigmoid():
+    def forward(x, W):
+        f = 1 / (1 + np.exp(-(W @ x)))
+        return f * f
+
+    def backward(d, x, W):
+        f = σ(W @ x)
+        df = d * 2 * f
+        return {"dx": W.T @ df, "dW": df @ x.T}
+    report = mg.audit(forward, backward, np.zeros((3, 5)), np.zeros((4, 3)))
+    assert report.causes[0].text == "df lacks the derivative of its sigmoid, f (1 − f)"
