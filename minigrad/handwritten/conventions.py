@@ -313,7 +313,8 @@ LOSSES: dict[str, tuple] = {
 MIN_CHAR: dict[str, tuple[int, ...]] = {"Wxh": (H, V), "Whh": (H, H), "Why": (V, H), "bh": (H, 1), "by": (V, 1)}
 
 BOOK_LSTM = true.lstm_steps("fgio")
-LAYERS: dict[tuple[str, int], tuple] = {  # what the class's name contains, how many inputs forward has: (inputs, references, arriving, silent)
+# (what the class's name contains, how many inputs forward has): (inputs, references, arriving)
+LAYERS: dict[tuple[str, int], tuple] = {
     ("LSTM", 3): ({"x": (N, D), "h_prev": (N, H), "c_prev": (N, H), **fused(4)}, BOOK_LSTM, (0, 1)),
     ("GRU", 2): ({"x": (N, D), "h_prev": (N, H), **fused(3)}, GRU_STEPS, (0,)),
     ("RNN", 2): ({"x": (N, D), "h_prev": (N, H), **fused(1)}, [true.rnn_step], (0,)),

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def judge_apart(request: dict[str, str | None], seconds: float) -> tuple[list[Ve
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join(
             filter(None, [package, os.environ.get("PYTHONPATH")]))}
         command = [sys.executable, "-m", "minigrad.handwritten.process", json.dumps(request), str(verdicts),
-                   str(stacks), str(seconds)]
+                   str(stacks), str(time.time() + seconds)]
         with printed.open("wb") as output:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
@@ -59,9 +60,9 @@ def line_in(stacks: Path, file: str) -> str:
     return f", in line {found[1]}" if found else ""
 
 
-def child(request: str, verdicts: str, stacks: str, seconds: str) -> None:
+def child(request: str, verdicts: str, stacks: str, deadline: str) -> None:
     with open(stacks, "w", encoding="utf-8") as file:
-        faulthandler.dump_traceback_later(float(seconds), file=file)
+        faulthandler.dump_traceback_later(max(float(deadline) - time.time(), 0.1), file=file)
         asked = json.loads(request)
         try:
             judged = judge_pair(**asked) if "forward" in asked else judge_file(**asked)

@@ -42,11 +42,11 @@ def test_not_written(tmp_path, capsys):
 @pytest.mark.parametrize(("code", "said"), [
     ("import os; os._exit(7)", "ended the process that ran it, with status 7"),
     ("import signal; signal.setitimer(signal.ITIMER_REAL, 0)\n    while True: pass",
-     "was still being run or judged after 3 s, in line 9"),
+     "was still being run or judged after 5 s, in line 9"),
 ])
 def test_a_process_that_ends_or_hangs(code, said, tmp_path, capsys):
     what = edited(tmp_path, "    dz = dnext_h * (1 - next_h ** 2)\n", f"    {code}\n")
-    assert main(["audit", what, "--seconds", "3"]) == 2
+    assert main(["audit", what, "--seconds", "5"]) == 2
     assert said in capsys.readouterr().err
 
 
