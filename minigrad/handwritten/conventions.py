@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -269,6 +269,13 @@ def shapes_of(shape: Any) -> Any:
     if isinstance(shape, (tuple, list)) and not all(type(n) is int for n in shape):
         return tuple(shapes_of(child) for child in shape)
     return np.zeros(shape)
+
+
+def square(subject: Subject) -> Subject:
+    """The subject with as many inputs as hidden units."""
+    sizes = {D: H, D + H: 2 * H}
+    return replace(subject, inputs={name: tuple(sizes.get(n, n) for n in shape)
+                                    for name, shape in subject.inputs.items()})
 
 
 def scaled(d: Any, value: Any) -> Any:

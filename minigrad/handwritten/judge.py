@@ -22,8 +22,8 @@ from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor, no_grad
 from minigrad.functional import vjp
+from minigrad.handwritten import conventions, references
 from minigrad.handwritten import observations as see
-from minigrad.handwritten import references
 from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, find, not_judged, pair
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.source import CouldNotRun, Source, explained, read
@@ -43,6 +43,7 @@ class Verdict:
     notes: list[str] = field(default_factory=list)  # what is worth knowing, and makes no gradient wrong
     forward_differs: bool = False
     backward_wrong: bool = False
+    shapes_differ: bool = False  # a gradient has another shape, and no cause was found
 
     def __str__(self) -> str:
         lines = [f"{self.name} ({self.place}): {self.status}"]
@@ -85,7 +86,25 @@ def status_of(verdicts: list[Verdict]) -> int:
 
 
 def judge(source: Source, subject: Subject, cell: Verdict | None = None) -> Verdict:
-    """The verdict for one backward; `cell` is that of the step which a sequence calls."""
+    """The verdict for one backward; `cell` is that of the step which a sequence calls.
+
+    All sizes differ, so that Wh in place of Wx shows by its shape, or fails. Such a fault is looked for once more with
+    as many inputs as hidden units, where the shapes fit.
+    """
+    verdict = try_once(source, subject, cell)
+    if (verdict.shapes_differ or "ValueError" in "".join(verdict.faults)) and not (
+            verdict.forward_differs or isinstance(subject, Named)):
+        fitting = try_once(source, conventions.square(subject), cell)
+        if fitting.status == "right":
+            verdict.faults.append("it is right only if there are as many inputs as hidden units")
+        elif fitting.status == "wrong" and not fitting.shapes_differ:
+            verdict.faults += ["with as many inputs as hidden units, so that the shapes fit:", *fitting.faults]
+        if fitting.status in ("right", "wrong"):
+            verdict.status = "wrong"
+    return verdict
+
+
+def try_once(source: Source, subject: Subject, cell: Verdict | None) -> Verdict:
     node = source.definitions[subject.name]
     verdict = Verdict(subject.name, source.place(node.lineno), subject.convention)
     try:
@@ -196,7 +215,7 @@ class Trial:
             names, line = ", ".join(self.globals), self.source.place(min(self.globals.values()))
             verdict.notes.append(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right "
                                  "only while they are the weights of the forward")
-        returned = [name for name in first if first[name] is not None]
+        returned = {name: d for name, d in first.items() if d is not None}
         if isinstance(subject, Course) and subject.name == "lstm_backward" and caches_of_cells(memory[0]):
             subject.c0 = self.rng.normal(size=inputs["a0"].shape)
             self.audit(functools.partial(reference, c0=subject.c0), returned)
@@ -288,7 +307,7 @@ class Trial:
         return (f"its output {k + 1} is {outputs[k][index]:.4g} at {list(map(int, index))}, and {true[k][index]:.4g} "
                 "is right")
 
-    def audit(self, reference: Callable, returned: list[str]) -> None:
+    def audit(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
         """Have the library compare the gradients that the backward returns, and describe what it finds."""
         subject, rest = self.subject, self.draw()
         lacking = [name for name in subject.inputs if name not in returned and name not in subject.silent]
@@ -323,6 +342,11 @@ class Trial:
         if not report.ok:
             report.notes = []
             self.fault(self.in_places(str(report)))
+            for name in [name for name in names if f"d{name}" in report.unexplained]:
+                given, shape = returned[name].shape, subject.inputs[name]
+                if given != shape:
+                    self.verdict.shapes_differ = True
+                    self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
 
     def in_places(self, text: str) -> str:
         """A report whose lines are those of the user's file; lines of the references stand without their file."""

@@ -38,6 +38,16 @@ PLANTED = [
     ("min_char.py", "hs[t - 1].T)\n        dhnext", "hs[t].T)\n        dhnext", "lossFun", "wrong",
      r"step|not explained: dWhh"),
 
+    # -- shapes --------------------------------------------------------------------------------------------
+    ("cs231n.py", "dx = dz.dot(Wx.T)", "dx = dz.dot(Wh.T)", "rnn_step_backward", "wrong",
+     r"dx has the shape \(2, 5\), and x has \(2, 4\)\nwith as many inputs .*\n(.*\n)*.*it is that of prev_h"),
+    ("cs231n.py", "dz = dnext_h * (1 - next_h ** 2)", "dz = dnext_h * (1 - x ** 2)", "rnn_step_backward", "wrong",
+     r"line 96: ValueError: .*\nwith as many inputs .*\n(.*\n)*.*\bx is used where"),
+    ("course.py", "dx[:, :, t] = dxt", "dx = dxt", "rnn_backward", "wrong", r"dx has the shape \(4, 2\), and x has"),
+    ("cs231n.py", "db = dz.sum(axis=0)", "db = dz", "rnn_step_backward", "wrong", r"not summed"),
+    ("course.py", "n_a, m = a_next.shape\n    dot", "n_x, m = xt.shape\n    n_a = n_x\n    dot", "lstm_cell_backward",
+     "wrong", r"it is right only if there are as many inputs as hidden units"),
+
     # -- what is not a matter of numbers -------------------------------------------------------------------
     ("cs231n.py", "    dc = dnext_c + dnext_h * o * (1 - tanh_c ** 2)",
      "    dnext_c += dnext_h * o * (1 - tanh_c ** 2)\n    dc = dnext_c", "lstm_step_backward", "right",
