@@ -20,7 +20,8 @@ from minigrad.auditor.transforms import Transform, transforms
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
-MOST_PAIR_STEPS = 200_000  # steps run for pairs of changes on one path
+COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
+MOST_PAIR_STEPS = 150_000  # steps run for pairs of changes on one path
 MOST_GAINERS = 60  # changes that make more entries equal, tried in pairs
 
 
@@ -156,14 +157,15 @@ class Search:
         found: list[Found] = []
         for thorough in (False, True):
             for change in changes:
-                reached = [leaf for leaf in left if self.reaches(change, leaf)]
-                reached.sort(key=lambda leaf: self.length(change, leaf))
-                if not thorough:
-                    reached, later = reached[:1], reached[1:]
-                else:
-                    reached, later = reached[1:], []
-                explained = [leaf for leaf in reached if self.matches(leaf, change)]
-                explained += [leaf for leaf in later if explained and self.matches(leaf, change)]
+                if thorough and change.cost > COMMON:
+                    continue
+                reached = sorted([leaf for leaf in left if self.reaches(change, leaf)],
+                                 key=lambda leaf: self.length(change, leaf))
+                if thorough:
+                    explained = self.explained(reached[1:], change)
+                else:  # most changes fail at the first
+                    explained = self.explained(reached[:1], change)
+                    explained += self.explained(reached[1:], change) if explained else []
                 if explained and self.breaks_nothing((change,)):
                     found.append(Found((change,), None, [leaf for leaf in left if leaf in explained]))
             found.sort(key=self.rank)
@@ -171,9 +173,20 @@ class Search:
                 break
         return self.confirmed(found)
 
+    def explained(self, leaves: list[str], change: Change) -> list[str]:
+        """Those of the unexplained leaves that the change makes equal at the first draw."""
+        if not leaves:
+            return []
+        self.tried += 1
+        try:
+            values = self.tape.gradients(tuple(leaves), change.replaced, within=change.within)
+        except (ValueError, TypeError, IndexError, KeyError):
+            return []
+        return [leaf for leaf, value in zip(leaves, values) if self.agrees(leaf, 0, value)]
+
     def length(self, change: Change, leaf: str) -> int:
         """How many steps a replay runs."""
-        return len(self.tape.path(frozenset(change.replaced), leaf, False)[0])
+        return len(self.tape.path(frozenset(change.replaced), (leaf,), False)[0])
 
     def reaches(self, change: Change, leaf: str) -> bool:
         total = self.tape.total(leaf)
@@ -209,8 +222,10 @@ class Search:
         """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
         left, found = self.left(), []
         for change in changes:
-            limited = change.limited(frozenset())
-            explained = [leaf for leaf in left if self.reaches(change, leaf) and self.matches(leaf, limited)]
+            if change.cost > COMMON:
+                continue
+            explained = self.explained([leaf for leaf in left if self.reaches(change, leaf)],
+                                       change.limited(frozenset()))
             if explained:
                 found.append(Found((change.limited(frozenset(explained)),), None, explained))
         found.sort(key=self.rank)
@@ -224,7 +239,7 @@ class Search:
         budget = MOST_PAIR_STEPS
         for change in sorted(changes, key=lambda c: c.cost):
             reached = [leaf for leaf in left if self.reaches(change, leaf)]
-            if not reached or change.cost > 3 or any(self.reaches(change, leaf) for leaf in self.settled):
+            if not reached or change.cost > 2.9 or any(self.reaches(change, leaf) for leaf in self.settled):
                 continue
             leaf = min(reached, key=lambda leaf: self.length(change, leaf))
             budget -= self.length(change, leaf)

@@ -19,7 +19,7 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import copy, sum_to
+from minigrad.engine.ops import copy
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
@@ -217,7 +217,13 @@ def fit(d: Any, shape: tuple[int, ...]) -> Any:
     """A gradient summed over what broadcasting had added."""
     if np.shape(d) == shape:
         return d
-    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(np.shape(d), shape)), shape=shape)
+    d = np.asarray(d)
+    added = d.ndim - len(shape)
+    if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
+        d = np.broadcast_to(d, np.broadcast_shapes(d.shape, shape))
+        added = d.ndim - len(shape)
+    axes = (*range(added), *(added + a for a, n in enumerate(shape) if n == 1 != d.shape[added + a]))
+    return np.add.reduce(d, axes, keepdims=True).reshape(shape)
 
 
 class Tape:
@@ -354,13 +360,15 @@ class Tape:
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
 
-    def path(self, changed: frozenset, leaf: str, within: bool) -> tuple[list[int], set[int]]:
-        """The steps between the changed ones and a leaf's gradient, in order and as a set.
+    def path(self, changed: frozenset, leaves: tuple[str, ...], within: bool) -> tuple[list[int], set[int]]:
+        """The steps between the changed ones and the gradients of leaves, in order and as a set.
 
         within: not from step to step of time."""
-        key = changed, leaf, within
+        key = changed, leaves, within
         if key not in self.paths:
-            wanted, mask = self.before[self.total(leaf)], 0
+            wanted = mask = 0
+            for leaf in leaves:
+                wanted |= self.before[self.total(leaf)]
             for c in changed:
                 mask |= self.after[c]
             mask &= wanted
@@ -378,9 +386,14 @@ class Tape:
 
     def gradient(self, leaf: str, replaced: dict[int, Replacement], draw: int = 0, within: bool = False) -> Any:
         """The gradient of a leaf with some steps replaced."""
-        values = self.draws[draw][0]
-        path, todo = self.path(frozenset(replaced), leaf, within)
-        return Values(self, values, replaced, todo).sweep(path)[self.total(leaf)]
+        return self.gradients((leaf,), replaced, draw, within)[0]
+
+    def gradients(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], draw: int = 0,
+                  within: bool = False) -> list:
+        """The gradients of leaves with some steps replaced."""
+        path, todo = self.path(frozenset(replaced), leaves, within)
+        values = Values(self, self.draws[draw][0], replaced, todo).sweep(path)
+        return [values[self.total(leaf)] for leaf in leaves]
 
     def accept(self, replaced: dict[int, Replacement]) -> None:
         """Make replacements permanent, in the values of all draws too."""
