@@ -49,10 +49,10 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
                 return tuple(found.values()) if len(found) > 1 else next(iter(found.values()))
         namespace[cell.name] = True_
         return
-    user = namespace[cell.forward_name]
+    user_forward, user_backward = namespace[cell.forward_name], namespace[cell.name]
 
     def cell_forward(*arguments: Any) -> Any:
-        result = user(*arguments)
+        result = user_forward(*arguments)
         inputs = dict(zip(cell.inputs, arguments))
         if isinstance(cell, Course):  # the last argument is the dict of parameters
             *xs, parameters = arguments
@@ -63,5 +63,12 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
     def cell_backward(*arguments: Any) -> Any:
         *d_outputs, cache = arguments
         found = gradients(cache, tuple(d_outputs))
-        return {f"d{n}": d for n, d in found.items()} if isinstance(cell, Course) else tuple(found.values())
+        if not isinstance(cell, Course):
+            return tuple(found[name] for name in cell.names or found)
+        try:  # the keys that the user's sequence reads are those of the user's cell
+            keys = list(user_backward(*copy.deepcopy(arguments)))
+        except Exception:
+            keys = []
+        names = {f"d{name}": name for name in found} | {key: name for key in keys for name in cell.named({key: None})}
+        return {key: found[name] for key, name in names.items() if name in found}
     namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward

@@ -110,7 +110,8 @@ def functions_in(source: Source, name: str) -> list[ast.FunctionDef]:
     for called in names:
         node = source.definitions.get(called)
         if node is not None:
-            found += [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef)]
+            found += [node] if isinstance(node, ast.FunctionDef) else [
+                s for s in node.body if isinstance(s, ast.FunctionDef)]
             names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names]
     return found
 
@@ -149,7 +150,7 @@ def global_weights(source: Source, name: str, weights: set[str]) -> dict[str, in
     """{weight: line} of the weights that a function and those it calls read from globals."""
     found: dict[str, int] = {}
     for f in functions_in(source, name):
-        own = {a.arg for a in ast.walk(f.args) if isinstance(a, ast.arg)}
+        own = {n.arg for n in ast.walk(f) if isinstance(n, ast.arg)}  # of functions inside it too
         own |= {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         for n in ast.walk(f):
             if isinstance(n, ast.Name) and n.id in weights - own:

@@ -106,6 +106,23 @@ def test_a_wrong_cell_is_not_held_against_the_sequence(tmp_path):
         assert verdicts[sequence].notes[-1] == f"{sequence} was judged with a right {cell} in place of yours"
 
 
+def test_own_keys_and_caches(tmp_path):
+    """A cache that is a dict, caches without x, the key dx_t: as long as the functions fit one another."""
+    path = edited(tmp_path, "own_style.py")
+    assert [(v.name, v.status, v.notes) for v in judge_file(path)] == [
+        ("lstm_cell_backward", "right", []), ("lstm_backward", "right", [])]
+    path = edited(tmp_path, "own_style.py", ("dc * c_prev * f * (1 - f)", "dc * c_prev * f"),
+                  ("da[:, :, t] + da_next", "da[:, :, t]"))
+    cell, sequence = judge_file(path)
+    assert "f" in cell.faults[0] and "da_next is not carried" in sequence.faults[0]
+
+
+def test_minigrad_s_own_document():
+    """Its backward is derived, with functions inside functions: right, and nothing else to say."""
+    from minigrad import document
+    assert [(v.status, v.faults, v.notes) for v in judge_file(document.__file__)] == [("right", [], [])] * 2
+
+
 def test_the_course_without_forwards(tmp_path):
     """Caches are made by the true forward; `from rnn_utils import *` fails and is not needed."""
     text = (STUDENTS / "course.py").read_text()
