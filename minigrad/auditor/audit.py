@@ -56,6 +56,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
+    report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
     report.tried = search.tried
     return report

@@ -180,7 +180,7 @@ def not_added_up(tape: Tape, given: dict) -> Iterator[tuple]:
             else:
                 off = [(e[0], w) for w, e in zip(weights, by.values()) if w != 1]
                 what = "; ".join(f"the path through {tape.say(e.consumer)} "
-                                 + ("is missing" if w == 0 else "has its sign turned" if w == -1 else f"counts {w:g} times")
+                                 + {0: "is missing", -1: "has its sign turned"}.get(w, f"counts {w:g} times")
                                  for e, w in off)
                 yield 1.4 + 0.1 * len(off), f"in d{leaf} {what}", change, edges[0].consumer, leaf
 
@@ -195,7 +195,8 @@ def path(tape: Tape, given: dict) -> Iterator[tuple]:
         y, x = words(tape, edges[0])
         unnamed = 0.05 * (not x.isidentifier()) + 0.05 * (not y.isidentifier())
         where = f"from {y} to {x}" + (" of the step before" if carried else "")
-        for cost, text, k in ((1.0, f"{d(x)} lacks the path {where}", 0), (1.8, f"the path {where} is counted twice", 2),
+        for cost, text, k in ((1.0, f"{d(x)} lacks the path {where}", 0),
+                              (1.8, f"the path {where} is counted twice", 2),
                               (1.7, f"the path {where} has its sign turned", -1)):
             yield (cost + unnamed, text, each(edges, lambda g, e, k=k: k * g), edges[0].consumer, x, y)
 
@@ -215,7 +216,7 @@ def scale(tape: Tape, given: dict) -> Iterator[tuple]:
             rest = tape.gradient(leaf, each(edges, lambda g, e: 0 * g))
             part = true - rest
             k = float(np.vdot(part, given[leaf] - rest) / (np.vdot(part, part) or 1))
-            if np.isfinite(k) and np.abs(rest + k * part - given[leaf]).max() < 1e-7 * np.abs(given[leaf]).max() + 1e-300:
+            if np.isfinite(k) and np.abs(rest + k * part - given[leaf]).max() < 1e-7 * np.abs(given[leaf]).max():
                 tried.add(k)
         if len(edges) > 1 and not tried:
             tried = {k for k, _ in named_sizes(tape)[:24]}
@@ -266,7 +267,8 @@ DERIVATIVES: list[tuple[float, str, Callable]] = [
     (1.9, "has 1 + {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y * y)),
     (1.4, "has {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * y * y),
     (1.7, "has (1 − {y})² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 - y) ** 2),
-    (1.7, "has 1 − {y}² in place of the derivative {slope}: it is that of tanh", lambda g, y, x, op, s: g * (1 - y * y)),
+    (1.7, "has 1 − {y}² in place of the derivative {slope}: it is that of tanh",
+     lambda g, y, x, op, s: g * (1 - y * y)),
     (1.7, "has {y} (1 − {y}) in place of the derivative {slope}: it is that of a sigmoid",
      lambda g, y, x, op, s: g * y * (1 - y)),
     (1.8, "has {y} (1 − {y}²) in place of the derivative {slope}", lambda g, y, x, op, s: g * y * (1 - y * y)),
@@ -389,7 +391,7 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
         if name in ("multiply", "divide", "add", "subtract") and len(inputs) == 2:
             a, b = (rule_words(tape, k) for k in inputs)
             for k in (0, 1):
-                left, kept = (a, b)[1 - k], (a, b)[k]
+                left = (a, b)[1 - k]
                 if name == "divide" and k == 1:
                     continue
                 word = {"multiply": "factor", "divide": "division by", "add": "term", "subtract": "term"}[name]
@@ -413,8 +415,8 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
                 yield (1.6, f"the {word} {small} columns of {rule_words(tape, inputs[0])} are not transposed {where}",
                        each_rule(tape, site, lambda op, v, part=part: with_block(op(v), part)), step.of, x, y)
         if name == "scatter" and any(isinstance(i, np.ndarray) and i.dtype != bool for i in step.metadata["index"]):
-            yield (1.5, f"{d(x)} is assigned by index, and not added: an entry that is read twice keeps the last of its "
-                   "gradients (np.add.at adds them)", each_rule(tape, site, assigned(step)), step.of, x, y)
+            yield (1.5, f"{d(x)} is assigned by index, and not added: an entry that is read twice keeps the last of "
+                   "its gradients (np.add.at adds them)", each_rule(tape, site, assigned(step)), step.of, x, y)
         if name == "sum":
             yield (1.9, f"the sum {rule_words(tape, site[0])} is missing {where}",
                    each_rule(tape, site, lambda op, v: v[0]), step.of, x, y)
@@ -454,8 +456,9 @@ def other_value(tape: Tape, given: dict) -> Iterator[tuple]:
     steps, first = tape.steps, first_states(tape)
     rules = groups((i for i, s in enumerate(steps) if s.kind == "rule"), lambda i: (steps[i].of, steps[i].position))
     spots = groups(rules, lambda key: (steps[key[0]].place, key[1]))
-    by_shape = groups((i for i, s in enumerate(steps) if s.kind in ("leaf", "forward", "constant")
-                       and np.ndim(s.example) and not isinstance(s.example, tuple)), lambda i: np.shape(steps[i].example))
+    arrays = [i for i, s in enumerate(steps) if s.kind in ("leaf", "forward", "constant")
+              and not isinstance(s.example, tuple) and np.ndim(s.example)]
+    by_shape = groups(arrays, lambda i: np.shape(steps[i].example))
     for rule_keys in spots.values():
         reading = [(i, x) for i in rules[rule_keys[0]] for x in steps[i].inputs
                    if steps[x].kind in ("leaf", "forward", "constant") and np.ndim(steps[x].example)]
@@ -558,7 +561,7 @@ def other_order(tape: Tape, given: dict) -> Iterator[tuple]:
     for edges in groups(tape.edges, lambda e: e.consumer).values():  # parts of a concatenation
         step = steps[edges[0].consumer]
         if not (step.op and step.op.variadic and 1 < len(edges) < 5) or "axis" not in step.metadata \
-                or step.metadata["axis"] is None or len(tape.calls[step.place]) > 1 and steps[edges[0].consumer].time:
+                or step.metadata["axis"] is None or (len(tape.calls[step.place]) > 1 and steps[edges[0].consumer].time):
             continue
         if len({tape.say(e.x) for e in edges}) < len(edges):
             continue
@@ -654,7 +657,7 @@ def not_cut(tape: Tape, given: dict) -> Iterator[tuple]:
     """A path that detach cuts in the forward is gone back along."""
     for edges in slots(tape):
         if tape.steps[edges[0].contribution].metadata == "cut":
-            y, x = words(tape, edges[0])
+            x = tape.say(edges[0].x)
             yield (1.0, f"{d(x)} goes back through a detach: the forward cuts this path (a truncated sequence)",
                    {e.contribution: (lambda value, i=tape.steps[e.contribution].inputs[0]: value(i)) for e in edges},
                    edges[0].consumer, x)
@@ -697,5 +700,6 @@ def arriving(tape: Tape, given: dict) -> Iterator[tuple]:
     """The gradient that arrives at an output: not used, or taken as 1."""
     for seed in tape.seeds:
         y = tape.say(tape.steps[seed].of)
-        yield 1.3, f"the arriving gradient d{y} is not used", {seed: lambda value, s=seed: 0 * value.base(s)}, tape.steps[seed].of, y
-        yield 1.3, f"the arriving gradient d{y} is taken as 1", {seed: lambda value, s=seed: 0 * value.base(s) + 1}, tape.steps[seed].of, y
+        for text, k in (("not used", 0), ("taken as 1", 1)):
+            yield (1.3, f"the arriving gradient d{y} is {text}",
+                   {seed: lambda value, s=seed, k=k: 0 * value.base(s) + k}, tape.steps[seed].of, y)

@@ -22,6 +22,7 @@ ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
 MOST_PAIR_STEPS = 150_000  # steps run for pairs of changes on one path
+MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_GAINERS = 60  # changes that make more entries equal, tried in pairs
 
 
@@ -100,6 +101,52 @@ class Search:
                     break
                 self.accept(best)
         return self.left()
+
+    def narrowed(self) -> list[str]:
+        """Where the fault of unexplained gradients lies: before a gradient from which they follow consistently."""
+        notes, left = [], self.left()
+        with np.errstate(all="ignore"):
+            while len(left) > 1:
+                found = [(len(leaves), -size, calls, leaves) for calls in self.tape.calls.values()
+                         for leaves, size in [self.consistent(calls, left)] if len(leaves) > 1]
+                if not found:
+                    break
+                *_, calls, leaves = max(found, key=lambda entry: entry[:2])
+                notes.append(f"{', '.join(map(d, leaves))} agree with each other: the fault lies before "
+                             f"{d(self.tape.say(calls[0]))}")
+                left = [leaf for leaf in left if leaf not in leaves]
+        return notes
+
+    def consistent(self, calls: list[int], left: list[str]) -> tuple[list[str], int]:
+        """The leaves for which some gradient of a forward value, of a size, gives what the user gave."""
+        tape = self.tape
+        totals = [tape.totals[i] for i in calls if i in tape.totals]
+        shape = np.shape(tape.steps[calls[0]].example) if not isinstance(tape.steps[calls[0]].example, tuple) else ()
+        size, true = int(np.prod(shape)) * len(totals), tape.draws[0][0]
+        leaves = tuple(leaf for leaf in left if any(tape.after[i] >> tape.total(leaf) & 1 for i in totals)
+                       and self.given[0][leaf].shape == true[tape.total(leaf)].shape)
+        if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true[tape.total(x)].size for x in leaves) <= size:
+            return [], size
+
+        def gradients(unit: int | None) -> list:
+            units = np.zeros(size)
+            if unit is not None:
+                units[unit] = 1.0
+            replaced = {i: (lambda value, part=part: part) for i, part in zip(
+                totals, units.reshape(len(totals), *shape))}
+            return [np.ravel(g) for g in tape.gradients(leaves, replaced, within=True)]
+        rest, units = gradients(None), [gradients(unit) for unit in range(size)]
+        alone = [k for k, r in enumerate(rest) if not r.any()]  # the leaves that no other path leads to
+        for some in (list(range(len(leaves))), alone):
+            if len(some) < 2:
+                continue
+            base = np.concatenate([rest[k] for k in some])
+            wanted = np.concatenate([np.ravel(self.given[0][leaves[k]]) for k in some]) - base
+            matrix = np.stack([np.concatenate([unit[k] for k in some]) - base for unit in units], 1)
+            solution, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=None)
+            if rank < len(wanted) and np.abs(matrix @ solution - wanted).max() <= 1e-7 * np.abs(wanted).max():
+                return [leaves[k] for k in some], size
+        return [], size
 
     def left(self) -> list[str]:
         return [leaf for leaf in self.wrong if leaf not in self.settled]

@@ -1,6 +1,7 @@
 """Forwards, and right backwards written by hand as text, in which the tests of the auditor plant faults.
 
-A backward's text reads `d` (the tuple of arriving gradients) and the forward's arguments, and leaves its gradients in G.
+A backward's text reads `d` (the tuple of arriving gradients) and the forward's arguments, and leaves its gradients in
+G.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def document_lstm(x, a0, parameters):
 @program((5, 4, 3), (5, 6), (3, 6), (6, 6), (6,), backward="""
 N, T, D = x.shape; h, hs = h0, [h0]
 for t in range(T): h = np.tanh(x[:, t] @ Wx + h @ Wh + b); hs.append(h)
-dx = np.zeros_like(x); dWx = np.zeros_like(Wx); dWh = np.zeros_like(Wh); db = np.zeros_like(b); dprev = np.zeros_like(h0)
+dx = np.zeros_like(x); dWx = np.zeros_like(Wx); dWh = np.zeros_like(Wh); db = np.zeros_like(b)
+dprev = np.zeros_like(h0)
 for t in range(T)[::-1]:
     dh = d[0][:, t] + dprev
     dz = dh * (1 - hs[t + 1] ** 2)
@@ -201,7 +203,8 @@ dr = dn * q * r * (1 - r)
 dq = dn * r
 dh = g * z + dz @ Uz.T + dr @ Ur.T + dq @ Un.T
 dx = dn @ Wn.T + dz @ Wz.T + dr @ Wr.T
-G = dict(dx=dx, dh=dh, dWz=x.T @ dz, dUz=h.T @ dz, dWr=x.T @ dr, dUr=h.T @ dr, dWn=x.T @ dn, dUn=h.T @ dq, dbn=dq.sum(0))
+G = dict(dx=dx, dh=dh, dWz=x.T @ dz, dUz=h.T @ dz, dWr=x.T @ dr, dUr=h.T @ dr, dWn=x.T @ dn, dUn=h.T @ dq)
+G["dbn"] = dq.sum(0)
 """)
 def gru_after(x, h, Wz, Uz, Wr, Ur, Wn, Un, bn):
     z = mg.sigmoid(x @ Wz + h @ Uz)

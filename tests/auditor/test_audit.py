@@ -130,6 +130,14 @@ def test_a_cause_holds_at_inputs_that_the_audit_has_not_seen():
     assert not report.causes and report.unexplained == ["dWh"]
 
 
+def test_what_is_unexplained_is_narrowed_down():
+    """The gradients behind one value follow from each other: the fault lies before it."""
+    report = audited("document_cell", "cct * it * (1 - it)", "cct * np.cos(3 * it + 1) * (1 - it)")
+    assert report.notes == ["dxt, da_prev, dWi, dbi agree with each other: the fault lies before the gradient of "
+                            "(Wi @ concat) + bi"]
+    assert not audited("rnn", "db += dz.sum(axis=0)", "db += (dz ** 2).sum(axis=0)").notes
+
+
 # -- what is not a number ---------------------------------------------------------------------------------------------
 
 
