@@ -26,7 +26,7 @@ from minigrad.handwritten import conventions, references
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, find, not_judged, pair
 from minigrad.handwritten.given_cell import replace_cell
-from minigrad.handwritten.source import CouldNotRun, Source, explained, read
+from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of, read
 
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, as in the course's exercise
 
@@ -116,6 +116,9 @@ def try_once(source: Source, subject: Subject, cell: Verdict | None) -> Verdict:
         else:
             verdict.status = "could not run"
             verdict.faults.append(str(problem))
+    except Exception as problem:  # the user's functions may return anything
+        verdict.status = "could not run"
+        verdict.faults.append(f"{subject.name} cannot be judged: {in_one_sentence(problem)}")
     verdict.backward_wrong |= verdict.status not in ("right", "wrong")
     return verdict
 
@@ -161,7 +164,10 @@ class Trial:
         with explained(self.source, f"{self.subject.forward_name or 'the forward of ' + self.subject.name} fails"):
             self.set_globals(inputs)
             outputs, memory = self.subject.forward(self.namespace, copy.deepcopy(inputs))
-            return tuple(np.asarray(y) if not isinstance(y, np.ndarray) else y for y in outputs), memory
+            if len(outputs) <= max(self.subject.arriving):
+                raise CouldNotRun(f"{self.subject.forward_name} returns {len(outputs)} outputs and a cache, where "
+                                  f"{max(self.subject.arriving) + 1} outputs or more are expected")
+            return tuple(map(np.asarray, outputs)), memory
 
     def backward(self, memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
         with explained(self.source, f"{self.subject.name} fails"):
@@ -234,8 +240,11 @@ class Trial:
         self.verdict.backward_wrong = True
 
     def true_forward(self) -> Callable | None:
-        """The reference whose numbers are the user's. A fault if the forward differs, and then the next best: the
-        course's forwards, for their caches are known; the user's own, if it runs on tensors; or None."""
+        """The reference whose numbers are the user's.
+
+        If the forward differs, that is a fault, and the next best is returned: the course's forward, for its caches are
+        known; the user's own, if it runs on tensors; or None.
+        """
         subject, verdict = self.subject, self.verdict
         if not subject.references:
             return self.own_forward()
@@ -331,13 +340,8 @@ class Trial:
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
         user = self.namespace[subject.name]
         backward.__wrapped__ = getattr(user, "backward", user)  # type: ignore[attr-defined]
-        try:
-            report = audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names),
-                           names={f"d{name}": name for name in names})
-        except CouldNotRun:
-            raise
-        except Exception as problem:  # the user's arrays may be anything
-            raise CouldNotRun(f"{subject.name} cannot be judged: {in_one_sentence(problem)}") from problem
+        report = audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names),
+                       names={f"d{name}": name for name in names})
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if not report.ok:
             report.notes = []
@@ -396,7 +400,7 @@ class Trial:
         given, kept = copy.deepcopy(d_outputs), memory[1] if isinstance(self.subject, Layer) else memory
         before = copy.deepcopy(flatten_arrays(kept))
         self.backward(memory, given)
-        names = see.parameters(node, "backward")
+        names = parameters_of(node, "backward")
         for name, d, now in zip(names, d_outputs, given):
             if not np.array_equal(d, now):
                 where = see.line_of_change(self.source, self.subject.name, name)
@@ -468,4 +472,6 @@ def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
 
 
 def flatten_arrays(tree: Any) -> list[np.ndarray]:
-    return [leaf for leaf in flatten(tree)[0] if isinstance(leaf, np.ndarray)]
+    """The arrays in a cache of any nesting."""
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
+    return [tree] if isinstance(tree, np.ndarray) else [x for child in children for x in flatten_arrays(child)]

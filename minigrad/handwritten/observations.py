@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.engine.ops import relu, sigmoid, softmax, tanh
 from minigrad.handwritten import references
-from minigrad.handwritten.source import Source, bases, parameters_of
+from minigrad.handwritten.source import Source, bases
 
 ACTIVATIONS = {"sigmoid": [sigmoid], "tanh": [tanh], "relu": [relu],
                "softmax": [lambda x: softmax(x, axis=0), lambda x: softmax(x, axis=1)]}
@@ -55,13 +55,13 @@ def bindings(call: Callable, file: str) -> tuple[Any, list[tuple[int, str, np.nd
     """(result, arrays bound in `file` while it ran, in order: line, name, last value before the next binding)."""
     found: list[list[Any]] = []
 
-    def trace(frame: Any, event: str, _: Any) -> Any:
+    def trace(frame: Any, *_: Any) -> Any:
         if frame.f_code.co_filename != file:
             return None
         current: dict[str, tuple[Any, list[Any]]] = {}
         line = frame.f_lineno
 
-        def local(frame: Any, event: str, _: Any) -> Any:
+        def local(frame: Any, *_: Any) -> Any:
             nonlocal line
             for name, value in frame.f_locals.items():
                 if not isinstance(value, np.ndarray) or value.dtype == object:
@@ -116,10 +116,6 @@ def functions_in(source: Source, name: str) -> list[ast.FunctionDef]:
     return found
 
 
-def parameters(node: ast.FunctionDef | ast.ClassDef, method: str) -> tuple[str, ...]:
-    return parameters_of(node, method)
-
-
 def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
     """"dxt, da_prev (line 12)" for what a function leaves as None; "its body" for `pass`; "" if all is written.
 
@@ -162,12 +158,10 @@ def line_of_change(source: Source, name: str, argument: str) -> str:
     """" (line 7)" where a function, or one that it calls, changes the argument of this name in place."""
     for f in functions_in(source, name):
         for s in ast.walk(f):
-            if isinstance(s, ast.AugAssign):
-                targets = [s.target]
-            else:
-                targets = [t for t in s.targets if isinstance(t, ast.Subscript)] if isinstance(s, ast.Assign) else []
+            targets = [s.target] if isinstance(s, ast.AugAssign) else \
+                [t for t in getattr(s, "targets", []) if isinstance(t, ast.Subscript)]
             if any(base.id == argument for t in targets for base in bases(t)):
-                return f" ({source.place(s.lineno)})"
+                return f" ({source.place(s.lineno)})"  # type: ignore[attr-defined]
     return ""
 
 

@@ -15,8 +15,6 @@ import numpy as np
 from minigrad.engine.ops import concatenate, log_softmax, mean, relu, sigmoid, softmax, sqrt, stack, tanh
 from minigrad.engine.ops import sum as total
 
-Array = Any
-
 # -- features first, weights on [a; x] ------------------------------------------------------------------
 
 

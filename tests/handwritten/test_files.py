@@ -264,6 +264,22 @@ def test_whatever_a_backward_returns(result, said, tmp_path):
     assert said is None or re.search(said, "\n".join(verdict.faults)), verdict
 
 
+@pytest.mark.parametrize(("file", "function", "old", "new", "status"), [
+    ("course.py", "lstm_cell_backward", "return a_next, c_next, yt_pred, cache", "return a_next, cache", "wrong"),
+    ("course.py", "lstm_cell_backward", "return a_next, c_next, yt_pred, cache", "return None", "wrong"),
+    ("course.py", "lstm_cell_backward", "return a_next, c_next, yt_pred, cache", "return 'a', [], {}, cache", "wrong"),
+    ("cs231n.py", "lstm_step_backward", "return next_h, next_c, cache", "return next_h, cache", "could not run"),
+    ("cs231n.py", "rnn_step_backward", "return next_h, cache", "return 'text', cache", "could not run"),
+    ("cs231n.py", "rnn_step_backward", "cache = (x, prev_h, Wx, Wh, next_h)",
+     "cache = {-1: x, 'a': 2, None: [object()]}", "could not run"),
+    ("layers.py", "RNN", "return h_next", "return", "could not run"),
+    ("min_char.py", "lossFun", "return loss, dWxh", "return None, dWxh", "could not run"),
+])
+def test_whatever_a_forward_returns(file, function, old, new, status, tmp_path):
+    verdict = verdict_of(edited(tmp_path, file, (old, new)), function)
+    assert verdict.status == status and verdict.faults, verdict
+
+
 def test_only_what_is_needed_is_run(tmp_path):
     """Nothing at the top level runs but definitions, imports and what they need; sys.path is left as it was."""
     before = list(sys.path)
