@@ -14,7 +14,8 @@ from minigrad.engine.ops import *  # noqa: F403
 from minigrad.engine.ops import __all__ as op_names
 from minigrad.engine.op import OPS, op
 from minigrad.engine.operators import composite
-from minigrad.engine.tensor import Tensor, no_grad, tensor
+from minigrad.engine.context import no_grad
+from minigrad.engine.tensor import Tensor, tensor
 from minigrad.functional import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from minigrad.microscope import bptt
 from minigrad.microscope.figures import plot

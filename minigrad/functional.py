@@ -1,4 +1,4 @@
-"""Functions of functions: grad, vjp, jvp and their kin, over any nesting of tuples, lists and dicts."""
+"""Transformations of functions: grad, vjp, jvp, jacobian, hessian, over any nesting of tuples, lists and dicts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import tensor as engine
+from minigrad.engine import context
 from minigrad.engine.arrays import plain
 from minigrad.engine.backward import behind, data_of, needed_for, sweep, zeros_of
 from minigrad.engine.ops import copy, reshape, stack
@@ -16,14 +16,14 @@ from minigrad.engine.tensor import Tensor, wrap
 
 
 def grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
-    """The function that gives df/dx for the argument x of a scalar f: `grad(f)(x, …)`.
+    """The function that returns df/dx for the argument x of a scalar f: `grad(f)(x, …)`.
 
-    x, and each argument named by argnums, is a float or any nesting of tuples, lists and dicts of float arrays; the
-    gradient has the same nesting, arrays of the same shapes and dtypes, zeros where f does not depend on them. A
-    tuple of argnums gives a tuple. With has_aux, f returns (loss, aux) and `grad(f)(x, …)` is (df/dx, aux).
+    Each argument in argnums is a float or any nesting of tuples, lists and dicts of float arrays. Its gradient has
+    the same nesting, shapes and dtypes, and is zero where f does not depend on it. If argnums is a tuple, the result
+    is a tuple. With has_aux, f returns (loss, aux), and `grad(f)(x, …)` returns (df/dx, aux).
 
-    A gradient is a Tensor only where something outside still depends on it: so grads nest, also over variables of an
-    enclosing function. The tensors in aux too come out as arrays, unless something outside depends on them.
+    A gradient is a Tensor if it depends on tensors outside f that require gradients, else an array. So grads nest,
+    also over variables of an enclosing function. The same holds for the tensors in aux.
     """
     both = value_and_grad(f, argnums, has_aux)
 
@@ -34,12 +34,12 @@ def grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False)
 
 
 def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
-    """Like `grad`, giving (f(x), df/dx); with has_aux ((loss, aux), df/dx)."""
+    """Like `grad`, but returns (f(x), df/dx); with has_aux ((loss, aux), df/dx)."""
     def value_and_gradient(*args, **kwargs):
         y, pull, value = pullback(f, args, kwargs, positions(argnums, args), has_aux)
         refuse_without_floats(y)
         if len(flatten(y)[0]) != 1 or np.size(flatten(y)[0][0]) != 1:
-            raise ValueError(f"grad needs a function with one number as its result, not {nature(y)}: reduce it, pass "
+            raise ValueError(f"grad needs a function that returns one number, not {nature(y)}: reduce the result, pass "
                              "has_aux=True for a function that returns (loss, aux), or use mg.jacobian or mg.vjp")
         gradients = pull(map_leaves(lambda leaf: np.ones(np.shape(leaf), data_of(leaf).dtype), y))
         return value, gradients if isinstance(argnums, tuple) else gradients[0]
@@ -47,7 +47,7 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: boo
 
 
 def vjp(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], tuple]]:
-    """`y, pull = vjp(f, *x)`: y = f(*x), and pull(d_y) → a tuple with d_x for each argument.
+    """`y, pull = vjp(f, *x)`: y = f(*x), and pull(d_y) returns a tuple with d_x for each argument.
 
     d_y has the nesting and shapes of y. pull may be called any number of times.
     """
@@ -58,8 +58,8 @@ def vjp(f: Callable, *args: Any) -> tuple[Any, Callable[[Any], tuple]]:
 def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Any, Any]:
     """(f(*args), its derivative in the direction of the tangents), both in the nesting of f's result.
 
-    The tangents have the nesting and shapes of args. The vjp is linear in d_y; its own vjp is the jvp: no second set
-    of rules. It costs about three evaluations.
+    The tangents have the nesting and shapes of args. The vjp is linear in d_y, and its own vjp is the jvp: this needs
+    no second set of rules. The cost is about three evaluations of f.
     """
     if not isinstance(args, tuple) or not isinstance(tangents, tuple):
         raise TypeError("jvp takes the arguments and the tangents as two tuples: mg.jvp(f, (x,), (v,))")
@@ -70,17 +70,17 @@ def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 
 def hvp(f: Callable, x: Any, v: Any) -> Any:
-    """The Hessian of a scalar f at x, times v: d/dx ⟨df/dx, v⟩, without the Hessian. v and the result are like x."""
+    """Hessian-vector product of a scalar f at x: d/dx ⟨df/dx, v⟩. v and the result have the nesting and shapes of x."""
     same_shapes(x, v, "v", "x")
     _, pull = vjp(grad(f), x)
     return pull(v)[0]
 
 
 def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
-    """The function that gives all of dy/dx, of shape y.shape + x.shape; row by row, one sweep for each entry of y.
+    """The function that returns dy/dx, of shape y.shape + x.shape. It takes one sweep for each entry of y.
 
-    For nested results or arguments: the nesting of y, with that of x in place of each leaf. A tuple of argnums gives
-    a tuple, as one more level of x.
+    Nested results or arguments return the nesting of y, with that of x in place of each leaf. A tuple of argnums adds
+    a tuple as one more level of x.
     """
     def rows(*args, **kwargs):
         wanted = positions(argnums, args)
@@ -101,25 +101,25 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
 
 
 def hessian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
-    """The function that gives d²f/dx² of a scalar f, of shape x.shape + x.shape."""
+    """The function that returns d²f/dx² of a scalar f, of shape x.shape + x.shape."""
     return jacobian(grad(f, argnums), argnums)
 
 
-# -- their common ground -----------------------------------------------------------------------------------
+# -- shared implementation ---------------------------------------------------------------------------------
 
 
 def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool = False) -> tuple[Any, Callable, Any]:
-    """Run f with fresh tensors for the wanted arguments: its result, the function from d_result to gradients, and
-    the result for the caller. With has_aux f returns (y, aux): y is the result, and the caller gets both.
+    """Run f with fresh tensors for the wanted arguments. Return its result y, the function from d_y to gradients, and
+    the result for the caller. With has_aux f returns (y, aux), and the caller gets both.
 
-    A gradient is taken with respect to tensors of its own making, never the caller's: so nested ones cannot be
-    confused. Where something outside stands behind the result (a tensor of the caller, which `copy` keeps in the
-    graph, or one that f closes over), gradients are recorded and results stay tensors; else they are arrays.
+    Gradients are taken with respect to the fresh tensors, never the caller's: so nested gradients cannot be confused.
+    If the result depends on outer tensors (arguments of the caller, which `copy` keeps in the graph, or tensors that f
+    closes over), gradients are recorded and results stay tensors; else they are arrays.
     """
     arguments = list(args)
     fresh: list[Tensor] = []
     made: list[Tensor] = []
-    recording, symbolic = engine.recording.get(), is_symbolic()
+    recording, symbolic = context.recording.get(), is_symbolic()
 
     def lift(x):
         callers = isinstance(x, Tensor) and x._tracked and recording
@@ -128,22 +128,22 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
         if not callers:
             if fresh[-1].dtype.kind not in "fc":
                 raise TypeError(f"a derivative with respect to {fresh[-1].dtype} numbers does not exist: "
-                                "pass floats, as 2.0 for 2")
+                                "pass floats, such as 2.0 for 2")
             made.append(fresh[-1])
             made[-1]._tracked = True
         return fresh[-1]
 
     for position in wanted:
         arguments[position] = map_leaves(lift, arguments[position])
-    token = engine.recording.set(True)
+    token = context.recording.set(True)
     try:
         y = f(*arguments, **kwargs)
     finally:
-        engine.recording.reset(token)
+        context.recording.reset(token)
     aux = None
     if has_aux:
         if not isinstance(y, (tuple, list)) or len(y) != 2:
-            raise TypeError(f"with has_aux=True the function returns two things, (loss, aux), not {nature(y)}")
+            raise TypeError(f"with has_aux=True the function must return (loss, aux), not {nature(y)}")
         y, aux = y
     outputs = [leaf if isinstance(leaf, Tensor) else wrap(np.asarray(leaf)) for leaf in flatten(y)[0]]
     nodes = behind(outputs, fresh)
@@ -151,19 +151,19 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
     known = {x._index for x in made}
 
     def depends(nodes: list[Tensor]) -> bool:
-        """Whether any of what lies behind a result is the caller's, so that gradients must be recorded."""
+        """Whether one of these nodes is a leaf of the caller: then gradients must be recorded."""
         return recording and any(x._inputs is None and x._index not in known for x in nodes)
 
     outer = symbolic or (recording and len(made) < len(fresh)) or depends(nodes)
     aux = map_leaves(lambda leaf: leaf if isinstance(leaf, Tensor) and depends(behind([leaf], fresh))
                      else own_array(leaf), aux)
-    for x in made:  # from here on they are constants to all but this pull: nobody outside depends on them
+    for x in made:  # untracked from now on, so outer code does not record through them
         x._tracked = False
 
     def pull(d_y: Any) -> tuple:
         same_shapes(y, d_y, "the gradient", "the result")
         given = flatten(d_y)[0]
-        recorded = is_symbolic() or (engine.recording.get() and (
+        recorded = is_symbolic() or (context.recording.get() and (
             outer or any(isinstance(g, Tensor) and g._tracked for g in given)))
         gradients = [g if isinstance(g, Tensor) else np.asarray(plain(g), out._array.dtype)
                      for g, out in zip(given, outputs)]
@@ -177,19 +177,19 @@ def pullback(f: Callable, args: tuple, kwargs: dict, wanted: Any, has_aux: bool 
 
 
 def handed_out(g: Any, x: Tensor) -> Any:
-    """A gradient as the caller gets it: a tensor while something depends on it, else an array of its own."""
+    """A gradient for the caller: a tensor if it depends on outer tensors, else a new array."""
     if g is None:
         return np.zeros(x._array.shape, x._array.dtype)
     return g if isinstance(g, Tensor) and (g._tracked or is_symbolic()) else np.array(data_of(g))
 
 
 def is_symbolic() -> bool:
-    """Whether a function is being traced, so that values are examples and only records count."""
-    return getattr(engine.watcher.get(), "symbolic", False)
+    """Whether a function is being traced. Values are then examples, and only the records count."""
+    return getattr(context.watcher.get(), "symbolic", False)
 
 
 def own_array(leaf: Any) -> Any:
-    """A tensor's values as the caller may change them: the pull still needs the tensor's own. Others as they are."""
+    """A copy of a tensor's values for the caller to change: pull still reads the originals. Other leaves unchanged."""
     return np.array(leaf._array) if isinstance(leaf, Tensor) else leaf
 
 
@@ -197,7 +197,7 @@ def positions(argnums: int | tuple[int, ...], args: tuple) -> list[int]:
     wanted = list(argnums) if isinstance(argnums, tuple) else [argnums]
     for position in wanted:
         if not -len(args) <= position < len(args):
-            raise ValueError(f"argnums names argument {position}, and there are {len(args)}: count from 0")
+            raise ValueError(f"argnums names argument {position}, but there are {len(args)}: count from 0")
     wanted = [position % len(args) for position in wanted]
     if len(set(wanted)) < len(wanted):
         raise ValueError(f"argnums {argnums} names an argument twice: name each once")
@@ -210,21 +210,21 @@ def nature(y: Any) -> str:
 
 
 def same_shapes(tree: Any, other: Any, other_name: str, name: str) -> None:
-    """Raise ValueError unless two trees have leaves of the same shapes, in the same number."""
+    """Raise ValueError unless two trees have equally many leaves, of the same shapes."""
     shapes, others = ([tuple(np.shape(leaf)) for leaf in flatten(t)[0]] for t in (tree, other))
     if shapes != others:
         raise ValueError(f"{other_name} must have the shapes of {name}: {shapes}, not {others}")
 
 
 def refuse_without_floats(y: Any) -> None:
-    """Raise TypeError for a result without any float: its derivative would be zeros, without a word."""
+    """Raise TypeError for a result without floats: its derivative would silently be zero."""
     kinds = [data_of(leaf).dtype for leaf in flatten(y)[0]]
     if not any(kind.kind in "fc" for kind in kinds):
         raise TypeError(f"no derivative of {', '.join(map(str, kinds)) or 'nothing'} exists: return floats")
 
 
 def stacked(gradients: list[tuple], shape: tuple, args: list) -> list:
-    """Rows of a Jacobian, one tree a row → trees whose leaves have the rows as leading axes."""
+    """Stack the rows of a Jacobian, one tree for each row, into trees whose leaves have the row axes in front."""
     out = []
     for position, arg in enumerate(args):
         leaves, pattern = flatten(arg)

@@ -171,7 +171,9 @@ def not_added_up(tape: Tape, given: dict) -> Iterator[tuple]:
             weights = np.round(weights * 4) / 4
             scale = {e.contribution: w for w, part in zip(weights, by.values()) for e in part}
             change = each(edges, lambda d, e, scale=scale: scale[e.contribution] * d)
-            if not weights.any() or (weights == 1).all():
+            weights += 0.0  # no −0
+            is_known = key == "step" and sorted(weights)[-2:] == [0.0, 1.0] and weights[[0, -1]].any()
+            if not weights.any() or (weights == 1).all() or is_known:
                 continue
             if key == "step":
                 shown = ", ".join(f"{w:g}" for _, w in sorted(zip(by, weights)))
@@ -263,8 +265,8 @@ DERIVATIVES: list[tuple[float, str, Callable]] = [
     (1.6, "has the derivative of its {op} twice, {slope}", lambda g, y, x, op, s: g * s * s),
     (1.4, "has {y} alone in place of the derivative {slope}", lambda g, y, x, op, s: g * y),
     (1.4, "has 1 − {y} in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 - y)),
-    (1.9, "has 1 + {y} in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y)),
-    (1.9, "has 1 + {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y * y)),
+    (1.6, "has 1 + {y} in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y)),
+    (1.6, "has 1 + {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 + y * y)),
     (1.4, "has {y}² in place of the derivative {slope}", lambda g, y, x, op, s: g * y * y),
     (1.7, "has (1 − {y})² in place of the derivative {slope}", lambda g, y, x, op, s: g * (1 - y) ** 2),
     (1.7, "has 1 − {y}² in place of the derivative {slope}: it is that of tanh",
@@ -399,9 +401,9 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
                 yield (1.5, f"the {word} {left} is missing {where}" if word != "term" or left.isidentifier()
                        else f"the term ({left}) is missing {where}",
                        each_rule(tape, site, lambda op, v, k=k, sign=sign: sign * v[k]), step.of, x, y)
-            other = {"multiply": ("divided by", OPS["divide"]), "divide": ("multiplied by", OPS["multiply"]),
-                     "add": ("less", OPS["subtract"]), "subtract": ("plus", OPS["add"])}[name]
-            yield (1.9, f"{a} is {other[0]} {b} {where}: it must be {rule_words(tape, site[0])}",
+            other = {"multiply": (" / ", OPS["divide"]), "divide": (" ", OPS["multiply"]),
+                     "add": (" − ", OPS["subtract"]), "subtract": (" + ", OPS["add"])}[name]
+            yield (1.9, f"{a}{other[0]}{b} in place of {rule_words(tape, site[0])} {where}",
                    each_rule(tape, site, lambda op, v, other=other: other[1].forward(*v)), step.of, x, y)
             if name == "subtract":
                 yield (1.9, f"{b} − {a} in place of {a} − {b} {where}: the sign",
@@ -513,7 +515,8 @@ def first_states(tape: Tape) -> dict[Any, int]:
     return tape.first
 
 
-FUNCTIONS = [(0.4, "tanh({})", np.tanh), (0.4, "sigmoid({})", OPS["sigmoid"].forward), (0.5, "1 − {}", lambda v: 1 - v),
+FUNCTIONS = [(0.4, "tanh({})", np.tanh), (0.4, "sigmoid({})", OPS["sigmoid"].forward),
+             (0.5, "1 − {}", lambda v: 1 - v), (0.5, "1 + {}", lambda v: 1 + v),
              (0.5, "{}²", lambda v: v * v), (0.6, "1 − {}²", lambda v: 1 - v * v), (0.5, "−{}", lambda v: -v)]
 
 
@@ -701,5 +704,5 @@ def arriving(tape: Tape, given: dict) -> Iterator[tuple]:
     for seed in tape.seeds:
         y = tape.say(tape.steps[seed].of)
         for text, k in (("not used", 0), ("taken as 1", 1)):
-            yield (1.3, f"the arriving gradient d{y} is {text}",
+            yield (1.3, f"the arriving {d(y)} is {text}",
                    {seed: lambda value, s=seed, k=k: 0 * value.base(s) + k}, tape.steps[seed].of, y)

@@ -20,6 +20,7 @@ from minigrad.auditor.transforms import Transform, transforms
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
+MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
 MOST_PAIR_STEPS = 150_000  # steps run for pairs of changes on one path
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
@@ -77,7 +78,7 @@ class Search:
 
     def agrees(self, leaf: str, draw: int, value: Any) -> bool:
         given = self.given[draw][leaf]
-        if value is None or np.shape(value) != given.shape:
+        if value is None or np.shape(value) != given.shape or not np.isfinite(value).all():
             return False
         difference = np.abs(value - given)
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
@@ -254,7 +255,8 @@ class Search:
         """The first that holds at the other inputs too, with the others that explain as much."""
         best = None
         for candidate in found:
-            if best is not None and (len(best.also) == MOST_TIES or candidate.explains != best.explains):
+            if best is not None and (len(best.also) == MOST_TIES or candidate.explains != best.explains
+                                     or self.rank(candidate)[1] > self.rank(best)[1] + 1):
                 continue
             if all(self.matches(leaf, *candidate.changes, draw=draw) for draw in range(1, len(self.given))
                    for leaf in candidate.explains) and (candidate.changes[0].only is not None or all(
@@ -308,7 +310,7 @@ class Search:
         found, budget = [], MOST_PAIR_STEPS
         for (_, a, leaf), (_, b, _) in pairs:
             budget -= max(self.length(a, leaf), self.length(b, leaf))
-            if budget < 0:
+            if budget < 0 or a.cost + b.cost > MOST_COST:
                 break
             if not set(a.replaced) & set(b.replaced) and self.matches(leaf, a, b) and self.breaks_nothing((a, b)):
                 found.append(Found((a, b), None, [other for other in left if self.matches(other, a, b)]))

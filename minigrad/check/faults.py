@@ -1,4 +1,4 @@
-"""Find the faulty rules behind a wrong gradient: each rule of each recorded op is checked by itself."""
+"""Find the faulty rules behind a wrong gradient: each rule of each recorded op is checked separately."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from minigrad.engine.anomaly import recorded, unwatched, user_line
 from minigrad.engine.backward import behind, fitted
+from minigrad.engine.context import watcher
 from minigrad.engine.op import OPS, Op
-from minigrad.engine.tensor import Node, Tensor, watcher
+from minigrad.engine.tensor import Node, Tensor
 
 COMPLEX_STEP = 1e-20
 WRONG = 1e-5  # a rule with a larger relative error is reported as wrong
@@ -19,7 +20,7 @@ MOST_CALLS = 100  # calls checked for each op
 
 
 class Call(NamedTuple):
-    """One recorded op call with all values, also those that no rule reads and the graph lets go of."""
+    """One recorded op call with all values, also those that no rule reads and the graph frees."""
 
     node: Node
     arrays: list

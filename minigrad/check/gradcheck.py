@@ -25,15 +25,16 @@ from minigrad.check.faults import COMPLEX_STEP, CallSites, nodes_behind, relativ
 from minigrad.check.gradcheck_report import GradcheckError, GradcheckReport, Row
 from minigrad.engine.anomaly import unwatched
 from minigrad.engine.backward import behind, data_of, sweep
+from minigrad.engine.context import no_grad, recording
 from minigrad.engine.op import Op
 from minigrad.engine.ops import multiply
 from minigrad.engine.ops import sum as total
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.engine.tensor import Node, Tensor, no_grad, recording, wrap
+from minigrad.engine.tensor import Node, Tensor, wrap
 
 STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # steps of central differences, tried in this order until one agrees
 # Relative tolerance; entries below FLOOR × largest gradient are compared absolutely.
-# The complex step has rounding errors alone, 1e-16 times the length of sums; fourth order has about (1e-16)^(4/5).
+# The complex step has rounding errors only, 1e-16 times the length of sums; fourth order has about (1e-16)^(4/5).
 TOLERANCE = {"complex step": 1e-9, "central differences": 1e-6}
 FLOOR = {"complex step": 1e-5, "central differences": 1e-3}
 
@@ -166,7 +167,7 @@ class Checked:
         return outputs
 
     def away_from_zero(self, shape: tuple) -> np.ndarray:
-        """Random numbers of either sign, at least 0.5 in size, so that each entry counts."""
+        """Random numbers of either sign, at least 0.5 in size, so each entry counts."""
         return self.rng.uniform(0.5, 1.5, shape) * self.rng.choice([-1.0, 1.0], shape)
 
     def phi(self, values: list, order: int) -> complex:

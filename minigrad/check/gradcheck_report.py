@@ -79,6 +79,6 @@ class GradcheckReport:
                   f"margin {margin:.1g}: {'passed' if self.ok else 'FAILED'}"]
         if self.rounding is not None:
             lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
-        lines += [f"the rule {name} is wrong: off by {error:.1e} in a check of its own"
+        lines += [f"the rule {name} is wrong: off by {error:.1e} in a separate check"
                   + (f", {self.locations[name]}" if name in self.locations else "") for name, error in self.blamed]
         return "\n".join(lines)

@@ -17,9 +17,10 @@ import numpy as np
 from minigrad.cli.arguments import add_command
 from minigrad.derived import derive
 from minigrad.document import GATES, lstm_cell_forward
+from minigrad.engine.context import no_grad
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten, map_leaves
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.layout import broadcast_state
 from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name

@@ -1,4 +1,4 @@
-"""What to write instead of a NumPy function that has no op: the same meaning, and it can be followed as it is."""
+"""Expressions that replace NumPy functions without an op: they give the same result and can be pasted."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ SPACES = {"np": numpy, "np.linalg": numpy.linalg, "np.fft": numpy.fft, "np.emath
 
 
 def dotted(function: Any) -> str:
-    """The name that one would write: np.linalg.svd. A function that is not NumPy's has its own."""
+    """The name of a NumPy function as users write it, such as np.linalg.svd; the plain name of any other function."""
     name = getattr(function, "__name__", repr(function))
     spaces = [space for space, module in SPACES.items() if getattr(module, name, None) is function]
     return f"{spaces[0]}.{name}" if spaces else name
 
 
 def missing(name: str) -> str:
-    """The sentence for a function (by its dotted name) that is called with a tensor and has no op."""
+    """The error message for a function without an op that is called with a tensor. `name` is its dotted name."""
     instead = f"write {INSTEAD[name]}, " if name in INSTEAD else ""
     return (f"{name} has no op and cannot be recorded: {instead}declare it with @mg.op, or pass x.detach().numpy() to "
             "do without its gradient")
 
 
 def refuse_unless_default(name: str, **given: Any) -> None:
-    """Raise TypeError for an argument of NumPy's function that has no counterpart here, unless it asks for nothing."""
+    """Raise TypeError for each of these arguments of a NumPy function that is not None: minigrad does not have it."""
     for key, value in given.items():
         if value is not None:
             what = f"an array of shape {value.shape}" if getattr(value, "shape", ()) else f"{key}={value!r}"
             raise TypeError(f"{name} takes no {key} here, and {what} was given: leave it out")
 
 
-# In terms of the argument x, or a and b, and n. Only what means the same: no neighbours by spelling.
+# In terms of x, of a and b, and of n. Only equivalent expressions, no functions with similar names.
 INSTEAD = {f"np.{name}": text for name, text in {
     "tan": "mg.sin(x) / mg.cos(x)",
     "sinh": "(mg.exp(x) - mg.exp(-x)) / 2",

@@ -1,7 +1,7 @@
-"""`detect_anomaly`: where did the first NaN or Inf come from, and which saved value was changed behind our back?
+"""`detect_anomaly`: find the op that made the first NaN or Inf, and saved arrays that were changed in place.
 
-It is a watcher (see `tensor.watcher`), called in place of each op. It looks at every op call, forward and backward, and
-remembers the line of the user's code that made it. That costs a few times the computation itself, and only inside.
+It is a watcher (see `context.watcher`), called in place of each op, forward and backward. It stores the line of user
+code that made the call. Inside the context this costs a few times the computation itself; outside it costs nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import ndarray
-from minigrad.engine.context import Context
+from minigrad.engine.context import Context, watcher
 from minigrad.engine.op import Op
-from minigrad.engine.tensor import Node, Tensor, describe, watcher
+from minigrad.engine.tensor import Node, Tensor, describe
 
 # Modules whose frames are not the user's
 OWN = ("minigrad.engine.", "minigrad.functional.", "minigrad.check.", "minigrad.program.", "minigrad.printers.",
@@ -36,19 +36,19 @@ def is_own_frame(frame: FrameType) -> bool:
 
 
 class detect_anomaly(Context):
-    """Inside, the first NaN or Inf that an op or a rule makes raises FloatingPointError, and an array that a rule
-    needs and that was changed in place raises RuntimeError: each names the op, the tensor, the line of code and,
-    where a loop variable `t` counts them, the time step.
+    """Raise FloatingPointError at the first NaN or Inf that an op or a rule makes, and RuntimeError if an array that
+    a rule reads was changed in place. The message names the op, the tensor, the line of code and, if a loop variable
+    `t` counts the time steps, the step.
 
-    For this thread and async task only; run forward and backward inside. Also a decorator, of generators too.
+    It holds for this thread and async task; run forward and backward inside. Also a decorator, of generators too.
     """
 
     def __init__(self):
         self._entered = []
-        self._notes: dict[int, tuple] = {}  # result → where it was made, what its rules will read, whether it lives
+        self._notes: dict[int, tuple] = {}  # node index → (line, saved arrays, weak reference)
 
     def __enter__(self) -> detect_anomaly:
-        quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")  # we say it better
+        quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")  # our error replaces NumPy's warning
         quiet.__enter__()
         self._entered.append((watcher.set(self), quiet))
         return self
@@ -59,7 +59,7 @@ class detect_anomaly(Context):
         quiet.__exit__(*exception)
 
     def __call__(self, *args: Any) -> Any:
-        """As a decorator it takes a function; as the watcher, an op call."""
+        """Decorate a function; as the watcher, run an op call."""
         return self.forward(*args) if args and isinstance(args[0], Op) else super().__call__(*args)
 
     def forward(self, op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
@@ -78,11 +78,11 @@ class detect_anomaly(Context):
         return out
 
     def note(self, node: Node, place: str) -> None:
-        """Remember where a recorded value was made, and how the arrays look that its rules will read."""
+        """Store where a node was made, and fingerprints of the arrays that its rules will read."""
         saved = [x._array if isinstance(x, Tensor) else x for x in node._inputs]
         saved += node._array if isinstance(node._array, tuple) else [node._array]
         prints = [(v, fingerprint(v)) for v in {id(v): v for v in saved if isinstance(v, ndarray)}.values()]
-        index, notes = node._index, self._notes  # the note goes when its value does
+        index, notes = node._index, self._notes  # the note is deleted with the node
         notes[index] = place, prints, weakref.ref(node, lambda _: notes.pop(index, None))
 
     def visit(self, node: Tensor, g: Any) -> None:
@@ -94,16 +94,16 @@ class detect_anomaly(Context):
                                    f"in place after the forward, {place}: change it after backward, or copy it")
 
     def gradient(self, node: Tensor, op: Op, x: Tensor, d: Any) -> None:
-        """Called by the sweep with each gradient that a rule gave."""
+        """Called by the sweep with each gradient that a rule returned."""
         d = d._array if isinstance(d, Tensor) else d
         if not np.isfinite(d).all():
             place, *_ = self._notes.get(node._index, ("outside of detect_anomaly",))
             raise FloatingPointError(f"the rule of {op.name} gave {first_bad(np.asarray(d))} in the gradient of "
-                                     f"{describe(x)}, in the backward pass of what was computed {place}")
+                                     f"{describe(x)}, in the backward pass of a value computed {place}")
 
 
 def unwatched(op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool) -> Any:
-    """An op call as it is when nobody watches."""
+    """Run an op call without a watcher."""
     token = watcher.set(None)
     try:
         return op(inputs, metadata)
@@ -112,13 +112,13 @@ def unwatched(op: Op, inputs: tuple, arrays: Any, metadata: dict, tracked: bool)
 
 
 def recorded(out: Any) -> Node | None:
-    """The node that an op call made, if it did; several results are parts of one."""
+    """The node that an op call made, or None. Several results are parts of one node."""
     node = out[0]._node if isinstance(out, tuple) else out._node
     return node if node is None or not isinstance(out, tuple) else node._inputs[0]
 
 
 def first_bad(array: Any) -> str:
-    """`nan at (0, 3)`: the first entry that is not finite."""
+    """The first entry that is not finite, such as `nan at index (0, 3)`."""
     array = np.asarray(array)
     index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
     return f"{array[index]} at index {index}" if index else f"{array[()]}"
@@ -129,7 +129,7 @@ def fingerprint(array: ndarray) -> int:
 
 
 def user_line() -> str:
-    """`at model.py:12 in step, t = 3`: the nearest frame outside the engine, and the nearest loop variable t."""
+    """The nearest frame outside the engine and the nearest loop variable t: `at model.py:12 in step, t = 3`."""
     frame: Any = sys._getframe(1)
     while frame.f_back is not None and is_own_frame(frame):
         frame = frame.f_back

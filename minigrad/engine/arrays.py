@@ -1,4 +1,4 @@
-"""Conversions at the door: numbers, lists and arrays from outside as inputs of an op."""
+"""Convert numbers, lists and arrays of the user to inputs of an op."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ NUMBERS = frozenset(map(numpy.dtype, "?bhilqBHILQefdgFDG"))  # in native byte or
 
 
 def plain(x: Any) -> Any:
-    """An input that is not a Tensor: Python numbers stay (they do not widen float32), lists become arrays.
+    """Convert an input that is not a Tensor. Python numbers stay (they do not widen float32), lists become arrays.
 
-    Arrays come out in native byte order. Raises TypeError for objects, text and records, and where `bare` does.
+    Arrays get native byte order. Raises TypeError for objects, text and records, and if `bare` does.
     """
     kind = x.__class__
     if kind is float or kind is int or (kind is ndarray and x.dtype in NUMBERS):
@@ -25,25 +25,25 @@ def plain(x: Any) -> Any:
 
 
 def bare(x: Any) -> ndarray:
-    """x as an ndarray. Raises TypeError for kinds of arrays that mean more than their numbers, also within lists."""
+    """x as an ndarray. Raises TypeError for masked arrays and other subclasses of ndarray, also inside lists."""
     waiting = [] if x.__class__ is ndarray else [x]
     while waiting:
         part = waiting.pop()
         if isinstance(part, numpy.ma.MaskedArray):
-            raise TypeError("a masked array would lose its mask: pass its numbers as x.filled(0), and the mask by "
-                            "itself, as to mg.where")
+            raise TypeError("a masked array would lose its mask: pass its numbers as x.filled(0), and the mask "
+                            "separately, for example to mg.where")
         if isinstance(part, ndarray) and type(part) not in (ndarray, numpy.memmap, numpy.recarray):
-            raise TypeError(f"a {type(part).__name__} may mean more than its numbers: if they are all that counts, "
+            raise TypeError(f"a {type(part).__name__} may carry more than its numbers: if only the numbers matter, "
                             "pass np.asarray(x)")
         waiting += part if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool} else ()
     return asarray(x)
 
 
 def native(dtype: Any) -> numpy.dtype | None:
-    """A number type in native byte order; None for None. Raises TypeError for others."""
+    """A numeric dtype in native byte order; None for None. Raises TypeError for other dtypes."""
     if dtype is None:
         return None
     dtype = numpy.dtype(dtype)
     if dtype.kind not in "fciub":
-        raise TypeError(f"a tensor holds numbers, not {dtype}: pass an array of one number type")
-    return numpy.dtype(dtype.char)  # not .newbyteorder("="): NumPy's own object, which `is` finds
+        raise TypeError(f"a tensor holds numbers, not {dtype}: pass an array of one numeric dtype")
+    return numpy.dtype(dtype.char)  # the shared object, comparable by `is`; .newbyteorder("=") makes a new one

@@ -1,4 +1,4 @@
-"""What happens to a complete gradient: it is shown to hooks, and added into `.grad`."""
+"""Hooks on complete gradients, and accumulation into `.grad`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minigrad.engine.tensor import Tensor, describe, next_index, node_of
 
 
 def retain_grad(self: Tensor) -> Tensor:
-    """Let backward keep the gradient of this result in `.grad`, as it does for leaves. Returns self."""
+    """Make backward store the gradient of this result in `.grad`, as for leaves. Returns self."""
     hooks = watch(self)
     if self._node is not None:
         hooks["retain"] = weakref.ref(self)
@@ -21,7 +21,7 @@ def retain_grad(self: Tensor) -> Tensor:
 
 
 class Handle:
-    """What `register_hook` returns: `remove()` takes the hook off again."""
+    """Handle of a hook, from `register_hook`; `remove()` removes the hook."""
 
     __slots__ = ("_hooks", "_key")
 
@@ -33,10 +33,10 @@ class Handle:
 
 
 def register_hook(self: Tensor, hook: Callable[[Any], Any]) -> Handle:
-    """Call hook(g) when the gradient of this tensor is complete; what it returns, unless None, takes its place.
+    """Call hook(g) when the gradient of this tensor is complete. The result of the hook, unless None, replaces g.
 
-    g is a read-only ndarray of the tensor's shape (a Tensor while a gradient of a gradient is being recorded). A hook
-    stays until its handle's `remove()`.
+    g is a read-only ndarray of the tensor's shape (a Tensor while a gradient of a gradient is being recorded). The
+    hook stays registered until `remove()` is called on its handle.
     """
     hooks = watch(self)
     key = next_index()
@@ -46,7 +46,7 @@ def register_hook(self: Tensor, hook: Callable[[Any], Any]) -> Handle:
 
 def watch(x: Tensor) -> dict:
     if not x._tracked:
-        raise RuntimeError(f"{describe(x)} does not require gradients, so none will come: set requires_grad=True")
+        raise RuntimeError(f"{describe(x)} does not require gradients, so it gets none: set requires_grad=True")
     node = node_of(x)
     if node._watch is None:
         node._watch = {}
@@ -54,9 +54,9 @@ def watch(x: Tensor) -> dict:
 
 
 def watched(node: Any, g: Any, graph: bool, keep: bool) -> Any:
-    """Show a complete gradient to the hooks of its value, and keep it if asked."""
+    """Call the hooks of a node with its complete gradient g, and store g after `retain_grad`. Returns the new g."""
     for hook in [h for key, h in node._watch.items() if key != "retain"]:
-        if not graph:  # other values may have been sent the same array
+        if not graph:  # other nodes may share this array
             g = numpy.asarray(g).view()
             g.flags.writeable = False
         seen = hook(g)
@@ -64,7 +64,7 @@ def watched(node: Any, g: Any, graph: bool, keep: bool) -> Any:
             seen = seen if isinstance(seen, Tensor) else plain(seen)
             if numpy.shape(seen) != node.shape:
                 raise ValueError(f"a hook returned a gradient of shape {numpy.shape(seen)} for {describe(node)}: "
-                                 "return that shape, or None to leave it as it is")
+                                 "return that shape, or None to keep the gradient")
             g = seen if graph else numpy.asarray(seen, node.dtype)
     if keep and "retain" in node._watch and (result := node._watch["retain"]()) is not None:
         accumulate(result, g)
@@ -72,8 +72,8 @@ def watched(node: Any, g: Any, graph: bool, keep: bool) -> Any:
 
 
 def accumulate(leaf: Tensor, g: Any, owned: bool = False) -> None:
-    """Add into .grad; never in place, so that an array taken from .grad earlier keeps its values. owned: nobody else
-    holds g, so that it need not be copied."""
+    """Add g into .grad. This is never in place: an array read from .grad earlier keeps its values. owned: nothing else
+    refers to g, and it is not copied."""
     g = g._array if isinstance(g, Tensor) else g
     if leaf._grad is None:
         leaf._grad = g if owned else numpy.array(g)

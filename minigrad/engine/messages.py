@@ -1,4 +1,4 @@
-"""Names and values from outside in error messages: short, on one line, with the nearest known name."""
+"""User names and values in error messages: short, on one line, with the nearest known name."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-LONGEST = 500  # characters of a message about something from outside
+LONGEST = 500  # maximum length of a message that quotes the user, in characters
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 80
-brief = SHORT.repr  # the repr of a value from outside, shortened in length and depth
+brief = SHORT.repr  # repr of a user's value, limited in length and depth
 
 
 def name_of(function: Any, attribute: str = "__name__") -> str:
-    """The name of a function, or of the class of an object that can be called, whose own __getattr__ is not asked."""
+    """The name of a function, or of the class of a callable object, whose own __getattr__ is not called."""
     name = getattr(function, attribute, None) if isinstance(function, FUNCTIONS) else None
     return name if isinstance(name, str) else type(function).__name__
 
@@ -30,7 +30,7 @@ FUNCTIONS = FunctionType, MethodType, BuiltinFunctionType, np.ufunc, type
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`: did you mean lstm?`, if there is one near."""
+    """`: did you mean lstm?` if a known name is similar, else an empty string."""
     near = difflib.get_close_matches(name[:100], list(names), n=1)
     return f": did you mean {near[0]}?" if near else ""
 
@@ -41,7 +41,7 @@ PACKAGE = os.path.dirname(os.path.dirname(__file__))  # the folder of minigrad, 
 
 
 def in_one_sentence(problem: BaseException) -> str:
-    """What was raised, and the last line of the user's file that led to it, unless the message names it."""
+    """The message of an error, and the last line of user code that led to it, unless the message names that line."""
     text = one_line(str(problem), 350)
     text = text if isinstance(problem, (ValueError, TypeError)) else f"{type(problem).__name__}: {text}"
     own = [frame for frame in traceback.extract_tb(problem.__traceback__)
@@ -51,14 +51,14 @@ def in_one_sentence(problem: BaseException) -> str:
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """A text from outside as part of a message: printable, on one line, and not longer than this."""
+    """User text for a message: printable, on one line, at most `longest` characters."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:10 * longest].split()))
     return line if len(line) <= longest else f"{line[:longest - 1]}…"
 
 
 @contextlib.contextmanager
 def refusing(what: str, error: type[ValueError] = ValueError) -> Iterator[None]:
-    """Raise `error`, "what: the problem", for whatever is raised inside; one that is an `error` already passes."""
+    """Replace any exception raised inside by `error`, "what: the problem". An `error` passes unchanged."""
     try:
         yield
     except error:

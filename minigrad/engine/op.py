@@ -1,8 +1,8 @@
 """`@op`: a NumPy function together with the rules of its derivative, in one block.
 
-The public function of an op is written out as text and compiled (`write_call`). With ndarrays alone it *is* the
-forward, and nothing is recorded. With a Tensor among its inputs the result is a Tensor, and if a gradient can flow
-through it, its node keeps the values that the rules will read.
+The public function of an op is generated as text and compiled (`write_call`). Called with ndarrays only, it *is* the
+forward, and nothing is recorded. With a Tensor among its inputs it returns a Tensor. If a gradient can flow through
+that result, its node keeps the values that the rules will read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy
 
 from minigrad.engine.arrays import asarray, ndarray, plain
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.operators import install
-from minigrad.engine.tensor import Shape, Tensor, fill, new, recording, result, watcher
+from minigrad.engine.tensor import Shape, Tensor, fill, new, result
 
 OPS: dict[str, Op] = {}  # every op by name
 REQUIRED = inspect.Parameter.empty
@@ -25,65 +26,43 @@ BROADCAST = "from the right, axes must have equal lengths, or one of them 1 (res
 
 
 class VJP(NamedTuple):
-    """The rule of the input at a position, as functions of (g, y, inputs, metadata).
+    """The rule of one input, as functions of (g, y, inputs, metadata)."""
 
-    recorded  on tensors and symbols;  plain: on the inputs' arrays
-    saves     the inputs that it reads, -1 for y: the exact list of values to keep
-    into      with `total` before g, adds the gradient into that array; or None
-    """
-
-    position: int
-    recorded: Callable
-    plain: Callable
-    saves: tuple[int, ...]
-    into: Callable | None = None
+    position: int  # of the input
+    recorded: Callable  # on tensors and symbols
+    plain: Callable  # on arrays
+    saves: tuple[int, ...]  # the inputs that the rule reads, -1 for y: exactly the values to keep
+    into: Callable | None = None  # takes `total` before g, and adds the gradient into that array
 
 
 class Op:
-    """An op as `@op` declares it: in `OPS`, and the attribute `.op` of its function.
-
-    name, forward  the forward sees ndarrays only
-    call           the function of its array inputs and metadata that records: see `write_call`
-    arrays         the names of its array arguments; with variadic there is one, `*arrays`
-    defaults       its metadata by name, with default values (or REQUIRED)
-    rules          {argument: rule}; an argument without a rule passes no gradient
-    vjps           [`VJP`], one for each rule
-    analytic       False where the forward breaks the complex step (abs, sign)
-    fresh          True where the gradients of a variadic rule are arrays that nobody else holds
-
-    Traits steer the passes and printers; an op's name never does. They are read off the declaration or stated in it:
-    ufunc          the NumPy ufunc that computes it entry by entry, taken from `np=`; else None
-    elementwise    each entry of y needs only the entries of the (broadcast) inputs at its index; true of every ufunc
-    linear         y is linear in all inputs together, so sums can be exchanged with it: Σ f(x) = f(Σ x)
-    view           y is a view of its first input: `is_view(metadata)`
-    text           its NumPy text as a template, where it is neither an operator nor a call by keyword: `template`
-    buffered       NumPy statements that write it into a buffer `{y}`; a ufunc needs none
-    helper         source of its function for derived text, where NumPy has none; else the source of its forward
-    """
+    """An op, as `@op` declares it. It is stored in `OPS` and as `.op` of its public function."""
 
     name: str
-    forward: Any
-    call: Any
-    arrays: tuple[str, ...]
-    defaults: dict[str, Any]
-    rules: dict[str, Any]
-    vjps: list[VJP]
-    analytic: bool = True
-    fresh: bool = False
+    forward: Any  # sees ndarrays only
+    call: Any  # the generated function of inputs and metadata, which records: see `write_call`
+    arrays: tuple[str, ...]  # names of the array arguments; a variadic op has one, `*arrays`
     variadic: bool = False
+    defaults: dict[str, Any]  # {name of metadata: default value, or REQUIRED}
+    rules: dict[str, Any]  # {argument: rule}; an argument without a rule passes no gradient
+    vjps: list[VJP]  # one for each rule
+    fresh: bool = False  # True if nothing else refers to the arrays that a variadic rule returns
+    analytic: bool = True  # False if the forward breaks the complex step (abs, sign)
     infix: str | None = None
     numpy: tuple = ()
     shapes: str = ""
-    ufunc: Any = None
-    elementwise: bool = False
-    linear: bool = False
-    view: Any = False
-    text: Any = None
-    buffered: str | None = None
-    helper: str | None = None
+
+    # Traits steer the passes and printers; an op's name never does. The declaration states or implies them.
+    ufunc: Any = None  # the NumPy ufunc that computes the op, taken from `np=`
+    elementwise: bool = False  # an entry of y depends only on the inputs' entries at its index; true of all ufuncs
+    linear: bool = False  # y is linear in all inputs together, so the op commutes with sums: Σ f(x) = f(Σ x)
+    view: Any = False  # y is a view of the first input: `is_view(metadata)`
+    text: Any = None  # template of the NumPy text, if it is neither an operator nor a keyword call: `template`
+    buffered: str | None = None  # NumPy statements that write y into a buffer `{y}`; a ufunc needs none
+    helper: str | None = None  # source of a function for derived text; by default the source of the forward
 
     def is_view(self, metadata: dict) -> bool:
-        """Whether y is a view of its first input, with this metadata."""
+        """Whether y is a view of the first input, for this metadata."""
         return self.view(**metadata) if callable(self.view) else self.view
 
     def template(self, metadata: dict) -> str | None:
@@ -94,15 +73,15 @@ class Op:
         return self.name
 
     def __call__(self, inputs: tuple, metadata: dict) -> Any:
-        """The op on its inputs, tensors or arrays, with all of its metadata by name."""
+        """Call the op on tensors or arrays, with all metadata by name."""
         return self.call(inputs, **metadata) if self.variadic else self.call(*inputs, **metadata)
 
     def missing(self, argument: str) -> TypeError:
-        """The error of a call without an argument that it needs."""
+        """The error of a call without a required argument."""
         return TypeError(f"{self.name} takes {', '.join([*self.arrays, *self.defaults])}; {argument!r} is missing")
 
     def error(self, problem: Exception, arrays: tuple, metadata: dict) -> Exception:
-        """NumPy's complaint as one sentence that names the op, the shapes and what to do."""
+        """NumPy's error as one sentence that names the op, the shapes and the remedy."""
         names = [f"{self.arrays[0]}[{i}]" for i in range(len(arrays))] if self.variadic else self.arrays
         shapes = ", ".join(f"{name} {numpy.shape(x)}" for name, x in zip(names, arrays))
         given = "".join(f", {key} {value.shape}" if isinstance(value, ndarray) else f", {key}={value!r}"
@@ -114,16 +93,16 @@ class Op:
 
 
 def primitive(name: str) -> Op:
-    """An op of the engine's own, which no user calls and the sweep knows how to treat."""
+    """An internal op, which users never call and the sweep handles itself."""
     self = Op()
     self.name, self.arrays, self.defaults, self.rules, self.vjps = name, ("whole",), {}, {}, []
     self.forward = self.call = None
     return self
 
 
-# An op with several results has one node with all of them; each result is a PART of it.
+# An op with several results has one node for all of them; each result is a PART of it.
 PART = primitive("part")
-RELEASED = primitive("released")  # the op of a result whose backward has been done
+RELEASED = primitive("released")  # replaces the op of a node after its backward
 
 
 def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = None, method: bool = False,
@@ -138,23 +117,22 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
         '''y = tanh x,  dy/dx = 1 − y².'''
         return np.tanh(x)
     ```
-    Array arguments are positional, metadata is keyword-only, `*arrays` takes any number. A rule names what it
-    uses: `g` the gradient that arrives, `y` the result, any input, `<input>_shape`, any metadata. The rule for
-    `*arrays` returns one gradient for each. An op may return a tuple; then g is a tuple. Rules use operators
-    and minigrad ops only, so that one text serves arrays, tensors and symbols. They never undo broadcasting:
-    the engine does. A rule `d<argument>_into(total, g, …)` beside `d<argument>` adds the same gradient into an
-    array that exists.
+    Array arguments are positional, metadata is keyword-only, `*arrays` takes any number of arrays. A rule names the
+    values it uses: `g` (the gradient of y), `y` (the result), any input, `<input>_shape`, any metadata. The rule for
+    `*arrays` returns one gradient for each array. An op may return a tuple; then g is a tuple. Rules use operators
+    and minigrad ops only: they run on arrays, tensors and symbols. They never undo broadcasting; the engine does. A
+    rule `d<argument>_into(total, g, …)` beside `d<argument>` adds the same gradient into an existing array.
 
-    np        NumPy's function or functions that this op answers for when they are called with a Tensor
-    infix     the operator it gives to Tensor, as "+"
-    method    whether Tensor gets it as a method
-    analytic  False where the complex step does not see the derivative
-    shapes    the sentence that tells which shapes go together
+    np        the NumPy function or functions that call this op when they get a Tensor
+    infix     the operator of Tensor that calls this op, such as "+"
+    method    whether the op is a method of Tensor
+    analytic  False if the complex step does not see the derivative
+    shapes    the sentence for errors that says which shapes fit
 
-    The other arguments state traits, which `Op` explains; view and text may be functions of the metadata. An op that
-    only answers for a ufunc, as its own forward does something else, states `elementwise`.
+    The other arguments are traits, see `Op`; view and text may be functions of the metadata. An op states
+    `elementwise` if `np` is a ufunc but its forward computes something else.
 
-    Raises TypeError or ValueError at once, with a sentence that names the op, when a declaration does not hold.
+    Raises TypeError or ValueError, with a sentence that names the op, if the declaration breaks these rules.
     Complex numbers: the derivative is the holomorphic one, without conjugation.
     """
     if forward is None:
@@ -169,7 +147,7 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
     self.elementwise = elementwise or self.ufunc is not None
     self.linear, self.view, self.text, self.buffered, self.helper = linear, view, text, buffered, helper
     if linear and any(vjp.saves for vjp in self.vjps):
-        raise TypeError(f"op {self.name}: the rule of a linear op reads no input and no result; this one does")
+        raise TypeError(f"op {self.name}: the rule of a linear op must not read an input or the result; this one does")
     self.call = write_call(self)
     public = named(sequence_or_arrays(self) if self.variadic else self.call, self)
     public.__signature__ = inspect.signature(forward)
@@ -179,7 +157,7 @@ def op(forward: Callable | None = None, *, np: Any = (), infix: str | None = Non
 
 
 def ufunc_of(functions: tuple) -> Any:
-    """NumPy's ufunc that computes one entry from one entry of each input, if the first function is one."""
+    """The first function, if it is an elementwise ufunc of NumPy."""
     first = functions[0] if functions else None
     if isinstance(first, numpy.ufunc) and first.signature is None and getattr(numpy, first.__name__, None) is first:
         return first
@@ -193,11 +171,11 @@ def named(public: Any, self: Op) -> Any:
     return public
 
 
-# -- a declaration, read and checked --------------------------------------------------------------------
+# -- reading and checking a declaration -----------------------------------------------------------------
 
 
 def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
-    """Read an op off its declaration, and check the contract."""
+    """Make an op from its declaration, and check the contract."""
     name = forward.__name__
     if name in OPS and OPS[name].forward.__module__.startswith("minigrad.") \
             and not forward.__module__.startswith("minigrad."):
@@ -215,7 +193,8 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
     for key, rule in rules.items():
         argument, into = key[1:].removesuffix("_into"), key.endswith("_into")
         if key[0] != "d" or argument not in self.arrays:
-            raise TypeError(f"op {name}: {key} is the rule of no array argument; they are {', '.join(self.arrays)}")
+            raise TypeError(f"op {name}: {key} is not the rule of an array argument; these are "
+                            f"{', '.join(self.arrays)}")
         recorded, plainly, saves = bind(self, key, rule, ("total",) if into else ())
         rule.__name__ = rule.__qualname__ = f"{name}.{key}"
         position = self.arrays.index(argument)
@@ -232,7 +211,7 @@ def describe_op(forward: Callable, rules: dict[str, Callable]) -> Op:
 
 
 def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Callable, Callable, tuple[int, ...]]:
-    """Resolve the names of a rule once, into two positional calls, and say which inputs it reads (-1: y)."""
+    """Compile a rule into two positional calls, and list the inputs that it reads (-1 for y)."""
     if not inspect.isfunction(rule):
         raise TypeError(f"op {self.name}: the rule {key} must be a function or lambda, not {rule!r}")
     if not extra and not is_pure(rule):
@@ -250,13 +229,13 @@ def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Ca
     unknown = [name for name in names if name not in where and name not in inputs]
     if unknown:
         raise TypeError(f"op {self.name}: the rule {key} asks for {unknown[0]!r}; "
-                        f"there are {', '.join([*where, *inputs])}")
+                        f"it may use {', '.join([*where, *inputs])}")
     head = f"lambda {''.join(name + ', ' for name in extra)}g, y, x, m: "
     known = {"rule": rule, "Tensor": Tensor, "shape": lambda a: getattr(a, "shape", ()),
              "data": lambda a: a._array if isinstance(a, Tensor) else a}
     recorded, plainly = (eval(f"{head}rule({', '.join((where | values)[name] for name in names)})", known)
                          for values in (inputs, arrays))
-    # the shape of another argument, which may require no gradient, is read off that argument
+    # the shape of another argument is read from that argument, which may not require a gradient
     read = [name.removesuffix("_shape") for name in names if not self.variadic and name != f"{key[1:]}_shape"]
     saves = tuple(-1 if name == "y" else self.arrays.index(name) for name in {*names, *read}
                   if name == "y" or name in self.arrays)
@@ -264,23 +243,23 @@ def bind(self: Op, key: str, rule: Callable, extra: tuple[str, ...]) -> tuple[Ca
 
 
 def is_pure(rule: Any) -> bool:
-    """Whether a rule captures nothing and does not name numpy, in nested functions and comprehensions neither."""
+    """Whether a rule has no closure and does not use numpy, including its nested functions and comprehensions."""
     codes = [rule.__code__]
     for code in codes:
         codes += [c for c in code.co_consts if inspect.iscode(c)]
     return not rule.__closure__ and not any({"np", "numpy"} & set(code.co_names) for code in codes)
 
 
-# -- the function of an op ------------------------------------------------------------------------------
+# -- the public function of an op -----------------------------------------------------------------------
 
 
 def write_call(self: Op) -> Callable:
-    """Write the function of an op for its own arguments, and compile it. That of `multiply`, in short:
+    """Generate the function of an op for its own arguments, and compile it. That of `multiply`, in short:
 
         def multiply(a, b):
             if isinstance(a, Tensor): a_array = a._array; seen = True; tracked = a._tracked        # b likewise
             else: a = a_array = plain(a)
-            if seen and a watcher is set: return its answer
+            if seen and a watcher is set: return its result
             y = forward(a_array, b_array)
             if not seen: return y
             if tracked and recording(): return result(y, op, (a, b), mask, {}, None)
@@ -336,7 +315,7 @@ def write_call(self: Op) -> Callable:
 
 
 def kept_source(self: Op, i: int) -> str:
-    """Source of what a node keeps of input i, or of y (-1): the value if a rule that runs reads it."""
+    """Source of the expression that a node keeps for input i (-1 for y): the value if a rule that runs reads it."""
     name = "y" if i < 0 else self.arrays[i]
     readers = [vjp.position for vjp in self.vjps if i in vjp.saves]
     is_ruled = any(vjp.position == i for vjp in self.vjps)
@@ -356,7 +335,7 @@ def mask_source(self: Op) -> str:
 
 
 def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked: bool) -> Any:
-    """The result of an op as tensors, where it is a number or a tuple, or the op is not analytic."""
+    """The general path: make tensors of results that are numbers or tuples, or of an op that is not analytic."""
     if y.__class__ is tuple:
         return record_parts(self, inputs, metadata, tuple(map(asarray, y)), [tracked] * len(y))
     y = asarray(y)
@@ -370,7 +349,7 @@ def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked
 
 
 def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
-    """The result y as a tensor with a node, which keeps what the rules that run will read."""
+    """The result y as a tensor. Its node keeps the values that the rules will read."""
     mask = sum(1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked)
     saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
     kept = tuple([x if i in saves or (self.variadic and 0 in saves) else link(x) for i, x in enumerate(inputs)])
@@ -378,12 +357,12 @@ def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
 
 
 def link(x: Any) -> Any:
-    """What a node keeps of an input that no rule reads: its node if a gradient goes there, else its shape."""
+    """Replacement for an input that no rule reads: its node if a gradient goes there, else its shape."""
     return (x._node or x) if isinstance(x, Tensor) and x._tracked else Shape(numpy.shape(x))
 
 
 def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: list[bool]) -> tuple[Tensor, ...]:
-    """The results of an op that returns several: parts of one node, which sends all their gradients on together."""
+    """The results of an op that returns several: parts of one node, whose rules run once for all of them."""
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
     whole: Any = record(self, inputs, metadata, Shape(()))._node
@@ -392,12 +371,12 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
 
 
 def part(whole: Any, i: int, y: Any) -> Tensor:
-    """Result i of a node of several."""
+    """Result i of a node with several results."""
     return result(y, PART, (whole,), 1, {"i": i}, None)
 
 
 def sequence_or_arrays(self: Op) -> Callable:
-    """The public function of a variadic op: of one sequence (or array of rows), as NumPy has it, or of arrays."""
+    """The public function of a variadic op: of one sequence (or array of rows), as in NumPy, or of arrays."""
     def public(*arrays, **metadata):
         if arrays and (isinstance(arrays[0], (list, tuple)) or (len(arrays) == 1 and numpy.ndim(arrays[0]))):
             return self.call(*arrays, **metadata)

@@ -1,11 +1,12 @@
-"""How an op reaches the operators and methods of `Tensor`, and NumPy's functions."""
+"""Install ops as operators and methods of `Tensor`, and for NumPy's functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from minigrad.engine.tensor import Tensor, describe, recording
+from minigrad.engine.context import recording
+from minigrad.engine.tensor import Tensor, describe
 
 NUMPY: dict[Callable, Callable] = {}  # NumPy's function → ours
 UNARY = {"-": "neg", "+": "pos", "~": "invert"}
@@ -15,7 +16,7 @@ COMPARISON = {">", ">=", "<", "<=", "==", "!="}  # Python reflects these itself
 
 
 def install(call: Any, functions: tuple, infix: str | None, method: bool) -> None:
-    """Let Tensor's operator and method, and NumPy's functions, call this one."""
+    """Make an operator and a method of Tensor, and NumPy's functions, call this function."""
     for function in functions:
         NUMPY[function] = call
     if method:
@@ -32,16 +33,16 @@ def install(call: Any, functions: tuple, infix: str | None, method: bool) -> Non
 
 
 def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
-    """`a += b`. A leaf that requires gradients changes in place, under no_grad only (that is an optimiser's step);
-    everything else is a new tensor, so that no value saved for a backward can change."""
+    """`a += b`. A leaf that requires gradients is changed in place, under no_grad only (an optimiser's step). Any other
+    tensor is replaced by a new one: values saved for a backward never change."""
     if not (a._tracked and a._node is None):
         return call(a, b)
     if recording.get():
-        raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed where they are "
+        raise RuntimeError(f"{describe(a)} is a leaf that requires gradients and cannot be changed while they are "
                            "recorded: update it inside `with mg.no_grad():`, or write a = a + b for a new tensor")
     value = call(a._array, b._array if isinstance(b, Tensor) else b)
     if value.shape != a._array.shape:
-        raise ValueError(f"{describe(a)} keeps its shape when it changes in place, and the result has {value.shape}: "
+        raise ValueError(f"{describe(a)} must keep its shape if changed in place, but the result has {value.shape}: "
                          "write a = a + b for a new tensor")
     a._array[...] = value
     a.data = a._array
@@ -49,7 +50,7 @@ def in_place(call: Callable, a: Tensor, b: Any) -> Tensor:
 
 
 def composite(*, np: Any = (), method: bool = False) -> Callable:
-    """Declare a function that is made of ops and so needs no rule: it too gets NumPy's name and a method."""
+    """Declare a function made of ops, which needs no rule. NumPy's functions and a method can call it too."""
     def declare(function):
         install(function, np if isinstance(np, tuple) else (np,), None, method)
         return function

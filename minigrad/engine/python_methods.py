@@ -1,4 +1,4 @@
-"""What Python and NumPy ask of a `Tensor`: numbers, truth, length, iteration, copies, printing, NumPy's functions."""
+"""Python's and NumPy's protocols of `Tensor`: numbers, truth, length, iteration, copies, text, NumPy's functions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def installed(method: Callable) -> Callable:
 
 
 def number(self: Tensor) -> Any:
-    """The one value, for float(x), math.sin(x) and array[i] = x. Raises TypeError while gradients are recorded
+    """The single value, for float(x), math.sin(x) and array[i] = x. Raises TypeError while gradients are recorded
     through it, since they would be lost silently."""
-    if self._array.size != 1:  # NumPy's own error for a number, where item has a ValueError
+    if self._array.size != 1:  # TypeError as in NumPy; item raises ValueError
         raise TypeError(f"{describe(self)} has {self._array.size} values, not one: index it or reduce it first")
     value = self.item()
     if flowing(self):
@@ -79,7 +79,7 @@ def __rdivmod__(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
 @installed
 def __len__(self: Tensor) -> int:
     if not self._array.ndim:
-        raise TypeError(f"{describe(self)} has no axis and so no length: use .size or .item()")
+        raise TypeError(f"{describe(self)} has no axis, so it has no length: use .size or .item()")
     return len(self._array)
 
 
@@ -145,7 +145,7 @@ def __array_function__(self, function, types, args, kwargs):
     if ours is None:
         raise TypeError(missing(dotted(function)))
     known = parameters(ours)
-    if kwargs and "kwargs" not in known:  # NumPy's name for an argument that has another name here: by its place
+    if kwargs and "kwargs" not in known:  # an argument that has another name here is passed by position
         theirs, kwargs = parameters(function), dict(kwargs)
         while len(args) < min(len(theirs), len(known)) and theirs[len(args)] in {*kwargs} - {*known}:
             args = (*args, kwargs.pop(theirs[len(args)]))
@@ -155,7 +155,7 @@ def __array_function__(self, function, types, args, kwargs):
 
 @functools.cache
 def parameters(function: Callable) -> tuple[str, ...]:
-    """The names of a function's parameters, none where it does not tell (or takes any)."""
+    """The names of a function's parameters; none if it has no signature."""
     try:
         return tuple(inspect.signature(function).parameters)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Trees: any nesting of tuples, lists and dicts, taken apart into its leaves and put together again.
+"""Pytrees: flatten any nesting of tuples, lists and dicts into its leaves, and rebuild it.
 
-Everything that is neither a tuple, a list, a dict nor None is a leaf. A dict keeps its own order.
+Everything except tuples, lists, dicts and None is a leaf. A dict keeps its own order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
-    """The leaves of a tree from left to right, and the tree itself, as the pattern for `unflatten`."""
+    """The leaves of a tree from left to right, and the tree itself as the pattern for `unflatten`."""
     leaves: list[Any] = []
     collect(tree, leaves)
     return leaves, tree
@@ -29,24 +29,24 @@ def collect(node: Any, leaves: list[Any]) -> None:
 
 
 def unflatten(pattern: Any, leaves: list[Any]) -> Any:
-    """A tree of the pattern's shape that holds these leaves, in the order of `flatten`."""
+    """A tree with the nesting of the pattern and these leaves, in the order of `flatten`."""
     return build(pattern, iter(leaves))
 
 
 def build(node: Any, leaves: Iterator[Any]) -> Any:
-    # not inside `unflatten`: a function that names itself there is a reference cycle, and would keep the leaves alive
+    # not inside `unflatten`: a recursive closure is a reference cycle, which would keep the leaves alive
     if isinstance(node, (tuple, list)):
         children = [build(child, leaves) for child in node]
         return type(node)(*children) if hasattr(node, "_fields") else type(node)(children)
     if isinstance(node, dict):
-        out = copy(node)  # of its own kind, as a defaultdict
+        out = copy(node)  # keeps its class, such as defaultdict
         out.update([(key, build(child, leaves)) for key, child in node.items()])
         return out
     return None if node is None else next(leaves)
 
 
 def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """The leaves with the path to each: `[("[0].Wf", array), …]`, as one would write it after the tree."""
+    """(path, leaf) for every leaf: `[("[0].Wf", array), …]`. The path is written after the name of the tree."""
     if tree is None:
         return []
     if isinstance(tree, dict):

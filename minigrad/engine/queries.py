@@ -1,6 +1,6 @@
-"""NumPy's queries, which have no derivative: with a Tensor they return what NumPy returns, plain arrays and numbers.
+"""Non-differentiable NumPy queries: called with a Tensor, they return plain arrays and numbers, as in NumPy.
 
-Those about the shape do not look at values, so a traced function may ask them too.
+The queries in ABOUT_SHAPE do not read values, so a traced function may call them too.
 """
 
 import numpy as np

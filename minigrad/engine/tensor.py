@@ -1,21 +1,20 @@
 """`Tensor`, an array that can be differentiated, and `Node`, the record of how a result was made.
 
-The graph is made of nodes, which `backward.py` walks. A result has a node of its own, apart from its array: so the
+The graph consists of nodes, which `backward.py` visits. The node of a result is separate from its tensor, so the
 graph keeps alive only the arrays that a rule will read. A leaf is its own node.
-No op is known here: an op that is declared anywhere installs itself in the operators of `Tensor` (`op.py`).
+This file knows no ops: an op installs itself in the operators of `Tensor` when it is declared (`op.py`).
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from minigrad.engine.arrays import asarray, native, ndarray, plain
-from minigrad.engine.context import Context
+from minigrad.engine.context import recording, watcher
 
 if TYPE_CHECKING:
     from minigrad.engine.typing_stubs import Installed
@@ -25,10 +24,6 @@ else:
 new = object.__new__
 next_index = itertools.count(1).__next__  # one clock for creation and change; atomic under the GIL
 
-# Both are per thread and per async task. A watcher is called in place of every op that has a Tensor among its inputs:
-# that is how anomaly detection looks on without slowing the rest.
-recording: ContextVar[bool] = ContextVar("recording", default=True)
-watcher: ContextVar[Any] = ContextVar("watcher", default=None)
 
 last_change = 0  # the clock at the last assignment to any tensor's data
 
@@ -36,19 +31,19 @@ last_change = 0  # the clock at the last assignment to any tensor's data
 class Tensor(Installed):
     """An ndarray `data` that can be differentiated.
 
-    data           the values. Assigning counts as a change; a backward that still needs the old ones refuses.
-    grad           ndarray of data's shape and dtype once `backward` has reached this leaf, else None; it adds up.
-                   Assigning anything else raises TypeError or ValueError; another float type is cast.
+    data           the values. After an assignment, a backward that needs the old values raises RuntimeError.
+    grad           ndarray of data's shape and dtype, accumulated by `backward`; None before the first one.
+                   Assigning anything else raises TypeError or ValueError; another float dtype is cast.
     requires_grad  whether gradients flow to or through this tensor
-    name           for error messages, pictures and printed programs, or None
+    name           for error messages, figures and printed programs, or None
 
-    `Tensor(data, requires_grad=False, dtype=None, name=None)` copies data; NumPy's dtype rules hold.
-    Raises TypeError when a tensor of integers or booleans is to require gradients, and for a tensor through which
-    gradients are recorded, unless the new one is to be a leaf of its own (requires_grad=True).
+    `Tensor(data, requires_grad=False, dtype=None, name=None)` copies data and follows NumPy's dtype rules.
+    Raises TypeError if a tensor of integers or booleans should require gradients, and if data is a tensor through
+    which gradients are recorded, unless requires_grad=True makes the new one a leaf.
     """
 
-    # `fill` says what each slot contains. Not _data, which numpy.ma reads of anything: np.ma.add(t, x) would silently
-    # lose the gradient.
+    # `fill` sets the slots. None is called _data: numpy.ma reads that attribute of any object, and np.ma.add(t, x)
+    # would silently lose the gradient.
     __slots__ = ("__weakref__", "_array", "_grad", "_index", "_name", "_node", "_tracked", "_version", "_watch")
     _array: Any
     _tracked: bool
@@ -57,13 +52,13 @@ class Tensor(Installed):
         if isinstance(data, Tensor):
             if flowing(data) and not requires_grad:
                 raise TypeError(f"{describe(data)} requires gradients, and a copy of its values would not pass them on"
-                                ": use it as it is, or take its values with .detach()")
+                                ": use the tensor itself, or take its values with .detach()")
             data = data._array
         fill(self, numpy.array(plain(data), native(dtype)))
         self.name = name
         self.requires_grad = requires_grad
 
-    # -- what it is ---------------------------------------------------------------------------------
+    # -- properties ---------------------------------------------------------------------------------
 
     @property
     def data(self) -> ndarray:
@@ -112,8 +107,8 @@ class Tensor(Installed):
             raise TypeError(f"a tensor of {self._array.dtype} has no gradients: pass floats, as in "
                             "mg.tensor(data, dtype=float, requires_grad=True)")
         if self._node is not None and not value:
-            raise RuntimeError(f"{describe(self)} is the result of an op and carries its gradients on: "
-                               "use .detach() for the same values without")
+            raise RuntimeError(f"{describe(self)} is the result of an op, and gradients flow through it: "
+                               "use .detach() for the same values without gradients")
         self._tracked = bool(value)
 
     shape: Any = property(operator.attrgetter("_array.shape"))
@@ -123,10 +118,10 @@ class Tensor(Installed):
 
     @property
     def is_leaf(self) -> bool:
-        """True unless an op made it and its gradient flows on to that op's inputs."""
+        """True unless an op made it and gradients flow to the inputs of that op."""
         return self._op is None
 
-    # how it was made, None for a leaf: see `Node`
+    # the record of how it was made, None for a leaf: see `Node`
     _node: Node | None
     _index: int
     _watch: dict | None
@@ -134,10 +129,10 @@ class Tensor(Installed):
     _inputs: Any = property(lambda self: self._node and self._node._inputs)
     _metadata: Any = property(lambda self: self._node and self._node._metadata)
 
-    # -- ways out of the engine ---------------------------------------------------------------------
+    # -- conversion to NumPy and Python -------------------------------------------------------------
 
     def detach(self) -> Tensor:
-        """A tensor of the same data, not copied, through which no gradient flows."""
+        """A tensor that shares this data, and through which no gradient flows."""
         watching = watcher.get()
         if hasattr(watching, "detached"):
             return watching.detached(self)
@@ -150,7 +145,7 @@ class Tensor(Installed):
         return self.__array__()
 
     def item(self) -> Any:
-        """The one value of a tensor of size 1, as a Python number."""
+        """The single value of a tensor of size 1, as a Python number."""
         if self._array.size != 1:
             raise ValueError(f"{describe(self)} has {self._array.size} values, not one: index it or reduce it first")
         return self._array.item()
@@ -167,37 +162,37 @@ class Tensor(Installed):
             return self._array.astype(dtype)
         return self._array.copy() if copy else self._array
 
-    __hash__ = object.__hash__  # == is elementwise, as in NumPy; as a key a tensor is itself
+    __hash__ = object.__hash__  # by identity, although == is elementwise as in NumPy
 
 
 class Node:
-    """How a result was made."""
+    """The record of how a result was made."""
 
     __slots__ = ("__weakref__", "_array", "_index", "_inputs", "_mask", "_metadata", "_name", "_op", "_version",
                  "_watch", "dtype", "shape")
     _op: Any
     _metadata: Any
-    _inputs: Any  # a tensor or array if a rule reads it; else the node to which its gradient goes, if one does
+    _inputs: Any  # each is the tensor or array if a rule reads it; else the node its gradient goes to, if one does
     _mask: int  # bit i: a gradient goes to input i, so its rule runs
-    _array: Any  # the result if a rule reads it, else None; a tuple for several results, else of `Shape`s
-    _index: int  # the clock at creation, by which gradients find their node: inputs have a smaller one
-    _version: int  # the clock at the last change of the result, once there is one
-    _name: str | None  # once there is one
-    _watch: dict | None  # who wants to see the gradient: hooks by number, and "retain" (hooks.py)
+    _array: Any  # the result if a rule reads it, else None; for several results a tuple of arrays or `Shape`s
+    _index: int  # the clock at creation; the inputs have smaller indices
+    _version: int  # the clock at the last change of the result; unset before a change
+    _name: str | None  # unset until assigned
+    _watch: dict | None  # hooks by number, and "retain" for retain_grad (hooks.py)
     shape: tuple[int, ...]
     dtype: Any
     _tracked = True
 
 
 class Shape(NamedTuple):
-    """What is left of an array that no rule reads."""
+    """Shape and dtype of an array that no rule reads, in its place."""
 
     shape: tuple[int, ...]
     dtype: Any = None
 
 
 def result(y: Any, op: Any, inputs: tuple, mask: int, metadata: dict, saved: Any) -> Tensor:
-    """A tensor of the values y, with its node, which keeps `saved` of them."""
+    """A tensor with the values y and a new node, which keeps `saved`: y or None."""
     node, out = Node(), new(Tensor)
     node._op, node._inputs, node._mask, node._metadata = op, inputs, mask, metadata
     node.shape, node.dtype, node._array = y.shape, y.dtype, saved
@@ -209,7 +204,7 @@ def result(y: Any, op: Any, inputs: tuple, mask: int, metadata: dict, saved: Any
 
 def fill(out: Tensor, array: Any, tracked: bool = False) -> Any:
     """Set the slots of a new tensor that has no node. Returns it."""
-    if array is not None:  # a symbol has its own
+    if array is not None:  # a symbol has its own array
         out._array = array
     out._tracked = tracked
     out._index = next_index()
@@ -233,13 +228,13 @@ def flowing(x: Tensor) -> bool:
 
 
 def node_of(x: Any) -> Any:
-    """The node behind a tensor or a node: of a leaf or a symbol, itself."""
+    """The node of a tensor; a node, a leaf and a symbol are their own."""
     return x if x.__class__ is Node else x._node or x
 
 
 def made_by(x: Any) -> Any:
-    """The op that a user would name: for one of several results the op that returned them; None for leaves and when
-    the graph has been released."""
+    """The op that made x, as a user would name it: for one of several results, the op that returned them all. None for
+    leaves and released graphs."""
     inputs = x._inputs
     if inputs and getattr(inputs[0], "_array", None).__class__ is tuple:
         x = inputs[0]
@@ -247,7 +242,7 @@ def made_by(x: Any) -> Any:
 
 
 def describe(x: Any) -> str:
-    """How an error message speaks of a value: its name, what made it, its shape."""
+    """Text for a value in error messages: its name, its shape, and the op that made it."""
     if not isinstance(x, (Tensor, Node)):
         return f"an array of shape {numpy.shape(x)}"
     name, maker = getattr(node_of(x), "_name", None), made_by(x)
@@ -256,16 +251,3 @@ def describe(x: Any) -> str:
     if x._array.__class__ is tuple:
         return f"results of shapes {', '.join(str(y.shape) for y in x._array)}{made}"
     return f"tensor{name} of shape {x.shape}{made}"
-
-
-class no_grad(Context):
-    """Inside, nothing is recorded: for this thread and async task only. Also a decorator, of generators too."""
-
-    def __init__(self) -> None:
-        self._tokens: list[Any] = []
-
-    def __enter__(self) -> None:
-        self._tokens.append(recording.set(False))
-
-    def __exit__(self, *exception: Any) -> None:
-        recording.reset(self._tokens.pop())

@@ -1,4 +1,4 @@
-"""The methods of `Tensor` that ops and other files install, for type checkers and editors alone."""
+"""The methods of `Tensor` that ops and other files install, for type checkers and editors only."""
 
 from __future__ import annotations
 

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import sweep
+from minigrad.engine.context import no_grad
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
 from minigrad.engine.pytree import flatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, weight_names
 from minigrad.nn.module import Module
 from minigrad.program.analysis import base

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import ndarray
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.op import Op
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, recording, watcher
+from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings
 from minigrad.program.ir import content_key
 from minigrad.program.trace import Symbol, TraceError, Tracer, symbol

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.backward import behind, data_of, needed_for, sweep
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART, VJP
 from minigrad.engine.ops import (
@@ -31,7 +32,7 @@ from minigrad.engine.ops import (
 from minigrad.engine.ops import sum as sum_op
 from minigrad.engine.ops.shape import shape_of
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, wrap
 from minigrad.program.analysis import (
     add_invariants,
     base,

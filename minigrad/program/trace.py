@@ -2,7 +2,7 @@
 backward program.
 
 A `Symbol` is a Tensor without values, which cannot be used after its trace. The tracer is the watcher that an op's
-function calls in place of its forward (`tensor.watcher`), so every op call, the user's and the engine's, becomes a
+function calls in place of its forward (`context.watcher`), so every op call, the user's and the engine's, becomes a
 `Value` of the program. The user's names are read from the local variables of each function as it returns.
 """
 
@@ -22,11 +22,12 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame, user_line
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.backward import sweep
+from minigrad.engine.context import no_grad, recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, fill, new, next_index, no_grad, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, fill, new, next_index, wrap
 from minigrad.program.effects import Surroundings
 
 
@@ -141,7 +142,11 @@ class Tracer:
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
         out = symbol(self, data, tracked and (isinstance(data, tuple) or data.dtype.kind in "fc"))
         out._op, out._inputs, out._metadata = op, inputs, metadata
-        out._mask = sum(1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked)
+        mask = 0  # now: a pull untracks its own tensors once its function has run
+        for i, x in enumerate(inputs if out._tracked else ()):
+            if isinstance(x, Tensor) and x._tracked:
+                mask |= 1 << i
+        out._mask = mask
         if self.current is not None:
             self.origin[out._index] = self.current._index
         return out

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.context import recording, watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.op import VJP, primitive, record_parts
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, recording, watcher, wrap
+from minigrad.engine.tensor import Tensor, wrap
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
 from minigrad.program.loops import is_tracked, pulled_back

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.context import watcher
 from minigrad.engine.messages import name_of
 from minigrad.engine.ops import concatenate, expand_dims, where
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, watcher, wrap
+from minigrad.engine.tensor import Tensor, wrap
 from minigrad.program.trace import Tracer
 
 Cell = Callable[[Any, Any], tuple[Any, Any]]

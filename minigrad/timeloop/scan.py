@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import plain
+from minigrad.engine.context import no_grad, watcher
 from minigrad.engine.pytree import map_leaves, named_leaves
-from minigrad.engine.tensor import Tensor, no_grad, watcher
+from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
 from minigrad.program.trace import Symbol, TraceError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.tensor import no_grad
+from minigrad.engine.context import no_grad
 from minigrad.training.sequence_model import eval_mode
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from minigrad import nn
 from minigrad.engine.arrays import bare
+from minigrad.engine.context import no_grad
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.ops import concatenate, expand_dims, where
 from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import Array, Tree
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.training.user_code import from_file

@@ -18,9 +18,10 @@ from minigrad import nn
 from minigrad.check.gradcheck import gradcheck
 from minigrad.check.gradcheck_report import GradcheckReport
 from minigrad.engine.anomaly import detect_anomaly
+from minigrad.engine.context import no_grad
 from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.nn.module import as_lists
 from minigrad.optim import clip_grad_norm
 from minigrad.training.progress import Progress

@@ -1,5 +1,5 @@
 """Test gradcheck itself: each rule of each op in turn is made wrong by a thousandth. gradcheck must fail each time, and
-name that rule alone."""
+name only that rule."""
 
 import sys
 import warnings

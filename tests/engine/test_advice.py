@@ -1,4 +1,4 @@
-"""Advice for NumPy functions without an op: it names what exists, and means the same when it is followed."""
+"""Advice for NumPy functions without an op: it names existing functions and gives NumPy's result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minigrad.engine.operators import NUMPY
 
 x = np.array([[0.5, 0.2, 0.9], [0.1, 0.7, 0.4], [0.3, 0.6, 0.8]])
 a, b, condition = x, x[::-1] + 0.25, x > 0.4
-CALLS = {  # of NumPy's own function, where it takes something else than x, or a and b
+CALLS = {  # calls of NumPy's function if its arguments are not x, or a and b
     "np.extract": lambda f: f(condition, x), "np.compress": lambda f: f(condition.ravel(), x),
     "np.copyto": lambda f: written(f, condition), "np.putmask": lambda f: written(f, condition),
     "np.linalg.multi_dot": lambda f: f((a, b)),
@@ -28,7 +28,7 @@ def written(f, condition):
 
 
 def function(name):
-    """The function that a dotted name means: np.linalg.norm, np.add.reduce."""
+    """The function with this dotted name: np.linalg.norm, np.add.reduce."""
     found = np
     for part in name.split(".")[1:]:
         found = getattr(found, part)
@@ -36,7 +36,7 @@ def function(name):
 
 
 def numpys():
-    """Every public function of NumPy that asks its arguments."""
+    """Every public NumPy function that dispatches on its arguments."""
     return {f"{space}.{name}": f for space, module in SPACES.items() for name, f in vars(module).items()
             if not name.startswith("_") and (isinstance(f, np.ufunc) or hasattr(f, "_implementation"))}
 
@@ -68,28 +68,28 @@ def test_the_message_names_what_exists():
     for name, f in lacking.items():
         with pytest.raises(TypeError, match="has no op") as problem:
             mg.tensor(1.0).__array_function__(f, (), (), {})
-        said = str(problem.value)
-        assert function(said.split()[0]) is f, name
-        for found in re.findall(r"np(?:\.[a-z_0-9]+)+", said):
+        message = str(problem.value)
+        assert function(message.split()[0]) is f, name
+        for found in re.findall(r"np(?:\.[a-z_0-9]+)+", message):
             assert function(found) is not None
-        for found in re.findall(r"mg\.(\w+)", said):
+        for found in re.findall(r"mg\.(\w+)", message):
             assert hasattr(mg, found)
 
 
-@pytest.mark.parametrize("call, says", [
+@pytest.mark.parametrize("call, message", [
     (lambda t: np.linalg.svd(t), r"^np\.linalg\.svd has no op and cannot be recorded: declare it with @mg\.op"),
     (lambda t: np.fft.fft(t), r"^np\.fft\.fft has"), (lambda t: np.tan(t), r"np\.tan .*: write mg\.sin\(x\) / mg\.cos"),
     (lambda t: np.add.at(np.zeros(2), 0, t), r"^np\.add\.at has no op"),
     (lambda t: np.add.reduce(t), r"np\.add\.reduce has no op.*mg\.sum\(x, axis=0\)"),
     (lambda t: np.frompyfunc(abs, 1, 1)(t), r"^abs \(vectorized\) has no op"),
 ])
-def test_a_function_is_called_by_its_full_name(call, says):
-    with pytest.raises(TypeError, match=says):
+def test_a_function_is_called_by_its_full_name(call, message):
+    with pytest.raises(TypeError, match=message):
         call(mg.tensor(np.eye(2), requires_grad=True))
 
 
 def test_names_that_are_not_numpys_are_left_as_they_are():
     def f():
-        """Of another package."""
+        """A function of another package."""
     assert dotted(f) == "f" and missing("f").startswith("f has no op")
     assert dotted(np.linalg.outer) == "np.linalg.outer" and dotted(np.outer) == "np.outer"

@@ -1,4 +1,4 @@
-"""detect_anomaly names the op, the tensor, the line and the time step; and costs nothing where it is not."""
+"""detect_anomaly names the op, the tensor, the line and the time step, and is inactive outside its context."""
 
 import inspect
 
@@ -7,7 +7,7 @@ import pytest
 
 import minigrad as mg
 from minigrad.check.faults import CallSites
-from minigrad.engine.tensor import watcher
+from minigrad.engine.context import watcher
 
 
 def leaf(*values, **how):
@@ -15,7 +15,7 @@ def leaf(*values, **how):
 
 
 def line_of(function, text):
-    """Where in this file a function has a line with this text."""
+    """The place in this file of the function's line that contains this text."""
     lines, first = inspect.getsourcelines(function)
     return f"test_anomaly.py:{first + next(i for i, line in enumerate(lines) if text in line)}"
 
@@ -73,7 +73,7 @@ def test_the_first_nan_or_inf_of_the_backward(run):
         run(leaf(1.0, 0.0, name="w"))
     message = str(error.value)
     assert "the rule of sqrt gave inf at index (1,) in the gradient of tensor" in message
-    assert f"in the backward pass of what was computed at {__file__.rpartition('/')[0]}" in message
+    assert f"in the backward pass of a value computed at {__file__.rpartition('/')[0]}" in message
     assert f"{line_of(root_of_square, 'infinite slope')} in root_of_square, t = 1" in message
 
 
@@ -201,7 +201,7 @@ def test_as_a_decorator_of_a_generator_function_it_watches_all_steps_of_the_body
 
 
 def test_the_line_of_an_op_call_is_the_users(tmp_path):
-    """Also where the loop over time makes the call, as for a mask."""
+    """The loop over time may make the call, as for a mask."""
     x = mg.tensor(np.ones((3, 2, 4)), requires_grad=True)
     with CallSites() as sites:
         mg.scan(lambda h, x: (h + x, mg.tanh(h)), np.zeros((2, 4)), x, mask=np.ones((3, 4)), reverse=True)

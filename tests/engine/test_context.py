@@ -1,4 +1,4 @@
-"""Contexts as decorators: no_grad holds while the body of a generator or a coroutine runs, and not between."""
+"""Contexts as decorators: no_grad is active while the body of a generator or a coroutine runs, not in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import minigrad as mg
-from minigrad.engine.tensor import recording
+from minigrad.engine.context import recording
 
 W = mg.tensor(1.0, requires_grad=True)
 
@@ -41,7 +41,7 @@ def test_one_context_can_be_entered_again_and_within_itself():
 
 @mg.no_grad()
 def echo(first):
-    """Yields whether gradients are recorded and what was sent; notes how it ends."""
+    """Yield whether gradients are recorded, the value sent, and a log of how the generator ends."""
     got, log = first, []
     try:
         while True:

@@ -1,4 +1,4 @@
-"""What a user calls by name, and messages about what comes from outside."""
+"""Objects that a user names by file, and messages that quote the user."""
 
 import sys
 
@@ -58,7 +58,7 @@ def test_whatever_is_raised_becomes_one_sentence(problem):
 
 
 def test_a_frame_of_minigrad_is_not_the_users_line():
-    """in_one_sentence names the last line of the user's, whichever room of the package raised."""
+    """in_one_sentence names the last line of user code, whichever room of the package raised the error."""
     for call in (lambda: nn.LSTM(2, 3)(np.ones((4, 2, 5))), lambda: mg.tensor([1.0]).backward()):
         with pytest.raises((ValueError, RuntimeError)) as caught:
             call()

@@ -1,4 +1,4 @@
-"""Trees: every nesting comes back as it was, with its own kinds of containers."""
+"""Pytrees: flatten and unflatten restore every nesting, with the same container classes."""
 
 import collections
 import gc
@@ -16,7 +16,7 @@ TREES = [
     (None, []),
     ((), []),
     ([1, (2, [3])], [("[0]", 1), ("[1][0]", 2), ("[1][1][0]", 3)]),
-    ({"b": 1, "a": {"c": 2}}, [("b", 1), ("a.c", 2)]),  # its own order, not the alphabet's
+    ({"b": 1, "a": {"c": 2}}, [("b", 1), ("a.c", 2)]),  # insertion order, not alphabetical
     (Pair(1, (2, None)), [("h", 1), ("c[0]", 2)]),
     ([Pair(1, 2), None, {"w": [3]}], [("[0].h", 1), ("[0].c", 2), ("[2].w[0]", 3)]),
     (collections.OrderedDict(x=1, y=2), [("x", 1), ("y", 2)]),

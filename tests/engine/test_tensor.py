@@ -1,4 +1,4 @@
-"""Tensor and @op: what a tensor is, what NumPy sees of it, what is recorded, and what a bad declaration is told."""
+"""Tensor and @op: properties, conversions, NumPy calls, recording, and errors for bad declarations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import weakref
 
 import numpy as np
 import pytest
+from leaves import leaf
 
 import minigrad as mg
 from minigrad import nn
@@ -20,13 +21,9 @@ from minigrad.engine.op import OPS
 from minigrad.engine.operators import NUMPY
 
 
-def leaf(*shape, seed=0, **how):
-    return mg.tensor(np.random.default_rng(seed).normal(size=shape), requires_grad=True, **how)
-
-
 @pytest.fixture
 def ops():
-    """Leaves the registries as they were, for tests that declare ops of their own."""
+    """Restore the registries after a test that declares ops."""
     before, functions, methods = dict(OPS), dict(NUMPY), dict(vars(mg.Tensor))
     yield
     for registry, kept in ((OPS, before), (NUMPY, functions)):
@@ -39,7 +36,7 @@ def ops():
             setattr(mg.Tensor, name, method)
 
 
-# -- what it is ---------------------------------------------------------------------------------------
+# -- properties ---------------------------------------------------------------------------------------
 
 
 def test_a_tensor_copies_its_data_and_keeps_numpys_dtype():
@@ -53,7 +50,7 @@ def test_a_tensor_copies_its_data_and_keeps_numpys_dtype():
     assert mg.tensor([mg.tensor(1.0), mg.tensor(2.0)]).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("make, error, says", [
+@pytest.mark.parametrize("make, error, message", [
     (lambda: mg.tensor([1, 2], requires_grad=True), TypeError, r"int64.*pass floats"),
     (lambda: mg.tensor([True], requires_grad=True), TypeError, r"bool.*pass floats"),
     (lambda: mg.tensor("a"), TypeError, "holds numbers"),
@@ -72,8 +69,8 @@ def test_a_tensor_copies_its_data_and_keeps_numpys_dtype():
     (lambda: pickle.dumps(leaf(2) * 2.0), TypeError, "part of a graph.*detach"),
     (lambda: mg.tensor([leaf(), leaf(seed=1)]), TypeError, "mg.stack"),
 ])
-def test_what_cannot_be_is_refused_in_a_sentence(make, error, says):
-    with pytest.raises(error, match=says):
+def test_what_cannot_be_is_refused_in_a_sentence(make, error, message):
+    with pytest.raises(error, match=message):
         make()
 
 
@@ -123,7 +120,7 @@ def test_a_leaf_can_be_pickled_and_copied():
     assert not copy.deepcopy(mg.tensor(1.0)).requires_grad
 
 
-@pytest.mark.parametrize("wrong, error, says", [
+@pytest.mark.parametrize("wrong, error, message", [
     (np.ones((3, 2)), ValueError, r"'w' of shape \(2, 3\) cannot have a gradient of shape \(3, 2\)"),
     (np.ones((1, 3)), ValueError, "shape"), (np.float64(1), ValueError, "shape"),
     (np.ones((2, 3), int), TypeError, "'w' of shape.*dtype float32 must be None or an ndarray.*not an array of int64"),
@@ -132,10 +129,10 @@ def test_a_leaf_can_be_pickled_and_copied():
     (mg.tensor(np.ones((2, 3))), TypeError, "not a Tensor"), (1.0, TypeError, "not a float"), ("a", TypeError, "a str"),
     (np.ma.ones((2, 3)), TypeError, "mask"),
 ])
-def test_a_gradient_of_the_wrong_kind_cannot_be_assigned(wrong, error, says):
+def test_a_gradient_of_the_wrong_kind_cannot_be_assigned(wrong, error, message):
     w = leaf(2, 3, name="w", dtype=np.float32)
     w.grad = before = np.ones((2, 3), np.float32)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         w.grad = wrong
     assert w.grad is before
     w.grad = np.ones((2, 3), ">f8")
@@ -149,23 +146,23 @@ def test_a_gradient_of_the_wrong_kind_cannot_be_assigned(wrong, error, says):
     assert z.grad.dtype == complex
 
 
-# -- the door ---------------------------------------------------------------------------------------------
+# -- inputs -----------------------------------------------------------------------------------------------
 
 MASKED = np.ma.array([1.0, 2.0, 1e6], mask=[0, 0, 1])
 
 
 class Metres(np.ndarray):
-    """As packages for units have it."""
+    """A subclass as in packages for units."""
 
 
-@pytest.mark.parametrize("x, says", [
+@pytest.mark.parametrize("x, message", [
     (MASKED, r"lose its mask.*filled"), ([MASKED, MASKED], "mask"), ([[1.0, 2.0, np.ma.masked]], "mask"),
-    (np.ones((1, 3)).view(np.matrix), "matrix may mean more.*np.asarray"), (np.ones(3).view(Metres), "Metres may mean"),
+    (np.ones((1, 3)).view(np.matrix), "matrix may carry more.*np.asarray"), (np.ones(3).view(Metres), "Metres may"),
     (np.array([1.0, 2.0, 3.0], object), "not object"), (np.zeros(3, [("a", float)]), "holds numbers"), ("a", "<U1"),
     (np.zeros(3, [("a", float)]).view(np.recarray), "holds numbers"), (np.array("2026-01-01", "M8[D]"), "datetime64"),
     ({}, "not object"), (np.str_("a"), "<U1"),
 ])
-def test_arrays_that_mean_more_than_their_numbers_are_refused_wherever_they_enter(x, says):
+def test_arrays_that_mean_more_than_their_numbers_are_refused_wherever_they_enter(x, message):
     def assign(x):
         t.data = x
     t = mg.tensor([1.0, 1.0, 1.0], requires_grad=True)
@@ -175,12 +172,12 @@ def test_arrays_that_mean_more_than_their_numbers_are_refused_wherever_they_ente
         entries += [mg.softmax, lambda x: mg.stack([t, x]), lambda x: mg.matmul(t, x),
                     lambda x: (t * 1.0).backward(x), lambda x: mg.vjp(mg.tanh, t)[1]((x,))]
     for enter in entries:
-        with pytest.raises(TypeError, match=says):
+        with pytest.raises(TypeError, match=message):
             enter(x)
 
 
 def test_what_numpy_ma_does_with_a_tensor_does_not_lose_its_gradient():
-    """It reads the attribute `_data` of whatever it is given."""
+    """numpy.ma reads the attribute `_data` of any object."""
     t = mg.tensor([1.0, 1.0, 1.0], requires_grad=True)
     for use in (lambda: MASKED * t, lambda: np.ma.multiply(t, MASKED), lambda: np.ma.array(t),
                 lambda: np.ma.zeros(3).__setitem__(0, t[0])):
@@ -235,7 +232,7 @@ W, v = np.random.default_rng(1).normal(size=(2, 3)), np.random.default_rng(2).no
     lambda t: t.T, lambda t: t[::-1, [0, 2]], lambda t: (t > 0) & ~(t > 1), lambda t: v < t, lambda t: t != v,
 ])
 def test_numpy_text_runs_on_tensors(f):
-    """The document's NumPy text, on a Tensor: the same values, recorded."""
+    """NumPy code of the document, run on a Tensor, returns the same values and records them."""
     x = np.random.default_rng(3).normal(size=(3, 4))
     y = f(mg.tensor(x, requires_grad=True))
     assert isinstance(y, mg.Tensor)
@@ -249,7 +246,7 @@ def test_questions_about_values_are_answered_with_arrays():
     assert type(np.zeros_like(t)) is np.ndarray and np.allclose(t, t.data) and np.isfinite(t).all()
 
 
-@pytest.mark.parametrize("act, error, says", [
+@pytest.mark.parametrize("act, error, message", [
     (lambda t: np.asarray(t), TypeError, r"requires gradients.*detach\(\)\.numpy\(\).*mg\.stack"),
     (lambda t: np.zeros(3).__setitem__(slice(None), t), TypeError, "collect the steps in a list and mg.stack"),
     (lambda t: np.zeros((3, 2)).__setitem__((slice(None), 1), t), TypeError, "collect the steps in a list"),
@@ -271,8 +268,8 @@ def test_questions_about_values_are_answered_with_arrays():
     (lambda t: mg.sum(), TypeError, r"sum\(\) missing 1 required .*'x'"),
     (lambda t: mg.sum(t, 0, float, 1), TypeError, "sum takes no out here, and out=1 was given"),
 ])
-def test_what_numpy_cannot_do_with_a_tensor_is_said(act, error, says):
-    with pytest.raises(error, match=says):
+def test_what_numpy_cannot_do_with_a_tensor_is_said(act, error, message):
+    with pytest.raises(error, match=message):
         act(leaf(3))
 
 
@@ -331,12 +328,12 @@ def test_a_gradient_is_not_lost_to_a_number_without_a_word(what):
     for tracked in (x, x * 2.0):
         with pytest.raises((TypeError, ValueError)) as problem:
             TURNED_INTO_NUMBERS[what](tracked)
-        said = f"{problem.value} {problem.value.__cause__}"  # NumPy's setting of an entry puts its own words first
-        assert re.search(r"requires gradients.*(\.item\(\)|\.detach\(\))", said)
+        message = f"{problem.value} {problem.value.__cause__}"  # for an entry, NumPy raises its own error from ours
+        assert re.search(r"requires gradients.*(\.item\(\)|\.detach\(\))", message)
 
 
 def test_numbers_that_no_gradient_is_recorded_through_can_be_taken():
-    """Under no_grad, of a tensor that needs none, and when backward is done: `losses[i] = loss`."""
+    """`losses[i] = loss` works under no_grad, for a detached tensor, and after backward."""
     w, losses = leaf(3), np.zeros(4)
     loss = (w ** 2).sum()
     right = (w.data ** 2).sum()
@@ -383,7 +380,7 @@ def test_a_cast_to_integers_carries_no_gradient():
 
 
 def test_in_place_operators():
-    """On a leaf under no_grad they change its data (that is an optimiser's step); else they make a new tensor."""
+    """On a leaf under no_grad they change its data (an optimiser's step); otherwise they make a new tensor."""
     w = leaf(3)
     data, kept = w.data, w.data.copy()
     for change in (lambda w: w.__iadd__(1.0), lambda w: w.__imul__(w)):
@@ -394,7 +391,7 @@ def test_in_place_operators():
         w *= 2
     assert w.data is data and w.requires_grad and w.is_leaf
     np.testing.assert_array_equal(w.data, 2 * (kept - [1, 2, 3]))
-    with mg.no_grad(), pytest.raises(ValueError, match=r"keeps its shape.*\(2, 3\)"):
+    with mg.no_grad(), pytest.raises(ValueError, match=r"must keep its shape.*\(2, 3\)"):
         w += np.ones((2, 3))
     a = b = w * 1.0
     a += 1.0
@@ -450,12 +447,12 @@ def test_several_results_and_any_number_of_inputs(ops):
 def test_an_argument_without_a_rule_passes_no_gradient(ops):
     @mg.op(da=lambda g, b: g * b)
     def scale_by(a, b):
-        """a b, where b is taken as constant."""
+        """a b, with b as a constant."""
         return a * b
 
     @mg.op()
     def largest_of(*arrays):
-        """The number of the array with the largest sum: no rule."""
+        """The index of the array with the largest sum. It has no rule."""
         return np.asarray(np.argmax([a.sum() for a in arrays]))
 
     a, b = leaf(2), leaf(2, seed=1)
@@ -482,36 +479,36 @@ def tanh(x):
 scale = 2.0
 
 
-@pytest.mark.parametrize("f, rules, error, says", [
-    (forward, {"dz": lambda g: g}, TypeError, "op forward: dz is the rule of no array argument; they are x"),
-    (forward, {"method_": True}, TypeError, "op forward: method_ is the rule of no array"),
-    (forward, {"dx": lambda g, q: g}, TypeError, "op forward: the rule dx asks for 'q'; there are g, y"),
+@pytest.mark.parametrize("f, rules, error, message", [
+    (forward, {"dz": lambda g: g}, TypeError, "op forward: dz is not the rule of an array argument; these are x"),
+    (forward, {"method_": True}, TypeError, "op forward: method_ is not the rule of an array"),
+    (forward, {"dx": lambda g, q: g}, TypeError, "op forward: the rule dx asks for 'q'; it may use g, y"),
     (forward, {"dx": lambda g, x: g * np.cos(x)}, TypeError, "op forward: the rule dx must be pure"),
     (forward, {"dx": (lambda k: lambda g: g * k)(2.0)}, TypeError, "op forward: the rule dx must be pure"),
     (forward, {"dx": 2.0}, TypeError, "op forward: the rule dx must be a function"),
     (with_default, {}, TypeError, "op with_default: arrays are positional without defaults"),
     (tanh, {}, ValueError, "op tanh: minigrad has an op of this name"),
 ])
-def test_a_declaration_that_does_not_hold_is_refused_at_once(ops, f, rules, error, says):
-    with pytest.raises(error, match=says):
+def test_a_declaration_that_does_not_hold_is_refused_at_once(ops, f, rules, error, message):
+    with pytest.raises(error, match=message):
         mg.op(f, **rules)
 
 
-@pytest.mark.parametrize("rule, error, says", [
-    (lambda g: None, TypeError, r"a rule of forward gave no gradient for tensor 'w'.*, but None"),
+@pytest.mark.parametrize("rule, error, message", [
+    (lambda g: None, TypeError, r"a rule of forward returned no gradient for tensor 'w'.*, but None"),
     (lambda g: g[0], None, ""),
     (lambda g: 1.0, None, ""),
-    (lambda g: g.reshape((3, 2)), ValueError, r"a rule of forward gave a gradient of shape \(3, 2\) for tensor 'w'"),
-    (lambda g: g * 1j, TypeError, "is real and its gradient, from forward, complex"),
+    (lambda g: g.reshape((3, 2)), ValueError, r"rule of forward returned a gradient of shape \(3, 2\) for tensor 'w'"),
+    (lambda g: g * 1j, TypeError, "is real, but its gradient from forward is complex"),
 ])
 @pytest.mark.parametrize("graph", [False, True])
-def test_a_gradient_that_does_not_fit_is_refused(ops, rule, error, says, graph):
-    """Rules may give what broadcasts *from* the input; that is summed. g[0] and 1.0 lack axes, so they fail too."""
+def test_a_gradient_that_does_not_fit_is_refused(ops, rule, error, message, graph):
+    """A gradient with extra axes, as from broadcasting, is summed. g[0] and 1.0 lack axes, so they fail too."""
     op = mg.op(forward, dx=rule)
     w = leaf(2, 3, name="w")
     run = (lambda: mg.grad(mg.grad(lambda w, s: (op(w) * s).sum()))(w, 1.0)) if graph else \
         (lambda: op(w).sum().backward())
-    with pytest.raises(error or ValueError, match=says if error else "a rule of forward gave a gradient of shape"):
+    with pytest.raises(error or ValueError, match=message if error else "a rule of forward returned a gradient of"):
         run()
 
 
@@ -521,7 +518,7 @@ def test_a_variadic_rule_must_give_one_gradient_for_each_array(ops):
         """Σ a"""
         return sum(arrays)
 
-    with pytest.raises(ValueError, match="the rule of total_of gave 1 gradients for 2 arrays"):
+    with pytest.raises(ValueError, match="the rule of total_of returned 1 gradients for 2 arrays"):
         total_of(leaf(2), leaf(2)).sum().backward()
 
 

@@ -106,7 +106,7 @@ def test_a_ufunc_is_written_into_its_buffer_and_computed_for_a_block_of_steps():
 
 
 def test_a_linear_op_whose_rule_reads_an_input_is_refused():
-    with pytest.raises(TypeError, match=r"op \w+: the rule of a linear op reads no input"):
+    with pytest.raises(TypeError, match=r"op \w+: the rule of a linear op must not read an input"):
         @op(linear=True, dx=lambda g, x: 2.0 * g * x)
         def square_but_linear(x):
             return x * x

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from minigrad.engine.tensor import no_grad
+from minigrad.engine.context import no_grad
 from minigrad.training import Run, Settings, load_model
 from minigrad.training.folder import RESULT
 from minigrad.training.trainer import TEST

@@ -1,4 +1,4 @@
-"""The public ops. Their names are listed here once; a name that a file imports or keeps to itself is not public."""
+"""The public ops. `__all__` lists their names; all other names in these files are internal."""
 
 # ruff: noqa: F403, F405
 from minigrad.engine.ops.einsum import *
@@ -11,7 +11,7 @@ from minigrad.engine.ops.shape import *
 from minigrad.engine.ops.special import *
 from minigrad.engine.ops.unruled import *
 
-from minigrad.engine.ops.numpy_calls import *  # isort: skip (in place of the ops' own functions)
+from minigrad.engine.ops.numpy_calls import *  # isort: skip (they replace the ops' own functions)
 
 __all__ = [
     "abs", "add", "append", "astype", "atleast_1d", "atleast_2d", "atleast_3d", "bitwise_and", "bitwise_or",

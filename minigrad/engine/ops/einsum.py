@@ -14,11 +14,11 @@ from minigrad.engine.ops.shape import broadcast_to, shape_of
 
 @composite(np=np.einsum)
 def einsum(*operands, out=None, optimize=False, dtype=None, order="K", casting="safe"):
-    """Σ of products by letters, as np.einsum: 'ik,kj->ij', '...i,i', 'ii->i'; or with a list of numbers after each
-    array, and one for the result: einsum(a, [0, 1], b, [1, 2], [0, 2]).
+    """Sum of products by subscripts, as np.einsum: 'ik,kj->ij', '...i,i', 'ii->i'; or with the numbers of its axes
+    after each array, and those of the result last: einsum(a, [0, 1], b, [1, 2], [0, 2]).
 
-    Two operands at a time, from left to right, whatever `optimize` asks for: letters that only one of them has and
-    nobody needs are summed, the rest is one matmul. Raises ValueError when letters and axes do not fit.
+    It contracts two operands at a time, from left to right, and ignores `optimize`. Letters of one operand only that
+    are not needed later are summed; the rest is one matmul. Raises ValueError if letters and axes do not fit.
     """
     refuse_unless_default("einsum", out=out, dtype=dtype, order=None if order in ("K", "C") else order,
                           casting=None if casting == "safe" else casting)
@@ -38,8 +38,8 @@ def with_letters(operands):
     def letters(numbers):
         if not isinstance(numbers, (list, tuple)) or not all(
                 n is Ellipsis or 0 <= n < len(LETTERS) for n in numbers):
-            raise TypeError("einsum takes subscripts, as 'ij,jk->ik', and arrays; or after each array a list of the "
-                            f"numbers of its axes, from 0 to {len(LETTERS) - 1}, and not {type(numbers).__name__}")
+            raise TypeError("einsum takes subscripts, such as 'ij,jk->ik', and arrays; or after each array a list of "
+                            f"its axes' numbers, from 0 to {len(LETTERS) - 1}, not {type(numbers).__name__}")
         return "".join("..." if n is Ellipsis else LETTERS[n] for n in numbers)
 
     pairs = len(operands) // 2
@@ -65,18 +65,18 @@ TERM = r"[a-zA-Z]*(\.\.\.)?[a-zA-Z]*"
 
 
 def parse(subscripts, arrays):
-    """Letters for each operand and for the output; the axes of an ellipsis get letters of their own."""
+    """(letters of each operand, letters of the output). The axes of an ellipsis get extra letters."""
     def fail(why):
         shapes = ", ".join(str(shape_of(a)) for a in arrays)
         raise ValueError(f"einsum: {subscripts!r} does not fit the shapes {shapes}: {why}")
 
     if not re.fullmatch(rf"{TERM}(,{TERM})*(->{TERM})?", subscripts.replace(" ", "")):
-        fail("subscripts are letters, with one '...' in a term at most, commas, and one '->'")
+        fail("subscripts are letters, at most one '...' in a term, commas, and one '->'")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     operands = inputs.split(",")
     if len(operands) != len(arrays):
         fail(f"it names {len(operands)} operands")
-    unused = [chr(c) for c in range(0x3B1, 0x3B1 + 64)]  # Greek, which subscripts cannot hold
+    unused = [chr(c) for c in range(0x3B1, 0x3B1 + 64)]  # Greek letters, which subscripts cannot contain
     widest = 0
     for i, (term, array) in enumerate(zip(operands, arrays)):
         hidden = len(shape_of(array)) - len(term.replace("...", ""))
@@ -88,7 +88,7 @@ def parse(subscripts, arrays):
     seen = "".join(operands)
     if arrow:
         if widest and "..." not in output:
-            fail("the operands have axes under '...', and the output does not")
+            fail("the operands have axes under '...', but the output does not")
         output = output.replace("...", ellipsis)
     else:
         output = ellipsis + "".join(sorted(c for c in set(seen) - set(ellipsis) if seen.count(c) == 1))
@@ -98,13 +98,13 @@ def parse(subscripts, arrays):
     for term, array in zip(operands, arrays):
         for c, n in zip(term, shape_of(array)):
             if sizes.setdefault(c, n) != n and 1 not in (n, sizes[c]):
-                fail(f"{c!r} is {sizes[c]} long and {n} long" if c in inputs else "the axes of ... do not broadcast")
+                fail(f"{c!r} has the lengths {sizes[c]} and {n}" if c in inputs else "the axes of ... do not broadcast")
             sizes[c] = n if sizes[c] == 1 else sizes[c]
     return operands, output
 
 
 def without_repeats(letters, x):
-    """'ii' → 'i': the diagonal."""
+    """'ii' → 'i': take the diagonal."""
     for c in letters:
         while letters.count(c) > 1:
             first = letters.index(c)
@@ -121,7 +121,7 @@ def sum_alone(letters, x, wanted):
 
 
 def contract_pair(a_letters, a, b_letters, b, later):
-    """The product of two operands, summed over the letters that both have and nobody needs later."""
+    """The product of two operands, summed over the shared letters that are not needed later."""
     a_letters, a = sum_alone(*without_repeats(a_letters, a), set(b_letters) | later)
     b_letters, b = sum_alone(*without_repeats(b_letters, b), set(a_letters) | later)
     shared = [c for c in a_letters if c in b_letters]
@@ -130,7 +130,7 @@ def contract_pair(a_letters, a, b_letters, b, later):
     rows = [c for c in a_letters if c not in shared]
     columns = [c for c in b_letters if c not in shared]
     size = {c: n for c, n in [*zip(a_letters, shape_of(a)), *zip(b_letters, shape_of(b))]}
-    for c in summed:  # a summed axis of length 1 against n must really be n long
+    for c in summed:  # a summed axis of length 1 is stretched to the length of the other
         n, m = shape_of(a)[a_letters.index(c)], shape_of(b)[b_letters.index(c)]
         size[c] = m if n == 1 else n
     a, b = stretched(a_letters, a, summed, size), stretched(b_letters, b, summed, size)
@@ -154,6 +154,6 @@ def diagonal_of(x, first, second):
     index = [slice(None)] * len(shape_of(x))
     index[first] = index[second] = np.arange(shape_of(x)[first])
     y = getitem(x, index=tuple(index))
-    # NumPy puts the axis of index arrays where they stand if they are neighbours, and in front if not
+    # NumPy puts the axis of adjacent index arrays in their place, and that of others in front
     place = first if second == first + 1 else 0
     return transpose(y, (*(a for a in range(len(shape_of(y))) if a != place), place))

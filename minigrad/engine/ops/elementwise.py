@@ -1,9 +1,9 @@
-"""Ops that work on every entry by itself, and broadcast.
+"""Elementwise ops, whose inputs broadcast.
 
-Shapes: inputs of any shapes that broadcast together, y and g of the broadcast shape. The engine sums a
-gradient back to its input's shape. Python numbers take part without widening float32.
-Conventions at kinks: maximum and minimum share the gradient of a tie equally, relu'(0) = 0, |x|'(0) = 0.
-A rule never hides a nan: comparisons are written so that a nan takes the side that passes the gradient.
+Shapes: the inputs have any shapes that broadcast; y and g have the broadcast shape. The engine sums each
+gradient to its input's shape. Python numbers do not widen float32.
+Conventions at kinks: maximum and minimum split the gradient of a tie equally, relu'(0) = 0, |x|'(0) = 0.
+A rule never hides a nan: at a nan, its comparison selects the side that passes the gradient.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ def negative(x):
 
 
 def power_da(g, a, b):
-    # a⁰ has slope 0 at a = 0 too, where aᵇ⁻¹ is infinite: a becomes 1 there
+    # at a = 0 the slope of a⁰ is 0, but aᵇ⁻¹ is infinite: 1 replaces a
     if not hasattr(b, "shape"):
         return g * b * a ** (b - (b != 0))
     return g * b * (a + logical_and(equal(a, 0), equal(b, 0))) ** (b - 1)
@@ -56,8 +56,8 @@ def power_da(g, a, b):
 @op(np=np.power, infix="**", da=power_da, db=lambda g, y, a: g * y * log(where(equal(a, 0), 1.0, a)))
 def power(a, b):
     """y = aᵇ.   dL/da = g b aᵇ⁻¹,  dL/db = g y ln a.
-    At a = 0 the slope of a⁰ is 0, and the second is taken as 0, its limit for b > 0. For
-    a < 0 and a real b it does not exist: nan, as in NumPy.
+    At a = 0, dL/da of a⁰ is 0, and dL/db is 0, its limit for b > 0. For a < 0 and real b,
+    dL/db does not exist: nan, as in NumPy.
     """
     return a ** b
 
@@ -70,7 +70,7 @@ def positive(x):
 
 @op(infix="%", analytic=False, elementwise=True, da=lambda g: g, db=lambda g, a, b: -g * floor_divide(a, b))
 def remainder(a, b):
-    """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. It answers for % alone."""
+    """y = a − b ⌊a / b⌋, with the sign of b.   dL/da = g,  dL/db = −g ⌊a / b⌋. np.remainder does not call it."""
     return np.remainder(a, b)
 
 
@@ -91,7 +91,7 @@ def log(x):
 
 @op(np=np.sqrt, dx=lambda g, y: 0.5 * g / y)
 def sqrt(x):
-    """y = √x.   dL/dx = g / 2y: infinite at 0, as the slope is."""
+    """y = √x.   dL/dx = g / 2y: infinite at 0, like the slope."""
     return np.sqrt(x)
 
 
@@ -128,13 +128,13 @@ def tanh(x):
     return np.tanh(x)
 
 
-# Into a buffer as 1 / (1 + e⁻ˣ), four calls: e⁻ˣ may be inf, and 1 / (1 + inf) is 0
+# Into a buffer as 1 / (1 + e⁻ˣ), four calls. If e⁻ˣ is inf, the result is 0, as it should be
 @op(elementwise=True, buffered="negative({x}, {y}); exp({y}, {y}); add({y}, {1.0}, {y}); divide({1.0}, {y}, {y})",
     helper="def sigmoid(x):\n    return 0.5 * np.tanh(0.5 * x) + 0.5", dx=lambda g, y: g * y * (1.0 - y))
 def sigmoid(x):
     """y = 1 / (1 + e⁻ˣ) = ½ tanh(x/2) + ½.   dL/dx = g y (1 − y).
-    The tanh form never overflows and is exact to rounding in absolute terms. Where the relative size of a
-    vanishing tail matters, ln y = −softplus(−x) keeps it.
+    The tanh form never overflows, and its absolute error is rounding only. If the relative error of a small
+    tail matters, use ln y = −softplus(−x).
     """
     y = np.tanh(np.multiply(x, 0.5))
     return np.add(np.multiply(y, 0.5, out=y), 0.5, out=y) if isinstance(y, np.ndarray) else y * 0.5 + 0.5
@@ -146,9 +146,9 @@ def relu(x):
     return np.where(np.real(x) <= 0, 0, x)  # not > 0, which would turn nan into 0
 
 
-# -- choosing ---------------------------------------------------------------------------------------
+# -- selection --------------------------------------------------------------------------------------
 
-# At a tie each side takes half: the middle of the possible slopes, as autograd and PyTorch do.
+# At a tie each side gets half, the mean of the possible slopes, as in autograd and PyTorch.
 
 
 def larger(g, a, b):
@@ -157,13 +157,13 @@ def larger(g, a, b):
 
 @op(np=np.maximum, da=lambda g, a, b: larger(g, a, b), db=lambda g, a, b: larger(g, b, a))
 def maximum(a, b):
-    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
+    """y = max(a, b).   dL/da = g where a > b, g/2 at a tie, else 0; dL/db likewise. If one is nan, both get g."""
     return np.maximum(a, b)
 
 
 @op(np=np.minimum, da=lambda g, a, b: larger(g, b, a), db=lambda g, a, b: larger(g, a, b))
 def minimum(a, b):
-    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. Where one is nan both get g."""
+    """y = min(a, b).   dL/da = g where a < b, g/2 at a tie, else 0; dL/db likewise. If one is nan, both get g."""
     return np.minimum(a, b)
 
 
@@ -171,24 +171,24 @@ def minimum(a, b):
     da=lambda g, condition: where(condition, g, 0.0), db=lambda g, condition: where(condition, 0.0, g))
 def where(condition, a, b):
     """y = a where condition holds, else b.   dL/da = g there, else 0; dL/db the rest.
-    The side not taken sends no gradient, not even a nan.
+    No gradient comes from the other side, not even a nan.
     """
     return np.where(condition, a, b)
 
 
-# -- number types -----------------------------------------------------------------------------------
+# -- dtypes -----------------------------------------------------------------------------------------
 
 
 @op(np=np.copy, method=True, elementwise=True, linear=True, dx=lambda g: g)
 def copy(x):
-    """y = x, an array of its own.   dL/dx = g."""
+    """y = x, in a new array.   dL/dx = g."""
     return np.array(x)
 
 
 @op(np=getattr(np, "astype", ()), method=True, analytic=False, elementwise=True, text="{x}.astype({dtype})",
     dx=lambda g: g)
 def astype(x, *, dtype):
-    """y = x as another number type.   dL/dx = g (the engine casts it back to x's type).
-    A cast to integers or booleans has no derivative: detach first.
+    """y = x in another dtype.   dL/dx = g (the engine casts it back to x's dtype).
+    A cast to integers or booleans passes no gradient.
     """
     return np.asarray(x).astype(native(dtype))

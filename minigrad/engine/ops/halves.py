@@ -1,4 +1,4 @@
-"""Half precision: where an op computes in float32 and returns halves, as PyTorch does."""
+"""Half precision (float16): ops that compute in float32 and return float16, as in PyTorch."""
 
 import functools
 
@@ -11,13 +11,13 @@ HALF = np.dtype(np.float16)
 
 
 def is_half(x):
-    """Whether x is an array or a tensor of halves."""
+    """Whether x is a float16 array or tensor."""
     return getattr(getattr(x._array if isinstance(x, Tensor) else x, "dtype", None), "char", "") == "e"
 
 
 def in_float32(function):
-    """`function`, in float32 inside where its first array is of halves, and back in halves, as PyTorch sums them: in
-    halves a sum overflows beyond 65504, and one of ones ends at 2048. Gradients go back the same path."""
+    """Wrap `function` to compute in float32 if its first array is float16, and return float16. Gradients take the same
+    path. In float16 a sum overflows beyond 65504, and a sum of ones stops at 2048."""
     @functools.wraps(function)
     def wide(x, *args, **options):
         if not is_half(x):

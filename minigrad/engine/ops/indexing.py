@@ -1,4 +1,4 @@
-"""Reading and writing by index. `getitem` and `scatter` are a pair, and the rest is built from them."""
+"""Indexing. `getitem` and `scatter` are each the rule of the other; the rest is built from them."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from minigrad.engine.tensor import Tensor
 
 
 def settled(index):
-    """An index as a tuple of ints, slices, newaxis, ellipsis and arrays of its own, that no later change can touch."""
+    """An index as a tuple of ints, slices, newaxis, ellipsis and copies of arrays, which no later change can affect."""
     return tuple([i if isinstance(i, (int, slice)) else settled_part(i)
                   for i in (index if isinstance(index, tuple) else (index,))])
 
@@ -26,12 +26,12 @@ def settled_part(i):
 
 
 def repeats(index):
-    """Whether an index may name an entry twice: it holds an integer array."""
+    """Whether an index may select an entry twice, because it contains an integer array."""
     return any(isinstance(i, np.ndarray) and i.dtype != bool for i in index)
 
 
 def add_at(total, g, index):
-    """total[index] += g, where an entry that is named twice gets both. Halves are added up in float32."""
+    """total[index] += g. An entry that is selected twice gets both gradients. float16 is summed in float32."""
     index = settled(index)
     if not repeats(index):
         total[index] += g
@@ -49,8 +49,8 @@ PAIRS = {"f": np.complex64, "d": np.complex128}
 
 
 def add_rows(total, g, rows):
-    """total[rows] += g for whole rows, as of an embedding. np.add.at is slow on rows and fast on flat arrays: so every
-    number gets an index of its own; where it can be, every pair of numbers, as one complex number."""
+    """total[rows] += g for whole rows, such as an embedding's. np.add.at is slow on rows and fast on flat arrays, so
+    every entry gets its own index. If possible, two entries share one index, as one complex number."""
     n, width = len(total), total[:1].size
     rows = rows.astype(np.intp).reshape(-1, 1)
     if rows.size and (rows.min() < -n or rows.max() >= n):
@@ -64,7 +64,7 @@ def add_rows(total, g, rows):
 @op(linear=True, view=lambda index: all(isinstance(i, slice) for i in index), text="{x}[{index}]",
     dx=lambda g, x_shape, index: scatter(g, shape=x_shape, index=index), dx_into=add_at)
 def getitem(x, *, index):
-    """y = x[index] as NumPy reads it: slices, integers, newaxis, ellipsis, integer arrays, masks.
+    """y = x[index] as in NumPy: slices, integers, newaxis, ellipsis, integer arrays, masks.
     dL/dx = zeros with g added at index: an entry that is read twice gets both gradients.
     """
     return np.asarray(x)[index]
@@ -78,7 +78,7 @@ def scatter(x, shape, index):
     return y
 """)
 def scatter(x, *, shape, index):
-    """Zeros of a shape, with x added at index; the pair of getitem.   dL/dx = g[index]."""
+    """y = zeros of this shape with x added at index, the adjoint of getitem.   dL/dx = g[index]."""
     y = np.zeros(shape, np.asarray(x).dtype)
     add_at(y, np.asarray(x), index)
     return y
@@ -89,7 +89,7 @@ Tensor.__getitem__ = lambda x, index: getitem(x, index=settled(index))
 
 @composite(np=np.flip)
 def flip(x, axis=None):
-    """x backwards along an axis, some, or all of them."""
+    """x reversed along one axis, several axes or all of them."""
     ndim = len(shape_of(x))
     axes = range(ndim) if axis is None else normalize_axis(axis, ndim, "flip")
     return getitem(x, index=tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(ndim)))

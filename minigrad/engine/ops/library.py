@@ -1,4 +1,4 @@
-"""Functions that are made of other ops, and so have their gradients: NumPy's, and activations of sequence models."""
+"""Functions made of other ops, which give them gradients: NumPy's functions, and activations of sequence models."""
 
 import functools
 import operator
@@ -21,12 +21,12 @@ from minigrad.engine.tensor import Tensor
 
 
 def array(x):
-    """Numbers and lists as arrays; what has a shape as it is."""
+    """A number or a list as an array; arrays and tensors unchanged."""
     return x if hasattr(x, "shape") else np.asarray(plain(x))
 
 
 def one_axis(axis, ndim, name):
-    """An axis as one int ≥ 0, where a single number has the axis 0 (or −1) too: NumPy takes it as a vector of one."""
+    """An axis as one int ≥ 0. A single number also has axis 0 (or −1): in NumPy it counts as a vector of length 1."""
     (axis,) = normalize_axis(operator.index(axis), ndim or 1, name)
     return axis
 
@@ -38,7 +38,7 @@ def part(x, axis, start, stop=None):
 
 @composite(np=np.expand_dims)
 def expand_dims(x, axis):
-    """x with new axes of length 1, at the places `axis` of the result."""
+    """x with new axes of length 1, at the positions `axis` of the result."""
     shape = list(shape_of(x))
     ndim = len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1)
     for a in sorted(normalize_axis(axis, ndim, "expand_dims")):
@@ -48,7 +48,7 @@ def expand_dims(x, axis):
 
 @composite(np=np.ravel, method=True)
 def ravel(x, order="C"):
-    """The entries of x in one axis."""
+    """x flattened to one axis."""
     return reshape(x, (-1,), order)
 
 
@@ -63,23 +63,23 @@ def swapaxes(x, axis1, axis2):
 
 @composite(np=np.stack)
 def stack(arrays, axis=0):
-    """Arrays of one shape along a new axis: `stack([a, b], axis=0)`."""
+    """Arrays of equal shapes joined along a new axis: `stack([a, b], axis=0)`."""
     arrays = list(arrays)
     if not arrays:
         raise ValueError("stack needs at least one array: the list is empty")
     shapes = {shape_of(a) for a in arrays}
     if len(shapes) > 1:
-        raise ValueError(f"stack: shapes {', '.join(map(str, sorted(shapes)))} differ: all must be of one shape")
+        raise ValueError(f"stack: shapes {', '.join(map(str, sorted(shapes)))} differ: all must be equal")
     return concatenate([expand_dims(a, axis) for a in arrays], axis=axis)
 
 
-# -- choosing -----------------------------------------------------------------------------------------
+# -- selection ----------------------------------------------------------------------------------------
 
 
 @composite(np=np.clip, method=True)
 def clip(x, a_min=None, a_max=None, out=None, *, min=None, max=None):
-    """x kept within [a_min, a_max], either may be None; min and max are NumPy's newer names for them.
-    The gradient goes to x inside and at the bounds, and beyond them to the bound. A bound that is nan gives nan."""
+    """x limited to [a_min, a_max]; either may be None. min and max are NumPy's newer names for them.
+    Between and at the bounds the gradient goes to x, beyond them to the bound. If a bound is nan, the result is nan."""
     refuse_unless_default("clip", out=out)
     a_min, a_max = (a_min if min is None else min), (a_max if max is None else max)
     if a_min is not None:
@@ -90,22 +90,22 @@ def clip(x, a_min=None, a_max=None, out=None, *, min=None, max=None):
 
 
 def beyond(compare, x, bound):
-    """Where x is beyond a bound, or the bound is nan."""
+    """Mask of the entries of x beyond a bound; True if the bound is nan."""
     past = compare(x, bound)
     return past if isinstance(bound, (int, float)) and bound == bound else logical_or(past, not_equal(bound, bound))
 
 
 @composite(np=np.take, method=True)
 def take(x, indices, axis=None, out=None, mode="raise"):
-    """x[…, indices, …] along an axis, or of its flat entries. Beyond the bounds, mode "raise" raises IndexError, "wrap"
-    counts on from the start, and "clip" takes the first or last entry."""
+    """x[…, indices, …] along an axis, or from the flattened x. For indices out of bounds, mode "raise" raises
+    IndexError, "wrap" wraps around, and "clip" takes the first or last entry."""
     refuse_unless_default("take", out=out, mode=None if mode in ("raise", "wrap", "clip") else mode)
     if axis is None or not shape_of(x):
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "take")
     axis = one_axis(axis, len(shape_of(x)), "take")
     indices = indices._array if isinstance(indices, Tensor) else bare(indices)
     if indices.dtype == bool:
-        indices = indices.astype(int)  # as NumPy has it: 0 and 1, and no mask
+        indices = indices.astype(int)  # as in NumPy: 0 and 1, not a mask
     if mode != "raise":
         n = shape_of(x)[axis]
         (indices,) = settled(indices)
@@ -113,24 +113,24 @@ def take(x, indices, axis=None, out=None, mode="raise"):
     return getitem(x, settled((slice(None),) * axis + (indices,)))
 
 
-# -- bits: for booleans the same as the logical functions, which take all numbers ------------------------------------
+# -- bits: on booleans these equal the logical functions, which take all numbers -------------------------------------
 
 
 @op(np=np.bitwise_and, infix="&")
 def bitwise_and(a, b):
-    """a and b, of booleans, or of each bit of integers."""
+    """a and b, for booleans or each bit of integers."""
     return np.bitwise_and(a, b)
 
 
 @op(np=np.bitwise_or, infix="|")
 def bitwise_or(a, b):
-    """a or b, of booleans, or of each bit of integers."""
+    """a or b, for booleans or each bit of integers."""
     return np.bitwise_or(a, b)
 
 
 @op(np=np.invert, infix="~")
 def invert(x):
-    """not x, of booleans, or of each bit of integers."""
+    """not x, for booleans or each bit of integers."""
     return np.invert(x)
 
 
@@ -138,7 +138,7 @@ def invert(x):
 
 
 def in_dtype(function, floats=False):
-    """`function(x, axis, dtype, out, …)` of x in this number type; without one, halves are computed in float32."""
+    """Wrap `function(x, axis, dtype, out, …)` to cast x to dtype first. If dtype is None, float16 runs in float32."""
     wide = in_float32(function)
 
     @functools.wraps(function)
@@ -146,8 +146,8 @@ def in_dtype(function, floats=False):
         if out is not None:
             refuse_unless_default(function.__name__, out=out)
         if floats and dtype is not None and np.dtype(dtype).kind not in "fc":
-            raise TypeError(f"{function.__name__} of {np.dtype(dtype)} would lose the fractions: name a type of floats "
-                            "as dtype, or none")
+            raise TypeError(f"{function.__name__} in {np.dtype(dtype)} would lose the fractions: pass a float dtype, "
+                            "or none")
         return wide(x if dtype is None else astype(x, dtype), axis, None, None, *args, **options)
     return cast
 
@@ -165,8 +165,8 @@ def mean(x, axis=None, dtype=None, out=None, keepdims=False):
 @composite(np=np.var, method=True)
 @in_floats
 def var(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
-    """y = Σ (x − mean x)² / (n − ddof) over the axes; as in NumPy, n − ddof below 0 counts as 0: inf, or nan.
-    For complex x it is this formula too, without an absolute value, so that the complex step sees through it.
+    """y = Σ (x − mean x)² / (n − ddof) over the axes. As in NumPy, a negative n − ddof counts as 0: inf or nan.
+    Complex x uses the same formula, without an absolute value: so the complex step applies.
     """
     squares = square(x - mean(x, axis=axis, keepdims=True))
     n = count(shape_of(x), axis) - ddof
@@ -176,7 +176,7 @@ def var(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
 @composite(np=np.std, method=True)
 @in_floats
 def std(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
-    """y = √var x. Where all entries are equal, y has a kink, and the gradient is 0, as in PyTorch."""
+    """y = √var x. If all entries are equal, y has a kink and the gradient is 0, as in PyTorch."""
     return root(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
@@ -185,8 +185,8 @@ def std(x, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
 def norm(x, ord=None, axis=None, keepdims=False):
     """‖x‖ of vectors (one axis: ord 1, 2, inf, or any number) or matrices (two axes: "fro", 1, inf), as np.linalg.norm:
     √Σ x² of all entries by default. Its slope at 0 is 0, as in PyTorch.
-    For complex x it is √Σ x² too, without an absolute value, so that the complex step sees through it. Raises
-    ValueError for the norms of a matrix that need its singular values.
+    Complex x also uses √Σ x², without an absolute value: so the complex step applies. Raises ValueError for the
+    matrix norms that need singular values.
     """
     x = array(x)
     x = x if x.dtype.kind in "fc" else astype(x, float)
@@ -195,7 +195,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
         return root(sum(square(x), keepdims=keepdims))
     axes = tuple(range(ndim)) if axis is None else normalize_axis(axis, ndim, "norm")
     if len(axes) not in (1, 2):
-        raise ValueError(f"norm: ord={ord!r} is of one axis (a vector) or two (a matrix), not {len(axes)}")
+        raise ValueError(f"norm: ord={ord!r} takes one axis (a vector) or two (a matrix), not {len(axes)}")
     if ord is None or ord == ("fro" if len(axes) == 2 else 2):
         return root(sum(square(x), axis=axes, keepdims=keepdims))
     if len(axes) == 1:
@@ -211,19 +211,19 @@ def vector_norm(x, ord, axes, keepdims):
     if ord in (np.inf, -np.inf):
         return (max if ord > 0 else min)(abs(x), axis=axes, keepdims=keepdims)
     if isinstance(ord, str):
-        raise ValueError(f"norm: ord={ord!r} is of matrices, and there is one axis: name two")
+        raise ValueError(f"norm: ord={ord!r} is a norm of matrices, but there is one axis: name two")
     if ord == 0:
         return sum(not_equal(x, 0), axis=axes, dtype=x.dtype, keepdims=keepdims)
     if ord == 1:
         return sum(abs(x), axis=axes, keepdims=keepdims)
-    if ord < 0:  # where one entry is 0, so is y
+    if ord < 0:  # if an entry is 0, so is y
         y = sum(where(equal(x, 0), 1.0, abs(x)) ** ord, axis=axes, keepdims=keepdims) ** (1 / ord)
         return where(equal(min(abs(x), axis=axes, keepdims=keepdims), 0), 0.0, y)
     return power_of_some(sum(power_of_some(abs(x), ord), axis=axes, keepdims=keepdims), 1 / ord)
 
 
 def power_of_some(x, n):
-    """xⁿ for x ≥ 0 and n > 0 with the slope 0 at 0, where that of the power may be infinite."""
+    """xⁿ for x ≥ 0 and n > 0. At 0 its slope is 0; that of the power may be infinite."""
     zero = equal(x, 0)
     return where(zero, 0.0, where(zero, 1.0, x) ** n)
 
@@ -235,8 +235,8 @@ def power_of_some(x, n):
 @in_dtype
 def prod(x, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=None):
     """y = Π x over the axes.
-    The halves are multiplied with each other until one is left: log₂ n products and the rule of multiply, which is
-    right where an entry is 0, to any order. y / x would not be.
+    It multiplies the first half by the second until one entry is left: log₂ n products. The rule of multiply is
+    right to any order, also at entries that are 0; the rule y / x would not be.
     """
     refuse_unless_default("prod", initial=initial, where=where)
     x = widened(x)
@@ -249,13 +249,13 @@ def prod(x, axis=None, dtype=None, out=None, keepdims=False, initial=None, where
 
 
 def widened(x):
-    """x, small integers in the type in which NumPy multiplies and sums them."""
+    """x, with small integers in the dtype in which NumPy multiplies and sums them."""
     x = array(x)
     return x if x.dtype.kind in "fc" else astype(x, np.sum(np.zeros(0, x.dtype)).dtype)
 
 
 def halves_multiplied(x, axis):
-    """The product along one axis, which stays with length 1."""
+    """The product along one axis, which is kept with length 1."""
     n = shape_of(x)[axis]
     if n == 0:
         return sum(x, axis=axis, keepdims=True) + 1
@@ -270,12 +270,12 @@ def halves_multiplied(x, axis):
 @composite(np=np.cumprod, method=True)
 @in_dtype
 def cumprod(x, axis=None, dtype=None, out=None):
-    """yₜ = Πₛ≤ₜ xₛ along an axis, or of the flat entries; by log₂ n products, as `prod` and for its reason."""
+    """yₜ = Πₛ≤ₜ xₛ along an axis, or of the flattened x. It takes log₂ n products, for the same reason as `prod`."""
     x = widened(x)
     if axis is None or not x.shape:
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "cumprod")
     axis = one_axis(axis, len(shape_of(x)), "cumprod")
-    n, done = shape_of(x)[axis], 1  # each entry is the product of this many up to it
+    n, done = shape_of(x)[axis], 1  # each entry is the product of the `done` entries up to it
     while done < n:
         x = concatenate([part(x, axis, 0, done), part(x, axis, done) * part(x, axis, 0, n - done)], axis=axis)
         done *= 2
@@ -287,8 +287,8 @@ def cumprod(x, axis=None, dtype=None, out=None):
 
 @composite(np=np.dot, method=True)
 def dot(a, b, out=None):
-    """NumPy's dot: a product with a number, of vectors, of matrices; else over the last axis of a and the second to
-    last of b."""
+    """As np.dot: the product with a number, of vectors or of matrices; else the sum over the last axis of a and the
+    second to last of b."""
     refuse_unless_default("dot", out=out)
     a_ndim, b_ndim = len(shape_of(a)), len(shape_of(b))
     if not a_ndim or not b_ndim:
@@ -300,7 +300,7 @@ def dot(a, b, out=None):
 
 @composite(np=np.outer)
 def outer(a, b, out=None):
-    """yᵢⱼ = aᵢ bⱼ of the flat entries."""
+    """yᵢⱼ = aᵢ bⱼ of the flattened arrays."""
     refuse_unless_default("outer", out=out)
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
@@ -330,7 +330,7 @@ def tensordot(a, b, axes=2):
 
 
 def at_least(ndim, grow, arrays):
-    """Each array with as many axes: `grow` makes the shape. One array alone, or a tuple."""
+    """The arrays with at least `ndim` axes; `grow` computes the new shape. Returns one array, or a tuple of several."""
     arrays = [array(a) for a in arrays]
     grown = tuple(a if len(a.shape) >= ndim else reshape(a, grow(a.shape)) for a in arrays)
     return grown[0] if len(grown) == 1 else grown
@@ -338,7 +338,7 @@ def at_least(ndim, grow, arrays):
 
 @composite(np=np.atleast_1d)
 def atleast_1d(*arrays):
-    """Numbers as vectors of one; all else as it is."""
+    """Numbers as vectors of length 1; other arrays unchanged."""
     return at_least(1, lambda shape: (1,), arrays)
 
 
@@ -350,7 +350,7 @@ def atleast_2d(*arrays):
 
 @composite(np=np.atleast_3d)
 def atleast_3d(*arrays):
-    """Arrays with three axes at least: n → (1, n, 1), (n, m) → (n, m, 1)."""
+    """Arrays with at least three axes: n → (1, n, 1), (n, m) → (n, m, 1)."""
     return at_least(3, lambda shape: (*(1, *shape)[-2:], 1) if shape else (1, 1, 1), arrays)
 
 
@@ -361,20 +361,20 @@ def joined(arrays, axis, name, dtype, casting):
 
 @composite(np=np.vstack)
 def vstack(arrays, *, dtype=None, casting="same_kind"):
-    """The arrays below each other; a vector counts as a row."""
+    """The arrays stacked vertically; a vector counts as a row."""
     return joined([atleast_2d(a) for a in arrays], 0, "vstack", dtype, casting)
 
 
 @composite(np=np.hstack)
 def hstack(arrays, *, dtype=None, casting="same_kind"):
-    """The arrays side by side: along their second axis, vectors along their only one."""
+    """The arrays side by side: joined along their second axis, vectors along their only one."""
     arrays = [atleast_1d(a) for a in arrays]
     return joined(arrays, 0 if arrays and len(arrays[0].shape) == 1 else 1, "hstack", dtype, casting)
 
 
 @composite(np=np.dstack)
 def dstack(arrays):
-    """The arrays along a third axis."""
+    """The arrays joined along a third axis."""
     return concatenate([atleast_3d(a) for a in arrays], axis=2)
 
 
@@ -387,16 +387,16 @@ def column_stack(arrays):
 
 @composite(np=np.append)
 def append(x, values, axis=None):
-    """x with values behind it along an axis, or as flat entries."""
+    """x followed by `values` along an axis, or both flattened."""
     return concatenate([ravel(x), ravel(values)] if axis is None else [x, values], axis=axis or 0)
 
 
-# -- axes and places ---------------------------------------------------------------------------------------
+# -- axes and positions ------------------------------------------------------------------------------------
 
 
 @composite(np=np.squeeze, method=True)
 def squeeze(x, axis=None):
-    """x without its axes of length 1: all, or those named."""
+    """x without its axes of length 1: all of them, or those in `axis`."""
     shape = shape_of(x)
     if axis is None:
         drop = [a for a, n in enumerate(shape) if n == 1]
@@ -404,13 +404,13 @@ def squeeze(x, axis=None):
         drop = normalize_axis(axis, len(shape) or 1, "squeeze")
     for a in drop if shape else ():
         if shape[a] != 1:
-            raise ValueError(f"squeeze: axis {a} of shape {shape} has length {shape[a]}: only length 1 can go")
+            raise ValueError(f"squeeze: axis {a} of shape {shape} has length {shape[a]}: only length 1 can be removed")
     return reshape(x, tuple(n for a, n in enumerate(shape) if a not in drop))
 
 
 @composite(np=np.moveaxis)
 def moveaxis(x, source, destination):
-    """x with the axes `source` moved to the places `destination`, the others in their order."""
+    """x with the axes `source` moved to the positions `destination`; the others keep their order."""
     ndim = len(shape_of(x))
     source, destination = normalize_axis(source, ndim, "moveaxis"), normalize_axis(destination, ndim, "moveaxis")
     if len(source) != len(destination):
@@ -423,7 +423,7 @@ def moveaxis(x, source, destination):
 
 @composite(np=np.roll)
 def roll(x, shift, axis=None):
-    """x with its entries moved on by `shift` places along an axis (or some, or flat); the last come in at the front."""
+    """x with its entries moved by `shift` positions along an axis (or several, or flat); the last become the first."""
     shape = shape_of(x)
     if axis is None:
         return reshape(roll(ravel(x), np.sum(bare(shift)), 0), shape)
@@ -473,7 +473,7 @@ def below(name, x, k):
 
 @composite(np=np.repeat, method=True)
 def repeat(x, repeats, axis=None):
-    """Each entry `repeats` times (a number, or one for each entry) along an axis, or of the flat entries."""
+    """Each entry of x, or of the flattened x, `repeats` times along an axis: one number, or one for each entry."""
     if axis is None or not shape_of(x):
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "repeat")
     axis = one_axis(axis, len(shape_of(x)), "repeat")
@@ -485,7 +485,7 @@ def repeat(x, repeats, axis=None):
 
 @composite(np=np.tile)
 def tile(x, reps):
-    """x laid side by side, reps[i] times along axis i; missing axes are added in front, as NumPy does."""
+    """x repeated reps[i] times along axis i; missing axes are added in front, as in NumPy."""
     reps = tuple(reps) if np.ndim(reps) else (reps,)
     shape = (1,) * (len(reps) - len(shape_of(x))) + tuple(shape_of(x))
     reps = (1,) * (len(shape) - len(reps)) + reps
@@ -520,7 +520,8 @@ def pad(x, pad_width, mode="constant", *, constant_values=0):
         return where(inside, y, constant_values)
     for axis, (n, width) in enumerate(zip(shape, widths)):
         if mode not in ("edge", "reflect", "symmetric", "wrap"):
-            raise ValueError(f"pad: mode {mode!r} copies no entries: use constant, edge, reflect, symmetric or wrap")
+            raise ValueError(f"pad: mode {mode!r} does not copy entries: "
+                             "use constant, edge, reflect, symmetric or wrap")
         x = take(x, np.pad(np.arange(n), width, mode=mode), axis)
     return x
 
@@ -533,7 +534,7 @@ Tensor.flatten = lambda x, order="C": copy(ravel(x, order))
 
 @composite()
 def log_sigmoid(x):
-    """y = ln sigmoid x = −softplus(−x), with all digits of both tails."""
+    """y = ln sigmoid x = −softplus(−x), with full precision in both tails."""
     return negative(softplus(negative(x)))
 
 

@@ -1,7 +1,7 @@
-"""NumPy's signatures of the core ops, where they take more than the op does, and half precision.
+"""NumPy's full signatures for the core ops, and half precision.
 
-An argument without a counterpart here is refused. Halves are multiplied, summed and normalised in float32 and come
-back as halves, as in PyTorch; the rules then see float32 alone.
+An argument that minigrad does not have raises TypeError. float16 is multiplied, summed and normalised in float32 and
+returned as float16, as in PyTorch; the rules see float32 only.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from minigrad.engine.tensor import Tensor
 
 
 def answers_for(op):
-    """Let a function take the place of an op's own for whoever calls it: by name, as a method, or through NumPy."""
+    """Replace the public function of an op: under its name, as a method, and for NumPy's functions."""
     def declare(function):
         public = named(function, op)
         install(public, op.numpy, op.infix, op.name in vars(Tensor))
@@ -56,7 +56,7 @@ def where(condition, a=None, b=None):
 
 
 @answers_for(elementwise.astype.op)
-def astype(x, dtype, *, copy=True):  # copy only says whether NumPy may return x itself
+def astype(x, dtype, *, copy=True):  # copy only controls whether NumPy may return x itself
     return astype.op.call(x, dtype)
 
 
@@ -83,7 +83,7 @@ def over_axes(op, x, axis, keepdims):
 
 
 def extreme(op):
-    """max or min; halves in float32 for the rule, which counts ties."""
+    """max or min. float16 runs in float32, because the rule counts ties."""
     def find(x, axis=None, out=None, keepdims=False, initial=None, where=None):
         if not (out is initial is where is None):
             refuse_unless_default(op.name, out=out, initial=initial, where=where)

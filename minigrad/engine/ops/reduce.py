@@ -1,6 +1,6 @@
-"""Ops that take axes away: sums and extremes, and softmax.
+"""Reductions (sums and extremes), running sums and softmax.
 
-`axis` is None (all), an int or a tuple, and `keepdims` leaves axes of length 1.
+`axis` is None (all axes), an int or a tuple; `keepdims` keeps the reduced axes with length 1.
 """
 
 import math
@@ -15,13 +15,13 @@ from minigrad.engine.ops.unruled import equal, logical_or, not_equal
 
 
 def kept_shape(shape, axis):
-    """The shape that a reduction over `axis` leaves with keepdims."""
+    """The shape of a reduction over `axis` with keepdims."""
     axes = range(len(shape)) if axis is None or not shape else normalize_axis(axis, len(shape), "reduction")
     return tuple(1 if a in axes else n for a, n in enumerate(shape))
 
 
 def count(shape, axis):
-    """How many entries a reduction over `axis` takes together."""
+    """The number of entries that a reduction over `axis` combines into one."""
     return math.prod(n for n, kept in zip(shape, kept_shape(shape, axis)) if kept == 1)
 
 
@@ -29,8 +29,8 @@ def count(shape, axis):
     buffered="np.add.reduce({x}, axis={axis}, keepdims={keepdims}, out={y})",
     dx=lambda g, x_shape, axis: broadcast_to(reshape(g, kept_shape(x_shape, axis)), x_shape))
 def sum(x, *, axis=None, keepdims=False):
-    """y = Σ x over the axes.   dL/dx = g, the same for each entry of its sum."""
-    return np.add.reduce(x, axis=axis, keepdims=keepdims)  # np.sum without what leads to it, half of a small sum's time
+    """y = Σ x over the axes.   dL/dx = g, the same for each entry of a sum."""
+    return np.add.reduce(x, axis=axis, keepdims=keepdims)  # np.sum without its overhead, half of a small sum's time
 
 
 @op(elementwise=True, dx=lambda g, y: 0.5 * g / where(equal(y, 0), INF, y))
@@ -54,16 +54,16 @@ def extreme_dx(g, y, x, x_shape, axis):
 
 @op(np=(np.max, np.amax), method=True, dx=extreme_dx)
 def max(x, *, axis=None, keepdims=False):
-    """y = the largest x over the axes, nan if one is.   dL/dx = g, shared equally by the entries that are largest (or
-    nan), else 0."""
+    """y = the largest x over the axes, nan if any is.   dL/dx = g, split equally between the largest (or nan) entries,
+    else 0."""
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
 @op(np=(np.min, np.amin), method=True,
     dx=lambda g, y, x, x_shape, axis: extreme_dx(g, y, x, x_shape, axis))
 def min(x, *, axis=None, keepdims=False):
-    """y = the smallest x over the axes, nan if one is.   dL/dx = g, shared equally by the entries that are smallest (or
-    nan), else 0."""
+    """y = the smallest x over the axes, nan if any is.   dL/dx = g, split equally between the smallest (or nan)
+    entries, else 0."""
     return np.min(x, axis=axis, keepdims=keepdims)
 
 
@@ -73,7 +73,7 @@ def min(x, *, axis=None, keepdims=False):
 @op(np=np.cumsum, method=True, linear=True,
     dx=lambda g, x_shape, axis: reshape(flip(cumsum(flip(g, axis), axis), axis), x_shape))
 def cumsum(x, *, axis=None):
-    """yₜ = Σₛ≤ₜ xₛ along an axis, or of the flat entries.   dL/dxₜ = Σₛ≥ₜ gₛ: the running sum from the other end."""
+    """yₜ = Σₛ≤ₜ xₛ along an axis, or of the flattened x.   dL/dxₜ = Σₛ≥ₜ gₛ: the running sum from the other end."""
     return np.cumsum(x, axis=axis)
 
 

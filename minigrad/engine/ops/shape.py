@@ -1,5 +1,5 @@
-"""Ops that move entries about. They are linear and come in pairs, each the other's rule, so that they
-differentiate to any order: reshape, transpose, broadcast_to ⇄ sum_to, concatenate ⇄ split.
+"""Ops that rearrange entries. They are linear and come in pairs, each the rule of the other, so they have
+derivatives of any order: reshape, transpose, broadcast_to ⇄ sum_to, concatenate ⇄ split.
 """
 
 import math
@@ -15,14 +15,14 @@ def shape_of(x):
 
 
 def normalize_axis(axis, ndim, name):
-    """An axis as NumPy takes it (an int, a tuple, negative) → a tuple of axes ≥ 0. The name is for the error."""
+    """Axes as in NumPy (an int or a tuple, negative too) → a tuple of axes ≥ 0. `name` is for the error."""
     axes = axis if isinstance(axis, (tuple, list)) else tuple(axis) if np.ndim(axis) else (axis,)
     for a in axes:
         if isinstance(a, (bool, np.bool_)) or not hasattr(a, "__index__"):
             raise TypeError(f"{name}: an axis is an integer, not {a!r}")
         if not -ndim <= a < ndim:
             raise np.exceptions.AxisError(f"{name}: axis {a} is out of bounds for {ndim} dimensions: "
-                                          f"it goes from {-ndim} to {ndim - 1}")
+                                          f"use {-ndim} to {ndim - 1}")
     axes = tuple(int(a) % ndim for a in axes)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{name}: axis {axis} names an axis twice: name each once")
@@ -35,7 +35,7 @@ def normalize_axis(axis, ndim, name):
 @op(np=np.reshape, linear=True, text="np.reshape({x}, {shape})",
     dx=lambda g, x_shape: reshape(g, x_shape))
 def reshape(x, *, shape):
-    """The entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
+    """y = the entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
     return np.reshape(x, shape)
 
 
@@ -43,18 +43,18 @@ def reshape(x, *, shape):
     text=lambda axes: "{x}.T" if axes is None else "{x}.transpose({axes})",
     dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
 def transpose(x, *, axes=None):
-    """The axes of x in the order `axes`, reversed by default.   dL/dx = g with the axes put back."""
+    """y = x with its axes in the order `axes`, reversed by default.   dL/dx = g with the axes in x's order."""
     return np.transpose(x, axes)
 
 
 def np_argsort(axes):
-    """The order that undoes the order `axes`."""
+    """The inverse permutation of `axes`."""
     order = [a % len(axes) for a in axes]
     return sorted(range(len(order)), key=order.__getitem__)
 
 
 def swap(x):
-    """The last two axes exchanged: the transpose of a matrix, or of each matrix in a stack."""
+    """x with its last two axes exchanged: the transpose of a matrix, or of each matrix in a stack."""
     return x.T if x.ndim == 2 else transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
@@ -64,15 +64,15 @@ def swap(x):
 @op(np=np.broadcast_to, linear=True, view=True, text="np.broadcast_to({x}, {shape})",
     dx=lambda g, x_shape: sum_to(g, x_shape))
 def broadcast_to(x, *, shape):
-    """x repeated along new axes and axes of length 1, until it has this shape.   dL/dx = g summed over them.
+    """y = x repeated along new axes and axes of length 1 to get this shape.   dL/dx = g summed over them.
     The result is a read-only view."""
     return np.broadcast_to(x, shape)
 
 
 @op(linear=True, dx=lambda g, x_shape: broadcast_to(g, x_shape))
 def sum_to(x, *, shape):
-    """x summed over the axes that broadcasting to its shape had added or stretched.   dL/dx = g broadcast.
-    Halves are summed in float32."""
+    """y = x summed over the axes that broadcasting had added or stretched.   dL/dx = g broadcast.
+    float16 is summed in float32."""
     x = np.asarray(x)
     added = x.ndim - len(shape)
     axes = tuple(range(added)) + tuple(added + a for a, n in enumerate(shape) if n == 1 != x.shape[added + a])
@@ -80,7 +80,7 @@ def sum_to(x, *, shape):
     return x.sum(axis=axes, keepdims=True, dtype=wide).reshape(shape).astype(x.dtype, copy=False)
 
 
-# -- joining and parting ----------------------------------------------------------------------------
+# -- joining and splitting --------------------------------------------------------------------------
 
 
 def concatenate_darrays(g, arrays_shape, axis):
@@ -91,7 +91,7 @@ def concatenate_darrays(g, arrays_shape, axis):
 
 
 def ends(lengths):
-    """Where to cut so that the parts have these lengths."""
+    """The indices of the cuts between parts of these lengths."""
     total, cuts = 0, []
     for n in lengths[:-1]:
         total += n
@@ -100,18 +100,18 @@ def ends(lengths):
 
 
 @op(np=np.concatenate, linear=True, darrays=concatenate_darrays,
-    shapes="all axes but the one that is joined must be of one length")
+    shapes="all axes except the joined one must have equal lengths")
 def concatenate(*arrays, axis=0):
-    """The arrays one after the other along an existing axis; `concatenate([a, b], axis=0)`.
-    axis=None joins their entries in one axis.   dL/darrays = g cut at the joints.
+    """The arrays joined along an existing axis: `concatenate([a, b], axis=0)`.
+    axis=None joins their flattened entries.   dL/darrays = g cut at the joints.
     """
     return np.concatenate(arrays, axis=axis)
 
 
 @op(np=np.split, linear=True, dx=lambda g, axis: concatenate(g, axis=axis))
 def split(x, *, indices_or_sections, axis=0):
-    """x cut along an axis, into that many equal parts or before the given indices: a tuple of views.
-    dL/dx = the parts' gradients joined, zeros for a part that has none.
+    """x cut along an axis into n equal parts, or before the given indices: a tuple of views.
+    dL/dx = the gradients of the parts joined, zeros for a part without one.
     """
     (axis,) = normalize_axis(axis, np.ndim(x), "split")
     cuts = indices_or_sections
@@ -120,7 +120,7 @@ def split(x, *, indices_or_sections, axis=0):
         if cuts < 1 or n % cuts:
             raise ValueError(f"{n} entries cannot be cut into {cuts} equal parts: give the indices of the cuts")
         cuts = range(n // cuts, n, n // cuts) if n else [0] * (cuts - 1)
-    # np.split makes the same views twenty times slower: it checks each cut by itself
+    # np.split makes the same views 20 times slower, because it checks each cut separately
     index = [slice(None)] * (axis + 1)
     parts, start = [], 0
     for stop in [*cuts, None]:

@@ -1,4 +1,4 @@
-"""Exponentials and logarithms that keep their digits where the plain formula loses them or overflows."""
+"""Exponentials and logarithms that keep their precision where the plain formula loses it or overflows."""
 
 import math
 
@@ -38,7 +38,7 @@ def log10(x):
 
 @op(elementwise=True, dx=lambda g, x: g * softplus_slope(x))
 def softplus(x):
-    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with all digits of a vanishing tail.
+    """y = ln(1 + eˣ) = max(x, 0) + ln(1 + e^(−|x|)).   dL/dx = g sigmoid x, with full precision in the small tail.
     It neither overflows nor loses its tail.
     """
     positive = np.real(x) > 0
@@ -48,7 +48,7 @@ def softplus(x):
 
 @op(elementwise=True, dx=lambda g, x, y: g * y * softplus_slope(-x))
 def softplus_slope(x):
-    """y = sigmoid x = e^(−softplus(−x)), with all digits of its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
+    """y = sigmoid x = e^(−softplus(−x)), precise in its left tail.   dL/dx = g y (1 − y) = g y sigmoid(−x)."""
     with np.errstate(under="ignore"):
         return np.exp(-softplus(np.negative(x)))
 
@@ -58,7 +58,7 @@ def softplus_slope(x):
 def logaddexp(a, b):
     """y = ln(eᵃ + eᵇ), without overflow.   dL/da = g e^(a − y) = g sigmoid(a − b),  dL/db = g sigmoid(b − a)."""
     with np.errstate(under="ignore"):
-        if np.iscomplexobj(a) or np.iscomplexobj(b):  # which NumPy's own does not take
+        if np.iscomplexobj(a) or np.iscomplexobj(b):  # which np.logaddexp does not take
             swap = np.real(a) < np.real(b)
             return np.where(swap, b, a) + np.log1p(np.exp(np.where(swap, np.subtract(a, b), np.subtract(b, a))))
         return np.logaddexp(a, b)
@@ -67,20 +67,20 @@ def logaddexp(a, b):
 @op(dx=lambda g, x, axis: reshape(g, kept_shape(x.shape, axis)) * softmax(x, axis=axis))
 def logsumexp(x, *, axis=None, keepdims=False):
     """y = ln Σ eˣ over the axes, without overflow.   dL/dx = g softmax x.   −inf entries count as absent.
-    The largest is 1 in the sum of shifted exponentials; what the others add to it keeps its digits.
+    The largest shifted exponential is 1; log1p of the sum of the others keeps their digits.
     """
     e, m = shifted_exp(x, axis)
     top = np.real(x) == m
     others = np.sum(np.where(top, e - 1, e), axis=axis, keepdims=True)
     n = np.count_nonzero(top, axis=axis, keepdims=True).astype(m.dtype)
-    with np.errstate(divide="ignore", under="ignore"):  # nothing to sum: ln 0 = −inf is the answer
+    with np.errstate(divide="ignore", under="ignore"):  # an empty sum: ln 0 = −inf is right
         y = np.log1p(others + (n - 1)) + m
     return y if keepdims else np.squeeze(y, axis if axis is not None else tuple(range(np.ndim(x))))
 
 
 @op(dx=lambda g, x, axis: g - softmax(x, axis=axis) * sum(g, axis=axis, keepdims=True))
 def log_softmax(x, *, axis=-1):
-    """yᵢ = xᵢ − ln Σⱼ e^(xⱼ) along an axis.   dL/dx = g − softmax x Σ g; eʸ would be the same, but underflow."""
+    """yᵢ = xᵢ − ln Σⱼ e^(xⱼ) along an axis.   dL/dx = g − softmax x Σ g; eʸ would be equal, but underflows."""
     _, m = shifted_exp(x, axis)
     z = x - m
     return z - logsumexp(z, axis=axis, keepdims=True)

@@ -1,4 +1,4 @@
-"""Ops without a rule, so that no gradient passes: comparisons, logic and rounding.
+"""Ops without a rule, which pass no gradient: comparisons, logic and rounding.
 
 Inputs broadcast. Complex numbers compare by their real part first.
 """
@@ -10,7 +10,7 @@ from minigrad.engine.tensor import Tensor
 
 
 def unruled(function, meaning, infix=None, analytic=True):
-    """The op that is NumPy's ufunc and no more."""
+    """The op of a NumPy ufunc, without a rule."""
     if function.nin == 1:
         def forward(x):
             return function(x)
@@ -36,12 +36,12 @@ floor_divide = unruled(np.floor_divide, "y = ⌊a / b⌋. It passes no gradient.
 sign = unruled(np.sign, "y = −1, 0 or 1. It passes no gradient.", analytic=False)
 floor = unruled(np.floor, "y = ⌊x⌋. It passes no gradient.", analytic=False)
 ceil = unruled(np.ceil, "y = ⌈x⌉. It passes no gradient.", analytic=False)
-trunc = unruled(np.trunc, "y = x without its fraction. It passes no gradient.", analytic=False)
+trunc = unruled(np.trunc, "y = x rounded towards 0. It passes no gradient.", analytic=False)
 
 
 @op(np=(np.round, np.around), method=True, analytic=False, elementwise=True)
 def round(x, *, decimals=0):
-    """y = x rounded to `decimals` decimals, halves to the even neighbour. It passes no gradient."""
+    """y = x rounded to `decimals` decimals, a tie to the even neighbour. It passes no gradient."""
     return np.round(x, decimals)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from minigrad.derived import derive
 from minigrad.engine.backward import sweep
+from minigrad.engine.context import no_grad
 from minigrad.engine.pytree import unflatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.microscope.bptt import Record, credit, jacobians, record
 from minigrad.microscope.page.rendering import LayerInspection
 from minigrad.training.sequence_model import SequenceModel, eval_mode

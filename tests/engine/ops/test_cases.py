@@ -1,4 +1,4 @@
-"""What holds for every op: each test here runs on every row of `cases.py`."""
+"""Properties of every op: each test runs on every row of `cases.py`."""
 
 import gc
 import weakref
@@ -18,7 +18,7 @@ differentiable = pytest.mark.parametrize("case", [c for c in CASES if c.differen
 
 
 def leaves(arrays):
-    """The arrays as tensors, not copied, so that their strides are what the op sees."""
+    """The arrays as tensors, not copied: the op sees their strides."""
     return [wrap(x, tracked=x.dtype.kind in "fc") for x in arrays]
 
 
@@ -27,7 +27,7 @@ def results(y):
 
 
 def weighted(ys):
-    """Σ u y with fixed random numbers u: its gradient holds every entry of the Jacobian with a weight of its own."""
+    """Σ u y with fixed random numbers u: its gradient contains every entry of the Jacobian with its own weight."""
     rng = np.random.default_rng(11)
     terms = [mg.sum(y * rng.uniform(0.5, 1.5, y.shape).astype(np.float32)) for y in ys]
     return sum(terms[1:], terms[0])
@@ -45,7 +45,7 @@ def values(y):
 
 
 def assert_same(found, expected, rtol=1e-12, atol=1e-14):
-    """Equal values, shapes and number types."""
+    """Assert equal values, shapes and dtypes."""
     found, expected = values(found), values(expected)
     assert len(found) == len(expected)
     for a, b in zip(found, expected):
@@ -62,7 +62,7 @@ def test_every_op_and_every_composite_has_a_row():
 
 
 def test_every_rule_is_reached_by_a_row():
-    """An argument with a rule is an array in some row of its op, so that its rule is checked by itself."""
+    """Every argument with a rule is an array in some row of its op: so each rule is checked separately."""
     reached = set()
     for case in CASES:
         if case.differentiable:
@@ -100,7 +100,7 @@ def assert_numpys(case, dtype, tolerance):
     arrays = case.inputs(dtype)
     try:
         expected = case.numpys(*arrays)
-    except (TypeError, ValueError) as refusal:  # as of an integer to a negative power: what NumPy refuses, we refuse
+    except (TypeError, ValueError) as refusal:  # such as an integer to a negative power
         with pytest.raises(type(refusal)):
             case.ours(*map(wrap, arrays))
     else:
@@ -117,7 +117,7 @@ def test_arrays_alone_give_arrays(case):
 
 @every
 def test_the_same_by_every_name(case):
-    """NumPy's own function, the method of Tensor, and the operator find the op, with the same bits and gradients."""
+    """NumPy's function, the method of Tensor and the operator call the op, with the same bits and gradients."""
     arrays = case.inputs()
     spellings = [case.numpys] if case.in_numpy else []
     if callable(getattr(Tensor, case.name, None)) and isinstance(case.arguments[0], type(case.makers[0])):
@@ -158,13 +158,13 @@ def test_gradient_to_order_2(case):
 
 
 def with_bases(array):
-    """The ids of an array and of those that it is a view of."""
+    """The ids of an array and of its bases."""
     return set() if array is None else {id(array)} | with_bases(getattr(array, "base", None))
 
 
 @differentiable
 def test_the_graph_keeps_only_what_a_rule_reads(case):
-    """A node keeps an input, or its result, if a rule that runs reads it. All other arrays go with their tensors."""
+    """A node keeps an input, or its result, if a rule that runs reads it. Other arrays are freed with their tensors."""
     inputs = leaves(case.inputs())
     copies = [mg.copy(x) if x._tracked else x for x in inputs]
     arrays = [weakref.ref(x._array) for x in copies if x._tracked]
@@ -197,7 +197,7 @@ def test_no_gradient_passes(case):
 
 @differentiable
 def test_float32_stays_float32(case):
-    """In the value, in what each rule gives, and in the gradient, which is the float64 one rounded."""
+    """The value, the result of each rule, and the gradient, which is the float64 one rounded, are float32."""
     inputs = leaves(case.inputs(np.float32))
     with CallSites() as sites:
         ys = results(case.ours(*inputs))
@@ -217,11 +217,11 @@ def test_float32_stays_float32(case):
 
 @differentiable
 def test_complex_gradient_is_holomorphic(case):
-    """On the real axis it is the real gradient; off it, it has no conjugates: a check at complex numbers passes."""
+    """On the real axis it is the real gradient. Elsewhere it has no conjugates: a check at complex numbers passes."""
     if not case.analytic:
         if case.name != "astype":
-            says = f"{case.name} cannot take" if case.name in REAL_ONLY else "abs has no complex derivative"
-            with pytest.raises(TypeError, match=says):
+            message = f"{case.name} cannot take" if case.name in REAL_ONLY else "abs has no complex derivative"
+            with pytest.raises(TypeError, match=message):
                 case.ours(*leaves(case.inputs(np.complex128)))
         return
     on_axis = [x + 0j if x.dtype.kind == "f" else x for x in case.inputs()]
@@ -232,7 +232,7 @@ def test_complex_gradient_is_holomorphic(case):
 
 
 def apart(x):
-    """The same values at every other place of a larger array, backwards: no axis is contiguous."""
+    """The same values at every other index of a larger array, reversed: no axis is contiguous."""
     view = np.zeros([2 * n for n in x.shape], x.dtype)[(..., *[slice(None, None, -2)] * x.ndim)]
     view[...] = x
     view.flags.writeable = False
@@ -255,7 +255,7 @@ def test_inputs_of_any_strides_stay_untouched(case):
 @pytest.mark.parametrize("case", [c for c in CASES if c.name not in BEYOND_FLOATS], ids=str)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_nothing_overflows_at_the_ends(case, dtype):
-    """±800 where every number is allowed: value, first and second derivative are finite, with no NumPy error at all."""
+    """At ±800, if allowed, the value and the first and second derivatives are finite, without any NumPy error."""
     if case.name == "prod" and dtype is np.float32:
         pytest.skip("800¹³ is beyond float32")
     arrays = case.inputs(dtype, extreme=True)
@@ -270,9 +270,9 @@ def test_nothing_overflows_at_the_ends(case, dtype):
         if case.differentiable:
             found += values(first(*arrays)) + values(mg.grad(lambda *x: weighted(first(*x)), numbers)(*arrays))
     assert all(np.isfinite(part).all() for part in found)
-    with np.errstate(all="ignore"):  # where the plain formula overflows there is nothing to compare with
+    with np.errstate(all="ignore"):  # the plain formula may overflow; those entries are not compared
         plain, sizes = values(case.numpys(*arrays)), values(case.numpys(*map(np.abs, arrays)))
         for part, expected, size in zip(values(y), plain, sizes):
             known = np.isfinite(expected)
-            scale = np.max(np.abs(size), initial=1.0, where=np.isfinite(size))  # of the sum, before its terms cancel
+            scale = np.max(np.abs(size), initial=1.0, where=np.isfinite(size))  # size of the terms, before they cancel
             np.testing.assert_allclose(part[known], expected[known], rtol=0, atol=10 * np.finfo(dtype).eps * scale)

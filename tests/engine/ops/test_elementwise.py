@@ -1,4 +1,4 @@
-"""What the table of cases cannot say: ties and kinks, powers at 0, number types, infinities, sentences."""
+"""Elementwise ops beyond the table of cases: ties and kinks, powers at 0, dtypes, infinities, error messages."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_power_at_its_edges(a, b, d_a, d_b):
         found = mg.grad(lambda a, b: a ** b, (0, 1))(a, b)
     np.testing.assert_allclose(found, (d_a, d_b))
     exponents = (b, int(b)) if b == int(b) else (b,)
-    for exponent in exponents:  # a Python number takes another way than an array
+    for exponent in exponents:  # a Python number takes another path than an array
         np.testing.assert_allclose(mg.grad(lambda a, n=exponent: a ** n)(a), d_a)
 
 
@@ -58,7 +58,7 @@ def test_python_numbers_do_not_widen_float32(f):
 
 
 def test_the_side_not_taken_sends_no_nan():
-    """Not from a nan in its value, nor from a nan in the gradient that arrives at the other side."""
+    """Neither a nan in its value nor a nan in the other side's gradient reaches it."""
     x, g = np.array([1.0, 4.0]), np.array([np.nan, 1.0])
     d_a, d_b = mg.grad(lambda a, b: mg.where(x > 2, a, b)[1], (0, 1))(np.array([np.nan, 4.0]), np.full(2, np.nan))
     np.testing.assert_array_equal([d_a, d_b], [[0, 1], [0, 0]])
@@ -89,22 +89,22 @@ def test_softplus_keeps_its_tail():
     np.testing.assert_allclose(mg.grad(lambda x: mg.softplus(x).sum())(np.array([-10.0])), [4.5397868702434395e-05])
 
 
-@pytest.mark.parametrize("call, error, says", [
+@pytest.mark.parametrize("call, error, message", [
     (lambda x: x + np.zeros(2), ValueError, r"add: a \(2, 3\), b \(2,\) do not go together: from the right, axes must"),
     (lambda x: mg.where(x > 0, x, np.zeros(7)), ValueError, r"where: condition \(2, 3\), a \(2, 3\), b \(7,\)"),
     (lambda x: mg.maximum(np.zeros(5), x), ValueError, r"maximum: a \(5,\), b \(2, 3\)"),
     (lambda x: mg.astype(x, dtype="nonsense"), TypeError, r"astype cannot take x \(2, 3\), dtype='nonsense'"),
     (lambda x: mg.tensor([1, 2]) ** -1, ValueError, r"power cannot take a \(2,\), b \(\): Integers to negative"),
     (lambda x: mg.astype(x), TypeError, r"astype\(\) missing 1 required .*'dtype'")])
-def test_bad_input_gets_a_sentence(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_gets_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
         call(mg.tensor(np.ones((2, 3)), requires_grad=True))
 
 
 NAN = np.nan
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's own, of logaddexp
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's warning in logaddexp
 @pytest.mark.parametrize("f, x", [
     (mg.maximum, (NAN, 1.0)), (mg.maximum, (1.0, NAN)), (mg.minimum, (NAN, 1.0)), (mg.minimum, (1.0, NAN)),
     (mg.maximum, (NAN, NAN)), (mg.clip, (NAN, 0.0, 1.0)), (mg.clip, (0.5, NAN, 1.0)), (mg.clip, (0.5, 0.0, NAN)),
@@ -112,7 +112,7 @@ NAN = np.nan
     (mg.log_sigmoid, (NAN,)), (mg.softplus, (NAN,))],
     ids=lambda v: getattr(v, "__name__", str(v)))
 def test_no_rule_hides_a_nan(f, x):
-    """The value is nan, and the gradient of what is nan is not 0."""
+    """The value is nan, and the gradient of every nan input is not 0."""
     value, d = mg.value_and_grad(f, tuple(range(len(x))))(*map(np.array, x))
     assert np.isnan(value)
     assert all(d_a != 0 for a, d_a in zip(x, d) if np.isnan(a))
@@ -120,7 +120,7 @@ def test_no_rule_hides_a_nan(f, x):
 
 @pytest.mark.parametrize("dtype, far", [(np.float32, 80.0), (np.float64, 600.0)])
 def test_both_tails_keep_their_digits(dtype, far):
-    """e^−far is seen by what is that small, on either side, in value and slope."""
+    """Values and slopes as small as e^−far are exact on either side."""
     x, tail = np.array([far, -far], dtype), np.exp(-np.array(far, dtype))
     np.testing.assert_allclose(mg.log_sigmoid(x), [-tail, -far], rtol=1e-6)
     np.testing.assert_allclose(mg.grad(lambda x: mg.sum(mg.log_sigmoid(x)))(x), [tail, 1], rtol=1e-5)

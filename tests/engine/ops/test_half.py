@@ -1,5 +1,5 @@
-"""Halves are stored and not computed with: sums, counts, products and norms of them run in float32, and so do their
-gradients. A sum of halves overflows beyond 65504, and one of ones stops at 2048."""
+"""float16 is stored but not computed with: its sums, counts, products and norms run in float32, and so do their
+gradients. In float16 a sum overflows beyond 65504, and a sum of ones stops at 2048."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ import pytest
 import minigrad as mg
 from minigrad import nn
 
-N = 5000  # ones that a sum in halves cannot count
+N = 5000  # more ones than a float16 sum can count
 ONES, BIG, ROW = np.ones(N, np.float16), np.full(4, 60000, np.float16), np.ones((1, 3), np.float16)
 LOGITS, CLASSES = np.repeat(np.float16([[20, 0, 0]]), N, 0), np.ones(N, int)
 
-# what is computed, and its value
+# {name: (computation, value)}
 VALUES = {
     "sum": (lambda: mg.sum(ONES), N), "sum of an axis": (lambda: mg.sum(np.ones((N, 2), np.float16), axis=0), [N, N]),
     "mean": (lambda: mg.mean(BIG), 60000), "var": (lambda: mg.var(np.float16([-200, 200])), 40000),
@@ -33,7 +33,7 @@ VALUES = {
     "binary_cross_entropy": (lambda: nn.binary_cross_entropy(20 * ONES, 0 * ONES), 20),
     "LayerNorm": (lambda: nn.LayerNorm(2, dtype=np.float16)(np.float16([-3000, 3000])).detach(), [-1, 1])}
 
-# a function of ones (N,), and its gradient for each of them
+# {name: (function of ones (N,), its gradient for each of them)}
 GRADIENTS = {
     "mean": (lambda x: x.mean(), 1 / N), "sum of squares": (lambda x: (x * x).sum(), 2),
     "ties of max": (lambda x: mg.max(x), 1 / N), "product": (lambda x: x @ x, 2), "norm": (mg.norm, N ** -0.5),
@@ -62,7 +62,7 @@ def test_gradient(what):
     lambda b: mg.sum(ONES[:, None] @ b[None])],
     ids=["broadcast", "broadcast_to", "index", "repeat", "product"])
 def test_the_gradient_of_what_is_used_many_times(f):
-    """Eager, recorded, and derived."""
+    """The gradient is right eagerly, recorded and derived."""
     b = np.ones(1, np.float16)
     assert mg.grad(f)(b) == N
     _, pull = mg.vjp(mg.grad(lambda b: f(b * b)), b)

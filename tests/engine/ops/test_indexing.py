@@ -1,4 +1,4 @@
-"""What the table of cases cannot say of indices: other kinds of them, who owns them, and the sentences."""
+"""Indexing beyond the table of cases: other kinds of indices, their ownership, and error messages."""
 
 import numpy as np
 import pytest
@@ -52,8 +52,8 @@ def test_an_index_that_changes_later_does_not_matter():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, complex])
 @pytest.mark.parametrize("width", [(4,), (5,), (2, 3), (3, 1), (0,)], ids=str)
 def test_a_table_of_rows_as_an_embedding(width, dtype):
-    """The way for many rows, on flat arrays, gives what np.add.at gives: for even and odd widths, g of any strides, and
-    indices of a type too small for what they are multiplied by."""
+    """The path for many rows, on flat arrays, equals np.add.at: for even and odd widths, g of any strides, and indices
+    of a dtype too small for the product with the width."""
     rng = np.random.default_rng(0)
     rows = rng.integers(-30, 30, (8, 25))
     table, g = (rng.integers(-9, 9, (*shape, *width)).astype(dtype) for shape in ((300,), (8, 25)))
@@ -87,7 +87,7 @@ def test_getitem_and_scatter_are_a_pair():
         assert np.sum(x[index] * g) == pytest.approx(np.sum(x * mg.scatter(g, shape=x.shape, index=index)))
 
 
-@pytest.mark.parametrize("call, error, says", [
+@pytest.mark.parametrize("call, error, message", [
     (lambda x: x[7], IndexError, r"getitem cannot take x \(4, 5\), index=\(7,\): index 7 is out of bounds"),
     (lambda x: x[0, 0, 0], IndexError, "getitem cannot take.*too many indices"),
     (lambda x: x[1.5], IndexError, "getitem cannot take.*integer"),
@@ -100,9 +100,9 @@ def test_getitem_and_scatter_are_a_pair():
     (lambda x: mg.repeat(x, [1, 2, 3], axis=0), ValueError, "repeat: 3 repeats for 4 entries: give one number"),
     (lambda x: mg.pad(x, -1), ValueError, r"pad: widths -1 do not fit the shape \(4, 5\)"),
     (lambda x: mg.pad(x, (1, 2, 3)), ValueError, r"pad: widths \(1, 2, 3\) do not fit the shape \(4, 5\)"),
-    (lambda x: mg.pad(x, 1, mode="mean"), ValueError, "pad: mode 'mean' copies no entries"),
+    (lambda x: mg.pad(x, 1, mode="mean"), ValueError, "pad: mode 'mean' does not copy entries"),
     (lambda x: mg.pad(x, 1, constant_values=(1, 2)), ValueError, "pad: constant_values must be one number"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_gets_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
         call(mg.tensor(x, requires_grad=True))

@@ -1,4 +1,4 @@
-"""What is made of ops, beyond the table of cases: kinks, zeros, methods, and the sentences."""
+"""Functions made of ops, beyond the table of cases: kinks, zeros, methods and error messages."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def tensor(x=X):
                                  {"ord": 1.5, "axis": 1}, {"ord": 0.5, "axis": 1}, {"ord": np.inf}, {"ord": "fro"}],
                          ids=str)
 def test_the_slope_of_a_norm_at_zero_is_zero(how):
-    """The middle of its slopes, which PyTorch takes."""
+    """0 is the mean of its slopes, as in PyTorch."""
     assert not mg.grad(lambda x: mg.sum(np.linalg.norm(x, **how)))(np.zeros((2, 3))).any()
 
 
@@ -29,7 +29,7 @@ def test_a_norm_at_a_zero_among_others():
 
 @pytest.mark.parametrize("x", [[2.0, 0.0, 3.0], [0.0, 0.0, 3.0, 5.0], [0.0], [4.0, -1.0, 0.5, 2.0, 3.0]])
 def test_cumprod_with_zeros_to_second_order(x):
-    """Against the products of the others, written out."""
+    """Compare with the products of the other entries, written out."""
     n = len(x)
 
     def others(upto, *left_out):
@@ -65,7 +65,7 @@ def test_methods_carry_gradients():
     leaf = tensor()
     copied = leaf.flatten()
     leaf._array[0] = 7
-    assert copied.tolist() == [1, 2, 3]  # as ndarray.flatten, not a view
+    assert copied.tolist() == [1, 2, 3]  # a copy, as ndarray.flatten returns
 
 
 def test_numpys_joins_take_tensors_and_arrays():
@@ -84,11 +84,11 @@ def test_einsum_in_numpys_other_form():
     np.testing.assert_array_equal(mg.einsum(A, [..., 1], [1, ...]), A.T)
 
 
-@pytest.mark.parametrize("call, error, says", [
+@pytest.mark.parametrize("call, error, message", [
     (lambda x: np.linalg.norm(x, "nuc"), ValueError, "norm: ord='nuc' of a matrix has no gradient here: use 'fro'"),
     (lambda x: mg.norm(x, 2), ValueError, "norm: ord=2 of a matrix has no gradient here"),
-    (lambda x: mg.norm(x, "fro", 0), ValueError, "norm: ord='fro' is of matrices, and there is one axis"),
-    (lambda x: mg.norm(x[None], 1), ValueError, r"norm: ord=1 is of one axis \(a vector\) or two \(a matrix\), not 3"),
+    (lambda x: mg.norm(x, "fro", 0), ValueError, "norm: ord='fro' is a norm of matrices, but there is one axis"),
+    (lambda x: mg.norm(x[None], 1), ValueError, r"norm: ord=1 takes one axis \(a vector\) or two \(a matrix\), not 3"),
     (lambda x: mg.norm(x, axis=2), np.exceptions.AxisError, "norm: axis 2 is out of bounds for 2 dimensions"),
     (lambda x: mg.roll(x, 1, 2), np.exceptions.AxisError, "roll: axis 2 is out of bounds"),
     (lambda x: mg.cumprod(x, (0, 1)), TypeError, "tuple"),
@@ -98,9 +98,9 @@ def test_einsum_in_numpys_other_form():
     (lambda x: np.vstack([x, x], dtype=float), TypeError, "vstack takes no dtype here"),
     (lambda x: np.take(x, [0], mode="nonsense"), TypeError, "take takes no mode here"),
     (lambda x: np.einsum("ij->", x, dtype=float), TypeError, "einsum takes no dtype here"),
-    (lambda x: np.einsum(x, [0, -1]), TypeError, "einsum takes subscripts, .* a list of the numbers of its axes"),
+    (lambda x: np.einsum(x, [0, -1]), TypeError, "einsum takes subscripts, .* a list of its axes' numbers"),
     (lambda x: np.reshape(x, (3, 2), "A"), TypeError, "reshape takes no order here, and order='A' was given"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_gets_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
         call(tensor(np.ones((2, 3))))

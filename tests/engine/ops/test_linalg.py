@@ -1,4 +1,4 @@
-"""Products against loops and random subscripts, and the sentences."""
+"""Products compared with loops, einsum with random subscripts, and error messages."""
 
 import numpy as np
 import pytest
@@ -44,26 +44,26 @@ def test_a_quadratic_form():
     np.testing.assert_allclose(mg.grad(lambda A: v @ A @ v)(A), np.outer(v, v))
 
 
-@pytest.mark.parametrize("call, error, says", [
+@pytest.mark.parametrize("call, error, message", [
     (lambda x: x @ x, ValueError, r"matmul: a \(2, 3\), b \(2, 3\) do not go together: the last axis of a must be as"),
     (lambda x: mg.dot(x, x), ValueError, r"matmul: a \(2, 3\), b \(2, 3\)"),
     (lambda x: x @ 2.0, ValueError, r"matmul: a \(2, 3\), b \(\) do not go together"),
     (lambda x: mg.tensordot(x, x, 1), ValueError, r"tensordot: axes \(1,\) of \(2, 3\) and \(0,\) of \(2, 3\) differ"),
     (lambda x: mg.tensordot(x, x, 3), np.exceptions.AxisError, "tensordot: axis -3 is out of bounds"),
     (lambda x: mg.einsum("ij,jk->ik", x, x), ValueError,
-     r"einsum: 'ij,jk->ik' does not fit the shapes \(2, 3\), \(2, 3\): 'j' is 3 long and 2 long"),
+     r"einsum: 'ij,jk->ik' does not fit the shapes \(2, 3\), \(2, 3\): 'j' has the lengths 3 and 2"),
     (lambda x: mg.einsum("ij->iz", x), ValueError, "the output names a letter twice, or one that no operand has"),
     (lambda x: mg.einsum("ij->ii", x), ValueError, "the output names a letter twice"),
     (lambda x: mg.einsum("ijk->i", x), ValueError, "'ijk' names 3 axes of an operand with 2"),
     (lambda x: mg.einsum("i->i", x), ValueError, "'i' names 1 axes of an operand with 2"),
     (lambda x: mg.einsum("ij", x, x), ValueError, "it names 1 operands"),
-    (lambda x: mg.einsum("i...->i", x), ValueError, r"axes under '\.\.\.', and the output does not"),
+    (lambda x: mg.einsum("i...->i", x), ValueError, r"axes under '\.\.\.', but the output does not"),
     (lambda x: mg.einsum("...i,...i->...", x, np.ones((4, 3))), ValueError, r"the axes of \.\.\. do not broadcast"),
     (lambda x: mg.einsum("i1->i", x), ValueError, "subscripts are letters"),
     (lambda x: mg.einsum("ij->i->j", x), ValueError, "subscripts are letters"),
     (lambda x: mg.einsum("......->", x), ValueError, "subscripts are letters"),
-    (lambda x: mg.einsum(x, "ij"), TypeError, "einsum takes subscripts, as 'ij,jk->ik', and arrays; or after each"),
+    (lambda x: mg.einsum(x, "ij"), TypeError, "einsum takes subscripts, such as 'ij,jk->ik', and arrays; or after"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_gets_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
         call(mg.tensor(np.ones((2, 3)), requires_grad=True))

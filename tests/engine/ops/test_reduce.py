@@ -1,4 +1,4 @@
-"""Ties, zeros and infinities in reductions, and the sentences."""
+"""Ties, zeros and infinities in reductions, and error messages."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_a_tie_is_shared_equally_along_each_axis():
 
 @pytest.mark.parametrize("x", [[2.0, 0.0, 3.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0], [0.0], [4.0]])
 def test_prod_with_zeros_to_second_order(x):
-    """Against the products of the others, written out."""
+    """Compare with the products of the other entries, written out."""
     n = len(x)
 
     def others(*left_out):
@@ -42,7 +42,7 @@ def test_an_empty_sum_and_product():
 
 
 def test_minus_infinity_counts_as_absent():
-    """A mask of −∞ before a softmax: the same as leaving the entries out, in value and in gradient."""
+    """Masking with −∞ before a softmax equals leaving the entries out, in value and gradient."""
     x, kept = np.array([0.5, -INF, 2.0, -INF]), [0, 2]
     with np.errstate(all="raise"):
         np.testing.assert_allclose(mg.softmax(x)[kept], mg.softmax(x[kept]))
@@ -58,7 +58,7 @@ def test_minus_infinity_counts_as_absent():
 
 
 def test_softmax_at_the_ends():
-    """The values that the plain formula cannot give: e⁸⁰⁰ overflows."""
+    """The plain formula cannot compute these values: e⁸⁰⁰ overflows."""
     x = np.array([800.0, 0.0, -800.0])
     with np.errstate(all="raise"):
         np.testing.assert_array_equal(mg.softmax(x), [1, 0, 0])
@@ -81,7 +81,7 @@ def test_integers():
     assert mg.sum(x).dtype == mg.max(x).dtype == mg.prod(x).dtype == x.dtype
 
 
-@pytest.mark.parametrize("call, error, says", [
+@pytest.mark.parametrize("call, error, message", [
     (lambda x: mg.sum(x, axis=5), IndexError, r"sum cannot take x \(2, 3\), axis=5: axis 5 is out of bounds"),
     (lambda x: mg.mean(x, axis=(0, 0)), ValueError, r"sum cannot take x \(2, 3\), axis=\(0, 0\): duplicate"),
     (lambda x: mg.max(x[:0]), ValueError, r"max cannot take x \(0, 3\)"),
@@ -90,13 +90,13 @@ def test_integers():
     (lambda x: mg.cumsum(x, axis=2), IndexError, r"cumsum cannot take x \(2, 3\), axis=2"),
     (lambda x: mg.sum(x, 0, axis=1), TypeError, r"sum\(\) got multiple values for argument 'axis'"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_gets_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
         call(mg.tensor(np.ones((2, 3)), requires_grad=True))
 
 
 def test_the_gradient_of_an_extreme_that_is_nan_goes_to_the_nan():
-    """As in PyTorch: shared, where there are some."""
+    """As in PyTorch, several nans share it."""
     x = np.array([[1.0, np.nan, 2.0], [3.0, 4.0, 4.0], [np.nan, 0.0, np.nan]])
     for f, last in ((mg.max, [0, 0.5, 0.5]), (mg.min, [1, 0, 0])):
         assert np.isnan(f(x))
@@ -110,7 +110,7 @@ def test_the_gradient_of_an_extreme_that_is_nan_goes_to_the_nan():
     ([3.5], None, 0), (3.5, None, 0), ([1.0, 2.0], (), 0), ([[1.0], [2.0]], 1, 0), ([2.0, 2.0], None, 0),
     ([2.0, 2.0], None, 1)])
 def test_the_deviation_of_equal_values_has_the_slope_zero(x, axis, ddof):
-    """Of one value it is 0 wherever it is; of more it has a kink, where PyTorch's slope is 0 too."""
+    """The deviation of one value is always 0. That of several has a kink, where PyTorch's slope is 0 too."""
     def f(x):
         return mg.sum(mg.std(x, axis=axis, ddof=ddof))
     x = np.array(x)
@@ -126,7 +126,7 @@ def test_a_variance_with_too_few_values_is_numpys(x, ddof):
 
 
 def test_what_is_close_to_the_largest_keeps_its_digits():
-    """e^−40 beside 1: nothing of it is lost where the sum itself is small."""
+    """e^−40 beside 1: its digits are kept if the result is small."""
     for dtype, far in ((np.float64, 40.0), (np.float32, 20.0)):
         x, tail = np.array([0, -far], dtype), np.exp(-far)
         np.testing.assert_allclose(mg.logsumexp(x), tail, rtol=1e-6)

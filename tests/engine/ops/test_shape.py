@@ -1,4 +1,4 @@
-"""Joining and parting beyond the table of cases, and the sentences."""
+"""Joining and splitting beyond the table of cases, and error messages."""
 
 import numpy as np
 import pytest
@@ -43,16 +43,16 @@ def test_methods_of_tensor():
     assert t.ravel().shape == (12,) and t[None].squeeze().shape == (3, 4) and t.swapaxes(0, 1).shape == (4, 3)
 
 
-@pytest.mark.parametrize("call, error, says", [
+@pytest.mark.parametrize("call, error, message", [
     (lambda x: x.reshape(5), ValueError, r"reshape cannot take x \(3, 4\), shape=\(5,\)"),
     (lambda x: mg.transpose(x, (0, 0)), ValueError, r"transpose cannot take x \(3, 4\), axes=\(0, 0\): repeated"),
     (lambda x: mg.broadcast_to(x, (5,)), ValueError, r"broadcast_to cannot take x \(3, 4\), shape=\(5,\)"),
     (lambda x: mg.concatenate([x, np.zeros((2, 2))]), ValueError,
-     r"concatenate: arrays\[0\] \(3, 4\), arrays\[1\] \(2, 2\) do not go together: all axes but the one"),
+     r"concatenate: arrays\[0\] \(3, 4\), arrays\[1\] \(2, 2\) do not go together: all axes except the joined one"),
     (lambda x: mg.concatenate([x, x], axis=3), IndexError, "concatenate cannot take .*axis 3 is out of bounds"),
     (lambda x: mg.concatenate([]), ValueError, "concatenate cannot take.*need at least one array"),
     (lambda x: mg.concatenate([x, 1.0]), ValueError, r"arrays\[1\] \(\) do not go together"),
-    (lambda x: mg.stack([x, np.zeros(2)]), ValueError, r"stack: shapes \(2,\), \(3, 4\) differ: all must be"),
+    (lambda x: mg.stack([x, np.zeros(2)]), ValueError, r"stack: shapes \(2,\), \(3, 4\) differ: all must be equal"),
     (lambda x: mg.stack([]), ValueError, "stack needs at least one array"),
     (lambda x: mg.split(x, 3, axis=1), ValueError, r"split cannot take x \(3, 4\).*4 entries cannot be cut"),
     (lambda x: mg.split(x, 0), ValueError, "cannot be cut into 0 equal parts"),
@@ -62,8 +62,8 @@ def test_methods_of_tensor():
     (lambda x: mg.moveaxis(x, (0, 1), 0), ValueError, "moveaxis: 2 source axes and 1 destinations"),
     (lambda x: mg.expand_dims(x, 4), np.exceptions.AxisError, "expand_dims: axis 4 is out of bounds for 3 dimensions"),
     (lambda x: mg.expand_dims(x, (0, 0)), ValueError, r"expand_dims: axis \(0, 0\) names an axis twice"),
-    (lambda x: mg.squeeze(x, 0), ValueError, r"squeeze: axis 0 of shape \(3, 4\) has length 3"),
+    (lambda x: mg.squeeze(x, 0), ValueError, r"squeeze: axis 0 of shape \(3, 4\) has length 3: only length 1"),
 ])
-def test_bad_input_gets_a_sentence(call, error, says):
-    with pytest.raises(error, match=says):
+def test_bad_input_gets_a_sentence(call, error, message):
+    with pytest.raises(error, match=message):
         call(mg.tensor(x, requires_grad=True))

@@ -1,4 +1,4 @@
-"""Called as NumPy's functions are: arguments in NumPy's order, or refused by their names; numbers and lists."""
+"""Calls as in NumPy: arguments in NumPy's order, or refused by name; numbers and lists as arrays."""
 
 import inspect
 
@@ -10,7 +10,7 @@ import minigrad as mg
 from minigrad.engine.operators import NUMPY
 from minigrad.engine.tensor import Tensor
 
-# what NumPy calls the arrays that are x, or a and b, here
+# NumPy's names for the arrays that are x, or a and b, here
 ARRAYS = {"a", "b", "x1", "x2", "x", "y", "arr", "ary", "m", "A", "array", "arrays", "tup", "arys", "operands",
           "condition", "values"}
 FUNCTIONS = {f"{function.__module__}.{function.__name__}": (function, ours) for function, ours in NUMPY.items()
@@ -19,7 +19,7 @@ X = np.arange(6.0).reshape(2, 3)
 
 
 def places(function):
-    """The names of the arguments that may be given by place. The metadata of a bare op may."""
+    """The names of the arguments that may be passed by position, which includes the metadata of a bare op."""
     signature = inspect.signature(function)
     bare = hasattr(function, "op") and signature == inspect.signature(function.op.forward)
     return [p.name for p in signature.parameters.values()
@@ -28,7 +28,7 @@ def places(function):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_arguments_have_numpys_places(name):
-    """Each argument that we take has NumPy's place, counted from the last array; NumPy may have more behind them."""
+    """Each of our arguments has NumPy's position, counted from the last array. NumPy may have more after them."""
     try:
         inspect.signature(FUNCTIONS[name][0])
     except ValueError:
@@ -51,7 +51,7 @@ def test_an_array_for_the_result_is_refused_by_name(name, call):
 
 @pytest.mark.parametrize("name", ["sum", "prod", "mean", "var", "std", "cumsum", "cumprod"])
 def test_a_dtype_in_the_third_place(name):
-    """In float64 of float32 numbers: as NumPy's, with a gradient in the number type of x."""
+    """float64 results of float32 numbers: as in NumPy, with a gradient in the dtype of x."""
     x = (X / 3).astype(np.float32)
     leaf = mg.tensor(x, requires_grad=True)
     for y in (getattr(np, name)(leaf, 0, float), getattr(mg, name)(leaf, 0, float), getattr(leaf, name)(0, float)):
@@ -74,7 +74,7 @@ def test_by_the_names_that_numpy_gives_to_arrays():
         np.testing.assert_array_equal(y.data, expected)
 
 
-# every function with one array, as a single number and as a list
+# every function with one array, for a single number and for a list
 ALONE = {str(case): case for case in CASES if len(case.makers) == 1 and isinstance(case.arguments[0], Maker)
          and case.makers[0].shape in ((), (3,), (5,), (4,), (2, 3)) and case.name != "astype"}
 
@@ -102,8 +102,8 @@ def test_numbers_of_any_type(name, x):
     (lambda x: np.exp(x, dtype="f4"), "np.exp takes no dtype here"),
     (lambda x: np.copy(x, order="F"), "np.copy takes no order here"),
     (lambda x: np.var(x, correction=1), "np.var takes no correction here"),
-    (lambda x: np.mean(x, dtype=int), "mean of int64 would lose the fractions"),
-    (lambda x: x.std(dtype="i4"), "std of int32 would lose the fractions"),
+    (lambda x: np.mean(x, dtype=int), "mean in int64 would lose the fractions"),
+    (lambda x: x.std(dtype="i4"), "std in int32 would lose the fractions"),
     (lambda x: mg.prod(x, True), "prod: an axis is an integer, not True"),
     (lambda x: mg.flip(x, 1.5), "flip: an axis is an integer, not 1.5"),
     (lambda x: np.emath.sqrt(x), "^np.emath.sqrt has no op")])
