@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.audit import audit
+from minigrad.engine.context import no_grad
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten
-from minigrad.engine.tensor import Tensor, no_grad
+from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import conventions, references
 from minigrad.handwritten import observations as see
