@@ -1,8 +1,10 @@
 """Files as students write them: the right ones are called right, and each planted fault is found and said."""
 
+import functools
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +58,29 @@ def test_min_char_rnn_is_right_and_clips(tmp_path):
     assert judge_file(unclipped)[0].notes == []
 
 
-@pytest.mark.parametrize(("file", "old", "new", "function", "status", "said"), PLANTED,
-                         ids=[f"{row[3]}-{i}" for i, row in enumerate(PLANTED)])
-def test_planted_fault_is_said(file, old, new, function, status, said, tmp_path):
-    verdict = verdict_of(edited(tmp_path, file, (old, new)), function)
-    assert verdict.status == status, verdict
-    assert re.search(said, "\n".join([*verdict.faults, *verdict.notes])), verdict
+@functools.cache
+def planted(i):
+    """The verdict for a row of PLANTED."""
+    file, old, new, function, *_ = PLANTED[i]
+    with tempfile.TemporaryDirectory() as folder:
+        return verdict_of(edited(Path(folder), file, (old, new)), function)
+
+
+@pytest.mark.parametrize("i", range(len(PLANTED)), ids=[f"{row[3]}-{i}" for i, row in enumerate(PLANTED)])
+def test_planted_fault_is_said(i):
+    *_, status, said = PLANTED[i]
+    assert planted(i).status == status, planted(i)
+    assert re.search(said, "\n".join([*planted(i).faults, *planted(i).notes])), planted(i)
+
+
+def test_the_page_says_what_the_audit_says():
+    """Every sentence in the last column of the tables of common faults is said of a planted fault."""
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    section = page[page.index("## 4."):page.index("## 5.")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    sentences = [row[-1] for row in rows if row[0] not in ("fault", "habit")]
+    said = " ".join(" ".join(str(planted(i)).split()) for i in range(len(PLANTED)))
+    assert len(sentences) > 12 and not [s for s in sentences if s not in said]
 
 
 # -- conventions --------------------------------------------------------------------------------------------
