@@ -14,7 +14,7 @@ import numpy as np
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Found, Search
 from minigrad.auditor.tape import Tape
-from minigrad.engine.pytree import flatten, map_leaves, named_leaves
+from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
 
 TOLERANCE, TOLERANCE_FLOAT32 = 1e-7, 1e-4  # relative to the largest entry
 OTHER_INPUTS = 2  # where a cause is confirmed
@@ -39,7 +39,8 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     for _ in range(OTHER_INPUTS):
         tape.add_draw()
     report = AuditReport()
-    given, keys = [], {}
+    given: list[dict[str, Any]] = []
+    keys: dict[str, str] = {}
     for _, d_outputs, leaves in tape.draws:
         found, keys = named_gradients(tape, call(backward, d_outputs, tape, leaves, report), names or {})
         given.append(found)
@@ -64,35 +65,28 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
 
 def call(backward: Callable, d_outputs: Any, tape: Tape, leaves: list, report: AuditReport) -> Any:
     """The user's gradients at one draw; what it does to its arguments becomes a note."""
-    from minigrad.engine.pytree import unflatten
-
     def fresh() -> tuple:
-        return (map_leaves(np.array, d_outputs), *map_leaves(np.array, unflatten(tape.pattern, leaves)))
+        return map_leaves(np.array, d_outputs), *map_leaves(np.array, unflatten(tape.pattern, leaves))
     arguments = fresh()
-    before = [x.copy() for x in flatten(arguments)[0]]
     result = backward(*arguments)
-    for (name, x), old in zip(named_leaves(arguments[1:]), before[len(flatten(arguments[:1])[0]):]):
-        if not np.array_equal(x, old):
-            label = tape.labels[position_of(tape, name, arguments)]
-            note = f"note: backward changes its argument {label} in place"
-            if note not in report.notes:
-                report.notes.append(note)
-    if not all(np.array_equal(x, old) for x, old in zip(flatten(arguments[:1])[0], before)):
-        note = "note: backward changes d_outputs in place"
-        if note not in report.notes:
-            report.notes.append(note)
+    changed = [not np.array_equal(x, old) for x, old in zip(flatten(arguments)[0], flatten(fresh())[0])]
+    outputs = len(changed) - len(tape.labels)
+    for label in [label for label, is_changed in zip(tape.labels, changed[outputs:]) if is_changed]:
+        note(report, f"note: backward changes its argument {label} in place")
+    if any(changed[:outputs]):
+        note(report, "note: backward changes d_outputs in place")
     result = map_leaves(lambda x: np.array(x) if not isinstance(x, (str, bool)) else x, result)
-    if not report.notes or "called twice" not in report.notes[-1]:
-        again = flatten(backward(*fresh()))[0]
-        if any(isinstance(x, np.ndarray) and not np.array_equal(x, np.asarray(y), equal_nan=x.dtype.kind in "fc")
-               for x, y in zip(flatten(result)[0], again)):
-            report.notes.append("note: called twice with the same arguments, backward gives two answers: "
-                                "it keeps state between the calls, which must start from zero")
+    again = flatten(backward(*fresh()))[0]
+    if any(isinstance(x, np.ndarray) and not np.array_equal(x, np.asarray(y), equal_nan=x.dtype.kind in "fc")
+           for x, y in zip(flatten(result)[0], again)):
+        note(report, "note: called twice with the same arguments, backward gives two answers: it keeps state between "
+             "the calls, which must start from zero")
     return result
 
 
-def position_of(tape: Tape, name: str, arguments: tuple) -> int:
-    return [n for n, _ in named_leaves(arguments[1:])].index(name)
+def note(report: AuditReport, text: str) -> None:
+    if text not in report.notes:
+        report.notes.append(text)
 
 
 def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -126,7 +120,7 @@ def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dic
                 score = 2.0
             else:
                 score = difflib.SequenceMatcher(None, plain(bare), plain(leaf)).ratio()
-                score += 0.3 * (np.shape(x) == np.shape(tape.steps[tape.leaves[leaf]].example)) - 0.3  # type: ignore
+                score += 0.3 * (np.shape(x) == np.shape(tape.steps[tape.leaves[leaf]].example)) - 0.3
             if score > 0.55:
                 scores.append((score, path, key, leaf, x))
     used = set()

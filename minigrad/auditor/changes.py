@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.auditor.tape import Edge, Replacement, Tape, groups
+from minigrad.auditor.record import Edge
+from minigrad.auditor.tape import Replacement, Tape, groups
 from minigrad.engine.op import OPS
 
 
