@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from minigrad import interrupt
 from minigrad.check.gradcheck import GradcheckError
 from minigrad.cli.arguments import Parser
+from minigrad.cli.audit import add_audit
 from minigrad.cli.bench import add_bench
 from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
@@ -85,6 +86,6 @@ def discard_output() -> None:
 def parser() -> Parser:
     top = Parser(prog="minigrad", description="Train recurrent networks and see their gradients.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_train, add_sample, add_inspect, add_tasks, add_gradcheck, add_derive, add_bench):
+    for add in (add_train, add_sample, add_inspect, add_tasks, add_gradcheck, add_audit, add_derive, add_bench):
         add(commands)
     return top

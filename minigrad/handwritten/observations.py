@@ -1,0 +1,200 @@
+"""What can be seen of a hand-written backward besides its numbers, each observation one function, in sentences."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.ops import relu, sigmoid, softmax, tanh
+from minigrad.handwritten import references
+from minigrad.handwritten.source import Source, bases
+
+ACTIVATIONS = {"sigmoid": [sigmoid], "tanh": [tanh], "relu": [relu],
+               "softmax": [lambda x: softmax(x, axis=0), lambda x: softmax(x, axis=1)]}
+LOOKALIKES = {"σ(x)": sigmoid, "tanh(x)": tanh, "tanh(x/2)": lambda x: tanh(x / 2), "σ(2x)": lambda x: sigmoid(2 * x),
+              "tanh(2x)": lambda x: tanh(2 * x), "σ(−x)": lambda x: sigmoid(-x), "its own derivative, σ(x) (1 − σ(x))":
+              lambda x: sigmoid(x) * (1 - sigmoid(x)), "its own derivative, 1 − tanh²(x)": lambda x: 1 - tanh(x) ** 2,
+              "a softmax over all entries at once": lambda x: np.exp(x) / np.exp(x).sum(),
+              "exp(x), not divided by its sum": np.exp}
+
+
+def close(given: Any, true: Any, tolerance: float = 1e-5) -> bool:
+    given, true = np.asarray(given), np.asarray(true)
+    if given.shape != true.shape or not true.size:
+        return given.shape == true.shape
+    lost = np.isnan(true)
+    scale = max(1.0, np.abs(true[~lost]).max(initial=0.0))
+    return bool(np.array_equal(lost, np.isnan(given)) and np.all(np.abs(given - true)[~lost] <= tolerance * scale))
+
+
+# -- the forward ------------------------------------------------------------------------------------------
+
+
+def own_activations(source: Source, namespace: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name, sentence) of each activation of the file that is not what its name says."""
+    x = np.linspace(-1.5, 2.0, 12).reshape(3, 4)
+    for name in [name for name in ACTIVATIONS if name in source.definitions and name in namespace]:
+        try:
+            given = np.asarray(namespace[name](x.copy()))
+        except Exception:  # it takes other arguments, or fails in use as well: the forward says so
+            continue
+        if given.shape != x.shape or any(close(given, true(x)) for true in ACTIVATIONS[name]):
+            continue
+        is_ = next((f": it is {what}" for what, f in LOOKALIKES.items() if close(given, f(x))), "")
+        where = source.place(source.definitions[name].lineno)
+        value = f"{name}({x[0, 1]:.3g}) gives {given[0, 1]:.4g}, and {ACTIVATIONS[name][0](x)[0, 1]:.4g} is right"
+        yield name, f"{name} ({where}) is not what its name says{is_}; {value}"
+
+
+def bindings(call: Callable, file: str) -> tuple[Any, list[tuple[int, str, np.ndarray]]]:
+    """(result, arrays bound in `file` while it ran, in order: line, name, last value before the next binding)."""
+    found: list[list[Any]] = []
+
+    def trace(frame: Any, *_: Any) -> Any:
+        if frame.f_code.co_filename != file:
+            return None
+        current: dict[str, tuple[Any, list[Any]]] = {}
+        line = frame.f_lineno
+
+        def local(frame: Any, *_: Any) -> Any:
+            nonlocal line
+            for name, value in frame.f_locals.items():
+                if not isinstance(value, np.ndarray) or value.dtype == object:
+                    continue
+                before = current.get(name)
+                if before is None or before[0] is not value:
+                    current[name] = value, [line, name, value.copy()]
+                    found.append(current[name][1])
+                elif not np.array_equal(before[1][2], value, equal_nan=True):
+                    before[1][0], before[1][2] = line, value.copy()
+            line = frame.f_lineno
+            return local
+        return local
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        result = call()
+    finally:
+        sys.settrace(previous)
+    return result, [tuple(one) for one in found]
+
+
+def first_difference(source: Source, user: Callable, reference: Callable) -> str:
+    """The first value of a user's forward that differs from the true forward's value of that name; "" if none."""
+    file = references.__file__
+    _, true = bindings(reference, file)
+    _, given = bindings(user, source.file)
+    for line, name, value in given:
+        same = [(at, other) for at, n, other in true if n == name and other.shape == value.shape]
+        if same and not any(close(value, other) for _, other in same):
+            at, other = max(same, key=lambda pair: pair[0])  # of two lines that bind it, the later
+            index = np.unravel_index(np.argmax(np.abs(value - other)), value.shape)
+            return (f"{name} ({source.place(line)}) is the first value that differs: {value[index]:.4g} at "
+                    f"{list(map(int, index))}, where `{linecache.getline(file, at).strip()}` gives {other[index]:.4g}")
+    return ""
+
+
+# -- the backward -----------------------------------------------------------------------------------------
+
+
+def functions_in(source: Source, name: str) -> list[ast.FunctionDef]:
+    """The function, or all methods of the class, and the file's functions that they call."""
+    found: list[ast.FunctionDef] = []
+    names = [name]
+    for called in names:
+        node = source.definitions.get(called)
+        if node is not None:
+            found += [node] if isinstance(node, ast.FunctionDef) else [
+                s for s in node.body if isinstance(s, ast.FunctionDef)]
+            names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names]
+    return found
+
+
+def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
+    """"dxt, da_prev (line 12)" for what a function leaves as None; "its body" for `pass`; "" if all is written.
+
+    at_any_time: also what is None first and assigned again later.
+    """
+    node = source.definitions[name]
+    body = next((n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name in (name, "backward")), None)
+    if body is None:
+        return ""
+    empty, lines = [], []
+    for s in ast.walk(body):
+        if isinstance(s, ast.Assign):
+            values = s.value.elts if isinstance(s.value, ast.Tuple) else [s.value]
+            if all(isinstance(v, ast.Constant) and v.value is None for v in values):
+                empty += [base.id for target in s.targets for base in bases(target)]
+                lines.append(s.lineno)
+    later = {base.id for s in ast.walk(body) if isinstance(s, (ast.Assign, ast.AugAssign)) and s.lineno not in lines
+             for target in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(target)}
+    empty = [n for n in dict.fromkeys(empty) if at_any_time or n not in later]
+    if empty:
+        return f"{', '.join(empty)} ({source.place(min(lines))})"
+    statements = [s for s in body.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    bare = all(isinstance(s, (ast.Pass, ast.Raise)) for s in statements)
+    return f"its body ({source.place(body.lineno)})" if bare else ""
+
+
+def global_weights(source: Source, name: str, weights: set[str]) -> dict[str, int]:
+    """{weight: line} of the weights that a function and those it calls read from globals."""
+    found: dict[str, int] = {}
+    for f in functions_in(source, name):
+        own = {n.arg for n in ast.walk(f) if isinstance(n, ast.arg)}  # of functions inside it too
+        own |= {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        for n in ast.walk(f):
+            if isinstance(n, ast.Name) and n.id in weights - own:
+                found.setdefault(n.id, n.lineno)
+    return found
+
+
+def line_of_change(source: Source, name: str, argument: str) -> str:
+    """" (line 7)" where a function, or one that it calls, changes the argument of this name in place."""
+    for f in functions_in(source, name):
+        for s in ast.walk(f):
+            targets = [s.target] if isinstance(s, ast.AugAssign) else \
+                [t for t in getattr(s, "targets", []) if isinstance(t, ast.Subscript)]
+            if any(base.id == argument for t in targets for base in bases(t)):
+                return f" ({source.place(s.lineno)})"  # type: ignore[attr-defined]
+    return ""
+
+
+def clipping(source: Source, name: str) -> tuple[str, set[float]]:
+    """(" (line 7)" where a function, or one that it calls, calls clip; the numbers in that call)"""
+    for f in functions_in(source, name):
+        for n in ast.walk(f):
+            if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == "clip":
+                numbers = {float(c.value) for c in ast.walk(n) if isinstance(c, ast.Constant)
+                           and isinstance(c.value, (int, float))}
+                return f" ({source.place(n.lineno)})", numbers
+    return "", set()
+
+
+def line_of_state(source: Source, name: str) -> str:
+    """" (line 7)" where a function adds to a global, to an argument's default value or to an attribute of self."""
+    for f in functions_in(source, name):
+        declared = {n for s in ast.walk(f) if isinstance(s, ast.Global) for n in s.names}
+        defaults = [a.arg for a in f.args.args][len(f.args.args) - len(f.args.defaults):]
+        own = {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} - declared
+        for s in ast.walk(f):
+            if isinstance(s, ast.AugAssign):
+                names = {base.id for base in bases(s.target)}
+                plain = {a.arg for a in f.args.args} - {*defaults, "self"}
+                if names and not names & plain and not names & own:
+                    return f" ({source.place(s.lineno)})"
+    return ""
+
+
+def bound_of_clipping(values: list[np.ndarray]) -> float | None:
+    """The largest magnitude, if several entries have it: the bound at which they were clipped."""
+    flat = np.abs(np.concatenate([np.ravel(v) for v in values])) if values else np.zeros(0)
+    if not flat.size or not np.all(np.isfinite(flat)):
+        return None
+    top = flat.max()
+    return float(top) if top > 0 and np.sum(flat == top) > 1 else None

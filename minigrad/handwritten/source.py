@@ -1,0 +1,286 @@
+"""A user's Python file or notebook: what it defines, and the part of it that chosen functions need.
+
+Nothing is imported. The file is parsed, and only the statements that the chosen functions depend on are run, in their
+order: a training loop at the end of the file never starts, and of two definitions of a name the last one wins.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import json
+import linecache
+import re
+import signal
+import sys
+import threading
+import tokenize
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.messages import nearest, one_line
+from minigrad.engine.ops import sigmoid, softmax
+
+LIMIT = 10.0  # seconds that one call of the user's code may take
+Function = ast.FunctionDef | ast.ClassDef
+PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since Python 3: write print(…)"),
+            (r"^\s*except\s+[\w.]+\s*,\s*\w+\s*:", "Python 3 writes `except … as …:`"), (r"<>", "Python 3 writes !="),
+            (r"^\s*exec\s+[^(]", "exec is a function since Python 3: write exec(…)"),
+            (r"^\s*raise\s+\w+\s*,", "Python 3 writes raise …(…)"), (r"^\s*/\*|\*/", "comments begin with #"),
+            (r"^\s*//", "comments begin with #")]
+GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int", "np.float": "float", "np.int": "int",
+        "np.bool": "bool", "np.object": "object", "np.float_": "np.float64", "np.product": "np.prod",
+        "np.numpy": "np.dot", "np.Inf": "np.inf", "np.NaN": "np.nan", "np.row_stack": "np.vstack"}
+DEFINITION = re.compile(r"^(def|class)\b", re.M)
+ABSENT = re.compile(r"module 'numpy' has no attribute '(\w+)'|`?np\.(\w+)`? was (?:a deprecated alias|removed)|"
+                    r"name '(\w+)' is not defined")
+
+
+class TooSlow(BaseException):
+    """The user's code ran for too long; no `except Exception` of theirs catches it."""
+
+
+class CouldNotRun(ValueError):
+    """What keeps a user's code from being judged, in one sentence."""
+
+
+@dataclass
+class Source:
+    """A parsed file. `places[i]` says in words where line i + 1 of the text comes from."""
+
+    file: str
+    text: str
+    places: list[str]
+    tree: ast.Module
+    failed: dict[str, str] = field(default_factory=dict)  # name → why the statement that binds it could not be run
+
+    def place(self, line: int) -> str:
+        return self.places[line - 1] if 0 < line <= len(self.places) else f"line {line}"
+
+    @property
+    def definitions(self) -> dict[str, Function]:
+        """The last definition of each function and class."""
+        return {node.name: node for node in self.tree.body if isinstance(node, Function)}
+
+    def run(self, wanted: Iterable[str], given: Iterable[str] = ()) -> dict[str, Any]:
+        """Run what these names need and return the namespace. Names in `given` are supplied by the caller."""
+        namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
+                                     "sigmoid": on_arrays(sigmoid), "softmax": on_arrays(softmax, axis=0)}
+        folder = str(Path(self.file).resolve().parent)
+        sys.path.insert(0, folder)  # like a script, it may import modules beside it
+        linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
+        try:
+            for statement in self.needed(set(wanted), set(given)):
+                self.run_statement(statement, namespace)
+        finally:
+            with contextlib.suppress(ValueError):  # the file may have changed sys.path
+                sys.path.remove(folder)
+        return namespace
+
+    def run_statement(self, statement: ast.stmt, namespace: dict[str, Any]) -> None:
+        """Run one; a failure is remembered for whoever needs what it binds."""
+        try:
+            with limited():
+                exec(compile(ast.Module([statement], []), self.file, "exec", dont_inherit=True), namespace)
+        except (Exception, SystemExit, TooSlow) as problem:
+            for name in bound(statement) or {"*"}:
+                self.failed[name] = self.sentence(problem)
+
+    def needed(self, wanted: set[str], given: set[str]) -> list[ast.stmt]:
+        """The top-level statements that these names depend on, imports with * included."""
+        chosen: set[ast.stmt] = {s for s in self.tree.body if always(s)}
+        names, before = set(wanted), None
+        while names != before:
+            before = set(names)
+            for s in self.tree.body:
+                if s not in chosen and runs(s) and bound(s) & (names - given):
+                    chosen.add(s)
+                    names |= {n.id for n in ast.walk(s) if isinstance(n, ast.Name)}
+        return [s for s in self.tree.body if s in chosen]
+
+    def line_of(self, problem: BaseException) -> int:
+        """The last line of the user's file that led to an exception; 0 if none."""
+        lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == self.file]
+        return lines[-1] or 0 if lines else 0
+
+    def sentence(self, problem: BaseException) -> str:
+        """An exception as "line 7: what, and what to do instead"."""
+        line, said = self.line_of(problem), one_line(str(problem), 300)
+        where = f"{self.place(line)}: " if line else ""
+        if found := ABSENT.search(said):
+            name = next(filter(None, found.groups()))
+            full = name if found[3] else f"np.{name}"
+            if full in GONE:
+                return f"{where}{full} {'is of another Python or NumPy'}: write {GONE[full]}"
+            if name in self.failed or "*" in self.failed:
+                return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
+            known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
+            return f"{where}there is no {full} here{nearest(name, known)}"
+        if isinstance(problem, TooSlow):
+            return f"{where}still running after {LIMIT:g} s"
+        if isinstance(problem, CouldNotRun):
+            return said
+        return f"{where}{type(problem).__name__}: {said}" if said else f"{where}{type(problem).__name__}"
+
+
+def read(file: str) -> Source:
+    """Parse a .py file, or the code cells of a notebook. Raises CouldNotRun with the line for what is not Python 3."""
+    path = Path(file)
+    if not path.is_file():
+        near = nearest(file, [str(p) for kind in ("*.py", "*.ipynb") for p in path.parent.glob(kind)])
+        raise CouldNotRun(f"{file} is not a file{near}")
+    if path.suffix not in (".py", ".ipynb"):
+        raise CouldNotRun(f"{file} is neither a .py file nor a notebook (.ipynb)")
+    try:
+        with path.open(encoding="utf-8-sig") if path.suffix == ".ipynb" else tokenize.open(file) as opened:
+            text = opened.read()
+    except (OSError, UnicodeDecodeError, SyntaxError) as problem:
+        raise CouldNotRun(f"{file} cannot be read: {problem}") from None
+    lines, places = notebook(file, text) if path.suffix == ".ipynb" else script(text)
+    try:
+        tree = ast.parse("\n".join(lines) + "\n", file)
+    except (SyntaxError, ValueError, RecursionError) as problem:
+        raise CouldNotRun(f"{file} is not Python 3: {grammar(problem, lines, places)}") from None
+    return Source(file, "\n".join(lines) + "\n", places, tree)
+
+
+def script(text: str) -> tuple[list[str], list[str]]:
+    lines = text.splitlines()
+    return lines, [f"line {i + 1}" for i in range(len(lines))]
+
+
+def notebook(file: str, text: str) -> tuple[list[str], list[str]]:
+    """(lines of all code cells, their places in words); magics and shell commands become comments."""
+    lines, places = [], []
+    try:
+        cells = json.loads(text)
+        cells = cells["cells"] if "cells" in cells else [c for sheet in cells["worksheets"] for c in sheet["cells"]]
+        for number, cell in enumerate(cells, start=1):
+            if cell["cell_type"] != "code":
+                continue
+            source = cell.get("source", cell.get("input", ""))
+            own = (source if isinstance(source, str) else "".join(source)).splitlines()
+            if own and own[0].startswith("%%") and not own[0].startswith(("%%time", "%%capture")):
+                continue  # the cell is not Python
+            if not parses(own):
+                own = [re.sub(r"^(\s*)([%!?].*|[^#'\"]*\?)$", r"\1pass  # \2", line) for line in own]
+            if parses(own) or DEFINITION.search("\n".join(own)):  # another cell that is not Python 3 is not needed
+                lines += own
+                places += [f"cell {number}, line {i + 1}" for i in range(len(own))]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CouldNotRun(f"{file} is not a Jupyter notebook: it has no code cells in JSON") from None
+    return lines, places
+
+
+def parses(lines: list[str]) -> bool:
+    try:
+        ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def grammar(problem: Exception, lines: list[str], places: list[str]) -> str:
+    """A syntax error as "line 7: `print loss`: what to write instead"."""
+    at = getattr(problem, "lineno", None) or 0
+    for i in [*range(max(at - 1, 0), min(at, len(lines))), *range(max(at - 2, 0), min(at + 1, len(lines)))]:
+        for pattern, advice in PYTHON_2:
+            if re.search(pattern, lines[i]):
+                return f"{places[i]}: `{one_line(lines[i].strip(), 60)}`: {advice}"
+    if not 0 < at <= len(lines):
+        return str(problem)
+    return f"{places[at - 1]}: `{one_line(lines[at - 1].strip(), 60)}`: {getattr(problem, 'msg', problem)}"
+
+
+# -- which statements are run ---------------------------------------------------------------------------
+
+
+def runs(s: ast.stmt) -> bool:
+    """Whether a statement may be run: definitions, imports, assignments, and `if` and `try` around them."""
+    return isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign,
+                          ast.AugAssign, ast.If, ast.Try))
+
+
+def always(s: ast.stmt) -> bool:
+    """Imports with *, and changes to sys.path: what they bind is not known before they are run."""
+    if isinstance(s, ast.ImportFrom):
+        return s.names[0].name == "*"
+    return (isinstance(s, ast.Expr) and ast.unparse(s).startswith("sys.path.")) or \
+        (isinstance(s, ast.Import) and s.names[0].name == "sys")
+
+
+def bound(s: ast.AST) -> set[str]:
+    """The names that a top-level statement binds or changes."""
+    if isinstance(s, Function):
+        return {s.name}
+    if isinstance(s, (ast.Import, ast.ImportFrom)):
+        return {(a.asname or a.name).partition(".")[0] for a in s.names} - {"*"}
+    if isinstance(s, (ast.If, ast.Try)):
+        inner = [*s.body, *s.orelse, *([] if isinstance(s, ast.If) else [t for h in s.handlers for t in h.body])]
+        return {name for child in inner for name in bound(child)}
+    targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
+    return {base.id for target in targets if target is not None for base in bases(target)}
+
+
+def bases(target: ast.AST) -> Iterator[ast.Name]:
+    """The names in a target of an assignment: W of W, W[0], W.x and (W, b)."""
+    while isinstance(target, (ast.Subscript, ast.Attribute, ast.Starred)):
+        target = target.value
+    if isinstance(target, ast.Name):
+        yield target
+    for child in getattr(target, "elts", []):
+        yield from bases(child)
+
+
+def on_arrays(f: Any, **options: Any) -> Any:
+    """One of minigrad's functions for user code that imports its own from a module that is not here."""
+    return lambda x: f(x, **options)
+
+
+def parameters_of(node: Function, method: str | None = None) -> tuple[str, ...]:
+    """The positional parameters of a function, or of a method of a class without self."""
+    if isinstance(node, ast.ClassDef):
+        found = method_of(node, method or "__init__")
+        return parameters_of(found)[1:] if found else ()
+    return tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args])
+
+
+def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    return next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == name), None)
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Stop the user's code after LIMIT seconds, where signals can: in the main thread, not on Windows."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def explained(source: Source, what: str) -> Iterator[None]:
+    """Turn whatever a user's function raises into CouldNotRun."""
+    try:
+        with np.errstate(all="ignore"), limited():
+            yield
+    except CouldNotRun:
+        raise
+    except (Exception, SystemExit, TooSlow) as problem:
+        raise CouldNotRun(f"{what}: {source.sentence(problem)}") from problem

@@ -1,0 +1,377 @@
+"""Files as students write them: the right ones are called right, and each planted fault is found and said."""
+
+import functools
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults import PLANTED
+
+from minigrad.handwritten import source
+from minigrad.handwritten.judge import judge_file, judge_pair, status_of
+from minigrad.handwritten.source import CouldNotRun, read
+
+STUDENTS = Path(__file__).parent / "students"
+RIGHT = {"course.py": ["rnn_cell_backward", "rnn_backward", "lstm_cell_backward", "lstm_backward"],
+         "cs231n.py": ["rnn_step_backward", "rnn_backward", "lstm_step_backward", "lstm_backward", "affine_backward",
+                       "temporal_affine_backward", "batchnorm_backward", "layernorm_backward",
+                       "relu_backward", "word_embedding_backward", "softmax_loss", "temporal_softmax_loss"],
+         "layers.py": ["LSTM", "GRU", "RNN", "TimeLSTM", "Affine"]}
+
+
+@pytest.fixture(autouse=True)
+def little_time(monkeypatch):
+    monkeypatch.setattr(source, "LIMIT", 0.5)
+
+
+def edited(tmp_path, file, *edits):
+    """A student's file with texts replaced."""
+    text = (STUDENTS / file).read_text()
+    for old, new in edits:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    (tmp_path / file).write_text(text)
+    return str(tmp_path / file)
+
+
+def verdict_of(path, function):
+    return {verdict.name: verdict for verdict in judge_file(path, function)}[function]
+
+
+@pytest.mark.parametrize("file", RIGHT)
+def test_right_code_is_called_right_with_no_other_word(file):
+    verdicts = judge_file(str(STUDENTS / file))
+    assert [verdict.name for verdict in verdicts] == RIGHT[file]
+    assert [(v.status, v.faults, v.notes) for v in verdicts] == [("right", [], [])] * len(verdicts)
+    assert status_of(verdicts) == 0
+
+
+def test_min_char_rnn_is_right_and_clips(tmp_path):
+    (verdict,) = judge_file(str(STUDENTS / "min_char.py"))  # its training loop and input.txt are not needed
+    assert verdict.status == "right" and len(verdict.notes) == 1
+    assert re.search(r"clips its gradients at ±5 \(line 43\)", verdict.notes[0])
+    unclipped = edited(tmp_path, "min_char.py", ("np.clip(dparam, -5, 5, out=dparam)", "pass"))
+    assert judge_file(unclipped)[0].notes == []
+
+
+@functools.cache
+def planted(i):
+    """The verdict for a row of PLANTED."""
+    file, old, new, function, *_ = PLANTED[i]
+    with tempfile.TemporaryDirectory() as folder:
+        return verdict_of(edited(Path(folder), file, (old, new)), function)
+
+
+@pytest.mark.parametrize("i", range(len(PLANTED)), ids=[f"{row[3]}-{i}" for i, row in enumerate(PLANTED)])
+def test_planted_fault_is_said(i):
+    *_, status, said = PLANTED[i]
+    assert planted(i).status == status, planted(i)
+    assert re.search(said, "\n".join([*planted(i).faults, *planted(i).notes])), planted(i)
+
+
+def test_the_page_says_what_the_audit_says():
+    """Every sentence in the last column of the tables of common faults is said of a planted fault."""
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    section = page[page.index("## 4."):page.index("## 5.")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")]
+    sentences = [row[-1] for row in rows if row[0] not in ("fault", "habit")]
+    said = " ".join(" ".join(str(planted(i)).split()) for i in range(len(PLANTED)))
+    assert len(sentences) > 12 and not [s for s in sentences if s not in said]
+
+
+# -- conventions --------------------------------------------------------------------------------------------
+
+
+def test_another_order_of_the_gates_is_right(tmp_path):
+    """f g i o, i f o g or any other: the reference is the one that gives the numbers of the user's forward."""
+    path = edited(tmp_path, "cs231n.py",
+                  ("i = sigmoid(a[:, :H])", "g = np.tanh(a[:, :H])"),
+                  ("g = np.tanh(a[:, 3 * H:])", "i = sigmoid(a[:, 3 * H:])"),
+                  ("[di * i * (1 - i), df * f * (1 - f), do * o * (1 - o), dg * (1 - g ** 2)]",
+                   "[dg * (1 - g ** 2), df * f * (1 - f), do * o * (1 - o), di * i * (1 - i)]"))
+    assert [(v.status, v.faults) for v in judge_file(path, "lstm_backward")] == [("right", [])] * 2
+
+
+def test_a_gru_as_functions(tmp_path):
+    """In cs231n's convention, made from the class of `layers.py`."""
+    text = (STUDENTS / "layers.py").read_text()
+    gru = text[text.index("class GRU"):]
+    body = gru[gru.index("        dh_hat = "):gru.index("        self.grads[0]")].replace("        ", "    ")
+    unpack = gru[gru.index("        H = Wh"):gru.index("        z = sigmoid")].replace("        ", "    ")
+    forward = gru[gru.index("        z = sigmoid"):gru.index("        self.cache = (x, h_prev, z")]
+    (tmp_path / "gru.py").write_text(
+        text[:text.index("class Affine")] + "def gru_step_forward(x, h_prev, Wx, Wh, b):\n" + unpack
+        + forward.replace("        ", "    ") + "    return h_next, (x, h_prev, z, r, h_hat, Wx, Wh, b)\n\n\n"
+        "def gru_step_backward(dh_next, cache):\n    x, h_prev, z, r, h_hat, Wx, Wh, b = cache\n" + unpack + body
+        + "    return (dx, dh_prev, np.hstack((dWxz, dWxr, dWxh)), np.hstack((dWhz, dWhr, dWhh)),\n"
+        "            np.hstack((dbz, dbr, dbh)))\n")
+    (verdict,) = judge_file(str(tmp_path / "gru.py"))
+    assert (verdict.name, verdict.status, verdict.faults) == ("gru_step_backward", "right", [])
+
+
+def test_a_wrong_cell_is_not_held_against_the_sequence(tmp_path):
+    for file, edit, cell, sequence in [
+            ("course.py", ("c_prev * da_next) * ft * (1 - ft)", "c_prev * da_next)"), "lstm_cell_backward",
+             "lstm_backward"),
+            ("cs231n.py", ("dprev_c = dc * f", "dprev_c = dc"), "lstm_step_backward", "lstm_backward"),
+            ("layers.py", ("di *= i * (1 - i)", "di *= i"), "LSTM", "TimeLSTM")]:
+        path = edited(tmp_path, file, edit)
+        verdicts = {verdict.name: verdict for verdict in judge_file(path, sequence)}
+        assert (verdicts[cell].status, verdicts[sequence].status) == ("wrong", "right"), verdicts[sequence]
+        assert verdicts[sequence].notes[-1] == f"{sequence} was judged with a right {cell} in place of yours"
+
+
+def test_own_keys_and_caches(tmp_path):
+    """A cache that is a dict, caches without x, the key dx_t: as long as the functions fit one another."""
+    path = edited(tmp_path, "own_style.py")
+    assert [(v.name, v.status, v.notes) for v in judge_file(path)] == [
+        ("lstm_cell_backward", "right", []), ("lstm_backward", "right", [])]
+    path = edited(tmp_path, "own_style.py", ("dc * c_prev * f * (1 - f)", "dc * c_prev * f"),
+                  ("da[:, :, t] + da_next", "da[:, :, t]"))
+    cell, sequence = judge_file(path)
+    assert "f" in cell.faults[0] and "da_next is not carried" in sequence.faults[0]
+
+
+def test_minigrad_s_own_document():
+    """Its backward is derived, with functions inside functions: right, and nothing else to say."""
+    from minigrad import document
+    assert [(v.status, v.faults, v.notes) for v in judge_file(document.__file__)] == [("right", [], [])] * 2
+
+
+def test_the_course_without_forwards(tmp_path):
+    """Caches are made by the true forward; `from rnn_utils import *` fails and is not needed."""
+    text = (STUDENTS / "course.py").read_text()
+    start, end = text.index("def lstm_cell_backward"), text.index("def rnn_cell_forward")
+    (tmp_path / "mine.py").write_text("import numpy as np\nfrom rnn_utils import *\n\n" + text[start:end])
+    verdicts = judge_file(str(tmp_path / "mine.py"))
+    assert [(v.name, v.status) for v in verdicts] == [("lstm_cell_backward", "right"), ("lstm_backward", "right")]
+
+
+def test_a_function_that_an_import_should_bring(tmp_path):
+    path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):", "from cs231n.layers import *\n\n\ndef sigmoid_(x):"),
+                  ("i = sigmoid(", "i = sigm("))
+    verdict = verdict_of(path, "lstm_step_backward")
+    assert verdict.status == "could not run"
+    assert re.search(r"line 141: sigm is not defined, because of line 6: ModuleNotFoundError", verdict.faults[0])
+
+
+def test_a_cell_of_their_own_is_judged_against_its_own_forward(tmp_path):
+    """A forward that is not the convention's, and runs on tensors, is differentiated itself."""
+    path = edited(tmp_path, "cs231n.py", ("next_h = np.tanh(x.dot(Wx) + prev_h.dot(Wh) + b)",
+                                          "next_h = np.tanh(x.dot(Wx) + prev_h.dot(Wh) + 2 * b)"))
+    verdict = verdict_of(path, "rnn_step_backward")
+    assert verdict.status == "wrong" and "your forward differs" in verdict.faults[0]
+    assert re.search(r"wrong: db\n.*right: dx, dprev_h, dWx, dWh", verdict.faults[1], re.S)
+    assert verdict.notes == ["rnn_step_backward was judged as the backward of your own forward"]
+
+
+PAIR = """
+import numpy as np
+def forward(h, x, p):
+    z = p["U"] @ h + p["W"] @ x
+    h_next = np.tanh(z)
+    return {outputs}
+def backward({takes}):
+    {unpack}
+    dz = d * (1 - h_next ** 2)
+    return {result}
+"""
+DICT = '{"dh": p["U"].T @ dz, "dx": p["W"].T @ dz, "dU": dz @ h.T, "dW": dz @ x.T}'
+
+
+@pytest.mark.parametrize(("outputs", "takes", "unpack", "result"), [
+    ("h_next, (h, x, p, h_next)", "d, cache", "h, x, p, h_next = cache", DICT),
+    ("h_next", "d, h, x, p", "h_next = forward(h, x, p)", DICT),
+    ("h_next", "d, h, x, p", "h_next = forward(h, x, p)",
+     'p["U"].T @ dz, p["W"].T @ dz, {"U": dz @ h.T, "W": dz @ x.T}'),
+])
+def test_named_functions(outputs, takes, unpack, result, tmp_path):
+    (tmp_path / "own.py").write_text(PAIR.format(outputs=outputs, takes=takes, unpack=unpack, result=result))
+    file, shapes = str(tmp_path / "own.py"), "h=5,2 x=3,2 p={'U': (5, 5), 'W': (5, 3)}"
+    (verdict,) = judge_pair(file, "backward", file, "forward", shapes)
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], [])
+    (tmp_path / "wrong.py").write_text(Path(file).read_text().replace("dz = d *", "dz = 2 * d *"))
+    (verdict,) = judge_pair(str(tmp_path / "wrong.py"), "backward", file, "forward", shapes)
+    assert verdict.status == "wrong" and "wrong: dh, dx, dU, dW" in verdict.faults[0]
+
+
+@pytest.mark.parametrize(("pair", "shapes", "said"), [
+    (("backward", "forward"), "h=5,2 x=3;2", "--shapes has 'x=3;2'"),
+    (("backward", "forward"), "x=3,2 h=5,2", "forward takes h, x, p: give --shapes for them in this order"),
+    (("backward", "forwards"), "h=5,2", "has no function 'forwards': did you mean forward?"),
+    (("np", "forward"), "h=5,2", "has no function 'np'"),
+])
+def test_named_functions_refuse(pair, shapes, said, tmp_path):
+    (tmp_path / "own.py").write_text(PAIR.format(outputs="h_next", takes="d", unpack="pass", result="d"))
+    file = str(tmp_path / "own.py")
+    with pytest.raises(CouldNotRun, match=re.escape(said)):
+        judge_pair(file, pair[0], file, pair[1], shapes)
+
+
+# -- notebooks and files that are not what they should be ---------------------------------------------------
+
+
+def notebook(tmp_path, *cells):
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": kind, "source": text} for kind, text in cells],
+                                "nbformat": 4}))
+    return str(path)
+
+
+def test_a_notebook(tmp_path):
+    """Magics are skipped, the last definition wins, and places are cells."""
+    text = (STUDENTS / "course.py").read_text()
+    empty = "def rnn_cell_backward(da_next, cache):\n    dtanh = None\n    return {}"
+    path = notebook(tmp_path, ("markdown", "# Title"), ("code", "%matplotlib inline\nimport numpy as np\n!ls\nnp.dot?"),
+                    ("code", empty), ("code", text.splitlines(True)), ("code", "%%bash\nrm -rf build"),
+                    ("code", "print 'unused, in Python 2'"), ("code", "while True: pass"),
+                    ("code", "raise SystemExit"))
+    assert [(v.name, v.status, v.place) for v in judge_file(path)][:2] == [
+        ("rnn_cell_backward", "right", "cell 4, line 115"), ("rnn_backward", "right", "cell 4, line 129")]
+    path = notebook(tmp_path, ("code", text), ("code", empty))
+    verdict = judge_file(path)[0]
+    assert str(verdict) == "rnn_cell_backward (cell 2, line 1): not written\n  not written yet: dtanh (cell 2, line 2)"
+    path = notebook(tmp_path, ("code", text.replace("dWf = np.dot(dft, concat.T)", "dWf = np.dot(dit, concat.T)")))
+    assert re.search(r"your line +cell 1, line 49: dWf = np.dot\(dit", verdict_of(path, "lstm_cell_backward").faults[0])
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("a.py", "def f():\n    print 'x'\n", "line 2: `print 'x'`: print is a function since Python 3"),
+    ("a.py", "try:\n    f()\nexcept ValueError, e:\n    pass\n", "line 3: `except ValueError, e:`: Python 3 writes"),
+    ("a.py", "x = 1\n/* x: shape */\n", "line 2: `/* x: shape */`: comments begin with #"),
+    ("a.py", "for t in range(3):\n    a_prev = \n", "line 2: `a_prev =`: invalid syntax"),
+    ("a.py", "def f(:\n", "line 1: `def f(:`"),
+    ("a.py", "x = 1\n\0", "not Python 3: "),
+    ("a.py", "", "no backward whose convention is known by its names"),
+    ("a.py", "def lmu_forward(x): pass\ndef lmu_backward(d): pass", "lmu_backward --forward "),
+    ("a.ipynb", "{}", "is not a Jupyter notebook"),
+    ("a.ipynb", "[1", "is not a Jupyter notebook"),
+    ("a.ipynb", '{"cells": [{"cell_type": "code", "source": "def f(x):\\n  print x"}]}', "cell 1, line 2: `print x`"),
+    ("a.txt", "", "is neither a .py file nor a notebook"),
+])
+def test_a_file_that_cannot_be_read(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CouldNotRun, match=re.escape(said)):
+        judge_file(str(tmp_path / name))
+
+
+def test_no_file(tmp_path):
+    (tmp_path / "lstm.py").write_text("")
+    with pytest.raises(CouldNotRun, match=r"lstmm.py is not a file: did you mean .*lstm.py"):
+        judge_file(str(tmp_path / "lstmm.py"))
+    with pytest.raises(CouldNotRun, match="is not a file"):
+        judge_file(str(tmp_path))
+    (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
+    with pytest.raises(CouldNotRun, match="cannot be read"):
+        judge_file(str(tmp_path / "latin.py"))
+
+
+@pytest.mark.parametrize(("result", "said"), [
+    ("'text', None, None, None, None", "returns a str for dx"), ("object()", "returns a object for dx"),
+    ("None", "not written|returns None"), ("()", "returns None"), ("dx", "does not return dprev_h, dWx, dWh, db"),
+    ("dx * np.nan, dprev_h, dWx, dWh, db", "dx"), ("[dx[0], dprev_h, dWx, dWh, db]", "dx"),
+    ("dx.tolist(), dprev_h, dWx, dWh, db", None),
+])
+def test_whatever_a_backward_returns(result, said, tmp_path):
+    path = edited(tmp_path, "cs231n.py", ("return dx, dprev_h, dWx, dWh, db", f"return {result}"))
+    verdict = verdict_of(path, "rnn_step_backward")
+    assert verdict.status == "right" if said is None else verdict.status != "right", verdict
+    assert said is None or re.search(said, "\n".join(verdict.faults)), verdict
+
+
+@pytest.mark.parametrize(("file", "function", "old", "new", "status"), [
+    ("course.py", "lstm_cell_backward", "return a_next, c_next, yt_pred, cache", "return a_next, cache", "wrong"),
+    ("course.py", "lstm_cell_backward", "return a_next, c_next, yt_pred, cache", "return None", "wrong"),
+    ("course.py", "lstm_cell_backward", "return a_next, c_next, yt_pred, cache", "return 'a', [], {}, cache", "wrong"),
+    ("cs231n.py", "lstm_step_backward", "return next_h, next_c, cache", "return next_h, cache", "could not run"),
+    ("cs231n.py", "rnn_step_backward", "return next_h, cache", "return 'text', cache", "could not run"),
+    ("cs231n.py", "rnn_step_backward", "cache = (x, prev_h, Wx, Wh, next_h)",
+     "cache = {-1: x, 'a': 2, None: [object()]}", "could not run"),
+    ("layers.py", "RNN", "return h_next", "return", "could not run"),
+    ("min_char.py", "lossFun", "return loss, dWxh", "return None, dWxh", "could not run"),
+])
+def test_whatever_a_forward_returns(file, function, old, new, status, tmp_path):
+    verdict = verdict_of(edited(tmp_path, file, (old, new)), function)
+    assert verdict.status == status and verdict.faults, verdict
+
+
+def test_only_what_is_needed_is_run(tmp_path):
+    """Nothing at the top level runs but definitions, imports and what they need; sys.path is left as it was."""
+    before = list(sys.path)
+    (tmp_path / "beside.py").write_text("scale = 1.0\n")
+    path = edited(tmp_path, "cs231n.py", ("import numpy as np\n", "import numpy as np\nfrom beside import scale\n"
+                                          "open('made', 'w')\nunused = open('made', 'w')\n"),
+                  ("dz = dnext_h *", "dz = scale * dnext_h *"))
+    assert verdict_of(path, "rnn_step_backward").status == "right"
+    assert sys.path == before and not Path("made").exists()
+    assert "unused" not in read(path).run(["rnn_step_backward"])
+
+
+def test_names_that_contain_those_of_the_convention(tmp_path):
+    text = (STUDENTS / "cs231n.py").read_text()
+    for name in ("rnn_step", "lstm_step"):
+        text = text.replace(f"{name}_forward", f"my_{name}_forward_2")
+        text = text.replace(f"{name}_backward", f"my_{name}_backward")
+    (tmp_path / "mine.py").write_text(text + "\n\ndef conv_backward(dout, cache):\n    pass\n")
+    verdicts = {verdict.name: verdict.status for verdict in judge_file(str(tmp_path / "mine.py"))}
+    assert verdicts.pop("conv_backward") == "not judged"
+    assert {"my_rnn_step_backward", "my_lstm_step_backward", "lstm_backward"} <= set(verdicts)
+    assert set(verdicts.values()) == {"right"}
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("return np.dot(dt, Wx.T), np.dot(dt, Wh.T)", "return (np.dot(dt, Wx.T), np.dot(dt, Wh.T), *self.grads)"),
+    ("self.grads = [np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)]\n        self.cache = None\n\n"
+     "    def forward(self, x, h_prev):\n        Wx, Wh, b = self.params\n        h_next",
+     "self.grads = {0: np.zeros_like(Wx), 1: np.zeros_like(Wh), 2: np.zeros_like(b)}\n\n"
+     "    def forward(self, x, h_prev):\n        Wx, Wh, b = self.params\n        h_next"),
+])
+def test_where_a_class_keeps_its_gradients(old, new, tmp_path):
+    path = edited(tmp_path, "layers.py", (old, new))
+    if "{0:" in new:
+        text = Path(path).read_text()
+        at = text.index("class LSTM")
+        head = text[:at]
+        for i, name in enumerate(["Wx", "Wh", "b"]):
+            head = head.replace(f"{i}: np.zeros_like({name})", f"'d{name}': np.zeros_like({name})")
+            start = head.index("class RNN")
+            head = head[:start] + head[start:].replace(f"self.grads[{i}][...]", f"self.grads['d{name}'][...]")
+        Path(path).write_text(head + text[at:])
+    verdict = verdict_of(path, "RNN")
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], []), verdict
+
+
+def test_a_sigmoid_with_another_purpose_is_not_accused(tmp_path):
+    """sigmoid(z) → (value, cache), as in another course, in a forward that is right."""
+    path = edited(tmp_path, "cs231n.py", ("return top / (1 + z)", "return top / (1 + z), x"),
+                  ("i = sigmoid(a[:, :H])", "i, _ = sigmoid(a[:, :H])"),
+                  ("f = sigmoid(a[:, H:2 * H])", "f, _ = sigmoid(a[:, H:2 * H])"),
+                  ("o = sigmoid(a[:, 2 * H:3 * H])", "o = sigmoid(a[:, 2 * H:3 * H])[0]"))
+    verdict = verdict_of(path, "lstm_step_backward")
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], [])
+
+
+def test_the_statuses():
+    class One:
+        def __init__(self, status):
+            self.status = status
+    assert [status_of([One(s) for s in each]) for each in (
+        ["right", "right"], ["right", "wrong"], ["right", "not written"], ["could not run", "wrong"],
+        ["could not run"], ["right", "not judged"])] == [0, 1, 2, 1, 2, 0]
+
+
+def test_every_reference_is_its_own_truth():
+    """The tables: each reference runs on its inputs, and returns the shapes of its convention."""
+    from minigrad.handwritten.conventions import COURSE, CS231N, LAYERS, LOSSES
+    from minigrad.handwritten.judge import values
+    rows = [(inputs, [reference]) for inputs, reference, *_ in COURSE.values()]
+    rows += [(inputs, references) for inputs, references, *_ in [*CS231N.values(), *LAYERS.values(), *LOSSES.values()]]
+    rng = np.random.default_rng(0)
+    for inputs, references in rows:
+        drawn = {name: rng.normal(size=shape) for name, shape in inputs.items()}
+        shapes = {tuple(y.shape for y in values(reference, drawn)) for reference in references}
+        assert len(shapes) == 1
