@@ -1,4 +1,4 @@
-"""The tape: the steps of a forward and its derived backward, each of which can be replaced and run anew.
+"""The tape: the steps of a forward and its derived backward, each of which can be replaced and rerun.
 
 A fault is a replacement of some steps of the backward; only what depends on them runs again.
 """

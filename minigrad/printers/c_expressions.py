@@ -97,7 +97,7 @@ TIGHTEST = 9
 
 
 def around(before: str, after: str) -> int:
-    """How tightly an operand is held by what stands before it and after it in a template."""
+    """The precedence of the operators around an operand in a template."""
     left = re.search(r"(\|\||&&|[<>=!]=|[-+*/<>?:!)])$", before)
     right = re.match(r"(\|\||&&|[<>=!]=|[-+*/<>?:])", after)
     if left and (left[1] in ("!", ")") or left[1] == before == "-"):

@@ -78,8 +78,8 @@ class Compiled:
         self.why_not_in_c = "it has not run long enough to be worth a compile"
         self.to_compile: tuple | None = program, sources
         self.break_even = BreakEven(AFTER_SECONDS)
-        loops = [loop for loop in (plan.forward, plan.backward) if loop is not None]
-        self.seconds_a_step = estimate(sum(len(loop.body) for loop in loops), [*plan.values, *plan.needs.steps])
+        texts = [loop for loop in (plan.forward, plan.backward) if loop is not None]
+        self.seconds_a_step = estimate(sum(len(loop.body) for loop in texts), [*plan.values, *plan.needs.steps])
         self.source = plan.source
         functions = plan.compiled()
         self.forward, self.backward = functions["forward"], functions.get("backward")
