@@ -49,7 +49,7 @@ def course_lstm_cell(xt, a_prev, c_prev, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by)
 def course_lstm(x, a0, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by, c0=0.0):
     a, y, c = [], [], []
     a_next, c_next = a0, c0 + np.zeros(a0.shape)
-    for t in range(x.shape[2]):
+    for t in range(x.shape[2]):  # not by a call of the cell, which would name the states a_prev and c_prev
         concat = concatenate([a_next, x[:, :, t]], axis=0)
         ft = sigmoid(Wf @ concat + bf)
         it = sigmoid(Wi @ concat + bi)
