@@ -96,23 +96,23 @@ def table(name: str, rounds: int) -> None:
 
 def first(rounds: int) -> None:
     """Print the median seconds from a new contender to its first results; nothing is compiled in advance."""
-    for table in (name for name in TABLES if name.startswith("cells")):
-        contenders, sizes = TABLES[table]
+    for title in (title for title in TABLES if title.startswith("cells")):
+        contenders, sizes = TABLES[title]
         for name in contenders:
             found = []
             for _ in range(min(rounds, 3)):
                 with tempfile.TemporaryDirectory() as empty:
                     caches = {"XDG_CACHE_HOME": empty, "TORCHINDUCTOR_CACHE_DIR": empty}
-                    done = subprocess.run([sys.executable, __file__, "--table", table, "--first", name],
+                    done = subprocess.run([sys.executable, __file__, "--table", title, "--first", name],
                                           env=os.environ | caches, capture_output=True, text=True, check=True)
                 found.append(done.stdout.split()[-1])
             if "nan" not in found:
-                print(f"{table}, {sizes[-1]}: {name} {statistics.median(map(float, found)):.2f} s", flush=True)
+                print(f"{title}, {sizes[-1]}: {name} {statistics.median(map(float, found)):.2f} s", flush=True)
 
 
-def first_call(table: str, name: str) -> None:
+def first_call(title: str, name: str) -> None:
     """Print the seconds of a contender's first call at the largest size; a smaller one has imported the libraries."""
-    contenders, sizes = TABLES[table]
+    contenders, sizes = TABLES[title]
     try:
         contenders["torch eager" if name.startswith("torch") else name]((1, 2, 3, 4))[0]()
         start = time.perf_counter()
