@@ -165,7 +165,8 @@ def roofline(rounds: int) -> None:
         flops, entries, passes, moved = work_of(program, size[1])
         us, total = time_of_parts(step, rounds)
         peaks = flops / speed * 1e6, moved / peak_of_copies(moved // 4) * 1e6
-        parts = [*(us[part] for part in ("forward", "backward", "add_sums")), total - sum(us.values()), total]
+        sums = us.get("sums", 0.0) + us.get("add_sums", 0.0)  # by C, and by NumPy
+        parts = [us["forward"], us["backward"], sums, total - sum(us.values()), total]
         cells = [f"{flops / 1e6:.1f}", f"{peaks[0]:.0f}", f"{moved / 1e6:.2f}", f"{peaks[1]:.0f}",
                  f"{entries / 1e6:.2f}", " + ".join(map(str, passes)), *(f"{part:.0f}" for part in parts),
                  f"{max(peaks) / total:.0%}"]
@@ -194,7 +195,7 @@ def work_of(program: CProgram, steps: int) -> tuple[int, int, list[int], int]:
 
 
 def time_of_parts(step: Callable, rounds: int) -> tuple[dict[str, float], float]:
-    """Median µs of the C functions and of the sums by NumPy in a call, and of the whole call."""
+    """Median µs of each C function and of the sums by NumPy in a call, and of the whole call."""
     spent: dict[str, list[float]] = {}
     originals = {name: watch(name, spent) for name in ("call", "add_sums")}
     whole = []
