@@ -3,6 +3,12 @@
 `Tensor` and the ops make a graph, `backward` and `grad` go back through it, `gradcheck` proves it right.
 """
 
+import os
+
+# Before NumPy is loaded: a thread of OpenBLAS then waits awake for 2²⁰ cycles after a product, not for 2²⁶ (20 ms), in
+# which it takes the processor from the threads of the loops in C (docs/performance.md).
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
+
 from minigrad import interrupt  # noqa: F401, I001  (first: it answers Ctrl-C while the rest is imported)
 from minigrad import nn, optim, training
 from minigrad.auditor.audit import audit

@@ -340,8 +340,10 @@ def loop_function(loop: Loop) -> str:
 
 def entry_function(loop: Loop) -> str:
     """The function that is called from outside: it packs the matrices and starts the threads."""
-    lines = [*unpacked(loop, loop.packs, constant=False), *loop.packs,
-             f"share(run, run->chunks, worth(run, {loop.products}, threads), {loop.name}_chunk);"]
+    packs = [*unpacked(loop, loop.packs, constant=False), *loop.packs]
+    if packs and loop.name == "backward":  # which runs the last steps first
+        packs = ["if (run->last == run->T) {", *indented(packs), "}"]
+    lines = [*packs, f"share(run, run->chunks, worth(run, {loop.products}, threads), {loop.name}_chunk);"]
     return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
         f"    {line}\n" for line in lines) + "}\n"
 

@@ -114,7 +114,8 @@ enum { TALL = 4, WIDE = SUMS / TALL, STRIPS = 16 };  /* of a tile of sums over t
 # Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
 BY_COLUMNS = """\
 enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
-       LANES_TYPE = BYTES_TYPE / sizeof(TYPE), ACROSS_TYPE = COLUMNS / LANES_TYPE, HALF_TYPE = COLUMNS % LANES_TYPE != 0,
+       LANES_TYPE = BYTES_TYPE / sizeof(TYPE),
+       ACROSS_TYPE = COLUMNS / LANES_TYPE, HALF_TYPE = COLUMNS % LANES_TYPE != 0,
        PANEL_TYPE = SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
@@ -240,10 +241,12 @@ static inline long strip_start(long strip, long rows)
 }
 """
 
-# Sums over time of rows (rows, n); one row begins `line` entries after the other
+# Sums over time of rows (rows, n); one row begins `line` entries after the other, with room for a vector more
 SUMS_OVER_COLUMNS = """\
 enum { WHOLE_TYPE = VECTOR / sizeof(TYPE) };
 typedef TYPE whole_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+typedef INTEGER_TYPE mask_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
 
 /* sums = L Rᵀ for TALL rows of L and WIDE rows of R */
 static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const right[WIDE], long n, TYPE *sums)
@@ -268,6 +271,18 @@ static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const righ
                 sum[i][j] += x * y[j];
         }
     }
+    if (k < n) {  /* lanes behind the end count as 0 */
+        whole_TYPE lane;
+        for (int i = 0; i < WHOLE_TYPE; i++)
+            lane[i] = i;
+        const mask_TYPE within = lane < (TYPE)(n - k);
+        for (int i = 0; i < TALL; i++)
+            for (int j = 0; j < WIDE; j++) {
+                const mask_TYPE x = *(const mask_TYPE *)(left[i] + k) & within;
+                const mask_TYPE y = *(const mask_TYPE *)(right[j] + k) & within;
+                sum[i][j] += (whole_TYPE)x * (whole_TYPE)y;
+            }
+    }
     TYPE lanes[TILE * WHOLE_TYPE], half[TILE * WHOLE_TYPE / 2];
     memcpy(lanes, sum, sizeof lanes);
     #pragma GCC unroll 8
@@ -276,11 +291,7 @@ static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const righ
             half[i] = lanes[2 * i] + lanes[2 * i + 1];
         memcpy(lanes, half, left_over * sizeof(TYPE));
     }
-    for (int i = 0; i < TILE; i++)
-        sums[i] = lanes[i];
-    for (; k < n; k++)
-        for (int i = 0; i < TILE; i++)
-            sums[i] += left[i / WIDE][k] * right[i % WIDE][k];
+    memcpy(sums, lanes, TILE * sizeof(TYPE));
 }
 
 /* Fast where height and width are constants. */
@@ -393,7 +404,8 @@ BEHIND = 256  # bytes that may be read behind rows
 
 
 def for_type(text: str, c_type: str) -> str:
-    return text.replace("TYPE", c_type)
+    integer = "int32_t" if c_type == "float" else "int64_t"
+    return text.replace("INTEGER_TYPE", integer).replace("TYPE", c_type)
 
 
 def taken(count: int) -> int:

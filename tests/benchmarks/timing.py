@@ -23,6 +23,7 @@ THREADS = os.environ.get("MINIGRAD_THREADS", "1")
 clock = time.process_time if os.environ.get("MINIGRAD_CLOCK") == "cpu" else time.perf_counter
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[variable] = THREADS
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")  # as minigrad sets it, if it is imported before NumPy
 
 import numpy as np  # noqa: E402
 
