@@ -117,8 +117,7 @@ with mg.bptt.record() as rec:
 
 k = mg.bptt.truncation(rec, range(1, 50), every=1).smallest(0.001)["W"]  # ←
 """, why="""
-The network of the chapter needs 18 steps back for an error of a thousandth: the error falls by about a third with every
-step, as the gradient does.
+19 steps: the error falls by about a third with every step more, as the gradient does with every step back.
 """)
 def far_enough(my: Any) -> Iterator[str]:
     """An experiment. The network is that of the chapter. How many steps must each loss be sent back, at least, for an

@@ -75,8 +75,8 @@ def gru(h_prev, x, W, b, Wh, Wx, bx):
     candidate = np.tanh(Wx @ x + bx + Wh @ (r * h_prev))          # ←
     return (1.0 - z) * candidate + z * h_prev                     # ←
 """, why="""
-Cho et al. (2014). Papers differ in the name of the update gate (z or 1 − z) and in where r is applied; the state is always
-a weighted mean of the old one and a candidate. `mg.derive` and `mg.scan` take your function as it is.
+Cho et al. (2014). Papers differ in the name of the update gate (z or 1 − z) and in where r is applied; the state is
+always a weighted mean of the old one and a candidate. `mg.derive` and `mg.scan` take your function as it is.
 """)
 def gru(my: Any) -> Iterator[str]:
     """Write a GRU's step: r, z = σ(W [h_prev; x] + b), first the rows of r; the candidate is

@@ -18,9 +18,9 @@ minigrad exercise 3.2 > my.py           # the task, and a file to start from
 minigrad exercise 3.2 my.py             # check it
 ```
 
-Replace each `...` of the file with code of your own. The file runs in a process of its own, under a time limit. If it is
-wrong, you get a sentence; where you write a backward pass, the sentence comes from [the audit](audit.md), which says which
-fault gives your numbers. There are many right answers; one is folded below each task.
+Replace each `...` of the file with code of your own. The file runs in a process of its own, under a time limit. If it
+is wrong, you get a sentence; where you write a backward pass, the sentence comes from [the audit](audit.md), which says
+which fault gives your numbers. There are many right answers; one is folded below each task.
 
 This page is written by `python -m minigrad.exercises.page`. The exercises are in
 [minigrad/exercises/](../minigrad/exercises), one block each; the tests run every answer.
