@@ -1,9 +1,9 @@
-"""Every figure of docs/bptt.md, and the numbers in its last chapter: from one multiplication to the LSTM.
+"""Every figure of docs/bptt.md, and the numbers of its chapters 4, 7, 8 and 9.
 
     python examples/bptt_figures.py                   all figures, into docs/images, in a few minutes
     python examples/bptt_figures.py --only claim --steps 200 --hidden 64 --seeds 20
 
-The last chapter asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
+Chapter 7 asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
 loss depends only on the last hidden state, L = Σ u·h_T with a random u. The norm of the gradient at an earlier hidden
 state, dL/dh at T − lag, limits what the network can learn over this lag; it is measured at every lag. All networks have
 the same sizes, the same random input and weights from the same uniform range ±1/√H, except the orthogonal RNN, whose

@@ -1,5 +1,6 @@
 """Every exercise of the course: its answer passes its check, its starter does not, and wrong answers get a sentence."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ WRONG = {
              "rng.uniform(0.0, np.log(longest - 1.0), size=(hidden, 1))", "must be uniform"),
             ("-forget", "forget", "the input bias is wrong")],
     "7.3": [("h_prev.detach()", "h_prev", "something still comes back through h_prev")],
+    "7.4": [("bias = min(", "bias = -1 + min(", "keeps only"), ("bias = min(", "bias = 1 + min(", "enough too")],
     "8.2": [("return d_w", "return d_w / 2", "the gradient is"), ("range(0, len(xs), k)", "[0]", "the gradient is"),
             ("_ = forward(state, x)", "gradient.__dict__[str(t)] = forward(state, x)", "caches are kept at once")],
     "8.3": [("(max(0, end - k2), end)", "(end - k2, end)", "windows(12, 3, 6) is")],
@@ -103,8 +105,8 @@ def test_a_file_that_cannot_be_run_gets_a_sentence(code, said, tmp_path, monkeyp
 
 
 def test_a_function_that_is_none(tmp_path):
-    with pytest.raises(CouldNotRun, match="forward is not a function at the end of the file"):
-        checked("forward = backward = 3", "1.2", tmp_path)
+    with pytest.raises(CouldNotRun, match="backward is not a function at the end of the file"):
+        checked("backward = 3", "1.2", tmp_path)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -128,11 +130,21 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     (["1.9"], "there is no exercise 1.9: chapter 1 has 1.1, 1.2, 1.3, 1.4"),
     (["77"], "there is no exercise 77: `minigrad exercise` lists them"),
     (["1.1", "none.py"], "none.py is not a file"),
+    (["my.py"], "the number of the exercise comes first: minigrad exercise 1.1 my.py"),
 ])
 def test_bad_arguments(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["exercise", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_course_counts_them():
+    course = (Path(__file__).parents[1] / "docs" / "bptt.md").read_text(encoding="utf-8")
+    assert f"[{len(EXERCISES)} exercises](exercises.md)" in course
+    for chapter, title in CHAPTERS.items():
+        last = sum(number.startswith(f"{chapter}.") for number in EXERCISES)
+        anchor = re.sub(r"[^\w -]", "", f"{chapter}. {title}").lower().replace(" ", "-")
+        assert f"[Exercises {chapter}.1 to {chapter}.{last}](exercises.md#{anchor})" in course
 
 
 def test_the_page_is_up_to_date():

@@ -36,6 +36,8 @@ def run_exercise(arguments: argparse.Namespace) -> int:
         print("`minigrad exercise 1.1 > my.py` writes the task and a file to start from, "
               "`minigrad exercise 1.1 my.py` checks your answer")
         return 0
+    if number.endswith((".py", ".ipynb")):
+        raise ValueError(f"the number of the exercise comes first: minigrad exercise 1.1 {number}")
     if number not in EXERCISES:
         chapter = number.partition(".")[0]
         known = [n for n in EXERCISES if n.startswith(f"{chapter}.")]

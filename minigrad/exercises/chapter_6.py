@@ -63,7 +63,7 @@ def lstm(my: Any) -> Iterator[str]:
     yield from audited(lstm_entrywise, my.backward, ft=(4, 3), it=(4, 3), cct=(4, 3), ot=(4, 3), c_prev=(4, 3))
 
 
-@exercise("6.3", "A GRU in five lines", """
+@exercise("6.3", "A GRU in four lines", """
 import numpy as np
 
 import minigrad as mg

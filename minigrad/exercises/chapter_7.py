@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import nn
 from minigrad.engine.context import no_grad
 from minigrad.exercises.exercise import differs, exercise
 from minigrad.functional import vjp
+from minigrad.microscope import bptt
+from minigrad.microscope.figures.plot import by_lag
 from minigrad.timeloop.scan import scan
 
 
@@ -96,3 +99,44 @@ def first_lstm(my: Any) -> Iterator[str]:
     if not (d_c == 1.0).all():
         yield (f"dL/dc is not constant: from 1 at the last step it becomes {d_c.min():.2g} to {d_c.max():.2g} at the "
                "first; something still comes back through h_prev")
+
+
+@exercise("7.4", "How open is open enough?", """
+import numpy as np
+
+import minigrad as mg
+from minigrad import nn
+
+
+def kept(bias, seed, lag=60):
+    lstm = nn.LSTM(2, 16, forget_bias=float(bias), dtype=np.float64, rng=seed)
+    x = np.random.default_rng(seed).normal(size=(lag + 1, 4, 2))
+    with mg.bptt.record() as rec:
+        y, _ = lstm(x)
+        y[-1].sum().backward()
+    norms = mg.plot.by_lag(rec[0])
+    return norms[lag] / norms[0]
+
+
+bias = min(b for b in range(7) if all(kept(b, seed) > 0.01 for seed in range(5)))  # ←
+""", why="""
+With bias 1 less than a thousandth is left, with 2 between 0.05 and 0.3. From 3 on it is about 1, and from 5 on some
+networks explode.
+""")
+def open_enough(my: Any) -> Iterator[str]:
+    """An experiment. `kept` is the part of dL/dh that is left after 60 steps of an untrained LSTM. Find the smallest
+    whole forget bias with which all five networks, of the seeds 0 to 4, keep more than a hundredth.
+    """
+    for bias, enough in ((my.bias, True), (my.bias - 1, False)):
+        parts = []
+        for seed in range(5):
+            lstm = nn.LSTM(2, 16, forget_bias=float(bias), dtype=np.float64, rng=seed)
+            with bptt.record() as rec:
+                y, _ = lstm(np.random.default_rng(seed).normal(size=(61, 4, 2)))
+                y[-1].sum().backward()
+            norms = by_lag(rec[0])
+            parts.append(norms[60] / norms[0])
+        if enough and min(parts) <= 0.01:
+            yield f"with bias {bias} one of the networks keeps only {min(parts):.1e}"
+        elif not enough and min(parts) > 0.01:
+            yield f"bias {bias} is enough too: all of the networks keep {min(parts):.1e} or more"

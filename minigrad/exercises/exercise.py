@@ -19,6 +19,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,21 +49,20 @@ class Exercise:
     check: Check
 
     @property
-    def names(self) -> list[str]:
-        """What the learner's file must define."""
-        return sorted({name for statement in ast.parse(self.starter).body
-                       if not isinstance(statement, (ast.Import, ast.ImportFrom)) for name in bound(statement)})
-
-    @property
-    def functions(self) -> list[str]:
-        """Those of the names that are functions."""
-        return [node.name for node in ast.parse(self.starter).body if isinstance(node, ast.FunctionDef)]
+    def names(self) -> dict[str, bool]:
+        """What the learner is to write: {name: whether it is a function}."""
+        return {name: isinstance(statement, ast.FunctionDef) for statement in ast.parse(self.starter).body
+                if any(is_ellipsis(node) for node in ast.walk(statement)) for name in sorted(bound(statement))}
 
     @property
     def file(self) -> str:
         """The task as comments, and the starter: a Python file."""
         lines = [f"Exercise {self.number}. {self.title}", "", *self.task.splitlines()]
         return "".join(f"# {line}".rstrip() + "\n" for line in lines) + f"\n{self.starter}"
+
+
+def is_ellipsis(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is Ellipsis
 
 
 EXERCISES: dict[str, Exercise] = {}
@@ -127,4 +127,4 @@ def audited(forward: Callable, backward: Callable, **inputs: tuple[int, ...]) ->
     """Yield what `mg.audit` says of a wrong backward. inputs: the shapes of the forward's arguments, in order."""
     report = audit(forward, backward, *map(np.zeros, inputs.values()), names={f"d{name}": name for name in inputs})
     if not report.ok:
-        yield str(report)
+        yield re.sub(rf"{re.escape(str(Path(__file__).parent))}\S*:\d+: ", "", str(report))  # lines of our forward

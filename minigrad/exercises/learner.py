@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from minigrad.exercises import EXERCISES, Exercise
+from minigrad.exercises.exercise import is_ellipsis
 from minigrad.handwritten.process import run_apart
 from minigrad.handwritten.source import CouldNotRun, Source, explained, read
 
@@ -28,8 +29,8 @@ def check_file(file: str, number: str) -> str | None:
     if missing := [name for name in exercise.names if name not in namespace]:
         raise CouldNotRun(f"{file} does not define {', '.join(missing)}: `minigrad exercise {number}` prints a file to "
                           "start from")
-    for name in exercise.functions:
-        if not callable(namespace[name]):
+    for name, is_function in exercise.names.items():
+        if is_function and not callable(namespace[name]):
             raise CouldNotRun(f"{file}: {name} is not a function at the end of the file")
     with explained(source, file):
         return next(exercise.check(SimpleNamespace(**namespace)), None)
@@ -40,7 +41,7 @@ def refuse_unwritten(source: Source) -> None:
     indices = {id(inner) for node in ast.walk(source.tree) if isinstance(node, ast.Subscript)
                for inner in ast.walk(node.slice)}
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Constant) and node.value is Ellipsis and id(node) not in indices:
+        if is_ellipsis(node) and id(node) not in indices:
             raise CouldNotRun(f"{source.file}: {source.place(node.lineno)} is still `...`: write your code there")
 
 
