@@ -70,7 +70,7 @@ def powers(options: argparse.Namespace) -> None:
         ax.set_title(title, loc="left")
     early = max(0, options.steps - 11)  # the lag of the first ten steps
     right.axvspan(early, options.steps - 1, color=INK, alpha=0.15, linewidth=0)
-    right.text(early - 2, 1e-18, "the first 10 steps:\ns still changes", ha="right", fontsize=8)
+    right.text(0.86, 0.42, "the first 10 steps:\ns still changes", transform=right.transAxes, ha="right", fontsize=8)
     save(left, options.out / "bptt_3_powers.png")
 
 

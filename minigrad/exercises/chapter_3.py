@@ -90,8 +90,8 @@ def runs(w, steps=100, count=100):
 w = 3.0  # ←
 """, why="""
 With w = 1 half of the runs end with the other sign, and 10⁻²⁰ of the gradient is left (the median). With w = 2.5 none
-does, and 10⁻¹¹⁴ is left. What keeps a bit against noise is flatness, and flatness is a slope near 0: a theorem of Bengio,
-Simard & Frasconi (1994).
+does, and 10⁻¹¹⁴ is left. What keeps a bit against noise is flatness, and flatness is a slope near 0: a theorem of
+Bengio, Simard & Frasconi (1994).
 """)
 def switch(my: Any) -> Iterator[str]:
     """An experiment. A state starts at 1 and is disturbed by noise at each of 100 steps. Find a w for which at least 95
