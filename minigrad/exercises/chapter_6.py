@@ -20,7 +20,8 @@ import numpy as np
 gate = 0.5 ** (1 / 50)
 bias = np.log(gate / (1 - gate))  # ←
 """, why="""
-The gate must be 0.986 and so its bias 4.27: about ln of (number of steps / ln 2). A bias of 1 halves c every two steps.
+The gate must be 0.986 and so its bias 4.27: about ln of (number of steps / ln 2). A bias of 1 halves c about
+every two steps.
 """)
 def bias(my: Any) -> Iterator[str]:
     """A forget gate σ(bias) is the same at all steps. For which bias is half of the gradient of c left after
@@ -112,7 +113,8 @@ def cell(c_prev, x):
     return c_next, c_next
 """, why="""
 Hochreiter & Schmidhuber called it the constant error carousel. It is a residual connection: c_next = c_prev + f(x). The
-derivative of c_next by c_prev is 1, whatever f is. The ResNet of 2015 uses the same sum between layers.
+derivative of c_next by c_prev is exactly 1, because f does not read c_prev. The ResNet of 2015 has the same sum between
+its layers.
 """)
 def carousel(my: Any) -> Iterator[str]:
     """Write the line for c_next so that a gradient passes 1000 steps *unchanged*, and the cell still stores its input:

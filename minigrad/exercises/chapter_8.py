@@ -98,11 +98,11 @@ def windows(T, k1, k2):
     return [(max(0, end - k2), end) for end in range(k1, T + 1, k1)]  # ←
 """, why="""
 With k1 = k2 each step belongs to one window, and its loss is sent back anything between 1 and k2 steps. With k1 < k2
-windows overlap: dearer, and fairer to the first steps of a window.
+windows overlap. That costs more, and the first steps of a window can look back too.
 """)
 def windows(my: Any) -> Iterator[str]:
-    """Truncated BPTT runs a backward after every k1 steps, over the last k2 steps (fewer at the beginning). List the
-    windows of a sequence of T steps as (first step, one past the last step); T is a multiple of k1.
+    """Truncated BPTT runs a backward after every k1 steps, over the last k2 steps (fewer at the beginning). List these
+    windows for a sequence of T steps as (first step, one past the last step); T is a multiple of k1.
     """
     for T, k1, k2 in ((12, 3, 3), (12, 3, 6), (4, 1, 2), (10, 5, 20)):
         right = [(max(0, end - k2), end) for end in range(k1, T + 1, k1)]
