@@ -77,7 +77,8 @@ of about two calls in all.
 """)
 def numerical_gradient(my: Any) -> Iterator[str]:
     """Write the check that finds a wrong backward: the numerical gradient of any f(x), which returns a number, at an
-    array x of floats. Use central differences: (f(x + step) − f(x − step)) / (2 step), entry by entry. Leave x as it was.
+    array x of floats. Use central differences: (f(x + step) − f(x − step)) / (2 step), entry by entry. Leave x as
+    it was.
     """
     x = np.random.default_rng(0).normal(size=(2, 3))
     given = x.copy()
