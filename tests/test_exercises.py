@@ -43,7 +43,7 @@ def test_the_answer_is_right_and_the_starter_is_not(number, tmp_path):
 WRONG = {
     "1.1": [("-24.0, 8.0, 8.0", "-24.0, 8.0, -8.0", "d_target is -8, and that is not right"),
             ("-24.0, 8.0, 8.0", "'a', 8.0, 8.0", "d_w is not a number"),
-            ("-24.0, 8.0, 8.0", "-24.0, [8.0], 8.0", "d_x has shape (1,), and must have shape ()"),
+            ("-24.0, 8.0, 8.0", "-24.0, [8.0], 8.0", "d_x has shape (1,), and must be one number"),
             ("-24.0, 8.0, 8.0", "float('nan'), 8.0, 8.0", "d_w contains NaN or infinity")],
     "1.2": [(" + d_z * w", "", "wrong: dx"), ("d_z * x", "d_h * x", "wrong: dw")],
     "1.3": [("x.copy(), x.copy()", "x.copy(), x", "changes x"),

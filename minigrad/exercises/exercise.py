@@ -26,6 +26,7 @@ import numpy as np
 
 from minigrad.auditor.audit import audit
 from minigrad.engine.arrays import plain
+from minigrad.engine.tensor import Tensor
 from minigrad.handwritten.source import bound
 
 MARK = "# ←"  # ends a line of the answer that the learner is to write
@@ -101,17 +102,11 @@ def differs(name: str, given: Any, right: Any, tolerance: float = 1e-6) -> Itera
 
     tolerance is relative to the largest right entry.
     """
-    right = np.asarray(plain(right), float)
-    try:
-        given = np.asarray(plain(given))
-        given = given.astype(float) if given.dtype.kind in "fiu" else np.asarray("text")
-    except (ValueError, TypeError):
-        given = np.asarray("text")
-    kind = "an array of numbers" if right.ndim else "a number"
-    if given.dtype.kind != "f":
-        yield f"{name} is not {kind}"
+    right, given = np.asarray(right, float), real_numbers(given)
+    if given is None:
+        yield f"{name} is not {'an array of numbers' if right.ndim else 'a number'}"
     elif given.shape != right.shape:
-        yield f"{name} has shape {given.shape}, and must have shape {right.shape}"
+        yield f"{name} has shape {given.shape}, and must {f'have shape {right.shape}' if right.ndim else 'be one number'}"
     elif not np.isfinite(given).all():
         yield f"{name} contains NaN or infinity"
     else:
@@ -121,6 +116,15 @@ def differs(name: str, given: Any, right: Any, tolerance: float = 1e-6) -> Itera
                    f"{np.abs(given - right).max():.2g}")
         elif wrong.any():
             yield f"{name} is {given:.6g}, and that is not right"
+
+
+def real_numbers(x: Any) -> np.ndarray | None:
+    """x as an array of floats; None for what is not made of real numbers."""
+    try:
+        array = np.asarray(x.detach().numpy() if isinstance(x, Tensor) else plain(x))
+    except (ValueError, TypeError):  # lists of unequal lengths, text
+        return None
+    return array.astype(float) if array.dtype.kind in "fiu" else None
 
 
 def audited(forward: Callable, backward: Callable, **inputs: tuple[int, ...]) -> Iterator[str]:
