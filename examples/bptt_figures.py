@@ -388,7 +388,7 @@ def peak(compute: Callable) -> float:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Peak memory of an LSTM's gradient over 1024 steps, for every k-th state kept."""
+    """Peak memory of an LSTM's gradient over 1024 steps, for every k-th state kept; the error of windows."""
     steps, hidden, batch = 1024, 2 * options.hidden, 8
     layer = nn.LSTMCell(1, hidden, rng=0)
     x = np.random.default_rng(0).normal(size=(steps, 1, batch)).astype(np.float32)
@@ -404,9 +404,34 @@ def memory(options: argparse.Namespace) -> None:
             h.sum().backward()
     print(f"LSTM, {hidden} units, {batch} sequences of {steps} steps, float32: peak memory by the number of steps "
           "between two states that are kept")
-    for every in (None, 512, 256, 128, 64, 32):
-        megabytes = peak(lambda every=every: gradient(every))
-        print(f"{'all kept' if every is None else every:>9}{megabytes:>8.1f} MB")
+    intervals = np.array([1024, 512, 256, 128, 64, 32])
+    megabytes = np.array([peak(lambda every=every: gradient(every if every < steps else None)) for every in intervals])
+    for every, size in zip(intervals, megabytes):
+        print(f"{'all kept' if every == steps else every:>9}{size:>8.1f} MB")
+    _, (left, right) = subplots(2)
+    plot.draw_line(left, intervals, megabytes[None], "", 0, log=True)
+    left.set(xlabel="k, steps between two states that are kept", ylabel="peak memory (MB)", xscale="log", yscale="log",
+             xticks=intervals, xticklabels=intervals, yticks=[2, 5, 10, 20], yticklabels=[2, 5, 10, 20])
+    left.minorticks_off()
+    plot.finished(left)
+    left.set_title(f"checkpoints: {steps} steps, √T = 32", loc="left")
+    windows(right, min(options.steps, 40), options.hidden)
+    save(left, options.out / "bptt_8_memory.png")
+
+
+def windows(ax, steps: int, hidden: int) -> None:
+    """Draw the error of truncated backpropagation through time, for overlapping windows and for others."""
+    rng = np.random.default_rng(1)
+    x, target = rng.normal(size=(steps, EXAMPLES, INPUTS)), rng.normal(size=(steps, EXAMPLES, hidden))
+    with mg.bptt.record() as rec:
+        y, _ = network("LSTM, forget bias 1", hidden, np.random.default_rng(0))(x)
+        ((y - target) ** 2).mean(axis=(1, 2)).sum().backward()
+    lengths = np.arange(1, steps)
+    for k, (name, every) in enumerate({"k1 = 1": 1, "k1 = k2": None}.items()):
+        plot.draw_line(ax, lengths, mg.bptt.truncation(rec, lengths, every=every).bias["W"][None], name, k, log=True)
+    ax.set(xlabel="k2 (steps that the backward goes back)", ylabel="error of dL/dW (part of it)", yscale="log")
+    plot.finished(ax)
+    ax.set_title(f"windows: {steps} steps of the LSTM of figure 5", loc="left")
 
 
 def rnn_with_loss(hidden: int) -> tuple[Callable, list[mg.Tensor]]:

@@ -106,7 +106,8 @@ def differs(name: str, given: Any, right: Any, tolerance: float = 1e-6) -> Itera
     if given is None:
         yield f"{name} is not {'an array of numbers' if right.ndim else 'a number'}"
     elif given.shape != right.shape:
-        yield f"{name} has shape {given.shape}, and must {f'have shape {right.shape}' if right.ndim else 'be one number'}"
+        must = f"have shape {right.shape}" if right.ndim else "be one number"
+        yield f"{name} has shape {given.shape}, and must {must}"
     elif not np.isfinite(given).all():
         yield f"{name} contains NaN or infinity"
     else:
