@@ -208,8 +208,9 @@ def random_cells(seeds):
 
 
 def test_any_cell_has_equations():
-    """Brackets and braces balance, and no symbol has two superscripts or two subscripts."""
+    """Left sides differ, brackets and braces balance, and no symbol has two superscripts or two subscripts."""
     for latex in random_cells(range(100)):
+        assert len({left for left, _ in rows(latex)}) == len(rows(latex)), latex
         for left, right in rows(latex):
             for side in (left, right):
                 depth = 0
