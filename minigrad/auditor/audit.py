@@ -170,9 +170,10 @@ def cause_of(tape: Tape, found: Found, keys: dict[str, str], backward: Callable)
         return Cause(f"{', '.join(explains)}: {found.transform.text}", "returned array", explains, found.also,
                      None, line_of(backward, found.explains), OTHER_INPUTS)
     change = found.changes[0]
-    step = tape.steps[change.spot]
+    step, edge = tape.steps[change.edge.consumer], change.edge
     where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
-    about = found.explains if change.only is not None else [*change.about, *found.explains[:1]]
+    about = found.explains if change.leaves is not None and not change.through else [
+        tape.say(edge.x), tape.say(edge.consumer), *found.explains[:1]]
     return Cause(found.text, change.kind, explains, found.also, where, line_of(backward, about), OTHER_INPUTS)
 
 

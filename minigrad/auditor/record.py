@@ -18,7 +18,7 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import copy
+from minigrad.engine.ops import copy, sum_to
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Symbol, Trace, Tracer, symbol
@@ -216,15 +216,8 @@ class Steps:
 
 
 def fit(d: Any, shape: tuple[int, ...]) -> Any:
-    """A gradient summed over what broadcasting had added."""
+    """A gradient broadcast or summed to the shape of its value."""
     if np.shape(d) == shape:
         return d
     d = np.asarray(d)
-    added = d.ndim - len(shape)
-    if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
-        d = np.broadcast_to(d, np.broadcast_shapes(d.shape, shape))
-        added = d.ndim - len(shape)
-    axes = (*range(added), *(added + a for a, n in enumerate(shape) if n == 1 != d.shape[added + a]))
-    return np.add.reduce(d, axes, keepdims=True).reshape(shape)
-
-
+    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)

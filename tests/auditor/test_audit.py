@@ -278,7 +278,7 @@ def test_the_tape_is_the_eager_backward():
         sum(mg.sum(y * dy) for y, dy in zip(flatten(result)[0], flatten(d)[0])).backward()
         for label, x in zip(tape.labels, flatten(args)[0]):
             if isinstance(x, mg.Tensor):
-                np.testing.assert_allclose(tape.gradient(label, {}), x.grad, rtol=1e-12, atol=1e-14)
+                np.testing.assert_allclose(tape.gradients((label,), {})[0], x.grad, rtol=1e-12, atol=1e-14)
 
 
 def test_a_forward_with_its_own_logistic_has_the_derivative_of_a_sigmoid():
