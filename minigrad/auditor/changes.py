@@ -98,7 +98,7 @@ def loop_in_forward_order(tape: Tape, given: dict) -> Iterator[tuple]:
         carry, n = [rule_at(tape, i, slot[0].position) for i in tape.calls[tape.steps[slot[0].consumer].place]], tape.times
         for e in slot if len(carry) == n > 2 else ():
             t = tape.steps[e.consumer].time
-            replaced[e.contribution] = carry[t - 2] if t != 1 else lambda value, c=e.contribution: 0 * value.base(c)
+            replaced[e.contribution] = carry[t - 2 if t else -1] if t != 1 else lambda value, c=e.contribution: 0 * value.base(c)
         last = tape.totals.get(tape.calls[tape.steps[slot[0].x].place][-1])
         if replaced and last is not None:
             before = replaced.get(last, lambda value, last=last: value.without_change(last))
@@ -340,7 +340,7 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                   (1.6, "the last {n} columns of {a} are not transposed", lambda op, a: turned(op(a), first=False))],
     "sum": [(1.9, "the sum {this} is missing", lambda op, a: a),
             (1.9, "{this} is a mean, not a sum,", lambda op, a: op(a) * (np.size(op(a)) / np.size(a)))],
-    "scatter": [(1.5, "values are assigned by index, and not added: an entry that is read twice keeps the last of its "
+    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last of its "
                  "gradients (np.add.at adds them)", lambda op, a: assigned(a, **op.keywords))],
 }
 
@@ -409,9 +409,9 @@ class Reading(NamedTuple):
 FUNCTIONS = [(0.4, "tanh({})", np.tanh), (0.4, "sigmoid({})", OPS["sigmoid"].forward), (0.5, "1 − {}", lambda v: 1 - v),
              (0.5, "1 + {}", lambda v: 1 + v), (0.5, "{}²", lambda v: v * v), (0.6, "1 − {}²", lambda v: 1 - v * v),
              (0.5, "−{}", lambda v: -v)]
-OFFSETS = [("", 0.0, lambda t, n: t), (" of the step before", 0.2, lambda t, n: t - 1),
-           (" of the step after", 0.2, lambda t, n: t + 1), (" of the last step", 0.3, lambda t, n: n - 1),
-           (" of the first step", 0.4, lambda t, n: 0)]
+# (words, cost, the time that is read at a time t of n)
+OFFSETS = [("", 0.0, lambda t, n: t), (" of the step after", 0.2, lambda t, n: t + 1),
+           (" of the step before", 0.2, lambda t, n: t - 1), (" of the last step", 0.3, lambda t, n: n - 1)]
 
 
 def readings(tape: Tape, own: int, is_plain: bool = False) -> Iterator[Reading]:
@@ -424,13 +424,15 @@ def readings(tape: Tape, own: int, is_plain: bool = False) -> Iterator[Reading]:
         if found != shape and not (is_gradient or is_plain or looping) and is_named:
             for text, f in reshapings(found, shape):
                 yield Reading(base + 0.3, f"{text} of {name}", lambda t, i=some: i, f)
-        for shift, cost, offset in (OFFSETS if looping else OFFSETS[:1]) if found == shape else ():
+        offsets = OFFSETS[:2 if is_gradient else None] if looping else OFFSETS[:1]  # later gradients are known
+        for shift, cost, offset in offsets if found == shape else ():
             def step_at(t: int, key: Any = key, at: Any = at, first: int = first, offset: Any = offset) -> int | None:
                 t = offset(t, len(at)) if len(at) > 1 else first
                 return tape.starts.get(key) if t == -1 else at.get(t)
             if looping or key != tape.key(own):
                 yield Reading(base + cost, name + shift, step_at)
-            if not is_gradient and not is_plain and (not shift or key == tape.key(own)):
+            is_own = key == tape.key(own)
+            if not is_gradient and not is_plain and (is_own and cost < 0.3 or is_named and not shift):
                 for more, text, f in FUNCTIONS:
                     yield Reading(base + cost + more, text.format(name) + shift, step_at, f)
 
@@ -459,7 +461,8 @@ def another_value(tape: Tape, given: dict) -> Iterator[tuple]:
             said = f"is used where {tape.say_read(own, e.consumer)} is meant, on the way from %s to %s"
             said %= tape.say(e.consumer), tape.say(e.x)
             for new, some in itertools.product(readings(tape, own), [where, *([w] for w in where[:len(where) > 1 and 9])]):
-                if all(new.at(tape.time(i)) == tape.steps[i].inputs[p] for j, p in some for i in sites[j]) and not new.f:
+                if (new.f and some is not where) or not new.f and all(
+                        new.at(tape.time(i)) == tape.steps[i].inputs[p] for j, p in some for i in sites[j]):
                     continue
                 yield (new.cost + 0.5 * (some is not where), f"{new.text} {said}",
                        {i: reread(tape, i, {p for k, p in some if k == j}, new)

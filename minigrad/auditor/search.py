@@ -7,6 +7,7 @@ and the next round looks for what is left with it in place.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.changes import Change, all_changes, zero
-from minigrad.auditor.tape import Tape, d
+from minigrad.auditor.tape import Tape, d, groups
 from minigrad.auditor.transforms import Transform, transforms
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
 MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
-COMMON = 2.8  # changes of a higher cost are tried at one gradient, and not beside other faults
-MOST_STEPS = 150_000  # steps run for pairs of changes on one path, and for changes in one copy of an expression
+COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
+MOST_STEPS = 50_000  # steps run for pairs of changes on one path, and for changes in one copy of an expression
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_GAINERS = 60  # changes that make more entries equal, tried in pairs
 FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
@@ -55,11 +56,12 @@ class Search:
         self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
         self.transforms: dict[str, Transform] = {}
         self.limited: dict[str, tuple[Change, ...]] = defaultdict(tuple)  # accepted for some leaves only
+        self.memo: dict[tuple, list[str]] = {}
+        self.tried = 0
         self.right = {leaf for leaf in self.leaves if all(self.matches(leaf, draw=k) for k in range(len(given)))}
         self.wrong = [leaf for leaf in self.leaves if leaf not in self.right]
         self.settled = set(self.right)  # right, or explained
         self.causes: list[Found] = []
-        self.tried = 0
 
     # -- predictions ----------------------------------------------------------------------------------------
 
@@ -96,15 +98,18 @@ class Search:
 
     def explained(self, leaves: list[str], *changes: Change, draw: int = 0) -> list[str]:
         """Those of the leaves that these changes make equal, at a draw."""
-        self.tried = getattr(self, "tried", 0) + 1
-        try:
-            if any(leaf in self.limited for leaf in leaves):
-                values = self.predicted(leaves, draw, *changes)
-            else:
-                values = self.replayed(tuple(leaves), draw, changes) if leaves else []
-        except FAILURES:
-            return []
-        return [leaf for leaf, value in zip(leaves, values) if self.agrees(leaf, draw, value)]
+        within = bool(self.tape.carried) and tuple(c.leaves is None for c in changes)
+        key = tuple(leaves), draw, within, *((id(c.replaced), id(c.through)) for c in changes)
+        if key not in self.memo:
+            self.tried += 1
+            try:
+                is_alike = not any(self.limited.get(leaf) for leaf in leaves)
+                values = self.replayed(tuple(leaves), draw, changes) if is_alike else self.predicted(
+                    leaves, draw, *changes)
+                self.memo[key] = [leaf for leaf, value in zip(leaves, values) if self.agrees(leaf, draw, value)]
+            except FAILURES:
+                self.memo[key] = []
+        return self.memo[key]
 
     def reached(self, change: Change, leaves: Iterable[str]) -> list[str]:
         """Those of the leaves that a change may alter, the nearest first."""
@@ -143,8 +148,10 @@ class Search:
             self.tape.accept({i: how for c in found.changes for i, how in c.replaced.items()})
 
     def best(self) -> Found | None:
+        self.memo.clear()
         outer = self.best_transform()
-        changes = list(all_changes(self.tape, {k: g for k, g in self.given[0].items() if np.isfinite(g).all()}))
+        changes = sorted(all_changes(self.tape, {k: g for k, g in self.given[0].items() if np.isfinite(g).all()}),
+                         key=lambda change: change.cost)
         inner = self.best_change(changes)
         if inner is not None and (outer is None or self.rank(inner) <= self.rank(outer)):
             return inner
@@ -161,16 +168,13 @@ class Search:
         return -len(found.explains), round(sum(c.cost for c in found.changes), 6), nearest
 
     def best_transform(self) -> Found | None:
-        others, by_text = self.others(0), defaultdict(list)
+        others, by_text = [self.others(draw) for draw in range(len(self.given))], defaultdict(list)
         for leaf in (leaf for leaf in self.left() if leaf not in self.transforms):
             top = max(float(np.abs(given[leaf]).max(initial=0)) for given in self.given)
-            for t in transforms(self.tape.numbers, leaf, self.given[0][leaf], others, top):
+            for t in transforms(self.tape.numbers, leaf, self.given[0][leaf], others[0], top):
                 self.tried += 1
-                if self.agrees(leaf, 0, t.f(others[leaf], others)):
-                    self.transforms[leaf] = t
-                    if all(self.matches(leaf, draw=draw) for draw in range(1, len(self.given))):
-                        by_text[t.text].append((leaf, t))
-                    del self.transforms[leaf]
+                if all(self.agrees(leaf, draw, t.f(g[leaf], g)) for draw, g in enumerate(others)):
+                    by_text[t.text].append((leaf, t))
         options = [Found((), pairs[0][1], list(dict.fromkeys(leaf for leaf, _ in pairs))) for pairs in by_text.values()]
         best = min(options, key=self.rank, default=None)
         if best is not None:
@@ -179,10 +183,12 @@ class Search:
         return best
 
     def best_change(self, changes: list[Change]) -> Found | None:
-        """The change that explains the most of what is left and breaks nothing."""
-        left, found = self.left(), []
+        """The change that explains the most of what is left and breaks nothing. changes: the usual ones first."""
+        left, found, most = self.left(), [], MOST_COST
         for is_thorough in (False, True):
             for change in changes:
+                if change.cost > most:  # one that explains everything, and what ties with it, has been found
+                    break
                 first, rest = (reached := self.reached(change, left))[:1], reached[1:]
                 if is_thorough:
                     explained = self.explained(rest, change) if change.cost <= COMMON and rest else []
@@ -191,47 +197,57 @@ class Search:
                     explained += self.explained(rest, change) if explained else []
                 if explained and self.breaks_nothing(change):
                     found.append(Found((change,), None, [leaf for leaf in left if leaf in explained]))
-            found.sort(key=self.rank)
-            if found and len(found[0].explains) == len(left):
+                    most = min(most, change.cost + 1 if len(explained) == len(left) else most)
+            if most < MOST_COST:
                 break
-        return self.confirmed(found)
+        return self.confirmed(sorted(found, key=self.rank))
 
     def best_in_some_leaves(self, changes: list[Change]) -> Found | None:
         """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
         left, found = self.left(), []
         for change in (change for change in changes if change.cost <= COMMON):
-            limited = replace(change, leaves=frozenset())
-            if explained := self.explained([leaf for leaf in left if self.reached(change, [leaf])], limited):
+            limited, reached = replace(change, leaves=frozenset()), self.reached(change, left)
+            if explained := self.explained(reached[:1], limited) + self.explained(reached[1:], limited):
                 limited = replace(change, leaves=frozenset(explained))
-                found.append(Found((limited,), None, explained))
+                found.append(Found((limited,), None, [leaf for leaf in left if leaf in explained]))
         return self.confirmed(sorted(found, key=self.rank))
 
     def best_through_an_edge(self, changes: list[Change]) -> Found | None:
-        """A fault in one term, or in one copy of an expression: only on the paths through one edge, or one output."""
-        tape, left, found, budget = self.tape, self.left(), [], MOST_STEPS
-        throughs = [(edges[0], zero(edges)) for edges in tape.slots]
-        throughs += [(change.edge, change.replaced) for change in changes if change.text.endswith("is not used")]
-        for change in sorted(changes, key=lambda change: change.cost):
-            for edge, cut in throughs if change.cost < COMMON else ():
-                is_term = any(tape.after[i] & sum(1 << k for k in change.replaced) for i in cut)
-                last = cut if not is_term else change.replaced
-                if not is_term and not any(tape.after[i] >> k & 1 for i in change.replaced for k in cut):
-                    continue  # no path leads through both
-                reached = [leaf for leaf in self.leaves if any(tape.reaches(i, leaf) for i in last)]
-                wanted = [leaf for leaf in left if leaf in reached]
-                if not wanted or set(reached) & self.settled or set(cut) == set(change.replaced):
-                    continue
-                where = f"in the formula of {d(tape.say(edge.x))}"
-                if is_term:
-                    where = f"in the term of {'the arriving ' * (edge.x == edge.consumer)}{d(tape.say(edge.consumer))}"
-                limited = replace(change, leaves=frozenset(wanted), through=cut, cost=change.cost + 0.5,
-                                  text=f"{where} only: {change.text}")
-                nearest = min(wanted, key=lambda leaf: self.length(limited, leaf))
-                budget -= self.length(limited, nearest)
-                if budget < 0:
-                    return self.confirmed(sorted(found, key=self.rank))
-                if self.matches(nearest, limited) and (explained := self.explained(wanted, limited)):
-                    found.append(Found((limited,), None, explained))
+        """A fault in one term or in one copy of an expression: only on the paths through one edge or one output."""
+        tape, left, found, budget = self.tape, self.left(), [], 2 * MOST_STEPS
+        out_of = groups(tape.edges, lambda e: e.consumer)
+        cuts = [(edges[0], zero(edges), len(tape.steps[tape.totals[edges[0].x]].inputs) > 1,
+                 len(out_of[edges[0].consumer]) > 1) for edges in tape.slots]
+        cuts += [(change.edge, change.replaced, True, False) for change in changes if change.text.endswith("not used")]
+        gradient = functools.cache(lambda leaf, key: tape.gradients((leaf,), replacements[key])[0])
+        replacements = {id(cut): cut for _, cut, _, _ in cuts} | {id(c.replaced): c.replaced for c in changes}
+        for change, (edge, cut, is_term, is_copy) in itertools.product(changes, cuts):
+            if change.cost > COMMON or set(cut) == set(change.replaced):
+                continue
+            is_term &= any(tape.after[i] >> k & 1 for i in cut for k in change.replaced)
+            if not is_term and not (is_copy and any(tape.after[i] >> k & 1 for i in change.replaced for k in cut)):
+                continue
+            last = change.replaced if is_term else cut
+            reached = [leaf for leaf in self.leaves if any(tape.reaches(i, leaf) for i in last)]
+            wanted = [leaf for leaf in left if leaf in reached]
+            if not wanted or set(reached) & self.settled:
+                continue
+            where = f"in the formula of {d(tape.say(edge.x))}"
+            if is_term:
+                where = f"in the term of {'the arriving ' * (edge.x == edge.consumer)}{d(tape.say(edge.consumer))}"
+            limited = replace(change, leaves=frozenset(wanted), through=cut, cost=change.cost + 0.5,
+                              text=f"{where} only: {change.text}")
+            nearest = min(wanted, key=lambda leaf: self.length(limited, leaf))
+            budget -= self.length(limited, nearest)
+            if budget < 0:
+                break
+            try:
+                value = gradient(nearest, id(change.replaced)) + gradient(nearest, id(cut)) - tape.gradients(
+                    (nearest,), change.replaced | cut)[0]
+            except FAILURES:
+                continue
+            if self.agrees(nearest, 0, value) and (explained := self.explained(wanted, limited)):
+                found.append(Found((limited,), None, explained))
         return self.confirmed(sorted(found, key=self.rank))
 
     def confirmed(self, found: list[Found]) -> Found | None:
@@ -255,7 +271,7 @@ class Search:
 
         Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
         left, short, seen, budget = self.left(), [], set(), MOST_STEPS
-        for change in sorted(changes, key=lambda c: c.cost):
+        for change in changes:
             reached = self.reached(change, left)
             if not reached or change.cost > 2.9 or self.reached(change, self.settled):
                 continue

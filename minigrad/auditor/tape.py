@@ -105,8 +105,11 @@ class Tape:
         self.carries = {e.contribution for e in self.carried}
         self.starts = {steps[e.x].place: steps[self.calls[steps[e.consumer].place][0]].inputs[e.position]
                        for e in self.carried}
+        state_of = {(start, steps[e.consumer].place): key for key, start in self.starts.items() for e in self.carried
+                    if steps[e.x].place == key}
         self.slots = list(groups(self.edges, lambda e: (
-            steps[e.consumer].place, place(e.x) if steps[e.consumer].op.variadic else e.position)).values())
+            steps[e.consumer].place, e.position if not steps[e.consumer].op.variadic
+            else state_of.get((e.x, steps[e.consumer].place), place(e.x)))).values())
         self.bundles = [part for slot in self.slots for part in unique(
             [slot, *groups(slot, lambda e: place(e.x)).values()])]
         self.activations = [slot for slot in self.slots if (op := steps[slot[0].consumer].op) and len(op.arrays) == 1

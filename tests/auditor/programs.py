@@ -298,7 +298,7 @@ def batch_norm(x, gamma, beta):
     return gamma * xhat + beta
 
 
-@program((4, 3), (6, 3), (6, 2), (3, 3), backward="""
+@program((4, 5), (6, 3), (6, 2), (5, 3), backward="""
 Q = x @ Wq; s = Q @ k.T / np.sqrt(3.0)
 e = np.exp(s - s.max(1, keepdims=True)); p = e / e.sum(1, keepdims=True); g = d[0]
 dv = p.T @ g
