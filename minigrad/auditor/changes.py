@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.auditor.record import Edge, fit
-from minigrad.auditor.tape import Replacement, Tape, d, groups
+from minigrad.auditor.tape import Replacement, Tape, d, groups, is_array
 from minigrad.engine.op import OPS
 
 
@@ -67,6 +67,10 @@ def zero(edges: Iterable[Edge]) -> dict[int, Replacement]:
     return each(edges, lambda g: 0 * g)
 
 
+def value_of(i: int) -> Replacement:
+    return lambda value: value(i)
+
+
 def moved(pairs: Iterable[tuple[Edge, Edge | None]]) -> dict[int, Replacement]:
     """Replace the contribution of each edge by that of another; None: by zero."""
     return {e.contribution: (lambda value, c=e.contribution, other=other: 0 * value.base(c) if other is None
@@ -95,10 +99,11 @@ def loop_in_forward_order(tape: Tape, given: dict) -> Iterator[tuple]:
     """The loop runs from the first step to the last: what one step carries arrives at the next."""
     replaced: dict = {}
     for slot in (slot for slot in tape.slots if tape.carried.keys() & slot):
-        carry, n = [rule_at(tape, i, slot[0].position) for i in tape.calls[tape.steps[slot[0].consumer].place]], tape.times
+        consumers, n = tape.calls[tape.steps[slot[0].consumer].place], tape.times
+        carry = [rule_at(tape, i, slot[0].position) for i in consumers]
         for e in slot if len(carry) == n > 2 else ():
             t = tape.steps[e.consumer].time
-            replaced[e.contribution] = carry[t - 2 if t else -1] if t != 1 else lambda value, c=e.contribution: 0 * value.base(c)
+            replaced |= {e.contribution: carry[t - 2 if t else -1]} if t != 1 else moved([(e, None)])
         last = tape.totals.get(tape.calls[tape.steps[slot[0].x].place][-1])
         if replaced and last is not None:
             before = replaced.get(last, lambda value, last=last: value.without_change(last))
@@ -157,10 +162,11 @@ def not_added_up(tape: Tape, given: dict) -> Iterator[tuple]:
         weights, *_ = np.linalg.lstsq(columns, given[leaf].ravel(), rcond=None)
         weights = np.round(weights * 4) / 4 + 0.0  # no −0
         if np.abs(columns @ weights - given[leaf].ravel()).max() < 1e-7 * np.abs(columns).max() and weights.any():
-            shown = ", ".join(f"{w:g}" for w in weights)
-            yield (1.6, f"d{leaf} is not the sum over the steps: step by step it has the factors {shown}",
-                   {c: how for w, t in zip(weights, sorted(at)) for c, how in each(at[t], lambda g, w=w: w * g).items()},
-                   edge)
+            replaced = {}
+            for w, t in zip(weights, sorted(at)):
+                replaced |= each(at[t], lambda g, w=w: w * g)
+            yield (1.6, f"d{leaf} is not the sum over the steps: step by step it has the factors "
+                   f"{', '.join(f'{w:g}' for w in weights)}", replaced, edge)
 
 
 @kind
@@ -235,9 +241,9 @@ def not_cut(tape: Tape, given: dict) -> Iterator[tuple]:
     """A path that detach cuts in the forward is gone back along."""
     for edges in tape.slots:
         if tape.steps[edges[0].contribution].metadata == "cut":
-            yield (1.0, f"{d(tape.say(edges[0].x))} goes back through a detach: the forward cuts this path (a truncated "
-                   "sequence)", {e.contribution: (lambda value, i=tape.steps[e.contribution].inputs[0]: value(i))
-                                 for e in edges}, edges[0])
+            yield (1.0, f"{d(tape.say(edges[0].x))} goes back through a detach: the forward cuts this path (a "
+                   "truncated sequence)", {e.contribution: value_of(tape.steps[e.contribution].inputs[0])
+                                           for e in edges}, edges[0])
 
 
 # -- the derivative of a function of one variable ----------------------------------------------------------------
@@ -303,7 +309,8 @@ def sloped(tape: Tape, e: Edge, how: Callable) -> Replacement:
 
     def replacement(value: Callable) -> Any:
         y, x = value(e.consumer), value(e.x)
-        return how(value(tape.totals[e.consumer]), y, x, step.op, step.op.vjps[0].plain(np.ones_like(y), y, (x,), step.metadata))
+        slope = step.op.vjps[0].plain(np.ones_like(y), y, (x,), step.metadata)
+        return how(value(tape.totals[e.consumer]), y, x, step.op, slope)
     return replacement
 
 
@@ -313,8 +320,9 @@ def copied_line(tape: Tape, given: dict) -> Iterator[tuple]:
     for a, b in itertools.permutations(tape.activations, 2):
         twins = {tape.steps[e.consumer].time: e for e in b}
         if np.shape(tape.steps[a[0].x].example) == np.shape(tape.steps[b[0].x].example) and len(a) == len(b):
-            yield (2.1, f"{d(tape.say(a[0].consumer))} is a copy of {d(tape.say(b[0].consumer))}: the name is not changed",
-                   moved((e, twins.get(tape.steps[e.consumer].time)) for e in a), a[0])
+            names = d(tape.say(a[0].consumer)), d(tape.say(b[0].consumer))
+            yield (2.1, f"{names[0]} is a copy of {names[1]}: the name is not changed", moved(
+                (e, twins.get(tape.steps[e.consumer].time)) for e in a), a[0])
 
 
 # -- inside a rule -------------------------------------------------------------------------------------------------
@@ -340,8 +348,8 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                   (1.6, "the last {n} columns of {a} are not transposed", lambda op, a: turned(op(a), first=False))],
     "sum": [(1.9, "the sum {this} is missing", lambda op, a: a),
             (1.9, "{this} is a mean, not a sum,", lambda op, a: op(a) * (np.size(op(a)) / np.size(a)))],
-    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last of its "
-                 "gradients (np.add.at adds them)", lambda op, a: assigned(a, **op.keywords))],
+    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last "
+                 "of its gradients (np.add.at adds them)", lambda op, a: assigned(a, **op.keywords))],
 }
 
 
@@ -359,7 +367,7 @@ def step_of_a_rule(tape: Tape, given: dict) -> Iterator[tuple]:
                 words = dict(zip("ab", said), this=tape.say(site[0], 3), n=min(np.shape(step.example), default=0))
                 if "columns" in text and (words["n"] < 2 or len(shapes) == 1):
                     continue
-                yield (cost, f"{text.format(**words)} on the way from {tape.say(e.consumer)} to {tape.say(e.x)}",
+                yield (cost, f"{text.format(**words)} on the way {tape.say_path(e)}",
                        {i: rerun(tape, i, how) for i in site}, e)
 
 
@@ -432,7 +440,7 @@ def readings(tape: Tape, own: int, is_plain: bool = False) -> Iterator[Reading]:
             if looping or key != tape.key(own):
                 yield Reading(base + cost, name + shift, step_at)
             is_own = key == tape.key(own)
-            if not is_gradient and not is_plain and (is_own and cost < 0.3 or is_named and not shift):
+            if not is_gradient and not is_plain and ((is_own and cost < 0.3) or (is_named and not shift)):
                 for more, text, f in FUNCTIONS:
                     yield Reading(base + cost + more, text.format(name) + shift, step_at, f)
 
@@ -453,20 +461,18 @@ def reshapings(shape: tuple, wanted: tuple) -> Iterator[tuple[str, Callable]]:
 def another_value(tape: Tape, given: dict) -> Iterator[tuple]:
     """Another value or gradient where a rule reads one: another name, or the same at a neighbouring step."""
     for e, sites in tape.rules:
-        read = groups(((j, p) for j, site in enumerate(sites) for p, x in enumerate(tape.steps[site[0]].inputs)
-                       if tape.steps[x].kind != "rule" and np.ndim(tape.steps[x].example)
-                       and not isinstance(tape.steps[x].example, tuple)),
-                      lambda jp: tape.steps[sites[jp[0]][0]].inputs[jp[1]])
-        for own, where in read.items():
-            said = f"is used where {tape.say_read(own, e.consumer)} is meant, on the way from %s to %s"
-            said %= tape.say(e.consumer), tape.say(e.x)
-            for new, some in itertools.product(readings(tape, own), [where, *([w] for w in where[:len(where) > 1 and 9])]):
-                if (new.f and some is not where) or not new.f and all(
-                        new.at(tape.time(i)) == tape.steps[i].inputs[p] for j, p in some for i in sites[j]):
-                    continue
-                yield (new.cost + 0.5 * (some is not where), f"{new.text} {said}",
-                       {i: reread(tape, i, {p for k, p in some if k == j}, new)
-                        for j in {j for j, _ in some} for i in sites[j]}, e)
+        reads = [(tape.steps[site[0]].inputs[p], (j, p)) for j, site in enumerate(sites)
+                 for p in range(len(tape.steps[site[0]].inputs))]
+        reads = [(x, spot) for x, spot in reads if tape.steps[x].kind != "rule" and is_array(tape.steps[x])]
+        for own, entries in groups(reads, lambda entry: entry[0]).items():
+            spots = [spot for _, spot in entries]
+            meant = f"is used where {tape.say_read(own, e.consumer)} is meant, on the way {tape.say_path(e)}"
+            for new in readings(tape, own):
+                for some in [spots, *([spot] for spot in spots if len(spots) > 1 and not new.f)]:
+                    replaced = {i: reread(tape, i, {p for k, p in some if k == j}, new)
+                                for j in {j for j, _ in some} for i in sites[j]}
+                    if new.f or any(new.at(tape.time(i)) != tape.steps[i].inputs[p] for j, p in some for i in sites[j]):
+                        yield new.cost + 0.5 * (some is not spots), f"{new.text} {meant}", replaced, e
 
 
 def reread(tape: Tape, i: int, positions: set[int], new: Reading) -> Replacement:
@@ -483,24 +489,26 @@ def reread(tape: Tape, i: int, positions: set[int], new: Reading) -> Replacement
 
 @kind
 def another_part(tape: Tape, given: dict) -> Iterator[tuple]:
-    """A weight's gradient is taken with a concatenation of which one part is another value."""
+    """A rule reads a concatenation of which one part is another value."""
     for e, sites in tape.rules:
-        for site, p in ((site, p) for site in sites for p in range(len(tape.steps[site[0]].inputs))):
-            joined = tape.steps[tape.steps[site[0]].inputs[p]]
-            if joined.kind != "forward" or not joined.op.variadic:
-                continue
-            for k, part in enumerate(joined.inputs):
+        for site, (p, whole) in [(some, entry) for some in sites for entry in enumerate(tape.steps[some[0]].inputs)]:
+            joined = tape.steps[whole]
+            for k, part in enumerate(joined.inputs if joined.kind == "forward" and joined.op.variadic else ()):
                 for new in readings(tape, part, is_plain=True):
-                    def how(value: Callable, i: int, p: int = p, k: int = k, new: Reading = new) -> Any:
-                        step = tape.steps[i]
-                        inputs, whole = [value(x) for x in step.inputs], tape.steps[step.inputs[p]]
-                        parts, other = [value(x) for x in whole.inputs], new.at(tape.time(i))
-                        parts[k] = np.zeros_like(parts[k]) if other is None else value(other)
-                        inputs[p] = whole.op.forward(*parts, **whole.metadata)
-                        return step.op.forward(*inputs, **step.metadata)
-                    yield (new.cost + 0.1, f"{new.text} is used where {tape.say_read(part, e.consumer)} is meant, in the "
-                           f"{tape.say(tape.steps[site[0]].inputs[p])} on the way from {tape.say(e.consumer)} to "
-                           f"{tape.say(e.x)}", {i: (lambda value, i=i, how=how: how(value, i)) for i in site}, e)
+                    yield (new.cost + 0.1, f"{new.text} is used where {tape.say_read(part, e.consumer)} is meant, in "
+                           f"the {tape.say(whole)} on the way {tape.say_path(e)}",
+                           {i: rejoined(tape, i, p, k, new.at(tape.time(i))) for i in site}, e)
+
+
+def rejoined(tape: Tape, i: int, p: int, k: int, other: int | None) -> Replacement:
+    step, whole = tape.steps[i], tape.steps[tape.steps[i].inputs[p]]
+
+    def replacement(value: Callable) -> Any:
+        inputs, parts = [value(x) for x in step.inputs], [value(x) for x in whole.inputs]
+        parts[k] = np.zeros_like(parts[k]) if other is None else value(other)
+        inputs[p] = whole.op.forward(*parts, **whole.metadata)
+        return step.op.forward(*inputs, **step.metadata)
+    return replacement
 
 
 @kind
@@ -513,8 +521,8 @@ def another_gradient(tape: Tape, given: dict) -> Iterator[tuple]:
         for new in readings(tape, tape.totals[e.x], is_plain=True):
             chosen = {e.contribution: new.at(tape.steps[e.consumer].time) for e in edges}
             if None not in chosen.values() and not set(chosen.values()) & {tape.totals.get(e.x) for e in edges}:
-                yield (new.cost + 0.3, f"{new.text} stands for the path from {tape.say(e.consumer)} to {tape.say(e.x)}",
-                       {c: (lambda value, i=i: value(i)) for c, i in chosen.items()}, e)
+                yield (new.cost + 0.3, f"{new.text} stands for the path {tape.say_path(e)}",
+                       {c: value_of(i) for c, i in chosen.items()}, e)
 
 
 @kind
@@ -530,7 +538,7 @@ def extra_factor(tape: Tape, given: dict) -> Iterator[tuple]:
         for cost, text, f in ((2.6, f"a factor {name}", lambda g, v: g * v), (2.9, f"a division by {name}", np.divide),
                               (2.8, f"a factor 1 − {name}", lambda g, v: g * (1 - v)),
                               (2.8, f"a factor 1 − {name}²", lambda g, v: g * (1 - v * v))):
-            yield (cost, f"the path from {tape.say(e.consumer)} to {tape.say(e.x)} has {text} too much",
+            yield (cost, f"the path {tape.say_path(e)} has {text} too much",
                    {c: (lambda value, c=c, v=v, f=f: f(value.without_change(c), value(v)))
                     for c, v in chosen.items()}, e)
 
@@ -559,9 +567,13 @@ def order_of_parts(tape: Tape, given: dict) -> Iterator[tuple]:
             start = dict(zip(order, np.cumsum([0, *(lengths[k] for k in order[:-1])])))
             yield (2.0, f"the parts of {d(tape.say(parts[0].consumer))} are taken in the order "
                    f"{', '.join(names[k] for k in order)} in place of {', '.join(names)}",
-                   {e.contribution: (lambda value, e=e, a=start[e.position], n=lengths[e.position]: np.take(
-                       value(tape.totals[e.consumer]), range(a, a + n), axis)) for e in edges if e.position in start},
+                   {e.contribution: taken(tape, e, axis, start[e.position]) for e in edges if e.position in start},
                    parts[0])
+
+
+def taken(tape: Tape, e: Edge, axis: int, start: int) -> Replacement:
+    part = range(start, start + np.shape(tape.steps[e.x].example)[axis])
+    return lambda value: np.take(value(tape.totals[e.consumer]), part, axis)
 
 
 @kind

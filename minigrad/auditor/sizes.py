@@ -24,8 +24,8 @@ def notes_on_sizes(tape: Tape, forward: Callable) -> Iterator[str]:
             if n > 1 and len({class_of((i, axis)) for axis, _ in axes}) > 1:
                 equal.append(f"{leaf} ({' and '.join(str(axis) for axis, _ in axes)})")
     if equal:
-        yield (f"note: axes of {', '.join(equal)} have the same length, though the forward does not ask for it: a fault "
-               "that takes one for the other cannot be seen; give them different lengths")
+        yield (f"note: axes of {', '.join(equal)} have the same length, though the forward does not ask for it: a "
+               "fault that takes one for the other cannot be seen; give them different lengths")
     for i, x in ((i, x) for i, x in enumerate(tape.examples) if i in tape.floats and x.ndim > 2):
         for axis in (axis for axis, n in enumerate(x.shape) if n < 3):
             longer = list(tape.examples)
@@ -35,8 +35,8 @@ def notes_on_sizes(tape: Tape, forward: Callable) -> Iterator[str]:
             except (ValueError, TypeError, IndexError, TraceError):
                 continue
             if is_time:
-                yield (f"note: axis {axis} of {tape.labels[i]} is time and has the length {x.shape[axis]}: faults in what "
-                       "is carried from step to step can hide; give it 3 steps or more")
+                yield (f"note: axis {axis} of {tape.labels[i]} is time and has the length {x.shape[axis]}: faults in "
+                       "what is carried from step to step can hide; give it 3 steps or more")
 
 
 def tied(tape: Tape) -> Callable[[tuple], tuple]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import DerivationTrace, Recorder, Step, fit
+from minigrad.auditor.record import DerivationTrace, Edge, Recorder, Step, fit
 from minigrad.engine.op import PART
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.program.trace import Symbol, argument_names
@@ -125,8 +125,8 @@ class Tape:
         self.gradient_groups = [Group(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
                                 {self.time(i): i for i in totals}) for calls in self.calls.values()
                           if (totals := [self.totals[i] for i in calls if i in self.totals])]
-        self.gradient_groups += [Group(seed, f"the arriving {d(self.say(steps[seed].of))}", True, {self.time(seed): seed})
-                           for seed in self.seeds if len(steps[self.totals[steps[seed].of]].inputs) > 1]
+        self.gradient_groups += [Group(i, f"the arriving {d(self.say(steps[i].of))}", True, {self.time(i): i})
+                                 for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1]
         for at in groups(self.carried, lambda e: steps[e.x].place).values():
             carried = {steps[e.x].time: e.contribution for e in at}
             if len(carried) == len(at):
@@ -266,6 +266,9 @@ class Tape:
             return f"{self.say(self.calls[start][0])} of the step before"
         is_before = step.kind == "forward" and len(self.calls[step.place]) > 1 and step.time < self.steps[consumer].time
         return self.say(i, 2 + (step.kind == "rule")) + (" of the step before" if is_before else "")
+
+    def say_path(self, e: Edge) -> str:
+        return f"from {self.say(e.consumer)} to {self.say(e.x)}"
 
     def say_user(self, i: int) -> str:
         """What a block of a fused array is used for: the first named result on the path from it."""
