@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.auditor.record import Edge, fit
-from minigrad.auditor.tape import Replacement, Tape, d, groups, is_array
+from minigrad.auditor.tape import Replacement, Tape, Values, d, groups, is_array
 from minigrad.engine.op import OPS
 
 
@@ -56,7 +56,7 @@ def all_changes(tape: Tape, given: dict[str, Any]) -> Iterator[Change]:
 def each(edges: Iterable[Edge], how: Callable[[Any], Any]) -> dict[int, Replacement]:
     """Replace the contribution of each edge by how(its value)."""
     def one(c: int) -> Replacement:
-        def replacement(value: Callable) -> Any:
+        def replacement(value: Values) -> Any:
             own = value.without_change(c)
             return tuple(map(how, own)) if isinstance(own, tuple) else how(own)
         return replacement
@@ -162,7 +162,7 @@ def not_added_up(tape: Tape, given: dict) -> Iterator[tuple]:
         weights, *_ = np.linalg.lstsq(columns, given[leaf].ravel(), rcond=None)
         weights = np.round(weights * 4) / 4 + 0.0  # no −0
         if np.abs(columns @ weights - given[leaf].ravel()).max() < 1e-7 * np.abs(columns).max() and weights.any():
-            replaced = {}
+            replaced: dict[int, Replacement] = {}
             for w, t in zip(weights, sorted(at)):
                 replaced |= each(at[t], lambda g, w=w: w * g)
             yield (1.6, f"d{leaf} is not the sum over the steps: step by step it has the factors "
@@ -364,9 +364,10 @@ def step_of_a_rule(tape: Tape, given: dict) -> Iterator[tuple]:
             said = [tape.say_read(i, e.consumer) for i in step.inputs]
             shapes = {np.shape(tape.steps[i].example) for i in (site[0], *step.inputs)}
             for cost, text, how in RULE_STEPS.get(step.op.name, ()):
-                words = dict(zip("ab", said), this=tape.say(site[0], 3), n=min(np.shape(step.example), default=0))
-                if "columns" in text and (words["n"] < 2 or len(shapes) == 1):
+                n = min(np.shape(step.example), default=0)
+                if "columns" in text and (n < 2 or len(shapes) == 1):
                     continue
+                words = dict(zip("ab", said), this=tape.say(site[0], 3), n=f"{n}")
                 yield (cost, f"{text.format(**words)} on the way {tape.say_path(e)}",
                        {i: rerun(tape, i, how) for i in site}, e)
 
@@ -522,7 +523,7 @@ def another_gradient(tape: Tape, given: dict) -> Iterator[tuple]:
             chosen = {e.contribution: new.at(tape.steps[e.consumer].time) for e in edges}
             if None not in chosen.values() and not set(chosen.values()) & {tape.totals.get(e.x) for e in edges}:
                 yield (new.cost + 0.3, f"{new.text} stands for the path {tape.say_path(e)}",
-                       {c: value_of(i) for c, i in chosen.items()}, e)
+                       {c: value_of(i) for c, i in chosen.items() if i is not None}, e)
 
 
 @kind

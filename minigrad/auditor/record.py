@@ -35,7 +35,7 @@ class Step:
     """
 
     kind: str
-    op: Op | None = None
+    op: Any = None  # an Op
     inputs: tuple[int, ...] = ()
     metadata: Any = None
     place: Any = None
@@ -93,7 +93,8 @@ def is_user_frame(frame: FrameType) -> bool:
 
 def call_sites() -> tuple:
     """((file, function, instruction, line), …) of the user's frames, the innermost first."""
-    frame, sites = sys._getframe(2), []
+    frame: FrameType | None = sys._getframe(2)
+    sites = []
     while frame is not None and frame.f_code is not Trace.__init__.__code__:
         if is_user_frame(frame):
             sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
@@ -113,7 +114,9 @@ class Steps:
     """The steps of a trace: `add` appends one; `number` finds that of a symbol or a constant."""
 
     def __init__(self, trace: Trace):
-        self.tracer, self.steps, self.numbers = trace.tracer, [], {}
+        self.tracer: Any = trace.tracer  # a Recorder
+        self.steps: list[Step] = []
+        self.numbers: dict[int, int] = {}
         self.edges: list[Edge] = []
         self.held: list[Any] = []
         calls: dict[Any, int] = defaultdict(int)

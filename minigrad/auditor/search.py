@@ -337,7 +337,7 @@ class Search:
             return [], size
 
         def gradients(units: Any) -> list:
-            replaced = {i: (lambda value, part=part: part) for i, part in zip(
+            replaced: dict[int, Any] = {i: (lambda value, part=part: part) for i, part in zip(
                 totals, units.reshape(len(totals), *shape))}
             return [np.ravel(g) for g in tape.gradients(leaves, replaced, within=True)]
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]

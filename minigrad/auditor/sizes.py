@@ -61,16 +61,16 @@ def tied(tape: Tape) -> Callable[[tuple], tuple]:
             some = next((some for some in tries if grown(step, arrays, some) is not None), alike)
             out = grown(step, arrays, some)
             now = [] if isinstance(step.example, tuple) else np.shape(step.example)
-            ends = [((tape.key(step.inputs[k])), a) for k, a in some] + [
+            ends = [(tape.key(step.inputs[j]), a) for j, a in some] + [
                 (tape.key(i), b) for b, m in enumerate(now) if m == n and (out is None or out[b] != m)]
             for end in ends[1:]:
                 parent[find(end)] = find(ends[0])
     results = [tape.steps[seed].of for seed in tape.seeds]
-    for shape, some in groups(results, lambda i: np.shape(tape.steps[i].example)).items():
+    for shape, made in groups(results, lambda i: np.shape(tape.steps[i].example)).items():
         states = [i for i in tape.leaves.values() if np.shape(tape.steps[i].example) == shape]
-        for i in states if len(states) == len(some) else ():  # the next state has the sizes of the state
+        for i in states if len(states) == len(made) else ():  # the next state has the sizes of the state
             for axis in range(len(shape)):
-                parent[find((i, axis))] = find((tape.key(some[0]), axis))
+                parent[find((i, axis))] = find((tape.key(made[0]), axis))
     return find
 
 

@@ -32,10 +32,10 @@ class Tape:
         examples, self.pattern = flatten(inputs)
         self.examples = [np.asarray(x) for x in examples]
         self.floats = [i for i, x in enumerate(self.examples) if x.dtype.kind == "f"]
-        labels = [(name.rsplit(".", 1)[-1], name) for name_of, arg in zip(argument_names(forward, inputs), inputs)
-                  for name, _ in named_leaves(arg, name_of)]
-        short = [label for label, _ in labels]
-        labels = [label if short.count(label) == 1 else path for label, path in labels]
+        paths = [path for name, arg in zip(argument_names(forward, inputs), inputs)
+                 for path, _ in named_leaves(arg, name)]
+        short = [path.rsplit(".", 1)[-1] for path in paths]
+        labels = [label if short.count(label) == 1 else path for label, path in zip(short, paths)]
         self.rng, self.labels = rng, labels
         first = self.draw()
 
@@ -83,7 +83,8 @@ class Tape:
     def index(self) -> None:
         """What depends on what, as bits, and which steps and edges belong to one place of the code."""
         users = defaultdict(list)
-        self.after, self.before, self.paths = [0] * len(self.steps), [0] * len(self.steps), {}
+        self.after, self.before = [0] * len(self.steps), [0] * len(self.steps)
+        self.paths: dict[tuple, tuple[list[int], int]] = {}
         self.calls: dict[Any, list[int]] = defaultdict(list)
         for i, step in enumerate(self.steps):
             self.before[i] = 1 << i

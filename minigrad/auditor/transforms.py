@@ -59,7 +59,7 @@ def transforms(numbers: list[tuple[float, str]], leaf: str, given: Any, others: 
     yield Transform(1.2, f"clipped to ±{top:.6g} before it is returned", lambda p, _: np.clip(p, -top, top))
     norm = float(np.linalg.norm(given))
     yield Transform(1.9, f"scaled to the norm {norm:.6g} before it is returned",
-                    lambda p, _: p * (norm / max(np.linalg.norm(p), norm)))
+                    lambda p, _: p * (norm / max(float(np.linalg.norm(p)), norm)))
     yield Transform(1.9, "the absolute value of the gradient", lambda p, _: np.abs(p))
     yield Transform(1.9, "the sign of the gradient", lambda p, _: np.sign(p))
 
