@@ -137,7 +137,7 @@ FAULTS = [
     ("attention", "ds = ds / np.sqrt(3.0)\n", "", r"1.73205|√3"),
     ("attention", "dp - np.sum(dp * p, axis=1, keepdims=True)", "dp", r"missing"),
     ("attention", "p * (dp - np.sum(dp * p, axis=1, keepdims=True))", "dp * p * (1 - p)", r"sum"),
-    ("attention", "ds.T @ Q", "ds.T @ x", r"x is used where Q"),
+    ("attention", "dp = g @ v.T", "dp = g @ k[:, :2].T", r"the first 2 of k is used where v is meant"),
     ("attention", "dv = p.T @ g", "dv = s.T @ g", r"s is used where p"),
     ("attention", "dk = ds.T @ Q", "dk = ds.T @ Q * np.sqrt(3.0)", r"dk: √3 times"),
     # -- softmax cross-entropy
