@@ -175,13 +175,13 @@ def arriving(tape: Tape, given: dict) -> Iterator[tuple]:
     for seed in tape.seeds:
         y = tape.steps[seed].of
         for text, k in (("not used", 0), ("taken as 1", 1)):
-            yield (1.3, f"the arriving {d(tape.say(y))} is {text}",
+            yield (1.3, f"{tape.say_arriving(y)} is {text}",
                    {seed: lambda value, s=seed, k=k: 0 * value.base(s) + k}, Edge(seed, y, 0, y))
     for slot in tape.slots:
         at = {tape.steps[e.x].time: e for e in slot}
         if len(at) < 2 or len({e.consumer for e in slot}) > 1 or len(at) != len(slot):
             continue
-        n, said = len(at), f"the arriving {d(tape.say(slot[0].consumer))} is "
+        n, said = len(at), f"{tape.say_arriving(slot[0].consumer)} is "
         for text, read in (("used at the last step only", lambda t, n: t if t == n - 1 else -1),
                            ("used at the first step only", lambda t, n: -1 if t else t),
                            ("that of the last step at every step", lambda t, n: n - 1),
@@ -367,7 +367,8 @@ def step_of_a_rule(tape: Tape, given: dict) -> Iterator[tuple]:
                 n = min(np.shape(step.example), default=0)
                 if "columns" in text and (n < 2 or len(shapes) == 1):
                     continue
-                words = dict(zip("ab", said), this=tape.say(site[0], 3), n=f"{n}")
+                shown = [f"({x})" if "term" in text and not x.isidentifier() else x for x in said]
+                words = dict(zip("ab", shown), this=tape.say(site[0], 3), n=f"{n}")
                 yield (cost, f"{text.format(**words)} on the way {tape.say_path(e)}",
                        {i: rerun(tape, i, how) for i in site}, e)
 

@@ -234,7 +234,8 @@ class Search:
                 continue
             where = f"in the formula of {d(tape.say(edge.x))}"
             if is_term:
-                where = f"in the term of {'the arriving ' * (edge.x == edge.consumer)}{d(tape.say(edge.consumer))}"
+                where = "in the term of " + (
+                    tape.say_arriving(edge.x) if edge.x == edge.consumer else d(tape.say(edge.consumer)))
             limited = replace(change, leaves=frozenset(wanted), through=cut, cost=change.cost + 0.5,
                               text=f"{where} only: {change.text}")
             nearest = min(wanted, key=lambda leaf: self.length(limited, leaf))

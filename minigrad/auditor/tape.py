@@ -126,7 +126,7 @@ class Tape:
         self.gradient_groups = [Group(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
                                 {self.time(i): i for i in totals}) for calls in self.calls.values()
                           if (totals := [self.totals[i] for i in calls if i in self.totals])]
-        self.gradient_groups += [Group(i, f"the arriving {d(self.say(steps[i].of))}", True, {self.time(i): i})
+        self.gradient_groups += [Group(i, self.say_arriving(steps[i].of), True, {self.time(i): i})
                                  for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1]
         for at in groups(self.carried, lambda e: steps[e.x].place).values():
             carried = {steps[e.x].time: e.contribution for e in at}
@@ -270,6 +270,9 @@ class Tape:
 
     def say_path(self, e: Edge) -> str:
         return f"from {self.say(e.consumer)} to {self.say(e.x)}"
+
+    def say_arriving(self, y: int) -> str:
+        return f"the arriving {d(self.say(y)).removeprefix('the ')}"
 
     def say_user(self, i: int) -> str:
         """What a block of a fused array is used for: the first named result on the path from it."""
