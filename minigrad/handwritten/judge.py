@@ -23,11 +23,25 @@ from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
-from minigrad.handwritten import conventions, references
+from minigrad.handwritten import references
 from minigrad.handwritten import observations as see
-from minigrad.handwritten.conventions import Course, Layer, LossFun, Named, Subject, Together, find, not_judged, pair
+from minigrad.handwritten.conventions import find, not_judged, nothing_found, pair
 from minigrad.handwritten.given_cell import replace_cell
+from minigrad.handwritten.guessed import fitting, guesses
+from minigrad.handwritten.recordable import OnTensors
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of, read
+from minigrad.handwritten.subjects import (
+    SAME_SIZES,
+    SIZES,
+    Course,
+    Layer,
+    LossFun,
+    Named,
+    Subject,
+    Together,
+    square,
+    without_clip,
+)
 
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, as in the course's exercise
 
@@ -58,7 +72,11 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     Raises CouldNotRun if the file cannot be read or has none.
     """
     source = read(file)
-    subjects = {subject.name: subject for subject in find(source)}
+    known = find(source)
+    known += guesses(source, {name for subject in known for name in (subject.name, subject.cell)})
+    if not known:
+        raise nothing_found(source)
+    subjects = {subject.name: subject for subject in known}
     if only is not None:
         if only not in subjects:
             raise CouldNotRun(f"{only} in {file} is none of {', '.join(subjects)}{nearest(only, subjects)}; for any "
@@ -93,9 +111,9 @@ def judge(source: Source, subject: Subject, cell: Verdict | None = None) -> Verd
     as many inputs as hidden units, where the shapes fit.
     """
     verdict = try_once(source, subject, cell)
-    if (verdict.shapes_differ or "ValueError" in "".join(verdict.faults)) and not (
-            verdict.forward_differs or isinstance(subject, Named)):
-        fitting = try_once(source, conventions.square(subject), cell)
+    if (verdict.shapes_differ or "ValueError" in "".join(verdict.faults)) and not verdict.forward_differs and (
+            type(subject) is not Named):
+        fitting = try_once(source, subject, cell, SAME_SIZES)
         if fitting.status == "right":
             verdict.faults.append("it is right only if there are as many inputs as hidden units")
         elif fitting.status == "wrong" and not fitting.shapes_differ:
@@ -105,10 +123,14 @@ def judge(source: Source, subject: Subject, cell: Verdict | None = None) -> Verd
     return verdict
 
 
-def try_once(source: Source, subject: Subject, cell: Verdict | None) -> Verdict:
+def try_once(source: Source, subject: Subject, cell: Verdict | None, sizes: dict[str, int] = SIZES) -> Verdict:
     node = source.definitions[subject.name]
     verdict = Verdict(subject.name, source.place(node.lineno), subject.convention)
     try:
+        if hasattr(subject, "candidates"):
+            subject = tried(source, subject, sizes)
+        elif sizes is SAME_SIZES:
+            subject = square(subject)
         Trial(source, subject, verdict, cell).judge()
     except CouldNotRun as problem:
         wants_none = "None" in str(problem) or "not defined" in str(problem)
@@ -124,6 +146,33 @@ def try_once(source: Source, subject: Subject, cell: Verdict | None) -> Verdict:
     return verdict
 
 
+def tried(source: Source, subject: Subject, sizes: dict[str, int]) -> Subject:
+    """The subject with the inputs that fit it, found by trying. Raises CouldNotRun if none fit."""
+    problems: list[str] = []
+
+    def gradients(candidate: Subject) -> dict[str, Any] | None:
+        trial = None
+        try:
+            trial = Trial(source, candidate, Verdict(candidate.name, ""))
+            inputs = trial.draw()
+            outputs, memory = trial.forward(inputs)
+        except CouldNotRun as problem:
+            problems.append(str(problem))
+            if "still running" in str(problem):
+                raise
+            return None
+        try:
+            return trial.backward(memory, [np.ones(outputs[i].shape) for i in candidate.arriving])
+        except CouldNotRun:
+            return {}
+    namespace = source.run([*subject.needs], subject.given)
+    found = fitting(subject, source, namespace, gradients, sizes)
+    if found is None:
+        raise CouldNotRun(f"{problems[0] if problems else f'{subject.name} cannot be made'}; no shapes were found with "
+                          "which its forward runs: name it with --forward and --shapes")
+    return found
+
+
 class Trial:
     """One subject, its namespace, and what was found."""
 
@@ -136,11 +185,11 @@ class Trial:
         self.namespace = self.fresh()
         self.rng = np.random.default_rng(0)
 
-    def fresh(self) -> dict[str, Any]:
+    def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
-        subject, source = self.subject, self.source
+        subject, source = self.subject, source or self.source
         cells = [name for name in (subject.cell, (subject.cell or "").replace("backward", "forward")) if name]
-        namespace = source.run([*subject.needs, *cells], [*subject.given, *self.globals])
+        namespace = source.run([*subject.needs, *cells], {**dict.fromkeys(self.globals), **subject.given})
         if subject.name not in namespace:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
         if isinstance(subject, Named) and subject.elsewhere is not None:
@@ -163,7 +212,7 @@ class Trial:
 
     def forward(self, inputs: dict[str, np.ndarray]) -> tuple[tuple, Any]:
         with explained(self.source, f"{self.subject.forward_name or 'the forward of ' + self.subject.name} fails"):
-            self.set_globals(inputs)
+            self.set_globals(inputs, self.namespace)
             outputs, memory = self.subject.forward(self.namespace, copy.deepcopy(inputs))
             if len(outputs) <= max(self.subject.arriving):
                 raise CouldNotRun(f"{self.subject.forward_name} returns {len(outputs)} outputs and a cache, where "
@@ -181,9 +230,9 @@ class Trial:
                                           "array is expected")
             return found
 
-    def set_globals(self, inputs: dict[str, np.ndarray]) -> None:
+    def set_globals(self, inputs: dict[str, Any], namespace: dict[str, Any]) -> None:
         for name in self.globals:
-            self.namespace[name] = inputs.get(name, {k: v for k, v in inputs.items() if k[0] in "Wb"})
+            namespace[name] = inputs.get(name, {k: v for k, v in inputs.items() if k[0] in "Wb"})
 
     def gradients(self, inputs: dict[str, np.ndarray], d_outputs: list[np.ndarray]) -> dict[str, Any]:
         _, memory = self.forward(inputs)
@@ -248,17 +297,21 @@ class Trial:
         """
         subject, verdict = self.subject, self.verdict
         if not subject.references:
+            verdict.faults += [f"your forward differs: {text}" for text in dict(see.own_activations(
+                self.source, self.namespace)).values()]
+            verdict.forward_differs = bool(verdict.faults)
             return self.own_forward()
         inputs = self.draw()
         try:
             outputs, _ = self.forward(inputs)
             if reference := self.matching(inputs, outputs):
-                return reference
+                return self.in_own_names(reference)
             if wrong := dict(see.own_activations(self.source, self.namespace)):
                 if not (self.cell and self.cell.forward_differs):
                     verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
                 verdict.forward_differs = True
-                self.activations, self.namespace = wrong, self.fresh()
+                self.activations = wrong
+                self.namespace = self.fresh()
                 outputs, _ = self.forward(inputs)
                 if reference := self.matching(inputs, outputs):
                     return reference
@@ -293,11 +346,31 @@ class Trial:
                 return reference
         return None
 
+    def in_own_names(self, reference: Callable) -> Callable:
+        """The user's forward in place of a reference with the same numbers, if tensors can go through it."""
+        if not isinstance(self.subject, Course):
+            with contextlib.suppress(CouldNotRun):
+                return self.own_forward()
+        return reference
+
     def own_forward(self) -> Callable:
-        """The user's forward itself. Raises CouldNotRun if it does not run on tensors."""
+        """The user's forward itself, rewritten for tensors. Raises CouldNotRun if it does not run on them."""
+        subject, source = self.subject, self.source
+        elsewhere = getattr(subject, "elsewhere", None)
+        with explained(source, f"the forward of {subject.name} cannot be differentiated"):
+            namespace = self.fresh(source.recordable(subject.name if isinstance(subject, Together) else None))
+            if elsewhere is not None:
+                source = elsewhere
+                namespace = elsewhere.recordable().run([subject.forward_name])
+            if isinstance(subject, LossFun):
+                without_clip(namespace)
+            namespace |= see.right_activations(source, namespace)
+            namespace |= {name: OnTensors(np) for name, value in namespace.items() if value is np}
+
         def forward(*arguments: Any) -> Any:
-            self.set_globals(dict(zip(self.subject.inputs, arguments)))
-            return self.subject.forward(self.namespace, dict(zip(self.subject.inputs, arguments)))[0]
+            inputs = dict(zip(subject.inputs, arguments))
+            self.set_globals(inputs, namespace)
+            return subject.forward(namespace, inputs)[0]
         inputs = self.draw()
         name = self.subject.forward_name or f"the forward of {self.subject.name}"
         with explained(self.source, f"{name} cannot be differentiated"):
@@ -372,10 +445,10 @@ class Trial:
         if isinstance(self.subject, Layer):
             _, memory = self.forward(inputs)
             self.backward(memory, copy.deepcopy(d_outputs))
-            layer, _ = memory
-            arguments = [value for name, value in inputs.items() if name not in self.subject.weights]
             with explained(self.source, f"{self.subject.name} fails when it is called again"):
-                layer.forward(*copy.deepcopy(arguments))
+                outputs, memory = self.subject.outputs(memory[0], copy.deepcopy(inputs))
+                if not all(see.close(y, z) for y, z in zip(outputs, self.forward(inputs)[0])):
+                    return  # it continues from the state of the call before
             again = self.backward(memory, copy.deepcopy(d_outputs))
         else:
             self.gradients(self.draw(), copy.deepcopy(d_outputs))
