@@ -186,7 +186,7 @@ def line_of(backward: Callable, names: Any) -> str | None:
     for name in names:
         pattern = re.compile(rf"\bd_?{re.escape(name)}\b[^=(]*[-+*/]?=(?!=)")
         found = [(i, line) for i, line in enumerate(lines) if pattern.search(line.split("#")[0])
-                 and "zeros" not in line]
+                 and not re.search(r"zeros|empty|None|=\s*(0|\[\])\s*$", line)]
         if found:
             i, line = found[0]
             return f"{file}:{start + i}: {line.strip()}"

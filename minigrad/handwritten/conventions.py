@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,15 @@ from minigrad.engine.pytree import flatten, named_leaves
 from minigrad.handwritten import references as true
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, parameters_of
 from minigrad.handwritten.subjects import (
-    CHARS,
     COURSE_LSTM,
     COURSE_RNN,
     LABELS,
     MASK,
-    NEXT,
     WORDS,
     Course,
     D,
     H,
     Layer,
-    LossFun,
     N,
     Named,
     Positional,
@@ -36,7 +33,6 @@ from minigrad.handwritten.subjects import (
     T,
     Together,
     V,
-    hidden_states,
 )
 
 

@@ -23,8 +23,8 @@ from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
-from minigrad.handwritten import references
 from minigrad.handwritten import observations as see
+from minigrad.handwritten import references
 from minigrad.handwritten.conventions import find, not_judged, nothing_found, pair
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.guessed import fitting, guesses
@@ -72,11 +72,9 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     Raises CouldNotRun if the file cannot be read or has none.
     """
     source = read(file)
-    known = find(source)
-    known += guesses(source, {name for subject in known for name in (subject.name, subject.cell)})
-    if not known:
+    subjects = subjects_of(source)
+    if not subjects:
         raise nothing_found(source)
-    subjects = {subject.name: subject for subject in known}
     if only is not None:
         if only not in subjects:
             raise CouldNotRun(f"{only} in {file} is none of {', '.join(subjects)}{nearest(only, subjects)}; for any "
@@ -89,6 +87,12 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     others = [] if only else not_judged(source, list(subjects.values()))
     return [*verdicts.values(), *(Verdict(name, source.place(source.definitions[name].lineno), "", "not judged", [
         "its convention is not known: for a function give --forward and --shapes"]) for name in others)]
+
+
+def subjects_of(source: Source) -> dict[str, Subject]:
+    known = find(source)
+    known += guesses(source, {name for subject in known for name in (subject.name, subject.cell)})
+    return {subject.name: subject for subject in known}
 
 
 def judge_pair(file: str, backward: str, forward_file: str, forward: str, shapes: str) -> list[Verdict]:
@@ -168,8 +172,10 @@ def tried(source: Source, subject: Subject, sizes: dict[str, int]) -> Subject:
     namespace = source.run([*subject.needs], subject.given)
     found = fitting(subject, source, namespace, gradients, sizes)
     if found is None:
-        raise CouldNotRun(f"{problems[0] if problems else f'{subject.name} cannot be made'}; no shapes were found with "
-                          "which its forward runs: name it with --forward and --shapes")
+        problem = problems[0] if problems else f"{subject.name} cannot be made: its constructor fails"
+        raise CouldNotRun(problem if not re.search("(Value|Index|Type|Key)Error|cannot be made", problem) else
+                          f"{problem}; no shapes were found with which its forward runs: for a function give --forward "
+                          "and --shapes")
     return found
 
 
@@ -243,7 +249,9 @@ class Trial:
 
     def give_cell(self, namespace: dict[str, Any]) -> None:
         """Replace a wrong cell's backward by the true one, so that the sequence is judged alone."""
-        cell = next(s for s in find(self.source) if s.name == self.subject.cell)
+        cell = subjects_of(self.source)[self.subject.cell or ""]
+        if hasattr(cell, "candidates"):
+            cell = tried(self.source, cell, SIZES)
         trial = Trial(self.source, cell, Verdict(cell.name, ""))
         with contextlib.suppress(CouldNotRun):
             reference = trial.true_forward()

@@ -59,7 +59,7 @@ def right_activations(source: Source, namespace: dict[str, Any]) -> dict[str, Ca
     for name in [name for name in ACTIVATIONS if name in source.definitions and name in namespace]:
         with contextlib.suppress(Exception):
             given = namespace[name](x.copy())
-            found |= {name: true for true in ACTIVATIONS[name] if close(given, true(x))}
+            found.update((name, true) for true in ACTIVATIONS[name] if close(given, true(x)))
     return found
 
 
@@ -138,7 +138,10 @@ def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
         return f"{', '.join(empty)} ({source.place(min(lines))})"
     statements = [s for s in body.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     bare = all(isinstance(s, (ast.Pass, ast.Raise)) for s in statements)
-    return f"its body ({source.place(body.lineno)})" if bare else ""
+    if bare:
+        return f"its body ({source.place(body.lineno)})"
+    returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
+    return "" if returns or not at_any_time else f"what it returns ({source.place(body.lineno)})"
 
 
 def global_weights(source: Source, name: str, weights: set[str]) -> dict[str, int]:

@@ -5,6 +5,7 @@
 * `a += b` becomes `a = a + b`; `a.dot(b)` becomes `np.dot(a, b)`, for an ndarray `a` would refuse a tensor `b`.
 * A loop or a comprehension over literals, as `for gate in "fico"`, is written out, so that each gate is a place of the
   code of its own and not a step of time.
+* The value of `hs[t] = np.tanh(…)` gets a name, `h`, and `log(p + 1e-7)` becomes `log(p)`.
 
 The user's backward is never rewritten.
 """
@@ -22,6 +23,7 @@ from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 
 MOST_WRITTEN_OUT = 8  # iterations of a loop over literals
+SMALL = 1e-6  # added to an argument of log, it keeps the logarithm finite and is no part of the derivation
 
 
 def recordable(tree: ast.Module) -> ast.Module:
@@ -116,7 +118,14 @@ class Expressions(ast.NodeTransformer):
 
     def __init__(self) -> None:
         self.loops = 0
+        self.used: set[str] = set()  # the names in the present function
         self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        outside, self.used = self.used, {getattr(n, "id", getattr(n, "arg", None)) for n in ast.walk(node)}
+        self.generic_visit(node)
+        self.used = outside
+        return node
 
     def visit_For(self, node: Any) -> Any:
         if not self.loops:
@@ -139,7 +148,12 @@ class Expressions(ast.NodeTransformer):
         self.generic_visit(node)
         target = node.targets[0]
         if len(node.targets) == 1 and isinstance(target, ast.Subscript):
-            return ast.copy_location(self.put(target, node.value), node)
+            base = parts_of(target)[:1]
+            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s") if base else ""
+            if not self.loops or not name.isidentifier() or name in self.used or isinstance(node.value, ast.Name):
+                return ast.copy_location(self.put(target, node.value), node)
+            return [ast.copy_location(s, node) for s in (ast.Assign([ast.Name(name, ast.Store())], node.value),
+                                                         self.put(target, ast.Name(name, ast.Load())))]
         if isinstance(target, ast.Tuple) and any(isinstance(t, ast.Subscript) for t in target.elts):
             names = [f"part_{i}_" for i in range(len(target.elts))]
             unpack = ast.Assign([ast.Tuple([ast.Name(n, ast.Store()) for n in names], ast.Store())], node.value)
@@ -169,6 +183,10 @@ class Expressions(ast.NodeTransformer):
         f = node.func
         if isinstance(f, ast.Attribute) and f.attr == "dot" and len(node.args) == 1:
             return ast.copy_location(call("dot_", f.value, node.args[0]), node)
+        x = node.args[0] if node.args else None
+        if ast.unparse(f).endswith("log") and isinstance(x, ast.BinOp) and isinstance(x.op, ast.Add) and \
+                isinstance(x.right, ast.Constant) and 0 < x.right.value <= SMALL:
+            node.args[0] = x.left
         return node
 
 
@@ -230,7 +248,15 @@ class Board:
         return getattr(self.settled(), name)
 
     def settled(self) -> Any:
-        """The whole array as one tensor."""
+        """The whole array as one tensor: a stack, if it was filled along one axis."""
+        for axis, length in enumerate(self.base.shape):
+            found = {np.take(self.places, i, axis).tobytes(): i for i in range(length)}
+            order = {found.get(places.tobytes()): value for places, value in self.writes
+                     if np.shape(value) == places.shape}
+            if set(order) == set(range(length)):
+                self.made = np.stack([order[i] for i in range(length)], axis=axis)
+                BOARDS[id(self.made)] = self
+                return self.made
         pick, parts, size = np.full(self.base.size, -1), [], 0
         for places, value in self.writes:
             if np.shape(value) != places.shape:

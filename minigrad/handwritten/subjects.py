@@ -6,7 +6,6 @@ However it is written, a *subject* has the same two methods: `forward(namespace,
 
 from __future__ import annotations
 
-import ast
 import io
 import re
 from collections.abc import Callable, Iterable
