@@ -247,7 +247,7 @@ def test_a_notebook(tmp_path):
     ("a.py", "def f(:\n", "line 1: `def f(:`"),
     ("a.py", "x = 1\n\0", "not Python 3: "),
     ("a.py", "", "no backward whose convention is known by its names"),
-    ("a.py", "def lmu_forward(x): pass\ndef lmu_backward(d): pass", "lmu_backward --forward "),
+    ("a.py", "def lmu_backward(d): pass", "lmu_backward --forward "),
     ("a.ipynb", "{}", "is not a Jupyter notebook"),
     ("a.ipynb", "[1", "is not a Jupyter notebook"),
     ("a.ipynb", '{"cells": [{"cell_type": "code", "source": "def f(x):\\n  print x"}]}', "cell 1, line 2: `print x`"),
