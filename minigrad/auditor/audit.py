@@ -65,6 +65,8 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
+    if report.causes and not tape.carries:  # a loop over time is unrolled, and its lines are not the user's
+        report.add_derived_lines(forward, inputs)
     report.tried = search.tried
     return report
 

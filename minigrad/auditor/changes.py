@@ -380,6 +380,11 @@ def operand_words(tape: Tape, i: int, consumer: int) -> str:
     return rule_words(tape, i) if before is None else f"{tape.say(before)} of the step before"
 
 
+def between(y: str, x: str) -> str:
+    """Where a path of the backward lies: it leads from the gradient of y to that of x."""
+    return f"between {d(y)} and {d(x)}"
+
+
 def goal(tape: Tape, i: int) -> tuple[str, str]:
     """Where the rule of a step leads: the consumer's name and that of the input it is the gradient of."""
     step = tape.steps[i]
@@ -396,7 +401,7 @@ def inner_term(tape: Tape, given: dict) -> Iterator[tuple]:
         if any(isinstance(tape.steps[i].example, tuple) for i in (site[0], *inputs)):
             continue
         y, x = goal(tape, site[0])
-        where = f"on the way from {y} to {x}"
+        where = between(y, x)
         if name in ("multiply", "divide", "add", "subtract") and len(inputs) == 2:
             a, b = (operand_words(tape, k, step.of) for k in inputs)
             for k in (0, 1):
@@ -487,7 +492,7 @@ def other_value(tape: Tape, given: dict) -> Iterator[tuple]:
                                 replaced[i] = substituted(tape, i, p if occurrence is not None else None, operand,
                                                           at(of_time, operand, first), f)
                 yield (cost + (0.5 if occurrence is not None else 0),
-                       f"{said} is used where {meant} is meant, on the way from {y} to {x}",
+                       f"{said} is used where {meant} is meant, {between(y, x)}",
                        replaced, steps[rule_keys[0][0]].of if steps[rule_keys[0][0]].of >= 0 else rule_keys[0][0], x, y)
 
 
@@ -616,7 +621,7 @@ def block_of(tape: Tape, e: Edge, other: Edge) -> Replacement:
 
 
 def user_name(tape: Tape, i: int) -> str:
-    """The name of what a block of a fused array is used for: the first named result on the way from it."""
+    """The name of what a block of a fused array is used for: the first named result of it."""
     while tape.steps[i].name is None:
         users = [e.consumer for e in tape.edges if e.x == i]
         if len(users) != 1:
@@ -653,7 +658,7 @@ def other_gradient(tape: Tape, given: dict) -> Iterator[tuple]:
                                 tape.totals[edge.consumer] in step.inputs:
                             replaced[r] = substituted(tape, r, None, tape.totals[edge.consumer],
                                                       chosen[edge.contribution], None)
-                yield (2.3 + named, f"{name} is used where {d(y)} is meant, on the way from {y} to {x}", replaced,
+                yield (2.3 + named, f"{name} is used where {d(y)} is meant, {between(y, x)}", replaced,
                        e.consumer, x, y)
             if shape == np.shape(steps[e.x].example) and i != tape.totals.get(e.x):
                 yield (2.6 + named, f"{name} stands for the path from {y} to {x}",

@@ -41,9 +41,9 @@ LABELS = r"^(t|ts|y|ys|labels?|targets?|y_true)$"
 INDICES = r"^(idx|index|indices|ids|tokens?|words?|word_ids?)$"
 STATE = r"^(prev_|last_|init_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
         r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
-PEEPHOLE = r"p|peep|[Ww]_?c_?[ifo]$"
-SIZE = [(r"hid|n_?[ah]$|units|state|^H$", "H"), (r"out|class|n_?y$|^V$", "V"), (r"in|n_?x|feat|emb|vocab|^D$", "D"),
-        (r"seq|steps|^T$", "T"), (r"batch|^N$", "N")]  # of a class's constructor
+PEEPHOLE = r"p|w_?c_?[ifo]$"
+SIZE = [(r"hid|n_?[ah]$|units|state|^H$", "H"), (r"out|class|n_?y$|^V$", "V"), (r"seq|steps|^T$", "T"),
+        (r"batch|^N$", "N"), (r"in|n_?x|feat|emb|vocab|dim|size|^D$", "D")]  # of a class's constructor
 
 
 class Layout(NamedTuple):
@@ -68,7 +68,7 @@ class Layout(NamedTuple):
         out = self.sizes["V"] if is_output else self.gates * hidden
         if re.match(r"gamma|beta", letters):
             return (inputs if self.scheme == "letters" else hidden,)
-        if letters[0] in "bc" or re.match(PEEPHOLE, name):
+        if letters[0] in "bc" or re.match(PEEPHOLE, letters):
             return (out, 1) if self.state in ("HN", "H1") else (out,)
         if self.scheme == "embedding":
             return self.sizes["V"], inputs
@@ -175,7 +175,10 @@ class GuessedLayer(Layer):
                     continue
             found = {name: layout.argument(name, embeds) for name in order}
             inputs = {name: value for name, value in found.items() if isinstance(value, tuple)} | weights
-            yield Layer(self.name, self.convention, inputs, weights=tuple(weights), order=order,
+            labels = [value for name, value in found.items() if re.search(LABELS, name)]
+            losses = [true.cross_entropy(labels[0], count) for count in (labels[0].shape[0], 1, labels[0].size)] \
+                if len(labels) == len(inputs) == 1 else []
+            yield Layer(self.name, self.convention, inputs, known=losses, weights=tuple(weights), order=order,
                         constants={name: value for name, value in found.items() if name not in inputs},
                         made_from=made_from, arrive=arrive, names=returned(backward, inputs))
 

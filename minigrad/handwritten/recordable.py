@@ -5,7 +5,9 @@
 * `a += b` becomes `a = a + b`; `a.dot(b)` becomes `np.dot(a, b)`, for an ndarray `a` would refuse a tensor `b`.
 * A loop or a comprehension over literals, as `for gate in "fico"`, is written out, so that each gate is a place of the
   code of its own and not a step of time.
-* The value of `hs[t] = np.tanh(…)` gets a name, `h`, and `log(p + 1e-7)` becomes `log(p)`.
+* The value of `hs[t] = np.tanh(…)` gets a name, `h`.
+* `log(p + 1e-7)` becomes `log(p)`, and `x - np.max(x)` becomes `x`: what guards against an overflow is no part of the
+  derivation.
 
 The user's backward is never rewritten.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import ast
 import copy
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 
 MOST_WRITTEN_OUT = 8  # iterations of a loop over literals
-SMALL = 1e-6  # added to an argument of log, it keeps the logarithm finite and is no part of the derivation
+SMALL = 1e-6  # the largest guard in an argument of log
 
 
 def recordable(tree: ast.Module) -> ast.Module:
@@ -164,10 +167,16 @@ class Expressions(ast.NodeTransformer):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         self.generic_visit(node)
-        value = ast.BinOp(loaded(node.target), node.op, node.value)
+        value = self.visit_BinOp(ast.BinOp(loaded(node.target), node.op, node.value))
         new = self.put(node.target, value) if isinstance(node.target, ast.Subscript) else \
             ast.Assign([node.target], value)
         return ast.copy_location(new, node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        largest = re.sub(r"^(np|numpy)\.(a?max)\((.*?)(, .*)?\)$", r"\3.max()", ast.unparse(node.right))
+        is_guard = isinstance(node.op, ast.Sub) and re.sub(r"\(.*", "", largest) == f"{ast.unparse(node.left)}.max"
+        return node.left if is_guard else node
 
     def put(self, target: ast.Subscript, value: ast.expr) -> ast.Assign:
         """`a[i] = value` as `a = put(a, i, value)`; `a[i][j] = value` as `a[i] = put(a[i], j, value)`."""

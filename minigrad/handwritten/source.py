@@ -154,13 +154,13 @@ class Source:
 
     def sentence(self, problem: BaseException) -> str:
         """An exception as "line 7: what, and what to do instead"."""
-        line, said = self.line_of(problem), one_line(str(problem), 300)
+        line, message = self.line_of(problem), one_line(str(problem), 300)
         where = f"{self.place(line)}: " if line else ""
-        if found := ABSENT.search(said):
+        if found := ABSENT.search(message):
             name = next(filter(None, found.groups()))
             full = name if found[3] else f"np.{name}"
             if full in GONE:
-                return f"{where}{full} {'is of another Python or NumPy'}: write {GONE[full]}"
+                return f"{where}{full} is of another Python or NumPy: write {GONE[full]}"
             if name in self.failed or "*" in self.failed:
                 return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
             known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
@@ -168,8 +168,8 @@ class Source:
         if isinstance(problem, TooSlow):
             return f"{where}still running after {LIMIT:g} s"
         if isinstance(problem, CouldNotRun):
-            return said
-        return f"{where}{type(problem).__name__}: {said}" if said else f"{where}{type(problem).__name__}"
+            return message
+        return f"{where}{type(problem).__name__}: {message}" if message else f"{where}{type(problem).__name__}"
 
 
 def read(file: str) -> Source:

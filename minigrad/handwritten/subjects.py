@@ -49,6 +49,7 @@ class Subject:
     names: tuple[str, ...] = ()  # of what the backward returns, where it is a tuple
     weights: tuple[str, ...] = ()  # of a class: the arguments of its constructor
     clips: bool = False  # whether np.clip may clip in a function that always does
+    known: list[Callable] = field(default_factory=list)  # true forwards that it may belong to, and need not
 
     @property
     def needs(self) -> tuple[str, ...]:
