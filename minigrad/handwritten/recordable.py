@@ -288,6 +288,8 @@ BOARDS: dict[int, Board] = {}  # by the tensor that was made of them, which they
 
 def put(x: Any, index: Any, value: Any, waits: bool) -> Any:
     """x with x[index] = value; a Board while it `waits` for the end of the loop."""
+    if isinstance(x, Tensor) and np.ndim(value) == 0 and np.shape(index) == x.shape:  # a mask
+        return np.where(index, value, x)
     board = x if isinstance(x, Board) else BOARDS.get(id(x))
     if board is None and not (isinstance(x, (np.ndarray, Tensor)) and (isinstance(x, Tensor) or isinstance(
             value, Tensor))):
