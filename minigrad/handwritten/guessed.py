@@ -160,7 +160,8 @@ class GuessedLayer(Layer):
 
     def candidates(self, source: Source, namespace: dict[str, Any], sizes: dict[str, int]) -> Iterator[Subject]:
         node: Any = source.definitions[self.name]
-        forward, backward, init = (method_of(node, name) for name in ("forward", "backward", "__init__"))
+        forward: Any = method_of(node, "forward")
+        backward, init = method_of(node, "backward"), method_of(node, "__init__")
         makes = required(init)[1:] if init else ()
         order, arrive = (required(forward) + parameters_of(forward)[1:2])[1:], len(required(backward)) - 1
         order = tuple(dict.fromkeys(order))
@@ -173,7 +174,7 @@ class GuessedLayer(Layer):
                     weights = {name: np.shape(w) for name, w, _ in weights_of(namespace[self.name](*made_from))}
                 except Exception:  # another layout may do
                     continue
-            found = {name: layout.argument(name, embeds) for name in order}
+            found: dict[str, Any] = {name: layout.argument(name, embeds) for name in order}
             inputs = {name: value for name, value in found.items() if isinstance(value, tuple)} | weights
             labels = [value for name, value in found.items() if re.search(LABELS, name)]
             losses = [true.cross_entropy(labels[0], count) for count in (labels[0].shape[0], 1, labels[0].size)] \
@@ -188,9 +189,9 @@ class GuessedLossFun(LossFun):
 
     def candidates(self, source: Source, namespace: dict[str, Any], sizes: dict[str, int]) -> Iterator[Subject]:
         node: Any = source.definitions[self.name]
-        names = [n.id if isinstance(n, ast.Name) else n.value for s in ast.walk(node) if isinstance(s, ast.Return)
-                 for n in ast.walk(s) if isinstance(n, ast.Name) or isinstance(getattr(n, "value", None), str)]
-        wanted = [name[1:] for name in names if re.match(r"d\w", name)]
+        returned_nodes = [n for s in ast.walk(node) if isinstance(s, ast.Return) for n in ast.walk(s)]
+        names = [str(getattr(n, "id", getattr(n, "value", ""))) for n in returned_nodes]  # and keys of a dict
+        wanted = [name[1:] for name in names if re.fullmatch(r"d\w+", name)]
         self.sizes = {name: V for name in source.assigned if re.search(r"vocab|^V$|n_chars", name)}
         shapes = self.shapes(source, wanted)
         lengths = {n for shape in shapes.values() for n in shape} - {1, V}

@@ -93,7 +93,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
 
 def subjects_of(source: Source) -> dict[str, Subject]:
     known = find(source)
-    known += guesses(source, {name for subject in known for name in (subject.name, subject.cell)})
+    known += guesses(source, {name for subject in known for name in (subject.name, subject.cell) if name})
     return {subject.name: subject for subject in known}
 
 

@@ -55,7 +55,7 @@ def own_activations(source: Source, namespace: dict[str, Any]) -> Iterator[tuple
 def right_activations(source: Source, namespace: dict[str, Any]) -> dict[str, Callable]:
     """{name: minigrad's} of the activations of the file that are what their names say, however they are written."""
     x = np.linspace(-1.5, 2.0, 12).reshape(3, 4)
-    found = {}
+    found: dict[str, Callable] = {}
     for name in [name for name in ACTIVATIONS if name in source.definitions and name in namespace]:
         with contextlib.suppress(Exception):
             given = namespace[name](x.copy())

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import copy
 import itertools
+import keyword
 import re
 from typing import Any
 
@@ -32,7 +33,7 @@ SMALL = 1e-6  # the largest guard in an argument of log
 def recordable(tree: ast.Module) -> ast.Module:
     """The module rewritten; it needs the names of `HELPERS`."""
     tree = copy.deepcopy(tree)
-    literals = {s.targets[0].id: s.value for s in tree.body if isinstance(s, ast.Assign)
+    literals: dict[str, ast.expr] = {s.targets[0].id: s.value for s in tree.body if isinstance(s, ast.Assign)
                 and isinstance(s.targets[0], ast.Name) and isinstance(s.value, (ast.Tuple, ast.List, ast.Constant))}
     tree = WrittenOut(literals).visit(tree)
     tree = Expressions().visit(tree)
@@ -125,7 +126,7 @@ class Expressions(ast.NodeTransformer):
         self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        outside, self.used = self.used, {getattr(n, "id", getattr(n, "arg", None)) for n in ast.walk(node)}
+        outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
         self.generic_visit(node)
         self.used = outside
         return node
@@ -153,14 +154,15 @@ class Expressions(ast.NodeTransformer):
         if len(node.targets) == 1 and isinstance(target, ast.Subscript):
             base = parts_of(target)[:1]
             name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s") if base else ""
-            if not self.loops or not name.isidentifier() or name in self.used or isinstance(node.value, ast.Name):
+            is_free = name.isidentifier() and not keyword.iskeyword(name) and name not in self.used
+            if not self.loops or not is_free or isinstance(node.value, ast.Name):
                 return ast.copy_location(self.put(target, node.value), node)
             return [ast.copy_location(s, node) for s in (ast.Assign([ast.Name(name, ast.Store())], node.value),
                                                          self.put(target, ast.Name(name, ast.Load())))]
         if isinstance(target, ast.Tuple) and any(isinstance(t, ast.Subscript) for t in target.elts):
             names = [f"part_{i}_" for i in range(len(target.elts))]
             unpack = ast.Assign([ast.Tuple([ast.Name(n, ast.Store()) for n in names], ast.Store())], node.value)
-            single = [ast.Assign([t], ast.Name(n, ast.Load())) for t, n in zip(target.elts, names)]
+            single: list[Any] = [ast.Assign([t], ast.Name(n, ast.Load())) for t, n in zip(target.elts, names)]
             return [ast.copy_location(s if isinstance(s.targets[0], (ast.Name, ast.Attribute, ast.Tuple)) else
                                       self.put(s.targets[0], s.value), node) for s in (unpack, *single)]
         return node
@@ -194,7 +196,7 @@ class Expressions(ast.NodeTransformer):
             return ast.copy_location(call("dot_", f.value, node.args[0]), node)
         x = node.args[0] if node.args else None
         if ast.unparse(f).endswith("log") and isinstance(x, ast.BinOp) and isinstance(x.op, ast.Add) and \
-                isinstance(x.right, ast.Constant) and 0 < x.right.value <= SMALL:
+                isinstance(x.right, ast.Constant) and isinstance(x.right.value, float) and x.right.value <= SMALL:
             node.args[0] = x.left
         return node
 
@@ -340,9 +342,9 @@ def loss_alone(function: ast.FunctionDef) -> ast.FunctionDef:
     """The function with only what the first of the values that it returns depends on."""
     function = copy.deepcopy(function)
     returns = [n for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
-    for s in returns:
-        s.value = s.value.elts[0] if isinstance(s.value, ast.Tuple) else s.value
-    names = {n.id for s in returns for n in ast.walk(s) if isinstance(n, ast.Name)}
+    for one in returns:
+        one.value = one.value.elts[0] if isinstance(one.value, ast.Tuple) else one.value
+    names = {n.id for one in returns for n in ast.walk(one) if isinstance(n, ast.Name)}
     before: set[str] = set()
     while names != before:
         before = set(names)
@@ -354,7 +356,7 @@ def loss_alone(function: ast.FunctionDef) -> ast.FunctionDef:
                 names |= {n.id for n in ast.walk(header) if isinstance(n, ast.Name)}
 
     def kept(body: list[ast.stmt]) -> list[ast.stmt]:
-        out = []
+        out: list[ast.stmt] = []
         for s in body:
             for block in ("body", "orelse"):
                 if not isinstance(s, ast.FunctionDef) and getattr(s, block, None):
