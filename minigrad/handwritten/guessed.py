@@ -8,9 +8,10 @@ sizes differ, so that a wrong layout fails.
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from minigrad.handwritten import references as true
 from minigrad.handwritten.conventions import MIN_CHAR, returned
-from minigrad.handwritten.source import Source, method_of, parameters_of
+from minigrad.handwritten.source import Source, limited, method_of, parameters_of
 from minigrad.handwritten.subjects import (
     CHARS,
     NEXT,
@@ -54,6 +55,7 @@ class Layout(NamedTuple):
     out_first: bool
     scheme: str
     gates: int
+    targets: str  # "values" of x's shape, or "classes"
     sizes: dict[str, int]
 
     def shape(self, axes: str) -> tuple[int, ...]:
@@ -81,6 +83,8 @@ class Layout(NamedTuple):
         """The shape of a parameter of a forward, or its value if it is one of integers."""
         if re.search(INDICES, name) or (embeds and not re.match(WEIGHT, name)):
             return WORDS
+        if re.search(LABELS, name) and self.targets == "values":
+            return np.linspace(0.1, 0.9, int(np.prod(self.shape(self.x)))).reshape(self.shape(self.x))
         if re.search(LABELS, name):
             shape = self.shape(self.x.replace("D", ""))
             return np.arange(1, 1 + int(np.prod(shape))).reshape(shape) % self.sizes["D"]
@@ -101,11 +105,13 @@ AXES = [("ND", "NH", False), ("DN", "HN", True), ("NTD", "NH", False), ("DNT", "
         ("TD", "H", True), ("TD", "H", False), ("ND", "NH", True), ("NTD", "NH", True), ("TND", "NH", True)]
 
 
-def layouts(weights: list[str], embeds: bool, sizes: dict[str, int]) -> Iterator[Layout]:
-    """All layouts. Fused gates are tried where there are few weights."""
+def layouts(weights: list[str], names: Iterable[str], embeds: bool, sizes: dict[str, int]) -> Iterator[Layout]:
+    """All layouts for arguments of these names. Fused gates are tried where there are few weights."""
+    targets = ["values", "classes"] if any(re.search(LABELS, name) for name in names) else ["classes"]
     schemes = ["embedding"] if embeds else ["letters", "concatenated", "w u", "u w v"] if weights else ["letters"]
-    for gates, scheme, axes in itertools.product((1, 4, 3) if 0 < len(weights) <= 4 else (1,), schemes, AXES):
-        yield Layout(*axes, scheme, gates, sizes)
+    for target, gates, scheme, axes in itertools.product(targets, (1, 4, 3) if 0 < len(weights) <= 4 else (1,),
+                                                         schemes, AXES):
+        yield Layout(*axes, scheme, gates, target, sizes)
 
 
 def fitting(subject: Any, source: Source, namespace: dict[str, Any], gradients: Callable,
@@ -140,9 +146,11 @@ class Functions(Named):
 
     def candidates(self, source: Source, namespace: dict[str, Any], sizes: dict[str, int]) -> Iterator[Subject]:
         order = required(source.definitions[self.forward_name])
-        keys = source.keys_of(self.forward_name) if any(re.search(WEIGHTS, name) for name in order) else ()
-        weights, embeds = [*keys, *(name for name in order if re.match(WEIGHT, name))], "embed" in self.name.lower()
-        for layout in layouts(weights, embeds, sizes):
+        by_key = any(re.search(WEIGHTS, name) for name in order)
+        written = source.keys_of(self.forward_name) if by_key else ()
+        weights, embeds = [*written, *(name for name in order if re.match(WEIGHT, name))], "embed" in self.name.lower()
+        for layout in layouts(weights or ["W"] * 5 * by_key, order, embeds, sizes):
+            keys = tuple(dict.fromkeys([*written, *(self.asked(namespace, layout, order) if by_key else ())]))
             found: dict[str, Any] = {}
             for name in order:
                 found |= {key: layout.weight(key) for key in keys} if re.search(WEIGHTS, name) else {
@@ -153,6 +161,26 @@ class Functions(Named):
             out.takes, out.order, out.keys = parameters_of(source.definitions[self.name]), order, keys
             out.constants = {name: value for name, value in found.items() if name not in inputs}
             yield out
+
+    def asked(self, namespace: dict[str, Any], layout: Layout, order: tuple[str, ...]) -> tuple[str, ...]:
+        """The keys that the forward asks of a dict of weights while it runs: p["W" + gate]."""
+        asked = Asked(layout)
+        arguments = [asked if re.search(WEIGHTS, name) else layout.argument(name, False) for name in order]
+        with contextlib.suppress(Exception), limited():
+            namespace[self.forward_name](*(np.ones(a) if isinstance(a, tuple) else a for a in arguments))
+        return tuple(asked)
+
+
+class Asked(dict):
+    """A dict of weights that makes each when it is asked for."""
+
+    def __init__(self, layout: Layout):
+        super().__init__()
+        self.layout = layout
+
+    def __missing__(self, key: str) -> np.ndarray:
+        self[key] = np.ones(self.layout.weight(key))
+        return self[key]
 
 
 class GuessedLayer(Layer):
@@ -166,7 +194,7 @@ class GuessedLayer(Layer):
         order, arrive = (required(forward) + parameters_of(forward)[1:2])[1:], len(required(backward)) - 1
         order = tuple(dict.fromkeys(order))
         given, embeds = [name for name in makes if re.match(WEIGHT, name)], "embed" in self.name.lower()
-        for layout in layouts(given, embeds, sizes):
+        for layout in layouts(given, order, embeds, sizes):
             made_from = tuple(name if name in given else layout.size(name) for name in makes)
             weights = {name: layout.weight(name) for name in given}
             if not given:
@@ -178,7 +206,7 @@ class GuessedLayer(Layer):
             inputs = {name: value for name, value in found.items() if isinstance(value, tuple)} | weights
             labels = [value for name, value in found.items() if re.search(LABELS, name)]
             losses = [true.cross_entropy(labels[0], count) for count in (labels[0].shape[0], 1, labels[0].size)] \
-                if len(labels) == len(inputs) == 1 else []
+                if len(labels) == len(inputs) == 1 and layout.targets == "classes" else []
             yield Layer(self.name, self.convention, inputs, known=losses, weights=tuple(weights), order=order,
                         constants={name: value for name, value in found.items() if name not in inputs},
                         made_from=made_from, arrive=arrive, names=returned(backward, inputs))
@@ -218,6 +246,12 @@ def required(node: Any) -> tuple[str, ...]:
     return names[:len(names) - len(node.args.defaults)]
 
 
+def forwards_of(backward: str) -> list[str]:
+    """The names that the forward of a function may have; none for one that is not called a backward."""
+    pairs = (("backward", "forward"), ("bwd", "fwd"), ("backprop", "forwardprop"), ("backprop", "forward"))
+    return [backward.replace(back, forth) for back, forth in pairs if back in backward]
+
+
 def guesses(source: Source, known: set[str]) -> Iterator[Subject]:
     """The functions and classes of a file that no table knows and that can be tried, a cell before its sequence."""
     defined = source.definitions
@@ -228,9 +262,9 @@ def guesses(source: Source, known: set[str]) -> Iterator[Subject]:
         if isinstance(node, ast.ClassDef):
             if method_of(node, "forward") and method_of(node, "backward"):
                 found.append(GuessedLayer(name, "classes with forward and backward", {}))
-        elif "backward" in name and (forward := name.replace("backward", "forward")) in defined:
+        elif forward := next((f for f in forwards_of(name) if f in defined), None):
             called = {n.func.id for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-            cell = [other for other in called if "backward" in other and other in defined]
+            cell = [other for other in called & defined.keys() if set(forwards_of(other)) & defined.keys()]
             found.append(Functions(name, "functions in pairs, forward and backward", {}, forward_name=forward,
                                    cell=cell[0] if cell else None))
         elif re.search(r"loss_?fun", name, re.I) and len(parameters_of(node)) >= 3:

@@ -81,6 +81,10 @@ class Subject:
                     found[name] = value
             return found
         result = result if isinstance(result, (tuple, list)) else (result,)
+        if any(isinstance(one, dict) for one in result):  # dx, dh, {"W": dW}
+            found = {name: d for one in result if isinstance(one, dict) for name, d in self.named(one).items()}
+            rest = [one for one in result if not isinstance(one, dict)]
+            return found | dict(zip([name for name in wanted if name not in found], rest))
         is_named = set(self.names) <= set(self.inputs) and len(self.names) == len(result)
         if len(result) > len(wanted):
             wanted = list(self.inputs)
@@ -275,7 +279,9 @@ class Named(Subject):
         result = namespace[self.name](*arriving, *rest)
         if isinstance(result, dict) and not any(str(key).removeprefix("d") in self.inputs for key in result):
             result = tuple(flatten(result)[0])
-        return self.named(tuple(flatten(result)[0]) if isinstance(result, (tuple, list)) else result)
+        if isinstance(result, (tuple, list)) and not any(isinstance(one, dict) and self.named(one) for one in result):
+            result = tuple(flatten(result)[0])
+        return self.named(result)
 
 
 WEIGHT = r"^_?([WUVRwub](?![a-z]{3})|weight|bias|gamma|beta|theta)"  # a name of a weight
