@@ -28,7 +28,7 @@ RIGHT = {"course.py": ["rnn_cell_backward", "rnn_backward", "lstm_cell_backward"
 
 @pytest.fixture(autouse=True)
 def little_time(monkeypatch):
-    monkeypatch.setattr(source, "LIMIT", 0.5)
+    monkeypatch.setattr(source, "LIMIT", 2.0)  # a busy machine takes its time
 
 
 def edited(tmp_path, file, *edits):
