@@ -68,6 +68,8 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
+    if report.causes and not tape.carries:  # a loop over time is unrolled, and its lines are not the user's
+        report.add_derived_lines(forward, inputs)
     report.tried = search.tried
     return report
 
@@ -190,7 +192,7 @@ def line_of(backward: Callable, names: Any) -> str | None:
     for name in names:
         pattern = re.compile(rf"\bd_?{re.escape(name)}\b[^=(]*[-+*/]?=(?!=)")
         found = [(i, line) for i, line in enumerate(lines) if pattern.search(line.split("#")[0])
-                 and "zeros" not in line]
+                 and not re.search(r"zeros|empty|None|=\s*(0|\[\])\s*$", line)]
         if found:
             i, line = found[0]
             return f"{file}:{start + i}: {line.strip()}"

@@ -369,7 +369,7 @@ def step_of_a_rule(tape: Tape, given: dict) -> Iterator[tuple]:
                     continue
                 shown = [f"({x})" if "term" in text and not x.isidentifier() else x for x in said]
                 words = dict(zip("ab", shown), this=tape.say(site[0], 3), n=f"{n}")
-                yield (cost, f"{text.format(**words)} on the way {tape.say_path(e)}",
+                yield (cost, f"{text.format(**words)} {tape.say_between(e)}",
                        {i: rerun(tape, i, how) for i in site}, e)
 
 
@@ -468,7 +468,7 @@ def another_value(tape: Tape, given: dict) -> Iterator[tuple]:
         reads = [(x, spot) for x, spot in reads if tape.steps[x].kind != "rule" and is_array(tape.steps[x])]
         for own, entries in groups(reads, lambda entry: entry[0]).items():
             spots = [spot for _, spot in entries]
-            meant = f"is used where {tape.say_read(own, e.consumer)} is meant, on the way {tape.say_path(e)}"
+            meant = f"is used where {tape.say_read(own, e.consumer)} is meant, {tape.say_between(e)}"
             for new in readings(tape, own):
                 for some in [spots, *([spot] for spot in spots if len(spots) > 1 and not new.f)]:
                     replaced = {i: reread(tape, i, {p for k, p in some if k == j}, new)
@@ -498,7 +498,7 @@ def another_part(tape: Tape, given: dict) -> Iterator[tuple]:
             for k, part in enumerate(joined.inputs if joined.kind == "forward" and joined.op.variadic else ()):
                 for new in readings(tape, part, is_plain=True):
                     yield (new.cost + 0.1, f"{new.text} is used where {tape.say_read(part, e.consumer)} is meant, in "
-                           f"the {tape.say(whole)} on the way {tape.say_path(e)}",
+                           f"the {tape.say(whole)} {tape.say_between(e)}",
                            {i: rejoined(tape, i, p, k, new.at(tape.time(i))) for i in site}, e)
 
 

@@ -271,6 +271,10 @@ class Tape:
     def say_path(self, e: Edge) -> str:
         return f"from {self.say(e.consumer)} to {self.say(e.x)}"
 
+    def say_between(self, e: Edge) -> str:
+        """Where the path lies, in terms of the gradients that the user wrote."""
+        return f"between {d(self.say(e.consumer))} and {d(self.say(e.x))}"
+
     def say_arriving(self, y: int) -> str:
         return f"the arriving {d(self.say(y)).removeprefix('the ')}"
 

@@ -344,9 +344,25 @@ def test_the_report_shows_the_lines_of_both_functions():
     assert cause.forward_line.endswith(": h = np.tanh(x[:, t] @ Wx + h @ Wh + b)")
     assert str(report).splitlines()[:4] == ["wrong: dWh", "right: dx, dh0, dWx, db", "",
                                             "dWh is overwritten at each step, not added up"]
+    assert repr(report) == str(report)
     html = report._repr_html_()
-    assert html.startswith("<table><tr><th>gradient</th>") and "dWh is overwritten" in html
+    assert html.startswith("<table") and ">gradient</th>" in html and "dWh is overwritten" in html
     assert "<script" not in html
+    assert cause.derived_line is None  # the derived loop is unrolled: it has no line like the user's
+
+
+def test_the_derived_line_stands_beside_the_user_s():
+    def forward(x, W, b):
+        y = mg.sigmoid(W @ x + b)
+        return y
+
+    def backward(d_y, x, W, b):
+        y = 1 / (1 + np.exp(-(W @ x + b)))
+        dy = d_y * y
+        return {"dx": W.T @ dy, "dW": dy @ x.T, "db": dy.mean(axis=1, keepdims=True) * 2}
+    (cause,) = mg.audit(forward, backward, *map(np.zeros, [(3, 2), (5, 3), (5, 1)])).causes
+    assert cause.backward_line.endswith(": dy = d_y * y")
+    assert cause.derived_line == "d_y = d_output; d_y_in = d_y * y * (1.0 - y)"
 
 
 @pytest.mark.parametrize("name, seconds", [("document_cell", 1), ("fused_cell", 1), ("document_lstm", 5)])
