@@ -1,9 +1,9 @@
-"""Every figure of docs/bptt.md, and the numbers in its last chapter: from one multiplication to the LSTM.
+"""Every figure of docs/bptt.md, and the numbers of its chapters 4, 7, 8 and 9.
 
     python examples/bptt_figures.py                   all figures, into docs/images, in a few minutes
     python examples/bptt_figures.py --only claim --steps 200 --hidden 64 --seeds 20
 
-The last chapter asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
+Chapter 7 asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
 loss depends only on the last hidden state, L = Σ u·h_T with a random u. The norm of the gradient at an earlier hidden
 state, dL/dh at T − lag, limits what the network can learn over this lag; it is measured at every lag. All networks have
 the same sizes, the same random input and weights from the same uniform range ±1/√H, except the orthogonal RNN, whose
@@ -13,14 +13,18 @@ recurrent matrix neither shrinks nor stretches. Biases are zero, except that of 
 from __future__ import annotations
 
 import argparse
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import minigrad as mg
 from minigrad import nn, plot
 from minigrad.optim import Adam
+from minigrad.timeloop.cache import pool
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 INPUTS, EXAMPLES = 8, 4
@@ -37,7 +41,7 @@ def multiplication(options: argparse.Namespace) -> None:
         L = np.square(error)
         return L
 
-    mg.graph(loss, 0.5, 2.0, 3.0).save(options.out / "bptt_1_multiplication.svg")
+    save_graph(mg.graph(loss, 0.5, 2.0, 3.0), options.out / "bptt_1_multiplication.svg")
 
 
 def recurrence(w: float, xs: np.ndarray, curve: Callable = lambda s: s) -> mg.bptt.Record:
@@ -55,7 +59,7 @@ def recurrence(w: float, xs: np.ndarray, curve: Callable = lambda s: s) -> mg.bp
 
 
 def repeated(options: argparse.Namespace) -> None:
-    mg.graph(recurrence(0.1, np.ones(4)), weights=True).unrolled(4).save(options.out / "bptt_2_repeated.svg")
+    save_graph(mg.graph(recurrence(0.1, np.ones(4)), weights=True).unrolled(4), options.out / "bptt_2_repeated.svg")
 
 
 def powers(options: argparse.Namespace) -> None:
@@ -64,6 +68,9 @@ def powers(options: argparse.Namespace) -> None:
     for ax, curve, title in ((left, lambda s: s, "s ← w s + x"), (right, np.tanh, "s ← tanh(w s + x)")):
         plot.against_lag({f"w = {w}": recurrence(w, once, curve) for w in (1.3, 1.1, 1.0, 0.9)}, ax, of="s")
         ax.set_title(title, loc="left")
+    early = max(0, options.steps - 11)  # the lag of the first ten steps
+    right.axvspan(early, options.steps - 1, color=INK, alpha=0.15, linewidth=0)
+    right.text(0.86, 0.42, "the first 10 steps:\ns still changes", transform=right.transAxes, ha="right", fontsize=8)
     save(left, options.out / "bptt_3_powers.png")
 
 
@@ -72,20 +79,69 @@ def powers(options: argparse.Namespace) -> None:
 
 def jacobians(options: argparse.Namespace) -> None:
     _, (left, right) = subplots(2)
-    spectra, bounds = {}, {}
-    for scale in (0.7, 1.0, 1.5):
+    spectra, gradients = {}, {}
+    for k, scale in enumerate((0.7, 1.0, 1.5)):
         scan = run("RNN, orthogonal", options.steps, options.hidden, 0, scale=scale)
-        found = mg.bptt.jacobians(scan)
-        spectra[f"W = {scale} × orthogonal"] = found
-        norms = plot.by_lag(scan)
-        bounds[f"gradient at {scale}"] = norms / norms[0]
-        bounds[f"bound at {scale}"] = np.concatenate([[1.0], found.norms.max(axis=1)[:-1]])
+        found, norms = mg.bptt.jacobians(scan), plot.by_lag(scan)
+        spectra[f"{scale} × orthogonal"], gradients[f"{scale} × orthogonal"] = found, norms / norms[0]
+        bound = np.concatenate([[1.0], found.norms.max(axis=1)[:-1]])
+        right.plot(bound, color=plot.STYLES[k][0], linewidth=0.9, label="_")
     plot.spectra(spectra, left)
     left.set_title("one step: its Jacobian", loc="left")
-    plot.against_lag(bounds, right)
+    plot.against_lag(gradients, right)
     right.set_ylabel(PART_THAT_CAME)
-    right.set_title("many steps: the product of them bounds the gradient", loc="left")
+    right.set_title("many steps: gradient (marked), and its bound (thin)", loc="left")
     save(left, options.out / "bptt_4_jacobians.png")
+
+
+# -- 4: an explosion ------------------------------------------------------------------------------------------------
+
+
+def distance(parameters: np.ndarray) -> mg.Tensor:
+    """L = (s_50 − 0.7)² for s ← tanh(w s + b) from s = 0.3, with (w, b) = parameters."""
+    w, b = parameters
+
+    def cell(s_prev, x):
+        s = np.tanh(w * s_prev + b)
+        return s, ()
+    s, _ = mg.scan(cell, 0.3 + 0.0 * w, np.zeros((50, 0)))
+    return np.square(s - 0.7)
+
+
+def descent(max_norm: float, lr: float = 0.02, updates: int = 60) -> np.ndarray:
+    """The (w, b) of gradient descent from one start, with gradients clipped to a norm."""
+    path = [np.array([1.3, -0.25])]
+    for _ in range(updates):
+        g = mg.grad(distance)(path[-1])
+        path.append(path[-1] - lr * g * min(1.0, max_norm / np.linalg.norm(g)))
+    return np.array(path)
+
+
+def cliff(options: argparse.Namespace) -> None:
+    """The loss of one unit over its two weights, and gradient descent on it, as Pascanu et al. (2013) draw it."""
+    figure, (left, right) = subplots(2)
+    w, b = np.meshgrid(np.linspace(1.0, 1.6, 241), np.linspace(-0.3, 0.15, 241))
+    image = left.pcolormesh(w, b, distance(np.stack([w, b])), cmap=plot.MAP, shading="nearest", rasterized=True)
+    figure.colorbar(image, ax=left, label="loss")
+    for max_norm, name, color, marker in ((np.inf, "as it is", "#D55E00", "s"),
+                                          (1.0, "clipped at norm 1", "#FFFFFF", "o")):
+        path = descent(max_norm)
+        print(f"gradient {name}: longest update {np.linalg.norm(np.diff(path, axis=0), axis=1).max():.2f}, "
+              f"ends at w = {path[-1, 0]:.2f}, b = {path[-1, 1]:.2f} with loss {float(distance(path[-1])):.4f}")
+        left.plot(*path.T, color=color, marker=marker, markersize=3.5, linewidth=1.2, label=name)
+    left.set(xlim=(1.0, 1.6), ylim=(-0.3, 0.15), xlabel="w", ylabel="b")
+    left.legend(loc="upper right", facecolor="#404040", labelcolor="#FFFFFF", framealpha=0.9)
+    left.set_title("loss over the two weights, and gradient descent", loc="left")
+    across = np.linspace(-0.12, 0.02, 20001)  # the steepest part is narrow
+    for k, at in enumerate((1.05, 1.1, 1.2)):
+        d = mg.grad(lambda parameters: distance(parameters).sum())(np.stack([np.full(across.shape, at), across]))
+        norms = np.linalg.norm(d, axis=0)
+        print(f"w = {at}: the gradient is {norms[0]:.1f} at b = {across[0]} and {norms.max():.0f} on the cliff")
+        plot.draw_line(right, across, norms[None], f"w = {at}", k, log=True)
+    right.set(xlabel="b", ylabel="norm of the gradient", yscale="log")
+    plot.finished(right)
+    right.set_title("the gradient on the way across the cliff", loc="left")
+    save(left, options.out / "bptt_4_cliff.png")
 
 
 # -- 5: all of the loss, all of the steps -----------------------------------------------------------------------------
@@ -139,7 +195,7 @@ def latch(text: str = TEXT) -> mg.bptt.Record:
 
 def gates(options: argparse.Namespace) -> None:
     scan = latch()
-    mg.graph(scan).save(options.out / "bptt_6_lstm.svg")
+    save_graph(mg.graph(scan), options.out / "bptt_6_lstm.svg")
     figure, (upper, lower) = subplots(1, 2)
     figure.set_size_inches(9, 7)
     plot.gates({f"{name}, unit 0": scan.values[name][:, :1] for name in ("ft", "it", "ot")}, upper, symbols=TEXT)
@@ -316,6 +372,136 @@ def training(options: argparse.Namespace) -> None:
     save(ax, options.out / "bptt_7_training.png")
 
 
+# -- 8 and 9: what they cost ------------------------------------------------------------------------------------------
+
+
+def peak(compute: Callable) -> float:
+    """The largest memory of a call in MB. Buffers of earlier calls are not used again."""
+    before, pool.limit = pool.limit, 0
+    tracemalloc.start()
+    try:
+        compute()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+        pool.limit = before
+
+
+def checkpoint_peaks(hidden: int, steps: int = 1024, batch: int = 8) -> dict[int, float]:
+    """{k: peak memory in MB} of an LSTM's gradient with every k-th state kept, from all states to √T."""
+    layer = nn.LSTMCell(1, hidden, rng=0)
+    x = np.random.default_rng(0).normal(size=(steps, 1, batch)).astype(np.float32)
+    start = np.zeros((hidden, batch), np.float32)
+
+    def cell(state, x):
+        state, _ = layer.cell(state, x)
+        return state, ()
+
+    def gradient(every: int | None) -> None:
+        with mg.loops_in("numpy"):
+            (h, _), _ = mg.scan(cell, (start, start), x, checkpoint_every=every)
+            h.sum().backward()
+    return {every: peak(lambda every=every: gradient(every if every < steps else None))
+            for every in (steps, 512, 256, 128, 64, 32)}
+
+
+def memory(options: argparse.Namespace) -> None:
+    """The peak memory with checkpoints, and the error of windows."""
+    hidden = 2 * options.hidden
+    peaks = checkpoint_peaks(hidden)
+    intervals, steps = list(peaks), max(peaks)
+    print(f"LSTM, {hidden} units, 8 sequences of {steps} steps, float32: peak memory by the number of steps between "
+          "two states that are kept")
+    for every, size in peaks.items():
+        print(f"{'all kept' if every == steps else every:>9}{size:>8.1f} MB")
+    _, (left, right) = subplots(2)
+    plot.draw_line(left, np.array(intervals), np.array([list(peaks.values())]), "", 0, log=True)
+    left.set(xlabel="k, steps between two states that are kept", ylabel="peak memory (MB)", xscale="log", yscale="log",
+             xticks=intervals, xticklabels=intervals, yticks=[2, 5, 10, 20], yticklabels=[2, 5, 10, 20])
+    left.minorticks_off()
+    plot.finished(left)
+    left.set_title(f"checkpoints: {steps} steps, √T = 32", loc="left")
+    windows(right, min(options.steps, 40), options.hidden)
+    save(left, options.out / "bptt_8_memory.png")
+
+
+def windows(ax, steps: int, hidden: int) -> None:
+    """Draw the error of truncated backpropagation through time, for overlapping windows and for others."""
+    rng = np.random.default_rng(1)
+    x, target = rng.normal(size=(steps, EXAMPLES, INPUTS)), rng.normal(size=(steps, EXAMPLES, hidden))
+    with mg.bptt.record() as rec:
+        y, _ = network("LSTM, forget bias 1", hidden, np.random.default_rng(0))(x)
+        ((y - target) ** 2).mean(axis=(1, 2)).sum().backward()
+    lengths = np.arange(1, steps)
+    for k, (name, every) in enumerate({"k1 = 1": 1, "k1 = k2": None}.items()):
+        plot.draw_line(ax, lengths, mg.bptt.truncation(rec, lengths, every=every).bias["W"][None], name, k, log=True)
+    ax.set(xlabel="k2 (steps that the backward goes back)", ylabel="error of dL/dW (part of it)", yscale="log")
+    plot.finished(ax)
+    ax.set_title(f"windows: {steps} steps of the LSTM of figure 5", loc="left")
+
+
+def rnn_with_loss(hidden: int) -> tuple[Callable, list[mg.Tensor]]:
+    """A plain RNN of one input as a cell whose output is its loss, and its weights."""
+    layer = nn.RNNCell(1, hidden, dtype=np.float64, rng=0)
+
+    def cell(h_prev, x):
+        h, _ = layer.cell(h_prev, x)
+        return h, np.sum(np.square(h))
+    return cell, list(layer.parameters())
+
+
+def forward(options: argparse.Namespace) -> None:
+    """What real-time recurrent learning costs beside BPTT: time by the number of units, memory by that of steps."""
+    def by_rtrl(hidden: int, steps: int) -> None:
+        cell, weights = rnn_with_loss(hidden)
+        for _ in mg.bptt.rtrl(cell, np.zeros((hidden, 1)), np.ones((steps, 1, 1)), weights):
+            pass
+
+    def by_bptt(hidden: int, steps: int) -> None:
+        cell, _ = rnn_with_loss(hidden)
+        with mg.loops_in("numpy"):
+            mg.scan(cell, np.zeros((hidden, 1)), np.ones((steps, 1, 1)))[1].sum().backward()
+
+    def product(hidden: int, steps: int) -> None:
+        J, influence = np.ones((hidden, hidden)), np.ones((hidden, hidden * (hidden + 2)))
+        for _ in range(steps):
+            J @ influence
+
+    def seconds(compute: Callable, more: int, hidden: int) -> float:
+        """Of one step: the processor's time for `more` and 10 steps less that for 10, each the least of five."""
+        def once(steps: int) -> float:
+            start = time.process_time()
+            compute(hidden, steps)
+            return time.process_time() - start
+        with threadpool_limits(1, user_api="blas"):
+            return max(1e-9, min(once(10 + more) for _ in range(5)) - min(once(10) for _ in range(5))) / more
+
+    methods = {"RTRL": (by_rtrl, 40), "BPTT": (by_bptt, 4000), "J P of RTRL": (product, 40)}
+    sizes = [hidden for hidden in (4, 8, 16, 32, 64, 128) if hidden <= max(8, 4 * options.hidden)]
+    lengths = [steps for steps in (10, 100, 1000, 10000) if steps <= 100 * options.steps]
+    _, (left, right) = subplots(2)
+    print("milliseconds a step, plain RNN, one sequence; H = " + "".join(f"{hidden:>9}" for hidden in sizes))
+    for k, (name, (compute, more)) in enumerate(methods.items()):
+        times = np.array([seconds(compute, more, hidden) for hidden in sizes])
+        print(f"{name:<11}" + "".join(f"{1e3 * value:>9.3f}" for value in times)
+              + f"   the last doubling: × {times[-1] / times[-2]:.1f}")
+        plot.draw_line(left, np.array(sizes), 1e3 * times[None], name, k, log=True)
+    left.set(xlabel="H, units", ylabel="milliseconds a step", xscale="log", yscale="log", xticks=sizes,
+             xticklabels=sizes)
+    left.minorticks_off()
+    plot.finished(left)
+    left.set_title("time grows with the units", loc="left")
+    print("peak memory in MB at 16 units; T = " + "".join(f"{steps:>9}" for steps in lengths))
+    for k, (name, (compute, _)) in enumerate(list(methods.items())[:2]):
+        kept = np.array([peak(lambda compute=compute, steps=steps: compute(16, steps)) for steps in lengths])
+        print(f"{name:<11}" + "".join(f"{value:>9.2f}" for value in kept))
+        plot.draw_line(right, np.array(lengths), kept[None], name, k, log=True)
+    right.set(xlabel="T, steps", ylabel="peak memory (MB), 16 units", xscale="log", yscale="log")
+    plot.finished(right)
+    right.set_title("memory grows with the steps", loc="left")
+    save(left, options.out / "bptt_9_forward.png")
+
+
 # -- files and arguments ------------------------------------------------------------------------------------------
 
 
@@ -328,15 +514,46 @@ def subplots(columns: int, rows: int = 1):
     return plt.subplots(rows, columns, figsize=(5.4 * columns, 4.2 * rows), layout="constrained")
 
 
-def save(ax, path: Path) -> None:
-    import matplotlib.pyplot as plt
+INK = "#747c87"  # grey that is legible on white and on black
 
-    ax.figure.savefig(path, dpi=90, pil_kwargs={"optimize": True})
+
+def save(ax, path: Path) -> None:
+    """Save a figure that can be read on a light and on a dark page: a transparent background, and grey for black."""
+    import matplotlib.pyplot as plt
+    from matplotlib.collections import Collection
+    from matplotlib.colors import to_hex, to_rgb
+    from matplotlib.lines import Line2D
+    from matplotlib.spines import Spine
+    from matplotlib.text import Text
+
+    for part in ax.figure.findobj(lambda part: isinstance(part, (Text, Line2D, Spine))):
+        color = part.get_edgecolor() if isinstance(part, Spine) else part.get_color()
+        if to_hex(color) in ("#000000", "#808080"):
+            part.set_color(INK)
+        if isinstance(part, Line2D) and to_hex(part.get_markerfacecolor(), keep_alpha=True) == "#000000ff":
+            part.set_markerfacecolor(INK)
+    for part in ax.figure.findobj(lambda part: isinstance(part, Collection) and part.get_array() is None):
+        faces, edges = part.get_facecolor().copy(), part.get_edgecolor().copy()  # of bands and of scattered points
+        for colors in (faces, edges):
+            colors[(colors[:, :3] == 0.0).all(axis=1), :3] = to_rgb(INK)
+        part.set(facecolor=faces, edgecolor=edges)
+    for axes in ax.figure.axes:
+        axes.tick_params(which="both", colors=INK)
+        for image in axes.images:
+            image.set_cmap(image.get_cmap().with_extremes(under="none"))
+    ax.figure.savefig(path, dpi=90, transparent=True, pil_kwargs={"optimize": True})
     plt.close(ax.figure)
 
 
-FIGURES = {figure.__name__: figure for figure in (multiplication, repeated, powers, jacobians, credit, gates, claim,
-                                                training)}
+def save_graph(graph, path: Path) -> None:
+    """Save the picture of a graph, whose colours are inverted on a dark page."""
+    graph.save(path)
+    dark = "<style>@media (prefers-color-scheme: dark) { svg { filter: invert(1) hue-rotate(180deg) } }</style>\n"
+    path.write_text(path.read_text(encoding="utf-8").replace("<title>", f"{dark}<title>", 1), encoding="utf-8")
+
+
+FIGURES = {figure.__name__: figure for figure in (multiplication, repeated, powers, jacobians, cliff, credit, gates,
+                                                claim, training, memory, forward)}
 
 
 def main(argv: list[str] | None = None) -> None:

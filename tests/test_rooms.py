@@ -18,7 +18,7 @@ PACKAGE = Path(minigrad.__file__).parent
 # A file imports from earlier rooms and, without a cycle, from its own. A new file needs no row, a new room does.
 ROOMS = ["interrupt.py", "engine", "functional.py", "check", "program", "printers", "derived.py", "timeloop",
          "document.py", "auditor", "nn", "optim.py", "tasks", "training", "microscope", "handwritten",
-         "cli", "__init__.py", "__main__.py"]
+         "exercises", "cli", "__init__.py", "__main__.py"]
 OUTSIDE = {"numpy", "threadpoolctl", "tqdm"}
 # third-party packages that a file may use if they are installed
 OPTIONAL = {"microscope/figures/plot.py": {"matplotlib"}, "cli/derive.py": {"pygments"}, "cli/bench.py": {"torch"}}
