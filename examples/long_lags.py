@@ -7,11 +7,12 @@
 A finished training run is one line of the results file and is not repeated: the second command continues where it was
 stopped, and with the file in the repository it only prints the table and draws the picture.
 
-The protocol. Every network reads float64 sequences. Before training: T steps of 4 sequences of 8 numbers from N(0, 1),
-32 hidden units, and the loss L = Σ u·h_T with u from N(0, 1), which depends on the last hidden state only. In training:
-one hidden layer of 16 units reads noise from N(0, 1) and, as a second number, a sign at the first step; at the last step
-v·h_T must give that sign (logistic loss, 32 sequences an update, Adam). Weights come from ±1/√H, and biases are zero,
-unless the row of the network says otherwise; the rows nn.RNN, nn.GRU and nn.LSTM have the library's own initial values.
+The protocol. Every network reads float64 sequences. Before training: 121 steps of 4 sequences of 8 numbers from
+N(0, 1), 32 hidden units, and the loss L = Σ u·h_T with u from N(0, 1), which depends on the last hidden state only. In
+training: one hidden layer of 16 units reads noise from N(0, 1) and, as a second number, a sign at the first step; at
+the last step v·h_T must give that sign (logistic loss, 32 fresh sequences an update, Adam, no clipping). Weights come
+from U(−1/√H, 1/√H), and biases are zero, unless the row of the network says otherwise; the rows nn.RNN, nn.GRU and
+nn.LSTM have the library's own initial values.
 """
 
 from __future__ import annotations
@@ -180,6 +181,184 @@ def learning(options: argparse.Namespace) -> None:
             file.write(json.dumps(train(*run)) + "\n")
         if count % len(NETWORKS) == 0:
             print(f"{count} of {len(missing)} runs", flush=True)
+    runs = [run for run in read(options.results) if tuple(run[k] for k in key) in set(wanted)]
+    print(f"one sign: the part of dL/dW, and of dL/dh, that reaches the first step before training, median (smallest … "
+          f"largest) of {options.seeds}; how many learned within {options.updates} updates at each step size, and the "
+          "median of the updates they took")
+    for lag in options.lags:
+        print(f"\n{f'{lag} steps':<22}{'dL/dW':>30}{'dL/dh':>30}" + "".join(f"{rate:>14}" for rate in options.rates))
+        for name in NETWORKS:
+            found = [run for run in runs if (run["network"], run["lag"]) == (name, lag)]
+            parts = [spread([run[of][0] for run in found if run["rate"] == options.rates[0]]) for of in "Wh"]
+            print(f"{name:<22}" + "".join(f"{part:>30}" for part in parts)
+                  + "".join(f"{learned_by(found, rate):>14}" for rate in options.rates))
+    print("\ngradients of h after training, smallest and largest, of the runs that ended below 0.1 nats")
+    for lag in options.lags:
+        for name in NETWORKS:
+            found = [run for run in runs if (run["network"], run["lag"]) == (name, lag) and run["loss"] < LEARNED]
+            after = [run["h"][1] for run in found]
+            print(f"{f'{lag} steps, {name}':<34}" + (f"{min(after):.0e} … {max(after):.0e} ({len(after)})" if after
+                                                     else "none"))
+    draw_learning(runs, options)
+
+
+def spread(values: list[float] | np.ndarray, form: str = ".0e") -> str:
+    return f"{np.median(values):{form}} ({min(values):{form}} … {max(values):{form}})"
+
+
+def learned_by(runs: list[dict], rate: float) -> str:
+    """"8, 340": how many of the runs with this step size learned, and the median of their updates."""
+    took = [run["learned"] for run in runs if run["rate"] == rate and run["learned"] is not None]
+    return f"{len(took)}, {np.median(took):.0f}" if took else "0"
+
+
+def draw_learning(runs: list[dict], options: argparse.Namespace) -> None:
+    """The part of the gradient at the first step before training, against the updates until the sign was learned."""
+    families = {"plain RNN": ("RNN", "#000000", "s"), "nn.RNN": ("RNN", "#000000", "s"),
+                "RNN, orthogonal on h": ("RNN", "#000000", "s"), "GRU": ("GRU", "#D55E00", "^"),
+                "GRU, chrono": ("GRU", "#D55E00", "^"), "nn.GRU": ("GRU", "#D55E00", "^"),
+                "1997, truncated": ("LSTM of 1997", "#009E73", "D"),
+                "1997, whole gradient": ("LSTM of 1997", "#009E73", "D")}
+    _, axes = subplots(len(options.rates))
+    for ax, rate in zip(np.atleast_1d(axes), options.rates):
+        for run in runs:
+            if run["rate"] == rate:
+                family, color, marker = families.get(run["network"], ("LSTM with forget gate", "#0072B2", "o"))
+                y = run["learned"] or 1.5 * options.updates * np.exp(0.25 * np.sin(7 * run["seed"]))
+                ax.plot(max(run["W"][0], 1e-18), y, marker, color=color, markersize=4.5, linestyle="", alpha=0.6,
+                        markerfacecolor=color if run["lag"] == max(options.lags) else "none", label=family)
+        ax.axhspan(options.updates, 2.4 * options.updates, color="#808080", alpha=0.12, linewidth=0)
+        ax.text(0.02, 0.97, f"not learned in {options.updates}", transform=ax.transAxes, va="top", fontsize=8)
+        ax.set(xscale="log", yscale="log", title=f"Adam, step size {rate}",
+               xlabel="part of dL/dW at the first step, untrained")
+        ax.set_ylim(top=2.4 * options.updates)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    first = np.atleast_1d(axes)[0]
+    first.set_ylabel("updates until learned (loss below 0.1 nats)")
+    handles = {label: handle for handle, label in zip(*first.get_legend_handles_labels())}
+    first.legend(handles.values(), handles.keys(), frameon=False, loc="lower left", fontsize=8)
+    save(first, options.out / "bptt_7_training.png")
+
+
+# -- before training -------------------------------------------------------------------------------------------
+
+INPUTS, EXAMPLES, HIDDEN, STEPS = 8, 4, 32, 121
+
+
+def untrained_scan(build: Callable, seed: int, steps: int = STEPS, lag: int = 100) -> mg.bptt.Record:
+    """Record an untrained network on random input, and the backward of L = Σ u·h_T."""
+    rng = np.random.default_rng(seed)
+    x, u = rng.normal(size=(steps, EXAMPLES, INPUTS)), rng.normal(size=(EXAMPLES, HIDDEN))
+    layer = build(INPUTS, HIDDEN, lag, rng)
+    with mg.bptt.record() as rec:
+        y, _ = layer(x)
+        (u * y[-1]).sum().backward()
+    return rec[0]
+
+
+def per_step(values: np.ndarray) -> float:
+    """The factor a step of lag: the geometric mean over the second half of the lags, of the median over networks."""
+    middle = np.median(values, axis=0)
+    half = len(middle) // 2
+    return (middle[-1] / middle[half]) ** (1 / (len(middle) - 1 - half))
+
+
+def without_h(build: Callable) -> Callable:
+    """The same network whose weights on h are zero: c is then the only path back."""
+    def closed(inputs: int, hidden: int, lag: int, rng: np.random.Generator) -> nn.Module:
+        layer = build(inputs, hidden, lag, rng)
+        layer.layers["l0"].W.data[:, :hidden] = 0.0
+        return layer
+    return closed
+
+
+def untrained(options: argparse.Namespace) -> None:
+    """Measure gradients against lag for every network, then what decides them in an LSTM; draw both."""
+    seeds, lags = range(options.seeds), (10, 30, 100)
+    radii = [abs(np.linalg.eigvals(NETWORKS["plain RNN"](INPUTS, HIDDEN, 100, np.random.default_rng(seed))
+                                   .layers["l0"].W.data[:, :HIDDEN])).max() for seed in seeds]
+    print(f"spectral radius of the plain RNN's recurrent weights: {spread(radii, '.2f')}")
+    results = {}
+    for of in "hW":
+        print(f"\ngradient of {of} at T − lag, as a part of that at T: median (smallest … largest) of {options.seeds}")
+        print(f"{'':<22}" + "".join(f"{f'lag {lag}':>30}" for lag in lags) + f"{'per step':>10}")
+        for name, build in NETWORKS.items():
+            if name not in results:
+                results[name] = [by_step(untrained_scan(build, seed)) for seed in seeds]
+            values = np.array([parts[of] for parts in results[name]])
+            if not values[:, 1:].any():
+                print(f"{name:<22}" + "".join(f"{'0':>30}" for _ in lags))
+                continue
+            print(f"{name:<22}" + "".join(f"{spread(values[:, lag]):>30}" for lag in lags)
+                  + f"{per_step(values):>10.2f}")
+    d_c = untrained_scan(NETWORKS["1997, truncated"], 0).grads["c_next"]
+    print(f"\n1997, truncated: dL/dc is the same at all {STEPS} steps, to the bit: {bool((d_c == d_c[-1]).all())}")
+
+    print(f"\none step of an LSTM, median of {options.seeds}: mean forget gate; factor on dL/dc when the weights on h "
+          "are 0, and as it is; part of dL/dc after 10 steps")
+    for bias in (0.0, 1.0, 3.0):
+        build = plain(nn.LSTM, forget_bias=bias)
+        scans = {how: [untrained_scan(b, seed) for seed in seeds] for how, b in (("whole", build),
+                                                                                ("alone", without_h(build)))}
+        gate = np.median([scan.values["ft"].mean() for scan in scans["whole"]])
+        norms = {how: np.array([plot.by_lag(scan, "c_next") for scan in found]) for how, found in scans.items()}
+        norms = {how: values / values[:, :1] for how, values in norms.items()}
+        print(f"forget bias {bias:.0f} {gate:>8.2f}{per_step(norms['alone']):>8.2f}{per_step(norms['whole']):>8.2f}"
+              f"{np.median(norms['whole'][:, 10]):>8.2f}")
+
+    biases, few = np.arange(-1.0, 6.5, 1.0), range(min(options.seeds, 5))
+    kept = {lag: np.array([[kept_over(lag, bias, seed) for bias in biases] for seed in few]) for lag in (10, 100, 1000)}
+    print(f"\npart of dL/dh that an LSTM keeps, median (smallest … largest) of {len(few)}")
+    print(f"{'forget bias':<12}" + "".join(f"{f'after {lag} steps':>30}" for lag in kept))
+    for k, bias in enumerate(biases):
+        print(f"{bias:<12.0f}" + "".join(f"{spread(values[:, k]):>30}" for values in kept.values()))
+    draw_untrained(results, biases, kept, options)
+
+
+def kept_over(lag: int, bias: float, seed: int) -> float:
+    norms = plot.by_lag(untrained_scan(plain(nn.LSTM, forget_bias=bias), seed, steps=lag + 1))
+    return norms[-1] / norms[0]
+
+
+def draw_untrained(results: dict[str, list], biases: np.ndarray, kept: dict[int, np.ndarray],
+                   options: argparse.Namespace) -> None:
+    _, (left, right) = subplots(2)
+    shown = ["plain RNN", "RNN, orthogonal on h", "GRU", "LSTM, forget bias 0", "LSTM, forget bias 1",
+             "LSTM, forget bias 3"]
+    plot.against_lag({name: np.array([parts["h"] for parts in results[name]]) for name in shown}, left)
+    left.set_ylabel("‖dL/dh at T − lag‖ / ‖dL/dh at T‖")
+    left.set_title(f"median and range of {options.seeds} untrained networks", loc="left", fontsize="medium")
+    for k, (lag, values) in enumerate(kept.items()):
+        plot.draw_line(right, biases, values, f"lag {lag}", k, log=True)
+    least = float(np.finfo(np.float32).smallest_subnormal)
+    right.axhline(least, color="#808080", linewidth=0.8)
+    right.annotate("below: 0 in float32", (biases[-1], least), ha="right", va="top", fontsize=8)
+    right.set(xlabel="forget bias (the gate is about σ of it)", ylabel="part of dL/dh that is kept", yscale="log")
+    plot.finished(right)
+    right.set_title("LSTM: the forget gate and the lag decide", loc="left", fontsize="medium")
+    save(left, options.out / "bptt_7_claim.png")
+
+
+# -- pictures and arguments --------------------------------------------------------------------------------------
+
+
+def subplots(columns: int):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, columns, figsize=(5.4 * columns, 4.2), layout="constrained")
+
+
+def save(ax, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ax.figure.savefig(path, dpi=90, pil_kwargs={"optimize": True})
+    plt.close(ax.figure)
+    print(f"picture: {path}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -197,7 +376,7 @@ def main(argv: list[str] | None = None) -> None:
         PARTS[part](options)
 
 
-PARTS = {"learning": learning}
+PARTS = {"untrained": untrained, "learning": learning}
 
 if __name__ == "__main__":
     main()

@@ -42,7 +42,8 @@ def quarter(inner: bytes) -> int:
     return zlib.crc32(inner) % 4
 
 
-def inner_strings(rng: np.random.Generator, size: int, quarters: Collection[int], distinct: bool = False) -> list[bytes]:
+def inner_strings(rng: np.random.Generator, size: int, quarters: Collection[int], distinct: bool = False
+                  ) -> list[bytes]:
     """`size` strings of Reber's grammar from these quarters, as bytes: positions in "BTPSXVE" plus 1."""
     found: list[bytes] = []
     while len(found) < size:

@@ -86,7 +86,7 @@ class Task:
         return self.batch(rng, self.test_size)
 
     def validation(self, rng: Any) -> Batch:
-        """The validation set, which decides when to stop: another draw of the test set, unless a task says otherwise."""
+        """The validation set, which decides when to stop: another draw of the test set unless a task overrides it."""
         return self.test(rng)
 
     def metric(self, outputs: np.ndarray, batch: Batch) -> float:

@@ -4,9 +4,9 @@
     python tests/benchmarks/tasks.py --results mine.jsonl reber "anbn, forget bias 1"      some rows, measured anew
     MINIGRAD_CC=none OPENBLAS_CORETYPE=Haswell python tests/benchmarks/tasks.py reber      other kernels, loops in NumPy
 
-A finished run is one line of the results file: the row, the seed, the numbers of `minigrad train`'s result, and what the
-last digits depend on: the processor, the kernel of OpenBLAS, and whether the loops over time ran in C or NumPy. A run
-that is in the file for the same kernel and loops is not repeated.
+A finished run is one line of the results file: the row, the seed, the numbers of `minigrad train`'s result, and what
+the last digits depend on: the processor, the kernel of OpenBLAS, and whether the loops over time ran in C or NumPy. A
+run that is in the file for the same kernel and loops is not repeated.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ ROWS = {  # name: (task, settings that differ from its recipe, number of seeds)
 
 def kernel() -> str:
     """What decides the last digits of a run on one processor: the kernel of the BLAS, and the loops."""
-    blas = [info.get("architecture") or info["internal_api"] for info in threadpool_info() if info["user_api"] == "blas"]
+    blas = [info.get("architecture") or info["internal_api"] for info in threadpool_info()
+            if info["user_api"] == "blas"]
     return f"{blas[0] if blas else 'no BLAS'}, loops in {'NumPy' if compiler.identity() == 'numpy' else 'C'}"
 
 

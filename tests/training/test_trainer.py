@@ -174,24 +174,24 @@ def test_it_stops_when_solved(goal, steps, ended):
 
 
 def test_the_validation_set_alone_decides_when_to_stop():
-    class Watched(Adding):
-        drawn: list = []
+    drawn = []
 
+    class Watched(Adding):
         def test(self, rng):
-            self.drawn.append("test")
+            drawn.append("test")
             return super().test(rng)
 
         def validation(self, rng):
-            self.drawn.append("validation")
+            drawn.append("validation")
             return super().batch(rng, 7)
 
         def solved(self, value):
-            return len(self.drawn) >= 3
+            return len(drawn) >= 3
     trainer = trainer_for(Watched(length=5), validate_every=1, until_solved=True)
     trainer.run()
-    assert trainer.ended == "solved" and Watched.drawn == 3 * ["validation"]
+    assert trainer.ended == "solved" and drawn == 3 * ["validation"]
     trainer.measure()
-    assert Watched.drawn == 3 * ["validation"] + ["test"]
+    assert drawn == 3 * ["validation"] + ["test"]
 
 
 def test_a_user_defined_task_and_loss():
