@@ -1,11 +1,12 @@
 """Does an LSTM's gradient vanish, and does it matter? The measurements of chapter 7 of docs/bptt.md.
 
-    python examples/long_lags.py untrained        gradients before training, and their picture: a minute
-    python examples/long_lags.py learning         train every network on two lags, and draw the picture: half an hour
-    python examples/long_lags.py learning --seeds 1 --lags 20 --results /tmp/mine.jsonl
+    python examples/long_lags.py                      both parts, with the training runs that the results file has
+    python examples/long_lags.py --only untrained     gradients before training, and their picture: half a minute
+    python examples/long_lags.py --only learning --results mine.jsonl     every training run anew: half an hour
+    python examples/long_lags.py --only learning --results mine.jsonl --seeds 1 --lags 20     some of them
 
-A finished training run is one line of the results file and is not repeated: the second command continues where it was
-stopped, and with the file in the repository it only prints the table and draws the picture.
+A finished training run is one line of the results file and is not repeated: a command that was stopped continues where
+it was. The file of the repository has all runs, so that the first command only prints the tables and draws.
 
 The protocol. Every network reads float64 sequences. Before training: 121 steps of 4 sequences of 8 numbers from
 N(0, 1), 32 hidden units, and the loss L = Σ u·h_T with u from N(0, 1), which depends on the last hidden state only. In
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from bptt_figures import save, subplots
 
 import minigrad as mg
 from minigrad import nn, plot
@@ -182,34 +184,47 @@ def learning(options: argparse.Namespace) -> None:
         if count % len(NETWORKS) == 0:
             print(f"{count} of {len(missing)} runs", flush=True)
     runs = [run for run in read(options.results) if tuple(run[k] for k in key) in set(wanted)]
-    print(f"one sign: the part of dL/dW, and of dL/dh, that reaches the first step before training, median (smallest … "
-          f"largest) of {options.seeds}; how many learned within {options.updates} updates at each step size, and the "
-          "median of the updates they took")
     for lag in options.lags:
-        print(f"\n{f'{lag} steps':<22}{'dL/dW':>30}{'dL/dh':>30}" + "".join(f"{rate:>14}" for rate in options.rates))
-        for name in NETWORKS:
-            found = [run for run in runs if (run["network"], run["lag"]) == (name, lag)]
-            parts = [spread([run[of][0] for run in found if run["rate"] == options.rates[0]]) for of in "Wh"]
-            print(f"{name:<22}" + "".join(f"{part:>30}" for part in parts)
-                  + "".join(f"{learned_by(found, rate):>14}" for rate in options.rates))
-    print("\ngradients of h after training, smallest and largest, of the runs that ended below 0.1 nats")
-    for lag in options.lags:
-        for name in NETWORKS:
-            found = [run for run in runs if (run["network"], run["lag"]) == (name, lag) and run["loss"] < LEARNED]
-            after = [run["h"][1] for run in found]
-            print(f"{f'{lag} steps, {name}':<34}" + (f"{min(after):.0e} … {max(after):.0e} ({len(after)})" if after
-                                                     else "none"))
+        print("\n".join(learning_table(runs, lag)) + "\n")
+    print("\n".join(after_table(runs)) + "\n")
     draw_learning(runs, options)
 
 
-def spread(values: list[float] | np.ndarray, form: str = ".0e") -> str:
-    return f"{np.median(values):{form}} ({min(values):{form}} … {max(values):{form}})"
+def learning_table(runs: list[dict], lag: int) -> list[str]:
+    """A Markdown table: the part of the gradient at the first step before training, and how many learned."""
+    runs = [run for run in runs if run["lag"] == lag]
+    rates = sorted({run["rate"] for run in runs})
+    lines = [f"| {lag} steps | dL/dW at the first step | dL/dh there | "
+             + " | ".join(f"step size {rate}" for rate in rates) + " |", "|---" * (3 + len(rates)) + "|"]
+    for name in NETWORKS:
+        found = [run for run in runs if run["network"] == name]
+        parts = [spread([run[of][0] for run in found if run["rate"] == rates[0]]) for of in "Wh"]
+        lines.append(f"| {name} | " + " | ".join(parts + [learned_by(found, rate) for rate in rates]) + " |")
+    return lines
 
 
 def learned_by(runs: list[dict], rate: float) -> str:
-    """"8, 340": how many of the runs with this step size learned, and the median of their updates."""
+    """"8 (340)": how many of the runs with this step size learned, and the median of their updates."""
     took = [run["learned"] for run in runs if run["rate"] == rate and run["learned"] is not None]
-    return f"{len(took)}, {np.median(took):.0f}" if took else "0"
+    return f"{len(took)} ({np.median(took):.0f})" if took else "0"
+
+
+def after_table(runs: list[dict]) -> list[str]:
+    """A Markdown table: the part of dL/dh at the first step after training, of the runs that end below 0.1 nats."""
+    lags = sorted({run["lag"] for run in runs})
+    lines = ["| dL/dh at the first step, after training | " + " | ".join(f"{lag} steps" for lag in lags) + " |",
+             "|---" * (1 + len(lags)) + "|"]
+    for name in NETWORKS:
+        after = [[run["h"][1] for run in runs if run["network"] == name and run["lag"] == lag and run["loss"] < LEARNED]
+                 for lag in lags]
+        lines.append(f"| {name} | " + " | ".join(f"{spread(values)}, {len(values)} runs" if values else "none"
+                                                 for values in after) + " |")
+    return lines
+
+
+def spread(values: list[float] | np.ndarray, form: str = ".0e") -> str:
+    """Median and range, as "2e-03 (7e-04 … 4e-03)"."""
+    return f"{np.median(values):{form}} ({min(values):{form}} … {max(values):{form}})" if np.any(values) else "0"
 
 
 def draw_learning(runs: list[dict], options: argparse.Namespace) -> None:
@@ -261,7 +276,7 @@ def per_step(values: np.ndarray) -> float:
     """The factor a step of lag: the geometric mean over the second half of the lags, of the median over networks."""
     middle = np.median(values, axis=0)
     half = len(middle) // 2
-    return (middle[-1] / middle[half]) ** (1 / (len(middle) - 1 - half))
+    return (middle[-1] / middle[half]) ** (1 / (len(middle) - 1 - half)) if middle[half] else 0.0
 
 
 def without_h(build: Callable) -> Callable:
@@ -275,45 +290,54 @@ def without_h(build: Callable) -> Callable:
 
 def untrained(options: argparse.Namespace) -> None:
     """Measure gradients against lag for every network, then what decides them in an LSTM; draw both."""
-    seeds, lags = range(options.seeds), (10, 30, 100)
-    radii = [abs(np.linalg.eigvals(NETWORKS["plain RNN"](INPUTS, HIDDEN, 100, np.random.default_rng(seed))
-                                   .layers["l0"].W.data[:, :HIDDEN])).max() for seed in seeds]
-    print(f"spectral radius of the plain RNN's recurrent weights: {spread(radii, '.2f')}")
-    results = {}
-    for of in "hW":
-        print(f"\ngradient of {of} at T − lag, as a part of that at T: median (smallest … largest) of {options.seeds}")
-        print(f"{'':<22}" + "".join(f"{f'lag {lag}':>30}" for lag in lags) + f"{'per step':>10}")
-        for name, build in NETWORKS.items():
-            if name not in results:
-                results[name] = [by_step(untrained_scan(build, seed)) for seed in seeds]
-            values = np.array([parts[of] for parts in results[name]])
-            if not values[:, 1:].any():
-                print(f"{name:<22}" + "".join(f"{'0':>30}" for _ in lags))
-                continue
-            print(f"{name:<22}" + "".join(f"{spread(values[:, lag]):>30}" for lag in lags)
-                  + f"{per_step(values):>10.2f}")
-    d_c = untrained_scan(NETWORKS["1997, truncated"], 0).grads["c_next"]
-    print(f"\n1997, truncated: dL/dc is the same at all {STEPS} steps, to the bit: {bool((d_c == d_c[-1]).all())}")
+    seeds = range(options.seeds)
+    print(f"spectral radius of the plain RNN's recurrent weights: {spread([radius(seed) for seed in seeds], '.2f')}")
+    results = {name: [by_step(untrained_scan(build, seed)) for seed in seeds] for name, build in NETWORKS.items()}
+    biases = np.arange(-1.0, 6.5, 1.0)
+    kept = {lag: np.array([[kept_over(lag, bias, seed) for bias in biases] for seed in range(min(options.seeds, 5))])
+            for lag in (10, 100, 1000)}
+    for table in (by_lag_table(results, "h"), by_lag_table(results, "W"), gate_table(seeds), bias_table(biases, kept)):
+        print("\n".join(table) + "\n")
+    draw_untrained(results, biases, kept, options)
 
-    print(f"\none step of an LSTM, median of {options.seeds}: mean forget gate; factor on dL/dc when the weights on h "
-          "are 0, and as it is; part of dL/dc after 10 steps")
+
+def radius(seed: int) -> float:
+    layer = NETWORKS["plain RNN"](INPUTS, HIDDEN, 100, np.random.default_rng(seed))
+    return abs(np.linalg.eigvals(layer.layers["l0"].W.data[:, :HIDDEN])).max()
+
+
+def by_lag_table(results: dict[str, list], of: str) -> list[str]:
+    """A Markdown table: the gradient at T − lag as a part of that at T."""
+    lags = (10, 30, 100)
+    lines = [f"| dL/d{of}, untrained | " + " | ".join(f"lag {lag}" for lag in lags) + " | per step |",
+             "|---" * (2 + len(lags)) + "|"]
+    for name, found in results.items():
+        values = np.array([parts[of] for parts in found])
+        lines.append(f"| {name} | " + " | ".join(spread(values[:, lag]) for lag in lags)
+                     + f" | {per_step(values):.2f} |")
+    return lines
+
+
+def gate_table(seeds: range) -> list[str]:
+    """A Markdown table: the forget gate of an LSTM, and the factors of one step on dL/dc."""
+    lines = ["| LSTM, untrained | forget gate | dL/dc per step, nothing through h | dL/dc per step | dL/dc at lag 10 |",
+             "|---|---|---|---|---|"]
     for bias in (0.0, 1.0, 3.0):
         build = plain(nn.LSTM, forget_bias=bias)
-        scans = {how: [untrained_scan(b, seed) for seed in seeds] for how, b in (("whole", build),
-                                                                                ("alone", without_h(build)))}
-        gate = np.median([scan.values["ft"].mean() for scan in scans["whole"]])
-        norms = {how: np.array([plot.by_lag(scan, "c_next") for scan in found]) for how, found in scans.items()}
-        norms = {how: values / values[:, :1] for how, values in norms.items()}
-        print(f"forget bias {bias:.0f} {gate:>8.2f}{per_step(norms['alone']):>8.2f}{per_step(norms['whole']):>8.2f}"
-              f"{np.median(norms['whole'][:, 10]):>8.2f}")
+        alone, whole = ([untrained_scan(b, seed) for seed in seeds] for b in (without_h(build), build))
+        gate = np.median([scan.values["ft"].mean() for scan in whole])
+        alone, whole = (np.array([plot.by_lag(scan, "c_next") for scan in scans]) for scans in (alone, whole))
+        kept = np.median(whole[:, 10] / whole[:, 0])
+        lines.append(f"| forget bias {bias:.0f} | {gate:.2f} | {per_step(alone / alone[:, :1]):.2f} | "
+                     f"{per_step(whole / whole[:, :1]):.2f} | {kept:.2g} |")
+    return lines
 
-    biases, few = np.arange(-1.0, 6.5, 1.0), range(min(options.seeds, 5))
-    kept = {lag: np.array([[kept_over(lag, bias, seed) for bias in biases] for seed in few]) for lag in (10, 100, 1000)}
-    print(f"\npart of dL/dh that an LSTM keeps, median (smallest … largest) of {len(few)}")
-    print(f"{'forget bias':<12}" + "".join(f"{f'after {lag} steps':>30}" for lag in kept))
-    for k, bias in enumerate(biases):
-        print(f"{bias:<12.0f}" + "".join(f"{spread(values[:, k]):>30}" for values in kept.values()))
-    draw_untrained(results, biases, kept, options)
+
+def bias_table(biases: np.ndarray, kept: dict[int, np.ndarray]) -> list[str]:
+    lines = ["| forget bias | " + " | ".join(f"dL/dh after {lag} steps" for lag in kept) + " |",
+             "|---" * (1 + len(kept)) + "|"]
+    return lines + [f"| {bias:.0f} | " + " | ".join(spread(values[:, k]) for values in kept.values()) + " |"
+                    for k, bias in enumerate(biases)]
 
 
 def kept_over(lag: int, bias: float, seed: int) -> float:
@@ -340,31 +364,13 @@ def draw_untrained(results: dict[str, list], biases: np.ndarray, kept: dict[int,
     save(left, options.out / "bptt_7_claim.png")
 
 
-# -- pictures and arguments --------------------------------------------------------------------------------------
-
-
-def subplots(columns: int):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, columns, figsize=(5.4 * columns, 4.2), layout="constrained")
-
-
-def save(ax, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ax.figure.savefig(path, dpi=90, pil_kwargs={"optimize": True})
-    plt.close(ax.figure)
-    print(f"picture: {path}")
+# -- arguments -----------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=list(PARTS), metavar="PART",
-                        help=f"which of {', '.join(PARTS)} (default: both)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+                        help=f"only these of {', '.join(PARTS)}")
     parser.add_argument("--seeds", type=int, default=10, help="networks of each kind (default %(default)s)")
     parser.add_argument("--lags", type=int, nargs="+", default=[20, 60], help="steps to remember the sign over")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01, 0.03], help="step sizes of Adam")
@@ -372,7 +378,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of finished runs, one a line")
     parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures (default %(default)s)")
     options = parser.parse_args(argv)
-    for part in options.parts:
+    if min(options.seeds, options.updates - WINDOW + 1, *(lag - 1 for lag in options.lags)) < 1:
+        parser.error(f"give at least 1 seed, {WINDOW} updates and lags of 2 steps")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for part in options.only:
         PARTS[part](options)
 
 

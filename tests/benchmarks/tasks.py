@@ -84,18 +84,25 @@ def read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
-def summary(runs: list[dict]) -> str:
-    """One line for the runs of a row with one kernel: how many stopped because the validation set was solved, their
-    steps and sequences, the result on the test set."""
-    solved = [run for run in runs if run["ended"] == "solved"]
-    line = f"{len(solved)} of {len(runs)} stopped"
-    for what in ("steps", "sequences") if solved else ():
-        counts = [run[what] for run in solved]
-        line += f"; {what} {np.mean(counts):,.0f} ({max(counts):,})"
-    for what in ("test", "best"):
-        values = [run[what] for run in runs]
-        line += f"; {what} {min(values):.4g} … {max(values):.4g}"
-    return f"{line}; {runs[0]['weights']:,} weights; {sum(run['seconds'] for run in runs):,} s"
+def table(runs: list[dict], rows: list[str]) -> list[str]:
+    """A Markdown table, a line for each row and kernel: how many runs stopped because the validation set was solved,
+    the sequences until then, mean (largest), and the results on the test set, smallest … largest."""
+    lines = ["| row | weights | stopped | sequences until then | test set | kernel, loops |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        for found in sorted({run["kernel"] for run in runs if run["row"] == row}, reverse=True):
+            some = [run for run in runs if (run["row"], run["kernel"]) == (row, found)]
+            counts = [run["sequences"] for run in some if run["ended"] == "solved"]
+            test = sorted(run["test"] for run in some)
+            lines.append(f"| {row} | {spaced(some[0]['weights'])} | {len(counts)} of {len(some)} | "
+                         + (f"{spaced(np.mean(counts))} ({spaced(max(counts))})" if counts else
+                            f"{spaced(max(run['sequences'] for run in some))} without")
+                         + f" | {' … '.join(dict.fromkeys(f'{value:.4g}' for value in (test[0], test[-1])))} | "
+                         f"{found.replace(', loops in', ',')} |")
+    return lines
+
+
+def spaced(count: float) -> str:
+    return f"{count:,.0f}".replace(",", " ")
 
 
 def main() -> None:
@@ -114,11 +121,7 @@ def main() -> None:
                 line = json.dumps(measure(row, seed), ensure_ascii=False)
                 with open(arguments.results, "a", encoding="utf-8") as file:
                     file.write(line + "\n")
-    print("stopped: the validation set was solved. mean (largest) of these; smallest … largest of all\n")
-    runs = read(arguments.results)
-    for row in rows:
-        for found in sorted({run["kernel"] for run in runs if run["row"] == row}):
-            print(f"{row} [{found}]: {summary([run for run in runs if (run['row'], run['kernel']) == (row, found)])}")
+    print("\n".join(table(read(arguments.results), rows)))
 
 
 if __name__ == "__main__":
