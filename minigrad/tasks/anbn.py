@@ -33,9 +33,10 @@ class AnBn(Task):
     (n − 1) log₂ 1/0.7 + log₂ 1/0.3 bits for 2n + 1 symbols, for large n ½ log₂ 1/0.7 = 0.257 bits a symbol.
 
     Published, as that cross-entropy in bits: optimum 0.258, the best RNN of a grid search 0.532 with 100 strings, 0.510
-    with 500 (Lan et al. 2022, TACL 10, table 1). As the largest n after training to n ≤ 10: an LSTM with peepholes
-    65 to 100, the furthest tried, on five seeds (schmidhuber-problems, anbn-anbncn; its source is Gers & Schmidhuber
-    2001, IEEE Transactions on Neural Networks 12).
+    with 500 (Lan et al. 2022, TACL 10, table 1). As the largest n after training to n ≤ 10: 65 to 100, the furthest
+    tried, on five seeds, by an LSTM of 2 cells with peepholes, trained with Adam on one string a step. That is not a
+    paper's figure but that of a program, https://cybertronai.github.io/schmidhuber-problems/anbn-anbncn, after Gers &
+    Schmidhuber 2001, IEEE Transactions on Neural Networks 12(6).
     """
 
     length: int = whole(10, least=1)
