@@ -242,11 +242,11 @@ def draw_learning(runs: list[dict], options: argparse.Namespace) -> None:
                 y = run["learned"] or 1.5 * options.updates * np.exp(0.25 * np.sin(7 * run["seed"]))
                 ax.plot(max(run["W"][0], 1e-18), y, marker, color=color, markersize=4.5, linestyle="", alpha=0.6,
                         markerfacecolor=color if run["lag"] == max(options.lags) else "none", label=family)
-        ax.axhspan(options.updates, 2.4 * options.updates, color="#808080", alpha=0.12, linewidth=0)
-        ax.text(0.02, 0.97, f"not learned in {options.updates}", transform=ax.transAxes, va="top", fontsize=8)
+        ax.axhspan(options.updates, 3.4 * options.updates, color="#808080", alpha=0.12, linewidth=0)
+        ax.text(0.02, 0.98, f"not learned in {options.updates} updates", transform=ax.transAxes, va="top", fontsize=8)
         ax.set(xscale="log", yscale="log", title=f"Adam, step size {rate}",
                xlabel="part of dL/dW at the first step, untrained")
-        ax.set_ylim(top=2.4 * options.updates)
+        ax.set_ylim(top=3.4 * options.updates)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     first = np.atleast_1d(axes)[0]
@@ -291,13 +291,16 @@ def without_h(build: Callable) -> Callable:
 def untrained(options: argparse.Namespace) -> None:
     """Measure gradients against lag for every network, then what decides them in an LSTM; draw both."""
     seeds = range(options.seeds)
-    print(f"spectral radius of the plain RNN's recurrent weights: {spread([radius(seed) for seed in seeds], '.2f')}")
     results = {name: [by_step(untrained_scan(build, seed)) for seed in seeds] for name, build in NETWORKS.items()}
     biases = np.arange(-1.0, 6.5, 1.0)
     kept = {lag: np.array([[kept_over(lag, bias, seed) for bias in biases] for seed in range(min(options.seeds, 5))])
             for lag in (10, 100, 1000)}
-    for table in (by_lag_table(results, "h"), by_lag_table(results, "W"), gate_table(seeds), bias_table(biases, kept)):
-        print("\n".join(table) + "\n")
+    radii = f"spectral radius of the plain RNN's matrix on h: {spread([radius(seed) for seed in seeds], '.2f')}"
+    text = "\n\n".join([radii, *("\n".join(table) for table in (
+        by_lag_table(results, "h"), by_lag_table(results, "W"), gate_table(seeds), bias_table(biases, kept)))]) + "\n"
+    print(text)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.with_name("untrained.md").write_text(text, encoding="utf-8")
     draw_untrained(results, biases, kept, options)
 
 
@@ -375,7 +378,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lags", type=int, nargs="+", default=[20, 60], help="steps to remember the sign over")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01, 0.03], help="step sizes of Adam")
     parser.add_argument("--updates", type=int, default=1500, help="updates of the weights (default %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file of finished runs, one a line")
+    parser.add_argument("--results", type=Path, default=RESULTS,
+                        help="file of finished runs, one a line; the tables before training go beside it")
     parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures (default %(default)s)")
     options = parser.parse_args(argv)
     if min(options.seeds, options.updates - WINDOW + 1, *(lag - 1 for lag in options.lags)) < 1:

@@ -1,8 +1,8 @@
 """The source document: the LSTM's forward in its own names, layout and order, and the backward that follows from it.
 
 The document is a Chinese post, 《NLP知识点第二讲》LSTM的原理与代码实现, with two functions, `lstm_cell_forward` and
-`lstm_forward`. Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. They take
-ndarrays or Tensors.
+`lstm_forward`. Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. They
+take ndarrays or Tensors.
 
     ft = σ(Wf [a_prev; x_t] + bf)     it = σ(Wi [a_prev; x_t] + bi)     cct = tanh(Wc [a_prev; x_t] + bc)
     ot = σ(Wo [a_prev; x_t] + bo)     c_next = ft c_prev + it cct       a_next = ot tanh(c_next)

@@ -87,7 +87,8 @@ def read(file: Path) -> list[dict]:
 def table(runs: list[dict], rows: list[str]) -> list[str]:
     """A Markdown table, a line for each row and kernel: how many runs stopped because the validation set was solved,
     the sequences until then, mean (largest), and the results on the test set, smallest … largest."""
-    lines = ["| row | weights | stopped | sequences until then | test set | kernel, loops |", "|---|---|---|---|---|---|"]
+    lines = ["| row | weights | stopped | sequences until then | test set | kernel, loops |",
+             "|---|---|---|---|---|---|"]
     for row in rows:
         for found in sorted({run["kernel"] for run in runs if run["row"] == row}, reverse=True):
             some = [run for run in runs if (run["row"], run["kernel"]) == (row, found)]
