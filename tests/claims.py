@@ -98,6 +98,27 @@ def recorded_before_training(start: str) -> Callable[[], str]:
     return lines
 
 
+def learned(network: str, lag: int) -> list[int]:
+    """How many of the networks learned, by step size."""
+    runs = [run for run in lag_runs() if (run["network"], run["lag"]) == (network, lag)]
+    return [sum(run["learned"] is not None for run in runs if run["rate"] == rate)
+            for rate in sorted({run["rate"] for run in runs})]
+
+
+def part_before(network: str, lag: int, of: str = "W") -> list[float]:
+    return [run[of][0] for run in lag_runs() if (run["network"], run["lag"]) == (network, lag)]
+
+
+def cell(start: str, row: str, column: int) -> float:
+    """The first number of a cell in a table of docs/results/untrained.md."""
+    line = next(line for line in recorded_before_training(start)().splitlines() if line.startswith(f"| {row} |"))
+    return float(line.split("|")[column].split()[0])
+
+
+def within_a_factor(found: float, said: float, factor: float = 10 ** 0.75) -> bool:
+    return said / factor <= found <= said * factor
+
+
 def untrained_again() -> bool:
     """Measure everything before training once more: the same text."""
     with tempfile.TemporaryDirectory() as folder:
@@ -148,6 +169,18 @@ def tasks_again(*rows: str) -> Callable[[], bool]:
     return again
 
 
+def baselines() -> bool:
+    from minigrad.tasks import TASKS as KINDS
+
+    names = [script(TASKS)["ROWS"][row][0] for row in ROWS_OF_LSTM]
+    said = (0.167, 0.167, 0.154, 0.5, 0.25, 0.125, 0.0625, 0.5, 1, 0.5, 0.089, 0.125)
+    return all(abs(KINDS[name]().baseline - value) < 6e-4 for name, value in zip(names, said, strict=True))
+
+
+ROWS_OF_LSTM = ("adding", "adding, T = 200", "adding-1997", "reber", "temporal-order", "temporal-order-3",
+                "temporal-order-4", "long-lag", "anbn", "parity", "sine", "copy")
+
+
 def reber_strings() -> bool:
     """No string of the test or the validation set is drawn for training; both have 256 distinct strings."""
     from minigrad.tasks import Reber
@@ -169,6 +202,48 @@ CLAIMS = [
                           ("dL/dW against lag, untrained", "| dL/dW, untrained"),
                           ("the forget gate and one step", "| LSTM, untrained"),
                           ("what an LSTM keeps, by its forget bias", "| forget bias |"))),
+    Claim("docs/bptt.md", "chapter 7: before training, measured again", f"python {LAGS} --only untrained", "",
+          untrained_again, slow=True),
+    Claim("docs/bptt.md", "chapter 7: seed 0 over 20 steps, trained again", f"python {LAGS} --only learning", "",
+          learning_again, slow=True),
+    *(Claim("docs/bptt.md", f"chapter 7: {network} over {lag} steps", f"python {LAGS} --only learning", passage,
+            lambda network=network, lag=lag, counts=counts, least=least, most=most:
+            learned(network, lag) == counts and min(part_before(network, lag)) >= least
+            and max(part_before(network, lag)) <= most)
+      for network, lag, passage, counts, least, most in (
+          ("LSTM, forget bias 1", 60, "has 4·10⁻⁵ and learned on 3, 1 and 0", [3, 1, 0], 1e-6, 2e-3),
+          ("GRU", 60, "The GRU begins with 10⁻¹², and with the largest step size 8 of 10 learned", [0, 0, 8], 1e-14,
+           1e-10),
+          ("plain RNN", 60, "the plain RNN with 10⁻²⁰ to 10⁻⁷, and 6 did", [0, 4, 6], 1e-20, 1e-7),
+          ("nn.LSTM", 60, "The library's LSTM has 6·10⁻³, and learned on 9, 4 and 1", [9, 4, 1], 1e-3, 4e-2),
+          ("LSTM, forget bias 0", 20, "the LSTM on 10, 9 and 2", [10, 9, 2], 1e-5, 1e-3),
+          ("RNN, orthogonal on h", 60, "it learned over 60 steps on 10, 9 and 8 networks", [10, 9, 8], 1e-3, 1e-1))),
+    Claim("docs/document.md", "who learns over 60 steps", f"python {LAGS} --only learning",
+          "a GRU learned the sign over 60 steps on 0, 0 and 8 of 10 seeds at step sizes 0.003, 0.01 and 0.03, an LSTM "
+          "on none; with chrono biases both on all 10",
+          lambda: [learned(name, 60) for name in ("GRU", "LSTM, forget bias 0", "GRU, chrono", "LSTM, chrono")]
+          == [[0, 0, 8], [0, 0, 0], [10, 10, 10], [10, 10, 10]]),
+    Claim("docs/document.md", "the gradient of an LSTM over 100 and 1000 steps", f"python {LAGS} --only untrained",
+          "Over 100 steps an LSTM with forget bias 0 keeps 10⁻²² of the gradient of its hidden state, with 1 it is "
+          "10⁻⁸, with 3 it is 0.2. Over 1000 steps a bias of 1 keeps 10⁻⁷⁶.",
+          lambda: all(within_a_factor(cell("| dL/dh, untrained", f"LSTM, forget bias {bias}", 4), said)
+                      for bias, said in ((0, 1e-22), (1, 1e-8), (3, 0.2)))
+          and within_a_factor(cell("| forget bias |", "1", 4), 1e-76)),
+    Claim("docs/document.md", "the factor of a step in a plain RNN", f"python {LAGS} --only untrained",
+          "a factor of 0.55 a step; the spectral radius of its matrix is about 0.6. With orthogonal weights the factor "
+          "is 0.85.", lambda: [cell("| dL/dh, untrained", name, 5) for name in ("plain RNN", "RNN, orthogonal on h")]
+          == [0.55, 0.85]),
+    Claim("docs/tasks.md", "recipes with an LSTM", f"python {TASKS}", task_rows(*ROWS_OF_LSTM)),
+    Claim("docs/tasks.md", "a plain RNN by the same recipes", f"python {TASKS}",
+          lambda: task_rows(*(row for row in script(TASKS)["ROWS"] if row.endswith(", rnn")))()),
+    Claim("docs/tasks.md", "recipes that lack one setting", f"python {TASKS}",
+          lambda: task_rows(*(row for row in script(TASKS)["ROWS"] if row.endswith(("bias 1", "own betas"))))()),
+    Claim("docs/tasks.md", "results without memory", "pytest tests/tasks",
+          "0.167, 0.167, 0.154, 0.5, 0.25, 0.125, 0.0625, 0.5, 1, 0.5, 0.089 and 0.125", baselines),
+    Claim("docs/tasks.md", "no string of a Reber test is trained on", "pytest tests/tasks",
+          "Both sets have 256 distinct strings; the model has seen none of them", reber_strings),
+    Claim("docs/tasks.md", "the first two seeds of five rows, again", f"python {TASKS}", "",
+          tasks_again("reber", "anbn", "sine", "parity", "temporal-order"), slow=True),
 ]
 
 

@@ -87,19 +87,30 @@ def read(file: Path) -> list[dict]:
 def table(runs: list[dict], rows: list[str]) -> list[str]:
     """A Markdown table, a line for each row and kernel: how many runs stopped because the validation set was solved,
     the sequences until then, mean (largest), and the results on the test set, smallest … largest."""
-    lines = ["| row | weights | stopped | sequences until then | test set | kernel, loops |",
+    lines = ["| row | model, optimiser, weights | stopped | sequences until then | test set | kernel, loops |",
              "|---|---|---|---|---|---|"]
     for row in rows:
         for found in sorted({run["kernel"] for run in runs if run["row"] == row}, reverse=True):
             some = [run for run in runs if (run["row"], run["kernel"]) == (row, found)]
             counts = [run["sequences"] for run in some if run["ended"] == "solved"]
             test = sorted(run["test"] for run in some)
-            lines.append(f"| {row} | {spaced(some[0]['weights'])} | {len(counts)} of {len(some)} | "
+            lines.append(f"| {row} | {described(row)}, {spaced(some[0]['weights'])} | {len(counts)} of {len(some)} | "
                          + (f"{spaced(np.mean(counts))} ({spaced(max(counts))})" if counts else
                             f"{spaced(max(run['sequences'] for run in some))} without")
                          + f" | {' … '.join(dict.fromkeys(f'{value:.4g}' for value in (test[0], test[-1])))} | "
                          f"{found.replace(', loops in', ',')} |")
     return lines
+
+
+def described(row: str) -> str:
+    """The cell and the optimiser of a row, as "LSTM 16, Adam 0.01, batch 20"."""
+    task, given, _ = ROWS[row]
+    settings = Settings.for_task(task, **given)
+    options = [f"{name} {value:g}" for name, value in settings.cell_options.items()]
+    betas = [f"β₂ {settings.optimizer_options['betas'][1]}"] if "betas" in settings.optimizer_options else []
+    return ", ".join([" ".join([settings.cell.upper(), str(settings.hidden)]), *options,
+                      " ".join([settings.optimizer.capitalize(), f"{settings.lr:g}", *betas]),
+                      f"batch {settings.batch}"])
 
 
 def spaced(count: float) -> str:
