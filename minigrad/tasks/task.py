@@ -39,7 +39,7 @@ class Task:
     outputs           numbers per step that a model returns: (T, B, outputs), logits if the loss takes logits
     loss              "cross_entropy", "mse" or "binary_cross_entropy"
     metric_name       what `metric` measures
-    test_size         number of sequences of the test set
+    test_size         number of sequences of the test set, and of the validation set
     baseline          the metric of the best memoryless guess
     goal              the task is solved when the metric reaches it (`higher_is_better`) or falls below it
     recipe            training settings that reach the goal
@@ -84,6 +84,10 @@ class Task:
     def test(self, rng: Any) -> Batch:
         """The test set; it depends only on rng, not on the training data."""
         return self.batch(rng, self.test_size)
+
+    def validation(self, rng: Any) -> Batch:
+        """The validation set, which decides when to stop: another draw of the test set unless a task overrides it."""
+        return self.test(rng)
 
     def metric(self, outputs: np.ndarray, batch: Batch) -> float:
         """Score a model's outputs (T, B, outputs) for batch.x in the terms of the task; NaN if any output is NaN."""
