@@ -244,9 +244,8 @@ def peak(compute: Callable) -> float:
         pool.limit = before
 
 
-def memory(options: argparse.Namespace) -> None:
-    """Peak memory of an LSTM's gradient over 1024 steps, for every k-th state kept; the error of windows."""
-    steps, hidden, batch = 1024, 2 * options.hidden, 8
+def checkpoint_peaks(hidden: int, steps: int = 1024, batch: int = 8) -> dict[int, float]:
+    """{k: peak memory in MB} of an LSTM's gradient with every k-th state kept, from all states to √T."""
     layer = nn.LSTMCell(1, hidden, rng=0)
     x = np.random.default_rng(0).normal(size=(steps, 1, batch)).astype(np.float32)
     start = np.zeros((hidden, batch), np.float32)
@@ -259,14 +258,21 @@ def memory(options: argparse.Namespace) -> None:
         with mg.loops_in("numpy"):
             (h, _), _ = mg.scan(cell, (start, start), x, checkpoint_every=every)
             h.sum().backward()
-    print(f"LSTM, {hidden} units, {batch} sequences of {steps} steps, float32: peak memory by the number of steps "
-          "between two states that are kept")
-    intervals = np.array([1024, 512, 256, 128, 64, 32])
-    megabytes = np.array([peak(lambda every=every: gradient(every if every < steps else None)) for every in intervals])
-    for every, size in zip(intervals, megabytes):
+    return {every: peak(lambda every=every: gradient(every if every < steps else None))
+            for every in (steps, 512, 256, 128, 64, 32)}
+
+
+def memory(options: argparse.Namespace) -> None:
+    """The peak memory with checkpoints, and the error of windows."""
+    hidden = 2 * options.hidden
+    peaks = checkpoint_peaks(hidden)
+    intervals, steps = list(peaks), max(peaks)
+    print(f"LSTM, {hidden} units, 8 sequences of {steps} steps, float32: peak memory by the number of steps between two "
+          "states that are kept")
+    for every, size in peaks.items():
         print(f"{'all kept' if every == steps else every:>9}{size:>8.1f} MB")
     _, (left, right) = subplots(2)
-    plot.draw_line(left, intervals, megabytes[None], "", 0, log=True)
+    plot.draw_line(left, np.array(intervals), np.array([list(peaks.values())]), "", 0, log=True)
     left.set(xlabel="k, steps between two states that are kept", ylabel="peak memory (MB)", xscale="log", yscale="log",
              xticks=intervals, xticklabels=intervals, yticks=[2, 5, 10, 20], yticklabels=[2, 5, 10, 20])
     left.minorticks_off()
