@@ -267,8 +267,8 @@ def memory(options: argparse.Namespace) -> None:
     hidden = 2 * options.hidden
     peaks = checkpoint_peaks(hidden)
     intervals, steps = list(peaks), max(peaks)
-    print(f"LSTM, {hidden} units, 8 sequences of {steps} steps, float32: peak memory by the number of steps between two "
-          "states that are kept")
+    print(f"LSTM, {hidden} units, 8 sequences of {steps} steps, float32: peak memory by the number of steps between "
+          "two states that are kept")
     for every, size in peaks.items():
         print(f"{'all kept' if every == steps else every:>9}{size:>8.1f} MB")
     _, (left, right) = subplots(2)
