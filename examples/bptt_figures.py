@@ -377,7 +377,8 @@ INK = "#747c87"  # grey that is legible on white and on black
 def save(ax, path: Path) -> None:
     """Save a figure that can be read on a light and on a dark page: a transparent background, and grey for black."""
     import matplotlib.pyplot as plt
-    from matplotlib.colors import to_hex
+    from matplotlib.collections import Collection
+    from matplotlib.colors import to_hex, to_rgb
     from matplotlib.lines import Line2D
     from matplotlib.spines import Spine
     from matplotlib.text import Text
@@ -386,6 +387,11 @@ def save(ax, path: Path) -> None:
         color = part.get_edgecolor() if isinstance(part, Spine) else part.get_color()
         if to_hex(color) in ("#000000", "#808080"):
             part.set_color(INK)
+    for part in ax.figure.findobj(lambda part: isinstance(part, Collection) and part.get_array() is None):
+        faces, edges = part.get_facecolor().copy(), part.get_edgecolor().copy()  # of bands and of scattered points
+        for colors in (faces, edges):
+            colors[(colors[:, :3] == 0.0).all(axis=1), :3] = to_rgb(INK)
+        part.set(facecolor=faces, edgecolor=edges)
     for axes in ax.figure.axes:
         axes.tick_params(which="both", colors=INK)
         for image in axes.images:
