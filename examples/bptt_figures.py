@@ -387,6 +387,8 @@ def save(ax, path: Path) -> None:
         color = part.get_edgecolor() if isinstance(part, Spine) else part.get_color()
         if to_hex(color) in ("#000000", "#808080"):
             part.set_color(INK)
+        if isinstance(part, Line2D) and to_hex(part.get_markerfacecolor(), keep_alpha=True) == "#000000ff":
+            part.set_markerfacecolor(INK)
     for part in ax.figure.findobj(lambda part: isinstance(part, Collection) and part.get_array() is None):
         faces, edges = part.get_facecolor().copy(), part.get_edgecolor().copy()  # of bands and of scattered points
         for colors in (faces, edges):
