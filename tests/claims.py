@@ -188,6 +188,15 @@ def reber_strings() -> bool:
     return len(test) == len(validation) == 256 and not (test | validation) & known and not test & validation
 
 
+FIGURES = "examples/bptt_figures.py"
+PEAKS = {1024: 20.5, 512: 10.8, 256: 5.9, 128: 3.7, 64: 2.6, 32: 2.1}  # {k: MB with every k-th state kept}
+
+
+def checkpoints_again() -> bool:
+    """Measure the peaks once more: the same within a tenth."""
+    return all(abs(found / PEAKS[k] - 1.0) < 0.1 for k, found in script(FIGURES)["checkpoint_peaks"](64).items())
+
+
 CLAIMS = [
     *(Claim("docs/bptt.md", f"chapter 7: who learns a sign over {lag} steps, and the gradient at the first step before",
             f"python {LAGS} --only learning", learning(lag)) for lag in (20, 60)),
@@ -214,6 +223,8 @@ CLAIMS = [
           ("nn.LSTM", 60, "The library's LSTM has 6·10⁻³, and learned on 9, 4 and 1", [9, 4, 1], 1e-3, 4e-2),
           ("LSTM, forget bias 0", 20, "the LSTM on 10, 9 and 2", [10, 9, 2], 1e-5, 1e-3),
           ("RNN, orthogonal on h", 60, "it learned over 60 steps on 10, 9 and 8 networks", [10, 9, 8], 1e-3, 1e-1))),
+    Claim("docs/bptt.md", "chapter 8: peak memory with checkpoints", f"python {FIGURES} --only memory",
+          "| peak memory | " + " | ".join(f"{size} MB" for size in PEAKS.values()) + " |", checkpoints_again),
     Claim("docs/document.md", "who learns over 60 steps", f"python {LAGS} --only learning",
           "a GRU learned the sign over 60 steps on 0, 0 and 8 of 10 seeds at step sizes 0.003, 0.01 and 0.03, an LSTM "
           "on none; with chrono biases both on all 10",
