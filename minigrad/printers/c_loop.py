@@ -28,8 +28,7 @@ from minigrad.printers.c_products import (
     BY_ROWS,
     CLEAR,
     COPIES,
-    HEAD,
-    RUN,
+    SHARE,
     STRIP,
     SUMS_OVER_COLUMNS,
     SUMS_OVER_STEPS,
@@ -38,6 +37,7 @@ from minigrad.printers.c_products import (
 )
 from minigrad.printers.c_schedule import Loop, Rows, dtype_of
 from minigrad.printers.c_statements import Statements
+from minigrad.printers.c_threads import HEAD, RUN
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.program.analysis import Aliases, BackwardNeeds, Term, is_matrix_product, is_view, terms_of
 from minigrad.program.columns import keeps_columns
@@ -48,6 +48,7 @@ from minigrad.program.simplify import Program
 
 # {columns of a chunk: its time, relative}; fewer than 4 columns run one by one
 WIDTHS = {32: 32, 16: 17, 8: 11, 4: 9}
+THREADED = 1.25  # what a second thread costs
 MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
     last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
@@ -57,12 +58,11 @@ RESERVED = frozenset("""
 
 
 def chunk_width(batch: int, threads: int, itemsize: int) -> int:
-    """The columns of a chunk: those with the least work, all in all, that leave every thread a chunk."""
-    if batch < 4:
-        return 1
-    share = -(-batch // min(threads, batch))
-    widths = [w for w in WIDTHS if w * itemsize <= 128]
-    return min([w for w in widths if w < 2 * share] or widths[-1:], key=lambda w: -(-batch // w) * WIDTHS[w])
+    """The columns of a chunk with which the threads are done first; more than one thread must be worth it."""
+    def seconds(width: int) -> float:
+        chunks = -(-batch // width)
+        return -(-chunks // threads) * WIDTHS[width] * (THREADED if min(chunks, threads) > 1 else 1)
+    return 1 if batch < 4 else min([w for w in WIDTHS if w * itemsize <= 128], key=seconds)
 
 
 class CPlan:
@@ -180,6 +180,10 @@ class CPlan:
             return value.shape
         return (*value.shape[:-1], self.columns)
 
+    def products_of(self, values: list[Value]) -> int:
+        """The products of a step of a chunk, an entry of an entrywise value counted as 8."""
+        return sum(math.prod(self.shape(v)) * (v.inputs[0].shape[-1] if v.op is matmul.op else 8) for v in values)
+
     # -- sums over time ---------------------------------------------------------------------------------------------
 
     def what_backward_needs(self) -> BackwardNeeds:
@@ -280,7 +284,7 @@ class CPlan:
                 loop.body.append(
                     f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, {right.name}_t, {sums});"
                     if how == "product" else f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
-                loop.work += left.rows * left.across * (right.rows if how == "product" else 1)
+                loop.products += left.rows * left.across * (right.rows if how == "product" else 1)
         return loop
 
     # -- the file -----------------------------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ class CPlan:
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
             parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
-        parts += [c_math.functions(called(bodies)), RUN]
+        parts += [c_math.functions(called(bodies)), RUN, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
         parts += [for_type(CLEAR, t) for t in sorted(self.cleared)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
@@ -337,7 +341,7 @@ def loop_function(loop: Loop) -> str:
 def entry_function(loop: Loop) -> str:
     """The function that is called from outside: it packs the matrices and starts the threads."""
     lines = [*unpacked(loop, loop.packs, constant=False), *loop.packs,
-             f"share(run, run->chunks, threads, {loop.name}_chunk);"]
+             f"share(run, run->chunks, worth(run, {loop.products}, threads), {loop.name}_chunk);"]
     return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
         f"    {line}\n" for line in lines) + "}\n"
 
@@ -358,12 +362,9 @@ def sums_functions(loop: Loop) -> str:
 {body}
 }}
 
-/* A thread is worth its start from a million products on. */
 void sums(const struct run *run, long threads)
 {{
-    const double products = (double)(run->last - run->first) * run->chunks * {loop.work};
-    const long most = 1 + products / 1e6;
-    share(run, STRIPS, most < threads ? most : threads, sums_strip);
+    share(run, STRIPS, worth(run, {loop.products}, threads), sums_strip);
 }}
 """
 
@@ -421,6 +422,7 @@ class LoopWriter(Statements):
             place, lines = self.contiguous(y, f"y{k}")
             loop.body += [*lines, self.store(place, dtype_of(y), name, step=True)]
         loop.before = [*self.take_stacks(), *loop.before, *starts]
+        loop.products = plan.products_of(self.computed)
         for k, a in enumerate(plan.state):
             name = self.passed("final", k, f"{plan.name(a)}_final", a.dtype)
             loop.after.append(self.store(Place.whole(last[a], plan.shape(a)), a.dtype, name, step=False))
@@ -530,6 +532,7 @@ class LoopWriter(Statements):
                     name = self.passed("total", a, f"sum_{plan.name(a)}", a.dtype, constant=False)
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]
+        loop.products = plan.products_of(self.computed)
         for k, a in enumerate(plan.state):
             name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype)
             first = f"{self.carry[a][2]} + first % 2 * {self.factor(plan.shape(a))}"

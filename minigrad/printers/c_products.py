@@ -10,69 +10,22 @@ steps, so a tile of dW is one product of a few rows each, summed in registers; s
 
 from __future__ import annotations
 
-HEAD = """\
-#include <math.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
-"""
-
-# How one call is described. The arrays follow in the order of the lines that unpack them.
-RUN = """\
-/* An array, as NumPy's attribute __array_struct__ describes it; strides are in bytes. */
-struct array {
-    int two, axes;
-    char kind;
-    int item_bytes, flags;
-    const intptr_t *lengths, *strides;
-    void *data;
-};
-
-struct run {
-    long T, first, last;  /* this call runs the steps from first to last, of T */
-    long batch, chunks;
-    long block, line;  /* for sums over time, `block` steps fill rows of `line` entries */
-    long chunk_bytes, work_bytes;
-    char *memory, *work;
-    const struct array *const *array;
-};
-
-/* The next array of a memory. Arrays begin at different lines of the cache, which holds few of the same. */
-static inline void *take(char **memory, long bytes)
+SHARE = """\
+/* A thread is worth its start from a million products on. */
+static long worth(const struct run *run, long products, long threads)
 {
-    char *taken = *memory;
-    *memory += (bytes + 4095) / 4096 * 4096 + 320;
-    return taken;
+    const double most = 1 + 1e-6 * products * (run->last - run->first) * run->chunks;
+    return most < threads ? (long)most : threads;
 }
 
-struct part { const struct run *run; long thread, first, last; void (*task)(const struct run *, long, char *); };
-
-static void *run_part(void *given)
+/* Run the tasks: chunks of the batch for all steps, or strips of the sums over time. */
+static void share(const struct run *run, long tasks, long threads, task *task)
 {
-    const struct part *part = given;
-    for (long k = part->first; k < part->last; k++)
-        part->task(part->run, k, part->run->work + part->thread * part->run->work_bytes);
-    return NULL;
-}
-
-/* Share tasks out to threads: chunks of the batch for all steps, or strips of the sums over time. */
-static void share(const struct run *run, long tasks, long threads, void (*task)(const struct run *, long, char *))
-{
-    enum { MOST = 64 };
-    pthread_t thread[MOST];
-    bool started[MOST];
-    struct part part[MOST];
-    threads = threads > tasks ? tasks : threads > MOST ? MOST : threads;
-    for (long k = threads - 1; k >= 0; k--) {
-        part[k] = (struct part){run, k, tasks * k / threads, tasks * (k + 1) / threads, task};
-        started[k] = k > 0 && pthread_create(&thread[k], NULL, run_part, &part[k]) == 0;
-        if (!started[k])
-            run_part(&part[k]);
-    }
-    for (long k = 1; k < threads; k++)
-        if (started[k])
-            pthread_join(thread[k], NULL);
+    if (tasks > 1 && threads > 1)
+        run->pool(run, tasks, threads, task);
+    else
+        for (long k = 0; k < tasks; k++)
+            task(run, k, run->work);
 }
 """
 

@@ -15,8 +15,10 @@ import numpy as np
 
 from minigrad.printers.c_loop import CPlan, Loop, Rows
 from minigrad.printers.c_products import BEHIND, panel_entries, taken
+from minigrad.printers.c_threads import THREADS
 from minigrad.program.ir import Value
 from minigrad.timeloop.cache import Allocator, Buffers, pool
+from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
@@ -75,7 +77,8 @@ class CProgram:
                       if loop is not None}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
-        self.block = max(block, -(-SUMMED // self.batch)) if self.batch >= 16 else block
+        fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1)
+        self.block = max(block, min(-(-SUMMED // self.batch), fitting)) if self.batch >= 16 else block
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
@@ -97,6 +100,7 @@ class CProgram:
     def make(self, steps: int) -> tuple:
         """A set of buffers for so many steps."""
         threads = blas_threads()
+        threads, share = (threads, address) if threads > 1 and (address := pool_of_threads()) else (1, 0)
         memory = at_a_line((self.chunks * self.chunk_bytes(steps),), np.uint8)
         work = at_a_line((min(threads, self.chunks) * self.work_bytes,), np.uint8)
         line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
@@ -117,8 +121,8 @@ class CProgram:
             for n, what in call.own:
                 capsules.append(by_name[what].__array_struct__)
                 arrays[n] = pointer_in(capsules[-1], None)
-            run = (ctypes.c_long * 12)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
-                                       memory.ctypes.data, work.ctypes.data, ctypes.addressof(arrays))
+            run = (ctypes.c_long * 13)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
+                                       memory.ctypes.data, work.ctypes.data, ctypes.addressof(arrays), share)
             made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
@@ -130,7 +134,7 @@ class CProgram:
             capsule = given[key].__array_struct__
             alive.append(capsule)
             arrays[n] = pointer_in(capsule, None)
-        known: dict = dict(zip(self.plan.closed, closed))
+        known: dict = dict(zip(self.plan.closed, closed)) if call.weights else {}
         for n, value, dtype in call.weights:
             x = np.ascontiguousarray(value_of(value, known), dtype)
             capsule = x.__array_struct__
@@ -231,6 +235,12 @@ class InC:
     def __del__(self) -> None:
         if self.buffers is not None:
             pool.give(self.buffers)
+
+
+def pool_of_threads() -> int:
+    """The address of the function that shares tasks out to threads; 0 if it cannot be compiled."""
+    library = compiler.load(THREADS)
+    return (library and ctypes.cast(library.pool, ctypes.c_void_p).value) or 0
 
 
 def flat(kind: str, arrays: list, lead: int) -> dict:
