@@ -141,6 +141,23 @@ def learning_again() -> bool:
     return True
 
 
+# -- the course's exercise --------------------------------------------------------------------------------------
+
+
+def numbers_in_circulation() -> bool:
+    """dWf[3][1] of the exercise, from its generator: with both carries dropped, and as it is."""
+    from minigrad.document import lstm_backward, lstm_cell_backward, lstm_forward
+
+    rng = np.random.RandomState(1)
+    x, a0 = rng.randn(3, 10, 7), rng.randn(5, 10)
+    p = {"Wy": np.zeros((2, 5)), "by": np.zeros((2, 1))}
+    for gate in "fioc":
+        p["W" + gate], p["b" + gate] = rng.randn(5, 8), rng.randn(5, 1)
+    caches, da = lstm_forward(x, a0, p)[3], rng.randn(5, 10, 4)
+    dropped = sum(lstm_cell_backward(da[:, :, t], np.zeros((5, 10)), caches[0][t])["dWf"] for t in range(4))
+    return abs(dropped[3, 1] + 0.0698199) < 1e-7 and abs(lstm_backward(da, caches)["dWf"][3, 1] + 0.0809802) < 1e-7
+
+
 # -- tasks ----------------------------------------------------------------------------------------------------
 
 TASKS = "tests/benchmarks/tasks.py"
@@ -240,6 +257,8 @@ CLAIMS = [
           "a factor of 0.55 a step; the spectral radius of its matrix is about 0.6. With orthogonal weights the factor "
           "is 0.85.", lambda: [cell("| dL/dh, untrained", name, 5) for name in ("plain RNN", "RNN, orthogonal on h")]
           == [0.55, 0.85]),
+    Claim("docs/audit.md", "the wrong numbers in circulation lack both carries, the right ones have them",
+          "pytest tests/test_claims.py", "| dWf[3][1] | -0.0698199 | -0.0809802 |", numbers_in_circulation),
     Claim("docs/tasks.md", "recipes with an LSTM", f"python {TASKS}", task_rows(*ROWS_OF_LSTM)),
     Claim("docs/tasks.md", "a plain RNN by the same recipes", f"python {TASKS}",
           lambda: task_rows(*(row for row in script(TASKS)["ROWS"] if row.endswith(", rnn")))()),
