@@ -1,13 +1,7 @@
-"""Every figure of docs/bptt.md, and the numbers of its chapters 4, 7, 8 and 9.
+"""The figures of docs/bptt.md, but for those of chapter 7, which `long_lags.py` makes with its measurements.
 
     python examples/bptt_figures.py                   all figures, into docs/images, in a few minutes
-    python examples/bptt_figures.py --only claim --steps 200 --hidden 64 --seeds 20
-
-Chapter 7 asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
-loss depends only on the last hidden state, L = Σ u·h_T with a random u. The norm of the gradient at an earlier hidden
-state, dL/dh at T − lag, limits what the network can learn over this lag; it is measured at every lag. All networks have
-the same sizes, the same random input and weights from the same uniform range ±1/√H, except the orthogonal RNN, whose
-recurrent matrix neither shrinks nor stretches. Biases are zero, except that of the forget gate.
+    python examples/bptt_figures.py --only jacobians --steps 200 --hidden 64
 """
 
 from __future__ import annotations
@@ -23,7 +17,6 @@ from threadpoolctl import threadpool_limits
 
 import minigrad as mg
 from minigrad import nn, plot
-from minigrad.optim import Adam
 from minigrad.timeloop.cache import pool
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -207,169 +200,33 @@ def gates(options: argparse.Namespace) -> None:
     save(upper, options.out / "bptt_6_gates.png")
 
 
-# -- 7: the claim -----------------------------------------------------------------------------------------------
+# -- networks of chapters 4 and 5 ---------------------------------------------------------------------------------
 
 
-NETWORKS = {  # {name: (layer, forget bias)}
-    "plain RNN": (nn.RNN, None),
-    "RNN, orthogonal": (nn.RNN, None),
-    "GRU": (nn.GRU, None),
-    "LSTM, forget bias 0": (nn.LSTM, 0.0),
-    "LSTM, forget bias 1": (nn.LSTM, 1.0),
-    "LSTM, forget bias 3": (nn.LSTM, 3.0),
-}
+NETWORKS = {"RNN, orthogonal": (nn.RNN, None), "LSTM, forget bias 1": (nn.LSTM, 1.0)}  # {name: (layer, forget bias)}
 
 
-def network(name: str, hidden: int, rng: np.random.Generator, scale: float = 1.0, forget_bias: float | None = None,
-            inputs: int = INPUTS, recurrent: bool = True) -> nn.Module:
-    """A layer with weights from ±1/√H, or `scale` times an orthogonal recurrent matrix, and zero biases.
-    recurrent=False: the weights of the hidden state are zero."""
+def network(name: str, hidden: int, rng: np.random.Generator, scale: float = 1.0) -> nn.Module:
+    """A layer with weights from ±1/√H and zero biases; the RNN with `scale` times an orthogonal recurrent matrix."""
     Kind, bias = NETWORKS[name]
-    bias = bias if forget_bias is None else forget_bias
-    layer = Kind(inputs, hidden, dtype=np.float64, rng=0)
+    layer = Kind(INPUTS, hidden, dtype=np.float64, rng=0)
     for _, p in layer.named_parameters():
         p.data = rng.uniform(-1.0, 1.0, p.shape) / np.sqrt(hidden) if p.shape[1] > 1 else np.zeros(p.shape)
-    if "orthogonal" in name:
+    if bias is None:
         layer.layers["l0"].W.data[:, :hidden] = scale * np.linalg.qr(rng.normal(size=(hidden, hidden)))[0]
-    if bias is not None:
+    else:
         layer.layers["l0"].bf[:] = bias
-    if not recurrent:
-        layer.layers["l0"].W.data[:, :hidden] = 0.0
     return layer
 
 
-def run(name: str, steps: int, hidden: int, seed: int, **how: float) -> mg.bptt.Record:
+def run(name: str, steps: int, hidden: int, seed: int, scale: float) -> mg.bptt.Record:
     """Record a network on random input, and the backward of its loss u·h_T."""
     rng = np.random.default_rng(seed)
     x, u = rng.normal(size=(steps, EXAMPLES, INPUTS)), rng.normal(size=(EXAMPLES, hidden))
     with mg.bptt.record() as rec:
-        y, _ = network(name, hidden, rng, **how)(x)
+        y, _ = network(name, hidden, rng, scale)(x)
         (u * y[-1]).sum().backward()
     return rec[0]
-
-
-def norms(name: str, steps: int, hidden: int, seed: int, of: str | None = None, **how: float) -> np.ndarray:
-    """‖dL/dh at T − lag‖ / ‖dL/dh at T‖ for lag = 0 … steps − 1; of: a value in place of h."""
-    found = plot.by_lag(run(name, steps, hidden, seed, **how), of)
-    return found / found[0]
-
-
-def per_step(values: np.ndarray) -> float:
-    """The mean factor per step of lag, over the second half of the lags, of the median over networks."""
-    middle = np.median(values, axis=0)
-    half = len(middle) // 2
-    return (middle[-1] / middle[half]) ** (1 / max(1, len(middle) - 1 - half))
-
-
-def table(results: dict[str, np.ndarray]) -> str:
-    """Median and range over the seeds at some lags, and the factor per step of lag, as text."""
-    steps = next(iter(results.values())).shape[1]
-    lags = [lag for lag in (3, 10, 30, 100) if lag < steps][-3:]
-    lines = [f"{'':<20}" + "".join(f"{f'lag {lag}':>26}" for lag in lags) + f"{'per step':>12}"]
-    for name, values in results.items():
-        middle = np.median(values, axis=0)
-        cells = [f"{middle[i]:.1e} ({values[:, i].min():.0e} … {values[:, i].max():.0e})" for i in lags]
-        lines.append(f"{name:<20}" + "".join(f"{cell:>26}" for cell in cells) + f"{per_step(values):>12.2f}")
-    return "\n".join(lines)
-
-
-def claim(options: argparse.Namespace) -> None:
-    """Measure the claim, and its dependence on the forget gate and the lag."""
-    what = f"{options.seeds} untrained networks of hidden size {options.hidden}"
-    results = {name: np.array([norms(name, options.steps, options.hidden, seed) for seed in range(options.seeds)])
-               for name in NETWORKS}
-    print(f"‖dL/dh at T − lag‖ / ‖dL/dh at T‖, median (smallest … largest) of {what} each")
-    print(table(results))
-    print("one step of an LSTM: mean forget gate, factor on dL/dc without the path through h, factor on dL/dc with it; "
-          "‖dL/dc‖ at lags 1 and 10")
-    for bias in (0.0, 1.0, 3.0):
-        how = {"steps": options.steps, "hidden": options.hidden, "forget_bias": bias}
-        seeds = range(options.seeds)
-        gate = np.median([run("LSTM, forget bias 0", seed=seed, **how).values["ft"].mean() for seed in seeds])
-        alone, whole = (np.array([norms("LSTM, forget bias 0", seed=seed, of="c_next", recurrent=recurrent, **how)
-                                  for seed in seeds]) for recurrent in (False, True))
-        lags = np.median(whole, axis=0)[[lag for lag in (1, 10) if lag < options.steps]]
-        print(f"forget bias {bias:.0f}       {gate:>10.2f}{per_step(alone):>10.2f}{per_step(whole):>10.2f}"
-              + "".join(f"{kept:>10.2f}" for kept in lags))
-    _, (left, right) = subplots(2)
-    plot.against_lag(results, left)
-    left.set_ylabel(PART_THAT_CAME)
-    left.set_title(f"median and range of {what}", loc="left", fontsize="medium")
-    biases = np.arange(-1.0, 6.5, 1.0)
-    lags = [lag for lag in (10, 100, 1000) if lag < 10 * options.steps] or [1]
-    kept = {lag: np.array([[norms("LSTM, forget bias 0", lag + 1, options.hidden, seed, forget_bias=bias)[-1]
-                            for bias in biases] for seed in range(min(options.seeds, 3))]) for lag in lags}
-    print("kept at the forget bias   " + "".join(f"{bias:>10.0f}" for bias in biases))
-    for k, (lag, values) in enumerate(kept.items()):
-        print(f"after {lag:>4} steps          " + "".join(f"{value:>10.0e}" for value in np.median(values, axis=0)))
-        plot.draw_line(right, biases, values, f"lag {lag}", k, log=True)
-    least = float(np.finfo(np.float32).smallest_subnormal)
-    right.axhline(least, color="#808080", linewidth=0.8)
-    right.annotate("below: 0 in float32", (biases[-1], least), ha="right", va="top", fontsize=8)
-    right.set(xlabel="forget bias (the gate is σ of it, about)", ylabel="part of the gradient that is kept",
-              yscale="log")
-    plot.finished(right)
-    right.set_title("LSTM: the forget gate and the lag decide", loc="left", fontsize="medium")
-    save(left, options.out / "bptt_7_claim.png")
-
-
-def signs(lag: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(x, signs): 32 sequences of noise, each with a sign as second input at the first step."""
-    sign = rng.choice([-1.0, 1.0], size=32)
-    x = np.stack([rng.normal(size=(lag, 32)), np.zeros((lag, 32))], axis=2)
-    x[0, :, 1] = sign
-    return x, sign
-
-
-def remember(name: str, lag: int, updates: int, hidden: int = 16, seed: int = 0
-             ) -> tuple[list[dict[str, float]], list[float]]:
-    """Train a network to output at the end the sign of the first input. Returns the rows of its run, and before and
-    after training the fraction of the gradient that reaches the first step from the last."""
-    rng = np.random.default_rng(seed)
-    layer = network(name, hidden, rng, inputs=2)
-    v = mg.tensor(rng.normal(size=hidden) / np.sqrt(hidden), requires_grad=True)
-
-    def fraction() -> float:
-        with mg.bptt.record() as rec:
-            y, _ = layer(signs(lag, np.random.default_rng(99))[0])
-            (y[-1] @ v).sum().backward()
-        found = plot.by_lag(rec[0])
-        return found[-1] / found[0]
-    optimiser = Adam([*layer.parameters(), v], lr=0.01)
-    rows, fractions = [], [fraction()]
-    for step in range(1, updates + 1):
-        x, sign = signs(lag, rng)
-        y, _ = layer(x)
-        loss = mg.softplus(-sign * (y[-1] @ v)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        rows.append({"step": step, "loss": loss.item()})
-    return rows, [*fractions, fraction()]
-
-
-def training(options: argparse.Namespace) -> None:
-    """Train the same networks: does the vanishing gradient matter?"""
-    seeds, updates = min(options.seeds, 3), options.updates
-    lags = [min(lag, options.steps // 2) for lag in (20, 60)]
-    _, both = subplots(2)
-    for lag, ax in zip(lags, both):
-        print(f"remember one sign over {lag} steps: {seeds} networks each, {updates} updates; loss (nats), and the "
-              "fraction of the gradient that reaches the first step, before → after")
-        for k, name in enumerate(NETWORKS):
-            runs = [remember(name, lag, updates, seed=seed) for seed in range(seeds)]
-            losses = np.array([[row["loss"] for row in rows] for rows, _ in runs])
-            print(f"{name:<20}" + "".join(f"{loss:>8.3f}" for loss in losses[:, -20:].mean(axis=1)) + "   "
-                  + "".join(f"{before:>8.0e} → {after:.0e}" for _, (before, after) in runs), flush=True)
-            for seed, values in enumerate(losses):
-                smooth = plot.running_mean(values, 20)[None]
-                plot.draw_line(ax, np.arange(1, updates + 1), smooth, name * (seed == 0), k, log=True)
-        ax.axhline(np.log(2), color="#808080", linewidth=0.8)
-        ax.set(xlabel="step (updates of the weights)", ylabel="loss (nats), mean over 20 updates", yscale="log")
-        ax.set_title(f"one sign, {lag} steps ago: {seeds} networks each", loc="left")
-        plot.finished(ax)
-    both[0].get_legend().remove()  # it equals the legend of the other
-    save(ax, options.out / "bptt_7_training.png")
 
 
 # -- 8 and 9: what they cost ------------------------------------------------------------------------------------------
@@ -553,7 +410,7 @@ def save_graph(graph, path: Path) -> None:
 
 
 FIGURES = {figure.__name__: figure for figure in (multiplication, repeated, powers, jacobians, cliff, credit, gates,
-                                                claim, training, memory, forward)}
+                                                  memory, forward)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -562,12 +419,10 @@ def main(argv: list[str] | None = None) -> None:
                         help=f"draw only these of {', '.join(FIGURES)}")
     parser.add_argument("--steps", type=int, default=120, help="length of the sequences (default %(default)s)")
     parser.add_argument("--hidden", type=int, default=32, help="hidden size of the networks (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=10, help="random networks of each kind (default %(default)s)")
-    parser.add_argument("--updates", type=int, default=300, help="updates of the weights (default %(default)s)")
     parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures (default %(default)s)")
     options = parser.parse_args(argv)
-    if min(options.steps - 1, options.hidden, options.seeds, options.updates) < 1:
-        parser.error("give at least 2 steps, 1 hidden unit, 1 seed and 1 update")
+    if min(options.steps - 1, options.hidden) < 1:
+        parser.error("give at least 2 steps and 1 hidden unit")
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         try:

@@ -22,7 +22,7 @@ class Copy(Task):
     delimiter, then any symbol: recall 1/8, and the loss 10 ln 8 / (T + 20), see `plateau`. Solved at 0.8.
 
     Published, as the loss: T = 1000, about 16 000 weights: LSTM 0.0204, GRU 0.0197, RNN 0.0202, all at the plateau of
-    0.0204; the recall of an LSTM of 10 000 weights is under 20 % for T > 50 (Bai, Kolter & Koltun 2018, arXiv
+    0.0204; the recall of an LSTM of 10 000 weights is under 20 % for T < 50 (Bai, Kolter & Koltun 2018, arXiv
     1803.01271, table 1 and figure 5). Tallec & Ollivier 2018 (arXiv 1804.11188): an LSTM of 128 leaves the plateau
     with chrono initialisation, at T = 500 and 2000.
     """

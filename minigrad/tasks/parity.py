@@ -21,7 +21,7 @@ class Parity(Task):
     is right for one half, for every T, since the ones before the last step are even or odd equally often.
 
     Published: nothing for targets at every step. For a target at the end, T = 50, guessing the weights of a small RNN
-    took 10 253 guesses (schmidhuber-problems, rs-parity, seed 0).
+    took 10 253 guesses (https://cybertronai.github.io/schmidhuber-problems/rs-parity, seed 0).
     """
 
     length: int = whole(50, least=2)

@@ -40,7 +40,7 @@ class Task:
     loss              "cross_entropy", "mse" or "binary_cross_entropy"
     about             what a step reads and what it is asked for, in a sentence
     metric_name       what `metric` measures
-    test_size         number of sequences of the test set
+    test_size         number of sequences of the test set, and of the validation set
     baseline          the metric of the best memoryless guess
     goal              the task is solved when the metric reaches it (`higher_is_better`) or falls below it
     recipe            training settings that reach the goal
@@ -86,6 +86,10 @@ class Task:
     def test(self, rng: Any) -> Batch:
         """The test set; it depends only on rng, not on the training data."""
         return self.batch(rng, self.test_size)
+
+    def validation(self, rng: Any) -> Batch:
+        """The validation set, which decides when to stop: another draw of the test set unless a task overrides it."""
+        return self.test(rng)
 
     def metric(self, outputs: np.ndarray, batch: Batch) -> float:
         """Score a model's outputs (T, B, outputs) for batch.x in the terms of the task; NaN if any output is NaN."""

@@ -43,7 +43,8 @@ class Trainer:
 
     model      model(x, state=None, lengths=None) → (outputs, state), as `SequenceModel`
     task       a Task, or any object with `batch(rng, size)` and `loss` (a key of LOSSES, or a function of outputs,
-               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`
+               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`. The
+               validation set is `validation(rng)`, or without this method a second draw of `test`
     optimizer  from minigrad.optim
     steps      number of optimiser steps, each on one window of `batch` sequences
     schedule   schedule(step) → lr, counted from 0; None keeps the optimiser's lr
@@ -52,7 +53,7 @@ class Trainer:
                windows that advance by k1 ≤ k2. The state is carried from window to window.
     rng        seed or np.random.Generator for the data
     validate_every, until_solved   steps between measurements on a validation set; with `until_solved`, training stops
-               when validation set and test set are both solved
+               when it is solved. The test set has no part in this.
     callbacks  called as callback(trainer, row) after every step; row is a dict of step, loss, norm, lr and, where it
                was measured, metric. A callback that returns True ends the training.
 
@@ -111,8 +112,8 @@ class Trainer:
 
                 row = {"step": self.step, "loss": loss.item(), "norm": norm, "lr": self.optimizer.lr}
                 if self.validate_every and self.step % self.validate_every == 0:
-                    row["metric"] = self.measure(VALIDATION)
-                    if self.until_solved and self.task.solved(row["metric"]) and self.task.solved(self.measure()):
+                    row["metric"] = self.measure(validation=True)
+                    if self.until_solved and self.task.solved(row["metric"]):
                         self.ended = "solved"
                 self.rows.append(row)
                 self.tokens += window.advance * window.x.shape[1]
@@ -162,9 +163,10 @@ class Trainer:
             return None
         return self.model.restart(self.state, np.asarray(first)) if np.any(first) else self.state
 
-    def measure(self, seed: Any = TEST) -> float:
-        """The task's metric on its test set for this seed."""
-        batch = self.task.test(np.random.default_rng(seed))
+    def measure(self, validation: bool = False) -> float:
+        """The task's metric on its test set, or on its validation set."""
+        draw = getattr(self.task, "validation", self.task.test) if validation else self.task.test
+        batch = draw(np.random.default_rng(VALIDATION if validation else TEST))
         with eval_mode(self.model), no_grad():
             outputs, _ = self.model(batch.x, None, batch.lengths)
         return float(self.task.metric(np.asarray(outputs), batch))

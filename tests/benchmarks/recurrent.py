@@ -209,7 +209,7 @@ def products(size):
 
 
 def peephole(p, state, x, lib):
-    """LSTM whose gates read the cell state (Gers & Schmidhuber 2000)."""
+    """LSTM whose gates read the cell state (Gers & Schmidhuber, IJCNN 2000)."""
     a_prev, c_prev = state
     z = p.W @ lib.concatenate([a_prev, x]) + p.b
     zf, zi, zo, zc = lib.split(z, 4)
