@@ -4,7 +4,7 @@
 """
 
 from minigrad import interrupt  # noqa: F401, I001  (first: it answers Ctrl-C while the rest is imported)
-from minigrad import nn, optim, training
+from minigrad import connections, nn, optim, training
 from minigrad.auditor.audit import audit
 from minigrad.check.gradcheck import GradcheckError, gradcheck
 from minigrad.derived import derive
@@ -26,7 +26,7 @@ from minigrad.timeloop.scan import scan
 
 __version__ = "0.1.0"
 __all__ = [
-    "OPS", "GradcheckError", "Tensor", "TraceError", "audit", "bptt", "composite", "derive", "detect_anomaly", "grad",
-    "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad", "op", "ops", "optim",
+    "OPS", "GradcheckError", "Tensor", "TraceError", "audit", "bptt", "composite", "connections", "derive",
+    "detect_anomaly", "grad", "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad", "op", "ops", "optim",
     "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
 ]

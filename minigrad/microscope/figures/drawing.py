@@ -234,7 +234,8 @@ class Drawing:
         width, height = max(width, 330.0), self.legend(self.cell_bottom + 26.0)
         what = f"The graph of {self.graph.name}" + ("" if self.folded else f" over {len(self.columns)} steps")
         return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-                f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{written(what)}">\n'
+                f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto" role="img" '
+                f'aria-label="{written(what)}">\n'
                 f"<title>{written(what)}</title>\n"
                 f'<rect width="{width:.0f}" height="{height:.0f}" fill="{PAPER}"/>\n'
                 f'<g font-family="{FONT}">\n' + "\n".join(self.parts) + "\n</g>\n</svg>\n")
