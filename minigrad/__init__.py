@@ -27,6 +27,6 @@ from minigrad.timeloop.scan import scan
 __version__ = "0.1.0"
 __all__ = [
     "OPS", "GradcheckError", "Tensor", "TraceError", "audit", "bptt", "composite", "connections", "derive",
-    "detect_anomaly", "grad", "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad", "op", "ops", "optim",
-    "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
+    "detect_anomaly", "grad", "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad",
+    "op", "ops", "optim", "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
 ]

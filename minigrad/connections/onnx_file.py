@@ -31,8 +31,8 @@ def to_onnx(model: Any, path: str | Path, *, lengths: bool = False) -> None:
     lengths  whether the file takes the length of each sequence
 
     The file takes "x": (time, batch, features) float32, or (time, batch) int64 for symbols; batch first if the first
-    recurrent layer is batch_first. With `lengths`, it also takes "lengths": (batch,) int32. It returns "y". States start
-    at their initial value, and the final states are not returned. It agrees with the model to rounding in float32.
+    recurrent layer is batch_first. With `lengths`, it also takes "lengths": (batch,) int32. It returns "y", not the
+    final states. States start at their initial value. It agrees with the model to rounding in float32.
 
     Raises ModuleNotFoundError if onnx is not installed, ValueError for a path or a layer that ONNX does not have.
     """
@@ -126,8 +126,8 @@ class Writer:
         if type(layer) not in writers:
             name = getattr(layer, "__name__", type(layer).__name__)
             raise ValueError(f"{name} has no op in ONNX that minigrad knows: to_onnx writes a SequenceModel, RNN, GRU, "
-                             "LSTM, Linear, Embedding, LayerNorm, Dropout, and mg.tanh, sigmoid, relu, softmax, alone or "
-                             "in an nn.Sequential")
+                             "LSTM, Linear, Embedding, LayerNorm, Dropout, and mg.tanh, sigmoid, relu, softmax, alone "
+                             "or in an nn.Sequential")
         return writers[type(layer)](layer, x)
 
     def linear(self, layer: nn.Linear, x: str) -> str:

@@ -29,10 +29,10 @@ class TensorBoard:
     folder  for the event files; it is made if it is missing
     every   updates between two sets of histograms; None: scalars only
 
-    As a callback of a `Trainer`, it writes the row of every step as scalars and, every `every` steps, `gradients` of the
-    model and `over_time` of a recording of the model on the first window of a validation batch, in eval mode. It changes
-    neither the model nor its random numbers. In a loop of your own, call its methods. A training that is resumed goes on
-    in the same folder: TensorBoard drops what is newer than the checkpoint.
+    As a callback of a `Trainer`, it writes the row of every step as scalars and, every `every` steps, `gradients` of
+    the model, and `over_time` of a recording of the model on the first window of a validation batch, in eval mode. It
+    changes neither the model nor its random numbers. In a loop of your own, call its methods. A resumed training goes
+    on in the same folder: TensorBoard drops what is newer than the checkpoint.
 
     Raises ModuleNotFoundError if tensorboardX is not installed, ValueError unless every ≥ 1.
     """
