@@ -153,6 +153,17 @@ def credit_of(scan: Record, node: Tensor, losses: list[Tensor]) -> Credit:
                   {name: use.by_loss for name, use in zip(weights, uses)}, by_step, at, scan.reverse)
 
 
+def lag_of_share(size: Array, at: Array, share: float) -> int:
+    """The smallest lag k such that the steps at most k from their loss have this share of the whole credit.
+
+    size  (S, T)   ‖G(s, t)‖, as in `Credit`
+    at    (S,)     the step of each loss
+    """
+    lags = np.abs(np.asarray(at)[:, None] - np.arange(size.shape[1]))
+    reached = np.cumsum(np.bincount(lags.ravel(), size.ravel()))
+    return int(np.searchsorted(reached, share * reached[-1]))
+
+
 def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """Gradients of Σ losses for the scan's final states and its ys, in the order of running."""
     step, T = scan.step, scan.steps

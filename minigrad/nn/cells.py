@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -123,6 +123,8 @@ class RNNCell(TorchCell):
     Elman 1990. Further options: see `TorchCell`.
     """
 
+    meanings: ClassVar = {"h_next": "hidden state: the memory and the output, which the next step reads"}
+
     def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", **options: Any):
         super().__init__(input_size, hidden_size, **options)
         if nonlinearity not in ("tanh", "relu"):
@@ -157,6 +159,12 @@ class GRUCell(TorchCell):
 
     gates = 2
     torch_order = (0, 1)
+    meanings: ClassVar = {
+        "r": "reset gate: how much of the old state the candidate sees",
+        "z": "update gate: the part of the old state that is kept; 1 − z comes from the candidate",
+        "recurrent": "what the old state contributes to the candidate",
+        "candidate": "candidate: what may replace the old state, from −1 to 1",
+        "h_next": "hidden state: the memory and the output, which the next step reads"}
 
     def __init__(self, input_size: int, hidden_size: int, *, reset_after: bool = True, chrono: float | None = None,
                  **options: Any):
@@ -216,6 +224,13 @@ class LSTMCell(TorchCell):
     gates = 4
     torch_order = (1, 0, 3, 2)  # f, i, o, c ⇄ i, f, g, o
     states = ("h0", "c0")
+    meanings: ClassVar = {
+        "ft": "forget gate: the part of the old cell state that is kept",
+        "it": "input gate: the part of the candidate that comes in",
+        "ot": "output gate: the part of tanh(c_next) that is passed on",
+        "cct": "candidate: what may come into the cell state, from −1 to 1",
+        "c_next": "cell state: the memory, which the gates keep and change",
+        "a_next": "hidden state: the output, which the next step reads too"}
 
     def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0, chrono: float | None = None,
                  **options: Any):

@@ -6,7 +6,7 @@ The cell works features first and batch last, x (D, B) and state (H, B), as the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class Recurrent(Module):
 
     batch_first = False
     reverse = False
+    meanings: ClassVar[dict[str, str]] = {}  # {name of a value in `cell`: what it is}, shown by `minigrad inspect`
 
     def __init__(self, *, batch_first: bool = False, reverse: bool = False):
         self.batch_first, self.reverse = batch_first, reverse

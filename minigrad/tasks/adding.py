@@ -28,6 +28,8 @@ class Adding(Task):
     length: int = whole(100, least=2)
 
     name = "adding"
+    about = ("A step reads a number from 0 to 1 and a marker; the target at the end is the sum of the two numbers "
+             "whose marker is 1.")
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, higher_is_better, test_size = "mean squared error", False, 2560
     baseline, goal = 1 / 6, 1e-3
@@ -67,6 +69,8 @@ class Adding1997(Task):
     length: int = whole(100, least=22)  # the marks need ten steps, and T/2 − 1 of at least ten
 
     name = "adding-1997"
+    about = ("A step reads a number from −1 to 1 and a marker, −1 at both ends; the target at the end is ½ + ¼ of "
+             "the sum of the two numbers whose marker is 1.")
     inputs, outputs, loss = 2, 1, "mse"
     metric_name, test_size = "fraction with an error below 0.04", 2560
     goal = 2558 / 2560

@@ -41,6 +41,7 @@ class AnBn(Task):
     furthest: int = whole(100, least=65)
 
     name = "anbn"
+    about = "A step reads # (an edge), a or b, and is asked for the next symbol: the b's are as many as the a's."
     inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
     names = "#ab", "#ab"
     metric_name = "largest n"

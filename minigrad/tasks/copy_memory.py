@@ -30,6 +30,8 @@ class Copy(Task):
     length: int = whole(50, least=1)
 
     name = "copy"
+    about = ("The first ten steps read symbols from 0 to 7, then come blanks · up to the delimiter !; the last ten "
+             "steps are asked for the ten symbols in order, all others for a blank.")
     inputs, symbols, outputs, loss = 10, True, 9, "cross_entropy"
     names = "01234567·!", "01234567·"
     metric_name, test_size = "recall", 500

@@ -28,6 +28,7 @@ class Parity(Task):
     only_at_end: bool = False
 
     name = "parity"
+    about = "A step reads a bit, −1 or 1; the target is 1 if the number of ones so far is odd, else 0."
     inputs, outputs, loss = 1, 1, "binary_cross_entropy"
     metric_name, test_size = "fraction right at the end", 1000
     baseline, goal = 0.5, 1.0

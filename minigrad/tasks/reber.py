@@ -55,6 +55,8 @@ class Reber(Task):
     """
 
     name = "reber"
+    about = ("A step reads a symbol of a grammar and is asked for the next; the last but one, T or P, repeats the "
+             "second.")
     inputs, symbols, outputs, loss = len(SYMBOLS), True, len(SYMBOLS), "cross_entropy"
     names = SYMBOLS, SYMBOLS
     metric_name, test_size = "fraction of strings right", 256

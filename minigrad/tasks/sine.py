@@ -30,6 +30,7 @@ class Sine(Task):
     length: int = whole(50, least=FIRST_TARGET + 1)
 
     name = "sine"
+    about = "A step reads a value of a wave and, from the tenth on, is asked for the next value."
     inputs, outputs, loss = 1, 1, "mse"
     metric_name, higher_is_better = "mean squared error", False
     baseline = (1 - ((np.sin(FASTEST) - np.sin(SLOWEST)) / (FASTEST - SLOWEST)) ** 2) / 2

@@ -54,6 +54,7 @@ class Task:
     names             names of the input symbols and of the answers: a string or list each; None: numbers
     outputs           numbers per step that a model returns: (T, B, outputs), logits if the loss takes logits
     loss              "cross_entropy", "mse" or "binary_cross_entropy"
+    about             what a step reads and what it is asked for, in a sentence
     metric_name       what `metric` measures
     test_size         number of sequences of the test set
     baseline          the metric of the best memoryless guess
@@ -69,6 +70,7 @@ class Task:
     names: ClassVar[tuple[Sequence[str] | None, Sequence[str] | None]] = (None, None)
     outputs: ClassVar[int]
     loss: ClassVar[str]
+    about: ClassVar[str] = ""
     metric_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     test_size: ClassVar[int] = 1000

@@ -32,6 +32,8 @@ class TemporalOrder(Task):
     length: int = whole(100, least=20)
 
     name = "temporal-order"
+    about = ("A step reads E (start), B (end), X, Y or one of the distractors a to d; the target at the end is "
+             "the order of the X's and Y's.")
     inputs, symbols, loss = 8, True, "cross_entropy"
     metric_name, test_size, goal = "fraction right", 2560, 1.0
     places = 2

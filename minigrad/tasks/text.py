@@ -43,6 +43,7 @@ class Text(Task):
     text: str | None = field(default=None, repr=False)
 
     name = "text"
+    about = "A step reads a character and is asked for the next one."
     symbols, loss = True, "cross_entropy"
     metric_name, higher_is_better = "bits per character", False
     recipe = lstm_recipe(hidden=160, embedding=64, batch=32, bptt=32, steps=1200, lr=0.01, schedule="cosine",

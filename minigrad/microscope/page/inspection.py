@@ -15,6 +15,7 @@ from minigrad.engine.context import no_grad
 from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.microscope.bptt import Record, credit, jacobians, record
+from minigrad.microscope.jacobians import Jacobians
 from minigrad.microscope.page.rendering import LayerInspection
 from minigrad.training.sequence_model import SequenceModel, eval_mode
 
@@ -32,6 +33,7 @@ class Sequence:
     asked             (S,)        the steps whose target counts
     loss              a loss of minigrad.nn, for outputs (1, outputs) and targets (1, …)
     names             names of the symbols of x and of targets; None for numbers or unnamed symbols
+    about             what a step reads and what it is asked for, in a sentence
     symbols, answers  T texts     the inputs; the targets, "" at steps without one
     """
 
@@ -40,6 +42,7 @@ class Sequence:
     asked: Array
     loss: Callable[[Tensor, Array], Tensor]
     names: tuple[Names, Names] = (None, None)
+    about: str = ""
 
     @property
     def symbols(self) -> list[str]:
@@ -113,16 +116,25 @@ def inspect_layer(name: str, scan: Record, cell: Any, ledger: dict[str, Array], 
     try:
         J = jacobians(scan)
     except FloatingPointError:
-        spectrum = None
+        spectrum, keeps = None, {}
         facts = {"no spectrum": "a Jacobian contains NaN or Inf; the values show where the first one is"}
     else:
         rate = float(J.lyapunov[0])
         tens = rate * scan.steps / np.log(10)
         over_all = f"{10**tens:.3g}" if tens < 300 else f"1e{tens:.0f}"
-        spectrum = J.singular_values[:, 0]
+        spectrum, keeps = J.singular_values[:, 0], kept_parts(J)
         facts = {"largest Lyapunov exponent": f"{rate:.4g} nats a step",
                  f"back over {scan.steps} steps": f"a gradient grows at most by the factor {over_all}"}
-    return LayerInspection(name, flat, grads, ledger, spectrum, source_of(scan, cell, batch), facts)
+    return LayerInspection(name, flat, grads, ledger, spectrum, source_of(scan, cell, batch), facts, keeps,
+                           {value: text for value, text in cell.meanings.items() if value in flat})
+
+
+def kept_parts(J: Jacobians) -> dict[str, Array]:
+    """{state: (2, n)}: the diagonal of the step Jacobians by state, its least size and its geometric mean over time."""
+    own = np.abs(np.diagonal(J.steps[:, 0], axis1=1, axis2=2))
+    parts = np.stack([own.min(axis=0), np.exp(np.log(own).mean(axis=0))])
+    ends = np.cumsum([size for _, _, size in J.leaves])[:-1]
+    return {after or before: part for (before, after, _), part in zip(J.leaves, np.split(parts, ends, axis=1))}
 
 
 def shown(scan: Record) -> dict[str, Array]:
