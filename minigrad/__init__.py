@@ -20,6 +20,7 @@ from minigrad.functional import grad, hessian, hvp, jacobian, jvp, value_and_gra
 from minigrad.microscope import bptt
 from minigrad.microscope.figures import plot
 from minigrad.microscope.figures.graph import graph
+from minigrad.microscope.page.report import inspect
 from minigrad.program.trace import TraceError
 from minigrad.timeloop.compile import loops_in
 from minigrad.timeloop.scan import scan
@@ -27,6 +28,6 @@ from minigrad.timeloop.scan import scan
 __version__ = "0.1.0"
 __all__ = [
     "OPS", "GradcheckError", "Tensor", "TraceError", "audit", "bptt", "composite", "connections", "derive",
-    "detect_anomaly", "grad", "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad",
-    "op", "ops", "optim", "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
+    "detect_anomaly", "grad", "gradcheck", "graph", "hessian", "hvp", "inspect", "jacobian", "jvp", "loops_in", "nn",
+    "no_grad", "op", "ops", "optim", "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
 ]
