@@ -11,8 +11,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> s
     """An HTML table with a caption above it. Texts never become markup."""
     def line(cells: Sequence[Any], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-    return (f'<table><caption style="caption-side: top; text-align: left">{escape(caption)}</caption>'
-            f"<thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")
+    return (f"<p>{escape(caption)}</p><table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")
 
 
 def milestones(last: int) -> list[int]:

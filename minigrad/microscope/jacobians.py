@@ -71,9 +71,9 @@ class Jacobians:
 
     def _repr_html_(self) -> str:
         largest = np.max(self.log_sizes(), axis=1)
-        rows = [(k, power_of_e(largest[k - 1]), f"{np.median(self.singular_values[:k, :, 0]):.3g}" if k == len(largest)
-                 else "") for k in milestones(len(largest))[1:]]
-        return table(repr(self), ["steps back", "largest factor", "largest singular value of one step, median"], rows)
+        one = f"; one step stretches at most {np.median(self.singular_values[:, :, 0]):.3g} times (median)"
+        return table(repr(self) + one, ["steps back", "largest factor of a gradient"],
+                     [(k, power_of_e(largest[k - 1])) for k in milestones(len(largest))[1:]])
 
 
 def power_of_e(x: float) -> str:

@@ -61,8 +61,9 @@ class Truncation:
 
     def __repr__(self) -> str:
         enough = list(self.smallest(0.1).values())
-        found = "of no k within 10 %" if None in enough else f"of every weight within 10 % from k = {max(enough)} on"
-        return f"backwards over k = {shortened(list(map(str, self.ks)))} steps: the gradient {found}"
+        found = "for no k is every" if None in enough else f"from k = {max(enough)} on every"
+        return (f"backwards over k = {shortened(list(map(str, self.ks)))} steps: {found} weight's gradient "
+                f"{'' if None in enough else 'is '}within 10 %")
 
     def _repr_html_(self) -> str:
         bias, cosine = self.bias, self.cosine

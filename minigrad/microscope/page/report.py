@@ -46,7 +46,8 @@ class Report:
     def __repr__(self) -> str:
         looked = self.inspection
         layers = ", ".join(layer.name for layer in looked.layers)
-        return (f"report on {looked.title}: {len(looked.symbols)} steps, {layers}, {len(self.html) / 1e6:.2g} MB; a notebook shows it, and .save(\"report.html\") writes it")
+        return (f"report on {looked.title}: {len(looked.symbols)} steps, {layers}, {len(self.html) / 1e6:.2g} MB; a "
+                'notebook shows it, and .save("report.html") writes it')
 
     def _repr_html_(self) -> str:
         return (f'<iframe srcdoc="{html.escape(self.html)}" width="100%" height="{HEIGHT}" style="border: 0" '
