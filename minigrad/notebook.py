@@ -11,7 +11,8 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> s
     """An HTML table with a caption above it. Texts never become markup."""
     def line(cells: Sequence[Any], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-    return (f"<p>{escape(caption)}</p><table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")
+    body = "".join(line(row, "td") for row in rows)
+    return f"<p>{escape(caption)}</p><table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def milestones(last: int) -> list[int]:

@@ -16,6 +16,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 REDUCED = {
     "bptt_figures.py": ["--only", "repeated", "gates", "--out", "{tmp}"],  # all of them in a test of their own
     "own_cells.py": ["--updates", "3", "--hidden", "4"],
+    "student_day.py": [],
+    "researcher_day.py": ["--updates", "20"],
+    "engineer_day.py": [],
 }
 
 

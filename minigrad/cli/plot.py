@@ -35,6 +35,7 @@ def run_plot(arguments: argparse.Namespace) -> int:
     try:
         import matplotlib
         matplotlib.use("Agg")
+        from matplotlib import pyplot
         ax = curves(arguments.runs if len(arguments.runs) > 1 else arguments.runs[0], what=arguments.what,
                     smooth=arguments.smooth, log=arguments.log)
     except ModuleNotFoundError:
@@ -44,5 +45,6 @@ def run_plot(arguments: argparse.Namespace) -> int:
                      parse_math=False)
     with atomic_write(out) as file:
         ax.figure.savefig(file, format=out.suffix[1:].lower(), dpi=150)
+    pyplot.close(ax.figure)
     print(f"{out}: {arguments.what} of {', '.join(arguments.runs)}")
     return 0

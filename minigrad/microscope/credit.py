@@ -65,26 +65,23 @@ class Credit:
         longest = max(map(len, rows))
         return np.array([np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows])
 
-    def within(self) -> Array:
-        """(lags,): the fraction of Σ ‖G(s, t)‖ that goes back over at most 0, 1, … steps."""
-        sums = np.cumsum(np.nansum(self.by_lag(), axis=0))
-        return sums / (sums[-1] or 1.0)
-
     def __repr__(self) -> str:
         losses = f"{len(self.size)} loss{'es' * (len(self.size) != 1)} × {self.size.shape[1]} steps"
         if not np.isfinite(self.size).all():
             return f"{losses}, some of the credit is NaN or Inf"
         if not self.size.any():
             return f"{losses}, no credit: the gradient is 0"
-        half = int((self.within() >= 0.5).argmax())
+        half = lag_of_share(self.size, self.at, 0.5)
         return f"{losses}, half of the credit {f'within {half} step' + 's' * (half != 1) if half else 'at lag 0'}"
 
     def _repr_html_(self) -> str:
-        if not (self.at >= 0).any():
+        if not (self.at >= 0).any() or not np.isfinite(self.size).all():
             return table(repr(self), ["lag"], [])
-        means, within = np.nanmean(self.by_lag(), axis=0), self.within()
+        lags = self.by_lag()
+        means, sums = np.nanmean(lags, axis=0), np.cumsum(np.nansum(lags, axis=0))
         return table(repr(self), ["lag (steps)", "gradient, mean of the losses", "credit up to this lag"],
-                     [(k, f"{means[k]:.3g}", f"{100 * within[k]:.1f} %") for k in milestones(len(means) - 1)])
+                     [(k, f"{means[k]:.3g}", f"{100 * sums[k] / (sums[-1] or 1):.1f} %")
+                      for k in milestones(len(means) - 1)])
 
 
 def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:

@@ -96,8 +96,9 @@ def inspect(model: nn.Module | Callable[[Any], Any], batch: Any, *, loss: str | 
         sequence = sequence_of(one, None, names)
         symbols = sequence.symbols if one.x.ndim < 3 or one.x.shape[2] <= WIDEST else symbols
         targets = sequence.answers
+    count = int((~np.isnan(steps["loss"])).sum())
     facts = {"parameters": size, "sequence": f"number {example} of {batch.x.shape[1]}" if one is not None else "given",
-             "loss L": f"{np.nanmean(steps['loss']):.4g}, the mean of {np.isfinite(steps['loss']).sum()} losses"}
+             "loss L": f"{np.nanmean(steps['loss']):.4g}{f', the mean of {count} steps' if count > 1 else ''}"}
     return Report(Inspection(kind, facts, symbols, targets, asked, steps, {}, layers))
 
 
@@ -152,11 +153,14 @@ def losses_by_step(found: Any, scans: dict[str, Any]) -> dict[int, Tensor]:
             raise ValueError("the function returns a loss, or one for each step, through which gradients flow, not "
                              f"{describe(one)}")
     top = list(scans.values())[-1]
-    at = range(top.steps) if len(losses) == top.steps else credit(top, losses).at
+    try:
+        at = range(top.steps) if len(losses) == top.steps else credit(top, losses).at
+    except RuntimeError:  # nothing keeps the graph of the layer
+        at = [-1] * len(losses)
     by_step: dict[int, Tensor] = {}
     for step, one in zip(at, losses):
         if step >= 0:
             by_step[int(step)] = by_step[int(step)] + one if int(step) in by_step else one
     if not by_step:
-        raise ValueError("no loss depends on a recurrent layer that ran in this call")
+        raise ValueError("no loss depends on the last recurrent layer that ran in this call")
     return dict(sorted(by_step.items()))
