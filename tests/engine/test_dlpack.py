@@ -47,8 +47,8 @@ def test_a_foreign_array_comes_in(dtype):
 @pytest.mark.parametrize("problem", [BufferError("on a GPU"), RuntimeError("on a GPU"), TypeError("on a GPU"),
                                      ValueError("on a GPU")])
 def test_a_foreign_array_that_is_not_handed_over_gets_a_sentence(problem):
-    with pytest.raises(TypeError, match=r"test_dlpack\.Foreign cannot be read by DLPack: on a GPU; pass an array on the "
-                                        "CPU, without gradients"):
+    words = r"test_dlpack\.Foreign cannot be read by DLPack: on a GPU; pass an array on the CPU, without gradients"
+    with pytest.raises(TypeError, match=words):
         mg.tensor(Foreign(np.ones(2), problem))
 
 

@@ -116,10 +116,10 @@ X = RNG.normal(size=(6, 3, 2))
     ((losses, RNG.normal(size=(6, 3, 2))), "cell ran on 2 sequences"),
     ((lambda x: mg.tensor(1.0, requires_grad=True), X), "ran no recurrent layer"),
     ((lambda x: losses(x).detach(), X[:, :, :1]), "through which gradients flow"),
-    ((lambda x: (losses(x), mg.tensor(1.0, requires_grad=True) * 2)[1], X[:, :, :1]), "no loss depends"),
-    ((lambda x: losses(x).sum() + losses(x[:2]).sum(), X[:, :, :1]), "different numbers of steps"),
-], ids=["no targets", "shapes", "example", "loss", "mask", "no model", "loss of a function", "two sequences", "no layer",
-        "no gradient", "no dependence", "two lengths"])
+    ((lambda x: (losses(x), 2 * mg.tensor(1.0, requires_grad=True))[1], X[:, :, :1]), "no loss depends"),
+    ((lambda x: losses(x).sum() + losses(x[:2]).sum(), X[..., :1]), "different numbers of steps"),
+], ids=["no targets", "shapes", "example", "loss", "mask", "no model", "loss of a function", "two sequences",
+        "no layer", "no gradient", "no dependence", "two lengths"])
 def test_wrong_input_gets_a_sentence(arguments, words):
     model, batch, *options = arguments
     with pytest.raises(ValueError, match=words):
