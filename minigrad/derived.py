@@ -14,6 +14,7 @@ from minigrad.engine.messages import name_of
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.printers.c_loop import CPlan
+from minigrad.printers.latex import latex_of
 from minigrad.printers.numpy_loop import Plan
 from minigrad.printers.readable import Emitter
 from minigrad.program.simplify import Program
@@ -31,6 +32,9 @@ class Derived:
                                runs it when gradients for everything are wanted
     c_source                   the same as C, as scan compiles it once it has run long enough; raises NotInC if the cell
                                has what is not printed as C
+    latex                      the same lines as source, as equations: one `aligned` environment, in names such as
+                               f^{⟨t⟩} for ft and ∂L/∂c^{⟨t⟩} for d_c_next (printers/latex.py has the rule); a scan is
+                               written out
     forward(*args)             → (output, cache); tensors that the function closes over follow its arguments; if
                                they are left out, their present values are used
     backward(d_output, cache)  → (d_arg, …), one for each argument with floats, nested as the argument
@@ -65,6 +69,14 @@ class Derived:
     def c_source(self) -> str:
         program = self.program_of_cell()
         return CPlan(program, set(program.gradients)).source
+
+    @property
+    def latex(self) -> str:
+        trace = Trace(self.f, self.examples, tracer=SourceTracer(loops=False))
+        emitter = Emitter(Program(trace, self.name))
+        trace.close()
+        emitter.module()
+        return latex_of(emitter)
 
     def program_of_cell(self) -> Program:
         if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:

@@ -456,6 +456,9 @@ def test_derive_prints_a_function_of_a_file(file, capsys):
         h_next = h * c_next
         return (h_next, c_next), h_next
     assert out == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).source
+    assert out != (equations := printed([f"{file}:cell", "--latex", "--shapes",
+                                         "x=3,4 state=(5,4),(5,4) weights={'W': (5, 3)}"], capsys))
+    assert equations == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).latex + "\n"
     assert "for t in reversed(range(T)):" in printed([f"{file}:over_time", "--shapes", "xs=7,3,4 h=5,4"], capsys)
     assert "np.float32" in printed([f"{file}:step", "--shapes", "x=3,4 h_prev=5,4", "--planned",
                                     "--dtype", "float32"], capsys)

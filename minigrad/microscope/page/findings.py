@@ -37,12 +37,14 @@ def findings(inspection: Any) -> list[Finding]:
 
 def first_bad_number(layer: Any) -> list[Finding]:
     """The first NaN or Inf among the values; if there is none, the last among the gradients, which go back in time."""
-    for arrays, label in ((layer.values, "{}"), (layer.grads, "dL/d{}")):
-        bad = [(t, name, unit) for name, x in arrays.items() for t, unit in np.argwhere(~np.isfinite(x))]
-        if bad:
-            t, name, unit = min(bad, key=lambda b: b[0]) if arrays is layer.values else max(bad, key=lambda b: b[0])
+    for arrays, label, first in ((layer.values, "{}", min), (layer.grads, "dL/d{}", max)):
+        bad = {name: ~np.isfinite(x) for name, x in arrays.items()}
+        steps = {name: first(np.flatnonzero(x.any(axis=1))) for name, x in bad.items() if x.any()}
+        if steps:
+            name = first(steps, key=steps.__getitem__)
+            t, unit = int(steps[name]), int(bad[name][steps[name]].argmax())
             return [Finding(f"{label.format(name)} is NaN or Inf at step {t}, the first place where a number fails.",
-                            {"layer": layer.name, "t": int(t), "unit": int(unit)})]
+                            {"layer": layer.name, "t": t, "unit": unit})]
     return []
 
 

@@ -91,9 +91,13 @@ def render(inspection: Inspection) -> str:
     shown = {**vars(inspection), "curves": curves, "findings": findings(inspection)}
     data = json.dumps(shown, allow_nan=False, separators=(",", ":"),
                       default=lambda x: packed(x) if isinstance(x, np.ndarray) else vars(x))
-    data = re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", data)  # so no text ends the script element
+    return page_of(inspection.title, re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", data))  # no text ends the script
+
+
+def page_of(title: str, data: str) -> str:
+    """The page with this data, as JSON without `<`."""
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(inspection.title), "data": data}
+    parts = {"title": html.escape(title), "data": data}
     for tag in ("style", "script"):
         text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
         parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

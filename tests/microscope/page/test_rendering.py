@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import chromium
-from inspection_page import cell, data_in, digits, shown, slide, unpacked
+from inspection_page import EXAMPLE, cell, data_in, digits, renewed, shown, slide, unpacked
 
 from minigrad.microscope.page import rendering
 from minigrad.microscope.page.findings import findings
@@ -147,6 +147,13 @@ def test_a_file_of_two_layers_of_128_units_over_200_steps_is_below_3_MB():
         reach = {name: np.tril(fade * rng.random((200, 200))) for name in ("weights", "a_prev", "c_prev")}
         layers.append(LayerInspection(layer, values, grads, reach, rng.random((200, 256)), SOURCE))
     assert len(render(made(200, 128, asked=np.arange(200), layers=layers)).encode()) < 3e6
+
+
+def test_the_example_in_the_docs_is_a_page_of_today():
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1e6
+    assert renewed(text) == text, "run PYTHONPATH=. python tests/inspection_page.py"
+    assert {"findings", "layers", "about"} <= data_in(text).keys()
 
 
 def test_a_long_curve_keeps_its_extremes():
