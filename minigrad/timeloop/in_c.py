@@ -134,7 +134,7 @@ class CProgram:
             capsule = given[key].__array_struct__
             alive.append(capsule)
             arrays[n] = pointer_in(capsule, None)
-        known: dict = dict(zip(self.plan.closed, closed))
+        known: dict = dict(zip(self.plan.closed, closed)) if call.weights else {}
         for n, value, dtype in call.weights:
             x = np.ascontiguousarray(value_of(value, known), dtype)
             capsule = x.__array_struct__
