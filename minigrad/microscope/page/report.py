@@ -107,7 +107,7 @@ def one_sequence(batch: Batch, example: int) -> Batch:
     x, targets = np.asarray(batch.x), np.asarray(batch.targets)
     if x.ndim < 2 or targets.shape[:2] != x.shape[:2]:
         raise ValueError(f"a batch has x (T, B, …) and targets (T, B, …), time first, not {x.shape} and "
-                         f"{targets.shape}")
+                         f"{targets.shape}; for other targets give a function batch → loss in place of the model")
     size = x.shape[1]
     if not -size <= example < size:
         raise ValueError(f"the batch has {size} sequences, not number {example}")

@@ -101,6 +101,11 @@ def test_a_notebook_shows_the_page_that_is_saved(tmp_path):
         report.save(tmp_path / "missing" / "report.html")
 
 
+class AtTheEnd(Own):
+    def __call__(self, x):
+        return super().__call__(x)[-1]
+
+
 MODEL = SequenceModel(2, 1, hidden=4, rng=0)
 X = RNG.normal(size=(6, 3, 2))
 
@@ -111,6 +116,7 @@ X = RNG.normal(size=(6, 3, 2))
     ((MODEL, (X, X[..., :1]), {"example": 3}), "has 3 sequences, not number 3"),
     ((MODEL, (X, X[..., :1]), {"loss": "mes"}), "loss is cross_entropy"),
     ((MODEL, Batch(X, X[..., :1], np.zeros((6, 3), bool))), "no step of this sequence has a target"),
+    ((AtTheEnd(), Batch(np.zeros((6, 3), int), np.zeros((6, 3), int))), r"outputs \(1, 7\) of x \(6, 1\)"),
     ((3, X), "a module, with its loss, or a function"),
     ((losses, X, {"loss": "mse"}), "not a loss for a function"),
     ((losses, RNG.normal(size=(6, 3, 2))), "cell ran on 2 sequences"),
@@ -118,7 +124,7 @@ X = RNG.normal(size=(6, 3, 2))
     ((lambda x: losses(x).detach(), X[:, :, :1]), "through which gradients flow"),
     ((lambda x: (losses(x), 2 * mg.tensor(1.0, requires_grad=True))[1], X[:, :, :1]), "no loss depends"),
     ((lambda x: losses(x).sum() + losses(x[:2]).sum(), X[..., :1]), "different numbers of steps"),
-], ids=["no targets", "shapes", "example", "loss", "mask", "no model", "loss of a function", "two sequences",
+], ids=["no targets", "shapes", "example", "loss", "mask", "outputs", "no model", "loss of a function", "two sequences",
         "no layer", "no gradient", "no dependence", "two lengths"])
 def test_wrong_input_gets_a_sentence(arguments, words):
     model, batch, *options = arguments
