@@ -46,8 +46,8 @@ from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
-# {columns of a chunk: its time, relative}; fewer than 4 columns run one by one
-WIDTHS = {32: 32, 16: 17, 8: 11, 4: 9}
+# {bytes of a row of a chunk: the time of its products, relative}; fewer than 4 columns run one by one
+WIDTHS = {16: 10, 32: 10.5, 64: 17, 96: 24.5, 128: 32, 160: 43.5, 192: 47, 224: 54.5}
 THREADED = 1.25  # what a second thread costs
 MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
@@ -61,8 +61,8 @@ def chunk_width(batch: int, threads: int, itemsize: int) -> int:
     """The columns of a chunk with which the threads are done first; more than one thread must be worth it."""
     def seconds(width: int) -> float:
         chunks = -(-batch // width)
-        return -(-chunks // threads) * WIDTHS[width] * (THREADED if min(chunks, threads) > 1 else 1)
-    return 1 if batch < 4 else min([w for w in WIDTHS if w * itemsize <= 128], key=seconds)
+        return -(-chunks // threads) * WIDTHS[width * itemsize] * (THREADED if min(chunks, threads) > 1 else 1)
+    return 1 if batch < 4 else min([size // itemsize for size in WIDTHS if size >= 4 * itemsize], key=seconds)
 
 
 class CPlan:

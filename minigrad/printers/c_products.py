@@ -111,12 +111,13 @@ enum { TALL = 4, WIDE = SUMS / TALL, STRIPS = 16 };  /* of a tile of sums over t
 #endif
 """
 
-# Products with COLUMNS > 1 columns
+# Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
 BY_COLUMNS = """\
 enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
-       LANES_TYPE = BYTES_TYPE / sizeof(TYPE), ACROSS_TYPE = COLUMNS / LANES_TYPE,
+       LANES_TYPE = BYTES_TYPE / sizeof(TYPE), ACROSS_TYPE = COLUMNS / LANES_TYPE, HALF_TYPE = COLUMNS % LANES_TYPE != 0,
        PANEL_TYPE = SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
+typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
 
 static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
 {
@@ -140,20 +141,28 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
     #pragma clang fp contract(fast)
     for (long first = 0; first < rows; first += PANEL_TYPE) {
         vector_TYPE sum[PANEL_TYPE][ACROSS_TYPE] = {0};
+        half_TYPE half[PANEL_TYPE] = {0};
         for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
-            vector_TYPE x[ACROSS_TYPE];
-            for (int j = 0; j < ACROSS_TYPE; j++)
-                x[j] = *(const vector_TYPE *)(u + k * COLUMNS + j * LANES_TYPE);
+            const TYPE *x = u + k * COLUMNS;
             #pragma GCC unroll 16
-            for (int r = 0; r < PANEL_TYPE; r++)
+            for (int r = 0; r < PANEL_TYPE; r++) {
+                #pragma GCC unroll 16
                 for (int j = 0; j < ACROSS_TYPE; j++)
-                    sum[r][j] += panels[r] * x[j];
+                    sum[r][j] += panels[r] * *(const vector_TYPE *)(x + j * LANES_TYPE);
+                if (HALF_TYPE)
+                    half[r] += panels[r] * *(const half_TYPE *)(x + ACROSS_TYPE * LANES_TYPE);
+            }
         }
         #pragma GCC unroll 16
         for (int r = 0; r < PANEL_TYPE; r++)
-            if (r < rows - first)
+            if (r < rows - first) {
+                TYPE *to = z + (first + r) * COLUMNS;
+                #pragma GCC unroll 16
                 for (int j = 0; j < ACROSS_TYPE; j++)
-                    *(vector_TYPE *)(z + (first + r) * COLUMNS + j * LANES_TYPE) = sum[r][j];
+                    *(vector_TYPE *)(to + j * LANES_TYPE) = sum[r][j];
+                if (HALF_TYPE)
+                    *(half_TYPE *)(to + ACROSS_TYPE * LANES_TYPE) = half[r];
+            }
     }
 }
 """
