@@ -39,12 +39,14 @@ REFERENCE = {
     "programs": ("Derived programs and time", "minigrad", "derive scan loops_in TraceError"),
     "nn": ("Layers and losses", "minigrad.nn", ""),
     "init": ("Initial values", "minigrad.nn.init", ""),
-    "optim": ("Optimisers", "minigrad.optim", ""),
+    "optim": ("Optimisers", "minigrad.optim", "Optimizer SGD RMSprop Adagrad Adam AdamW clip_grad_norm constant "
+              "step_decay cosine warm_up"),
     "tasks": ("Tasks", "minigrad.tasks", ""),
     "training": ("Training", "minigrad.training", ""),
     "bptt": ("The microscope", "minigrad.bptt", ""),
     "pictures": ("Pictures and reports", "minigrad", "inspect graph"),
-    "plot": ("Plots", "minigrad.plot", ""),
+    "plot": ("Plots", "minigrad.plot", "by_lag against_lag heat gates ledger spectra truncation paths saturation "
+             "curves"),
     "connections": ("Connections", "minigrad.connections", ""),
 }
 LANGUAGES = {".py": "python", ".html": "html", ".toml": "toml", ".yml": "yaml", ".sh": "bash", "": "bash"}
@@ -60,7 +62,10 @@ def main() -> int:
     wanted: list[Path] = []
     for page, name in pages.items():
         write(name, linked(page.read_text(encoding="utf-8"), page, name, pages, wanted))
-    shutil.copytree(ROOT / "docs" / "images", PAGES / "images")
+    for path in (ROOT / "docs").rglob("*"):
+        if is_shown_as_it_is(path):
+            (PAGES / path.relative_to(ROOT / "docs")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, PAGES / path.relative_to(ROOT / "docs"))
     for path in (done := dict.fromkeys(wanted)):
         write(*source_page(path, done))
     write_reference()
@@ -79,6 +84,11 @@ def write(name: str, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def is_shown_as_it_is(path: Path) -> bool:
+    """Whether this is a picture, or another file of docs/ that a browser shows."""
+    return path.is_relative_to(ROOT / "docs") and path.is_file() and path.suffix in (".svg", ".png", ".html", ".gif")
+
+
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
@@ -92,13 +102,14 @@ def linked(text: str, page: Path, name: str, pages: dict[Path, str], wanted: lis
         path = (page.parent / target).resolve()
         if path in pages:
             place = pages[path]
-        elif path.is_relative_to(ROOT / "docs" / "images"):
+        elif is_shown_as_it_is(path):
             place = path.relative_to(ROOT / "docs").as_posix()
         else:
             wanted.append(path)
             place = source_name(path)
         return f"{opening}{os.path.relpath(place, Path(name).parent)}{hash_}{anchor}"
-    return "".join(part if part.startswith("```") else LINK.sub(there, part) for part in FENCED.split(text))
+    return "".join(re.sub(r"^```(\w+) .*", r"```\1", part) if part.startswith("```") else LINK.sub(there, part)
+                   for part in FENCED.split(text))  # without `no-run`, which is for the tests
 
 
 def source_name(path: Path) -> str:
@@ -133,7 +144,7 @@ def write_reference() -> None:
         shown = {"minigrad.bptt": minigrad.bptt, "minigrad.plot": minigrad.plot}.get(module)
         shown = shown or importlib.import_module(module)
         listed = [one for part in names.split() for one in (minigrad.op_names if part == "*ops" else [part])]
-        parts = [f"# {title}\n"] + ([] if names else [docstring(shown)])
+        parts = [f"# {title}\n"] + ([] if module == "minigrad" else [docstring(shown)])
         found = listed or public_names(shown)
         parts += [entry(f"{module}.{one}", getattr(shown, one), 2) for one in found]
         write(f"reference/{name}.md", "\n".join(parts))
@@ -256,7 +267,7 @@ def broken_links(site: Path) -> Iterator[str]:
             anchor = unquote(parts.fragment)
             if not target.is_file():
                 yield f"{path.relative_to(site.resolve())} links to {link}, which does not exist"
-            elif anchor and target in pages and anchor not in pages[target].anchors and not anchor.startswith("__"):
+            elif anchor and target in pages and anchor not in pages[target].anchors and not re.search("^__|=", anchor):
                 yield f"{path.relative_to(site.resolve())} links to {link}, and that page has no such heading"
 
 

@@ -33,6 +33,7 @@ def test_links_are_rewritten_for_their_place(builder):
     assert rewrite("[a](../minigrad/nn) [b](../minigrad/optim.py) [c](../.ci/run)", ROOT / "docs" / "engine.md") == \
         "[a](source/minigrad/nn/index.md) [b](source/minigrad/optim.py.md) [c](source/ci/run.md)"
     assert wanted == [ROOT / "minigrad" / "nn", ROOT / "minigrad" / "optim.py", ROOT / ".ci" / "run"]
+    assert rewrite("```python no-run\nx\n```", ROOT / "README.md") == "```python\nx\n```"
     for same in ("[a](https://a.b/c.md)", "[a](#x)", "```\n[a](docs/engine.md)\n```"):
         assert rewrite(same, ROOT / "README.md") == same
 

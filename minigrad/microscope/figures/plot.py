@@ -11,9 +11,9 @@
     curves(runs)              training curves of runs
 
 Every function draws on `ax` (default: a new figure), labels the axes with units, gives it a title unless it has one,
-and returns it. A recording, or the
-result of a question of `mg.bptt`, may be given in place of its arrays, and {name: …} in place of one line. `symbols`
-are T characters or other symbols of the input, for the time axis; `example` is the index of one example of the batch.
+and returns it. A recording, or the result of a question of `mg.bptt`, may be given in place of its arrays, and
+{name: …} in place of one line. `symbols` are T characters or other symbols of the input, for the time axis; `example`
+is the index of one example of the batch.
 
 Lines differ in dash and marker as well as in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so
 pictures are readable in grey and by the colour-blind. Text from data (symbols, names) is never interpreted as markup.

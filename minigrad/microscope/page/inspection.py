@@ -82,8 +82,8 @@ def inspect(model: Module, sequence: Sequence, batch: int | None = 1) -> Looked:
             outputs = model(sequence.x)
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         if np.shape(outputs)[:2] != (len(sequence.x), 1):
-            raise ValueError(f"the model makes outputs {np.shape(outputs)} of x {sequence.x.shape}, and a page needs one "
-                             "at every step, time first: (T, 1, …); for another model give mg.inspect a function "
+            raise ValueError(f"the model makes outputs {np.shape(outputs)} of x {sequence.x.shape}, and a page needs "
+                             "one at every step, time first: (T, 1, …); for another model give mg.inspect a function "
                              "batch → loss")
         losses = {int(s): sequence.loss(outputs[int(s)], sequence.targets[s]) for s in sequence.asked}
         return look(scans_by_layer(recording), losses, batch)
