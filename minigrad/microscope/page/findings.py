@@ -82,7 +82,8 @@ def longest_memory(layer: Any) -> list[Finding]:
     keeps = f"unit {best} keeps {100 * mean[best]:.3g} % a step"
     if never.any():
         n, one = never.sum(), never.sum() == 1
-        text = (f"{n} of {len(never)} units of {name} never forget{'s' if one else ''}, keeping at least "
+        units = f"All {n} units" if n == len(never) > 1 else f"{n} of {len(never)} units"
+        text = (f"{units} of {name} never forget{'s' if one else ''}, keeping at least "
                 f"{100 * NEVER:.0f} % of {'its' if one else 'their'} value at every step; {keeps}.")
     else:
         half = np.log(0.5) / np.log(mean[best]) if 0 < mean[best] < 1 else 0

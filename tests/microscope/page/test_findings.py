@@ -50,6 +50,8 @@ CASES = [
     ({"keeps": {"c": np.array([[0.2, 0.95], [0.2, 0.95]])}},
      [("1 of 2 units of c never forgets, keeping at least 95 % of its value at every step; unit 1 keeps 95 % a step.",
        {"layer": "l0", "unit": 1})]),
+    ({"keeps": {"c": np.array([[0.97, 0.96], [0.98, 0.97]])}},
+     [("All 2 units of c never forget, keeping at least 95 % of their value at", {"layer": "l0", "unit": 0})]),
     ({"keeps": {"c": np.array([[0.2, 0.4], [0.2, 0.5]])}},
      [("No unit of c keeps 95 % of its value at every step; unit 1 keeps 50 % a step, half of its value for 1 step.",
        {"layer": "l0", "unit": 1})]),
