@@ -1,6 +1,7 @@
 """What TensorBoard itself reads in the logs."""
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +81,16 @@ def test_a_loop_of_ones_own(tmp_path):
     assert set(log.Tags()["scalars"]) == {"loss", "rate"}
     assert [e.step for e in log.Histograms("gradient/layers/l0/W")] == [1]
     assert len(log.Histograms("gradient_over_time/l0/a_next/update_1")) == 100
+
+
+def test_a_resumed_training_replaces_what_is_newer(tmp_path):
+    for steps, loss in ((range(1, 6), 1.0), (range(4, 7), 2.0)):
+        with TensorBoard(tmp_path) as board:
+            for step in steps:
+                board.scalars(step, loss=loss)
+        time.sleep(1.1)  # files are read in the order of their names, which have the second
+    assert [(e.step, e.value) for e in read(tmp_path).Scalars("loss")] == [
+        (1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]
 
 
 def test_wrong_numbers_get_a_sentence(tmp_path):
