@@ -18,6 +18,9 @@ REDUCED = {
     "long_lags.py": ["--only", "learning", "--seeds", "1", "--updates", "20", "--lags", "5", "--rates", "0.1",
                      "--anew", "--out", "{tmp}"],
     "own_cells.py": ["--updates", "3", "--hidden", "4"],
+    "student_day.py": [],
+    "researcher_day.py": ["--updates", "20"],
+    "engineer_day.py": [],
 }
 
 

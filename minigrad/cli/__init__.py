@@ -22,6 +22,7 @@ from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
 from minigrad.cli.exercise import add_exercise
 from minigrad.cli.inspect import add_inspect
+from minigrad.cli.plot import add_plot
 from minigrad.cli.train import add_sample, add_tasks, add_train
 from minigrad.training.trainer import Diverged
 
@@ -87,7 +88,7 @@ def discard_output() -> None:
 def parser() -> Parser:
     top = Parser(prog="minigrad", description="Train recurrent networks and see their gradients.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_train, add_sample, add_inspect, add_tasks, add_gradcheck, add_audit, add_derive, add_exercise,
-                add_bench):
+    for add in (add_train, add_sample, add_inspect, add_plot, add_tasks, add_gradcheck, add_audit, add_derive,
+                add_exercise, add_bench):
         add(commands)
     return top

@@ -127,6 +127,17 @@ class Trainer:
                     self.ended = "interrupted"
         return self.history()
 
+    def __repr__(self) -> str:
+        k1, k2 = self.bptt
+        settings = {"batch": self.batch, "clip": self.clip, "bptt": k1 if k1 == k2 else (k1, k2),
+                    "schedule": self.schedule and getattr(self.schedule, "__qualname__", "given").split(".")[0],
+                    "validate_every": self.validate_every, "until_solved": self.until_solved,
+                    "callbacks": len(self.callbacks)}
+        task = getattr(self.task, "name", type(self.task).__name__)
+        return (f"Trainer of {type(self.model).__name__} on {task}, step {self.step:,} of {self.steps:,}"
+                f"{self.ended and f', {self.ended}'}\n  "
+                f"{', '.join(f'{name}={value}' for name, value in settings.items())}\n  {self.optimizer!r}")
+
     # -- one window ---------------------------------------------------------------------------------------
 
     def windows(self) -> Iterator[Window]:
