@@ -22,7 +22,7 @@ from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
-SUMMED = 1024  # columns that a product of a sum over time has at least, but 64 steps are enough
+SUMMED = 512, 1024  # columns that a product of a sum over time has at least, and at most
 ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
 
 
@@ -77,8 +77,8 @@ class CProgram:
                       if loop is not None}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
-        fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1)
-        self.block = max(block, min(-(-SUMMED // self.batch), fitting)) if self.batch >= 16 else block
+        fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
+        self.block = max(block, -(-min(max(fitting, SUMMED[0]), SUMMED[1]) // self.batch)) if self.batch >= 16 else block
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
