@@ -12,10 +12,10 @@ import numpy as np
 
 from minigrad.cli.arguments import add_command, add_trust, encode, natural, positive
 from minigrad.engine.messages import nearest
+from minigrad.files.atomic import atomic_write, file_errors
 from minigrad.microscope.page.inspection import Sequence, inspect
 from minigrad.microscope.page.rendering import Inspection, render
 from minigrad.tasks import TASKS, Text
-from minigrad.training.files import atomic_write, file_errors
 from minigrad.training.folder import CONFIG, METRICS, read_lines, read_rows
 from minigrad.training.run import load_model
 from minigrad.training.sequence_model import LAYERS, SequenceModel

@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 
 from minigrad.engine.messages import refusing
 from minigrad.engine.pytree import flatten
+from minigrad.files.atomic import CheckpointError, write_json
 from minigrad.timeloop.compile import CompileNotice, compiler, loops_in
 from minigrad.training import checkpoint, trust
-from minigrad.training.files import CheckpointError, write_json
 from minigrad.training.folder import CHECKPOINT, RESULT, UNSAVED, Folder
 from minigrad.training.sequence_model import SequenceModel
 from minigrad.training.settings import Settings

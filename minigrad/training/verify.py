@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import brief, one_line, refusing
+from minigrad.files.atomic import CheckpointError, file_errors, read_json, refuse_special
 from minigrad.training import checkpoint, trust
-from minigrad.training.files import CheckpointError, file_errors, read_json, refuse_special
 from minigrad.training.folder import CONFIG, find_checkpoint
 from minigrad.training.sequence_model import LAYERS
 from minigrad.training.settings import Settings, fits
