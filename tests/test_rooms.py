@@ -17,7 +17,7 @@ PACKAGE = Path(minigrad.__file__).parent
 
 # A file imports from earlier rooms and, without a cycle, from its own. A new file needs no row, a new room does.
 ROOMS = ["interrupt.py", "engine", "files", "functional.py", "check", "program", "printers", "derived.py", "timeloop",
-         "document.py", "auditor", "nn", "optim.py", "tasks", "training", "microscope", "handwritten",
+         "document.py", "auditor", "nn", "optim.py", "tasks", "data", "training", "microscope", "handwritten",
          "cli", "__init__.py", "__main__.py"]
 OUTSIDE = {"filelock", "numpy", "threadpoolctl", "tqdm"}
 # third-party packages that a file may use if they are installed

@@ -22,7 +22,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         archive.write(path, arrays)
         return
     library = safetensors(path)
-    with refusing(f"{path} cannot be written"):
+    with refusing(f"{path} cannot be written", CheckpointError):
         content = library.save({name: np.array(array, array.dtype.newbyteorder("="), order="C")
                                 for name, array in arrays.items()}, metadata={"format": "pt"})  # as PyTorch's tools do
     with atomic_write(path) as file:

@@ -43,7 +43,8 @@ class Trainer:
 
     model      model(x, state=None, lengths=None) → (outputs, state), as `SequenceModel`
     task       a Task, or any object with `batch(rng, size)` and `loss` (a key of LOSSES, or a function of outputs,
-               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`
+               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`.
+               Its `validation(rng)`, if it has one, is the validation set; else `test` with another rng
     optimizer  from minigrad.optim
     steps      number of optimiser steps, each on one window of `batch` sequences
     schedule   schedule(step) → lr, counted from 0; None keeps the optimiser's lr
@@ -163,8 +164,9 @@ class Trainer:
         return self.model.restart(self.state, np.asarray(first)) if np.any(first) else self.state
 
     def measure(self, seed: Any = TEST) -> float:
-        """The task's metric on its test set for this seed."""
-        batch = self.task.test(np.random.default_rng(seed))
+        """The task's metric on its test set, or with the seed VALIDATION on its validation set."""
+        draw = getattr(self.task, "validation", self.task.test) if seed == VALIDATION else self.task.test
+        batch = draw(np.random.default_rng(seed))
         with eval_mode(self.model), no_grad():
             outputs, _ = self.model(batch.x, None, batch.lengths)
         return float(self.task.metric(np.asarray(outputs), batch))
