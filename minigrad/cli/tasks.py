@@ -11,6 +11,7 @@ from typing import Any
 
 from minigrad.cli.arguments import add_command
 from minigrad.data import Sequences
+from minigrad.tasks import Task
 from minigrad.training.settings import KNOWN_TASKS, refuse_unknown
 
 WIDTH = 80  # maximum width of the text
@@ -41,7 +42,10 @@ def describe(name: str) -> str:
     """The text on one task. Raises ValueError for an unknown name."""
     refuse_unknown("there is no task", [name], KNOWN_TASKS)
     kind = KNOWN_TASKS[name]
-    parts = [f"{name}: {first_line(kind)}", *map(filled, inspect.getdoc(kind).split("\n\n")[1:])]
+    parts = [filled(f"{name}: {first_line(kind)}"), *map(filled, inspect.getdoc(kind).split("\n\n")[1:])]
+    if kind.__bases__ != (Task,):  # a variant
+        base = kind.__bases__[0]
+        parts += map(filled, f"{base.__name__}: {inspect.getdoc(base)}".split("\n\n"))
     options = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
     rows = [("options", ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"),
             ("recipe", ", ".join(f"{key} {value}" for key, value in kind.recipe.items()))]

@@ -53,6 +53,8 @@ class LrRange:
         most = max(smoothed[shown], default=1.0)
         rows = [f"{self.lr[i]:>10.2e}  {smoothed[i]:>10.4g}  {'█' * round(40 * smoothed[i] / most)}" for i in shown]
         found = f"the loss falls fastest at lr {self.steepest:.2g}, and is lowest at {self.lowest:.2g}"
+        if len(smoothed) and smoothed.argmin() == len(smoothed) - 1:
+            found += ", the end of the range: try a higher one"
         return "\n".join([f"{'lr':>10}  {'loss':>10}", *rows, found])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from minigrad.training.trainer import Diverged
 from minigrad.training.user_code import split_name
 from minigrad.training.verify import read_config, without_paths
 
+PARENT = os.getppid()  # in a worker, the process that started it
 PATIENCE = 10.0  # seconds to wait for a run that another process, such as a worker of a killed sweep, still saves
 COUNTED = {"metric": float, "baseline": float, "solved": bool, "steps": int, "metric_name": str}  # types in result.json
 
@@ -106,6 +108,7 @@ def sweep(task: str, out: str | Path, *, jobs: int = -1, report: Callable[[str],
     contains a run of other settings; KeyboardInterrupt after Ctrl-C, with all runs saved.
     """
     points = grid(task, Path(out).absolute(), settings)
+    higher = points[0][2].make_task().higher_is_better
     rows = {folder: result for folder, _, settings in points if (result := ended(folder, settings)) is not None}
     todo = [point for point in points if point[0] not in rows]
     check(todo)
@@ -124,9 +127,7 @@ def sweep(task: str, out: str | Path, *, jobs: int = -1, report: Callable[[str],
                 shown.update()
             elif report is not None:
                 report(describe(folder, result))
-    varied = tuple(points[0][1])
-    higher = points[0][2].make_task().higher_is_better
-    return Sweep([by_folder[folder] | rows[folder] for folder, _, _ in points], varied, higher)
+    return Sweep([by_folder[folder] | rows[folder] for folder, _, _ in points], tuple(points[0][1]), higher)
 
 
 def grid(task: str, out: Path, given: dict[str, Any]) -> list[Point]:
@@ -206,22 +207,24 @@ def run_all(points: Sequence[Point], jobs: int, report: Callable[[str], None] | 
             (report or warnings.warn)("joblib is not installed, so the runs go one after another: pip install joblib")
         else:
             parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-            yield from parallel(joblib.delayed(run_point)(folder, settings, os.getpid())
-                                for folder, _, settings in points)
+            calls = (joblib.delayed(run_point)(folder, settings, os.getpid()) for folder, _, settings in points)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)  # after Ctrl-C: all of them are saved
+                yield from parallel(calls)
             return
     for folder, _, settings in points:
         yield run_point(folder, settings, os.getpid())
 
 
 def run_point(folder: Path, settings: Settings, owner: int) -> tuple[Path, dict[str, Any]]:
-    """Begin or resume one run, and train it to its end. A worker stops, and saves, when the process that started it is
-    gone: `owner` is the process of the sweep."""
-    parent = os.getppid() if os.getpid() != owner else None
-
+    """Begin or resume one run, and train it to its end. A worker saves the run and ends when the process that started
+    it is gone; `owner` is the process of the sweep, which may go on without its own parent."""
     def orphaned(*_: Any) -> bool:
-        return parent is not None and os.getppid() != parent
+        return os.getpid() != owner and os.getppid() != PARENT
 
     waited = time.monotonic()
+    if orphaned():
+        signal.raise_signal(signal.SIGTERM)
     while True:
         try:
             if (result := ended(folder, settings)) is not None:
@@ -230,8 +233,9 @@ def run_point(folder: Path, settings: Settings, owner: int) -> tuple[Path, dict[
             with Run.resume(folder, trust=True) if (folder / CONFIG).exists() else Run.new(settings, folder) as run:
                 run.trainer.callbacks.append(orphaned)
                 result = run.go()
-                done = run.trainer.ended in ("done", "solved")
-                return folder, result if done else {"failed": INTERRUPTED}
+            if orphaned():
+                signal.raise_signal(signal.SIGTERM)
+            return folder, result if run.trainer.ended in ("done", "solved") else {"failed": INTERRUPTED}
         except InUse as problem:
             if time.monotonic() - waited > PATIENCE:
                 return folder, {"failed": str(problem)}
