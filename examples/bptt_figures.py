@@ -1,6 +1,6 @@
 """Every figure of docs/bptt.md, and the numbers in its last chapter: from one multiplication to the LSTM.
 
-    python examples/bptt_figures.py                   all figures, into docs/images, in a few minutes
+    python examples/bptt_figures.py                   all figures, into bptt_figures, in a few minutes
     python examples/bptt_figures.py --only claim --steps 200 --hidden 64 --seeds 20
 
 The last chapter asks whether the gradient of an LSTM vanishes less than that of a plain RNN, before any training. Its
@@ -22,7 +22,7 @@ import minigrad as mg
 from minigrad import nn, plot
 from minigrad.optim import Adam
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+IMAGES = Path("bptt_figures")  # the course's own are in docs/images
 INPUTS, EXAMPLES = 8, 4
 PART_THAT_CAME = "‖dL/dh at T − lag‖ / ‖dL/dh at T‖"
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.data.examples import Examples, split_positions
+from minigrad.data.reading import encode
 from minigrad.engine.messages import refusing
 from minigrad.engine.ops import log_softmax
 from minigrad.files import archive
@@ -103,6 +104,12 @@ class Sequences(Task):
         to = {"next": "the next symbol", "classes": f"{self.outputs} classes", "numbers": f"{self.outputs} numbers"}
         where = " at the end" if self.examples.at_end else " at every step"
         return f"{len(self.examples):,} sequences of {span} steps, {of} → {to[self.kind]}{where}, from {self.source}"
+
+    def encode(self, symbols: Sequence[str]) -> np.ndarray:
+        """The codes of these symbols, (n,) int64. Raises ValueError for a symbol that the sequences do not have."""
+        if self.names[0] is None:
+            raise ValueError("these sequences were given as numbers, which have no names")
+        return encode([symbols], self.names[0])[0][0]
 
     def decode(self, codes: Sequence[int]) -> str | list[str]:
         """The symbols of these codes: a str if all names are characters, else a list."""
