@@ -11,7 +11,7 @@ from typing import Any
 from minigrad import interrupt
 from minigrad.cli.arguments import add_command, positive
 from minigrad.cli.options import add_training_options, as_settings, given_options
-from minigrad.training.sweep import sweep
+from minigrad.training.sweep import WorkerDied, sweep
 
 MOST = 100_000  # values of a range
 
@@ -59,6 +59,9 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted; the runs are saved, and the same command continues them", file=sys.stderr)
         return interrupt.STATUS
+    except WorkerDied as problem:
+        print(f"minigrad sweep: {problem}", file=sys.stderr)
+        return 1
     print(result)
     if not arguments.quiet:
         print(f"kept in {arguments.out}: a folder for each of the {len(result.rows)} runs")

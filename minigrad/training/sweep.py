@@ -13,6 +13,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,10 @@ PATIENCE = 10.0  # seconds to wait for a run that another process, such as a wor
 COUNTED = {"metric": float, "baseline": float, "solved": bool, "steps": int, "metric_name": str}  # types in result.json
 
 Point = tuple[Path, dict[str, Any], Settings]  # (folder, values that the sweep varies, settings)
+
+
+class WorkerDied(RuntimeError):
+    """A process of a sweep was killed from outside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +110,8 @@ def sweep(task: str, out: str | Path, *, jobs: int = -1, report: Callable[[str],
     gradients of each combination are checked before it trains. Without joblib the runs go one after another.
 
     Raises ValueError, before any training, for settings that do not define a run, wrong gradients, and a folder that
-    contains a run of other settings; KeyboardInterrupt after Ctrl-C, with all runs saved.
+    contains a run of other settings; KeyboardInterrupt after Ctrl-C and WorkerDied after the death of a process, with
+    all runs saved.
     """
     points = grid(task, Path(out).absolute(), settings)
     higher = points[0][2].make_task().higher_is_better
@@ -210,7 +216,11 @@ def run_all(points: Sequence[Point], jobs: int, report: Callable[[str], None] | 
             calls = (joblib.delayed(run_point)(folder, settings, os.getpid()) for folder, _, settings in points)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)  # after Ctrl-C: all of them are saved
-                yield from parallel(calls)
+                try:
+                    yield from parallel(calls)
+                except BrokenExecutor:
+                    raise WorkerDied("a worker process was killed, as when memory runs out; the runs are saved, and "
+                                     "the same sweep continues them, if need be with fewer jobs") from None
             return
     for folder, _, settings in points:
         yield run_point(folder, settings, os.getpid())

@@ -34,7 +34,8 @@ def test_what_it_prints():
     text = str(LrRange(np.geomspace(1e-3, 1, 40), np.concatenate([np.linspace(1, 0.1, 30), np.linspace(0.2, 4, 10)])))
     assert len(text.splitlines()) == 22 and "the loss falls fastest at lr " in text and "end of the range" not in text
     assert str(LrRange(np.array([]), np.array([])))  # diverged at the first step
-    assert "the end of the range: try a higher one" in str(LrRange(np.array([0.1, 0.2, 0.4]), np.array([3.0, 2.0, 1.0])))
+    falling = LrRange(np.array([0.1, 0.2, 0.4]), np.array([3.0, 2.0, 1.0]))
+    assert "the end of the range: try a higher one" in str(falling)
 
 
 @pytest.mark.parametrize("span", [(0, 1, 9), (1, 1, 9), (1, 0.1, 9), (0.1, np.inf, 9), (0.1, 1, 1)])

@@ -173,14 +173,20 @@ COMMAND = [sys.executable, "-m", "minigrad", "sweep", "parity", "--length", "4",
 
 
 def started(folder, steps):
-    return subprocess.Popen([*COMMAND, "--steps", str(steps), "--out", str(folder)], env=here(), text=True,
-                            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """The sweep as a process. Its errors go to a file, since idle workers of a killed one would keep a pipe open."""
+    with open(errors(folder), "w") as file:
+        return subprocess.Popen([*COMMAND, "--steps", str(steps), "--out", str(folder)], env=here(), text=True,
+                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def errors(folder):
+    return folder.with_name(f"{folder.name}.errors")
 
 
 def workers(process):
-    """The processes that it started."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    return [int(pid) for pid in listed.stdout.split()]
+    """The processes that it started to work."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "LokyProcess" in line]
 
 
 def killed_until_it_ends(folder, steps, seed, longest):
@@ -189,7 +195,7 @@ def killed_until_it_ends(folder, steps, seed, longest):
     while True:
         process = started(folder, steps)
         try:
-            _, err = process.communicate(timeout=rng.uniform(0.5, longest))
+            process.wait(timeout=rng.uniform(0.5, longest))
         except subprocess.TimeoutExpired:
             deaths, longest = deaths + 1, longest * 1.1
             kind = rng.integers(3)
@@ -199,11 +205,11 @@ def killed_until_it_ends(folder, steps, seed, longest):
                 os.kill(found[rng.integers(len(found))], signal.SIGKILL)
             else:
                 process.kill()
-            process.communicate(timeout=120)
-        else:
-            if process.returncode == 0:
-                return deaths
-            assert "Traceback" not in err, err
+            if process.wait(timeout=120) == 1:
+                assert "a worker process was killed" in errors(folder).read_text()
+        assert "Traceback" not in errors(folder).read_text(), errors(folder).read_text()
+        if process.returncode == 0:
+            return deaths
 
 
 @POSIX
@@ -211,9 +217,7 @@ def killed_until_it_ends(folder, steps, seed, longest):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sweep_killed_at_random_moments_ends_like_one_left_alone(seed, tmp_path):
     pytest.importorskip("joblib")
-    whole = started(tmp_path / "whole", 400)
-    assert whole.wait(timeout=300) == 0, whole.stderr.read()
-    whole.communicate()
+    assert started(tmp_path / "whole", 400).wait(timeout=300) == 0, errors(tmp_path / "whole").read_text()
     assert killed_until_it_ends(tmp_path / "killed", 400, seed, 4.0)
     assert_same_sweep(tmp_path / "whole", tmp_path / "killed")
 
@@ -221,14 +225,15 @@ def test_a_sweep_killed_at_random_moments_ends_like_one_left_alone(seed, tmp_pat
 @POSIX
 def test_workers_of_a_killed_sweep_stop_and_the_next_one_continues(tmp_path):
     pytest.importorskip("joblib")
-    process = started(tmp_path, 100_000)
-    while len(list(tmp_path.glob("*/checkpoint.npz"))) < 2:
+    out = tmp_path / "runs"
+    process = started(out, 100_000)
+    while len(list(out.glob("*/checkpoint.npz"))) < 2:
         time.sleep(0.05)
     own = workers(process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.wait(timeout=60)
     deadline = time.monotonic() + 60
-    for folder in tmp_path.glob("*"):
+    for folder in out.glob("*"):
         while True:  # the worker lets the folder go after its step
             try:
                 with Run.resume(folder) as run:
@@ -242,10 +247,10 @@ def test_workers_of_a_killed_sweep_stop_and_the_next_one_continues(tmp_path):
 @POSIX
 def test_ctrl_c_saves_the_runs_and_says_how_to_continue(tmp_path):
     pytest.importorskip("joblib")
-    process = started(tmp_path, 100_000)
-    while len(list(tmp_path.glob("*/checkpoint.npz"))) < 2:
+    process = started(tmp_path / "runs", 100_000)
+    while len(list((tmp_path / "runs").glob("*/checkpoint.npz"))) < 2:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
-    assert err.endswith("interrupted; the runs are saved, and the same command continues them\n")
+    assert process.wait(timeout=60) == 130
+    assert errors(tmp_path / "runs").read_text() == \
+        "interrupted; the runs are saved, and the same command continues them\n"
