@@ -11,10 +11,11 @@ import numpy as np
 
 from minigrad.data.examples import Examples, split_positions
 from minigrad.data.reading import encode
-from minigrad.engine.messages import refusing
+from minigrad.engine.messages import brief, refusing
 from minigrad.engine.ops import log_softmax
 from minigrad.files import archive
 from minigrad.files.atomic import CheckpointError
+from minigrad.nn.checks import is_whole
 from minigrad.tasks.task import Batch, Task, lstm_recipe
 
 KIND = "file of sequences"
@@ -47,7 +48,7 @@ class Sequences(Task):
     targets: Any = field(default=None, repr=False)
     file: str | Path | None = None
     at_end: bool | None = None
-    parts: list | tuple = (0.8, 0.1, 0.1)
+    parts: Any = (0.8, 0.1, 0.1)
     seed: int | None = 0
     solved_at: float | None = None
 
@@ -75,8 +76,10 @@ class Sequences(Task):
         object.__setattr__(self, "goal", self.baseline if self.solved_at is None else self.solved_at)
 
     def split(self, examples: Examples) -> list[Examples]:
-        if len(self.parts) != 3:
-            raise ValueError(f"a task has three parts, for training, validation and test, not {len(self.parts)}")
+        if not isinstance(self.parts, (list, tuple)) or len(self.parts) != 3:
+            raise ValueError(f"parts are of three, for training, validation and test, not {brief(self.parts)}")
+        if self.seed is not None and not is_whole(self.seed, 0):
+            raise ValueError(f"seed is a whole number from 0 on, or None to keep the order, not {brief(self.seed)}")
         if len(examples) < 3:
             raise ValueError("a task takes three sequences or more, to train, validate and test on different ones, not "
                              f"{len(examples)}: cut a long one into pieces")

@@ -6,10 +6,12 @@ are done and resumes the others; each run has the same bits as one that trains a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -227,24 +229,18 @@ def run_all(points: Sequence[Point], jobs: int, report: Callable[[str], None] | 
 
 
 def run_point(folder: Path, settings: Settings, owner: int) -> tuple[Path, dict[str, Any]]:
-    """Begin or resume one run, and train it to its end. A worker saves the run and ends when the process that started
-    it is gone; `owner` is the process of the sweep, which may go on without its own parent."""
-    def orphaned(*_: Any) -> bool:
-        return os.getpid() != owner and os.getppid() != PARENT
-
+    """Begin or resume one run, and train it to its end. `owner` is the process of the sweep; another one is a worker,
+    which ends with the process that started it."""
+    if os.getpid() != owner:
+        end_with_parent()
     waited = time.monotonic()
-    if orphaned():
-        signal.raise_signal(signal.SIGTERM)
     while True:
         try:
             if (result := ended(folder, settings)) is not None:
                 return folder, result
             # the user named the cell in this sweep, and `ended` has compared the settings
             with Run.resume(folder, trust=True) if (folder / CONFIG).exists() else Run.new(settings, folder) as run:
-                run.trainer.callbacks.append(orphaned)
                 result = run.go()
-            if orphaned():
-                signal.raise_signal(signal.SIGTERM)
             return folder, result if run.trainer.ended in ("done", "solved") else {"failed": INTERRUPTED}
         except InUse as problem:
             if time.monotonic() - waited > PATIENCE:
@@ -254,6 +250,19 @@ def run_point(folder: Path, settings: Settings, owner: int) -> tuple[Path, dict[
             return folder, {"failed": str(problem)}
         except MemoryError as problem:
             return folder, {"failed": f"there is not enough memory ({problem})"}
+
+
+@functools.cache
+def end_with_parent() -> None:
+    """Watch the parent of this process, once a process, in a thread. When it is gone, SIGTERM ends an idle worker, and
+    lets a run finish its step and save itself first."""
+    def watch() -> None:
+        while os.getppid() == PARENT:
+            time.sleep(0.5)
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def describe(folder: Path, result: dict[str, Any]) -> str:

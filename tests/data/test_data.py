@@ -208,6 +208,8 @@ def test_a_file_of_another_kind_is_named(tmp_path):
         data.Sequences(file=tmp_path / "other.npz")
     for arguments, sentence in (({}, "give either sequences or a file"),
                                 ({"sequences": ["ab", "cd"]}, "three sequences"),
-                                ({"sequences": WORDS, "parts": (0.5, 0.5)}, "three parts")):
+                                ({"sequences": WORDS, "parts": (0.5, 0.5)}, "parts are of three"),
+                                ({"sequences": WORDS, "parts": 3}, "parts are of three, .* not 3"),
+                                ({"sequences": WORDS, "seed": "a"}, "seed is a whole number from 0 on")):
         with pytest.raises(ValueError, match=sentence):
             data.Sequences(**arguments)

@@ -185,7 +185,8 @@ def errors(folder):
 
 def workers(process):
     """The processes that it started to work."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True,
+                            text=True)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "LokyProcess" in line]
 
 
@@ -233,15 +234,17 @@ def test_workers_of_a_killed_sweep_stop_and_the_next_one_continues(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     deadline = time.monotonic() + 60
+    while any(map(alive, own)):
+        assert len(own) == 2 and time.monotonic() < deadline
+        time.sleep(0.1)
     for folder in out.glob("*"):
-        while True:  # the worker lets the folder go after its step
-            try:
-                with Run.resume(folder) as run:
-                    assert run.trainer.step >= 3
-                break
-            except ValueError:
-                assert own and time.monotonic() < deadline
-                time.sleep(0.1)
+        with Run.resume(folder) as run:
+            assert run.trainer.step >= 3
+
+
+def alive(pid):
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return bool(state.strip()) and "Z" not in state
 
 
 @POSIX
