@@ -45,7 +45,7 @@ class Cell(nn.Recurrent):
 class PeepholeLSTM(Cell):
     """LSTM whose gates also read the cell state, each unit its own: f and i read the old one, o the new one.
 
-    Gers & Schmidhuber 2000, Recurrent nets that time and count.
+    Gers & Schmidhuber, Recurrent nets that time and count, IJCNN 2000.
     """
 
     def __init__(self, inputs, hidden, **options):

@@ -14,6 +14,7 @@ from minigrad.engine.messages import name_of
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.printers.c_loop import CPlan
+from minigrad.printers.latex import latex_of
 from minigrad.printers.numpy_loop import Plan
 from minigrad.printers.readable import Emitter
 from minigrad.program.simplify import Program
@@ -31,11 +32,16 @@ class Derived:
                                runs it when gradients for everything are wanted
     c_source                   the same as C, as scan compiles it once it has run long enough; raises NotInC if the cell
                                has what is not printed as C
+    latex                      the same lines as source, as equations: one `aligned` environment, in names such as
+                               f^{⟨t⟩} for ft and ∂L/∂c^{⟨t⟩} for d_c_next (printers/latex.py has the rule); a scan is
+                               written out
     forward(*args)             → (output, cache); tensors that the function closes over follow its arguments; if
                                they are left out, their present values are used
     backward(d_output, cache)  → (d_arg, …), one for each argument with floats, nested as the argument
     cache_names                the names of the cached values in the source, in their order: if you already have these
                                values you can call `backward` directly
+
+    It prints as its source, and a notebook highlights it.
     """
 
     def __init__(self, f: Callable, examples: tuple):
@@ -64,6 +70,14 @@ class Derived:
         program = self.program_of_cell()
         return CPlan(program, set(program.gradients)).source
 
+    @property
+    def latex(self) -> str:
+        trace = Trace(self.f, self.examples, tracer=SourceTracer(loops=False))
+        emitter = Emitter(Program(trace, self.name))
+        trace.close()
+        emitter.module()
+        return latex_of(emitter)
+
     def program_of_cell(self) -> Program:
         if len(self.examples) != 2 or not isinstance(self.trace.result, tuple) or len(self.trace.result) != 2:
             raise ValueError(f"{self.name} is not a cell, and planned_source runs a cell over time: "
@@ -72,6 +86,12 @@ class Derived:
         program = Program(trace, self.name)
         trace.close()
         return program
+
+    def __repr__(self) -> str:
+        return self.source
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.source}\n```"  # a notebook highlights it in its own colours
 
     def forward(self, *args: Any) -> tuple[Any, tuple]:
         args = [map_leaves(values_of, arg) for arg in args]

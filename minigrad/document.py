@@ -1,15 +1,20 @@
-"""The source document: LSTM forward and backward in its own names, layout and order.
+"""The source document: the LSTM's forward in its own names, layout and order, and the backward that follows from it.
 
-Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. The forward is the
-document's NumPy text, on ndarrays or on Tensors. The backward is not written by hand: it is the source that
-`mg.derive` prints for the cell (`minigrad derive document` shows it), run on the values in the caches.
+The document is a Chinese post, 《NLP知识点第二讲》LSTM的原理与代码实现, with two functions, `lstm_cell_forward` and
+`lstm_forward`. Features first: x_t (n_x, m), a and c (n_a, m), sequences (n, m, T_x), m examples side by side. They
+take ndarrays or Tensors.
 
     ft = σ(Wf [a_prev; x_t] + bf)     it = σ(Wi [a_prev; x_t] + bi)     cct = tanh(Wc [a_prev; x_t] + bc)
     ot = σ(Wo [a_prev; x_t] + bo)     c_next = ft c_prev + it cct       a_next = ot tanh(c_next)
     yt_pred = softmax(Wy a_next + by)
 
-Source: deeplearning.ai, Sequence Models, "Building your Recurrent Neural Network, Step by Step"; the cell is that of
-Gers, Schmidhuber & Cummins, Learning to Forget, 2000, without peepholes.
+The post ends there. `lstm_cell_backward` and `lstm_backward` have the names of the exercise whose comments the post
+repeats: deeplearning.ai, Sequence Models, "Building your Recurrent Neural Network, Step by Step". They are not written
+by hand: they run the source that `mg.derive` prints for the cell (`minigrad derive document` shows it) on the values in
+the caches.
+
+Source of the cell: Gers, Schmidhuber & Cummins, Learning to Forget, 2000. It has no peepholes (Gers & Schmidhuber,
+Recurrent nets that time and count, IJCNN 2000).
 """
 
 from __future__ import annotations
@@ -58,11 +63,11 @@ def lstm_cell_forward(x_t: Array, a_prev: Array, c_prev: Array, parameters: dict
 
 
 def lstm_forward(x: Array, a0: Array, parameters: dict[str, Array]) -> tuple[Array, Array, Array, tuple]:
-    """Run the cell over T_x steps; c starts at zero.
+    """Run the cell over T_x steps; c starts at zero, as in the document.
 
     x (n_x, m, T_x), a0 (n_a, m). Returns a (n_a, m, T_x), y (n_y, m, T_x), c (n_a, m, T_x), and
-    caches = (list of the cells' caches, x). Where the document writes `a[:, :, t] = a_next`, the steps are collected
-    and stacked, so that gradients flow. Raises ValueError for a sequence without steps.
+    caches = (list of the cells' caches, x). Where the document writes `a[:, :, t] = a_next` into zeros, the steps are
+    collected and stacked: an array of zeros records no gradient. Raises ValueError for a sequence without steps.
     """
     if len(x.shape) != 3 or x.shape[2] == 0:
         raise ValueError(f"lstm_forward takes x of shape (n_x, m, T_x) with T_x ≥ 1, not {x.shape}: "

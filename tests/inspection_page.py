@@ -1,16 +1,34 @@
-"""Helpers for the tests of an inspection page: read its data, format its numbers, move its controls."""
+"""Helpers for the tests of an inspection page: read its data, format its numbers, move its controls.
+
+    PYTHONPATH=. python tests/inspection_page.py
+
+puts the data of docs/inspect_example.html, which docs/inspect.md tells how to make, into the page as it is now.
+"""
 
 import base64
 import json
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
+
+from minigrad.microscope.page.rendering import page_of
+
+EXAMPLE = Path(__file__).parents[1] / "docs" / "inspect_example.html"
+
+
+DATA = re.compile('<script id="data" type="application/json">(.*?)</script>', re.S)
 
 
 def data_in(text):
     """The data of a page."""
-    return json.loads(re.search('<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
+    return json.loads(DATA.search(text)[1])
+
+
+def renewed(text):
+    """The data of a page in the page as it is now."""
+    return page_of(data_in(text)["title"], DATA.search(text)[1])
 
 
 def unpacked(x):
@@ -47,3 +65,8 @@ def slide(browser, name, to):
     """Move a slider or choose from a list."""
     browser.js("(() => { const s = document.getElementById(arguments[0]); s.value = arguments[1];"
                "for (const kind of ['input', 'change']) s.dispatchEvent(new Event(kind)); })()", name, str(to))
+
+
+if __name__ == "__main__":
+    EXAMPLE.write_text(renewed(EXAMPLE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(EXAMPLE)

@@ -19,6 +19,65 @@ GOLDEN = Path(__file__).parent / "golden"
 SIZES = [(3, 5, 4, 2, 4), (5, 3, 2, 1, 3), (2, 4, 3, 3, 1), (1, 1, 1, 1, 2)]
 
 
+# -- the post's own text --------------------------------------------------------------------------------------
+
+POST = (GOLDEN / "post.txt").read_text(encoding="utf-8")  # its two functions, word for word
+MENDED = [  # (in the post, in Python)
+    ("    /*\n        x_t:", '        """\n        x_t:'),  # comments of C; this one as deep as the lines below it
+    ("    /*\n        x:", '    """\n        x:'),
+    ("    */\n", '    """\n'),
+    ("//Concatenate", "# Concatenate"),
+    ("n_x, m = xt.shape", "n_x, m = x_t.shape"),  # the argument is x_t
+    ("it, cct, ot, xt, parameters)", "it, cct, ot, x_t, parameters)"),
+    ("np.numpy(", "np.dot("),
+    ("in rang(", "in range("),
+    ("        a_prev = \n", ""),
+]
+
+
+def mended_post(sigmoid, softmax):
+    """The two functions of the post, which defines neither sigmoid nor softmax."""
+    text, names = POST, {"sigmoid": sigmoid, "softmax": softmax}
+    for wrong, right in MENDED:
+        assert wrong in text, wrong
+        text = text.replace(wrong, right)
+    exec(compile(text, "post.txt", "exec"), names)
+    return names["lstm_cell_forward"], names["lstm_forward"]
+
+
+def textbook_softmax(z):
+    return np.exp(z) / np.exp(z).sum(axis=0)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("curves", ["minigrad", "textbook"])
+def test_the_posts_own_text_computes_the_same(sizes, curves):
+    """To 1e-15: a, y, c and all that the caches contain, in the post's order."""
+    x, a0, p = make(*sizes)
+    post_cell, post = mended_post(*{"minigrad": (mg.sigmoid, lambda z: mg.softmax(z, axis=0)),
+                                    "textbook": (sigmoid, textbook_softmax)}[curves])
+    *theirs, (their_caches, their_x) = post(x, a0, p)
+    *ours, (our_caches, our_x) = lstm_forward(x, a0, p)
+    assert their_x is our_x is x and len(their_caches) == len(our_caches) == x.shape[2]
+    for their_cache, our_cache in zip(their_caches, our_caches):
+        assert len(their_cache) == len(our_cache) == 10 and their_cache[9] is our_cache[9] is p
+        theirs += their_cache[:9]
+        ours += our_cache[:9]
+    for one, other in zip(theirs, ours):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-15)
+    c0 = np.random.default_rng(2).normal(size=a0.shape)
+    for one, other in zip(post_cell(x[:, :, 0], a0, c0, p)[:3], lstm_cell_forward(x[:, :, 0], a0, c0, p)):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-15)
+
+
+def test_the_post_is_not_python_and_defines_two_functions():
+    with pytest.raises(SyntaxError):
+        compile(POST, "post.txt", "exec")
+    for name in ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo", "Wy", "by"):
+        assert f'{name} = parameters["{name}"]' in POST
+    assert "def sigmoid" not in POST and "def softmax" not in POST and POST.count("def ") == 2
+
+
 # -- the equations, once more and without minigrad -----------------------------------------------------------
 
 

@@ -16,8 +16,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 REDUCED = {
     "bptt_figures.py": ["--only", "repeated", "gates", "--out", "{tmp}"],  # all of them in a test of their own
     "trainer_day.py": ["--steps", "6", "--out", "{tmp}"],
+    "long_lags.py": ["--only", "learning", "--seeds", "1", "--updates", "20", "--lags", "5", "--rates", "0.1",
+                     "--anew", "--out", "{tmp}"],
     "own_cells.py": ["--updates", "3", "--hidden", "4"],
+    "student_day.py": [],
+    "researcher_day.py": ["--updates", "20"],
+    "engineer_day.py": [],
 }
+
+
+@pytest.fixture(autouse=True)
+def examples_import_one_another(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
 
 
 def main_of(file):
@@ -36,14 +46,14 @@ def test_example_runs(file, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
-SMALL = ["--steps", "9", "--hidden", "6", "--seeds", "2", "--updates", "2"]
+SMALL = ["--steps", "9", "--hidden", "6"]
 
 
 def test_the_course_has_exactly_the_figures_that_its_script_makes(tmp_path):
     pytest.importorskip("matplotlib")
     main_of("bptt_figures.py")([*SMALL, "--out", str(tmp_path / "new")])
     page = (EXAMPLES.parent / "docs" / "bptt.md").read_text(encoding="utf-8")
-    made = sorted(path.name for path in (tmp_path / "new").iterdir())
+    made = sorted([*(path.name for path in (tmp_path / "new").iterdir()), "bptt_7_claim.png", "bptt_7_training.png"])
     assert made == sorted(re.findall(r"\(images/(bptt_\S+)\)", page))
     assert made == sorted(path.name for path in (EXAMPLES.parent / "docs" / "images").glob("bptt_*"))
     for path in (tmp_path / "new").iterdir():
@@ -53,39 +63,51 @@ def test_the_course_has_exactly_the_figures_that_its_script_makes(tmp_path):
             assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_course_prints_its_table(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    main_of("bptt_figures.py")([*SMALL, "--only", "claim", "--out", str(tmp_path)])
-    rows = {line[:20].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
-    for network in ("plain RNN", "RNN, orthogonal", "GRU", "LSTM, forget bias 0", "LSTM, forget bias 1"):
-        assert 0 < float(rows[network][-1]) < 1  # the factor of one step
-    assert len(rows["after   10 steps"]) == 3 + 8
-
-
 def test_the_course_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # makes `import matplotlib` fail
     main_of("bptt_figures.py")([*SMALL, "--out", str(tmp_path)])
-    printed = capsys.readouterr().out
-    assert "plain RNN" in printed and 'pip install ".[plot]"' in printed
+    assert 'pip install ".[plot]"' in capsys.readouterr().out
     assert {path.suffix for path in tmp_path.iterdir()} == {".svg"}
+
+
+def test_long_lags_continues_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    results = tmp_path / "runs.jsonl"
+    options = ["--only", "learning", "--updates", "25", "--lags", "5", "--rates", "0.1", "--out", str(tmp_path)]
+    main = main_of("long_lags.py")
+    main([*options, "--seeds", "1"])
+    first = results.read_text()
+    main([*options, "--seeds", "2"])
+    assert results.read_text().startswith(first) and len(results.read_text().splitlines()) == 26
+    assert (tmp_path / "bptt_7_training.png").read_bytes().startswith(b"\x89PNG")
+    table = capsys.readouterr().out
+    assert "LSTM, forget bias 1" in table and "1997, truncated" in table
 
 
 def test_the_claim_measured():
     """What docs/bptt.md and docs/document.md say of it: the forget gate and the lag decide."""
-    norms = runpy.run_path(EXAMPLES / "bptt_figures.py")["norms"]
-    networks = ["plain RNN", "RNN, orthogonal", "GRU", *(f"LSTM, forget bias {bias}" for bias in (0, 1, 3))]
-    at = {name: np.median([norms(name, 61, 24, seed)[60] for seed in range(3)]) for name in networks}
+    example = runpy.run_path(EXAMPLES / "long_lags.py")
+
+    def part(name, seed, of, lag=60):
+        return example["by_step"](example["untrained_scan"](example["NETWORKS"][name], seed, lag + 1))[of][lag]
+    at = {name: np.median([part(name, seed, "h") for seed in range(3)]) for name in example["NETWORKS"]}
     assert max(at["plain RNN"], at["GRU"], at["LSTM, forget bias 0"]) < 1e-10
-    assert 1e-8 < at["LSTM, forget bias 1"] < 1e-2 and 1e-8 < at["RNN, orthogonal"] < 1e-2
-    assert at["LSTM, forget bias 3"] > 1e-2
-    assert norms("LSTM, forget bias 1", 501, 24, 0)[500] < np.finfo(np.float32).tiny ** 0.5
+    assert 1e-7 < at["LSTM, forget bias 1"] < 1e-3 and 1e-7 < at["RNN, orthogonal on h"] < 1e-3
+    assert at["LSTM, forget bias 3"] > 1e-2 and at["GRU, chrono"] > 0.1
+    assert example["kept_over"](500, 1.0, 0) < np.finfo(np.float32).tiny ** 0.5
+    assert at["1997, truncated"] == 0 and part("1997, truncated", 0, "W") > 0.1
+    d_c = example["untrained_scan"](example["NETWORKS"]["1997, truncated"], 0, 61).grads["c_next"]
+    assert (d_c == d_c[-1]).all()  # the constant error carousel: an error flow of exactly 1
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "1"], ["--hidden", "0"], ["--seeds", "0"], ["--updates", "0"]])
-def test_the_course_refuses_what_cannot_be_measured(arguments, capsys):
+@pytest.mark.parametrize("file, arguments, sentence", [
+    ("bptt_figures.py", ["--steps", "1"], "at least 2 steps"), ("bptt_figures.py", ["--hidden", "0"], "1 hidden unit"),
+    ("long_lags.py", ["--seeds", "0"], "at least 1 seed"), ("long_lags.py", ["--updates", "19"], "20 updates"),
+    ("long_lags.py", ["--lags", "20", "1"], "lags of 2 steps")])
+def test_the_course_refuses_what_cannot_be_measured(file, arguments, sentence, capsys):
     with pytest.raises(SystemExit):
-        main_of("bptt_figures.py")(arguments)
-    assert "at least 2 steps" in capsys.readouterr().err
+        main_of(file)(arguments)
+    assert sentence in capsys.readouterr().err
 
 
 def test_own_cells_are_right_and_learn(capsys):

@@ -1,6 +1,7 @@
 """A whole training against PyTorch's: the same model, weights and batches, 200 steps of every optimiser with clipping.
 
-PyTorch's LSTM has two biases where one does, and so learns them twice as fast: here its second one is fixed at 0.
+PyTorch's LSTM has two biases where one does, and so learns them twice as fast: here its second one is fixed at 0, or
+ours has two_biases.
 """
 
 import numpy as np
@@ -91,3 +92,40 @@ def test_losses_of_a_training_are_pytorchs(name, settings, dtype, tolerance, one
     assert 0.2 < np.mean(norm > CLIP) < 1 and np.mean(loss[-20:]) < np.mean(loss[:20]) - 0.2  # it clips, and it learns
     assert np.abs(loss - their_loss).max() <= tolerance
     np.testing.assert_allclose(norm, their_norm, rtol=10 * tolerance)
+
+
+@pytest.mark.parametrize("name, settings", [("Adam", {"lr": 5e-3}), ("SGD", {"lr": 0.5})], ids=["Adam", "SGD"])
+@pytest.mark.parametrize("kind, options", [("LSTM", {}), ("GRU", {}), ("RNN", {}), ("RNN", {"nonlinearity": "relu"}),
+                                           ("LSTM", {"num_layers": 2, "bidirectional": True})], ids=str)
+def test_two_biases_train_as_pytorchs_own_layer_does(kind, options, name, settings, one_thread):
+    """From PyTorch's own initial weights, with clipping: every weight after 20 steps. One bias goes elsewhere."""
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, kind)(5, 7, dtype=torch.float64, **options)
+    rng = np.random.default_rng(1)
+    data = [(rng.normal(size=(T, BATCH, 5)), rng.normal(size=(T, BATCH, 7 * (1 + theirs.bidirectional))))
+            for _ in range(20)]
+
+    start = {key: w.detach().numpy().copy() for key, w in theirs.state_dict().items()}
+    reference, clipped = getattr(torch.optim, name)(theirs.parameters(), **settings), []
+    for x, targets in data:
+        reference.zero_grad()
+        torch.nn.functional.mse_loss(theirs(torch.tensor(x))[0], torch.tensor(targets)).backward()
+        clipped.append(torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.05).item() > 0.05)
+        reference.step()
+    assert sum(clipped) >= 5
+
+    def after(two_biases):
+        ours = getattr(nn, kind)(5, 7, dtype=float, two_biases=two_biases, rng=0, **options)
+        ours.load_torch(start)
+        optimizer = getattr(optim, name)(ours.parameters(), **settings)
+        for x, targets in data:
+            optimizer.zero_grad()
+            nn.mse_loss(ours(x)[0], targets).backward()
+            optim.clip_grad_norm(optimizer.parameters, 0.05)
+            optimizer.step()
+        return ours.to_torch()
+    differences = {two: max(np.abs(w - theirs.state_dict()[key].numpy()).max() for key, w in after(two).items()
+                            if "bias" not in key) for two in (True, False)}
+    assert differences[True] < 1e-10 < 1e-4 < differences[False]
+    for key, w in after(True).items():
+        np.testing.assert_allclose(w, theirs.state_dict()[key].numpy(), rtol=0, atol=1e-10)

@@ -89,11 +89,12 @@ def run(checker, *arguments, folder):
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_type_checkers_accept_the_pages_code(tmp_path, checker):
-    """All blocks of a page are one script; blocks that import torch are left out."""
+    """All blocks of a page are one script, each answer of an exercise is one; blocks that import torch are left out."""
     for page in PAGES:
         code = [block for _, language, block, _ in blocks((ROOT / page).read_text(encoding="utf-8"))
                 if language == "python" and "torch" not in block]
-        (tmp_path / f"page_{Path(page).stem}.py").write_text("\n".join(code), encoding="utf-8")
+        for number, script in enumerate(code if page == "docs/exercises.md" else ["\n".join(code)]):
+            (tmp_path / f"page_{Path(page).stem}_{number}.py").write_text(script, encoding="utf-8")
     scripts = sorted(script.name for script in tmp_path.iterdir())
     assert not (complaints := run(checker, *scripts, folder=tmp_path)), complaints
 

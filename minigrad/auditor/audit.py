@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Found, Search
+from minigrad.auditor.sizes import notes_on_sizes
 from minigrad.auditor.tape import Tape
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
 
@@ -28,8 +29,9 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     backward(d_outputs, *inputs) returns its gradients: a dict {"dWf": array, …}, a tuple in the order of the inputs,
     or any nesting of the inputs. d_outputs is nested as what forward returns.
 
-    Of floats among the inputs only the shapes matter (integers stay): the audit draws its own values. Give every axis
-    another length, and a sequence of 3 steps or more: faults hide where lengths are equal.
+    Of floats among the inputs only the shapes matter (integers stay): the audit draws its own values, none of them
+    zero. Give every axis another length, and a sequence 3 steps or more: faults hide where lengths are equal, and a
+    note says where they are.
     names  {key of a gradient: name of an input}, where they cannot be told from each other ("dxt" is that of x_t)
 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
@@ -60,11 +62,14 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
         report.notes.append("note: computed in float32, and judged to its digits")
     given = [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given]
     search = Search(tape, given, TOLERANCE_FLOAT32 if is_single else TOLERANCE)
+    report.notes += notes_on_sizes(tape, forward)
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
+    if report.causes and not tape.carries:  # a loop over time is unrolled, and its lines are not the user's
+        report.add_derived_lines(forward, inputs)
     report.tried = search.tried
     return report
 
@@ -170,9 +175,10 @@ def cause_of(tape: Tape, found: Found, keys: dict[str, str], backward: Callable)
         return Cause(f"{', '.join(explains)}: {found.transform.text}", "returned array", explains, found.also,
                      None, line_of(backward, found.explains), OTHER_INPUTS)
     change = found.changes[0]
-    step = tape.steps[change.spot]
+    step, edge = tape.steps[change.edge.consumer], change.edge
     where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
-    about = found.explains if change.only is not None else [*change.about, *found.explains[:1]]
+    about = found.explains if change.leaves is not None and not change.through else [
+        tape.say(edge.x), tape.say(edge.consumer), *found.explains[:1]]
     return Cause(found.text, change.kind, explains, found.also, where, line_of(backward, about), OTHER_INPUTS)
 
 
@@ -186,7 +192,7 @@ def line_of(backward: Callable, names: Any) -> str | None:
     for name in names:
         pattern = re.compile(rf"\bd_?{re.escape(name)}\b[^=(]*[-+*/]?=(?!=)")
         found = [(i, line) for i, line in enumerate(lines) if pattern.search(line.split("#")[0])
-                 and "zeros" not in line]
+                 and not re.search(r"zeros|empty|None|=\s*(0|\[\])\s*$", line)]
         if found:
             i, line = found[0]
             return f"{file}:{start + i}: {line.strip()}"

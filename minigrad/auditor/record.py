@@ -18,7 +18,7 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import copy
+from minigrad.engine.ops import copy, sum_to
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Symbol, Trace, Tracer, symbol
@@ -35,7 +35,7 @@ class Step:
     """
 
     kind: str
-    op: Op | None = None
+    op: Any = None  # an Op
     inputs: tuple[int, ...] = ()
     metadata: Any = None
     place: Any = None
@@ -93,7 +93,8 @@ def is_user_frame(frame: FrameType) -> bool:
 
 def call_sites() -> tuple:
     """((file, function, instruction, line), …) of the user's frames, the innermost first."""
-    frame, sites = sys._getframe(2), []
+    frame: FrameType | None = sys._getframe(2)
+    sites = []
     while frame is not None and frame.f_code is not Trace.__init__.__code__:
         if is_user_frame(frame):
             sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
@@ -113,7 +114,9 @@ class Steps:
     """The steps of a trace: `add` appends one; `number` finds that of a symbol or a constant."""
 
     def __init__(self, trace: Trace):
-        self.tracer, self.steps, self.numbers = trace.tracer, [], {}
+        self.tracer: Any = trace.tracer  # a Recorder
+        self.steps: list[Step] = []
+        self.numbers: dict[int, int] = {}
         self.edges: list[Edge] = []
         self.held: list[Any] = []
         calls: dict[Any, int] = defaultdict(int)
@@ -216,15 +219,8 @@ class Steps:
 
 
 def fit(d: Any, shape: tuple[int, ...]) -> Any:
-    """A gradient summed over what broadcasting had added."""
+    """A gradient broadcast or summed to the shape of its value."""
     if np.shape(d) == shape:
         return d
     d = np.asarray(d)
-    added = d.ndim - len(shape)
-    if added < 0 or any(n != m and n != 1 for n, m in zip(shape, d.shape[added:])):
-        d = np.broadcast_to(d, np.broadcast_shapes(d.shape, shape))
-        added = d.ndim - len(shape)
-    axes = (*range(added), *(added + a for a, n in enumerate(shape) if n == 1 != d.shape[added + a]))
-    return np.add.reduce(d, axes, keepdims=True).reshape(shape)
-
-
+    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
+
+from minigrad.derived import derive
 
 
 @dataclass
@@ -15,6 +19,7 @@ class Cause:
     also           other faults that would give the same numbers
     forward_line   "file:line: text" of the forward, and `backward_line` of the user's backward, if it can be told
     confirmed      at how many inputs it was confirmed beside those of the search
+    derived_line   what `derive` prints in the place of that line of the user's, if it can be told
     """
 
     text: str
@@ -24,11 +29,12 @@ class Cause:
     forward_line: str | None = None
     backward_line: str | None = None
     confirmed: int = 2
+    derived_line: str | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class AuditReport:
-    """The result of `audit`. `str(report)` is a short text; Jupyter shows a table.
+    """The result of `audit`. It prints as a short text; Jupyter shows a table.
 
     right        the gradients that are right;  wrong: {gradient: relative error} of the others
     missing      gradients that were not returned, or are None
@@ -62,6 +68,8 @@ class AuditReport:
             lines += [f"  explains {', '.join(cause.explains)}; confirmed at {cause.confirmed} other inputs"]
             if cause.backward_line:
                 lines += [f"  your line     {cause.backward_line}"]
+            if cause.derived_line:
+                lines += [f"  derived line  {cause.derived_line}"]
             if cause.forward_line:
                 lines += [f"  forward line  {cause.forward_line}"]
             lines += [f"  the same numbers: {text}" for text in cause.also]
@@ -69,17 +77,56 @@ class AuditReport:
             lines += ["", f"not explained: {', '.join(self.unexplained)}"]
         return "\n".join([*lines, *self.notes])
 
+    __repr__ = __str__
+
+    def add_derived_lines(self, forward: Callable, inputs: tuple) -> None:
+        """Put the derived line beside each line of the user's. A forward that `derive` refuses has none."""
+        try:
+            text = derive(forward, *inputs).source
+        except Exception:
+            return
+        for cause in self.causes:
+            found = re.search(r":\d+: d_?(\w+)[^=]*=", cause.backward_line or "")
+            name = found[1] if found else cause.explains[0].removeprefix("d") if len(cause.explains) == 1 else ""
+            lines = re.findall(rf"^ *(d_{re.escape(name)}(?:_in)? = .*)$", text, re.M)
+            cause.derived_line = "; ".join(dict.fromkeys(lines)) or None
+
     def _repr_html_(self) -> str:
         if self.ok:
             return "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
-        rows = [("gradient", "relative error", "cause", "your line", "forward line")]
-        for name, error in self.wrong.items():
-            cause = next((cause for cause in self.causes if name in cause.explains), None)
-            rows.append((name, f"{error:.1e}", cause.text if cause else "not explained",
-                         (cause and cause.backward_line) or "", (cause and cause.forward_line) or ""))
-        rows += [(name, "0", "right", "", "") for name in self.right]
-        rows += [(name, "", "not written yet", "", "") for name in self.missing]
-        cells = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-                 for tag, row in zip(["th"] + ["td"] * len(rows), rows)]
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>" + notes
+        rows = [("gradient", "error", "what is wrong", "your line", "derived line", "forward line")]
+        for cause in self.causes:
+            rows.append((", ".join(cause.explains), self.error(cause.explains), "\n".join(
+                [cause.text, *(f"the same numbers: {text}" for text in cause.also)]), code(cause.backward_line),
+                "\n".join((cause.derived_line or "").split("; ")), code(cause.forward_line)))
+        if self.unexplained:
+            rows.append((", ".join(self.unexplained), self.error(self.unexplained), "not explained", "", "", ""))
+        if self.missing:
+            rows.append((", ".join(self.missing), "", "not written yet", "", "", ""))
+        if self.right:
+            rows.append((", ".join(self.right), "", "right", "", "", ""))
+        return table(rows) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+
+    def error(self, names: list[str]) -> str:
+        """The largest relative error of these gradients."""
+        largest = max(self.wrong[name] for name in names)
+        return "another shape" if largest == float("inf") else f"{largest:.1e}"
+
+
+def code(line: str | None) -> str:
+    """"/a/b.py:7: text" as "line 7: text"."""
+    return re.sub(r"^.*?:(\d+): ", r"line \1: ", line or "")
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text as HTML; the first is the heading. Lines of code are in the last three columns. It takes the colours
+    of the page, dark or light."""
+    style = "text-align: left; vertical-align: top; white-space: pre-wrap; border-bottom: 1px solid; " \
+            "padding: 0.3em 0.8em"
+
+    def cell(tag: str, column: int, text: str) -> str:
+        font = "; font-family: monospace" if tag == "td" and column > 2 else ""
+        return f'<{tag} style="{style}{font}">{escape(text)}</{tag}>'
+    body = "".join("<tr>" + "".join(cell("td" if i else "th", k, text) for k, text in enumerate(row)) + "</tr>"
+                   for i, row in enumerate(rows))
+    return f'<table style="border-collapse: collapse; color: inherit; background: none">{body}</table>'

@@ -5,13 +5,15 @@ A fault is a replacement of some steps of the backward; only what depends on the
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import DerivationTrace, Edge, Recorder, fit
+from minigrad.auditor.record import DerivationTrace, Edge, Recorder, Step, fit
 from minigrad.engine.op import PART
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.program.trace import Symbol, argument_names
@@ -30,10 +32,10 @@ class Tape:
         examples, self.pattern = flatten(inputs)
         self.examples = [np.asarray(x) for x in examples]
         self.floats = [i for i, x in enumerate(self.examples) if x.dtype.kind == "f"]
-        labels = [(name.rsplit(".", 1)[-1], name) for name_of, arg in zip(argument_names(forward, inputs), inputs)
-                  for name, _ in named_leaves(arg, name_of)]
-        short = [label for label, _ in labels]
-        labels = [label if short.count(label) == 1 else path for label, path in labels]
+        paths = [path for name, arg in zip(argument_names(forward, inputs), inputs)
+                 for path, _ in named_leaves(arg, name)]
+        short = [path.rsplit(".", 1)[-1] for path in paths]
+        labels = [label if short.count(label) == 1 else path for label, path in zip(short, paths)]
         self.rng, self.labels = rng, labels
         first = self.draw()
 
@@ -79,34 +81,72 @@ class Tape:
         self.draws.append((values, d_outputs, leaves))
 
     def index(self) -> None:
-        """What depends on what, as bits; which steps belong to one place."""
-        after, users = [0] * len(self.steps), defaultdict(list)
-        for i, step in enumerate(self.steps):
-            for x in step.inputs:
-                users[x].append(i)
-        for i in reversed(range(len(self.steps))):
-            after[i] = 1 << i
-            for user in users[i]:
-                after[i] |= after[user]
-        before = [0] * len(self.steps)
-        for i, step in enumerate(self.steps):
-            before[i] = 1 << i
-            for x in step.inputs:
-                before[i] |= before[x]
-        self.after, self.before, self.paths = after, before, {}
-        self.run = [None if step.kind in ("leaf", "constant", "seed") else self.runner(i)
-                    for i, step in enumerate(self.steps)]
+        """What depends on what, as bits, and which steps and edges belong to one place of the code."""
+        users = defaultdict(list)
+        self.after, self.before = [0] * len(self.steps), [0] * len(self.steps)
+        self.paths: dict[tuple, tuple[list[int], int]] = {}
         self.calls: dict[Any, list[int]] = defaultdict(list)
         for i, step in enumerate(self.steps):
+            self.before[i] = 1 << i
+            for x in step.inputs:
+                users[x].append(i)
+                self.before[i] |= self.before[x]
             if step.kind == "forward":
                 self.calls[step.place].append(i)
+        for i in reversed(range(len(self.steps))):
+            self.after[i] = 1 << i
+            for user in users[i]:
+                self.after[i] |= self.after[user]
+        self.run = [None if step.kind in ("leaf", "constant", "seed") else self.runner(i)
+                    for i, step in enumerate(self.steps)]
         self.times = max(map(len, self.calls.values()), default=1)
-        self.carries = {e.contribution for e in self.edges if self.crosses(e)}
+        steps, place = self.steps, lambda i: self.steps[i].place or i
+        self.carried = dict.fromkeys(e for e in self.edges if steps[e.consumer].time > steps[e.x].time
+                                     and steps[e.x].kind == "forward" and len(self.calls[steps[e.x].place]) > 1)
+        self.carries = {e.contribution for e in self.carried}
+        self.starts = {steps[e.x].place: steps[self.calls[steps[e.consumer].place][0]].inputs[e.position]
+                       for e in self.carried}
+        state_of = {(start, steps[e.consumer].place): key for key, start in self.starts.items() for e in self.carried
+                    if steps[e.x].place == key}
+        self.slots = list(groups(self.edges, lambda e: (
+            steps[e.consumer].place, e.position if not steps[e.consumer].op.variadic
+            else state_of.get((e.x, steps[e.consumer].place), place(e.x)))).values())
+        self.bundles = [part for slot in self.slots for part in unique(
+            [slot, *groups(slot, lambda e: place(e.x)).values()])]
+        self.activations = [slot for slot in self.slots if (op := steps[slot[0].consumer].op) and len(op.arrays) == 1
+                            and op.elementwise and not op.linear and not op.variadic]
+        rules = groups((i for i, step in enumerate(steps) if step.kind == "rule"),
+                       lambda i: (steps[steps[i].of].place, steps[i].position))
+        edge_of = {(steps[e.consumer].place, k): e for e in reversed(self.edges) for k in (e.position, None)}
+        self.rules = [(edge_of[key], list(groups(rule, lambda i: steps[i].number_in).values()))
+                      for key, rule in rules.items() if key in edge_of]
+        self.value_groups = [Group(key, self.say(at[0]), any(steps[i].name for i in at), {steps[i].time: i for i in at})
+                       for key, at in groups((i for i, step in enumerate(steps) if is_array(step) and step.kind in (
+                           "leaf", "forward", "constant")), place).items()]
+        self.gradient_groups = [Group(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
+                                {self.time(i): i for i in totals}) for calls in self.calls.values()
+                          if (totals := [self.totals[i] for i in calls if i in self.totals])]
+        self.gradient_groups += [Group(i, self.say_arriving(steps[i].of), True, {self.time(i): i})
+                                 for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1]
+        for at in groups(self.carried, lambda e: steps[e.x].place).values():
+            carried = {steps[e.x].time: e.contribution for e in at}
+            if len(carried) == len(at):
+                self.gradient_groups.append(Group(at[0], f"the carried {d(self.say(at[0].x))}", True, carried))
 
-    def crosses(self, e: Edge) -> bool:
-        """Whether an edge goes from a step of time to an earlier one."""
-        consumer, x = self.steps[e.consumer], self.steps[e.x]
-        return x.kind == "forward" and consumer.time > x.time and len(self.calls[x.place]) > 1
+    def key(self, i: int) -> Any:
+        """What the values of a place have in common at all times; for a total, what its gradients have."""
+        step = self.steps[i]
+        return ("total", self.key(step.of)) if step.kind == "total" else step.place or i
+
+    def time(self, i: int) -> int:
+        return self.steps[self.steps[i].of].time
+
+    def reaches(self, i: int, leaf: str) -> bool:
+        return bool(self.after[i] >> self.total(leaf) & 1)
+
+    def true(self, leaf: str) -> Any:
+        """The gradient of a leaf at the first draw, with the replacements that are in force."""
+        return self.draws[0][0][self.total(leaf)]
 
     # -- values -----------------------------------------------------------------------------------------
 
@@ -144,16 +184,16 @@ class Tape:
             return lambda read: forward(read(x), read(y))
         return lambda read: forward(*[read(x) for x in inputs], **metadata)
 
-    def unsummed(self, leaf: str, draw: int) -> Any:
-        """A gradient before it is summed over what broadcasting had added; None if its paths differ in shape."""
-        raw = [self.draws[draw][0][(*self.steps[c].inputs, c)[0]] for c in self.steps[self.total(leaf)].inputs]
-        return sum(raw) if len({np.shape(d) for d in raw}) == 1 else None
+    def parts(self, leaf: str, draw: int) -> list:
+        """The contributions to a gradient, in the order of time, before they are summed over broadcast axes."""
+        parts = sorted(self.steps[self.total(leaf)].inputs, key=lambda c: self.time(c))
+        return [self.draws[draw][0][(*self.steps[c].inputs, c)[0]] for c in parts]
 
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
 
-    def path(self, changed: frozenset, leaves: tuple[str, ...], within: bool) -> tuple[list[int], set[int]]:
-        """The steps between the changed ones and the gradients of leaves, in order and as a set.
+    def path(self, changed: frozenset, leaves: tuple[str, ...], within: bool) -> tuple[list[int], int]:
+        """The steps between the changed ones and the gradients of leaves, and, as bits, all that depend on a change.
 
         within: not from step to step of time."""
         key = changed, leaves, within
@@ -163,22 +203,15 @@ class Tape:
                 wanted |= self.before[self.total(leaf)]
             for c in changed:
                 mask |= self.after[c]
-            mask &= wanted
+            steps = bits(mask & wanted)
             if within:
                 kept: set[int] = set()
-                out = []
-                for i in bits(mask):
-                    if i in changed or (i not in self.carries and any(x in kept for x in self.steps[i].inputs)):
+                for i in steps:
+                    if i in changed or (i not in self.carries and not kept.isdisjoint(self.steps[i].inputs)):
                         kept.add(i)
-                        out.append(i)
-                self.paths[key] = out, set(out)
-            else:
-                self.paths[key] = bits(mask), set(bits(mask))
+                steps, mask = sorted(kept), sum(1 << i for i in kept)
+            self.paths[key] = steps, mask
         return self.paths[key]
-
-    def gradient(self, leaf: str, replaced: dict[int, Replacement], draw: int = 0, within: bool = False) -> Any:
-        """The gradient of a leaf with some steps replaced."""
-        return self.gradients((leaf,), replaced, draw, within)[0]
 
     def gradients(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], draw: int = 0,
                   within: bool = False) -> list:
@@ -193,7 +226,7 @@ class Tape:
         for values, _, _ in self.draws:
             todo = {i for i, step in enumerate(self.steps) if step.kind in ("rule", "contribution", "total")}
             todo |= set(self.accepted)
-            new = Values(self, values, {}, todo).sweep(sorted(todo))
+            new = Values(self, values, {}, sum(1 << i for i in todo)).sweep(sorted(todo))
             for i, step in enumerate(self.steps):
                 if step.kind != "seed":
                     values[i] = new[i]
@@ -201,29 +234,83 @@ class Tape:
     # -- words --------------------------------------------------------------------------------------------
 
     def say(self, i: int, depth: int = 2) -> str:
-        """What the user calls a forward step; an expression where it has no name."""
+        """What the user calls a step; an expression where it has no name."""
         step = self.steps[i]
-        if step.name is None and step.kind == "forward":
-            names = [self.steps[k].name for k in self.calls[step.place] if self.steps[k].name]
-            if names:
-                return max(set(names), key=names.count)
-        if step.name:
-            return step.name
+        if step.kind == "total":
+            return d(self.say(step.of))
+        if step.kind == "contribution":
+            return self.say(step.inputs[0], depth)
+        names = [name for k in self.calls.get(step.place, (i,)) if (name := self.steps[k].name)]
+        if names:
+            return step.name or max(set(names), key=names.count)
         if step.kind == "constant":
             return f"{float(step.example):g}" if np.ndim(step.example) == 0 else "the constant"
         if depth < 0 or step.op is None:
             return "…"
-        if step.op is PART:
-            return self.say(step.inputs[0], depth)
-        inputs = [self.say(x, depth - 1) for x in step.inputs]
-        if step.op.infix and len(inputs) == 2:
-            sign = {"*": " ", "-": " − "}.get(step.op.infix, f" {step.op.infix} ")
-            return sign.join(x if len(x.split()) == 1 or x.endswith(")") else f"({x})" for x in inputs)
+        inputs = [self.say(x, depth - 1 if step.kind == self.steps[x].kind else 2) for x in step.inputs]
         if step.op.infix and len(inputs) == 1:
             return f"−{inputs[0]}"
-        if step.op.name in ("getitem", "transpose", "reshape", "copy"):
-            return inputs[0]
+        if step.op.infix and len(inputs) == 2:
+            if inputs[0] == inputs[1] and step.op.infix == "*":
+                return f"{inputs[0]}²"
+            sign = {"*": " ", "-": " − "}.get(step.op.infix, f" {step.op.infix} ")
+            return sign.join(x if len(x.split()) == 1 or x.endswith(")") else f"({x})" for x in inputs)
+        if step.op is PART or step.op.view or step.op.name in PLAIN:
+            return inputs[0] + (".T" if step.kind == "rule" and step.op.name.startswith("t") else "")
         return f"{step.op.name}({', '.join(dict.fromkeys(inputs))})"
+
+    def say_read(self, i: int, consumer: int) -> str:
+        """A value that the rule of a consumer reads; a state of the step before is called so."""
+        step = self.steps[i]
+        start = next((place for place, start in self.starts.items() if start == i), None)
+        if start is not None and self.steps[consumer].time == 0:
+            return f"{self.say(self.calls[start][0])} of the step before"
+        is_before = step.kind == "forward" and len(self.calls[step.place]) > 1 and step.time < self.steps[consumer].time
+        return self.say(i, 2 + (step.kind == "rule")) + (" of the step before" if is_before else "")
+
+    def say_path(self, e: Edge) -> str:
+        return f"from {self.say(e.consumer)} to {self.say(e.x)}"
+
+    def say_between(self, e: Edge) -> str:
+        """Where the path lies, in terms of the gradients that the user wrote."""
+        return f"between {d(self.say(e.consumer))} and {d(self.say(e.x))}"
+
+    def say_arriving(self, y: int) -> str:
+        return f"the arriving {d(self.say(y)).removeprefix('the ')}"
+
+    def say_user(self, i: int) -> str:
+        """What a block of a fused array is used for: the first named result on the path from it."""
+        while self.steps[i].name is None:
+            users = [e.consumer for e in self.edges if e.x == i]
+            if len(users) != 1:
+                break
+            i = users[0]
+        return self.say(i)
+
+    @functools.cached_property
+    def numbers(self) -> list[tuple[float, str]]:
+        """Numbers that the sizes suggest, with their names."""
+        shapes = [np.shape(step.example) for step in self.steps if step.kind in ("leaf", "forward")
+                  and not isinstance(step.example, tuple)]
+        lengths = sorted({n for shape in shapes for n in shape if n > 1})
+        sizes = sorted({int(np.prod(shape)) for shape in shapes} - set(lengths) - {1})
+        out = [(float(n), f"{n}") for n in lengths] + [(1.0 / n, f"1/{n}") for n in lengths]
+        out += [(2.0, "2"), (0.5, "1/2"), (-1.0, "−1")]
+        out += [(float(n), f"{n}") for n in sizes] + [(1.0 / n, f"1/{n}") for n in sizes]
+        out += [(n ** 0.5, f"√{n}") for n in lengths] + [(n ** -0.5, f"1/√{n}") for n in lengths]
+        return out + [(n / m, f"{n}/{m}") for n, m in itertools.permutations([*lengths, *sizes], 2)]
+
+
+PLAIN = ("getitem", "transpose", "reshape", "copy", "broadcast_to")  # written as their first input
+
+
+class Group(NamedTuple):
+    """The values, or the gradients, of one place of the code: {time: step}."""
+
+    key: Any
+    name: str
+    is_named: bool
+    at: dict[int, int]
 
 
 class Values:
@@ -233,22 +320,19 @@ class Values:
     without_change  what its own op gives from what has been changed before it
     """
 
-    def __init__(self, tape: Tape, values: list, replaced: dict[int, Replacement], todo: set[int]):
+    def __init__(self, tape: Tape, values: list, replaced: dict[int, Replacement], todo: int):
         self.tape, self.before, self.values, self.todo = tape, values, values.copy(), todo
         self.replaced = {**tape.accepted, **replaced}
-        self.now, self.ahead = -1, set()
+        self.done: set[int] = set()
 
     def sweep(self, path: list[int]) -> list:
         """Compute the steps of a path, in order; return the values of all steps."""
-        values, read, run, replaced = self.values, self.values.__getitem__, self.tape.run, self.replaced
+        values, read, run = self.values, self.values.__getitem__, self.tape.run
+        done, replaced = self.done, self.replaced
         for i in path:
-            if i in self.ahead:
-                continue
-            if i in replaced:
-                self.now = i
-                values[i] = self.changed(i)
-            else:
-                values[i] = run[i](read)
+            if i not in done:
+                values[i] = self.changed(i) if i in replaced else run[i](read)
+                done.add(i)
         return values
 
     def changed(self, i: int) -> Any:
@@ -256,8 +340,8 @@ class Values:
         return new if self.tape.steps[i].kind == "rule" else like(new, self.before[i])  # a rule's step may broadcast
 
     def __call__(self, i: int) -> Any:
-        if i > self.now and i in self.todo and i not in self.ahead:
-            self.ahead.add(i)
+        if i not in self.done and self.todo >> i & 1:
+            self.done.add(i)
             self.values[i] = self.changed(i) if i in self.replaced else self.tape.run[i](self)
         return self.values[i]
 
@@ -283,6 +367,18 @@ def bits(mask: int) -> list[int]:
         out.append(i)
         i = text.find("1", i + 1)
     return out
+
+
+def d(name: str) -> str:
+    return f"d{name}" if name.isidentifier() else f"the gradient of {name}"
+
+
+def is_array(step: Step) -> bool:
+    return not isinstance(step.example, tuple) and np.ndim(step.example) > 0
+
+
+def unique(items: list[list]) -> list[list]:
+    return [item for i, item in enumerate(items) if item not in items[:i]]
 
 
 def groups(items: Iterable, key: Callable) -> dict[Any, list]:

@@ -20,7 +20,9 @@ from minigrad.cli.audit import add_audit
 from minigrad.cli.bench import add_bench
 from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
+from minigrad.cli.exercise import add_exercise
 from minigrad.cli.inspect import add_inspect
+from minigrad.cli.plot import add_plot
 from minigrad.cli.sweep import add_sweep
 from minigrad.cli.tasks import add_tasks
 from minigrad.cli.train import add_lr_range, add_sample, add_train
@@ -95,7 +97,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"minigrad {sys.modules['minigrad'].__version__}")
     top.known_elsewhere = {name: f"train {name}" for name in KNOWN_TASKS} | {"help": "--help"}
     commands = top.add_subparsers(dest="command", metavar="command")
-    for add in (add_train, add_sample, add_sweep, add_lr_range, add_inspect, add_tasks, add_gradcheck, add_audit,
-                add_derive, add_bench):
+    for add in (add_train, add_sample, add_sweep, add_lr_range, add_inspect, add_plot, add_tasks,
+                add_gradcheck, add_audit, add_derive, add_exercise, add_bench):
         add(commands)
     return top

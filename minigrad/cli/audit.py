@@ -21,8 +21,8 @@ def add_audit(commands: Any) -> None:
         examples=["audit my_lstm.py", "audit rnn_layers.ipynb:lstm_backward --printed",
                   "audit gru.py:backward --forward gru.py:forward --shapes \"x=3,4 h=5,4 W=5,8\""])
     job.add_argument("what", metavar="FILE", help="FILE.py or FILE.ipynb, or FILE:function for one of its functions")
-    job.add_argument("--forward", metavar="FILE:function", help="the forward of a function whose convention is not "
-                     "known; it must run on tensors, as for `minigrad derive`")
+    job.add_argument("--forward", metavar="FILE:function", help="the forward of a function that the audit cannot "
+                     "call by itself")
     job.add_argument("--shapes", metavar="TEXT", help="the shapes of that forward's arguments, as \"x=3,4 W=5,3\"")
     job.add_argument("--seconds", type=positive_float, default=300.0, help="time limit in all (%(default)g); one call "
                      "of your code may take 10 s")

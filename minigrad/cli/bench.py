@@ -1,4 +1,4 @@
-"""`minigrad bench`: time training on this machine, next to PyTorch if that is installed."""
+"""`minigrad bench`: time training on this machine, by the loops in C and in NumPy, next to PyTorch if installed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from minigrad.cli.arguments import add_command, positive, positive_float
 from minigrad.engine.ops import concatenate, sigmoid, split, tanh
 from minigrad.engine.tensor import Tensor
 from minigrad.optim import Adam, clip_grad_norm
+from minigrad.timeloop.compile import compiler, loops_in
 from minigrad.training.sequence_model import SequenceModel
 
 LAYERS = ((1, 25, 65, 100), (16, 50, 65, 128))  # batch, T, inputs, hidden
@@ -26,27 +27,44 @@ def add_bench(commands: Any) -> None:
     job = add_command(
         commands, "bench", run_bench, help="time a layer, a user-defined cell and a training step on this machine",
         description="Time forward and backward of nn.LSTM and of a user-defined cell, and a whole training step, on "
-                    "this machine, next to PyTorch if that is installed. Takes about ten seconds.",
+                    "this machine: with the loops over time in C if there is a C compiler, in NumPy, and by PyTorch "
+                    "if that is installed. Takes some fifteen seconds.",
         examples=["bench", "bench --threads 2"])
     job.add_argument("--seconds", type=positive_float, default=0.1, metavar="X",
                      help="seconds per round (%(default)s)")
-    job.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of the matrix products of "
+    job.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of "
                      "minigrad and PyTorch (%(default)s)")
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
-    """Print a row per job: milliseconds per call, alternating with PyTorch, medians of ROUNDS rounds."""
+    """Print a row per job: milliseconds per call, in turn, medians of ROUNDS rounds; the ratio is of C (or NumPy)."""
     try:
         import torch
         torch.set_num_threads(arguments.threads)
     except ImportError:
         torch = None
-    print(f"{'one call':<62}{'minigrad':>10}" + (f"{'PyTorch':>10}{'ratio':>8}" if torch else ""), flush=True)
-    for name, *calls in jobs(torch):
-        rounds = [[milliseconds(call, arguments.seconds) for call in calls if call] for _ in range(ROUNDS)]
-        ours, *theirs = map(statistics.median, zip(*rounds))
-        print(f"{name:<62}{ours:>7.2f} ms" + "".join(f"{one:>7.2f} ms{ours / one:>8.2f}" for one in theirs), flush=True)
+    kinds = {"C": "c", "NumPy": "numpy"}
+    if not compiler.enabled():
+        del kinds["C"]
+        print(f"All loops run in NumPy: {compiler.reason()}.")
+    columns = [*kinds, "PyTorch"] if torch else [*kinds]
+    print(f"{'one call':<62}" + "".join(f"{column:>10}" for column in columns)
+          + (f"{columns[0] + ' / PyTorch':>17}" if torch else ""), flush=True)
+    for name, ours, theirs in jobs(torch):
+        calls = [*(by(kind, ours) for kind in kinds.values()), *([theirs] if theirs else [])]
+        rounds = [[milliseconds(call, arguments.seconds) for call in calls] for _ in range(ROUNDS)]
+        found = list(map(statistics.median, zip(*rounds)))
+        print(f"{name:<62}" + "".join(f"{ms:>7.2f} ms" for ms in found)
+              + (f"{found[0] / found[-1]:>17.2f}" if theirs else ""), flush=True)
     return 0
+
+
+def by(kind: str, call: Callable) -> Callable:
+    """The call with its loops in "c" or "numpy"."""
+    def chosen() -> None:
+        with loops_in(kind):
+            call()
+    return chosen
 
 
 def milliseconds(call: Callable, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""`minigrad derive`: print the backward pass of a cell or a function as NumPy source, or as C."""
+"""`minigrad derive`: print the backward pass of a cell or a function as NumPy source, as equations, or as C."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name
 
 CELLS = ("lstm", "gru", "rnn", "document")
+FORMS = {"latex": "latex", "c": "c_source", "planned": "planned_source"}  # option → attribute of Derived
+LANGUAGES = {"latex": "tex", "c": "c"}
 SIZES = (3, 5, 4)  # input, hidden, batch: all different, to tell shapes apart
 
 
@@ -35,7 +37,8 @@ def add_derive(commands: Any) -> None:
     job = add_command(
         commands, "derive", run_derive, help="print the backward pass of a cell, or of any function, as NumPy source",
         description="Derive the backward pass of a function and print it, with the forward, as a module of NumPy.",
-        examples=["derive lstm", "derive gru --sizes 65,100,16 --planned", "derive cells.py:MyCell",
+        examples=["derive lstm", "derive lstm --latex", "derive gru --sizes 65,100,16 --planned",
+                  "derive cells.py:MyCell",
                   'derive model.py:cell --shapes "h=5,4 x=3,4"',
                   "derive model.py:loss --shapes \"x=3,4 p={'W': (5, 3), 'b': (5, 1)} scale=()\""])
     job.add_argument("what", metavar="CELL", help=f"{', '.join(CELLS)}, FILE.py:Class, a subclass of nn.Recurrent, or "
@@ -47,6 +50,7 @@ def add_derive(commands: Any) -> None:
     job.add_argument("--dtype", choices=["float32", "float64"], default="float64", help="(%(default)s)")
     job.add_argument("--planned", action="store_true",
                      help="print what scan runs for a cell (state, x) → (state, y): the loops over time, with buffers")
+    job.add_argument("--latex", action="store_true", help="print the same lines as equations in LaTeX")
     job.add_argument("--c", action="store_true", help="print the loops over time of a cell as C, as scan compiles them")
 
 
@@ -59,10 +63,11 @@ def run_derive(arguments: argparse.Namespace) -> int:
                              f"{len(examples)} arguments")
     try:
         derived = derive(f, *examples)
-        source = derived.c_source if arguments.c else derived.planned_source if arguments.planned else derived.source
+        form = next((name for name in FORMS if getattr(arguments, name)), "source")
+        text = getattr(derived, FORMS.get(form, form))
     except Exception as problem:  # whatever a user's function raises
         raise ValueError(f"{arguments.what} cannot be derived: {in_one_sentence(problem)}") from problem
-    print_source(source, "c" if arguments.c else "python")
+    print_source(text.rstrip("\n") + "\n", LANGUAGES.get(form, "python"))
     return 0
 
 

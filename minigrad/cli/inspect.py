@@ -171,7 +171,8 @@ def inspect_sequence(arguments: argparse.Namespace, model: SequenceModel, sequen
              "units": str(settings.hidden), "parameters": f"{sum(p.size for p in model.parameters()):,}",
              "trained": trained, "sequence": source,
              "loss L": f"{steps['loss'][sequence.asked].mean():.4g}, {mean}"}
-    return Inspection(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, layers)
+    return Inspection(arguments.what, facts, sequence.symbols, sequence.answers, asked, steps, curves, layers,
+                      sequence.about)
 
 
 def describe_sizes(sizes: dict[str, Any], characters: str | None) -> str:
@@ -214,12 +215,12 @@ def task_sequence(arguments: argparse.Namespace, task: Any) -> Sequence:
     T = len(batch.x) if batch.lengths is None else int(batch.lengths[0])
     x, targets = batch.x[:T], batch.targets[:T]
     asked = np.arange(T) if batch.mask is None else np.flatnonzero(batch.mask[:T, 0])
-    return Sequence(x, targets, asked, LOSSES[task.loss], task.names)
+    return Sequence(x, targets, asked, LOSSES[task.loss], task.names, task.about)
 
 
 def code_sequence(codes: np.ndarray, characters: str) -> Sequence:
     return Sequence(codes[:-1, None], codes[1:, None], np.arange(len(codes) - 1), LOSSES["cross_entropy"],
-                    (characters, characters))
+                    (characters, characters), Text.about)
 
 
 # -- the run ---------------------------------------------------------------------------------------------------------

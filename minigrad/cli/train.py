@@ -106,7 +106,7 @@ def describe_task(task: Any) -> str:
 def print_result(run: Run, result: dict[str, Any]) -> None:
     trainer = run.trainer
     losses = [row["loss"] for row in trainer.rows]
-    how = {"done": f"{trainer.step} steps", "solved": f"solved in {trainer.step} steps"}.get(
+    how = {"done": f"{trainer.step} steps", "solved": f"{trainer.step} steps, until the validation set was solved"}.get(
         trainer.ended, f"{trainer.ended} after {trainer.step} of {trainer.steps} steps")
     if losses:
         how += f", {trainer.seconds:.0f} s, {trainer.tokens / trainer.seconds:,.0f} tokens/s, " \

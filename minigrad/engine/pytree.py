@@ -35,6 +35,8 @@ def unflatten(pattern: Any, leaves: list[Any]) -> Any:
 
 def build(node: Any, leaves: Iterator[Any]) -> Any:
     # not inside `unflatten`: a recursive closure is a reference cycle, which would keep the leaves alive
+    if node.__class__ is tuple:
+        return tuple([build(child, leaves) for child in node])
     if isinstance(node, (tuple, list)):
         children = [build(child, leaves) for child in node]
         return type(node)(*children) if hasattr(node, "_fields") else type(node)(children)
@@ -63,5 +65,7 @@ def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def map_leaves(f: Callable[[Any], Any], tree: Any) -> Any:
     """The same tree with f applied to every leaf."""
+    if tree.__class__ is tuple:
+        return tuple([map_leaves(f, child) for child in tree])
     leaves, pattern = flatten(tree)
     return unflatten(pattern, [f(leaf) for leaf in leaves])

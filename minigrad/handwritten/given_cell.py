@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.functional import vjp
-from minigrad.handwritten.conventions import Course, Layer, Subject
+from minigrad.handwritten.subjects import Course, Layer, Subject
 
 
 def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:

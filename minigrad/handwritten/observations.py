@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import linecache
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,17 @@ def own_activations(source: Source, namespace: dict[str, Any]) -> Iterator[tuple
         where = source.place(source.definitions[name].lineno)
         value = f"{name}({x[0, 1]:.3g}) gives {given[0, 1]:.4g}, and {ACTIVATIONS[name][0](x)[0, 1]:.4g} is right"
         yield name, f"{name} ({where}) is not what its name says{is_}; {value}"
+
+
+def right_activations(source: Source, namespace: dict[str, Any]) -> dict[str, Callable]:
+    """{name: minigrad's} of the activations of the file that are what their names say, however they are written."""
+    x = np.linspace(-1.5, 2.0, 12).reshape(3, 4)
+    found: dict[str, Callable] = {}
+    for name in [name for name in ACTIVATIONS if name in source.definitions and name in namespace]:
+        with contextlib.suppress(Exception):
+            given = namespace[name](x.copy())
+            found.update((name, true) for true in ACTIVATIONS[name] if close(given, true(x)))
+    return found
 
 
 def bindings(call: Callable, file: str) -> tuple[Any, list[tuple[int, str, np.ndarray]]]:
@@ -103,19 +115,6 @@ def first_difference(source: Source, user: Callable, reference: Callable) -> str
 # -- the backward -----------------------------------------------------------------------------------------
 
 
-def functions_in(source: Source, name: str) -> list[ast.FunctionDef]:
-    """The function, or all methods of the class, and the file's functions that they call."""
-    found: list[ast.FunctionDef] = []
-    names = [name]
-    for called in names:
-        node = source.definitions.get(called)
-        if node is not None:
-            found += [node] if isinstance(node, ast.FunctionDef) else [
-                s for s in node.body if isinstance(s, ast.FunctionDef)]
-            names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names]
-    return found
-
-
 def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
     """"dxt, da_prev (line 12)" for what a function leaves as None; "its body" for `pass`; "" if all is written.
 
@@ -139,13 +138,16 @@ def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
         return f"{', '.join(empty)} ({source.place(min(lines))})"
     statements = [s for s in body.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     bare = all(isinstance(s, (ast.Pass, ast.Raise)) for s in statements)
-    return f"its body ({source.place(body.lineno)})" if bare else ""
+    if bare:
+        return f"its body ({source.place(body.lineno)})"
+    returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
+    return "" if returns or not at_any_time else f"what it returns ({source.place(body.lineno)})"
 
 
 def global_weights(source: Source, name: str, weights: set[str]) -> dict[str, int]:
     """{weight: line} of the weights that a function and those it calls read from globals."""
     found: dict[str, int] = {}
-    for f in functions_in(source, name):
+    for f in source.functions_in(name):
         own = {n.arg for n in ast.walk(f) if isinstance(n, ast.arg)}  # of functions inside it too
         own |= {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         for n in ast.walk(f):
@@ -156,7 +158,7 @@ def global_weights(source: Source, name: str, weights: set[str]) -> dict[str, in
 
 def line_of_change(source: Source, name: str, argument: str) -> str:
     """" (line 7)" where a function, or one that it calls, changes the argument of this name in place."""
-    for f in functions_in(source, name):
+    for f in source.functions_in(name):
         for s in ast.walk(f):
             targets = [s.target] if isinstance(s, ast.AugAssign) else \
                 [t for t in getattr(s, "targets", []) if isinstance(t, ast.Subscript)]
@@ -167,7 +169,7 @@ def line_of_change(source: Source, name: str, argument: str) -> str:
 
 def clipping(source: Source, name: str) -> tuple[str, set[float]]:
     """(" (line 7)" where a function, or one that it calls, calls clip; the numbers in that call)"""
-    for f in functions_in(source, name):
+    for f in source.functions_in(name):
         for n in ast.walk(f):
             if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == "clip":
                 numbers = {float(c.value) for c in ast.walk(n) if isinstance(c, ast.Constant)
@@ -178,7 +180,7 @@ def clipping(source: Source, name: str) -> tuple[str, set[float]]:
 
 def line_of_state(source: Source, name: str) -> str:
     """" (line 7)" where a function adds to a global, to an argument's default value or to an attribute of self."""
-    for f in functions_in(source, name):
+    for f in source.functions_in(name):
         declared = {n for s in ast.walk(f) if isinstance(s, ast.Global) for n in s.names}
         defaults = [a.arg for a in f.args.args][len(f.args.args) - len(f.args.defaults):]
         own = {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} - declared

@@ -1,12 +1,13 @@
-"""Judge a file in a process of its own: the user's code may hang, print, exit or crash, and the command goes on.
+"""Run a user's file in a process of its own: its code may hang, print, exit or crash, and the command goes on.
 
-The child's stdin is empty. What it prints goes to a file of its own, and its verdicts to another, as JSON.
-`python -m minigrad.handwritten.process REQUEST VERDICTS` is the child.
+The child's stdin is empty. What it prints goes to a file of its own, and the result to another, as JSON.
+`python -m minigrad.handwritten.process FUNCTION REQUEST RESULT STACKS DEADLINE` is the child.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import os
 import re
@@ -14,25 +15,43 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from minigrad.handwritten.judge import Verdict, judge_file, judge_pair
 from minigrad.handwritten.source import CouldNotRun
 
 
-def judge_apart(request: dict[str, str | None], seconds: float) -> tuple[list[Verdict], str]:
+def judge_apart(request: Mapping[str, str | None], seconds: float) -> tuple[list[Verdict], str]:
     """(verdicts, what the user's code printed) of `judge_file(**request)` or `judge_pair(**request)`.
 
-    Raises CouldNotRun as they do, and when the child takes longer than `seconds` or ends without verdicts.
+    Raises CouldNotRun as they do, and as `run_apart`.
+    """
+    found, printed = run_apart(verdicts_of, request, seconds)
+    return [Verdict(**verdict) for verdict in found], printed
+
+
+def verdicts_of(**request: Any) -> list[dict[str, Any]]:
+    return list(map(asdict, judge_pair(**request) if "forward" in request else judge_file(**request)))
+
+
+def run_apart(function: Callable[..., Any], request: Mapping[str, str | None], seconds: float) -> tuple[Any, str]:
+    """(`function(**request)`, what the user's code printed), from a child process.
+
+    function  of a module; its result must be JSON
+    request   its arguments, with the user's "file" among them
+
+    Raises CouldNotRun as the function does, and when the child takes longer than `seconds` or ends without a result.
     """
     with tempfile.TemporaryDirectory() as folder:
-        verdicts, printed, stacks = (Path(folder, name) for name in ("verdicts", "printed", "stacks"))
+        result, printed, stacks = (Path(folder, name) for name in ("result", "printed", "stacks"))
         package = str(Path(__file__).resolve().parents[2])
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join(
             filter(None, [package, os.environ.get("PYTHONPATH")]))}
-        command = [sys.executable, "-m", "minigrad.handwritten.process", json.dumps(request), str(verdicts),
-                   str(stacks), str(time.time() + seconds)]
+        command = [sys.executable, "-m", "minigrad.handwritten.process", f"{function.__module__}:{function.__name__}",
+                   json.dumps(dict(request)), str(result), str(stacks), str(time.time() + seconds)]
         with printed.open("wb") as output:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
@@ -44,13 +63,13 @@ def judge_apart(request: dict[str, str | None], seconds: float) -> tuple[list[Ve
             child.kill()
             child.wait()
         text = printed.read_text(encoding="utf-8", errors="replace")
-        if not verdicts.exists():
+        if not result.exists():
             last = text.strip().splitlines()[-1:] or [""]
             raise CouldNotRun(f"{request['file']} ended the process that ran it, with status {status}: {last[0]}")
-        found = json.loads(verdicts.read_text(encoding="utf-8"))
+        found = json.loads(result.read_text(encoding="utf-8"))
     if "problem" in found:
         raise CouldNotRun(found["problem"])
-    return [Verdict(**verdict) for verdict in found["verdicts"]], text
+    return found["result"], text
 
 
 def line_in(stacks: Path, file: str) -> str:
@@ -60,19 +79,18 @@ def line_in(stacks: Path, file: str) -> str:
     return f", in line {found[1]}" if found else ""
 
 
-def child(request: str, verdicts: str, stacks: str, deadline: str) -> None:
+def child(function: str, request: str, result: str, stacks: str, deadline: str) -> None:
+    module, _, name = function.partition(":")
     with open(stacks, "w", encoding="utf-8") as file:
         faulthandler.dump_traceback_later(max(float(deadline) - time.time(), 0.1), file=file)
-        asked = json.loads(request)
         try:
-            judged = judge_pair(**asked) if "forward" in asked else judge_file(**asked)
-            found: dict = {"verdicts": list(map(asdict, judged))}
+            found: dict = {"result": getattr(importlib.import_module(module), name)(**json.loads(request))}
         except CouldNotRun as problem:
             found = {"problem": str(problem)}
         faulthandler.cancel_dump_traceback_later()
-    partial = Path(f"{verdicts}.partial")
+    partial = Path(f"{result}.partial")
     partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.replace(verdicts)
+    partial.replace(result)
 
 
 if __name__ == "__main__":

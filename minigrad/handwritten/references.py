@@ -182,10 +182,10 @@ def layernorm(x, gamma, beta):
     return gamma * x_hat + beta
 
 
-def cross_entropy(labels: np.ndarray, count: float) -> Callable:
-    """−Σ log p[label] / count over the last axis of the scores."""
+def cross_entropy(labels: np.ndarray, count: float, mask: Any = 1.0) -> Callable:
+    """−Σ mask log p[label] / count over the last axis of the scores."""
     def loss(x):
-        one_hot = np.eye(x.shape[-1])[labels]
+        one_hot = np.eye(x.shape[-1])[labels] * np.expand_dims(mask, -1)
         return -total(one_hot * log_softmax(x, axis=-1)) / count
     return loss
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import functools
 import json
 import linecache
 import re
@@ -18,7 +19,7 @@ import threading
 import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy as np
 
 from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
+from minigrad.handwritten.recordable import HELPERS, loss_alone, recordable
 
 LIMIT = 10.0  # seconds that one call of the user's code may take
 Function = ast.FunctionDef | ast.ClassDef
@@ -63,20 +65,62 @@ class Source:
     def place(self, line: int) -> str:
         return self.places[line - 1] if 0 < line <= len(self.places) else f"line {line}"
 
-    @property
+    @functools.cached_property
     def definitions(self) -> dict[str, Function]:
         """The last definition of each function and class."""
         return {node.name: node for node in self.tree.body if isinstance(node, Function)}
 
-    def run(self, wanted: Iterable[str], given: Iterable[str] = ()) -> dict[str, Any]:
-        """Run what these names need and return the namespace. Names in `given` are supplied by the caller."""
+    @property
+    def assigned(self) -> dict[str, Any]:
+        """The names that the top level assigns, with their values where they are constants."""
+        return {name: getattr(s.value, "value", None) for s in self.tree.body if isinstance(s, ast.Assign)
+                for name in bound(s)}
+
+    def functions_in(self, name: str) -> list[ast.FunctionDef]:
+        """The function, or all methods of the class, and the file's functions that they call."""
+        found: list[ast.FunctionDef] = []
+        names = [name]
+        for called in names:
+            node = self.definitions.get(called)
+            if node is not None:
+                found += [node] if isinstance(node, ast.FunctionDef) else [
+                    s for s in node.body if isinstance(s, ast.FunctionDef)]
+                names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names]
+        return found
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """The keys that a function reads from a dict of parameters, p["Wf"] or p.get("bf"), called functions too."""
+        found: list[str] = []
+        for n in (n for f in self.functions_in(name) for n in ast.walk(f)):
+            if isinstance(n, ast.Subscript):
+                base, key = n.value, n.slice
+            elif isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "get" and n.args:
+                base, key = n.func.value, n.args[0]
+            else:
+                continue
+            if isinstance(base, ast.Name) and re.match(r"p(aram(eter)?s?)?$|weights?$|theta$", base.id) and \
+                    isinstance(key, ast.Constant) and isinstance(key.value, str):
+                found.append(key.value)
+        return tuple(dict.fromkeys(found))
+
+    def recordable(self, loss: str | None = None) -> Source:
+        """The source rewritten for tensors; of the function `loss` only what computes its first result."""
+        tree = self.tree
+        if loss is not None:
+            tree = ast.Module([loss_alone(s) if isinstance(s, ast.FunctionDef) and s is self.definitions[loss] else s
+                               for s in tree.body], [])
+        return replace(self, tree=recordable(tree), failed={})
+
+    def run(self, wanted: Iterable[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run what these names need and return the namespace; names in `given` keep these values."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
-                                     "sigmoid": on_arrays(sigmoid), "softmax": on_arrays(softmax, axis=0)}
+                                     "sigmoid": on_arrays(sigmoid), "softmax": on_arrays(softmax, axis=0), **HELPERS,
+                                     **(given or {})}
         folder = str(Path(self.file).resolve().parent)
         sys.path.insert(0, folder)  # like a script, it may import modules beside it
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
         try:
-            for statement in self.needed(set(wanted), set(given)):
+            for statement in self.needed(set(wanted), set(given or ())):
                 self.run_statement(statement, namespace)
         finally:
             with contextlib.suppress(ValueError):  # the file may have changed sys.path
@@ -111,13 +155,13 @@ class Source:
 
     def sentence(self, problem: BaseException) -> str:
         """An exception as "line 7: what, and what to do instead"."""
-        line, said = self.line_of(problem), one_line(str(problem), 300)
+        line, message = self.line_of(problem), one_line(str(problem), 300)
         where = f"{self.place(line)}: " if line else ""
-        if found := ABSENT.search(said):
+        if found := ABSENT.search(message):
             name = next(filter(None, found.groups()))
             full = name if found[3] else f"np.{name}"
             if full in GONE:
-                return f"{where}{full} {'is of another Python or NumPy'}: write {GONE[full]}"
+                return f"{where}{full} is of another Python or NumPy: write {GONE[full]}"
             if name in self.failed or "*" in self.failed:
                 return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
             known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
@@ -125,8 +169,8 @@ class Source:
         if isinstance(problem, TooSlow):
             return f"{where}still running after {LIMIT:g} s"
         if isinstance(problem, CouldNotRun):
-            return said
-        return f"{where}{type(problem).__name__}: {said}" if said else f"{where}{type(problem).__name__}"
+            return message
+        return f"{where}{type(problem).__name__}: {message}" if message else f"{where}{type(problem).__name__}"
 
 
 def read(file: str) -> Source:

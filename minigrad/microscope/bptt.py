@@ -21,6 +21,8 @@ recording.py makes a recording (`record`, `Recording`, `Record`). Each question 
     paths(rec)                  the part of the state (c or a) that a gradient came through
     saturation(rec)             closed and open gates, dead and exploding units, the first NaN
 
+`rtrl(cell, state, xs, weights)` needs no recording: it computes the same gradient forward in time.
+
 `rec` is the `Record` of one scan, or a recording that has only one scan. Time is always in the order of xs.
 """
 
@@ -28,7 +30,9 @@ from minigrad.microscope.credit import Credit, credit
 from minigrad.microscope.jacobians import jacobians
 from minigrad.microscope.paths import paths
 from minigrad.microscope.recording import Record, Recording, record
+from minigrad.microscope.rtrl import rtrl
 from minigrad.microscope.saturation import saturation
 from minigrad.microscope.truncation import truncation
 
-__all__ = ["Credit", "Record", "Recording", "credit", "jacobians", "paths", "record", "saturation", "truncation"]
+__all__ = ["Credit", "Record", "Recording", "credit", "jacobians", "paths", "record", "rtrl",
+           "saturation", "truncation"]

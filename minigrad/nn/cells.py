@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class TorchCell(Recurrent):
     In each gate's block of W, the columns of the state are orthogonal, those of x Glorot-uniform. b starts at 0 unless
     the cell says otherwise. dtype is that of the parameters; rng, a np.random.Generator or a seed, draws their initial
     values. With learned_state the initial state is a parameter too, (H, 1), initially 0.
+    two_biases=True: a second bias `b_state`, initially 0, is added to b, as in PyTorch. The model is the same; the
+    training is not: two biases with the same gradient move twice as far per step as one, and count twice in a norm.
     Raises ValueError unless input_size ≥ 0 and hidden_size ≥ 1 are integers.
     """
 
@@ -45,17 +47,20 @@ class TorchCell(Recurrent):
     torch_order: tuple[int, ...] = (0,)  # index of our gate for each gate of PyTorch; it is its own inverse
     states: tuple[str, ...] = ("h0",)
 
-    def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, dtype: Any = np.float32,
-                 rng: Any = None, **unknown: Any):
+    def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, two_biases: bool = False,
+                 dtype: Any = np.float32, rng: Any = None, **unknown: Any):
         if unknown:
             raise UnknownOption(type(self).__name__, unknown, options_of(type(self)))
         check_sizes(self, 0, input_size=input_size)
         check_sizes(self, hidden_size=hidden_size)
         check_float(self, dtype)
         self.input_size, self.hidden_size, self.learned_state = input_size, hidden_size, learned_state
+        self.two_biases = two_biases
         self.rng, self.dtype = np.random.default_rng(rng), np.dtype(dtype)
         self.W = self.weight(*[[self.state_block(), self.input_block()] for _ in range(self.gates)])
         self.b = self.weight([np.zeros((self.gates * hidden_size, 1))])
+        if two_biases:
+            self.b_state = self.weight([np.zeros((self.gates * hidden_size, 1))])
         if learned_state:
             for name in self.states:
                 setattr(self, name, self.weight([np.zeros((hidden_size, 1))]))
@@ -78,6 +83,9 @@ class TorchCell(Recurrent):
     def input_block(self) -> np.ndarray:
         return glorot_uniform((self.hidden_size, self.input_size), self.rng, float)
 
+    def bias(self) -> Array:
+        return self.b + self.b_state if self.two_biases else self.b
+
     def rows(self, gate: int) -> slice:
         """The rows of one gate in W and b."""
         return slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
@@ -85,21 +93,29 @@ class TorchCell(Recurrent):
     # -- PyTorch's names and order ------------------------------------------------------------------------
 
     def to_torch(self) -> dict[str, np.ndarray]:
-        """weight_ih, weight_hh, bias_ih and bias_hh of PyTorch's cell: bias_ih is b, and bias_hh is 0."""
+        """weight_ih, weight_hh, bias_ih and bias_hh of PyTorch's cell: bias_ih is b; bias_hh is 0, or with two_biases
+        b_state."""
         W, b, h = self.reordered(self.W.data), self.reordered(self.b.data)[:, 0], self.hidden_size
+        b_state = self.reordered(self.b_state.data)[:, 0] if self.two_biases else np.zeros_like(b)
         return {"weight_ih": W[:, h:].copy(), "weight_hh": W[:, :h].copy(), "bias_ih": b.copy(),
-                "bias_hh": np.zeros_like(b)}
+                "bias_hh": b_state.copy()}
 
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
-        """Load the parameters of PyTorch's cell by its names, from arrays or CPU tensors. The two biases are added, in
-        float64 or wider.
+        """Load the parameters of PyTorch's cell by its names, from arrays or CPU tensors. Without two_biases the two
+        biases are added, in float64 or wider.
 
         Raises ValueError, and changes nothing, unless names and shapes are those of `to_torch()`.
         """
         arrays = matching(arrays, self.to_torch(), type(self).__name__)
         W = np.hstack([arrays["weight_hh"], arrays["weight_ih"]])
         self.W.data = self.reordered(np.ascontiguousarray(W))
-        self.b.data = self.reordered(sum_of_biases(arrays["bias_ih"], arrays["bias_hh"])[:, None])
+        self.load_biases(arrays["bias_ih"], arrays["bias_hh"])
+
+    def load_biases(self, bias_ih: np.ndarray, bias_hh: np.ndarray) -> None:
+        if self.two_biases:
+            self.b.data, self.b_state.data = (self.reordered(b[:, None]) for b in (bias_ih, bias_hh))
+        else:
+            self.b.data = self.reordered(sum_of_biases(bias_ih, bias_hh)[:, None])
 
     def reordered(self, array: np.ndarray) -> np.ndarray:
         """The blocks of rows in PyTorch's order, or from PyTorch's order in ours."""
@@ -123,17 +139,19 @@ class RNNCell(TorchCell):
     Elman 1990. Further options: see `TorchCell`.
     """
 
+    meanings: ClassVar = {"h_next": "hidden state: the memory and the output, which the next step reads"}
+
     def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", **options: Any):
         super().__init__(input_size, hidden_size, **options)
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"{type(self).__name__} takes nonlinearity 'tanh' or 'relu', not {nonlinearity!r}")
         self.nonlinearity = nonlinearity
 
-    @keyed_by("W", "b", "nonlinearity")
+    @keyed_by("W", "b", "two_biases", "b_state", "nonlinearity")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
         activation = tanh if self.nonlinearity == "tanh" else relu
         concat = concatenate([h_prev, x], axis=0)
-        h_next = activation(self.W @ concat + self.b)
+        h_next = activation(self.W @ concat + self.bias())
         return h_next, h_next
 
 
@@ -150,13 +168,20 @@ class GRUCell(TorchCell):
     Conventions differ. Here z keeps the *old* state, as in Cho et al. 2014 and PyTorch; Chung et al. 2014 exchange z
     and 1 − z. r is applied after the product with Wh in the first version of Cho et al. (arXiv 1406.1078v1), cuDNN and
     PyTorch, and before it in later versions of the paper (v3, and EMNLP). After the product, r scales bh alone, so the
-    two biases of the candidate cannot be merged: PyTorch's bias_ih and bias_hh of n are bx and bh.
+    two biases of the candidate cannot be merged: PyTorch's bias_ih and bias_hh of n are bx and bh. `two_biases` is
+    about r and z.
 
     chrono  the longest dependency expected: b of z is then log U[1, chrono − 1] (see `nn.init.chrono`)
     """
 
     gates = 2
     torch_order = (0, 1)
+    meanings: ClassVar = {
+        "r": "reset gate: how much of the old state the candidate sees",
+        "z": "update gate: the part of the old state that is kept; 1 − z comes from the candidate",
+        "recurrent": "what the old state contributes to the candidate",
+        "candidate": "candidate: what may replace the old state, from −1 to 1",
+        "h_next": "hidden state: the memory and the output, which the next step reads"}
 
     def __init__(self, input_size: int, hidden_size: int, *, reset_after: bool = True, chrono: float | None = None,
                  **options: Any):
@@ -169,10 +194,10 @@ class GRUCell(TorchCell):
         if chrono is not None:
             self.b.data[self.rows(1)] = chrono_biases((hidden_size, 1), chrono, self.rng)[0]
 
-    @keyed_by("W", "b", "Wh", "bh", "Wx", "bx", "reset_after")
+    @keyed_by("W", "b", "two_biases", "b_state", "Wh", "bh", "Wx", "bx", "reset_after")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
         concat = concatenate([h_prev, x], axis=0)
-        gates = sigmoid(self.W @ concat + self.b)
+        gates = sigmoid(self.W @ concat + self.bias())
         r, z = split(gates, 2)
         recurrent = r * (self.Wh @ h_prev + self.bh) if self.reset_after else self.Wh @ (r * h_prev)
         candidate = tanh(self.Wx @ x + self.bx + recurrent)
@@ -194,7 +219,7 @@ class GRUCell(TorchCell):
         (w_ih, Wx), (w_hh, Wh), (b_ih, bx), (b_hh, bh) = (np.split(arrays[name], [2 * self.hidden_size])
                                                           for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         self.W.data = np.ascontiguousarray(np.hstack([w_hh, w_ih]))
-        self.b.data = sum_of_biases(b_ih, b_hh)[:, None]
+        self.load_biases(b_ih, b_hh)
         for ours, theirs in ((self.Wh, Wh), (self.Wx, Wx), (self.bh, bh[:, None]), (self.bx, bx[:, None])):
             ours.data = np.array(theirs, order="C")
 
@@ -216,6 +241,13 @@ class LSTMCell(TorchCell):
     gates = 4
     torch_order = (1, 0, 3, 2)  # f, i, o, c ⇄ i, f, g, o
     states = ("h0", "c0")
+    meanings: ClassVar = {
+        "ft": "forget gate: the part of the old cell state that is kept",
+        "it": "input gate: the part of the candidate that comes in",
+        "ot": "output gate: the part of tanh(c_next) that is passed on",
+        "cct": "candidate: what may come into the cell state, from −1 to 1",
+        "c_next": "cell state: the memory, which the gates keep and change",
+        "a_next": "hidden state: the output, which the next step reads too"}
 
     def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0, chrono: float | None = None,
                  **options: Any):
@@ -224,11 +256,11 @@ class LSTMCell(TorchCell):
         if chrono is not None:
             self.bf[:], self.bi[:] = chrono_biases((hidden_size, 1), chrono, self.rng)
 
-    @keyed_by("W", "b", "hidden_size")
+    @keyed_by("W", "b", "two_biases", "b_state", "hidden_size")
     def cell(self, state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
         a_prev, c_prev = state
         concat = concatenate([a_prev, x], axis=0)
-        z = self.W @ concat + self.b
+        z = self.W @ concat + self.bias()
         gates = sigmoid(z[:3 * self.hidden_size])
         ft, it, ot = split(gates, 3)
         cct = tanh(z[3 * self.hidden_size:])

@@ -6,7 +6,7 @@ The cell works features first and batch last, x (D, B) and state (H, B), as the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class Recurrent(Module):
 
     batch_first = False
     reverse = False
+    meanings: ClassVar[dict[str, str]] = {}  # {name of a value in `cell`: what it is}, shown by `minigrad inspect`
 
     def __init__(self, *, batch_first: bool = False, reverse: bool = False):
         self.batch_first, self.reverse = batch_first, reverse
@@ -91,7 +92,8 @@ class Recurrent(Module):
         batch = x.shape[2]
         dtypes = self.parameter_types()
         x = cast(x, np.result_type(*dtypes) if dtypes else None)
-        dtype = np.result_type(x.dtype, *dtypes, *[s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"])
+        dtypes |= {x.dtype} | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"}
+        dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
         state = self.initial_state(batch) if state is None else state
         state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
         return scan(self.cell, state, x, reverse=reverse, mask=mask)

@@ -32,7 +32,7 @@ class Stacked(Module, Generic[State]):
     batch_first    x and output are (B, T, …); states keep their layout, as in PyTorch
     dtype          of the parameters
     rng            a np.random.Generator or a seed, for the initial values and the dropout
-    Further options, such as learned_state=True, are passed to the cells.
+    Further options, such as learned_state=True and two_biases=True, are passed to the cells.
 
     Called as `layer(x, state=None, lengths=None)`; with L = num_layers · (2 if bidirectional else 1):
     x        (T, B, D), or (T, D) for one sequence
@@ -115,8 +115,10 @@ class Stacked(Module, Generic[State]):
         """The parameters in PyTorch's names and order (weight_ih_l0, …): its `load_state_dict` takes
         `{name: torch.from_numpy(array) for name, array in layer.to_torch().items()}`.
 
-        PyTorch has two biases for our one: bias_ih is b, and bias_hh is 0. A learned state has no place in PyTorch's
-        layer and is left out.
+        The equations are PyTorch's. The initial values are not, and PyTorch has two biases for our one: bias_ih is b,
+        and bias_hh is 0. Both have the gradient of b, so in PyTorch their sum moves twice as far per step of SGD or
+        Adam, and a clipped norm counts it twice. To train as PyTorch does, build the layer with two_biases=True and
+        load PyTorch's weights. A learned state has no place in PyTorch's layer and is left out.
         """
         return {f"{name}_{layer}": array for layer, cell in self.layers.items()
                 for name, array in cell.to_torch().items()}
@@ -124,8 +126,8 @@ class Stacked(Module, Generic[State]):
     def load_torch(self, arrays: Mapping[str, Any]) -> None:
         """Load the parameters of PyTorch's module of the same sizes: its `state_dict()`, or arrays by the same names.
 
-        The two biases of a gate are added, in float64 or wider. Raises ValueError, and changes nothing, if names or
-        shapes differ.
+        Without two_biases the two biases of a gate are added, in float64 or wider. Raises ValueError, and changes
+        nothing, if names or shapes differ.
         """
         arrays = matching(arrays, self.to_torch(), type(self).__name__)
         for layer, cell in self.layers.items():

@@ -7,7 +7,8 @@ The values are those of the program that `derive` prints, cut so that entrywise 
 3. Products with a weight use panels of it, packed before the loop (c_products.py). Loop invariants come from NumPy.
 4. If no value mixes the columns of the batch (program/columns.py), chunks of them are shared out to threads. COLUMNS is
    a constant of the text, so a chunk's row is a few vectors.
-5. The factors of a weight's gradient are laid down in rows over all steps; after the loop NumPy multiplies them.
+5. The factors of a weight's gradient are laid down in rows over all steps; after the loop they are multiplied, and
+   strips of the result are shared out to threads. NumPy does what is no plain product or sum.
 """
 
 from __future__ import annotations
@@ -22,9 +23,21 @@ from minigrad.engine.ops import sum as sum_op
 from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
 from minigrad.printers.c_places import Place, address, indented
-from minigrad.printers.c_products import BY_COLUMNS, BY_ROWS, COPIES, HEAD, RUN, VECTORS, for_type
+from minigrad.printers.c_products import (
+    BY_COLUMNS,
+    BY_ROWS,
+    CLEAR,
+    COPIES,
+    SHARE,
+    STRIP,
+    SUMS_OVER_COLUMNS,
+    SUMS_OVER_STEPS,
+    VECTORS,
+    for_type,
+)
 from minigrad.printers.c_schedule import Loop, Rows, dtype_of
 from minigrad.printers.c_statements import Statements
+from minigrad.printers.c_threads import HEAD, RUN
 from minigrad.printers.readable import Emitter, values_in
 from minigrad.program.analysis import Aliases, BackwardNeeds, Term, is_matrix_product, is_view, terms_of
 from minigrad.program.columns import keeps_columns
@@ -33,8 +46,9 @@ from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
-# {columns of a chunk: its time, relative}; fewer than 4 columns run one by one
-WIDTHS = {32: 32, 16: 17, 8: 11, 4: 9}
+# {bytes of a row of a chunk: the time of its products, relative}; fewer than 4 columns run one by one
+WIDTHS = {16: 10, 32: 10.5, 64: 17, 96: 24.5, 128: 32, 160: 43.5, 192: 47, 224: 54.5}
+THREADED = 1.25  # what a second thread costs
 MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
     last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
@@ -44,12 +58,11 @@ RESERVED = frozenset("""
 
 
 def chunk_width(batch: int, threads: int, itemsize: int) -> int:
-    """The columns of a chunk: those with the least work, all in all, that leave every thread a chunk."""
-    if batch < 4:
-        return 1
-    share = -(-batch // min(threads, batch))
-    widths = [w for w in WIDTHS if w * itemsize <= 128]
-    return min([w for w in widths if w < 2 * share] or widths[-1:], key=lambda w: -(-batch // w) * WIDTHS[w])
+    """The columns of a chunk with which the threads are done first; more than one thread must be worth it."""
+    def seconds(width: int) -> float:
+        chunks = -(-batch // width)
+        return -(-chunks // threads) * WIDTHS[width * itemsize] * (THREADED if min(chunks, threads) > 1 else 1)
+    return 1 if batch < 4 else min([size // itemsize for size in WIDTHS if size >= 4 * itemsize], key=seconds)
 
 
 class CPlan:
@@ -59,6 +72,7 @@ class CPlan:
     columns     the columns of a chunk; None if the batch is not cut
     stacks      {array: (entries of a step, extra steps, dtype)} that a chunk keeps over time
     rows        the Rows of sums over time; sums: {weight: [(how, …)]}
+    summed      the weights whose sums run in C, by the loop `adding`; None if there are none
     """
 
     def __init__(self, program: Program, wanted: set[Value], threads: int = 1):
@@ -94,12 +108,16 @@ class CPlan:
         self.rows: dict[tuple, Rows] = {}
         self.sums: dict[Value, list[tuple]] = {}
         self.types: set[str] = set()
+        self.cleared: set[str] = set()
         self.products: set[str] = set()
+        self.sum_kinds: set[tuple] = set()  # of sums over time: (type, whether a row has several entries a step)
         self.tables: list[str] = []
         self.over_time: dict[Value, str] = {}  # values stored over time: their arrays
         self.lay_down_sums()
         self.forward = LoopWriter(self, "forward").written_forward()
         self.backward = LoopWriter(self, "backward").written_backward() if self.differentiated else None
+        self.summed = [a for a, terms in self.sums.items() if terms and all(self.is_plain(a, term) for term in terms)]
+        self.adding = self.sums_over_time() if self.summed else None
         self.source = self.text()
 
     def steps_of_backward(self) -> list[Value]:
@@ -161,6 +179,10 @@ class CPlan:
         if self.columns is None or value in self.invariant or value.is_constant:
             return value.shape
         return (*value.shape[:-1], self.columns)
+
+    def products_of(self, values: list[Value]) -> int:
+        """The products of a step of a chunk, an entry of an entrywise value counted as 8."""
+        return sum(math.prod(self.shape(v)) * (v.inputs[0].shape[-1] if v.op is matmul.op else 8) for v in values)
 
     # -- sums over time ---------------------------------------------------------------------------------------------
 
@@ -232,6 +254,39 @@ class CPlan:
             self.rows[key] = Rows(name, value, transposed, math.prod(shape[:-1]), across)
         return self.rows[key]
 
+    def is_plain(self, weight: Value, term: tuple) -> bool:
+        """Whether a term of a gradient is a product of two Rows, or the sum of the entries of each row."""
+        if term[0] not in ("product", "sum"):
+            return False
+        how, left, right = term
+        if how == "sum":
+            lead = len(left.value.shape) - 1
+            return tuple(right) in [(lead,), ()][:1 + (left.across == 1)] and left.value.dtype == weight.dtype
+        return left.across == right.across and {left.value.dtype, right.value.dtype} == {weight.dtype}
+
+    def sums_over_time(self) -> Loop:
+        """The function that adds a strip of the sums over the steps of one call: block by block, from the last."""
+        loop, own = Loop("sums"), c_type
+        read = {rows for a in self.summed for term in self.sums[a] for rows in term if isinstance(rows, Rows)}
+        for rows in (rows for rows in self.rows.values() if rows in read):
+            loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
+            steps = "(start - first)" if rows.backward else "start"
+            offset = f"{steps} * run->chunks * {rows.rows}" if rows.across == 1 else \
+                f"{steps} / block * {rows.rows} * line"
+            loop.pointers.append(f"const {own(rows.value.dtype)} *{rows.name}_t = {rows.name} + {offset};")
+        for a in self.summed:
+            kind, sums = own(a.dtype), f"d_{self.name(a)}"
+            loop.typed.append(("total", a, sums, f"{kind} *"))
+            for how, left, right in self.sums[a]:
+                self.sum_kinds.add((kind, left.across > 1))
+                entries = "COLUMNS" if left.across == self.columns else left.across
+                n = "n" if left.across == 1 else f"n * {entries}, line"
+                loop.body.append(
+                    f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, {right.name}_t, {sums});"
+                    if how == "product" else f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                loop.products += left.rows * left.across * (right.rows if how == "product" else 1)
+        return loop
+
     # -- the file -----------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
@@ -241,14 +296,18 @@ class CPlan:
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
             parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
-        parts += [c_math.functions(called(bodies)), RUN]
+        parts += [c_math.functions(called(bodies)), RUN, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
-        if self.products:
-            kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
-            parts += [VECTORS, *(for_type(kernels, t) for t in sorted(self.products))]
+        parts += [for_type(CLEAR, t) for t in sorted(self.cleared)]
+        kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
+        parts += [VECTORS] if self.products or self.summed else []
+        parts += [for_type(kernels, t) for t in sorted(self.products)]
+        parts += [STRIP] if self.summed else []
+        parts += [for_type(SUMS_OVER_COLUMNS if wide else SUMS_OVER_STEPS, t) for t, wide in sorted(self.sum_kinds)]
         parts += ["\n".join(self.tables)] if self.tables else []
         for loop in loops:
             parts += [loop_function(loop), entry_function(loop)]
+        parts += [sums_functions(self.adding)] if self.adding is not None else []
         return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
 
 
@@ -281,9 +340,35 @@ def loop_function(loop: Loop) -> str:
 
 def entry_function(loop: Loop) -> str:
     """The function that is called from outside: it packs the matrices and starts the threads."""
-    lines = [*unpacked(loop, loop.packs, constant=False), *loop.packs, f"run_chunks(run, threads, {loop.name}_chunk);"]
+    packs = [*unpacked(loop, loop.packs, constant=False), *loop.packs]
+    if packs and loop.name == "backward":  # which runs the last steps first
+        packs = ["if (run->last == run->T) {", *indented(packs), "}"]
+    lines = [*packs, f"share(run, run->chunks, worth(run, {loop.products}, threads), {loop.name}_chunk);"]
     return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
         f"    {line}\n" for line in lines) + "}\n"
+
+
+def sums_functions(loop: Loop) -> str:
+    """The function of a strip of the sums over time, and the one that is called from outside."""
+    used = set(re.findall(r"\w+", "\n".join([*loop.pointers, *loop.body])))
+    start = ["const long first = run->first, last = run->last, block = run->block;"]
+    start += ["const long line = run->line;"] if "line" in used else []
+    start += ["(void)work;  // sums need no memory of their own"]
+    steps = ["const long stop = start + block < last ? start + block : last, n = (stop - start) * run->chunks;",
+             *loop.pointers, *loop.body]
+    lines = [*start, *unpacked(loop, [*loop.pointers, *loop.body]), "",
+             "for (long start = (last - 1) / block * block; start >= first; start -= block) {", *indented(steps), "}"]
+    body = "\n".join(f"    {line}".rstrip() for line in lines)
+    return f"""static void sums_strip(const struct run *run, long strip, char *work)
+{{
+{body}
+}}
+
+void sums(const struct run *run, long threads)
+{{
+    share(run, STRIPS, worth(run, {loop.products}, threads), sums_strip);
+}}
+"""
 
 
 def is_linear_in_sums(value: Value) -> bool:
@@ -329,6 +414,7 @@ class LoopWriter(Statements):
         self.load_inputs()
         self.write_values()
         self.lay_down_rest()
+        self.clear_filling()
         for a, new in zip(plan.state, plan.new_state):
             place = self.next[a]
             if self.place.get(self.actual(new)) != place:
@@ -338,6 +424,7 @@ class LoopWriter(Statements):
             place, lines = self.contiguous(y, f"y{k}")
             loop.body += [*lines, self.store(place, dtype_of(y), name, step=True)]
         loop.before = [*self.take_stacks(), *loop.before, *starts]
+        loop.products = plan.products_of(self.computed)
         for k, a in enumerate(plan.state):
             name = self.passed("final", k, f"{plan.name(a)}_final", a.dtype)
             loop.after.append(self.store(Place.whole(last[a], plan.shape(a)), a.dtype, name, step=False))
@@ -428,6 +515,7 @@ class LoopWriter(Statements):
         self.pending_seeds()
         self.write_values()
         self.lay_down_rest()
+        self.clear_filling()
         for a in plan.state:
             place, g = self.carry[a][0], plan.gradients.get(a)
             if g is None:
@@ -446,6 +534,7 @@ class LoopWriter(Statements):
                     name = self.passed("total", a, f"sum_{plan.name(a)}", a.dtype, constant=False)
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]
+        loop.products = plan.products_of(self.computed)
         for k, a in enumerate(plan.state):
             name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype)
             first = f"{self.carry[a][2]} + first % 2 * {self.factor(plan.shape(a))}"

@@ -3,73 +3,29 @@
 A product W u keeps its sums in registers: for a panel of rows of W, and all columns of a chunk, one entry of u is read
 for each k and multiplied with the panel's column. W is packed first, panel by panel, in the order in which it is read.
 With one column the roles change: a vector is a panel's column. The vectors are GCC's and Clang's, for any processor.
+
+A weight's gradient is a sum over time of products, dW += L Rᵀ. The rows of L and R lie over all columns of a block of
+steps, so a tile of dW is one product of a few rows each, summed in registers; strips of dW are shared out to threads.
 """
 
 from __future__ import annotations
 
-HEAD = """\
-#include <math.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
-"""
-
-# How one call is described. The arrays follow in the order of the lines that unpack them.
-RUN = """\
-/* An array, as NumPy's attribute __array_struct__ describes it; strides are in bytes. */
-struct array {
-    int two, axes;
-    char kind;
-    int item_bytes, flags;
-    const intptr_t *lengths, *strides;
-    void *data;
-};
-
-struct run {
-    long T, first, last;  /* this call runs the steps from first to last, of T */
-    long batch, chunks;
-    long block, line;  /* for sums over time, `block` steps fill rows of `line` entries */
-    long chunk_bytes, work_bytes;
-    char *memory, *work;
-    const struct array *const *array;
-};
-
-/* The next array of a memory. Arrays begin at different lines of the cache, which holds few of the same. */
-static inline void *take(char **memory, long bytes)
+SHARE = """\
+/* A thread is worth its start from a million products on. */
+static long worth(const struct run *run, long products, long threads)
 {
-    char *taken = *memory;
-    *memory += (bytes + 4095) / 4096 * 4096 + 320;
-    return taken;
+    const double most = 1 + 1e-6 * products * (run->last - run->first) * run->chunks;
+    return most < threads ? (long)most : threads;
 }
 
-struct part { const struct run *run; long thread, first, last; void (*chunk)(const struct run *, long, char *); };
-
-static void *run_part(void *given)
+/* Run the tasks: chunks of the batch for all steps, or strips of the sums over time. */
+static void share(const struct run *run, long tasks, long threads, task *task)
 {
-    const struct part *part = given;
-    for (long chunk = part->first; chunk < part->last; chunk++)
-        part->chunk(part->run, chunk, part->run->work + part->thread * part->run->work_bytes);
-    return NULL;
-}
-
-/* Share the chunks out to threads; each runs all steps of its own columns. */
-static void run_chunks(const struct run *run, long threads, void (*chunk)(const struct run *, long, char *))
-{
-    enum { MOST = 64 };
-    pthread_t thread[MOST];
-    bool started[MOST];
-    struct part part[MOST];
-    threads = threads > run->chunks ? run->chunks : threads > MOST ? MOST : threads;
-    for (long k = threads - 1; k >= 0; k--) {
-        part[k] = (struct part){run, k, run->chunks * k / threads, run->chunks * (k + 1) / threads, chunk};
-        started[k] = k > 0 && pthread_create(&thread[k], NULL, run_part, &part[k]) == 0;
-        if (!started[k])
-            run_part(&part[k]);
-    }
-    for (long k = 1; k < threads; k++)
-        if (started[k])
-            pthread_join(thread[k], NULL);
+    if (tasks > 1 && threads > 1)
+        run->pool(run, tasks, threads, task);
+    else
+        for (long k = 0; k < tasks; k++)
+            task(run, k, run->work);
 }
 """
 
@@ -123,6 +79,17 @@ static inline void store_TYPE(const TYPE *from, const struct array *y, long t, l
 }
 """
 
+# For rows of sums over time
+CLEAR = """\
+/* Set the columns from `columns` to `width` of each row to 0. */
+static inline void clear_TYPE(TYPE *rows, long count, long line, long columns, long width)
+{
+    for (long i = 0; i < count; i++)
+        for (long j = columns; j < width; j++)
+            rows[i * line + j] = 0;
+}
+"""
+
 VECTORS = """\
 #if defined(__AVX512F__)
 enum { VECTOR = 64, SUMS = 16 };
@@ -131,19 +98,27 @@ enum { VECTOR = 32, SUMS = 8 };
 #else
 enum { VECTOR = 16, SUMS = 8 };
 #endif
+enum { TALL = 4, WIDE = SUMS / TALL, STRIPS = 16 };  /* of a tile of sums over time, and shares of its rows */
 #if defined(__clang__)
 #define FUSED  /* a b + c in one instruction */
 #else
 #define FUSED __attribute__((optimize("fp-contract=fast")))
 #endif
+#if defined(__x86_64__)
+#define IN_REGISTER(x) __asm__("" : "+v"(x))  /* GCC would read it from memory for each product */
+#else
+#define IN_REGISTER(x)
+#endif
 """
 
-# Products with COLUMNS > 1 columns
+# Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
 BY_COLUMNS = """\
 enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
-       LANES_TYPE = BYTES_TYPE / sizeof(TYPE), ACROSS_TYPE = COLUMNS / LANES_TYPE,
+       LANES_TYPE = BYTES_TYPE / sizeof(TYPE),
+       ACROSS_TYPE = COLUMNS / LANES_TYPE, HALF_TYPE = COLUMNS % LANES_TYPE != 0,
        PANEL_TYPE = SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
+typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
 
 static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
 {
@@ -167,20 +142,28 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
     #pragma clang fp contract(fast)
     for (long first = 0; first < rows; first += PANEL_TYPE) {
         vector_TYPE sum[PANEL_TYPE][ACROSS_TYPE] = {0};
+        half_TYPE half[PANEL_TYPE] = {0};
         for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
-            vector_TYPE x[ACROSS_TYPE];
-            for (int j = 0; j < ACROSS_TYPE; j++)
-                x[j] = *(const vector_TYPE *)(u + k * COLUMNS + j * LANES_TYPE);
+            const TYPE *x = u + k * COLUMNS;
             #pragma GCC unroll 16
-            for (int r = 0; r < PANEL_TYPE; r++)
+            for (int r = 0; r < PANEL_TYPE; r++) {
+                #pragma GCC unroll 16
                 for (int j = 0; j < ACROSS_TYPE; j++)
-                    sum[r][j] += panels[r] * x[j];
+                    sum[r][j] += panels[r] * *(const vector_TYPE *)(x + j * LANES_TYPE);
+                if (HALF_TYPE)
+                    half[r] += panels[r] * *(const half_TYPE *)(x + ACROSS_TYPE * LANES_TYPE);
+            }
         }
         #pragma GCC unroll 16
         for (int r = 0; r < PANEL_TYPE; r++)
-            if (r < rows - first)
+            if (r < rows - first) {
+                TYPE *to = z + (first + r) * COLUMNS;
+                #pragma GCC unroll 16
                 for (int j = 0; j < ACROSS_TYPE; j++)
-                    *(vector_TYPE *)(z + (first + r) * COLUMNS + j * LANES_TYPE) = sum[r][j];
+                    *(vector_TYPE *)(to + j * LANES_TYPE) = sum[r][j];
+                if (HALF_TYPE)
+                    *(half_TYPE *)(to + ACROSS_TYPE * LANES_TYPE) = half[r];
+            }
     }
 }
 """
@@ -249,8 +232,180 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
 }
 """
 
+STRIP = """\
+/* The rows of a strip: whole tiles. */
+static inline long strip_start(long strip, long rows)
+{
+    const long tiles = (rows + TALL - 1) / TALL, start = tiles * strip / STRIPS * TALL;
+    return start < rows ? start : rows;
+}
+"""
+
+# Sums over time of rows (rows, n); one row begins `line` entries after the other, with room for a vector more
+SUMS_OVER_COLUMNS = """\
+enum { WHOLE_TYPE = VECTOR / sizeof(TYPE) };
+typedef TYPE whole_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+typedef INTEGER_TYPE mask_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+/* sums = L Rᵀ for TALL rows of L and WIDE rows of R */
+static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const right[WIDE], long n, TYPE *sums)
+{
+    #pragma clang fp contract(fast)
+    enum { TILE = TALL * WIDE };
+    whole_TYPE sum[TALL][WIDE] = {0};
+    long k = 0;
+    for (; k + WHOLE_TYPE <= n; k += WHOLE_TYPE) {
+        whole_TYPE y[WIDE];
+        #pragma GCC unroll 8
+        for (int j = 0; j < WIDE; j++) {
+            y[j] = *(const whole_TYPE *)(right[j] + k);
+            IN_REGISTER(y[j]);
+        }
+        #pragma GCC unroll 8
+        for (int i = 0; i < TALL; i++) {
+            whole_TYPE x = *(const whole_TYPE *)(left[i] + k);
+            IN_REGISTER(x);
+            #pragma GCC unroll 8
+            for (int j = 0; j < WIDE; j++)
+                sum[i][j] += x * y[j];
+        }
+    }
+    if (k < n) {  /* lanes behind the end count as 0 */
+        whole_TYPE lane;
+        for (int i = 0; i < WHOLE_TYPE; i++)
+            lane[i] = i;
+        const mask_TYPE within = lane < (TYPE)(n - k);
+        for (int i = 0; i < TALL; i++)
+            for (int j = 0; j < WIDE; j++) {
+                const mask_TYPE x = *(const mask_TYPE *)(left[i] + k) & within;
+                const mask_TYPE y = *(const mask_TYPE *)(right[j] + k) & within;
+                sum[i][j] += (whole_TYPE)x * (whole_TYPE)y;
+            }
+    }
+    TYPE lanes[TILE * WHOLE_TYPE], half[TILE * WHOLE_TYPE / 2];
+    memcpy(lanes, sum, sizeof lanes);
+    #pragma GCC unroll 8
+    for (int left_over = TILE * WHOLE_TYPE / 2; left_over >= TILE; left_over /= 2) {
+        for (int i = 0; i < left_over; i++)
+            half[i] = lanes[2 * i] + lanes[2 * i + 1];
+        memcpy(lanes, half, left_over * sizeof(TYPE));
+    }
+    memcpy(sums, lanes, TILE * sizeof(TYPE));
+}
+
+/* Fast where height and width are constants. */
+static inline __attribute__((always_inline)) void add_tile_TYPE(long height, long width, long columns,
+                                                                const TYPE *sums, TYPE *dW)
+{
+    for (int i = 0; i < TALL && i < height; i++)
+        for (int j = 0; j < WIDE && j < width; j++)
+            dW[i * columns + j] += sums[i * WIDE + j];
+}
+
+/* dW += L Rᵀ in a strip: L (rows, n), R (columns, n). Tiles at the edge repeat the last row. */
+static void add_product_TYPE(long strip, long rows, long columns, long n, long line, const TYPE *L, const TYPE *R,
+                             TYPE *dW)
+{
+    enum { CACHED = 1 << 18 };  /* bytes of R that are read again and again */
+    const long cached = CACHED / (n * sizeof(TYPE)) / WIDE * WIDE, some = cached < WIDE ? WIDE : cached;
+    const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
+    for (long first = 0; first < columns; first += some)
+        for (long i = start; i < stop; i += TALL)
+            for (long j = first; j < columns && j < first + some; j += WIDE) {
+                const TYPE *left[TALL], *right[WIDE];
+                TYPE sums[TALL * WIDE];
+                for (int k = 0; k < TALL; k++)
+                    left[k] = L + (i + k < rows ? i + k : rows - 1) * line;
+                for (int k = 0; k < WIDE; k++)
+                    right[k] = R + (j + k < columns ? j + k : columns - 1) * line;
+                tile_TYPE(left, right, n, sums);
+                if (i + TALL <= stop && j + WIDE <= columns)
+                    add_tile_TYPE(TALL, WIDE, columns, sums, dW + i * columns + j);
+                else
+                    add_tile_TYPE(stop - i, columns - j, columns, sums, dW + i * columns + j);
+            }
+}
+
+/* db += the sums of the rows of L */
+static void add_rows_TYPE(long strip, long rows, long n, long line, const TYPE *L, TYPE *db)
+{
+    for (long i = strip_start(strip, rows); i < strip_start(strip + 1, rows); i++) {
+        TYPE sum = 0;
+        #pragma omp simd reduction(+:sum)
+        for (long k = 0; k < n; k++)
+            sum += L[i * line + k];
+        db[i] += sum;
+    }
+}
+"""
+
+# Sums over time of columns, one a step: (n, rows)
+SUMS_OVER_STEPS = """\
+enum { WHOLE_TYPE = VECTOR / sizeof(TYPE) };
+typedef TYPE whole_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+static inline FUSED __attribute__((always_inline)) void outer_TYPE(
+    const int across, long rows, long columns, long n, long height, long width, const TYPE *L, const TYPE *R, TYPE *dW)
+{
+    #pragma clang fp contract(fast)
+    whole_TYPE sum[TALL][WIDE] = {0};
+    for (long k = 0; k < n; k++, L += rows, R += columns) {
+        whole_TYPE y[WIDE];
+        #pragma GCC unroll 8
+        for (int j = 0; j < across; j++) {
+            y[j] = *(const whole_TYPE *)(R + j * WHOLE_TYPE);
+            IN_REGISTER(y[j]);
+        }
+        #pragma GCC unroll 8
+        for (int i = 0; i < TALL; i++)
+            #pragma GCC unroll 8
+            for (int j = 0; j < across; j++)
+                sum[i][j] += L[i] * y[j];
+    }
+    #pragma GCC unroll 8
+    for (int i = 0; i < TALL && i < height; i++, dW += columns) {
+        const TYPE *lanes = (const TYPE *)sum[i];
+        #pragma GCC unroll 8
+        for (int j = 0; j < across - 1; j++)
+            *(whole_TYPE *)(dW + j * WHOLE_TYPE) += sum[i][j];
+        for (long j = (across - 1) * WHOLE_TYPE; j < width; j++)
+            dW[j] += lanes[j];
+    }
+}
+
+/* dW += Lᵀ R in a strip: L (n, rows), R (n, columns). Up to WIDE vectors are read behind their ends. */
+static FUSED void add_product_TYPE(long strip, long rows, long columns, long n, const TYPE *L, const TYPE *R, TYPE *dW)
+{
+    #pragma clang fp contract(fast)
+    const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
+    for (long j = 0; j < columns; j += WIDE * WHOLE_TYPE) {
+        const long left = columns - j, width = left < WIDE * WHOLE_TYPE ? left : WIDE * WHOLE_TYPE;
+        for (long i = start; i < stop; i += TALL)
+            switch ((width + WHOLE_TYPE - 1) / WHOLE_TYPE) {
+            case 1: outer_TYPE(1, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j); break;
+            case 2: outer_TYPE(2, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j); break;
+            case 3: outer_TYPE(WIDE - 1, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j); break;
+            default: outer_TYPE(WIDE, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j);
+            }
+    }
+}
+
+/* db += the sum of the rows of L (n, rows) */
+static void add_rows_TYPE(long strip, long rows, long n, const TYPE *L, TYPE *db)
+{
+    for (long k = 0; k < n; k++)
+        for (long i = strip_start(strip, rows); i < strip_start(strip + 1, rows); i++)
+            db[i] += L[k * rows + i];
+}
+"""
+
+BEHIND = 256  # bytes that may be read behind rows
+
+
 def for_type(text: str, c_type: str) -> str:
-    return text.replace("TYPE", c_type)
+    integer = "int32_t" if c_type == "float" else "int64_t"
+    return text.replace("INTEGER_TYPE", integer).replace("TYPE", c_type)
 
 
 def taken(count: int) -> int:

@@ -47,6 +47,7 @@ class Loop:
     after: list[str] = field(default_factory=list)
     packs: list[str] = field(default_factory=list)
     work: int = 0  # bytes of the arrays of a step
+    products: int = 0  # of a step and a chunk, about
 
 
 class Schedule:

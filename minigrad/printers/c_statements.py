@@ -323,3 +323,14 @@ class Statements(Schedule):
             axes = Axes(place.shape, self.wide)
             to = self.rows_at(rows, axes.index[::-1] if rows.transposed else axes.index)
             self.loop.body += nest(axes, [f"{to} = {axes.at(place, self.wide)};"])
+
+    def clear_filling(self) -> None:
+        """Set the columns that only fill the last chunk up to 0 in the rows of this loop."""
+        plan = self.plan
+        if plan.columns is None or plan.state[0].shape[-1] % plan.columns == 0:
+            return
+        for rows in self.pending:
+            if rows.across > 1:
+                pointer, own = self.rows_pointer(rows), c_type(rows.value.dtype)
+                plan.cleared.add(own)
+                self.loop.body.append(f"clear_{own}({pointer}, {rows.rows}, line, columns, COLUMNS);")

@@ -16,8 +16,9 @@ class AnBn(Task):
     """The next symbol of aⁿbⁿ, with n up to `length` in training and up to `furthest` in the test.
 
     A string is #aⁿbⁿ#, n from 1 … N equally likely; x (2N' + 1, B) are all symbols but the last, targets all but the
-    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. Test set and
-    validation set are the same, each n from 1 … `furthest`: a model that is trained until solved is selected on them.
+    first, 0 for #, 1 for a, 2 for b; N' is the largest n of the batch. There is one string for each n, so validation
+    set and test set overlap: the validation set is n = 1 … 65, the test set n = 1 … `furthest`. A model that is trained
+    until solved is selected on the first 65 strings, and tested only on the others.
 
     Metric: the largest n for which this string and all shorter ones are right wherever the next symbol is determined:
     after # (a), and after each b (b, or # after the n-th). After an a, both a and b are legal. Solved at 65.
@@ -32,15 +33,17 @@ class AnBn(Task):
     (n − 1) log₂ 1/0.7 + log₂ 1/0.3 bits for 2n + 1 symbols, for large n ½ log₂ 1/0.7 = 0.257 bits a symbol.
 
     Published, as that cross-entropy in bits: optimum 0.258, the best RNN of a grid search 0.532 with 100 strings, 0.510
-    with 500 (Lan et al. 2022, TACL 10, table 1). As the largest n after training to n ≤ 10: an LSTM with peepholes
-    65 to 100, the furthest tried, on five seeds (schmidhuber-problems, anbn-anbncn; its source is Gers & Schmidhuber
-    2001, IEEE Transactions on Neural Networks 12).
+    with 500 (Lan et al. 2022, TACL 10, table 1). As the largest n after training to n ≤ 10: 65 to 100, the furthest
+    tried, on five seeds, by an LSTM of 2 cells with peepholes, trained with Adam on one string a step. That is not a
+    paper's figure but that of a program, https://cybertronai.github.io/schmidhuber-problems/anbn-anbncn, after Gers &
+    Schmidhuber 2001, IEEE Transactions on Neural Networks 12(6).
     """
 
     length: int = whole(10, least=1)
     furthest: int = whole(100, least=65)
 
     name = "anbn"
+    about = "A step reads # (an edge), a or b, and is asked for the next symbol: the b's are as many as the a's."
     inputs, symbols, outputs, loss = 3, True, 3, "cross_entropy"
     names = "#ab", "#ab"
     metric_name = "largest n"
@@ -58,6 +61,9 @@ class AnBn(Task):
 
     def make(self, rng: np.random.Generator, size: int) -> Batch:
         return self.strings(rng.integers(1, self.length, size, endpoint=True))
+
+    def validation(self, rng: np.random.Generator | int) -> Batch:
+        return self.strings(np.arange(1, int(self.goal) + 1))
 
     def test(self, rng: np.random.Generator | int) -> Batch:
         return self.strings(np.arange(1, self.furthest + 1))

@@ -22,7 +22,7 @@ class Copy(Task):
     delimiter, then any symbol: recall 1/8, and the loss 10 ln 8 / (T + 20), see `plateau`. Solved at 0.8.
 
     Published, as the loss: T = 1000, about 16 000 weights: LSTM 0.0204, GRU 0.0197, RNN 0.0202, all at the plateau of
-    0.0204; the recall of an LSTM of 10 000 weights is under 20 % for T > 50 (Bai, Kolter & Koltun 2018, arXiv
+    0.0204; the recall of an LSTM of 10 000 weights is under 20 % for T < 50 (Bai, Kolter & Koltun 2018, arXiv
     1803.01271, table 1 and figure 5). Tallec & Ollivier 2018 (arXiv 1804.11188): an LSTM of 128 leaves the plateau
     with chrono initialisation, at T = 500 and 2000.
     """
@@ -30,6 +30,8 @@ class Copy(Task):
     length: int = whole(50, least=1)
 
     name = "copy"
+    about = ("The first ten steps read symbols from 0 to 7, then come blanks · up to the delimiter !; the last ten "
+             "steps are asked for the ten symbols in order, all others for a blank.")
     inputs, symbols, outputs, loss = 10, True, 9, "cross_entropy"
     names = "01234567·!", "01234567·"
     metric_name, test_size = "recall", 500

@@ -30,6 +30,7 @@ class LongLag(Task):
     length: int = whole(100, least=2)
 
     name = "long-lag"
+    about = "A step reads a symbol and is asked for the next; the last target repeats the first symbol."
     symbols, loss = True, "cross_entropy"
     metric_name, higher_is_better, test_size = "largest error", False, 2
     baseline, goal = 0.5, 0.25

@@ -21,13 +21,14 @@ class Parity(Task):
     is right for one half, for every T, since the ones before the last step are even or odd equally often.
 
     Published: nothing for targets at every step. For a target at the end, T = 50, guessing the weights of a small RNN
-    took 10 253 guesses (schmidhuber-problems, rs-parity, seed 0).
+    took 10 253 guesses (https://cybertronai.github.io/schmidhuber-problems/rs-parity, seed 0).
     """
 
     length: int = whole(50, least=2)
     only_at_end: bool = False
 
     name = "parity"
+    about = "A step reads a bit, −1 or 1; the target is 1 if the number of ones so far is odd, else 0."
     inputs, outputs, loss = 1, 1, "binary_cross_entropy"
     metric_name, test_size = "fraction right at the end", 1000
     baseline, goal = 0.5, 1.0

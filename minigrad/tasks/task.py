@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigrad.nn.checks import is_whole
+from minigrad.notebook import table
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,21 @@ class Batch:
     lengths: Any = None
     first: bool | np.ndarray = True
 
+    def __repr__(self) -> str:
+        steps, size = self.x.shape[:2]
+        of = f"of {self.x.shape[2]} feature{'s' * (self.x.shape[2] != 1)}" if self.x.ndim > 2 else "of symbols"
+        lengths = "" if self.lengths is None else f", {np.min(self.lengths)} to {np.max(self.lengths)} long"
+        asked = steps * size if self.mask is None else int(np.sum(self.mask))
+        return (f"{size} sequence{'s' * (size != 1)} × {steps} steps {of}{lengths}, targets at "
+                f"{'every step' if asked == steps * size else f'{asked:,} of {steps * size:,} places'}"
+                f"{'' if np.all(self.first) else ', continuing'}")
+
+    def _repr_html_(self) -> str:
+        arrays = [(part.name, getattr(self, part.name)) for part in fields(self)]
+        return table(repr(self), ["part", "shape", "dtype", "values"], [
+            (name, np.shape(x), np.asarray(x).dtype, f"{np.min(x):.4g} … {np.max(x):.4g}" if np.size(x) else "–")
+            for name, x in arrays if x is not None])
+
 
 @dataclass(frozen=True)
 class Task:
@@ -38,8 +54,9 @@ class Task:
     names             names of the input symbols and of the answers: a string or list each; None: numbers
     outputs           numbers per step that a model returns: (T, B, outputs), logits if the loss takes logits
     loss              "cross_entropy", "mse" or "binary_cross_entropy"
+    about             what a step reads and what it is asked for, in a sentence
     metric_name       what `metric` measures
-    test_size         number of sequences of the test set
+    test_size         number of sequences of the test set, and of the validation set
     baseline          the metric of the best memoryless guess
     goal              the task is solved when the metric reaches it (`higher_is_better`) or falls below it
     recipe            training settings that reach the goal
@@ -53,6 +70,7 @@ class Task:
     names: ClassVar[tuple[Sequence[str] | None, Sequence[str] | None]] = (None, None)
     outputs: ClassVar[int]
     loss: ClassVar[str]
+    about: ClassVar[str] = ""
     metric_name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     test_size: ClassVar[int] = 1000
@@ -84,6 +102,10 @@ class Task:
     def test(self, rng: Any) -> Batch:
         """The test set; it depends only on rng, not on the training data."""
         return self.batch(rng, self.test_size)
+
+    def validation(self, rng: Any) -> Batch:
+        """The validation set, which decides when to stop: another draw of the test set unless a task overrides it."""
+        return self.test(rng)
 
     def metric(self, outputs: np.ndarray, batch: Batch) -> float:
         """Score a model's outputs (T, B, outputs) for batch.x in the terms of the task; NaN if any output is NaN."""

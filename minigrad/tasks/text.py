@@ -33,8 +33,7 @@ class Text(Task):
     Metric: bits per character on the held-out part, in up to 64 streams. The baseline is `bigram_bits`, from how often
     a character followed the one before it in the training text. Solved below that.
 
-    Published: char-rnn names no figure for its defaults. Its recipe (an LSTM of 2 layers of 128, 50 · 50 characters per
-    step, RMSprop 2e-3), repeated in PyTorch on tinyshakespeare, came to 1.62 nats a character, 2.34 bits.
+    Published: char-rnn, from which the problem comes, names no figure for its defaults.
 
     Raises ValueError if the file is missing, unreadable or not UTF-8, or the text has less than 20 characters.
     """
@@ -43,6 +42,7 @@ class Text(Task):
     text: str | None = field(default=None, repr=False)
 
     name = "text"
+    about = "A step reads a character and is asked for the next one."
     symbols, loss = True, "cross_entropy"
     metric_name, higher_is_better = "bits per character", False
     recipe = lstm_recipe(hidden=160, embedding=64, batch=32, bptt=32, steps=1200, lr=0.01, schedule="cosine",

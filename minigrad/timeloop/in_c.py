@@ -1,7 +1,7 @@
 """The C loops of a program as an executor of scan: arrays in and out, buffers, and sums over time.
 
-One call of a C function runs all steps; ctypes gives the interpreter lock up for it. NumPy then multiplies the rows
-that the loops lay down into the gradients of the weights.
+One call of a C function runs all steps; ctypes gives the interpreter lock up for it. The rows that the loops lay down
+are then multiplied into the gradients of the weights, by C, or by NumPy where the sums are not plain.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from minigrad.printers.c_loop import CPlan, Loop, Rows
-from minigrad.printers.c_products import panel_entries, taken
+from minigrad.printers.c_products import BEHIND, panel_entries, taken
+from minigrad.printers.c_threads import THREADS
 from minigrad.program.ir import Value
 from minigrad.timeloop.cache import Allocator, Buffers, pool
+from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
+SUMMED = 1024  # columns that a product of a sum over time has at least, but 64 steps are enough
 ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
 
 
@@ -51,7 +54,7 @@ class Made(tuple):
     """The arrays of a set of buffers.
 
     by_name   {name of rows, or matrix: its array};  line: entries of a line of the rows
-    threads   that there is memory for
+    threads   that run it
     calls     {loop: (arrays, run, address of run, capsules)} as C reads them, filled in as far as they stay the same
     """
 
@@ -70,16 +73,19 @@ class CProgram:
 
     def __init__(self, plan: CPlan, library: Any, block: int):
         self.plan, self.library = plan, library
-        self.calls = {loop.name: Call(loop, library) for loop in (plan.forward, plan.backward) if loop is not None}
+        self.calls = {loop.name: Call(loop, library) for loop in (plan.forward, plan.backward, plan.adding)
+                      if loop is not None}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
-        self.block = 2 * block if self.batch >= 16 and block * self.batch < 512 else block
+        fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1)
+        self.block = max(block, min(-(-SUMMED // self.batch), fitting)) if self.batch >= 16 else block
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
         self.columns = {a: k for k, a in enumerate(plan.closed)}
-        self.by_step = [a for a, terms in plan.sums.items()
-                        if not terms or any(term[0] == "step" for term in terms)]
+        self.in_numpy = {a: terms for a, terms in plan.sums.items() if a not in plan.summed}
+        self.by_c = [*plan.summed, *(a for a, terms in self.in_numpy.items()
+                                     if not terms or any(term[0] == "step" for term in terms))]
         self.allocator = Allocator(self.make, lambda steps, made: ((), ()))
 
     def bytes_laid_down(self) -> int:
@@ -93,16 +99,17 @@ class CProgram:
 
     def make(self, steps: int) -> tuple:
         """A set of buffers for so many steps."""
-        threads = min(blas_threads(), self.chunks)
+        threads = blas_threads()
+        threads, share = (threads, address) if threads > 1 and (address := pool_of_threads()) else (1, 0)
         memory = at_a_line((self.chunks * self.chunk_bytes(steps),), np.uint8)
-        work = at_a_line((threads * self.work_bytes,), np.uint8)
+        work = at_a_line((min(threads, self.chunks) * self.work_bytes,), np.uint8)
         line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
             shape = (laid_down * self.chunks, rows.rows) if rows.across == 1 else \
                 (-(-laid_down // self.block), rows.rows, line)
-            by_name[rows.name] = at_a_line(shape, rows.value.dtype)  # so threads do not write into one line of it
+            by_name[rows.name] = at_a_line(shape, rows.value.dtype, BEHIND)  # no two threads write into one line
         for call in self.calls.values():
             for _, what in call.own:
                 if isinstance(what, Value):
@@ -114,8 +121,8 @@ class CProgram:
             for n, what in call.own:
                 capsules.append(by_name[what].__array_struct__)
                 arrays[n] = pointer_in(capsules[-1], None)
-            run = (ctypes.c_long * 12)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
-                                       memory.ctypes.data, work.ctypes.data, ctypes.addressof(arrays))
+            run = (ctypes.c_long * 13)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
+                                       memory.ctypes.data, work.ctypes.data, ctypes.addressof(arrays), share)
             made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
@@ -127,7 +134,7 @@ class CProgram:
             capsule = given[key].__array_struct__
             alive.append(capsule)
             arrays[n] = pointer_in(capsule, None)
-        known: dict = dict(zip(self.plan.closed, closed))
+        known: dict = dict(zip(self.plan.closed, closed)) if call.weights else {}
         for n, value, dtype in call.weights:
             x = np.ascontiguousarray(value_of(value, known), dtype)
             capsule = x.__array_struct__
@@ -141,26 +148,23 @@ class CProgram:
     # -- sums over time -------------------------------------------------------------------------------------------
 
     def add_sums(self, first: int, last: int, made: Made, out: list) -> None:
-        """Add the sums over the steps from first to last, block by block from the last, to the weights' gradients."""
+        """Add what C does not sum over the steps from first to last, block by block from the last, to the gradients."""
         for start in range(first + (last - first - 1) // self.block * self.block, first - 1, -self.block):
             stop = min(start + self.block, last)
             blocks = {rows: self.block_of(made, rows, start - first * rows.backward, stop - first * rows.backward)
                       for rows in self.plan.rows.values()}
-            for a, terms in self.plan.sums.items():
+            for a, terms in self.in_numpy.items():
                 for term in terms:
                     if term[0] != "step":
                         k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape)
                         out[k] = summed if out[k] is None else np.add(out[k], summed, out[k])
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
-        """The steps from start to stop: (rows, columns). Columns that only fill a chunk up are set to 0."""
+        """The steps from start to stop: (rows, columns)."""
         array, scale = made.by_name[rows.name], self.chunks
         if rows.across == 1:
             return array[start * scale:stop * scale].T
-        block = array[start // self.block][:, :(stop - start) * scale * rows.across]
-        if scale * rows.across > self.batch > 1:
-            block.reshape(rows.rows, stop - start, -1)[..., self.batch:] = 0
-        return block
+        return array[start // self.block][:, :(stop - start) * scale * rows.across]
 
 
 def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarray:
@@ -209,24 +213,34 @@ class InC:
         d_state = [np.asarray(d, a.dtype) for a, d in zip(plan.state, d_state)]
         d_ys = [np.asarray(d, dtype_of(y)) for y, d in zip(plan.y, d_ys)]
         d_xs = [np.empty((steps, *a.shape), a.dtype) if a in plan.gradients else None for a in plan.x]
-        out: list = [None if d is None else np.array(d) for d in d_closed or (None,) * len(closed)]
-        for a in program.by_step:
+        out: list = [None if d is None else np.array(d, order="C") for d in d_closed or (None,) * len(closed)]
+        for a in program.by_c:
             if out[program.columns[a]] is None:
-                out[program.columns[a]] = np.zeros(a.shape, a.dtype)
+                out[program.columns[a]] = np.empty(a.shape, a.dtype)
+                out[program.columns[a]].fill(0)
         given = flat("x", xs, 1) | flat("d_y", d_ys, 1) | flat("d_x", d_xs, 1) | {
-            ("total", a): out[program.columns[a]] for a in program.by_step}
+            ("total", a): out[program.columns[a]] for a in program.by_c}
         for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
             last = min(first + program.at_once, steps)
             d_before = [np.empty(a.shape, a.dtype) for a in plan.state]
             given |= flat("d_final", d_state, 0) | flat("d_state", d_before, 0)
             program.call("backward", steps, first, last, given, closed, self.buffers.made[0])
-            program.add_sums(first, last, self.buffers.made[0], out)
+            if plan.summed:
+                program.call("sums", steps, first, last, given, closed, self.buffers.made[0])
+            if program.in_numpy:
+                program.add_sums(first, last, self.buffers.made[0], out)
             d_state = d_before
         return tuple(d_state), tuple(d_xs), tuple(out)
 
     def __del__(self) -> None:
         if self.buffers is not None:
             pool.give(self.buffers)
+
+
+def pool_of_threads() -> int:
+    """The address of the function that shares tasks out to threads; 0 if it cannot be compiled."""
+    library = compiler.load(THREADS)
+    return (library and ctypes.cast(library.pool, ctypes.c_void_p).value) or 0
 
 
 def flat(kind: str, arrays: list, lead: int) -> dict:
@@ -260,9 +274,9 @@ pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
 pointer_in.argtypes, pointer_in.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
 
-def at_a_line(shape: tuple, dtype: Any) -> np.ndarray:
-    """An empty array that begins with a line of the cache: a view of its base."""
+def at_a_line(shape: tuple, dtype: Any, behind: int = 0) -> np.ndarray:
+    """An empty array that begins with a line of the cache, with so many bytes behind it: a view of its base."""
     count = math.prod(shape) * np.dtype(dtype).itemsize
-    base = np.empty(count + LINE, np.uint8)
+    base = np.empty(count + LINE + behind, np.uint8)
     start = -base.ctypes.data % LINE
     return base[start:start + count].view(dtype).reshape(shape)

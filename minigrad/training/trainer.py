@@ -53,7 +53,7 @@ class Trainer:
                windows that advance by k1 ≤ k2. The state is carried from window to window.
     rng        seed or np.random.Generator for the data
     validate_every, until_solved   steps between measurements on a validation set; with `until_solved`, training stops
-               when validation set and test set are both solved
+               when it is solved. The test set has no part in this.
     callbacks  called as callback(trainer, row) after every step; row is a dict of step, loss, norm, lr and, where it
                was measured, metric. A callback that returns True ends the training.
 
@@ -113,7 +113,7 @@ class Trainer:
                 row = {"step": self.step, "loss": loss.item(), "norm": norm, "lr": self.optimizer.lr}
                 if self.validate_every and self.step % self.validate_every == 0:
                     row["metric"] = self.measure(VALIDATION)
-                    if self.until_solved and self.task.solved(row["metric"]) and self.task.solved(self.measure()):
+                    if self.until_solved and self.task.solved(row["metric"]):
                         self.ended = "solved"
                 self.rows.append(row)
                 self.tokens += window.advance * window.x.shape[1]
@@ -126,6 +126,17 @@ class Trainer:
                 if signals.received and not self.ended:
                     self.ended = "interrupted"
         return self.history()
+
+    def __repr__(self) -> str:
+        k1, k2 = self.bptt
+        settings = {"batch": self.batch, "clip": self.clip, "bptt": k1 if k1 == k2 else (k1, k2),
+                    "schedule": self.schedule and getattr(self.schedule, "__qualname__", "given").split(".")[0],
+                    "validate_every": self.validate_every, "until_solved": self.until_solved,
+                    "callbacks": len(self.callbacks)}
+        task = getattr(self.task, "name", type(self.task).__name__)
+        return (f"Trainer of {type(self.model).__name__} on {task}, step {self.step:,} of {self.steps:,}"
+                f"{self.ended and f', {self.ended}'}\n  "
+                f"{', '.join(f'{name}={value}' for name, value in settings.items())}\n  {self.optimizer!r}")
 
     # -- one window ---------------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ class Program(NamedTuple):
         code = compile(text, "<backward>", "exec")
 
         def backward(d: Any, *args: Any) -> dict:
-            space = dict(zip(names, args), d=d if isinstance(d, tuple) else (d,), np=np, σ=σ, inputs=CHARS)
+            space = dict(zip(names, args), d=d if isinstance(d, tuple) else (d,), np=np, σ=σ, inputs=CHARS,
+                         one_hot=ONE_HOT)
             exec(code, space)
             return space["G"]
         return backward
@@ -46,9 +47,9 @@ class Program(NamedTuple):
 PROGRAMS: dict[str, Program] = {}
 
 
-def program(*shapes: Any, backward: str) -> Callable:
+def program(*shapes: Any, backward: str, name: str | None = None) -> Callable:
     def add(forward: Callable) -> Callable:
-        PROGRAMS[forward.__name__] = Program(forward, backward, shapes)
+        PROGRAMS[name or forward.__name__] = Program(forward, backward, shapes)
         return forward
     return add
 
@@ -56,6 +57,23 @@ def program(*shapes: Any, backward: str) -> Callable:
 W = {"Wf": (4, 7), "Wi": (4, 7), "Wc": (4, 7), "Wo": (4, 7), "bf": (4, 1), "bi": (4, 1), "bc": (4, 1), "bo": (4, 1)}
 
 
+@program((3, 5), (4, 5), (4, 5), W, name="written_out", backward="""
+P = parameters; n = a_prev.shape[0]
+concat = np.concatenate([a_prev, xt]); da, dc = d
+ft = σ(P['Wf'] @ concat + P['bf']); it = σ(P['Wi'] @ concat + P['bi'])
+cct = np.tanh(P['Wc'] @ concat + P['bc']); ot = σ(P['Wo'] @ concat + P['bo'])
+c_next = ft * c_prev + it * cct; tc = np.tanh(c_next)
+dot = da * tc * ot * (1 - ot)
+dcct = (dc * it + ot * (1 - tc ** 2) * it * da) * (1 - cct ** 2)
+dit = (dc * cct + ot * (1 - tc ** 2) * cct * da) * it * (1 - it)
+dft = (dc * c_prev + ot * (1 - tc ** 2) * c_prev * da) * ft * (1 - ft)
+G = dict(dWf=dft @ concat.T, dWi=dit @ concat.T, dWc=dcct @ concat.T, dWo=dot @ concat.T)
+G.update(dbf=np.sum(dft, axis=1, keepdims=True), dbi=np.sum(dit, axis=1, keepdims=True))
+G.update(dbc=np.sum(dcct, axis=1, keepdims=True), dbo=np.sum(dot, axis=1, keepdims=True))
+G['da_prev'] = P['Wf'][:, :n].T @ dft + P['Wi'][:, :n].T @ dit + P['Wc'][:, :n].T @ dcct + P['Wo'][:, :n].T @ dot
+G['dc_prev'] = dc * ft + ot * (1 - tc ** 2) * ft * da
+G['dxt'] = P['Wf'][:, n:].T @ dft + P['Wi'][:, n:].T @ dit + P['Wc'][:, n:].T @ dcct + P['Wo'][:, n:].T @ dot
+""")
 @program((3, 5), (4, 5), (4, 5), W, backward="""
 P = parameters; n = a_prev.shape[0]
 concat = np.concatenate([a_prev, xt]); da, dc = d
@@ -280,7 +298,7 @@ def batch_norm(x, gamma, beta):
     return gamma * xhat + beta
 
 
-@program((4, 3), (6, 3), (6, 2), (3, 3), backward="""
+@program((4, 5), (6, 3), (6, 2), (5, 3), backward="""
 Q = x @ Wq; s = Q @ k.T / np.sqrt(3.0)
 e = np.exp(s - s.max(1, keepdims=True)); p = e / e.sum(1, keepdims=True); g = d[0]
 dv = p.T @ g
@@ -412,3 +430,141 @@ def perceptron(x, W1, b1, W2, b2):
     h = mg.relu(s)
     y = h @ W2 + b2
     return np.mean(y ** 2)
+
+
+@program((3, 4, 5), (3, 6), (5, 24), (6, 24), (24,), backward="""
+N, T, D = x.shape; H = h0.shape[1]
+h, c, kept = h0, np.zeros((N, H)), []
+for t in range(T):
+    i, f, o, g = np.split(x[:, t] @ Wx + h @ Wh + b, 4, axis=1)
+    i, f, o, g = σ(i), σ(f), σ(o), np.tanh(g)
+    c_next = f * c + i * g
+    kept.append((h, c, i, f, o, g, c_next))
+    h, c = o * np.tanh(c_next), c_next
+dx, dWx, dWh, db = np.zeros_like(x), np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)
+dh, dc = np.zeros((N, H)), np.zeros((N, H))
+for t in reversed(range(T)):
+    h_prev, c_prev, i, f, o, g, c_next = kept[t]
+    dh = dh + d[0][:, t]
+    dc = dc + dh * o * (1 - np.tanh(c_next) ** 2)
+    di = dc * g * i * (1 - i)
+    df = dc * c_prev * f * (1 - f)
+    do = dh * np.tanh(c_next) * o * (1 - o)
+    dg = dc * i * (1 - g ** 2)
+    dA = np.hstack([di, df, do, dg])
+    dx[:, t] = dA @ Wx.T
+    dWx += x[:, t].T @ dA
+    dWh += h_prev.T @ dA
+    db += dA.sum(0)
+    dh = dA @ Wh.T
+    dc = dc * f
+G = dict(dx=dx, dh0=dh, dWx=dWx, dWh=dWh, db=db)
+""")
+def fused_lstm(x, h0, Wx, Wh, b):
+    h, c, out = h0, np.zeros(h0.shape), []
+    H = h0.shape[1]
+    for t in range(x.shape[1]):
+        A = x[:, t] @ Wx + h @ Wh + b
+        i = mg.sigmoid(A[:, :H])
+        f = mg.sigmoid(A[:, H:2 * H])
+        o = mg.sigmoid(A[:, 2 * H:3 * H])
+        g = np.tanh(A[:, 3 * H:])
+        c = f * c + i * g
+        h = o * np.tanh(c)
+        out.append(h)
+    return np.stack(out, axis=1)
+
+
+@program((3, 5, 4), (6, 5), (6, 3), (6, 6), (6, 3), (6, 6), (6, 3), (6, 6), (6, 1), (6, 1), (6, 1), backward="""
+h, kept = h0, []
+for t in range(x.shape[2]):
+    u = x[:, :, t]; z = σ(Wz @ u + Uz @ h + bz); r = σ(Wr @ u + Ur @ h + br); n = np.tanh(Wn @ u + Un @ (r * h) + bn)
+    kept.append((u, h, z, r, n)); h = (1 - z) * h + z * n
+G = {"d" + k: np.zeros_like(v) for k, v in dict(Wz=Wz, Uz=Uz, bz=bz, Wr=Wr, Ur=Ur, br=br, Wn=Wn, Un=Un, bn=bn).items()}
+dx, dh = np.zeros_like(x), np.zeros_like(h0)
+for t in reversed(range(x.shape[2])):
+    u, h_prev, z, r, n = kept[t]
+    dh = dh + d[0][:, :, t]
+    dn = dh * z * (1 - n ** 2)
+    dz = dh * (n - h_prev) * z * (1 - z)
+    drh = Un.T @ dn
+    dr = drh * h_prev * r * (1 - r)
+    for k, da in (("z", dz), ("r", dr), ("n", dn)):
+        G["dW" + k] += da @ u.T
+        G["dU" + k] += da @ (r * h_prev if k == "n" else h_prev).T
+        G["db" + k] += da.sum(1, keepdims=True)
+    dx[:, :, t] = Wz.T @ dz + Wr.T @ dr + Wn.T @ dn
+    dh = dh * (1 - z) + Uz.T @ dz + Ur.T @ dr + drh * r
+G.update(dx=dx, dh0=dh)
+""")
+def gru_sequence(x, h0, Wz, Uz, Wr, Ur, Wn, Un, bz, br, bn):
+    h, out = h0, []
+    for t in range(x.shape[2]):
+        u = x[:, :, t]
+        z = mg.sigmoid(Wz @ u + Uz @ h + bz)
+        r = mg.sigmoid(Wr @ u + Ur @ h + br)
+        n = np.tanh(Wn @ u + Un @ (r * h) + bn)
+        h = (1 - z) * h + z * n
+        out.append(h)
+    return np.stack(out, axis=2)
+
+
+@program((3, 5, 4), (6, 5), (6, 3), (6, 6), (6, 1), backward="""
+T = x.shape[2]; hs = [h0]
+for t in range(T): hs.append(np.tanh(W @ x[:, :, t] + U @ hs[t] + b))
+dx, dW, dU, db = np.zeros_like(x), np.zeros_like(W), np.zeros_like(U), np.zeros_like(b)
+dh = np.zeros_like(h0)
+for t in reversed(range(T)):
+    ds = (d[0][:, :, t] + dh) * (1 - hs[t + 1] ** 2)
+    dx[:, :, t] = W.T @ ds
+    dW += ds @ x[:, :, t].T
+    dU += ds @ hs[t].T
+    db += np.sum(ds, axis=1, keepdims=True)
+    dh = U.T @ ds
+G = dict(dx=dx, dh0=dh, dW=dW, dU=dU, db=db)
+""")
+def elman(x, h0, W, U, b):
+    h, out = h0, []
+    for t in range(x.shape[2]):
+        h = np.tanh(W @ x[:, :, t] + U @ h + b)
+        out.append(h)
+    return np.stack(out, axis=2)
+
+
+ONE_HOT = np.eye(6)[TARGETS]
+
+
+@program((5, 3), (3, 6), (6,), backward="""
+z = x @ W + b; p = np.exp(z - z.max(1, keepdims=True)); p /= p.sum(1, keepdims=True)
+dz = (p - one_hot) / 5 * d[0]
+G = dict(dx=dz @ W.T, dW=x.T @ dz, db=dz.sum(0))
+""")
+def one_hot_entropy(x, W, b):
+    z = x @ W + b
+    p = mg.softmax(z, axis=1)
+    return -np.sum(ONE_HOT * np.log(p)) / 5
+
+
+@program((5, 7), (7,), (7,), name="layer_norm_short", backward="""
+mu = x.mean(1, keepdims=True); xmu = x - mu; std = np.sqrt((xmu ** 2).mean(1, keepdims=True) + 1e-5); xhat = xmu / std
+g = d[0]; dxhat = g * gamma
+dx = (dxhat - dxhat.mean(1, keepdims=True) - xhat * (dxhat * xhat).mean(1, keepdims=True)) / std
+G = dict(dx=dx, dgamma=(g * xhat).sum(0), dbeta=g.sum(0))
+""")
+def layer_norm_again(x, gamma, beta):
+    return layer_norm(x, gamma, beta)
+
+
+@program((4, 3), (6, 3), (6, 2), backward="""
+s = q @ k.T / np.sqrt(3.0); e = np.exp(s); p = e / e.sum(1, keepdims=True); g = d[0]
+dv = p.T @ g
+dp = g @ v.T
+ds = p * (dp - (dp * p).sum(1, keepdims=True)) / np.sqrt(3.0)
+dq = ds @ k
+dk = ds.T @ q
+G = dict(dq=dq, dk=dk, dv=dv)
+""")
+def attend(q, k, v):
+    e = np.exp(q @ k.T / np.sqrt(3.0))
+    p = e / np.sum(e, axis=1, keepdims=True)
+    return p @ v

@@ -10,6 +10,7 @@ length of the sequence.
 from __future__ import annotations
 
 import argparse
+import statistics
 
 import timing  # isort: skip  (before NumPy: it sets the threads)
 
@@ -114,7 +115,8 @@ def main(argv=None):
         for name, ms in times.items():
             ratios.setdefault(name, []).append(times["minigrad"] / ms)
     print("minigrad's time, geometric mean:",
-          ", ".join(f"{timing.geometric_mean(r):.2f} of {name}" for name, r in ratios.items() if name != "minigrad"))
+          ", ".join(f"{statistics.geometric_mean(r):.2f} of {name}" for name, r in ratios.items()
+                    if name != "minigrad"))
 
     print("\nµs per step at batch 1, input 10, hidden 24, by T")
     lengths = (100, 200, 400, 800, 1600)

@@ -8,6 +8,7 @@ call, and memory.
 
 lstm    nn.LSTM against torch.nn.LSTM, JAX's jit + lax.scan, hand-fused NumPy, and the matrix products alone
 cell    user-defined cells through scan, against the same lines in PyTorch, and torch.nn.LSTM of that size
+        (compiled_lstm.py cells: also coupled gates, torch.compile and JAX, each in its own process)
 steps   µs per step against the length of the sequence
 first   ms of the first call: trace, derive, plan, compile
 memory  peak bytes against the size of the caches
@@ -15,7 +16,7 @@ checkpoints  peak bytes and time, with and without checkpoints
 facts   the cost of single NumPy calls, on which the printers' choices rest
 
 OPENBLAS_CORETYPE, if set, limits NumPy's products to one kind of processor: `env -u OPENBLAS_CORETYPE` removes it.
-All gradients are compared before timing. A library that is not installed is left out.
+Outputs and gradients are compared before timing. A library that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -47,23 +48,24 @@ def layer_and_input(size):
     return nn.LSTM(D, H, rng=0), np.random.default_rng(1).normal(size=(T, batch, D)).astype("f")
 
 
-# -- contenders of an LSTM: each returns (one forward and backward, the gradients in PyTorch's layout after it) -------
+# -- contenders of an LSTM: each returns (one forward and backward, its output and gradients in PyTorch's layout) ------
 
 
-def in_torch_order(cell, d_W, d_b):
+def in_torch_order(cell, y, d_W, d_b):
     d_W, d_b = cell.reordered(np.asarray(d_W)), cell.reordered(np.asarray(d_b).reshape(-1, 1))
-    return {"weight_ih": d_W[:, cell.hidden_size:], "weight_hh": d_W[:, :cell.hidden_size], "bias": d_b[:, 0]}
+    return {"y": np.asarray(y), "weight_ih": d_W[:, cell.hidden_size:], "weight_hh": d_W[:, :cell.hidden_size],
+            "bias": d_b[:, 0]}
 
 
 def minigrad_layer(size):
     layer, x = layer_and_input(size)
-    ones, cell = np.ones((size[1], size[0], size[3]), "f"), layer.layers["l0"]
+    ones, cell, found = np.ones((size[1], size[0], size[3]), "f"), layer.layers["l0"], {}
 
     def step():
         layer.zero_grad()
-        y, _ = layer(x)
-        y.backward(ones)
-    return step, lambda: in_torch_order(cell, cell.W.grad, cell.b.grad)
+        found["y"], _ = layer(x)
+        found["y"].backward(ones)
+    return step, lambda: in_torch_order(cell, found["y"].detach(), cell.W.grad, cell.b.grad)
 
 
 def minigrad_scan(size):
@@ -71,13 +73,13 @@ def minigrad_scan(size):
     layer, x = layer_and_input(size)
     batch, T, _, H = size
     cell, x, ones = layer.layers["l0"], np.ascontiguousarray(x.transpose(0, 2, 1)), np.ones((T, H, batch), "f")
-    zero = np.zeros((H, batch), "f")
+    zero, found = np.zeros((H, batch), "f"), {}
 
     def step():
         layer.zero_grad()
-        _, y = mg.scan(cell.cell, (zero, zero), x)
-        y.backward(ones)
-    return step, lambda: in_torch_order(cell, cell.W.grad, cell.b.grad)
+        _, found["y"] = mg.scan(cell.cell, (zero, zero), x)
+        found["y"].backward(ones)
+    return step, lambda: in_torch_order(cell, found["y"].detach().numpy().transpose(0, 2, 1), cell.W.grad, cell.b.grad)
 
 
 def torch_lstm(size):
@@ -86,22 +88,27 @@ def torch_lstm(size):
     layer, x = layer_and_input(size)
     lstm = torch.nn.LSTM(size[2], size[3])
     lstm.load_state_dict({name: torch.tensor(a) for name, a in layer.to_torch().items()})
-    x, ones = torch.from_numpy(x), torch.ones(size[1], size[0], size[3])
+    x, ones, found = torch.from_numpy(x), torch.ones(size[1], size[0], size[3]), {}
 
     def step():
         lstm.zero_grad()
-        y, _ = lstm(x)
-        y.backward(ones)
-    return step, lambda: {"weight_ih": lstm.weight_ih_l0.grad.numpy(), "weight_hh": lstm.weight_hh_l0.grad.numpy(),
-                          "bias": lstm.bias_ih_l0.grad.numpy()}
+        found["y"], _ = lstm(x)
+        found["y"].backward(ones)
+    return step, lambda: {"y": found["y"].detach().numpy(), "weight_ih": lstm.weight_ih_l0.grad.numpy(),
+                          "weight_hh": lstm.weight_hh_l0.grad.numpy(), "bias": lstm.bias_ih_l0.grad.numpy()}
 
 
-def jax_scan(size):
+def jax_on_threads():
     one = " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if timing.THREADS == "1" else ""
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + one
     os.environ["NPROC"] = timing.THREADS
     import jax
-    import jax.numpy as jnp
+    return jax
+
+
+def jax_scan(size):
+    jax = jax_on_threads()
+    jnp = jax.numpy
     layer, x = layer_and_input(size)
     cell, H = layer.layers["l0"], size[3]
     parameters = jnp.asarray(cell.W.data.T), jnp.asarray(cell.b.data[:, 0])
@@ -117,12 +124,13 @@ def jax_scan(size):
             c = f * c + i * jnp.tanh(z[:, 3 * H:])
             a = o * jnp.tanh(c)
             return (a, c), a
-        return jax.lax.scan(one_step, (zero, zero), x)[1].sum()
-    gradient, found = jax.jit(jax.grad(loss)), []
+        y = jax.lax.scan(one_step, (zero, zero), x)[1]
+        return y.sum(), y
+    gradient, found = jax.jit(jax.grad(loss, has_aux=True)), []
 
     def step():
         found[:] = jax.block_until_ready(gradient(parameters))
-    return step, lambda: in_torch_order(cell, np.asarray(found[0]).T, found[1])
+    return step, lambda: in_torch_order(cell, found[1], np.asarray(found[0][0]).T, found[0][1])
 
 
 def fused_numpy(size):
@@ -175,8 +183,8 @@ def fused_numpy(size):
             dc *= f
             np.dot(Wa, d, out=da)
         rows = dz.transpose(1, 0, 2).reshape(4 * H, -1)
-        found[:] = rows @ concat[:T].transpose(1, 0, 2).reshape(H + D, -1).T, rows.sum(1)
-        return concat[1:, :H].transpose(0, 2, 1).copy()
+        y = concat[1:, :H].transpose(0, 2, 1).copy()
+        found[:] = y, rows @ concat[:T].transpose(1, 0, 2).reshape(H + D, -1).T, rows.sum(1)
     return step, lambda: in_torch_order(cell, *found)
 
 
@@ -197,16 +205,26 @@ def products(size):
     return step, None
 
 
-# -- contenders of a user-defined cell: both libraries run these lines -------------------------------------------------
+# -- contenders of a user-defined cell: all libraries run these lines --------------------------------------------------
 
 
 def peephole(p, state, x, lib):
-    """LSTM whose gates read the cell state (Gers & Schmidhuber 2000)."""
+    """LSTM whose gates read the cell state (Gers & Schmidhuber, IJCNN 2000)."""
     a_prev, c_prev = state
     z = p.W @ lib.concatenate([a_prev, x]) + p.b
     zf, zi, zo, zc = lib.split(z, 4)
     c_next = lib.sigmoid(zf + p.pf * c_prev) * c_prev + lib.sigmoid(zi + p.pi * c_prev) * lib.tanh(zc)
     a_next = lib.sigmoid(zo + p.po * c_next) * lib.tanh(c_next)
+    return (a_next, c_next), a_next
+
+
+def coupled(p, state, x, lib):
+    """LSTM that writes as much as it forgets (CIFG of Greff et al. 2017)."""
+    a_prev, c_prev = state
+    zf, zo, zc = lib.split(p.W @ lib.concatenate([a_prev, x]) + p.b, 3)
+    f = lib.sigmoid(zf)
+    c_next = f * c_prev + (1.0 - f) * lib.tanh(zc)
+    a_next = lib.sigmoid(zo) * lib.tanh(c_next)
     return (a_next, c_next), a_next
 
 
@@ -218,21 +236,27 @@ def leaky_gru(p, h_prev, x, lib):
     return h_next, h_next
 
 
+# {cell: (number of states, {parameter: (rows in units of H, whether it multiplies [state; x])})}
+PARAMETERS = {peephole: (2, {"W": (4, True), "b": (4, False), "pf": (1, False), "pi": (1, False), "po": (1, False)}),
+              coupled: (2, {"W": (3, True), "b": (3, False)}),
+              leaky_gru: (1, {"W": (2, True), "b": (2, False), "Wc": (1, True), "bc": (1, False), "leak": (1, False)})}
+
+
 def own(cell, size):
     """(parameters, initial state, x (T, D, B)) of a cell."""
     B, T, D, H = size
-    rng, zero = np.random.default_rng(0), np.zeros((H, B), "f")
-    shapes = {"W": (4 * H, H + D), "b": (4 * H, 1), "pf": (H, 1), "pi": (H, 1), "po": (H, 1)} if cell is peephole else \
-             {"W": (2 * H, H + D), "b": (2 * H, 1), "Wc": (H, H + D), "bc": (H, 1), "leak": (H, 1)}
-    return ({name: (rng.normal(size=s) / np.sqrt(H + D)).astype("f") for name, s in shapes.items()},
-            (zero, zero) if cell is peephole else zero, rng.normal(size=(T, D, B)).astype("f"))
+    rng, (states, parameters) = np.random.default_rng(0), PARAMETERS[cell]
+    p = {name: (rng.normal(size=(rows * H, H + D if wide else 1)) / np.sqrt(H + D)).astype("f")
+         for name, (rows, wide) in parameters.items()}
+    zero = np.zeros((H, B), "f")
+    return p, zero if states == 1 else (zero,) * states, rng.normal(size=(T, D, B)).astype("f")
 
 
 def through_scan(cell):
     def contender(size):
         p, state, x = own(cell, size)
         p = {name: mg.tensor(a, requires_grad=True) for name, a in p.items()}
-        ones = np.ones((size[1], size[3], size[0]), "f")
+        ones, found = np.ones((size[1], size[3], size[0]), "f"), {}
         weights, lib = SimpleNamespace(**p), SimpleNamespace(concatenate=mg.concatenate, split=mg.split,
                                                              sigmoid=mg.sigmoid, tanh=mg.tanh)
 
@@ -242,39 +266,79 @@ def through_scan(cell):
         def step():
             for leaf in p.values():
                 leaf.grad = None
-            mg.scan(bound, state, x)[1].backward(ones)
-        return step, lambda: {name: leaf.grad for name, leaf in p.items()}
+            found["y"] = mg.scan(bound, state, x)[1]
+            found["y"].backward(ones)
+        return step, lambda: {"y": found["y"].detach(), **{name: leaf.grad for name, leaf in p.items()}}
     return contender
 
 
-def in_eager_torch(cell):
+def in_torch(cell, compiled=None):
+    """In PyTorch, eager; or with torch.compile of the "cell" alone, or of the "loop" over time, which it unrolls."""
     def contender(size):
         import torch
         torch.set_num_threads(int(timing.THREADS))
         p, first, x = own(cell, size)
         p, x = {name: torch.tensor(a, requires_grad=True) for name, a in p.items()}, torch.from_numpy(x)
         first = tuple(map(torch.from_numpy, first)) if isinstance(first, tuple) else torch.from_numpy(first)
-        weights, ones = SimpleNamespace(**p), torch.ones(size[1], size[3], size[0])
+        weights, ones, found = SimpleNamespace(**p), torch.ones(size[1], size[3], size[0]), {}
         lib = SimpleNamespace(concatenate=torch.cat, split=lambda z, n: z.chunk(n), sigmoid=torch.sigmoid,
                               tanh=torch.tanh)
+
+        def bound(state, x):
+            return cell(weights, state, x, lib)
+        one_step = torch.compile(bound) if compiled == "cell" else bound
+
+        def over_time(state, x):
+            ys = []
+            for xt in x:
+                state, y = one_step(state, xt)
+                ys.append(y)
+            return torch.stack(ys)
+        forward = torch.compile(over_time) if compiled == "loop" else over_time
 
         def step():
             for leaf in p.values():
                 leaf.grad = None
-            state, ys = first, []
-            for xt in x:
-                state, y = cell(weights, state, xt, lib)
-                ys.append(y)
-            torch.stack(ys).backward(ones)
-        return step, lambda: {name: leaf.grad.numpy() for name, leaf in p.items()}
+            found["y"] = forward(first, x)
+            found["y"].backward(ones)
+        if compiled:
+            torch._dynamo.reset()
+            try:
+                step()
+            except RuntimeError as problem:
+                raise ImportError(f"torch.compile fails: {str(problem).strip().splitlines()[0]}") from problem
+        return step, lambda: {"y": found["y"].detach().numpy(), **{name: leaf.grad.numpy() for name, leaf in p.items()}}
+    return contender
+
+
+def in_jax(cell):
+    """JAX's jit of lax.scan."""
+    def contender(size):
+        jax = jax_on_threads()
+        jnp = jax.numpy
+        p, first, x = own(cell, size)
+        p, first, x = jax.tree.map(jnp.asarray, (p, first, x))
+        lib, found = SimpleNamespace(concatenate=jnp.concatenate, split=jnp.split, sigmoid=jax.nn.sigmoid,
+                                     tanh=jnp.tanh), {}
+
+        def loss(p, first, x):
+            weights = SimpleNamespace(**p)
+            y = jax.lax.scan(lambda state, x: cell(weights, state, x, lib), first, x)[1]
+            return y.sum(), y
+        gradient = jax.jit(jax.grad(loss, has_aux=True))
+
+        def step():
+            gradients, y = jax.block_until_ready(gradient(p, first, x))
+            found.update(gradients, y=y)
+        return step, lambda: {name: np.asarray(a) for name, a in found.items()}
     return contender
 
 
 CONTENDERS = {
     "lstm": {"nn.LSTM": minigrad_layer, "scan": minigrad_scan, "torch.nn.LSTM": torch_lstm, "JAX": jax_scan,
              "fused NumPy": fused_numpy, "products": products},
-    "cell": {"peephole": through_scan(peephole), "peephole, torch eager": in_eager_torch(peephole),
-             "leaky GRU": through_scan(leaky_gru), "leaky GRU, torch eager": in_eager_torch(leaky_gru),
+    "cell": {"peephole": through_scan(peephole), "peephole, torch eager": in_torch(peephole),
+             "leaky GRU": through_scan(leaky_gru), "leaky GRU, torch eager": in_torch(leaky_gru),
              "torch.nn.LSTM": torch_lstm},
 }
 

@@ -1,7 +1,7 @@
 """Time contenders in turn, and print medians and their ratios.
 
-Machines are shared and drift, so contenders alternate: with one thread in one process, with several threads each in its
-own process, which sleeps during the others' turns. Import this module before NumPy, since it sets the number of BLAS
+Machines are shared and drift, so contenders alternate: in one process, or each in its own process, which sleeps during
+the others' turns, as with several threads always. Import this module before NumPy, since it sets the number of BLAS
 threads (MINIGRAD_THREADS, default 1). MINIGRAD_CLOCK=cpu measures the processor time of this process instead of wall
 time, for one thread on a busy machine.
 """
@@ -23,6 +23,7 @@ THREADS = os.environ.get("MINIGRAD_THREADS", "1")
 clock = time.process_time if os.environ.get("MINIGRAD_CLOCK") == "cpu" else time.perf_counter
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[variable] = THREADS
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")  # as minigrad sets it, if it is imported before NumPy
 
 import numpy as np  # noqa: E402
 
@@ -50,12 +51,13 @@ def side_by_side(contenders: dict[str, Callable[[], object]], rounds: int = 15,
 
 
 def compared(contenders: dict[str, Contender], size: tuple) -> dict[str, Callable[[], object]]:
-    """{name: call} of the installed contenders. Contenders with the same names of results must agree."""
+    """{name: call} of the contenders that run here. Contenders with the same names of results must agree."""
     calls, first = {}, {}
     for name, contender in contenders.items():
         try:
             call, findings = contender(size)
-        except ImportError:
+        except ImportError as problem:
+            print(f"{name} is left out: {problem}", flush=True)
             continue
         call()
         if findings is not None:
@@ -108,25 +110,25 @@ def in_processes(command: list[str], names: list[str], sizes: list[tuple], round
 
 
 def against(contenders: dict[str, Contender], sizes: list[tuple], pairs: list[tuple[str, str]], rounds: int,
-            command: list[str], alternate: bool = False) -> None:
+            command: list[str], alternate: bool = False, apart: bool = THREADS != "1") -> None:
     """Print milliseconds for each size, and the ratio of each of `pairs`, (ours, theirs). Results are compared first.
-    With `alternate`, single calls take turns in place of bursts of 0.15 s, so caches are cold."""
-    calls = [compared(contenders, size) for size in sizes]
-    if THREADS == "1":
-        rows = [side_by_side(row, rounds * 10, 0.0) if alternate else side_by_side(row, rounds) for row in calls]
+    With `alternate`, single calls take turns in place of bursts of 0.15 s, so caches are cold. With `apart`, each
+    contender has a process of its own."""
+    calls: list[dict] = []
+    for size in sizes:
+        calls.append(compared(contenders, size))
+        contenders = {name: contenders[name] for name in calls[0]}
+    if apart:
+        rows = in_processes(command, list(contenders), sizes, rounds)
     else:
-        rows = in_processes(command, list(calls[0]), sizes, rounds)
+        rows = [side_by_side(row, rounds * 10, 0.0) if alternate else side_by_side(row, rounds) for row in calls]
     for size, row in zip(sizes, rows):
-        print(f"{size!s:20}", "  ".join(f"{name} {ms:.2f}" for name, ms in row.items()), " (ms)")
+        print(f"{size!s:20}", "  ".join(f"{name} {ms:.3g}" for name, ms in row.items()), " (ms)")
     for ours, theirs in pairs:
-        if theirs in rows[0]:
+        if {ours, theirs} <= rows[0].keys():
             ratios = [row[ours] / row[theirs] for row in rows]
-            print(f"{ours} / {theirs}: geometric mean {geometric_mean(ratios):.2f}, from {min(ratios):.2f} to "
-                  f"{max(ratios):.2f}   ({', '.join(f'{r:.2f}' for r in ratios)})")
-
-
-def geometric_mean(values: list[float]) -> float:
-    return statistics.geometric_mean(values)
+            print(f"{ours} / {theirs}: geometric mean {statistics.geometric_mean(ratios):.2f}, from {min(ratios):.2f} "
+                  f"to {max(ratios):.2f}   ({', '.join(f'{r:.2f}' for r in ratios)})", flush=True)
 
 
 def conditions() -> str:

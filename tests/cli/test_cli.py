@@ -17,6 +17,7 @@ import minigrad as mg
 from minigrad.cli import bench, main, parser
 from minigrad.tasks import TASKS
 from minigrad.timeloop.cache import Programs
+from minigrad.timeloop.compile import Compiler, loops_in
 from minigrad.training import trust
 from minigrad.training.settings import KNOWN_TASKS
 
@@ -463,23 +464,31 @@ def test_gradcheck_of_a_user_defined_cell(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("torch", [True, False])
-def test_bench_measures_next_to_pytorch_if_installed(torch, capsys, monkeypatch):
+@pytest.mark.parametrize("compiles", [True, False])
+def test_bench_measures_both_loops_next_to_pytorch(torch, compiles, capsys, monkeypatch):
     if torch:
         pytest.importorskip("torch")
     else:
         monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
+    if not compiles:
+        monkeypatch.setattr(bench, "compiler", Compiler("none"))
+    elif not bench.compiler.enabled():
+        pytest.skip("no C compiler")
+    ran = []
+    monkeypatch.setattr(bench, "loops_in", lambda kind: (ran.append(kind), loops_in(kind))[1])
     monkeypatch.setattr(bench, "LAYERS", ((1, 3, 4, 5), (2, 3, 4, 6)))
-    measured = itertools.cycle([4.0, 2.0, 1.0, 9.0, 2.0, 3.0, 7.0, 1.0, 3.0, 2.0, 6.0, 8.0, 5.0, 2.0])  # medians 4, 2
-    if torch:  # fixed times, since ratios of rounded ones would not be exact
-        monkeypatch.setattr(bench, "milliseconds", lambda call, seconds: (call(), next(measured))[1])
+    columns = ["C"] * compiles + ["NumPy"] + ["PyTorch"] * torch
+    measured = itertools.cycle([2.0 + n if column == "PyTorch" else 4.0 + n
+                                for n in (-1.0, 0.0, 5.0, 0.0, -0.5, 1.0, 0.0) for column in columns])  # medians 2, 4
+    monkeypatch.setattr(bench, "milliseconds", lambda call, seconds: (call(), next(measured))[1])
     assert main(["bench", "--seconds", "0.001"]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()
-    assert ("PyTorch" in head) == torch and len(rows) == 4
-    for row in rows:
-        ours, *theirs = map(float, re.findall(r"([\d.]+)(?: ms|$)", row))
-        assert ours > 0 and len(theirs) == (2 if torch else 0)
-        if torch:
-            assert (ours, *theirs) == (4.0, 2.0, 2.0)
+    *why, head, first, second, third, fourth = capsys.readouterr().out.splitlines()
+    assert why == ([] if compiles else ["All loops run in NumPy: the C compiler is switched off (MINIGRAD_CC=none)."])
+    assert head.split()[2:2 + len(columns)] == columns and ("/ PyTorch" in head) == torch
+    for row in (first, second, third, fourth):
+        found = list(map(float, re.findall(r"([\d.]+)(?: ms|$)", row)))
+        assert found == [4.0] * (1 + compiles) + [2.0, 2.0] * torch
+    assert set(ran) == ({"c", "numpy"} if compiles else {"numpy"})
 
 
 # -- derive -------------------------------------------------------------------------------------------------
@@ -543,6 +552,9 @@ def test_derive_prints_a_function_of_a_file(file, capsys):
         h_next = h * c_next
         return (h_next, c_next), h_next
     assert out == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).source
+    assert out != (equations := printed([f"{file}:cell", "--latex", "--shapes",
+                                         "x=3,4 state=(5,4),(5,4) weights={'W': (5, 3)}"], capsys))
+    assert equations == mg.derive(cell, (np.zeros((5, 4)),) * 2, np.zeros((3, 4)), weights).latex + "\n"
     assert "for t in reversed(range(T)):" in printed([f"{file}:over_time", "--shapes", "xs=7,3,4 h=5,4"], capsys)
     assert "np.float32" in printed([f"{file}:step", "--shapes", "x=3,4 h_prev=5,4", "--planned",
                                     "--dtype", "float32"], capsys)

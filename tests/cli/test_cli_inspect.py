@@ -14,7 +14,7 @@ from minigrad import nn
 from minigrad.cli import main
 from minigrad.microscope.page import inspection
 from minigrad.microscope.page.inspection import Sequence
-from minigrad.tasks import Parity
+from minigrad.tasks import TASKS, Parity, TemporalOrder
 from minigrad.training.run import load_model
 from minigrad.training.trainer import LOSSES
 
@@ -140,6 +140,7 @@ def test_a_model_by_name(here, tmp_path):
     assert data["symbols"] == list("to b") and data["targets"] == list("o be")
     data = inspected(tmp_path, "cells.py:Leaky", "--task", "temporal-order", "--length", "20", "--hidden", "3")
     assert data["facts"]["cell"] == "cells.py:Leaky" and list(data["layers"][0]["values"]) == ["h_next"]
+    assert data["about"] == TemporalOrder.about and all(task.about.endswith(".") for task in TASKS.values())
     assert data["targets"][-1] in ("XX", "XY", "YX", "YY") and set(data["targets"][:-1]) == {""}
     assert unpacked(data["asked"]).tolist() == [len(data["symbols"]) - 1]
 

@@ -39,25 +39,25 @@ class Bares(nn.Stacked):
 
 W = mg.tensor(np.ones(2), requires_grad=True)
 OF_LAYERS = "input_size, hidden_size, num_layers, bidirectional, dropout, batch_first, dtype, rng, "
-OF_LSTM = OF_LAYERS + "forget_bias, chrono, learned_state"
+OF_LSTM = OF_LAYERS + "forget_bias, chrono, learned_state, two_biases"
 MISTAKES = {
     "bias": (lambda: nn.LSTM(3, 4, bias=True), f"LSTM has no option bias: it takes {OF_LSTM}"),
     "projection": (lambda: nn.LSTM(3, 4, proj_size=2), f"LSTM has no option proj_size: it takes {OF_LSTM}"),
     "another layer's": (lambda: nn.GRU(3, 4, nonlinearity="relu"), "GRU has no option nonlinearity: it takes "
-                        f"{OF_LAYERS}reset_after, chrono, learned_state"),
+                        f"{OF_LAYERS}reset_after, chrono, learned_state, two_biases"),
     "two": (lambda: nn.RNN(3, 4, bias=True, device="cpu"), "RNN has no option bias, device: it takes "
-            f"{OF_LAYERS}nonlinearity, learned_state"),
+            f"{OF_LAYERS}nonlinearity, learned_state, two_biases"),
     "misspelled": (lambda: nn.LSTM(3, 4, bidirectionnal=True), "LSTM has no option bidirectionnal (did you mean "
                    f"bidirectional?): it takes {OF_LSTM}"),
     "by position": (lambda: nn.LSTM(3, 4, 2, True), "LSTM takes input_size, hidden_size, num_layers by position, not 4 "
                     "arguments: give bidirectional, dropout, batch_first, dtype, rng, forget_bias, chrono, "
-                    "learned_state by name"),
+                    "learned_state, two_biases by name"),
     "missing": (lambda: nn.LSTM(3, hiden_size=4), f"LSTM needs hidden_size: it takes {OF_LSTM}"),
     "twice": (lambda: nn.LSTM(3, 4, 2, num_layers=2), "LSTM is given num_layers by position and by name: give it once"),
     "cell": (lambda: nn.LSTMCell(3, 4, bias=True), "LSTMCell has no option bias: it takes input_size, hidden_size, "
-             "forget_bias, chrono, learned_state, dtype, rng"),
+             "forget_bias, chrono, learned_state, two_biases, dtype, rng"),
     "cell by position": (lambda: nn.RNNCell(3, 4, True), "RNNCell takes input_size, hidden_size by position, not 3 "
-                         "arguments: give nonlinearity, learned_state, dtype, rng by name"),
+                         "arguments: give nonlinearity, learned_state, two_biases, dtype, rng by name"),
     "Linear": (lambda: nn.Linear(3, 4, device="cpu"), "Linear has no option device: it takes in_features, "
                "out_features, bias, dtype, rng"),
     "Linear, four": (lambda: nn.Linear(3, 4, True, None), "Linear takes in_features, out_features, bias by position, "

@@ -182,13 +182,73 @@ def test_special_values_pass_as_in_numpy(dtype, monkeypatch):
 
 @needs_compiler
 def test_the_number_of_threads_changes_no_bit_of_a_column(monkeypatch):
-    layer, x = nn.LSTM(6, 16, rng=0), np.random.default_rng(0).normal(size=(7, 33, 6)).astype(np.float32)
+    T, batch, D, H = LARGE
+    layer, x = nn.LSTM(D, H, rng=0), np.random.default_rng(0).normal(size=(T, batch, D)).astype(np.float32)
     results = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
             results.append(in_c(monkeypatch, lambda: layer_gradients(layer, x)[:4])[0])
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@needs_compiler
+@pytest.mark.parametrize("batch, steps", [(1, 70), (2, 40), (5, 40), (16, 70), (33, 45)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_over_time_are_those_of_numpy(monkeypatch, batch, steps, dtype):
+    """Several blocks of steps, tiles at every edge, columns that only fill a chunk up."""
+    for D, H in ((1, 1), (5, 7), (18, 33)):
+        layer = nn.GRU(D, H, rng=0, dtype=dtype)
+        x = np.random.default_rng(0).normal(size=(steps, batch, D)).astype(dtype)
+        compared(monkeypatch, partial(layer_gradients, layer, x), 40 * steps * np.finfo(dtype).eps)
+
+
+LARGE = (40, 33, 6, 48)  # T, batch, D, H with work for three threads
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_threads_repeat_their_bits(monkeypatch, threads):
+    T, batch, D, H = LARGE
+    layer, x = nn.LSTM(D, H, rng=0), np.random.default_rng(0).normal(size=(T, batch, D)).astype(np.float32)
+    alone = in_c(monkeypatch, lambda: layer_gradients(layer, x))[0]
+    with threadpool_limits(threads, user_api="blas"):
+        runs = [in_c(monkeypatch, lambda: layer_gradients(layer, x))[0] for _ in range(5)]
+    for out in runs:
+        for a, b, c in zip(out, runs[0], alone, strict=True):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4 * np.abs(c).max())
+
+
+@needs_compiler
+def test_a_forked_process_has_threads_of_its_own():
+    """Also if it was forked while another thread of Python was in a compiled loop."""
+    code = f"""
+import importlib, os, threading
+import numpy as np
+from threadpoolctl import threadpool_limits
+from minigrad import nn
+importlib.import_module("minigrad.timeloop.compiled").AFTER_SECONDS = 0.0
+threadpool_limits(2, user_api="blas")
+T, batch, D, H = {LARGE}
+layer, x = nn.LSTM(D, H, rng=0), np.ones((T, batch, D), np.float32)
+expected, stop = layer(x)[0].detach().numpy(), threading.Event()
+def others():
+    while not stop.is_set():
+        assert (layer(x)[0].detach().numpy() == expected).all()
+thread = threading.Thread(target=others)
+thread.start()
+for _ in range(5):
+    if not (child := os.fork()):
+        os._exit(0 if (layer(x)[0].detach().numpy() == expected).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+thread.join()
+print("right")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.stdout, done.returncode) == ("right\n", 0), done.stderr
 
 
 @needs_compiler

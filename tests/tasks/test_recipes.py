@@ -38,14 +38,19 @@ def test_a_plain_rnn_does_not_count_to_65():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, options, seeds, what, bound, enough", [
-    ("adding", {}, 5, "steps", 2000, 4),
-    ("adding", {"length": 200}, 3, "steps", 3000, 3),
-    ("reber", {}, 10, "sequences", 4800, 10),
-    ("temporal-order", {}, 10, "sequences", 31_390, 10),
-    ("anbn", {}, 10, "steps", 4000, 10),
-    ("copy", {}, 2, "steps", 6000, 2),
+@pytest.mark.parametrize("name, options, seeds, what, bound, enough, test", [
+    ("adding", {}, 5, "steps", 2000, 4, 2e-3),
+    ("adding", {"length": 200}, 3, "steps", 3000, 3, 2e-3),
+    ("reber", {}, 10, "sequences", 4800, 10, 253 / 256),
+    ("temporal-order", {}, 10, "sequences", 31_390, 10, 2556 / 2560),
+    ("anbn", {}, 10, "steps", 4000, 10, 65),
+    ("copy", {}, 2, "steps", 6000, 2, 0.75),
 ])
-def test_the_promised_number_of_seeds_is_solved_in_time(name, options, seeds, what, bound, enough):
-    results = [Run.new(Settings.for_task(name, options=options, seed=seed)).go() for seed in range(seeds)]
-    assert sum(result["solved"] and result[what] <= bound for result in results) >= enough
+def test_the_promised_number_of_seeds_is_solved_in_time(name, options, seeds, what, bound, enough, test):
+    """The validation set ends the training; on the test set, measured once, all of them come close to the goal."""
+    runs = [Run.new(Settings.for_task(name, options=options, seed=seed)) for seed in range(seeds)]
+    results = [run.go() for run in runs]
+    assert sum(result["ended"] == "solved" and result[what] <= bound for result in results) >= enough
+    higher = runs[0].trainer.task.higher_is_better
+    close = [result["metric"] >= test if higher else result["metric"] < test for result in results]
+    assert sum(close) >= enough

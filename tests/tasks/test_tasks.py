@@ -27,6 +27,7 @@ from minigrad.tasks import (
     TemporalOrder4,
     Text,
 )
+from minigrad.tasks.reber import embed, inner_strings
 
 ROSES = "a rose is a rose is a rose. " * 40
 ROWS = [Adding(), Adding(2), Adding(31), Adding1997(), Adding1997(22), Copy(), Copy(1), Reber(), TemporalOrder(),
@@ -204,7 +205,8 @@ def test_positions_of_x_and_y_in_temporal_order(task, stretches):
 def test_legal_symbols_of_a_reber_string():
     """`legal` against the symbols that followed, for every prefix that occurs often."""
     task, followers = Reber(), defaultdict(set)
-    batch = task.batch(0, 8000)
+    rng = np.random.default_rng(0)
+    batch = embed(inner_strings(rng, 8000, range(4)), rng.integers(1, 3, 8000))  # the whole language
     legal, count = task.legal(batch.x), defaultdict(int)
     allowed = {}
     for i, length in enumerate(batch.lengths):
@@ -215,6 +217,19 @@ def test_legal_symbols_of_a_reber_string():
             count[beginning] += 1
     often = [beginning for beginning, n in count.items() if n >= 25]
     assert len(often) > 150 and all(followers[beginning] == allowed[beginning] for beginning in often)
+
+
+def test_no_reber_string_of_a_test_is_trained_on():
+    """The parts share no inner string, and a test has none twice with the same outer symbol."""
+    def inner(batch):
+        return [bytes(batch.x[2:length - 1, i].astype(np.uint8)) for i, length in enumerate(batch.lengths)]
+
+    task = Reber()
+    known = set(inner(task.batch(0, 5000)))
+    for one, other in ((task.test(1), task.validation(2)), (task.validation(1), task.test(1))):
+        strings = inner(one)
+        assert len(strings) == 256 and len(set(zip(strings, one.x[1]))) == 256 and len(set(strings)) == 128
+        assert not known & set(strings) and not set(strings) & set(inner(other))
 
 
 # -- scores --------------------------------------------------------------------------------------

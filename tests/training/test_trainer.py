@@ -173,6 +173,27 @@ def test_it_stops_when_solved(goal, steps, ended):
     assert len(trainer.run()["loss"]) == steps and trainer.ended == ended  # there is nothing left to do
 
 
+def test_the_validation_set_alone_decides_when_to_stop():
+    drawn = []
+
+    class Watched(Adding):
+        def test(self, rng):
+            drawn.append("test")
+            return super().test(rng)
+
+        def validation(self, rng):
+            drawn.append("validation")
+            return super().batch(rng, 7)
+
+        def solved(self, value):
+            return len(drawn) >= 3
+    trainer = trainer_for(Watched(length=5), validate_every=1, until_solved=True)
+    trainer.run()
+    assert trainer.ended == "solved" and drawn == 3 * ["validation"]
+    trainer.measure()
+    assert drawn == 3 * ["validation"] + ["test"]
+
+
 def test_a_user_defined_task_and_loss():
     """A trainer needs only a batch and a loss from its task."""
     def batch(rng, size):

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.microscope.page.findings import findings
+
 Array = np.ndarray
 POINTS = 600  # maximum number of points of a curve: the columns of pixels it gets on a screen
 POWERS = np.array([float(f"1e{k}") for k in range(309)])  # correctly rounded, unlike 10.0**k
@@ -36,6 +38,9 @@ class LayerInspection:
     spectrum  (T, m): singular values of the step Jacobians d state_t / d state_{t−1}, the largest first; or None
     source    the text of the derived program
     facts     {label: text}, shown above the spectrum, or in its place
+    keeps     {state: (2, n)}: the part of its own value that each number of a state keeps in a step,
+              |∂state_i(t) / ∂state_i(t − 1)|: the least over all steps, and the geometric mean
+    meanings  {name: text}: what a value is, for people who do not know the cell
     """
 
     name: str
@@ -45,6 +50,8 @@ class LayerInspection:
     spectrum: Array | None = None
     source: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+    keeps: dict[str, Array] = field(default_factory=dict)
+    meanings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,6 +66,7 @@ class Inspection:
     steps    {name: (T,)}: numbers that can colour the symbols, such as "loss"; NaN where undefined
     curves   {name: (x, y)}: training curves y (n,) over updates x (n,)
     layers   one layer or more
+    about    what a step reads and what it is asked for, in a sentence
     """
 
     title: str
@@ -69,6 +77,7 @@ class Inspection:
     steps: dict[str, Array]
     curves: dict[str, tuple[Array, Array]]
     layers: list[LayerInspection]
+    about: str = ""
 
 
 def render(inspection: Inspection) -> str:
@@ -79,11 +88,16 @@ def render(inspection: Inspection) -> str:
     """
     check(inspection)
     curves = {name: thinned(x, y) for name, (x, y) in inspection.curves.items()}
-    data = json.dumps({**vars(inspection), "curves": curves}, allow_nan=False, separators=(",", ":"),
+    shown = {**vars(inspection), "curves": curves, "findings": findings(inspection)}
+    data = json.dumps(shown, allow_nan=False, separators=(",", ":"),
                       default=lambda x: packed(x) if isinstance(x, np.ndarray) else vars(x))
-    data = re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", data)  # so no text ends the script element
+    return page_of(inspection.title, re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", data))  # no text ends the script
+
+
+def page_of(title: str, data: str) -> str:
+    """The page with this data, as JSON without `<`."""
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(inspection.title), "data": data}
+    parts = {"title": html.escape(title), "data": data}
     for tag in ("style", "script"):
         text = re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1]
         parts[f"{tag}-hash"] = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -152,6 +166,7 @@ def check(inspection: Inspection) -> None:
         named = [("values", name, x, (T, None)) for name, x in layer.values.items()]
         named += [("grads", name, x, np.shape(layer.values.get(name))) for name, x in layer.grads.items()]
         named += [("reach", name, x, (S, T)) for name, x in layer.reach.items()]
+        named += [("keeps", name, x, (2, None)) for name, x in layer.keeps.items()]
         expected += [(f"{layer.name}.{kind}[{name!r}]", x, shape) for kind, name, x, shape in named]
         expected += [(f"{layer.name}.spectrum", layer.spectrum, (T, None))] if layer.spectrum is not None else []
     for name, x, shape in expected:

@@ -50,7 +50,14 @@ def test_values_and_gradients_are_those_of_a_backward(cell, layers, names, asked
         jacobians = mg.bptt.jacobians(scan)
         np.testing.assert_allclose(one.spectrum, np.linalg.svd(jacobians.steps[:, 0])[1], rtol=1e-9, atol=1e-15)
         assert one.facts["largest Lyapunov exponent"] == f"{jacobians.lyapunov[0]:.4g} nats a step"
+        assert list(one.meanings) == names and list(one.keeps) == [*scan.states.values()]
         assert list(one.reach) == ["weights", *scan.states] and "def backward(d_output, cache):" in one.source
+
+
+def test_a_unit_of_an_lstm_keeps_what_its_forget_gate_lets_through():
+    (one,), _, _ = inspect(model_of(), sequence_of())
+    ft = one.values["ft"]
+    np.testing.assert_allclose(one.keeps["c_next"], [ft.min(axis=0), np.exp(np.log(ft).mean(axis=0))], rtol=1e-12)
 
 
 def test_a_model_in_training_mode_is_inspected_without_dropout_and_stays_in_it():
@@ -128,6 +135,8 @@ def test_a_user_defined_cell():
     (one,), _, _ = inspect(model_of(Fast), sequence_of())
     assert {name: x.shape for name, x in one.values.items()} == {"key": (7, 4), "A_next": (7, 8), "total": (7, 4)}
     np.testing.assert_allclose(one.spectrum, np.full((7, 8), 0.9))
+    np.testing.assert_allclose(one.keeps["A_next"], np.full((2, 8), 0.9))
+    assert one.meanings == {}
 
 
 class Squaring(Fast):

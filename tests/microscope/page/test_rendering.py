@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import chromium
-from inspection_page import cell, data_in, digits, shown, slide, unpacked
+from inspection_page import EXAMPLE, cell, data_in, digits, renewed, shown, slide, unpacked
 
 from minigrad.microscope.page import rendering
+from minigrad.microscope.page.findings import findings
 from minigrad.microscope.page.rendering import POINTS, Inspection, LayerInspection, packed, render, thinned
 
 HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'>&amp;{{data}}"
@@ -42,10 +43,10 @@ def made(T=12, H=5, seed=0, names=("ft", "c_next"), **changed):
         {name: fade * rng.normal(size=(T, H)) for name in names},
         {"weights": np.tril(rng.random((T, T)))[3::4], "c_prev": np.tril(rng.random((T, T)))[3::4]},
         np.sort(rng.random((T, 2 * H)))[:, ::-1], SOURCE, {"largest Lyapunov exponent": "-0.5"})
-    steps = np.arange(1.0, 51.0)
+    steps, loss = np.arange(1.0, 51.0), np.where(np.arange(T) % 4 == 3, np.sort(rng.random(T)), np.nan)
     report = Inspection(
         "runs/made", {"cell": "lstm"}, list("to be or not to be"[:T].ljust(T)), list("o be or not to be "[:T].ljust(T)),
-        np.arange(3, T, 4), {"loss": np.where(np.arange(T) % 4 == 3, rng.random(T), np.nan), "‖dL/dx‖": fade[:, 0]},
+        np.arange(3, T, 4), {"loss": loss, "‖dL/dx‖": fade[:, 0]},
         {"loss": (steps, 4.0 / steps), "metric": (steps[9::10], rng.random(5))}, [layer])
     for name, value in changed.items():
         setattr(report if name in Inspection.__dataclass_fields__ else layer, name, value)
@@ -146,6 +147,13 @@ def test_a_file_of_two_layers_of_128_units_over_200_steps_is_below_3_MB():
         reach = {name: np.tril(fade * rng.random((200, 200))) for name in ("weights", "a_prev", "c_prev")}
         layers.append(LayerInspection(layer, values, grads, reach, rng.random((200, 256)), SOURCE))
     assert len(render(made(200, 128, asked=np.arange(200), layers=layers)).encode()) < 3e6
+
+
+def test_the_example_in_the_docs_is_a_page_of_today():
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1e6
+    assert renewed(text) == text, "run PYTHONPATH=. python tests/inspection_page.py"
+    assert {"findings", "layers", "about"} <= data_in(text).keys()
 
 
 def test_a_long_curve_keeps_its_extremes():
@@ -279,6 +287,60 @@ def test_keys_move_step_and_unit(show):
     assert browser.text("#ledger-read").startswith("loss at step 7 → weights at step 10")
     assert pressed(None, "left", "down") == [9, 1, 1]  # ↓ scrolls
     assert pressed("asked", "up") == [9, 1, 0]  # a list keeps its own keys
+
+
+def test_the_page_opens_at_what_it_finds(show):
+    report = made(keeps={"c_next": np.array([[0.1, 0.96, 0.3, 0.2, 0.1], [0.5, 0.97, 0.6, 0.5, 0.4]])})
+    report.steps["loss"][7] = 9.0
+    report.layers.append(made(seed=1, name="l1").layers[0])
+    browser = show(report)
+    assert browser.js("[...$('findings').children].map(x => x.textContent)") == [
+        f"{f.text} {link}" for f, link in zip(findings(report), [
+            "step 7", "step 8, the loss at step 11", "unit 1", "step 7, the loss at step 11"], strict=True)]
+    assert browser.js("[at.t, at.u, data.asked.at(at.s), at.layer.name]") == [7, 1, 7, "l0"]
+    assert "the unit keeps 97.0 % of c_next a step" in browser.text("#now")
+    browser.click("#findings li:last-child a")
+    assert browser.js("[at.t, at.u, data.asked.at(at.s), at.layer.name, $('layer').value]") == [7, 1, 11, "l1", "1"]
+
+
+@pytest.mark.parametrize("address, place", [
+    ("#t=6&unit=3", [6, 3, 2, "l0"]), ("#t=99&unit=99", [11, 4, 2, "l0"]), ("#t=x&unit=-1&other=1", [11, 0, 2, "l0"]),
+    ("#layer=l1&loss=7", [11, 0, 1, "l1"]), ("#layer=l9&loss=0", [11, 0, 2, "l0"]), ("#loss=9", [11, 0, 1, "l0"]),
+    ("#t", [11, 0, 2, "l0"]),
+])
+def test_an_address_names_a_step_and_a_unit(show, tmp_path, address, place):
+    report, where = made(), "[at.t, at.u, at.s, at.layer.name]"
+    report.layers.append(made(seed=1, name="l1").layers[0])
+    browser = show(report)
+    browser.js("new Promise(done => { addEventListener('hashchange', () => done(), {once: true});"
+               "location.hash = arguments[0]; })", address)
+    assert browser.js(where) == place
+    written = browser.js("new Promise(done => setTimeout(() => done(location.hash), 400))")
+    t, u, s, layer = place
+    assert written == f"#layer={layer}&t={t}&unit={u}&loss={report.asked[s]}"  # which may be copied
+    browser.js("go({t: 0, u: 0, s: 0})")
+    browser.js("location.hash = arguments[0]", written)
+    browser.js("location.reload()")
+    browser.js("started")
+    assert browser.js(where) == place
+
+
+def test_values_and_the_sequence_are_explained(show):
+    browser = show(made(meanings={"ft": "forget gate: it keeps"}, about="A step reads a character."))
+    assert browser.text("#meanings") == "ftforget gate: it keeps"
+    assert browser.text("#about") == "A step reads a character."
+
+
+def test_the_axis_of_the_jacobian_is_clipped(show):
+    spectrum = np.tile(10.0 ** -np.array([0.5, 6.0, 290.0]), (12, 1))
+    browser = show(made(spectrum=spectrum))
+    heights = browser.js("[...document.querySelectorAll('#spectra path')]"
+                         ".map(x => parseFloat(x.getAttribute('d').split(' ')[1]))")
+    bottom = 210 - 38
+    assert heights[0] < heights[1] < heights[2] == bottom
+    assert "the bottom edge: 1e-8 or less" in browser.text("#spectra") and "1e-290" not in browser.text("#spectra")
+    assert "least 1.000e-290" in browser.text("#spectra-read")
+    assert "bottom edge" not in show(made()).text("#spectra")
 
 
 def test_the_focus_is_visible(show):
@@ -430,7 +492,7 @@ def test_absent_parts_are_left_out(show, changed):
     browser = show(made(**changed))
     browser.press("left")
     slide(browser, "u", 1)
-    assert browser.js("[at.t, at.u]") == [10, 1]
+    assert browser.js("[at.t, at.u]") == [0 if "values" in changed else 7 if "steps" in changed else 10, 1]
     assert browser.js("$('spectra').checkVisibility()") == (changed.get("spectrum", ()) is not None)
 
 

@@ -1,0 +1,387 @@
+"""A user's forward rewritten for tensors: what NumPy does in place becomes an expression that can be recorded.
+
+* `h[:, t] = a` becomes `h = put(h, (slice(None), t), a)`. The writes are collected on a `Board` and put together once,
+  after the loop; reading back what was written returns the written value itself.
+* `a += b` becomes `a = a + b`; `a.dot(b)` becomes `np.dot(a, b)`, for an ndarray `a` would refuse a tensor `b`.
+* A loop or a comprehension over literals, as `for gate in "fico"`, is written out, so that each gate is a place of the
+  code of its own and not a step of time.
+* The value of `hs[t] = np.tanh(…)` gets a name, `h`.
+* `log(p + 1e-7)` becomes `log(p)`, and `x - np.max(x)` becomes `x`: what guards against an overflow is no part of the
+  derivation.
+
+The user's backward is never rewritten.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import itertools
+import keyword
+import re
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.pytree import flatten
+from minigrad.engine.tensor import Tensor
+
+MOST_WRITTEN_OUT = 8  # iterations of a loop over literals
+SMALL = 1e-6  # the largest guard in an argument of log
+
+
+def recordable(tree: ast.Module) -> ast.Module:
+    """The module rewritten; it needs the names of `HELPERS`."""
+    tree = copy.deepcopy(tree)
+    literals: dict[str, ast.expr] = {s.targets[0].id: s.value for s in tree.body if isinstance(s, ast.Assign)
+                and isinstance(s.targets[0], ast.Name) and isinstance(s.value, (ast.Tuple, ast.List, ast.Constant))}
+    tree = WrittenOut(literals).visit(tree)
+    tree = Expressions().visit(tree)
+    return ast.fix_missing_locations(tree)
+
+
+# -- loops over literals --------------------------------------------------------------------------------------
+
+
+class WrittenOut(ast.NodeTransformer):
+    def __init__(self, literals: dict[str, ast.expr]):
+        self.literals = literals
+
+    def elements(self, iterable: ast.expr) -> list[ast.expr] | None:
+        """The elements of a literal, of range(3), enumerate or zip of literals; None for anything else."""
+        if isinstance(iterable, ast.Name):
+            iterable = self.literals.get(iterable.id, iterable)
+        if isinstance(iterable, (ast.Tuple, ast.List)):
+            return None if any(isinstance(e, ast.Starred) for e in iterable.elts) else iterable.elts
+        if isinstance(iterable, ast.Constant) and isinstance(iterable.value, str):
+            return [ast.Constant(letter) for letter in iterable.value]
+        if not (isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Name)) or iterable.keywords:
+            return None
+        arguments = iterable.args
+        if iterable.func.id == "range" and all(isinstance(a, ast.Constant) for a in arguments):
+            return [ast.Constant(i) for i in range(*(a.value for a in arguments))]  # type: ignore[attr-defined]
+        columns = [self.elements(a) for a in arguments]
+        if iterable.func.id == "enumerate" and len(columns) == 1 and columns[0] is not None:
+            return [ast.Tuple([ast.Constant(i), e], ast.Load()) for i, e in enumerate(columns[0])]
+        if iterable.func.id == "zip" and columns and all(column is not None for column in columns):
+            return [ast.Tuple(list(row), ast.Load()) for row in zip(*columns)]  # type: ignore[arg-type]
+        return None
+
+    def visit_For(self, node: ast.For) -> Any:
+        elements = self.elements(node.iter)
+        leaves = any(isinstance(n, (ast.Break, ast.Continue)) for n in ast.walk(node))
+        self.generic_visit(node)
+        if elements is None or leaves or node.orelse or len(elements) > MOST_WRITTEN_OUT:
+            return node
+        return [s for e in elements for s in (
+            ast.copy_location(ast.Assign([copy.deepcopy(node.target)], copy.deepcopy(e)), node),
+            *copy.deepcopy(node.body))]
+
+    def visit_ListComp(self, node: Any) -> Any:
+        self.generic_visit(node)
+        elements = self.elements(node.generators[0].iter)
+        if len(node.generators) > 1 or node.generators[0].ifs or elements is None or len(elements) > MOST_WRITTEN_OUT:
+            return node
+        rows = [self.values(node.generators[0].target, e) for e in elements]
+        if None in rows:
+            return node
+        put_in = [lambda part, row=row: Named(row).visit(copy.deepcopy(part)) for row in rows]
+        if isinstance(node, ast.DictComp):
+            new: ast.expr = ast.Dict([f(node.key) for f in put_in], [f(node.value) for f in put_in])
+        else:
+            new = ast.List([f(node.elt) for f in put_in], ast.Load())
+        return ast.copy_location(new, node)
+
+    visit_GeneratorExp = visit_DictComp = visit_ListComp
+
+    def values(self, target: ast.expr, value: ast.expr) -> dict[str, ast.expr] | None:
+        """{name: expression} of what `target = value` would bind."""
+        if isinstance(target, ast.Name):
+            return {target.id: value}
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+            found = [self.values(t, v) for t, v in zip(target.elts, value.elts)]
+            return None if None in found else {k: v for one in found for k, v in one.items()}  # type: ignore[union-attr]
+        return None
+
+
+class Named(ast.NodeTransformer):
+    """Expressions in place of names."""
+
+    def __init__(self, values: dict[str, ast.expr]):
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return copy.deepcopy(self.values.get(node.id, node)) if isinstance(node.ctx, ast.Load) else node
+
+
+# -- assignments in place -------------------------------------------------------------------------------------
+
+
+class Expressions(ast.NodeTransformer):
+    """Assignments to parts, and in place, as assignments of a name."""
+
+    def __init__(self) -> None:
+        self.loops = 0
+        self.used: set[str] = set()  # the names in the present function
+        self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
+        self.generic_visit(node)
+        self.used = outside
+        return node
+
+    def visit_For(self, node: Any) -> Any:
+        if not self.loops:
+            parts = {id(n.value) for n in ast.walk(node) if isinstance(n, ast.Subscript)}
+            self.whole = {ast.unparse(n) for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute))
+                          and isinstance(n.ctx, ast.Load) and id(n) not in parts}
+            written = {ast.unparse(base): base for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign))
+                       for t in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in parts_of(t)}
+        self.loops += 1
+        self.generic_visit(node)
+        self.loops -= 1
+        if self.loops:
+            return node
+        return [node, *(ast.copy_location(ast.Assign([stored(base)], call("settle_", loaded(base))), node)
+                        for name, base in written.items() if name not in self.whole)]
+
+    visit_While = visit_For
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        self.generic_visit(node)
+        target = node.targets[0]
+        if len(node.targets) == 1 and isinstance(target, ast.Subscript):
+            base = parts_of(target)[:1]
+            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s") if base else ""
+            is_free = name.isidentifier() and not keyword.iskeyword(name) and name not in self.used
+            if not self.loops or not is_free or isinstance(node.value, ast.Name):
+                return ast.copy_location(self.put(target, node.value), node)
+            return [ast.copy_location(s, node) for s in (ast.Assign([ast.Name(name, ast.Store())], node.value),
+                                                         self.put(target, ast.Name(name, ast.Load())))]
+        if isinstance(target, ast.Tuple) and any(isinstance(t, ast.Subscript) for t in target.elts):
+            names = [f"part_{i}_" for i in range(len(target.elts))]
+            unpack = ast.Assign([ast.Tuple([ast.Name(n, ast.Store()) for n in names], ast.Store())], node.value)
+            single: list[Any] = [ast.Assign([t], ast.Name(n, ast.Load())) for t, n in zip(target.elts, names)]
+            return [ast.copy_location(s if isinstance(s.targets[0], (ast.Name, ast.Attribute, ast.Tuple)) else
+                                      self.put(s.targets[0], s.value), node) for s in (unpack, *single)]
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        self.generic_visit(node)
+        value = self.visit_BinOp(ast.BinOp(loaded(node.target), node.op, node.value))
+        new = self.put(node.target, value) if isinstance(node.target, ast.Subscript) else \
+            ast.Assign([node.target], value)
+        return ast.copy_location(new, node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        largest = re.sub(r"^(np|numpy)\.(a?max)\((.*?)(, .*)?\)$", r"\3.max()", ast.unparse(node.right))
+        is_guard = isinstance(node.op, ast.Sub) and re.sub(r"\(.*", "", largest) == f"{ast.unparse(node.left)}.max"
+        return node.left if is_guard else node
+
+    def put(self, target: ast.Subscript, value: ast.expr) -> ast.Assign:
+        """`a[i] = value` as `a = put(a, i, value)`; `a[i][j] = value` as `a[i] = put(a[i], j, value)`."""
+        base = target.value
+        waits = self.loops and ast.unparse(base) not in self.whole
+        new = call("put_", loaded(base), index_of(target), value, ast.Constant(bool(waits)))
+        if isinstance(base, ast.Subscript):
+            return self.put(base, new)
+        return ast.Assign([stored(base)], new)
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        f = node.func
+        if isinstance(f, ast.Attribute) and f.attr == "dot" and len(node.args) == 1:
+            return ast.copy_location(call("dot_", f.value, node.args[0]), node)
+        x = node.args[0] if node.args else None
+        if ast.unparse(f).endswith("log") and isinstance(x, ast.BinOp) and isinstance(x.op, ast.Add) and \
+                isinstance(x.right, ast.Constant) and isinstance(x.right.value, float) and x.right.value <= SMALL:
+            node.args[0] = x.left
+        return node
+
+
+def parts_of(target: ast.expr) -> list[ast.expr]:
+    """The names and attributes of which a target assigns a part."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        return [base for t in target.elts for base in parts_of(t)]
+    if not isinstance(target, ast.Subscript):
+        return []
+    while isinstance(target, ast.Subscript):
+        target = target.value
+    return [target] if isinstance(target, (ast.Name, ast.Attribute)) else []
+
+
+def call(name: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
+
+
+def loaded(target: ast.expr) -> ast.expr:
+    return ast.parse(ast.unparse(target), mode="eval").body
+
+
+def stored(target: ast.expr) -> ast.expr:
+    return ast.parse(f"{ast.unparse(target)} = 0").body[0].targets[0]  # type: ignore[attr-defined]
+
+
+def index_of(target: ast.Subscript) -> ast.expr:
+    """The index as an expression: slices as calls of slice."""
+    def one(part: ast.expr) -> ast.expr:
+        if isinstance(part, ast.Slice):
+            return call("slice", *(p or ast.Constant(None) for p in (part.lower, part.upper, part.step)))
+        return part
+    index = target.slice
+    return ast.Tuple([one(p) for p in index.elts], ast.Load()) if isinstance(index, ast.Tuple) else one(index)
+
+
+# -- what the rewritten code calls ----------------------------------------------------------------------------
+
+
+class Board:
+    """An array that is filled part by part with tensors."""
+
+    def __init__(self, base: Any):
+        self.base = base
+        self.places = np.arange(base.size).reshape(base.shape)
+        self.writes: list[tuple[np.ndarray, Any]] = []
+        self.made: Any = None
+
+    def __getitem__(self, index: Any) -> Any:
+        wanted = self.places[index]
+        for places, value in reversed(self.writes):
+            if np.array_equal(places, wanted):
+                return value
+            if np.isin(wanted, places).any():
+                return self.settled()[index]
+        return self.base[index]
+
+    def __getattr__(self, name: str) -> Any:  # shape, T, dtype
+        return getattr(self.settled(), name)
+
+    def settled(self) -> Any:
+        """The whole array as one tensor: a stack, if it was filled along one axis."""
+        for axis, length in enumerate(self.base.shape):
+            found = {np.take(self.places, i, axis).tobytes(): i for i in range(length)}
+            order = {found.get(places.tobytes()): value for places, value in self.writes
+                     if np.shape(value) == places.shape}
+            if set(order) == set(range(length)):
+                self.made = np.stack([order[i] for i in range(length)], axis=axis)
+                BOARDS[id(self.made)] = self
+                return self.made
+        pick, parts, size = np.full(self.base.size, -1), [], 0
+        for places, value in self.writes:
+            if np.shape(value) != places.shape:
+                value = value + np.zeros(places.shape)
+            pick[places.ravel()] = size + np.arange(places.size)
+            parts.append(value.reshape(-1))
+            size += places.size
+        if (pick < 0).any():
+            rest = np.flatnonzero(pick < 0)
+            pick[rest] = size + np.arange(len(rest))
+            parts.append(self.base.reshape(-1)[rest])
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self.made = (whole if np.array_equal(pick, np.arange(len(pick))) else whole[pick]).reshape(self.base.shape)
+        BOARDS[id(self.made)] = self
+        return self.made
+
+
+BOARDS: dict[int, Board] = {}  # by the tensor that was made of them, which they keep alive
+
+
+def put(x: Any, index: Any, value: Any, waits: bool) -> Any:
+    """x with x[index] = value; a Board while it `waits` for the end of the loop."""
+    if isinstance(x, Tensor) and np.ndim(value) == 0 and np.shape(index) == x.shape:  # a mask
+        return np.where(index, value, x)
+    board = x if isinstance(x, Board) else BOARDS.get(id(x))
+    if board is None and not (isinstance(x, (np.ndarray, Tensor)) and (isinstance(x, Tensor) or isinstance(
+            value, Tensor))):
+        x[index] = value
+        return x
+    board = board or Board(x)
+    board.writes.append((board.places[index], value))
+    return board if waits else board.settled()
+
+
+def settle(x: Any) -> Any:
+    return x.settled() if isinstance(x, Board) else x
+
+
+class OnTensors:
+    """NumPy, with what it does not hand over to tensors by itself."""
+
+    def __init__(self, numpy: Any):
+        self.numpy = numpy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.numpy, name)
+
+    def array(self, x: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(x, (list, tuple)) and any(isinstance(leaf, Tensor) for leaf in flatten(x)[0]):
+            return np.stack([self.array(row) for row in x])
+        return x if isinstance(x, Tensor) else self.numpy.array(x, *arguments, **options)
+
+    asarray = array
+
+    def hsplit(self, x: Any, sections: Any) -> Any:
+        return self.numpy.split(x, sections, axis=min(1, x.ndim - 1))
+
+    def vsplit(self, x: Any, sections: Any) -> Any:
+        return self.numpy.split(x, sections, axis=0)
+
+    def array_split(self, x: Any, sections: Any, axis: int = 0) -> Any:
+        return self.numpy.split(x, sections, axis=axis)
+
+
+HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot}
+
+
+# -- the part of a function that computes its loss ------------------------------------------------------------
+
+
+def loss_alone(function: ast.FunctionDef) -> ast.FunctionDef:
+    """The function with only what the first of the values that it returns depends on."""
+    function = copy.deepcopy(function)
+    returns = [n for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
+    for one in returns:
+        one.value = one.value.elts[0] if isinstance(one.value, ast.Tuple) else one.value
+    names = {n.id for one in returns for n in ast.walk(one) if isinstance(n, ast.Name)}
+    before: set[str] = set()
+    while names != before:
+        before = set(names)
+        for s in ast.walk(function):
+            if bound_by(s) & names:
+                names |= {n.id for n in ast.walk(s) if isinstance(n, ast.Name)}
+            if isinstance(s, (ast.For, ast.While, ast.If)) and any(bound_by(child) & names for child in ast.walk(s)):
+                header = s.iter if isinstance(s, ast.For) else s.test
+                names |= {n.id for n in ast.walk(header) if isinstance(n, ast.Name)}
+
+    def kept(body: list[ast.stmt]) -> list[ast.stmt]:
+        out: list[ast.stmt] = []
+        for s in body:
+            for block in ("body", "orelse"):
+                if not isinstance(s, ast.FunctionDef) and getattr(s, block, None):
+                    setattr(s, block, kept(getattr(s, block)))
+            if isinstance(s, (ast.For, ast.While, ast.If, ast.With)):
+                if s.body:
+                    out.append(s)
+            elif isinstance(s, (ast.Return, ast.FunctionDef, ast.Global)) or bound_by(s) & names:
+                out.append(s)
+        return out
+    function.body = kept(function.body)
+    return function
+
+
+def bound_by(s: ast.AST) -> set[str]:
+    """The names that a simple statement binds, or changes a part of; x.append(…) changes x."""
+    if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and isinstance(s.value.func, ast.Attribute):
+        targets: list[Any] = [s.value.func.value] if s.value.func.attr in ("append", "insert", "extend") else []
+    else:
+        targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
+        targets = [] if isinstance(s, (ast.For, ast.comprehension)) else targets
+    names = set()
+    for target in itertools.chain.from_iterable(getattr(t, "elts", [t]) for t in targets if t is not None):
+        while isinstance(target, (ast.Subscript, ast.Attribute, ast.Starred)):
+            target = target.value
+        if isinstance(target, ast.Name):
+            names.add(target.id)
+    return names
