@@ -17,8 +17,8 @@ PACKAGE = Path(minigrad.__file__).parent
 
 # A file imports from earlier rooms and, without a cycle, from its own. A new file needs no row, a new room does.
 ROOMS = ["interrupt.py", "notebook.py", "engine", "files", "functional.py", "check", "program", "printers",
-         "derived.py", "timeloop", "document.py", "auditor", "nn", "optim.py", "tasks", "data", "training", "microscope",
-         "connections", "handwritten", "exercises", "cli", "__init__.py", "__main__.py"]
+         "derived.py", "timeloop", "document.py", "auditor", "nn", "optim.py", "tasks", "data", "training",
+         "microscope", "connections", "handwritten", "exercises", "cli", "__init__.py", "__main__.py"]
 OUTSIDE = {"filelock", "numpy", "threadpoolctl", "tqdm"}
 # third-party packages that a file may use if they are installed
 OPTIONAL = {"files/weights.py": {"safetensors"}, "training/sweep.py": {"joblib"},
