@@ -239,7 +239,7 @@ def test_workers_of_a_killed_sweep_stop_and_the_next_one_continues(tmp_path):
         time.sleep(0.1)
     for folder in out.glob("*"):
         with Run.resume(folder) as run:
-            assert run.trainer.step >= 3
+            assert run.trainer.step >= 1  # saved after the step that it was in
 
 
 def alive(pid):
