@@ -77,8 +77,10 @@ class CProgram:
                       if loop is not None}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
-        fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
-        self.block = max(block, -(-min(max(fitting, SUMMED[0]), SUMMED[1]) // self.batch)) if self.batch >= 16 else block
+        self.block = block
+        if self.batch >= 16:
+            fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
+            self.block = max(block, -(-min(max(fitting, SUMMED[0]), SUMMED[1]) // self.batch))
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
