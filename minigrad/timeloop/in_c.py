@@ -149,8 +149,9 @@ class CProgram:
 
     # -- sums over time -------------------------------------------------------------------------------------------
 
-    def add_sums(self, first: int, last: int, made: Made, out: list) -> None:
+    def add_sums(self, first: int, last: int, closed: list, made: Made, out: list) -> None:
         """Add what C does not sum over the steps from first to last, block by block from the last, to the gradients."""
+        known: dict = dict(zip(self.plan.closed, closed))
         for start in range(first + (last - first - 1) // self.block * self.block, first - 1, -self.block):
             stop = min(start + self.block, last)
             blocks = {rows: self.block_of(made, rows, start - first * rows.backward, stop - first * rows.backward)
@@ -158,7 +159,7 @@ class CProgram:
             for a, terms in self.in_numpy.items():
                 for term in terms:
                     if term[0] != "step":
-                        k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape)
+                        k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape, known)
                         out[k] = summed if out[k] is None else np.add(out[k], summed, out[k])
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
@@ -169,11 +170,13 @@ class CProgram:
         return array[start // self.block][:, :(stop - start) * scale * rows.across]
 
 
-def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarray:
+def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict) -> np.ndarray:
     """One term of a gradient, summed over a block of steps."""
+    if term[0] == "same":  # a factor that only weights decide
+        return value_of(term[1], known)
     how, left, right = term
     if how == "then":  # a linear function of sums
-        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape) for part in parts])
+        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape, known) for part in parts])
                 for a, parts in zip(left.inputs, right)]
         return left.op.forward(*sums, **left.metadata).reshape(shape)
     x = blocks[left]
@@ -230,7 +233,7 @@ class InC:
             if plan.summed:
                 program.call("sums", steps, first, last, given, closed, self.buffers.made[0])
             if program.in_numpy:
-                program.add_sums(first, last, self.buffers.made[0], out)
+                program.add_sums(first, last, closed, self.buffers.made[0], out)
             d_state = d_before
         return tuple(d_state), tuple(d_xs), tuple(out)
 
