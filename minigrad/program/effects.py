@@ -34,6 +34,8 @@ IMMUTABLE = (int, float, complex, str, bytes, type(None), type(Ellipsis), slice,
 CYTHON = type(np.random.default_rng(0).random)  # a method of NumPy's generators
 WRAPPER = type([].__len__)
 CACHED = type(lru_cache(len))
+# The random states that all threads share, as `named` calls them
+SHARED = "the random numbers of random", "the random numbers of np.random"
 RANDOM = random.Random, np.random.RandomState, np.random.Generator, np.random.BitGenerator
 UNSET = object()  # marks a variable without a value
 
@@ -58,14 +60,14 @@ class Surroundings:
         self.alive: list[Any] = []  # keeps these things, since Python reuses the id of a freed one
 
     def restore(self) -> str | None:
-        """Undo all changes. Return the name of the first changed thing, or None."""
+        """Undo all changes. Return the name of the first changed thing, of SHARED ones only if nothing else changed."""
         changed = []
         for name, before, read, write in self.kept.values():
             now = read()
             if not same(now, before):
                 changed.append(named(name, now, before))
                 write(before)
-        return changed[0] if changed else None
+        return min(changed, key=SHARED.__contains__, default=None)
 
     def note_function(self, function: Any, name: str, names: Sequence[str]) -> None:
         """Note the objects that a function can reach before it is called, and the random states of Python and NumPy.

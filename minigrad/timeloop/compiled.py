@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import linecache
 import math
+import threading
 import weakref
 from typing import Any
 
@@ -77,6 +78,7 @@ class Compiled:
         self.in_c: CProgram | None = None
         self.why_not_in_c = "it has not run long enough to be worth a compile"
         self.to_compile: tuple | None = program, sources
+        self.lock = threading.Lock()
         self.break_even = BreakEven(AFTER_SECONDS)
         texts = [loop for loop in (plan.forward, plan.backward) if loop is not None]
         self.seconds_a_step = estimate(sum(len(loop.body) for loop in texts), [*plan.values, *plan.needs.steps])
@@ -109,8 +111,16 @@ class Compiled:
             allocator.used_by(closed)
 
     def compile(self) -> None:
-        """Print the program as C and compile it, or remember in `why_not_in_c` why not."""
-        (program, sources), self.to_compile = self.to_compile, None
+        """Print the program as C and compile it, or remember in `why_not_in_c` why not. A thread that comes meanwhile
+        waits, so that its run is in C too."""
+        with self.lock:
+            if self.to_compile is not None:
+                try:
+                    self.print_and_compile(*self.to_compile)
+                finally:
+                    self.to_compile = None
+
+    def print_and_compile(self, program: Program, sources: set[Value]) -> None:
         if not compiler.enabled():
             self.why_not_in_c = compiler.reason()
             return

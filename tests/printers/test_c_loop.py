@@ -4,6 +4,8 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -314,6 +316,32 @@ def test_threads_of_python_share_a_program(monkeypatch):
         for _ in range(5):
             for ours, theirs in zip(pool.map(lambda x: layer(x)[0].detach().numpy(), xs), expected, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+@needs_compiler
+def test_a_thread_that_comes_while_a_program_is_compiled_runs_in_c(monkeypatch):
+    """Two runs of a sweep in one process, as on dask: the first step of one was by the NumPy loops."""
+    load, begun = compiling.Compiler.load, threading.Event()
+
+    def slow(self, source):
+        begun.set()
+        time.sleep(0.3)
+        return load(self, source)
+    monkeypatch.setattr(compiling.Compiler, "load", slow)
+    module.programs.clear()
+    layer, x, executors = nn.RNN(3, 4, rng=0), np.ones((5, 2, 3), np.float32), []
+    executor = module.Compiled.executor
+    monkeypatch.setattr(module.Compiled, "executor", lambda self: executors.append(executor(self)) or executors[-1])
+
+    def first():
+        with mg.loops_in("c"):
+            layer(x)
+    one = threading.Thread(target=first)
+    one.start()
+    begun.wait()
+    first()
+    one.join()
+    assert [type(found).__name__ for found in executors] == ["InC", "InC"]
 
 
 @needs_compiler

@@ -944,6 +944,22 @@ DRAWS = {"a generator": (lambda: np.random.default_rng(0), lambda rng: rng.rando
          "a Random": (lambda: random.Random(0), lambda rng: rng.random())}
 
 
+@pytest.mark.parametrize("draw", [random.random, np.random.random])
+@pytest.mark.parametrize("trace", ["Trace", "trace_key"])
+def test_another_thread_may_draw_random_numbers_while_a_cell_is_traced(monkeypatch, draw, trace):
+    """Dask's threads do: the first step of a run was then by the eager loop, with other last digits."""
+    original = getattr(cell_key, trace)
+    monkeypatch.setattr(cell_key, trace, lambda *args, **options: (draw(), original(*args, **options))[1])
+    W = mg.tensor(np.eye(3), requires_grad=True)
+
+    def cell(h, x):
+        h = np.tanh(W @ h + x)
+        return h, h
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mg.scan(cell, np.zeros((3, 2)), np.ones((4, 3, 2)))
+
+
 @pytest.mark.parametrize("source", DRAWS)
 def test_a_branch_on_a_random_number_is_drawn_at_every_step(source):
     """Two traces may take the same branch; the draw is detected all the same, and undone."""
