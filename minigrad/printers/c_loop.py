@@ -172,7 +172,8 @@ class CPlan:
             for term in terms:
                 if term.how == "sum" and len(term.values[0].shape) - 1 not in term.axes:
                     return None
-        return chunk_width(batch, threads, max(v.dtype.itemsize for v in self.state))
+        smallest = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
+        return chunk_width(batch, threads, smallest)  # rows of a larger type fill whole vectors too
 
     def shape(self, value: Value) -> tuple:
         """The shape of a value in a chunk."""

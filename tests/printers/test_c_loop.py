@@ -149,6 +149,23 @@ def test_random_cells_are_right_and_nearly_all_are_printed(seeds, monkeypatch):
     assert not [why for why in ran if "fails" in why or "ended with" in why]
 
 
+@needs_compiler
+@pytest.mark.parametrize("state, weight", [(np.float64, np.float32), (np.float32, np.float64)])
+@pytest.mark.parametrize("batch", [9, 12, 17, 25, 33])
+def test_products_of_two_types_are_right(batch, state, weight, monkeypatch):
+    """A chunk's rows fill whole vectors, and perhaps a half one, in either type."""
+    def cell(weights):
+        def step(h, x):
+            h = mg.tanh(weights[1] @ h + (weights[0] @ x).astype(state))
+            return h, h
+        return step
+    rng = np.random.default_rng(0)
+    xs, h = rng.normal(size=(4, 3, batch)).astype(weight), rng.normal(size=(5, batch)).astype(state)
+    weights = rng.normal(size=(5, 3)).astype(weight), rng.normal(size=(5, 5)).astype(state)
+    with threadpool_limits(1, user_api="blas"):
+        compared(monkeypatch, lambda: gradients(cell, h, xs, weights), 2e-5)
+
+
 FUNCTIONS = [mg.exp, mg.expm1, mg.log, mg.log1p, mg.log2, mg.log10, mg.sqrt, mg.square, mg.abs, mg.sin, mg.cos, mg.tanh,
              mg.sigmoid, mg.softplus, mg.relu, np.sign, np.floor, np.ceil, np.trunc, np.round,
              lambda x: mg.maximum(x, 0.5), lambda x: mg.minimum(0.5, x), lambda x: mg.where(x > 1, x, -x),
