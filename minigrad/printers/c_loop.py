@@ -32,6 +32,7 @@ from minigrad.printers.c_products import (
     STRIP,
     SUMS_OVER_COLUMNS,
     SUMS_OVER_STEPS,
+    TAKE,
     VECTORS,
     for_type,
 )
@@ -297,7 +298,7 @@ class CPlan:
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
             parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
-        parts += [c_math.functions(called(bodies)), RUN, SHARE]
+        parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
         parts += [for_type(CLEAR, t) for t in sorted(self.cleared)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
