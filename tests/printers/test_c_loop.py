@@ -375,7 +375,8 @@ for seed in range(80):
 print("clean")
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False,
-                          env={**os.environ, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"})
+                          env={**os.environ, "MINIGRAD_CC": "cc", "LD_PRELOAD": " ".join(libraries),
+                               "ASAN_OPTIONS": "detect_leaks=0"})
     assert done.stdout.strip() == "clean", done.stderr[-3000:]
 
 
