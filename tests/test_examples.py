@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # file → the arguments that make it small; {tmp} is a folder for what it writes
 REDUCED = {
     "bptt_figures.py": ["--only", "repeated", "gates", "--out", "{tmp}"],  # all of them in a test of their own
+    "trainer_day.py": ["--steps", "6", "--out", "{tmp}"],
     "long_lags.py": ["--only", "learning", "--seeds", "1", "--updates", "20", "--lags", "5", "--rates", "0.1",
                      "--anew", "--out", "{tmp}"],
     "own_cells.py": ["--updates", "3", "--hidden", "4"],

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from minigrad.cli.arguments import add_command, positive
+from minigrad.files.atomic import atomic_write
 from minigrad.microscope.figures.plot import curves
-from minigrad.training.files import atomic_write
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
 

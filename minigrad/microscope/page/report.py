@@ -11,12 +11,12 @@ import numpy as np
 
 from minigrad import nn
 from minigrad.engine.tensor import Tensor, describe
+from minigrad.files.atomic import atomic_write
 from minigrad.microscope.bptt import Recording, credit, record
 from minigrad.microscope.page import inspection
 from minigrad.microscope.page.inspection import Names, Sequence, look, scans_by_layer
 from minigrad.microscope.page.rendering import Inspection, render
 from minigrad.tasks.task import Batch
-from minigrad.training.files import atomic_write
 from minigrad.training.trainer import LOSSES
 
 WIDEST = 4  # maximum number of features that are shown as numbers
