@@ -32,6 +32,7 @@ from minigrad.printers.c_products import (
     STRIP,
     SUMS_OVER_COLUMNS,
     SUMS_OVER_STEPS,
+    TAKE,
     VECTORS,
     for_type,
 )
@@ -172,7 +173,8 @@ class CPlan:
             for term in terms:
                 if term.how == "sum" and len(term.values[0].shape) - 1 not in term.axes:
                     return None
-        return chunk_width(batch, threads, max(v.dtype.itemsize for v in self.state))
+        smallest = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
+        return chunk_width(batch, threads, smallest)  # rows of a larger type fill whole vectors too
 
     def shape(self, value: Value) -> tuple:
         """The shape of a value in a chunk."""
@@ -312,7 +314,7 @@ class CPlan:
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
             parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
-        parts += [c_math.functions(called(bodies)), RUN, SHARE]
+        parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
         parts += [for_type(CLEAR, t) for t in sorted(self.cleared)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS

@@ -10,6 +10,16 @@ steps, so a tile of dW is one product of a few rows each, summed in registers; s
 
 from __future__ import annotations
 
+TAKE = """\
+/* The next array of a memory. Arrays begin at different lines of the cache, which holds few of the same. */
+static inline void *take(char **memory, long bytes)
+{
+    char *taken = *memory;
+    *memory += (bytes + 4095) / 4096 * 4096 + 320;
+    return taken;
+}
+"""
+
 SHARE = """\
 /* A thread is worth its start from a million products on. */
 static long worth(const struct run *run, long products, long threads)

@@ -35,14 +35,6 @@ struct run {
     const struct array *const *array;
     void (*pool)(const struct run *, long tasks, long threads, task *);
 };
-
-/* The next array of a memory. Arrays begin at different lines of the cache, which holds few of the same. */
-static inline void *take(char **memory, long bytes)
-{
-    char *taken = *memory;
-    *memory += (bytes + 4095) / 4096 * 4096 + 320;
-    return taken;
-}
 """
 
 THREADS = f"""\
