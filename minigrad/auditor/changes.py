@@ -123,7 +123,10 @@ def carried_wrongly(tape: Tape, given: dict) -> Iterator[tuple]:
     for a, b in itertools.combinations(states, 2):
         if np.shape(tape.steps[states[a][0].x].example) == np.shape(tape.steps[states[b][0].x].example):
             replaced = {**handed_over(tape, states[a], states[b]), **handed_over(tape, states[b], states[a])}
-            yield (1.5, f"the carried {names[a]} and {names[b]} are exchanged", replaced, states[a][0])
+            text = f"the carried {names[a]} and {names[b]} are exchanged"
+            yield 1.5, text, replaced, states[a][0]
+            starts = {**to_the_start(tape, states[a], states[b]), **to_the_start(tape, states[b], states[a])}
+            yield 1.6, f"{text}, those of the initial states too", {**replaced, **starts}, states[a][0]
 
 
 def handed_over(tape: Tape, to: list[Edge], source: list[Edge]) -> dict[int, Replacement]:
@@ -136,6 +139,16 @@ def handed_over(tape: Tape, to: list[Edge], source: list[Edge]) -> dict[int, Rep
             (value.without_change(i) for i in parts.get(t, ())), 0 * value.base(c))
         replaced |= {c: (lambda value, c=c: 0 * value.base(c)) for c in rest}
     return replaced
+
+
+def to_the_start(tape: Tape, to: list[Edge], source: list[Edge]) -> dict[int, Replacement]:
+    """Carry to the initial state of one what the first step carries to that of another, be it a constant."""
+    place = tape.steps[to[0].x].place
+    edges = [e.contribution for slot in tape.slots if set(slot) & set(to) for e in slot if e.x == tape.starts[place]]
+    rules = [rule_at(tape, tape.calls[where][0], position)
+             for where, position in groups(source, lambda e: (tape.steps[e.consumer].place, e.position))]
+    return {c: (lambda value, c=c: sum((rule(value) for rule in rules), 0 * value.base(c)) if c == edges[0]
+                else 0 * value.base(c)) for c in edges}
 
 
 @kind
@@ -397,6 +410,22 @@ def diagonal_alone(tape: Tape, given: dict) -> Iterator[tuple]:
         yield (1.3, f"the step from {tape.say(e.consumer)} to {tape.say(e.x)} has only the diagonal of the derivative "
                f"of its {step.op.name}: the sum over the other entries is missing",
                {i: rerun(tape, i, lambda op, a: a) for i in sums}, e)
+    for slot in tape.slots:  # the same, written as exp(x) / sum(exp(x))
+        e, x = slot[0], tape.steps[slot[0].x]
+        raw = np.shape(tape.steps[tape.steps[e.contribution].inputs[0]].example) if is_array(x) else ()
+        if x.kind != "forward" or raw == x.example.shape or len(x.inputs) != 1 or not x.op.linear or np.shape(
+                tape.steps[x.inputs[0]].example) != raw:
+            continue
+        summed = {c.x: c for c in slot}
+        replaced = {c.contribution: unsummed(tape, c.contribution, summed[c.consumer].contribution)
+                    for c in tape.edges if c.consumer in summed}
+        yield (1.3, f"the step from {tape.say(e.consumer)} to {tape.say(x.inputs[0])} has only the diagonal of the "
+               f"derivative: the sum over the other entries is missing, in {d(tape.say(e.x))}", replaced, e)
+
+
+def unsummed(tape: Tape, i: int, summed: int) -> Replacement:
+    (raw,) = tape.steps[summed].inputs
+    return lambda value: value.without_change(i) - value(summed) + value(raw)
 
 
 @kind

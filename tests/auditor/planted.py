@@ -147,7 +147,7 @@ FAULTS = [
     ("cross_entropy", "dz = p.copy()", "dz = -p", r"dlogp \+ softmax"),
     ("cross_entropy", "db = dz.sum(0)", "db = dz.sum(0, keepdims=True)", r"db: the shape.*keepdims"),
     # -- embedding
-    ("embedding", "np.add.at(dE, words, de)", "dE[words] = de", r"assigned by index.* to E"),
+    ("embedding", "np.add.at(dE, words, de)", "dE[words] = de", r"assigned by index.* and dE"),
     ("embedding", " / 4\n", "\n", r"4"),
     ("embedding", "dm = ds @ W.T", "dm = g @ W.T",
      r"in dE only: .*lacks the derivative of its tanh|gradient of tanh.* is used where the gradient of m @ W is meant"),
@@ -220,6 +220,28 @@ FAULTS = [
     ("elman", "db += np.sum(ds, axis=1, keepdims=True)", "db = db + ds", r"db: the shape.*not summed"),
     ("elman", "db += np.sum(ds, axis=1, keepdims=True)",
      "dbs = [ds] if t == T - 1 else [*dbs, ds]; db = np.stack(dbs, 2)", r"db: .*whole sequence .*other order"),
+    # -- what is carried: added up, started wrong, handed to the other state; caches of another step
+    ("elman", "dh = U.T @ ds", "dh = dh + U.T @ ds", r"^the carried dh is added up"),
+    ("rnn", "dprev = dz @ Wh.T", "dprev += dz @ Wh.T", r"^the carried dh is added up"),
+    ("document_lstm", "da_prev = dz[:n]", "da_prev = da_prev + dz[:n]", r"^the carried da_next is added up"),
+    ("document_lstm", "dc_prev = np.zeros((n, m))", "dc_prev = np.ones((n, m))", r"^the carried dc_next starts at one"),
+    ("document_lstm", "da_prev = np.zeros((n, m))", "da_prev = np.ones((n, m))", r"^the carried da_next starts at one"),
+    ("elman", "dh = np.zeros_like(h0)", "dh = d[0][:, :, T - 1]", r"^the carried dh starts at what arrives"),
+    ("document_lstm", "dx[:, :, t] =", "da_prev, dc_prev = dc_prev, da_prev; dx[:, :, t] =",
+     r"^the carried dc_next and da_next are exchanged, those of the initial states too"),
+    ("document_lstm", "+ da_prev\n    dc = dc_prev + da", "+ dc_prev\n    dc = da_prev + da",
+     r"^the carried dc_next and da_next are exchanged$"),
+    ("document_lstm", "cn, f, i, g, o = K[t]", "cn, f, i, g, o = K[t - 1]", r"reads the cache of the step before"),
+    ("document_lstm", "cn, f, i, g, o = K[t]", "cn, f, i, g, o = K[-1]", r"reads the cache of the last step"),
+    ("document_lstm", "cn, f, i, g, o = K[t]", "cn, f, i, g, o = K[T - 1 - t]", r"reads the cache of the other end"),
+    ("document_lstm", "z, cp, cn, f, i, g, o = K[t]", "z, cp, cn, i, f, g, o = K[t]",
+     r"^(ft and it|it and ft) are exchanged wherever"),
+    ("fused_cell", "dh, dc = d\n", "dc, dh = d\n", r"^the arriving d(c|h)\w* and d\w+ are exchanged"),
+    ("fused_cell", "ds = dc +", "f, i = i, f; ds = dc +", r"^(f and i|i and f) are exchanged wherever"),
+    # -- the diagonal of a softmax, from the library and written out
+    ("attention", "p * (dp - np.sum(dp * p, axis=1, keepdims=True))", "p * (1 - p) * dp",
+     r"only the diagonal of the derivative of its softmax"),
+    ("attend", "p * (dp - (dp * p).sum(1, keepdims=True))", "p * (1 - p) * dp", r"only the diagonal of the derivative"),
 ]
 
 # The 62 faults of the trial (audit.md), in these programs.
@@ -236,7 +258,7 @@ TRIAL = [
     ("document_cell", "dcn * c_prev * ft", "dcn * c_next * ft", r"c_next is used where c_prev"),
     ("document_cell", " + P['Wo'][:, :n].T @ dot", "", r"in da_prev only: .*lacks the path .*(ot|Wo)"),
     ("document_cell", "G['dc_prev'] = dcn", "G['dc_prev'] = dc", r"arriving dc_next is used|in dc_prev only"),
-    ("document_cell", "= dcn * ft\n", "= dcn\n", r"factor ft is missing .* to c_prev"),
+    ("document_cell", "= dcn * ft\n", "= dcn\n", r"factor ft is missing .* and dc_prev"),
     ("document_cell", "dWf=dft @ concat.T, dWi=dit", "dWf=dit @ concat.T, dWi=dft", r"dW[fi]: it is that of W[if]"),
     ("document_cell", "it * (1 - it)", "it * (1 - it ** 2)", r"dit has it \(1 − it²\) in place"),
     ("document_cell", "dot = da * tc", "dot = da * c_next", r"c_next is used where tanh\(c_next\)"),
