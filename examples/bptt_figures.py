@@ -1,6 +1,6 @@
 """The figures of docs/bptt.md, but for those of chapter 7, which `long_lags.py` makes with its measurements.
 
-    python examples/bptt_figures.py                   all figures, into docs/images, in a few minutes
+    python examples/bptt_figures.py                   all figures, into bptt_figures, in a few minutes
     python examples/bptt_figures.py --only jacobians --steps 200 --hidden 64
 """
 
@@ -19,7 +19,7 @@ import minigrad as mg
 from minigrad import nn, plot
 from minigrad.timeloop.cache import pool
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+IMAGES = Path("bptt_figures")  # the course's own are in docs/images
 INPUTS, EXAMPLES = 8, 4
 PART_THAT_CAME = "‖dL/dh at T − lag‖ / ‖dL/dh at T‖"
 

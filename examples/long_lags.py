@@ -1,12 +1,13 @@
 """Does an LSTM's gradient vanish, and does it matter? The measurements of chapter 7 of docs/bptt.md.
 
-    python examples/long_lags.py                      both parts, with the training runs that the results file has
-    python examples/long_lags.py --only untrained     gradients before training, and their picture: half a minute
-    python examples/long_lags.py --only learning --results mine.jsonl     every training run anew: half an hour
-    python examples/long_lags.py --only learning --results mine.jsonl --seeds 1 --lags 20     some of them
+    python examples/long_lags.py                          both parts, with the recorded training runs: a minute
+    python examples/long_lags.py --only untrained         gradients before training
+    python examples/long_lags.py --only learning --anew   every training run again: half an hour
+    python examples/long_lags.py --only learning --anew --seeds 1 --lags 20     some of them
 
-A finished training run is one line of the results file and is not repeated: a command that was stopped continues where
-it was. The file of the repository has all runs, so that the first command only prints the tables and draws.
+Tables and pictures go into the folder --out. A finished training run is a line of its file runs.jsonl and is not
+repeated, so a command that was stopped continues where it was. The runs of the page are recorded in
+docs/results/long_lags.jsonl, and are used unless --anew is given.
 
 The protocol. Every network reads float64 sequences. Before training: 121 steps of 4 sequences of 8 numbers from
 N(0, 1), 32 hidden units, and the loss L = Σ u·h_T with u from N(0, 1), which depends on the last hidden state only. In
@@ -31,7 +32,7 @@ from minigrad import nn, plot
 from minigrad.optim import Adam
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGES, RESULTS = ROOT / "docs" / "images", ROOT / "docs" / "results" / "long_lags.jsonl"
+RECORDED = ROOT / "docs" / "results" / "long_lags.jsonl"
 GUESS, LEARNED = np.log(2), 0.1  # nats
 WINDOW = 20  # updates over which a loss is averaged
 
@@ -171,19 +172,20 @@ def read(file: Path) -> list[dict]:
 
 
 def learning(options: argparse.Namespace) -> None:
-    """Train what the results file lacks, seed after seed; then print the table and draw the picture."""
-    key = ("network", "lag", "rate", "seed", "updates")
-    done = {tuple(run[k] for k in key) for run in read(options.results)}
+    """Train what has not been trained, seed after seed; then print the tables and draw the picture."""
+    key, file = ("network", "lag", "rate", "seed", "updates"), options.out / "runs.jsonl"
+    known = read(file) + ([] if options.anew else read(RECORDED))
+    done = {tuple(run[k] for k in key) for run in known}
     wanted = [(name, lag, rate, seed, options.updates) for seed in range(options.seeds) for lag in options.lags
               for rate in options.rates for name in NETWORKS]
     missing = [run for run in wanted if run not in done]
-    options.results.parent.mkdir(parents=True, exist_ok=True)
     for count, run in enumerate(missing, 1):
-        with open(options.results, "a", encoding="utf-8") as file:
-            file.write(json.dumps(train(*run)) + "\n")
+        known.append(train(*run))
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(known[-1]) + "\n")
         if count % len(NETWORKS) == 0:
             print(f"{count} of {len(missing)} runs", flush=True)
-    runs = [run for run in read(options.results) if tuple(run[k] for k in key) in set(wanted)]
+    runs = [run for run in known if tuple(run[k] for k in key) in set(wanted)]
     for lag in options.lags:
         print("\n".join(learning_table(runs, lag)) + "\n")
     print("\n".join(after_table(runs)) + "\n")
@@ -299,8 +301,7 @@ def untrained(options: argparse.Namespace) -> None:
     text = "\n\n".join([radii, *("\n".join(table) for table in (
         by_lag_table(results, "h"), by_lag_table(results, "W"), gate_table(seeds), bias_table(biases, kept)))]) + "\n"
     print(text)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.with_name("untrained.md").write_text(text, encoding="utf-8")
+    (options.out / "untrained.md").write_text(text, encoding="utf-8")
     draw_untrained(results, biases, kept, options)
 
 
@@ -378,9 +379,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lags", type=int, nargs="+", default=[20, 60], help="steps to remember the sign over")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01, 0.03], help="step sizes of Adam")
     parser.add_argument("--updates", type=int, default=1500, help="updates of the weights (default %(default)s)")
-    parser.add_argument("--results", type=Path, default=RESULTS,
-                        help="file of finished runs, one a line; the tables before training go beside it")
-    parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures (default %(default)s)")
+    parser.add_argument("--anew", action="store_true", help="do not use the recorded training runs")
+    parser.add_argument("--out", type=Path, default=Path("long_lags"),
+                        help="folder of tables, pictures and runs (default %(default)s)")
     options = parser.parse_args(argv)
     if min(options.seeds, options.updates - WINDOW + 1, *(lag - 1 for lag in options.lags)) < 1:
         parser.error(f"give at least 1 seed, {WINDOW} updates and lags of 2 steps")

@@ -10,7 +10,7 @@ import os
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 from minigrad import interrupt  # noqa: F401, I001  (first: it answers Ctrl-C while the rest is imported)
-from minigrad import nn, optim, training
+from minigrad import connections, data, nn, optim, training
 from minigrad.auditor.audit import audit
 from minigrad.check.gradcheck import GradcheckError, gradcheck
 from minigrad.derived import derive
@@ -26,13 +26,15 @@ from minigrad.functional import grad, hessian, hvp, jacobian, jvp, value_and_gra
 from minigrad.microscope import bptt
 from minigrad.microscope.figures import plot
 from minigrad.microscope.figures.graph import graph
+from minigrad.microscope.page.report import inspect
 from minigrad.program.trace import TraceError
 from minigrad.timeloop.compile import loops_in
 from minigrad.timeloop.scan import scan
+from minigrad.training.sampling import sample
 
 __version__ = "0.1.0"
 __all__ = [
-    "OPS", "GradcheckError", "Tensor", "TraceError", "audit", "bptt", "composite", "derive", "detect_anomaly", "grad",
-    "gradcheck", "graph", "hessian", "hvp", "jacobian", "jvp", "loops_in", "nn", "no_grad", "op", "ops", "optim",
-    "plot", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
+    "OPS", "GradcheckError", "Tensor", "TraceError", "audit", "bptt", "composite", "connections", "data", "derive",
+    "detect_anomaly", "grad", "gradcheck", "graph", "hessian", "hvp", "inspect", "jacobian", "jvp", "loops_in", "nn",
+    "no_grad", "op", "ops", "optim", "plot", "sample", "scan", "tensor", "training", "value_and_grad", "vjp", *op_names,
 ]

@@ -40,6 +40,8 @@ class Derived:
     backward(d_output, cache)  → (d_arg, …), one for each argument with floats, nested as the argument
     cache_names                the names of the cached values in the source, in their order: if you already have these
                                values you can call `backward` directly
+
+    It prints as its source, and a notebook highlights it.
     """
 
     def __init__(self, f: Callable, examples: tuple):
@@ -84,6 +86,12 @@ class Derived:
         program = Program(trace, self.name)
         trace.close()
         return program
+
+    def __repr__(self) -> str:
+        return self.source
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.source}\n```"  # a notebook highlights it in its own colours
 
     def forward(self, *args: Any) -> tuple[Any, tuple]:
         args = [map_leaves(values_of, arg) for arg in args]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor, describe
-from minigrad.nn.signature import CheckedCall
+from minigrad.nn.signature import CheckedCall, options_of
 from minigrad.nn.state_dict import with_shapes
 
 
@@ -56,6 +56,13 @@ class Optimizer(CheckedCall):
         moments  arrays of g's shape, in the order of `moments`, initially 0; update them in place
         """
         raise NotImplementedError(f"{type(self).__name__} has no formula yet: write its method change")
+
+    def __repr__(self) -> str:
+        given = {name: vars(self)[name] for name in options_of(type(self)) if name in vars(self)}
+        settings = [f"{name}={x:.6g}" if type(x) is float else f"{name}={x!r}" for name, x in given.items()]
+        count, size = len(self.parameters), sum(p.size for p in self.parameters)
+        return (f"{type(self).__name__}({', '.join(settings)}): {count} parameter{'s' * (count != 1)} of {size:,} "
+                f"numbers, {max(self.steps)} steps taken")
 
     def zero_grad(self) -> None:
         """Set the grad of every parameter to None."""

@@ -123,7 +123,7 @@ def untrained_again() -> bool:
     """Measure everything before training once more: the same text."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        script(LAGS)["untrained"](Namespace(seeds=10, results=out / "runs.jsonl", out=out))
+        script(LAGS)["untrained"](Namespace(seeds=10, out=out))
         again, recorded = ((folder / "untrained.md").read_text(encoding="utf-8") for folder in (out, RESULTS))
         return again == recorded
 
@@ -216,8 +216,8 @@ def checkpoints_again() -> bool:
 
 CLAIMS = [
     *(Claim("docs/bptt.md", f"chapter 7: who learns a sign over {lag} steps, and the gradient at the first step before",
-            f"python {LAGS} --only learning", learning(lag)) for lag in (20, 60)),
-    Claim("docs/bptt.md", "chapter 7: the gradient after training", f"python {LAGS} --only learning",
+            f"python {LAGS} --only learning --anew", learning(lag)) for lag in (20, 60)),
+    Claim("docs/bptt.md", "chapter 7: the gradient after training", f"python {LAGS} --only learning --anew",
           lambda: "\n".join(script(LAGS)["after_table"](lag_runs()))),
     *(Claim("docs/bptt.md", f"chapter 7: {what}", f"python {LAGS} --only untrained", recorded_before_training(start))
       for what, start in (("dL/dh against lag, untrained", "| dL/dh, untrained"),
@@ -226,9 +226,9 @@ CLAIMS = [
                           ("what an LSTM keeps, by its forget bias", "| forget bias |"))),
     Claim("docs/bptt.md", "chapter 7: before training, measured again", f"python {LAGS} --only untrained", "",
           untrained_again, slow=True),
-    Claim("docs/bptt.md", "chapter 7: seed 0 over 20 steps, trained again", f"python {LAGS} --only learning", "",
+    Claim("docs/bptt.md", "chapter 7: seed 0 over 20 steps, trained again", f"python {LAGS} --only learning --anew", "",
           learning_again, slow=True),
-    *(Claim("docs/bptt.md", f"chapter 7: {network} over {lag} steps", f"python {LAGS} --only learning", passage,
+    *(Claim("docs/bptt.md", f"chapter 7: {network} over {lag} steps", f"python {LAGS} --only learning --anew", passage,
             lambda network=network, lag=lag, counts=counts, least=least, most=most:
             learned(network, lag) == counts and min(part_before(network, lag)) >= least
             and max(part_before(network, lag)) <= most)
@@ -242,7 +242,7 @@ CLAIMS = [
           ("RNN, orthogonal on h", 60, "it learned over 60 steps on 10, 9 and 8 networks", [10, 9, 8], 1e-3, 1e-1))),
     Claim("docs/bptt.md", "chapter 8: peak memory with checkpoints", f"python {FIGURES} --only memory",
           "| peak memory | " + " | ".join(f"{size} MB" for size in PEAKS.values()) + " |", checkpoints_again),
-    Claim("docs/document.md", "who learns over 60 steps", f"python {LAGS} --only learning",
+    Claim("docs/document.md", "who learns over 60 steps", f"python {LAGS} --only learning --anew",
           "a GRU learned the sign over 60 steps on 0, 0 and 8 of 10 seeds at step sizes 0.003, 0.01 and 0.03, an LSTM "
           "on none; with chrono biases both on all 10",
           lambda: [learned(name, 60) for name in ("GRU", "LSTM, forget bias 0", "GRU, chrono", "LSTM, chrono")]

@@ -16,7 +16,7 @@ threadpool_limits(1, user_api="blas")
 # The quick subset, `pytest -m quick`: it sees a wrong rule, derivation, scan and checkpoint.
 QUICK = ("engine/", "check/test_gradcheck.py", "program/test_simplify.py", "program/test_purity.py", "nn/",
          "timeloop/test_cache.py", "training/test_checkpoint.py", "test_derived.py", "test_document.py",
-         "test_functional.py", "test_optim.py", "test_rooms.py")
+         "test_functional.py", "test_notebook.py", "test_optim.py", "test_rooms.py")
 
 
 def pytest_configure(config):

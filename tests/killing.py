@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minigrad.training import Run, Settings, files, folder
+from minigrad.files import atomic
+from minigrad.training import Run, Settings, folder
 
 
 def main(path: Path, settings: Settings, by: str, seed: int, longest: float) -> dict:
@@ -68,7 +69,7 @@ class Fatal:
         self.calls, self.deadline = 0, deadline
 
     def install(self) -> None:
-        files.open = folder.open = self.opened
+        atomic.open = folder.open = self.opened
         for name in ("fsync", "replace", "unlink"):
             setattr(os, name, self.watched(getattr(os, name)))
 

@@ -15,9 +15,13 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # file → the arguments that make it small; {tmp} is a folder for what it writes
 REDUCED = {
     "bptt_figures.py": ["--only", "repeated", "gates", "--out", "{tmp}"],  # all of them in a test of their own
+    "trainer_day.py": ["--steps", "6", "--out", "{tmp}"],
     "long_lags.py": ["--only", "learning", "--seeds", "1", "--updates", "20", "--lags", "5", "--rates", "0.1",
-                     "--results", "{tmp}/runs.jsonl", "--out", "{tmp}"],
+                     "--anew", "--out", "{tmp}"],
     "own_cells.py": ["--updates", "3", "--hidden", "4"],
+    "student_day.py": [],
+    "researcher_day.py": ["--updates", "20"],
+    "engineer_day.py": [],
 }
 
 
@@ -69,8 +73,7 @@ def test_the_course_without_matplotlib(tmp_path, monkeypatch, capsys):
 def test_long_lags_continues_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     results = tmp_path / "runs.jsonl"
-    options = ["--only", "learning", "--updates", "25", "--lags", "5", "--rates", "0.1", "--results", str(results),
-               "--out", str(tmp_path)]
+    options = ["--only", "learning", "--updates", "25", "--lags", "5", "--rates", "0.1", "--out", str(tmp_path)]
     main = main_of("long_lags.py")
     main([*options, "--seeds", "1"])
     first = results.read_text()

@@ -16,12 +16,15 @@ import minigrad
 PACKAGE = Path(minigrad.__file__).parent
 
 # A file imports from earlier rooms and, without a cycle, from its own. A new file needs no row, a new room does.
-ROOMS = ["interrupt.py", "engine", "functional.py", "check", "program", "printers", "derived.py", "timeloop",
-         "document.py", "auditor", "nn", "optim.py", "tasks", "training", "microscope", "handwritten",
-         "exercises", "cli", "__init__.py", "__main__.py"]
-OUTSIDE = {"numpy", "threadpoolctl", "tqdm"}
+ROOMS = ["interrupt.py", "notebook.py", "engine", "files", "functional.py", "check", "program", "printers",
+         "derived.py", "timeloop", "document.py", "auditor", "nn", "optim.py", "tasks", "data", "training",
+         "microscope", "connections", "handwritten", "exercises", "cli", "__init__.py", "__main__.py"]
+OUTSIDE = {"filelock", "numpy", "threadpoolctl", "tqdm"}
 # third-party packages that a file may use if they are installed
-OPTIONAL = {"microscope/figures/plot.py": {"matplotlib"}, "cli/derive.py": {"pygments"}, "cli/bench.py": {"torch"}}
+OPTIONAL = {"files/weights.py": {"safetensors"}, "training/sweep.py": {"joblib"},
+            "microscope/figures/plot.py": {"matplotlib"}, "connections/tensorboard.py": {"tensorboardX"},
+            "connections/onnx_file.py": {"onnx"}, "cli/plot.py": {"matplotlib"}, "cli/derive.py": {"pygments"},
+            "cli/bench.py": {"torch"}}
 # The reading list. Beside it: composites and einsum, ops without a rule, NumPy's queries, hooks, Python's methods.
 CORE = [*(f"engine/{name}.py" for name in ("tensor", "op", "backward")),
         *(f"engine/ops/{name}.py" for name in ("elementwise", "shape", "indexing", "linalg", "reduce"))]

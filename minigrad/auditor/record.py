@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -122,7 +122,7 @@ class Steps:
     """The steps of a trace: `add` appends one; `number` finds that of a symbol or a constant."""
 
     def __init__(self, trace: Trace):
-        self.tracer: Any = trace.tracer  # a Recorder
+        self.tracer = cast(Any, trace.tracer)  # a Recorder
         self.steps: list[Step] = []
         self.numbers: dict[int, int] = {}
         self.edges: list[Edge] = []

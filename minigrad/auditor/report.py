@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -118,7 +118,7 @@ def code(line: str | None) -> str:
     return re.sub(r"^.*?:(\d+): ", r"line \1: ", line or "")
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Rows of text as HTML; the first is the heading. Lines of code are in the last three columns. It takes the colours
     of the page, dark or light."""
     style = "text-align: left; vertical-align: top; white-space: pre-wrap; border-bottom: 1px solid; " \

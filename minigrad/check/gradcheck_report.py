@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.notebook import table
+
 
 class GradcheckError(AssertionError):
     """A gradient is wrong or cannot be checked. `report` is the GradcheckReport, or None."""
@@ -66,19 +68,35 @@ class GradcheckReport:
         return (f"worst relative error {self.worst.error:.1e}, in {self.worst.name} ({self.method}, tolerance "
                 f"{self.tolerance:.0e}): {'passed' if self.ok else 'FAILED'}")
 
-    def __str__(self) -> str:
+    @property
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table as texts, the head first."""
         head = ("order", "input", "shape", "checked", "worst error", "at", "derived", "numeric", "")
-        table = [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",
-                           "–" if r.index is None else str(r.index),
-                           *("–" if slope is None else f"{slope:.10g}" for slope in (r.derived, r.numeric)),
-                           r.verdict) for r in self.rows]
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        return [head] + [(str(r.order), r.name, str(r.shape), r.checked, f"{r.error:.1e}",
+                          "–" if r.index is None else str(r.index),
+                          *("–" if slope is None else f"{slope:.10g}" for slope in (r.derived, r.numeric)),
+                          r.verdict) for r in self.rows]
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines below the table."""
         margin = self.tolerance / self.worst.error if self.worst.error else np.inf
-        lines += [f"{self.method}{' (' + self.why + ')' if self.why else ''}, tolerance {self.tolerance:.0e}, "
+        lines = [f"{self.method}{' (' + self.why + ')' if self.why else ''}, tolerance {self.tolerance:.0e}, "
                   f"margin {margin:.1g}: {'passed' if self.ok else 'FAILED'}"]
         if self.rounding is not None:
             lines += [f"float32 rounding of the gradient: {self.rounding:.1e}"]
         lines += [f"the rule {name} is wrong: off by {error:.1e} in a separate check"
                   + (f", {self.locations[name]}" if name in self.locations else "") for name, error in self.blamed]
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        cells = self.cells
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+        return "\n".join(lines + self.notes)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *rows = self.cells
+        return table("; ".join(self.notes), head, rows)

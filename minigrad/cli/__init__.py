@@ -22,7 +22,11 @@ from minigrad.cli.check import add_gradcheck
 from minigrad.cli.derive import add_derive
 from minigrad.cli.exercise import add_exercise
 from minigrad.cli.inspect import add_inspect
-from minigrad.cli.train import add_sample, add_tasks, add_train
+from minigrad.cli.plot import add_plot
+from minigrad.cli.sweep import add_sweep
+from minigrad.cli.tasks import add_tasks
+from minigrad.cli.train import add_lr_range, add_sample, add_train
+from minigrad.training.settings import KNOWN_TASKS
 from minigrad.training.trainer import Diverged
 
 
@@ -35,7 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     command = "minigrad"
     with printable(sys.stdout), printable(sys.stderr):
         try:
-            arguments = parser().parse_args(argv)
+            top = parser()
+            arguments = top.parse_args(argv)
+            if arguments.command is None:
+                top.print_help()
+                return 0
             command = f"minigrad {arguments.command}"
             with threadpool_limits(getattr(arguments, "threads", None) or 1, user_api="blas"):
                 status = arguments.run(arguments)
@@ -86,8 +94,10 @@ def discard_output() -> None:
 
 def parser() -> Parser:
     top = Parser(prog="minigrad", description="Train recurrent networks and see their gradients.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_train, add_sample, add_inspect, add_tasks, add_gradcheck, add_audit, add_derive, add_exercise,
-                add_bench):
+    top.add_argument("--version", action="version", version=f"minigrad {sys.modules['minigrad'].__version__}")
+    top.known_elsewhere = {name: f"train {name}" for name in KNOWN_TASKS} | {"help": "--help"}
+    commands = top.add_subparsers(dest="command", metavar="command")
+    for add in (add_train, add_sample, add_sweep, add_lr_range, add_inspect, add_plot, add_tasks,
+                add_gradcheck, add_audit, add_derive, add_exercise, add_bench):
         add(commands)
     return top

@@ -13,7 +13,12 @@ from minigrad.engine.messages import nearest
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports an unknown option or command under the usage of its own command, with the nearest known one."""
+    """Reports an unknown option or command under the usage of its own command, with the nearest known one.
+
+    known_elsewhere   words that are not commands → what to write in their place
+    """
+
+    known_elsewhere: dict[str, str] = {}  # noqa: RUF012  (argparse makes the parsers of the commands)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         args = sys.argv[1:] if args is None else args
@@ -35,7 +40,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            near = nearest(str(value), map(str, action.choices))
+            meant = self.known_elsewhere.get(str(value))
+            near = f": did you mean {meant}?" if meant else nearest(str(value), map(str, action.choices))
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near} (choose from "
                                                  f"{', '.join(map(str, action.choices))})")
 

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import nn
 from minigrad.cli.arguments import add_command
 from minigrad.derived import derive
 from minigrad.document import GATES, lstm_cell_forward
 from minigrad.engine.context import no_grad
-from minigrad.engine.messages import in_one_sentence, nearest
+from minigrad.engine.messages import in_one_sentence, nearest, refusing
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.layout import broadcast_state
+from minigrad.nn.signature import options_of
 from minigrad.training.sequence_model import SequenceModel, recurrent_layers
 from minigrad.training.user_code import from_file, split_name
 
@@ -89,10 +91,14 @@ def parse_function(arguments: argparse.Namespace) -> tuple[Callable, tuple]:
 
 
 def layer_cell(cell: str | type, sizes: tuple[int, ...], dtype: np.dtype) -> tuple[Callable, tuple]:
-    """(cell, example arguments) for a layer's name or a subclass of nn.Recurrent, built as in `minigrad train`."""
+    """(cell, example arguments) for a layer's name or a subclass of nn.Recurrent, built as in `minigrad train`, or from
+    its two sizes alone if it takes no dtype and rng."""
     n_x, n_a, batch = sizes
-    layers = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=dtype, rng=0)
-    made = layers.layers["l0"]
+    if isinstance(cell, type) and issubclass(cell, nn.Recurrent) and not {"dtype", "rng"} <= set(options_of(cell)):
+        with refusing(f"{cell.__name__} cannot be built as {cell.__name__}({n_x}, {n_a})"):
+            made = cell(n_x, n_a)
+    else:
+        made = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=dtype, rng=0).layers["l0"]
     with no_grad():
         state = map_leaves(lambda start: np.array(Tensor(broadcast_state(start, batch, dtype)).data),
                            made.initial_state(batch))

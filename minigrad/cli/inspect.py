@@ -12,17 +12,17 @@ import numpy as np
 
 from minigrad.cli.arguments import add_command, add_trust, encode, natural, positive
 from minigrad.engine.messages import nearest
+from minigrad.files.atomic import atomic_write, file_errors
 from minigrad.microscope.page.inspection import Sequence, inspect
 from minigrad.microscope.page.rendering import Inspection, render
-from minigrad.tasks import TASKS, Text
-from minigrad.training.files import atomic_write, file_errors
+from minigrad.tasks import Text
 from minigrad.training.folder import CONFIG, METRICS, read_lines, read_rows
 from minigrad.training.run import load_model
 from minigrad.training.sequence_model import LAYERS, SequenceModel
-from minigrad.training.settings import Settings
+from minigrad.training.settings import KNOWN_TASKS, Settings
 from minigrad.training.trainer import LOSSES
 from minigrad.training.user_code import split_name
-from minigrad.training.verify import refuse_text
+from minigrad.training.verify import refuse_data
 
 WINDOW = 100  # default number of characters of a text
 
@@ -118,7 +118,7 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
     else:
         own = arguments.task in (None, settings.task)
         if own:
-            refuse_text(folder, config)
+            refuse_data(folder, config)
         task = make_task(arguments, arguments.task or settings.task, settings.options if own else {})
         read, theirs = config["model"], getattr(task, "characters", None)
         if theirs and characters and theirs != characters:
@@ -129,9 +129,9 @@ def inspect_run(arguments: argparse.Namespace) -> Inspection:
                              f"{settings.task}, and {task.name} has {describe_sizes(task.sizes, theirs)}: leave out "
                              "--task, or name one that fits")
         if own:
-            refuse_text(folder, config, task)
+            refuse_data(folder, config, task)
         sequence = task_sequence(arguments, task)
-    curves = read_curves(folder / METRICS, TASKS[settings.task].metric_name)
+    curves = read_curves(folder / METRICS, KNOWN_TASKS[settings.task].metric_name)
     return inspect_sequence(arguments, model, sequence, settings, f"{config['step']:,} steps", curves)
 
 

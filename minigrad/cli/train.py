@@ -1,52 +1,43 @@
-"""`minigrad train`, `minigrad sample` and `minigrad tasks`: check, train and sample a model."""
+"""`minigrad train`, `minigrad sample` and `minigrad lr-range`: check, train and sample a model."""
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 from typing import Any
 
 import numpy as np
 
-from minigrad.cli.arguments import add_command, add_trust, encode, natural, natural_float, positive, positive_float
-from minigrad.tasks import TASKS
+from minigrad.cli.arguments import add_command, add_trust, encode, natural, natural_float, positive
+from minigrad.cli.options import add_training_options, as_settings, given_options, option
+from minigrad.cli.tasks import first_line
+from minigrad.data import Sequences
+from minigrad.files.atomic import atomic_write
 from minigrad.tasks.text import unigram_bits
+from minigrad.training.lr_range import lr_range_test
 from minigrad.training.run import Run, load_model
 from minigrad.training.sampling import sample
 from minigrad.training.sequence_model import LAYERS
-from minigrad.training.settings import OPTIMIZERS, Settings
+from minigrad.training.settings import Settings
 
 
 def add_train(commands: Any) -> None:
     job = add_command(
         commands, "train", run_train, help="check the gradients of a model, then train it on a task or a text",
-        description="Check the gradients of a recurrent model, train it on a task or on the characters of a text, and "
-                    "measure it. Options that are not given come from the recipe of the task.",
+        description="Check the gradients of a recurrent model, train it on a task, on the characters of a text or on "
+                    "sequences of your own, and measure it. Options that are not given come from the recipe of the "
+                    "task.",
         examples=["train                                    on Python's language reference",
                   "train --text novel.txt --hidden 256 --steps 5000 --out runs/novel",
                   "train adding --length 200 --cell gru     a task of `minigrad tasks`",
                   "train reber --cell cells.py:MyCell       your own cell, as in examples/own_cells.py",
-                  "train --resume runs/novel                continue where it was stopped or killed"])
-    job.add_argument("task", nargs="?", metavar="TASK", help="a name that `minigrad tasks` lists (text)")
-    job.add_argument("--text", metavar="FILE", help="train on a UTF-8 text, in place of Python's language reference")
-    job.add_argument("--cell", metavar="CELL", help=f"{', '.join(LAYERS)}, or FILE.py:Class; the file is run")
-    job.add_argument("--hidden", type=positive, metavar="N", help="units per layer")
-    job.add_argument("--layers", type=positive, metavar="N", help="number of stacked layers")
-    job.add_argument("--length", type=positive, metavar="N", help="steps of the task's sequences; for a text, how "
-                     "many characters gradients flow back")
-    job.add_argument("--batch", type=positive, metavar="N", help="sequences per step")
-    job.add_argument("--steps", type=positive, metavar="N", help="maximum number of optimiser steps")
-    job.add_argument("--lr", type=positive_float, metavar="X", help="step size of the optimiser")
-    job.add_argument("--optimizer", metavar="NAME", help=", ".join(OPTIMIZERS))
-    job.add_argument("--clip", type=positive_float, metavar="X", help="maximum norm of the gradients")
-    job.add_argument("--seed", type=natural, metavar="N", help="seed of all random numbers (0)")
-    job.add_argument("--dtype", choices=["float32", "float64"], help="type of all numbers (float32)")
-    job.add_argument("--threads", type=positive, metavar="N", help="threads of NumPy's matrix products (1; more are "
-                     "slower when other programs use the cores)")
+                  "train --data own.npz --out runs/own      your own sequences, as in examples/trainer_day.py",
+                  "train --resume runs/novel                continue where it was stopped or killed",
+                  "train --resume runs/novel --steps 9000   train on longer, to 9000 steps in all"])
+    add_training_options(job)
     job.add_argument("--out", metavar="DIR", help="folder for config, metrics, checkpoints and result")
-    job.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps between checkpoints (100)")
-    job.add_argument("--resume", metavar="DIR", help="continue the run in this folder, with its own settings")
+    job.add_argument("--resume", metavar="DIR", help="continue the run in this folder, with its own settings; with "
+                     "--steps, the new number of all its steps, and --lr it trains on longer")
     add_trust(job)
     job.add_argument("--quiet", action="store_true", help="print only the result, not the progress")
 
@@ -78,52 +69,38 @@ def run_train(arguments: argparse.Namespace) -> int:
             print(f"continue with: minigrad train {run.resume_options}" if run.folder else
                   "not saved, since --out DIR was not given")
             return 1
-        if trainer.task.name == "text":
-            if not arguments.quiet:
-                text = trainer.task
-                codes = sample(trainer.model, 400, run.settings.seed, [first_code(text.characters)], 0.7)
-                print("sample:\n" + text.decode(codes).strip("\n"))
-            return 0
-        return 0 if result["solved"] else 1
+        status = 0 if trainer.task.name == "text" or result["solved"] else 1
+        if trainer.task.name == "text" and not arguments.quiet:
+            text = trainer.task
+            codes = sample(trainer.model, 400, run.settings.seed, [first_code(text.characters)], 0.7)
+            print("sample:\n" + text.decode(codes).strip("\n"))
+        say("not kept: give --out DIR to keep the model" if run.folder is None else
+            f"kept in {run.folder.path}: the model in checkpoint.npz, the measurements in metrics.jsonl and "
+            f"result.json; train on longer with: minigrad train {run.resume_options} --steps N")
+        return status
 
 
 def make_run(arguments: argparse.Namespace) -> Run:
     """A new run, or the run to resume."""
-    names = ("task", "text", "cell", "hidden", "layers", "length", "batch", "steps", "lr", "optimizer", "clip", "seed",
-             "dtype", "threads", "out", "checkpoint_every")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    given = given_options(arguments)
     if arguments.resume is not None:
-        if given:
-            raise ValueError(f"{', '.join(map(option, given))} cannot be combined with --resume: the run keeps the "
-                             "settings of its config.json")
-        return Run.resume(arguments.resume, trust=arguments.trust)
+        own = [name for name in given if name not in ("steps", "lr")] + (["out"] if arguments.out is not None else [])
+        if own:
+            raise ValueError(f"{', '.join(map(option, own))} cannot be combined with --resume: the run keeps the "
+                             "settings of its config.json, except --steps and --lr")
+        return Run.resume(arguments.resume, arguments.trust, steps=given.get("steps"), lr=given.get("lr"))
     if arguments.trust:
         raise ValueError("--trust is only for --resume: the file of a --cell that you name is run anyway")
-    out, text, length = (given.pop(name, None) for name in ("out", "text", "length"))
-    task = given.pop("task", "text")
-    if text is not None:
-        if task != "text":
-            raise ValueError(f"--text is not for the task {task}: leave the task out to train on a text")
-        given["options"] = {"file": text}
-    if length is not None and task == "text":
-        given["bptt"] = length
-    elif length is not None:
-        given["options"] = {"length": length}
-    return Run.new(Settings.for_task(task, **given), out)
-
-
-def option(name: str) -> str:
-    return name if name == "task" else f"--{name.replace('_', '-')}"
+    task, settings = as_settings(given)
+    return Run.new(Settings.for_task(task, **settings), arguments.out)
 
 
 def describe_task(task: Any) -> str:
+    if task.name == Sequences.name:
+        return f"data: {task}"
     if task.name == "text":
         return f"text: {len(task):,} characters, {len(task.characters)} distinct, from {task.source}"
     return f"task: {task.name}, {first_line(type(task))}"
-
-
-def first_line(task: type) -> str:
-    return inspect.getdoc(task).partition("\n")[0]
 
 
 def print_result(run: Run, result: dict[str, Any]) -> None:
@@ -145,7 +122,7 @@ def print_result(run: Run, result: dict[str, Any]) -> None:
               f"{'solved' if result['solved'] else 'not solved'}")
 
 
-# -- sample, tasks ----------------------------------------------------------------------------------------------------
+# -- sample, lr-range --------------------------------------------------------------------------------------------------
 
 
 def add_sample(commands: Any) -> None:
@@ -174,15 +151,37 @@ def run_sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_tasks(commands: Any) -> None:
-    add_command(commands, "tasks", run_tasks, help="list the tasks that `minigrad train` knows",
-                description="List the tasks that `minigrad train` knows, one per line.")
+def add_lr_range(commands: Any) -> None:
+    job = add_command(
+        commands, "lr-range", run_lr_range, help="find a step size: train a few steps while lr rises",
+        description="Train a new model for a few steps while the step size rises, and print the loss at each (the "
+                    "range test of Smith 2017). A good lr lies where the loss falls steadily, below the one where it "
+                    "rises again.",
+        examples=["lr-range adding --length 20", "lr-range --text novel.txt --range 1e-4,1 --out range.csv"])
+    add_training_options(job)
+    job.add_argument("--range", type=lr_span, default=(1e-5, 1.0), metavar="LOW,HIGH", help="of lr (1e-5,1)")
+    job.add_argument("--out", metavar="FILE", help="write lr, loss and smoothed loss of each step as CSV, to plot")
 
 
-def run_tasks(arguments: argparse.Namespace) -> int:
-    width = max(map(len, TASKS))
-    for name, task in TASKS.items():
-        print(f"{name:<{width}}  {first_line(task)}")
+def lr_span(value: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, value.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not 0 < low < high < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a range of lr such as 1e-5,1")
+    return low, high
+
+
+def run_lr_range(arguments: argparse.Namespace) -> int:
+    task, settings = as_settings({**given_options(arguments), "steps": arguments.steps or 100})
+    found = lr_range_test(Settings.for_task(task, **settings).trainer(), *arguments.range, arguments.steps or 100)
+    print(found)
+    if arguments.out is not None:
+        with atomic_write(arguments.out) as file:
+            rows = zip(found.lr.tolist(), found.loss.tolist(), found.smoothed.tolist())
+            file.write("".join(["lr,loss,smoothed\n", *(f"{lr},{loss},{mean}\n" for lr, loss, mean in rows)]).encode())
+        print(f"written to {arguments.out}")
     return 0
 
 

@@ -25,7 +25,11 @@ def plain(x: Any) -> Any:
 
 
 def bare(x: Any) -> ndarray:
-    """x as an ndarray. Raises TypeError for masked arrays and other subclasses of ndarray, also inside lists."""
+    """x as an ndarray; an array of another library is read by DLPack, or else by NumPy.
+
+    Raises TypeError for masked arrays and other subclasses of ndarray, also inside lists, and for an array that its
+    library does not hand over.
+    """
     waiting = [] if x.__class__ is ndarray else [x]
     while waiting:
         part = waiting.pop()
@@ -36,6 +40,12 @@ def bare(x: Any) -> ndarray:
             raise TypeError(f"a {type(part).__name__} may carry more than its numbers: if only the numbers matter, "
                             "pass np.asarray(x)")
         waiting += part if isinstance(part, (list, tuple)) and {type(i) for i in part} - {float, int, bool} else ()
+    if not isinstance(x, ndarray) and hasattr(x, "__dlpack__"):
+        try:
+            return numpy.from_dlpack(x)
+        except (BufferError, RuntimeError, TypeError, ValueError) as problem:
+            raise TypeError(f"a {type(x).__module__}.{type(x).__name__} cannot be read by DLPack: {problem}; pass an "
+                            "array on the CPU, without gradients, of a dtype that NumPy has") from None
     return asarray(x)
 
 

@@ -99,6 +99,24 @@ def __setitem__(self: Tensor, index: Any, value: Any) -> None:
                     "mg.stack or mg.concatenate, or mg.where for a mask")
 
 
+# -- other libraries' arrays ----------------------------------------------------------------------------
+
+
+@installed
+def __dlpack__(self: Tensor, **options: Any) -> Any:
+    """The data for another library, not copied: `torch.from_dlpack(t)`. Raises BufferError, as PyTorch does, for a
+    tensor that requires gradients."""
+    if self._tracked:
+        raise BufferError(f"{describe(self)} requires gradients, and DLPack does not carry them: hand over its values "
+                          "with .detach()")
+    return self._array.__dlpack__(**options)
+
+
+@installed
+def __dlpack_device__(self: Tensor) -> tuple[int, int]:
+    return self._array.__dlpack_device__()
+
+
 # -- copies and text ----------------------------------------------------------------------------------
 
 

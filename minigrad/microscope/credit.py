@@ -18,6 +18,7 @@ from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.recording import Record, Recording, one_scan, replayed_gradients
 from minigrad.microscope.step_vjp import StepVJP
+from minigrad.notebook import milestones, table
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
 
@@ -46,6 +47,41 @@ class Credit:
     by_step: dict[str, Array]
     at: Array
     reverse: bool
+
+    def by_lag(self, name: str | None = None) -> Array:
+        """(S, lags): norm of the gradient that each loss sends back over 0, 1, … steps; NaN before the first step.
+        Losses that depend on no step are left out.
+
+        name  an old state, in place of the weights
+
+        Raises ValueError for an unknown state, and if no loss depends on a step.
+        """
+        if name is not None and name not in self.states:
+            raise ValueError(f"this Credit has no state {name!r}: it has {', '.join(self.states) or 'none'}")
+        sizes = self.size if name is None else self.states[name]
+        rows = [row[s:] if self.reverse else row[s::-1] for row, s in zip(sizes, self.at) if s >= 0]
+        if not rows:
+            raise ValueError("none of the losses of this Credit depends on a step of its scan")
+        longest = max(map(len, rows))
+        return np.array([np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows])
+
+    def __repr__(self) -> str:
+        losses = f"{len(self.size)} loss{'es' * (len(self.size) != 1)} × {self.size.shape[1]} steps"
+        if not np.isfinite(self.size).all():
+            return f"{losses}, some of the credit is NaN or Inf"
+        if not self.size.any():
+            return f"{losses}, no credit: the gradient is 0"
+        half = lag_of_share(self.size, self.at, 0.5)
+        return f"{losses}, half of the credit {f'within {half} step' + 's' * (half != 1) if half else 'at lag 0'}"
+
+    def _repr_html_(self) -> str:
+        if not (self.at >= 0).any() or not np.isfinite(self.size).all():
+            return table(repr(self), ["lag"], [])
+        lags = self.by_lag()
+        means, sums = np.nanmean(lags, axis=0), np.cumsum(np.nansum(lags, axis=0))
+        return table(repr(self), ["lag (steps)", "gradient, mean of the losses", "credit up to this lag"],
+                     [(k, f"{means[k]:.3g}", f"{100 * sums[k] / (sums[-1] or 1):.1f} %")
+                      for k in milestones(len(means) - 1)])
 
 
 def credit(rec: Recording | Record, loss_by_step: Sequence[Tensor] | Tensor) -> Credit:

@@ -9,6 +9,7 @@ import numpy as np
 
 from minigrad.microscope.recording import Record, Recording, one_scan
 from minigrad.microscope.step_vjp import StepVJP
+from minigrad.notebook import milestones, table
 
 Array = np.ndarray
 
@@ -60,6 +61,25 @@ class Jacobians:
                 with np.errstate(divide="ignore"):
                     found.append(np.log(np.linalg.norm(product, ord=2, axis=(1, 2))) + scale)
         return found
+
+    def __repr__(self) -> str:
+        T, B, n = self.steps.shape[:3]
+        b = int(self.lyapunov.argmax())
+        rate, length = float(self.lyapunov[b]), int(self.lengths[b])
+        return (f"{T} steps × {B} sequence{'s' * (B != 1)}, {n} × {n} each: Lyapunov exponent {rate:.3g} nats a step; "
+                f"{length} steps back, a gradient is at most {power_of_e(rate * length)} times as large")
+
+    def _repr_html_(self) -> str:
+        largest = np.max(self.log_sizes(), axis=1)
+        one = f"; one step stretches at most {np.median(self.singular_values[:, :, 0]):.3g} times (median)"
+        return table(repr(self) + one, ["steps back", "largest factor of a gradient"],
+                     [(k, power_of_e(largest[k - 1])) for k in milestones(len(largest))[1:]])
+
+
+def power_of_e(x: float) -> str:
+    """eˣ as text, also where it is no float."""
+    tens = x / np.log(10)
+    return f"{10**tens:.3g}" if abs(tens) < 300 or tens == -np.inf else f"1e{tens:.0f}"
 
 
 def jacobians(rec: Recording | Record, batched: bool | None = None) -> Jacobians:

@@ -25,7 +25,7 @@ from minigrad.engine.backward import sweep
 from minigrad.engine.context import no_grad
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
-from minigrad.engine.pytree import flatten
+from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, weight_names
 from minigrad.nn.module import Module
@@ -203,6 +203,7 @@ class Record:
                   new state that is a constant or a weight
     inputs, outputs   names of the leaves of x, and of those of y that the cell computes
     weights       names of the tensors that the cell closes over
+    cell, nesting   the cell itself; how its state and its x are nested, with 0 as leaves
     steps, reverse, mask, path   T; whether the scan ran from the last step to the first; (T, batch) or None; its path
 
     Time is in the order of xs, also if the scan ran in reverse. With a mask, the values are the cell's own at every
@@ -213,6 +214,7 @@ class Record:
 
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
         self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
+        self.cell, self.nesting = run.cell, map_leaves(lambda leaf: 0, run.patterns)
         self.order = range(run.steps)[::-1 if run.reverse else 1]  # indices in xs, in the order of running
         self.step = step = step_program_of(run)
         self.states = dict(zip(step.names_of["state"], step.names_of["new state"]))

@@ -9,6 +9,7 @@ import numpy as np
 
 from minigrad.engine.ops import sigmoid, tanh
 from minigrad.microscope.recording import Record, Recording, one_scan
+from minigrad.notebook import table
 
 Array = np.ndarray
 
@@ -30,6 +31,25 @@ class Saturation:
     exploding: dict[str, Array]
     nan: tuple[int, str] | None
     nan_grad: tuple[int, str] | None
+
+    def __repr__(self) -> str:
+        def mean(parts: dict[str, Array]) -> str:
+            return f"{100 * np.concatenate([x.ravel() for x in parts.values()]).mean():.0f} %"
+
+        def units(parts: dict[str, Array]) -> int:
+            return sum(int(x.sum()) for x in parts.values())
+        gates = f"gates closed {mean(self.low)}, open {mean(self.high)} of the time" if self.low else "no gates"
+        nan = next((f"the first NaN of {what} in {found[1]} at step {found[0]}" for what, found in
+                    (("the values", self.nan), ("the gradients", self.nan_grad)) if found), "no NaN")
+        return (f"{gates}; {units(self.dead)} of {sum(x.size for x in self.dead.values())} units dead, "
+                f"{units(self.exploding)} exploding; {nan}")
+
+    def _repr_html_(self) -> str:
+        gates = [(name, low.size, f"{100 * low.mean():.1f} %", f"{100 * self.high[name].mean():.1f} %", "–", "–")
+                 for name, low in self.low.items()]
+        states = [(name, x.size, "–", "–", int(x.sum()), int(self.exploding[name].sum()))
+                  for name, x in self.dead.items()]
+        return table(repr(self), ["value", "units", "closed", "open", "dead units", "exploding units"], gates + states)
 
 
 def saturation(rec: Recording | Record, *, low: float = 0.05, high: float = 0.95, still: float = 1e-6,

@@ -13,7 +13,8 @@ from minigrad.engine.backward import behind, data_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
-from minigrad.microscope.recording import Record, Recording, Window, one_scan, replayed_gradients
+from minigrad.microscope.recording import Record, Recording, Window, one_scan, replayed_gradients, shortened
+from minigrad.notebook import table
 from minigrad.timeloop.compiled import ScanCall
 
 Array = np.ndarray
@@ -57,6 +58,18 @@ class Truncation:
         order = np.argsort(self.ks)[::-1]
         found = {name: takewhile(lambda k, bias=bias: bias[k] <= tolerance, order) for name, bias in self.bias.items()}
         return {name: min((int(self.ks[k]) for k in within), default=None) for name, within in found.items()}
+
+    def __repr__(self) -> str:
+        enough = list(self.smallest(0.1).values())
+        found = "for no k is every" if None in enough else f"from k = {max(enough)} on every"
+        return (f"backwards over k = {shortened(list(map(str, self.ks)))} steps: {found} weight's gradient "
+                f"{'' if None in enough else 'is '}within 10 %")
+
+    def _repr_html_(self) -> str:
+        bias, cosine = self.bias, self.cosine
+        head = ["k (steps)", *(f"{what} of {name}" for name in bias for what in ("bias", "cosine"))]
+        return table(repr(self), head, [
+            (k, *(f"{x[name][i]:.3g}" for name in bias for x in (bias, cosine))) for i, k in enumerate(self.ks)])
 
 
 def truncation(rec: Recording | Record, ks: Any, *, every: int | None = None, loss: Tensor | None = None

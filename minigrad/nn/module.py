@@ -10,6 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from minigrad.engine.pytree import map_leaves
 from minigrad.engine.tensor import Tensor, describe
+from minigrad.files.weights import read_weights, write_weights
 from minigrad.nn.signature import CheckedCall
 from minigrad.nn.state_dict import matching, name_differences
 
@@ -187,6 +189,30 @@ class Module(CheckedCall):
             elif id(value) not in above:  # modules may refer to each other
                 stack += [(*child, (*above, id(value))) for child in reversed(children(name, value, (Tensor,)))]
         return found
+
+    # -- files -------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights to a file, by PyTorch's names (`to_torch`), without pickle.
+
+        A name that ends in .safetensors gives that format, and needs the library safetensors; any other gives an .npz
+        archive, which `np.load` reads too. The file is replaced atomically: it is whole whenever the machine stops.
+        Raises ValueError, and leaves the old file as it was, if the new one cannot be written.
+        """
+        write_weights(path, self.to_torch())
+
+    def load(self, path: str | Path) -> Module:
+        """Load the weights that `save` or, in the same names, PyTorch's users wrote; returns self.
+
+        Nothing in the file is executed. Raises ValueError, and changes no weight, if the file is missing or damaged,
+        or its names, shapes or kinds of numbers are not those of `to_torch()`; floats are cast to the weights' dtype.
+        """
+        arrays = read_weights(path)
+        try:
+            self.load_torch(arrays)
+        except ValueError as problem:
+            raise ValueError(f"{path}: {problem}") from None
+        return self
 
     # -- randomness -------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import re
 from typing import Any
 
 from minigrad.engine.op import PART
-from minigrad.engine.ops import add, matmul, transpose
+from minigrad.engine.ops import add, matmul, multiply, transpose
 from minigrad.engine.ops import sum as sum_op
 from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
@@ -202,8 +202,9 @@ class CPlan:
         summed: dict[Value, Value] = {}
 
         def parts(g: Value) -> list:
-            return [(term, [parts(a) for a in term.inputs]) if is_linear_in_sums(term) else stand_in(term)
-                    for term in terms_of(g)]
+            return [("same", g)] if self.is_unchanging(g) else [
+                (term, [parts(a) for a in term.inputs]) if self.is_linear_in_sums(term) else stand_in(term)
+                for term in terms_of(g)]
 
         def stand_in(term: Value) -> Value:
             leaf = Value(None, (), {}, term.shape, term.dtype)
@@ -212,11 +213,26 @@ class CPlan:
             return leaf
 
         for a, g in self.gradients.items():
-            if a in self.closed and any(map(is_linear_in_sums, terms_of(g))):
+            if a in self.closed and any(map(self.is_linear_in_sums, terms_of(g))):
                 self.parted[a] = parts(g)
             else:
                 summed[a] = g
         return summed
+
+    def is_linear_in_sums(self, value: Value) -> bool:
+        """Whether a value is a concatenation, a transpose, … of matrix products and sums alone, or one of these times
+        what only weights decide."""
+        def is_sum(a: Value) -> bool:
+            return is_matrix_product(a) or a.op is sum_op.op or self.is_linear_in_sums(a)
+        if value.op is multiply.op:
+            return any(self.is_unchanging(a) and is_sum(b) for a, b in (value.inputs, value.inputs[::-1]))
+        return value.op is not None and value.op.linear and value.op is not sum_op.op and bool(value.inputs) and \
+            all(map(is_sum, value.inputs))
+
+    def is_unchanging(self, value: Value) -> bool:
+        """Whether a value is computed from weights and constants alone."""
+        return value.is_constant or value in self.closed or (
+            value.op is not None and bool(value.inputs) and all(map(self.is_unchanging, value.inputs)))
 
     def results_of_steps(self) -> list[Value]:
         """The gradients that every step returns: of the state and of x."""
@@ -228,8 +244,8 @@ class CPlan:
 
         def parts(items: list) -> list:
             return [term for item in items for term in
-                    ([("then", item[0], [parts(inner) for inner in item[1]])] if isinstance(item, tuple)
-                     else terms[item])]
+                    (terms[item] if isinstance(item, Value) else [item] if item[0] == "same" else
+                     [("then", item[0], [parts(inner) for inner in item[1]])])]
         for a in self.closed:
             if a in self.gradients:
                 self.sums[a] = parts(self.parted[a]) if a in self.parted else terms[a]
@@ -369,12 +385,6 @@ void sums(const struct run *run, long threads)
     share(run, STRIPS, worth(run, {loop.products}, threads), sums_strip);
 }}
 """
-
-
-def is_linear_in_sums(value: Value) -> bool:
-    """Whether a value is a concatenation, a transpose, … of matrix products and sums alone."""
-    return value.op is not None and value.op.linear and value.op is not sum_op.op and bool(value.inputs) and \
-        all(is_matrix_product(a) or a.op is sum_op.op or is_linear_in_sums(a) for a in value.inputs)
 
 
 class LoopWriter(Statements):

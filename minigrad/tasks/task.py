@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minigrad.nn.checks import is_whole
+from minigrad.notebook import table
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,21 @@ class Batch:
     mask: Any = None
     lengths: Any = None
     first: bool | np.ndarray = True
+
+    def __repr__(self) -> str:
+        steps, size = self.x.shape[:2]
+        of = f"of {self.x.shape[2]} feature{'s' * (self.x.shape[2] != 1)}" if self.x.ndim > 2 else "of symbols"
+        lengths = "" if self.lengths is None else f", {np.min(self.lengths)} to {np.max(self.lengths)} long"
+        asked = steps * size if self.mask is None else int(np.sum(self.mask))
+        return (f"{size} sequence{'s' * (size != 1)} × {steps} steps {of}{lengths}, targets at "
+                f"{'every step' if asked == steps * size else f'{asked:,} of {steps * size:,} places'}"
+                f"{'' if np.all(self.first) else ', continuing'}")
+
+    def _repr_html_(self) -> str:
+        arrays = [(part.name, getattr(self, part.name)) for part in fields(self)]
+        return table(repr(self), ["part", "shape", "dtype", "values"], [
+            (name, np.shape(x), np.asarray(x).dtype, f"{np.min(x):.4g} … {np.max(x):.4g}" if np.size(x) else "–")
+            for name, x in arrays if x is not None])
 
 
 @dataclass(frozen=True)

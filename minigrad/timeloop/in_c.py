@@ -22,7 +22,7 @@ from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
-SUMMED = 1024  # columns that a product of a sum over time has at least, but 64 steps are enough
+SUMMED = 512, 1024  # columns that a product of a sum over time has at least, and at most
 ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
 
 
@@ -77,8 +77,10 @@ class CProgram:
                       if loop is not None}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
-        fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1)
-        self.block = max(block, min(-(-SUMMED // self.batch), fitting)) if self.batch >= 16 else block
+        self.block = block
+        if self.batch >= 16:
+            fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
+            self.block = max(block, -(-min(max(fitting, SUMMED[0]), SUMMED[1]) // self.batch))
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
@@ -147,8 +149,9 @@ class CProgram:
 
     # -- sums over time -------------------------------------------------------------------------------------------
 
-    def add_sums(self, first: int, last: int, made: Made, out: list) -> None:
+    def add_sums(self, first: int, last: int, closed: list, made: Made, out: list) -> None:
         """Add what C does not sum over the steps from first to last, block by block from the last, to the gradients."""
+        known: dict = dict(zip(self.plan.closed, closed))
         for start in range(first + (last - first - 1) // self.block * self.block, first - 1, -self.block):
             stop = min(start + self.block, last)
             blocks = {rows: self.block_of(made, rows, start - first * rows.backward, stop - first * rows.backward)
@@ -156,7 +159,7 @@ class CProgram:
             for a, terms in self.in_numpy.items():
                 for term in terms:
                     if term[0] != "step":
-                        k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape)
+                        k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape, known)
                         out[k] = summed if out[k] is None else np.add(out[k], summed, out[k])
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
@@ -167,11 +170,13 @@ class CProgram:
         return array[start // self.block][:, :(stop - start) * scale * rows.across]
 
 
-def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarray:
+def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict) -> np.ndarray:
     """One term of a gradient, summed over a block of steps."""
+    if term[0] == "same":  # a factor that only weights decide
+        return value_of(term[1], known)
     how, left, right = term
     if how == "then":  # a linear function of sums
-        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape) for part in parts])
+        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape, known) for part in parts])
                 for a, parts in zip(left.inputs, right)]
         return left.op.forward(*sums, **left.metadata).reshape(shape)
     x = blocks[left]
@@ -228,7 +233,7 @@ class InC:
             if plan.summed:
                 program.call("sums", steps, first, last, given, closed, self.buffers.made[0])
             if program.in_numpy:
-                program.add_sums(first, last, self.buffers.made[0], out)
+                program.add_sums(first, last, closed, self.buffers.made[0], out)
             d_state = d_before
         return tuple(d_state), tuple(d_xs), tuple(out)
 

@@ -9,38 +9,40 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from minigrad.training import checkpoint
-from minigrad.training.files import CheckpointError, file_errors, refuse_special, write_json
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows has no file locks: two runs in one folder are not detected
-    fcntl = None
+from minigrad.files.atomic import CheckpointError, file_errors, refuse_special, write_json
+from minigrad.training import checkpoint
 
 CONFIG, METRICS, CHECKPOINT, RESULT = "config.json", "metrics.jsonl", "checkpoint.npz", "result.json"
+LOCK = "lock"  # an empty file, locked while a process uses the folder
 UNSAVED = "no-checkpoint-yet"  # an empty file in a run's folder until its first checkpoint is written
 
 
+class InUse(CheckpointError):
+    """Another process uses the folder."""
+
+
 class Folder:
-    """The files of one run, used by one process: metrics.jsonl stays open and locked."""
+    """The files of one run, used by one process: metrics.jsonl stays open, and the folder is locked."""
 
     def __init__(self, path: Path, new: bool = False):
         self.path = path
         self.keep: tuple[int, Path | None] | None = None  # after a resume: bytes to keep, and the checkpoint used
-        refuse_special(path / METRICS, link=False)
+        for name in (METRICS, LOCK):
+            refuse_special(path / name, link=False)
         if not (new or (path / METRICS).exists()):
             raise CheckpointError(f"{path / METRICS} is missing: put it back")
         with file_errors(path / METRICS, "cannot be written"):
             self.metrics = open(path / METRICS, "ab")
-        if fcntl is not None:
-            try:
-                fcntl.flock(self.metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.close()
-                raise CheckpointError(f"{path} is in use by another run: wait until it ends, or use another folder"
-                                      ) from None
-            except OSError:
-                pass  # the file system has no locks
+        self.lock = FileLock(path / LOCK, thread_local=False)  # of the run, whichever thread closes it
+        try:
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            self.close()
+            raise InUse(f"{path} is in use by another run: wait until it ends, or use another folder") from None
+        except OSError:
+            pass  # the file system has no locks
 
     @classmethod
     def new(cls, path: str | Path, config: dict[str, Any]) -> Folder:
@@ -100,6 +102,7 @@ class Folder:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk was reported before
             self.metrics.close()
+        self.lock.release()
 
 
 def refuse_occupied(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +10,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+BAR = 10  # minimum width of the bar itself
+
 
 class Progress:
-    """A bar on stderr, or ten lines for `report`: the step, the mean loss of the last fifty steps, and the speed. Where
-    the metric was measured, it is shown in the line, or in a separate line above the bar."""
+    """A bar on stderr, or ten lines for `report`: the step, the mean loss of the last fifty steps, the metric where it
+    was measured (the bar keeps the last one), and the speed. The bar fits its terminal."""
 
     def __init__(self, trainer: Any, report: Callable[[str], None] | None, bar: bool):
         self.trainer, self.report = trainer, report
-        self.bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True) if bar else None
+        self.measured = ""
+        self.bar = tqdm(total=trainer.steps, initial=trainer.step, dynamic_ncols=True, bar_format=
+                        "{percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]") if bar else None
 
     def __enter__(self) -> Progress:
         self.started = self.last = time.perf_counter()
@@ -33,16 +38,30 @@ class Progress:
         seconds, self.last = now - self.last, now
         line = self.report and not self.bar and trainer.step % max(1, trainer.steps // 10) == 0
         if line or self.bar:
-            loss = np.mean([row["loss"] for row in trainer.rows[-50:]])
-            rate = (trainer.tokens - self.tokens) / (now - self.started)
-            name, metric = getattr(trainer.task, "metric_name", "metric"), row.get("metric")
-            measured = "" if metric is None else f", {name} {metric:.4g}"
-            text = f"step {trainer.step} of {trainer.steps}: loss {loss:.4g}{measured}, {rate:,.0f} tokens/s"
+            loss = f"loss {np.mean([row['loss'] for row in trainer.rows[-50:]]):.4g}"
+            speed = f"{(trainer.tokens - self.tokens) / (now - self.started):,.0f} tokens/s"
+            metric = row.get("metric")
+            measured = "" if metric is None else f"{getattr(trainer.task, 'metric_name', 'metric')} {metric:.4g}"
             if line:
-                self.report(text)
+                start = f"step {trainer.step} of {trainer.steps}: {loss}"
+                self.report(", ".join(filter(None, (start, measured, speed))))
             else:
-                if measured:
-                    self.bar.write(text, file=self.bar.fp)
-                self.bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
+                self.measured = measured or self.measured
+                self.bar.set_postfix_str(self.fitted([loss, self.measured, speed]), refresh=False)
                 self.bar.update()
         return seconds
+
+    def fitted(self, parts: list[str]) -> str:
+        """The parts in order of importance, as far as they fit beside the bar; a long name of a metric becomes
+        "metric"."""
+        total = self.trainer.steps
+        left = shutil.get_terminal_size().columns - len(f"100%|{'':{BAR}}| {total}/{total} [00:00<00:00, ]")
+        if len(", ".join(parts[:2])) > left:
+            parts = [parts[0], f"metric {parts[1].rpartition(' ')[2]}" if parts[1] else "", parts[2]]
+        shown = ""
+        for part in filter(None, parts):
+            longer = f"{shown}, {part}" if shown else part
+            if len(longer) > left:
+                break
+            shown = longer
+        return shown

@@ -1,6 +1,6 @@
 """A run: a training that is saved in a folder and can be resumed.
 
-    config.json      the settings, and the sizes of the model
+    config.json      the settings, the sizes of the model and, for a run that trained on longer, its extensions
     metrics.jsonl    one object per step: step, loss, norm, lr and, where it was measured, metric
     checkpoint.npz   the full state of the training; checkpoint.previous.npz is the one before
     result.json      at the end: task, steps, metric, baseline, solved, …
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,17 @@ from threadpoolctl import threadpool_limits
 
 from minigrad.engine.messages import refusing
 from minigrad.engine.pytree import flatten
+from minigrad.files.atomic import CheckpointError, write_json
 from minigrad.timeloop.compile import CompileNotice, compiler, loops_in
 from minigrad.training import checkpoint, trust
-from minigrad.training.files import CheckpointError, write_json
-from minigrad.training.folder import CHECKPOINT, RESULT, UNSAVED, Folder
+from minigrad.training.extension import Extension, extended_schedule, next_extension
+from minigrad.training.folder import CHECKPOINT, CONFIG, RESULT, UNSAVED, Folder
 from minigrad.training.sequence_model import SequenceModel
 from minigrad.training.settings import Settings
 from minigrad.training.signals import SignalGuard
 from minigrad.training.trainer import Diverged, Trainer, strip_prefix
 from minigrad.training.user_code import fingerprint
-from minigrad.training.verify import belonging, open_checkpoint, open_config, refuse_text, refuse_values
+from minigrad.training.verify import belonging, open_checkpoint, open_config, refuse_data, refuse_values
 
 
 class Run:
@@ -52,6 +53,8 @@ class Run:
         self.settings, self.trainer, self.folder = settings, settings.trainer(), folder
         self.saved = 0  # the step of the last checkpoint
         self.trusted = trusted
+        self.extensions: list[Extension] = []
+        self.config: dict[str, Any] | None = None  # to write before the run goes on, if it was extended now
 
     @classmethod
     def new(cls, settings: Settings, out: str | Path | None = None) -> Run:
@@ -69,12 +72,17 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, place: str | Path, trust: bool = False) -> Run:
+    def resume(cls, place: str | Path, trust: bool = False, *, steps: int | None = None, lr: float | None = None
+               ) -> Run:
         """Load a run at the last checkpoint of its folder, or at the checkpoint that `place` names.
 
-        With `trust`, the Python file that config.json names for the cell is run even if this user has not trained with
-        it on this machine. Raises ValueError, in one sentence that names the file, if the run cannot continue. No file
-        changes before `go`.
+        trust   run the Python file that config.json names for the cell, even if this user has not trained with it on
+                this machine
+        steps   a new number of all its steps, so that it trains on longer, also after it has solved its task
+        lr      a new step size from here on; with a cosine schedule, one comes down from it over the steps left
+
+        `go` records steps and lr in config.json. Raises ValueError, in one sentence that names the file, if the run
+        cannot continue. No file changes before `go`.
         """
         place = Path(place)
         path, config = open_config(place, trust)
@@ -82,16 +90,38 @@ class Run:
         try:
             found = open_checkpoint(place, path, config)
             with refusing(f"the run in {path} cannot continue", CheckpointError):
-                refuse_text(path, config)
+                refuse_data(path, config)
                 run = cls(config["settings"], folder, trust)
-            refuse_text(path, config, run.trainer.task)
+            refuse_data(path, config, run.trainer.task)
             if found is not None:
                 run.restore(*found)
             run.trainer.rows = folder.rows_until(run.trainer.step, found and found[0])
+            with refusing(f"the run in {path} cannot go on", CheckpointError):
+                run.extensions = config.get("extensions", [])
+                run.apply_extensions()
+                if steps is not None or lr is not None:
+                    run.extend(config, steps, lr)
         except BaseException:
             folder.close()
             raise
         return run
+
+    def extend(self, config: dict[str, Any], steps: int | None, lr: float | None) -> None:
+        """Add an extension from this step on, unless it is already recorded."""
+        made = next_extension(self.settings, self.extensions, self.trainer, steps, lr)
+        if made is not None:
+            self.extensions = [one for one in self.extensions if one.after < made.after] + [made]
+            self.config = config | {"settings": self.settings.as_dict(),
+                                    "extensions": [asdict(one) for one in self.extensions]}
+            self.apply_extensions()
+
+    def apply_extensions(self) -> None:
+        if self.extensions:
+            trainer, last = self.trainer, self.extensions[-1]
+            trainer.steps, trainer.until_solved = last.steps, last.until_solved
+            trainer.schedule = extended_schedule(self.settings, self.extensions)
+            if trainer.step <= last.after:
+                trainer.ended = ""
 
     def restore(self, path: Path, arrays: dict[str, np.ndarray], meta: Any) -> None:
         trainer, state = self.trainer, meta["trainer"]
@@ -134,6 +164,9 @@ class Run:
             trainer.callbacks.append(self.record)
             try:
                 self.folder.truncate()
+                if self.config is not None:
+                    (self.folder.path / RESULT).unlink(missing_ok=True)  # first: it would be of fewer steps
+                    write_json(self.folder.path / CONFIG, self.config)
                 trainer.run(report, bar)
                 if self.saved < trainer.step:
                     self.save()
@@ -180,11 +213,11 @@ class Run:
 
 
 def make_config(settings: Settings, task: Any) -> dict[str, Any]:
-    """The content of config.json: the settings, the sizes of the model, and hashes of the text and the cell's file."""
+    """The content of config.json: the settings, the sizes of the model, and hashes of the data and the cell's file."""
     sources = {}
     if settings.cell_file is not None:
         sources[settings.cell_file] = fingerprint(settings.cell_file)
-    if settings.task == "text":
+    if hasattr(task, "fingerprint"):
         sources[task.source] = task.fingerprint
     return {"settings": settings.as_dict(), "sources": sources, "model": task.sizes,
             "characters": getattr(task, "characters", None)}

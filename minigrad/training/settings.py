@@ -13,15 +13,18 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 
 from minigrad import optim
+from minigrad.data import Sequences
 from minigrad.engine.messages import brief, nearest, refusing
 from minigrad.tasks import TASKS
 from minigrad.training.sequence_model import SequenceModel
 from minigrad.training.trainer import Trainer
 from minigrad.training.user_code import split_name
 
+KNOWN_TASKS = TASKS | {Sequences.name: Sequences}
 OPTIMIZERS = {"sgd": optim.SGD, "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad, "adam": optim.Adam,
               "adamw": optim.AdamW}
-CHOICES = {"task": TASKS, "optimizer": OPTIMIZERS, "schedule": ("constant", "cosine"), "dtype": ("float32", "float64")}
+CHOICES = {"task": KNOWN_TASKS, "optimizer": OPTIMIZERS, "schedule": ("constant", "cosine"),
+           "dtype": ("float32", "float64")}
 RANGES = {"hidden": (1, 2**20), "layers": (1, 1000), "embedding": (1, 2**20), "batch": (1, 2**24), "steps": (1, 10**12),
           "validate_every": (1, 10**12), "checkpoint_every": (1, 10**12), "warm_up": (0, 10**12), "threads": (1, 1024),
           "seed": (0, 2**128)}
@@ -33,7 +36,7 @@ KINDS = {int: "a whole number", float: "a finite number", bool: "True or False",
 class Settings:
     """All settings of a training, as config.json stores them. `for_task` starts from the recipe of a task.
 
-    task, options   a name in TASKS, and keywords of its class, such as {"length": 200}
+    task, options   a name in KNOWN_TASKS, and keywords of its class, such as {"length": 200}
     cell, hidden, layers, dropout, embedding, dtype, cell_options   of `SequenceModel`
     batch, steps, bptt, clip, validate_every, until_solved          of `Trainer`
     optimizer, lr, optimizer_options     a name in OPTIMIZERS, its step size, and its other keywords
@@ -95,7 +98,7 @@ class Settings:
             raise ValueError(f"bptt is a whole number, a pair (k1, k2) or None, not {brief(self.bptt)}")
         if (named := split_name(self.cell)) is not None:
             self.cell = f"{Path(named[0]).absolute()}:{named[1]}"
-        hints = get_type_hints(TASKS[self.task])  # an unknown option is refused in make_task
+        hints = get_type_hints(KNOWN_TASKS[self.task])  # an unknown option is refused in make_task
         known = {name: value for name, value in self.options.items() if name in hints}
         refuse_wrong_types(f"the task {self.task}: ", hints, known)
         if self.options.get("file") is not None:
@@ -105,7 +108,7 @@ class Settings:
     def for_task(cls, task: str, **given: Any) -> Settings:
         """The task's recipe overridden by `given`. If the cell or the optimizer is overridden, the recipe's options
         for it are dropped."""
-        recipe = dict(TASKS[task].recipe) if isinstance(task, str) and task in TASKS else {}
+        recipe = dict(KNOWN_TASKS[task].recipe) if isinstance(task, str) and task in KNOWN_TASKS else {}
         for name in ("cell", "optimizer"):
             own = recipe.get(name, getattr(cls, name))
             if given.get(name, own) != own:
@@ -140,7 +143,7 @@ class Settings:
                        validate_every=self.validate_every, until_solved=self.until_solved)
 
     def make_task(self) -> Any:
-        task = TASKS[self.task]
+        task = KNOWN_TASKS[self.task]
         refuse_unknown(f"the task {self.task} has no option", self.options, [one.name for one in fields(task)])
         with refusing(f"the task {self.task} cannot be made"):
             return task(**self.options)
@@ -152,10 +155,11 @@ class Settings:
                                  embedding=self.embedding, dtype=self.dtype, rng=rng, **self.cell_options)
 
     def lr_schedule(self) -> optim.Schedule:
-        schedule = optim.constant(self.lr)
-        if self.schedule == "cosine":
-            schedule = optim.cosine(self.lr, self.steps, self.lr_final)
-        return optim.warm_up(self.warm_up, schedule)
+        return optim.warm_up(self.warm_up, self.schedule_of(self.lr, self.steps))
+
+    def schedule_of(self, lr: float, steps: int) -> optim.Schedule:
+        """The kind of schedule of these settings, from lr, over this many steps, without warm-up."""
+        return optim.cosine(lr, steps, self.lr_final) if self.schedule == "cosine" else optim.constant(lr)
 
 
 # -- checking values --------------------------------------------------------------------------------------------------
@@ -183,6 +187,8 @@ def fits(value: Any, hint: Any) -> bool:
     if isinstance(hint, UnionType):
         return any(fits(value, kind) for kind in members(hint))
     kind = get_origin(hint) or hint
+    if kind is Any:
+        return True
     if kind is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if kind is list:

@@ -43,8 +43,8 @@ class Trainer:
 
     model      model(x, state=None, lengths=None) → (outputs, state), as `SequenceModel`
     task       a Task, or any object with `batch(rng, size)` and `loss` (a key of LOSSES, or a function of outputs,
-               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`. The
-               validation set is `validation(rng)`, or without this method a second draw of `test`
+               targets and mask=); measuring also needs `test(rng)`, `metric(outputs, batch)` and `solved(value)`.
+               Its `validation(rng)`, if it has one, is the validation set; else `test` with another rng
     optimizer  from minigrad.optim
     steps      number of optimiser steps, each on one window of `batch` sequences
     schedule   schedule(step) → lr, counted from 0; None keeps the optimiser's lr
@@ -112,7 +112,7 @@ class Trainer:
 
                 row = {"step": self.step, "loss": loss.item(), "norm": norm, "lr": self.optimizer.lr}
                 if self.validate_every and self.step % self.validate_every == 0:
-                    row["metric"] = self.measure(validation=True)
+                    row["metric"] = self.measure(VALIDATION)
                     if self.until_solved and self.task.solved(row["metric"]):
                         self.ended = "solved"
                 self.rows.append(row)
@@ -126,6 +126,17 @@ class Trainer:
                 if signals.received and not self.ended:
                     self.ended = "interrupted"
         return self.history()
+
+    def __repr__(self) -> str:
+        k1, k2 = self.bptt
+        settings = {"batch": self.batch, "clip": self.clip, "bptt": k1 if k1 == k2 else (k1, k2),
+                    "schedule": self.schedule and getattr(self.schedule, "__qualname__", "given").split(".")[0],
+                    "validate_every": self.validate_every, "until_solved": self.until_solved,
+                    "callbacks": len(self.callbacks)}
+        task = getattr(self.task, "name", type(self.task).__name__)
+        return (f"Trainer of {type(self.model).__name__} on {task}, step {self.step:,} of {self.steps:,}"
+                f"{self.ended and f', {self.ended}'}\n  "
+                f"{', '.join(f'{name}={value}' for name, value in settings.items())}\n  {self.optimizer!r}")
 
     # -- one window ---------------------------------------------------------------------------------------
 
@@ -163,10 +174,10 @@ class Trainer:
             return None
         return self.model.restart(self.state, np.asarray(first)) if np.any(first) else self.state
 
-    def measure(self, validation: bool = False) -> float:
-        """The task's metric on its test set, or on its validation set."""
-        draw = getattr(self.task, "validation", self.task.test) if validation else self.task.test
-        batch = draw(np.random.default_rng(VALIDATION if validation else TEST))
+    def measure(self, seed: Any = TEST) -> float:
+        """The task's metric on its test set, or with the seed VALIDATION on its validation set."""
+        draw = getattr(self.task, "validation", self.task.test) if seed == VALIDATION else self.task.test
+        batch = draw(np.random.default_rng(seed))
         with eval_mode(self.model), no_grad():
             outputs, _ = self.model(batch.x, None, batch.lengths)
         return float(self.task.metric(np.asarray(outputs), batch))

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.data import Sequences
 from minigrad.engine.messages import brief, one_line, refusing
+from minigrad.files.atomic import CheckpointError, file_errors, read_json, refuse_special
 from minigrad.training import checkpoint, trust
-from minigrad.training.files import CheckpointError, file_errors, read_json, refuse_special
+from minigrad.training.extension import read_extensions
 from minigrad.training.folder import CONFIG, find_checkpoint
 from minigrad.training.sequence_model import LAYERS
 from minigrad.training.settings import Settings, fits
@@ -57,7 +59,10 @@ def read_config(file: Path) -> dict[str, Any]:
         config = read_json(text)
         if not isinstance(config, dict):
             raise ValueError("it is not an object")
+        extensions = config.get("extensions", [])
         config = checked_fields("", config, PARTS)
+        if extensions != []:
+            config["extensions"] = read_extensions(extensions)
         config["model"] = checked_fields("model.", config["model"], MODEL)
         checked_fields("settings.", config["settings"], {one.name: object for one in fields(Settings)})
         config["settings"] = settings = Settings.of(**config["settings"])
@@ -66,7 +71,7 @@ def read_config(file: Path) -> dict[str, Any]:
         symbols, characters = config["model"]["symbols"], config["characters"]
         if min(config["model"]["inputs"], config["model"]["outputs"]) < 1:
             raise ValueError("model.inputs and model.outputs must be above 0")
-        if (characters is not None) != (settings.task == "text"):
+        if (characters is not None) != (settings.task == "text") and settings.task != Sequences.name:
             raise ValueError("characters belong to the task text, and only to it")
         if characters is not None:
             characters.encode()  # raises for a lone surrogate, which no text contains
@@ -171,13 +176,13 @@ def refuse_values(arrays: dict[str, np.ndarray], dtypes: dict[str, np.dtype]) ->
             raise ValueError(f"{name} contains NaN or infinity")
 
 
-def refuse_text(folder: Path, config: dict[str, Any], task: Any = None) -> None:
-    """Raises CheckpointError if the text of a run is a device or a pipe, since reading it might not end, or if it has
-    changed since the run began, as `task`, made from it, shows."""
-    settings = config["settings"]
-    if settings.task == "text" and settings.options.get("file") is not None:
-        refuse_special(settings.options["file"])
-    if settings.task == "text" and task is not None and task.fingerprint not in config["sources"].values():
+def refuse_data(folder: Path, config: dict[str, Any], task: Any = None) -> None:
+    """Raises CheckpointError if the text or the sequences of a run are a device or a pipe, since reading it might not
+    end, or if they have changed since the run began, as `task`, made from them, shows."""
+    file = config["settings"].options.get("file")
+    if file is not None:
+        refuse_special(file)
+    if getattr(task, "fingerprint", None) is not None and task.fingerprint not in config["sources"].values():
         raise CheckpointError(changed_message(task.source, folder))
 
 

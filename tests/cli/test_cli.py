@@ -1,5 +1,6 @@
 """The command line: each command at a small size, and its messages for bad input."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from minigrad.tasks import TASKS
 from minigrad.timeloop.cache import Programs
 from minigrad.timeloop.compile import Compiler, loops_in
 from minigrad.training import trust
+from minigrad.training.settings import KNOWN_TASKS
 
 SMALL = ["train", "--steps", "12", "--hidden", "8"]
 
@@ -47,7 +49,8 @@ def test_train_a_task(capsys, monkeypatch):
     assert main(task) == 1  # the task was not solved
     out = capsys.readouterr().out
     assert "task: parity, Whether the number of ones among `length` bits is odd.\n" in out
-    assert re.search(r"fraction right at the end: [\d.]+, without memory 0.5; not solved\n$", out)
+    assert re.search(r"fraction right at the end: [\d.]+, without memory 0.5; not solved\n"
+                     r"not kept: give --out DIR to keep the model\n$", out)
     assert "sample" not in out
     monkeypatch.setattr(TASKS["parity"], "goal", 0.0)
     assert main([*task, "--quiet"]) == 0
@@ -79,7 +82,7 @@ def test_resume_continues_and_refuses_other_options(tmp_path, capsys):
     again = capsys.readouterr().out
     assert "resumed after step 12 of 12" in again and "gradient check" not in again
     assert first.partition("bits")[2] == again.partition("bits")[2]  # the result and the sample
-    for arguments, said in ((["--lr", "1"], "--lr"), (["adding", "--clip", "2"], "task, --clip")):
+    for arguments, said in ((["--hidden", "4"], "--hidden"), (["adding", "--clip", "2"], "task, --clip")):
         assert main(["train", *arguments, "--resume", folder]) == 2
         assert f"{said} cannot be combined with --resume" in capsys.readouterr().err
     assert main([*SMALL, "--out", folder]) == 2
@@ -97,6 +100,58 @@ def test_a_bar_on_terminals_and_lines_elsewhere(capsys, monkeypatch):
     main(["train", "parity", "--length", "5", "--steps", "20", "--quiet"])
     captured = capsys.readouterr()
     assert captured.err == "" and captured.out.count("\n") == 2
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("task", ["parity", "adding-1997", "copy"])
+def test_the_bar_fits_the_terminal_and_shows_the_metric(task, columns, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.setattr(TASKS[task], "recipe", TASKS[task].recipe | {"validate_every": 2})
+    main(["train", task, "--steps", "6", "--hidden", "4", "--batch", "2"])
+    lines = re.split(r"[\r\n]+", capsys.readouterr().err)
+    assert max(map(len, lines)) <= columns and "6/6" in "".join(lines)
+    assert columns < 80 or any(re.search(rf"loss [\d.e-]+, ({TASKS[task].metric_name}|metric) [\d.]+", line)
+                               for line in lines)
+    assert columns < 200 or any("tokens/s" in line and TASKS[task].metric_name in line for line in lines)
+
+
+def test_the_end_says_what_was_kept_and_how_to_go_on(tmp_path, capsys):
+    train = ["train", "parity", "--length", "5", "--steps", "4", "--hidden", "4"]
+    main([*train, "--out", str(tmp_path / "run")])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"kept in {tmp_path}/run: the model in checkpoint.npz, the measurements in metrics.jsonl and result.json; "
+        f"train on longer with: minigrad train --resume {tmp_path}/run --steps N")
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "4"]) == 1  # nothing new: as without
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "6", "--lr", "0.5"]) == 1
+    assert "resumed after step 4 of 6" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows][3:] == [rows[0]["lr"], 0.5, 0.5]
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "5"]) == 2
+    assert "steps is the number of all steps of the run, more than the 6" in capsys.readouterr().err
+
+
+def test_own_data_is_trained_on_and_sampled(tmp_path, capsys):
+    mg.data.Sequences([".anna.", ".emma.", ".lena.", ".ella."]).save(tmp_path / "names.npz")
+    folder = str(tmp_path / "run")
+    assert main(["train", "--data", str(tmp_path / "names.npz"), "--steps", "30", "--out", folder]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "data: 4 sequences of 5 steps, 6 symbols → the next symbol at every step, from " in out
+    assert main(["sample", folder, "--length", "12", "--prime", "."]) == 0
+    assert set(capsys.readouterr().out) <= set(".aelmn\n")
+    mg.data.Sequences([".anna.", ".emma.", ".lena.", ".elle."]).save(tmp_path / "names.npz")
+    assert main(["train", "--resume", folder, "--steps", "40"]) == 2
+    assert "names.npz has changed since the run in" in capsys.readouterr().err
+
+
+def test_lr_range_prints_and_writes_the_losses(tmp_path, capsys):
+    file = tmp_path / "range.csv"
+    assert main(["lr-range", "parity", "--length", "5", "--steps", "12", "--range", "1e-3,1", "--out", str(file)]) == 0
+    assert "the loss falls fastest at lr " in capsys.readouterr().out
+    head, *rows = file.read_text().splitlines()
+    assert head == "lr,loss,smoothed" and len(rows) == 12
+    assert float(rows[0].split(",")[0]) == 1e-3 and float(rows[-1].split(",")[0]) == 1.0
 
 
 def test_divergence_is_status_1_and_a_sentence(tmp_path, capsys):
@@ -146,7 +201,17 @@ def test_a_wrong_gradient_stops_training_before_it_begins(monkeypatch, capsys):
     (["derive", "rnn", "--shapes", "x=3,4"], "--shapes is not for rnn, which takes --sizes"),
     (["derive", "nowhere.py:cell"], "nowhere.py is not a file"),
     (["trian"], "invalid choice: 'trian'"),
-    ([], "required: command"),
+    (["tasks", "ading"], "there is no task 'ading': did you mean adding?"),
+    (["adding"], "invalid choice: 'adding': did you mean train adding?"), (["help"], "did you mean --help?"),
+    (["train", "adding", "--data", "own.npz"], "--data is not for the task adding"),
+    (["train", "--data", "nowhere.npz"], "nowhere.npz cannot be read: No such file"),
+    (["lr-range", "--range", "1,0"], "'1,0' is not a range of lr such as 1e-5,1"),
+    (["sweep", "adding", "--out", "x", "--seed", "3-1"], "'3-1' is not a range of whole numbers, such as 0-9"),
+    (["sweep", "adding", "--out", "x", "--lr", "0.1,0.10"], "lists a value twice"),
+    (["sweep", "adding", "--out", "x", "--lr", "0.1,-1"], "'-1' is not a number above 0"),
+    (["sweep", "adding", "--out", "x", "--cell", "rnn,lsmt"], "did you mean lstm?"),
+    (["sweep", "ading", "--out", "x"], "there is no task 'ading': did you mean adding?"),
+    (["sweep", "adding"], "required: --out"),
 ])
 def test_bad_input_is_status_2_and_a_sentence(arguments, sentence, capsys):
     try:
@@ -165,7 +230,8 @@ def test_a_bad_file_is_status_2(tmp_path, content, capsys):
     assert str(file) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "inspect", "gradcheck", "derive", "bench"])
+@pytest.mark.parametrize("command", ["train", "sample", "sweep", "lr-range", "tasks", "inspect", "gradcheck", "derive",
+                                     "bench"])
 def test_help_has_examples_that_can_be_parsed(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
@@ -280,14 +346,16 @@ def test_ctrl_c_is_unchanged_when_minigrad_is_a_library():
     (["sample", "--trsut"], "--trust"), (["inspect", "--taks", "adding", "lstm"], "--task"),
     (["derive", "--plannned"], "--planned"), (["derive", "lstm", "--siezs=1,2,3"], "--sizes"),
     (["bench", "--treads", "2"], "--threads"), (["gradcheck", "--hlep"], "--help"), (["tasks", "--hepl"], "--help"),
+    (["sweep", "--job", "2", "--cel", "rnn", "--sead", "1"], "--seed"),
+    (["--verison"], "--version"), (["sweeep", "adding"], "sweep"),
     (["derive", "lstm", "--dtype", "flaot32"], "float32"), (["trian", "adding"], "train")])
 def test_a_mistyped_word_gets_the_nearest_one(arguments, meant, capsys):
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     said = capsys.readouterr().err
     assert exit.value.code == 2 and f"did you mean {meant}?" in said.splitlines()[-1]
-    usage = "usage: minigrad [-h]" if arguments[0] == "trian" else f"usage: minigrad {arguments[0]} "
-    assert said.startswith(usage)
+    of = "[-h]" if arguments[0] in ("trian", "sweeep", "--verison") else arguments[0]
+    assert said.startswith(f"usage: minigrad {of} ")
 
 
 # -- runs from somebody else ----------------------------------------------------------------------------------------
@@ -356,7 +424,26 @@ def test_a_model_of_a_task_cannot_be_sampled(tmp_path, capsys):
 def test_tasks_are_listed_one_per_line(capsys):
     assert main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(TASKS) and all(line.endswith(".") for line in lines)
+    assert [line.split()[0] for line in lines] == list(KNOWN_TASKS) and all(line.endswith(".") for line in lines)
+
+
+@pytest.mark.parametrize("name", KNOWN_TASKS)
+def test_a_task_is_shown_with_its_setup_recipe_defaults_and_published_figures(name, capsys):
+    assert main(["tasks", name]) == 0
+    out, kind = capsys.readouterr().out, KNOWN_TASKS[name]
+    assert max(map(len, out.splitlines())) <= 100 and out.startswith(f"{name}: ")
+    words = " ".join(out.split())
+    assert f"hidden {kind.recipe['hidden']}, " in words and "Metric: " in words and "\noptions " in out
+    assert name == "sequences" or "Published" in words or "published" in words
+    assert all(one.name in words for one in dataclasses.fields(kind))
+
+
+def test_minigrad_alone_prints_help_and_its_version_on_demand(capsys):
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: minigrad")
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0 and capsys.readouterr().out == f"minigrad {mg.__version__}\n"
 
 
 def test_gradcheck_of_the_built_in_cells(capsys):
@@ -556,6 +643,28 @@ def test_derive_takes_a_class_like_the_other_commands(options, says, tmp_path, c
     module = {}
     exec(out, module)
     assert "forward" in module and "backward" in module and says in out
+
+
+def test_derive_builds_a_class_from_its_two_sizes(tmp_path, capsys):
+    (tmp_path / "cells.py").write_text("""
+import numpy as np
+import minigrad as mg
+class Short(mg.nn.Recurrent):
+    def __init__(self, inputs, hidden):
+        self.U = mg.tensor(np.ones((hidden, hidden + inputs)), requires_grad=True)
+    def initial_state(self, batch):
+        return np.zeros((len(self.U), batch))
+    def cell(self, h_prev, x):
+        h = np.tanh(self.U @ np.concatenate([h_prev, x]))
+        return h, h
+class Broken(Short):
+    def __init__(self, inputs):
+        pass
+""")
+    assert main(["derive", f"{tmp_path / 'cells.py'}:Short"]) == 0
+    assert "d_U = d_" in capsys.readouterr().out
+    assert main(["derive", f"{tmp_path / 'cells.py'}:Broken"]) == 2
+    assert "Broken cannot be built as Broken(3, 5)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name, sentence", [

@@ -203,6 +203,27 @@ def test_sums_over_time_are_those_of_numpy(monkeypatch, batch, steps, dtype):
         compared(monkeypatch, partial(layer_gradients, layer, x), 40 * steps * np.finfo(dtype).eps)
 
 
+@needs_compiler
+@pytest.mark.parametrize("checkpoint_every", [None, 16])
+def test_a_learned_rate_leaves_the_columns_apart(monkeypatch, checkpoint_every):
+    """Its gradient is a sum over time and batch times what only weights decide, so that no step needs all columns."""
+    rng = np.random.default_rng(0)
+    leak, W = (mg.tensor(0.3 * rng.normal(size=shape), requires_grad=True) for shape in ((7, 1), (7, 7)))
+    xs, g = rng.normal(size=(70, 7, 20)), rng.normal(size=(70, 7, 20))
+
+    def cell(h, x):
+        h = h + 2.0 * mg.sigmoid(leak) * (np.tanh(W @ h + x) - h)
+        return h, h
+
+    def run():
+        leak.grad = W.grad = None
+        mg.scan(cell, np.zeros((7, 20)), xs, checkpoint_every=checkpoint_every)[1].backward(g)
+        return [leak.grad, W.grad]
+    compared(monkeypatch, run, 1e-12)
+    in_c(monkeypatch, run)
+    assert {program.in_c.plan.columns for program in module.programs} == {20}
+
+
 LARGE = (40, 33, 6, 48)  # T, batch, D, H with work for three threads
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigrad.training import checkpoint, files
+from minigrad.files import atomic
+from minigrad.files.atomic import CheckpointError, write_json
 from minigrad.training.checkpoint import latest, load, previous, save
-from minigrad.training.files import CheckpointError, write_json
 
 ARRAYS = {"model/l0.W": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 3), np.float32),
           "number": np.float64(0.1), "flags": np.array([True, False]), "complex": np.array([1j]),
@@ -42,7 +42,7 @@ def test_numpy_reads_it_without_pickle_and_equal_states_give_equal_bytes(path):
     save(path, ARRAYS, META)
     with np.load(path, allow_pickle=False) as archive:
         assert set(archive.files) == {*ARRAYS, "meta"}
-        assert json.loads(bytes(archive["meta"]))["format"] == checkpoint.FORMAT
+        assert json.loads(bytes(archive["meta"]))["format"] == "minigrad checkpoint"
     first = path.read_bytes()
     save(path, ARRAYS, META)
     assert path.read_bytes() == first == previous(path).read_bytes()
@@ -128,7 +128,7 @@ def npy(array, shape=None):
 
 
 def header(**changes):
-    whole = {"format": checkpoint.FORMAT, "version": 1, "arrays": ["a"], "meta": {}} | changes
+    whole = {"format": "minigrad checkpoint", "version": 1, "arrays": ["a"], "meta": {}} | changes
     return ("meta", npy(np.frombuffer(json.dumps(whole).encode(), np.uint8)))
 
 
@@ -232,7 +232,7 @@ def test_nothing_is_written_through_a_link(path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_loses_nothing(path, monkeypatch):
     before = two_saved(path)
-    monkeypatch.setattr(files, "open", lambda _, mode: open("/dev/full", mode), raising=False)
+    monkeypatch.setattr(atomic, "open", lambda _, mode: open("/dev/full", mode), raising=False)
     for write in (lambda: save(path, ARRAYS, META), lambda: write_json(path, META)):
         with pytest.raises(CheckpointError, match=f"{path} cannot be written: No space left on device"):
             write()

@@ -26,6 +26,7 @@ ROWS = 4  # maximum number of rows in a box
 CHANNEL = 46.0  # height between two layers, for the edges
 LANE = 14.0  # distance between parallel edges over time
 MARGIN = 18.0
+PAGE = 960.0  # maximum width at which a picture is shown; a wider one is scaled down
 WIDEST, DECADES = 7.0, 6  # width of the largest gradient, and the decades below it down to a width of 1
 INK, BLUE, BROWN, GREY, PAPER, CELL, FRAME = "#1c1f26", "#1f4e79", "#a8480f", "#5c6470", "#fdfdfe", "#f2f4f8", "#c3c8d1"
 FILL = {"state": "#cfe0f0", "scan": "#cfe0f0", "weight": "#ece7db"}  # other boxes are white
@@ -232,9 +233,11 @@ class Drawing:
                     draw(k, thing, column)
         width = self.left * 2 + len(self.columns) * (self.column + self.gutter)
         width, height = max(width, 330.0), self.legend(self.cell_bottom + 26.0)
+        scale = min(1.0, PAGE / width)
         what = f"The graph of {self.graph.name}" + ("" if self.folded else f" over {len(self.columns)} steps")
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-                f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{written(what)}">\n'
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * scale:.0f}" height="{height * scale:.0f}" '
+                f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto" role="img" '
+                f'aria-label="{written(what)}">\n'
                 f"<title>{written(what)}</title>\n"
                 f'<rect width="{width:.0f}" height="{height:.0f}" fill="{PAPER}"/>\n'
                 f'<g font-family="{FONT}">\n' + "\n".join(self.parts) + "\n</g>\n</svg>\n")

@@ -5,11 +5,15 @@
     gates(values)             openness of gates over time
     ledger(credit)            gradient of each loss for each step
     spectra(singular_values)  singular values of the step Jacobians
-    curves(runs)              training curves from metrics.jsonl
+    truncation(found)         error of truncated gradients against the number of steps
+    paths(parts)              gradient of each state, split by the path that it came through
+    saturation(found)         how often each unit of a gate is closed and open
+    curves(runs)              training curves of runs
 
-Every function draws on `ax` (default: a new figure), labels the axes with units and returns it. A recording, or the
-result of a question of `mg.bptt`, may be given in place of its arrays, and {name: …} in place of one line. `symbols`
-are T characters or other symbols of the input, for the time axis; `example` is the index of one example of the batch.
+Every function draws on `ax` (default: a new figure), labels the axes with units, gives it a title unless it has one,
+and returns it. A recording, or the result of a question of `mg.bptt`, may be given in place of its arrays, and
+{name: …} in place of one line. `symbols` are T characters or other symbols of the input, for the time axis; `example`
+is the index of one example of the batch.
 
 Lines differ in dash and marker as well as in colour (Okabe and Ito's), and colour maps rise evenly in lightness, so
 pictures are readable in grey and by the colour-blind. Text from data (symbols, names) is never interpreted as markup.
@@ -27,8 +31,11 @@ import numpy as np
 from minigrad.engine.ops import getitem, sigmoid
 from minigrad.microscope.credit import Credit
 from minigrad.microscope.jacobians import Jacobians
+from minigrad.microscope.paths import paths as paths_of
 from minigrad.microscope.recording import Record, Recording, one_scan
-from minigrad.microscope.saturation import is_masked
+from minigrad.microscope.saturation import Saturation, is_masked
+from minigrad.microscope.saturation import saturation as saturation_of
+from minigrad.microscope.truncation import Truncation
 
 # Okabe and Ito's colours, each with its own dash and marker; the first four also differ in lightness
 STYLES = [("#000000", "-", "o"), ("#D55E00", (0, (5, 2)), "s"), ("#0072B2", (0, (8, 2, 1.5, 2)), "^"),
@@ -59,7 +66,7 @@ def by_lag(of: Record | Recording | Credit, name: str | None = None) -> np.ndarr
     lag is then a sum over many lags.
     """
     if isinstance(of, Credit):
-        return np.nanmean(lags_of(of, name), axis=0)
+        return np.nanmean(of.by_lag(name), axis=0)
     if not isinstance(of, (Record, Recording)):
         raise TypeError("by_lag takes one recorded scan, as rec[0], or a Credit, not an object of type "
                         f"{type(of).__name__}")
@@ -101,18 +108,6 @@ def entries(scan: Record) -> tuple[np.ndarray, np.ndarray]:
     return steps, ends
 
 
-def lags_of(credit: Credit, name: str | None = None) -> np.ndarray:
-    """(losses, lags): norm of the gradient that each loss sends back over each lag; NaN before the first step."""
-    if name is not None and name not in credit.states:
-        raise ValueError(f"this Credit has no state {name!r}: it has {', '.join(credit.states) or 'none'}")
-    sizes = credit.size if name is None else credit.states[name]
-    rows = [row[s:] if credit.reverse else row[s::-1] for row, s in zip(sizes, credit.at) if s >= 0]
-    if not rows:
-        raise ValueError("none of the losses of this Credit depends on a step of its scan")
-    longest = max(map(len, rows))
-    return np.array([np.pad(row, (0, longest - len(row)), constant_values=np.nan) for row in rows])
-
-
 def main_state(scan: Record) -> str:
     """The name of the first part of the new state."""
     for before, after in scan.states.items():
@@ -135,7 +130,7 @@ def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
         raise ValueError("a Credit cannot be drawn with other kinds of lines, since it measures gradients of "
                          "the weights or of old states: give a Credit for each line")
     scans = {name: one_scan(x) for name, x in norms.items() if isinstance(x, (Record, Recording))}
-    norms = {name: lags_of(x, of) if is_credit else by_lag(scans[name], of) if name in scans else x
+    norms = {name: x.by_lag(of) if is_credit else by_lag(scans[name], of) if name in scans else x
              for name, x in norms.items()}
     tables = tables_of(norms, "norms", "each lag")
     mains = {main_state(scan) for scan in scans.values()} if len(scans) == len(norms) and of is None else set()
@@ -154,7 +149,7 @@ def against_lag(norms: Any, ax: Any = None, *, of: str | None = None) -> Any:
         last, label = "last", f"gradient norm  ‖dL/d{plain(of)}‖ at T − lag"
     ax.set_xlabel(f"lag (time steps before the {last})")
     ax.set_ylabel(label, parse_math=False)
-    return finished(ax)
+    return finished(ax, "gradient against lag")
 
 
 def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, name: str = "value", log: bool = False,
@@ -170,7 +165,7 @@ def heat(values: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None, n
     mapped(ax, values.T, name, log)
     ax.set_ylabel("unit (number)")
     time_axis(ax, values.shape[0], symbols)
-    return ax
+    return titled(ax, f"{plain(name)} of every unit over time")
 
 
 def gates(values: Mapping[str, Any] | Record | Recording, ax: Any = None, *, symbols: Sequence[Any] | None = None,
@@ -205,7 +200,7 @@ def gates(values: Mapping[str, Any] | Record | Recording, ax: Any = None, *, sym
         draw_line(ax, np.arange(steps), x, name, k, middle=middle, band=band)
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel("openness of the gate (0 shut, 1 open)")
-    finished(ax)
+    finished(ax, "gates over time")
     time_axis(ax, steps, symbols, cells=False)
     return ax
 
@@ -234,7 +229,7 @@ def ledger(credit: Credit | Any, ax: Any = None, *, symbols: Sequence[Any] | Non
         rows = np.unique(np.linspace(0, S - 1, min(S, 10)).round().astype(int))
         ax.set_yticks(rows, ["none" if at[s] < 0 else str(at[s]) for s in rows])
     time_axis(ax, T, symbols, name="t, step at which the weights were used")
-    return ax
+    return titled(ax, "credit ledger: gradient of each loss for each step")
 
 
 def spectra(singular_values: Any, ax: Any = None) -> Any:
@@ -253,7 +248,7 @@ def spectra(singular_values: Any, ax: Any = None) -> Any:
     ax.axhline(1.0, color="#808080", linewidth=0.8, zorder=0)
     ax.set_xlabel("singular value (number, the largest first)")
     ax.set_ylabel("factor of stretching (1 keeps length)")
-    return finished(ax)
+    return finished(ax, "singular values of the step Jacobians")
 
 
 def stretching(x: Any) -> Any:
@@ -263,16 +258,83 @@ def stretching(x: Any) -> Any:
     return x.reshape(-1, x.shape[-1]) if isinstance(x, np.ndarray) and x.ndim > 2 else x
 
 
+def truncation(found: Truncation, ax: Any = None, *, what: str = "bias") -> Any:
+    """Draw the error of truncated gradients against k, one line a weight.
+
+    found   the result of `mg.bptt.truncation`
+    what    "bias", "cosine" or "ratio", as `Truncation` defines them
+    """
+    if not isinstance(found, Truncation):
+        raise TypeError("truncation takes the result of mg.bptt.truncation, not an object of type "
+                        f"{type(found).__name__}")
+    labels = {"bias": "bias  ‖gₖ − g‖ / ‖g‖", "cosine": "cosine of gₖ and g", "ratio": "ratio  ‖gₖ‖ / ‖g‖"}
+    if what not in labels:
+        raise ValueError(f"what is {', '.join(labels)}, not {what!r}")
+    ax, order = axes(ax), np.argsort(found.ks)
+    for k, (name, values) in enumerate(getattr(found, what).items()):
+        draw_line(ax, found.ks[order], values[None, order], name, k, log=what == "bias")
+    ax.set_xscale("log")
+    if what == "bias":
+        ax.set_yscale("log")
+    ax.set_xlabel("k (steps that the gradient flows back)")
+    ax.set_ylabel(labels[what], parse_math=False)
+    return finished(ax, "error of a truncated backward")
+
+
+def paths(parts: Any, ax: Any = None, *, symbols: Sequence[Any] | None = None) -> Any:
+    """Draw the norm of the gradient of each part of the old state at each step, split by the path that it came through.
+
+    parts   the result of `mg.bptt.paths`, or a recorded scan
+    """
+    parts = paths_of(parts) if isinstance(parts, (Record, Recording)) else checked(parts, "paths")
+    lines = {f"{state} through {result}": numbers(d, f"the path from {state} to {result}")
+             for state, results in parts.items() for result, d in checked(results, f"paths[{state!r}]").items()}
+    steps = len(next(iter(lines.values())))
+    ax = axes(ax)
+    for k, (name, d) in enumerate(lines.items()):
+        draw_line(ax, np.arange(steps), np.linalg.norm(d.reshape(steps, -1), axis=1)[None], name, k, log=True)
+    ax.set_yscale("log")
+    ax.set_ylabel("gradient norm along the path")
+    finished(ax, "paths of the gradient into the old state")
+    time_axis(ax, steps, symbols, cells=False)
+    return ax
+
+
+def saturation(found: Any, ax: Any = None) -> Any:
+    """Draw how often each unit of a gate is closed and open: near the axes' ends it is saturated, near 0 it works in
+    between. Karpathy, Johnson & Fei-Fei, "Visualizing and understanding recurrent networks" (2015), figure 4.
+
+    found   the result of `mg.bptt.saturation`, or a recorded scan
+    """
+    found = saturation_of(found) if isinstance(found, (Record, Recording)) else found
+    if not isinstance(found, Saturation) or not found.low:
+        raise ValueError("saturation draws the gates of a recorded scan, or the result of mg.bptt.saturation; this one "
+                         "has no gate")
+    ax = axes(ax)
+    for k, name in enumerate(found.low):
+        color, _, marker = STYLES[k % len(STYLES)]
+        ax.plot(found.low[name].ravel(), found.high[name].ravel(), linestyle="none", marker=marker, color=color,
+                markersize=5, alpha=0.6, label=plain(name))
+    ax.plot([0, 1], [1, 0], color="#808080", linewidth=0.8, zorder=0)
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_xlabel("closed (fraction of steps and sequences)")
+    ax.set_ylabel("open (fraction of steps and sequences)")
+    return finished(ax, "saturation of the gates: one mark a unit")
+
+
 def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None = None, log: bool = False) -> Any:
     """Draw training curves.
 
-    runs    the result of `Trainer.run`, a metrics.jsonl, the folder of a run that contains one, or its rows (dicts
-            with "step")
+    runs    one run: a `Run` or `Trainer`, the result of `Trainer.run`, the folder of a run, its metrics.jsonl, or its
+            rows (dicts with "step"); or several: {name: run}, or a list of folders
     what    the entry of each row to draw: "loss" (in the run's unit: nats, or squares), "norm", "lr", "metric", …; rows
             without it are skipped
     smooth  number of rows to average, with the rows themselves as a thin line behind; default: a fiftieth of all rows
     log     whether the axis is logarithmic
     """
+    if isinstance(runs, (list, tuple)) and runs and all(isinstance(run, (str, Path)) for run in runs):
+        runs = {str(run): run for run in runs}
     runs = named({"": runs} if is_history(runs) else runs, "runs")
     found = [(name, *column(run, what)) for name, run in runs.items()]
     if smooth is not None and (not isinstance(smooth, (int, np.integer)) or smooth < 1):
@@ -287,7 +349,7 @@ def curves(runs: Any, ax: Any = None, *, what: str = "loss", smooth: int | None 
         ax.set_yscale("log")
     ax.set_xlabel("step (updates of the weights)")
     ax.set_ylabel(UNITS.get(what, plain(what)), parse_math=False)
-    return finished(ax)
+    return finished(ax, f"{plain(what)} over the training")
 
 
 # -- drawing --------------------------------------------------------------------------------------------------
@@ -321,8 +383,16 @@ def draw_line(ax: Any, x: np.ndarray, values: np.ndarray, name: str, number: int
         ax.fill_between(x, *band, color=color, alpha=0.13, linewidth=0)
 
 
-def finished(ax: Any) -> Any:
-    """Add a grid, and a legend if lines have names."""
+def titled(ax: Any, title: str) -> Any:
+    """Give the ax this title, unless it has one."""
+    if not any(ax.get_title(loc) for loc in ("left", "center", "right")):
+        ax.set_title(title, loc="left", fontsize="medium", parse_math=False)
+    return ax
+
+
+def finished(ax: Any, title: str = "") -> Any:
+    """Add a grid, a title unless the ax has one, and a legend if lines have names."""
+    titled(ax, title)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
@@ -427,7 +497,9 @@ def one_example(values: np.ndarray, example: int, what: str) -> np.ndarray:
 
 def column(run: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of one entry in the rows of a run."""
-    rows = read_rows(Path(run)) if isinstance(run, (str, Path)) else rows_of(run) if is_history(run) else run
+    run = getattr(run, "trainer", run)
+    rows = read_rows(Path(run)) if isinstance(run, (str, Path)) else rows_of(run) if is_history(run) else \
+        getattr(run, "rows", run)
     try:
         found = [(row["step"], row[what]) for row in rows if row.get(what) is not None]
     except (TypeError, KeyError, AttributeError):

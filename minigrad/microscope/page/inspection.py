@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from minigrad.derived import derive
-from minigrad.engine.backward import sweep
+from minigrad.engine.backward import behind, sweep
 from minigrad.engine.context import no_grad
 from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor
-from minigrad.microscope.bptt import Record, credit, jacobians, record
+from minigrad.microscope.bptt import Record, Recording, credit, jacobians, record
+from minigrad.microscope.cell_program import free
 from minigrad.microscope.jacobians import Jacobians
 from minigrad.microscope.page.rendering import LayerInspection
-from minigrad.training.sequence_model import SequenceModel, eval_mode
+from minigrad.nn.module import Module
+from minigrad.training.sequence_model import eval_mode
 
 Array = np.ndarray
 Names = Any  # a string or list of the names of symbols 0, 1, …; or None
@@ -61,33 +63,43 @@ def as_text(value: Any, names: Names) -> str:
     return " ".join(f"{number:.3g}" for number in np.ravel(value))
 
 
-def inspect(model: SequenceModel, sequence: Sequence, batch: int = 1
-            ) -> tuple[list[LayerInspection], Array, dict[str, Array]]:
+Looked = tuple[list[LayerInspection], Array, dict[str, Array]]
+
+
+def inspect(model: Module, sequence: Sequence, batch: int | None = 1) -> Looked:
     """Returns (an inspection of each layer, the steps whose losses the ledgers follow, numbers of every step).
 
     The loss L is the mean over the asked steps. In a long sequence, the ledgers follow a subset of its losses, evenly
     spaced and including the last, so that a ledger has at most 40 000 entries; values and gradients refer to the whole
-    L. The derived source is for a batch of this size. The model runs in eval mode; `.grad` and its mode are unchanged.
+    L. The derived source is for a batch of this size. The model, called as model(x), runs in eval mode; `.grad` and its
+    mode are unchanged.
 
     Raises ValueError if this machine has too little memory, and for a cell that has no state or cannot be traced.
     """
-    T, S = len(sequence.x), len(sequence.asked)
-    rows = min(S, max(1, LEDGER // T))
-    asked = sequence.asked[np.linspace(S - 1, 0, rows).round().astype(int)[::-1]]
     with eval_mode(model), np.errstate(all="ignore"):
-        refuse_too_long(model, sequence.x, rows)
+        refuse_too_long(model, sequence.x, ledger_rows(len(sequence.x), len(sequence.asked)))
         with record(model) as recording:
-            outputs, _ = model(sequence.x)
+            outputs = model(sequence.x)
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        if np.shape(outputs)[:2] != (len(sequence.x), 1):
+            raise ValueError(f"the model makes outputs {np.shape(outputs)} of x {sequence.x.shape}, and a page needs "
+                             "one at every step, time first: (T, 1, …); for another model give mg.inspect a function "
+                             "batch → loss")
         losses = {int(s): sequence.loss(outputs[int(s)], sequence.targets[s]) for s in sequence.asked}
-        scans = scans_by_layer(model, recording)
-        followed = [losses[int(s)] / S for s in asked]
-        ledgers = [{"weights": found.size, **found.states}
-                   for found in (credit(scan, followed) for scan in scans.values())]
-        whole = sum(losses.values()) / S
-        with no_grad():  # `whole.backward()` would change .grad
-            sweep([whole], [np.ones(whole.shape, whole.dtype)], list(model.parameters()), release=True)
-        layers = [inspect_layer(name, scan, model.recurrent.layers[name], ledger, batch)
-                  for (name, scan), ledger in zip(scans.items(), ledgers)]
+        return look(scans_by_layer(recording), losses, batch)
+
+
+def look(scans: dict[str, Record], losses: Mapping[int, Tensor], batch: int | None = None) -> Looked:
+    """What `inspect` returns, from recorded scans of one sequence and the loss at each step that has one."""
+    T, S, steps = next(iter(scans.values())).steps, len(losses), np.array(list(losses))
+    asked = steps[np.linspace(S - 1, 0, ledger_rows(T, S)).round().astype(int)[::-1]]
+    followed = [losses[int(s)] / S for s in asked]
+    ledgers = [{"weights": found.size, **found.states} for found in (credit(scan, followed) for scan in scans.values())]
+    whole = sum(losses.values()) / S
+    leaves = [x for x in behind([whole]) if x._op is None]
+    with no_grad():  # `whole.backward()` would change .grad
+        sweep([whole], [np.ones(whole.shape, whole.dtype)], leaves, release=True)
+    layers = [inspect_layer(name, scan, ledger, batch) for (name, scan), ledger in zip(scans.items(), ledgers)]
     loss = np.full(T, np.nan)
     for s, one in losses.items():
         loss[s] = one.item()
@@ -96,20 +108,29 @@ def inspect(model: SequenceModel, sequence: Sequence, batch: int = 1
     return layers, asked, {"loss": loss, "‖dL/dx‖": np.linalg.norm(d_x.reshape(T, -1), axis=1)}
 
 
-def scans_by_layer(model: SequenceModel, recording: Any) -> dict[str, Record]:
-    """The scan of each cell, by the name of its layer."""
+def ledger_rows(T: int, S: int) -> int:
+    """The number of losses that a ledger follows."""
+    return min(S, max(1, LEDGER // T))
+
+
+def scans_by_layer(recording: Recording) -> dict[str, Record]:
+    """The recorded scans by their paths, without the module that has them all: l0, l1, …"""
     try:
-        scans = dict(zip(model.recurrent.layers, recording))
+        scans = list(recording)
     except TypeError as problem:  # the message of record contains the reason
         raise ValueError(str(problem)) from None
-    for name, scan in scans.items():
+    found: dict[str, Record] = {}
+    parents = {scan.path.rpartition(".")[0] for scan in scans}
+    common = f"{parents.pop()}." if len(parents) == 1 else ""
+    for scan in scans:
         if not scan.states:
-            cell = type(model.recurrent.layers[name]).__name__
+            cell = type(getattr(scan.cell, "__self__", scan.cell)).__name__
             raise ValueError(f"{cell} has no recurrence: its state is empty, so no gradient goes back through time")
-    return scans
+        found[free(scan.path.removeprefix(common), found)] = scan
+    return found
 
 
-def inspect_layer(name: str, scan: Record, cell: Any, ledger: dict[str, Array], batch: int) -> LayerInspection:
+def inspect_layer(name: str, scan: Record, ledger: dict[str, Array], batch: int | None) -> LayerInspection:
     """The inspection of one cell."""
     flat = shown(scan)
     grads = {value: scan.grads[value].reshape(scan.steps, -1) for value in flat}
@@ -125,8 +146,9 @@ def inspect_layer(name: str, scan: Record, cell: Any, ledger: dict[str, Array], 
         spectrum, keeps = J.singular_values[:, 0], kept_parts(J)
         facts = {"largest Lyapunov exponent": f"{rate:.4g} nats a step",
                  f"back over {scan.steps} steps": f"a gradient grows at most by the factor {over_all}"}
-    return LayerInspection(name, flat, grads, ledger, spectrum, source_of(scan, cell, batch), facts, keeps,
-                           {value: text for value, text in cell.meanings.items() if value in flat})
+    meanings = getattr(getattr(scan.cell, "__self__", None), "meanings", {})
+    return LayerInspection(name, flat, grads, ledger, spectrum, source_of(scan, batch), facts, keeps,
+                           {value: text for value, text in meanings.items() if value in flat})
 
 
 def kept_parts(J: Jacobians) -> dict[str, Array]:
@@ -145,21 +167,24 @@ def shown(scan: Record) -> dict[str, Array]:
     return {name: x for name, x in flat.items() if x.dtype.kind == "f" and x.shape[1] in sizes}
 
 
-def source_of(scan: Record, cell: Any, batch: int) -> str:
-    """The derived program of a step, for a batch of this size."""
-    state, (x,) = ([np.zeros((*scan.values[name].shape[1:-1], batch), scan.values[name].dtype) for name in names]
-                   for names in (scan.states, scan.inputs))
-    return derive(cell.cell, unflatten(cell.initial_state(1), state), x).source
+def source_of(scan: Record, batch: int | None) -> str:
+    """The derived program of a step, for a batch of this size as the last axis; None: of the recorded size."""
+    def zeros(name: str) -> Array:
+        shape = scan.values[name].shape[1:]
+        return np.zeros(shape if batch is None else (*shape[:-1], batch), scan.values[name].dtype)
+    state, x = (unflatten(nesting, [zeros(name) for name in names])
+                for nesting, names in zip(scan.nesting, (scan.states, scan.inputs)))
+    return derive(scan.cell, state, x).source
 
 
 # -- how long a sequence may be --------------------------------------------------------------------------------------
 
 
-def refuse_too_long(model: SequenceModel, x: Array, rows: int) -> None:
+def refuse_too_long(model: Module, x: Array, rows: int) -> None:
     """Raise ValueError if the sequence needs more memory than is free, or a page that is too large for browsers."""
     with record(model) as recording, no_grad():
         model(x[:1])
-    a_step = list(scans_by_layer(model, recording).values())
+    a_step = list(scans_by_layer(recording).values())
     needed, free = memory_needed(a_step, len(x), rows), free_memory()
     if free is not None and needed > free:
         raise ValueError(f"a sequence of {len(x):,} steps needs about {needed / 1e9:,.3g} GB of memory, and "

@@ -498,3 +498,13 @@ def test_edges_go_down_and_long_ones_keep_their_place():
     assert [place.layer for place in layout.vertices[:4]] == [0, 1, 2, 3]
     assert [layout.vertices[i].layer for i in layout.routes[3]] == [0, 1, 2, 3]
     assert len({round(layout.vertices[i].x, 6) for i in layout.routes[3][1:-1]}) == 1  # straight
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_a_picture_fits_a_page_and_has_its_own_paper(steps):
+    layer = mg.nn.LSTM(3, 4, rng=0)
+    svg = mg.graph(layer.layers["l0"].cell, (np.zeros((4, 2)), np.zeros((4, 2))), np.zeros((3, 2))).unrolled(steps).svg
+    width, height, _, _, full, whole = map(float, re.findall(
+        r'width="(\d+)" height="(\d+)" viewBox="(\S+) (\S+) (\S+) (\S+)"', svg)[0])
+    assert width <= 960 and width / height == pytest.approx(full / whole, rel=0.01)
+    assert f'<rect width="{full:.0f}" height="{whole:.0f}" fill="#fdfdfe"/>' in svg  # legible on a dark page

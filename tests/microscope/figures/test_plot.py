@@ -63,6 +63,10 @@ DRAW = {
     "spectra": lambda ax: plot.spectra({"one": [3.0, 1.0, 0.1], "many": VALUES[:, :, 0] ** 2}, ax),
     "curves": lambda ax: plot.curves({"a": ROWS, "b": ROWS[:50]}, ax),
 }
+TITLES = {"against_lag": "gradient against lag", "heat": "c_next of every unit over time",
+          "heat log": "|dL/dc_next| of every unit over time", "gates": "gates over time",
+          "ledger": "credit ledger: gradient of each loss for each step",
+          "spectra": "singular values of the step Jacobians", "curves": "loss over the training"}
 LABELS = {  # labels of x, y and the colour bar
     "against_lag": ("lag (time steps before the last)", "gradient norm  ‖dL/dh‖ at T − lag", None),
     "heat": ("time (steps)", "unit (number)", "c_next"),
@@ -80,6 +84,7 @@ def test_each_draws_on_the_given_ax_and_labels_it(name, ax):
     x, y, bar = LABELS[name]
     assert (ax.get_xlabel(), ax.get_ylabel()) == (x, y)
     assert ax.lines or ax.images
+    assert ax.get_title("left") == TITLES[name]
     others = [other for other in ax.figure.axes if other is not ax]
     assert [other.get_ylabel() for other in others] == ([bar] if bar else [])
     ax.figure.canvas.draw()  # a warning would be an error here
@@ -344,6 +349,49 @@ def test_credit_and_jacobians(scans):
     jacobians = mg.bptt.jacobians(scans["LSTM"])
     (line, _) = plot.spectra(jacobians).lines  # the second line is y = 1
     np.testing.assert_allclose(line.get_ydata(), np.median(jacobians.singular_values.reshape(T * B, -1), axis=0))
+
+
+def test_truncation_paths_and_saturation(scans, ax):
+    scan = scans["LSTM"]
+    found = mg.bptt.truncation(scan, [8, 1, 4])
+    drawn = plot.truncation(found)
+    bias = dict(zip([8, 1, 4], found.bias["W"]))
+    np.testing.assert_allclose(drawn.lines[0].get_xydata(), sorted(bias.items()))
+    assert drawn.get_title("left") == "error of a truncated backward"
+    assert plot.truncation(found, what="cosine").get_ylabel() == "cosine of gₖ and g"
+    parts = mg.bptt.paths(scan)
+    lines = {line.get_label(): line.get_ydata() for line in plot.paths(scan, symbols="a" * T).lines}
+    np.testing.assert_allclose(lines["c_prev through c_next"][:-1], np.linalg.norm(
+        parts["c_prev"]["c_next"].reshape(T, -1), axis=1)[:-1])
+    assert list(lines) == [line.get_label() for line in plot.paths(parts).lines]
+    found = mg.bptt.saturation(scan)
+    assert plot.saturation(scan, ax) is ax
+    name = ax.lines[0].get_label()
+    np.testing.assert_allclose(ax.lines[0].get_xydata().T, [found.low[name], found.high[name]])
+    with pytest.raises(ValueError, match="no gate"):
+        plot.saturation(scans["RNN"].values)
+    with pytest.raises(ValueError, match="bias, cosine, ratio, not 'size'"):
+        plot.truncation(mg.bptt.truncation(scan, [1]), what="size")
+
+
+def test_a_title_of_ones_own_stays(ax):
+    ax.set_title("mine")
+    assert DRAW["heat"](ax).get_title("left") == "" and ax.get_title() == "mine"
+
+
+def test_curves_of_trainers_runs_and_folders(tmp_path):
+    model = SequenceModel(2, 1, hidden=3, rng=0)
+    trainer = Trainer(model, Adding(4), mg.optim.Adam(model.parameters()), steps=5, batch=2)
+    trainer.run()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, trainer.rows)))
+    run = type("Run", (), {"trainer": trainer})()
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for runs, names in ((trainer, []), (run, []), ({"x": run, "y": folders[0]}, ["x", "y"]), (folders, None)):
+        ax = plot.curves(runs, smooth=1)
+        np.testing.assert_allclose(ax.lines[-1].get_ydata(), [row["loss"] for row in trainer.rows])
+        assert ax.get_legend_handles_labels()[1] == ([str(folder) for folder in folders] if names is None else names)
 
 
 # -- seen in grey -------------------------------------------------------------------------------------------------
