@@ -160,10 +160,6 @@ def affine(x, w, b):
     return out
 
 
-def product(x, W):
-    return x @ W
-
-
 def embedding(indices: np.ndarray) -> Callable:
     def word_embedding(W):
         return W[indices]
