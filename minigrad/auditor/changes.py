@@ -622,7 +622,7 @@ def values_exchanged(tape: Tape, given: dict) -> Iterator[tuple]:
                 time_of = {x: t for t, x in one.at.items()}
                 for i, p in reads[one.key]:
                     moves[i][p] = other.at[time_of[tape.steps[i].inputs[p]]]
-            yield (2.2, f"{a.name} and {b.name} are exchanged wherever they are read",
+            yield (2.5, f"{a.name} and {b.name} are exchanged wherever they are read",
                    {i: exchanged(tape, i, some) for i, some in moves.items()}, edge_of[a.key])
 
 

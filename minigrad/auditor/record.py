@@ -65,7 +65,7 @@ class Recorder(SourceTracer):
         self.sites: dict[int, tuple] = {}
         self.latest: list[Symbol] = []
         self.cut: set[int] = set()
-        self.call: tuple[Any, dict] = (None, {})  # the frame that the user's code called last, its calls of each op
+        self.call: tuple[Any, dict] = (None, {})  # the frame that the user's code called last, its places of each op
 
     def argument(self, example: Any) -> Symbol:
         return Tracer.argument(self, example)  # its shape in plain numbers
@@ -84,11 +84,13 @@ class Recorder(SourceTracer):
         out = super().made(data, tracked, op, inputs, metadata)
         self.latest.append(out)
         if not self.last:
-            sites, called = call_sites()
+            sites, called, inside = call_sites()
             if called is not self.call[0]:
-                self.call = called, defaultdict(int)
-            self.sites[out._index] = sites, self.call[1][op]
-            self.call[1][op] += 1  # np.var takes two means in one call: two places
+                self.call = called, defaultdict(list)
+            places = self.call[1][op]  # np.var takes two means in one call: two places
+            if inside not in places:
+                places.append(inside)
+            self.sites[out._index] = sites, places.index(inside)
         return out
 
 
@@ -96,18 +98,19 @@ def is_user_frame(frame: FrameType) -> bool:
     return not is_own_frame(frame) and not frame.f_globals.get("__name__", "").startswith("minigrad.auditor.")
 
 
-def call_sites() -> tuple[tuple, Any]:
-    """((file, function, instruction, line), …) of the user's frames, the innermost first, and the frame it called."""
+def call_sites() -> tuple[tuple, Any, tuple]:
+    """The user's frames as (file, function, instruction, line), innermost first; the frame called; its place."""
     frame: FrameType | None = sys._getframe(2)
     sites: list[tuple] = []
-    called = None
+    called, inside = None, []
     while frame is not None and frame.f_code is not Trace.__init__.__code__:
         if is_user_frame(frame):
             sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
         elif not sites:
             called = frame
+            inside.append(frame.f_lasti)
         frame = frame.f_back
-    return tuple(sites), called
+    return tuple(sites), called, tuple(inside)
 
 
 class DerivationTrace(Trace):

@@ -241,7 +241,6 @@ FAULTS = [
     # -- the diagonal of a softmax, from the library and written out
     ("attention", "p * (dp - np.sum(dp * p, axis=1, keepdims=True))", "p * (1 - p) * dp",
      r"only the diagonal of the derivative of its softmax"),
-    ("attend", "p * (dp - (dp * p).sum(1, keepdims=True))", "p * (1 - p) * dp", r"only the diagonal of the derivative"),
 ]
 
 # The 62 faults of the trial (audit.md), in these programs.
@@ -309,7 +308,7 @@ TRIAL = [
     ("layer_norm_short", "(g * xhat)", "(g * x)", r"x is used where xhat"),
     ("layer_norm_short", " / std\nG", "\nG", r"std"),
     ("attend", " / np.sqrt(3.0)\ndq", "\ndq", r"√3 times|√3|1.732"),
-    ("attend", "dp - (dp * p).sum(1, keepdims=True)", "dp * (1 - p)", r"lacks the path from p to sum.* 1 − p too much"),
+    ("attend", "dp - (dp * p).sum(1, keepdims=True)", "dp * (1 - p)", r"only the diagonal of the derivative"),
     ("attend", "ds.T @ q", "ds.T @ k[:4]", r"the first 4 of k .*used where q"),
     ("attend", "p.T @ g", "s.T @ g", r"used where p"),
     ("perceptron", " * (s > 0)", "", r"lacks the derivative of its relu"),
