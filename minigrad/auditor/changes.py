@@ -7,6 +7,7 @@ derivation, the steps of its rules, and the names in the user's code; none knows
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -95,6 +96,82 @@ def not_carried(tape: Tape, given: dict) -> Iterator[tuple]:
 
 
 @kind
+def carried_wrongly(tape: Tape, given: dict) -> Iterator[tuple]:
+    """What is carried to the step before is kept and added to, starts wrong, or goes to another state."""
+    states = groups(tape.carried, lambda e: tape.steps[e.x].place)
+    names = {place: d(tape.say(edges[0].x)) for place, edges in states.items()}
+    for place, edges in states.items():
+        replaced: dict[int, Replacement] = {}
+        for slot in (slot for slot in tape.slots if set(slot) & set(edges)):
+            at = {tape.steps[e.consumer].time: e.contribution for e in slot}
+            for t, c in at.items() if len(at) == len(slot) else ():
+                if t + 1 in at:
+                    replaced[c] = lambda value, c=c, later=at[t + 1]: value.without_change(c) + value(later)
+        yield (1.2, f"the carried {names[place]} is added up: the sum of all later steps arrives, and not that of the "
+               "step after alone", replaced, edges[0])
+        last = tape.totals.get(tape.calls[place][-1])
+        if last is not None:
+            yield (1.4, f"the carried {names[place]} starts at ones, and not at zeros",
+                   {last: lambda value, i=last: value.without_change(i) + 1}, edges[0])
+            for seed in (i for i in tape.seeds if len(tape.calls[tape.steps[tape.steps[i].of].place]) == 1):
+                arrived = [e for e in tape.edges if e.x == tape.calls[place][-1] and e not in tape.carried]
+                if tape.after[seed] >> last & 1 and arrived:
+                    yield (1.6, f"the carried {names[place]} starts at what arrives at the last step, which is counted "
+                           "twice", {last: lambda value, i=last, arrived=arrived: value.without_change(i) + sum(
+                               value(e.contribution) for e in arrived)}, edges[0])
+                    break
+    for a, b in itertools.combinations(states, 2):
+        if np.shape(tape.steps[states[a][0].x].example) == np.shape(tape.steps[states[b][0].x].example):
+            replaced = {**handed_over(tape, states[a], states[b]), **handed_over(tape, states[b], states[a])}
+            text = f"the carried {names[a]} and {names[b]} are exchanged"
+            yield 1.5, text, replaced, states[a][0]
+            starts = {**to_the_start(tape, states[a], states[b]), **to_the_start(tape, states[b], states[a])}
+            yield 1.6, f"{text}, those of the initial states too", {**replaced, **starts}, states[a][0]
+
+
+def handed_over(tape: Tape, to: list[Edge], source: list[Edge]) -> dict[int, Replacement]:
+    """Carry to one state what is carried to another; the first of its edges at a step has the whole."""
+    parts = {t: [e.contribution for e in some] for t, some in groups(source, lambda e: tape.steps[e.x].time).items()}
+    replaced: dict[int, Replacement] = {}
+    for t, edges in groups(to, lambda e: tape.steps[e.x].time).items():
+        first, *rest = [e.contribution for e in edges]
+        replaced[first] = lambda value, t=t, c=first: sum(
+            (value.without_change(i) for i in parts.get(t, ())), 0 * value.base(c))
+        replaced |= {c: (lambda value, c=c: 0 * value.base(c)) for c in rest}
+    return replaced
+
+
+def to_the_start(tape: Tape, to: list[Edge], source: list[Edge]) -> dict[int, Replacement]:
+    """Carry to the initial state of one what the first step carries to that of another, be it a constant."""
+    place = tape.steps[to[0].x].place
+    edges = [e.contribution for slot in tape.slots if set(slot) & set(to) for e in slot if e.x == tape.starts[place]]
+    rules = [rule_at(tape, tape.calls[where][0], position)
+             for where, position in groups(source, lambda e: (tape.steps[e.consumer].place, e.position))]
+    return {c: (lambda value, c=c: sum((rule(value) for rule in rules), 0 * value.base(c)) if c == edges[0]
+                else 0 * value.base(c)) for c in edges}
+
+
+@kind
+def values_of_another_step(tape: Tape, given: dict) -> Iterator[tuple]:
+    """The whole rule of each step reads the values of another step: its cache is that of another time."""
+    loops = {c for calls in tape.calls.values() if len(calls) == tape.times for c in calls}
+    n, sites = tape.times, [i for _, some in tape.rules for site in some for i in site if tape.steps[i].of in loops]
+    for text, read in (("the step before", lambda t: (t - 1) % n), ("the last step", lambda t: n - 1),
+                       ("the first step", lambda t: 0), ("the other end", lambda t: n - 1 - t)) if n > 1 else ():
+        replaced: dict[int, Replacement] = {}
+        for i in sites:
+            consumer = tape.steps[i].of
+            other = tape.calls[tape.steps[consumer].place][read(tape.steps[consumer].time)]
+            meant = {consumer: other, **dict(zip(tape.steps[consumer].inputs, tape.steps[other].inputs))}
+            moves = {p: meant[x] for p, x in enumerate(tape.steps[i].inputs) if meant.get(x, x) != x}
+            if moves:
+                replaced[i] = exchanged(tape, i, moves)
+        if replaced:
+            yield (1.5, f"each step reads the cache of {text}, and not its own", replaced,
+                   next(e for e in tape.edges if e.consumer in loops))
+
+
+@kind
 def loop_in_forward_order(tape: Tape, given: dict) -> Iterator[tuple]:
     """The loop runs from the first step to the last: what one step carries arrives at the next."""
     replaced: dict = {}
@@ -177,6 +254,11 @@ def arriving(tape: Tape, given: dict) -> Iterator[tuple]:
         for text, k in (("not used", 0), ("taken as 1", 1)):
             yield (1.3, f"{tape.say_arriving(y)} is {text}",
                    {seed: lambda value, s=seed, k=k: 0 * value.base(s) + k}, Edge(seed, y, 0, y))
+    for a, b in itertools.combinations(tape.seeds, 2):
+        if np.shape(tape.steps[a].example) == np.shape(tape.steps[b].example):
+            y, z = tape.steps[a].of, tape.steps[b].of
+            yield (1.5, f"{tape.say_arriving(y)} and {d(tape.say(z))} are exchanged",
+                   {a: lambda value, b=b: value.base(b), b: lambda value, a=a: value.base(a)}, Edge(a, y, 0, y))
     for slot in tape.slots:
         at = {tape.steps[e.x].time: e for e in slot}
         if len(at) < 2 or len({e.consumer for e in slot}) > 1 or len(at) != len(slot):
@@ -299,8 +381,10 @@ def local_derivative(tape: Tape, given: dict) -> Iterator[tuple]:
         if len(some) > 1:
             subject = "each of " + ", ".join(map(d, ys))
         for cost, text, how in DERIVATIVES if len(some) == 1 or some in alike else DERIVATIVES[:1]:
+            strange = 0.3 * (not all(map(str.isidentifier, ys)))
             slope = SLOPE_TEXT.get(ops[0], "{op}′({x})").format(y=ys[0], x=x, op=ops[0])
-            yield (cost + 0.05 * len(some), f"{subject} " + text.format(op=" or ".join(ops), slope=slope, y=ys[0], x=x),
+            words = dict(op=" or ".join(ops), slope=slope, y=ys[0], x=x)
+            yield (cost + 0.05 * len(some) + strange, f"{subject} {text.format(**words)}",
                    {e.contribution: sloped(tape, e, how) for site in some for e in site}, e)
 
 
@@ -312,6 +396,36 @@ def sloped(tape: Tape, e: Edge, how: Callable) -> Replacement:
         slope = step.op.vjps[0].plain(np.ones_like(y), y, (x,), step.metadata)
         return how(value(tape.totals[e.consumer]), y, x, step.op, slope)
     return replacement
+
+
+@kind
+def diagonal_alone(tape: Tape, given: dict) -> Iterator[tuple]:
+    """An op of a vector, whose derivative is a full matrix, is treated as a function of each entry."""
+    for e, sites in tape.rules:
+        step = tape.steps[e.consumer]
+        if not is_array(step) or len(step.op.arrays) > 1 or step.example.shape != np.shape(tape.steps[e.x].example):
+            continue
+        sums = [i for site in sites for i in site if "axis" in (tape.steps[i].metadata or ())
+                and tape.steps[i].example.shape != step.example.shape]
+        yield (1.3, f"the step from {tape.say(e.consumer)} to {tape.say(e.x)} has only the diagonal of the derivative "
+               f"of its {step.op.name}: the sum over the other entries is missing",
+               {i: rerun(tape, i, lambda op, a: a) for i in sums}, e)
+    for slot in tape.slots:  # the same, written as exp(x) / sum(exp(x))
+        e, x = slot[0], tape.steps[slot[0].x]
+        raw = np.shape(tape.steps[tape.steps[e.contribution].inputs[0]].example) if is_array(x) else ()
+        if x.kind != "forward" or raw == x.example.shape or len(x.inputs) != 1 or not x.op.linear or np.shape(
+                tape.steps[x.inputs[0]].example) != raw:
+            continue
+        summed = {c.x: c for c in slot}
+        replaced = {c.contribution: unsummed(tape, c.contribution, summed[c.consumer].contribution)
+                    for c in tape.edges if c.consumer in summed}
+        yield (1.3, f"the step from {tape.say(e.consumer)} to {tape.say(x.inputs[0])} has only the diagonal of the "
+               f"derivative: the sum over the other entries is missing, in {d(tape.say(e.x))}", replaced, e)
+
+
+def unsummed(tape: Tape, i: int, summed: int) -> Replacement:
+    (raw,) = tape.steps[summed].inputs
+    return lambda value: value.without_change(i) - value(summed) + value(raw)
 
 
 @kind
@@ -490,12 +604,43 @@ def reread(tape: Tape, i: int, positions: set[int], new: Reading) -> Replacement
 
 
 @kind
+def values_exchanged(tape: Tape, given: dict) -> Iterator[tuple]:
+    """Two values are read in place of each other in all rules, as where a cache is unpacked in another order."""
+    reads: dict[Any, list[tuple[int, int]]] = defaultdict(list)  # {key: (a rule's step, the position of its input)}
+    edge_of: dict[Any, Edge] = {}
+    for e, sites in tape.rules:
+        for i in (i for site in sites for i in site):
+            for p, x in enumerate(tape.steps[i].inputs):
+                reads[tape.key(x)].append((i, p))
+                edge_of.setdefault(tape.key(x), e)
+    named = [group for group in tape.value_groups if group.is_named and group.key in reads]
+    for a, b in itertools.combinations(named, 2):
+        if len(a.at) == len(b.at) and np.shape(tape.steps[min(a.at.values())].example) == np.shape(
+                tape.steps[min(b.at.values())].example):
+            moves: dict[int, dict[int, int]] = defaultdict(dict)
+            for one, other in ((a, b), (b, a)):
+                time_of = {x: t for t, x in one.at.items()}
+                for i, p in reads[one.key]:
+                    moves[i][p] = other.at[time_of[tape.steps[i].inputs[p]]]
+            yield (2.5, f"{a.name} and {b.name} are exchanged wherever they are read",
+                   {i: exchanged(tape, i, some) for i, some in moves.items()}, edge_of[a.key])
+
+
+def exchanged(tape: Tape, i: int, moves: dict[int, int]) -> Replacement:
+    """A rule's step that reads other steps at some positions: {position: step}."""
+    step = tape.steps[i]
+    inputs = [moves.get(p, x) for p, x in enumerate(step.inputs)]
+    return lambda value: step.op.forward(*map(value, inputs), **step.metadata)
+
+
+@kind
 def another_part(tape: Tape, given: dict) -> Iterator[tuple]:
     """A rule reads a concatenation of which one part is another value."""
     for e, sites in tape.rules:
-        for site, (p, whole) in [(some, entry) for some in sites for entry in enumerate(tape.steps[some[0]].inputs)]:
-            joined = tape.steps[whole]
-            for k, part in enumerate(joined.inputs if joined.kind == "forward" and joined.op.variadic else ()):
+        for site, p in [(some, p) for some in sites for p in range(len(tape.steps[some[0]].inputs))]:
+            joined = [tape.steps[tape.steps[i].inputs[p]] for i in site]
+            whole, is_joined = tape.steps[site[0]].inputs[p], all(j.kind == "forward" and j.op.variadic for j in joined)
+            for k, part in enumerate(joined[0].inputs if is_joined else ()):
                 for new in readings(tape, part, is_plain=True):
                     yield (new.cost + 0.1, f"{new.text} is used where {tape.say_read(part, e.consumer)} is meant, in "
                            f"the {tape.say(whole)} {tape.say_between(e)}",

@@ -65,6 +65,7 @@ class Recorder(SourceTracer):
         self.sites: dict[int, tuple] = {}
         self.latest: list[Symbol] = []
         self.cut: set[int] = set()
+        self.call: tuple[Any, dict] = (None, {})  # the frame that the user's code called last, its places of each op
 
     def argument(self, example: Any) -> Symbol:
         return Tracer.argument(self, example)  # its shape in plain numbers
@@ -83,7 +84,13 @@ class Recorder(SourceTracer):
         out = super().made(data, tracked, op, inputs, metadata)
         self.latest.append(out)
         if not self.last:
-            self.sites[out._index] = call_sites()
+            sites, called, inside = call_sites()
+            if called is not self.call[0]:
+                self.call = called, defaultdict(list)
+            places = self.call[1][op]  # np.var takes two means in one call: two places
+            if inside not in places:
+                places.append(inside)
+            self.sites[out._index] = sites, places.index(inside)
         return out
 
 
@@ -91,15 +98,19 @@ def is_user_frame(frame: FrameType) -> bool:
     return not is_own_frame(frame) and not frame.f_globals.get("__name__", "").startswith("minigrad.auditor.")
 
 
-def call_sites() -> tuple:
-    """((file, function, instruction, line), …) of the user's frames, the innermost first."""
+def call_sites() -> tuple[tuple, Any, tuple]:
+    """The user's frames as (file, function, instruction, line), innermost first; the frame called; its place."""
     frame: FrameType | None = sys._getframe(2)
-    sites = []
+    sites: list[tuple] = []
+    called, inside = None, []
     while frame is not None and frame.f_code is not Trace.__init__.__code__:
         if is_user_frame(frame):
             sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
+        elif not sites:
+            called = frame
+            inside.append(frame.f_lasti)
         frame = frame.f_back
-    return tuple(sites)
+    return tuple(sites), called, tuple(inside)
 
 
 class DerivationTrace(Trace):
@@ -153,8 +164,8 @@ class Steps:
         return self.numbers[key]
 
     def forward(self, x: Symbol, calls: dict) -> None:
-        sites = self.tracer.sites[x._index]
-        place = x._op.name, x._metadata.get("i") if x._op is PART else None, tuple(site[:3] for site in sites)
+        sites, ordinal = self.tracer.sites[x._index]
+        place = x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
         inputs = tuple(map(self.number, x._inputs))
         self.numbers[x._index] = self.add(Step(
             "forward", x._op, inputs, x._metadata, place, calls[place], name=self.tracer.names.get(x._index),

@@ -86,9 +86,6 @@ LAYERS: dict[tuple[str, int], tuple] = {
     ("LSTM", 1): ({"xs": (N, T, D), **fused(4)}, [true.from_zero(true.over_time(s, 2)) for s in BOOK_LSTM], (0,)),
     ("GRU", 1): ({"xs": (N, T, D), **fused(3)}, [true.from_zero(true.over_time(s, 1)) for s in GRU_STEPS], (0,)),
     ("RNN", 1): ({"xs": (N, T, D), **fused(1)}, [true.from_zero(true.over_time(true.rnn_step, 1))], (0,)),
-    ("Affine", 1): ({"x": (N, D), "W": (D, H), "b": (H,)}, [true.affine], (0,)),
-    ("Linear", 1): ({"x": (N, D), "W": (D, H), "b": (H,)}, [true.affine], (0,)),
-    ("MatMul", 1): ({"x": (N, D), "W": (D, H)}, [true.product], (0,)),
 }
 
 

@@ -33,7 +33,6 @@ from minigrad.handwritten.subjects import (
     Named,
     Subject,
     V,
-    hidden_states,
     weights_of,
 )
 
@@ -225,14 +224,13 @@ class GuessedLossFun(LossFun):
         lengths = {n for shape in shapes.values() for n in shape} - {1, V}
         hidden = {name: H for name, value in source.assigned.items() if value in lengths}
         for small, size in ((hidden, H), ({}, max(lengths, default=H))):
-            own = LossFun(self.name, self.convention, {}, states=len(parameters_of(node)) - 2, hidden=size,
-                          sizes=self.sizes | small)
+            own = LossFun(self.name, self.convention, {}, sizes=self.sizes | small, silent=parameters_of(node)[2:])
             self.sizes = own.sizes
-            own.inputs = self.shapes(source, wanted)
-            own.names = returned(node, own.inputs, first=1)
-            if own.inputs.keys() == MIN_CHAR.keys() and own.states == 1:
-                h = hidden_states(1, size)[0]
-                own.references = [true.min_char(CHARS, NEXT, h, count) for count in (1, len(CHARS))]
+            shapes = self.shapes(source, wanted)
+            own.weights, own.names = tuple(shapes), returned(node, shapes, first=1)
+            own.inputs = shapes | dict.fromkeys(own.silent, (size, 1))
+            if shapes.keys() == MIN_CHAR.keys() and len(own.silent) == 1:
+                own.references = [true.min_char(CHARS, NEXT, count) for count in (1, len(CHARS))]
             yield own
 
     def shapes(self, source: Source, wanted: list[str]) -> dict[str, tuple[int, ...]]:

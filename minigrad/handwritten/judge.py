@@ -480,26 +480,28 @@ class Trial:
         return report
 
     def report(self, reference: Callable, names: list[str]) -> AuditReport:
-        """The audit of the gradients of these inputs; the others are fixed."""
-        subject, rest = self.subject, self.draw()
+        """The audit of the gradients of these inputs, and of no other but those that have none in this convention."""
+        subject, rest, free = self.subject, self.draw(), [*names, *self.subject.silent]
 
         def forward(*arguments: Any) -> Any:
-            found = reference(*(rest | dict(zip(names, arguments))).values())
+            found = reference(*(rest | dict(zip(free, arguments))).values())
             found = found if isinstance(found, tuple) else (found,)
             return tuple(found[i] for i in subject.arriving) if len(subject.arriving) > 1 else found[0]
 
         def backward(d_outputs: Any, *arguments: Any) -> dict[str, Any]:
-            inputs = rest | {name: np.array(value) for name, value in zip(names, arguments)}
+            inputs = rest | {name: np.array(value) for name, value in zip(free, arguments)}
             d_outputs = d_outputs if isinstance(d_outputs, tuple) else (d_outputs,)
             found = self.gradients(inputs, [np.array(d) for d in d_outputs])
             return {f"d{name}": found[name] for name in names}
 
         forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in free])
         user = self.namespace[subject.name]
         backward.__wrapped__ = getattr(user, "backward", user)  # type: ignore[attr-defined]
-        return audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in names),
-                     names={f"d{name}": name for name in names})
+        report = audit(forward, backward, *(np.zeros(subject.inputs[name]) for name in free),
+                       names={f"d{name}": name for name in names})
+        report.missing = [name for name in report.missing if name[1:] not in subject.silent]
+        return report
 
     def in_places(self, text: str) -> str:
         """A report whose lines are those of the user's file; lines of the references stand without their file."""

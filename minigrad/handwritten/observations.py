@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import linecache
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from minigrad.handwritten import references
 from minigrad.handwritten.source import Source, bases
 
 ACTIVATIONS = {"sigmoid": [sigmoid], "tanh": [tanh], "relu": [relu],
-               "softmax": [lambda x: softmax(x, axis=0), lambda x: softmax(x, axis=1)]}
+               "softmax": [functools.partial(softmax, axis=axis) for axis in (-1, 0, 1)]}
 LOOKALIKES = {"σ(x)": sigmoid, "tanh(x)": tanh, "tanh(x/2)": lambda x: tanh(x / 2), "σ(2x)": lambda x: sigmoid(2 * x),
               "tanh(2x)": lambda x: tanh(2 * x), "σ(−x)": lambda x: sigmoid(-x), "its own derivative, σ(x) (1 − σ(x))":
               lambda x: sigmoid(x) * (1 - sigmoid(x)), "its own derivative, 1 − tanh²(x)": lambda x: 1 - tanh(x) ** 2,
@@ -54,12 +55,16 @@ def own_activations(source: Source, namespace: dict[str, Any]) -> Iterator[tuple
 
 def right_activations(source: Source, namespace: dict[str, Any]) -> dict[str, Callable]:
     """{name: minigrad's} of the activations of the file that are what their names say, however they are written."""
-    x = np.linspace(-1.5, 2.0, 12).reshape(3, 4)
     found: dict[str, Callable] = {}
     for name in [name for name in ACTIVATIONS if name in source.definitions and name in namespace]:
-        with contextlib.suppress(Exception):
-            given = namespace[name](x.copy())
-            found.update((name, true) for true in ACTIVATIONS[name] if close(given, true(x)))
+        left = ACTIVATIONS[name]
+        for shape in ((3, 4), (2, 3, 4)):  # one of a matrix alone may fail at the second
+            x = np.linspace(-1.5, 2.0, int(np.prod(shape))).reshape(shape)
+            with contextlib.suppress(Exception):
+                given = namespace[name](x.copy())
+                left = [true for true in left if close(given, true(x))]
+        if left:
+            found[name] = left[0]
     return found
 
 

@@ -160,10 +160,6 @@ def affine(x, w, b):
     return out
 
 
-def product(x, W):
-    return x @ W
-
-
 def embedding(indices: np.ndarray) -> Callable:
     def word_embedding(W):
         return W[indices]
@@ -182,17 +178,21 @@ def layernorm(x, gamma, beta):
     return gamma * x_hat + beta
 
 
-def cross_entropy(labels: np.ndarray, count: float, mask: Any = 1.0) -> Callable:
-    """−Σ mask log p[label] / count over the last axis of the scores."""
+def cross_entropy(labels: np.ndarray, count: float, present: Any = None) -> Callable:
+    """−Σ log p[label] / count over the last axis of the scores, of the entries that are present."""
     def loss(x):
-        one_hot = np.eye(x.shape[-1])[labels] * np.expand_dims(mask, -1)
-        return -total(one_hot * log_softmax(x, axis=-1)) / count
+        one_hot = np.eye(x.shape[-1])[labels]
+        log_p = one_hot * log_softmax(x, axis=-1)
+        if present is not None:
+            mask = np.expand_dims(present, -1)
+            log_p = mask * log_p
+        return -total(log_p) / count
     return loss
 
 
-def min_char(inputs: list[int], targets: list[int], hprev: np.ndarray, count: float) -> Callable:
+def min_char(inputs: list[int], targets: list[int], count: float) -> Callable:
     """The loss of min-char-rnn over a sequence of characters: the sum over the steps, or divided by `count`."""
-    def lossFun(Wxh, Whh, Why, bh, by):
+    def lossFun(Wxh, Whh, Why, bh, by, hprev):
         loss, h = 0.0, hprev
         for char, target in zip(inputs, targets):
             h = tanh(Wxh[:, [char]] + Whh @ h + bh)

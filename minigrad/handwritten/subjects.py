@@ -154,27 +154,21 @@ class Together(Subject):
 class LossFun(Together):
     """lossFun(inputs, targets, *states) → loss, gradients, states, as in min-char-rnn: its weights are globals."""
 
-    states: int = 1
-    hidden: int = H
     sizes: dict[str, int] = field(default_factory=dict)  # the globals that are sizes
 
     @property
     def given(self):
         """The weights, the sizes, and a text in place of any file that is opened."""
-        return {**dict.fromkeys(self.inputs), **self.sizes, "open": lambda *_, **__: io.StringIO("abcdef" * 9)}
+        return {**dict.fromkeys(self.weights), **self.sizes, "open": lambda *_, **__: io.StringIO("abcdef" * 9)}
 
     def forward(self, namespace, inputs):
-        namespace |= inputs
+        namespace |= {name: inputs[name] for name in self.weights}
         if not self.clips:
             without_clip(namespace)
-        result = namespace[self.name](list(CHARS), list(NEXT), *hidden_states(self.states, self.hidden))
+        result = namespace[self.name](list(CHARS), list(NEXT), *(inputs[name] for name in self.silent))
         loss, *gradients = result if isinstance(result, tuple) else (result,)
         dicts = [d for d in gradients if isinstance(d, dict)]
-        return (loss,), dicts[0] if dicts else gradients[:len(self.inputs)]
-
-
-def hidden_states(count: int, size: int = H) -> list[np.ndarray]:
-    return [np.linspace(-0.5, 0.5, size)[:, None] * (1 - 0.4 * k) for k in range(count)]
+        return (loss,), dicts[0] if dicts else gradients[:len(self.weights)]
 
 
 def without_clip(namespace: dict[str, Any]) -> None:
@@ -284,7 +278,7 @@ class Named(Subject):
         return self.named(result)
 
 
-WEIGHT = r"^_?([WUVRwub](?![a-z]{3})|weight|bias|gamma|beta|theta)"  # a name of a weight
+WEIGHT = r"^_?([WUVRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"  # a name of a weight
 WEIGHTS = r"^(params?|parameters|weights|theta|p)$"  # of a dict of them
 
 

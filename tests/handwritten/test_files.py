@@ -22,7 +22,8 @@ RIGHT = {"course.py": ["rnn_cell_backward", "rnn_backward", "lstm_cell_backward"
                        "relu_backward", "word_embedding_backward", "softmax_loss", "temporal_softmax_loss"],
          "layers.py": ["LSTM", "GRU", "RNN", "TimeLSTM", "Affine"],
          "own_cells.py": ["gru_cell_backward", "gru_backward"], "sizes.py": ["LSTMCell", "VanillaRNN"],
-         "char_lstm.py": ["lossFun"],
+         "char_lstm.py": ["lossFun"], "char_gru.py": ["lossFun"], "attention.py": ["attention_backward"],
+         "peephole.py": ["peephole_lstm_backward"],
          "own_names.py": ["SimpleRNN", "backward_lstm_cell", "rnn_bwd", "MSE", "BCEWithSigmoid"]}
 
 
