@@ -43,6 +43,8 @@ REFERENCE = {
               "step_decay cosine warm_up"),
     "tasks": ("Tasks", "minigrad.tasks", ""),
     "training": ("Training", "minigrad.training", ""),
+    "data": ("Your own data", "minigrad.data", ""),
+    "sampling": ("Samples", "minigrad", "sample"),
     "bptt": ("The microscope", "minigrad.bptt", ""),
     "pictures": ("Pictures and reports", "minigrad", "inspect graph"),
     "plot": ("Plots", "minigrad.plot", "by_lag against_lag heat gates ledger spectra truncation paths saturation "

@@ -41,7 +41,7 @@ def test_links_are_rewritten_for_their_place(builder):
 def test_the_reference_has_every_public_name(builder, tmp_path):
     builder.write_reference()
     text = "\n".join(path.read_text(encoding="utf-8") for path in (tmp_path / "reference").glob("*.md"))
-    modules = {"bptt", "connections", "nn", "ops", "optim", "plot", "training"}
+    modules = {"bptt", "connections", "data", "nn", "ops", "optim", "plot", "training"}
     missing = [name for name in mg.__all__ if name not in modules and f"# mg.{name}\n" not in text]
     assert set(missing) <= {"OPS", "GradcheckError"}, missing
     assert "# mg.nn.LSTM\n" in text and "# mg.bptt.credit\n" in text and "# mg.plot.ledger\n" in text
