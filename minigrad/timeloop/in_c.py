@@ -86,7 +86,7 @@ class CProgram:
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
         self.columns = {a: k for k, a in enumerate(plan.closed)}
-        self.large = any(math.prod(a.shape) >= LARGE for a in plan.summed)
+        self.large = self.batch >= 8 and any(math.prod(a.shape) >= LARGE for a in plan.summed)
         self.in_numpy = {a: terms for a, terms in plan.sums.items() if a not in plan.summed}
         self.by_c = [*plan.summed, *(a for a, terms in self.in_numpy.items()
                                      if not terms or any(term[0] == "step" for term in terms))]
