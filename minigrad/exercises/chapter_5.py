@@ -84,7 +84,7 @@ def ledger(J, d_losses, direct):
 The row vector ∂Lₛ/∂hₛ is multiplied with one more Jacobian for each step back. G.sum(axis=(0, 1)) is dL/dW.
 """)
 def formula(my: Any) -> Iterator[str]:
-    """Write the ledger by the formula of the chapter, for a state of n numbers and m weights. Given are the Jacobians
+    """Write the ledger by the formula of the chapter, for a state of n numbers and m weights. You have the Jacobians
     J (T, n, n) with J[t] = ∂hₜ/∂hₜ₋₁, the gradients of the losses d_losses (T, n) with d_losses[s] = ∂Lₛ/∂hₛ, and
     direct (T, n, m) with direct[t] = ∂⁺hₜ/∂W. G[s, t] is the gradient that loss s sends to the use of the weights at
     step t, (m,).

@@ -40,7 +40,16 @@ from minigrad.printers.c_schedule import Loop, Rows, dtype_of
 from minigrad.printers.c_statements import Statements
 from minigrad.printers.c_threads import HEAD, RUN
 from minigrad.printers.readable import Emitter, values_in
-from minigrad.program.analysis import Aliases, BackwardNeeds, Term, is_matrix_product, is_view, terms_of
+from minigrad.program.analysis import (
+    Aliases,
+    BackwardNeeds,
+    Term,
+    add_invariants,
+    is_invariant,
+    is_matrix_product,
+    is_view,
+    terms_of,
+)
 from minigrad.program.columns import keeps_columns
 from minigrad.program.ir import LOOP, Value, in_order, without_detach
 from minigrad.program.pieces import Pieces
@@ -50,6 +59,7 @@ from minigrad.program.simplify import Program
 # {bytes of a row of a chunk: the time of its products, relative}; fewer than 4 columns run one by one
 WIDTHS = {16: 10, 32: 10.5, 64: 17, 96: 24.5, 128: 32, 160: 43.5, 192: 47, 224: 54.5}
 THREADED = 1.25  # what a second thread costs
+MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
 MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
     last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
@@ -200,6 +210,8 @@ class CPlan:
         """The gradients, and in place of a weight's that is linear in products and sums, these: a concatenation of
         products is summed over time product by product, Σ f(x) = f(Σ x). Each is the gradient of a stand-in."""
         self.weights = list(self.closed)
+        self.unchanging, self.part_counts = set(self.closed), dict[Value, int]()
+        add_invariants(self.unchanging, in_order(list(self.gradients.values()), set()))
         self.parted: dict[Value, list] = {}  # {weight: terms, each a stand-in or (linear value, terms of its inputs)}
         summed: dict[Value, Value] = {}
 
@@ -222,19 +234,27 @@ class CPlan:
         return summed
 
     def is_linear_in_sums(self, value: Value) -> bool:
-        """Whether a value is a concatenation, a transpose, … of matrix products and sums alone, or one of these times
-        what only weights decide."""
-        def is_sum(a: Value) -> bool:
-            return is_matrix_product(a) or a.op is sum_op.op or self.is_linear_in_sums(a)
-        if value.op is multiply.op:
-            return any(self.is_unchanging(a) and is_sum(b) for a, b in (value.inputs, value.inputs[::-1]))
-        return value.op is not None and value.op.linear and value.op is not sum_op.op and bool(value.inputs) and \
-            all(map(is_sum, value.inputs))
+        """Whether a value is a concatenation, a transpose, … of a few matrix products and sums alone, or one of these
+        times what only weights decide."""
+        return not is_product_or_sum(value) and 0 < self.parts_in(value) <= MOST_PARTS
+
+    def parts_in(self, value: Value) -> int:
+        """How many products and sums a value is a linear function of, path by path; 0 if it is none."""
+        if is_product_or_sum(value):
+            return 1
+        if value not in self.part_counts:
+            self.part_counts[value] = 0
+            if value.op is multiply.op:
+                pairs = value.inputs, value.inputs[::-1]
+                self.part_counts[value] = max(self.parts_in(b) if self.is_unchanging(a) else 0 for a, b in pairs)
+            elif value.op is not None and value.op.linear:
+                counts = list(map(self.parts_in, value.inputs))
+                self.part_counts[value] = sum(counts) if all(counts) else 0
+        return self.part_counts[value]
 
     def is_unchanging(self, value: Value) -> bool:
         """Whether a value is computed from weights and constants alone."""
-        return value.is_constant or value in self.closed or (
-            value.op is not None and bool(value.inputs) and all(map(self.is_unchanging, value.inputs)))
+        return is_invariant(value, self.unchanging)
 
     def results_of_steps(self) -> list[Value]:
         """The gradients that every step returns: of the state and of x."""
@@ -387,6 +407,10 @@ void sums(const struct run *run, long threads)
     share(run, STRIPS, worth(run, {loop.products}, threads), sums_strip);
 }}
 """
+
+
+def is_product_or_sum(value: Value) -> bool:
+    return is_matrix_product(value) or value.op is sum_op.op
 
 
 class LoopWriter(Statements):

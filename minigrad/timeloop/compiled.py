@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import linecache
 import math
-import threading
 import weakref
 from typing import Any
 
@@ -78,7 +77,6 @@ class Compiled:
         self.in_c: CProgram | None = None
         self.why_not_in_c = "it has not run long enough to be worth a compile"
         self.to_compile: tuple | None = program, sources
-        self.lock = threading.Lock()
         self.break_even = BreakEven(AFTER_SECONDS)
         texts = [loop for loop in (plan.forward, plan.backward) if loop is not None]
         self.seconds_a_step = estimate(sum(len(loop.body) for loop in texts), [*plan.values, *plan.needs.steps])
@@ -113,7 +111,7 @@ class Compiled:
     def compile(self) -> None:
         """Print the program as C and compile it, or remember in `why_not_in_c` why not. A thread that comes meanwhile
         waits, so that its run is in C too."""
-        with self.lock:
+        with compiler.lock:
             if self.to_compile is not None:
                 try:
                     self.print_and_compile(*self.to_compile)

@@ -225,8 +225,7 @@ class InC:
         out: list = [None if d is None else np.array(d, order="C") for d in d_closed or (None,) * len(closed)]
         for a in program.by_c:
             if out[program.columns[a]] is None:
-                out[program.columns[a]] = np.empty(a.shape, a.dtype)
-                out[program.columns[a]].fill(0)
+                out[program.columns[a]] = np.zeros(a.shape, a.dtype)
         given = flat("x", xs, 1) | flat("d_y", d_ys, 1) | flat("d_x", d_xs, 1) | {
             ("total", a): out[program.columns[a]] for a in program.by_c}
         for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):

@@ -245,6 +245,25 @@ def test_a_learned_rate_leaves_the_columns_apart(monkeypatch, checkpoint_every):
     assert {program.in_c.plan.columns for program in module.programs} == {20}
 
 
+@needs_compiler
+def test_what_weights_decide_is_found_in_linear_time(monkeypatch):
+    """40 squares of a weight: followed path by path, they would take 2⁴⁰ steps."""
+    rate, xs = mg.tensor(np.full((3, 1), 1.0), requires_grad=True), np.random.default_rng(0).normal(size=(6, 3, 5))
+
+    def cell(h, x):
+        scale = rate
+        for _ in range(40):
+            scale = 1.1 * scale * scale - 0.1 * scale
+        h = np.tanh(h + scale * x)
+        return h, h
+
+    def run():
+        rate.grad = None
+        mg.scan(cell, np.zeros((3, 5)), xs)[1].sum().backward()
+        return [rate.grad]
+    compared(monkeypatch, run, 1e-11)
+
+
 LARGE = (40, 33, 6, 48)  # T, batch, D, H with work for three threads
 
 
