@@ -114,7 +114,7 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     start, ranks = Hypothesis({}, {}, 0.0), hints(names, text)
     for name in names:
         value = (namespace or {}).get(name)
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(set(value.shape)) == value.ndim:
+        if is_parameter(name) and isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(set(value.shape)) == value.ndim:
             start.known[name] = Known("array", tuple({"": n} for n in value.shape))
     waiting: list[tuple[float, int, Hypothesis]] = [(0.0, 0, start)]
     count, found, last, until = itertools.count(-1, -1), set(), "", time.monotonic() + SECONDS
@@ -172,7 +172,8 @@ class Hypothesis:
         rest = self.reduced({axis: left.get(axis, 0) - right.get(axis, 0) for axis in {*left, *right}})
         if not rest:
             return self
-        for axis in sorted(rest.keys() - {""}, key=(*order, *rest).index, reverse=True):
+        for axis in sorted(rest.keys() - {""}, reverse=True,
+                           key=lambda axis: (is_parameter(axis.rpartition(".")[0]), (*order, *rest).index(axis))):
             value = {other: -times / Fraction(rest[axis]) for other, times in rest.items() if other != axis}
             if value and all(times > 0 and times.denominator == 1 for times in value.values()):
                 whole = {other: int(times) for other, times in value.items()}
@@ -230,6 +231,8 @@ class Trial:
         if known.kind == "sequence":
             return [self.value(f"{path}.{key}") for key in known.keys]
         shape = tuple(self.measure(axis) for axis in known.axes)
+        if math.prod(shape) > 1e6:
+            raise Need
         if known.kind == "array":
             return self.rng.uniform(0.1, 0.9, shape)
         if known.kind == "integers":
@@ -258,10 +261,10 @@ class Trial:
         parts = [*({a: Fraction(1, k)} for a in free for k in (2, 3, 4)),
                  *({a: 1, b: -k} for a in free for b in free if a != b for k in (1, 2, 3))]
         found: list[Length] = []
-        for group in (simple, parts, [{"": number}]):
-            fitting = [length for length in group if measured(length, self.lengths) == number]
-            found += [length for i, length in enumerate(fitting) if length not in fitting[:i]]
-        return found[:4]
+        for length in (*simple, *parts):
+            if measured(length, self.lengths) == number and length not in found:
+                found.append(length)
+        return [*found[:3], {"": number}]
 
     def agreeing(self, problem: BaseException | None) -> Iterator[tuple[float, Hypothesis | None]]:
         """(cost, hypothesis) under which the lengths that an error names agree."""
@@ -272,11 +275,12 @@ class Trial:
             yield 0, self.reshaped(now, int(found[1]), [int(n) for n in found[2].split(",") if n])
         readings = [list(itertools.product(enumerate(self.read(m)), enumerate(
             self.read(n) if n >= 0 else [{f"{next(iter(self.read(m)[0]))}/{-n}": -n}]))) for m, n in pairs]
-        for choice in itertools.islice(itertools.product(*readings), 8 if pairs else 0):
+        for choice in itertools.islice(itertools.product(*readings), 16 if pairs else 0):
             following: Hypothesis | None = now
             for (_, left), (_, right) in choice:
                 following = following and following.agree(left, right, order)
-            yield sum(i + j for (i, _), (j, _) in choice), following
+            constants = sum(i > 0 and not one.keys() - {""} for pair in choice for i, one in pair)
+            yield 2 * constants + sum(i + j for (i, _), (j, _) in choice), following
             for (_, left), (_, right) in choice[:1]:
                 for cut, whole in ((left, right), (right, left)):  # what a slice left: 4 H - H, if it is not cut short
                     longer = [axis for axis in cut if cut[axis] == 1 and min(cut.values()) < 0]
@@ -285,6 +289,12 @@ class Trial:
         if len(pairs) == 1 and isinstance(problem, ValueError) and "broadcast" in str(problem):
             for length in {number: self.read(number)[0] for number in pairs[0]}.values():
                 yield 2, now.agree(length, {"": 1}, order)
+        if len(pairs) == 1 and min(pairs[0]) == 0:  # a slice behind the end: 4 H is meant
+            length = self.read(max(pairs[0]))[0]
+            for axis in order:
+                if is_parameter(axis.rpartition(".")[0]) and axis not in length:
+                    for times in (2, 3, 4):
+                        yield 1 + times / 10, now.agree({axis: 1}, {a: times * n for a, n in length.items()}, order)
         if found := re.search(r"with size (\d+)$", str(problem)):  # a loop over a longer axis
             own = self.read(int(found[1]))[0]
             for axis in order:
@@ -324,7 +334,7 @@ class Trial:
                 continue
             for axis, length in zip(map(now.reduced, known.axes), returned.shape):
                 others = [other for other, one in axes if one == axis and other != path]
-                if others and all(map(is_parameter, others)):
+                if all(map(is_parameter, others)):
                     following = following and following.agree(self.read(length)[0], axis, list(self.lengths))
         return following if following and following.equal != now.equal else None
 
@@ -448,8 +458,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, last), *others)
         ones = ({"": 1},) * (len(shape) - 1)
         column, row = Known("array", (*ones[1:], lengths[-2], {"": 1})), Known("array", (*ones, lengths[-1]))
-        weights = [any(is_parameter(axis.rpartition(".")[0]) for axis in length) or not length.keys() - {""}
-                   for length in lengths[-2:]]
+        own = [self.trial.hypothesis.reduced(axis) for path, known in self.trial.known.items() if is_parameter(path)
+               for axis in known.axes]
+        weights = [length in own for length in lengths[-2:]]
         is_column = weights == [True, False]
         if self.trial.ranks.get(self.path) == len(shape):
             return self.needs((0, column if is_column else row), (1, row if is_column else column), (1, whole))
@@ -589,7 +600,8 @@ def elementwise(inputs: Sequence[Any]) -> Any:
     if arrays:
         return first(probes).like(np.broadcast_shapes(*map(np.shape, arrays)))
     if len({one.path for one in probes}) > 1:
-        return first(probes).ranked((1, 2) if is_parameter(first(probes).path) else (2, 1, 3))
+        own = max(one.least - (one.shift or 0) for one in probes)  # axes that one of them has at least
+        return first(probes).ranked((1, 2) if is_parameter(first(probes).path) else dict.fromkeys((max(2, own), 2, 1, 3)))
     return None
 
 
@@ -691,7 +703,7 @@ def hints(names: Sequence[str], text: str) -> dict[str, int]:
     out = {}
     for name in names:
         found = re.search(rf"\b{name}\b[^()\n.;]{{0,40}}?\((\w+(?:\s*,\s*\w+)+|\w+,)\s*\)", text)
-        if found:
+        if found and not (is_parameter(name) and found[1].count(",") > 1):
             out[name] = len([part for part in found[1].split(",") if part.strip()])
         elif re.search(rf"\b{name}\b\s+is\s+(an?\s+)?\w+\s*x\s*\w+", text):
             out[name] = 2
