@@ -103,8 +103,9 @@ def example_arguments(function: Callable, node: Function, namespace: dict[str, A
 def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
              method: str = "forward") -> Iterator[Example]:
     """All that is found within SECONDS, likely ones first. Raises CouldNotRun if there is none."""
-    names, call, text = required(node), function, comments(function, node)
+    names, call, text, sizes = required(node), function, comments(function, node), ()
     if isinstance(node, ast.ClassDef):
+        sizes = tuple(name for name in names if not is_parameter(name))
         made, own = names, required(method_of(node, method))[1:]
         names = (*made, *(f"{method}.{name}" if name in made else name for name in own))
         text = comments(getattr(function, method), node)
@@ -125,10 +126,10 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
                 found.add(said)
                 yield hypothesis.solution
             continue
-        trial = Trial(hypothesis, names, ranks)
+        trial = Trial(hypothesis, names, ranks, sizes)
         problem = trial.run(call)
         if problem is None and not trial.options:
-            trial = Trial(replace(hypothesis, known=trial.known), names, ranks, trial.smallest())
+            trial = Trial(replace(hypothesis, known=trial.known), names, ranks, sizes, trial.smallest())
             problem = trial.run(call)
             if problem is None and not trial.options:
                 recurrent = trial.recurrent()
@@ -193,6 +194,7 @@ class Trial:
     hypothesis: Hypothesis
     names: tuple[str, ...]
     ranks: dict[str, int]
+    sizes: Sequence[str] = ()  # the names that are numbers if they can be
     lengths: dict[str, int] = field(default_factory=dict)  # of the axes that are free, in the order of their use
     options: list[tuple[float, Hypothesis]] = field(default_factory=list)  # what a probe may be, with costs
 
@@ -231,7 +233,7 @@ class Trial:
         if known.kind == "sequence":
             return [self.value(f"{path}.{key}") for key in known.keys]
         shape = tuple(self.measure(axis) for axis in known.axes)
-        if math.prod(shape) > 1e6:
+        if math.prod(shape) > 4e6:
             raise Need
         if known.kind == "array":
             return self.rng.uniform(0.1, 0.9, shape)
@@ -264,7 +266,8 @@ class Trial:
         for length in (*simple, *parts):
             if measured(length, self.lengths) == number and length not in found:
                 found.append(length)
-        return [*found[:3], {"": number}]
+        is_product = any(self.lengths[a] * self.lengths[b] == number for a, b in pairs)
+        return [*found[:3], *([] if is_product else [{"": number}])]
 
     def agreeing(self, problem: BaseException | None) -> Iterator[tuple[float, Hypothesis | None]]:
         """(cost, hypothesis) under which the lengths that an error names agree."""
@@ -275,17 +278,20 @@ class Trial:
             yield 0, self.reshaped(now, int(found[1]), [int(n) for n in found[2].split(",") if n])
         readings = [list(itertools.product(enumerate(self.read(m)), enumerate(
             self.read(n) if n >= 0 else [{f"{next(iter(self.read(m)[0]))}/{-n}": -n}]))) for m, n in pairs]
-        for choice in itertools.islice(itertools.product(*readings), 16 if pairs else 0):
+        for number, choice in enumerate(itertools.islice(itertools.product(*readings), 16 if pairs else 0)):
             following: Hypothesis | None = now
             for (_, left), (_, right) in choice:
                 following = following and following.agree(left, right, order)
             constants = sum(i > 0 and not one.keys() - {""} for pair in choice for i, one in pair)
             yield 2 * constants + sum(i + j for (i, _), (j, _) in choice), following
-            for (_, left), (_, right) in choice[:1]:
-                for cut, whole in ((left, right), (right, left)):  # what a slice left: 4 H - H, if it is not cut short
-                    longer = [axis for axis in cut if cut[axis] == 1 and min(cut.values()) < 0]
-                    for times in (4, 3, 2) if longer else ():
-                        yield 1, now.agree({longer[0]: 1}, {a: times * n for a, n in whole.items()}, order)
+            for (_, left), (_, right) in choice[:number == 0]:  # slices of fused gates, 4 H - H, or cut short
+                for short, whole in ((left, right), (right, left)):
+                    longest = max(short, key=lambda axis: short[axis]) if short.keys() - {""} else ""
+                    if is_parameter(longest.rpartition(".")[0]):
+                        for times in (4, 3, 2):
+                            yield 1, now.agree({longest: 1}, {a: times * n for a, n in whole.items()}, order)
+        if len(pairs) == 1 and pairs[0][1] > 0:
+            yield 0.5, self.reshaped(now, pairs[0][0], [pairs[0][1]])
         if len(pairs) == 1 and isinstance(problem, ValueError) and "broadcast" in str(problem):
             for length in {number: self.read(number)[0] for number in pairs[0]}.values():
                 yield 2, now.agree(length, {"": 1}, order)
@@ -422,7 +428,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def ranked(self, ranks: Sequence[int] = (2, 1, 3, 0), kind: str = "array") -> Any:
         """It is an array, of one of these ranks."""
-        if re.search(NUMBER, self.path):
+        if re.search(NUMBER, self.path) or self.path in self.trial.sizes:
             return self.number()
         wanted = dict.fromkeys(rank + (self.shift or 0) for rank in ranks)
         self.least = max(self.least, self.trial.least.get(self.path, 0))
@@ -439,7 +445,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def integers(self) -> Any:
         shared = [known for known in self.trial.known.values() if known.kind == "integers" and len(known.axes) == 1]
-        if self.shift == 0 and self.least == 0 and self.plain and caller().startswith("CALL"):
+        if self.path in self.trial.sizes or not self.shift and self.plain and caller().startswith("CALL"):
             return self.number()
         if shared and (self.shift or 0) <= 1:  # inputs and targets are of one length
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
@@ -447,7 +453,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def like(self, shape: tuple[int, ...]) -> Any:
         """It meets an array of this shape in an elementwise operation."""
-        if not self.plain or self.shift or len(shape) < max(self.least, 1):
+        if not self.plain or self.shift or self.path in self.trial.sizes or len(shape) < max(self.least, 1):
             return self.ranked(dict.fromkeys((len(shape), 2, 1, 3)))
         lengths = [self.trial.read(n)[0] if n > 1 else self.axis(i) for i, n in enumerate(shape)]
         whole, last = Known("array", tuple(lengths)), Known("array", (lengths[-1],))
@@ -648,6 +654,11 @@ def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
                     r"size of axis is (\d+) but size of corresponding boolean axis is (\d+)"):
         if found := re.search(pattern, text):
             return [(int(found[1]), int(found[2]))]
+    if found := re.search(r"output operand with shape \((.*)\) doesn't match the broadcast shape \((.*)\)|"
+                          r"input array from shape \((.*)\) into shape \((.*)\)", text):
+        into, whole = (found[1], found[2]) if found[1] is not None else (found[4], found[3])
+        pairs = itertools.zip_longest(*(map(int, reversed(re.findall(r"\d+", s))) for s in (into, whole)), fillvalue=1)
+        return [pair for pair in pairs if pair[0] != pair[1] and (pair[1] != 1 or found[1] is not None)]
     if "broadcast" in text:
         remapped = re.findall(r"->\(([\d,newaxis ]*)\)", text)
         shapes = [[int(n) if n.isdigit() else 1 for n in found.replace(" ", "").strip(",").split(",") if n]
