@@ -118,14 +118,17 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
         if is_parameter(name) and isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(set(value.shape)) == value.ndim:
             start.known[name] = Known("array", tuple({"": n} for n in value.shape))
     waiting: list[tuple[float, int, Hypothesis]] = [(0.0, 0, start)]
-    count, found, last, until = itertools.count(-1, -1), set(), "", time.monotonic() + SECONDS
-    while waiting and time.monotonic() < until:
+    count, found, seen, last, until = itertools.count(-1, -1), set(), set(), "", time.process_time() + SECONDS
+    while waiting and time.process_time() < until:
         cost, _, hypothesis = heapq.heappop(waiting)
         if hypothesis.solution:
             if (said := str(hypothesis.solution.axes)) not in found:
                 found.add(said)
                 yield hypothesis.solution
             continue
+        if (said := str((hypothesis.known, sorted(hypothesis.equal.items())))) in seen:
+            continue
+        seen.add(said)
         trial = Trial(hypothesis, names, ranks, sizes)
         problem = trial.run(call)
         if problem is None and not trial.options:
@@ -283,7 +286,17 @@ class Trial:
             for (_, left), (_, right) in choice:
                 following = following and following.agree(left, right, order)
             constants = sum(i > 0 and not one.keys() - {""} for pair in choice for i, one in pair)
-            yield 2 * constants + sum(i + j for (i, _), (j, _) in choice), following
+            apart = sum(min(*left.values(), *right.values()) < 0 and not left.keys() & right.keys()
+                        for (_, left), (_, right) in choice)  # 4 H - 3 H is met by H, rather than by another axis
+            yield 2 * constants + apart + sum(i + j for (i, _), (j, _) in choice), following
+            if following is None and len(choice) == 1:
+                (_, left), (_, right) = choice[0]
+                for cost, others in enumerate((list(right), list(right)[::-1])):  # [x; h] meets W of n_in + n_hid
+                    following = now
+                    for axis, other in zip(left, others):
+                        following = following and following.agree({axis: left[axis]}, {other: right[other]}, order)
+                    if len(left) == len(right) == 2:
+                        yield cost / 2, following
             for (_, left), (_, right) in choice[:number == 0]:  # slices of fused gates, 4 H - H, or cut short
                 for short, whole in ((left, right), (right, left)):
                     longest = max(short, key=lambda axis: short[axis]) if short.keys() - {""} else ""
@@ -293,7 +306,7 @@ class Trial:
         if len(pairs) == 1 and pairs[0][1] > 0:
             yield 0.5, self.reshaped(now, pairs[0][0], [pairs[0][1]])
         if len(pairs) == 1 and isinstance(problem, ValueError) and "broadcast" in str(problem):
-            for length in {number: self.read(number)[0] for number in pairs[0]}.values():
+            for length in [length for number in pairs[0] for length in self.read(number)[:1]]:
                 yield 2, now.agree(length, {"": 1}, order)
         if len(pairs) == 1 and min(pairs[0]) == 0:  # a slice behind the end: 4 H is meant
             length = self.read(max(pairs[0]))[0]
@@ -304,7 +317,7 @@ class Trial:
         if found := re.search(r"with size (\d+)$", str(problem)):  # a loop over a longer axis
             own = self.read(int(found[1]))[0]
             for axis in order:
-                if axis not in own:
+                if axis not in own and self.lengths[axis] > int(found[1]):
                     yield 0.1 + is_parameter(axis.rpartition(".")[0]), now.agree(own, {axis: 1}, order)
 
     def reshaped(self, now: Hypothesis, size: int, shape: list[int]) -> Hypothesis | None:
@@ -359,8 +372,8 @@ class Trial:
         """A cost for axes of data that nothing agrees with, and for data of several ranks that are added."""
         axes = [(path, axis) for path, known in self.known.items() if known.kind in ("array", "integers")
                 for axis in map(self.hypothesis.reduced, known.axes)]
-        return 0.6 * sum(not is_parameter(path) and sum(axis.keys() <= other.keys() for _, other in axes) == 1
-                         for path, axis in axes if axis.keys() != {""})
+        return 0.6 * max(0, sum(not is_parameter(path) and sum(axis.keys() <= other.keys() for _, other in axes) == 1
+                                for path, axis in axes if axis.keys() != {""}) - 1)
 
     def example(self) -> Example:
         known = {path: replace(known, axes=tuple(map(self.hypothesis.reduced, known.axes)))
@@ -455,7 +468,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         """It meets an array of this shape in an elementwise operation."""
         if not self.plain or self.shift or self.path in self.trial.sizes or len(shape) < max(self.least, 1):
             return self.ranked(dict.fromkeys((len(shape), 2, 1, 3)))
-        lengths = [self.trial.read(n)[0] if n > 1 else self.axis(i) for i, n in enumerate(shape)]
+        lengths = [next(iter(self.trial.read(n)), self.axis(i)) if n > 1 else self.axis(i) for i, n in enumerate(shape)]
         whole, last = Known("array", tuple(lengths)), Known("array", (lengths[-1],))
         others = [(2, self.of_rank(rank)) for rank in (1, 2, 3) if rank != len(shape)]
         if not is_parameter(self.path):
