@@ -264,7 +264,7 @@ class Trial:
                   *({a: k} for a in free for k in (2, 3, 4)), *({a: 1, "": 1} for a in free),
                   *({a: 1, b: 1, "": 1} for a, b in pairs)]
         parts = [*({a: Fraction(1, k)} for a in free for k in (2, 3, 4)),
-                 *({a: 1, b: -k} for a in free for b in free if a != b for k in (1, 2, 3))]
+                 *({a: j, b: -k} for j in (1, 2, 3, 4) for a in free for b in free if a != b for k in (1, 2, 3))]
         found: list[Length] = []
         for length in (*simple, *parts):
             if measured(length, self.lengths) == number and length not in found:
@@ -300,8 +300,9 @@ class Trial:
             for (_, left), (_, right) in choice[:number == 0]:  # slices of fused gates, 4 H - H, or cut short
                 for short, whole in ((left, right), (right, left)):
                     longest = max(short, key=lambda axis: short[axis]) if short.keys() - {""} else ""
-                    if is_parameter(longest.rpartition(".")[0]):
-                        for times in (4, 3, 2):
+                    is_cut = min(short.values()) < 0
+                    if is_cut or is_parameter(longest.rpartition(".")[0]):
+                        for times in (1, 4, 3, 2) if is_cut else (4, 3, 2):
                             yield 1, now.agree({longest: 1}, {a: times * n for a, n in whole.items()}, order)
         if len(pairs) == 1 and pairs[0][1] > 0:
             yield 0.5, self.reshaped(now, pairs[0][0], [pairs[0][1]])
@@ -518,6 +519,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __len__(self) -> int:
         return self.trial.measure(self.axis(self.shift or 0))
+
+    def __call__(self, *_: Any) -> Any:
+        return self.needs((0, Known("constant", value=np.tanh)))
 
     def __bool__(self) -> bool:
         return True
