@@ -279,26 +279,26 @@ class Trial:
         pairs = clashes(problem)
         if found := re.search(r"reshape array of size (\d+) into shape \(([\d,]+)\)", str(problem)):
             yield 0, self.reshaped(now, int(found[1]), [int(n) for n in found[2].split(",") if n])
-        readings = [list(itertools.product(enumerate(self.read(m)), enumerate(
-            self.read(n) if n >= 0 else [{f"{next(iter(self.read(m)[0]))}/{-n}": -n}]))) for m, n in pairs]
+        readings = []
+        for m, n in pairs:
+            left = self.read(m)
+            right = self.read(n) if n >= 0 else [{f"{next(iter(left[0]))}/{-n}": -n} for _ in left[:1]]
+            # what is left of 4 H is met by H, rather than by another axis
+            ranked = [sorted(own, key=lambda one, other=other: min(one.values()) < 0 and not any(
+                one.keys() & axes.keys() for axes in other)) for own, other in ((left, right), (right, left))]
+            readings.append(list(itertools.product(*map(enumerate, ranked))))
         for number, choice in enumerate(itertools.islice(itertools.product(*readings), 16 if pairs else 0)):
             following: Hypothesis | None = now
             for (_, left), (_, right) in choice:
                 following = following and following.agree(left, right, order)
             constants = sum(i > 0 and not one.keys() - {""} for pair in choice for i, one in pair)
-            apart = sum(min(*left.values(), *right.values()) < 0 and not left.keys() & right.keys()
-                        for (_, left), (_, right) in choice)  # 4 H - 3 H is met by H, rather than by another axis
-            yield 2 * constants + apart + sum(i + j for (i, _), (j, _) in choice), following
-            if following is None and len(choice) == 1:
-                (_, left), (_, right) = choice[0]
-                for cost, others in enumerate((list(right), list(right)[::-1])):  # [x; h] meets W of n_in + n_hid
-                    following = now
-                    for axis, other in zip(left, others):
-                        following = following and following.agree({axis: left[axis]}, {other: right[other]}, order)
-                    if len(left) == len(right) == 2:
-                        yield cost / 2, following
-            for (_, left), (_, right) in choice[:number == 0]:  # slices of fused gates, 4 H - H, or cut short
-                for short, whole in ((left, right), (right, left)):
+            yield 2 * constants + sum(i + j for (i, _), (j, _) in choice), following
+            for (_, left), (_, right) in choice[:number == 0]:
+                if following is None and len(left) == len(right) == 2 and {*left.values(), *right.values()} == {1}:
+                    for cost, others in enumerate((list(right), list(right)[::-1])):  # [x; h] meets n_in + n_hid
+                        first = now.agree({list(left)[0]: 1}, {others[0]: 1}, order)
+                        yield cost / 2, first and first.agree({list(left)[1]: 1}, {others[1]: 1}, order)
+                for short, whole in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
                     longest = max(short, key=lambda axis: short[axis]) if short.keys() - {""} else ""
                     is_cut = min(short.values()) < 0
                     if is_cut or is_parameter(longest.rpartition(".")[0]):
@@ -357,6 +357,17 @@ class Trial:
                 if all(map(is_parameter, others)):
                     following = following and following.agree(self.read(length)[0], axis, list(self.lengths))
         return following if following and following.equal != now.equal else None
+
+    def features_first(self, lengths: list[Length]) -> bool:
+        """Whether the last but one of these lengths is that of features: W @ x, not x @ W."""
+        own = [self.hypothesis.reduced(axis) for path, known in self.known.items() if is_parameter(path)
+               for axis in known.axes]
+        features = [length in own for length in lengths[-2:]]
+        if any(features):
+            return features == [True, False]
+        met = {axis for length in own for axis in length}  # as where other data meet weights
+        return any([axis.keys() <= met for axis in map(self.hypothesis.reduced, known.axes[-2:])] == [True, False]
+                   for path, known in self.known.items() if known.kind == "array" and not is_parameter(path))
 
     def smallest(self) -> dict[str, int]:
         """Small lengths for the free axes, in the opposite order, so that all axes that differ have others."""
@@ -448,8 +459,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         self.least = max(self.least, self.trial.least.get(self.path, 0))
         fitting = [rank for rank in wanted if rank >= self.least] or [self.least]
         hint = self.trial.ranks.get(self.path, fitting[0])
-        if hint not in fitting and hint >= self.least:
-            fitting.append(hint)
+        fitting = [rank for rank in dict.fromkeys((hint, *fitting)) if rank >= self.least]
         return self.needs(*((cost, self.of_rank(rank, kind)) for cost, rank in enumerate(fitting)))
 
     def number(self) -> Any:
@@ -467,9 +477,10 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def like(self, shape: tuple[int, ...]) -> Any:
         """It meets an array of this shape in an elementwise operation."""
-        if not self.plain or self.shift or self.path in self.trial.sizes or len(shape) < max(self.least, 1):
-            return self.ranked(dict.fromkeys((len(shape), 2, 1, 3)))
         lengths = [next(iter(self.trial.read(n)), self.axis(i)) if n > 1 else self.axis(i) for i, n in enumerate(shape)]
+        is_column = len(shape) > 1 and is_parameter(self.path) and self.trial.features_first(lengths)
+        if not self.plain or self.shift or self.path in self.trial.sizes or len(shape) < max(self.least, 1):
+            return self.ranked(dict.fromkeys((1 if is_parameter(self.path) and not is_column else len(shape), 2, 1, 3)))
         whole, last = Known("array", tuple(lengths)), Known("array", (lengths[-1],))
         others = [(2, self.of_rank(rank)) for rank in (1, 2, 3) if rank != len(shape)]
         if not is_parameter(self.path):
@@ -478,10 +489,6 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, last), *others)
         ones = ({"": 1},) * (len(shape) - 1)
         column, row = Known("array", (*ones[1:], lengths[-2], {"": 1})), Known("array", (*ones, lengths[-1]))
-        own = [self.trial.hypothesis.reduced(axis) for path, known in self.trial.known.items() if is_parameter(path)
-               for axis in known.axes]
-        weights = [length in own for length in lengths[-2:]]
-        is_column = weights == [True, False]
         if self.trial.ranks.get(self.path) == len(shape):
             return self.needs((0, column if is_column else row), (1, row if is_column else column), (1, whole))
         return self.needs(*((0, column), (2, last)) if is_column else ((0, last), (1, column)), (2, whole))
@@ -497,8 +504,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, Known("mapping")))
         items = key if isinstance(key, tuple) else (key,)
         for item in items:
-            if isinstance(item, Probe):
-                return item.integers()
+            if isinstance(item, Probe):  # a mask, if it was made of the same
+                return item.ranked() if item.path == self.path else item.integers()
         given = [item for item in items if item is not None and item is not Ellipsis]
         fewer = sum(1 - np.ndim(item) for item in given if not isinstance(item, slice)) - items.count(None) \
             if not any(isinstance(item, np.ndarray) for item in items) else sum(
@@ -674,6 +681,8 @@ def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
     if found := re.search(r"output operand with shape \((.*)\) doesn't match the broadcast shape \((.*)\)|"
                           r"input array from shape \((.*)\) into shape \((.*)\)", text):
         into, whole = (found[1], found[2]) if found[1] is not None else (found[4], found[3])
+        if len(re.findall(r"\d+", into)) < len(re.findall(r"\d+", whole)):
+            return []
         pairs = itertools.zip_longest(*(map(int, reversed(re.findall(r"\d+", s))) for s in (into, whole)), fillvalue=1)
         return [pair for pair in pairs if pair[0] != pair[1] and (pair[1] != 1 or found[1] is not None)]
     if "broadcast" in text:
