@@ -354,7 +354,7 @@ class Trial:
                 continue
             for axis, length in zip(map(now.reduced, known.axes), returned.shape):
                 others = [other for other, one in axes if one == axis and other != path]
-                if all(map(is_parameter, others)):
+                if axis.keys() - {""} and all(map(is_parameter, others)):
                     following = following and following.agree(self.read(length)[0], axis, list(self.lengths))
         return following if following and following.equal != now.equal else None
 
@@ -381,11 +381,11 @@ class Trial:
         return {axis: found[axis] for axis in self.lengths}
 
     def alone(self) -> float:
-        """A cost for axes of data that nothing agrees with, and for data of several ranks that are added."""
+        """A cost where several arguments have an axis that nothing else has: one over time may, two are a wrong rank."""
         axes = [(path, axis) for path, known in self.known.items() if known.kind in ("array", "integers")
-                for axis in map(self.hypothesis.reduced, known.axes)]
-        return 0.6 * max(0, sum(not is_parameter(path) and sum(axis.keys() <= other.keys() for _, other in axes) == 1
-                                for path, axis in axes if axis.keys() != {""}) - 1)
+                for axis in map(self.hypothesis.reduced, known.axes) if axis.keys() != {""}]
+        return 1.1 * max(0, len({path for path, axis in axes if not is_parameter(path) and sum(
+            axis.keys() <= other.keys() for _, other in axes) == 1}) - 1)
 
     def example(self) -> Example:
         known = {path: replace(known, axes=tuple(map(self.hypothesis.reduced, known.axes)))
