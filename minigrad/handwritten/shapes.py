@@ -34,9 +34,10 @@ from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited,
 # None can be split into equal parts; a sum or a multiple of some is hardly ever another.
 LENGTHS = (11, 13, 17, 37, 59, 77, 83, 89, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173)
 WEIGHTS_FROM = 8  # where those of weights begin: they are long, so that slices of fused gates are not cut short
-PARAMETER = r"^_?([WUVRPb](?![a-z]{3})|p_?[figoc]$|w$|weight|bias|gain|gamma|beta|theta|ln_)"
+PARAMETER = r"^_?([WUVRPb](?![a-z]{3})|p_?[figoc]$|[wgE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
+GROUP = r"^(params?|parameters|weights|theta)$"
 STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]$"
-NUMBER = r"eps|^lr$|rate|momentum|decay|seed|temperature|ratio|drop"
+NUMBER = r"^(p|lr)$|eps|rate|momentum|decay|seed|temperature|ratio|drop"
 SECONDS = 2.0
 Length = dict[str, Any]  # axis → how many times; "" is the constant: {"h.1": 1, "x.1": 1} is H + D
 
@@ -179,7 +180,7 @@ class Hypothesis:
         if not rest:
             return self
         for axis in sorted(rest.keys() - {""}, reverse=True,
-                           key=lambda axis: (is_parameter(axis.rpartition(".")[0]), (*order, *rest).index(axis))):
+                           key=lambda axis: (is_parameter(owner(axis)), (*order, *rest).index(axis))):
             value = {other: -times / Fraction(rest[axis]) for other, times in rest.items() if other != axis}
             if value and all(times > 0 and times.denominator == 1 for times in value.values()):
                 whole = {other: int(times) for other, times in value.items()}
@@ -250,7 +251,7 @@ class Trial:
         """The length in this run; an axis that is new gets one."""
         reduced = self.hypothesis.reduced(length)
         for axis in reduced.keys() - self.lengths.keys() - {""}:
-            taken, first = set(self.lengths.values()), WEIGHTS_FROM * is_parameter(axis.rpartition(".")[0])
+            taken, first = set(self.lengths.values()), WEIGHTS_FROM * is_parameter(owner(axis))
             self.lengths[axis] = next(
                 n for n in itertools.chain(LENGTHS[first:], itertools.count(179, 6)) if n not in taken)
         return measured(reduced, self.lengths)
@@ -310,7 +311,7 @@ class Trial:
                 for short, whole in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
                     longest = max(short, key=lambda axis: short[axis]) if short.keys() - {""} else ""
                     is_cut = min(short.values()) < 0
-                    if whole.keys() - {""} and (is_cut or is_parameter(longest.rpartition(".")[0])):
+                    if whole.keys() - {""} and (is_cut or is_parameter(owner(longest))):
                         for times in (1, 4, 3, 2) if is_cut else (4, 3, 2):
                             yield 1, now.agree({longest: 1}, {a: times * n for a, n in whole.items()}, order)
         if len(pairs) == 1 and pairs[0][1] > 0:
@@ -321,14 +322,14 @@ class Trial:
         if len(pairs) == 1 and min(pairs[0]) == 0:  # a slice behind the end: 4 H is meant
             length = self.read(max(pairs[0]))[0]
             for axis in order:
-                if is_parameter(axis.rpartition(".")[0]) and axis not in length:
+                if is_parameter(owner(axis)) and axis not in length:
                     for times in (2, 3, 4):
                         yield 1 + times / 10, now.agree({axis: 1}, {a: times * n for a, n in length.items()}, order)
         if found := re.search(r"with size (\d+)$", str(problem)):  # a loop over a longer axis
             own = self.read(int(found[1]))[0]
             for axis in order:
                 if axis not in own and self.lengths[axis] > int(found[1]):
-                    yield 0.1 + is_parameter(axis.rpartition(".")[0]), now.agree(own, {axis: 1}, order)
+                    yield 0.1 + is_parameter(owner(axis)), now.agree(own, {axis: 1}, order)
 
     def reshaped(self, now: Hypothesis, size: int, shape: list[int]) -> Hypothesis | None:
         """As many numbers on both sides: each as a product of axes, and what both have cancelled."""
@@ -393,7 +394,9 @@ class Trial:
         """A cost where several arguments have an axis that nothing else has: one over time may, two are a wrong rank."""
         axes = [(path, axis) for path, known in self.known.items() if known.kind in ("array", "integers", "number")
                 for axis in map(self.hypothesis.reduced, known.axes) if axis.keys() != {""}]
-        return 1.1 * max(0, len({path for path, axis in axes if not is_parameter(path) and self.known[path].kind != "number" and sum(
+        twice = sum(len(known.axes) > len({str(self.hypothesis.reduced(axis)) for axis in known.axes}) for path, known in
+                    self.known.items() if known.kind == "array" and not is_parameter(path))
+        return 1.5 * twice + 1.1 * max(0, len({path for path, axis in axes if not is_parameter(path) and self.known[path].kind != "number" and sum(
             axis.keys() <= other.keys() for _, other in axes) == 1}) - 1)
 
     def example(self) -> Example:
@@ -438,6 +441,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(self, trial: Trial, path: str, shift: int | None = 0, least: int = 0, plain: bool = True):
         self.trial, self.path, self.shift, self.least, self.plain = trial, path, shift, least, plain
+        self.is_row = False  # of a table of vectors, looked up by an integer
 
     __hash__ = object.__hash__
 
@@ -464,7 +468,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         """It is an array, of one of these ranks."""
         if re.search(NUMBER, self.path) or self.path in self.trial.sizes:
             return self.number()
-        wanted = dict.fromkeys(rank + (self.shift or 0) for rank in ranks)
+        wanted = dict.fromkeys((*[2] * self.is_row, *(rank + (self.shift or 0) for rank in ranks)))
         self.least = max(self.least, self.trial.least.get(self.path, 0))
         fitting = [rank for rank in wanted if rank >= self.least] or [self.least]
         hint = self.trial.ranks.get(self.path, fitting[0])
@@ -487,6 +491,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def like(self, shape: tuple[int, ...]) -> Any:
         """It meets an array of this shape in an elementwise operation."""
+        if re.search(NUMBER, self.path):
+            return self.number()
         lengths = [next(iter(self.trial.read(n)), self.axis(i)) if n > 1 else self.axis(i) for i, n in enumerate(shape)]
         is_column = len(shape) > 1 and is_parameter(self.path) and self.trial.features_first(lengths)
         if not self.plain or self.shift or self.path in self.trial.sizes or len(shape) < max(self.least, 1):
@@ -510,8 +516,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
     # -- what the function does with it
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            return self.needs((0, Known("mapping")))
+        if isinstance(key, str) or (isinstance(key, int) and re.search(GROUP, self.path)):
+            return self.needs((0, Known("sequence", keys=("0", "1")) if self.shift else Known("mapping")))
         items = key if isinstance(key, tuple) else (key,)
         for item in items:
             if isinstance(item, Probe):  # a mask, if it was made of the same
@@ -521,7 +527,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             if not any(isinstance(item, np.ndarray) for item in items) else sum(
                 1 - np.ndim(item) for item in given if not isinstance(item, slice))
         whole = all(isinstance(item, (int, np.integer)) for item in items)
-        return self.part(fewer, (self.shift or 0) + len(given), whole)
+        out = self.part(fewer, (self.shift or 0) + len(given), whole)
+        out.is_row = len(items) == 1 and isinstance(key, (np.integer, np.ndarray))
+        return out
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self[key].ranked()
@@ -531,6 +539,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if operation == "UNPACK_SEQUENCE" and self.plain and not self.shift:
             self.needs((0, Known("sequence", keys=names or tuple(map(str, range(count))))),
                        (1, Known("array", ({"": count}, self.axis(1)))))
+        if operation == "UNPACK_SEQUENCE" and self.plain and self.shift == 1:
+            self.needs((0, Known("sequence", keys=("0", "1"))))
         row = Probe(self.trial, self.path, (self.shift or 0) + 1, (self.shift or 0) + 1)
         return iter([row] * len(self))
 
@@ -677,8 +687,14 @@ def in_words(length: Length) -> str:
                       for axis, times in length.items())
 
 
+def owner(axis: str) -> str:
+    """The path of the argument that an axis belongs to."""
+    return axis.rpartition(".")[0]
+
+
 def is_parameter(path: str) -> bool:
-    return "." in path or bool(re.match(PARAMETER, path))
+    root, _, rest = path.partition(".")
+    return bool(rest and not re.search(STATE, root)) or bool(re.match(PARAMETER, root))
 
 
 def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
@@ -703,10 +719,22 @@ def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
         return broadcast(shapes)
     inner = list(traceback.walk_tb(problem.__traceback__))[-1:] if problem else []
     names = inner[0][0].f_locals if inner else {}
+    if isinstance(problem, AssertionError):
+        return asserted(inner[0][0])
     if "equal division" in text and "sections" in names:
         return [(names["N"], -names["sections"])]
     if "same shape" in text and "arrays" in names:
         return broadcast([np.shape(a) for a in names["arrays"]])
+    return []
+
+
+def asserted(frame: Any) -> list[tuple[int, int]]:
+    """The lengths that the failing line of a frame asserts to be equal."""
+    with contextlib.suppress(Exception):
+        test: Any = ast.parse(linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()).body[0].test
+        sides = [eval(ast.unparse(side), frame.f_globals, frame.f_locals) for side in (test.left, test.comparators[0])]
+        pairs = zip(*(side if isinstance(side, tuple) else (side,) for side in sides))
+        return [(int(m), int(n)) for m, n in pairs if m != n]
     return []
 
 
