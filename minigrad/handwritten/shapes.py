@@ -311,7 +311,7 @@ class Trial:
                 for short, whole in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
                     longest = max(short, key=lambda axis: short[axis]) if short.keys() - {""} else ""
                     is_cut = min(short.values()) < 0
-                    if whole.keys() - {""} and (is_cut or is_parameter(owner(longest))):
+                    if whole.keys() - {""} and (is_cut or ("broadcast" in str(problem) and is_parameter(owner(longest)))):
                         for times in (1, 4, 3, 2) if is_cut else (4, 3, 2):
                             yield 1, now.agree({longest: 1}, {a: times * n for a, n in whole.items()}, order)
         if len(pairs) == 1 and pairs[0][1] > 0:
@@ -322,9 +322,9 @@ class Trial:
         if len(pairs) == 1 and min(pairs[0]) == 0:  # a slice behind the end: 4 H is meant
             length = self.read(max(pairs[0]))[0]
             for axis in order:
-                if is_parameter(owner(axis)) and axis not in length:
-                    for times in (2, 3, 4):
-                        yield 1 + times / 10, now.agree({axis: 1}, {a: times * n for a, n in length.items()}, order)
+                for one in [{a: 1} for a in order if a != axis] if axis in length else [length]:
+                    for times in (2, 3, 4) if is_parameter(owner(axis)) else ():
+                        yield 1 + times / 10, now.agree({axis: 1}, {a: times * n for a, n in one.items()}, order)
         if found := re.search(r"with size (\d+)$", str(problem)):  # a loop over a longer axis
             own = self.read(int(found[1]))[0]
             for axis in order:
@@ -801,6 +801,8 @@ def unpacked() -> tuple[str, int, tuple[str, ...]]:
     operation, count = dis.opname[code[frame.f_lasti]], code[frame.f_lasti + 1]
     names: tuple[str, ...] = ()
     with contextlib.suppress(SyntaxError, ValueError, AttributeError, IndexError):
-        statement: Any = ast.parse(linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()).body[0]
-        names = tuple(ast.unparse(one) for one in statement.targets[0].elts)
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        tuples = [node.elts for node in ast.walk(ast.parse(line + " pass" * line.endswith(":"))) if isinstance(
+            node, ast.Tuple) and isinstance(node.ctx, ast.Store) and len(node.elts) == count]
+        names = tuple(ast.unparse(one) for one in tuples[0])
     return operation, count, names if len(names) == count and all(map(str.isidentifier, names)) else ()
