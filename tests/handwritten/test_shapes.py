@@ -77,7 +77,8 @@ CASES = {
                 h = z * h + (1 - z) * np.tanh(Wh @ x[:, :, t] + Uh @ (z * h) + bh)
                 hs.append(h)
             return np.stack(hs, axis=2)
-        """, "x D N T, h0 H N, params.Wz H D, params.Uz H H, params.bz H 1, params.Wh H D, params.Uh H H, params.bh H 1"),
+        """, "x D N T, h0 H N, params.Wz H D, params.Uz H H, params.bz H 1, params.Wh H D, params.Uh H H, "
+             "params.bh H 1"),
     "keys made while it runs, a layer norm": ("""
         def norm(a, g, b):
             return g * (a - a.mean(1, keepdims=True)) / np.sqrt(a.var(1, keepdims=True) + 1e-5) + b
@@ -179,7 +180,7 @@ def test_axes_are_told_apart(name, tmp_path):
     _, _, all_examples = found(tmp_path, text)
     example = next(all_examples)
     arrays, _, constants = expected.partition(";")
-    words = {path: axes.split() for path, *_, axes in (w.strip().partition(" ") for w in arrays.split(",") if w.strip())}
+    words = {path: axes.split() for path, _, axes in (w.strip().partition(" ") for w in arrays.split(",") if w.strip())}
     assert example.shapes.keys() == words.keys()
     assert {w.split()[0] for w in constants.split(",") if w.strip()} == example.constants.keys()
     lengths = {path: example.shapes.get(path) for path in words}
