@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]$"
-PARAMETER = r"^_?([WUVRPb](?![a-z]{3})|p_?[figoc]$|[wgE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
+STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]x?$"
+PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p_?[figoc]$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
 Length = dict[str, Any]  # axis → how many times
 Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free axes in the run in which it was seen
 
@@ -30,9 +30,9 @@ Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free ax
 class Known:
     """What an argument, or a part of one, is."""
 
-    kind: str  # array, integers, number, constant, mapping or sequence
+    kind: str  # array, integers, number, constant, mapping, sequence or object
     axes: tuple[Length, ...] = ()
-    keys: tuple[str, ...] = ()  # of a mapping or a sequence
+    keys: tuple[str, ...] = ()  # of a mapping, a sequence or an object
     value: Any = None  # of a constant
 
 
@@ -109,9 +109,9 @@ def read(number: int, lengths: dict[str, int], axes: Sequence[Length], again: Re
         ({a: 1} for a in lengths), axes, ({a: 1, b: 1} for a, b in pairs),
         ({a: k} for a in lengths for k in (2, 3, 4)), ({a: 1, "": 1} for a in lengths),
         ({a: 1, b: 1, "": 1} for a, b in pairs),
-        ({a: 1, "": number - lengths[a]} for a in lengths if again and number > lengths[a]),
         ({a: Fraction(1, k)} for a in lengths for k in (2, 3, 4)),
         ({a: 1, b: -k} for a, b in ordered for k in (1, 2, 3)),
+        ({a: 1, "": number - lengths[a]} for a in lengths if again and number > lengths[a]),
         [] if is_product else [{"": number}],
         ({a: j, b: -k} for j in (2, 3, 4) for a, b in ordered for k in (1, 2, 3)))
     found: list[Length] = []
@@ -136,6 +136,9 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
         for axis in order:
             if lengths[axis] > int(found[1]):
                 yield 0.1 + (axis in weights), now.agree(read(int(found[1]), lengths, axes)[0], {axis: 1}, order)
+    if "negative dimensions" in text:  # a kernel is longer than what it goes over
+        for axis in weights:
+            yield 1, now.agree({axis: 1}, {"": 2}, order)
     pairs, second = clashes(problem), clashes(again)
     if not pairs:
         return
@@ -216,7 +219,7 @@ def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
             return [(int(found[1]), int(found[2]))]
     if found := re.search(r"output operand with shape \((.*)\) doesn't match the broadcast shape \((.*)\)", text):
         return filled(*(list(map(int, re.findall(r"\d+", shape))) for shape in found.groups()))
-    if found := re.search(r"input array from shape \((.*)\) into shape \((.*)\)", text):
+    if found := re.search(r"(?:input|value) array \w+ shape \((.*)\) (?:into|could .* of) shape \((.*)\)", text):
         whole, into = (list(map(int, re.findall(r"\d+", shape))) for shape in found.groups())
         return [pair for pair in filled(into, whole) if pair[1] != 1]
     if "broadcast" in text:

@@ -23,6 +23,7 @@ from minigrad.handwritten.lengths import Known, Length, is_parameter
 
 GROUP = r"^(params?|parameters|weights|theta)$"
 NUMBER = r"^(p|lr)$|eps|rate|momentum|decay|seed|temperature|ratio|drop"
+SIZES = (6, 5, 4)  # of layers, where a class takes several
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
 
 
@@ -89,7 +90,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def like(self, shape: tuple[int, ...]) -> Any:
         """It meets an array of this shape: data have its shape, a bias or a gain one axis of it, that of features."""
-        lengths = [next(iter(self.trial.read(n)), self.axis(i)) if n > 1 else self.axis(i) for i, n in enumerate(shape)]
+        lengths = [self.trial.axis_of(n) or self.axis(i) for i, n in enumerate(shape)]
         is_weight = is_parameter(self.path)
         is_column = is_weight and len(shape) > 1 and self.features_first(lengths)
         if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.path in self.trial.sizes or \
@@ -126,6 +127,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str) or (isinstance(key, int) and re.search(GROUP, self.path)):
             return self.needs((0, Known("sequence", keys=("0", "1")) if self.shift else Known("mapping")))
+        if self.path in self.trial.sizes:
+            return self.needs((0, Known("constant", value=SIZES)))
         items = key if isinstance(key, tuple) else (key,)
         for item in items:
             if isinstance(item, Probe):  # a mask, if it was made of the same
@@ -142,6 +145,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         self[key].ranked()
 
     def __iter__(self) -> Iterator[Probe]:
+        if self.path in self.trial.sizes:
+            return self.needs((0, Known("constant", value=SIZES)))
         operation, count, names = unpacking()
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
@@ -182,8 +187,10 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Any:
         if name in ("items", "keys", "values", "get", "setdefault"):
             return self.needs((0, Known("mapping")))
-        if name.startswith("__") or not hasattr(np.ndarray, name):
+        if name.startswith("__"):
             raise AttributeError(name)
+        if not hasattr(np.ndarray, name):
+            return self.needs((0, Known("object")))
         if name in ("copy", "astype"):
             return lambda *_, **__: self.part(plain=True)
         if name in ("reshape", "ravel", "flatten", "transpose", "squeeze", "swapaxes"):
@@ -256,7 +263,7 @@ class Shape:
 
 
 class Asked(dict):
-    """A dict that makes what it is asked for."""
+    """A dict that makes what it is asked for, or an object that has its keys as attributes."""
 
     def __init__(self, trial: Any, path: str, values: dict[str, Any]):
         super().__init__(values)
@@ -267,6 +274,11 @@ class Asked(dict):
         self.trial.known[self.path] = replace(known, keys=(*known.keys, key))
         self[key] = self.trial.value(f"{self.path}.{key}")
         return self[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if self.trial.known[self.path].kind == "mapping" or name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if default is None else super().get(key, default)

@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,9 @@ from minigrad.handwritten.lengths import (
 from minigrad.handwritten.probe import Asked, Need, Probe
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, method_of, parameters_of
 
-# Lengths while it is tried: none can be split into equal parts, and a sum of some is hardly ever another.
+# Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
-WEIGHTS = (127, 131, 137, 139, 149, 151, 157, 163, 167, 173)  # long, so that slices of fused gates are not cut short
+WEIGHTS = tuple(range(132, 264, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 LARGEST = 4e6  # numbers in an argument
 SECONDS = 2.0
 
@@ -79,8 +80,9 @@ class Example:
         """The arguments, nested as the function takes them, from path → array."""
         def part(path: str) -> Any:
             known = self.known[path]
-            if known.kind == "mapping":
-                return {key: part(f"{path}.{key}") for key in known.keys}
+            if known.kind in ("mapping", "object"):
+                found = {key: part(f"{path}.{key}") for key in known.keys}
+                return found if known.kind == "mapping" else SimpleNamespace(**found)
             if known.kind == "sequence":
                 return tuple(part(f"{path}.{key}") for key in known.keys)
             return arrays[path] if known.kind == "array" else self.constants[path]
@@ -165,8 +167,14 @@ class Search:
         self.last = f"{trial.said()}: {place(trial.problem)}"
         for more, option in trial.options:
             self.wait(cost + more, option)
+        if re.search("used as indices must be of integer|converted to a scalar index", str(trial.problem)):
+            for path, known in trial.known.items():
+                if known.kind == "array" and not is_parameter(path):
+                    whole = {**trial.known, path: replace(known, kind="integers")}
+                    self.wait(cost + 0.5, Hypothesis(whole, hypothesis.equal))
         if not trial.options:
-            others = {axis: 6 * ((2 * n + i * i) // 6) + 7 for i, (axis, n) in enumerate(trial.lengths.items())}
+            others = {axis: 3 * n + 12 * i if n in WEIGHTS else 2 * n + i * i + 3 for i, (axis, n) in enumerate(
+                trial.lengths.items())}
             again = Trial(self, hypothesis, others).problem if clashes(trial.problem) else None
             for more, following in agreements(Hypothesis(trial.known, hypothesis.equal), trial.problem, trial.lengths,
                                               again, others):
@@ -226,7 +234,7 @@ class Trial:
         known = self.known.get(path)
         if known is None:
             return Probe(self, path)
-        if known.kind == "mapping":
+        if known.kind in ("mapping", "object"):
             return Asked(self, path, {key: self.value(f"{path}.{key}") for key in known.keys})
         if known.kind == "sequence":
             return [self.value(f"{path}.{key}") for key in known.keys]
@@ -245,11 +253,13 @@ class Trial:
         for axis in reduced.keys() - self.lengths.keys() - {""}:
             lengths = WEIGHTS if is_parameter(owner(axis)) else DATA + WEIGHTS
             taken = set(self.lengths.values())
-            self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(179, 6)) if n not in taken)
+            self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(276, 12)) if n not in taken)
         return measured(reduced, self.lengths)
 
-    def read(self, number: int) -> list[Length]:
-        return read(number, self.lengths, [axis for _, axis in self.hypothesis.axes])
+    def axis_of(self, number: int) -> Length | None:
+        """An axis of this length; None if there is none."""
+        axes = [*({axis: 1} for axis in self.lengths), *(axis for _, axis in self.hypothesis.axes)]
+        return next((axis for axis in axes if number > 1 and measured(axis, self.lengths) == number), None)
 
     # -- after it ran through
 
@@ -276,7 +286,8 @@ class Trial:
             for axis, length in zip(map(now.reduced, known.axes), returned.shape):
                 others = [other for other, one in now.axes if one == axis and other != path]
                 if not is_constant(axis) and all(map(is_parameter, others)):
-                    following = following and following.agree(self.read(length)[0], axis, list(self.lengths))
+                    one = read(length, self.lengths, [other for _, other in now.axes])[0]
+                    following = following and following.agree(one, axis, list(self.lengths))
         return following if following and following.equal != now.equal else None
 
     def unlikely(self) -> float:
@@ -296,7 +307,7 @@ class Trial:
         known = {path: replace(self.known[path], axes=tuple(map(self.hypothesis.reduced, self.known[path].axes)))
                  for path in order}
         constants = {path: self.value(path) for path, one in known.items()
-                     if one.kind not in ("array", "mapping", "sequence")}
+                     if one.kind in ("integers", "number", "constant")}
         return Example(self.names, known, dict(self.lengths), constants)
 
     def said(self) -> str:
