@@ -151,6 +151,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
             self.needs((0, Known("sequence", keys=keys)), (1, Known("array", ({"": count}, self.axis(1)))))
+        if self.plain and self.shift == 0:
+            self.trial.iterated.add(f"{self.path}.0")
         return iter([self.part(1, (self.shift or 0) + 1, True)] * len(self))
 
     def __len__(self) -> int:

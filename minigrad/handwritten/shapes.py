@@ -131,6 +131,7 @@ class Search:
         self.call, self.names, self.ranks, self.sizes = call, names, ranks, sizes
         self.waiting: list[tuple[float, int, Hypothesis | Example]] = []
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
+        self.iterated: set[str] = set()  # the axes that a loop goes over
         self.last = ""
 
     def run(self, start: Hypothesis, called: str) -> Iterator[Example]:
@@ -160,9 +161,10 @@ class Search:
         if trial.problem is None:  # and with small lengths in another order
             trial = Trial(self, Hypothesis(trial.known, hypothesis.equal), trial.smallest())
         if trial.problem is None:
-            recurrent = trial.recurrent()
-            self.wait(cost, recurrent)
-            self.wait(cost + (recurrent is not None) + trial.unlikely(), trial.example())
+            better = [one for one in (trial.recurrent(), trial.side_by_side()) if one is not None]
+            for one in better:
+                self.wait(cost, one)
+            self.wait(cost + len(better) + trial.unlikely(), trial.example())
             return
         self.last = f"{trial.said()}: {place(trial.problem)}"
         for more, option in trial.options:
@@ -190,7 +192,7 @@ class Trial:
     """
 
     def __init__(self, search: Search, hypothesis: Hypothesis, lengths: dict[str, int]):
-        self.hypothesis, self.lengths = hypothesis, lengths
+        self.hypothesis, self.lengths, self.iterated = hypothesis, lengths, search.iterated
         self.names, self.ranks, self.sizes = search.names, search.ranks, search.sizes
         self.known = dict(hypothesis.known)
         self.options: list[tuple[float, Hypothesis]] = []
@@ -289,6 +291,14 @@ class Trial:
                     one = read(length, self.lengths, [other for _, other in now.axes])[0]
                     following = following and following.agree(one, axis, list(self.lengths))
         return following if following and following.equal != now.equal else None
+
+    def side_by_side(self) -> Hypothesis | None:
+        """The hypothesis that arguments which are iterated over, as in zip, have one length; None if they have."""
+        following: Hypothesis | None = self.hypothesis
+        axes = sorted(axis for axis in self.iterated if axis in self.lengths)
+        for axis, other in itertools.pairwise(axes):
+            following = following and following.agree({axis: 1}, {other: 1}, list(self.lengths))
+        return following if following and following.equal != self.hypothesis.equal else None
 
     def unlikely(self) -> float:
         """A cost for data with an axis twice, and where several have an axis that nothing else has: time alone may."""

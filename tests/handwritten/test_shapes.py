@@ -157,6 +157,54 @@ CASES = {
             if bn_param['mode'] == 'train':
                 return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + bn_param.get('eps', 1e-5)) + beta
         """, "x N D, gamma D, beta D; bn_param.mode"),
+    "inputs beside targets": ("""
+        def f(xs, ys, h, Wxh, Whh, Why):
+            loss = 0
+            for x, y in zip(xs, ys):  # xs (T, n_in), ys (T, n_out), h (H,)
+                h = np.tanh(Wxh @ x + Whh @ h)
+                loss += 0.5 * np.sum((Why @ h - y) ** 2)
+            return loss
+        """, "xs T D, ys T V, h H, Wxh H D, Whh H H, Why V H"),
+    "weights as attributes, a gate's part in the middle": ("""
+        def f(x, h, c, p):
+            a = np.array_split(x @ p.W.T + h @ p.U.T + p.b, 4, axis=1)
+            return a[0] * c + a[1] * np.tanh(a[2]) + a[3]
+        """, "x N D, h N H, c N H, p.W 4H D, p.U 4H H, p.b 4H"),
+    "a kernel": ("""
+        def f(x, w, b):
+            N, T, D = x.shape
+            K = w.shape[0]
+            out = np.zeros((N, T - K + 1, w.shape[2]))
+            for t in range(T - K + 1):
+                for k in range(K):
+                    out[:, t] += x[:, t + k] @ w[k]
+            return out + b
+        """, "x N T D, w 2 D M, b M"),
+    "words, found late": ("""
+        class f:
+            def __init__(self, W):
+                self.params = [W]
+            def forward(self, xs):
+                N, T = xs.shape
+                out = np.empty((N, T, self.params[0].shape[1]))
+                for t in range(T):
+                    out[:, t] = self.params[0][xs[:, t]]
+                return out
+        """, "W V D; xs N T"),
+    "columns written into columns": ("""
+        def f(x, a0, Wax, Waa, ba):
+            a, a_t = np.zeros((a0.shape[0], x.shape[1])), a0
+            for t in range(x.shape[1]):
+                a_t = np.tanh(Wax.dot(x[:, [t]]) + Waa.dot(a_t) + ba)
+                a[:, [t]] = a_t
+            return a
+        """, "x D T, a0 H 1, Wax H D, Waa H H, ba H 1"),
+    "an assertion": ("""
+        def f(x, W, b):
+            assert x.shape[1] == W.shape[0], "features"
+            assert b.shape == (W.shape[1],)
+            return x @ W + b
+        """, "x N D, W D H, b H"),
     "layers in a list": ("""
         def f(x, layers):
             for W, b in layers:
