@@ -76,8 +76,8 @@ class Source:
         return {name: getattr(s.value, "value", None) for s in self.tree.body if isinstance(s, ast.Assign)
                 for name in bound(s)}
 
-    def functions_in(self, name: str) -> list[ast.FunctionDef]:
-        """The function, or all methods of the class, and the file's functions that they call."""
+    def functions_in(self, name: str, alone: bool = False) -> list[ast.FunctionDef]:
+        """The function, or all methods of the class, and unless `alone` the file's functions that they call."""
         found: list[ast.FunctionDef] = []
         names = [name]
         for called in names:
@@ -85,7 +85,18 @@ class Source:
             if node is not None:
                 found += [node] if isinstance(node, ast.FunctionDef) else [
                     s for s in node.body if isinstance(s, ast.FunctionDef)]
-                names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names]
+                names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names and not alone]
+        return found
+
+    def global_names(self, name: str, among: set[str]) -> dict[str, int]:
+        """{name: line} of these names, where a function and those it calls read them from globals."""
+        found: dict[str, int] = {}
+        for f in self.functions_in(name):
+            own = {n.arg for n in ast.walk(f) if isinstance(n, ast.arg)}  # of functions inside it too
+            own |= {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            for n in ast.walk(f):
+                if isinstance(n, ast.Name) and n.id in among - own:
+                    found.setdefault(n.id, n.lineno)
         return found
 
     def keys_of(self, name: str) -> tuple[str, ...]:

@@ -85,7 +85,13 @@ PLANTED = [
      "right", r"clips its gradients at ±100 \(line 101\)"),
     ("course.py", "n_a, m, T_x = da.shape\n    n_x, m = x1.shape\n    dx = np.zeros((n_x, m, T_x))\n    dWax",
      "n_a, m, _ = da.shape\n    n_x, m, T_x = x.shape\n    dx = np.zeros((n_x, m, T_x))\n    dWax", "rnn_backward",
-     "wrong", r"4 of the 7 steps .*take the number of steps from da"),
+     "right", r"^$"),
+    ("course.py", "n_a, m, T_x = da.shape\n    n_x, m = x1.shape\n    dx = np.zeros((n_x, m, T_x))\n    da0",
+     "n_a, m, _ = da.shape\n    n_x, m, T_x = x.shape\n    dx = np.zeros((n_x, m, T_x))\n    da0", "lstm_backward",
+     "right", r"4 of the 7 steps .*take the number of steps from da"),
+    ("course.py", "    for t in reversed(range(T_x)):\n        gradients = lstm",
+     "    T = len(caches)\n    da = np.concatenate((da, da[:, :, :T - T_x]), axis=2)\n    dx = np.zeros((n_x, m, T))\n"
+     "    for t in reversed(range(T)):\n        gradients = lstm", "lstm_backward", "wrong", r"4 of the 7 steps .*go through the 4 steps of da"),
     ("cs231n.py", "    dc = dnext_c +", "    print('dc')\n    dc = np.float(1) * dnext_c +", "lstm_step_backward",
      "could not run", r"line 152: np.float is of another Python or NumPy: write float"),
     ("min_char.py", "for t in range(len(inputs)):", "for t in xrange(len(inputs)):", "lossFun", "could not run",
@@ -109,8 +115,7 @@ PLANTED = [
     ("layers.py", "g = np.tanh(A[:, H:2 * H])", "g = sigmoid(A[:, H:2 * H])", "LSTM", "wrong",
      r"your forward differs: g \(line 63\) is the first value that differs"),
     ("min_char.py", "hs[t] = np.tanh(", "hs[t] = 0.5 * np.tanh(", "lossFun", "wrong", r"your forward differs: "),
-    ("cs231n.py", "def rnn_step_forward(", "def step_forward(", "rnn_step_backward", "could not run",
-     r"needs rnn_step_forward, which makes its cache"),
+
 
     # -- cells and classes in no table: how to call them is found by trying ---------------------------------
     ("own_cells.py", "(cct - a_prev) * ut", "(a_prev - cct) * ut", "gru_cell_backward", "wrong", r"sign"),
