@@ -42,10 +42,11 @@ COURSE = r"(^|_)((rnn|lstm)(_cell)?_backward)(\d|_|$)"  # the names of the cours
 def find(source: Source) -> dict[str, Subject]:
     """{name: subject} of all backwards of a file, a step before the sequence that calls it."""
     found: dict[str, Subject] = {}
+    parents = {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
+               if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
-        own = source.definitions if isinstance(node, ast.FunctionDef) else {
-            s.name: s for s in node.body if isinstance(s, ast.FunctionDef)}
-        for backward in [name] if isinstance(node, ast.FunctionDef) else own:
+        own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
+        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else own:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
     for name, subject in found.items():
@@ -178,6 +179,8 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any], size
         own.constants = {name: value for name, value in found.items() if name not in own.inputs}
         own.held = tuple(weights)
         yield own
+        if own.loss_name:  # it may be one of several sequences, or of something else
+            yield replace(own, loss_name="")
 
 
 def asked(subject: Subject, namespace: dict[str, Any], layout: Layout) -> tuple[str, ...]:
@@ -249,11 +252,16 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], sizes: 
         if score == len(candidate.inputs):
             break
     if not found:
-        problem = problems[0] if problems else f"{subject.name} cannot be made: its constructor fails"
+        problem = max(problems, key=line_in) if problems else f"{subject.name} cannot be made: its constructor fails"
         raise CouldNotRun(problem if not re.search("(Value|Index|Type|Key)Error|cannot be made", problem) else
                           f"{problem}; no shapes were found with which its forward runs: for a function give --forward "
                           "and --shapes")
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def line_in(problem: str) -> int:
+    found = re.search(r"line (\d+):", problem)
+    return int(found[1]) if found else 0
 
 
 # -- functions that the user names --------------------------------------------------------------------------------

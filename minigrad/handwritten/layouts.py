@@ -50,7 +50,7 @@ class Layout(NamedTuple):
         letters = name.strip("_").lower()
         hidden, inputs = self.sizes["H"], self.sizes["D"]
         is_output = bool(re.search(r"y|ho$|out", letters)) or letters == "c" or (
-            letters[0] == "v" and self.scheme == "u w v")
+            letters[0] == "v" and self.scheme == "u w v") or (letters[-1] == "v" and self.scheme == "concatenated")
         out = self.sizes["V"] if is_output else self.gates * hidden
         if re.match(r"gamma|beta", letters):
             return (inputs if self.scheme == "letters" else hidden,)
@@ -93,8 +93,9 @@ class Layout(NamedTuple):
         """A number for a constructor's parameter: a size, a seed or a rate."""
         if self.scheme == "embedding" and "vocab" in name:
             return self.sizes["V"]
-        return next((self.sizes[letter] for pattern, letter in SIZE if re.search(pattern, name)),
-                    0 if "seed" in name else 1.0 if re.search(RATE, name) else 0.1)
+        if "seed" in name or re.search(RATE, name):
+            return 0 if "seed" in name else 1.0
+        return next((self.sizes[letter] for pattern, letter in SIZE if re.search(pattern, name)), 0.1)
 
 
 # the axes of targets from those of x: a class a step, values like x or like an output, a class a sequence
@@ -115,5 +116,5 @@ def layouts(weights: list[str], names: Iterable[str], embeds: bool, sizes: dict[
     for axes, targets, fused, scheme in itertools.product([AXES, AXES_OF_TEXT], TARGETS if has_targets else
                                                           ["classes"], gates, schemes):
         if axes is AXES or targets.startswith("class"):
-            own = sizes if axes is AXES else sizes | {"D": sizes["V"]}
+            own = sizes if axes is AXES else sizes | {"D": sizes["V"], "T": len(CHARS)}
             yield from (Layout(*one, scheme, fused, targets, own) for one in axes)

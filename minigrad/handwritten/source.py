@@ -76,6 +76,13 @@ class Source:
         return {name: getattr(s.value, "value", None) for s in self.tree.body if isinstance(s, ast.Assign)
                 for name in bound(s)}
 
+    def methods(self, name: str) -> dict[str, ast.FunctionDef]:
+        """The methods of a class, those of its base classes in the file included."""
+        node: Any = self.definitions[name]
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in self.definitions]
+        return {key: f for base in bases for key, f in self.methods(base).items()} | {
+            s.name: s for s in node.body if isinstance(s, ast.FunctionDef)}
+
     def functions_in(self, name: str, alone: bool = False) -> list[ast.FunctionDef]:
         """The function, or all methods of the class, and unless `alone` the file's functions that they call."""
         found: list[ast.FunctionDef] = []
@@ -83,8 +90,7 @@ class Source:
         for called in names:
             node = self.definitions.get(called)
             if node is not None:
-                found += [node] if isinstance(node, ast.FunctionDef) else [
-                    s for s in node.body if isinstance(s, ast.FunctionDef)]
+                found += [node] if isinstance(node, ast.FunctionDef) else self.methods(called).values()
                 names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names and not alone]
         return found
 

@@ -22,6 +22,7 @@ from minigrad.handwritten.layouts import CACHE, LABELS, STATE, WEIGHT, WEIGHTS
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
+GRADIENT = r"_?(d|g|err|up|out|top)"  # the beginning of a name of a gradient
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
 
@@ -75,12 +76,12 @@ class Subject:
     def owner(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> Callable[[str], Callable]:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
-            namespace |= {name: inputs[name] for name in self.held}
+            namespace |= {name: copied(inputs[name]) for name in self.held}
             return namespace.__getitem__
         layer = namespace[self.name](*(inputs[one] if isinstance(one, str) else one for one in self.made_from))
         for name, _, put in weights_of(layer):
             if name in inputs:
-                put(inputs[name])
+                put(copied(inputs[name]))
         return lambda name: getattr(layer, name) if name else layer
 
     def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
@@ -97,26 +98,35 @@ class Subject:
         if self.together:
             self.is_loss = True
             return result[:1], (owner, pool, result[1:])
-        if len(self.results) == len(result):
-            pool |= {name: y for name, y in zip(self.results, result) if name in (*self.takes, *self.loss_takes)}
+        names = self.results if len(self.results) == len(result) else ("",) * len(result)
+        pool |= {name: y for name, y in zip(names, result) if name in (*self.takes, *self.loss_takes)}
         rest = [name for name in self.takes if name not in pool]
         cache = [name for name in rest if re.search(CACHE, name)][-1:] or [
-            name for name in rest if not re.match("_?(d|g|err)", name) and len(rest) > 1 and len(result) > 1][-1:]
+            name for name in rest if not re.match(GRADIENT, name) and len(rest) > 1 and len(result) > 1][-1:]
         pool |= dict.fromkeys(cache, result[-1])
-        arriving = [name for name in rest if name not in cache]
-        outputs = [y for y in (result[:-1] if cache else result) if is_output(y)]
-        self.is_loss = not arriving
-        if self.is_loss:
+        if set(names) & set(self.takes):  # the forward's results are passed on, one of them by another name
+            others = [y for name, y in zip(names, result) if name not in self.takes]
+            pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
+        arriving = [name for name in rest if name not in pool]
+        outputs = [(name, y) for name, y in zip(names, result[:-1] if cache else result) if is_output(y)]
+        takes_targets = any(re.search(LABELS, name) for name in self.takes)
+        self.is_loss = not arriving or takes_targets
+        if self.is_loss and not arriving:
             return (self.loss(owner, pool, outputs),), (owner, pool, None)
+        at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(own, name)), -1) for name in arriving]
+        if min(at) < 0 or len(set(at)) < len(at):
+            at = list(range(len(arriving)))
         in_a_tuple = len(outputs) > len(arriving) == 1 and not cache and not self.is_class and bool(
             {*self.takes} & {*self.order})
-        self.arriving = tuple(range(len(outputs) if in_a_tuple else len(arriving)))
-        pool[""] = (arriving, in_a_tuple, outputs)
-        return tuple(map(stacked, outputs)), (owner, pool, None)
+        given = [y for _, y in outputs] if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
+        loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
+        self.arriving = tuple(range(len(loss) + max(len(given), len(arriving))))
+        pool[""] = (arriving, in_a_tuple, given)
+        return (*loss, *map(stacked, given)), (owner, pool, None)
 
-    def loss(self, owner: Callable, pool: dict[str, Any], outputs: list) -> Any:
+    def loss(self, owner: Callable, pool: dict[str, Any], outputs: list[tuple[str, Any]]) -> Any:
         """The scalar among the outputs, or what the user's loss, or the usual one, makes of them."""
-        scalars = [y for y in outputs if not isinstance(y, (dict, list)) and np.ndim(y) == 0]
+        scalars = [y for _, y in outputs if not isinstance(y, (dict, list)) and np.ndim(y) == 0]
         self.has_loss = bool(scalars)
         if scalars:
             return scalars[-1]
@@ -124,10 +134,10 @@ class Subject:
             return as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0] if self.loss_name \
                 else np.zeros(())
         if not outputs and self.is_class:
-            outputs = [y for name, y in vars(owner("")).items() if re.match("_?(y|p|o|out|prob|logits)", name)
+            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match("_?(y|p|o|out|prob|logits)", name)
                        and is_output(y)]
         labels = next(pool[name] for name in self.takes if re.search(LABELS, name))
-        return self.true_loss([stacked(y) for y in outputs], labels)
+        return self.true_loss([stacked(y) for _, y in outputs], labels)
 
     # -- backward ---------------------------------------------------------------------------------------
 
@@ -141,7 +151,9 @@ class Subject:
                     if re.match(r"_?(zero|clear|reset)_?grad", name):
                         owner(name)()
             names, in_a_tuple, outputs = pool.get("", ((), False, ()))
-            given = [like(y, d) for y, d in zip(outputs, d_outputs)]
+            if self.is_loss:  # whose gradient is 1 to such a backward, which is linear in all that arrive
+                d_outputs = [d_outputs[0], *(d / d_outputs[0] for d in d_outputs[1:])]
+            given = [like(y, d) for y, d in zip(outputs, d_outputs[self.is_loss:])]
             pool = pool | dict(zip(names, [tuple(given)] if in_a_tuple else given))
             before = {name: np.array(w) for name, w in self.weights(owner).items()}
             result = owner(self.backward_name)(*(pool[name] for name in self.takes))
@@ -152,7 +164,7 @@ class Subject:
         for name in before:  # a backward that takes the step itself, by a learning rate of 1
             if name not in found and not np.array_equal(before[name], after[name]):
                 found[name] = before[name] - after[name]
-        if self.is_loss:  # its gradient is 1 to whoever writes such a backward
+        if self.is_loss:
             found = {name: None if d is None else np.asarray(d_outputs[0]) * d for name, d in found.items()}
         return found
 
@@ -219,6 +231,17 @@ def state(name: str) -> str:
     """The letter of a state, h of h_prev, hprev and dh0; "" of anything else."""
     found = re.search(STATE, name)
     return found[2][0] if found else ""
+
+
+def same_name(output: str, gradient: str) -> bool:
+    """Whether a gradient that arrives, dh_next, is that of an output, h."""
+    output, gradient = bare(f"d_{output}").lower(), bare(gradient).lower()
+    return output == gradient or bool(state(output)) and state(output) == state(gradient)
+
+
+def copied(w: Any) -> Any:
+    """A weight of its own, for a backward may take the step itself."""
+    return w.copy() if isinstance(w, np.ndarray) else w
 
 
 def as_tuple(result: Any) -> tuple:
