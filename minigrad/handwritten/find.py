@@ -31,7 +31,7 @@ from minigrad.handwritten.source import (
 )
 from minigrad.handwritten.subjects import Subject, bare, weights_of
 
-BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bptt)"
+BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])back(?![a-z]))"
 FORWARD = r"^_?(forward|fwd|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|cross_?entropy|objective|criterion"
 TEXT = "abcdef" * 9  # of any file that is opened
@@ -92,8 +92,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
 
 def forward_of(backward: str, own: dict[str, Any]) -> str | None:
     """The function or method whose backward this is, by its name."""
-    wanted = [re.sub(BACK, forth, backward) for forth in ("forward", "fwd", "forwardprop", "forward_prop", "forward_"
-              "propagation", "feedforward", "feed_forward", "forward_pass")]
+    wanted = [re.sub(BACK, forth, backward).strip("_") for forth in (
+        "forward", "fwd", "forwardprop", "forward_prop", "forward_propagation", "feedforward", "feed_forward",
+        "forward_pass", "fprop", "forw", "")]
     if re.fullmatch(rf"_?{BACK}(_pass)?", backward):
         wanted += [name for name in own if re.match(FORWARD, name)]
     wanted += [other for name in wanted[:2] for other in own if re.search(rf"(^|_){name}(\d|_|$)", other)]
@@ -175,6 +176,7 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any], size
             except Exception:  # another layout may do
                 continue
         weights |= {name: np.shape(namespace[name]) for name in subject.held}
+        weights |= {key: np.shape(namespace[name][key]) for name, table in subject.tables.items() for key in table}
         own.inputs = {name: shape for name, shape in found.items() if isinstance(shape, tuple)} | weights
         own.constants = {name: value for name, value in found.items() if name not in own.inputs}
         own.held = tuple(weights)
@@ -206,24 +208,25 @@ class Asked(dict):
 
 def with_globals(subject: Subject, source: Source) -> Subject:
     """The subject with the weights that it reads from globals, and small numbers for the sizes of the file."""
-    wanted = {bare(name) for name in subject.returns} | {name for name in source.assigned if re.match(WEIGHT, name)}
     arguments = {*subject.order, *subject.takes, *source.keys_of(subject.forward_name)}
-    names = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
-             for name in source.global_names(f, set(source.assigned) - arguments)
-             if name in wanted or bare(f"d{name}") in wanted]
-    names = sorted(dict.fromkeys(names), key=lambda name: (f"d{name}" not in subject.returns, subject.returns.index(
-        f"d{name}") if f"d{name}" in subject.returns else 0))
+    read = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
+            for name in source.global_names(f, set(source.assigned) - arguments)]
+    returned = [bare(name) for name in subject.returns]
+    names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
+        name in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
     if subject.is_class or not names:
         return subject
     sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name)}
     sizes["open"] = lambda *_, **__: io.StringIO(TEXT)
 
-    def shapes() -> dict[str, tuple[int, ...]]:
+    def weights() -> dict[str, Any]:
         found = source.run(names, sizes)
-        return {name: np.shape(found[name]) for name in names if name in found and np.ndim(found[name])}
-    lengths = {n for shape in shapes().values() for n in shape} - {1, V}
+        return {name: found[name] for name in names if isinstance(found.get(name), (dict, np.ndarray))}
+    lengths = {n for w in flatten(weights())[0] for n in np.shape(w)} - {1, V}
     sizes |= {name: H for name, value in source.assigned.items() if value in lengths}
-    return replace(subject, held=tuple(shapes()), sizes=sizes)
+    found = weights()
+    return replace(subject, sizes=sizes, held=tuple(name for name, w in found.items() if np.ndim(w)),
+                   tables={name: tuple(w) for name, w in found.items() if isinstance(w, dict)})
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], sizes: dict[str, int] = SIZES) -> Subject:

@@ -14,7 +14,7 @@ import numpy as np
 
 D, H, N, T, V = 4, 5, 2, 3, 6  # inputs, hidden units, examples, steps, classes
 SIZES = {"N": N, "T": T, "D": D, "H": H, "V": V, "1": 1}
-CHARS, NEXT = [0, 3, 1, 3], [3, 1, 3, 5]  # a text of characters, as indices; one occurs twice
+CHARS, NEXT = [0, 3, 1, 3], [3, 1, 3, 2]  # a text of characters, as indices; one occurs twice
 WORDS = np.array([[1, 4, 1], [5, 1, 3]])
 MASK = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
 

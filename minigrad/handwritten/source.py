@@ -73,8 +73,12 @@ class Source:
     @property
     def assigned(self) -> dict[str, Any]:
         """The names that the top level assigns, with their values where they are constants."""
-        return {name: getattr(s.value, "value", None) for s in self.tree.body if isinstance(s, ast.Assign)
-                for name in bound(s)}
+        found: dict[str, Any] = {}
+        for s in [s for s in self.tree.body if isinstance(s, ast.Assign)]:
+            found |= dict.fromkeys(bound(s), getattr(s.value, "value", None))
+            if isinstance(s.targets[0], ast.Tuple) and isinstance(s.value, ast.Tuple):
+                found |= {ast.unparse(t): getattr(v, "value", None) for t, v in zip(s.targets[0].elts, s.value.elts)}
+        return found
 
     def methods(self, name: str) -> dict[str, ast.FunctionDef]:
         """The methods of a class, those of its base classes in the file included."""
@@ -139,6 +143,7 @@ class Source:
         try:
             for statement in self.needed(set(wanted), set(given or ())):
                 self.run_statement(statement, namespace)
+                namespace |= given or {}  # a statement may bind other names too
         finally:
             with contextlib.suppress(ValueError):  # the file may have changed sys.path
                 sys.path.remove(folder)

@@ -48,6 +48,7 @@ class Subject:
     constants: dict[str, Any] = field(default_factory=dict)  # arguments without a gradient
     keys: tuple[str, ...] = ()  # of a dict of weights
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # globals that are dicts of weights, their keys
     made_from: tuple = ()  # the arguments of the constructor: names of weights, and numbers
     pattern: Any = None  # the nesting of the forward's arguments, where the user gave it
     true_loss: Callable | None = None  # of (outputs, targets), where the user's code has no loss
@@ -69,14 +70,15 @@ class Subject:
     def needs(self) -> tuple[str, ...]:
         """The names that the file must define."""
         names = (self.name,) if self.is_class else (self.backward_name, self.forward_name, self.loss_name)
-        return tuple(filter(None, (*names, *self.held, *self.cells)))
+        return tuple(filter(None, (*names, *self.held, *self.tables, *self.cells)))
 
     # -- forward ----------------------------------------------------------------------------------------
 
     def owner(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> Callable[[str], Callable]:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
-            namespace |= {name: copied(inputs[name]) for name in self.held}
+            namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
+            namespace |= {name: {key: copied(inputs[key]) for key in keys} for name, keys in self.tables.items()}
             return namespace.__getitem__
         layer = namespace[self.name](*(inputs[one] if isinstance(one, str) else one for one in self.made_from))
         for name, _, put in weights_of(layer):
@@ -170,7 +172,7 @@ class Subject:
 
     def weights(self, owner: Callable) -> dict[str, Any]:
         return {name: w for name, w, _ in weights_of(owner(""))} if self.is_class else {
-            name: owner(name) for name in self.held}
+            name: owner(name) for name in self.held if name in self.inputs}
 
     def kept(self, layer: Any) -> dict[str, Any]:
         """The gradients that an instance keeps: in `grads`, a dict or a list, or in attributes such as dW."""
@@ -179,7 +181,7 @@ class Subject:
             if re.search(r"^_?(d|g)[A-Z]?\w*|grad", own) and value is not None:
                 if isinstance(value, dict):
                     found |= self.named(value)
-                elif isinstance(value, (list, tuple)) and len(value) == len(self.held) and re.search("grad", own):
+                elif isinstance(value, (list, tuple)) and len(value) == len(self.held) and "grad" in own:
                     found |= dict(zip(self.held, value))
                 elif isinstance(value, np.ndarray) and (name := self.input_of(own, self.held)) and own != name:
                     found[name] = value
@@ -195,13 +197,15 @@ class Subject:
             return {name: result[key] for key, name in names.items() if name}
         parts = list(result) if isinstance(result, (tuple, list)) and not (
             is_output(result) and len(self.inputs) == 1) else [result]
+        own = self.returns[self.together:] if len(self.returns) == len(parts) + self.together else ("",) * len(parts)
+        names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in own]
         if any(map(is_group, parts)):  # dx, dh, {"W": dW}
             found = {name: d for one in filter(is_group, parts) for name, d in self.named(one).items()}
-            rest = [one for one in parts if not is_group(one)]
+            rest = [one for name, one in zip(own, parts) if not is_group(one) and not (
+                self.together and name and not re.match("d|g|nabla", name))]
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
-        names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in self.returns[self.together:]]
-        named = [name for name in names if name]
-        if len(names) == len(parts) and len(set(named)) == len(named) >= (1 if self.together else len(parts)):
+        known = [name for name in names if name]
+        if len(set(known)) == len(known) >= (1 if self.together else len(parts)):
             return {name: d for name, d in zip(names, parts) if name}
         arguments = [name for name in self.inputs if name in self.order]
         weights = [name for name in self.inputs if name not in self.order]
