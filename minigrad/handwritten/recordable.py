@@ -263,15 +263,20 @@ class Board(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(self.settled(), name)
 
     def settled(self) -> Any:
-        """The whole array as one tensor: a stack, if it was filled along one axis."""
+        """The whole array as one tensor, which is known as this board from now on."""
+        BOARDS.pop(id(self.made), None)  # the one before may go, and its id with it
+        self.made = self.whole()
+        BOARDS[id(self.made)] = self
+        return self.made
+
+    def whole(self) -> Any:
+        """All writes put together: a stack, if the array was filled along one axis."""
         for axis, length in enumerate(self.base.shape):
             found = {np.take(self.places, i, axis).tobytes(): i for i in range(length)}
             order = {found.get(places.tobytes()): value for places, value in self.writes
                      if np.shape(value) == places.shape and places.ndim < self.base.ndim}
             if set(order) == set(range(length)):
-                self.made = np.stack([order[i] for i in range(length)], axis=axis)
-                BOARDS[id(self.made)] = self
-                return self.made
+                return np.stack([order[i] for i in range(length)], axis=axis)
         pick, parts, size = np.full(self.base.size, -1), [], 0
         for places, value in self.writes:
             if np.shape(value) != places.shape or not isinstance(value, Tensor):
@@ -284,9 +289,7 @@ class Board(np.lib.mixins.NDArrayOperatorsMixin):
             pick[rest] = size + np.arange(len(rest))
             parts.append(self.base.reshape(-1)[rest])
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self.made = (whole if np.array_equal(pick, np.arange(len(pick))) else whole[pick]).reshape(self.base.shape)
-        BOARDS[id(self.made)] = self
-        return self.made
+        return (whole if np.array_equal(pick, np.arange(len(pick))) else whole[pick]).reshape(self.base.shape)
 
 
 BOARDS: dict[int, Board] = {}  # by the tensor that was made of them, which they keep alive

@@ -26,7 +26,7 @@ from minigrad.handwritten import references
 from minigrad.handwritten.find import fitting, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.layouts import SIZES
-from minigrad.handwritten.recordable import OnTensors
+from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
 from minigrad.handwritten.subjects import Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
@@ -295,6 +295,7 @@ class Trial:
         def forward(*arguments: Any) -> Any:
             inputs = dict(zip(subject.inputs, arguments))
             self.set_globals(inputs, namespace)
+            BOARDS.clear()
             np.random.seed(0)
             return subject.forward(namespace, inputs)[0]
         inputs = self.draw()
