@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import itertools
 import re
@@ -20,23 +21,34 @@ import numpy as np
 
 from minigrad.engine.messages import nearest
 from minigrad.engine.pytree import flatten, named_leaves
-from minigrad.handwritten.layouts import LABELS, RATE, SIZES, WEIGHT, WEIGHTS, H, Layout, V, layouts
-from minigrad.handwritten.references import COURSE_WEIGHTS
+from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
+from minigrad.handwritten.shapes import Example, Known, examples
 from minigrad.handwritten.source import (
     CouldNotRun,
     Source,
     explained,
-    limited,
     parameters_of,
 )
-from minigrad.handwritten.subjects import Subject, bare, weights_of
+from minigrad.handwritten.subjects import (
+    LABELS,
+    RATE,
+    WEIGHT,
+    WEIGHTS,
+    Subject,
+    as_tuple,
+    bare,
+    is_output,
+    stacked,
+    weights_of,
+)
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])back(?![a-z]))"
 FORWARD = r"^_?(forward|fwd|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|cross_?entropy|objective|criterion"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
-COURSE = r"(^|_)((rnn|lstm)(_cell)?_backward)(\d|_|$)"  # the names of the course's functions
+COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
+V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
 def find(source: Source) -> dict[str, Subject]:
@@ -63,13 +75,13 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
     if re.search(BACK, backward):
         forward = forward_of(backward, own)
-        if not is_class and is_course(backward, forward, source):
-            subject.convention, subject.is_course = "the course's convention", True
-            forward = forward or re.sub("backward", "forward", re.search(COURSE, backward)[2])  # type: ignore[index]
+        if not is_class and (course := course_of(backward, forward, source)):
+            subject.convention, subject.course = "the course's convention", course
+            forward = forward or f"{course}_forward"
         if forward is None:
             return None
         subject.forward_name = forward
-        subject.order = course_parameters(backward) if forward not in own else called_with(own[forward], is_class)
+        subject.order = called_with(own[forward], is_class) if forward in own else course_example(course).names
         subject.results = names_returned(own[forward]) if forward in own else ()
         subject.takes = called_with(node, is_class)
         losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
@@ -102,21 +114,17 @@ def forward_of(backward: str, own: dict[str, Any]) -> str | None:
     return next((name for name in wanted if name in own and name != backward), None)
 
 
-def is_course(backward: str, forward: str | None, source: Source) -> bool:
-    """Whether a function is one of the course's, for which forwards are known."""
+def course_of(backward: str, forward: str | None, source: Source) -> str:
+    """rnn, rnn_cell, lstm or lstm_cell, if a function is that of the course, for which forwards are known; or ""."""
     if not (found := re.search(COURSE, backward)):
-        return False
+        return ""
     if forward is None:
         text = ast.unparse(source.definitions[backward])
-        return any(word in text for word in ("parameters", "gradients", "caches"))
+        return found[2] if any(word in text for word in ("parameters", "gradients", "caches")) else ""
     names = parameters_of(source.definitions[forward])
-    return len(names) == len(course_parameters(backward)) and bool(re.search(WEIGHTS, names[-1])) and \
+    is_course = len(names) == len(course_example(found[2]).names) and re.search(WEIGHTS, names[-1]) and \
         set(source.keys_of(forward)) <= set(COURSE_WEIGHTS[found[3]])
-
-
-def course_parameters(backward: str) -> tuple[str, ...]:
-    states = ("a_prev", "c_prev")[:2 if "lstm" in backward else 1]
-    return ("xt", *states, "parameters") if "_cell" in backward else ("x", "a0", "parameters")
+    return found[2] if is_course else ""
 
 
 def required(node: Any) -> tuple[str, ...]:
@@ -150,60 +158,95 @@ def names_returned(node: Any) -> tuple[str, ...]:
 # -- how to call them -------------------------------------------------------------------------------------
 
 
-def candidates(subject: Subject, source: Source, namespace: dict[str, Any], sizes: dict[str, int]) -> Iterator[Subject]:
-    """The subject with the inputs of each layout."""
-    names = tuple(dict.fromkeys((*subject.order, *subject.takes, *subject.loss_takes)))
-    by_key = any(re.search(WEIGHTS, name) for name in subject.order)
-    written = COURSE_WEIGHTS["lstm" if "lstm" in subject.name else "rnn"] if subject.is_course else \
-        source.keys_of(subject.forward_name) if by_key else ()
-    asks = by_key and not subject.is_course
-    embeds = "embed" in subject.name.lower()
-    given = [name for name in (*subject.order, *subject.makes) if re.match(WEIGHT, name)]
-    for layout in layouts([*written, *given] or ["W"] * 5 * by_key, names, embeds, sizes):
-        keys = tuple(dict.fromkeys([*written, *(asked(subject, namespace, layout) if asks else ())]))
-        found: dict[str, Any] = {}
-        for name in subject.order:
-            found |= {key: layout.weight(key) for key in keys} if re.search(WEIGHTS, name) else {
-                name: layout.argument(name)}
-        found |= {name: layout.number(name) if re.search(RATE, name) else layout.target() for name in names
-                  if name not in found and re.search(rf"{LABELS}|{RATE}", name) and name not in subject.results}
-        own = replace(subject, keys=keys)
-        own.made_from = tuple(name if name in given else layout.number(name) for name in subject.makes)
-        weights = {name: layout.weight(name) for name in given if name in subject.makes}
-        if subject.is_class and not weights:
-            try:
-                weights = {name: np.shape(w) for name, w, _ in weights_of(namespace[subject.name](*own.made_from))}
-            except Exception:  # another layout may do
-                continue
-        weights |= {name: np.shape(namespace[name]) for name in subject.held}
-        weights |= {key: np.shape(namespace[name][key]) for name, table in subject.tables.items() for key in table}
-        own.inputs = {name: shape for name, shape in found.items() if isinstance(shape, tuple)} | weights
-        own.constants = {name: value for name, value in found.items() if name not in own.inputs}
-        own.held = tuple(weights)
+def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> Iterator[Subject]:
+    """The subject with each example of its arguments, and with each kind of targets for its backward."""
+    node = source.definitions[subject.name]
+    if subject.is_class:
+        own = source.methods(subject.name)
+        body = [with_parameters(own[name], ("self", *names)) for name, names in (
+            ("__init__", subject.makes), (subject.forward_name, subject.order)) if name in own]
+        node = ast.copy_location(ast.ClassDef(subject.name, [], [], [ast.Expr(ast.Constant(source.text)), *body], []), node)
+    else:
+        node = with_parameters(source.definitions[subject.forward_name], subject.order)
+    function = namespace[subject.name if subject.is_class else subject.forward_name]
+    for example in examples(function, node, namespace, subject.forward_name):
+        for candidate in with_example(subject, example, namespace):
+            yield candidate
+            if candidate.loss_name:  # it may be one of several sequences, or of something else
+                yield replace(candidate, loss_name="")
+
+
+def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
+    """A function that takes these parameters, and has no others."""
+    node = copy.copy(node)
+    node.args = ast.arguments([], [ast.arg(name) for name in names], None, [], [], None, [])
+    return node
+
+
+def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) -> Iterator[Subject]:
+    """The subject with these arguments. What its backward takes besides is made like an output."""
+    shapes, constants, known = dict(example.shapes), dict(example.constants), dict(example.known)
+    for path in list({**shapes, **constants}):
+        if re.search(RATE, path):
+            constants[path] = 1.0  # a step is the gradient
+        elif path in shapes and re.search(rf"{LABELS}|mask", path):
+            shape = shapes.pop(path)
+            constants[path] = like_output(shape, -1) if "mask" not in path else np.arange(np.prod(shape)).reshape(
+                shape) % 3 < 2.0
+            known[path] = Known("constant")
+    last = [path.rpartition(".")[2] for path in shapes]
+    own = replace(subject, example=replace(example, known=known, constants=constants))
+    names = {path: name if last.count(name) == 1 else path for name, path in zip(last, shapes)}
+    own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
+    own.inputs = {name: shapes[path] for name, path in own.paths.items()}
+    if subject.is_class:
+        layer = namespace[subject.name](*own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0])
+        own.held = tuple(name for name in own.inputs if own.paths[name] in subject.makes) or tuple(
+            name for name, _, _ in weights_of(layer))
+        own.inputs |= {name: np.shape(w) for name, w, _ in weights_of(layer) if name in own.held}
+    weights = {name: namespace[name] for name in subject.held if not subject.is_class}
+    weights |= {key: namespace[name][key] for name, table in subject.tables.items() for key in table}
+    own.inputs |= {name: np.shape(w) for name, w in weights.items()}
+    own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
+    labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes))
+              if re.search(LABELS, name) and name not in (*subject.order, *subject.results)]
+    if not labels:
         yield own
-        if own.loss_name:  # it may be one of several sequences, or of something else
-            yield replace(own, loss_name="")
+        return
+    arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
+    owner = own.owner(namespace, arrays)
+    result = as_tuple(owner(own.forward_name)(*own.arguments(arrays)[1]))
+    kept = [y for name, y in vars(owner("")).items()] if own.is_class else []
+    shapes_of_outputs = dict.fromkeys(np.shape(stacked(y)) for y in [*reversed(result), *kept] if is_output(y))
+    for shape in shapes_of_outputs:
+        for axis in [axis for axis in reversed(range(len(shape))) if shape[axis] > 1]:
+            rest = tuple(n for k, n in enumerate(shape) if k != axis and n > 1)
+            classes = (np.arange(1, 1 + int(np.prod(rest))) % shape[axis]).reshape(rest)
+            for target in (classes if rest else int(classes), like_output(shape, axis)):
+                yield replace(own, constants=own.constants | dict.fromkeys(labels, target))
 
 
-def asked(subject: Subject, namespace: dict[str, Any], layout: Layout) -> tuple[str, ...]:
-    """The keys that the forward asks of a dict of weights while it runs: p["W" + gate]."""
-    weights = Asked(layout)
-    arguments = [weights if re.search(WEIGHTS, name) else layout.argument(name) for name in subject.order]
-    with contextlib.suppress(Exception), limited():
-        namespace[subject.forward_name](*(np.ones(a) if isinstance(a, tuple) else a for a in arguments))
-    return tuple(weights)
+def like_output(shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """Positive targets that add up to one along an axis."""
+    values = np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape)
+    return values / values.sum(axis=axis, keepdims=True) if shape else values
 
 
-class Asked(dict):
-    """A dict of weights that makes each when it is asked for."""
+def example_of(shapes: dict[str, Any]) -> Example:
+    """An example from zeros, nested as the arguments."""
+    known: dict[str, Known] = {}
 
-    def __init__(self, layout: Layout):
-        super().__init__()
-        self.layout = layout
-
-    def __missing__(self, key: str) -> np.ndarray:
-        self[key] = np.ones(self.layout.weight(key))
-        return self[key]
+    def add(path: str, part: Any) -> None:
+        if isinstance(part, (dict, tuple)):
+            children = part if isinstance(part, dict) else dict(zip(map(str, range(len(part))), part))
+            known[path] = Known("mapping" if isinstance(part, dict) else "sequence", keys=tuple(children))
+            for key, child in children.items():
+                add(f"{path}.{key}", child)
+        else:
+            known[path] = Known("array", tuple({"": n} for n in np.shape(part)))
+    for name, part in shapes.items():
+        add(name, part)
+    return Example(tuple(shapes), known, {}, {})
 
 
 def with_globals(subject: Subject, source: Source) -> Subject:
@@ -229,12 +272,16 @@ def with_globals(subject: Subject, source: Source) -> Subject:
                    tables={name: tuple(w) for name, w in found.items() if isinstance(w, dict)})
 
 
-def fitting(subject: Subject, source: Source, namespace: dict[str, Any], sizes: dict[str, int] = SIZES) -> Subject:
-    """The candidate that returns the most gradients of the right shape. Raises CouldNotRun if no forward runs."""
+def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
+    """The candidate that returns the most gradients of the right shape, with this example if one is given.
+
+    Raises CouldNotRun if no forward runs.
+    """
     found: list[tuple[int, Subject]] = []
     problems: list[str] = []
     rng = np.random.default_rng(0)
-    for candidate in candidates(subject, source, namespace, sizes):
+    example = example or (course_example(subject.course) if subject.course else None)
+    for candidate in with_example(subject, example, namespace) if example else candidates(subject, source, namespace):
         inputs = {name: rng.normal(size=shape) for name, shape in candidate.inputs.items()}
         outputs: tuple = ()
         try:
@@ -255,10 +302,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], sizes: 
         if score == len(candidate.inputs):
             break
     if not found:
-        problem = max(problems, key=line_in) if problems else f"{subject.name} cannot be made: its constructor fails"
-        raise CouldNotRun(problem if not re.search("(Value|Index|Type|Key)Error|cannot be made", problem) else
-                          f"{problem}; no shapes were found with which its forward runs: for a function give --forward "
-                          "and --shapes")
+        raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
+                          "function give --forward and --shapes")
     return max(found, key=lambda pair: pair[0])[1]
 
 
@@ -287,13 +332,11 @@ def pair(source: Source, backward: str, other: Source, forward: str, shapes: str
     if list(given) != list(takes[:len(given)]) or not given:
         raise CouldNotRun(f"{forward} takes {', '.join(takes)}: give --shapes for them in this order, as "
                           f"{takes[0] if takes else 'x'}=3,4")
-    leaves, pattern = flatten(tuple(given.values()))
-    names = [name.rpartition(".")[2] for name, _ in named_leaves(given)]
     node = source.definitions[backward]
-    return Subject(backward, "named functions", backward, forward, order=tuple(given), takes=parameters_of(node),
-                   results=names_returned(other.definitions[forward]), returns=names_returned(node), pattern=pattern,
-                   inputs={name: leaf.shape for name, leaf in zip(names, leaves)},
-                   elsewhere=other if other.file != source.file else None)
+    subject = Subject(backward, "named functions", backward, forward, order=tuple(given), takes=parameters_of(node),
+                      results=names_returned(other.definitions[forward]), returns=names_returned(node),
+                      elsewhere=other if other.file != source.file else None)
+    return next(with_example(subject, example_of(given), {}))
 
 
 def shapes_of(shape: Any) -> Any:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.find import BACK, find, nothing_found, pair
-from minigrad.handwritten.layouts import SIZES, H
+from minigrad.handwritten.shapes import Example, clashes
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
 from minigrad.handwritten.subjects import Subject
 from minigrad.handwritten.trial import Trial, Verdict
-
-SAME_SIZES = {**SIZES, "D": H}
 
 
 def judge_file(file: str, only: str | None = None) -> list[Verdict]:
@@ -66,28 +65,41 @@ def status_of(verdicts: list[Verdict]) -> int:
 def judge(source: Source, subject: Subject, cells: list[Trial]) -> Trial:
     """The trial of one backward; `cells` are those of the steps that it calls.
 
-    All sizes differ, so that Wh in place of Wx shows by its shape, or fails. Such a fault is looked for once more with
-    as many inputs as hidden units, where the shapes fit.
+    All lengths differ, so that Wh in place of Wx shows by its shape, or fails. Such a fault is looked for once more with
+    the two lengths made equal that do not fit one another.
     """
     trial = try_once(source, subject, cells)
     verdict = trial.verdict
-    if (verdict.shapes_differ or "ValueError" in "".join(verdict.faults)) and not verdict.forward_differs and (
-            subject.pattern is None):
-        fitting = try_once(source, subject, cells, SAME_SIZES).verdict
+    for one, other in verdict.unlike[:4] if subject.example is None and not verdict.forward_differs else []:
+        if trial.subject.example is None or not (example := with_equal(trial.subject.example, one, other)):
+            continue
+        fitting = try_once(source, subject, cells, example).verdict
         if fitting.status == "right":
-            verdict.faults.append("it is right only if there are as many inputs as hidden units")
-        elif fitting.status == "wrong" and not fitting.shapes_differ:
-            verdict.faults += ["with as many inputs as hidden units, so that the shapes fit:", *fitting.faults]
+            verdict.faults.append(f"it is right only if two lengths are equal, here {one} and {other}")
+        elif fitting.status == "wrong" and not fitting.unlike:
+            verdict.faults += [f"with equal lengths in place of {one} and {other}, so that the shapes fit:", *fitting.faults]
         if fitting.status in ("right", "wrong"):
             verdict.status = "wrong"
+            break
     return trial
 
 
-def try_once(source: Source, subject: Subject, cells: list[Trial], sizes: dict[str, int] = SIZES) -> Trial:
+def with_equal(example: Example, one: int, other: int) -> Example | None:
+    """The example with two of its lengths made equal; None if they are not lengths of axes."""
+    lengths = example.lengths
+    if not {one, other} <= set(lengths.values()):
+        return None
+    constants = {path: max(one, other) if type(n) is int and n in (one, other) else n
+                 for path, n in example.constants.items()}
+    return replace(example, constants=constants, lengths={
+        axis: max(one, other) if n in (one, other) else n for axis, n in lengths.items()})
+
+
+def try_once(source: Source, subject: Subject, cells: list[Trial], example: Example | None = None) -> Trial:
     trial = Trial(source, subject, cells)
     verdict = trial.verdict
     try:
-        trial.fit(sizes)
+        trial.fit(example)
         trial.judge()
     except CouldNotRun as problem:
         wants_none = "None" in str(problem) or "not defined" in str(problem)
@@ -96,6 +108,7 @@ def try_once(source: Source, subject: Subject, cells: list[Trial], sizes: dict[s
         else:
             verdict.status = "could not run"
             verdict.faults.append(str(problem))
+            verdict.unlike = clashes(problem.__cause__)
     except Exception as problem:  # the user's functions may return anything
         verdict.status = "could not run"
         verdict.faults.append(f"{subject.name} cannot be judged: {in_one_sentence(problem)}")

@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.document import lstm_cell_forward
 from minigrad.engine.ops import concatenate, log, log_softmax, sigmoid, softmax, stack, tanh
 from minigrad.engine.ops import sum as total
-from minigrad.handwritten.layouts import T
+from minigrad.handwritten.shapes import Example, Known
 from minigrad.handwritten.subjects import Subject
 
 # -- features first, weights on [a; x] ------------------------------------------------------------------
@@ -87,8 +87,23 @@ def course_loop(cell: Callable, states: int) -> Callable:
     return forward
 
 
-COURSE_WEIGHTS = {"rnn": ("Wax", "Waa", "Wya", "ba", "by"),
-                  "lstm": ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo", "Wy", "by")}
+COURSE_WEIGHTS = {
+    "rnn": {"Wax": "H D", "Waa": "H H", "Wya": "V H", "ba": "H 1", "by": "V 1"},
+    "lstm": {**{f"{kind}{gate}": "H H+D" if kind == "W" else "H 1" for gate in "fico" for kind in "Wb"},
+             "Wy": "V H", "by": "V 1"}}
+
+
+def course_example(course: str) -> Example:
+    """The arguments of the course's forward, rnn, rnn_cell, lstm or lstm_cell."""
+    states = {"a_prev": "H N", "c_prev": "H N"} if course == "lstm_cell" else {"a_prev": "H N"}
+    shapes = {"xt": "D N", **states} if "_cell" in course else {"x": "D N T", "a0": "H N"}
+    weights = COURSE_WEIGHTS[course.removesuffix("_cell")]
+    shapes |= {f"parameters.{name}": shape for name, shape in weights.items()}
+    known = {path: Known("array", tuple({"" if axis == "1" else axis: 1 for axis in part.split("+")}
+                                        for part in shape.split())) for path, shape in shapes.items()}
+    names = (*(path for path in shapes if "." not in path), "parameters")
+    return Example(names, known | {"parameters": Known("mapping", keys=tuple(weights))},
+                   {"D": 4, "H": 5, "N": 2, "T": 3, "V": 6}, {})
 
 
 def course_forwards(name: str, namespace: dict[str, Any]) -> dict[str, Callable]:
@@ -227,25 +242,26 @@ class Usual(NamedTuple):
 def usual(subject: Subject) -> Usual:
     inputs, kind = subject.inputs, next((k for k in ("lstm", "gru", "rnn") if k in subject.name.lower()), "")
     shapes, states = list(inputs.values()), 2 if kind == "lstm" else 1
-    if subject.is_course:
+    if subject.course:
         reference = (course_rnn, course_lstm) if len(shapes[0]) == 3 else (course_rnn_cell, course_lstm_cell)
-        return Usual([by_name(reference[states - 1], list(inputs), COURSE_WEIGHTS[kind])], True)
+        return Usual([by_name(reference[states - 1], list(inputs), tuple(COURSE_WEIGHTS[kind]))], True)
     if subject.together and set(subject.held) == {"Wxh", "Whh", "Why", "bh", "by"} and len(inputs) == 6:
         names = ["Wxh", "Whh", "Why", "bh", "by", *subject.order[2:]]
-        text, targets = (subject.constants[name] for name in subject.order[:2])
+        text, targets = (subject.example.constants[name] for name in subject.order[:2])  # type: ignore[union-attr]
         return Usual([by_name(min_char(text, targets, n), list(inputs), names) for n in (1, len(text))], True)
     if {"Wx", "Wh"} <= inputs.keys() and kind:
         gates, n, d, h = {"lstm": 4, "gru": 3, "rnn": 1}[kind], shapes[0][0], shapes[0][-1], inputs["Wh"][0]
         weights = [(d, gates * h), (h, gates * h), (gates * h,)]
         steps = {"lstm": lstm_steps("fgio" if subject.is_class else "ifog"), "gru": gru_steps(), "rnn": [rnn_step]}[kind]
         for arguments, in_form in (([(n, d), *[(n, h)] * states], lambda step: step),
-                                   ([(n, T, d), (n, h)], lambda step: over_time(step, states)),
-                                   ([(n, T, d)], lambda step: from_zero(over_time(step, states)))):
+                                   ([(n, *shapes[0][1:2], d), (n, h)], lambda step: over_time(step, states)),
+                                   ([(n, *shapes[0][1:2], d)], lambda step: from_zero(over_time(step, states)))):
             if shapes in (arguments + weights, arguments + weights[:2]):
                 return Usual([in_form(step) for step in steps], True, True)
-    labels = [value for value in subject.constants.values() if np.ndim(value) and np.asarray(value).dtype.kind == "i"]
+    constants = (subject.example.constants if subject.example else {}) | subject.constants
+    labels = [value for value in constants.values() if np.ndim(value) and np.asarray(value).dtype.kind == "i"]
     if len(inputs) == len(labels) == 1 and subject.is_loss:
-        present = next((value for name, value in subject.constants.items() if "mask" in name), None)
+        present = next((value for name, value in constants.items() if "mask" in name), None)
         counts = [labels[0].shape[0], 1, labels[0].size, *([] if present is None else [present.sum()])]
         return Usual([cross_entropy(labels[0], count, present) for count in counts])
     return Usual()

@@ -11,17 +11,23 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor
-from minigrad.handwritten.layouts import CACHE, LABELS, STATE, WEIGHT, WEIGHTS
+from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
+WEIGHT = r"^_?(?!.*_param$)([WUVRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"
+WEIGHTS = r"^(p|par|params?|parameters?|weights|theta|model)$"  # a dict of them
+LABELS = r"^(t|ts|y|ys|Y|labels?|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
+STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
+        r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
+CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
+RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out|top)"  # the beginning of a name of a gradient
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
@@ -35,7 +41,7 @@ class Subject:
     loss_name: str = ""  # computes the loss from what the forward returns
     cells: tuple[str, ...] = ()  # the backwards, or classes, of a step that it calls
     is_class: bool = False
-    is_course: bool = False  # one of the course's functions, for which forwards are known
+    course: str = ""  # rnn, rnn_cell, lstm or lstm_cell, if it is that of the course, for which forwards are known
     order: tuple[str, ...] = ()  # the parameters of the forward
     takes: tuple[str, ...] = ()  # those of the backward
     loss_takes: tuple[str, ...] = ()
@@ -43,14 +49,13 @@ class Subject:
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
     returns: tuple[str, ...] = ()  # names of what the backward returns
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
-    # what a candidate adds
-    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    constants: dict[str, Any] = field(default_factory=dict)  # arguments without a gradient
-    keys: tuple[str, ...] = ()  # of a dict of weights
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # globals that are dicts of weights, their keys
-    made_from: tuple = ()  # the arguments of the constructor: names of weights, and numbers
-    pattern: Any = None  # the nesting of the forward's arguments, where the user gave it
+    # what a candidate adds
+    example: Example | None = None  # the arguments of the constructor and of the forward
+    paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # and weights that are held
+    constants: dict[str, Any] = field(default_factory=dict)  # what only the backward takes, without a gradient
     true_loss: Callable | None = None  # of (outputs, targets), where the user's code has no loss
     elsewhere: Source | None = None  # the forward's file, if it is another one
     # what the first call of the forward tells
@@ -74,13 +79,19 @@ class Subject:
 
     # -- forward ----------------------------------------------------------------------------------------
 
+    def arguments(self, inputs: dict[str, Any]) -> tuple[tuple, tuple]:
+        """The arguments of the constructor, and of the forward."""
+        example = replace(self.example, constants=copy.deepcopy(self.example.constants))  # type: ignore[type-var, union-attr]
+        found = example.arguments({path: inputs[name] for name, path in self.paths.items()})  # type: ignore[attr-defined]
+        return found[:len(self.makes)], found[len(self.makes):]
+
     def owner(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> Callable[[str], Callable]:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
             namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
             namespace |= {name: {key: copied(inputs[key]) for key in keys} for name, keys in self.tables.items()}
             return namespace.__getitem__
-        layer = namespace[self.name](*(inputs[one] if isinstance(one, str) else one for one in self.made_from))
+        layer = namespace[self.name](*self.arguments(inputs)[0])
         for name, _, put in weights_of(layer):
             if name in inputs:
                 put(copied(inputs[name]))
@@ -91,11 +102,7 @@ class Subject:
         return self.run_forward(self.owner(namespace, inputs), inputs)
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
-        pool = copy.deepcopy(self.constants) | inputs
-        if self.pattern is not None:
-            pool |= dict(zip(self.order, unflatten(self.pattern, list(inputs.values()))))
-        pool |= {name: {key: inputs[key] for key in self.keys} for name in self.order
-                 if name not in pool and re.search(WEIGHTS, name)}
+        pool = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs)[1]))
         result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
         if self.together:
             self.is_loss = True
@@ -207,8 +214,8 @@ class Subject:
         known = [name for name in names if name]
         if len(set(known)) == len(known) >= (1 if self.together else len(parts)):
             return {name: d for name, d in zip(names, parts) if name}
-        arguments = [name for name in self.inputs if name in self.order]
-        weights = [name for name in self.inputs if name not in self.order]
+        arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
+        weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
         return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
 

@@ -25,8 +25,8 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
 from minigrad.handwritten.find import fitting, with_globals
 from minigrad.handwritten.given_cell import replace_cell
-from minigrad.handwritten.layouts import SIZES
 from minigrad.handwritten.recordable import BOARDS, OnTensors
+from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
 from minigrad.handwritten.subjects import Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
@@ -46,7 +46,7 @@ class Verdict:
     notes: list[str] = field(default_factory=list)  # what is worth knowing, and makes no gradient wrong
     forward_differs: bool = False
     backward_wrong: bool = False
-    shapes_differ: bool = False  # a gradient has another shape, and no cause was found
+    unlike: list[tuple[int, int]] = field(default_factory=list)  # lengths that did not fit one another
 
     def __str__(self) -> str:
         lines = [f"{self.name} ({self.place}): {self.status}"]
@@ -69,12 +69,15 @@ class Trial:
         self.namespace: dict[str, Any] = {}
         self.rng = np.random.default_rng(0)
 
-    def fit(self, sizes: dict[str, int] = SIZES) -> None:
-        """Find out how to call the two functions. Raises CouldNotRun if no way is found."""
-        if self.subject.pattern is None:
+    def fit(self, example: Example | None = None) -> None:
+        """Find out how to call the two functions, with this example if one is given.
+
+        Raises CouldNotRun if no way is found.
+        """
+        if self.subject.example is None or example is not None:
             self.subject = with_globals(self.subject, self.source)
-            self.use_true_forwards = self.subject.is_course  # the user's may fail
-            self.subject = fitting(self.subject, self.source, self.fresh(), sizes)
+            self.use_true_forwards = bool(self.subject.course)  # the user's may fail
+            self.subject = fitting(self.subject, self.source, self.fresh(), example)
             self.use_true_forwards = False
         if not self.subject.is_class:
             weights = {name for name in self.subject.inputs if name[0] in "Wb"} - {*self.subject.held} | {"parameters"}
@@ -96,7 +99,7 @@ class Trial:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
         if subject.elsewhere is not None:
             namespace[subject.forward_name] = subject.elsewhere.run([subject.forward_name])[subject.forward_name]
-        if subject.is_course:
+        if subject.course:
             cell_differs = any(cell.verdict.forward_differs for cell in self.cells)
             for name, forward in references.course_forwards(subject.forward_name, namespace).items():
                 if self.use_true_forwards or name not in namespace or (cell_differs and "_cell" in name):
@@ -177,7 +180,7 @@ class Trial:
             verdict.notes.append(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right "
                                  "only while they are the weights of the forward")
         self.audit(reference, {name: d for name, d in first.items() if d is not None})
-        if not verdict.backward_wrong and subject.is_course and subject.forward_name.startswith("lstm_forward"):
+        if not verdict.backward_wrong and subject.course == "lstm":
             self.look_at_fewer_steps(reference)
         if verdict.faults:
             verdict.status = "wrong"
@@ -240,7 +243,7 @@ class Trial:
                 if reference := self.matching(usual.forwards, inputs, outputs):
                     return reference
         except CouldNotRun as problem:
-            if not subject.is_course:
+            if not subject.course:
                 raise
             unwritten = see.not_written(self.source, subject.forward_name, True) \
                 if subject.forward_name in self.source.definitions else ""
@@ -252,7 +255,7 @@ class Trial:
             text = self.difference(inputs, outputs, reference, values(reference, inputs))
             verdict.faults.append(f"your forward differs: {text}")
         verdict.forward_differs = True
-        if subject.is_course:
+        if subject.course:
             self.use_true_forwards = True
             self.namespace = self.fresh()
             verdict.notes.append(f"{subject.name} was judged on the caches of a right forward")
@@ -343,7 +346,7 @@ class Trial:
             for name in [name for name in names if f"d{name}" in report.unexplained]:
                 given, shape = returned[name].shape, subject.inputs[name]
                 if given != shape:
-                    self.verdict.shapes_differ = True
+                    self.verdict.unlike += [pair for pair in zip(given, shape) if pair[0] != pair[1]]
                     self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
 
     def comparison(self, reference: Callable, names: list[str]) -> AuditReport:
@@ -404,7 +407,7 @@ class Trial:
         subject, inputs = self.subject, self.draw()
         is_certain = references.usual(subject).is_certain  # what another function returns is its own affair
         lacking = [name for name in subject.inputs if name not in returned and (
-            name in subject.held or name in subject.keys or (is_certain and not subject.is_loss))]
+            name in subject.held or "." in subject.paths.get(name, "") or (is_certain and not subject.is_loss))]
         if not lacking or any("not written" in text for text in self.verdict.faults):
             return
         y, pull = vjp(self.arriving(reference), *inputs.values())
