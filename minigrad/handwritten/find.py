@@ -189,6 +189,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient
+        elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
+            constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
         elif path in shapes and re.search(rf"{LABELS}|mask", path):
             shape = shapes.pop(path)
             constants[path] = like_output(shape, -1) if "mask" not in path else np.arange(np.prod(shape)).reshape(
@@ -273,7 +275,7 @@ def with_globals(subject: Subject, source: Source) -> Subject:
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
-    """The candidate that returns the most gradients of the right shape, with this example if one is given.
+    """The first candidate whose gradients of data have the right shapes, or most of them.
 
     Raises CouldNotRun if no forward runs.
     """
@@ -296,15 +298,16 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 raise
             if not outputs:
                 continue
-            returned = {}
-        score = sum(np.shape(d) == candidate.inputs[name] for name, d in returned.items())
-        found.append((score, candidate))
-        if score == len(candidate.inputs):
+            returned = {"": str(problem)} if re.search("ValueError|IndexError", str(problem)) else {}
+        data = [name for name in returned if name not in candidate.held and not re.match(WEIGHT, name)]
+        strange = sum(np.shape(returned[name]) != candidate.inputs.get(name) for name in data)
+        found.append((strange, candidate))  # the shape of a weight is that of the first example
+        if not strange:
             break
     if not found:
         raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
                           "function give --forward and --shapes")
-    return max(found, key=lambda pair: pair[0])[1]
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def line_in(problem: str) -> int:

@@ -267,7 +267,8 @@ class Trial:
         pairs = list(itertools.combinations(free, 2))
         simple = [*({a: 1} for a in free), *axes, *({a: 1, b: 1} for a, b in pairs),
                   *({a: k} for a in free for k in (2, 3, 4)), *({a: 1, "": 1} for a in free),
-                  *({a: 1, b: 1, "": 1} for a, b in pairs)]
+                  *({a: 1, b: 1, "": 1} for a, b in pairs),
+                  *({a: 1, "": number - self.lengths[a]} for a in free if again and number > self.lengths[a])]
         parts = [*({a: Fraction(1, k)} for a in free for k in (2, 3, 4)),
                  *({a: 1, b: -k} for a in free for b in free if a != b for k in (1, 2, 3))]
         cut = [{a: j, b: -k} for j in (2, 3, 4) for a in free for b in free if a != b for k in (1, 2, 3)]
