@@ -12,6 +12,7 @@ import contextlib
 import copy
 import io
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,8 @@ import numpy as np
 from minigrad.engine.messages import nearest
 from minigrad.engine.pytree import flatten, named_leaves
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
-from minigrad.handwritten.shapes import Example, Known, examples
+from minigrad.handwritten.lengths import Known, clashes
+from minigrad.handwritten.shapes import Example, examples
 from minigrad.handwritten.source import (
     CouldNotRun,
     Source,
@@ -48,6 +50,7 @@ LOSS = r"loss|cost|cross_?entropy|objective|criterion"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
+MOST_TRIED, FAILED = 60, 99  # candidates of one kind, and what one counts whose backward fails
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
@@ -169,7 +172,11 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
     else:
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
     function = namespace[subject.name if subject.is_class else subject.forward_name]
+    most = math.inf
     for example in examples(function, node, namespace, subject.forward_name):
+        ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
+        if ones > (most := min(most, ones)):
+            continue  # an axis that is broadcast, where the first example has one of its own
         for candidate in with_example(subject, example, namespace):
             yield candidate
             if candidate.loss_name:  # it may be one of several sequences, or of something else
@@ -277,37 +284,61 @@ def with_globals(subject: Subject, source: Source) -> Subject:
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
     """The first candidate whose gradients of data have the right shapes, or most of them.
 
-    Raises CouldNotRun if no forward runs.
+    The shapes of weights are those of the first example: a fault may change them. Raises CouldNotRun if no forward runs.
     """
     found: list[tuple[int, Subject]] = []
     problems: list[str] = []
     rng = np.random.default_rng(0)
-    example = example or (course_example(subject.course) if subject.course else None)
-    for candidate in with_example(subject, example, namespace) if example else candidates(subject, source, namespace):
-        inputs = {name: rng.normal(size=shape) for name, shape in candidate.inputs.items()}
-        outputs: tuple = ()
-        try:
-            with explained(source, f"{subject.forward_in_words} fails"):
-                outputs, memory = candidate.forward(namespace, inputs)
-            with explained(source, f"{subject.name} fails"):
-                returned = candidate.backward(namespace, memory, [np.ones(np.shape(outputs[i])) for i in
-                                                                  candidate.arriving])
-        except CouldNotRun as problem:
-            problems.append(str(problem))
-            if "still running" in str(problem):
-                raise
-            if not outputs:
+
+    def try_all(waiting: Iterator[Subject], depth: int) -> bool:
+        """Whether one of them fits."""
+        for candidate in itertools.islice(waiting, MOST_TRIED):
+            inputs = {name: rng.normal(size=shape) for name, shape in candidate.inputs.items()}
+            outputs: tuple = ()
+            try:
+                with explained(source, f"{subject.forward_in_words} fails"):
+                    outputs, memory = candidate.forward(namespace, inputs)
+                with explained(source, f"{subject.name} fails"):
+                    returned = candidate.backward(namespace, memory, [np.ones(np.shape(outputs[i])) for i in
+                                                                      candidate.arriving])
+            except CouldNotRun as problem:
+                problems.append(str(problem))
+                if "still running" in str(problem):
+                    raise
+                if outputs:
+                    is_of_shapes = bool(re.search("(Value|Index|Key)Error", str(problem)))
+                    found.append((FAILED * is_of_shapes, candidate))
+                    narrower = (one for other in narrowed(candidate, problem.__cause__)
+                                for one in with_example(subject, other, namespace))
+                    if not is_of_shapes or (depth and try_all(narrower, depth - 1)):
+                        return True
                 continue
-            returned = {"": str(problem)} if re.search("ValueError|IndexError", str(problem)) else {}
-        data = [name for name in returned if name not in candidate.held and not re.match(WEIGHT, name)]
-        strange = sum(np.shape(returned[name]) != candidate.inputs.get(name) for name in data)
-        found.append((strange, candidate))  # the shape of a weight is that of the first example
-        if not strange:
-            break
+            data = [name for name in returned if name not in candidate.held and not re.match(WEIGHT, name)]
+            found.append((sum(np.shape(returned[name]) != candidate.inputs[name] for name in data), candidate))
+            if not found[-1][0]:
+                return True
+        return False
+    example = example or (course_example(subject.course) if subject.course else None)
+    with explained(source, f"{subject.forward_in_words} fails", timed=False):
+        try_all(with_example(subject, example, namespace) if example else candidates(subject, source, namespace), 2)
     if not found:
         raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
                           "function give --forward and --shapes")
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
+    """Examples for a backward that takes one example at a time, or a number of steps from the constructor."""
+    example: Any = subject.example
+    for pair in clashes(problem):
+        if 1 in pair and max(pair) in example.lengths.values():
+            yield replace(example, lengths={axis: 1 if n == max(pair) else n for axis, n in example.lengths.items()})
+    lengths = {n for shape in subject.inputs.values() for n in shape}
+    lengths |= {len(value) for value in example.constants.values() if np.ndim(value)}
+    for path, value in example.constants.items():
+        if type(value) is int and value not in lengths:
+            for n in sorted(lengths):
+                yield replace(example, constants=example.constants | {path: n})
 
 
 def line_in(problem: str) -> int:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.find import BACK, find, nothing_found, pair
-from minigrad.handwritten.shapes import Example, clashes
+from minigrad.handwritten.lengths import clashes
+from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
 from minigrad.handwritten.subjects import Subject
 from minigrad.handwritten.trial import Trial, Verdict
@@ -70,29 +71,32 @@ def judge(source: Source, subject: Subject, cells: list[Trial]) -> Trial:
     """
     trial = try_once(source, subject, cells)
     verdict = trial.verdict
-    for one, other in verdict.unlike[:4] if subject.example is None and not verdict.forward_differs else []:
-        if trial.subject.example is None or not (example := with_equal(trial.subject.example, one, other)):
+    for pair in verdict.unlike[:4] if subject.example is None and not verdict.forward_differs else []:
+        if trial.subject.example is None or not (axes := axes_of(trial.subject.example, pair)):
             continue
-        fitting = try_once(source, subject, cells, example).verdict
+        fitting = try_once(source, subject, cells, with_equal(trial.subject.example, axes)).verdict
+        one, other = (f"axis {axis.rpartition('.')[2]} of {axis.rpartition('.')[0]}" for axis in axes)
         if fitting.status == "right":
-            verdict.faults.append(f"it is right only if two lengths are equal, here {one} and {other}")
+            verdict.faults.append(f"it is right only if {one} is as long as {other}")
         elif fitting.status == "wrong" and not fitting.unlike:
-            verdict.faults += [f"with equal lengths in place of {one} and {other}, so that the shapes fit:", *fitting.faults]
+            verdict.faults += [f"with {one} as long as {other}, so that the shapes fit:", *fitting.faults]
         if fitting.status in ("right", "wrong"):
             verdict.status = "wrong"
             break
     return trial
 
 
-def with_equal(example: Example, one: int, other: int) -> Example | None:
-    """The example with two of its lengths made equal; None if they are not lengths of axes."""
-    lengths = example.lengths
-    if not {one, other} <= set(lengths.values()):
-        return None
-    constants = {path: max(one, other) if type(n) is int and n in (one, other) else n
-                 for path, n in example.constants.items()}
-    return replace(example, constants=constants, lengths={
-        axis: max(one, other) if n in (one, other) else n for axis, n in lengths.items()})
+def axes_of(example: Example, pair: tuple[int, int]) -> list[str]:
+    """The two axes that have these lengths; none if there are no such axes."""
+    found = [axis for axis, n in example.lengths.items() if n in pair]
+    return found if len(found) == 2 else []
+
+
+def with_equal(example: Example, axes: list[str]) -> Example:
+    """The example with two of its axes made equal."""
+    old = [example.lengths[axis] for axis in axes]
+    constants = {path: max(old) if type(n) is int and n in old else n for path, n in example.constants.items()}
+    return replace(example, constants=constants, lengths=example.lengths | dict.fromkeys(axes, max(old)))
 
 
 def try_once(source: Source, subject: Subject, cells: list[Trial], example: Example | None = None) -> Trial:

@@ -16,7 +16,8 @@ import numpy as np
 from minigrad.document import lstm_cell_forward
 from minigrad.engine.ops import concatenate, log, log_softmax, sigmoid, softmax, stack, tanh
 from minigrad.engine.ops import sum as total
-from minigrad.handwritten.shapes import Example, Known
+from minigrad.handwritten.lengths import Known
+from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.subjects import Subject
 
 # -- features first, weights on [a; x] ------------------------------------------------------------------
@@ -99,11 +100,13 @@ def course_example(course: str) -> Example:
     shapes = {"xt": "D N", **states} if "_cell" in course else {"x": "D N T", "a0": "H N"}
     weights = COURSE_WEIGHTS[course.removesuffix("_cell")]
     shapes |= {f"parameters.{name}": shape for name, shape in weights.items()}
-    known = {path: Known("array", tuple({"" if axis == "1" else axis: 1 for axis in part.split("+")}
-                                        for part in shape.split())) for path, shape in shapes.items()}
+    x, a, *_ = shapes
+    axes = {"D": f"{x}.0", "N": f"{x}.1", "T": f"{x}.2", "H": f"{a}.0", "V": "by.0", "1": ""}
+    known = {path: Known("array", tuple({axes[letter]: 1 for letter in length.split("+")} for length in shape.split()))
+             for path, shape in shapes.items()}
     names = (*(path for path in shapes if "." not in path), "parameters")
     return Example(names, known | {"parameters": Known("mapping", keys=tuple(weights))},
-                   {"D": 4, "H": 5, "N": 2, "T": 3, "V": 6}, {})
+                   {axes[letter]: n for letter, n in {"D": 4, "H": 5, "N": 2, "T": 3, "V": 6}.items()}, {})
 
 
 def course_forwards(name: str, namespace: dict[str, Any]) -> dict[str, Callable]:

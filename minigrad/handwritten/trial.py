@@ -194,13 +194,14 @@ class Trial:
     def choose_loss(self) -> None:
         """Take the loss whose gradients the backward gives, where the file has none, or one that is only printed."""
         inputs, best = self.draw(), (-1, self.subject, "")
-        given = self.gradients(inputs, [np.ones(())])
+        ones = [np.ones(y.shape) for y in self.forward(inputs)[0]]
+        given = self.gradients(inputs, ones)
         own = [("", None)] if self.subject.loss_name else []
         for text, loss in [*own, *references.usual_losses()]:
             self.subject = replace(self.subject, true_loss=loss)
             with contextlib.suppress(CouldNotRun), explained(self.source, ""):
                 _, pull = vjp(self.own_forward(), *inputs.values())
-                true = dict(zip(inputs, pull((np.ones(()),))))
+                true = dict(zip(inputs, pull(tuple(ones))))
                 right = sum(see.close(given[name], true[name]) for name in given)
                 if right > best[0]:
                     best = right, self.subject, text

@@ -1,0 +1,259 @@
+"""Lengths of axes that are not known yet: what an error says of them, and what follows.
+
+A length is written in axes that are free: {"h.0": 4} is 4 H, {"h.0": 1, "x.0": 1} is H + D, {"": 3} is the constant 3.
+An error of NumPy's names lengths that should agree; each is read as such a sum, and an equation is solved for an axis.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import itertools
+import linecache
+import math
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]$"
+PARAMETER = r"^_?([WUVRPb](?![a-z]{3})|p_?[figoc]$|[wgE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
+Length = dict[str, Any]  # axis → how many times
+Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free axes in the run in which it was seen
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an argument, or a part of one, is."""
+
+    kind: str  # array, integers, number, constant, mapping or sequence
+    axes: tuple[Length, ...] = ()
+    keys: tuple[str, ...] = ()  # of a mapping or a sequence
+    value: Any = None  # of a constant
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What is believed of the arguments: what each part is, and which axes are made of others."""
+
+    known: dict[str, Known]
+    equal: dict[str, Length]
+
+    def reduced(self, length: Length) -> Length:
+        """The length in axes that are free."""
+        out: Length = {}
+        for axis, times in length.items():
+            for free, more in self.equal.get(axis, {axis: 1}).items():
+                out[free] = out.get(free, 0) + times * more
+        return {axis: times for axis, times in out.items() if times}
+
+    @property
+    def axes(self) -> list[tuple[str, Length]]:
+        """(path, length in free axes) of all axes of all parts."""
+        return [(path, self.reduced(axis)) for path, known in self.known.items() for axis in known.axes]
+
+    def agree(self, left: Length, right: Length, order: Sequence[str]) -> Hypothesis | None:
+        """With left = right, solved for an axis of weights or the last in `order`; None if no solution is a length."""
+        rest = self.reduced({axis: left.get(axis, 0) - right.get(axis, 0) for axis in {*left, *right}})
+        if not rest:
+            return self
+        for axis in sorted(rest.keys() - {""}, reverse=True,
+                           key=lambda axis: (is_parameter(owner(axis)), (*order, *rest).index(axis))):
+            value = {other: -times / Fraction(rest[axis]) for other, times in rest.items() if other != axis}
+            if value and all(times > 0 and times.denominator == 1 for times in value.values()):
+                solved = {axis: {other: int(times) for other, times in value.items()}}
+                alone = replace(self, equal=solved)
+                return replace(self, equal={a: alone.reduced(v) for a, v in self.equal.items()} | solved)
+        return None
+
+
+def is_parameter(path: str) -> bool:
+    """Whether an argument is a weight: by its name, or as a part of a dict or a tuple that is not a state."""
+    root, _, rest = path.partition(".")
+    return bool(re.match(PARAMETER, root) or (rest and not re.search(STATE, root)))
+
+
+def owner(axis: str) -> str:
+    """The path of the argument that an axis belongs to."""
+    return axis.rpartition(".")[0]
+
+
+def measured(length: Length, lengths: dict[str, int]) -> int:
+    return math.floor(sum(times * (lengths[axis] if axis else 1) for axis, times in length.items()))
+
+
+def in_words(length: Length) -> str:
+    return " + ".join(str(times) if not axis else axis if times == 1 else f"{times} {axis}"
+                      for axis, times in length.items())
+
+
+def is_constant(length: Length) -> bool:
+    return not length.keys() - {""}
+
+
+def read(number: int, lengths: dict[str, int], axes: Sequence[Length], again: Reading | None = None) -> list[Length]:
+    """What a length may be made of: an axis, one of `axes`, a sum, a multiple, a part, what a slice left, a constant.
+
+    again  the same length in a run with other lengths of the axes: only what fits both is kept
+    """
+    if 0 <= number < 2:
+        return [{"": number}]
+    pairs = list(itertools.combinations(lengths, 2))
+    ordered = list(itertools.permutations(lengths, 2))
+    is_product = any(lengths[a] * lengths[b] == number for a, b in pairs)
+    wanted = itertools.chain(
+        ({a: 1} for a in lengths), axes, ({a: 1, b: 1} for a, b in pairs),
+        ({a: k} for a in lengths for k in (2, 3, 4)), ({a: 1, "": 1} for a in lengths),
+        ({a: 1, b: 1, "": 1} for a, b in pairs),
+        ({a: 1, "": number - lengths[a]} for a in lengths if again and number > lengths[a]),
+        ({a: Fraction(1, k)} for a in lengths for k in (2, 3, 4)),
+        ({a: 1, b: -k} for a, b in ordered for k in (1, 2, 3)),
+        [] if is_product else [{"": number}],
+        ({a: j, b: -k} for j in (2, 3, 4) for a, b in ordered for k in (1, 2, 3)))
+    found: list[Length] = []
+    for length in wanted:
+        if measured(length, lengths) == number and length not in found and (
+                again is None or measured(length, again[1]) == again[0]):
+            found.append(length)
+    return found[:4]
+
+
+def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str, int],
+               again: BaseException | None, lengths_again: dict[str, int]) -> Iterator[tuple[float, Hypothesis | None]]:
+    """(cost, hypothesis) under which the lengths that an error names agree, likely ones with a low cost.
+
+    again  the exception with which the same run ends at other lengths
+    """
+    text, order, axes = str(problem), list(lengths), [axis for _, axis in now.axes]
+    weights = [axis for axis in order if is_parameter(owner(axis))]
+    if found := re.search(r"reshape array of size (\d+) into shape \(([\d,]+)\)", text):
+        yield 0, reshaped(now, int(found[1]), [int(n) for n in found[2].split(",") if n], lengths)
+    if found := re.search(r"with size (\d+)$", text):  # a loop over an axis that is longer
+        for axis in order:
+            if lengths[axis] > int(found[1]):
+                yield 0.1 + (axis in weights), now.agree(read(int(found[1]), lengths, axes)[0], {axis: 1}, order)
+    pairs, second = clashes(problem), clashes(again)
+    if not pairs:
+        return
+    is_same = re.sub(r"\d+", "", str(again)) == re.sub(r"\d+", "", text) and len(second) == len(pairs)
+    readings = []
+    for (m, n), (m2, n2) in zip(pairs, second if is_same else [(None, None)] * len(pairs)):
+        ones = read(m, lengths, axes, None if m2 is None else (m2, lengths_again))
+        others = read(n, lengths, axes, None if n2 is None else (n2, lengths_again)) if n > 0 else [
+            {f"{axis}/{-n}": -n} for axis in [*ones[0]][:1]] if n < 0 and ones else [{"": 0}]  # n < 0: equal parts
+        readings.append(list(itertools.product(enumerate(ones), enumerate(others))))
+    for choice in itertools.islice(itertools.product(*readings), 16):
+        following: Hypothesis | None = now
+        for (_, left), (_, right) in choice:
+            following = following and following.agree(left, right, order)
+        constants = sum(i > 0 and is_constant(one) for pair in choice for i, one in pair)
+        yield 2 * constants + sum(i + j for (i, _), (j, _) in choice), following
+    for (_, left), (_, right) in (options[0] for options in readings if options):
+        yield from sums(now, left, right, order)
+        for short, full in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
+            longest = max(short, key=lambda axis: short[axis])
+            is_cut = min(short.values()) < 0
+            if not is_constant(full) and (is_cut or ("broadcast" in text and longest in weights)):
+                for times in (1, 4, 3, 2) if is_cut else (4, 3, 2):
+                    yield 1, now.agree({longest: 1}, {a: times * n for a, n in full.items()}, order)
+    if len(pairs) == 1 and pairs[0][1] > 0:
+        yield 0.5, reshaped(now, pairs[0][0], [pairs[0][1]], lengths)
+    if len(pairs) == 1 and "broadcast" in text:
+        for length in [length for number in pairs[0] for length in read(number, lengths, axes)[:1]]:
+            yield 2, now.agree(length, {"": 1}, order)
+    if len(pairs) == 1 and min(pairs[0]) == 0:  # a slice behind the end: 4 H is meant
+        whole = read(max(pairs[0]), lengths, axes)[0]
+        for axis, times in itertools.product(weights, (2, 3, 4)):
+            for one in [{a: 1} for a in order if a != axis] if axis in whole else [whole]:
+                yield 1 + times / 10, now.agree({axis: 1}, {a: times * n for a, n in one.items()}, order)
+
+
+def sums(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iterator[tuple[float, Hypothesis | None]]:
+    """Two sums of two axes agree term by term: [x; h] meets a matrix of D + H."""
+    if len(left) == len(right) == 2 and {*left.values(), *right.values()} == {1} and \
+            now.agree(left, right, order) is None:
+        one, other = left
+        for cost, (first, last) in enumerate((tuple(right), tuple(right)[::-1])):
+            half = now.agree({one: 1}, {first: 1}, order)
+            yield cost / 2, half and half.agree({other: 1}, {last: 1}, order)
+
+
+def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, int]) -> Hypothesis | None:
+    """As many numbers on both sides: each as a product of axes, without those that both have."""
+    def factors(number: int) -> list[Length]:
+        for count in (1, 2, 3):
+            for found in itertools.combinations_with_replacement(lengths, count):
+                if number and (times := number / math.prod(lengths[a] for a in found)) in (1, 2, 3, 4):
+                    return [*({a: 1} for a in found), *[{"": int(times)}] * (times > 1)]
+        return [{"": number}]
+    left, right = factors(size), [one for n in shape for one in factors(n)]
+    for one in list(left):
+        if one in right:
+            left.remove(one)
+            right.remove(one)
+    scale = math.prod(one.pop("") for one in right if "" in one) if len(left) == 1 else 1
+    right = [one for one in right if one]
+    following: Hypothesis | None = now if len(left) == len(right) else None
+    for one, other in zip(left, right):
+        following = following and following.agree(one, {a: scale * n for a, n in other.items()}, list(lengths))
+    return following
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
+    """The pairs of lengths that an error of NumPy's says should agree; (n, -k): n should be a multiple of k."""
+    text = str(problem)
+    for pattern in (r"size (\d+) is different from (\d+)", r"not aligned: (\d+) \(dim \d\) != (\d+)",
+                    r"has size (\d+) and the array at index \d+ has size (\d+)", r"don't match \((\d+) != (\d+)\)",
+                    r"size of axis is (\d+) but size of corresponding boolean axis is (\d+)"):
+        if found := re.search(pattern, text):
+            return [(int(found[1]), int(found[2]))]
+    if found := re.search(r"output operand with shape \((.*)\) doesn't match the broadcast shape \((.*)\)", text):
+        return filled(*(list(map(int, re.findall(r"\d+", shape))) for shape in found.groups()))
+    if found := re.search(r"input array from shape \((.*)\) into shape \((.*)\)", text):
+        whole, into = (list(map(int, re.findall(r"\d+", shape))) for shape in found.groups())
+        return [pair for pair in filled(into, whole) if pair[1] != 1]
+    if "broadcast" in text:
+        return broadcast([[int(n) if n.isdigit() else 1 for n in shape.replace(" ", "").split(",") if n] for shape in
+                          re.findall(r"->\(([\d,newaxis ]*)\)", text) or re.findall(r"\(([\d, ]*)\)", text)])
+    inner = [frame for frame, _ in traceback.walk_tb(problem.__traceback__)][-1:] if problem else []
+    names = inner[0].f_locals if inner else {}
+    if isinstance(problem, AssertionError) and inner:
+        return asserted(inner[0])
+    if "equal division" in text and "sections" in names:
+        return [(names["N"], -names["sections"])]
+    if "same shape" in text and "arrays" in names:
+        return broadcast([np.shape(a) for a in names["arrays"]])
+    return []
+
+
+def broadcast(shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """The first two lengths that differ, axis by axis from the right."""
+    out = []
+    for lengths in itertools.zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
+        different = list(dict.fromkeys(n for n in lengths if n != 1))
+        out += [(different[0], different[1])] if len(different) > 1 else []
+    return out
+
+
+def filled(into: list[int], whole: list[int]) -> list[tuple[int, int]]:
+    """The lengths that differ where an array is written into another; none if it has too many axes."""
+    pairs = itertools.zip_longest(reversed(into), reversed(whole), fillvalue=1)
+    return [(m, n) for m, n in pairs if m != n] if len(into) >= len(whole) else []
+
+
+def asserted(frame: Any) -> list[tuple[int, int]]:
+    """The lengths that the failing line of a frame asserts to be equal."""
+    with contextlib.suppress(Exception):
+        test: Any = ast.parse(linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()).body[0]
+        sides = [eval(ast.unparse(side), frame.f_globals, frame.f_locals)
+                 for side in (test.test.left, test.test.comparators[0])]
+        pairs = zip(*(side if isinstance(side, tuple) else (side,) for side in sides))
+        return [(int(m), int(n)) for m, n in pairs if m != n]
+    return []

@@ -1,0 +1,226 @@
+"""Arguments found by running a function: their structure, and which axes are of one length."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+
+import numpy as np
+import pytest
+
+from minigrad.handwritten.shapes import example_arguments, examples
+from minigrad.handwritten.source import CouldNotRun, read
+
+pytestmark = pytest.mark.quick
+
+# a function or a class, and its axes in letters: equal letters are equal lengths, other letters are other lengths
+CASES = {
+    "cell, features first": ("""
+        def f(xt, a_prev, c_prev, parameters):
+            Wf, bf = parameters["Wf"], parameters["bf"]
+            Wc, bc = parameters["Wc"], parameters["bc"]
+            n_a, m = a_prev.shape
+            concat = np.zeros((n_a + xt.shape[0], m))
+            concat[:n_a] = a_prev
+            concat[n_a:] = xt
+            ft = 1 / (1 + np.exp(-(np.dot(Wf, concat) + bf)))
+            c_next = ft * c_prev + np.tanh(np.dot(Wc, concat) + bc)
+            return np.tanh(c_next), c_next, (concat, ft)
+        """, "xt D N, a_prev H N, c_prev H N, parameters.Wf H H+D, parameters.bf H 1, parameters.Wc H H+D, "
+             "parameters.bc H 1"),
+    "sequence, batch first, fused gates in slices": ("""
+        def f(x, h0, Wx, Wh, b):
+            N, T, D = x.shape
+            H = h0.shape[1]
+            h, c, hs = h0, np.zeros_like(h0), np.zeros((N, T, H))
+            for t in range(T):
+                a = x[:, t] @ Wx + h @ Wh + b
+                c = a[:, H:2*H] * c + a[:, :H] * a[:, 3*H:]
+                h = a[:, 2*H:3*H] * np.tanh(c)
+                hs[:, t] = h
+            return hs, (x, hs)
+        """, "x N T D, h0 N H, Wx D 4H, Wh H 4H, b 4H"),
+    "a last slice with an end": ("""
+        def f(x, h, Wx, Wh, b):
+            H = h.shape[1]
+            a = x.dot(Wx) + h.dot(Wh) + b
+            return a[:, :H] * np.tanh(a[:, H:2*H]) + a[:, 2*H:3*H] * h
+        """, "x N D, h N H, Wx D 3H, Wh H 3H, b 3H"),
+    "a class made from weights": ("""
+        class f:
+            def __init__(self, Wx, Wh, b):
+                self.params = [Wx, Wh, b]
+                self.grads = [np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)]
+            def forward(self, x, h_prev, c_prev):
+                Wx, Wh, b = self.params
+                f, g, i, o = np.split(np.dot(x, Wx) + np.dot(h_prev, Wh) + b, 4, axis=1)
+                c = f * c_prev + g * i
+                return o * np.tanh(c), c
+        """, "Wx D 4H, Wh H 4H, b 4H, x N D, h_prev N H, c_prev N H"),
+    "a class made from sizes": ("""
+        class f:
+            def __init__(self, n_in, n_hid, seed=0):
+                s = 1 / np.sqrt(n_hid)
+                self.W = np.random.RandomState(seed).uniform(-s, s, (3 * n_hid, n_in + n_hid))
+            def forward(self, x, h):
+                n = h.shape[0]
+                a = self.W @ np.vstack([x, h])
+                return a[:n] * h + a[n:2*n] * a[2*n:]
+        """, "x D N, h H N; n_in D, n_hid H"),
+    "a tuple of weights": ("""
+        def f(x, h0, params):
+            Wz, Uz, bz, Wh, Uh, bh = params
+            h, hs = h0, []
+            for t in range(x.shape[2]):
+                z = np.tanh(Wz @ x[:, :, t] + Uz @ h + bz)
+                h = z * h + (1 - z) * np.tanh(Wh @ x[:, :, t] + Uh @ (z * h) + bh)
+                hs.append(h)
+            return np.stack(hs, axis=2)
+        """, "x D N T, h0 H N, params.Wz H D, params.Uz H H, params.bz H 1, params.Wh H D, params.Uh H H, "
+             "params.bh H 1"),
+    "keys made while it runs, a layer norm": ("""
+        def norm(a, g, b):
+            return g * (a - a.mean(1, keepdims=True)) / np.sqrt(a.var(1, keepdims=True) + 1e-5) + b
+        def f(x, h, P):
+            a = sum(norm(v @ P['W' + k], P['g' + k], P['b' + k]) for k, v in (('x', x), ('h', h)))
+            H = h.shape[1]
+            return np.tanh(a[:, :H]) * a[:, H:]
+        """, "x N D, h N H, P.Wx D 2H, P.gx 2H, P.bx 2H, P.Wh H 2H, P.gh 2H, P.bh 2H"),
+    "characters": ("""
+        def f(inputs, targets, hprev, model):
+            Wxh, Whh, Why, bh, by = [model[k] for k in ('Wxh', 'Whh', 'Why', 'bh', 'by')]
+            hs, loss, V = {-1: np.copy(hprev)}, 0, Why.shape[0]
+            for t in range(len(inputs)):
+                x = np.zeros((V, 1))
+                x[inputs[t]] = 1
+                hs[t] = np.tanh(Wxh.dot(x) + Whh.dot(hs[t-1]) + bh)
+                y = Why.dot(hs[t]) + by
+                loss -= np.log(np.exp(y) / np.exp(y).sum())[targets[t], 0]
+            dby = np.zeros_like(by)
+            dby += np.exp(y)
+            return loss, hs[len(inputs) - 1]
+        """, "hprev H 1, model.Wxh H V, model.Whh H H, model.Why V H, model.bh H 1, model.by V 1; "
+             "inputs T, targets T"),
+    "vectors, sizes of the file": ("""
+        V, H = 6, 5
+        W = np.ones((H + V, 4 * H))
+        def f(inputs, h0):
+            out = np.zeros((len(inputs), H))
+            for t in range(len(inputs)):
+                z = np.zeros(H + V)
+                z[:H] = out[t-1] if t else h0
+                z[H + inputs[t]] = 1
+                out[t] = np.tanh(z.dot(W)[:H])
+            return out
+        """, "h0 5; inputs T"),
+    "a state over rows": ("""
+        def f(xs, h0, W_xh, W_hh):
+            hs = [h0]  # xs (T, n_in)
+            for x in xs:
+                hs.append(np.tanh(x @ W_xh + hs[-1] @ W_hh))
+            return np.array(hs)
+        """, "xs T D, h0 H, W_xh D H, W_hh H H"),
+    "columns in a list": ("""
+        class f:
+            def __init__(self, d, k):
+                self.U, self.W, self.k = np.random.randn(k, d), np.random.randn(k, k), k
+            def forward(self, xs):
+                h = np.zeros((self.k, 1))
+                for x in xs:
+                    h[:] = np.tanh(self.U @ x + self.W @ h)
+                return h
+        """, "xs T D 1; d D, k H"),
+    "attention": ("""
+        def f(Q, K, V):
+            s = np.einsum('nqd,nkd->nqk', Q, K) / np.sqrt(Q.shape[-1])
+            e = np.exp(s - s.max(axis=-1, keepdims=True))
+            return np.einsum('nqk,nkv->nqv', e / e.sum(axis=-1, keepdims=True), V)
+        """, "Q N Q D, K N K D, V N K V"),
+    "one vector, as the docstring says": ("""
+        class f:
+            def __init__(self, d, h):
+                self.W, self.U, self.b, self.h = np.random.randn(h, d), np.random.randn(h, h), np.zeros(h), h
+            def forward(self, x, h_prev):
+                '''x: (d,)  h_prev: (h,)'''
+                return np.tanh(self.W @ x + self.U @ h_prev + self.b)
+        """, "x D, h_prev H; d D, h H"),
+    "labels and a mask, in one row": ("""
+        def f(x, y, mask):
+            N, T, V = x.shape
+            z, y, mask = x.reshape(-1, V), y.reshape(N * T), mask.ravel()
+            return -(mask * np.log(np.exp(z) / np.exp(z).sum(1)[:, None])[np.arange(N * T), y]).sum() / N
+        """, "x N T V, mask N T; y N T"),
+    "a setting in words": ("""
+        def f(x, gamma, beta, bn_param):
+            assert gamma.shape[0] == x.shape[1], 'features'
+            if bn_param['mode'] == 'train':
+                return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + bn_param.get('eps', 1e-5)) + beta
+        """, "x N D, gamma D, beta D; bn_param.mode"),
+    "layers in a list": ("""
+        def f(x, layers):
+            for W, b in layers:
+                x = np.tanh(x @ W + b)
+            return x
+        """, "x N A, layers.0.W A B, layers.0.b B, layers.1.W B C, layers.1.b C"),
+}
+
+
+def found(tmp_path, text: str, method: str = "forward"):
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(text))
+    source = read(str(file))
+    namespace = source.run(["f"])
+    return namespace, source.definitions["f"], examples(namespace["f"], source.definitions["f"], namespace, method)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_axes_are_told_apart(name, tmp_path):
+    text, expected = CASES[name]
+    _, _, all_examples = found(tmp_path, text)
+    example = next(all_examples)
+    arrays, _, constants = expected.partition(";")
+    words = {path: axes.split() for path, _, axes in (w.strip().partition(" ") for w in arrays.split(",") if w.strip())}
+    assert example.shapes.keys() == words.keys()
+    assert {w.split()[0] for w in constants.split(",") if w.strip()} == example.constants.keys()
+    lengths = {path: example.shapes.get(path) for path in words}
+    lengths |= {path: np.shape(value) or (value,) for path, value in example.constants.items()}
+    words |= {path: axes.split() for path, *_, axes in (w.strip().partition(" ") for w in constants.split(",")) if axes}
+    sizes = {word: n for path in words for word, n in zip(words[path], lengths[path]) if word.isalpha()}
+    for path, axes in words.items():
+        assert len(axes) == len(lengths[path]), path
+        for word, n in zip(axes, lengths[path]):
+            terms = re.findall(r"(\d*)([A-Z]?)", word)
+            assert n == sum(int(k or 1) * sizes.get(letter, 1) for k, letter in terms if k or letter), (path, word)
+    assert len(set(sizes.values())) == len(sizes), sizes
+    assert all(n > 2 for n in sizes.values())
+
+
+def test_the_function_runs_with_what_was_found(tmp_path):
+    namespace, _, all_examples = found(tmp_path, CASES["a tuple of weights"][0])
+    example = next(all_examples)
+    rng = np.random.default_rng(1)
+    arguments = example.arguments({path: rng.normal(size=shape) for path, shape in example.shapes.items()})
+    H, N = example.shapes["h0"]
+    assert namespace["f"](*arguments).shape == (H, N, example.shapes["x"][2])
+    assert example.axes["params.Wz"] == ("h0.0", "x.0")
+
+
+def test_other_arguments_follow_with_a_higher_cost(tmp_path):
+    """A function that runs on matrices and on sequences: a backward may tell."""
+    _, _, all_examples = found(tmp_path, "def f(x, w, b):\n    return x @ w + b\n")
+    ranks = [len(example.shapes["x"]) for example in itertools.islice(all_examples, 8)]
+    assert ranks[0] == 2 and {1, 3} <= set(ranks)
+
+
+def test_a_weight_of_the_file_says_its_shape(tmp_path):
+    text = "W_xh = np.ones((3, 5))\ndef g():\n    return W_xh\ndef f(x, W_xh):\n    g()\n    return x @ W_xh\n"
+    _, _, all_examples = found(tmp_path, text)
+    assert next(all_examples).shapes["W_xh"] == (3, 5)
+
+
+def test_what_cannot_be_called_is_said_in_a_sentence(tmp_path):
+    namespace, node, _ = found(tmp_path, "def f(x):\n    return x @ np.ones((4, 4)) + missing\n")
+    with pytest.raises(CouldNotRun, match=r"with which f runs; the last tried were x \(.*4\): "
+                                          r"line 3, `return x @ np.ones.*NameError: name 'missing' is not defined"):
+        example_arguments(namespace["f"], node)
