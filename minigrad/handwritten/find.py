@@ -8,7 +8,6 @@ with which forward and backward return the most gradients of the right shape is 
 from __future__ import annotations
 
 import ast
-import contextlib
 import copy
 import io
 import itertools
@@ -21,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import nearest
-from minigrad.engine.pytree import flatten, named_leaves
-from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
+from minigrad.engine.pytree import flatten
 from minigrad.handwritten.lengths import Known, clashes
+from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
 from minigrad.handwritten.source import (
     CouldNotRun,
     Source,
+    TooSlow,
     explained,
     parameters_of,
 )
@@ -319,8 +319,12 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 return True
         return False
     example = example or (course_example(subject.course) if subject.course else None)
-    with explained(source, f"{subject.forward_in_words} fails", timed=False):
+    try:
         try_all(with_example(subject, example, namespace) if example else candidates(subject, source, namespace), 2)
+    except CouldNotRun as problem:
+        if problem.__cause__ is None or isinstance(problem.__cause__, TooSlow):
+            raise
+        raise CouldNotRun(f"{subject.forward_in_words} fails: {source.sentence(problem.__cause__)}") from None
     if not found:
         raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
                           "function give --forward and --shapes")

@@ -130,6 +130,7 @@ class Search:
         self.waiting: list[tuple[float, int, Hypothesis | Example]] = []
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.last = ""
+        self.cause: BaseException | None = None
 
     def run(self, start: Hypothesis, called: str) -> Iterator[Example]:
         self.wait(0, start)
@@ -146,7 +147,8 @@ class Search:
                 seen.add(said)
                 self.follow(cost, one)
         if not found:
-            raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}")
+            raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}"
+                              ) from self.cause
 
     def wait(self, cost: float, one: Hypothesis | Example | None) -> None:
         if one is not None:
@@ -162,9 +164,11 @@ class Search:
             self.wait(cost, recurrent)
             self.wait(cost + (recurrent is not None) + trial.unlikely(), trial.example())
             return
-        if isinstance(trial.problem, (NameError, ImportError, SystemExit, TooSlow)) or "module" in str(trial.problem):
-            raise trial.problem  # no other arguments help
         self.last = f"{trial.said()}: {place(trial.problem)}"
+        if isinstance(trial.problem, (NameError, ImportError, SystemExit, TooSlow)) or "module" in str(trial.problem):
+            self.cause = trial.problem  # no other arguments help
+            self.waiting.clear()
+            return
         for more, option in trial.options:
             self.wait(cost + more, option)
         if not trial.options:

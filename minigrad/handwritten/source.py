@@ -341,10 +341,10 @@ def limited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(source: Source, what: str, timed: bool = True) -> Iterator[None]:
+def explained(source: Source, what: str) -> Iterator[None]:
     """Turn whatever a user's function raises into CouldNotRun."""
     try:
-        with np.errstate(all="ignore"), limited() if timed else contextlib.nullcontext():
+        with np.errstate(all="ignore"), limited():
             yield
     except CouldNotRun:
         raise

@@ -247,7 +247,7 @@ def state(name: str) -> str:
 def same_name(output: str, gradient: str) -> bool:
     """Whether a gradient that arrives, dh_next, is that of an output, h."""
     output, gradient = bare(f"d_{output}").lower(), bare(gradient).lower()
-    return output == gradient or bool(state(output)) and state(output) == state(gradient)
+    return output == gradient or (bool(state(output)) and state(output) == state(gradient))
 
 
 def copied(w: Any) -> Any:

@@ -471,11 +471,13 @@ class Trial:
             large = self.gradients(inputs, [1e4 * d for d in d_outputs])
             bound = see.bound_of_clipping([np.asarray(d) for name, d in large.items()
                                            if d is not None and not same(1e8 * small[name], d, 1e-3)])
-        elif clip:  # what arrives is always 1: only larger weights make larger gradients
+        elif clip:  # what arrives is always 1: only larger weights and longer texts make larger gradients
+            own, self.subject = self.subject, longer(self.subject)
             for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0):
                 large = self.gradients(self.draw(scale), [np.ones(())])
                 found = see.bound_of_clipping([np.asarray(d) for d in large.values() if d is not None])
                 bound = found if found in numbers else bound
+            self.subject = own
         self.set_clipping(was)
         if bound is not None:
             self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "
@@ -502,6 +504,15 @@ class Trial:
         if wrong:
             self.fault(f"{what}, {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong: go through the "
                        f"{SHORT} steps of da, not through all caches")
+
+
+def longer(subject: Subject) -> Subject:
+    """The subject with texts, lists of integers, of twelve times the length."""
+    def many(constants: dict[str, Any]) -> dict[str, Any]:
+        return {name: np.tile(v, 12) if isinstance(v, np.ndarray) and v.ndim == 1 else v for name, v in constants.items()}
+    example: Any = subject.example
+    return replace(subject, constants=many(subject.constants), example=replace(
+        example, constants=many(example.constants)))
 
 
 class Unclipped:
