@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.engine.messages import nearest
 from minigrad.engine.pytree import flatten
-from minigrad.handwritten.lengths import Known, clashes
+from minigrad.handwritten.lengths import Known, clashes, measured
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
 from minigrad.handwritten.source import (
@@ -41,6 +41,7 @@ from minigrad.handwritten.subjects import (
     bare,
     is_output,
     stacked,
+    state,
     weights_of,
 )
 
@@ -173,7 +174,7 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
     function = namespace[subject.name if subject.is_class else subject.forward_name]
     most = math.inf
-    for example in examples(function, node, namespace, subject.forward_name):
+    for example in map(in_order, examples(function, node, namespace, subject.forward_name)):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
@@ -181,6 +182,23 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
             yield candidate
             if candidate.loss_name:  # it may be one of several sequences, or of something else
                 yield replace(candidate, loss_name="")
+
+
+def in_order(example: Example) -> Example:
+    """The example with lengths that grow in the order of their use: few examples and steps, all axes different."""
+    axes = [axis for known in example.known.values() for axis in known.axes]
+    lengths: dict[str, int] = {}
+    for axis in example.lengths:
+        whole = [a for a in axes if a.keys() - {""} <= lengths.keys() | {axis}]
+        different = [a for i, a in enumerate(whole) if a not in whole[:i]]
+        lengths[axis] = next(n for n in itertools.count(3) if n not in lengths.values() and len(different) == len(
+            {measured(a, lengths | {axis: n}) for a in different}))
+    constants = dict(example.constants)
+    for path, known in example.known.items():
+        shape = tuple(measured(axis, lengths) for axis in known.axes)
+        if known.kind in ("number", "integers"):
+            constants[path] = shape[0] if known.kind == "number" else np.resize([1, 0, 2, 1, 2, 0, 0], shape)
+    return replace(example, lengths=lengths, constants=constants)
 
 
 def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
@@ -308,16 +326,18 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 if outputs:
                     is_of_shapes = bool(re.search("(Value|Index|Key)Error", str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))
-                    narrower = (one for other in narrowed(candidate, problem.__cause__)
-                                for one in with_example(subject, other, namespace))
-                    if not is_of_shapes or (depth and try_all(narrower, depth - 1)):
+                    if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
                         return True
                 continue
-            data = [name for name in returned if name not in candidate.held and not re.match(WEIGHT, name)]
-            found.append((sum(np.shape(returned[name]) != candidate.inputs[name] for name in data), candidate))
-            if not found[-1][0]:
+            wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
+            strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
+            found.append((len(strange), candidate))
+            if (depth and try_others(tied(candidate, wrong, strange), depth - 1)) or not strange:
                 return True
         return False
+
+    def try_others(others: Iterator[Example], depth: int) -> bool:
+        return try_all((one for other in others for one in with_example(subject, other, namespace)), depth)
     example = example or (course_example(subject.course) if subject.course else None)
     try:
         try_all(with_example(subject, example, namespace) if example else candidates(subject, source, namespace), 2)
@@ -332,17 +352,42 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
 
 
 def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
-    """Examples for a backward that takes one example at a time, or a number of steps from the constructor."""
+    """Examples for a backward that fails: of one example at a time, or with a number of steps from the constructor."""
     example: Any = subject.example
     for pair in clashes(problem):
-        if 1 in pair and max(pair) in example.lengths.values():
-            yield replace(example, lengths={axis: 1 if n == max(pair) else n for axis, n in example.lengths.items()})
+        if 1 in pair:
+            yield from with_lengths(example, max(pair), 1)
     lengths = {n for shape in subject.inputs.values() for n in shape}
     lengths |= {len(value) for value in example.constants.values() if np.ndim(value)}
     for path, value in example.constants.items():
         if type(value) is int and value not in lengths:
             for n in sorted(lengths):
                 yield replace(example, constants=example.constants | {path: n})
+
+
+def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]) -> Iterator[Example]:
+    """Examples for a backward whose gradients have other shapes where its forward leaves more open than is meant.
+
+    Each bias, and there are some, comes back with a column for each example: it takes one at a time. A single gradient
+    of data is that of a state, and differs in one length: two states are of one length.
+    """
+    example: Any = subject.example
+    biases = [name for name, shape in subject.inputs.items() if shape[1:] == (1,)]
+    columns = {wrong[name][1] for name in biases if len(wrong.get(name, ())) == 2}
+    if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
+        yield from with_lengths(example, columns.pop(), 1)
+    for name in strange if len(strange) == 1 and state(strange[0]) else []:
+        pairs = [pair for pair in zip(subject.inputs[name], wrong[name]) if pair[0] != pair[1]]
+        for pair in pairs if len(pairs) == 1 and len(wrong[name]) == len(subject.inputs[name]) else []:
+            yield from with_lengths(example, *pair)
+
+
+def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:
+    """The example with another length of the axes that have this one, if there are any."""
+    if old in example.lengths.values():
+        yield replace(example, lengths={axis: new if n == old else n for axis, n in example.lengths.items()},
+                      constants={path: new if type(n) is int and n == old else n
+                                 for path, n in example.constants.items()})
 
 
 def line_in(problem: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.functional import vjp
-from minigrad.handwritten.subjects import Subject, as_tuple, weights_of
+from minigrad.handwritten.subjects import Subject, as_tuple, copied, weights_of
 
 
 def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
@@ -26,7 +26,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         at = dict(zip(cell.example.names[len(cell.makes):], arguments))  # type: ignore[union-attr]
         at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
         inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
-        seen.append((memory, copy.deepcopy({name: inputs[name] for name in cell.inputs})))
+        seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}))
 
     def gradients(memory: Any, d_outputs: tuple) -> dict[str, np.ndarray]:
         inputs = next(i for m, i in reversed(seen) if m is memory)

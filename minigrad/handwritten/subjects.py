@@ -208,8 +208,9 @@ class Subject:
         names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in own]
         if any(map(is_group, parts)):  # dx, dh, {"W": dW}
             found = {name: d for one in filter(is_group, parts) for name, d in self.named(one).items()}
-            rest = [one for name, one in zip(own, parts) if not is_group(one) and not (
-                self.together and name and not re.match("d|g|nabla", name))]
+            found |= {name: d for name, d in zip(names, parts) if name and not is_group(d)}
+            rest = [d for name, known, d in zip(own, names, parts) if not is_group(d) and not known and not (
+                self.together and name)]
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
         known = [name for name in names if name]
         if len(set(known)) == len(known) >= (1 if self.together else len(parts)):

@@ -172,6 +172,7 @@ class Trial:
             verdict.status = "wrong"
             verdict.notes.append(f"{subject.name} is judged once its forward is right")
             return
+        self.look_at_order()
         self.look_at_state(inputs, d_outputs, first)
         self.look_at_arguments(inputs, d_outputs)
         self.look_at_clipping(inputs, d_outputs)
@@ -416,6 +417,15 @@ class Trial:
         if lacking := [f"d{name}" for name in lacking if np.any(d[name])]:
             (self.fault if is_certain else self.verdict.notes.append)(
                 f"{subject.name} does not return {', '.join(lacking)}")
+
+    def look_at_order(self) -> None:
+        """Whether two gradients of one shape are returned in each other's places."""
+        inputs, names = self.subject.inputs, list(map(self.subject.input_of, self.subject.returns))
+        exchanged = [pair for pair in zip(names, inputs) if pair[0] != pair[1]]
+        if sorted(names) == sorted(inputs) and len(exchanged) == 2 and len({inputs[n] for n, _ in exchanged}) == 1:
+            (one, other), _ = exchanged
+            self.fault(f"{self.subject.name} returns d{one} before d{other}, and its forward takes {other} before {one}: "
+                       "whoever reads them by position exchanges them")
 
     def look_at_state(self, inputs: dict, d_outputs: list, first: dict[str, Any]) -> None:
         """Call again: with the same inputs, and after a call with others, in the same namespace."""
