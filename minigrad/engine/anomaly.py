@@ -22,7 +22,7 @@ from minigrad.engine.tensor import Node, Tensor, describe
 
 # Modules whose frames are not the user's
 OWN = ("minigrad.engine.", "minigrad.functional.", "minigrad.check.", "minigrad.program.", "minigrad.printers.",
-       "minigrad.derived.", "minigrad.timeloop.", "minigrad.handwritten.judge.", "minigrad.handwritten.subjects.",
+       "minigrad.derived.", "minigrad.timeloop.", "minigrad.handwritten.trial.", "minigrad.handwritten.subjects.",
        "minigrad.handwritten.recordable.", "contextlib.", "dataclasses.", "numpy.")
 
 

@@ -1,11 +1,12 @@
 """A right cell in place of a wrong one, so that the backward of a sequence is judged by itself.
 
 The user's cache is opaque: the cell's forward keeps the inputs beside each cache that it makes, and the true backward
-looks them up.
+looks them up. The true gradients take the places of those that the user's own backward returns or keeps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -14,61 +15,76 @@ import numpy as np
 
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.functional import vjp
-from minigrad.handwritten.subjects import Course, Layer, Subject
+from minigrad.handwritten.subjects import Subject, as_tuple, copied, weights_of
 
 
 def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
-    """Give a namespace the true backward of a cell. It finds the inputs of a cache in a list kept by its forward."""
+    """Give a namespace the true backward of a cell."""
     seen: list[tuple[Any, dict[str, np.ndarray]]] = []
+
+    def remember(memory: Any, arguments: tuple, weights: dict[str, np.ndarray]) -> None:
+        at = dict(zip(cell.example.names[len(cell.makes):], arguments))  # type: ignore[union-attr]
+        at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
+        inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
+        seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}))
 
     def gradients(memory: Any, d_outputs: tuple) -> dict[str, np.ndarray]:
         inputs = next(i for m, i in reversed(seen) if m is memory)
 
         def forward(*arguments: Any) -> Any:
-            found = reference(*arguments)
-            return tuple(found[i] for i in cell.arriving) if isinstance(found, tuple) else found
+            found = as_tuple(reference(*arguments))
+            return tuple(found[i] for i in cell.arriving)
         y, pull = vjp(forward, *inputs.values())
         leaves, pattern = flatten(y)
-        d_y = [np.zeros(leaf.shape) + d for leaf, d in zip(leaves, d_outputs)]
-        found = dict(zip(inputs, pull(unflatten(pattern, d_y))))
-        return {name: d for name, d in found.items() if name not in cell.silent}
+        return dict(zip(inputs, pull(unflatten(pattern, [np.zeros(leaf.shape) + d for leaf, d in zip(
+            leaves, d_outputs)]))))
 
-    if isinstance(cell, Layer):
-        user = namespace[cell.name]
+    def in_place_of(result: Any, true: dict[str, np.ndarray]) -> Any:
+        """The user's result with the true gradients in it."""
+        leaves, pattern = flatten(result)
+        marks = [np.zeros(np.shape(d)) for d in leaves]
+        names = {id(d): name for name, d in cell.named(unflatten(pattern, marks)).items()}
+        return unflatten(pattern, [true.get(names.get(id(mark), ""), d) for mark, d in zip(marks, leaves)])
 
-        class True_(user):  # type: ignore[misc, valid-type]
-            def forward(self, *xs: Any) -> Any:
-                seen.append((self, dict(zip([n for n in cell.inputs if n not in cell.weights], copy.deepcopy(xs)))
-                             | {name: np.array(w) for name, w in zip(cell.weights, self.params)}))
-                return super().forward(*xs)
+    user = namespace[cell.name]
+    if cell.is_class:
+        class Right(user):  # type: ignore[misc, valid-type]
+            pass
 
-            def backward(self, *d_outputs: Any) -> Any:
-                found = gradients(self, d_outputs)
-                for i, name in enumerate(cell.weights):
-                    self.grads[i][...] = found.pop(name)
-                return tuple(found.values()) if len(found) > 1 else next(iter(found.values()))
-        namespace[cell.name] = True_
+        def forward(self: Any, *xs: Any) -> Any:
+            weights = {name: w for name, w, _ in weights_of(self)}
+            if not set(cell.held) <= weights.keys():
+                weights = dict(zip(cell.held, self.params))
+            remember(self, xs, weights)
+            return getattr(user, cell.forward_name)(self, *xs)
+
+        def backward(self: Any, *d_outputs: Any) -> Any:
+            result, true = getattr(user, cell.backward_name)(self, *d_outputs), gradients(self, d_outputs)
+            for name, d in cell.kept(self).items():
+                d[...] = true[name]
+            return in_place_of(result, true)
+        setattr(Right, cell.forward_name, forward)
+        setattr(Right, cell.backward_name, backward)
+        namespace[cell.name] = Right
         return
-    user_forward, user_backward = namespace[cell.forward_name], namespace[cell.name]
+    user_forward = namespace[cell.forward_name]
 
     def cell_forward(*arguments: Any) -> Any:
         result = user_forward(*arguments)
-        inputs = dict(zip(cell.inputs, arguments))
-        if isinstance(cell, Course):  # the last argument is the dict of parameters
-            *xs, parameters = arguments
-            inputs = dict(zip(cell.inputs, xs)) | {name: parameters[name] for name in list(cell.inputs)[len(xs):]}
-        seen.append((result[-1], copy.deepcopy(inputs)))
+        remember(result[-1], arguments, {})
         return result
 
     def cell_backward(*arguments: Any) -> Any:
         *d_outputs, cache = arguments
-        found = gradients(cache, tuple(d_outputs))
-        if not isinstance(cell, Course):
-            return tuple(found[name] for name in cell.names or found)
-        try:  # the keys that the user's sequence reads are those of the user's cell
-            keys = list(user_backward(*copy.deepcopy(arguments)))
-        except Exception:
-            keys = []
-        names = {f"d{name}": name for name in found} | {key: name for key in keys for name in cell.named({key: None})}
-        return {key: found[name] for key, name in names.items() if name in found}
+        true = gradients(cache, tuple(d_outputs))
+        own = None
+        with contextlib.suppress(Exception):  # it may not be written yet
+            own = user(*copy.deepcopy(arguments))
+        if isinstance(own, (dict, tuple)):
+            pairs = own.items() if isinstance(own, dict) else enumerate(own)
+            filled = {key: 0.0 if d is None else d for key, d in pairs}
+            return in_place_of(filled if isinstance(own, dict) else tuple(filled.values()), true)
+        if own is not None and len(true) == 1:
+            return next(iter(true.values()))
+        return {f"d{name}": d for name, d in true.items()} if any("." in path for path in cell.paths.values()) else tuple(true.values())
     namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward

@@ -120,13 +120,13 @@ def first_difference(source: Source, user: Callable, reference: Callable) -> str
 # -- the backward -----------------------------------------------------------------------------------------
 
 
-def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
+def not_written(source: Source, name: str, at_any_time: bool = False, method: str = "") -> str:
     """"dxt, da_prev (line 12)" for what a function leaves as None; "its body" for `pass`; "" if all is written.
 
     at_any_time: also what is None first and assigned again later.
     """
     node = source.definitions[name]
-    body = next((n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name in (name, "backward")), None)
+    body = next((n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name in (name, method)), None)
     if body is None:
         return ""
     empty, lines = [], []
@@ -147,18 +147,6 @@ def not_written(source: Source, name: str, at_any_time: bool = False) -> str:
         return f"its body ({source.place(body.lineno)})"
     returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
     return "" if returns or not at_any_time else f"what it returns ({source.place(body.lineno)})"
-
-
-def global_weights(source: Source, name: str, weights: set[str]) -> dict[str, int]:
-    """{weight: line} of the weights that a function and those it calls read from globals."""
-    found: dict[str, int] = {}
-    for f in source.functions_in(name):
-        own = {n.arg for n in ast.walk(f) if isinstance(n, ast.arg)}  # of functions inside it too
-        own |= {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        for n in ast.walk(f):
-            if isinstance(n, ast.Name) and n.id in weights - own:
-                found.setdefault(n.id, n.lineno)
-    return found
 
 
 def line_of_change(source: Source, name: str, argument: str) -> str:

@@ -20,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minigrad.handwritten.judge import Verdict, judge_file, judge_pair
+from minigrad.handwritten.judge import judge_file, judge_pair
 from minigrad.handwritten.source import CouldNotRun
+from minigrad.handwritten.trial import Verdict
 
 
 def judge_apart(request: Mapping[str, str | None], seconds: float) -> tuple[list[Verdict], str]:

@@ -154,6 +154,7 @@ class Expressions(ast.NodeTransformer):
         if len(node.targets) == 1 and isinstance(target, ast.Subscript):
             base = parts_of(target)[:1]
             name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s") if base else ""
+            name = f"{name}_t" if name in self.used else name
             is_free = name.isidentifier() and not keyword.iskeyword(name) and name not in self.used
             if not self.loops or not is_free or isinstance(node.value, ast.Name):
                 return ast.copy_location(self.put(target, node.value), node)
@@ -237,7 +238,7 @@ def index_of(target: ast.Subscript) -> ast.expr:
 # -- what the rewritten code calls ----------------------------------------------------------------------------
 
 
-class Board:
+class Board(np.lib.mixins.NDArrayOperatorsMixin):
     """An array that is filled part by part with tensors."""
 
     def __init__(self, base: Any):
@@ -255,22 +256,30 @@ class Board:
                 return self.settled()[index]
         return self.base[index]
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*map(settle, inputs), **options)
+
     def __getattr__(self, name: str) -> Any:  # shape, T, dtype
         return getattr(self.settled(), name)
 
     def settled(self) -> Any:
-        """The whole array as one tensor: a stack, if it was filled along one axis."""
+        """The whole array as one tensor, which is known as this board from now on."""
+        BOARDS.pop(id(self.made), None)  # the one before may go, and its id with it
+        self.made = self.whole()
+        BOARDS[id(self.made)] = self
+        return self.made
+
+    def whole(self) -> Any:
+        """All writes put together: a stack, if the array was filled along one axis."""
         for axis, length in enumerate(self.base.shape):
             found = {np.take(self.places, i, axis).tobytes(): i for i in range(length)}
             order = {found.get(places.tobytes()): value for places, value in self.writes
-                     if np.shape(value) == places.shape}
+                     if np.shape(value) == places.shape and places.ndim < self.base.ndim}
             if set(order) == set(range(length)):
-                self.made = np.stack([order[i] for i in range(length)], axis=axis)
-                BOARDS[id(self.made)] = self
-                return self.made
+                return np.stack([order[i] for i in range(length)], axis=axis)
         pick, parts, size = np.full(self.base.size, -1), [], 0
         for places, value in self.writes:
-            if np.shape(value) != places.shape:
+            if np.shape(value) != places.shape or not isinstance(value, Tensor):
                 value = value + np.zeros(places.shape)
             pick[places.ravel()] = size + np.arange(places.size)
             parts.append(value.reshape(-1))
@@ -280,9 +289,7 @@ class Board:
             pick[rest] = size + np.arange(len(rest))
             parts.append(self.base.reshape(-1)[rest])
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self.made = (whole if np.array_equal(pick, np.arange(len(pick))) else whole[pick]).reshape(self.base.shape)
-        BOARDS[id(self.made)] = self
-        return self.made
+        return (whole if np.array_equal(pick, np.arange(len(pick))) else whole[pick]).reshape(self.base.shape)
 
 
 BOARDS: dict[int, Board] = {}  # by the tensor that was made of them, which they keep alive

@@ -1,19 +1,24 @@
-"""The true forwards: the cells and layers of the conventions in `conventions`, each in its own names.
+"""The true forwards of the usual cells and losses, each in its own names, on arrays and on tensors.
 
-They run on arrays and on tensors. Where people order fused gates, or the two states of a GRU, in several ways, the
-reference is a list of them, and the one that gives the numbers of the user's forward is taken.
+A user's forward is compared with the one that its names and shapes suggest. Where people order fused gates, or the two
+states of a GRU, in several ways, there are several, and the one that gives the numbers of the user's forward is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import permutations
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import permutations, product
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.engine.ops import concatenate, log_softmax, mean, relu, sigmoid, softmax, sqrt, stack, tanh
+from minigrad.document import lstm_cell_forward
+from minigrad.engine.ops import concatenate, log, log_softmax, sigmoid, softmax, stack, tanh
 from minigrad.engine.ops import sum as total
+from minigrad.handwritten.lengths import Known
+from minigrad.handwritten.shapes import Example
+from minigrad.handwritten.subjects import Subject
 
 # -- features first, weights on [a; x] ------------------------------------------------------------------
 
@@ -46,9 +51,9 @@ def course_lstm_cell(xt, a_prev, c_prev, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by)
     return a_next, c_next, yt_pred
 
 
-def course_lstm(x, a0, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by, c0=0.0):
+def course_lstm(x, a0, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by):
     a, y, c = [], [], []
-    a_next, c_next = a0, c0 + np.zeros(a0.shape)
+    a_next, c_next = a0, np.zeros(a0.shape)
     for t in range(x.shape[2]):  # not by a call of the cell, which would name the states a_prev and c_prev
         concat = concatenate([a_next, x[:, :, t]], axis=0)
         ft = sigmoid(Wf @ concat + bf)
@@ -65,15 +70,14 @@ def course_lstm(x, a0, Wf, bf, Wi, bi, Wc, bc, Wo, bo, Wy, by, c0=0.0):
 
 def rnn_cell_forward(xt, a_prev, parameters):
     """As the course's function: a_next, yt_pred, (a_next, a_prev, xt, parameters)."""
-    names = ("Wax", "Waa", "Wya", "ba", "by")
-    a_next, yt_pred = course_rnn_cell(xt, a_prev, *(parameters[name] for name in names))
+    a_next, yt_pred = course_rnn_cell(xt, a_prev, *(parameters[name] for name in COURSE_WEIGHTS["rnn"]))
     return a_next, yt_pred, (a_next, a_prev, xt, parameters)
 
 
-def course_loop(cell: Callable, states: int, c0: Any = 0.0) -> Callable:
+def course_loop(cell: Callable, states: int) -> Callable:
     """The course's function over a sequence, from its cell: a, y, (c,) stacked over time, and (caches, x)."""
     def forward(x, a0, parameters):
-        state, outputs, caches = [a0, c0 + np.zeros(a0.shape)][:states], [], []
+        state, outputs, caches = [a0, np.zeros(a0.shape)][:states], [], []
         for t in range(x.shape[2]):
             *step, cache = cell(x[:, :, t], *state, parameters)
             state = step[:states]
@@ -82,6 +86,34 @@ def course_loop(cell: Callable, states: int, c0: Any = 0.0) -> Callable:
         a, *c, y = (np.stack(steps, axis=2) for steps in zip(*outputs))
         return a, y, *c, (caches, x)
     return forward
+
+
+COURSE_WEIGHTS = {
+    "rnn": {"Wax": "H D", "Waa": "H H", "Wya": "V H", "ba": "H 1", "by": "V 1"},
+    "lstm": {**{f"{kind}{gate}": "H H+D" if kind == "W" else "H 1" for gate in "fico" for kind in "Wb"},
+             "Wy": "V H", "by": "V 1"}}
+
+
+def course_example(course: str) -> Example:
+    """The arguments of the course's forward, rnn, rnn_cell, lstm or lstm_cell."""
+    states = {"a_prev": "H N", "c_prev": "H N"} if course == "lstm_cell" else {"a_prev": "H N"}
+    shapes = {"xt": "D N", **states} if "_cell" in course else {"x": "D N T", "a0": "H N"}
+    weights = COURSE_WEIGHTS[course.removesuffix("_cell")]
+    shapes |= {f"parameters.{name}": shape for name, shape in weights.items()}
+    x, a, *_ = shapes
+    axes = {"D": f"{x}.0", "N": f"{x}.1", "T": f"{x}.2", "H": f"{a}.0", "V": "by.0", "1": ""}
+    known = {path: Known("array", tuple({axes[letter]: 1 for letter in length.split("+")} for length in shape.split()))
+             for path, shape in shapes.items()}
+    names = (*(path for path in shapes if "." not in path), "parameters")
+    return Example(names, known | {"parameters": Known("mapping", keys=tuple(weights))},
+                   {axes[letter]: n for letter, n in {"D": 4, "H": 5, "N": 2, "T": 3, "V": 6}.items()}, {})
+
+
+def course_forwards(name: str, namespace: dict[str, Any]) -> dict[str, Callable]:
+    """{name: forward} of the course's cell and sequence, for a forward of this name; the sequence calls that cell."""
+    cell, is_lstm = name if "_cell" in name else name.replace("_forward", "_cell_forward"), "lstm" in name
+    return {cell: lstm_cell_forward if is_lstm else rnn_cell_forward,
+            cell.replace("_cell", ""): course_loop(lambda *args: namespace[cell](*args), 2 if is_lstm else 1)}
 
 
 # -- batch first ------------------------------------------------------------------------------------------
@@ -148,34 +180,7 @@ def from_zero(sequence: Callable) -> Callable:
     return time_layer
 
 
-# -- layers and losses ------------------------------------------------------------------------------------
-
-
-def rectifier(x):
-    return relu(x)
-
-
-def affine(x, w, b):
-    out = x @ w + b
-    return out
-
-
-def embedding(indices: np.ndarray) -> Callable:
-    def word_embedding(W):
-        return W[indices]
-    return word_embedding
-
-
-def batchnorm(x, gamma, beta):
-    centred = x - mean(x, axis=0)
-    x_hat = centred / sqrt(mean(centred * centred, axis=0) + 1e-5)
-    return gamma * x_hat + beta
-
-
-def layernorm(x, gamma, beta):
-    centred = x - mean(x, axis=1, keepdims=True)
-    x_hat = centred / sqrt(mean(centred * centred, axis=1, keepdims=True) + 1e-5)
-    return gamma * x_hat + beta
+# -- losses ------------------------------------------------------------------------------------------------
 
 
 def cross_entropy(labels: np.ndarray, count: float, present: Any = None) -> Callable:
@@ -201,3 +206,74 @@ def min_char(inputs: list[int], targets: list[int], count: float) -> Callable:
         return loss / count
     return lossFun
 
+
+def usual_losses() -> Iterator[tuple[str, Callable]]:
+    """(in words, loss of (outputs, targets)), for a backward that takes targets in a file without a loss."""
+    forms: dict[str, Callable] = {
+        "cross-entropy": lambda y, t: -total(t * log(y)), "cross-entropy of the softmax": None,
+        "half the squared error": lambda y, t: total((y - t) ** 2) / 2,
+        "squared error": lambda y, t: total((y - t) ** 2)}
+
+    def loss(outputs: list, targets: Any, k: int, form: str, divided_by: str) -> Any:
+        y, t = outputs[k], np.asarray(targets)
+        y = y.reshape(tuple(n for n in y.shape if n > 1))
+        axis = y.ndim - 1
+        if t.dtype.kind == "i":
+            axis = max(axis for axis in range(y.ndim) if y.shape[:axis] + y.shape[axis + 1:] == t.shape)
+            t = np.moveaxis(np.eye(y.shape[axis])[t], -1, axis)
+        t = t.reshape(y.shape)
+        count = {"steps": t.size // t.shape[axis], "entries": t.size}.get(divided_by, 1)
+        if form == "cross-entropy of the softmax":
+            return -total(t * log_softmax(y, axis=axis)) / count
+        return forms[form](y, t) / count
+    for form, divided_by, k in product(forms, ("", "steps", "entries"), (-1, 0)):
+        text = f"the {form}" + (f", divided by the number of {divided_by}" if divided_by else ", summed")
+        yield text, partial(loss, k=k, form=form, divided_by=divided_by)
+
+
+# -- which of them a subject's forward should be ------------------------------------------------------------
+
+
+class Usual(NamedTuple):
+    """The true forwards that a subject's names and shapes suggest."""
+
+    forwards: Sequence[Callable] = ()
+    is_certain: bool = False  # whether its forward has to be one of them
+    own_names: bool = False  # whether the user's forward takes their place where it has the same numbers
+
+
+def usual(subject: Subject) -> Usual:
+    inputs, kind = subject.inputs, next((k for k in ("lstm", "gru", "rnn") if k in subject.name.lower()), "")
+    shapes, states = list(inputs.values()), 2 if kind == "lstm" else 1
+    if subject.course:
+        reference = (course_rnn, course_lstm) if len(shapes[0]) == 3 else (course_rnn_cell, course_lstm_cell)
+        return Usual([by_name(reference[states - 1], list(inputs), tuple(COURSE_WEIGHTS[kind]))], True)
+    if subject.together and set(subject.held) == {"Wxh", "Whh", "Why", "bh", "by"} and len(inputs) == 6:
+        names = ["Wxh", "Whh", "Why", "bh", "by", *subject.order[2:]]
+        text, targets = (subject.example.constants[name] for name in subject.order[:2])  # type: ignore[union-attr]
+        return Usual([by_name(min_char(text, targets, n), list(inputs), names) for n in (1, len(text))], True)
+    if {"Wx", "Wh"} <= inputs.keys() and kind:
+        gates, n, d, h = {"lstm": 4, "gru": 3, "rnn": 1}[kind], shapes[0][0], shapes[0][-1], inputs["Wh"][0]
+        weights = [(d, gates * h), (h, gates * h), (gates * h,)]
+        steps = {"lstm": lstm_steps("fgio" if subject.is_class else "ifog"), "gru": gru_steps(), "rnn": [rnn_step]}[kind]
+        for arguments, in_form in (([(n, d), *[(n, h)] * states], lambda step: step),
+                                   ([(n, *shapes[0][1:2], d), (n, h)], lambda step: over_time(step, states)),
+                                   ([(n, *shapes[0][1:2], d)], lambda step: from_zero(over_time(step, states)))):
+            if shapes in (arguments + weights, arguments + weights[:2]):
+                return Usual([in_form(step) for step in steps], True, True)
+    constants = (subject.example.constants if subject.example else {}) | subject.constants
+    labels = [value for value in constants.values() if np.ndim(value) and np.asarray(value).dtype.kind == "i"]
+    if len(inputs) == len(labels) == 1 and subject.is_loss:
+        present = next((value for name, value in constants.items() if "mask" in name), None)
+        counts = [labels[0].shape[0], 1, labels[0].size, *([] if present is None else [present.sum()])]
+        return Usual([cross_entropy(labels[0], count, present) for count in counts])
+    return Usual()
+
+
+def by_name(reference: Callable, names: list[str], order: Sequence[str]) -> Callable:
+    """A reference whose last arguments are named, as a function of all its arguments in the order of `names`."""
+    def forward(*arguments):
+        weights = dict(zip(names, arguments))
+        first = [value for name, value in weights.items() if name not in order]
+        return reference(*first, *(weights[name] for name in order))
+    return forward

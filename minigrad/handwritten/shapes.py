@@ -133,6 +133,7 @@ class Search:
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
         self.last = ""
+        self.cause: BaseException | None = None
 
     def run(self, start: Hypothesis, called: str) -> Iterator[Example]:
         self.wait(0, start)
@@ -149,7 +150,8 @@ class Search:
                 seen.add(said)
                 self.follow(cost, one)
         if not found:
-            raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}")
+            raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}"
+                              ) from self.cause
 
     def wait(self, cost: float, one: Hypothesis | Example | None) -> None:
         if one is not None:
@@ -167,6 +169,10 @@ class Search:
             self.wait(cost + len(better) + trial.unlikely(), trial.example())
             return
         self.last = f"{trial.said()}: {place(trial.problem)}"
+        if isinstance(trial.problem, (NameError, ImportError, SystemExit, TooSlow)) or "module" in str(trial.problem):
+            self.cause = trial.problem  # no other arguments help
+            self.waiting.clear()
+            return
         for more, option in trial.options:
             self.wait(cost + more, option)
         if re.search("used as indices must be of integer|converted to a scalar index", str(trial.problem)):

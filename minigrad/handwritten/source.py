@@ -73,19 +73,40 @@ class Source:
     @property
     def assigned(self) -> dict[str, Any]:
         """The names that the top level assigns, with their values where they are constants."""
-        return {name: getattr(s.value, "value", None) for s in self.tree.body if isinstance(s, ast.Assign)
-                for name in bound(s)}
+        found: dict[str, Any] = {}
+        for s in [s for s in self.tree.body if isinstance(s, ast.Assign)]:
+            found |= dict.fromkeys(bound(s), getattr(s.value, "value", None))
+            if isinstance(s.targets[0], ast.Tuple) and isinstance(s.value, ast.Tuple):
+                found |= {ast.unparse(t): getattr(v, "value", None) for t, v in zip(s.targets[0].elts, s.value.elts)}
+        return found
 
-    def functions_in(self, name: str) -> list[ast.FunctionDef]:
-        """The function, or all methods of the class, and the file's functions that they call."""
+    def methods(self, name: str) -> dict[str, ast.FunctionDef]:
+        """The methods of a class, those of its base classes in the file included."""
+        node: Any = self.definitions[name]
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in self.definitions]
+        return {key: f for base in bases for key, f in self.methods(base).items()} | {
+            s.name: s for s in node.body if isinstance(s, ast.FunctionDef)}
+
+    def functions_in(self, name: str, alone: bool = False) -> list[ast.FunctionDef]:
+        """The function, or all methods of the class, and unless `alone` the file's functions that they call."""
         found: list[ast.FunctionDef] = []
         names = [name]
         for called in names:
             node = self.definitions.get(called)
             if node is not None:
-                found += [node] if isinstance(node, ast.FunctionDef) else [
-                    s for s in node.body if isinstance(s, ast.FunctionDef)]
-                names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names]
+                found += [node] if isinstance(node, ast.FunctionDef) else self.methods(called).values()
+                names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id not in names and not alone]
+        return found
+
+    def global_names(self, name: str, among: set[str]) -> dict[str, int]:
+        """{name: line} of these names, where a function and those it calls read them from globals."""
+        found: dict[str, int] = {}
+        for f in self.functions_in(name):
+            own = {n.arg for n in ast.walk(f) if isinstance(n, ast.arg)}  # of functions inside it too
+            own |= {n.id for n in ast.walk(f) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            for n in ast.walk(f):
+                if isinstance(n, ast.Name) and n.id in among - own:
+                    found.setdefault(n.id, n.lineno)
         return found
 
     def keys_of(self, name: str) -> tuple[str, ...]:
@@ -122,6 +143,7 @@ class Source:
         try:
             for statement in self.needed(set(wanted), set(given or ())):
                 self.run_statement(statement, namespace)
+                namespace |= given or {}  # a statement may bind other names too
         finally:
             with contextlib.suppress(ValueError):  # the file may have changed sys.path
                 sys.path.remove(folder)

@@ -1,12 +1,14 @@
-"""A hand-written backward with its forward, and how to call the two.
+"""A hand-written backward, its forward, and how to call the two.
 
-However it is written, a *subject* has the same two methods: `forward(namespace, inputs)` → (outputs, memory) and
-`backward(namespace, memory, d_outputs)` → {input: gradient}. Each class here is one way in which people write them.
+People write functions or methods; weights are arguments, a dict, attributes or globals; a backward takes the gradients
+of the outputs, or targets; it returns gradients, keeps them in attributes, or subtracts them from the weights. One
+mechanism covers all: values are passed by name, from a pool of what is known. A parameter that is not in the pool is a
+gradient that arrives.
 """
 
 from __future__ import annotations
 
-import io
+import copy
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -14,272 +16,278 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.document import lstm_cell_forward
-from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
-from minigrad.handwritten import references as true
-from minigrad.handwritten.source import CouldNotRun, Source
+from minigrad.handwritten.shapes import Example
+from minigrad.handwritten.source import Source
 
-D, H, N, T, V = 4, 5, 2, 3, 6  # inputs, hidden units, examples, steps, classes: all different, to tell shapes apart
-GATES = {name: (H, H + D) if name[0] == "W" else (H, 1) for name in ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")}
-COURSE_LSTM = {**GATES, "Wy": (V, H), "by": (V, 1)}
-COURSE_RNN = {"Wax": (H, D), "Waa": (H, H), "Wya": (V, H), "ba": (H, 1), "by": (V, 1)}
-SIZES = {"N": N, "T": T, "D": D, "H": H, "V": V, "1": 1}
-SAME_SIZES = {**SIZES, "D": H}
-LABELS = np.array([[1, 4, 0], [5, 2, 3]])
-WORDS = np.array([[1, 4, 1], [5, 1, 3]])  # an index that occurs more than once
-MASK = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
-CHARS, NEXT = [0, 3, 1, 3], [3, 1, 3, 5]
-COURSE_CELLS: dict[str, Callable] = {"rnn_cell_forward": true.rnn_cell_forward, "lstm_cell_forward": lstm_cell_forward}
+Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
+WEIGHT = r"^_?(?!.*_param$)([WUVRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"
+WEIGHTS = r"^(p|par|params?|parameters?|weights|theta|model)$"  # a dict of them
+LABELS = r"^(t|ts|y|ys|Y|labels?|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
+STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
+        r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
+CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
+RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
+GRADIENT = r"_?(d|g|err|up|out|top)"  # the beginning of a name of a gradient
+INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
 
 @dataclass
 class Subject:
-    """A hand-written backward and its forward; `references` are the true forwards that it may belong to."""
-
-    name: str  # of the backward
+    name: str  # of the backward, or of the class
     convention: str
-    inputs: dict[str, tuple[int, ...]]
-    references: list[Callable] = field(default_factory=list)
+    backward_name: str
+    forward_name: str  # that of the backward, if one function returns the loss and its gradients
+    loss_name: str = ""  # computes the loss from what the forward returns
+    cells: tuple[str, ...] = ()  # the backwards, or classes, of a step that it calls
+    is_class: bool = False
+    course: str = ""  # rnn, rnn_cell, lstm or lstm_cell, if it is that of the course, for which forwards are known
+    order: tuple[str, ...] = ()  # the parameters of the forward
+    takes: tuple[str, ...] = ()  # those of the backward
+    loss_takes: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()  # those of the class's constructor
+    results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
+    returns: tuple[str, ...] = ()  # names of what the backward returns
+    sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
+    held: tuple[str, ...] = ()  # the weights that are attributes or globals
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # globals that are dicts of weights, their keys
+    # what a candidate adds
+    example: Example | None = None  # the arguments of the constructor and of the forward
+    paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # and weights that are held
+    constants: dict[str, Any] = field(default_factory=dict)  # what only the backward takes, without a gradient
+    true_loss: Callable | None = None  # of (outputs, targets), where the user's code has no loss
+    elsewhere: Source | None = None  # the forward's file, if it is another one
+    # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
-    silent: tuple[str, ...] = ()  # inputs whose gradients it does not return
-    cell: str | None = None  # the backward of one step that a sequence's backward calls
-    forward_name: str = ""
-    time: int | None = None  # the axis of time of a sequence
-    names: tuple[str, ...] = ()  # of what the backward returns, where it is a tuple
-    weights: tuple[str, ...] = ()  # of a class: the arguments of its constructor
-    clips: bool = False  # whether np.clip may clip in a function that always does
-    known: list[Callable] = field(default_factory=list)  # true forwards that it may belong to, and need not
+    is_loss: bool = False
+    has_loss: bool = True  # whether the forward, or the function that computes the loss, returns it
+
+    @property
+    def together(self) -> bool:
+        return self.forward_name == self.backward_name
+
+    @property
+    def forward_in_words(self) -> str:
+        return f"the forward of {self.name}" if self.is_class or self.together else self.forward_name
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The names that the file must define."""
-        return self.name, self.forward_name
+        names = (self.name,) if self.is_class else (self.backward_name, self.forward_name, self.loss_name)
+        return tuple(filter(None, (*names, *self.held, *self.tables, *self.cells)))
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """The names that are set for the file."""
-        return {}
+    # -- forward ----------------------------------------------------------------------------------------
 
-    def forward(self, namespace: dict[str, Any], inputs: dict[str, np.ndarray]) -> tuple[tuple, Any]:
-        raise NotImplementedError
+    def arguments(self, inputs: dict[str, Any]) -> tuple[tuple, tuple]:
+        """The arguments of the constructor, and of the forward."""
+        example = replace(self.example, constants=copy.deepcopy(self.example.constants))  # type: ignore[type-var, union-attr]
+        found = example.arguments({path: inputs[name] for name, path in self.paths.items()})  # type: ignore[attr-defined]
+        return found[:len(self.makes)], found[len(self.makes):]
 
-    def backward(self, namespace: dict[str, Any], memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def named(self, result: Any, order: Iterable[str] | None = None) -> dict[str, Any]:
-        """What a backward returned, by the names of the inputs; a tuple without names has `order`."""
-        wanted = [name for name in (self.inputs if order is None else order) if name not in self.silent]
-        if isinstance(result, dict):
-            plain = {name.replace("_", "").lower() if len(name) > 2 else name: name for name in wanted}
-            aliases = {"x": "xt", "dx": "xt"} | {name: name for name in wanted}
-            found = {}
-            for key, value in result.items():
-                short = str(key)[1:] if str(key).startswith("d") else str(key)
-                name = aliases.get(short) or plain.get(short.replace("_", "").lower())
-                if name in wanted:
-                    found[name] = value
-            return found
-        result = result if isinstance(result, (tuple, list)) else (result,)
-        if any(isinstance(one, dict) for one in result):  # dx, dh, {"W": dW}
-            found = {name: d for one in result if isinstance(one, dict) for name, d in self.named(one).items()}
-            rest = [one for one in result if not isinstance(one, dict)]
-            return found | dict(zip([name for name in wanted if name not in found], rest))
-        is_named = set(self.names) <= set(self.inputs) and len(self.names) == len(result)
-        if len(result) > len(wanted):
-            wanted = list(self.inputs)
-        return dict(zip(self.names if is_named else wanted, result))
-
-
-class Course(Subject):
-    """forward(x, *states, parameters) → (*outputs, cache), backward(*d_outputs, cache) → dict, features first.
-
-    c0: the cell state before a sequence. The course's forward has zero there, and a zero hides faults: the first step
-    adds nothing to dWf. So the audit makes the caches with the user's cell, from another c0.
-    """
-
-    c0: Any = None
-
-    def forward(self, namespace, inputs):
-        weights = COURSE_RNN if "Wax" in inputs else COURSE_LSTM
-        parameters = {name: inputs[name] for name in weights}
-        arguments = [value for name, value in inputs.items() if name not in weights]
-        forward = namespace[self.forward_name]
-        if self.c0 is not None:
-            forward = self.loop(namespace, self.c0)
-        *outputs, cache = forward(*arguments, parameters)
-        return tuple(outputs), (cache, parameters)
-
-    def loop(self, namespace: dict[str, Any], c0: Any = 0.0) -> Callable:
-        """The true loop over the cell of this namespace."""
-        cell = (self.cell or self.name).replace("backward", "forward")
-        return true.course_loop(lambda *args: namespace[cell](*args), 2 if cell.startswith("lstm") else 1, c0)
-
-    def backward(self, namespace, memory, d_outputs):
-        return self.named(namespace[self.name](*d_outputs, memory[0]))
-
-    def true_forwards(self, namespace: dict[str, Any]) -> dict[str, Callable]:
-        """The course's own two forwards; that of the sequence calls the cell of this namespace."""
-        cell = (self.cell or self.name).replace("backward", "forward")
-        return {cell: COURSE_CELLS[cell], cell.replace("_cell", ""): self.loop(namespace)}
-
-
-class Positional(Subject):
-    """forward(*inputs) → (*outputs, cache), backward(*d_outputs, cache) → tuple, batch first."""
-
-    def forward(self, namespace, inputs):
-        before = [WORDS] if "embedding" in self.forward_name else []
-        after = [{"mode": "train"}] if "norm" in self.forward_name else []
-        *outputs, cache = namespace[self.forward_name](*before, *inputs.values(), *after)
-        return tuple(outputs), (cache, inputs)
-
-    def backward(self, namespace, memory, d_outputs):
-        return self.named(namespace[self.name](*d_outputs, memory[0]))
-
-
-class Together(Subject):
-    """loss, dx = f(x, labels): the loss and its gradient in one function."""
-
-    def forward(self, namespace, inputs):
-        x = inputs["x"]
-        labels = (LABELS, MASK.copy()) if x.ndim == 3 else (LABELS[:, 0],)
-        loss, *gradients = namespace[self.name](x, *labels)
-        return (loss,), gradients
-
-    def backward(self, namespace, memory, d_outputs):
-        return {name: scaled(d_outputs[0], value) for name, value in self.named(memory).items()}
-
-
-@dataclass
-class LossFun(Together):
-    """lossFun(inputs, targets, *states) → loss, gradients, states, as in min-char-rnn: its weights are globals."""
-
-    sizes: dict[str, int] = field(default_factory=dict)  # the globals that are sizes
-
-    @property
-    def given(self):
-        """The weights, the sizes, and a text in place of any file that is opened."""
-        return {**dict.fromkeys(self.weights), **self.sizes, "open": lambda *_, **__: io.StringIO("abcdef" * 9)}
-
-    def forward(self, namespace, inputs):
-        namespace |= {name: inputs[name] for name in self.weights}
-        if not self.clips:
-            without_clip(namespace)
-        result = namespace[self.name](list(CHARS), list(NEXT), *(inputs[name] for name in self.silent))
-        loss, *gradients = result if isinstance(result, tuple) else (result,)
-        dicts = [d for d in gradients if isinstance(d, dict)]
-        return (loss,), dicts[0] if dicts else gradients[:len(self.weights)]
-
-
-def without_clip(namespace: dict[str, Any]) -> None:
-    for name in [name for name, value in namespace.items() if value is np]:
-        namespace[name] = Unclipped(np)
-
-
-class Unclipped:
-    """NumPy, with a `clip` that returns its argument."""
-
-    def __init__(self, numpy: Any):
-        self.numpy = numpy
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.numpy, name)
-
-    def clip(self, x: Any, *_: Any, **__: Any) -> Any:
-        return x
-
-
-@dataclass
-class Layer(Subject):
-    """A class: C(weights or sizes), forward(*xs) → outputs, backward(*d_outputs) → d_xs.
-
-    The gradients of its weights are in `grads` (a list or a dict), in attributes such as dW, or returned.
-    """
-
-    order: tuple[str, ...] = ()  # the parameters of forward
-    constants: dict[str, np.ndarray] = field(default_factory=dict)  # those of them that are not floats
-    made_from: tuple = ()  # the arguments of the constructor: names of weights, and sizes
-    arrive: int = 1  # how many gradients backward takes
-
-    def forward(self, namespace, inputs):
-        layer = namespace[self.name](*(inputs[one] if isinstance(one, str) else one for one in self.made_from))
+    def owner(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> Callable[[str], Callable]:
+        """How to find a function or method by its name, once the weights have these values."""
+        if not self.is_class:
+            namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
+            namespace |= {name: {key: copied(inputs[key]) for key in keys} for name, keys in self.tables.items()}
+            return namespace.__getitem__
+        layer = namespace[self.name](*self.arguments(inputs)[0])
         for name, _, put in weights_of(layer):
             if name in inputs:
-                put(inputs[name])
-        return self.outputs(layer, inputs)
+                put(copied(inputs[name]))
+        return lambda name: getattr(layer, name) if name else layer
 
-    def outputs(self, layer: Any, inputs: dict[str, Any]) -> tuple[tuple, Any]:
-        """The outputs of an instance, and what its backward needs."""
-        result = layer.forward(*(self.constants[name] if name in self.constants else inputs[name]
-                                 for name in self.order))
-        result = result if isinstance(result, tuple) else (result,)
-        outputs = tuple(y for y in result if isinstance(y, (np.ndarray, Tensor, float, np.number)))
-        self.arriving = tuple(range(max(1, min(self.arrive, len(outputs)))))
-        return outputs, (layer, inputs, [y for y in result if not any(y is z for z in outputs)])
+    def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
+        """(outputs, what the backward needs)."""
+        return self.run_forward(self.owner(namespace, inputs), inputs)
 
-    def backward(self, namespace, memory, d_outputs):
-        layer, _, caches = memory
-        for name in dir(layer):
-            if re.match(r"(zero|clear|reset)_?grad", name):
-                getattr(layer, name)()
-        is_loss = all(np.ndim(d) == 0 for d in d_outputs)  # its gradient is 1 to whoever writes backward(dout=1)
-        result = layer.backward(*([] if is_loss and not self.arrive else d_outputs), *caches[:max(
-            0, self.arrive - len(d_outputs))])
-        found = {} if result is None else self.named(result, [name for name in self.order if name in self.inputs])
-        grads = getattr(layer, "grads", getattr(layer, "gradients", None))
-        if isinstance(grads, dict):
-            found = self.named(grads) | found
-        elif isinstance(grads, (list, tuple)) and len(grads) == len(self.weights):
-            found = dict(zip(self.weights, grads)) | found
-        for name in self.weights:
-            for own in (f"d{name}", f"d_{name}", f"grad_{name}", f"{name}_grad"):
-                if name not in found and getattr(layer, own, None) is not None:
-                    found[name] = getattr(layer, own)
-        return {name: scaled(d_outputs[0], d) for name, d in found.items()} if is_loss and not self.arrive else found
+    def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
+        pool = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs)[1]))
+        result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
+        if self.together:
+            self.is_loss = True
+            return result[:1], (owner, pool, result[1:])
+        names = self.results if len(self.results) == len(result) else ("",) * len(result)
+        pool |= {name: y for name, y in zip(names, result) if name in (*self.takes, *self.loss_takes)}
+        rest = [name for name in self.takes if name not in pool]
+        cache = [name for name in rest if re.search(CACHE, name)][-1:] or [
+            name for name in rest if not re.match(GRADIENT, name) and len(rest) > 1 and len(result) > 1][-1:]
+        pool |= dict.fromkeys(cache, result[-1])
+        if set(names) & set(self.takes):  # the forward's results are passed on, one of them by another name
+            others = [y for name, y in zip(names, result) if name not in self.takes]
+            pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
+        arriving = [name for name in rest if name not in pool]
+        outputs = [(name, y) for name, y in zip(names, result[:-1] if cache else result) if is_output(y)]
+        takes_targets = any(re.search(LABELS, name) for name in self.takes)
+        self.is_loss = not arriving or takes_targets
+        if self.is_loss and not arriving:
+            return (self.loss(owner, pool, outputs),), (owner, pool, None)
+        at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(own, name)), -1) for name in arriving]
+        if min(at) < 0 or len(set(at)) < len(at):
+            at = list(range(len(arriving)))
+        in_a_tuple = len(outputs) > len(arriving) == 1 and not cache and not self.is_class and bool(
+            {*self.takes} & {*self.order})
+        given = [y for _, y in outputs] if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
+        loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
+        self.arriving = tuple(range(len(loss) + max(len(given), len(arriving))))
+        pool[""] = (arriving, in_a_tuple, given)
+        return (*loss, *map(stacked, given)), (owner, pool, None)
+
+    def loss(self, owner: Callable, pool: dict[str, Any], outputs: list[tuple[str, Any]]) -> Any:
+        """The scalar among the outputs, or what the user's loss, or the usual one, makes of them."""
+        scalars = [y for _, y in outputs if not isinstance(y, (dict, list)) and np.ndim(y) == 0]
+        self.has_loss = bool(scalars)
+        if scalars:
+            return scalars[-1]
+        if self.true_loss is None:
+            return as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0] if self.loss_name \
+                else np.zeros(())
+        if not outputs and self.is_class:
+            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match("_?(y|p|o|out|prob|logits)", name)
+                       and is_output(y)]
+        labels = next(pool[name] for name in self.takes if re.search(LABELS, name))
+        return self.true_loss([stacked(y) for _, y in outputs], labels)
+
+    # -- backward ---------------------------------------------------------------------------------------
+
+    def backward(self, namespace: dict[str, Any], memory: Memory, d_outputs: list[np.ndarray]) -> dict[str, Any]:
+        """{input: gradient}."""
+        owner, pool, result = memory
+        before = {}
+        if result is None:
+            if self.is_class:
+                for name in dir(owner("")):
+                    if re.match(r"_?(zero|clear|reset)_?grad", name):
+                        owner(name)()
+            names, in_a_tuple, outputs = pool.get("", ((), False, ()))
+            if self.is_loss:  # whose gradient is 1 to such a backward, which is linear in all that arrive
+                d_outputs = [d_outputs[0], *(d / d_outputs[0] for d in d_outputs[1:])]
+            given = [like(y, d) for y, d in zip(outputs, d_outputs[self.is_loss:])]
+            pool = pool | dict(zip(names, [tuple(given)] if in_a_tuple else given))
+            before = {name: np.array(w) for name, w in self.weights(owner).items()}
+            result = owner(self.backward_name)(*(pool[name] for name in self.takes))
+        found = self.named(result) if result is not None else {}
+        if self.is_class:
+            found = self.kept(owner("")) | found
+        after = self.weights(owner) if before else {}
+        for name in before:  # a backward that takes the step itself, by a learning rate of 1
+            if name not in found and not np.array_equal(before[name], after[name]):
+                found[name] = before[name] - after[name]
+        if self.is_loss:
+            found = {name: None if d is None else np.asarray(d_outputs[0]) * d for name, d in found.items()}
+        return found
+
+    def weights(self, owner: Callable) -> dict[str, Any]:
+        return {name: w for name, w, _ in weights_of(owner(""))} if self.is_class else {
+            name: owner(name) for name in self.held if name in self.inputs}
+
+    def kept(self, layer: Any) -> dict[str, Any]:
+        """The gradients that an instance keeps: in `grads`, a dict or a list, or in attributes such as dW."""
+        found = {}
+        for own, value in vars(layer).items():
+            if re.search(r"^_?(d|g)[A-Z]?\w*|grad", own) and value is not None:
+                if isinstance(value, dict):
+                    found |= self.named(value)
+                elif isinstance(value, (list, tuple)) and len(value) == len(self.held) and "grad" in own:
+                    found |= dict(zip(self.held, value))
+                elif isinstance(value, np.ndarray) and (name := self.input_of(own, self.held)) and own != name:
+                    found[name] = value
+        return found
+
+    def named(self, result: Any) -> dict[str, Any]:
+        """What a backward returned, by the names of the inputs."""
+        if isinstance(result, dict):
+            names = {key: self.input_of(str(key)) for key in result}
+            if not any(names.values()):
+                nested = [self.named(value) for value in result.values() if isinstance(value, (dict, tuple, list))]
+                return {name: d for one in nested for name, d in one.items()}
+            return {name: result[key] for key, name in names.items() if name}
+        parts = list(result) if isinstance(result, (tuple, list)) and not (
+            is_output(result) and len(self.inputs) == 1) else [result]
+        own = self.returns[self.together:] if len(self.returns) == len(parts) + self.together else ("",) * len(parts)
+        names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in own]
+        if any(map(is_group, parts)):  # dx, dh, {"W": dW}
+            found = {name: d for one in filter(is_group, parts) for name, d in self.named(one).items()}
+            found |= {name: d for name, d in zip(names, parts) if name and not is_group(d)}
+            rest = [d for name, known, d in zip(own, names, parts) if not is_group(d) and not known and not (
+                self.together and name)]
+            return found | dict(zip([name for name in self.inputs if name not in found], rest))
+        known = [name for name in names if name]
+        if len(set(known)) == len(known) >= (1 if self.together else len(parts)):
+            return {name: d for name, d in zip(names, parts) if name}
+        arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
+        weights = [name for name in self.inputs if name not in arguments]
+        orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
+        return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
+
+    def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
+        """The input of which `key` is the gradient by its name, as dW_f, dLdW, grad_W; "" if none."""
+        wanted = tuple(wanted or self.inputs)
+        short = bare(key)
+        for same in (lambda name: name in (key, short), lambda name: bare(f"d{name}") == short,
+                     lambda name: re.match(INPUT, bare(f"d{name}")) and re.match(INPUT, short),
+                     lambda name: state(name) and state(name) == state(short)):
+            found = [name for name in wanted if same(name)]
+            if len(found) == 1:
+                return found[0]
+        return ""
 
 
-class Named(Subject):
-    """Two functions that the user names: any forward that runs on tensors, and a backward of one of the forms
-
-    backward(*d_outputs, cache), if forward returns (*outputs, cache); backward(d_outputs, *inputs);
-    backward(*d_outputs, *inputs). It is its own reference.
-    """
-
-    pattern: Any = None  # the nesting of the forward's arguments
-    takes: tuple[str, ...] = ()  # the parameters of the backward
-    elsewhere: Source | None = None  # the forward's file, if it is another one
-
-    def arguments(self, inputs: dict[str, Any]) -> tuple:
-        return unflatten(self.pattern, list(inputs.values()))
-
-    def forward(self, namespace, inputs):
-        arguments = self.arguments(inputs)
-        result = namespace[self.forward_name](*arguments)
-        result = result if isinstance(result, tuple) else (result,)
-        with_cache = "cache" in self.takes[-1] or (len(self.takes) == len(result) > 1 and \
-            len(self.takes) != len(arguments) + 1)
-        outputs = result[:len(self.takes) - 1] if with_cache else result
-        self.arriving = tuple(range(len(outputs)))
-        return outputs, (result[-1:] if with_cache else arguments, inputs)
-
-    def backward(self, namespace, memory, d_outputs):
-        rest, _ = memory
-        count = len(self.takes) - len(rest)
-        if count not in (1, len(d_outputs)):
-            raise CouldNotRun(f"{self.name} takes {', '.join(self.takes)}, and one of these is expected: the gradients "
-                              f"of the {len(d_outputs)} outputs and the cache, or the gradients and the "
-                              f"{len(rest)} arguments of {self.forward_name}")
-        arriving = d_outputs if count == len(d_outputs) else [tuple(d_outputs)]
-        result = namespace[self.name](*arriving, *rest)
-        if isinstance(result, dict) and not any(str(key).removeprefix("d") in self.inputs for key in result):
-            result = tuple(flatten(result)[0])
-        if isinstance(result, (tuple, list)) and not any(isinstance(one, dict) and self.named(one) for one in result):
-            result = tuple(flatten(result)[0])
-        return self.named(result)
+def bare(key: str) -> str:
+    """The name in a name of a gradient, in small letters without underscores if it is long."""
+    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?)$", "", key)
+    return name.replace("_", "").lower() if len(name) > 2 else name
 
 
-WEIGHT = r"^_?([WUVRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"  # a name of a weight
-WEIGHTS = r"^(params?|parameters|weights|theta|p)$"  # of a dict of them
+def state(name: str) -> str:
+    """The letter of a state, h of h_prev, hprev and dh0; "" of anything else."""
+    found = re.search(STATE, name)
+    return found[2][0] if found else ""
+
+
+def same_name(output: str, gradient: str) -> bool:
+    """Whether a gradient that arrives, dh_next, is that of an output, h."""
+    output, gradient = bare(f"d_{output}").lower(), bare(gradient).lower()
+    return output == gradient or (bool(state(output)) and state(output) == state(gradient))
+
+
+def copied(w: Any) -> Any:
+    """A weight of its own, for a backward may take the step itself."""
+    return w.copy() if isinstance(w, np.ndarray) else w
+
+
+def as_tuple(result: Any) -> tuple:
+    """The values that a function returns; a list of arrays of one shape is one of them."""
+    is_many = isinstance(result, tuple) or (isinstance(result, list) and not is_output(result))
+    return tuple(result) if is_many else (result,)
+
+
+def is_output(y: Any) -> bool:
+    """Whether y is an array, a number, or an array for each step."""
+    if isinstance(y, (list, dict)) and y:
+        steps = list(y.values()) if isinstance(y, dict) else y
+        return all(isinstance(one, (np.ndarray, Tensor)) and np.shape(one) == np.shape(steps[-1]) for one in steps)
+    return isinstance(y, (np.ndarray, Tensor, float, np.number))
+
+
+def is_group(d: Any) -> bool:
+    """Whether d is several gradients, and not one for each step."""
+    return isinstance(d, (dict, list, tuple)) and not is_output(d) and any(
+        isinstance(one, np.ndarray) for one in (d.values() if isinstance(d, dict) else d))
+
+
+def stacked(y: Any) -> Any:
+    """One array of an output for each step; of a dict those from step 0 on."""
+    if isinstance(y, dict):
+        y = [y[t] for t in sorted(y) if t >= 0]
+    return np.stack(y) if isinstance(y, list) else y
+
+
+def like(y: Any, d: np.ndarray) -> Any:
+    """A gradient nested like its output."""
+    if isinstance(y, dict):
+        return dict(zip((t for t in sorted(y) if t >= 0), d))
+    return list(d) if isinstance(y, list) else d
 
 
 def weights_of(layer: Any) -> list[tuple[str, Any, Callable]]:
@@ -288,7 +296,7 @@ def weights_of(layer: Any) -> list[tuple[str, Any, Callable]]:
 
     def is_weight(name: Any, value: Any) -> bool:
         return isinstance(name, str) and bool(re.match(WEIGHT, name)) and isinstance(value, (np.ndarray, Tensor)) \
-            and np.ndim(value) > 0
+            and np.ndim(value) > 0 and "grad" not in name
 
     for name, value in vars(layer).items():
         if is_weight(name, value):
@@ -300,14 +308,3 @@ def weights_of(layer: Any) -> list[tuple[str, Any, Callable]]:
     if not found and isinstance(params, list):
         found = [(f"params[{i}]", w, lambda new, i=i: params.__setitem__(i, new)) for i, w in enumerate(params)]
     return found
-
-
-def square(subject: Subject) -> Subject:
-    """The subject with as many inputs as hidden units."""
-    longer = {D: H, D + H: 2 * H}
-    return replace(subject, inputs={name: tuple(longer.get(n, n) for n in shape)
-                                    for name, shape in subject.inputs.items()})
-
-
-def scaled(d: Any, value: Any) -> Any:
-    return None if value is None else np.asarray(d) * value

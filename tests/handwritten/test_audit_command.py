@@ -19,7 +19,8 @@ def edited(tmp_path, old, new):
 def test_right(capsys):
     file = str(STUDENTS / "cs231n.py")
     assert main(["audit", f"{file}:rnn_backward"]) == 0
-    assert capsys.readouterr().out == (f"{file}: cs231n's convention\nrnn_step_backward (line 94): right\n"
+    assert capsys.readouterr().out == (f"{file}: functions in pairs, forward and backward\n"
+                                       "rnn_step_backward (line 94): right\n"
                                        "rnn_backward (line 118): right\n")
 
 

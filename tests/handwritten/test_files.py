@@ -7,7 +7,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from faults import PLANTED
 
@@ -16,15 +15,15 @@ from minigrad.handwritten.judge import judge_file, judge_pair, status_of
 from minigrad.handwritten.source import CouldNotRun, read
 
 STUDENTS = Path(__file__).parent / "students"
-RIGHT = {"course.py": ["rnn_cell_backward", "rnn_backward", "lstm_cell_backward", "lstm_backward"],
-         "cs231n.py": ["rnn_step_backward", "rnn_backward", "lstm_step_backward", "lstm_backward", "affine_backward",
-                       "temporal_affine_backward", "batchnorm_backward", "layernorm_backward",
-                       "relu_backward", "word_embedding_backward", "softmax_loss", "temporal_softmax_loss"],
-         "layers.py": ["LSTM", "GRU", "RNN", "TimeLSTM", "Affine"],
+RIGHT = {"course.py": ["lstm_cell_backward", "rnn_cell_backward", "lstm_backward", "rnn_backward"],
+         "cs231n.py": ["affine_backward", "layernorm_backward", "batchnorm_backward", "softmax_loss",
+                       "rnn_step_backward", "lstm_step_backward", "temporal_affine_backward", "temporal_softmax_loss",
+                       "relu_backward", "word_embedding_backward", "rnn_backward", "lstm_backward"],
+         "layers.py": ["Affine", "RNN", "LSTM", "GRU", "TimeLSTM"],
          "own_cells.py": ["gru_cell_backward", "gru_backward"], "sizes.py": ["LSTMCell", "VanillaRNN"],
          "char_lstm.py": ["lossFun"], "char_gru.py": ["lossFun"], "attention.py": ["attention_backward"],
          "peephole.py": ["peephole_lstm_backward"],
-         "own_names.py": ["SimpleRNN", "backward_lstm_cell", "rnn_bwd", "MSE", "BCEWithSigmoid"]}
+         "own_names.py": ["backward_lstm_cell", "rnn_bwd", "SimpleRNN", "MSE", "BCEWithSigmoid"]}
 
 
 @pytest.fixture(autouse=True)
@@ -242,10 +241,10 @@ def test_a_notebook(tmp_path):
                     ("code", empty), ("code", text.splitlines(True)), ("code", "%%bash\nrm -rf build"),
                     ("code", "print 'unused, in Python 2'"), ("code", "while True: pass"),
                     ("code", "raise SystemExit"))
-    assert [(v.name, v.status, v.place) for v in judge_file(path)][:2] == [
+    assert [(v.name, v.status, v.place) for v in judge_file(path) if "rnn" in v.name] == [
         ("rnn_cell_backward", "right", "cell 4, line 115"), ("rnn_backward", "right", "cell 4, line 129")]
     path = notebook(tmp_path, ("code", text), ("code", empty))
-    verdict = judge_file(path)[0]
+    verdict = verdict_of(path, "rnn_cell_backward")
     assert str(verdict) == "rnn_cell_backward (cell 2, line 1): not written\n  not written yet: dtanh (cell 2, line 2)"
     path = notebook(tmp_path, ("code", text.replace("dWf = np.dot(dft, concat.T)", "dWf = np.dot(dit, concat.T)")))
     assert re.search(r"your line +cell 1, line 49: dWf = np.dot\(dit", verdict_of(path, "lstm_cell_backward").faults[0])
@@ -374,16 +373,3 @@ def test_the_statuses():
     assert [status_of([One(s) for s in each]) for each in (
         ["right", "right"], ["right", "wrong"], ["right", "not written"], ["could not run", "wrong"],
         ["could not run"], ["right", "not judged"])] == [0, 1, 2, 1, 2, 0]
-
-
-def test_every_reference_is_its_own_truth():
-    """The tables: each reference runs on its inputs, and returns the shapes of its convention."""
-    from minigrad.handwritten.conventions import COURSE, CS231N, LAYERS, LOSSES
-    from minigrad.handwritten.judge import values
-    rows = [(inputs, [reference]) for inputs, reference, *_ in COURSE.values()]
-    rows += [(inputs, references) for inputs, references, *_ in [*CS231N.values(), *LAYERS.values(), *LOSSES.values()]]
-    rng = np.random.default_rng(0)
-    for inputs, references in rows:
-        drawn = {name: rng.normal(size=shape) for name, shape in inputs.items()}
-        shapes = {tuple(y.shape for y in values(reference, drawn)) for reference in references}
-        assert len(shapes) == 1

@@ -1,0 +1,442 @@
+"""Find the backwards of a file, and how to call each.
+
+A backward is recognised by its name, and so is its forward; a class by its two methods; a function that returns a loss
+and its gradients by these names. How to call them is found by trying: names say what an argument is, and the layout
+with which forward and backward return the most gradients of the right shape is taken.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import io
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine.messages import nearest
+from minigrad.engine.pytree import flatten
+from minigrad.handwritten.lengths import Known, clashes, measured
+from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
+from minigrad.handwritten.shapes import Example, examples
+from minigrad.handwritten.source import (
+    CouldNotRun,
+    Source,
+    TooSlow,
+    explained,
+    parameters_of,
+)
+from minigrad.handwritten.subjects import (
+    LABELS,
+    RATE,
+    WEIGHT,
+    WEIGHTS,
+    Subject,
+    as_tuple,
+    bare,
+    is_output,
+    stacked,
+    state,
+    weights_of,
+)
+
+BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])back(?![a-z]))"
+FORWARD = r"^_?(forward|fwd|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
+LOSS = r"loss|cost|cross_?entropy|objective|criterion"
+TEXT = "abcdef" * 9  # of any file that is opened
+VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
+COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
+MOST_TRIED, FAILED = 60, 99  # candidates of one kind, and what one counts whose backward fails
+V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
+
+
+def find(source: Source) -> dict[str, Subject]:
+    """{name: subject} of all backwards of a file, a step before the sequence that calls it."""
+    found: dict[str, Subject] = {}
+    parents = {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
+               if isinstance(base, ast.Name)}
+    for name, node in source.definitions.items():
+        own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
+        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else own:
+            if (subject := subject_of(source, name, own, backward)) and name not in found:
+                found[name] = subject
+    for name, subject in found.items():
+        called = {n.id for f in source.functions_in(name, alone=True) for n in ast.walk(f) if isinstance(n, ast.Name)}
+        subject.cells = tuple(other for other in found if other in called and other != name)
+    return dict(sorted(found.items(), key=lambda item: bool(item[1].cells)))
+
+
+def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) -> Subject | None:
+    """The subject whose backward is this function, or this method of a class; None if it is not a backward."""
+    is_class = isinstance(source.definitions[name], ast.ClassDef)
+    node = own[backward]
+    subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
+                      "backward", backward, "", is_class=is_class, returns=names_returned(node))
+    if re.search(BACK, backward):
+        forward = forward_of(backward, own)
+        if not is_class and (course := course_of(backward, forward, source)):
+            subject.convention, subject.course = "the course's convention", course
+            forward = forward or f"{course}_forward"
+        if forward is None:
+            return None
+        subject.forward_name = forward
+        subject.order = called_with(own[forward], is_class) if forward in own else course_example(course).names
+        subject.results = names_returned(own[forward]) if forward in own else ()
+        subject.takes = called_with(node, is_class)
+        losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
+                  and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
+        known = {*subject.order, *subject.results, *subject.takes}
+        subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
+    elif re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I) and any(
+            re.match(r"d[A-Z_]?\w", one) or one.startswith("grad") for one in subject.returns[1:] or ("",)):
+        subject.convention = "loss and gradients in one function"
+        subject.forward_name, subject.order = backward, called_with(node, is_class)
+    else:
+        return None
+    if subject.loss_name:
+        subject.loss_takes = called_with(own[subject.loss_name], is_class)
+    if is_class:
+        init = own.get("__init__")
+        subject.makes = required(init)[1:] if init else ()
+    return subject
+
+
+def forward_of(backward: str, own: dict[str, Any]) -> str | None:
+    """The function or method whose backward this is, by its name."""
+    wanted = [re.sub(BACK, forth, backward).strip("_") for forth in (
+        "forward", "fwd", "forwardprop", "forward_prop", "forward_propagation", "feedforward", "feed_forward",
+        "forward_pass", "fprop", "forw", "")]
+    if re.fullmatch(rf"_?{BACK}(_pass)?", backward):
+        wanted += [name for name in own if re.match(FORWARD, name)]
+    wanted += [other for name in wanted[:2] for other in own if re.search(rf"(^|_){name}(\d|_|$)", other)]
+    wanted += [re.sub("_alt|_naive|_fast|_vectorized", "", name) for name in wanted]
+    return next((name for name in wanted if name in own and name != backward), None)
+
+
+def course_of(backward: str, forward: str | None, source: Source) -> str:
+    """rnn, rnn_cell, lstm or lstm_cell, if a function is that of the course, for which forwards are known; or ""."""
+    if not (found := re.search(COURSE, backward)):
+        return ""
+    if forward is None:
+        text = ast.unparse(source.definitions[backward])
+        return found[2] if any(word in text for word in ("parameters", "gradients", "caches")) else ""
+    names = parameters_of(source.definitions[forward])
+    is_course = len(names) == len(course_example(found[2]).names) and re.search(WEIGHTS, names[-1]) and \
+        set(source.keys_of(forward)) <= set(COURSE_WEIGHTS[found[3]])
+    return found[2] if is_course else ""
+
+
+def required(node: Any) -> tuple[str, ...]:
+    """The parameters of a function without a default."""
+    names = parameters_of(node)
+    return names[:len(names) - len(node.args.defaults)]
+
+
+def called_with(node: Any, is_method: bool) -> tuple[str, ...]:
+    """The parameters that are passed: those without a default, a rate, and of a forward its first and targets."""
+    names, needed = parameters_of(node)[is_method:], len(required(node)) - is_method
+    is_back = bool(re.search(BACK, node.name))
+    passed = [i < needed or bool(re.search(RATE, name)) or (not is_back and (i < is_method or bool(
+        re.search(LABELS, name)))) for i, name in enumerate(names)]
+    return tuple(itertools.compress(names, itertools.takewhile(bool, passed)))
+
+
+def names_returned(node: Any) -> tuple[str, ...]:
+    """The names in the last `return` that has some, as h_next, cache; keys of a dict too."""
+    for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return)]):
+        value = statement.value
+        if isinstance(value, (ast.Tuple, ast.List)):
+            parts = [ast.unparse(e).split("[")[0].removeprefix("self.") for e in value.elts]
+            return tuple(part if part.isidentifier() else next(iter(re.findall(r"\b(d\w+)", part)), "")
+                         for part in parts)
+        if isinstance(value, (ast.Name, ast.Attribute)):
+            return (value.id if isinstance(value, ast.Name) else value.attr,)
+    return ()
+
+
+# -- how to call them -------------------------------------------------------------------------------------
+
+
+def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> Iterator[Subject]:
+    """The subject with each example of its arguments, and with each kind of targets for its backward."""
+    node = source.definitions[subject.name]
+    if subject.is_class:
+        own = source.methods(subject.name)
+        body = [with_parameters(own[name], ("self", *names)) for name, names in (
+            ("__init__", subject.makes), (subject.forward_name, subject.order)) if name in own]
+        node = ast.copy_location(ast.ClassDef(subject.name, [], [], [ast.Expr(ast.Constant(source.text)), *body], []), node)
+    else:
+        node = with_parameters(source.definitions[subject.forward_name], subject.order)
+    function = namespace[subject.name if subject.is_class else subject.forward_name]
+    most = math.inf
+    for example in map(in_order, examples(function, node, namespace, subject.forward_name)):
+        ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
+        if ones > (most := min(most, ones)):
+            continue  # an axis that is broadcast, where the first example has one of its own
+        for candidate in with_example(subject, example, namespace):
+            yield candidate
+            if candidate.loss_name:  # it may be one of several sequences, or of something else
+                yield replace(candidate, loss_name="")
+
+
+def in_order(example: Example) -> Example:
+    """The example with lengths that grow in the order of their use: few examples and steps, all axes different."""
+    axes = [axis for known in example.known.values() for axis in known.axes]
+    lengths: dict[str, int] = {}
+    for axis in example.lengths:
+        whole = [a for a in axes if a.keys() - {""} <= lengths.keys() | {axis}]
+        different = [a for i, a in enumerate(whole) if a not in whole[:i]]
+        lengths[axis] = next(n for n in itertools.count(3) if n not in lengths.values() and len(different) == len(
+            {measured(a, lengths | {axis: n}) for a in different}))
+    constants = dict(example.constants)
+    for path, known in example.known.items():
+        shape = tuple(measured(axis, lengths) for axis in known.axes)
+        if known.kind in ("number", "integers"):
+            constants[path] = shape[0] if known.kind == "number" else np.resize([1, 0, 2, 1, 2, 0, 0], shape)
+    return replace(example, lengths=lengths, constants=constants)
+
+
+def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
+    """A function that takes these parameters, and has no others."""
+    node = copy.copy(node)
+    node.args = ast.arguments([], [ast.arg(name) for name in names], None, [], [], None, [])
+    return node
+
+
+def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) -> Iterator[Subject]:
+    """The subject with these arguments. What its backward takes besides is made like an output."""
+    shapes, constants, known = dict(example.shapes), dict(example.constants), dict(example.known)
+    for path in list({**shapes, **constants}):
+        if re.search(RATE, path):
+            constants[path] = 1.0  # a step is the gradient
+        elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
+            constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
+        elif path in shapes and re.search(rf"{LABELS}|mask", path):
+            shape = shapes.pop(path)
+            constants[path] = like_output(shape, -1) if "mask" not in path else np.arange(np.prod(shape)).reshape(
+                shape) % 3 < 2.0
+            known[path] = Known("constant")
+    last = [path.rpartition(".")[2] for path in shapes]
+    own = replace(subject, example=replace(example, known=known, constants=constants))
+    names = {path: name if last.count(name) == 1 else path for name, path in zip(last, shapes)}
+    own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
+    own.inputs = {name: shapes[path] for name, path in own.paths.items()}
+    if subject.is_class:
+        layer = namespace[subject.name](*own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0])
+        own.held = tuple(name for name in own.inputs if own.paths[name] in subject.makes) or tuple(
+            name for name, _, _ in weights_of(layer))
+        own.inputs |= {name: np.shape(w) for name, w, _ in weights_of(layer) if name in own.held}
+    weights = {name: namespace[name] for name in subject.held if not subject.is_class}
+    weights |= {key: namespace[name][key] for name, table in subject.tables.items() for key in table}
+    own.inputs |= {name: np.shape(w) for name, w in weights.items()}
+    own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
+    labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes))
+              if re.search(LABELS, name) and name not in (*subject.order, *subject.results)]
+    if not labels:
+        yield own
+        return
+    arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
+    owner = own.owner(namespace, arrays)
+    result = as_tuple(owner(own.forward_name)(*own.arguments(arrays)[1]))
+    kept = [y for name, y in vars(owner("")).items()] if own.is_class else []
+    shapes_of_outputs = dict.fromkeys(np.shape(stacked(y)) for y in [*reversed(result), *kept] if is_output(y))
+    for shape in shapes_of_outputs:
+        for axis in [axis for axis in reversed(range(len(shape))) if shape[axis] > 1]:
+            rest = tuple(n for k, n in enumerate(shape) if k != axis and n > 1)
+            classes = (np.arange(1, 1 + int(np.prod(rest))) % shape[axis]).reshape(rest)
+            for target in (classes if rest else int(classes), like_output(shape, axis)):
+                yield replace(own, constants=own.constants | dict.fromkeys(labels, target))
+
+
+def like_output(shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """Positive targets that add up to one along an axis."""
+    values = np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape)
+    return values / values.sum(axis=axis, keepdims=True) if shape else values
+
+
+def example_of(shapes: dict[str, Any]) -> Example:
+    """An example from zeros, nested as the arguments."""
+    known: dict[str, Known] = {}
+
+    def add(path: str, part: Any) -> None:
+        if isinstance(part, (dict, tuple)):
+            children = part if isinstance(part, dict) else dict(zip(map(str, range(len(part))), part))
+            known[path] = Known("mapping" if isinstance(part, dict) else "sequence", keys=tuple(children))
+            for key, child in children.items():
+                add(f"{path}.{key}", child)
+        else:
+            known[path] = Known("array", tuple({"": n} for n in np.shape(part)))
+    for name, part in shapes.items():
+        add(name, part)
+    return Example(tuple(shapes), known, {}, {})
+
+
+def with_globals(subject: Subject, source: Source) -> Subject:
+    """The subject with the weights that it reads from globals, and small numbers for the sizes of the file."""
+    arguments = {*subject.order, *subject.takes, *source.keys_of(subject.forward_name)}
+    read = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
+            for name in source.global_names(f, set(source.assigned) - arguments)]
+    returned = [bare(name) for name in subject.returns]
+    names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
+        name in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
+    if subject.is_class or not names:
+        return subject
+    sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name)}
+    sizes["open"] = lambda *_, **__: io.StringIO(TEXT)
+
+    def weights() -> dict[str, Any]:
+        found = source.run(names, sizes)
+        return {name: found[name] for name in names if isinstance(found.get(name), (dict, np.ndarray))}
+    lengths = {n for w in flatten(weights())[0] for n in np.shape(w)} - {1, V}
+    sizes |= {name: H for name, value in source.assigned.items() if value in lengths}
+    found = weights()
+    return replace(subject, sizes=sizes, held=tuple(name for name, w in found.items() if np.ndim(w)),
+                   tables={name: tuple(w) for name, w in found.items() if isinstance(w, dict)})
+
+
+def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
+    """The first candidate whose gradients of data have the right shapes, or most of them.
+
+    The shapes of weights are those of the first example: a fault may change them. Raises CouldNotRun if no forward runs.
+    """
+    found: list[tuple[int, Subject]] = []
+    problems: list[str] = []
+    rng = np.random.default_rng(0)
+
+    def try_all(waiting: Iterator[Subject], depth: int) -> bool:
+        """Whether one of them fits."""
+        for candidate in itertools.islice(waiting, MOST_TRIED):
+            inputs = {name: rng.normal(size=shape) for name, shape in candidate.inputs.items()}
+            outputs: tuple = ()
+            try:
+                with explained(source, f"{subject.forward_in_words} fails"):
+                    outputs, memory = candidate.forward(namespace, inputs)
+                with explained(source, f"{subject.name} fails"):
+                    returned = candidate.backward(namespace, memory, [np.ones(np.shape(outputs[i])) for i in
+                                                                      candidate.arriving])
+            except CouldNotRun as problem:
+                problems.append(str(problem))
+                if "still running" in str(problem):
+                    raise
+                if outputs:
+                    is_of_shapes = bool(re.search("(Value|Index|Key)Error", str(problem)))
+                    found.append((FAILED * is_of_shapes, candidate))
+                    if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
+                        return True
+                continue
+            wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
+            strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
+            found.append((len(strange), candidate))
+            if (depth and try_others(tied(candidate, wrong, strange), depth - 1)) or not strange:
+                return True
+        return False
+
+    def try_others(others: Iterator[Example], depth: int) -> bool:
+        return try_all((one for other in others for one in with_example(subject, other, namespace)), depth)
+    example = example or (course_example(subject.course) if subject.course else None)
+    try:
+        try_all(with_example(subject, example, namespace) if example else candidates(subject, source, namespace), 2)
+    except CouldNotRun as problem:
+        if problem.__cause__ is None or isinstance(problem.__cause__, TooSlow):
+            raise
+        raise CouldNotRun(f"{subject.forward_in_words} fails: {source.sentence(problem.__cause__)}") from None
+    if not found:
+        raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
+                          "function give --forward and --shapes")
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
+    """Examples for a backward that fails: of one example at a time, or with a number of steps from the constructor."""
+    example: Any = subject.example
+    for pair in clashes(problem):
+        if 1 in pair:
+            yield from with_lengths(example, max(pair), 1)
+    lengths = {n for shape in subject.inputs.values() for n in shape}
+    lengths |= {len(value) for value in example.constants.values() if np.ndim(value)}
+    for path, value in example.constants.items():
+        if type(value) is int and value not in lengths:
+            for n in sorted(lengths):
+                yield replace(example, constants=example.constants | {path: n})
+
+
+def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]) -> Iterator[Example]:
+    """Examples for a backward whose gradients have other shapes where its forward leaves more open than is meant.
+
+    Each bias, and there are some, comes back with a column for each example: it takes one at a time. A single gradient
+    of data is that of a state, and differs in one length: two states are of one length.
+    """
+    example: Any = subject.example
+    biases = [name for name, shape in subject.inputs.items() if shape[1:] == (1,)]
+    columns = {wrong[name][1] for name in biases if len(wrong.get(name, ())) == 2}
+    if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
+        yield from with_lengths(example, columns.pop(), 1)
+    for name in strange if len(strange) == 1 and state(strange[0]) else []:
+        pairs = [pair for pair in zip(subject.inputs[name], wrong[name]) if pair[0] != pair[1]]
+        for pair in pairs if len(pairs) == 1 and len(wrong[name]) == len(subject.inputs[name]) else []:
+            yield from with_lengths(example, *pair)
+
+
+def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:
+    """The example with another length of the axes that have this one, if there are any."""
+    if old in example.lengths.values():
+        yield replace(example, lengths={axis: new if n == old else n for axis, n in example.lengths.items()},
+                      constants={path: new if type(n) is int and n == old else n
+                                 for path, n in example.constants.items()})
+
+
+def line_in(problem: str) -> int:
+    found = re.search(r"line (\d+):", problem)
+    return int(found[1]) if found else 0
+
+
+# -- functions that the user names --------------------------------------------------------------------------------
+
+
+def pair(source: Source, backward: str, other: Source, forward: str, shapes: str) -> Subject:
+    """The subject for `FILE:backward --forward FILE:forward --shapes "x=3,4 p={'W': (5, 3)}"`."""
+    given: dict[str, Any] = {}
+    for word in re.split(r"\s+(?=\w+\s*=)", shapes.strip()):
+        name, _, shape = word.partition("=")
+        try:
+            given[name.strip()] = shapes_of(ast.literal_eval(shape.strip()))
+        except (ValueError, TypeError, SyntaxError):
+            raise CouldNotRun(f"--shapes has {word!r}, where name=3,4 is expected, name=() for a number, or a nesting "
+                              "of shapes in Python's brackets") from None
+    for where, name in ((source, backward), (other, forward)):
+        if not isinstance(where.definitions.get(name), ast.FunctionDef):
+            raise CouldNotRun(f"{where.file} has no function {name!r}{nearest(name, where.definitions)}")
+    takes = parameters_of(other.definitions[forward])
+    if list(given) != list(takes[:len(given)]) or not given:
+        raise CouldNotRun(f"{forward} takes {', '.join(takes)}: give --shapes for them in this order, as "
+                          f"{takes[0] if takes else 'x'}=3,4")
+    node = source.definitions[backward]
+    subject = Subject(backward, "named functions", backward, forward, order=tuple(given), takes=parameters_of(node),
+                      results=names_returned(other.definitions[forward]), returns=names_returned(node),
+                      elsewhere=other if other.file != source.file else None)
+    return next(with_example(subject, example_of(given), {}))
+
+
+def shapes_of(shape: Any) -> Any:
+    """Zeros nested like their shapes. A shape is a number, or a tuple or list of numbers."""
+    if isinstance(shape, dict):
+        return {key: shapes_of(child) for key, child in shape.items()}
+    if isinstance(shape, (tuple, list)) and not all(type(n) is int for n in shape):
+        return tuple(shapes_of(child) for child in shape)
+    return np.zeros(shape)
+
+
+def nothing_found(source: Source) -> CouldNotRun:
+    """What to do where no backward is recognised."""
+    pairs = [name for name in source.definitions if name.endswith("backward")]
+    hint = f"name {pairs[0]}'s forward and shapes, as {source.file}:{pairs[0]} --forward " \
+           f"{source.file}:{pairs[0].replace('backward', 'forward')} --shapes \"x=3,4 W=5,3\"" if pairs else \
+           "name the two functions and the shapes of the forward's arguments, as FILE:function --forward " \
+           "FILE:function --shapes \"x=3,4 W=5,3\""
+    return CouldNotRun(f"{source.file} has no backward whose convention is known by its names (lstm_cell_backward, "
+                       f"lstm_step_backward, lossFun and their like, or a class with forward and backward): {hint}")

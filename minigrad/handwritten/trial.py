@@ -1,0 +1,556 @@
+"""One hand-written backward on trial: run it beside its forward, look at what it does, and audit its numbers.
+
+Everything here runs the user's code in this process. The command `minigrad audit` calls it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from minigrad.auditor.audit import audit
+from minigrad.auditor.report import AuditReport
+from minigrad.engine.context import no_grad
+from minigrad.engine.pytree import flatten, map_leaves
+from minigrad.engine.tensor import Tensor
+from minigrad.functional import vjp
+from minigrad.handwritten import observations as see
+from minigrad.handwritten import references
+from minigrad.handwritten.find import fitting, with_globals
+from minigrad.handwritten.given_cell import replace_cell
+from minigrad.handwritten.recordable import BOARDS, OnTensors
+from minigrad.handwritten.shapes import Example
+from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
+from minigrad.handwritten.subjects import Subject, as_tuple, stacked
+from minigrad.program.trace import TraceError
+
+LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
+
+
+@dataclass
+class Verdict:
+    """What is said of one backward. status: right, wrong, not written, could not run, not judged (not known)."""
+
+    name: str
+    place: str
+    convention: str = ""
+    status: str = "right"
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is worth knowing, and makes no gradient wrong
+    forward_differs: bool = False
+    backward_wrong: bool = False
+    unlike: list[tuple[int, int]] = field(default_factory=list)  # lengths that did not fit one another
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} ({self.place}): {self.status}"]
+        return "\n".join([*lines, *(f"  {line}" for text in self.faults for line in text.splitlines()),
+                          *(f"  note: {note}" for note in self.notes)])
+
+
+class Trial:
+    """One subject, its namespace, and what was found. `cells` are the trials of the steps that it calls."""
+
+    def __init__(self, source: Source, subject: Subject, cells: list[Trial]):
+        self.source, self.subject, self.cells = source, subject, cells
+        self.verdict = Verdict(subject.name, source.place(source.definitions[subject.name].lineno), subject.convention)
+        self.activations: dict[str, str] = {}
+        self.use_true_forwards = False
+        self.unclipped = False  # whether np.clip returns its argument
+        self.reference: Callable | None = None
+        self.behind: Callable | None = None  # the usual forward whose place the user's own takes
+        self.globals: dict[str, int] = {}
+        self.namespace: dict[str, Any] = {}
+        self.rng = np.random.default_rng(0)
+
+    def fit(self, example: Example | None = None) -> None:
+        """Find out how to call the two functions, with this example if one is given.
+
+        Raises CouldNotRun if no way is found.
+        """
+        if self.subject.example is None or example is not None:
+            self.subject = with_globals(self.subject, self.source)
+            self.use_true_forwards = bool(self.subject.course)  # the user's may fail
+            self.subject = fitting(self.subject, self.source, self.fresh(), example)
+            self.use_true_forwards = False
+        if not self.subject.is_class:
+            weights = {name for name in self.subject.inputs if name[0] in "Wb"} - {*self.subject.held} | {"parameters"}
+            self.globals = self.source.global_names(self.subject.name, weights)
+        self.namespace = self.fresh()
+        if see.clipping(self.source, self.subject.name)[0]:
+            inputs = self.draw()
+            before, _ = self.forward(inputs)
+            self.set_clipping(True)
+            if not all(map(see.close, self.forward(inputs)[0], before)):  # the forward clips, as a hard tanh does
+                self.set_clipping(False)
+
+    def fresh(self, source: Source | None = None) -> dict[str, Any]:
+        """The file's namespace, with the parts of the convention that it lacks."""
+        subject, source = self.subject, source or self.source
+        namespace = source.run([*subject.needs, *(name for cell in self.cells for name in cell.subject.needs)],
+                               {**dict.fromkeys(self.globals), **subject.sizes})
+        if subject.name not in namespace:
+            raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
+        if subject.elsewhere is not None:
+            namespace[subject.forward_name] = subject.elsewhere.run([subject.forward_name])[subject.forward_name]
+        if subject.course:
+            cell_differs = any(cell.verdict.forward_differs for cell in self.cells)
+            for name, forward in references.course_forwards(subject.forward_name, namespace).items():
+                if self.use_true_forwards or name not in namespace or (cell_differs and "_cell" in name):
+                    namespace[name] = forward
+        for name in self.activations:
+            namespace[name] = see.ACTIVATIONS[name][0]
+        for cell in self.wrong_cells:
+            replace_cell(namespace, cell.subject, cell.reference)  # type: ignore[arg-type]
+        if self.unclipped:
+            namespace |= {name: Unclipped(np) for name, value in namespace.items() if value is np}
+        return namespace
+
+    def set_clipping(self, unclipped: bool) -> None:
+        self.unclipped = unclipped
+        self.namespace = self.fresh()
+
+    @property
+    def wrong_cells(self) -> list[Trial]:
+        return [cell for cell in self.cells if cell.verdict.backward_wrong and cell.reference is not None]
+
+    # -- the user's two functions -----------------------------------------------------------------------
+
+    def forward(self, inputs: dict[str, np.ndarray]) -> tuple[tuple, Any]:
+        subject = self.subject
+        with explained(self.source, f"{subject.forward_in_words} fails"):
+            self.set_globals(inputs, self.namespace)
+            np.random.seed(0)  # dropout and its like are the same at each call
+            outputs, memory = subject.forward(self.namespace, copy.deepcopy(inputs))
+            if len(outputs) <= max(subject.arriving):
+                raise CouldNotRun(f"{subject.forward_in_words} returns {len(outputs)} outputs and a cache, where "
+                                  f"{max(subject.arriving) + 1} outputs or more are expected")
+            return tuple(map(np.asarray, outputs)), memory
+
+    def backward(self, memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
+        with explained(self.source, f"{self.subject.name} fails"):
+            found = self.subject.backward(self.namespace, memory, d_outputs)
+            for name, d in found.items():
+                if d is not None:
+                    found[name] = np.asarray(stacked(d))
+                    if found[name].dtype.kind not in "fiub":
+                        raise CouldNotRun(f"{self.subject.name} returns a {type(d).__name__} for d{name}, where an "
+                                          "array is expected")
+            return found
+
+    def set_globals(self, inputs: dict[str, Any], namespace: dict[str, Any]) -> None:
+        for name in self.globals:
+            namespace[name] = inputs.get(name, {k: v for k, v in inputs.items() if k[0] in "Wb"})
+
+    def gradients(self, inputs: dict[str, np.ndarray], d_outputs: list[np.ndarray]) -> dict[str, Any]:
+        _, memory = self.forward(inputs)
+        return self.backward(memory, copy.deepcopy(d_outputs))
+
+    def draw(self, scale: float = 1.0) -> dict[str, np.ndarray]:
+        return {name: scale * self.rng.normal(size=shape) for name, shape in self.subject.inputs.items()}
+
+    # -- judging -----------------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        verdict, subject = self.verdict, self.subject
+        if subject.is_loss and not subject.has_loss:
+            self.choose_loss()
+        self.reference = reference = self.true_forward()
+        inputs = self.draw()
+        outputs, memory = self.forward(inputs)
+        subject = self.subject
+        d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
+        first = self.backward(memory, copy.deepcopy(d_outputs))
+        self.look_for_unwritten(first)
+        if reference is None:
+            verdict.status = "wrong"
+            verdict.notes.append(f"{subject.name} is judged once its forward is right")
+            return
+        self.look_at_order()
+        self.look_at_state(inputs, d_outputs, first)
+        self.look_at_arguments(inputs, d_outputs)
+        self.look_at_clipping(inputs, d_outputs)
+        if self.globals:
+            names, line = ", ".join(self.globals), self.source.place(min(self.globals.values()))
+            verdict.notes.append(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right "
+                                 "only while they are the weights of the forward")
+        self.audit(reference, {name: d for name, d in first.items() if d is not None})
+        if not verdict.backward_wrong and subject.course == "lstm":
+            self.look_at_fewer_steps(reference)
+        if verdict.faults:
+            verdict.status = "wrong"
+        for cell in self.wrong_cells:
+            verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
+
+    def fault(self, text: str) -> None:
+        self.verdict.faults.append(text)
+        self.verdict.backward_wrong = True
+
+    def choose_loss(self) -> None:
+        """Take the loss whose gradients the backward gives, where the file has none, or one that is only printed."""
+        inputs, best = self.draw(), (-1, self.subject, "")
+        ones = [np.ones(y.shape) for y in self.forward(inputs)[0]]
+        given = self.gradients(inputs, ones)
+        own = [("", None)] if self.subject.loss_name else []
+        for text, loss in [*own, *references.usual_losses()]:
+            self.subject = replace(self.subject, true_loss=loss)
+            with contextlib.suppress(CouldNotRun), explained(self.source, ""):
+                _, pull = vjp(self.own_forward(), *inputs.values())
+                true = dict(zip(inputs, pull(tuple(ones))))
+                right = sum(see.close(given[name], true[name]) for name in given)
+                if right > best[0]:
+                    best = right, self.subject, text
+                if right == len(given):
+                    break
+        right, self.subject, text = best
+        if right < 0:
+            raise CouldNotRun(f"{self.subject.name} takes targets, and no loss was found of which it is the gradient: "
+                              "let the forward return the loss")
+        if text and (right < len(given) or own):
+            self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}" + (
+                f", for it is not that of {self.subject.loss_name}" if own else ": the file has no loss"))
+
+    def true_forward(self) -> Callable | None:
+        """The usual forward whose numbers are the user's, in the user's names where these can be had.
+
+        If the forward differs, that is a fault, and the next best is returned: the course's forward, for its caches are
+        known; the user's own, if it runs on tensors; or None.
+        """
+        subject, verdict = self.subject, self.verdict
+        usual = references.usual(subject)
+        inputs = self.draw()
+        try:
+            outputs, _ = self.forward(inputs)
+            if reference := self.matching(usual.forwards, inputs, outputs):
+                return self.in_own_names(reference) if usual.own_names else reference
+            wrong = {} if usual.forwards and not usual.is_certain else dict(
+                see.own_activations(self.source, self.namespace))
+            if not usual.is_certain:
+                wrong.pop("softmax", None)  # of a vector, it has another form
+            if not any(cell.verdict.forward_differs for cell in self.cells):
+                verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
+            verdict.forward_differs = bool(wrong)
+            if not usual.is_certain:
+                return self.own_forward()
+            if wrong:
+                self.activations = wrong
+                self.namespace = self.fresh()
+                outputs, _ = self.forward(inputs)
+                if reference := self.matching(usual.forwards, inputs, outputs):
+                    return reference
+        except CouldNotRun as problem:
+            if not subject.course:
+                raise
+            unwritten = see.not_written(self.source, subject.forward_name, True) \
+                if subject.forward_name in self.source.definitions else ""
+            verdict.faults.append(f"your forward is not written yet: {unwritten}" if unwritten else str(problem))
+        else:
+            if differing := [cell.subject.name for cell in self.cells if cell.verdict.forward_differs]:
+                raise CouldNotRun(f"not judged: the forward of {differing[0]} differs")
+            reference = usual.forwards[0]
+            text = self.difference(inputs, outputs, reference, values(reference, inputs))
+            verdict.faults.append(f"your forward differs: {text}")
+        verdict.forward_differs = True
+        if subject.course:
+            self.use_true_forwards = True
+            self.namespace = self.fresh()
+            verdict.notes.append(f"{subject.name} was judged on the caches of a right forward")
+            return usual.forwards[0]
+        with contextlib.suppress(CouldNotRun):
+            reference = self.own_forward()
+            verdict.notes.append(f"{subject.name} was judged as the backward of your own forward")
+            return reference
+        return None
+
+    def matching(self, forwards: list[Callable], inputs: dict, outputs: tuple) -> Callable | None:
+        """The one with the numbers of the user's forward."""
+        for forward in forwards:
+            with contextlib.suppress(IndexError):  # targets that are not classes
+                if all(see.close(y, z) for y, z in zip(outputs, values(forward, inputs))):
+                    return forward
+        return None
+
+    def in_own_names(self, reference: Callable) -> Callable:
+        """The user's forward in place of a reference with the same numbers, if tensors can go through it."""
+        with contextlib.suppress(CouldNotRun):
+            self.behind = reference
+            return self.own_forward()
+        return reference
+
+    def own_forward(self) -> Callable:
+        """The user's forward itself, rewritten for tensors. Raises CouldNotRun if it does not run on them."""
+        subject, source = self.subject, self.source
+        what = f"{subject.forward_in_words} cannot be differentiated"
+        with explained(source, what):
+            if subject.elsewhere is not None:
+                source = subject.elsewhere
+                namespace = source.recordable().run([subject.forward_name])
+            else:
+                namespace = self.fresh(source.recordable(subject.backward_name if subject.together else None))
+            namespace |= see.right_activations(source, namespace)
+            namespace |= {name: OnTensors(value) for name, value in namespace.items() if value is np or isinstance(
+                value, Unclipped)}
+
+        def forward(*arguments: Any) -> Any:
+            inputs = dict(zip(subject.inputs, arguments))
+            self.set_globals(inputs, namespace)
+            BOARDS.clear()
+            np.random.seed(0)
+            return subject.forward(namespace, inputs)[0]
+        inputs = self.draw()
+        with explained(self.source, what):
+            found, _ = vjp(forward, *inputs.values())
+        if not all(see.close(y, z) for y, z in zip(flatten(found)[0], self.forward(inputs)[0])):
+            raise CouldNotRun(f"{subject.forward_in_words} gives other numbers on tensors than on arrays")
+        return forward
+
+    def difference(self, inputs: dict, outputs: tuple, reference: Callable, true: tuple) -> str:
+        found = see.first_difference(self.source, lambda: self.forward(inputs), lambda: values(reference, inputs))
+        if found:
+            return found
+        k = next(k for k, (y, z) in enumerate(zip(outputs, true)) if not see.close(y, z))
+        if outputs[k].shape != true[k].shape:
+            return f"its output {k + 1} has the shape {outputs[k].shape}, and {true[k].shape} is right"
+        index = np.unravel_index(np.argmax(np.abs(outputs[k] - true[k])), true[k].shape)
+        return (f"its output {k + 1} is {outputs[k][index]:.4g} at {list(map(int, index))}, and {true[k][index]:.4g} "
+                "is right")
+
+    def arriving(self, reference: Callable) -> Callable:
+        """A forward with only the outputs whose gradients arrive, as a tuple."""
+        def forward(*arguments: Any) -> Any:
+            found = as_tuple(reference(*arguments))
+            return tuple(found[i] for i in self.subject.arriving)
+        return forward
+
+    def audit(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
+        """Have the library compare the gradients that the backward returns, and describe what it finds."""
+        subject, names = self.subject, [name for name in self.subject.inputs if name in returned]
+        self.look_for_lacking(reference, returned)
+        try:
+            report = self.report(reference, names)
+        except Exception as problem:  # the forward depends on values, as a sigmoid in two halves
+            if self.behind is not None:
+                report = self.report(self.behind, names)
+            elif isinstance(problem, TraceError):
+                report = self.comparison(reference, names)
+            else:
+                raise
+        self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
+        if not report.ok:
+            report.notes = []
+            self.fault(self.in_places(str(report)))
+            for name in [name for name in names if f"d{name}" in report.unexplained]:
+                given, shape = returned[name].shape, subject.inputs[name]
+                if given != shape:
+                    self.verdict.unlike += [pair for pair in zip(given, shape) if pair[0] != pair[1]]
+                    self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
+
+    def comparison(self, reference: Callable, names: list[str]) -> AuditReport:
+        """Which gradients are right, where the forward cannot be traced and no fault can be looked for."""
+        inputs, report = self.draw(), AuditReport()
+        y, pull = vjp(self.arriving(reference), *inputs.values())
+        d_outputs = tuple(self.rng.normal(size=leaf.shape) for leaf in y)
+        true, given = dict(zip(inputs, pull(d_outputs))), self.gradients(inputs, list(d_outputs))
+        for name in names:
+            if see.close(given[name], true[name], 1e-7):
+                report.right.append(f"d{name}")
+            else:
+                report.wrong[f"d{name}"] = float("inf")
+                report.unexplained.append(f"d{name}")
+        if report.wrong:
+            report.notes.append("your forward goes another way for other values, so no fault is looked for")
+        return report
+
+    def report(self, reference: Callable, names: list[str]) -> AuditReport:
+        """The audit of the gradients of these inputs."""
+        subject, arriving = self.subject, self.arriving(reference)
+
+        def forward(*arguments: Any) -> Any:
+            found = arriving(*arguments)
+            return found if len(found) > 1 else found[0]
+
+        def backward(d_outputs: Any, *arguments: Any) -> dict[str, Any]:
+            inputs = {name: np.array(value) for name, value in zip(subject.inputs, arguments)}
+            d_outputs = d_outputs if isinstance(d_outputs, tuple) else (d_outputs,)
+            found = self.gradients(inputs, [np.array(d) for d in d_outputs])
+            return {f"d{name}": found[name] for name in names}
+
+        forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in subject.inputs])
+        user = self.namespace[subject.name]
+        backward.__wrapped__ = getattr(user, subject.backward_name, user)  # type: ignore[attr-defined]
+        report = audit(forward, backward, *map(np.zeros, subject.inputs.values()),
+                       names={f"d{name}": name for name in names})
+        report.missing = []  # `look_for_lacking` says which
+        return report
+
+    def in_places(self, text: str) -> str:
+        """A report whose lines are those of the user's file; lines of the references stand without their file."""
+        text = re.sub(rf"{re.escape(references.__file__)}:\d+: ", "", text)
+        return re.sub(rf"{re.escape(self.source.file)}:(\d+)", lambda m: self.source.place(int(m[1])), text)
+
+    # -- what is not a matter of numbers -----------------------------------------------------------------
+
+    def look_for_unwritten(self, found: dict[str, Any]) -> None:
+        missing = [name for name, value in found.items() if value is None]
+        if not found or len(missing) == len(found):
+            raise CouldNotRun(f"{self.subject.name} returns None")
+        if missing:
+            self.fault(f"not written yet: {', '.join('d' + name for name in missing)}")
+
+    def look_for_lacking(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
+        """The inputs whose gradients are not returned, and not zero; of a loss, only weights."""
+        subject, inputs = self.subject, self.draw()
+        is_certain = references.usual(subject).is_certain  # what another function returns is its own affair
+        lacking = [name for name in subject.inputs if name not in returned and (
+            name in subject.held or "." in subject.paths.get(name, "") or (is_certain and not subject.is_loss))]
+        if not lacking or any("not written" in text for text in self.verdict.faults):
+            return
+        y, pull = vjp(self.arriving(reference), *inputs.values())
+        d = dict(zip(inputs, pull(map_leaves(lambda leaf: np.ones(leaf.shape), y))))
+        if lacking := [f"d{name}" for name in lacking if np.any(d[name])]:
+            (self.fault if is_certain else self.verdict.notes.append)(
+                f"{subject.name} does not return {', '.join(lacking)}")
+
+    def look_at_order(self) -> None:
+        """Whether two gradients of one shape are returned in each other's places."""
+        inputs, names = self.subject.inputs, list(map(self.subject.input_of, self.subject.returns))
+        exchanged = [pair for pair in zip(names, inputs) if pair[0] != pair[1]]
+        if sorted(names) == sorted(inputs) and len(exchanged) == 2 and len({inputs[n] for n, _ in exchanged}) == 1:
+            (one, other), _ = exchanged
+            self.fault(f"{self.subject.name} returns d{one} before d{other}, and its forward takes {other} before {one}: "
+                       "whoever reads them by position exchanges them")
+
+    def look_at_state(self, inputs: dict, d_outputs: list, first: dict[str, Any]) -> None:
+        """Call again: with the same inputs, and after a call with others, in the same namespace."""
+        if self.subject.is_class:
+            outputs, memory = self.forward(inputs)
+            self.backward(memory, copy.deepcopy(d_outputs))
+            with explained(self.source, f"{self.subject.name} fails when it is called again"):
+                again, memory = self.subject.run_forward(memory[0], copy.deepcopy(inputs))
+                if not all(map(see.close, again, outputs)):
+                    return  # it continues from the state of the call before
+            found = self.backward(memory, copy.deepcopy(d_outputs))
+        else:
+            self.gradients(self.draw(), copy.deepcopy(d_outputs))
+            found = self.gradients(inputs, d_outputs)
+        changed = [f"d{name}" for name in first if not same(first[name], found.get(name))]
+        if changed:
+            where = see.line_of_state(self.source, self.subject.name)
+            self.fault(f"the second call gives another {', '.join(changed)} than the first for the same "
+                       f"inputs: something is kept between calls{where}")
+            whole = self.gradients
+
+            def gradients(inputs: dict, d_outputs: list) -> dict[str, Any]:
+                self.namespace = self.fresh()
+                return whole(inputs, d_outputs)
+            self.gradients = gradients  # type: ignore[method-assign]
+
+    def look_at_arguments(self, inputs: dict, d_outputs: list) -> None:
+        """Compare the arguments before and after."""
+        subject, node = self.subject, self.source.definitions[self.subject.name]
+        if subject.together:
+            return
+        _, memory = self.forward(inputs)
+        pool, given = memory[1], copy.deepcopy(d_outputs)
+        before = copy.deepcopy(arrays(pool))
+        self.backward(memory, given)
+        names = [name for name in parameters_of(node, subject.backward_name) if name not in pool]
+        for name, d, now in zip(names, d_outputs, given):
+            if not np.array_equal(d, now):
+                where = see.line_of_change(self.source, subject.name, name)
+                self.verdict.notes.append(f"{subject.name} changes its argument {name} in place{where}: whoever "
+                                          "uses it afterwards reads other numbers")
+        if not all(map(np.array_equal, before, arrays(pool))):
+            self.verdict.notes.append(f"{subject.name} changes values of its cache in place: a second backward on "
+                                      "that cache gives other numbers")
+
+    def look_at_clipping(self, inputs: dict, d_outputs: list) -> None:
+        """A gradient is linear in what arrives, unless it is clipped."""
+        clip, numbers = see.clipping(self.source, self.subject.name)
+        was, bound = self.unclipped, None
+        self.set_clipping(False)
+        if not self.subject.is_loss:
+            small = self.gradients(inputs, [1e-4 * d for d in d_outputs])
+            large = self.gradients(inputs, [1e4 * d for d in d_outputs])
+            bound = see.bound_of_clipping([np.asarray(d) for name, d in large.items()
+                                           if d is not None and not same(1e8 * small[name], d, 1e-3)])
+        elif clip:  # what arrives is always 1: only larger weights and longer texts make larger gradients
+            own, self.subject = self.subject, longer(self.subject)
+            for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0):
+                large = self.gradients(self.draw(scale), [np.ones(())])
+                found = see.bound_of_clipping([np.asarray(d) for d in large.values() if d is not None])
+                bound = found if found in numbers else bound
+            self.subject = own
+        self.set_clipping(was)
+        if bound is not None:
+            self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "
+                                      "unclipped; clip after the backward, and a gradient check can pass")
+
+    def look_at_fewer_steps(self, reference: Callable) -> None:
+        """The course's exercise has gradients for 4 of the 7 steps in the caches: an error is said, and no fault."""
+        x, *_ = self.subject.inputs
+        inputs = self.draw() | {x: self.rng.normal(size=(*self.subject.inputs[x][:2], LONG))}
+        what = f"with da for {SHORT} of the {LONG} steps in the caches, as in the course's exercise"
+        try:
+            outputs, memory = self.forward(inputs)
+            da = self.rng.normal(size=(*outputs[0].shape[:2], SHORT))
+            given = self.backward(memory, [da.copy()])
+        except CouldNotRun as problem:
+            self.verdict.notes.append(f"{what}, {problem}; take the number of steps from da, not from the caches")
+            return
+        first = inputs | {x: inputs[x][:, :, :SHORT]}
+        _, pull = vjp(lambda *a: reference(*a)[0], *first.values())
+        true = dict(zip(first, pull(da)))
+        padded = np.concatenate([true[x], np.zeros((*true[x].shape[:2], LONG - SHORT))], axis=2)
+        wrong = [f"d{name}" for name, d in given.items() if d is not None and not see.close(d, true[name], 1e-7)
+                 and not (name == x and see.close(d, padded, 1e-7))]
+        if wrong:
+            self.fault(f"{what}, {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong: go through the "
+                       f"{SHORT} steps of da, not through all caches")
+
+
+def longer(subject: Subject) -> Subject:
+    """The subject with texts, lists of integers, of twelve times the length."""
+    def many(constants: dict[str, Any]) -> dict[str, Any]:
+        return {name: np.tile(v, 12) if isinstance(v, np.ndarray) and v.ndim == 1 else v for name, v in constants.items()}
+    example: Any = subject.example
+    return replace(subject, constants=many(subject.constants), example=replace(
+        example, constants=many(example.constants)))
+
+
+class Unclipped:
+    """NumPy, with a `clip` that returns its argument."""
+
+    def __init__(self, numpy: Any):
+        self.numpy = numpy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.numpy, name)
+
+    def clip(self, x: Any, *_: Any, **__: Any) -> Any:
+        return x
+
+
+def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
+    """The outputs of a reference as arrays."""
+    with no_grad():
+        found = as_tuple(reference(*inputs.values()))
+    return tuple(y.detach().numpy() if isinstance(y, Tensor) else np.asarray(y) for y in found)
+
+
+def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:
+    if one is None or other is None:
+        return one is other
+    return see.close(other, one, tolerance)
+
+
+def arrays(tree: Any) -> list[np.ndarray]:
+    """The arrays in a cache of any nesting."""
+    return [leaf for leaf in flatten(tree)[0] if isinstance(leaf, np.ndarray)]
