@@ -282,6 +282,9 @@ class Asked(dict):
             raise AttributeError(name)
         return self[name]
 
+    def __len__(self) -> int:
+        return max(super().__len__(), 4)  # two layers, of a matrix and a bias
+
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if default is None else super().get(key, default)
 

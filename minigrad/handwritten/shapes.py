@@ -289,7 +289,7 @@ class Trial:
         results = self.result if isinstance(self.result, (tuple, list)) else (self.result,)
         for path, known in self.known.items():
             returned = next((y for y in results if isinstance(y, np.ndarray) and y.ndim == len(known.axes)), None)
-            if known.kind != "array" or returned is None or is_parameter(path) or not re.search(STATE, path):
+            if path not in self.data or len(self.data) < 2 or returned is None or not re.search(STATE, path):
                 continue
             for axis, length in zip(map(now.reduced, known.axes), returned.shape):
                 others = [other for other, one in now.axes if one == axis and other != path]
@@ -307,15 +307,23 @@ class Trial:
         return following if following and following.equal != self.hypothesis.equal else None
 
     def unlikely(self) -> float:
-        """A cost for data with an axis twice, and where several have an axis that nothing else has: time alone may."""
-        axes = [(path, axis) for path, axis in self.hypothesis.axes if axis.keys() != {""}]
-        data = {path: known for path, known in self.known.items()
-                if known.kind in ("array", "integers") and not is_parameter(path)}
-        twice = [path for path, known in data.items() if known.kind == "array" and len(known.axes) > len(
-            {str(self.hypothesis.reduced(axis)) for axis in known.axes})]
-        alone = {path for path, axis in axes if path in data and sum(
+        """A cost where data have an axis twice, or two of weights, and where several have one that nothing else has."""
+        now = self.hypothesis
+        axes = [(path, axis) for path, axis in now.axes if axis.keys() != {""}]
+        fixed = {one for path, axis in axes for one in axis
+                 if path not in self.data and len(self.known[path].axes) < 3}
+        own = {path: [axis for other, axis in axes if other == path] for path in self.data}
+        strange = [path for path, known in self.data.items() if known.kind == "array" and (
+            len({str(axis) for axis in own[path]}) < len(own[path]) or
+            sum(axis.keys() - {""} <= fixed and not is_constant(axis) for axis in own[path]) > 1)]
+        alone = {path for path, axis in axes if path in self.data and sum(
             axis.keys() <= other.keys() for _, other in axes) == 1}
-        return 1.5 * len(twice) + 1.1 * max(0, len(alone) - 1)
+        return 1.5 * len(strange) + 1.1 * max(0, len(alone) - 1)
+
+    @property
+    def data(self) -> dict[str, Known]:
+        return {path: known for path, known in self.known.items()
+                if known.kind in ("array", "integers") and not is_parameter(path)}
 
     def example(self) -> Example:
         order = sorted(self.known, key=lambda path: next(
