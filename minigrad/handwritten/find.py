@@ -342,7 +342,11 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
     try:
         try_all(with_example(subject, example, namespace) if example else candidates(subject, source, namespace), 2)
     except CouldNotRun as problem:
-        if problem.__cause__ is None or isinstance(problem.__cause__, TooSlow):
+        if library := source.library_of(subject.name):
+            raise CouldNotRun(f"{subject.name} uses {library}: the audit reads backward passes in NumPy") from None
+        if problem.__cause__ is None:
+            raise CouldNotRun(f"{problem}; for a function give --forward and --shapes") from None
+        if isinstance(problem.__cause__, TooSlow):
             raise
         raise CouldNotRun(f"{subject.forward_in_words} fails: {source.sentence(problem.__cause__)}") from None
     if not found:
@@ -438,5 +442,5 @@ def nothing_found(source: Source) -> CouldNotRun:
            f"{source.file}:{pairs[0].replace('backward', 'forward')} --shapes \"x=3,4 W=5,3\"" if pairs else \
            "name the two functions and the shapes of the forward's arguments, as FILE:function --forward " \
            "FILE:function --shapes \"x=3,4 W=5,3\""
-    return CouldNotRun(f"{source.file} has no backward whose convention is known by its names (lstm_cell_backward, "
-                       f"lstm_step_backward, lossFun and their like, or a class with forward and backward): {hint}")
+    return CouldNotRun(f"{source.file} has no backward that is found by its name (x_backward beside x_forward, a class "
+                       f"with forward and backward, or lossFun): {hint}")

@@ -109,6 +109,14 @@ class Source:
                     found.setdefault(n.id, n.lineno)
         return found
 
+    def library_of(self, name: str) -> str:
+        """The library of derivatives that a function or class uses, torch or the like; "" if none."""
+        used = {n.id for f in self.functions_in(name) for n in ast.walk(f) if isinstance(n, ast.Name)} | {
+            ast.unparse(base).partition(".")[0] for base in getattr(self.definitions[name], "bases", [])}
+        imports = [s for s in self.tree.body if isinstance(s, (ast.Import, ast.ImportFrom)) and bound(s) & used]
+        found = re.search(r"\b(torch|tensorflow|keras|jax)\b", " ".join(map(ast.unparse, imports)))
+        return found[1] if found else ""
+
     def keys_of(self, name: str) -> tuple[str, ...]:
         """The keys that a function reads from a dict of parameters, p["Wf"] or p.get("bf"), called functions too."""
         found: list[str] = []
@@ -188,6 +196,8 @@ class Source:
                 return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
             known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
             return f"{where}there is no {full} here{nearest(name, known)}"
+        if isinstance(problem, EOFError):
+            return f"{where}input() has nobody to answer it here: write the value in its place"
         if isinstance(problem, TooSlow):
             return f"{where}still running after {LIMIT:g} s"
         if isinstance(problem, CouldNotRun):

@@ -257,7 +257,7 @@ def test_a_notebook(tmp_path):
     ("a.py", "for t in range(3):\n    a_prev = \n", "line 2: `a_prev =`: invalid syntax"),
     ("a.py", "def f(:\n", "line 1: `def f(:`"),
     ("a.py", "x = 1\n\0", "not Python 3: "),
-    ("a.py", "", "no backward whose convention is known by its names"),
+    ("a.py", "", "no backward that is found by its name"),
     ("a.py", "def lmu_backward(d): pass", "lmu_backward --forward "),
     ("a.ipynb", "{}", "is not a Jupyter notebook"),
     ("a.ipynb", "[1", "is not a Jupyter notebook"),
