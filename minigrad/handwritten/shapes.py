@@ -104,7 +104,7 @@ def example_arguments(function: Callable, node: Function, namespace: dict[str, A
 
 def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
              method: str = "forward") -> Iterator[Example]:
-    """All that are found within SECONDS, likely ones first. Raises CouldNotRun if there is none."""
+    """All that are found in SECONDS of computing, likely ones first. Raises CouldNotRun if there is none."""
     names, call, code, sizes = required(node), function, function, tuple[str, ...]()
     if isinstance(node, ast.ClassDef):
         sizes = tuple(name for name in names if not is_parameter(name))
@@ -139,8 +139,8 @@ class Search:
         self.wait(0, start)
         seen: set[str] = set()
         found: set[str] = set()
-        until = time.process_time() + SECONDS
-        while self.waiting and time.process_time() < until:
+        spent = 0.0
+        while self.waiting and spent < SECONDS:
             cost, _, one = heapq.heappop(self.waiting)
             if isinstance(one, Example):
                 if str(one.axes) not in found:
@@ -148,7 +148,9 @@ class Search:
                     yield one
             elif (said := str((one.known, sorted(one.equal.items())))) not in seen:
                 seen.add(said)
+                began = time.process_time()
                 self.follow(cost, one)
+                spent += time.process_time() - began
         if not found:
             raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}"
                               ) from self.cause
@@ -169,7 +171,7 @@ class Search:
             self.wait(cost + len(better) + trial.unlikely(), trial.example())
             return
         self.last = f"{trial.said()}: {place(trial.problem)}"
-        if isinstance(trial.problem, (NameError, ImportError, SystemExit, TooSlow)) or "module" in str(trial.problem):
+        if type(trial.problem) in (NameError, ImportError, SystemExit, TooSlow) or "module" in str(trial.problem):
             self.cause = trial.problem  # no other arguments help
             self.waiting.clear()
             return
