@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.engine.messages import nearest
 from minigrad.engine.pytree import flatten
-from minigrad.handwritten.lengths import Known, clashes
+from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
 from minigrad.handwritten.source import (
@@ -169,7 +169,8 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         own = source.methods(subject.name)
         body = [with_parameters(own[name], ("self", *names)) for name, names in (
             ("__init__", subject.makes), (subject.forward_name, subject.order)) if name in own]
-        node = ast.copy_location(ast.ClassDef(subject.name, [], [], [ast.Expr(ast.Constant(source.text)), *body], []), node)
+        body.insert(0, ast.Expr(ast.Constant(source.text)))
+        node = ast.copy_location(ast.ClassDef(subject.name, [], [], body, []), node)
     else:
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
     function = namespace[subject.name if subject.is_class else subject.forward_name]
@@ -285,7 +286,8 @@ def with_globals(subject: Subject, source: Source) -> Subject:
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
     """The first candidate whose gradients of data have the right shapes, or most of them.
 
-    The shapes of weights are those of the first example: a fault may change them. Raises CouldNotRun if no forward runs.
+    The shapes of weights are those of the first example: a fault may change them. Raises CouldNotRun if no forward
+    runs.
     """
     found: list[tuple[int, Subject]] = []
     problems: list[str] = []
@@ -323,9 +325,11 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
         return try_all((one for other in others for one in with_example(subject, other, namespace)), depth)
     example = example or (course_example(subject.course) if subject.course else None)
     try:
-        try_all(with_example(subject, example, namespace) if example else candidates(subject, source, namespace), 2)
+        if try_all(with_example(subject, example, namespace) if example else candidates(
+                subject, source, namespace), 2):
+            return found[-1][1]
     except CouldNotRun as problem:
-        if library := source.library_of(subject.name):
+        if library := source.library_of({subject.name, subject.forward_name}):
             raise CouldNotRun(f"{subject.name} uses {library}: the audit reads backward passes in NumPy") from None
         if problem.__cause__ is None:
             raise CouldNotRun(f"{problem}; for a function give --forward and --shapes") from None
@@ -343,12 +347,12 @@ def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Exampl
     example: Any = subject.example
     for pair in clashes(problem):
         if 1 in pair:
-            yield from with_lengths(example, max(pair), 1)
-    lengths = {n for shape in subject.inputs.values() for n in shape}
-    lengths |= {len(value) for value in example.constants.values() if np.ndim(value)}
+            yield from alone(example, max(pair))
+    taken = {n for shape in subject.inputs.values() for n in shape}
+    steps = {len(y) for y in (*example.constants.values(), *map(np.empty, example.shapes.values())) if np.ndim(y)}
     for path, value in example.constants.items():
-        if type(value) is int and value not in lengths:
-            for n in sorted(lengths):
+        if type(value) is int and value not in taken:
+            for n in sorted(steps - {value, 1, 2}):
                 yield replace(example, constants=example.constants | {path: n})
 
 
@@ -362,11 +366,19 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
     biases = [name for name, shape in subject.inputs.items() if shape[1:] == (1,)]
     columns = {wrong[name][1] for name in biases if len(wrong.get(name, ())) == 2}
     if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
-        yield from with_lengths(example, columns.pop(), 1)
+        yield from alone(example, columns.pop())
     for name in strange if len(strange) == 1 and state(strange[0]) else []:
         pairs = [pair for pair in zip(subject.inputs[name], wrong[name]) if pair[0] != pair[1]]
         for pair in pairs if len(pairs) == 1 and len(wrong[name]) == len(subject.inputs[name]) else []:
             yield from with_lengths(example, *pair)
+
+
+def alone(example: Example, columns: int) -> Iterator[Example]:
+    """The example with one column where it has this number, if that is no length of a weight."""
+    of_weights = {axis for path, known in example.known.items() for length in known.axes for axis in length
+                  if is_parameter(path) or known.kind == "number"}
+    if not any(n == columns for axis, n in example.lengths.items() if axis in of_weights):
+        yield from with_lengths(example, columns, 1)
 
 
 def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:

@@ -86,5 +86,6 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
             return in_place_of(filled if isinstance(own, dict) else tuple(filled.values()), true)
         if own is not None and len(true) == 1:
             return next(iter(true.values()))
-        return {f"d{name}": d for name, d in true.items()} if any("." in path for path in cell.paths.values()) else tuple(true.values())
+        by_key = any("." in path for path in cell.paths.values())
+        return {f"d{name}": d for name, d in true.items()} if by_key else tuple(true.values())
     namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import replace
 
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.handwritten import observations as see
-from minigrad.handwritten.find import BACK, find, nothing_found, pair
+from minigrad.handwritten.find import BACK, find, nothing_found, pair, with_lengths
 from minigrad.handwritten.lengths import clashes
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
@@ -66,16 +65,19 @@ def status_of(verdicts: list[Verdict]) -> int:
 def judge(source: Source, subject: Subject, cells: list[Trial]) -> Trial:
     """The trial of one backward; `cells` are those of the steps that it calls.
 
-    All lengths differ, so that Wh in place of Wx shows by its shape, or fails. Such a fault is looked for once more with
-    the two lengths made equal that do not fit one another.
+    All lengths differ, so that Wh in place of Wx shows by its shape, or fails. Such a fault is looked for once more
+    with the two lengths made equal that do not fit one another.
     """
     trial = try_once(source, subject, cells)
     verdict = trial.verdict
-    for pair in verdict.unlike[:4] if subject.example is None and not verdict.forward_differs else []:
-        if trial.subject.example is None or not (axes := axes_of(trial.subject.example, pair)):
+    example = None if verdict.forward_differs or subject.example else trial.subject.example
+    for lengths in verdict.unlike[:4] if example else []:
+        axes = [axis for axis, n in example.lengths.items() if n in lengths]  # type: ignore[union-attr]
+        if len(axes) < 2:
             continue
-        fitting = try_once(source, subject, cells, with_equal(trial.subject.example, axes)).verdict
-        one, other = (f"axis {axis.rpartition('.')[2]} of {axis.rpartition('.')[0]}" for axis in axes)
+        equal = next(with_lengths(example, min(lengths), max(lengths)))  # type: ignore[arg-type]
+        fitting = try_once(source, subject, cells, equal).verdict
+        one, other = ("axis {2} of {0}".format(*axis.rpartition(".")) for axis in axes)
         if fitting.status == "right":
             verdict.faults.append(f"it is right only if {one} is as long as {other}")
         elif fitting.status == "wrong" and not fitting.unlike:
@@ -84,19 +86,6 @@ def judge(source: Source, subject: Subject, cells: list[Trial]) -> Trial:
             verdict.status = "wrong"
             break
     return trial
-
-
-def axes_of(example: Example, pair: tuple[int, int]) -> list[str]:
-    """The two axes that have these lengths; none if there are no such axes."""
-    found = [axis for axis, n in example.lengths.items() if n in pair]
-    return found if len(found) == 2 else []
-
-
-def with_equal(example: Example, axes: list[str]) -> Example:
-    """The example with two of its axes made equal."""
-    old = [example.lengths[axis] for axis in axes]
-    constants = {path: max(old) if type(n) is int and n in old else n for path, n in example.constants.items()}
-    return replace(example, constants=constants, lengths=example.lengths | dict.fromkeys(axes, max(old)))
 
 
 def try_once(source: Source, subject: Subject, cells: list[Trial], example: Example | None = None) -> Trial:

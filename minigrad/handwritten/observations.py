@@ -192,4 +192,4 @@ def bound_of_clipping(values: list[np.ndarray]) -> float | None:
     if not flat.size or not np.all(np.isfinite(flat)):
         return None
     top = flat.max()
-    return float(top) if top > 0 and np.sum(flat == top) > 1 else None
+    return float(f"{top:.9g}") if top > 0 and np.sum(np.isclose(flat, top, 1e-12, 0)) > 1 else None

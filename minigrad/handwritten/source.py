@@ -109,10 +109,10 @@ class Source:
                     found.setdefault(n.id, n.lineno)
         return found
 
-    def library_of(self, name: str) -> str:
-        """The library of derivatives that a function or class uses, torch or the like; "" if none."""
-        used = {n.id for f in self.functions_in(name) for n in ast.walk(f) if isinstance(n, ast.Name)} | {
-            ast.unparse(base).partition(".")[0] for base in getattr(self.definitions[name], "bases", [])}
+    def library_of(self, names: set[str]) -> str:
+        """The library of derivatives that functions or classes use, torch or the like; "" if none."""
+        nodes = [self.definitions[name] for name in names & self.definitions.keys()]
+        used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
         imports = [s for s in self.tree.body if isinstance(s, (ast.Import, ast.ImportFrom)) and bound(s) & used]
         found = re.search(r"\b(torch|tensorflow|keras|jax)\b", " ".join(map(ast.unparse, imports)))
         return found[1] if found else ""

@@ -202,8 +202,8 @@ class Subject:
                 nested = [self.named(value) for value in result.values() if isinstance(value, (dict, tuple, list))]
                 return {name: d for one in nested for name, d in one.items()}
             return {name: result[key] for key, name in names.items() if name}
-        parts = list(result) if isinstance(result, (tuple, list)) and not (
-            is_output(result) and len(self.inputs) == 1) else [result]
+        is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
+        parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = self.returns[self.together:] if len(self.returns) == len(parts) + self.together else ("",) * len(parts)
         names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in own]
         if any(map(is_group, parts)):  # dx, dh, {"W": dW}

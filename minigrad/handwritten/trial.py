@@ -424,8 +424,8 @@ class Trial:
         exchanged = [pair for pair in zip(names, inputs) if pair[0] != pair[1]]
         if sorted(names) == sorted(inputs) and len(exchanged) == 2 and len({inputs[n] for n, _ in exchanged}) == 1:
             (one, other), _ = exchanged
-            self.fault(f"{self.subject.name} returns d{one} before d{other}, and its forward takes {other} before {one}: "
-                       "whoever reads them by position exchanges them")
+            self.fault(f"{self.subject.name} returns d{one} before d{other}, and its forward takes {other} before "
+                       f"{one}: whoever reads them by position exchanges them")
 
     def look_at_state(self, inputs: dict, d_outputs: list, first: dict[str, Any]) -> None:
         """Call again: with the same inputs, and after a call with others, in the same namespace."""
@@ -517,10 +517,13 @@ class Trial:
 
 
 def longer(subject: Subject) -> Subject:
-    """The subject with texts, lists of integers, of twelve times the length."""
-    def many(constants: dict[str, Any]) -> dict[str, Any]:
-        return {name: np.tile(v, 12) if isinstance(v, np.ndarray) and v.ndim == 1 else v for name, v in constants.items()}
+    """The subject with texts, lists of integers, and what has their length, of twelve times the length."""
     example: Any = subject.example
+    lengths = {len(v) for v in example.constants.values() if np.ndim(v) == 1}
+
+    def many(constants: dict[str, Any]) -> dict[str, Any]:
+        return {name: np.tile(v, 12) if np.ndim(v) == 1 else 12 * v if type(v) is int and v in lengths else v
+                for name, v in constants.items()}
     return replace(subject, constants=many(subject.constants), example=replace(
         example, constants=many(example.constants)))
 

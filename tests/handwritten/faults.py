@@ -147,4 +147,23 @@ PLANTED = [
     ("own_cells.py", "    return {\"dxt\": dxt, \"da_prev\": da_prev,\n", "    {\"dxt\": dxt, \"da_prev\": da_prev,\n",
      "gru_cell_backward", "not written", r"not written yet: what it returns \(line 24\)"),
     ("small_layers.py", "dout[self.mask] = 0\n        return dout", "return dout", "ReLU", "wrong", r"wrong: dx"),
+
+    # -- classes and functions over time: caches passed on by name, targets, lists, steps taken inside -------
+    ("char_class.py", "np.dot(self.Why.T, dy) + dhnext", "np.dot(self.Why.T, dy)", "RNN", "wrong",
+     r"dh is not carried to the step before"),
+    ("bptt_class.py", "dLdU[:,x[bptt_step]] += delta_t", "dLdU[:,x[bptt_step]] = delta_t", "RNNNumpy", "wrong",
+     r"wrong: dU\n"),
+    ("many_to_one.py", "self.Whh.T @ temp", "self.Whh @ temp", "RNN", "wrong", r"Whh is not transposed"),
+    ("lstm_targets.py", " + dc_next\n", "\n", "LSTM", "wrong", r"dc is not carried to the step before"),
+    ("char_functions.py", "np.outer(dz, hs[t])", "np.outer(dz, hs[t + 1])", "backward", "wrong",
+     r"h is used where h of the step before is meant"),
+    ("char_functions.py", "        dy /= len(xs)\n", "", "backward", "wrong", r"division by \d is missing|\d times"),
+    ("batch_net.py", "(Y - target) / (B * T)", "(Y - target) / B", "Network", "wrong", r"4 times the gradient"),
+    ("gru_lists.py", "np.outer(dhh, r * h)", "np.outer(dhh, h)", "GRU", "wrong", r"where r h_new is meant"),
+    ("sentiment.py", "dscores[label] -= 1", "pass", "SentimentRNN", "wrong", r"wrong: dW_xh, dW_hh, dW_hy, db_h, db_y"),
+    ("step_target.py", "np.copy(dC_next)", "np.zeros_like(dC_next)", "backward", "wrong", r"the arriving dC is not used"),
+
+    # -- what is returned ------------------------------------------------------------------------------------
+    ("peephole.py", "return dx, dh_prev, dc_prev,", "return dx, dc_prev, dh_prev,", "peephole_lstm_backward", "wrong",
+     r"returns dc_prev before dh_prev, and its forward takes h_prev before c_prev"),
 ]

@@ -1,6 +1,7 @@
 """Files as students write them: the right ones are called right, and each planted fault is found and said."""
 
 import functools
+import io
 import json
 import re
 import sys
@@ -22,7 +23,9 @@ RIGHT = {"course.py": ["lstm_cell_backward", "rnn_cell_backward", "lstm_backward
          "layers.py": ["Affine", "RNN", "LSTM", "GRU", "TimeLSTM"],
          "own_cells.py": ["gru_cell_backward", "gru_backward"], "sizes.py": ["LSTMCell", "VanillaRNN"],
          "char_lstm.py": ["lossFun"], "char_gru.py": ["lossFun"], "attention.py": ["attention_backward"],
-         "peephole.py": ["peephole_lstm_backward"],
+         "peephole.py": ["peephole_lstm_backward"], "bptt_class.py": ["RNNNumpy"], "lstm_targets.py": ["LSTM"],
+         "char_functions.py": ["backward"], "batch_net.py": ["Network"], "gru_lists.py": ["GRU"],
+         "sentiment.py": ["SentimentRNN"], "step_target.py": ["backward"],
          "own_names.py": ["backward_lstm_cell", "rnn_bwd", "SimpleRNN", "MSE", "BCEWithSigmoid"]}
 
 
@@ -59,6 +62,42 @@ def test_small_layers_are_right():
     assert len(verdicts) == 8 and {verdict.status for verdict in verdicts.values()} == {"right"}
     assert {name for name, verdict in verdicts.items() if verdict.notes} == {"ReLU"}
     assert "changes its argument dout in place" in verdicts["ReLU"].notes[0]
+
+
+@pytest.mark.parametrize(("file", "bound"), [("char_class.py", "5"), ("many_to_one.py", "1")])
+def test_a_class_that_clips(file, bound):
+    """It passes the forward's lists on, or takes the step itself, for one example at a time."""
+    (verdict,) = judge_file(str(STUDENTS / file))
+    assert (verdict.status, verdict.faults, len(verdict.notes)) == ("right", [], 1)
+    assert f"RNN clips its gradients at ±{bound} (line " in verdict.notes[0]
+
+
+def test_a_step_before_its_gradient(tmp_path):
+    """The gradient of the input by the weights after the step is wrong, and no other."""
+    (tmp_path / "dense.py").write_text("""
+import numpy as np
+class Layer:
+    def forward(self, x):
+        raise NotImplementedError
+class Dense(Layer):
+    def __init__(self, input_size, output_size):
+        self.weights, self.bias = np.random.randn(output_size, input_size), np.random.randn(output_size, 1)
+    def forward(self, x):
+        self.x = x
+        return self.weights @ x + self.bias
+    def backward(self, output_gradient, learning_rate):
+        dx = self.weights.T @ output_gradient
+        self.weights -= learning_rate * output_gradient @ self.x.T
+        self.bias -= learning_rate * output_gradient
+        return dx
+""")
+    (verdict,) = judge_file(str(tmp_path / "dense.py"))
+    assert (verdict.status, verdict.notes) == ("right", [])
+    text = (tmp_path / "dense.py").read_text()
+    before, after = "        dx = self.weights.T @ output_gradient\n", "        self.bias -= learning_rate * output_gradient\n"
+    (tmp_path / "dense.py").write_text(text.replace(before, "").replace(after, after + before))
+    (verdict,) = judge_file(str(tmp_path / "dense.py"))
+    assert verdict.status == "wrong" and verdict.faults[0].startswith("wrong: dx\nright: dweights, dbias")
 
 
 def test_min_char_rnn_is_right_and_clips(tmp_path):
@@ -259,6 +298,7 @@ def test_a_notebook(tmp_path):
     ("a.py", "x = 1\n\0", "not Python 3: "),
     ("a.py", "", "no backward that is found by its name"),
     ("a.py", "def lmu_backward(d): pass", "lmu_backward --forward "),
+    ("a.py", "X = 1\nfor i in range(9):\n    dW = X\n", "name the two functions and the shapes"),
     ("a.ipynb", "{}", "is not a Jupyter notebook"),
     ("a.ipynb", "[1", "is not a Jupyter notebook"),
     ("a.ipynb", '{"cells": [{"cell_type": "code", "source": "def f(x):\\n  print x"}]}', "cell 1, line 2: `print x`"),
@@ -373,3 +413,47 @@ def test_the_statuses():
     assert [status_of([One(s) for s in each]) for each in (
         ["right", "right"], ["right", "wrong"], ["right", "not written"], ["could not run", "wrong"],
         ["could not run"], ["right", "not judged"])] == [0, 1, 2, 1, 2, 0]
+
+
+@pytest.mark.parametrize(("top", "inside", "said"), [
+    ("import torch", "x = torch.tanh(x)", "affine_backward uses torch: the audit reads backward passes in NumPy"),
+    ("import none_such as nl", "x = nl.copy(x)", "nl is not defined, because of line 1: ModuleNotFoundError"),
+    ("n = int(input())", "x = x * n", "n is not defined, because of line 1: input() has nobody to answer it"),
+    ("def run():\n    while True: pass\nn = run()", "x = x * n", "n is not defined, because of line 2: still running"),
+])
+def test_a_forward_that_cannot_be_run(top, inside, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    (tmp_path / "mine.py").write_text(f"""{top}
+import numpy as np
+def affine_forward(x, w, b):
+    {inside}
+    return x @ w + b, (x, w)
+def affine_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, x.T @ dout, dout.sum(0)
+for i in range(100000):
+    affine_forward(np.ones((1000, 1000)), np.ones((1000, 1000)), 0)
+""")
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "could not run" and said in verdict.faults[0], verdict
+    text = (tmp_path / "mine.py").read_text().replace(inside, "pass")
+    (tmp_path / "mine.py").write_text(text)
+    assert judge_file(str(tmp_path / "mine.py"))[0].status == "right"  # what is not needed is not run
+
+
+def test_lengths_that_a_backward_ties(tmp_path):
+    """dWb = dz with columns: of one example at a time it is right; where only one of two biases is so, it is not."""
+    code = """import numpy as np
+def cell_forward(x, h, W, U, bh, V, by):
+    h_next = np.tanh(W @ x + U @ h + bh)
+    return V @ h_next + by, (x, h, W, U, V, h_next)
+def cell_backward(dy, cache):
+    x, h, W, U, V, h_next = cache
+    dz = V.T @ dy * (1 - h_next ** 2)
+    return W.T @ dz, U.T @ dz, dz @ x.T, dz @ h.T, dz, dy @ h_next.T, dy
+"""
+    (tmp_path / "mine.py").write_text(code)
+    assert judge_file(str(tmp_path / "mine.py"))[0].status == "right"
+    (tmp_path / "mine.py").write_text(code.replace("h_next.T, dy\n", "h_next.T, dy.sum(axis=1, keepdims=True)\n"))
+    assert judge_file(str(tmp_path / "mine.py"))[0].status == "wrong"
+
