@@ -329,8 +329,6 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 subject, source, namespace), 2):
             return found[-1][1]
     except CouldNotRun as problem:
-        if library := source.library_of({subject.name, subject.forward_name}):
-            raise CouldNotRun(f"{subject.name} uses {library}: the audit reads backward passes in NumPy") from None
         if problem.__cause__ is None:
             raise CouldNotRun(f"{problem}; for a function give --forward and --shapes") from None
         if isinstance(problem.__cause__, TooSlow):

@@ -23,7 +23,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
     seen: list[tuple[Any, dict[str, np.ndarray]]] = []
 
     def remember(memory: Any, arguments: tuple, weights: dict[str, np.ndarray]) -> None:
-        at = dict(zip(cell.example.names[len(cell.makes):], arguments))  # type: ignore[union-attr]
+        at = dict(zip(cell.example.names[len(cell.makes):], arguments))
         at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
         inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
         seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import Any
 
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.handwritten import observations as see
@@ -70,12 +71,12 @@ def judge(source: Source, subject: Subject, cells: list[Trial]) -> Trial:
     """
     trial = try_once(source, subject, cells)
     verdict = trial.verdict
-    example = None if verdict.forward_differs or subject.example else trial.subject.example
+    example: Any = None if verdict.forward_differs or subject.example else trial.subject.example
     for lengths in verdict.unlike[:4] if example else []:
-        axes = [axis for axis, n in example.lengths.items() if n in lengths]  # type: ignore[union-attr]
+        axes = [axis for axis, n in example.lengths.items() if n in lengths]
         if len(axes) < 2:
             continue
-        equal = next(with_lengths(example, min(lengths), max(lengths)))  # type: ignore[arg-type]
+        equal = next(with_lengths(example, min(lengths), max(lengths)))
         fitting = try_once(source, subject, cells, equal).verdict
         one, other = ("axis {2} of {0}".format(*axis.rpartition(".")) for axis in axes)
         if fitting.status == "right":

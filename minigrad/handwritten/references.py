@@ -207,13 +207,15 @@ def min_char(inputs: list[int], targets: list[int], count: float) -> Callable:
     return lossFun
 
 
+LOSSES: dict[str, Callable] = {  # of outputs y and targets t, with the axis of the classes
+    "cross-entropy": lambda y, t, axis: -total(t * log(y)),
+    "cross-entropy of the softmax": lambda y, t, axis: -total(t * log_softmax(y, axis=axis)),
+    "half the squared error": lambda y, t, axis: total((y - t) ** 2) / 2,
+    "squared error": lambda y, t, axis: total((y - t) ** 2)}
+
+
 def usual_losses() -> Iterator[tuple[str, Callable]]:
     """(in words, loss of (outputs, targets)), for a backward that takes targets in a file without a loss."""
-    forms: dict[str, Callable] = {
-        "cross-entropy": lambda y, t: -total(t * log(y)), "cross-entropy of the softmax": None,
-        "half the squared error": lambda y, t: total((y - t) ** 2) / 2,
-        "squared error": lambda y, t: total((y - t) ** 2)}
-
     def loss(outputs: list, targets: Any, k: int, form: str, divided_by: str) -> Any:
         y, t = outputs[k], np.asarray(targets)
         y = y.reshape(tuple(n for n in y.shape if n > 1))
@@ -221,12 +223,9 @@ def usual_losses() -> Iterator[tuple[str, Callable]]:
         if t.dtype.kind == "i":
             axis = max(axis for axis in range(y.ndim) if y.shape[:axis] + y.shape[axis + 1:] == t.shape)
             t = np.moveaxis(np.eye(y.shape[axis])[t], -1, axis)
-        t = t.reshape(y.shape)
-        count = {"steps": t.size // t.shape[axis], "entries": t.size}.get(divided_by, 1)
-        if form == "cross-entropy of the softmax":
-            return -total(t * log_softmax(y, axis=axis)) / count
-        return forms[form](y, t) / count
-    for form, divided_by, k in product(forms, ("", "steps", "entries"), (-1, 0)):
+        count = {"steps": t.size // y.shape[axis], "entries": t.size}.get(divided_by, 1)
+        return LOSSES[form](y, t.reshape(y.shape), axis) / count
+    for form, divided_by, k in product(LOSSES, ("", "steps", "entries"), (-1, 0)):
         text = f"the {form}" + (f", divided by the number of {divided_by}" if divided_by else ", summed")
         yield text, partial(loss, k=k, form=form, divided_by=divided_by)
 
@@ -250,12 +249,13 @@ def usual(subject: Subject) -> Usual:
         return Usual([by_name(reference[states - 1], list(inputs), tuple(COURSE_WEIGHTS[kind]))], True)
     if subject.together and set(subject.held) == {"Wxh", "Whh", "Why", "bh", "by"} and len(inputs) == 6:
         names = ["Wxh", "Whh", "Why", "bh", "by", *subject.order[2:]]
-        text, targets = (subject.example.constants[name] for name in subject.order[:2])  # type: ignore[union-attr]
+        text, targets = (subject.example.constants[name] for name in subject.order[:2])
         return Usual([by_name(min_char(text, targets, n), list(inputs), names) for n in (1, len(text))], True)
     if {"Wx", "Wh"} <= inputs.keys() and kind:
         gates, n, d, h = {"lstm": 4, "gru": 3, "rnn": 1}[kind], shapes[0][0], shapes[0][-1], inputs["Wh"][0]
         weights = [(d, gates * h), (h, gates * h), (gates * h,)]
-        steps = {"lstm": lstm_steps("fgio" if subject.is_class else "ifog"), "gru": gru_steps(), "rnn": [rnn_step]}[kind]
+        lstm = lstm_steps("fgio" if subject.is_class else "ifog")
+        steps = {"lstm": lstm, "gru": gru_steps(), "rnn": [rnn_step]}[kind]
         for arguments, in_form in (([(n, d), *[(n, h)] * states], lambda step: step),
                                    ([(n, *shapes[0][1:2], d), (n, h)], lambda step: over_time(step, states)),
                                    ([(n, *shapes[0][1:2], d)], lambda step: from_zero(over_time(step, states)))):

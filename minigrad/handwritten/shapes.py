@@ -169,7 +169,8 @@ class Search:
             better = [one for one in (trial.recurrent(), trial.side_by_side()) if one is not None]
             for one in better:
                 self.wait(cost, one)
-            of_weights = {axis for path, length in now.axes if is_parameter(path) or path in self.sizes for axis in length}
+            of_weights = {axis for path, length in now.axes for axis in length
+                          if is_parameter(path) or path in self.sizes}
             short = Trial(self, now, trial.smallest(sorted(trial.lengths, key=of_weights.__contains__)))
             self.wait(cost + len(better) + trial.unlikely(), (trial if short.problem else short).example())
             return

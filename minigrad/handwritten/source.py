@@ -158,7 +158,9 @@ class Source:
         return namespace
 
     def run_statement(self, statement: ast.stmt, namespace: dict[str, Any]) -> None:
-        """Run one; a failure is remembered for whoever needs what it binds."""
+        """Run one; a failure is remembered for whoever needs what it binds. One that takes too long is run once."""
+        if any("still running" in self.failed.get(name, "") for name in bound(statement)):
+            return
         try:
             with limited():
                 exec(compile(ast.Module([statement], []), self.file, "exec", dont_inherit=True), namespace)

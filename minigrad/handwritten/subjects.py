@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor
-from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
@@ -52,7 +51,7 @@ class Subject:
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # globals that are dicts of weights, their keys
     # what a candidate adds
-    example: Example | None = None  # the arguments of the constructor and of the forward
+    example: Any = None  # an Example: the arguments of the constructor and of the forward
     paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)  # and weights that are held
     constants: dict[str, Any] = field(default_factory=dict)  # what only the backward takes, without a gradient
@@ -81,8 +80,8 @@ class Subject:
 
     def arguments(self, inputs: dict[str, Any]) -> tuple[tuple, tuple]:
         """The arguments of the constructor, and of the forward."""
-        example = replace(self.example, constants=copy.deepcopy(self.example.constants))  # type: ignore[type-var, union-attr]
-        found = example.arguments({path: inputs[name] for name, path in self.paths.items()})  # type: ignore[attr-defined]
+        example = replace(self.example, constants=copy.deepcopy(self.example.constants))
+        found = example.arguments({path: inputs[name] for name, path in self.paths.items()})
         return found[:len(self.makes)], found[len(self.makes):]
 
     def owner(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> Callable[[str], Callable]:
@@ -183,9 +182,9 @@ class Subject:
 
     def kept(self, layer: Any) -> dict[str, Any]:
         """The gradients that an instance keeps: in `grads`, a dict or a list, or in attributes such as dW."""
-        found = {}
+        found: dict[str, Any] = {}
         for own, value in vars(layer).items():
-            if re.search(r"^_?(d|g)[A-Z]?\w*|grad", own) and value is not None:
+            if re.search("^_?(d|g)|grad", own):
                 if isinstance(value, dict):
                     found |= self.named(value)
                 elif isinstance(value, (list, tuple)) and len(value) == len(self.held) and "grad" in own:
@@ -197,11 +196,11 @@ class Subject:
     def named(self, result: Any) -> dict[str, Any]:
         """What a backward returned, by the names of the inputs."""
         if isinstance(result, dict):
-            names = {key: self.input_of(str(key)) for key in result}
-            if not any(names.values()):
+            by_key = {key: self.input_of(str(key)) for key in result}
+            if not any(by_key.values()):
                 nested = [self.named(value) for value in result.values() if isinstance(value, (dict, tuple, list))]
                 return {name: d for one in nested for name, d in one.items()}
-            return {name: result[key] for key, name in names.items() if name}
+            return {name: result[key] for key, name in by_key.items() if name}
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = self.returns[self.together:] if len(self.returns) == len(parts) + self.together else ("",) * len(parts)
@@ -209,11 +208,11 @@ class Subject:
         if any(map(is_group, parts)):  # dx, dh, {"W": dW}
             found = {name: d for one in filter(is_group, parts) for name, d in self.named(one).items()}
             found |= {name: d for name, d in zip(names, parts) if name and not is_group(d)}
-            rest = [d for name, known, d in zip(own, names, parts) if not is_group(d) and not known and not (
-                self.together and name)]
+            rest = [d for its, name, d in zip(own, names, parts) if not is_group(d) and not name and not (
+                self.together and its)]
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
-        known = [name for name in names if name]
-        if len(set(known)) == len(known) >= (1 if self.together else len(parts)):
+        told = [name for name in names if name]
+        if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
             return {name: d for name, d in zip(names, parts) if name}
         arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
         weights = [name for name in self.inputs if name not in arguments]

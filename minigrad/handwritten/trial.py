@@ -9,7 +9,7 @@ import contextlib
 import copy
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,6 +74,8 @@ class Trial:
 
         Raises CouldNotRun if no way is found.
         """
+        if library := self.source.library_of({self.subject.name, self.subject.forward_name}):
+            raise CouldNotRun(f"{self.subject.name} uses {library}: the audit reads backward passes in NumPy")
         if self.subject.example is None or example is not None:
             self.subject = with_globals(self.subject, self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
@@ -268,7 +270,7 @@ class Trial:
             return reference
         return None
 
-    def matching(self, forwards: list[Callable], inputs: dict, outputs: tuple) -> Callable | None:
+    def matching(self, forwards: Sequence[Callable], inputs: dict, outputs: tuple) -> Callable | None:
         """The one with the numbers of the user's forward."""
         for forward in forwards:
             with contextlib.suppress(IndexError):  # targets that are not classes

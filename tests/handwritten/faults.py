@@ -31,7 +31,8 @@ PLANTED = [
      "da0 = da\n    gradients = {\"dx\": dx, \"da0\": da0, \"dWax\"", "rnn_backward", "wrong", r"da0"),
     ("cs231n.py", "dz = dnext_h * (1 - next_h ** 2)", "dz = dnext_h", "rnn_step_backward", "wrong", r"derivative"),
     ("cs231n.py", "dprev_c = dc * f", "dprev_c = dnext_c * f", "lstm_step_backward", "wrong", r"prev_c"),
-    ("cs231n.py", "db = np.sum(da, axis=0)", "db = np.mean(da, axis=0)", "lstm_step_backward", "wrong", r"db: 1/\d times"),
+    ("cs231n.py", "db = np.sum(da, axis=0)", "db = np.mean(da, axis=0)", "lstm_step_backward", "wrong",
+     r"db: 1/\d times"),
     ("cs231n.py", "    dx[np.arange(N), y] -= 1\n    dx /= N", "    dx[np.arange(N), y] -= 1", "softmax_loss", "wrong",
      r"\d times the gradient|division by \d is missing"),
     ("cs231n.py", "    dx[np.arange(N), y] -= 1\n", "", "softmax_loss", "wrong", r"dx"),
@@ -49,7 +50,8 @@ PLANTED = [
 
     # -- shapes --------------------------------------------------------------------------------------------
     ("cs231n.py", "dx = dz.dot(Wx.T)", "dx = dz.dot(Wh.T)", "rnn_step_backward", "wrong",
-     r"dx has the shape \(3, 5\), and x has \(3, 4\)\nwith axis 1 of x as long as axis 1 of prev_h, .*\n(.*\n)*.*it is that of prev_h"),
+     r"dx has the shape \(3, 5\), and x has \(3, 4\)\nwith axis 1 of x as long as axis 1 of prev_h, .*\n(.*\n)*.*"
+     r"it is that of prev_h"),
     ("cs231n.py", "dz = dnext_h * (1 - next_h ** 2)", "dz = dnext_h * (1 - x ** 2)", "rnn_step_backward", "wrong",
      r"line 96: ValueError: .*\nwith axis 1 of x as long as axis 1 of prev_h, .*\n(.*\n)*.*\bx is used where"),
     ("course.py", "dx[:, :, t] = dxt", "dx = dxt", "rnn_backward", "wrong", r"dx has the shape \(4, 2\), and x has"),
@@ -91,7 +93,8 @@ PLANTED = [
      "right", r"4 of the 7 steps .*take the number of steps from da"),
     ("course.py", "    for t in reversed(range(T_x)):\n        gradients = lstm",
      "    T = len(caches)\n    da = np.concatenate((da, da[:, :, :T - T_x]), axis=2)\n    dx = np.zeros((n_x, m, T))\n"
-     "    for t in reversed(range(T)):\n        gradients = lstm", "lstm_backward", "wrong", r"4 of the 7 steps .*go through the 4 steps of da"),
+     "    for t in reversed(range(T)):\n        gradients = lstm", "lstm_backward", "wrong",
+     r"4 of the 7 steps .*go through the 4 steps of da"),
     ("cs231n.py", "    dc = dnext_c +", "    print('dc')\n    dc = np.float(1) * dnext_c +", "lstm_step_backward",
      "could not run", r"line 152: np.float is of another Python or NumPy: write float"),
     ("min_char.py", "for t in range(len(inputs)):", "for t in xrange(len(inputs)):", "lossFun", "could not run",
@@ -161,7 +164,8 @@ PLANTED = [
     ("batch_net.py", "(Y - target) / (B * T)", "(Y - target) / B", "Network", "wrong", r"4 times the gradient"),
     ("gru_lists.py", "np.outer(dhh, r * h)", "np.outer(dhh, h)", "GRU", "wrong", r"where r h_new is meant"),
     ("sentiment.py", "dscores[label] -= 1", "pass", "SentimentRNN", "wrong", r"wrong: dW_xh, dW_hh, dW_hy, db_h, db_y"),
-    ("step_target.py", "np.copy(dC_next)", "np.zeros_like(dC_next)", "backward", "wrong", r"the arriving dC is not used"),
+    ("step_target.py", "np.copy(dC_next)", "np.zeros_like(dC_next)", "backward", "wrong",
+     r"the arriving dC is not used"),
 
     # -- what is returned ------------------------------------------------------------------------------------
     ("peephole.py", "return dx, dh_prev, dc_prev,", "return dx, dc_prev, dh_prev,", "peephole_lstm_backward", "wrong",

@@ -94,7 +94,8 @@ class Dense(Layer):
     (verdict,) = judge_file(str(tmp_path / "dense.py"))
     assert (verdict.status, verdict.notes) == ("right", [])
     text = (tmp_path / "dense.py").read_text()
-    before, after = "        dx = self.weights.T @ output_gradient\n", "        self.bias -= learning_rate * output_gradient\n"
+    before = "        dx = self.weights.T @ output_gradient\n"
+    after = "        self.bias -= learning_rate * output_gradient\n"
     (tmp_path / "dense.py").write_text(text.replace(before, "").replace(after, after + before))
     (verdict,) = judge_file(str(tmp_path / "dense.py"))
     assert verdict.status == "wrong" and verdict.faults[0].startswith("wrong: dx\nright: dweights, dbias")
