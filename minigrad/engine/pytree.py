@@ -67,5 +67,7 @@ def map_leaves(f: Callable[[Any], Any], tree: Any) -> Any:
     """The same tree with f applied to every leaf."""
     if tree.__class__ is tuple:
         return tuple([map_leaves(f, child) for child in tree])
+    if tree is not None and not isinstance(tree, (tuple, list, dict)):
+        return f(tree)
     leaves, pattern = flatten(tree)
     return unflatten(pattern, [f(leaf) for leaf in leaves])

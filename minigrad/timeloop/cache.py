@@ -8,6 +8,7 @@ little behind, and a function that makes new weights at each call (`mg.grad`) st
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import threading
 import weakref
@@ -151,7 +152,7 @@ class Allocator:
     def used_by(self, inputs: Iterable[Any]) -> None:
         """Note the weights among the inputs of a run: the leaf tensors."""
         for x in inputs:
-            if isinstance(x, Tensor) and x._op is None and id(x) not in self.owners:
+            if id(x) not in self.owners and isinstance(x, Tensor) and x._op is None:
                 self.owners[id(x)] = weakref.ref(x, partial(forget, weakref.ref(self), id(x)))
                 self.orphaned = False
 
@@ -171,26 +172,38 @@ def forget(allocator: Any, key: int, _: Any) -> None:
             pool.trim()
 
 
+class Entry:
+    """A program, and the time of its last use, by the clock `uses`."""
+
+    __slots__ = ("program", "used")
+
+    def __init__(self, program: Any):
+        self.program, self.used = program, next(uses)
+
+
+uses = itertools.count()
+
+
 class Programs:
     """Programs by key, at most `limit`; the least recently used is evicted first."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self.by_key: OrderedDict[Hashable, Any] = OrderedDict()
+        self.by_key: dict[Hashable, Entry] = {}
 
     def get(self, key: Hashable) -> Any:
-        with LOCK:
-            program = self.by_key.get(key)
-            if program is not None:
-                self.by_key.move_to_end(key)
-            return program
+        entry = self.by_key.get(key)
+        if entry is None:
+            return None
+        entry.used = next(uses)
+        return entry.program
 
     def put(self, key: Hashable, program: Any) -> Any:
         """Keep a program and return it, or the one that another thread kept first."""
         with LOCK:
             while len(self.by_key) >= self.limit and key not in self.by_key:
-                self.by_key.popitem(last=False)
-            return self.by_key.setdefault(key, program)
+                del self.by_key[min(self.by_key, key=lambda key: self.by_key[key].used)]
+            return self.by_key.setdefault(key, Entry(program)).program
 
     def keys_of(self, code: Any) -> list[tuple]:
         """Return the keys of the programs of one function: (…, its code, …)."""
@@ -201,8 +214,13 @@ class Programs:
         with LOCK:
             self.by_key.clear()
 
+    def items(self) -> list[tuple[Any, Any]]:
+        """[(key, program)], the most recently used last."""
+        entries = sorted(list(self.by_key.items()), key=lambda item: item[1].used)
+        return [(key, entry.program) for key, entry in entries]
+
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self.by_key.values()))
+        return iter([program for _, program in self.items()])
 
     def __len__(self) -> int:
         return len(self.by_key)

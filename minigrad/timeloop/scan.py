@@ -17,7 +17,7 @@ import numpy as np
 
 from minigrad.engine.arrays import plain
 from minigrad.engine.context import no_grad, watcher
-from minigrad.engine.pytree import map_leaves, named_leaves
+from minigrad.engine.pytree import flatten, map_leaves, named_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
@@ -57,12 +57,15 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     Where there is a C compiler, a program that has run for long enough is compiled (timeloop/compile.py);
     `scan.ran(cell)` lists for the programs of a cell "C", or "NumPy: …" and why.
     """
-    steps = length(xs)
+    if isinstance(xs, list):
+        raise ValueError(f"xs is a list of {len(xs)}, but scan runs over the leading axis of an array: stack the "
+                         "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
     if not callable(cell):
         raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
     state, xs = map_leaves(as_input, state), map_leaves(as_input, xs)
+    steps = length(xs)
     if mask is not None:
         mask = checked_mask(mask, steps, state)
     if getattr(watcher.get(), "loops", False):
@@ -117,15 +120,11 @@ def traced_scan(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask
 
 def length(xs: Any) -> int:
     """Return T, the length of all leaves of xs."""
-    if isinstance(xs, list):
-        raise ValueError(f"xs is a list of {len(xs)}, but scan runs over the leading axis of an array: stack the "
-                         "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
-    leaves = named_leaves(xs)
-    if not leaves:
+    lengths = {leaf.shape[0] if leaf.shape else 0 for leaf in flatten(xs)[0]}
+    if not lengths:
         raise ValueError("scan needs xs with a time axis: for a cell without input pass np.zeros((T, 0))")
-    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for _, leaf in leaves}
     if len(lengths) > 1 or min(lengths) < 1:
-        shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in leaves)
+        shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in named_leaves(xs))
         raise ValueError(f"scan runs over the leading axis of xs, which must have one length T ≥ 1: {shapes}")
     return lengths.pop()
 
