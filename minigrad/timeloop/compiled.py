@@ -205,22 +205,24 @@ class ScanCall:
     def split(self, values: list) -> tuple[list, list, list]:
         """Arrays of all inputs → (state, xs and mask in the order of running, closed-over tensors)."""
         n, m = self.sizes
-        xs = [*values[n:n + m], *([] if self.mask is None else [self.mask])]
-        return values[:n], [x[::-1] for x in xs] if self.reverse else xs, values[n + m:]
+        xs = values[n:n + m] if self.mask is None else [*values[n:n + m], self.mask]
+        return values[:n], self.in_order(xs), values[n + m:]
+
+    def in_order(self, over_time: Any) -> Any:
+        """Arrays over time in the order of xs → in the order of running, or back."""
+        return [x if x is None else x[::-1] for x in over_time] if self.reverse else over_time
 
     def forward(self, executor: Any, values: list) -> tuple:
         """Return the final states and the ys."""
         final, ys = executor.forward(*self.split(values))
-        return (*final, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
+        return (*final, *(map(np.ascontiguousarray, self.in_order(ys)) if self.reverse else ys))
 
     def backward(self, gradients: tuple) -> list:
         """Return dL/d(each input), None where the program has none."""
         n, m = self.sizes
         _, xs, closed = self.split(self.values)
-        d_ys = [d[::-1] if self.reverse else d for d in gradients[n:]]
-        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], d_ys, xs, closed)
-        d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:m]]
-        return [*d_state, *d_xs, *d_closed]
+        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], self.in_order(gradients[n:]), xs, closed)
+        return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
 
 
 class Planned:

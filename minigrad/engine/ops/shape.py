@@ -49,8 +49,10 @@ def transpose(x, *, axes=None):
 
 def np_argsort(axes):
     """The inverse permutation of `axes`."""
-    order = [a % len(axes) for a in axes]
-    return sorted(range(len(order)), key=order.__getitem__)
+    order = [0] * len(axes)
+    for i, a in enumerate(axes):
+        order[a] = i
+    return order
 
 
 def swap(x):
