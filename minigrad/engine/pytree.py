@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
 
-
 CONTAINERS = tuple, list, dict
 
 

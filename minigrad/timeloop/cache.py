@@ -119,11 +119,20 @@ class Pool:
             malloc_trim(0)
 
 
+# The C library would return what a step of training frees to the system, and take it anew at the next step, page by
+# page, up to a fifth of the step's time (docs/performance.md). It now keeps KEPT bytes, unless its own variables are set.
+KEPT, MAPPED = 64 << 20, 32 << 20  # MAPPED: bytes from which an array is mapped by itself, and always returned
+OWN_VARIABLES = "MALLOC_", "GLIBC_TUNABLES"
+
 try:
-    malloc_trim = ctypes.CDLL(None).malloc_trim
+    malloc_trim, mallopt = ctypes.CDLL(None).malloc_trim, ctypes.CDLL(None).mallopt
 except (AttributeError, OSError, TypeError):  # not glibc
     def malloc_trim(_: int) -> None:
         """Nothing to do."""
+else:
+    if not any(name.startswith(OWN_VARIABLES) for name in os.environ):
+        for parameter, value in ((-1, KEPT), (-3, MAPPED)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(parameter, value)
 
 
 def rounded(steps: int) -> int:

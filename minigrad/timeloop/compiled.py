@@ -24,7 +24,7 @@ from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.ir import Value
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
-from minigrad.program.loops import is_tracked, pulled_back
+from minigrad.program.loops import pulled_back
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
