@@ -75,11 +75,8 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
 def release_values(node: Any) -> None:
     """Free the values that a node keeps, after its backward."""
     node._op, node._inputs, node._metadata = RELEASED, None, None
-    y = node._array
-    if y.__class__ is not tuple:
-        node._array = None
-    elif y and y[0].__class__ is not Shape:
-        node._array = tuple([Shape(part.shape, part.dtype) for part in y])
+    node._array = tuple([y if y.__class__ is Shape else Shape(y.shape, y.dtype) for y in node._array]) \
+        if node._array.__class__ is tuple else None
 
 
 def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:
@@ -135,9 +132,7 @@ def run_variadic_rule(node: Any, g: Any, y: Any, arrivals: Arrivals, watching: A
             if x._tracked if needed is None else x._index in needed:
                 if watching is not None:
                     watching.gradient(node, op, x, d)
-                if getattr(d, "shape", None) != x.shape or d.dtype is not x.dtype:
-                    d = fitted(d, x, op, graph)
-                arrivals.add(x, d, op.fresh and not graph)
+                arrivals.add(x, fitted(d, x, op, graph), op.fresh and not graph)
     except Exception as problem:
         located(problem, op, op.arrays[0])
         raise

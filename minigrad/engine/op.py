@@ -352,9 +352,9 @@ def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
     """The result y as a tensor. Its node keeps the values that the rules will read."""
     mask = sum([1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked])
     saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
-    if not (self.variadic and 0 in saves):
-        inputs = tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
-    return result(y, self, inputs, mask, metadata, y if -1 in saves else None)
+    every = self.variadic and 0 in saves
+    kept = inputs if every else tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
+    return result(y, self, kept, mask, metadata, y if -1 in saves else None)
 
 
 def link(x: Any) -> Any:

@@ -2,12 +2,15 @@
 
 Such code calls ops of NumPy and minigrad, methods of tensors, and user functions and methods that only compute, all by
 their names, and stores into its own variables. Any other code may still be pure.
+
+What such code reads from outside is its `Surface`. If that consists of weights and plain values, it decides the trace.
 """
 
 from __future__ import annotations
 
 import dis
 import weakref
+from itertools import pairwise
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -15,6 +18,7 @@ from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import OPS
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import content
+from minigrad.program.ir import PLAIN
 
 TENSOR = frozenset({"T", "shape", "ndim", "size", "dtype", "sum", "mean", "max", "min", "reshape", "transpose",
                     "swapaxes", "squeeze", "detach", "astype", "dot", "clip"})
@@ -36,21 +40,28 @@ class Uses(NamedTuple):
     called      functions from outside that it calls
     read        (module or tensor from outside, attribute)
     attributes, methods   those of its first argument
+    globals     all global names
+    passes      whether it uses its first argument other than by its attributes
     """
 
     called: frozenset[str]
-    read: frozenset[tuple[str, str]]
+    read: tuple[tuple[str, str], ...]
     attributes: frozenset[str]
     methods: frozenset[str]
+    globals: tuple[str, ...]
+    passes: bool
 
 
 def only_computes(cell: Any) -> bool:
     """Whether a cell certainly has no side effects, by its code and the objects that it names now."""
+    return function_computes(*function_of(cell), ())
+
+
+def function_of(cell: Any) -> tuple[Any, Any]:
+    """The function of a cell, and its first argument if it is a method or a callable object."""
     if isinstance(cell, MethodType):
-        return function_computes(cell.__func__, cell.__self__, ())
-    if isinstance(cell, FunctionType):
-        return function_computes(cell, None, ())
-    return function_computes(type(cell).__call__, cell, ())
+        return cell.__func__, cell.__self__
+    return (cell, None) if isinstance(cell, FunctionType) else (type(cell).__call__, cell)
 
 
 def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
@@ -126,7 +137,75 @@ def uses(code: CodeType) -> Uses | None:
                 (methods if of_method and now.argval not in TENSOR else attributes).add(now.argval)
             elif now.argval not in TENSOR:
                 return None
-    return Uses(frozenset(called), frozenset(read), frozenset(attributes), frozenset(methods))
+    names = dict.fromkeys(now.argval for now in found if now.opname == "LOAD_GLOBAL")
+    passes = any(code.co_varnames[0] in (now.argval if isinstance(now.argval, tuple) else (now.argval,))
+                 and not (is_first_argument(now, code) and after.opname in ("LOAD_ATTR", "LOAD_METHOD"))
+                 for now, after in pairwise(found) if now.opname.startswith("LOAD_FAST"))
+    return Uses(frozenset(called), tuple(sorted(read)), frozenset(attributes), frozenset(methods), tuple(names), passes)
+
+
+class Surface:
+    """What a cell that only computes reads from outside.
+
+    complete  whether `key` decides the trace of the cell, beside the shapes of its arguments
+    key       code, ops, plain values, and kinds of tensors, in the order in which they are found
+    tensors   the tensors; the key holds which of them are one
+
+    A value could steer a trace, by a branch, an index or an option, so arrays make a surface incomplete. A tensor that
+    requires gradients and has two entries or more is different: in a trace nothing but an op can read its values.
+    """
+
+    def __init__(self, cell: Any):
+        self.key: list[Any] = []
+        self.tensors: list[Tensor] = []
+        self.ids: list[int] = []
+        self.complete = self.add_function(*function_of(cell), ())
+
+    def add_function(self, function: Any, owner: Any, callers: tuple) -> bool:
+        """Add a function, and all that it reads; owner and callers as in `function_computes`. False if incomplete."""
+        if function.__class__ is not FunctionType or (code := function.__code__) in callers:
+            return False
+        used = KNOWN.get(code)
+        if used is None:
+            return False
+        self.key.append(code)
+        outside = {name: function.__globals__.get(name, MISSING) for name in used.globals}
+        outside |= {name: content(cell) for name, cell in zip(code.co_freevars, function.__closure__ or ())}
+        for name, x in outside.items():
+            if x.__class__ is ModuleType:
+                self.key += [getattr(x, attribute, MISSING) for of, attribute in used.read if of == name]
+            elif name in used.called and is_op(x):
+                self.key.append(x)
+            elif not (self.add_function(x, None, (*callers, code)) if name in used.called else self.add_value(x)):
+                return False
+        return self.add_value(function.__defaults__) and self.add_value(function.__kwdefaults__) and (
+            owner is None or self.add_owner(owner, used, (*callers, code)))
+
+    def add_owner(self, owner: Any, used: Uses, callers: tuple) -> bool:
+        """Add the attributes and methods that a method reads by its first argument."""
+        kind, own = type(owner), getattr(owner, "__dict__", {})
+        return not used.passes and is_plain(kind, used.attributes) and all(
+            [self.add_value(getattr(owner, name, MISSING)) for name in sorted(used.attributes)]) and all(
+            [name not in own and self.add_function(getattr(kind, name, None), owner, callers)
+             for name in sorted(used.methods)])
+
+    def add_value(self, x: Any) -> bool:
+        kind = x.__class__
+        if kind is Tensor:
+            array, same = x._array, id(x)
+            self.key.append((array.shape, array.dtype, self.ids.index(same) if same in self.ids else None))
+            self.tensors.append(x)
+            self.ids.append(same)
+            return x._tracked and array.size > 1
+        if kind is tuple or kind is list or kind is dict:
+            self.key.append((kind, tuple(x) if kind is dict else len(x)))
+            return all([self.add_value(part) for part in (x.values() if kind is dict else x)]) and (
+                kind is not dict or all([key.__class__ in PLAIN for key in x]))
+        self.key.append((kind, repr(x) if kind is float else x))
+        return kind is float or kind in PLAIN
+
+
+MISSING = object()
 
 
 def is_first_argument(instruction: Any, code: CodeType) -> bool:

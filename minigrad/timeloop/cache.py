@@ -120,7 +120,7 @@ class Pool:
 
 
 # The C library would return what a step of training frees to the system, and take it anew at the next step, page by
-# page, up to a fifth of the step's time (docs/performance.md). It now keeps KEPT bytes, unless its own variables are set.
+# page, up to a fifth of the step's time (docs/performance.md). Now it keeps KEPT bytes, unless its variables are set.
 KEPT, MAPPED = 64 << 20, 32 << 20  # MAPPED: bytes from which an array is mapped by itself, and always returned
 OWN_VARIABLES = "MALLOC_", "GLIBC_TUNABLES"
 
@@ -184,7 +184,7 @@ def forget(allocator: Any, key: int, _: Any) -> None:
 class Entry:
     """A program, and the time of its last use, by the clock `uses`."""
 
-    __slots__ = ("program", "used")
+    __slots__ = ("__weakref__", "program", "used")
 
     def __init__(self, program: Any):
         self.program, self.used = program, next(uses)
@@ -192,13 +192,19 @@ class Entry:
 
 uses = itertools.count()
 
+SHORTCUTS = 1024  # maximum number of them
+
 
 class Programs:
-    """Programs by key, at most `limit`; the least recently used is evicted first."""
+    """Programs by key, at most `limit`; the least recently used is evicted first.
+
+    shortcuts  {another key, which is found more cheaply: (weak reference to an entry, a value to keep with it)}
+    """
 
     def __init__(self, limit: int):
         self.limit = limit
         self.by_key: dict[Hashable, Entry] = {}
+        self.shortcuts: dict[Hashable, tuple[weakref.ref[Entry], Any]] = {}
 
     def get(self, key: Hashable) -> Any:
         entry = self.by_key.get(key)
@@ -222,6 +228,23 @@ class Programs:
     def clear(self) -> None:
         with LOCK:
             self.by_key.clear()
+            self.shortcuts.clear()
+
+    def by_shortcut(self, short: Hashable) -> tuple[Any, Any] | None:
+        """Return (program, the value kept with this shortcut), or None."""
+        reference, value = self.shortcuts.get(short, (None, None))
+        entry = reference and reference()
+        if entry is None:
+            return None
+        entry.used = next(uses)
+        return entry.program, value
+
+    def put_shortcut(self, short: Hashable, key: Hashable, value: Any) -> None:
+        with LOCK:
+            if len(self.shortcuts) >= SHORTCUTS:
+                self.shortcuts.clear()
+            if key in self.by_key:
+                self.shortcuts[short] = weakref.ref(self.by_key[key]), value
 
     def items(self) -> list[tuple[Any, Any]]:
         """[(key, program)], the most recently used last."""

@@ -25,6 +25,7 @@ from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.ir import Value
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
 from minigrad.program.loops import pulled_back
+from minigrad.program.purity import Surface, only_computes
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
@@ -347,14 +348,27 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
     examples = state, (xs, mask)
     attributes, code = key_of_attributes(cell), code_of(cell)
     key: Any = None
+    compiled = short = None
     if attributes is not None:
         own_key, supply = attributes
         key = about, cell.__func__, own_key, nesting(state), nesting(xs)
     elif code in PURE:
-        seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
-        if seen is not None:
-            key, supply = (about, code, seen.key), seen.outside
-    compiled = None if key is None else programs.get(key)
+        surface = Surface(cell)
+        if surface.complete:
+            short = about, tuple(surface.key), nesting(state), nesting(xs)
+            found = programs.by_shortcut(short)
+            if found is not None:
+                compiled, positions = found
+                supply = [surface.tensors[i] for i in positions]
+        if compiled is None:
+            seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
+            if seen is not None:
+                key, supply = (about, code, seen.key), seen.outside
+    if compiled is None and key is not None:
+        compiled = programs.get(key)
+        if compiled is not None and short is not None and only_computes(cell) and all(
+                [id(x) in surface.ids for x in supply]):
+            programs.put_shortcut(short, key, [surface.ids.index(id(x)) for x in supply])
     if compiled is None:
         step = step_of(cell)
         traced, seen = trace_twice(cell, step, examples, n, code in VARYING)

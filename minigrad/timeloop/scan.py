@@ -2,9 +2,10 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-Each call traces one step of the cell (cell_key.py). The trace is the key of its compiled program (compiled.py), and
-the program runs as one op on the graph. Cells that cannot be traced, and gradients of gradients, run in the eager loop
-(eager.py), op by op, with the same numbers.
+Each call traces one step of the cell (cell_key.py), unless what the cell reads shows that the trace is a known one
+(purity.py). The trace is the key of its compiled program (compiled.py), and the program runs as one op on the graph.
+Cells that cannot be traced, and gradients of gradients, run in the eager loop (eager.py), op by op, with the same
+numbers.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    The cell receives both as tensors. Each call of scan traces it once or twice to find its program, which then runs
-    the steps, for any T. Tensors and arrays that the cell closes over are inputs of the program; numbers are part of
+    The cell receives both as tensors. A call of scan traces it at most twice to find its program, which then runs the
+    steps, for any T. Tensors and arrays that the cell closes over are inputs of the program; numbers are part of
     it. A cell that changes something outside itself (a counter, a list, random numbers) or branches on values runs
     step by step, with a ScanNotice. Idle buffers of all programs take at most `minigrad.timeloop.cache.pool.limit`
     bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).

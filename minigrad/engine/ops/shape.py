@@ -49,10 +49,8 @@ def transpose(x, *, axes=None):
 
 def np_argsort(axes):
     """The inverse permutation of `axes`."""
-    order = [0] * len(axes)
-    for i, a in enumerate(axes):
-        order[a] = i
-    return order
+    order = [a % len(axes) for a in axes]
+    return [order.index(a) for a in range(len(order))]
 
 
 def swap(x):
