@@ -288,7 +288,8 @@ def parts_of(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, 
             seen.add(id(value))
             if isinstance(value, kinds):
                 found.append((name, value))
-            stack += reversed(children(name, value, kinds))
+            if isinstance(value, SEARCHED):
+                stack += reversed(children(name, value, kinds))
     return found
 
 

@@ -346,31 +346,15 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
         kinds.append((mask.shape[1:], mask.dtype))
     about = tuple(kinds), tuple(tracked), mask is None, on, OPTIONS
     examples = state, (xs, mask)
-    attributes, code = key_of_attributes(cell), code_of(cell)
-    key: Any = None
-    compiled = short = None
+    attributes = key_of_attributes(cell)
     if attributes is not None:
         own_key, supply = attributes
-        key = about, cell.__func__, own_key, nesting(state), nesting(xs)
-    elif code in PURE:
-        surface = Surface(cell)
-        if surface.complete:
-            short = about, tuple(surface.key), nesting(state), nesting(xs)
-            found = programs.by_shortcut(short)
-            if found is not None:
-                compiled, positions = found
-                supply = [surface.tensors[i] for i in positions]
-        if compiled is None:
-            seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
-            if seen is not None:
-                key, supply = (about, code, seen.key), seen.outside
-    if compiled is None and key is not None:
+        key: Any = about, cell.__func__, own_key, nesting(state), nesting(xs)
         compiled = programs.get(key)
-        if compiled is not None and short is not None and only_computes(cell) and all(
-                [id(x) in surface.ids for x in supply]):
-            programs.put_shortcut(short, key, [surface.ids.index(id(x)) for x in supply])
+    else:
+        compiled, supply = known(cell, about, kinds, examples)
     if compiled is None:
-        step = step_of(cell)
+        step, code = step_of(cell), code_of(cell)
         traced, seen = trace_twice(cell, step, examples, n, code in VARYING)
         if attributes is None:
             key, supply = (about, code, seen.key), seen.outside
@@ -381,6 +365,28 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
         traced.close()
     return ScanCall(compiled, cell, (state, xs), leaves, (n, len(x_leaves)), mask, supply, reverse)
+
+
+def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compiled | None, list]:
+    """Find the program of a pure cell by what the cell reads, or else by a trace: (program or None, closed-over inputs).
+
+    What it reads becomes a shortcut to the program if it decides the trace, and consists of all that the trace found."""
+    code = code_of(cell)
+    if code not in PURE:
+        return None, []
+    surface = Surface(cell)
+    short = (about, *surface.key, nesting(examples)) if surface.complete else None
+    found = short and programs.by_shortcut(short)
+    if found:
+        return found[0], [surface.tensors[i] for i in found[1]]
+    seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
+    if seen is None:
+        return None, []
+    key = about, code, seen.key
+    compiled = programs.get(key)
+    if compiled is not None and short and only_computes(cell) and {*map(id, seen.outside)} <= {*surface.ids}:
+        programs.put_shortcut(short, key, [surface.ids.index(id(x)) for x in seen.outside])
+    return compiled, seen.outside
 
 
 def step_of(cell: Cell) -> Callable:
