@@ -368,9 +368,10 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
 
 
 def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compiled | None, list]:
-    """Find the program of a pure cell by what the cell reads, or else by a trace: (program or None, closed-over inputs).
+    """(the program of a pure cell, or None; what the cell closes over), by what it reads, or else by a trace.
 
-    What it reads becomes a shortcut to the program if it decides the trace, and consists of all that the trace found."""
+    What it reads becomes a shortcut to the program if that decides the trace and contains all that the trace found.
+    """
     code = code_of(cell)
     if code not in PURE:
         return None, []
