@@ -22,7 +22,6 @@ from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
-LARGE = 1 << 14  # entries of a weight from which BLAS, on one thread, sums faster than the C
 SUMMED = 512, 1024  # columns that a product of a sum over time has at least, and at most
 ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
 
@@ -98,7 +97,6 @@ class CProgram:
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max([rows.across for rows in plan.rows.values()], default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
-        self.large = self.batch >= 8 and any(math.prod(a.shape) >= LARGE for a in plan.summed)
         self.allocator = Allocator(self.make, lambda steps, made: ((), ()))
 
     def bytes_laid_down(self) -> int:
@@ -239,11 +237,9 @@ class InC:
             d_before = [np.empty(shape, dtype) for shape, dtype in program.final]
             arrays = given + flat(d_state, 0) + flat(d_before, 0)
             program.call("backward", steps, first, last, arrays, closed, made)
-            if plan.summed and not (program.large and made.threads == 1):
+            if plan.summed:
                 program.call("sums", steps, first, last, arrays, closed, made)
-                program.add_sums(program.in_numpy, first, last, closed, made, out)
-            else:
-                program.add_sums(plan.sums, first, last, closed, made, out)
+            program.add_sums(program.in_numpy, first, last, closed, made, out)
             d_state = d_before
         return tuple(d_state), tuple(d_xs), tuple(out)
 
