@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.op import OPS
+from minigrad.engine.ops import __all__ as op_names
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import content
 from minigrad.program.ir import PLAIN
@@ -25,8 +26,8 @@ TENSOR = frozenset({"T", "shape", "ndim", "size", "dtype", "sum", "mean", "max",
                     "swapaxes", "squeeze", "detach", "astype", "dot", "clip"})
 MODULES = "minigrad", "numpy"
 NAMES = frozenset({name for op in OPS.values() for name in (op.name, *(f.__name__ for f in op.numpy))} | {
-    "pi", "e", "inf", "newaxis", "float32", "float64", "zeros", "ones", "eye", "zeros_like", "ones_like", "split",
-    "tanh", "sigmoid", "relu", "softmax", "concatenate", "stack", "where"})
+    *op_names, "pi", "e", "inf", "newaxis", "float32", "float64", "zeros", "ones", "eye", "zeros_like", "ones_like"
+    } - {"pad"})  # pad may take a function
 
 # Instructions that change something, call something that may, or take from an iterator
 CHANGING = ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "DELETE_",
