@@ -112,7 +112,8 @@ MORE = {
     "function that draws": lambda h, x: (helper(h), x), "loop over a list": by_loop, "in place": in_place,
     "random": lambda h, x: (h * random.random(), x), "np.random": lambda h, x: (h * np.random.normal(), x),
     "append": lambda h, x: (h, LOG.append(x)), "generator": lambda h, x: (h * DRAWS.normal(), x),
-    "function as an option": lambda h, x: (mg.pad(h, 1, helper), x), "out=": lambda h, x: (np.add(h, x, out=LOG), x), "ufunc": np.add, "builtin": print}
+    "function as an option": lambda h, x: (mg.pad(h, 1, helper), x),
+    "out=": lambda h, x: (np.add(h, x, out=LOG), x), "ufunc": np.add, "builtin": print}
 
 
 # before Python 3.11 the instructions do not show which globals are called, and such code is not recognised
