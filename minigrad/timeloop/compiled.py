@@ -175,13 +175,13 @@ class ScanCall:
     __slots__ = ("cell", "compiled", "executor", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
                  "tracked", "values")
 
-    def __init__(self, compiled: Compiled, cell: Cell, patterns: tuple[Any, Any], leaves: list, sizes: tuple[int, int],
-                 mask: Any, supply: list, reverse: bool):
+    def __init__(self, compiled: Compiled, cell: Cell, patterns: tuple[Any, Any], leaves: list, arrays: list,
+                 sizes: tuple[int, int], mask: Any, supply: list, reverse: bool):
         self.compiled, self.cell, self.mask, self.supply, self.reverse = compiled, cell, mask, supply, reverse
         self.patterns, self.sizes = patterns, sizes
         closed = [supply[i] for i in compiled.closed]
         self.inputs = (*leaves, *closed)
-        self.values = list(map(example, self.inputs))
+        self.values = [*arrays, *map(example, closed)]
         on = recording.get()
         self.tracked = [isinstance(x, Tensor) and x._tracked and on for x in self.inputs]  # a pull untracks its tensors
         self.steps = len(self.values[sizes[0]])
@@ -364,7 +364,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
             inputs = supply if attributes is not None else traced.tracer.outside
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
         traced.close()
-    return ScanCall(compiled, cell, (state, xs), leaves, (n, len(x_leaves)), mask, supply, reverse)
+    return ScanCall(compiled, cell, (state, xs), leaves, arrays, (n, len(x_leaves)), mask, supply, reverse)
 
 
 def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compiled | None, list]:

@@ -88,6 +88,8 @@ class CProgram:
             [("total", a) for a in self.by_c] + [("d_final", k) for k in state] + [("d_state", k) for k in state]
         self.calls = {loop.name: Call(loop, library, given) for loop, given in (
             (plan.forward, forward), (plan.backward, backward), (plan.adding, backward)) if loop is not None}
+        self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
+                            for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
         self.block = block
@@ -217,7 +219,7 @@ class InC:
         self.buffers = pool.take(program.allocator, steps)
         final = [np.empty(shape, dtype) for shape, dtype in program.final]
         ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
-        given = flat(state, 0) + flat(xs, 1) + flat(final, 0) + flat(ys, 1)
+        given = flat([*state, *xs, *final, *ys], program.axes["forward"])
         program.call("forward", steps, 0, steps, given, closed, self.buffers.made[0])
         return tuple(final), tuple(ys)
 
@@ -231,11 +233,11 @@ class InC:
         for k, shape, dtype in program.totals:
             if out[k] is None:
                 out[k] = np.zeros(shape, dtype)
-        given = flat(xs, 1) + flat(d_ys, 1) + flat(d_xs, 1) + [out[k] for k, _, _ in program.totals]
+        given = [*xs, *d_ys, *d_xs, *[out[k] for k, _, _ in program.totals]]
         for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
             last = min(first + program.at_once, steps)
             d_before = [np.empty(shape, dtype) for shape, dtype in program.final]
-            arrays = given + flat(d_state, 0) + flat(d_before, 0)
+            arrays = flat([*given, *d_state, *d_before], program.axes["backward"])
             program.call("backward", steps, first, last, arrays, closed, made)
             if plan.summed:
                 program.call("sums", steps, first, last, arrays, closed, made)
@@ -254,10 +256,10 @@ def pool_of_threads() -> int:
     return (library and ctypes.cast(library.pool, ctypes.c_void_p).value) or 0
 
 
-def flat(arrays: list, lead: int) -> list:
-    """The arrays as (…, rows, columns) after `lead` axes; copies of those whose rows are not evenly spaced, or that
-    have an entry where C may not read one."""
-    return [x if x is None or (x.ndim == lead + 2 and x.flags.aligned) else reshaped(x, lead) for x in arrays]
+def flat(arrays: list, axes: list[int]) -> list:
+    """The arrays with so many axes, the last two as (rows, columns); copies of those whose rows are not evenly spaced,
+    or that have an entry where C may not read one."""
+    return [x if x is None or (x.ndim == n and x.flags.aligned) else reshaped(x, n - 2) for x, n in zip(arrays, axes)]
 
 
 def reshaped(x: np.ndarray, lead: int) -> np.ndarray:
