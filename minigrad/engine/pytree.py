@@ -14,22 +14,17 @@ CONTAINERS = tuple, list, dict
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
     """The leaves of a tree from left to right, and the tree itself as the pattern for `unflatten`."""
-    if tree is not None and not isinstance(tree, CONTAINERS):
-        return [tree], tree
     leaves: list[Any] = []
-    collect(tree, leaves)
+    collect((tree,), leaves)
     return leaves, tree
 
 
 def collect(node: Any, leaves: list[Any]) -> None:
-    if isinstance(node, (tuple, list)):
-        for child in node:
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, CONTAINERS):
             collect(child, leaves)
-    elif isinstance(node, dict):
-        for child in node.values():
-            collect(child, leaves)
-    elif node is not None:
-        leaves.append(node)
+        elif child is not None:
+            leaves.append(child)
 
 
 def unflatten(pattern: Any, leaves: list[Any]) -> Any:

@@ -340,7 +340,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
     starts, x_leaves, on = flatten(state)[0], flatten(xs)[0], recording.get()
     leaves, n = [*starts, *x_leaves], len(starts)
     tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
-    arrays = list(map(example, leaves))
+    arrays = [leaf._array if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     kinds = [(x.shape, x.dtype) for x in arrays[:n]] + [(x.shape[1:], x.dtype) for x in arrays[n:]]
     if mask is not None:
         kinds.append((mask.shape[1:], mask.dtype))

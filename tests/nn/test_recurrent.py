@@ -5,6 +5,7 @@ import itertools
 import pickle
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -514,3 +515,22 @@ def test_own_cell_in_layers():
     model = Lights(2, 3, 2, bidirectional=True, dtype=float, rng=0)
     mg.gradcheck(lambda x: model(x, lengths=[3, 1]), normal(3, 2, 2))
     assert model(normal(3, 2, 2))[0].shape == (3, 2, 6)
+
+
+def test_a_call_takes_few_python_calls():
+    """At small sizes they are what a forward and backward costs. There were 321."""
+    layer, x, g, count = nn.LSTM(7, 12, rng=0), np.ones((12, 1, 7), "f"), np.ones((12, 1, 12), "f"), 0
+
+    def profile(frame, event, _):
+        nonlocal count
+        count += event == "call"
+    before = sys.getprofile()
+    with mg.loops_in("numpy"):
+        for _ in range(2):
+            layer(x)[0].backward(g)
+        sys.setprofile(profile)
+        try:
+            layer(x)[0].backward(g)
+        finally:
+            sys.setprofile(before)
+    assert count < 250
