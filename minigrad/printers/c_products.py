@@ -89,17 +89,6 @@ static inline void store_TYPE(const TYPE *from, const struct array *y, long t, l
 }
 """
 
-# For rows of sums over time
-CLEAR = """\
-/* Set the columns from `columns` to `width` of each row to 0. */
-static inline void clear_TYPE(TYPE *rows, long count, long line, long columns, long width)
-{
-    for (long i = 0; i < count; i++)
-        for (long j = columns; j < width; j++)
-            rows[i * line + j] = 0;
-}
-"""
-
 VECTORS = """\
 #if defined(__AVX512F__)
 enum { VECTOR = 64, SUMS = 16 };
@@ -120,6 +109,26 @@ enum { TALL = 4, WIDE = SUMS / TALL, BROAD = VECTOR == 64 ? 6 : 3, STRIPS = 16 }
 #else
 #define IN_REGISTER(x)
 #endif
+"""
+
+# For a batch that does not fill its last chunk
+LAY_DOWN = """\
+enum { PART_TYPE = VECTOR / sizeof(TYPE) };
+typedef TYPE part_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+/* Lay the first `columns` columns of (rows, COLUMNS) down for sums; the last vector overlaps the one before. */
+static inline void lay_down_TYPE(TYPE *restrict to, long line, const TYPE *from, long rows, long columns)
+{
+    for (long i = 0; i < rows; i++, to += line, from += COLUMNS)
+        if (columns < PART_TYPE)
+            for (long j = 0; j < columns; j++)
+                to[j] = from[j];
+        else
+            for (long j = 0; j < columns; j += PART_TYPE) {
+                const long k = j + PART_TYPE <= columns ? j : columns - PART_TYPE;
+                *(part_TYPE *)(to + k) = *(const part_TYPE *)(from + k);
+            }
+}
 """
 
 # Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
