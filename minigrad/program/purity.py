@@ -43,7 +43,7 @@ class Uses(NamedTuple):
     read        (module or tensor from outside, attribute)
     attributes, methods   those of its first argument
     globals     all global names
-    passes      whether it uses its first argument other than by its attributes
+    whole       names from outside, and of its first argument, that it uses other than by attributes, as by passing them
     """
 
     called: frozenset[str]
@@ -51,7 +51,7 @@ class Uses(NamedTuple):
     attributes: frozenset[str]
     methods: frozenset[str]
     globals: tuple[str, ...]
-    passes: bool
+    whole: frozenset[str]
 
 
 def only_computes(cell: Any) -> bool:
@@ -140,10 +140,13 @@ def uses(code: CodeType) -> Uses | None:
             elif now.argval not in TENSOR:
                 return None
     names = dict.fromkeys(now.argval for now in found if now.opname == "LOAD_GLOBAL")
-    passes = any(code.co_varnames[0] in (now.argval if isinstance(now.argval, tuple) else (now.argval,))
-                 and not (is_first_argument(now, code) and after.opname in ("LOAD_ATTR", "LOAD_METHOD"))
-                 for now, after in pairwise(found) if now.opname.startswith("LOAD_FAST"))
-    return Uses(frozenset(called), tuple(sorted(read)), frozenset(attributes), frozenset(methods), tuple(names), passes)
+    whole: set[str] = set()
+    for now, after in pairwise(found):
+        if now.opname in ("LOAD_GLOBAL", "LOAD_DEREF") or "LOAD_FAST" in now.opname:
+            *before_last, last = now.argval if isinstance(now.argval, tuple) else (now.argval,)
+            whole |= {*before_last} if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else {*before_last, last}
+    return Uses(frozenset(called), tuple(sorted(read)), frozenset(attributes), frozenset(methods), tuple(names),
+                frozenset(whole))
 
 
 class Surface:
@@ -161,7 +164,10 @@ class Surface:
         self.key: list[Any] = []
         self.tensors: list[Tensor] = []
         self.ids: list[int] = []
-        self.complete = self.add_function(*function_of(cell), ())
+        try:
+            self.complete = self.add_function(*function_of(cell), ())
+        except RecursionError:  # a list that contains itself
+            self.complete = False
 
     def add_function(self, function: Any, owner: Any, callers: tuple) -> bool:
         """Add a function, and all that it reads; owner and callers as in `function_computes`. False if incomplete."""
@@ -174,19 +180,19 @@ class Surface:
         outside = {name: function.__globals__.get(name, MISSING) for name in used.globals}
         outside |= {name: content(cell) for name, cell in zip(code.co_freevars, function.__closure__ or ())}
         for name, x in outside.items():
-            if x.__class__ is ModuleType:
+            if x.__class__ is ModuleType and name not in used.whole:
                 self.key += [getattr(x, attribute, MISSING) for of, attribute in used.read if of == name]
             elif name in used.called and is_op(x):
                 self.key.append(x)
             elif not (self.add_function(x, None, (*callers, code)) if name in used.called else self.add_value(x)):
                 return False
         return self.add_value(function.__defaults__) and self.add_value(function.__kwdefaults__) and (
-            owner is None or self.add_owner(owner, used, (*callers, code)))
+            owner is None or self.add_owner(owner, used, code.co_varnames[0], (*callers, code)))
 
-    def add_owner(self, owner: Any, used: Uses, callers: tuple) -> bool:
-        """Add the attributes and methods that a method reads by its first argument."""
+    def add_owner(self, owner: Any, used: Uses, first: str, callers: tuple) -> bool:
+        """Add the attributes and methods that a method reads by its first argument, the name `first`."""
         kind, own = type(owner), getattr(owner, "__dict__", {})
-        return not used.passes and is_plain(kind, used.attributes) and all(
+        return first not in used.whole and is_plain(kind, used.attributes) and all(
             [self.add_value(getattr(owner, name, MISSING)) for name in sorted(used.attributes)]) and all(
             [name not in own and self.add_function(getattr(kind, name, None), owner, callers)
              for name in sorted(used.methods)])
