@@ -438,7 +438,7 @@ def for_type(text: str, c_type: str) -> str:
 
 
 def taken(count: int) -> int:
-    """The bytes that `take` takes for an array of so many."""
+    """The bytes that `take` takes for an array of `count` bytes."""
     return (count + 4095) // 4096 * 4096 + 320
 
 
