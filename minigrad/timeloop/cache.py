@@ -80,7 +80,8 @@ class Pool:
             buffers.allocator.idle.append(buffers)
             self.idle[buffers] = buffers.nbytes
             self.nbytes += buffers.nbytes
-            self.trim()
+            if self.nbytes > self.limit or buffers.allocator.orphaned:
+                self.trim()
 
     def trim(self) -> None:
         """Evict the least recently used sets until both bounds hold."""
