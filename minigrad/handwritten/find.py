@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.engine.messages import nearest
 from minigrad.engine.pytree import flatten
-from minigrad.handwritten.lengths import Known, clashes, measured
+from minigrad.handwritten.lengths import Known, clashes
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
 from minigrad.handwritten.source import (
@@ -174,7 +174,7 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
     function = namespace[subject.name if subject.is_class else subject.forward_name]
     most = math.inf
-    for example in map(in_order, examples(function, node, namespace, subject.forward_name)):
+    for example in examples(function, node, namespace, subject.forward_name):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
@@ -182,23 +182,6 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
             yield candidate
             if candidate.loss_name:  # it may be one of several sequences, or of something else
                 yield replace(candidate, loss_name="")
-
-
-def in_order(example: Example) -> Example:
-    """The example with lengths that grow in the order of their use: few examples and steps, all axes different."""
-    axes = [axis for known in example.known.values() for axis in known.axes]
-    lengths: dict[str, int] = {}
-    for axis in example.lengths:
-        whole = [a for a in axes if a.keys() - {""} <= lengths.keys() | {axis}]
-        different = [a for i, a in enumerate(whole) if a not in whole[:i]]
-        lengths[axis] = next(n for n in itertools.count(3) if n not in lengths.values() and len(different) == len(
-            {measured(a, lengths | {axis: n}) for a in different}))
-    constants = dict(example.constants)
-    for path, known in example.known.items():
-        shape = tuple(measured(axis, lengths) for axis in known.axes)
-        if known.kind in ("number", "integers"):
-            constants[path] = shape[0] if known.kind == "number" else np.resize([1, 0, 2, 1, 2, 0, 0], shape)
-    return replace(example, lengths=lengths, constants=constants)
 
 
 def with_parameters(node: Any, names: tuple[str, ...]) -> Any:

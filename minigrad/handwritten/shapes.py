@@ -163,12 +163,15 @@ class Search:
         """Run the function under a hypothesis; what follows from its end waits."""
         trial = Trial(self, hypothesis, {})
         if trial.problem is None:  # and with small lengths in another order
-            trial = Trial(self, Hypothesis(trial.known, hypothesis.equal), trial.smallest())
+            now = Hypothesis(trial.known, hypothesis.equal)
+            trial = Trial(self, now, trial.smallest([*reversed(trial.lengths)]))
         if trial.problem is None:
             better = [one for one in (trial.recurrent(), trial.side_by_side()) if one is not None]
             for one in better:
                 self.wait(cost, one)
-            self.wait(cost + len(better) + trial.unlikely(), trial.example())
+            of_weights = {axis for path, length in now.axes if is_parameter(path) for axis in length}
+            short = Trial(self, now, trial.smallest(sorted(trial.lengths, key=of_weights.__contains__)))
+            self.wait(cost + len(better) + trial.unlikely(), (trial if short.problem else short).example())
             return
         self.last = f"{trial.said()}: {place(trial.problem)}"
         if type(trial.problem) in (NameError, ImportError, SystemExit, TooSlow) or "module" in str(trial.problem):
@@ -273,11 +276,11 @@ class Trial:
 
     # -- after it ran through
 
-    def smallest(self) -> dict[str, int]:
-        """Small lengths for the free axes, in the opposite order, so that all axes that differ have others."""
+    def smallest(self, order: list[str]) -> dict[str, int]:
+        """Lengths for the free axes that grow in this order, so that all axes that differ have others."""
         found: dict[str, int] = {}
         axes = [axis for _, axis in Hypothesis(self.known, self.hypothesis.equal).axes]
-        for axis in reversed(self.lengths):
+        for axis in order:
             whole = [a for a in axes if a.keys() - {""} <= found.keys() | {axis}]
             different = [a for i, a in enumerate(whole) if a not in whole[:i]]
             found[axis] = next(n for n in itertools.count(3) if n not in found.values() and len(different) == len(
