@@ -88,7 +88,7 @@ def measured(length: Length, lengths: dict[str, int]) -> int:
 
 def in_words(length: Length) -> str:
     return " + ".join(str(times) if not axis else axis if times == 1 else f"{times} {axis}"
-                      for axis, times in length.items())
+                      for axis, times in sorted(length.items(), key=lambda item: (not item[0], item[0])))
 
 
 def is_constant(length: Length) -> bool:
