@@ -88,7 +88,7 @@ def measured(length: Length, lengths: dict[str, int]) -> int:
 
 def in_words(length: Length) -> str:
     return " + ".join(str(times) if not axis else axis if times == 1 else f"{times} {axis}"
-                      for axis, times in length.items())
+                      for axis, times in sorted(length.items(), key=lambda item: (not item[0], item[0])))
 
 
 def is_constant(length: Length) -> bool:
@@ -231,6 +231,9 @@ def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
         return asserted(inner[0])
     if "equal division" in text and "sections" in names:
         return [(names["N"], -names["sections"])]
+    if "shape-mismatch for sum" in text and "axes_a" in names:
+        pairs = [(names["as_"][i], names["bs"][j]) for i, j in zip(names["axes_a"], names["axes_b"])]
+        return [(m, n) for m, n in pairs if m != n]
     if "same shape" in text and "arrays" in names:
         return broadcast([np.shape(a) for a in names["arrays"]])
     return []

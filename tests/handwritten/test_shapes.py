@@ -9,6 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from minigrad.handwritten.lengths import clashes
 from minigrad.handwritten.shapes import example_arguments, examples
 from minigrad.handwritten.source import CouldNotRun, read
 
@@ -272,3 +273,27 @@ def test_what_cannot_be_called_is_said_in_a_sentence(tmp_path):
     with pytest.raises(CouldNotRun, match=r"with which f runs; the last tried were x \(.*4\): "
                                           r"line 3, `return x @ np.ones.*NameError: name 'missing' is not defined"):
         example_arguments(namespace["f"], node)
+
+
+def ones(*shape):
+    return np.ones(shape)
+
+
+CLASHES = [  # NumPy's own messages
+    (lambda: ones(2, 4) + ones(2, 5), (4, 5)), (lambda: ones(3, 4) @ ones(5, 3), (5, 4)),
+    (lambda: ones(2, 4).dot(ones(5, 3)), (4, 5)), (lambda: np.concatenate([ones(2, 4), ones(2, 5)]), (4, 5)),
+    (lambda: np.einsum("ij,jk->ik", ones(2, 4), ones(5, 3)), (4, 5)), (lambda: ones(2, 4)[ones(3) > 0], (2, 3)),
+    (lambda: np.stack([ones(2, 4), ones(2, 5)]), (4, 5)), (lambda: np.tensordot(ones(2, 4), ones(5, 3), 1), (4, 5)),
+    (lambda: np.split(ones(2, 7), 4, axis=1), (7, -4)), (lambda: ones(3, 1).__iadd__(ones(3, 4)), (1, 4)),
+    (lambda: ones(3, 4).__setitem__(slice(None), ones(3, 5)), (4, 5)),
+    (lambda: ones(3, 4).__setitem__((slice(None), [1]), ones(3, 5)), (1, 5)),
+    (lambda: ones(5, 5)[np.arange(3), np.arange(4)], (3, 4)), (lambda: np.einsum("ii->i", ones(3, 4)), (3, 4)),
+]
+
+
+@pytest.mark.parametrize("case", range(len(CLASHES)))
+def test_the_lengths_in_an_error_are_read(case):
+    fails, expected = CLASHES[case]
+    with pytest.raises((ValueError, IndexError)) as caught:
+        fails()
+    assert clashes(caught.value) == [expected]
