@@ -1,8 +1,8 @@
 """Find the backwards of a file, and how to call each.
 
 A backward is recognised by its name, and so is its forward; a class by its two methods; a function that returns a loss
-and its gradients by these names. How to call them is found by trying: names say what an argument is, and the layout
-with which forward and backward return the most gradients of the right shape is taken.
+and its gradients by what it returns. `shapes` finds arguments for the forward; of these examples the first is taken with
+which the backward runs too.
 """
 
 from __future__ import annotations
@@ -317,7 +317,12 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
             strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
             found.append((len(strange), candidate))
-            if (depth and try_others(tied(candidate, wrong, strange), depth - 1)) or not strange:
+            if depth and try_others(tied(candidate, wrong, strange), depth - 1):
+                if 1 in found[-1][1].example.lengths.values():
+                    found[-1][1].remark = (f"{subject.name} was judged with one example at a time: for more it does not "
+                                           "sum the gradients of biases")
+                return True
+            if not strange:
                 return True
         return False
 

@@ -57,6 +57,7 @@ class Subject:
     constants: dict[str, Any] = field(default_factory=dict)  # what only the backward takes, without a gradient
     true_loss: Callable | None = None  # of (outputs, targets), where the user's code has no loss
     elsewhere: Source | None = None  # the forward's file, if it is another one
+    remark: str = ""  # what the choice of the example leaves open
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
     is_loss: bool = False

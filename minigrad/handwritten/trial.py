@@ -185,6 +185,7 @@ class Trial:
         self.audit(reference, {name: d for name, d in first.items() if d is not None})
         if not verdict.backward_wrong and subject.course == "lstm":
             self.look_at_fewer_steps(reference)
+        verdict.notes += filter(None, [subject.remark])
         if verdict.faults:
             verdict.status = "wrong"
         for cell in self.wrong_cells:

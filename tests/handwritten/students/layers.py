@@ -121,7 +121,7 @@ class TimeLSTM:
         Wx, Wh, b = self.params
         N, T, H = dhs.shape
         D = Wx.shape[0]
-        dxs = np.empty((N, T, D), dtype='f')
+        dxs = np.empty((N, T, D))
         dh, dc = 0, 0
         grads = [0, 0, 0]
         for t in reversed(range(T)):
