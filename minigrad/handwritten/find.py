@@ -1,8 +1,8 @@
 """Find the backwards of a file, and how to call each.
 
 A backward is recognised by its name, and so is its forward; a class by its two methods; a function that returns a loss
-and its gradients by what it returns. `shapes` finds arguments for the forward; of these examples the first is taken with
-which the backward runs too.
+and its gradients by what it returns. `shapes` finds arguments for the forward; of these examples the first is taken
+with which the backward runs too.
 """
 
 from __future__ import annotations
@@ -319,8 +319,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
             found.append((len(strange), candidate))
             if depth and try_others(tied(candidate, wrong, strange), depth - 1):
                 if 1 in found[-1][1].example.lengths.values():
-                    found[-1][1].remark = (f"{subject.name} was judged with one example at a time: for more it does not "
-                                           "sum the gradients of biases")
+                    found[-1][1].remark = (f"{subject.name} was judged with one example at a time: for more it does "
+                                           "not sum the gradients of biases")
                 return True
             if not strange:
                 return True

@@ -136,7 +136,7 @@ class Subject:
     def loss(self, owner: Callable, pool: dict[str, Any], outputs: list[tuple[str, Any]]) -> Any:
         """The scalar among the outputs, or what the user's loss, or the usual one, makes of them."""
         scalars = [y for _, y in outputs if not isinstance(y, (dict, list)) and np.ndim(y) == 0]
-        self.has_loss = bool(scalars)
+        self.has_loss = bool(scalars or self.loss_name)
         if scalars:
             return scalars[-1]
         if self.true_loss is None:

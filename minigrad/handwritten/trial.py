@@ -196,28 +196,25 @@ class Trial:
         self.verdict.backward_wrong = True
 
     def choose_loss(self) -> None:
-        """Take the loss whose gradients the backward gives, where the file has none, or one that is only printed."""
-        inputs, best = self.draw(), (-1, self.subject, "")
+        """Take the usual loss whose gradients the backward gives, or most of them, where the file has none."""
+        inputs, found = self.draw(), []
         ones = [np.ones(y.shape) for y in self.forward(inputs)[0]]
         given = self.gradients(inputs, ones)
-        own = [("", None)] if self.subject.loss_name else []
-        for text, loss in [*own, *references.usual_losses()]:
+        for text, loss in references.usual_losses():
             self.subject = replace(self.subject, true_loss=loss)
             with contextlib.suppress(CouldNotRun), explained(self.source, ""):
                 _, pull = vjp(self.own_forward(), *inputs.values())
                 true = dict(zip(inputs, pull(tuple(ones))))
-                right = sum(see.close(given[name], true[name]) for name in given)
-                if right > best[0]:
-                    best = right, self.subject, text
-                if right == len(given):
+                wrong = sum(not see.close(given[name], true[name]) for name in given)
+                found.append((wrong, self.subject, text))
+                if not wrong:
                     break
-        right, self.subject, text = best
-        if right < 0:
+        if not found:
             raise CouldNotRun(f"{self.subject.name} takes targets, and no loss was found of which it is the gradient: "
                               "let the forward return the loss")
-        if text and (right < len(given) or own):
-            self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}" + (
-                f", for it is not that of {self.subject.loss_name}" if own else ": the file has no loss"))
+        wrong, self.subject, text = min(found, key=lambda one: one[0])
+        if wrong:
+            self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}: the file has no loss")
 
     def true_forward(self) -> Callable | None:
         """The usual forward whose numbers are the user's, in the user's names where these can be had.

@@ -162,6 +162,7 @@ PLANTED = [
      r"h is used where h of the step before is meant"),
     ("char_functions.py", "        dy /= len(xs)\n", "", "backward", "wrong", r"division by \d is missing|\d times"),
     ("batch_net.py", "(Y - target) / (B * T)", "(Y - target) / B", "Network", "wrong", r"4 times the gradient"),
+    ("batch_net.py", "(Y - target) / (B * T)", "Y - target", "Network", "wrong", r"12 times the gradient|divi"),
     ("gru_lists.py", "np.outer(dhh, r * h)", "np.outer(dhh, h)", "GRU", "wrong", r"where r h_new is meant"),
     ("sentiment.py", "dscores[label] -= 1", "pass", "SentimentRNN", "wrong", r"wrong: dW_xh, dW_hh, dW_hy, db_h, db_y"),
     ("step_target.py", "np.copy(dC_next)", "np.zeros_like(dC_next)", "backward", "wrong",
