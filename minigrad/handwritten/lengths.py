@@ -232,7 +232,8 @@ def clashes(problem: BaseException | None) -> list[tuple[int, int]]:
     if "equal division" in text and "sections" in names:
         return [(names["N"], -names["sections"])]
     if "shape-mismatch for sum" in text and "axes_a" in names:
-        pairs = [(names["as_"][i], names["bs"][j]) for i, j in zip(names["axes_a"], names["axes_b"])]
+        pairs = [(names["as_"][i], names["bs"][j]) for i, j in zip(names["axes_a"], names["axes_b"])
+                 if i < len(names["as_"]) and j < len(names["bs"])]
         return [(m, n) for m, n in pairs if m != n]
     if "same shape" in text and "arrays" in names:
         return broadcast([np.shape(a) for a in names["arrays"]])
