@@ -1,7 +1,7 @@
 """The true forwards of the usual cells and losses, each in its own names, on arrays and on tensors.
 
-A user's forward is compared with the one that its names and shapes suggest. Where people order fused gates, or the two
-states of a GRU, in several ways, there are several, and the one that gives the numbers of the user's forward is taken.
+A user's forward is compared with the one that its names and shapes suggest. Fused gates have several orders, so there
+are several, and the one that gives the numbers of the user's forward is taken.
 """
 
 from __future__ import annotations
@@ -142,24 +142,6 @@ def lstm_steps(names: str) -> list[Callable]:
     return [in_order(order) for order in sorted(permutations(names), key=lambda order: order != tuple(names))]
 
 
-def gru_steps(names: str = "zrn") -> list[Callable]:
-    """GRU steps with fused gates: each order of gates, r before or after the product, z for the new or the old."""
-    def form(order: tuple[str, ...], reset_after: bool, z_new: bool, bias: bool) -> Callable:
-        def gru_step(x, h_prev, Wx, Wh, b=None):
-            H = h_prev.shape[1]
-            part = {name: slice(k * H, (k + 1) * H) for k, name in enumerate(order)}
-            zx = x @ Wx + b if bias else x @ Wx
-            z = sigmoid(zx[:, part["z"]] + h_prev @ Wh[:, part["z"]])
-            r = sigmoid(zx[:, part["r"]] + h_prev @ Wh[:, part["r"]])
-            Whn = Wh[:, part["n"]]
-            h_hat = tanh(zx[:, part["n"]] + (r * (h_prev @ Whn) if reset_after else (r * h_prev) @ Whn))
-            h_next = (1 - z) * h_prev + z * h_hat if z_new else z * h_prev + (1 - z) * h_hat
-            return h_next
-        return gru_step
-    return [form(order, after, new, bias) for bias in (True, False) for after in (False, True) for new in (True, False)
-            for order in permutations(names)]
-
-
 def over_time(step: Callable, states: int) -> Callable:
     """The sequence of a step: (x (N, T, D), h0, *weights) → h (N, T, H), every other state starting at zero."""
     def sequence(x, h0, *weights):
@@ -175,8 +157,8 @@ def over_time(step: Callable, states: int) -> Callable:
 
 def from_zero(sequence: Callable) -> Callable:
     """A sequence whose first state is zero, (x (N, T, D), Wx, Wh, b) → h."""
-    def time_layer(xs, Wx, Wh, *b):
-        return sequence(xs, np.zeros((xs.shape[0], Wh.shape[0])), Wx, Wh, *b)
+    def time_layer(xs, Wx, Wh, b):
+        return sequence(xs, np.zeros((xs.shape[0], Wh.shape[0])), Wx, Wh, b)
     return time_layer
 
 
@@ -242,7 +224,7 @@ class Usual(NamedTuple):
 
 
 def usual(subject: Subject) -> Usual:
-    inputs, kind = subject.inputs, next((k for k in ("lstm", "gru", "rnn") if k in subject.name.lower()), "")
+    inputs, kind = subject.inputs, next((k for k in ("lstm", "rnn") if k in subject.name.lower()), "")
     shapes, states = list(inputs.values()), 2 if kind == "lstm" else 1
     if subject.course:
         reference = (course_rnn, course_lstm) if len(shapes[0]) == 3 else (course_rnn_cell, course_lstm_cell)
@@ -252,14 +234,13 @@ def usual(subject: Subject) -> Usual:
         text, targets = (subject.example.constants[name] for name in subject.order[:2])
         return Usual([by_name(min_char(text, targets, n), list(inputs), names) for n in (1, len(text))], True)
     if {"Wx", "Wh"} <= inputs.keys() and kind:
-        gates, n, d, h = {"lstm": 4, "gru": 3, "rnn": 1}[kind], shapes[0][0], shapes[0][-1], inputs["Wh"][0]
-        weights = [(d, gates * h), (h, gates * h), (gates * h,)]
-        lstm = lstm_steps("fgio" if subject.is_class else "ifog")
-        steps = {"lstm": lstm, "gru": gru_steps(), "rnn": [rnn_step]}[kind]
+        n, d, h = shapes[0][0], shapes[0][-1], inputs["Wh"][0]
+        weights = [(d, states ** 2 * h), (h, states ** 2 * h), (states ** 2 * h,)]  # four gates or one
+        steps = lstm_steps("fgio" if subject.is_class else "ifog") if kind == "lstm" else [rnn_step]
         for arguments, in_form in (([(n, d), *[(n, h)] * states], lambda step: step),
                                    ([(n, *shapes[0][1:2], d), (n, h)], lambda step: over_time(step, states)),
                                    ([(n, *shapes[0][1:2], d)], lambda step: from_zero(over_time(step, states)))):
-            if shapes in (arguments + weights, arguments + weights[:2]):
+            if shapes == arguments + weights:
                 return Usual([in_form(step) for step in steps], True, True)
     constants = (subject.example.constants if subject.example else {}) | subject.constants
     labels = [value for value in constants.values() if np.ndim(value) and np.asarray(value).dtype.kind == "i"]
