@@ -364,7 +364,7 @@ class Trial:
                 report.wrong[f"d{name}"] = float("inf")
                 report.unexplained.append(f"d{name}")
         if report.wrong:
-            report.notes.append("your forward goes another way for other values, so no fault is looked for")
+            report.notes.append("your forward branches on values, so no fault was looked for")
         return report
 
     def report(self, reference: Callable, names: list[str]) -> AuditReport:

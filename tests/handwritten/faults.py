@@ -168,6 +168,10 @@ PLANTED = [
     ("step_target.py", "np.copy(dC_next)", "np.zeros_like(dC_next)", "backward", "wrong",
      r"the arriving dC is not used"),
 
+    ("ln_lstm.py", "dn = dout * gain", "dn = dout", "ln_bwd", "wrong", r"factor gain is missing"),
+    ("ln_lstm.py", "'h': dah @", "'h': da @", "lnlstm_backward", "wrong", r"wrong: dh\n"),
+    ("highway.py", "(Hx - x)", "Hx", "highway_backward", "wrong", r"wrong: "),
+
     # -- what is returned ------------------------------------------------------------------------------------
     ("peephole.py", "return dx, dh_prev, dc_prev,", "return dx, dc_prev, dh_prev,", "peephole_lstm_backward", "wrong",
      r"returns dc_prev before dh_prev, and its forward takes h_prev before c_prev"),

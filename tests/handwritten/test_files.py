@@ -25,7 +25,9 @@ RIGHT = {"course.py": ["lstm_cell_backward", "rnn_cell_backward", "lstm_backward
          "char_lstm.py": ["lossFun"], "char_gru.py": ["lossFun"], "attention.py": ["attention_backward"],
          "peephole.py": ["peephole_lstm_backward"], "bptt_class.py": ["RNNNumpy"], "lstm_targets.py": ["LSTM"],
          "char_functions.py": ["backward"], "batch_net.py": ["Network"], "gru_lists.py": ["GRU"],
-         "sentiment.py": ["SentimentRNN"],
+         "sentiment.py": ["SentimentRNN"], "birnn.py": ["BiRNN"], "own_sequence.py": ["lstm_backward"],
+         "attention_classes.py": ["Softmax", "WeightSum", "AttentionWeight", "Attention"],
+         "batch_loop.py": ["backward"], "highway.py": ["highway_backward"], "ln_lstm.py": ["ln_bwd", "lnlstm_backward"],
          "own_names.py": ["backward_lstm_cell", "rnn_bwd", "SimpleRNN", "MSE", "BCEWithSigmoid"]}
 
 
@@ -460,3 +462,27 @@ def cell_backward(dy, cache):
     (tmp_path / "mine.py").write_text(code.replace("h_next.T, dy\n", "h_next.T, dy.sum(axis=1, keepdims=True)\n"))
     assert judge_file(str(tmp_path / "mine.py"))[0].status == "wrong"
 
+
+def test_a_forward_that_branches_on_values(tmp_path):
+    """It cannot be traced: its gradients are compared, and no fault is looked for."""
+    code = """import numpy as np
+def act_forward(x, W):
+    z = x @ W
+    y = np.zeros(z.shape)
+    for i, j in np.ndindex(*z.shape):
+        if z[i, j] > 0:
+            y[i, j] = z[i, j]
+        else:
+            y[i, j] = 0.1 * z[i, j]
+    return y, (x, W, z)
+def act_backward(dy, cache):
+    x, W, z = cache
+    dz = dy * np.where(z > 0, 1, 0.1)
+    return dz @ W.T, x.T @ dz
+"""
+    (tmp_path / "mine.py").write_text(code)
+    assert judge_file(str(tmp_path / "mine.py"))[0].status == "right"
+    (tmp_path / "mine.py").write_text(code.replace("1, 0.1)", "1, 0.2)"))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "wrong"
+    assert verdict.notes == ["your forward branches on values, so no fault was looked for"]
