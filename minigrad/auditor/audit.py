@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.report import AuditReport, Cause
-from minigrad.auditor.search import Found, Search
+from minigrad.auditor.change import Change
+from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes
 from minigrad.auditor.tape import Tape
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
@@ -61,14 +62,14 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     if is_single:
         report.notes.append("note: computed in float32, and judged to its digits")
     given = [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given]
-    search = Search(tape, given, TOLERANCE_FLOAT32 if is_single else TOLERANCE)
+    search = Search(tape, given, dict.fromkeys(tape.leaves, TOLERANCE_FLOAT32 if is_single else TOLERANCE))
     report.notes += notes_on_sizes(tape, forward)
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
-    if report.causes and not tape.carries:  # a loop over time is unrolled, and its lines are not the user's
+    if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
     report.tried = search.tried
     return report
@@ -163,23 +164,21 @@ def notes_on_values(tape: Tape, given: list[dict], keys: dict, report: AuditRepo
 
 def error(search: Search, leaf: str) -> float:
     """The largest error relative to the gradient's largest entry; inf for another shape."""
-    true, given = search.tape.draws[0][0][search.tape.total(leaf)], search.given[0][leaf]
+    true, given = search.tape.draws[0].values[search.tape.total(leaf)], search.given[0][leaf]
     if true.shape != given.shape:
         return float("inf")
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
-def cause_of(tape: Tape, found: Found, keys: dict[str, str], backward: Callable) -> Cause:
-    explains = [keys[leaf] for leaf in found.explains]
-    if found.transform is not None:
-        return Cause(f"{', '.join(explains)}: {found.transform.text}", "returned array", explains, found.also,
-                     None, line_of(backward, found.explains), OTHER_INPUTS)
-    change = found.changes[0]
-    step, edge = tape.steps[change.edge.consumer], change.edge
-    where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
-    about = found.explains if change.leaves is not None and not change.through else [
-        tape.say(edge.x), tape.say(edge.consumer), *found.explains[:1]]
-    return Cause(found.text, change.kind, explains, found.also, where, line_of(backward, about), OTHER_INPUTS)
+def cause_of(tape: Tape, change: Change, keys: dict[str, str], backward: Callable) -> Cause:
+    edge, explains = change.edge, [keys[leaf] for leaf in change.explains]
+    about, where = change.explains, None
+    if edge is not None:
+        step = tape.steps[edge.consumer]
+        where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
+        if not change.text.startswith("in {} only"):
+            about = [tape.say(edge.x), tape.say(edge.consumer), *change.explains[:1]]
+    return Cause(str(change), change.kind, explains, change.also, where, line_of(backward, about), OTHER_INPUTS)
 
 
 def line_of(backward: Callable, names: Any) -> str | None:

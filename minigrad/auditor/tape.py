@@ -57,7 +57,7 @@ class Tape:
             self.steps[number].name = label
         self.index()
         self.accepted: dict[int, Replacement] = {}  # the replacements that are in force in every replay
-        self.draws: list[tuple[list, Any, list]] = []
+        self.draws: list[Draw] = []
         self.add_draw(first)
 
     def draw(self) -> list:
@@ -78,12 +78,12 @@ class Tape:
         d_outputs = unflatten(self.result, [
             values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(getattr(y, "example", y)))
             for y in flatten(self.result)[0]])
-        self.draws.append((values, d_outputs, leaves))
+        self.draws.append(Draw(values, d_outputs, leaves))
 
     def index(self) -> None:
         """What depends on what, as bits, and which steps and edges belong to one place of the code."""
         users = defaultdict(list)
-        self.after, self.before = [0] * len(self.steps), [0] * len(self.steps)
+        self.before = [0] * len(self.steps)
         self.paths: dict[tuple, tuple[list[int], int]] = {}
         self.calls: dict[Any, list[int]] = defaultdict(list)
         for i, step in enumerate(self.steps):
@@ -93,17 +93,18 @@ class Tape:
                 self.before[i] |= self.before[x]
             if step.kind == "forward":
                 self.calls[step.place].append(i)
-        for i in reversed(range(len(self.steps))):
-            self.after[i] = 1 << i
-            for user in users[i]:
-                self.after[i] |= self.after[user]
         self.run = [None if step.kind in ("leaf", "constant", "seed") else self.runner(i)
                     for i, step in enumerate(self.steps)]
         self.times = max(map(len, self.calls.values()), default=1)
         steps, place = self.steps, lambda i: self.steps[i].place or i
         self.carried = dict.fromkeys(e for e in self.edges if steps[e.consumer].time > steps[e.x].time
                                      and steps[e.x].kind == "forward" and len(self.calls[steps[e.x].place]) > 1)
-        self.carries = {e.contribution for e in self.carried}
+        carries = {e.contribution for e in self.carried}
+        self.after, self.after_within = ([1 << i for i in range(len(steps))] for _ in range(2))
+        for i in reversed(range(len(steps))):
+            for user in users[i]:
+                self.after[i] |= self.after[user]
+                self.after_within[i] |= self.after_within[user] if user not in carries else 0
         self.starts = {steps[e.x].place: steps[self.calls[steps[e.consumer].place][0]].inputs[e.position]
                        for e in self.carried}
         state_of = {(start, steps[e.consumer].place): key for key, start in self.starts.items() for e in self.carried
@@ -120,18 +121,18 @@ class Tape:
         edge_of = {(steps[e.consumer].place, k): e for e in reversed(self.edges) for k in (e.position, None)}
         self.rules = [(edge_of[key], list(groups(rule, lambda i: steps[i].number_in).values()))
                       for key, rule in rules.items() if key in edge_of]
-        self.value_groups = [Group(key, self.say(at[0]), any(steps[i].name for i in at), {steps[i].time: i for i in at})
-                       for key, at in groups((i for i, step in enumerate(steps) if is_array(step) and step.kind in (
+        self.values_at = [Series(key, self.say(at[0]), any(steps[i].name for i in at), {steps[i].time: i for i in at})
+                       for key, at in groups((i for i, step in enumerate(steps) if self.shape(i) and step.kind in (
                            "leaf", "forward", "constant")), place).items()]
-        self.gradient_groups = [Group(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
+        self.gradients_at = [Series(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
                                 {self.time(i): i for i in totals}) for calls in self.calls.values()
                           if (totals := [self.totals[i] for i in calls if i in self.totals])]
-        self.gradient_groups += [Group(i, self.say_arriving(steps[i].of), True, {self.time(i): i})
+        self.gradients_at += [Series(i, self.say_arriving(steps[i].of), True, {self.time(i): i})
                                  for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1]
         for at in groups(self.carried, lambda e: steps[e.x].place).values():
             carried = {steps[e.x].time: e.contribution for e in at}
             if len(carried) == len(at):
-                self.gradient_groups.append(Group(at[0], f"the carried {d(self.say(at[0].x))}", True, carried))
+                self.gradients_at.append(Series(at[0], f"the carried {d(self.say(at[0].x))}", True, carried))
 
     def key(self, i: int) -> Any:
         """What the values of a place have in common at all times; for a total, what its gradients have."""
@@ -141,12 +142,17 @@ class Tape:
     def time(self, i: int) -> int:
         return self.steps[self.steps[i].of].time
 
+    def shape(self, i: int) -> tuple | None:
+        """The shape of a step's value; None for an op of several results."""
+        example = self.steps[i].example
+        return None if isinstance(example, tuple) else np.shape(example)
+
     def reaches(self, i: int, leaf: str) -> bool:
         return bool(self.after[i] >> self.total(leaf) & 1)
 
     def true(self, leaf: str) -> Any:
         """The gradient of a leaf at the first draw, with the replacements that are in force."""
-        return self.draws[0][0][self.total(leaf)]
+        return self.draws[0].values[self.total(leaf)]
 
     # -- values -----------------------------------------------------------------------------------------
 
@@ -184,11 +190,6 @@ class Tape:
             return lambda read: forward(read(x), read(y))
         return lambda read: forward(*[read(x) for x in inputs], **metadata)
 
-    def parts(self, leaf: str, draw: int) -> list:
-        """The contributions to a gradient, in the order of time, before they are summed over broadcast axes."""
-        parts = sorted(self.steps[self.total(leaf)].inputs, key=lambda c: self.time(c))
-        return [self.draws[draw][0][(*self.steps[c].inputs, c)[0]] for c in parts]
-
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
 
@@ -202,34 +203,33 @@ class Tape:
             for leaf in leaves:
                 wanted |= self.before[self.total(leaf)]
             for c in changed:
-                mask |= self.after[c]
-            steps = bits(mask & wanted)
-            if within:
-                kept: set[int] = set()
-                for i in steps:
-                    if i in changed or (i not in self.carries and not kept.isdisjoint(self.steps[i].inputs)):
-                        kept.add(i)
-                steps, mask = sorted(kept), sum(1 << i for i in kept)
-            self.paths[key] = steps, mask
+                mask |= (self.after_within if within else self.after)[c]
+            self.paths[key] = bits(mask & wanted), mask
         return self.paths[key]
+
+    def length(self, changed: Iterable[int], leaf: str) -> int:
+        """How many steps a replay runs."""
+        mask = 0
+        for c in changed:
+            mask |= self.after[c]
+        return (mask & self.before[self.total(leaf)]).bit_count()
 
     def gradients(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], draw: int = 0,
                   within: bool = False) -> list:
         """The gradients of leaves with some steps replaced."""
+        return self.replayed(leaves, replaced, self.draws[draw].values, within)
+
+    def replayed(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], before: list, within: bool) -> list:
         path, todo = self.path(frozenset(replaced), leaves, within)
-        values = Values(self, self.draws[draw][0], replaced, todo).sweep(path)
+        values = Values(self, before, replaced, todo).sweep(path)
         return [values[self.total(leaf)] for leaf in leaves]
 
     def accept(self, replaced: dict[int, Replacement]) -> None:
         """Make replacements permanent, in the values of all draws too."""
         self.accepted = {**self.accepted, **replaced}
-        for values, _, _ in self.draws:
-            todo = {i for i, step in enumerate(self.steps) if step.kind in ("rule", "contribution", "total")}
-            todo |= set(self.accepted)
-            new = Values(self, values, {}, sum(1 << i for i in todo)).sweep(sorted(todo))
-            for i, step in enumerate(self.steps):
-                if step.kind != "seed":
-                    values[i] = new[i]
+        path, todo = self.path(frozenset(replaced), tuple(self.leaves), False)
+        for draw in self.draws:
+            draw.values[:] = Values(self, draw.values, replaced, todo).sweep(path)
 
     # -- words --------------------------------------------------------------------------------------------
 
@@ -304,7 +304,15 @@ class Tape:
 PLAIN = ("getitem", "transpose", "reshape", "copy", "broadcast_to")  # written as their first input
 
 
-class Group(NamedTuple):
+class Draw(NamedTuple):
+    """The values of all steps at some inputs, the gradients that arrive there, and the inputs."""
+
+    values: list
+    d_outputs: Any
+    leaves: list
+
+
+class Series(NamedTuple):
     """The values, or the gradients, of one place of the code: {time: step}."""
 
     key: Any
@@ -312,17 +320,21 @@ class Group(NamedTuple):
     is_named: bool
     at: dict[int, int]
 
+    @property
+    def first(self) -> int:
+        return self.at[min(self.at)]
+
 
 class Values:
-    """The values of a replay. values(i): that of a step, which is computed ahead of its turn if a replacement reads it.
+    """The values of a replay. v(i) is that of a step, which is computed ahead of its turn if a replacement reads it.
 
-    base            what it is without any change
-    without_change  what its own op gives from what has been changed before it
+    base   what a step is without any change;  own: what its own op gives from what has been changed before it
+    again  the gradient of a leaf from another replay, with more steps replaced
     """
 
-    def __init__(self, tape: Tape, values: list, replaced: dict[int, Replacement], todo: int):
+    def __init__(self, tape: Tape, values: list, given: dict[int, Replacement], todo: int):
         self.tape, self.before, self.values, self.todo = tape, values, values.copy(), todo
-        self.replaced = {**tape.accepted, **replaced}
+        self.given, self.replaced = given, {**tape.accepted, **given}
         self.done: set[int] = set()
 
     def sweep(self, path: list[int]) -> list:
@@ -337,7 +349,9 @@ class Values:
 
     def changed(self, i: int) -> Any:
         new = self.replaced[i](self)
-        return new if self.tape.steps[i].kind == "rule" else like(new, self.before[i])  # a rule's step may broadcast
+        if self.tape.steps[i].kind in ("contribution", "seed") and np.shape(new) != self.tape.shape(i):
+            return np.broadcast_to(new, self.tape.shape(i))
+        return new
 
     def __call__(self, i: int) -> Any:
         if i not in self.done and self.todo >> i & 1:
@@ -348,15 +362,13 @@ class Values:
     def base(self, i: int) -> Any:
         return self.before[i]
 
-    def without_change(self, i: int) -> Any:
+    def own(self, i: int) -> Any:
         return self.tape.run[i](self)
 
-
-def like(value: Any, before: Any) -> Any:
-    """A value in the shape of the one that it replaces."""
-    if isinstance(before, tuple) or np.shape(value) == before.shape:
-        return value
-    return np.broadcast_to(value, before.shape)
+    def again(self, leaf: str, replaced: dict[int, Replacement], within: bool) -> Any:
+        total = self.tape.total(leaf)
+        return self.tape.replayed((leaf,), {**self.given, **replaced, total: lambda v: v.own(total)}, self.before,
+                                  within)[0]
 
 
 def bits(mask: int) -> list[int]:
@@ -369,12 +381,14 @@ def bits(mask: int) -> list[int]:
     return out
 
 
+def number_name(numbers: list[tuple[float, str]], k: float) -> tuple[str, bool]:
+    """A number as a person would write it, and whether the sizes give it."""
+    found = next((name for n, name in numbers if abs(n - k) < 1e-7 * abs(k)), None)
+    return found or f"{k:.6g}", found is not None
+
+
 def d(name: str) -> str:
     return f"d{name}" if name.isidentifier() else f"the gradient of {name}"
-
-
-def is_array(step: Step) -> bool:
-    return not isinstance(step.example, tuple) and np.ndim(step.example) > 0
 
 
 def unique(items: list[list]) -> list[list]:
