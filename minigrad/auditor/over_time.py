@@ -165,11 +165,13 @@ def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
     """A gradient that is added up over time, with other weights: 0 or 1 for `=` in place of `+=`."""
     for leaf, g in given[0].items():
         at = groups((e for e in tape.edges if e.x == tape.leaves[leaf]), lambda e: tape.steps[e.consumer].time)
-        times, e = sorted(at), next(iter(at.values()))[0]
+        if len(times := sorted(at)) < 2:
+            continue
+        e = at[times[0]][0]
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
             yield (0.6, f"d{leaf} is overwritten at each step, not added up{which}",
                    scaled((e for t in times if t != time for e in at[t]), 0), e)
-        weights = factors(tape, leaf, g, [at[t] for t in times]) if len(times) > 1 else None
+        weights = factors(tape, leaf, g, [at[t] for t in times])
         if weights is not None and weights.any() and np.allclose(4 * weights, np.round(4 * weights), atol=1e-6):
             weights = np.round(4 * weights) / 4 + 0.0  # no −0
             yield (1.6, f"d{leaf} is not the sum over the steps: step by step it has the factors "

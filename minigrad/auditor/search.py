@@ -23,9 +23,9 @@ MOST_TIES = 4  # named beside a cause
 MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
 ODD = 2.5  # what was returned, times a number that no size suggests: anything else comes first
-MOST_STEPS = 50_000  # steps run for pairs of changes, and for changes in one copy of an expression
+BUDGET = 400_000  # steps run in a round for a cell, six times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
-MOST_GAINERS = 60  # changes that make more entries equal, tried in pairs
+MOST_IN_PAIRS = 400  # changes that are tried in pairs; if some of them make more entries equal, only those
 FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
 
 
@@ -34,15 +34,22 @@ class Search:
 
     def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
         self.tape, self.given, self.tolerance = tape, given, tolerance
+        self.end = self.tried = 0
+        self.known: dict[tuple, tuple] = {}  # gradients of this round: {(leaf, id of what is replaced): (gradient, it)}
+        self.partial: dict[Change, list[str]] = {}  # changes of this round that explain something and break something
+        self.causes: list[Change] = []
         self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
         self.right = self.explained(self.leaves, {}, self.draws())
         self.wrong = [leaf for leaf in self.leaves if leaf not in self.right]
         self.settled = list(self.right)  # right, or explained
-        self.causes: list[Change] = []
-        self.tried = 0
 
     def draws(self, first: int = 0) -> range:
         return range(first, len(self.given))
+
+    def affordable(self, items: Iterable, share: float) -> Iterator:
+        """The items, until a share of what is left of the round's budget is spent."""
+        most = self.tape.ran + share * (self.end - self.tape.ran)
+        return itertools.takewhile(lambda _: self.tape.ran <= most, items)
 
     @property
     def left(self) -> list[str]:
@@ -52,7 +59,7 @@ class Search:
 
     def agrees(self, leaf: str, draw: int, value: Any) -> bool:
         given = self.given[draw][leaf]
-        if np.shape(value) != given.shape or not np.isfinite(value).all():
+        if value is None or np.shape(value) != given.shape or not np.isfinite(value).all():
             return False
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
         return bool((np.abs(value - given) <= self.tolerance[leaf] * scale).all())
@@ -68,10 +75,22 @@ class Search:
             leaves = [leaf for leaf, value in zip(leaves, values) if self.agrees(leaf, draw, value)]
         return leaves
 
+    def gradient(self, leaf: str, replaced: dict[int, Replacement]) -> Any:
+        """The gradient of a leaf with these steps replaced; None if they do not fit the shapes."""
+        key = leaf, id(replaced)
+        if key not in self.known:
+            try:
+                self.known[key] = self.tape.gradients((leaf,), replaced)[0], replaced
+            except FAILURES:
+                self.known[key] = None, replaced
+        return self.known[key][0]
+
     def reached(self, replaced: dict[int, Replacement], leaves: Iterable[str]) -> list[str]:
         """Those of the leaves that these steps lead to, the nearest first."""
-        found = [leaf for leaf in leaves if any(self.tape.reaches(i, leaf) for i in replaced)]
-        return sorted(found, key=lambda leaf: self.tape.length(replaced, leaf))
+        behind, before = self.tape.behind(replaced), self.tape.before
+        lengths = {leaf: (behind & before[total]).bit_count() for leaf in leaves
+                   if behind >> (total := self.tape.total(leaf)) & 1}
+        return sorted(lengths, key=lengths.__getitem__)
 
     def breaks_nothing(self, replaced: dict[int, Replacement], draws: Iterable[int] = (0,)) -> bool:
         kept = self.reached(replaced, self.settled)
@@ -91,10 +110,12 @@ class Search:
     def best(self) -> Change | None:
         finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
-        self.tried += len(changes)
+        self.known, self.partial, self.tried = {}, {}, self.tried + len(changes)
+        self.end = self.tape.ran + BUDGET * (6 if self.tape.carried else 1)
         best = self.confirmed(self.everywhere(changes))
         if best is not None and (best.edge or best.cost < ODD):
             return best
+        changes = [change for change in changes if change.edge]
         return (self.confirmed([*self.in_some_leaves(changes), *self.through_an_edge(changes)])
                 or self.confirmed(self.pairs(changes)) or best)
 
@@ -114,16 +135,17 @@ class Search:
         left, most = self.left, MOST_COST
         found: dict[Any, Change] = {}
         for is_thorough in (False, True):
-            for change in changes:
-                if change.cost > most:  # one that explains everything, and what ties with it, has been found
-                    break
-                reached = self.reached(change.replaced, left)
+            for change in self.affordable(changes, 0.6):
+                if change.cost > (min(most, COMMON) if is_thorough else most):
+                    break  # one that explains everything, and what ties with it, has been found
+                first, rest = (reached := self.reached(change.replaced, left))[:1], reached[1:]
                 if is_thorough:
-                    explained = self.explained(reached[1:], change.replaced) if change.cost <= COMMON else []
-                else:  # most changes fail at the nearest
-                    explained = self.explained(reached[:1], change.replaced)
-                    explained += self.explained(reached[1:], change.replaced) if explained else []
-                if explained and self.breaks_nothing(change.replaced):
+                    explained = self.explained(rest, change.replaced)
+                elif explained := [leaf for leaf in first if self.agrees(leaf, 0, self.gradient(leaf, change.replaced))]:
+                    explained += self.explained(rest, change.replaced)  # most changes fail at the nearest
+                if explained and not self.breaks_nothing(change.replaced):
+                    self.partial[change] = explained
+                elif explained:
                     key = change.text if change.edge is None else change
                     if key in found:  # the same happened to another gradient
                         explained += found[key].explains
@@ -136,10 +158,9 @@ class Search:
 
     def in_some_leaves(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
-        for change in (change for change in changes if change.cost <= COMMON and change.edge):
-            reached = self.reached(change.replaced, self.left)
-            explained = self.explained(reached[:1], change.replaced, within=True)
-            explained += self.explained(reached[1:], change.replaced, within=True)
+        for change in self.affordable((change for change in changes if change.cost <= COMMON), 0.3):
+            explained = self.partial.get(change, []) if not self.tape.carried else self.explained(
+                self.reached(change.replaced, self.left), change.replaced, within=True)
             if explained:
                 yield self.only(change, f"in {{}} only: {change.text}", explained, [(1, change.replaced)], True)
 
@@ -147,89 +168,71 @@ class Search:
         """A change of the gradients of some leaves alone, which become sums of those of replays."""
         def one(leaf: str) -> Replacement:
             return lambda v: sum(sign * v.again(leaf, replaced, within) for sign, replaced in terms)
-        new = Change(change.kind, change.cost, text, {self.tape.total(leaf): one(leaf) for leaf in leaves}, change.edge)
-        self.found(new, leaves)
-        new.length = self.tape.length(change.replaced, new.explains[0])
+        replaced = {self.tape.total(leaf): one(leaf) for leaf in leaves}
+        new = self.found(Change(change.kind, change.cost, text, replaced, change.edge), self.explained(leaves, replaced))
+        new.length = self.tape.length(change.replaced, leaves[0])
         return new
 
     def through_an_edge(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
 
-        A gradient is a sum over paths. Of those that a change alters, the ones through a cut are the difference that
-        the cut makes: changed − (changed and cut), beside the true gradient's own: true − (true and cut)."""
-        tape, left, budget = self.tape, self.left, 2 * MOST_STEPS
-        out_of, gradient = groups(tape.edges, lambda e: e.consumer), {}
+        A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
+        gradient is that with C, plus that with the cut, minus that with both."""
+        tape = self.tape
+        out_of = groups(tape.edges, lambda e: e.consumer)
         cuts = [(edges[0], scaled(edges, 0), len(tape.steps[tape.totals[edges[0].x]].inputs) > 1,
                  len(out_of[edges[0].consumer]) > 1) for edges in tape.slots]
         cuts += [(change.edge, change.replaced, True, False) for change in changes if change.text.endswith("not used")]
-        for change, (edge, cut, is_term, is_copy) in itertools.product(changes, cuts):
-            if change.cost > COMMON or change.edge is None or set(cut) == set(change.replaced):
-                continue
-            is_term &= any(tape.after[i] >> k & 1 for i in cut for k in change.replaced)
-            if not is_term and not (is_copy and any(tape.after[i] >> k & 1 for i in change.replaced for k in cut)):
-                continue
+        behind = [tape.behind(cut) for _, cut, _, _ in cuts]
+        settled, left = (sum(1 << tape.total(leaf) for leaf in some) for some in (self.settled, self.left))
+
+        def possible() -> Iterator[tuple]:
+            for change in (change for change in changes if change.cost <= COMMON):
+                after = tape.behind(change.replaced)
+                for (edge, cut, is_in_sum, is_shared), after_cut in zip(cuts, behind):
+                    is_term = is_in_sum and any(after_cut >> i & 1 for i in change.replaced)
+                    is_copy = not is_term and is_shared and any(after >> i & 1 for i in cut)
+                    last = after if is_term else after_cut
+                    if (is_term or is_copy) and last & left and not last & settled and cut.keys() != change.replaced.keys():
+                        yield change, edge, cut, is_term
+        for change, edge, cut, is_term in self.affordable(possible(), 0.6):
             reached = self.reached(change.replaced if is_term else cut, self.leaves)
-            wanted = [leaf for leaf in left if leaf in reached]
-            if not wanted or set(reached) & set(self.settled):
-                continue
-            nearest = min(wanted, key=lambda leaf: tape.length(change.replaced, leaf))
-            budget -= tape.length(change.replaced, nearest)
-            if budget < 0:
-                break
-            try:
-                for replaced in (change.replaced, cut):
-                    if (nearest, id(replaced)) not in gradient:
-                        gradient[nearest, id(replaced)] = tape.gradients((nearest,), replaced)[0]
-                value = gradient[nearest, id(change.replaced)] + gradient[nearest, id(cut)] - tape.gradients(
-                    (nearest,), change.replaced | cut)[0]
-            except FAILURES:
-                continue
-            if self.agrees(nearest, 0, value):
+            terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
+            values = [self.gradient(reached[0], replaced) for _, replaced in terms]
+            if all(value is not None for value in values) and self.agrees(
+                    reached[0], 0, values[0] + values[1] - values[2]):
                 where = f"in the formula of {d(tape.say(edge.x))}"
                 if is_term:
                     where = "in the term of " + (
                         tape.say_arriving(edge.x) if edge.x == edge.consumer else d(tape.say(edge.consumer)))
-                terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
-                new = self.only(change, f"{where} only: {change.text}", wanted, terms)
+                new = self.only(change, f"{where} only: {change.text}", reached, terms)
                 new.cost += 0.5
-                explained = self.explained(wanted, new.replaced)
-                yield self.only(new, new.text, explained, terms)
+                yield new
 
     def pairs(self, changes: list[Change]) -> Iterator[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
         Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
-        tape, left, short, seen, budget = self.tape, self.left, [], set(), MOST_STEPS
-        for change in (change for change in changes if change.cost < 2.9 and change.edge):
-            reached = self.reached(change.replaced, left)
-            if not reached or self.reached(change.replaced, self.settled):
+        short: dict[Any, tuple[float, Change, str]] = {}
+        for change in changes:
+            reached = self.reached(change.replaced, self.left)
+            value, _ = self.known.get((*reached[:1], id(change.replaced)), (None, None))
+            if value is None or change.cost > 2.9 or self.reached(change.replaced, self.settled):
                 continue
             leaf = reached[0]
-            budget -= tape.length(change.replaced, leaf)
-            if budget < 0:
-                break
-            try:
-                (value,) = tape.gradients((leaf,), change.replaced)
-                key = leaf, np.round(value, 9).tobytes()
-                gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, tape.true(leaf))
-            except FAILURES:
-                continue
-            if key not in seen:  # of those that give the same, one
-                seen.add(key)
-                short.append((gain, change, leaf))
-        some = sorted((entry for entry in short if entry[0] > 0), key=lambda entry: -entry[0])[:MOST_GAINERS] or short
-        pairs = sorted(((a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                        if leaf == other), key=lambda pair: pair[0].cost + pair[1].cost)
-        budget = MOST_STEPS
-        for a, b, leaf in pairs:
+            gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
+            short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
+        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
+        some = [entry for entry in some if entry[0] > 0] or some
+        some = some[:MOST_IN_PAIRS]
+        pairs = sorted(((a.cost + b.cost, a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                        if leaf == other and a.cost + b.cost <= MOST_COST), key=lambda pair: pair[0])
+        for cost, a, b, leaf in self.affordable(pairs, 1.0):
             replaced = a.replaced | b.replaced
-            budget -= tape.length(replaced, leaf)
-            if budget < 0 or a.cost + b.cost > MOST_COST:
-                break
-            if not set(a.replaced) & set(b.replaced) and self.explained([leaf], replaced) \
+            if not a.replaced.keys() & b.replaced.keys() and self.explained([leaf], replaced) \
                     and self.breaks_nothing(replaced):
-                pair = Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", replaced, a.edge)
-                yield self.found(pair, self.explained(left, replaced))
+                yield self.found(Change(a.kind, cost, f"{a.text}; and {b.text}", replaced, a.edge),
+                                 self.explained(self.left, replaced))
 
     def equal_entries(self, leaf: str, value: Any) -> float:
         given = self.given[0][leaf]
@@ -256,30 +259,36 @@ class Search:
 
     def narrowed(self) -> list[str]:
         """Where the fault of unexplained gradients lies: before a gradient from which they follow consistently."""
-        notes, left = [], self.left
+        notes, left, self.end = [], self.left, self.tape.ran + BUDGET
         with np.errstate(all="ignore"):
             while len(left) > 1:
-                found = [(len(leaves), -size, calls, leaves) for calls in self.tape.calls.values()
-                         for leaves, size in [self.consistent(calls, left)] if len(leaves) > 1]
-                if not found:
+                behind = sorted(((calls, [leaf for leaf in left if self.reached(self.totals(calls), [leaf])])
+                                 for calls in self.tape.calls.values()), key=lambda entry: -len(entry[1]))
+                leaves, calls = [], []
+                for some, reached in self.affordable(behind, 1.0):
+                    if len(reached) <= len(leaves):
+                        break
+                    if len(found := self.consistent(some, reached)) > len(leaves):
+                        leaves, calls = found, some
+                if not leaves:
                     break
-                *_, calls, leaves = max(found, key=lambda entry: entry[:2])
                 notes.append(f"{', '.join(map(d, leaves))} agree with each other: the fault lies before "
                              f"{d(self.tape.say(calls[0]))}")
                 left = [leaf for leaf in left if leaf not in leaves]
         return notes
 
-    def consistent(self, calls: list[int], left: list[str]) -> tuple[list[str], int]:
-        """The leaves for which some gradient of a forward value, of a size, gives what the user gave."""
-        tape, shape = self.tape, self.tape.shape(calls[0])
-        totals = [tape.totals[i] for i in calls if i in tape.totals]
+    def totals(self, calls: list[int]) -> dict[int, Any]:
+        return {self.tape.totals[i]: None for i in calls if i in self.tape.totals}
+
+    def consistent(self, calls: list[int], reached: list[str]) -> list[str]:
+        """The leaves for which some gradient of a forward value gives what the user gave."""
+        tape, shape, totals = self.tape, self.tape.shape(calls[0]), self.totals(calls)
         size = int(np.prod(shape or ())) * len(totals)
-        leaves = tuple(leaf for leaf in left if any(tape.reaches(i, leaf) for i in totals)
-                       and self.given[0][leaf].shape == tape.true(leaf).shape
+        leaves = tuple(leaf for leaf in reached if self.given[0][leaf].shape == tape.true(leaf).shape
                        and np.isfinite(self.given[0][leaf]).all())
         if len(leaves) < 2 or shape is None or not 0 < size <= MOST_UNKNOWNS \
                 or sum(tape.true(leaf).size for leaf in leaves) <= size:
-            return [], size
+            return []
 
         def gradients(units: Any) -> list:
             replaced: dict[int, Any] = {i: (lambda v, part=part: part) for i, part in zip(
@@ -293,5 +302,5 @@ class Search:
             matrix = np.stack([np.concatenate([unit[k] for k in some]) - base for unit in units], 1)
             solution, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=None)
             if rank < len(wanted) and np.abs(matrix @ solution - wanted).max() <= 1e-7 * np.abs(wanted).max():
-                return [leaves[k] for k in some], size
-        return [], size
+                return [leaves[k] for k in some]
+        return []

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import DerivationTrace, Edge, Recorder, Step, fit
+from minigrad.auditor.record import Edge, Recorder, Recording, Step, fit
 from minigrad.engine.op import PART
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.program.trace import Symbol, argument_names
 
+A_REPLAY = 15  # what a replay costs beside its steps, in steps
 Replacement = Callable[["Values"], Any]  # from the values of a replay to that of the step
 
 
@@ -45,17 +46,16 @@ class Tape:
                 leaves[i] = x
             return forward(*unflatten(self.pattern, leaves))
 
-        trace = DerivationTrace(run, tuple(first[i] for i in self.floats), Recorder())
-        trace.close()
-        built = trace.steps
-        self.steps, self.edges, self.totals = built.steps, built.edges, built.totals
-        self.result, self.seeds = trace.result, built.seeds
-        self.leaves = {labels[i]: built.numbers[x._index] for i, x in zip(self.floats, trace.leaves)
-                       if built.numbers[x._index] in self.totals}
-        self.leaf_numbers = [built.numbers[x._index] for x in trace.leaves]
+        record = Recording(run, tuple(first[i] for i in self.floats), Recorder())
+        record.close()
+        self.steps, self.edges, self.totals = record.steps, record.edges, record.totals
+        self.result, self.seeds = record.result, record.arriving
+        self.leaf_numbers = [record.numbers[x._index] for x in record.leaves]
+        self.leaves = {labels[i]: number for i, number in zip(self.floats, self.leaf_numbers) if number in self.totals}
         for label, number in zip([labels[i] for i in self.floats], self.leaf_numbers):
             self.steps[number].name = label
         self.index()
+        self.ran = 0  # steps, in all replays
         self.accepted: dict[int, Replacement] = {}  # the replacements that are in force in every replay
         self.draws: list[Draw] = []
         self.add_draw(first)
@@ -84,7 +84,6 @@ class Tape:
         """What depends on what, as bits, and which steps and edges belong to one place of the code."""
         users = defaultdict(list)
         self.before = [0] * len(self.steps)
-        self.paths: dict[tuple, tuple[list[int], int]] = {}
         self.calls: dict[Any, list[int]] = defaultdict(list)
         for i, step in enumerate(self.steps):
             self.before[i] = 1 << i
@@ -159,10 +158,6 @@ class Tape:
     def runner(self, i: int) -> Callable[[Callable[[int], Any]], Any]:
         """The function that computes a step from the function that reads its inputs."""
         step, op, metadata = self.steps[i], self.steps[i].op, self.steps[i].metadata
-        if step.kind == "total" and step.name == "parts":
-            found = dict(zip(metadata, step.inputs))
-            return lambda read: tuple([read(found[k]) if k in found else np.zeros_like(y)
-                                       for k, y in enumerate(read(step.of))])
         if step.kind == "total":
             first, *rest = step.inputs
 
@@ -173,12 +168,11 @@ class Tape:
                 return out
             return total
         if step.kind == "contribution":
-            (source,), shape = step.inputs, np.shape(step.example) if not isinstance(step.example, tuple) else None
+            (source,), shape = step.inputs, self.shape(i)
 
             def contribution(read: Callable) -> Any:
                 d = read(source)
-                if shape is not None and getattr(d, "shape", None) != shape:
-                    d = fit(d, shape)
+                d = d if getattr(d, "shape", None) == shape else fit(d, shape)
                 return d if metadata is None else 0 * d
             return contribution
         if op is PART:
@@ -193,26 +187,16 @@ class Tape:
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
 
-    def path(self, changed: frozenset, leaves: tuple[str, ...], within: bool) -> tuple[list[int], int]:
-        """The steps between the changed ones and the gradients of leaves, and, as bits, all that depend on a change.
-
-        within: not from step to step of time."""
-        key = changed, leaves, within
-        if key not in self.paths:
-            wanted = mask = 0
-            for leaf in leaves:
-                wanted |= self.before[self.total(leaf)]
-            for c in changed:
-                mask |= (self.after_within if within else self.after)[c]
-            self.paths[key] = bits(mask & wanted), mask
-        return self.paths[key]
+    def behind(self, changed: Iterable[int], within: bool = False) -> int:
+        """All that depends on some steps, as bits. within: not from step to step of time."""
+        after, mask = self.after_within if within else self.after, 0
+        for i in changed:
+            mask |= after[i]
+        return mask
 
     def length(self, changed: Iterable[int], leaf: str) -> int:
         """How many steps a replay runs."""
-        mask = 0
-        for c in changed:
-            mask |= self.after[c]
-        return (mask & self.before[self.total(leaf)]).bit_count()
+        return (self.behind(changed) & self.before[self.total(leaf)]).bit_count()
 
     def gradients(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], draw: int = 0,
                   within: bool = False) -> list:
@@ -220,16 +204,20 @@ class Tape:
         return self.replayed(leaves, replaced, self.draws[draw].values, within)
 
     def replayed(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], before: list, within: bool) -> list:
-        path, todo = self.path(frozenset(replaced), leaves, within)
+        todo, wanted = self.behind(replaced, within), 0
+        for leaf in leaves:
+            wanted |= self.before[self.total(leaf)]
+        path = bits(todo & wanted)
+        self.ran += len(path) + A_REPLAY
         values = Values(self, before, replaced, todo).sweep(path)
         return [values[self.total(leaf)] for leaf in leaves]
 
     def accept(self, replaced: dict[int, Replacement]) -> None:
         """Make replacements permanent, in the values of all draws too."""
         self.accepted = {**self.accepted, **replaced}
-        path, todo = self.path(frozenset(replaced), tuple(self.leaves), False)
+        todo = self.behind(replaced)
         for draw in self.draws:
-            draw.values[:] = Values(self, draw.values, replaced, todo).sweep(path)
+            draw.values[:] = Values(self, draw.values, replaced, todo).sweep(bits(todo))
 
     # -- words --------------------------------------------------------------------------------------------
 
