@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.change import Change
+from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes
 from minigrad.auditor.tape import Tape

@@ -7,12 +7,13 @@ one block of the table: a generator of (cost, text, replaced steps, edge), in ov
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from minigrad.auditor.record import Edge
-from minigrad.auditor.tape import Replacement, Tape, Values, d, groups
+from minigrad.auditor.tape import Replacement, Tape, Values, d
 
 
 @dataclass(eq=False)
@@ -66,24 +67,17 @@ def scaled(edges: Iterable[Edge], k: float) -> dict[int, Replacement]:
 
 
 def redone(tape: Tape, steps: Iterable[int], how: Callable) -> dict[int, Replacement]:
-    """Replace steps of rules by how(their op, the values of their inputs)."""
-    def one(i: int) -> Replacement:
-        step = tape.steps[i]
-
-        def op(*inputs: Any) -> Any:
-            return step.op.forward(*inputs, **step.metadata)
-        op.metadata = step.metadata  # type: ignore[attr-defined]
-        return lambda v: how(op, *map(v, step.inputs))
-    return {i: one(i) for i in steps}
+    """Replace steps of rules by how(the step, the values of its inputs)."""
+    return {i: lambda v, step=tape.steps[i]: how(step, *map(v, step.inputs)) for i in steps}
 
 
 def reading(tape: Tape, spots: dict[tuple[int, int], Replacement]) -> dict[int, Replacement]:
     """Have steps of rules read something else: {(step, position of its input): what it reads}."""
-    def one(i: int, read: dict[int, Replacement]) -> Replacement:
-        step = tape.steps[i]
-        return lambda v: step.op.forward(*[read[p](v) if p in read else v(x) for p, x in enumerate(step.inputs)],
-                                         **step.metadata)
-    return {i: one(i, {p: spots[i, p] for _, p in some}) for i, some in groups(spots, lambda spot: spot[0]).items()}
+    read: dict[int, dict[int, Replacement]] = defaultdict(dict)
+    for (i, p), what in spots.items():
+        read[i][p] = what
+    return {i: lambda v, step=tape.steps[i], read=read[i]: step.compute(
+        *[read[p](v) if p in read else v(x) for p, x in enumerate(step.inputs)]) for i in read}
 
 
 def value_of(i: int) -> Replacement:

@@ -25,7 +25,7 @@ def path(tape: Tape, given: list) -> Iterator[tuple]:
         y, x = tape.say(e.consumer), tape.say(e.x)
         where = f"from {y} to {x}" + (" of the step before" if e in tape.carried else "")
         unnamed = 0.05 * (not x.isidentifier()) + 0.05 * (not y.isidentifier())
-        solved = (k[0] for leaf, g in given[0].items() if any(tape.reaches(e.contribution, leaf) for e in edges)
+        solved = (k[0] for leaf, g in given[0].items() if tape.length([e.contribution for e in edges], leaf)
                   and (k := factors(tape, leaf, g, [edges])) is not None)
         k = next(solved, None)
         others = [k] if k is not None else [n for n, _ in tape.numbers[:24]] if len(edges) > 1 else []
@@ -114,7 +114,7 @@ def diagonal_alone(tape: Tape, given: list) -> Iterator[tuple]:
             sums = [i for site in sites for i in site if "axis" in (tape.steps[i].metadata or ())
                     and tape.shape(i) != shape]
             yield (1.3, text.format(tape.say(e.consumer), tape.say(e.x), f" of its {step.op.name}"),
-                   redone(tape, sums, lambda op, a: a), e)
+                   redone(tape, sums, lambda step, a: a), e)
     for slot in tape.slots:  # the same, written as exp(x) / sum(exp(x))
         e, x = slot[0], tape.steps[slot[0].x]
         raw = tape.shape(tape.steps[e.contribution].inputs[0])
@@ -152,32 +152,32 @@ def turned(out: Any, first: bool) -> Any:
     return out
 
 
-def assigned(op: Any, g: Any) -> Any:
-    out = np.zeros(op.metadata["shape"])
-    out[op.metadata["index"]] = g
+def assigned(step: Any, g: Any) -> Any:
+    out = np.zeros(step.metadata["shape"])
+    out[step.metadata["index"]] = g
     return out
 
 
-# {op of a rule: (cost, what is said, the new result from the op itself and the values of its inputs)}
+# {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
-    "multiply": [(1.5, "the factor {a} is missing", lambda op, a, b: b),
-                 (1.5, "the factor {b} is missing", lambda op, a, b: a),
-                 (1.9, "{a} / {b} in place of {this}", lambda op, a, b: a / b)],
-    "divide": [(1.5, "the division by {b} is missing", lambda op, a, b: a),
-               (1.9, "{a} {b} in place of {this}", lambda op, a, b: a * b)],
-    "add": [(1.5, "the term {a} is missing", lambda op, a, b: b),
-            (1.5, "the term {b} is missing", lambda op, a, b: a),
-            (1.9, "{a} − {b} in place of {this}", lambda op, a, b: a - b)],
-    "subtract": [(1.5, "the term {a} is missing", lambda op, a, b: -b),
-                 (1.5, "the term {b} is missing", lambda op, a, b: a),
-                 (1.9, "{a} + {b} in place of {this}", lambda op, a, b: a + b),
-                 (1.9, "{b} − {a} in place of {this}: the sign", lambda op, a, b: b - a)],
-    "negative": [(1.6, "the sign is turned", lambda op, a: a)],
-    "transpose": [(1.2, "{a} is not transposed", lambda op, a: a),
-                  (1.6, "the first {n} columns of {a} are not transposed", lambda op, a: turned(op(a), first=True)),
-                  (1.6, "the last {n} columns of {a} are not transposed", lambda op, a: turned(op(a), first=False))],
-    "sum": [(1.9, "the sum {this} is missing", lambda op, a: a),
-            (1.9, "{this} is a mean, not a sum,", lambda op, a: op(a) * (np.size(op(a)) / np.size(a)))],
+    "multiply": [(1.5, "the factor {a} is missing", lambda step, a, b: b),
+                 (1.5, "the factor {b} is missing", lambda step, a, b: a),
+                 (1.9, "{a} / {b} in place of {this}", lambda step, a, b: a / b)],
+    "divide": [(1.5, "the division by {b} is missing", lambda step, a, b: a),
+               (1.9, "{a} {b} in place of {this}", lambda step, a, b: a * b)],
+    "add": [(1.5, "the term {a} is missing", lambda step, a, b: b),
+            (1.5, "the term {b} is missing", lambda step, a, b: a),
+            (1.9, "{a} − {b} in place of {this}", lambda step, a, b: a - b)],
+    "subtract": [(1.5, "the term {a} is missing", lambda step, a, b: -b),
+                 (1.5, "the term {b} is missing", lambda step, a, b: a),
+                 (1.9, "{a} + {b} in place of {this}", lambda step, a, b: a + b),
+                 (1.9, "{b} − {a} in place of {this}: the sign", lambda step, a, b: b - a)],
+    "negative": [(1.6, "the sign is turned", lambda step, a: a)],
+    "transpose": [(1.2, "{a} is not transposed", lambda step, a: a),
+                  (1.6, "the first {n} columns of {a} are not transposed", lambda step, a: turned(step.compute(a), first=True)),
+                  (1.6, "the last {n} columns of {a} are not transposed", lambda step, a: turned(step.compute(a), first=False))],
+    "sum": [(1.9, "the sum {this} is missing", lambda step, a: a),
+            (1.9, "{this} is a mean, not a sum,", lambda step, a: step.compute(a) * (np.size(step.compute(a)) / np.size(a)))],
     "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last "
                  "of its gradients (np.add.at adds them)", assigned)],
 }
@@ -240,7 +240,7 @@ def readings(tape: Tape, own: int, is_whole: bool = False) -> Iterator[Reading]:
         for new in readings(tape, part, is_whole=True):
             def get(v: Values, x: int, t: int, k: int = k, new: Reading = new) -> Any:
                 parts = [new.get(v, i, t) if j == k else v(i) for j, i in enumerate(tape.steps[x].inputs)]
-                return tape.steps[x].op.forward(*parts, **tape.steps[x].metadata)
+                return tape.steps[x].compute(*parts)
             yield Reading(new.cost + 0.1, new.text, get, False, part)
 
 
@@ -285,7 +285,7 @@ def another_value(tape: Tape, given: list) -> Iterator[tuple]:
                 for some in [spots, *([spot] for spot in spots if len(spots) > 1 and new.is_plain)]:
                     yield (new.cost + 0.5 * (some is not spots), f"{new.text} is used where {meant} is meant,{whole} "
                            f"{tape.say_between(e)}", reading(tape, {
-                               (i, p): lambda v, x=tape.steps[i].inputs[p], t=tape.time(i), new=new: new.get(v, x, t)
+                               (i, p): lambda v, i=i, p=p, new=new: new.get(v, tape.steps[i].inputs[p], tape.time(i))
                                for site, p in some for i in site}), e)
 
 

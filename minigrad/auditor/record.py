@@ -7,9 +7,11 @@ the input's total.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import itemgetter
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -29,7 +31,7 @@ class Step:
     """One value. kind: leaf, constant, seed, forward, rule, contribution or total.
 
     place, time  of a forward step: the op and the user's call sites, and how many calls came before at this place
-    example      its value when it was recorded
+    example      its value when it was recorded;  compute: from the values of its inputs to its own
     of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
     number_in    the place of a rule's step within its rule
     """
@@ -46,6 +48,7 @@ class Step:
     name: str | None = None
     line: tuple[str, int] | None = None
     example: Any = None
+    compute: Any = None
 
 
 class Edge(NamedTuple):
@@ -145,6 +148,10 @@ class Recording(Trace):
     def add(self, step: Step, x: Symbol | None = None) -> int:
         """Append a step; that of a symbol is found again by `number`."""
         self.steps.append(step)
+        if step.op is PART:
+            step.compute = itemgetter(step.metadata["i"])
+        elif step.op is not None:
+            step.compute = functools.partial(step.op.forward, **step.metadata) if step.metadata else step.op.forward
         if x is not None:
             step.example = x.example
             self.numbers[x._index] = len(self.steps) - 1
@@ -175,7 +182,7 @@ class Recording(Trace):
             g: Any = tuple(parts[node._index].get(i, np.zeros_like(y)) for i, y in enumerate(node.example))
         else:
             g = symbol(self.recorder, sum(self.steps[i].example for i in arrived), False)
-            self.add(Step("total", inputs=arrived, of=n), g)
+            self.add(Step("total", inputs=arrived, of=n, compute=lambda first, *rest: sum(rest, first)), g)
         if node._op is PART:
             parts[node._inputs[0]._index][node._metadata["i"]] = g
             return
@@ -194,16 +201,16 @@ class Recording(Trace):
         x = node._inputs[position]
         if isinstance(x, Symbol) and x._tracked:
             source, is_cut = self.number(d), node._index in self.recorder.cut
-            example = fit(self.steps[source].example, x.example.shape) * (0 if is_cut else 1)
+            compute = functools.partial(fit, shape=x.example.shape, factor=0 if is_cut else 1)
             c = self.add(Step("contribution", None, (source,), "cut" if is_cut else None, of=self.numbers[node._index],
-                              position=position, example=example))
+                              position=position, example=compute(self.steps[source].example), compute=compute))
             self.edges.append(Edge(c, self.numbers[node._index], position, self.numbers[x._index]))
             arriving[x._index].append(c)
 
 
-def fit(d: Any, shape: tuple[int, ...]) -> Any:
+def fit(d: Any, shape: tuple[int, ...], factor: int = 1) -> Any:
     """A gradient broadcast or summed to the shape of its value."""
-    if np.shape(d) == shape:
-        return d
-    d = np.asarray(d)
-    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)
+    if np.shape(d) != shape:
+        d = np.asarray(d)
+        d = sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)
+    return d if factor else 0 * d

@@ -10,7 +10,7 @@ import numpy as np
 
 from minigrad.auditor.change import kind
 from minigrad.auditor.record import fit
-from minigrad.auditor.tape import Tape, Values, number_name
+from minigrad.auditor.tape import Tape, number_name
 
 # (cost, text, what is returned for a gradient p and its axis a)
 ALONG: list[tuple[float, str, Callable]] = [

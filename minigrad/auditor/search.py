@@ -23,9 +23,9 @@ MOST_TIES = 4  # named beside a cause
 MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
 ODD = 2.5  # what was returned, times a number that no size suggests: anything else comes first
-BUDGET = 400_000  # steps run in a round for a cell, six times as many for a loop over time
+BUDGET = 400_000  # steps run in a round for a cell, five times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
-MOST_IN_PAIRS = 400  # changes that are tried in pairs; if some of them make more entries equal, only those
+MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
 FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
 
 
@@ -111,7 +111,7 @@ class Search:
         finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
         self.known, self.partial, self.tried = {}, {}, self.tried + len(changes)
-        self.end = self.tape.ran + BUDGET * (6 if self.tape.carried else 1)
+        self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
         best = self.confirmed(self.everywhere(changes))
         if best is not None and (best.edge or best.cost < ODD):
             return best

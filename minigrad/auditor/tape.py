@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import Edge, Recorder, Recording, Step, fit
+from minigrad.auditor.record import Edge, Recorder, Recording
 from minigrad.engine.op import PART
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.program.trace import Symbol, argument_names
@@ -72,8 +72,8 @@ class Tape:
         for seed in self.seeds:
             values[seed] = self.rng.normal(size=np.shape(values[seed]))
         for i, step in enumerate(self.steps):
-            if step.kind not in ("leaf", "constant", "seed"):
-                values[i] = self.run[i](values.__getitem__)
+            if step.compute is not None:
+                values[i] = step.compute(*[values[x] for x in step.inputs])
         d = iter(self.seeds)
         d_outputs = unflatten(self.result, [
             values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(getattr(y, "example", y)))
@@ -82,56 +82,46 @@ class Tape:
 
     def index(self) -> None:
         """What depends on what, as bits, and which steps and edges belong to one place of the code."""
-        users = defaultdict(list)
-        self.before = [0] * len(self.steps)
-        self.calls: dict[Any, list[int]] = defaultdict(list)
-        for i, step in enumerate(self.steps):
-            self.before[i] = 1 << i
-            for x in step.inputs:
-                users[x].append(i)
-                self.before[i] |= self.before[x]
-            if step.kind == "forward":
-                self.calls[step.place].append(i)
-        self.run = [None if step.kind in ("leaf", "constant", "seed") else self.runner(i)
-                    for i, step in enumerate(self.steps)]
+        steps, n = self.steps, len(self.steps)
+        self.calls = groups((i for i in range(n) if steps[i].kind == "forward"), lambda i: steps[i].place)
         self.times = max(map(len, self.calls.values()), default=1)
-        steps, place = self.steps, lambda i: self.steps[i].place or i
         self.carried = dict.fromkeys(e for e in self.edges if steps[e.consumer].time > steps[e.x].time
                                      and steps[e.x].kind == "forward" and len(self.calls[steps[e.x].place]) > 1)
         carries = {e.contribution for e in self.carried}
-        self.after, self.after_within = ([1 << i for i in range(len(steps))] for _ in range(2))
-        for i in reversed(range(len(steps))):
-            for user in users[i]:
-                self.after[i] |= self.after[user]
-                self.after_within[i] |= self.after_within[user] if user not in carries else 0
+        self.before, self.after, self.after_within = ([1 << i for i in range(n)] for _ in range(3))
+        for i, step in enumerate(steps):
+            for x in step.inputs:
+                self.before[i] |= self.before[x]
+        for i, step in reversed(list(enumerate(steps))):
+            for x in step.inputs:
+                self.after[x] |= self.after[i]
+                self.after_within[x] |= 0 if i in carries else self.after_within[i]
         self.starts = {steps[e.x].place: steps[self.calls[steps[e.consumer].place][0]].inputs[e.position]
-                       for e in self.carried}
-        state_of = {(start, steps[e.consumer].place): key for key, start in self.starts.items() for e in self.carried
-                    if steps[e.x].place == key}
+                       for e in self.carried}  # {place of a state: its initial value}
+        state_of = {(self.starts[steps[e.x].place], steps[e.consumer].place): steps[e.x].place for e in self.carried}
         self.slots = list(groups(self.edges, lambda e: (
             steps[e.consumer].place, e.position if not steps[e.consumer].op.variadic
-            else state_of.get((e.x, steps[e.consumer].place), place(e.x)))).values())
+            else state_of.get((e.x, steps[e.consumer].place), self.key(e.x)))).values())
         self.bundles = [part for slot in self.slots for part in unique(
-            [slot, *groups(slot, lambda e: place(e.x)).values()])]
+            [slot, *groups(slot, lambda e: self.key(e.x)).values()])]
         self.activations = [slot for slot in self.slots if (op := steps[slot[0].consumer].op) and len(op.arrays) == 1
                             and op.elementwise and not op.linear and not op.variadic]
-        rules = groups((i for i, step in enumerate(steps) if step.kind == "rule"),
-                       lambda i: (steps[steps[i].of].place, steps[i].position))
         edge_of = {(steps[e.consumer].place, k): e for e in reversed(self.edges) for k in (e.position, None)}
-        self.rules = [(edge_of[key], list(groups(rule, lambda i: steps[i].number_in).values()))
-                      for key, rule in rules.items() if key in edge_of]
-        self.values_at = [Series(key, self.say(at[0]), any(steps[i].name for i in at), {steps[i].time: i for i in at})
-                       for key, at in groups((i for i, step in enumerate(steps) if self.shape(i) and step.kind in (
-                           "leaf", "forward", "constant")), place).items()]
-        self.gradients_at = [Series(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
-                                {self.time(i): i for i in totals}) for calls in self.calls.values()
-                          if (totals := [self.totals[i] for i in calls if i in self.totals])]
-        self.gradients_at += [Series(i, self.say_arriving(steps[i].of), True, {self.time(i): i})
-                                 for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1]
+        rules = groups((i for i in range(n) if steps[i].kind == "rule"),
+                       lambda i: edge_of.get((steps[steps[i].of].place, steps[i].position)))
+        self.rules = [(e, list(groups(rule, lambda i: steps[i].number_in).values())) for e, rule in rules.items() if e]
+        self.values_at = self.series(i for i in range(n) if steps[i].kind in ("leaf", "forward", "constant"))
+        self.gradients_at = self.series(i for calls in self.calls.values() for i in map(self.totals.get, calls) if i)
+        self.gradients_at += self.series(i for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1)
         for at in groups(self.carried, lambda e: steps[e.x].place).values():
-            carried = {steps[e.x].time: e.contribution for e in at}
-            if len(carried) == len(at):
+            if len(carried := {steps[e.x].time: e.contribution for e in at}) == len(at):
                 self.gradients_at.append(Series(at[0], f"the carried {d(self.say(at[0].x))}", True, carried))
+
+    def series(self, some: Iterable[int]) -> list[Series]:
+        """The arrays among some steps, those of one place together."""
+        return [Series(key, self.say(at[0]), any(self.steps[i if self.steps[i].of < 0 else self.steps[i].of].name
+                                                 for i in at), {self.time(i): i for i in at})
+                for key, at in groups(filter(self.shape, some), self.key).items()]
 
     def key(self, i: int) -> Any:
         """What the values of a place have in common at all times; for a total, what its gradients have."""
@@ -139,53 +129,22 @@ class Tape:
         return ("total", self.key(step.of)) if step.kind == "total" else step.place or i
 
     def time(self, i: int) -> int:
-        return self.steps[self.steps[i].of].time
+        """The time of a forward step, or of the one whose backward a step belongs to."""
+        return self.steps[i].time if self.steps[i].of < 0 else self.steps[self.steps[i].of].time
 
     def shape(self, i: int) -> tuple | None:
         """The shape of a step's value; None for an op of several results."""
         example = self.steps[i].example
         return None if isinstance(example, tuple) else np.shape(example)
 
-    def reaches(self, i: int, leaf: str) -> bool:
-        return bool(self.after[i] >> self.total(leaf) & 1)
+    def total(self, leaf: str) -> int:
+        return self.totals[self.leaves[leaf]]
 
     def true(self, leaf: str) -> Any:
         """The gradient of a leaf at the first draw, with the replacements that are in force."""
         return self.draws[0].values[self.total(leaf)]
 
     # -- values -----------------------------------------------------------------------------------------
-
-    def runner(self, i: int) -> Callable[[Callable[[int], Any]], Any]:
-        """The function that computes a step from the function that reads its inputs."""
-        step, op, metadata = self.steps[i], self.steps[i].op, self.steps[i].metadata
-        if step.kind == "total":
-            first, *rest = step.inputs
-
-            def total(read: Callable) -> Any:
-                out = read(first)
-                for x in rest:
-                    out = out + read(x)
-                return out
-            return total
-        if step.kind == "contribution":
-            (source,), shape = step.inputs, self.shape(i)
-
-            def contribution(read: Callable) -> Any:
-                d = read(source)
-                d = d if getattr(d, "shape", None) == shape else fit(d, shape)
-                return d if metadata is None else 0 * d
-            return contribution
-        if op is PART:
-            (whole,), k = step.inputs, metadata["i"]
-            return lambda read: read(whole)[k]
-        forward, inputs = op.forward, step.inputs  # type: ignore[union-attr]
-        if len(inputs) == 2 and not metadata:
-            x, y = inputs
-            return lambda read: forward(read(x), read(y))
-        return lambda read: forward(*[read(x) for x in inputs], **metadata)
-
-    def total(self, leaf: str) -> int:
-        return self.totals[self.leaves[leaf]]
 
     def behind(self, changed: Iterable[int], within: bool = False) -> int:
         """All that depends on some steps, as bits. within: not from step to step of time."""
@@ -226,8 +185,8 @@ class Tape:
         step = self.steps[i]
         if step.kind == "total":
             return d(self.say(step.of))
-        if step.kind == "contribution":
-            return self.say(step.inputs[0], depth)
+        if step.kind == "seed":
+            return self.say_arriving(step.of)
         names = [name for k in self.calls.get(step.place, (i,)) if (name := self.steps[k].name)]
         if names:
             return step.name or max(set(names), key=names.count)
@@ -327,11 +286,11 @@ class Values:
 
     def sweep(self, path: list[int]) -> list:
         """Compute the steps of a path, in order; return the values of all steps."""
-        values, read, run = self.values, self.values.__getitem__, self.tape.run
-        done, replaced = self.done, self.replaced
+        values, steps, done, replaced = self.values, self.tape.steps, self.done, self.replaced
         for i in path:
             if i not in done:
-                values[i] = self.changed(i) if i in replaced else run[i](read)
+                step = steps[i]
+                values[i] = self.changed(i) if i in replaced else step.compute(*[values[x] for x in step.inputs])
                 done.add(i)
         return values
 
@@ -344,14 +303,15 @@ class Values:
     def __call__(self, i: int) -> Any:
         if i not in self.done and self.todo >> i & 1:
             self.done.add(i)
-            self.values[i] = self.changed(i) if i in self.replaced else self.tape.run[i](self)
+            self.values[i] = self.changed(i) if i in self.replaced else self.own(i)
         return self.values[i]
 
     def base(self, i: int) -> Any:
         return self.before[i]
 
     def own(self, i: int) -> Any:
-        return self.tape.run[i](self)
+        step = self.tape.steps[i]
+        return step.compute(*map(self, step.inputs))
 
     def again(self, leaf: str, replaced: dict[int, Replacement], within: bool) -> Any:
         total = self.tape.total(leaf)
@@ -361,12 +321,7 @@ class Values:
 
 def bits(mask: int) -> list[int]:
     """The numbers of the bits that are set, the smallest first."""
-    text = bin(mask)[:1:-1]
-    out, i = [], text.find("1")
-    while i >= 0:
-        out.append(i)
-        i = text.find("1", i + 1)
-    return out
+    return np.flatnonzero(np.frombuffer(bin(mask)[:1:-1].encode(), np.uint8) == ord("1")).tolist()
 
 
 def number_name(numbers: list[tuple[float, str]], k: float) -> tuple[str, bool]:
