@@ -48,30 +48,32 @@ def not_cut(tape: Tape, given: list) -> Iterator[tuple]:
 # -- the derivative of a function of one variable ----------------------------------------------------------------
 
 
+# (how unusual, text, what a person may take for a value v, or for the slope of an activation whose result it is)
+FUNCTIONS: list[tuple[float, str, Callable]] = [
+    (0.0, "{}", lambda v: v), (0.0, "1 − {}", lambda v: 1 - v), (0.3, "1 − {}²", lambda v: 1 - v * v),
+    (0.0, "{}²", lambda v: v * v), (0.2, "1 + {}", lambda v: 1 + v), (0.6, "−{}", lambda v: -v),
+    (0.6, "tanh({})", np.tanh), (0.6, "sigmoid({})", OPS["sigmoid"].forward),
+    (0.2, "1 + {}²", lambda v: 1 + v * v), (0.3, "(1 − {})²", lambda v: (1 - v) ** 2),
+    (0.3, "{} (1 − {})", lambda v: v * (1 - v)), (0.4, "{} (1 − {}²)", lambda v: v * (1 - v * v)),
+    (0.4, "{} ({} − 1)", lambda v: v * (v - 1)), (0.4, "{} (1 + {})", lambda v: v * (1 + v)),
+    (0.4, "{}² (1 − {})", lambda v: v * v * (1 - v)), (0.4, "{} (1 − {})²", lambda v: v * (1 - v) ** 2),
+    (0.4, "(1 − {}²)²", lambda v: (1 - v * v) ** 2), (0.5, "√(1 − {}²)", lambda v: np.sqrt(1 - v * v)),
+    (0.6, "1, where it is not 0, and not {}", lambda v: v != 0)]
+OF_VALUES, OF_FACTORS = FUNCTIONS[1:8], FUNCTIONS[:3]
 SLOPES = {"sigmoid": lambda y: y * (1 - y), "tanh": lambda y: 1 - y * y}
 SLOPE_TEXT = {"sigmoid": "{y} (1 − {y})", "tanh": "1 − {y}²", "relu": "{x} > 0", "exp": "{y}", "square": "2 {x}",
               "sqrt": "1 / (2 {y})", "log": "1 / {x}"}
-# (cost, what is in place of the slope, as a function of the result y)
-OF_THE_RESULT: list[tuple[float, str, Callable]] = [
-    (1.4, "{y} alone", lambda y: y), (1.4, "1 − {y}", lambda y: 1 - y), (1.6, "1 + {y}", lambda y: 1 + y),
-    (1.6, "1 + {y}²", lambda y: 1 + y * y), (1.4, "{y}²", lambda y: y * y), (1.7, "(1 − {y})²", lambda y: (1 - y) ** 2),
-    (1.7, "a tanh's 1 − {y}²", lambda y: 1 - y * y), (1.7, "a sigmoid's {y} (1 − {y})", lambda y: y * (1 - y)),
-    (1.8, "{y} (1 − {y}²)", lambda y: y * (1 - y * y)), (1.8, "{y} ({y} − 1)", lambda y: y * (y - 1)),
-    (1.8, "{y} (1 + {y})", lambda y: y * (1 + y)), (1.8, "{y}² (1 − {y})", lambda y: y * y * (1 - y)),
-    (1.8, "{y} (1 − {y})²", lambda y: y * (1 - y) ** 2), (1.8, "(1 − {y}²)²", lambda y: (1 - y * y) ** 2),
-    (1.9, "√(1 − {y}²)", lambda y: np.sqrt(1 - y * y)), (2.0, "1 where its result is not 0,", lambda y: y != 0)]
 # (cost, what is said, the new gradient from g, y, x, the op, and its own slope s)
 DERIVATIVES: list[tuple[float, str, Callable]] = [
     (0.8, "lacks the derivative of its {op}, {slope}", lambda g, y, x, op, s: g),
-    *((cost, f"has {text} in place of the derivative {{slope}}", lambda g, y, x, op, s, f=f: g * f(y))
-      for cost, text, f in OF_THE_RESULT),
+    *((1.4 + more, f"has {text.replace('{}', '{y}') + ' alone' * (text == '{}')} in place of the derivative {{slope}}",
+       lambda g, y, x, op, s, f=f: g * f(y)) for more, text, f in FUNCTIONS),
     (1.6, "has the derivative of its {op} twice, {slope}", lambda g, y, x, op, s: g * s * s),
     (1.8, "takes the derivative {slope} at {op}({y}): {op} is applied once too often",
      lambda g, y, x, op, s: g * SLOPES[op.name](op.forward(y))),  # KeyError: no such slope
     (1.8, "takes the derivative {slope} at {x}, the argument, in place of the result",
      lambda g, y, x, op, s: g * SLOPES[op.name](x)),
     (1.9, "applies {op} to the gradient in place of its derivative", lambda g, y, x, op, s: op.forward(g)),
-    (2.0, "has {op}({y}) in place of the derivative {slope}", lambda g, y, x, op, s: g * op.forward(y)),
     (2.0, "divides by the derivative {slope}", lambda g, y, x, op, s: g / s),
     (2.0, "has the derivative {slope} where the argument is negative", lambda g, y, x, op, s: g * (x < 0))]
 
@@ -174,10 +176,10 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                  (1.9, "{b} − {a} in place of {this}: the sign", lambda step, a, b: b - a)],
     "negative": [(1.6, "the sign is turned", lambda step, a: a)],
     "transpose": [(1.2, "{a} is not transposed", lambda step, a: a),
-                  (1.6, "the first {n} columns of {a} are not transposed", lambda step, a: turned(step.compute(a), first=True)),
-                  (1.6, "the last {n} columns of {a} are not transposed", lambda step, a: turned(step.compute(a), first=False))],
+                  (1.6, "the first {n} columns of {a} are not transposed", lambda step, a: turned(a.T, first=True)),
+                  (1.6, "the last {n} columns of {a} are not transposed", lambda step, a: turned(a.T, first=False))],
     "sum": [(1.9, "the sum {this} is missing", lambda step, a: a),
-            (1.9, "{this} is a mean, not a sum,", lambda step, a: step.compute(a) * (np.size(step.compute(a)) / np.size(a)))],
+            (1.9, "{this} is a mean, not a sum,", lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
     "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last "
                  "of its gradients (np.add.at adds them)", assigned)],
 }
@@ -213,29 +215,24 @@ class Reading(NamedTuple):
     meant: int | None = None
 
 
-FUNCTIONS = [(0.4, "tanh({})", np.tanh), (0.4, "sigmoid({})", OPS["sigmoid"].forward), (0.5, "1 − {}", lambda v: 1 - v),
-             (0.5, "1 + {}", lambda v: 1 + v), (0.5, "{}²", lambda v: v * v), (0.6, "1 − {}²", lambda v: 1 - v * v),
-             (0.5, "−{}", lambda v: -v)]
-
-
 def readings(tape: Tape, own: int, is_whole: bool = False) -> Iterator[Reading]:
     """What may be read in place of the value or gradient `own`; is_whole: without functions and parts of it."""
     step, shape = tape.steps[own], tape.shape(own)
     is_gradient, key = step.kind == "total", tape.key(own)
+    moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
     for group in tape.gradients_at if is_gradient else tape.values_at:
         base, is_own = (2.3 if is_gradient else 2.4) + 0.4 * (not group.is_named), group.key == key
         looping, found = len(group.at) > 1, tape.shape(group.first)
         if found != shape and not (is_gradient or is_whole or looping) and group.is_named:
             for text, f in reshapings(found, shape):
                 yield Reading(base + 0.3, f"{text} of {group.name}", read(tape, group, None, f), False)
-        moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
-        for moment, cost, at in moments if found == shape else ():
-            if (looping or not moment) and (moment or not is_own or (looping and not is_gradient)):
+        for moment, cost, at in moments[:None if looping else 1] if found == shape else ():
+            if moment or not is_own or (looping and not is_gradient):
                 yield Reading(base + cost, group.name + moment, read(tape, group, at))
-        for moment, cost, at in moments if found == shape and not is_gradient and not is_whole else ():
-            if (looping or not moment) and ((is_own and cost < 0.3) or (group.is_named and not moment)):
-                for more, text, f in FUNCTIONS:
-                    yield Reading(base + cost + more, text.format(group.name) + moment, read(tape, group, at, f), False)
+            if not is_gradient and not is_whole and (cost < 0.3 if is_own else group.is_named and not moment):
+                for more, text, f in OF_VALUES:
+                    yield Reading(base + cost + more + 0.4, text.format(group.name) + moment, read(tape, group, at, f),
+                                  False)
     for k, part in enumerate(step.inputs if step.kind == "forward" and step.op.variadic and not is_whole else ()):
         for new in readings(tape, part, is_whole=True):
             def get(v: Values, x: int, t: int, k: int = k, new: Reading = new) -> Any:
@@ -304,29 +301,23 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
 
 @kind
 def another_gradient(tape: Tape, given: list) -> Iterator[tuple]:
-    """The gradient of another value in place of a whole path."""
+    """The gradient of another value in place of a whole path, or a value too much as a factor or a divisor."""
     for edges in tape.bundles:
         e, own = edges[0], tape.totals.get(edges[0].x)
-        for new in readings(tape, own, is_whole=True) if own is not None and tape.shape(own) is not None else ():
+        for new in readings(tape, own, is_whole=True) if own is not None else ():
             yield (new.cost + 0.3, f"{new.text} stands for the path {tape.say_path(e)}", put(
                 edges, lambda v, own, e, new=new: new.get(v, tape.totals[e.x], tape.steps[e.consumer].time)), e)
-
-
-@kind
-def extra_factor(tape: Tape, given: list) -> Iterator[tuple]:
-    """A value too much on one path, as a factor or a divisor."""
-    for edges, group in itertools.product(tape.bundles, tape.values_at):
-        e = edges[0]
-        if tape.steps[group.first].kind != "forward" or not group.is_named or not fits(
-                tape.shape(group.first), tape.shape(e.x)):
-            continue
-        own_time = read(tape, group, None)
-        for cost, text, f in ((2.6, "a factor {}", lambda g, v: g * v), (2.9, "a division by {}", np.divide),
-                              (2.8, "a factor 1 − {}", lambda g, v: g * (1 - v)),
-                              (2.8, "a factor 1 − {}²", lambda g, v: g * (1 - v * v))):
-            yield (cost, f"the path {tape.say_path(e)} has {text.format(group.name)} too much", put(
-                edges, lambda v, own, e, f=f, own_time=own_time: f(own, own_time(v, e.x, tape.steps[e.consumer].time))),
-                e)
+        for group in tape.values_at:
+            if tape.steps[group.first].kind == "forward" and group.is_named and fits(
+                    tape.shape(group.first), tape.shape(e.x)):
+                value = read(tape, group, None)
+                forms = [(0.3, f"a division by {group.name}", lambda own, w: own / w), *(
+                    (more, f"a factor {text.format(group.name)}", lambda own, w, f=f: own * f(w))
+                    for more, text, f in OF_FACTORS)]
+                for more, text, f in forms:
+                    yield (2.6 + more, f"the path {tape.say_path(e)} has {text} too much", put(
+                        edges, lambda v, own, e, f=f, value=value: f(own, value(v, e.x, tape.steps[e.consumer].time))),
+                        e)
 
 
 def fits(a: tuple | None, b: tuple | None) -> bool:
@@ -348,14 +339,12 @@ def order_of_parts(tape: Tape, given: list) -> Iterator[tuple]:
             continue
         lengths = [tape.shape(e.x)[axis] for e in parts]
         for order in list(itertools.permutations(range(len(parts))))[1:]:
-            start = dict(zip(order, np.cumsum([0, *(lengths[k] for k in order[:-1])])))
-
-            def how(v: Values, own: Any, e: Edge, start: Any = start, axis: int = axis, lengths: Any = lengths) -> Any:
-                k = start[e.position]
-                return np.take(v(tape.totals[e.consumer]), range(k, k + lengths[e.position]), axis)
+            def how(v: Values, own: Any, e: Edge, order: Any = order, axis: int = axis, lengths: Any = lengths) -> Any:
+                cuts = np.cumsum([lengths[k] for k in order])[:-1]
+                return np.split(v(tape.totals[e.consumer]), cuts, axis)[order.index(e.position)]
             yield (2.0, f"the parts of {d(tape.say(parts[0].consumer))} are taken in the order "
                    f"{', '.join(names[k] for k in order)} in place of {', '.join(names)}",
-                   put((e for e in edges if e.position in start), how), parts[0])
+                   put((e for e in edges if e.position in order), how), parts[0])
 
 
 @kind

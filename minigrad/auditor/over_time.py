@@ -20,7 +20,10 @@ MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
 
 
 class State:
-    """A state that is carried over time. edges {time: those that carry its gradient there}, -1: to the initial state."""
+    """A state that is carried over time.
+
+    edges  {time: those that carry its gradient there}, -1: to the initial state
+    """
 
     def __init__(self, tape: Tape, edges: list[Edge]):
         self.tape, self.first, place = tape, edges[0], tape.steps[edges[0].x].place
@@ -75,11 +78,10 @@ def in_loop(tape: Tape, e: Edge) -> bool:
 @kind
 def not_carried(tape: Tape, given: list) -> Iterator[tuple]:
     """All edges that carry one state, or several, to the step before."""
-    for n, some in ((n, some) for n in (1, 2, 3) for some in itertools.combinations(states(tape), n)):
-        text = f"{' and '.join(dict.fromkeys(s.name for s in some))} {'is' if n == 1 else 'are'} not carried to the " \
-               "step before"
+    for some in itertools.chain.from_iterable(itertools.combinations(states(tape), n) for n in (1, 2, 3)):
+        names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
         for cost, more, start in ((0.5, "", []), (0.7, ", nor to the initial state", [-1])):
-            yield (cost + 0.1 * n, text + more, {c: f for s in some for c, f in s.put(
+            yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}", {c: f for s in some for c, f in s.put(
                 dict.fromkeys([*start, *s.times], lambda v: 0.0)).items()}, some[0].first)
 
 
@@ -103,9 +105,10 @@ def carried_to_another(tape: Tape, given: list) -> Iterator[tuple]:
     for a, b in itertools.combinations(states(tape), 2):
         for cost, more, start in ((1.5, "", []), (1.6, ", those of the initial states too", [-1])):
             if same_shape(tape, a.first.x, b.first.x):
-                replaced = [to.put({t: lambda v, t=t, source=source: source.sent(v, t + 1) for t in [*start, *to.times]})
-                            for to, source in ((a, b), (b, a))]
-                yield cost, f"the carried {a.name} and {b.name} are exchanged{more}", replaced[0] | replaced[1], a.first
+                replaced: dict[int, Replacement] = {}
+                for to, other in ((a, b), (b, a)):
+                    replaced |= to.put({t: lambda v, t=t, s=other: s.sent(v, t + 1) for t in [*start, *to.times]})
+                yield cost, f"the carried {a.name} and {b.name} are exchanged{more}", replaced, a.first
 
 
 @kind

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.auditor.change import kind
+from minigrad.auditor.change import kind, value_of
 from minigrad.auditor.record import fit
 from minigrad.auditor.tape import Tape, number_name
 
@@ -30,14 +30,14 @@ def returned_array(tape: Tape, given: list) -> Iterator[tuple]:
         if g.shape != true.shape:
             parts = [tape.draws[0].values[i] for i in sources]
             for cost, text, f in of_shape(g, true, parts):
-                yield (cost, f"{{}}: the shape is {g.shape} in place of {true.shape}: {text}",
-                       {total: lambda v, f=f, total=total, sources=sources: f(v.own(total), list(map(v, sources)))}, None)
+                yield (cost, f"{{}}: the shape is {g.shape} in place of {true.shape}: {text}", {
+                    total: lambda v, f=f, total=total, sources=sources: f(v.own(total), list(map(v, sources)))}, None)
             continue
         top = max(float(np.abs(draw[leaf]).max(initial=0)) for draw in given)
         for cost, text, f in of_values(tape, g, true, top):
             yield cost, f"{{}}: {text}", {total: lambda v, f=f, total=total: f(v.own(total))}, None
         for other in (other for other in tape.leaves if other != leaf and tape.true(other).shape == g.shape):
-            yield 1.4, f"{{}}: it is that of {other}", {total: lambda v, i=tape.total(other): v(i)}, None
+            yield 1.4, f"{{}}: it is that of {other}", {total: value_of(tape.total(other))}, None
 
 
 def of_values(tape: Tape, g: Any, true: Any, top: float) -> Iterator[tuple[float, str, Callable]]:

@@ -120,8 +120,9 @@ class Search:
                 or self.confirmed(self.pairs(changes)) or best)
 
     def rank(self, change: Change) -> tuple:
-        """The order of candidates: what explains most, then the most usual, then the nearest to a gradient. That several
-        gradients are zero is rather a fault before them."""
+        """The order of candidates: what explains most, then the most usual, then the nearest to a gradient.
+
+        That several gradients are zero is rather a fault before them."""
         unusual = change.edge is None and change.cost < 1 < len(change.explains)
         return -len(change.explains), round(change.cost + unusual, 6), change.length
 
@@ -141,8 +142,9 @@ class Search:
                 first, rest = (reached := self.reached(change.replaced, left))[:1], reached[1:]
                 if is_thorough:
                     explained = self.explained(rest, change.replaced)
-                elif explained := [leaf for leaf in first if self.agrees(leaf, 0, self.gradient(leaf, change.replaced))]:
-                    explained += self.explained(rest, change.replaced)  # most changes fail at the nearest
+                else:  # most changes fail at the nearest
+                    explained = [leaf for leaf in first if self.agrees(leaf, 0, self.gradient(leaf, change.replaced))]
+                    explained += self.explained(rest, change.replaced) if explained else []
                 if explained and not self.breaks_nothing(change.replaced):
                     self.partial[change] = explained
                 elif explained:
@@ -169,7 +171,8 @@ class Search:
         def one(leaf: str) -> Replacement:
             return lambda v: sum(sign * v.again(leaf, replaced, within) for sign, replaced in terms)
         replaced = {self.tape.total(leaf): one(leaf) for leaf in leaves}
-        new = self.found(Change(change.kind, change.cost, text, replaced, change.edge), self.explained(leaves, replaced))
+        new = Change(change.kind, change.cost, text, replaced, change.edge)
+        self.found(new, self.explained(leaves, replaced))
         new.length = self.tape.length(change.replaced, leaves[0])
         return new
 
@@ -192,8 +195,8 @@ class Search:
                 for (edge, cut, is_in_sum, is_shared), after_cut in zip(cuts, behind):
                     is_term = is_in_sum and any(after_cut >> i & 1 for i in change.replaced)
                     is_copy = not is_term and is_shared and any(after >> i & 1 for i in cut)
-                    last = after if is_term else after_cut
-                    if (is_term or is_copy) and last & left and not last & settled and cut.keys() != change.replaced.keys():
+                    last = after if is_term else after_cut if is_copy else 0
+                    if last & left and not last & settled and cut.keys() != change.replaced.keys():
                         yield change, edge, cut, is_term
         for change, edge, cut, is_term in self.affordable(possible(), 0.6):
             reached = self.reached(change.replaced if is_term else cut, self.leaves)
