@@ -145,8 +145,8 @@ def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dic
         if key in names or path in names:
             return 9.0 * (names.get(key, names.get(path)) == leaf)
         bare = key[1:] if key[:1] == "d" and key not in keys else key
-        letters = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, leaf)]
-        return (difflib.SequenceMatcher(None, *letters).ratio() + (leaf in (bare, key))
+        one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, leaf))
+        return (difflib.SequenceMatcher(None, one, other).ratio() + (leaf in (bare, key))
                 + 0.3 * (np.shape(x) == tape.shape(tape.leaves[leaf])))
     found: dict[str, Any] = {}
     used = set()

@@ -179,7 +179,8 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                   (1.6, "the first {n} columns of {a} are not transposed", lambda step, a: turned(a.T, first=True)),
                   (1.6, "the last {n} columns of {a} are not transposed", lambda step, a: turned(a.T, first=False))],
     "sum": [(1.9, "the sum {this} is missing", lambda step, a: a),
-            (1.9, "{this} is a mean, not a sum,", lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
+            (1.9, "{this} is a mean, not a sum,",
+             lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
     "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last "
                  "of its gradients (np.add.at adds them)", assigned)],
 }
@@ -189,7 +190,7 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
 def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
     for e, site in ((e, site) for e, sites in tape.rules for site in sites):
-        step, n = tape.steps[site[0]], min(tape.shape(site[0]) or (0,))
+        step, n = tape.steps[site[0]], min(tape.shape(site[0]), default=0)
         said = [tape.say_read(i, e.consumer) for i in step.inputs]
         is_square = len({tape.shape(i) for i in (site[0], *step.inputs)}) == 1
         for cost, text, how in RULE_STEPS.get(step.op.name, ()):
@@ -320,9 +321,9 @@ def another_gradient(tape: Tape, given: list) -> Iterator[tuple]:
                         e)
 
 
-def fits(a: tuple | None, b: tuple | None) -> bool:
+def fits(a: tuple, b: tuple) -> bool:
     """Whether an array of shape a broadcasts to the shape b."""
-    return a is not None and b is not None and len(a) <= len(b) and all(n in (1, m) for n, m in zip(a[::-1], b[::-1]))
+    return len(a) <= len(b) and all(n in (1, m) for n, m in zip(a[::-1], b[::-1]))
 
 
 # -- the order of parts ------------------------------------------------------------------------------------------------

@@ -81,8 +81,11 @@ def not_carried(tape: Tape, given: list) -> Iterator[tuple]:
     for some in itertools.chain.from_iterable(itertools.combinations(states(tape), n) for n in (1, 2, 3)):
         names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
         for cost, more, start in ((0.5, "", []), (0.7, ", nor to the initial state", [-1])):
-            yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}", {c: f for s in some for c, f in s.put(
-                dict.fromkeys([*start, *s.times], lambda v: 0.0)).items()}, some[0].first)
+            replaced: dict[int, Replacement] = {}
+            for s in some:
+                replaced |= s.put(dict.fromkeys([*start, *s.times], lambda v: 0.0))
+            yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}", replaced,
+                   some[0].first)
 
 
 @kind
@@ -143,7 +146,7 @@ def cache_of_another_step(tape: Tape, given: list) -> Iterator[tuple]:
     loop = [e for e in tape.edges if in_loop(tape, e)]
     consumers, n = {e.consumer for e in loop}, tape.times
     for moment, _, read in MOMENTS if loop else ():
-        spots = {}
+        spots: dict[tuple[int, int], Replacement] = {}
         for i in (i for i, step in enumerate(tape.steps) if step.kind == "rule" and step.of in consumers):
             own = tape.steps[i].of
             other = tape.calls[tape.steps[own].place][read(tape.steps[own].time, n) % n]

@@ -128,7 +128,7 @@ class Search:
 
     def found(self, change: Change, explained: list[str]) -> Change:
         change.explains = [leaf for leaf in self.left if leaf in explained]
-        change.length = self.tape.length(change.replaced, change.explains[0])
+        change.length = min((self.tape.length(change.replaced, leaf) for leaf in change.explains[:1]), default=0)
         return change
 
     def everywhere(self, changes: list[Change]) -> list[Change]:
@@ -226,8 +226,7 @@ class Search:
             gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
             short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
-        some = [entry for entry in some if entry[0] > 0] or some
-        some = some[:MOST_IN_PAIRS]
+        some = ([entry for entry in some if entry[0] > 0] or some)[:MOST_IN_PAIRS]
         pairs = sorted(((a.cost + b.cost, a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
                         if leaf == other and a.cost + b.cost <= MOST_COST), key=lambda pair: pair[0])
         for cost, a, b, leaf in self.affordable(pairs, 1.0):
@@ -246,7 +245,7 @@ class Search:
     def confirmed(self, found: Iterable[Change]) -> Change | None:
         """The first that holds at the other inputs too, with the others that explain as much."""
         best = None
-        for change in sorted(found, key=self.rank):
+        for change in sorted((change for change in found if change.explains), key=self.rank):
             if best is not None and (len(best.also) == MOST_TIES or change.explains != best.explains
                                      or self.rank(change)[1] > self.rank(best)[1] + 1):
                 continue
@@ -267,7 +266,8 @@ class Search:
             while len(left) > 1:
                 behind = sorted(((calls, [leaf for leaf in left if self.reached(self.totals(calls), [leaf])])
                                  for calls in self.tape.calls.values()), key=lambda entry: -len(entry[1]))
-                leaves, calls = [], []
+                leaves: list[str] = []
+                calls: list[int] = []
                 for some, reached in self.affordable(behind, 1.0):
                     if len(reached) <= len(leaves):
                         break
@@ -286,10 +286,10 @@ class Search:
     def consistent(self, calls: list[int], reached: list[str]) -> list[str]:
         """The leaves for which some gradient of a forward value gives what the user gave."""
         tape, shape, totals = self.tape, self.tape.shape(calls[0]), self.totals(calls)
-        size = int(np.prod(shape or ())) * len(totals)
+        size = int(np.prod(shape)) * len(totals)
         leaves = tuple(leaf for leaf in reached if self.given[0][leaf].shape == tape.true(leaf).shape
                        and np.isfinite(self.given[0][leaf]).all())
-        if len(leaves) < 2 or shape is None or not 0 < size <= MOST_UNKNOWNS \
+        if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS \
                 or sum(tape.true(leaf).size for leaf in leaves) <= size:
             return []
 

@@ -25,7 +25,7 @@ def other_inputs(tape: Tape) -> Iterator[tuple]:
     Of classes of one length any may have to keep it (H, if another axis has the length 4 H): each is tried.
     """
     class_of = tied(tape)
-    axes = [(number, axis) for number in tape.leaves.values() for axis in range(len(tape.shape(number) or ()))]
+    axes = [(number, axis) for number in tape.leaves.values() for axis in range(len(tape.shape(number)))]
     fixed = {1, *(n for i, x in enumerate(tape.examples) if i not in tape.floats for n in x.shape)}
     alike = [dict.fromkeys(map(class_of, some)) for n, some in groups(axes, lambda a: length(tape, a)).items()
              if n not in fixed]
@@ -45,7 +45,7 @@ def notes_on_sizes(tape: Tape) -> Iterator[str]:
     """A sentence on independent axes of one input that have the same length, and one on a short loop."""
     class_of, equal = tied(tape), []
     for leaf, i in tape.leaves.items():
-        axes = [(i, axis) for axis in range(len(tape.shape(i) or ()))]
+        axes = [(i, axis) for axis in range(len(tape.shape(i)))]
         for n, some in groups(axes, lambda a: length(tape, a)).items():
             if n > 1 and len(set(map(class_of, some))) > 1:
                 equal.append(f"{leaf} ({' and '.join(str(axis) for _, axis in some)})")
@@ -59,11 +59,11 @@ def notes_on_sizes(tape: Tape) -> Iterator[str]:
 
 
 def length(tape: Tape, axis: Axis) -> int:
-    return (tape.shape(axis[0]) or ())[axis[1]]
+    return tape.shape(axis[0])[axis[1]]
 
 
 def may_be_time(tape: Tape, axis: Axis) -> bool:
-    return len(tape.shape(axis[0]) or ()) > 2
+    return len(tape.shape(axis[0])) > 2
 
 
 def tied(tape: Tape) -> Callable[[Axis], Axis]:
@@ -78,7 +78,7 @@ def tied(tape: Tape) -> Callable[[Axis], Axis]:
     for i, step in enumerate(tape.steps):
         if step.kind != "forward" or step.time > 1:  # later calls tie the same places
             continue
-        shapes = [tape.shape(x) or () for x in step.inputs]
+        shapes = [tape.shape(x) for x in step.inputs]
         axes = [(k, a) for k, shape in enumerate(shapes) for a, n in enumerate(shape) if n > 1]
         for one in axes:
             n = shapes[one[0]][one[1]]
@@ -87,7 +87,7 @@ def tied(tape: Tape) -> Callable[[Axis], Axis]:
             some = next((some for some in tries if grown(step, shapes, some) is not None), alike)
             out = grown(step, shapes, some)
             ends = [(tape.key(step.inputs[k]), a) for k, a in some] + [
-                (tape.key(i), b) for b, m in enumerate(tape.shape(i) or ()) if m == n and (out is None or out[b] != m)]
+                (tape.key(i), b) for b, m in enumerate(tape.shape(i)) if m == n and (out is None or out[b] != m)]
             if "index" in step.metadata and len(ends) == 1:  # read step by step: one loop may read several arrays
                 ends.append(("read by index", n))
             for end in ends[1:]:

@@ -132,10 +132,9 @@ class Tape:
         """The time of a forward step, or of the one whose backward a step belongs to."""
         return self.steps[i].time if self.steps[i].of < 0 else self.steps[self.steps[i].of].time
 
-    def shape(self, i: int) -> tuple | None:
-        """The shape of a step's value; None for an op of several results."""
-        example = self.steps[i].example
-        return None if isinstance(example, tuple) else np.shape(example)
+    def shape(self, i: int) -> tuple[int, ...]:
+        """The shape of a step's value; () for an op of several results."""
+        return getattr(self.steps[i].example, "shape", ())
 
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
@@ -237,8 +236,7 @@ class Tape:
     @functools.cached_property
     def numbers(self) -> list[tuple[float, str]]:
         """Numbers that the sizes suggest, with their names."""
-        shapes = [np.shape(step.example) for step in self.steps if step.kind in ("leaf", "forward")
-                  and not isinstance(step.example, tuple)]
+        shapes = [self.shape(i) for i, step in enumerate(self.steps) if step.kind in ("leaf", "forward")]
         lengths = sorted({n for shape in shapes for n in shape if n > 1})
         sizes = sorted({int(np.prod(shape)) for shape in shapes} - set(lengths) - {1})
         out = [(float(n), f"{n}") for n in lengths] + [(1.0 / n, f"1/{n}") for n in lengths]
