@@ -35,8 +35,9 @@ class Search:
     def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
         self.tape, self.given, self.tolerance = tape, given, tolerance
         self.end = self.tried = 0
-        self.known: dict[tuple, tuple] = {}  # gradients of this round: {(leaf, id of what is replaced): (gradient, it)}
-        self.partial: dict[Change, list[str]] = {}  # changes of this round that explain something and break something
+        # of this round: the gradients with each change, and those explained where it breaks something
+        self.values: dict[Change, dict[str, Any]] = {}
+        self.partial: dict[Change, list[str]] = {}
         self.causes: list[Change] = []
         self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
         self.right = self.explained(self.leaves, {}, self.draws())
@@ -59,31 +60,26 @@ class Search:
 
     def agrees(self, leaf: str, draw: int, value: Any) -> bool:
         given = self.given[draw][leaf]
-        if value is None or np.shape(value) != given.shape or not np.isfinite(value).all():
+        if np.shape(value) != given.shape or not np.isfinite(value).all():
             return False
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
         return bool((np.abs(value - given) <= self.tolerance[leaf] * scale).all())
+
+    def predicted(self, leaves: Iterable[str], replaced: dict[int, Replacement], draw: int = 0,
+                  within: bool = False) -> dict[str, Any]:
+        """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
+        try:
+            return dict(zip(leaves, self.tape.gradients(tuple(leaves), replaced, draw, within)))
+        except FAILURES:
+            return {}
 
     def explained(self, leaves: list[str], replaced: dict[int, Replacement], draws: Iterable[int] = (0,),
                   within: bool = False) -> list[str]:
         """Those of the leaves whose gradients are the user's with these steps replaced, at some draws."""
         for draw in draws:
-            try:
-                values = self.tape.gradients(tuple(leaves), replaced, draw, within)
-            except FAILURES:
-                return []
-            leaves = [leaf for leaf, value in zip(leaves, values) if self.agrees(leaf, draw, value)]
+            values = self.predicted(leaves, replaced, draw, within)
+            leaves = [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
         return leaves
-
-    def gradient(self, leaf: str, replaced: dict[int, Replacement]) -> Any:
-        """The gradient of a leaf with these steps replaced; None if they do not fit the shapes."""
-        key = leaf, id(replaced)
-        if key not in self.known:
-            try:
-                self.known[key] = self.tape.gradients((leaf,), replaced)[0], replaced
-            except FAILURES:
-                self.known[key] = None, replaced
-        return self.known[key][0]
 
     def reached(self, replaced: dict[int, Replacement], leaves: Iterable[str]) -> list[str]:
         """Those of the leaves that these steps lead to, the nearest first."""
@@ -110,7 +106,7 @@ class Search:
     def best(self) -> Change | None:
         finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
-        self.known, self.partial, self.tried = {}, {}, self.tried + len(changes)
+        self.values, self.partial, self.tried = {}, {}, self.tried + len(changes)
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
         best = self.confirmed(self.everywhere(changes))
         if best is not None and (best.edge or best.cost < ODD):
@@ -135,27 +131,26 @@ class Search:
         """The changes that explain something and break nothing."""
         left, most = self.left, MOST_COST
         found: dict[Any, Change] = {}
-        for is_thorough in (False, True):
-            for change in self.affordable(changes, 0.6):
-                if change.cost > (min(most, COMMON) if is_thorough else most):
-                    break  # one that explains everything, and what ties with it, has been found
-                first, rest = (reached := self.reached(change.replaced, left))[:1], reached[1:]
-                if is_thorough:
-                    explained = self.explained(rest, change.replaced)
-                else:  # most changes fail at the nearest
-                    explained = [leaf for leaf in first if self.agrees(leaf, 0, self.gradient(leaf, change.replaced))]
-                    explained += self.explained(rest, change.replaced) if explained else []
-                if explained and not self.breaks_nothing(change.replaced):
-                    self.partial[change] = explained
-                elif explained:
-                    key = change.text if change.edge is None else change
-                    if key in found:  # the same happened to another gradient
-                        explained += found[key].explains
-                        change.replaced = {**found[key].replaced, **change.replaced}
-                    found[key] = self.found(change, explained)
-                    most = min(most, change.cost + 1 if len(explained) == len(left) else most)
-            if most < MOST_COST:
-                break
+        nearest, others = slice(1), slice(1, None)  # most changes fail at the nearest gradient
+        plan = [(change, nearest) for change in changes]
+        plan += [(change, others) for change in changes if change.cost <= COMMON]
+        for change, part in self.affordable(plan, 0.75):
+            if change.cost > most or (part is others and most < MOST_COST):
+                continue  # one that explains everything, and what ties with it, has been found
+            reached = self.reached(change.replaced, left)
+            values = self.predicted(reached[part], change.replaced)
+            self.values.setdefault(change, {}).update(values)
+            explained = [leaf for leaf, value in values.items() if self.agrees(leaf, 0, value)]
+            explained += self.explained(reached[others], change.replaced) if explained and part is nearest else []
+            if explained and not self.breaks_nothing(change.replaced):
+                self.partial[change] = explained
+            elif explained:
+                key = change.text if change.edge is None else change
+                if key in found:  # the same happened to another gradient
+                    explained += found[key].explains
+                    change.replaced = {**found[key].replaced, **change.replaced}
+                found[key] = self.found(change, explained)
+                most = min(most, change.cost + 1 if len(explained) == len(left) else most)
         return list(found.values())
 
     def in_some_leaves(self, changes: list[Change]) -> Iterator[Change]:
@@ -187,6 +182,7 @@ class Search:
                  len(out_of[edges[0].consumer]) > 1) for edges in tape.slots]
         cuts += [(change.edge, change.replaced, True, False) for change in changes if change.text.endswith("not used")]
         behind = [tape.behind(cut) for _, cut, _, _ in cuts]
+        values_cut = {id(cut): self.predicted(self.left, cut) for _, cut, _, _ in cuts}
         settled, left = (sum(1 << tape.total(leaf) for leaf in some) for some in (self.settled, self.left))
 
         def possible() -> Iterator[tuple]:
@@ -201,9 +197,9 @@ class Search:
         for change, edge, cut, is_term in self.affordable(possible(), 0.6):
             reached = self.reached(change.replaced if is_term else cut, self.leaves)
             terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
-            values = [self.gradient(reached[0], replaced) for _, replaced in terms]
-            if all(value is not None for value in values) and self.agrees(
-                    reached[0], 0, values[0] + values[1] - values[2]):
+            changed, both = self.values.get(change, {}).get(reached[0]), self.predicted(reached[:1], terms[2][1])
+            if changed is not None and bool(both) and self.agrees(
+                    reached[0], 0, changed + values_cut[id(cut)][reached[0]] - both[reached[0]]):
                 where = f"in the formula of {d(tape.say(edge.x))}"
                 if is_term:
                     where = "in the term of " + (
@@ -218,11 +214,9 @@ class Search:
         Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
         short: dict[Any, tuple[float, Change, str]] = {}
         for change in changes:
-            reached = self.reached(change.replaced, self.left)
-            value, _ = self.known.get((*reached[:1], id(change.replaced)), (None, None))
-            if value is None or change.cost > 2.9 or self.reached(change.replaced, self.settled):
+            leaf, value = next(iter(self.values.get(change, {}).items()), (None, None))
+            if leaf is None or change.cost > 2.9 or self.reached(change.replaced, self.settled):
                 continue
-            leaf = reached[0]
             gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
             short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
