@@ -214,9 +214,10 @@ class Search:
         Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
         short: dict[Any, tuple[float, Change, str]] = {}
         for change in changes:
-            leaf, value = next(iter(self.values.get(change, {}).items()), (None, None))
-            if leaf is None or change.cost > 2.9 or self.reached(change.replaced, self.settled):
+            known = self.values.get(change)
+            if not known or change.cost > 2.9 or self.reached(change.replaced, self.settled):
                 continue
+            leaf, value = next(iter(known.items()))
             gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
             short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
