@@ -47,8 +47,8 @@ stretch: k steps multiply the upper right entry by k · 0.7ᵏ⁻¹. Eigenvalues
 values what can happen in the next step.
 """)
 def growth(my: Any) -> Iterator[str]:
-    """A step has the Jacobian J, with both eigenvalues 0.7. `stretch(k)` is the most by which k steps can stretch a
-    gradient. For which k is it largest, and how large is it then?
+    """A step has the Jacobian J, with both eigenvalues 0.7. `stretch(k)` is the largest factor by which k steps can
+    lengthen a gradient. Which k gives the largest one, and how large is it?
     """
     J = np.array([[0.7, 1.0], [0.0, 0.7]])
     norms = [np.linalg.norm(np.linalg.matrix_power(J, k), 2) for k in range(1, 51)]

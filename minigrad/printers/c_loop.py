@@ -26,8 +26,8 @@ from minigrad.printers.c_places import Place, address, indented
 from minigrad.printers.c_products import (
     BY_COLUMNS,
     BY_ROWS,
-    CLEAR,
     COPIES,
+    LAY_DOWN,
     SHARE,
     STRIP,
     SUMS_OVER_COLUMNS,
@@ -119,7 +119,7 @@ class CPlan:
         self.rows: dict[tuple, Rows] = {}
         self.sums: dict[Value, list[tuple]] = {}
         self.types: set[str] = set()
-        self.cleared: set[str] = set()
+        self.laid_down_in_part: set[str] = set()  # types of rows whose last chunk is not full
         self.products: set[str] = set()
         self.sum_kinds: set[tuple] = set()  # of sums over time: (type, whether a row has several entries a step)
         self.tables: list[str] = []
@@ -185,6 +185,11 @@ class CPlan:
                     return None
         smallest = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
         return chunk_width(batch, threads, smallest)  # rows of a larger type fill whole vectors too
+
+    @property
+    def has_filling(self) -> bool:
+        """Whether columns of the last chunk are only there to fill it up."""
+        return self.columns is not None and self.state[0].shape[-1] % self.columns != 0
 
     def shape(self, value: Value) -> tuple:
         """The shape of a value in a chunk."""
@@ -309,7 +314,7 @@ class CPlan:
         for rows in (rows for rows in self.rows.values() if rows in read):
             loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
             steps = "(start - first)" if rows.backward else "start"
-            offset = f"{steps} * run->chunks * {rows.rows}" if rows.across == 1 else \
+            offset = f"{steps} * run->batch * {rows.rows}" if rows.across == 1 else \
                 f"{steps} / block * {rows.rows} * line"
             loop.pointers.append(f"const {own(rows.value.dtype)} *{rows.name}_t = {rows.name} + {offset};")
         for a in self.summed:
@@ -317,8 +322,7 @@ class CPlan:
             loop.typed.append(("total", a, sums, f"{kind} *"))
             for how, left, right in self.sums[a]:
                 self.sum_kinds.add((kind, left.across > 1))
-                entries = "COLUMNS" if left.across == self.columns else left.across
-                n = "n" if left.across == 1 else f"n * {entries}, line"
+                n = "n" if left.across == 1 else "n, line" if self.columns else f"n * {left.across}, line"
                 loop.body.append(
                     f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, {right.name}_t, {sums});"
                     if how == "product" else f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
@@ -336,9 +340,9 @@ class CPlan:
             parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
         parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
-        parts += [for_type(CLEAR, t) for t in sorted(self.cleared)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
-        parts += [VECTORS] if self.products or self.summed else []
+        parts += [VECTORS] if self.products or self.summed or self.laid_down_in_part else []
+        parts += [for_type(LAY_DOWN, t) for t in sorted(self.laid_down_in_part)]
         parts += [for_type(kernels, t) for t in sorted(self.products)]
         parts += [STRIP] if self.summed else []
         parts += [for_type(SUMS_OVER_COLUMNS if wide else SUMS_OVER_STEPS, t) for t, wide in sorted(self.sum_kinds)]
@@ -392,7 +396,7 @@ def sums_functions(loop: Loop) -> str:
     start = ["const long first = run->first, last = run->last, block = run->block;"]
     start += ["const long line = run->line;"] if "line" in used else []
     start += ["(void)work;  // sums need no memory of their own"]
-    steps = ["const long stop = start + block < last ? start + block : last, n = (stop - start) * run->chunks;",
+    steps = ["const long stop = start + block < last ? start + block : last, n = (stop - start) * run->batch;",
              *loop.pointers, *loop.body]
     lines = [*start, *unpacked(loop, [*loop.pointers, *loop.body]), "",
              "for (long start = (last - 1) / block * block; start >= first; start -= block) {", *indented(steps), "}"]
@@ -450,7 +454,6 @@ class LoopWriter(Statements):
         self.load_inputs()
         self.write_values()
         self.lay_down_rest()
-        self.clear_filling()
         for a, new in zip(plan.state, plan.new_state):
             place = self.next[a]
             if self.place.get(self.actual(new)) != place:
@@ -469,7 +472,7 @@ class LoopWriter(Statements):
     def laid_down_later(self) -> list[Value]:
         """The values of Rows that no entrywise pass fills."""
         values = [self.actual(rows.value) for rows in self.pending]
-        return [v for v in values if v.op is None or not v.op.elementwise]
+        return [v for v in values if self.plan.has_filling or v.op is None or not v.op.elementwise]
 
     def base(self, v: Value) -> Value:
         while is_view(v) and v not in self.plan.invariant:
@@ -551,7 +554,6 @@ class LoopWriter(Statements):
         self.pending_seeds()
         self.write_values()
         self.lay_down_rest()
-        self.clear_filling()
         for a in plan.state:
             place, g = self.carry[a][0], plan.gradients.get(a)
             if g is None:

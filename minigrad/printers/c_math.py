@@ -48,8 +48,8 @@ REAL mg_from_bits(BITS i) {
     return x;
 }""",
     "nearest": """
-REAL mg_nearest(REAL x) {  // the nearest whole number: none of the sum's bits is left for a fraction
-    return (x + SHIFT) - SHIFT;
+REAL mg_nearest(REAL x, REAL factor) {  // the whole number nearest to their product: the sum has no bits for a fraction
+    return mg_fma(x, factor, SHIFT) - SHIFT;
 }""",
     "power_of_2": """
 REAL mg_power_of_2(REAL k) {  // 2ᵏ for a whole k, if it is a normal number
@@ -59,16 +59,20 @@ REAL mg_power_of_2(REAL k) {  // 2ᵏ for a whole k, if it is a normal number
 REAL mg_reduced(REAL x, REAL k) {  // x − k ln 2
     return mg_fma(-k, LN_2_LOW, mg_fma(-k, LN_2_HIGH, x));
 }""",
+    "exp_rest": """
+REAL mg_exp_rest(REAL r) {  // (eʳ − 1 − r) / r² for |r| ≤ ½ ln 2
+    REAL q = POLYNOMIAL_EXP(r);
+    return q;
+}""",
     "exp_less_1": """
 REAL mg_exp_less_1(REAL r) {  // eʳ − 1 for |r| ≤ ½ ln 2
-    REAL q = POLYNOMIAL_EXP(r);
-    return mg_fma(r * r, q, r);
+    return mg_fma(r * r, mg_exp_rest(r), r);
 }""",
     "exp": """
 REAL mg_exp(REAL x) {
     x = x > OVERFLOW ? OVERFLOW : x;
     x = x < -UNDERFLOW ? -UNDERFLOW : x;
-    REAL k = mg_nearest(x * PER_LN_2), half = mg_nearest(k * 0.5);
+    REAL k = mg_nearest(x, PER_LN_2), half = mg_nearest(k, 0.5);
     REAL p = 1.0 + mg_exp_less_1(mg_reduced(x, k));
     return p * mg_power_of_2(half) * mg_power_of_2(k - half);  // in two factors, which do not overflow
 }""",
@@ -76,7 +80,7 @@ REAL mg_exp(REAL x) {
 REAL mg_exp_decay(REAL x) {  // e^(−|x|)
     x = -mg_abs(x);
     x = x < -UNDERFLOW ? -UNDERFLOW : x;
-    REAL k = mg_nearest(x * PER_LN_2);
+    REAL k = mg_nearest(x, PER_LN_2);
     REAL p = 1.0 + mg_exp_less_1(mg_reduced(x, k));
     return p * mg_power_of_2(k + SUBNORMAL) * PER_SUBNORMAL;
 }""",
@@ -84,27 +88,26 @@ REAL mg_exp_decay(REAL x) {  // e^(−|x|)
 REAL mg_expm1(REAL x) {
     REAL z = x > OVERFLOW ? OVERFLOW : x;
     z = z < -SATURATED * 2.0 ? -SATURATED * 2.0 : z;
-    REAL k = mg_nearest(z * PER_LN_2), half = mg_power_of_2(k - 1.0);
+    REAL k = mg_nearest(z, PER_LN_2), half = mg_power_of_2(k - 1.0);
     REAL p = mg_exp_less_1(mg_reduced(z, k));
     return mg_copysign(2.0 * mg_fma(half, p, half - 0.5), x);
 }""",
     "tanh": """
-REAL mg_tanh(REAL x) {
-    REAL a = mg_abs(x), z = a * a;
-    int small = a < 0.55;  // then tanh a = a − a z up / down, else 1 − 2 / (e²ᵃ + 1)
-    REAL up = POLYNOMIAL_TANH_UP(z);
-    REAL down = POLYNOMIAL_TANH_DOWN(z);
-    REAL double_a = 2.0 * (a > SATURATED ? SATURATED : a), k = mg_nearest(double_a * PER_LN_2);
-    REAL half = mg_power_of_2(k - 1.0), p = mg_exp_less_1(mg_reduced(double_a, k));
-    REAL ratio = (small ? z * up : 1.0) / (small ? down : mg_fma(half, p, half + 0.5));
-    return mg_copysign(small ? mg_fma(-a, ratio, a) : 1.0 - ratio, x);
+REAL mg_tanh(REAL x) {  // e / (e + 1) with e = (e²ᵃ − 1) / 2, or e − e e / (e + 1), which rounds less where e is small
+    REAL z = 2.0 * mg_abs(x);
+    z = 2.0 * SATURATED < z ? 2.0 * SATURATED : z;
+    REAL shifted = mg_fma(z, PER_LN_2, SHIFT + (BIAS - 1.0)), k = shifted - (SHIFT + (BIAS - 1.0));
+    REAL half = mg_from_bits(mg_bits(shifted) << MANTISSA), r = mg_reduced(z, k), less = half - 0.5;
+    REAL sum = mg_fma(half, r, less), lost = mg_fma(half, r, less - sum);  // e = less + half (eʳ − 1)
+    REAL e = sum + mg_fma(half * (r * r), mg_exp_rest(r), lost), ratio = e / (e + 1.0);
+    return mg_copysign(e < 1.0 ? mg_fma(-e, ratio, e) : ratio, x);
 }""",
     "sigmoid": """
 REAL mg_sigmoid(REAL x) {  // 1 / (1 + e^|x|), with e^|x| = 2ᵏ (1 + p); both terms are scaled so as not to overflow
     REAL a = mg_abs(x);
-    a = a > UNDERFLOW ? UNDERFLOW : a;
-    REAL k = mg_nearest(a * PER_LN_2), scale = mg_power_of_2(k - SUBNORMAL);
-    REAL p = mg_exp_less_1(mg_reduced(a, k));
+    a = UNDERFLOW < a ? UNDERFLOW : a;
+    REAL shifted = mg_fma(a, PER_LN_2, SHIFT + (BIAS - SUBNORMAL)), k = shifted - (SHIFT + (BIAS - SUBNORMAL));
+    REAL scale = mg_from_bits(mg_bits(shifted) << MANTISSA), p = mg_exp_less_1(mg_reduced(a, k));
     REAL y = PER_SUBNORMAL / (scale + mg_fma(scale, p, PER_SUBNORMAL));
     return x < 0.0 ? y : 1.0 - y;
 }""",
@@ -189,8 +192,7 @@ TEXT |= {name: f"\nREAL mg_{name}(REAL a, REAL b) {{\n    return BUILTIN_{builti
     "power": "pow", "copysign": "copysign"}.items()}
 
 # Coefficients from the constant on: (eʳ − 1 − r) / r² for |r| ≤ ½ ln 2, and (ln((1 + s) / (1 − s)) / s − 2) / z with
-# z = s² for √½ ≤ (1 + s) / (1 − s) ≤ √2. The ratio of the last two is (1 − tanh(x) / x) / z with z = x²: Lambert's
-# continued fraction tanh x = x / (1 + z / (3 + z / (5 + …))), cut off after 5 or 8 terms.
+# z = s² for √½ ≤ (1 + s) / (1 − s) ≤ √2.
 POLYNOMIALS = {
     "EXP": {"f32": [0.5000000013457727, 0.16666666681614256, 0.04166646500604005, 0.008333310934448869,
                     0.0013933641031986701, 0.00019890980869750327],
@@ -200,8 +202,6 @@ POLYNOMIALS = {
     "LOG": {"f32": [0.6666666655449709, 0.40000121839806124, 0.28550820815960665, 0.23330467216303835],
             "f64": [0.6666666666666666, 0.4000000000000088, 0.28571428570803614, 0.22222222391713917,
                     0.18181795640132906, 0.15386239702814658, 0.13268773138656886, 0.13086626147840102]},
-    "TANH_UP": {"f32": [315.0, 14.0], "f64": [675675.0, 45045.0, 594.0, 1.0]},
-    "TANH_DOWN": {"f32": [945.0, 420.0, 15.0], "f64": [2027025.0, 945945.0, 51975.0, 630.0, 1.0]},
 }
 
 CONSTANTS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """Storage of a value in C: an array, and the strides and offset of the value's entries in it.
 
 Every view (a slice, a transpose, a broadcast, a reshape that copies nothing) is the same array with other strides.
-NumPy itself says with which: the view is made of an array without memory.
+NumPy itself computes them: the view is made of an array without memory.
 """
 
 from __future__ import annotations

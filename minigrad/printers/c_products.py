@@ -89,17 +89,6 @@ static inline void store_TYPE(const TYPE *from, const struct array *y, long t, l
 }
 """
 
-# For rows of sums over time
-CLEAR = """\
-/* Set the columns from `columns` to `width` of each row to 0. */
-static inline void clear_TYPE(TYPE *rows, long count, long line, long columns, long width)
-{
-    for (long i = 0; i < count; i++)
-        for (long j = columns; j < width; j++)
-            rows[i * line + j] = 0;
-}
-"""
-
 VECTORS = """\
 #if defined(__AVX512F__)
 enum { VECTOR = 64, SUMS = 16 };
@@ -108,7 +97,8 @@ enum { VECTOR = 32, SUMS = 8 };
 #else
 enum { VECTOR = 16, SUMS = 8 };
 #endif
-enum { TALL = 4, WIDE = SUMS / TALL, STRIPS = 16 };  /* of a tile of sums over time, and shares of its rows */
+/* A tile of sums over time has TALL rows; WIDE is in vectors, BROAD in columns. Its rows are shared out as STRIPS. */
+enum { TALL = 4, WIDE = SUMS / TALL, BROAD = VECTOR == 64 ? 6 : 3, STRIPS = 16 };
 #if defined(__clang__)
 #define FUSED  /* a b + c in one instruction */
 #else
@@ -119,6 +109,26 @@ enum { TALL = 4, WIDE = SUMS / TALL, STRIPS = 16 };  /* of a tile of sums over t
 #else
 #define IN_REGISTER(x)
 #endif
+"""
+
+# For a batch that does not fill its last chunk
+LAY_DOWN = """\
+enum { PART_TYPE = VECTOR / sizeof(TYPE) };
+typedef TYPE part_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+/* Lay the first `columns` columns of (rows, COLUMNS) down for sums; the last vector overlaps the one before. */
+static inline void lay_down_TYPE(TYPE *restrict to, long line, const TYPE *from, long rows, long columns)
+{
+    for (long i = 0; i < rows; i++, to += line, from += COLUMNS)
+        if (columns < PART_TYPE)
+            for (long j = 0; j < columns; j++)
+                to[j] = from[j];
+        else
+            for (long j = 0; j < columns; j += PART_TYPE) {
+                const long k = j + PART_TYPE <= columns ? j : columns - PART_TYPE;
+                *(part_TYPE *)(to + k) = *(const part_TYPE *)(from + k);
+            }
+}
 """
 
 # Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
@@ -258,17 +268,18 @@ typedef TYPE whole_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)
 
 typedef INTEGER_TYPE mask_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
 
-/* sums = L Rᵀ for TALL rows of L and WIDE rows of R */
-static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const right[WIDE], long n, TYPE *sums)
+/* sums = L Rᵀ for TALL rows of L and BROAD rows of R */
+static inline FUSED __attribute__((always_inline)) void tile_TYPE(
+    const TYPE *const left[TALL], const TYPE *const right[BROAD], long n, TYPE *sums)
 {
     #pragma clang fp contract(fast)
-    enum { TILE = TALL * WIDE };
-    whole_TYPE sum[TALL][WIDE] = {0};
+    enum { TILE = TALL * BROAD };
+    whole_TYPE sum[TALL][BROAD] = {0};
     long k = 0;
     for (; k + WHOLE_TYPE <= n; k += WHOLE_TYPE) {
-        whole_TYPE y[WIDE];
+        whole_TYPE y[BROAD];
         #pragma GCC unroll 8
-        for (int j = 0; j < WIDE; j++) {
+        for (int j = 0; j < BROAD; j++) {
             y[j] = *(const whole_TYPE *)(right[j] + k);
             IN_REGISTER(y[j]);
         }
@@ -277,7 +288,7 @@ static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const righ
             whole_TYPE x = *(const whole_TYPE *)(left[i] + k);
             IN_REGISTER(x);
             #pragma GCC unroll 8
-            for (int j = 0; j < WIDE; j++)
+            for (int j = 0; j < BROAD; j++)
                 sum[i][j] += x * y[j];
         }
     }
@@ -286,22 +297,30 @@ static FUSED void tile_TYPE(const TYPE *const left[TALL], const TYPE *const righ
         for (int i = 0; i < WHOLE_TYPE; i++)
             lane[i] = i;
         const mask_TYPE within = lane < (TYPE)(n - k);
-        for (int i = 0; i < TALL; i++)
-            for (int j = 0; j < WIDE; j++) {
-                const mask_TYPE x = *(const mask_TYPE *)(left[i] + k) & within;
+        #pragma GCC unroll 8
+        for (int i = 0; i < TALL; i++) {
+            const mask_TYPE x = *(const mask_TYPE *)(left[i] + k) & within;
+            #pragma GCC unroll 8
+            for (int j = 0; j < BROAD; j++) {
                 const mask_TYPE y = *(const mask_TYPE *)(right[j] + k) & within;
                 sum[i][j] += (whole_TYPE)x * (whole_TYPE)y;
             }
+        }
     }
-    TYPE lanes[TILE * WHOLE_TYPE], half[TILE * WHOLE_TYPE / 2];
-    memcpy(lanes, sum, sizeof lanes);
+    TYPE lanes[2][TILE * WHOLE_TYPE];
     #pragma GCC unroll 8
-    for (int left_over = TILE * WHOLE_TYPE / 2; left_over >= TILE; left_over /= 2) {
+    for (int i = 0; i < TALL; i++)
+        #pragma GCC unroll 8
+        for (int j = 0; j < BROAD; j++)
+            *(whole_TYPE *)(lanes[0] + (i * BROAD + j) * WHOLE_TYPE) = sum[i][j];
+    int now = 0;
+    #pragma GCC unroll 8
+    for (int left_over = TILE * WHOLE_TYPE / 2; left_over >= TILE; left_over /= 2, now = !now)
+        #pragma GCC unroll 16
         for (int i = 0; i < left_over; i++)
-            half[i] = lanes[2 * i] + lanes[2 * i + 1];
-        memcpy(lanes, half, left_over * sizeof(TYPE));
-    }
-    memcpy(sums, lanes, TILE * sizeof(TYPE));
+            lanes[!now][i] = lanes[now][2 * i] + lanes[now][2 * i + 1];
+    for (int i = 0; i < TILE; i++)
+        sums[i] = lanes[now][i];
 }
 
 /* Fast where height and width are constants. */
@@ -309,8 +328,8 @@ static inline __attribute__((always_inline)) void add_tile_TYPE(long height, lon
                                                                 const TYPE *sums, TYPE *dW)
 {
     for (int i = 0; i < TALL && i < height; i++)
-        for (int j = 0; j < WIDE && j < width; j++)
-            dW[i * columns + j] += sums[i * WIDE + j];
+        for (int j = 0; j < BROAD && j < width; j++)
+            dW[i * columns + j] += sums[i * BROAD + j];
 }
 
 /* dW += L Rᵀ in a strip: L (rows, n), R (columns, n). Tiles at the edge repeat the last row. */
@@ -318,20 +337,20 @@ static void add_product_TYPE(long strip, long rows, long columns, long n, long l
                              TYPE *dW)
 {
     enum { CACHED = 1 << 18 };  /* bytes of R that are read again and again */
-    const long cached = CACHED / (n * sizeof(TYPE)) / WIDE * WIDE, some = cached < WIDE ? WIDE : cached;
+    const long cached = CACHED / (n * sizeof(TYPE)) / BROAD * BROAD, some = cached < BROAD ? BROAD : cached;
     const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
     for (long first = 0; first < columns; first += some)
         for (long i = start; i < stop; i += TALL)
-            for (long j = first; j < columns && j < first + some; j += WIDE) {
-                const TYPE *left[TALL], *right[WIDE];
-                TYPE sums[TALL * WIDE];
+            for (long j = first; j < columns && j < first + some; j += BROAD) {
+                const TYPE *left[TALL], *right[BROAD];
+                TYPE sums[TALL * BROAD];
                 for (int k = 0; k < TALL; k++)
                     left[k] = L + (i + k < rows ? i + k : rows - 1) * line;
-                for (int k = 0; k < WIDE; k++)
+                for (int k = 0; k < BROAD; k++)
                     right[k] = R + (j + k < columns ? j + k : columns - 1) * line;
                 tile_TYPE(left, right, n, sums);
-                if (i + TALL <= stop && j + WIDE <= columns)
-                    add_tile_TYPE(TALL, WIDE, columns, sums, dW + i * columns + j);
+                if (i + TALL <= stop && j + BROAD <= columns)
+                    add_tile_TYPE(TALL, BROAD, columns, sums, dW + i * columns + j);
                 else
                     add_tile_TYPE(stop - i, columns - j, columns, sums, dW + i * columns + j);
             }
@@ -419,7 +438,7 @@ def for_type(text: str, c_type: str) -> str:
 
 
 def taken(count: int) -> int:
-    """The bytes that `take` takes for an array of so many."""
+    """The bytes that `take` takes for an array of `count` bytes."""
     return (count + 4095) // 4096 * 4096 + 320
 
 

@@ -89,6 +89,8 @@ class Statements(Schedule):
 
     def laid_down(self, v: Value) -> list[Rows]:
         """The Rows that a pass over v fills while it computes it."""
+        if self.plan.has_filling:
+            return []
         return [rows for (value, _), rows in self.plan.rows.items() if value is v and rows in self.pending]
 
     def rows_at(self, rows: Rows, index: list[str]) -> str:
@@ -112,19 +114,18 @@ class Statements(Schedule):
         pointer = f"{name}_t"
         t = "(t - first)" if rows.backward else "t"
         step = t if self.is_narrow(rows) else f"{t} % block"
-        step = f"({step} * run->chunks + chunk)" if self.plan.columns else f"({step})" if " " in step else step
-        scale = rows.rows if self.is_narrow(rows) else rows.across
+        if self.plan.columns:
+            step = f"{step} * run->batch + column"
+        scale = rows.rows if self.is_narrow(rows) else 1 if self.plan.columns else rows.across
+        scaled = step if scale == 1 else f"({step}) * {scale}" if " " in step else f"{step} * {scale}"
         of_block = "" if self.is_narrow(rows) else f"{t} / block * {rows.rows} * line + "
-        line = f"{c_type(rows.value.dtype)} *{pointer} = {name} + {of_block}{step} * {self.factor_of(scale)};"
+        line = f"{c_type(rows.value.dtype)} *{pointer} = {name} + {of_block}{scaled};"
         if line not in self.loop.pointers:
             sizes = "const long block = run->block, line = run->line;"
             if not self.is_narrow(rows) and sizes not in self.loop.before:
                 self.loop.before.insert(0, sizes)
             self.loop.pointers.append(line)
         return pointer
-
-    def factor_of(self, scale: int) -> str:
-        return "COLUMNS" if scale == self.plan.columns and scale > 1 else str(scale)
 
     def at(self, place: Place, shape: tuple) -> str:
         """The text of the entry of a place, broadcast to the shape of the pass."""
@@ -315,22 +316,19 @@ class Statements(Schedule):
         """Copies into the rows of values that no pass of this loop has laid down."""
         for rows in self.pending:
             v = rows.value
-            if v in self.level and v.op.elementwise and v in self.computed:
-                continue
-            place = self.source(v)
-            if rows.transposed:
-                place = place.seen(lambda x: x.T)
-            axes = Axes(place.shape, self.wide)
-            to = self.rows_at(rows, axes.index[::-1] if rows.transposed else axes.index)
-            self.loop.body += nest(axes, [f"{to} = {axes.at(place, self.wide)};"])
+            if self.plan.has_filling and not self.is_narrow(rows):
+                place, lines = self.contiguous(v, f"{self.plan.name(v)}_whole")
+                own = c_type(v.dtype)
+                self.plan.laid_down_in_part.add(own)
+                self.loop.body += [*lines, f"lay_down_{own}({self.rows_pointer(rows)}, line, "
+                                           f"{address(place, self.wide)}, {rows.rows}, columns);"]
+            elif not self.is_filled_by_pass(v):
+                place = self.source(v)
+                if rows.transposed:
+                    place = place.seen(lambda x: x.T)
+                axes = Axes(place.shape, self.wide)
+                to = self.rows_at(rows, axes.index[::-1] if rows.transposed else axes.index)
+                self.loop.body += nest(axes, [f"{to} = {axes.at(place, self.wide)};"])
 
-    def clear_filling(self) -> None:
-        """Set the columns that only fill the last chunk up to 0 in the rows of this loop."""
-        plan = self.plan
-        if plan.columns is None or plan.state[0].shape[-1] % plan.columns == 0:
-            return
-        for rows in self.pending:
-            if rows.across > 1:
-                pointer, own = self.rows_pointer(rows), c_type(rows.value.dtype)
-                plan.cleared.add(own)
-                self.loop.body.append(f"clear_{own}({pointer}, {rows.rows}, line, columns, COLUMNS);")
+    def is_filled_by_pass(self, v: Value) -> bool:
+        return v in self.level and v.op.elementwise and v in self.computed

@@ -7,6 +7,7 @@ their names, and stores into its own variables. Any other code may still be pure
 from __future__ import annotations
 
 import dis
+import sys
 import weakref
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -110,8 +111,8 @@ def uses(code: CodeType) -> Uses | None:
         if now.opname.startswith(CHANGING) or (now.opname == "BINARY_OP" and now.argrepr.endswith("=")):
             return None
         if now.opname == "PUSH_NULL":  # follows the called function; precedes it before Python 3.13
-            function = before if is_outside(before) else after if is_outside(after) else None
-            if function is not None:
+            function = before if sys.version_info >= (3, 13) else after
+            if is_outside(function):
                 called.add(function.argval)
             elif not (before.opname == "LOAD_ATTR" and before.argval in NAMES):
                 return None

@@ -22,7 +22,6 @@ from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
 LINE = 64  # bytes of a line of the cache
-LARGE = 1 << 14  # entries of a weight from which BLAS, on one thread, sums faster than the C
 SUMMED = 512, 1024  # columns that a product of a sum over time has at least, and at most
 ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so that it is still in the cache for them
 
@@ -83,10 +82,9 @@ class CProgram:
             fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
             self.block = max(block, -(-min(max(fitting, SUMMED[0]), SUMMED[1]) // self.batch))
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
-        self.across = max([rows.across for rows in plan.rows.values()], default=1)
+        self.across = max(map(self.entries, plan.rows.values()), default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
         self.columns = {a: k for k, a in enumerate(plan.closed)}
-        self.large = self.batch >= 8 and any(math.prod(a.shape) >= LARGE for a in plan.summed)
         self.in_numpy = {a: terms for a, terms in plan.sums.items() if a not in plan.summed}
         self.by_c = [*plan.summed, *(a for a, terms in self.in_numpy.items()
                                      if not terms or any(term[0] == "step" for term in terms))]
@@ -94,8 +92,12 @@ class CProgram:
 
     def bytes_laid_down(self) -> int:
         """By the backward, for sums, at each step."""
-        return sum(rows.rows * rows.across * self.chunks * rows.value.dtype.itemsize
+        return sum(rows.rows * self.entries(rows) * rows.value.dtype.itemsize
                    for rows in self.plan.rows.values() if rows.backward)
+
+    def entries(self, rows: Rows) -> int:
+        """The entries that one step lays down in a row."""
+        return self.batch if self.plan.columns else rows.across
 
     def chunk_bytes(self, steps: int) -> int:
         return sum(taken((steps + extra) * entries * np.dtype(dtype).itemsize)
@@ -107,11 +109,11 @@ class CProgram:
         threads, share = (threads, address) if threads > 1 and (address := pool_of_threads()) else (1, 0)
         memory = at_a_line((self.chunks * self.chunk_bytes(steps),), np.uint8)
         work = at_a_line((min(threads, self.chunks) * self.work_bytes,), np.uint8)
-        line = -(-min(steps, self.block) * self.chunks * self.across // 16) * 16 + 16
+        line = -(-min(steps, self.block) * self.across // 16) * 16 + 16
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
-            shape = (laid_down * self.chunks, rows.rows) if rows.across == 1 else \
+            shape = (laid_down * self.batch, rows.rows) if rows.across == 1 else \
                 (-(-laid_down // self.block), rows.rows, line)
             by_name[rows.name] = at_a_line(shape, rows.value.dtype, BEHIND)  # no two threads write into one line
         for call in self.calls.values():
@@ -168,10 +170,10 @@ class CProgram:
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
         """The steps from start to stop: (rows, columns)."""
-        array, scale = made.by_name[rows.name], self.chunks
+        array = made.by_name[rows.name]
         if rows.across == 1:
-            return array[start * scale:stop * scale].T
-        return array[start // self.block][:, :(stop - start) * scale * rows.across]
+            return array[start * self.batch:stop * self.batch].T
+        return array[start // self.block][:, :(stop - start) * self.entries(rows)]
 
 
 def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict) -> np.ndarray:
@@ -234,11 +236,9 @@ class InC:
             given |= flat("d_final", d_state, 0) | flat("d_state", d_before, 0)
             program.call("backward", steps, first, last, given, closed, self.buffers.made[0])
             made = self.buffers.made[0]
-            if plan.summed and not (program.large and made.threads == 1):
+            if plan.summed:
                 program.call("sums", steps, first, last, given, closed, made)
-                program.add_sums(program.in_numpy, first, last, closed, made, out)
-            else:
-                program.add_sums(plan.sums, first, last, closed, made, out)
+            program.add_sums(program.in_numpy, first, last, closed, made, out)
             d_state = d_before
         return tuple(d_state), tuple(d_xs), tuple(out)
 

@@ -28,7 +28,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from types import SimpleNamespace
 
 import timing  # isort: skip  (before NumPy: it sets the threads)
 
@@ -208,32 +207,46 @@ def products(size):
 # -- contenders of a user-defined cell: all libraries run these lines --------------------------------------------------
 
 
-def peephole(p, state, x, lib):
+def peephole(p, lib):
     """LSTM whose gates read the cell state (Gers & Schmidhuber, IJCNN 2000)."""
-    a_prev, c_prev = state
-    z = p.W @ lib.concatenate([a_prev, x]) + p.b
-    zf, zi, zo, zc = lib.split(z, 4)
-    c_next = lib.sigmoid(zf + p.pf * c_prev) * c_prev + lib.sigmoid(zi + p.pi * c_prev) * lib.tanh(zc)
-    a_next = lib.sigmoid(zo + p.po * c_next) * lib.tanh(c_next)
-    return (a_next, c_next), a_next
+    W, b, pf, pi, po = p["W"], p["b"], p["pf"], p["pi"], p["po"]
+    concatenate, split, sigmoid, tanh = lib
+
+    def cell(state, x):
+        a_prev, c_prev = state
+        zf, zi, zo, zc = split(W @ concatenate([a_prev, x]) + b, 4)
+        c_next = sigmoid(zf + pf * c_prev) * c_prev + sigmoid(zi + pi * c_prev) * tanh(zc)
+        a_next = sigmoid(zo + po * c_next) * tanh(c_next)
+        return (a_next, c_next), a_next
+    return cell
 
 
-def coupled(p, state, x, lib):
+def coupled(p, lib):
     """LSTM that writes as much as it forgets (CIFG of Greff et al. 2017)."""
-    a_prev, c_prev = state
-    zf, zo, zc = lib.split(p.W @ lib.concatenate([a_prev, x]) + p.b, 3)
-    f = lib.sigmoid(zf)
-    c_next = f * c_prev + (1.0 - f) * lib.tanh(zc)
-    a_next = lib.sigmoid(zo) * lib.tanh(c_next)
-    return (a_next, c_next), a_next
+    W, b = p["W"], p["b"]
+    concatenate, split, sigmoid, tanh = lib
+
+    def cell(state, x):
+        a_prev, c_prev = state
+        zf, zo, zc = split(W @ concatenate([a_prev, x]) + b, 3)
+        f = sigmoid(zf)
+        c_next = f * c_prev + (1.0 - f) * tanh(zc)
+        a_next = sigmoid(zo) * tanh(c_next)
+        return (a_next, c_next), a_next
+    return cell
 
 
-def leaky_gru(p, h_prev, x, lib):
+def leaky_gru(p, lib):
     """Minimal gated unit with a learned leak, a second rate at which h approaches its candidate."""
-    r, z = lib.split(lib.sigmoid(p.W @ lib.concatenate([h_prev, x]) + p.b), 2)
-    candidate = lib.tanh(p.Wc @ lib.concatenate([r * h_prev, x]) + p.bc)
-    h_next = h_prev + lib.sigmoid(p.leak) * z * (candidate - h_prev)
-    return h_next, h_next
+    W, b, Wc, bc, leak = p["W"], p["b"], p["Wc"], p["bc"], p["leak"]
+    concatenate, split, sigmoid, tanh = lib
+
+    def cell(h_prev, x):
+        r, z = split(sigmoid(W @ concatenate([h_prev, x]) + b), 2)
+        candidate = tanh(Wc @ concatenate([r * h_prev, x]) + bc)
+        h_next = h_prev + sigmoid(leak) * z * (candidate - h_prev)
+        return h_next, h_next
+    return cell
 
 
 # {cell: (number of states, {parameter: (rows in units of H, whether it multiplies [state; x])})}
@@ -257,16 +270,12 @@ def through_scan(cell):
         p, state, x = own(cell, size)
         p = {name: mg.tensor(a, requires_grad=True) for name, a in p.items()}
         ones, found = np.ones((size[1], size[3], size[0]), "f"), {}
-        weights, lib = SimpleNamespace(**p), SimpleNamespace(concatenate=mg.concatenate, split=mg.split,
-                                                             sigmoid=mg.sigmoid, tanh=mg.tanh)
-
-        def bound(state, x):
-            return cell(weights, state, x, lib)
+        own_cell = cell(p, (mg.concatenate, mg.split, mg.sigmoid, mg.tanh))
 
         def step():
             for leaf in p.values():
                 leaf.grad = None
-            found["y"] = mg.scan(bound, state, x)[1]
+            found["y"] = mg.scan(own_cell, state, x)[1]
             found["y"].backward(ones)
         return step, lambda: {"y": found["y"].detach(), **{name: leaf.grad for name, leaf in p.items()}}
     return contender
@@ -280,13 +289,9 @@ def in_torch(cell, compiled=None):
         p, first, x = own(cell, size)
         p, x = {name: torch.tensor(a, requires_grad=True) for name, a in p.items()}, torch.from_numpy(x)
         first = tuple(map(torch.from_numpy, first)) if isinstance(first, tuple) else torch.from_numpy(first)
-        weights, ones, found = SimpleNamespace(**p), torch.ones(size[1], size[3], size[0]), {}
-        lib = SimpleNamespace(concatenate=torch.cat, split=lambda z, n: z.chunk(n), sigmoid=torch.sigmoid,
-                              tanh=torch.tanh)
-
-        def bound(state, x):
-            return cell(weights, state, x, lib)
-        one_step = torch.compile(bound) if compiled == "cell" else bound
+        ones, found = torch.ones(size[1], size[3], size[0]), {}
+        own_cell = cell(p, (torch.cat, torch.chunk, torch.sigmoid, torch.tanh))
+        one_step = torch.compile(own_cell) if compiled == "cell" else own_cell
 
         def over_time(state, x):
             ys = []
@@ -318,12 +323,11 @@ def in_jax(cell):
         jnp = jax.numpy
         p, first, x = own(cell, size)
         p, first, x = jax.tree.map(jnp.asarray, (p, first, x))
-        lib, found = SimpleNamespace(concatenate=jnp.concatenate, split=jnp.split, sigmoid=jax.nn.sigmoid,
-                                     tanh=jnp.tanh), {}
+        found = {}
 
         def loss(p, first, x):
-            weights = SimpleNamespace(**p)
-            y = jax.lax.scan(lambda state, x: cell(weights, state, x, lib), first, x)[1]
+            own_cell = cell(p, (jnp.concatenate, jnp.split, jax.nn.sigmoid, jnp.tanh))
+            y = jax.lax.scan(own_cell, first, x)[1]
             return y.sum(), y
         gradient = jax.jit(jax.grad(loss, has_aux=True))
 

@@ -3,14 +3,14 @@
     python tests/printers/polynomials.py
 
 EXP and LOG interpolate their functions at the Chebyshev nodes of an interval, which is within a small factor of the
-best polynomial (Remez). The ratio of TANH_UP and TANH_DOWN is Lambert's continued fraction, cut off.
+best polynomial (Remez).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal, getcontext
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from math import cos, factorial, floor, frexp, ldexp, pi
 
 getcontext().prec = 60
@@ -41,14 +41,6 @@ def interpolate(f: Callable[[Decimal], Decimal], low: Decimal, high: Decimal, de
     return list(map(float, powers))
 
 
-def tanh_ratio(terms: int) -> tuple[list[float], list[float]]:
-    """Coefficients in z = x² of (D − N) / z and D, where tanh x ≈ x N / D = x / (1 + z / (3 + z / (5 + …)))."""
-    down, up = [2 * terms - 1], [1]
-    for odd in range(2 * terms - 3, 0, -2):  # odd + z up / down
-        down, up = [odd * a + b for a, b in zip_longest(down, [0, *up], fillvalue=0)], down
-    return [float(d - n) for d, n in zip_longest(down, up, fillvalue=0)][1:], list(map(float, down))
-
-
 def parts(name: str, kind: str) -> tuple[float, float]:
     """A constant as a sum, the first part so short that its product with an exponent is exact."""
     exact = {"LN_2": LN_2, "LOG_2": LN_2 / LN_10}[name]
@@ -66,14 +58,12 @@ def coefficients(name: str, kind: str) -> list[float]:
     single = kind == "f32"
     if name == "EXP":
         return interpolate(exp_rest, -LN_2 / 2, LN_2 / 2, 5 if single else 10)
-    if name == "LOG":
-        return interpolate(log_rest, Decimal(0), LARGEST, 3 if single else 7)
-    return tanh_ratio(5 if single else 8)[name == "TANH_DOWN"]
+    return interpolate(log_rest, Decimal(0), LARGEST, 3 if single else 7)
 
 
 if __name__ == "__main__":
     for kind in ("f32", "f64"):
-        for name in ("EXP", "LOG", "TANH_UP", "TANH_DOWN"):
+        for name in ("EXP", "LOG"):
             print(name, kind, coefficients(name, kind))
         for name in ("LN_2", "LOG_2"):
             print(name, kind, *parts(name, kind))

@@ -71,6 +71,10 @@ def closing(weight, module, function):
     return cell
 
 
+def times(weight, function):
+    return lambda h, x: (weight @ function(h), x)
+
+
 def twice_removed(h):
     return helper(h)
 
@@ -95,13 +99,14 @@ COMPUTES = {
     "callable object": Plain(), "object with slots": Slots(), "global op": lambda h, x: (tanh(W @ h + x), h.sum()),
     "nested result": lambda h, x: (W[0] * h, {"a": (x, h.T)}), "method": Plain().gated,
     "function": lambda h, x: (squashed(h), x), "closed-over op": closing(W, mg, mg.exp),
-    "closed-over function": closing(np.eye(3), np, squashed)}
+    "closed-over function": closing(np.eye(3), np, squashed), "closed-over op after a weight": times(W, mg.exp)}
 MORE = {
     "attribute assigned": Plain().counts, "method that draws": Plain().own, "property that draws": Plain().asks,
     "recursion": Plain().recursive, "function two calls away": lambda h, x: (twice_removed(h), x),
     "closed-over module": closing(W, random, mg.exp), "closed-over object": closing(Plain(), mg, mg.exp),
     "closed-over function": closing(W, mg, twice_removed), "closed-over builtin": closing(W, mg, print),
     "closed-over method": (lambda f: lambda h, x: (f(h), x))(DRAWS.permutation),
+    "closed-over function after a weight": times(W, twice_removed),
     "closed-over function returned": (lambda f: lambda h, x: f(h))(helper), "__getattr__": Dynamic(),
     "function that draws": lambda h, x: (helper(h), x), "loop over a list": by_loop, "in place": in_place,
     "random": lambda h, x: (h * random.random(), x), "np.random": lambda h, x: (h * np.random.normal(), x),
