@@ -43,7 +43,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     if not tape.leaves:
         raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
                          "floats, and return what is computed from them")
-    for some in other_inputs(tape):
+    for some in other_inputs(tape, forward):
         with contextlib.suppress(Exception):  # sizes that are fixed in the forward or in the backward
             other, report = Tape(forward, some, rng), AuditReport()
             given, keys = gradients(other, backward, names or {}, report)
@@ -53,7 +53,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     else:
         report = AuditReport()
         given, keys = gradients(tape, backward, names or {}, report)
-        report.notes += notes_on_sizes(tape)
+        report.notes += notes_on_sizes(tape, forward)
     singles = [leaf for leaf in given[0] if all(is_single(draw[leaf]) for draw in given)]
     if singles:
         others = [leaf for leaf in given[0] if leaf not in singles and np.any(given[0][leaf])]

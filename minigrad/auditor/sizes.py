@@ -6,6 +6,7 @@ of the forward runs on ones, with one axis longer, then with two. Axes that are 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -18,52 +19,60 @@ from minigrad.engine.pytree import unflatten
 Axis = tuple  # (step, axis)
 
 
-def other_inputs(tape: Tape) -> Iterator[tuple]:
+def other_inputs(tape: Tape, forward: Callable) -> Iterator[tuple]:
     """Inputs of other shapes, at which axes that are not tied have different lengths, and time has 3 steps or more.
 
     An axis of length 1 stays, for it may be broadcast, and so does a length of an array of integers: they are indices.
     Of classes of one length any may have to keep it (H, if another axis has the length 4 H): each is tried.
     """
-    class_of = tied(tape)
-    axes = [(number, axis) for number in tape.leaves.values() for axis in range(len(tape.shape(number)))]
-    fixed = {1, *(n for i, x in enumerate(tape.examples) if i not in tape.floats for n in x.shape)}
-    alike = [dict.fromkeys(map(class_of, some)) for n, some in groups(axes, lambda a: length(tape, a)).items()
-             if n not in fixed]
-    short = {class_of(a) for a in axes if may_be_time(tape, a) and 1 < length(tape, a) < 3}
-    alike = [some for some in alike if len(some) > 1 or some.keys() & short]
-    for kept in itertools.islice(itertools.product(*alike), 6) if alike else ():
-        used = {*fixed, *(length(tape, a) for a in axes)}
-        unused = (n for n in itertools.count(3) if n not in used)
-        new = {c: next(unused) for some in alike for c in some if c not in kept or c in short}
-        arrays = list(tape.examples)
-        for i, number in zip(tape.floats, tape.leaf_numbers):
-            arrays[i] = np.zeros([new.get(class_of((number, a)), n) for a, n in enumerate(arrays[i].shape)])
-        yield unflatten(tape.pattern, arrays)
+    fixed = {n for i, x in enumerate(tape.examples) if i not in tape.floats for n in x.shape}
+    short = [axis for axis in short_times(tape, forward) if axes_of(tape)[axis] not in fixed]
+    if short:
+        with contextlib.suppress(Exception):  # of a forward of the user's
+            tape = Tape(forward, resized(tape, dict.fromkeys(short, 3)), np.random.default_rng(0))
+    class_of, axes = tied(tape), axes_of(tape)
+    alike = [dict.fromkeys(map(class_of, some)) for n, some in groups(axes, axes.__getitem__).items()
+             if n > 1 and n not in fixed]
+    for kept in itertools.islice(itertools.product(*alike), 6):
+        unused = (n for n in itertools.count(3) if n not in fixed and n not in axes.values())
+        new = {c: next(unused) for some in alike for c in some if c not in kept}
+        if new or short:
+            yield resized(tape, {axis: new.get(class_of(axis), n) for axis, n in axes.items()})
 
 
-def notes_on_sizes(tape: Tape) -> Iterator[str]:
+def notes_on_sizes(tape: Tape, forward: Callable) -> Iterator[str]:
     """A sentence on independent axes of one input that have the same length, and one on a short loop."""
-    class_of, equal = tied(tape), []
-    for leaf, i in tape.leaves.items():
-        axes = [(i, axis) for axis in range(len(tape.shape(i)))]
-        for n, some in groups(axes, lambda a: length(tape, a)).items():
-            if n > 1 and len(set(map(class_of, some))) > 1:
-                equal.append(f"{leaf} ({' and '.join(str(axis) for _, axis in some)})")
-        for a in axes:
-            if may_be_time(tape, a) and length(tape, a) == tape.times == 2:
-                yield (f"note: axis {a[1]} of {leaf} is time and has the length 2: faults in what is carried from step "
-                       "to step can hide; give it 3 steps or more")
+    class_of, axes, name = tied(tape), axes_of(tape), {i: leaf for leaf, i in tape.leaves.items()}
+    equal = [f"{name[i]} ({' and '.join(str(axis) for _, axis in some)})"
+             for (i, n), some in groups(axes, lambda axis: (axis[0], axes[axis])).items()
+             if n > 1 and len(set(map(class_of, some))) > 1]
     if equal:
         yield (f"note: axes of {', '.join(equal)} have the same length, though the forward does not ask for it: a "
                "fault that takes one for the other cannot be seen; give them different lengths")
+    for axis in short_times(tape, forward):
+        yield (f"note: axis {axis[1]} of {name[axis[0]]} is time and has the length {axes[axis]}: faults in what is "
+               "carried from step to step can hide; give it 3 steps or more")
 
 
-def length(tape: Tape, axis: Axis) -> int:
-    return tape.shape(axis[0])[axis[1]]
+def axes_of(tape: Tape) -> dict[Axis, int]:
+    """The lengths of the axes of the leaves."""
+    return {(i, axis): n for i in tape.leaves.values() for axis, n in enumerate(tape.shape(i))}
 
 
-def may_be_time(tape: Tape, axis: Axis) -> bool:
-    return len(tape.shape(axis[0])) > 2
+def short_times(tape: Tape, forward: Callable) -> Iterator[Axis]:
+    """The axes of less than 3 steps that are time: with more, the forward calls some place more often."""
+    for axis in (axis for axis, n in axes_of(tape).items() if n < 3 <= len(tape.shape(axis[0]))):
+        with contextlib.suppress(Exception):  # of a forward of the user's
+            if Tape(forward, resized(tape, {axis: 3}), np.random.default_rng(0)).times > tape.times:
+                yield axis
+
+
+def resized(tape: Tape, lengths: dict[Axis, int]) -> tuple:
+    """Inputs with some axes of other lengths."""
+    arrays = list(tape.examples)
+    for i, number in zip(tape.floats, tape.leaf_numbers):
+        arrays[i] = np.zeros([lengths.get((number, axis), n) for axis, n in enumerate(arrays[i].shape)])
+    return unflatten(tape.pattern, arrays)
 
 
 def tied(tape: Tape) -> Callable[[Axis], Axis]:
