@@ -17,6 +17,7 @@ from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes, other_inputs
 from minigrad.auditor.tape import Tape
+from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
 
 TOLERANCE, TOLERANCE_FLOAT32 = 1e-7, 1e-4  # relative to the largest entry
@@ -43,13 +44,23 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     if not tape.leaves:
         raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
                          "floats, and return what is computed from them")
+    elsewhere = ""
     for some in other_inputs(tape, forward):
-        with contextlib.suppress(Exception):  # sizes that are fixed in the forward or in the backward
+        with contextlib.suppress(Exception):  # sizes that are fixed in the forward
             other, report = Tape(forward, some, rng), AuditReport()
-            given, keys = gradients(other, backward, names or {}, report)
-            if all(g.shape == other.true(leaf).shape for leaf, g in given[0].items()):
-                tape = other
+            try:
+                given, keys = gradients(other, backward, names or {}, report)
+            except Exception as problem:
+                strange = f"backward fails: {in_one_sentence(problem)}"
+            else:
+                strange = ", ".join(f"{keys[leaf]} has the shape {g.shape}" for leaf, g in given[0].items()
+                                    if g.shape != other.true(leaf).shape)
+            if not strange:
+                tape, elsewhere = other, ""
                 break
+            shapes = [f"{leaf} {other.true(leaf).shape}" for leaf, i in tape.leaves.items()
+                      if other.true(leaf).shape != tape.shape(i)]
+            elsewhere = f"note: it is not judged at other lengths: with {', '.join(shapes)} {strange}"
     else:
         report = AuditReport()
         given, keys = gradients(tape, backward, names or {}, report)
@@ -64,6 +75,8 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
                     if singles else dict.fromkeys(given[0], TOLERANCE))
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
+    if elsewhere and not search.wrong:
+        note(report, elsewhere)
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -30,19 +31,23 @@ def other_inputs(tape: Tape, forward: Callable) -> Iterator[tuple]:
     if short:
         with contextlib.suppress(Exception):  # of a forward of the user's
             tape = Tape(forward, resized(tape, dict.fromkeys(short, 3)), np.random.default_rng(0))
-    class_of, axes = tied(tape), axes_of(tape)
+    (class_of, joined), axes = tied(tape), axes_of(tape)
+    now = {class_of(axis): n for axis, n in axes.items()}
     alike = [dict.fromkeys(map(class_of, some)) for n, some in groups(axes, axes.__getitem__).items()
              if n > 1 and n not in fixed]
     for kept in itertools.islice(itertools.product(*alike), 6):
         unused = (n for n in itertools.count(3) if n not in fixed and n not in axes.values())
         new = {c: next(unused) for some in alike for c in some if c not in kept}
+        for whole, parts in ((class_of(whole), list(map(class_of, parts))) for whole, parts in joined.items()):
+            if now.keys() >= {whole, *parts} and now[whole] == sum(now[part] for part in parts):
+                new[whole] = sum(new.get(part, now[part]) for part in parts)
         if new or short:
             yield resized(tape, {axis: new.get(class_of(axis), n) for axis, n in axes.items()})
 
 
 def notes_on_sizes(tape: Tape, forward: Callable) -> Iterator[str]:
     """A sentence on independent axes of one input that have the same length, and one on a short loop."""
-    class_of, axes, name = tied(tape), axes_of(tape), {i: leaf for leaf, i in tape.leaves.items()}
+    (class_of, _), axes, name = tied(tape), axes_of(tape), {i: leaf for leaf, i in tape.leaves.items()}
     equal = [f"{name[i]} ({' and '.join(str(axis) for _, axis in some)})"
              for (i, n), some in groups(axes, lambda axis: (axis[0], axes[axis])).items()
              if n > 1 and len(set(map(class_of, some))) > 1]
@@ -75,9 +80,10 @@ def resized(tape: Tape, lengths: dict[Axis, int]) -> tuple:
     return unflatten(tape.pattern, arrays)
 
 
-def tied(tape: Tape) -> Callable[[Axis], Axis]:
-    """The function from an axis to the representative of the axes that are tied to it."""
+def tied(tape: Tape) -> tuple[Callable[[Axis], Axis], dict[Axis, list[Axis]]]:
+    """The function from an axis to the representative of those that are tied to it, and {axis: those joined in it}."""
     parent: dict[Axis, Axis] = {}
+    joined: dict[Axis, list[Axis]] = defaultdict(list)
 
     def find(axis: Axis) -> Axis:
         while parent.get(axis, axis) != axis:
@@ -97,17 +103,21 @@ def tied(tape: Tape) -> Callable[[Axis], Axis]:
             out = grown(step, shapes, some)
             ends = [(tape.key(step.inputs[k]), a) for k, a in some] + [
                 (tape.key(i), b) for b, m in enumerate(tape.shape(i)) if m == n and (out is None or out[b] != m)]
+            for b, m in enumerate(out or () if step.op.variadic else ()):
+                if len(some) == 1 and m == tape.shape(i)[b] + 1 != n + 1:  # a concatenation
+                    joined[tape.key(i), b].append(ends[0])
             if "index" in step.metadata and len(ends) == 1:  # read step by step: one loop may read several arrays
                 ends.append(("read by index", n))
             for end in ends[1:]:
                 parent[find(end)] = find(ends[0])
     results = [tape.steps[seed].of for seed in tape.seeds]
-    for shape, made in groups(results, tape.shape).items():
-        states = [i for i in tape.leaves.values() if tape.shape(i) == shape]
-        for i in states if len(states) == len(made) else ():  # the next state has the sizes of the state
-            for axis in range(len(shape)):
-                parent[find((i, axis))] = find((tape.key(made[0]), axis))
-    return find
+    for i in results:  # the next state has the sizes of the state: h_next those of h_prev
+        states = [leaf for leaf, x in tape.leaves.items() if tape.shape(x) == tape.shape(i)]
+        if len(states) > len([j for j in results if tape.shape(j) == tape.shape(i)]):
+            states = [leaf for leaf in states if leaf[0] == tape.say(i)[0]]
+        for leaf, axis in itertools.product(states, range(len(tape.shape(i)))):
+            parent[find((tape.leaves[leaf], axis))] = find((tape.key(i), axis))
+    return find, joined
 
 
 def grown(step: Step, shapes: list[tuple], longer: list[tuple[int, int]]) -> tuple | None:

@@ -270,7 +270,7 @@ def test_nan_and_what_is_no_number_are_noted():
 
 EQUAL = [(4, 5, 4), (4, 6), (4, 6), (6, 6), (6,)], 1, "axes of x (0 and 2) have the same length"
 SHORT = [(5, 2, 3), (5, 6), (3, 6), (6, 6), (6,)], 1, "axis 1 of x is time and has the length 2"
-SINGLE = [(5, 1, 3), (5, 6), (3, 6), (6, 6), (6,)], 2, "axis 1 of x is time and has the length 1"  # of one step, Wh is not tied
+SINGLE = [(5, 1, 3), (5, 6), (3, 6), (6, 6), (6,)], 2, "axis 1 of x is time and has the length 1"  # Wh is not tied
 
 
 @pytest.mark.parametrize("shapes, notes, said", [EQUAL, SHORT, SINGLE])
@@ -288,7 +288,8 @@ def test_lengths_that_hide_faults_are_changed_or_noted(shapes, notes, said):
         assert args[0].shape == shapes[0]
         return right(d, *args)
     report = mg.audit(program.forward, fixed, *map(np.zeros, shapes))
-    assert report.ok and len(report.notes) == notes and said in report.notes[-1]
+    assert report.ok and len(report.notes) == notes + 1 and said in report.notes[-2]
+    assert re.match("note: it is not judged at other lengths: with .* backward fails: AssertionError", report.notes[-1])
 
 
 def test_a_fault_that_equal_lengths_hide_is_found():
@@ -299,6 +300,21 @@ def test_a_fault_that_equal_lengths_hide_is_found():
     assert list(report.wrong) == ["dx"]
     report = mg.audit(program.forward, program.run(program.backward), np.zeros((7, 7)), np.zeros(7), np.zeros(7))
     assert str(report) == "right: every gradient agrees"
+
+
+def test_a_backward_that_is_right_only_at_equal_lengths_is_noted():
+    def forward(x, h, W):
+        return np.tanh(np.hstack([x, h]) @ W)
+
+    def backward(d, x, h, W):
+        z = np.hstack([x, h])
+        da, n = d * (1 - np.tanh(z @ W) ** 2), h.shape[1]  # where x.shape[1] is meant
+        dz = da @ W.T
+        return dz[:, :n], dz[:, n:], z.T @ da
+    report = mg.audit(forward, backward, np.zeros((5, 3)), np.zeros((5, 3)), np.zeros((6, 4)))
+    assert report.ok
+    assert report.notes == ["note: it is not judged at other lengths: with x (5, 7), W (10, 4) dx has the shape (5, 3), "
+                            "dh has the shape (5, 7)"]
 
 
 def test_other_lengths_leave_indices_what_they_are():
