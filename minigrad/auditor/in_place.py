@@ -58,7 +58,7 @@ FUNCTIONS: list[tuple[float, str, Callable]] = [
     (0.4, "{} ({} − 1)", lambda v: v * (v - 1)), (0.4, "{} (1 + {})", lambda v: v * (1 + v)),
     (0.4, "{}² (1 − {})", lambda v: v * v * (1 - v)), (0.4, "{} (1 − {})²", lambda v: v * (1 - v) ** 2),
     (0.4, "(1 − {}²)²", lambda v: (1 - v * v) ** 2), (0.5, "√(1 − {}²)", lambda v: np.sqrt(1 - v * v)),
-    (0.6, "1, where it is not 0, and not {}", lambda v: v != 0)]
+    (0.6, "1 where {} is not 0", lambda v: v != 0)]
 OF_VALUES, OF_FACTORS = FUNCTIONS[1:8], FUNCTIONS[:3]
 SLOPES = {"sigmoid": lambda y: y * (1 - y), "tanh": lambda y: 1 - y * y}
 SLOPE_TEXT = {"sigmoid": "{y} (1 − {y})", "tanh": "1 − {y}²", "relu": "{x} > 0", "exp": "{y}", "square": "2 {x}",

@@ -313,8 +313,8 @@ def test_a_backward_that_is_right_only_at_equal_lengths_is_noted():
         return dz[:, :n], dz[:, n:], z.T @ da
     report = mg.audit(forward, backward, np.zeros((5, 3)), np.zeros((5, 3)), np.zeros((6, 4)))
     assert report.ok
-    assert report.notes == ["note: it is not judged at other lengths: with x (5, 7), W (10, 4) dx has the shape (5, 3), "
-                            "dh has the shape (5, 7)"]
+    assert report.notes == ["note: it is not judged at other lengths: with x (5, 7), W (10, 4) dx has the shape "
+                            "(5, 3), dh has the shape (5, 7)"]
 
 
 def test_other_lengths_leave_indices_what_they_are():
