@@ -40,43 +40,16 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
     """
-    tape, rng = Tape(forward, inputs, np.random.default_rng(seed)), np.random.default_rng(seed)
-    if not tape.leaves:
-        raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
-                         "floats, and return what is computed from them")
-    elsewhere = ""
-    for some in other_inputs(tape, forward):
-        with contextlib.suppress(Exception):  # sizes that are fixed in the forward
-            other, report = Tape(forward, some, rng), AuditReport()
-            try:
-                given, keys = gradients(other, backward, names or {}, report)
-            except Exception as problem:
-                strange = f"backward fails: {in_one_sentence(problem)}"
-            else:
-                strange = ", ".join(f"{keys[leaf]} has the shape {g.shape}" for leaf, g in given[0].items()
-                                    if g.shape != other.true(leaf).shape)
-            if not strange:
-                tape, elsewhere = other, ""
-                break
-            shapes = [f"{leaf} {other.true(leaf).shape}" for leaf, i in tape.leaves.items()
-                      if other.true(leaf).shape != tape.shape(i)]
-            elsewhere = f"note: it is not judged at other lengths: with {', '.join(shapes)} {strange}"
-    else:
-        report = AuditReport()
-        given, keys = gradients(tape, backward, names or {}, report)
-        report.notes += notes_on_sizes(tape, forward)
+    tape, given, keys, report = run(forward, backward, inputs, names or {}, np.random.default_rng(seed))
     singles = [leaf for leaf in given[0] if all(is_single(draw[leaf]) for draw in given)]
     if singles:
         others = [leaf for leaf in given[0] if leaf not in singles and np.any(given[0][leaf])]
         which = f"{', '.join(keys[leaf] for leaf in singles)} computed" if others else "computed"
         note(report, f"note: {which} in float32, and judged to its digits")
     search = Search(tape, [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given],
-                    {leaf: TOLERANCE_FLOAT32 if leaf in singles or not others else TOLERANCE for leaf in given[0]}
-                    if singles else dict.fromkeys(given[0], TOLERANCE))
+                    {leaf: TOLERANCE_FLOAT32 if leaf in singles else TOLERANCE for leaf in given[0]})
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
-    if elsewhere and not search.wrong:
-        note(report, elsewhere)
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
@@ -84,6 +57,35 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
         report.add_derived_lines(forward, inputs)
     report.tried = search.tried
     return report
+
+
+def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator
+        ) -> tuple[Tape, list[dict], dict, AuditReport]:
+    """The tape, the user's gradients and their names, at sizes that hide nothing, or at the given ones with notes."""
+    tape = Tape(forward, inputs, rng)
+    if not tape.leaves:
+        raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
+                         "floats, and return what is computed from them")
+    problem = ""
+    for some in other_inputs(tape, forward):
+        with contextlib.suppress(Exception):  # sizes that are fixed in the forward
+            other, report = Tape(forward, some, rng), AuditReport()
+            now = {leaf: other.shape(i) for leaf, i in other.leaves.items()}
+            problem = "note: it is not judged at other lengths: with " + ", ".join(
+                f"{leaf} {now[leaf]}" for leaf, i in tape.leaves.items() if now[leaf] != tape.shape(i))
+            try:
+                given, keys = gradients(other, backward, names, report)
+            except Exception as failure:
+                problem += f" backward fails: {in_one_sentence(failure)}"
+                continue
+            strange = [f"{keys[leaf]} has the shape {g.shape}" for leaf, g in given[0].items() if g.shape != now[leaf]]
+            if not strange:
+                return other, given, keys, report
+            problem += f" {', '.join(strange)}"
+    report = AuditReport()
+    given, keys = gradients(tape, backward, names, report)
+    report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])]
+    return tape, given, keys, report
 
 
 def gradients(tape: Tape, backward: Callable, names: dict[str, str], report: AuditReport) -> tuple[list[dict], dict]:
