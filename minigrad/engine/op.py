@@ -350,9 +350,10 @@ def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked
 
 def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
     """The result y as a tensor. Its node keeps the values that the rules will read."""
-    mask = sum(1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked)
+    mask = sum([1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked])
     saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
-    kept = tuple([x if i in saves or (self.variadic and 0 in saves) else link(x) for i, x in enumerate(inputs)])
+    every = self.variadic and 0 in saves
+    kept = inputs if every else tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
     return result(y, self, kept, mask, metadata, y if -1 in saves else None)
 
 
@@ -366,7 +367,7 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
     whole: Any = record(self, inputs, metadata, Shape(()))._node
-    whole._array = ys if any(-1 in vjp.saves for vjp in self.vjps) else tuple([Shape(y.shape, y.dtype) for y in ys])
+    whole._array = ys if any([-1 in vjp.saves for vjp in self.vjps]) else tuple([Shape(y.shape, y.dtype) for y in ys])
     return tuple([part(whole, i, y) if tracked[i] else fill(new(Tensor), y) for i, y in enumerate(ys)])
 
 

@@ -9,23 +9,22 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
 
+CONTAINERS = tuple, list, dict
+
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
     """The leaves of a tree from left to right, and the tree itself as the pattern for `unflatten`."""
     leaves: list[Any] = []
-    collect(tree, leaves)
+    collect((tree,), leaves)
     return leaves, tree
 
 
 def collect(node: Any, leaves: list[Any]) -> None:
-    if isinstance(node, (tuple, list)):
-        for child in node:
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, CONTAINERS):
             collect(child, leaves)
-    elif isinstance(node, dict):
-        for child in node.values():
-            collect(child, leaves)
-    elif node is not None:
-        leaves.append(node)
+        elif child is not None:
+            leaves.append(child)
 
 
 def unflatten(pattern: Any, leaves: list[Any]) -> Any:
@@ -35,16 +34,16 @@ def unflatten(pattern: Any, leaves: list[Any]) -> Any:
 
 def build(node: Any, leaves: Iterator[Any]) -> Any:
     # not inside `unflatten`: a recursive closure is a reference cycle, which would keep the leaves alive
+    if not isinstance(node, CONTAINERS):
+        return None if node is None else next(leaves)
     if node.__class__ is tuple:
         return tuple([build(child, leaves) for child in node])
     if isinstance(node, (tuple, list)):
         children = [build(child, leaves) for child in node]
         return type(node)(*children) if hasattr(node, "_fields") else type(node)(children)
-    if isinstance(node, dict):
-        out = copy(node)  # keeps its class, such as defaultdict
-        out.update([(key, build(child, leaves)) for key, child in node.items()])
-        return out
-    return None if node is None else next(leaves)
+    out = copy(node)  # keeps its class, such as defaultdict
+    out.update([(key, build(child, leaves)) for key, child in node.items()])
+    return out
 
 
 def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
@@ -67,5 +66,7 @@ def map_leaves(f: Callable[[Any], Any], tree: Any) -> Any:
     """The same tree with f applied to every leaf."""
     if tree.__class__ is tuple:
         return tuple([map_leaves(f, child) for child in tree])
+    if tree is not None and not isinstance(tree, CONTAINERS):
+        return f(tree)
     leaves, pattern = flatten(tree)
     return unflatten(pattern, [f(leaf) for leaf in leaves])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import bare
-from minigrad.engine.ops import broadcast_to, expand_dims, moveaxis, where
+from minigrad.engine.ops import broadcast_to, expand_dims, moveaxis, transpose, where
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import Array, Tree, as_numbers, features
@@ -31,7 +31,7 @@ def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, siz
     if size is not None:
         features(layer, x, size)
     unbatched = x.ndim == 2
-    x = expand_dims(x, 2) if unbatched else x.transpose((1, 2, 0) if batch_first else (0, 2, 1))
+    x = expand_dims(x, 2) if unbatched else transpose(x, (1, 2, 0) if batch_first else (0, 2, 1))
     if x.shape[0] < 1:
         raise ValueError(f"{kind} takes sequences of one step or more, and x has none")
     mask = mask_of(kind, lengths, x.shape[0], x.shape[2])
@@ -92,6 +92,6 @@ def move_batch(axis: int | None, _leaf: Array) -> Array:
     if axis is None:
         return _leaf[..., 0]
     if axis == 0 and _leaf.ndim == 2:
-        return _leaf.T
-    order = list(range(_leaf.ndim - 1))
-    return _leaf.transpose((*order[:axis], _leaf.ndim - 1, *order[axis:]))
+        return transpose(_leaf)
+    last = _leaf.ndim - 1
+    return transpose(_leaf, (*range(axis), last, *range(axis, last)))

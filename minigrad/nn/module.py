@@ -275,6 +275,7 @@ def torch_keys(part: Tensor | Module) -> list[str]:
 CONTAINERS = (dict, list, tuple)
 SEARCHED = (Module, *CONTAINERS)  # where parts are found
 UNCHECKED = (int, float, str, *SEARCHED)  # attributes that cannot hide a part
+PLAIN = {int, float, str, bool}  # the usual classes of options: most attributes are passed over by one look-up
 
 
 def parts_of(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
@@ -285,8 +286,10 @@ def parts_of(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, 
         name, value = stack.pop()
         if id(value) not in seen:
             seen.add(id(value))
-            found += [(name, value)] if isinstance(value, kinds) else []
-            stack += reversed(children(name, value, kinds))
+            if isinstance(value, kinds):
+                found.append((name, value))
+            if isinstance(value, SEARCHED):
+                stack += reversed(children(name, value, kinds))
     return found
 
 
@@ -294,6 +297,7 @@ def children(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, 
     """(dotted name, child) for every module, container, and part of these kinds (of tensors, leaves only) directly in
     a module or container of this name."""
     items: Mapping[Any, Any]
+    kinds = (*SEARCHED, *kinds)
     if isinstance(value, Module):
         items = vars(value)
     elif isinstance(value, CONTAINERS):
@@ -303,7 +307,8 @@ def children(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, 
     else:
         return []
     return [(f"{name}.{key}" if name else str(key), child) for key, child in items.items()
-            if isinstance(child, (*SEARCHED, *kinds)) and (not isinstance(child, Tensor) or child.is_leaf)]
+            if child.__class__ not in PLAIN and isinstance(child, kinds)
+            and (not isinstance(child, Tensor) or child.is_leaf)]
 
 
 def is_part(value: Any) -> bool:

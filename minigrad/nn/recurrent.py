@@ -91,9 +91,8 @@ class Recurrent(Module):
         """scan in the cell's own layout: x (T, D, B), state and ys with batch last. Returns (final state, ys)."""
         batch = x.shape[2]
         dtypes = self.parameter_types()
-        x = cast(x, np.result_type(*dtypes) if dtypes else None)
-        dtypes |= {x.dtype} | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"}
-        dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
+        x = cast(x, common(dtypes) if dtypes else None)
+        dtype = common(dtypes | {x.dtype} | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"})
         state = self.initial_state(batch) if state is None else state
         state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
         return scan(self.cell, state, x, reverse=reverse, mask=mask)
@@ -102,3 +101,8 @@ class Recurrent(Module):
         """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""
         declared = [getattr(self, name, None) for name in getattr(self.cell, "key_attributes", ())]
         return {a.dtype for a in declared if isinstance(a, Tensor)} or {p.dtype for p in self.parameters()}
+
+
+def common(dtypes: set[np.dtype]) -> np.dtype:
+    """The dtype that NumPy gives to a result of all of these."""
+    return next(iter(dtypes)) if len(dtypes) == 1 else np.result_type(*dtypes)

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minigrad.engine.ops import concatenate, stack
+from minigrad.engine.ops import concatenate, reshape, stack
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.cells import GRUCell, LSTMCell, RNNCell
@@ -99,8 +99,8 @@ class Stacked(Module, Generic[State]):
             if len(ys) == 1 + self.bidirectional:  # the layer is complete: its output is the next one's x
                 x, ys = concatenate(ys, axis=1) if self.bidirectional else y, []
                 x = self.apply_dropout(x) if i + 1 < len(cells) else x
-        ends = zip(*(flatten(from_cell_layout(final, unbatched))[0] for final in finals))
-        states = [stack(leaves) if len(leaves) > 1 else leaves[0].reshape((1, *leaves[0].shape)) for leaves in ends]
+        ends = zip(*[flatten(from_cell_layout(final, unbatched))[0] for final in finals])
+        states = [stack(leaves) if len(leaves) > 1 else reshape(leaves[0], (1, *leaves[0].shape)) for leaves in ends]
         return from_cell_layout(x, unbatched, 0 if self.batch_first else 1), unflatten(finals[0], states)
 
     def apply_dropout(self, x: Array) -> Array:

@@ -181,8 +181,8 @@ def unknown_metadata(x: Any) -> Any:
 
 def nesting(tree: Any) -> Any:
     """Return the nesting of a pytree as a key, without its leaves."""
+    if not isinstance(tree, (tuple, list, dict)):
+        return tree is None
     if isinstance(tree, dict):
         return tree.__class__, *[(key, nesting(child)) for key, child in tree.items()]
-    if isinstance(tree, (tuple, list)):
-        return tree.__class__, *map(nesting, tree)
-    return tree is None
+    return tree.__class__, *map(nesting, tree)

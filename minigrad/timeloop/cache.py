@@ -8,6 +8,7 @@ little behind, and a function that makes new weights at each call (`mg.grad`) st
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import threading
 import weakref
@@ -79,7 +80,8 @@ class Pool:
             buffers.allocator.idle.append(buffers)
             self.idle[buffers] = buffers.nbytes
             self.nbytes += buffers.nbytes
-            self.trim()
+            if self.nbytes > self.limit or buffers.allocator.orphaned:
+                self.trim()
 
     def trim(self) -> None:
         """Evict the least recently used sets until both bounds hold."""
@@ -118,11 +120,20 @@ class Pool:
             malloc_trim(0)
 
 
+# The C library would return what a step of training frees to the system, and take it anew at the next step, page by
+# page, up to a fifth of the step's time (docs/performance.md). Now it keeps KEPT bytes, unless its variables are set.
+KEPT, MAPPED = 64 << 20, 32 << 20  # MAPPED: bytes from which an array is mapped by itself, and always returned
+OWN_VARIABLES = "MALLOC_", "GLIBC_TUNABLES"
+
 try:
-    malloc_trim = ctypes.CDLL(None).malloc_trim
+    malloc_trim, mallopt = ctypes.CDLL(None).malloc_trim, ctypes.CDLL(None).mallopt
 except (AttributeError, OSError, TypeError):  # not glibc
     def malloc_trim(_: int) -> None:
         """Nothing to do."""
+else:
+    if not any(name.startswith(OWN_VARIABLES) for name in os.environ):
+        for parameter, value in ((-1, KEPT), (-3, MAPPED)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(parameter, value)
 
 
 def rounded(steps: int) -> int:
@@ -151,7 +162,7 @@ class Allocator:
     def used_by(self, inputs: Iterable[Any]) -> None:
         """Note the weights among the inputs of a run: the leaf tensors."""
         for x in inputs:
-            if isinstance(x, Tensor) and x._op is None and id(x) not in self.owners:
+            if id(x) not in self.owners and isinstance(x, Tensor) and x._op is None:
                 self.owners[id(x)] = weakref.ref(x, partial(forget, weakref.ref(self), id(x)))
                 self.orphaned = False
 
@@ -171,26 +182,44 @@ def forget(allocator: Any, key: int, _: Any) -> None:
             pool.trim()
 
 
+class Entry:
+    """A program, and the time of its last use, by the clock `uses`."""
+
+    __slots__ = ("__weakref__", "program", "used")
+
+    def __init__(self, program: Any):
+        self.program, self.used = program, next(uses)
+
+
+uses = itertools.count()
+
+SHORTCUTS = 1024  # maximum number of them
+
+
 class Programs:
-    """Programs by key, at most `limit`; the least recently used is evicted first."""
+    """Programs by key, at most `limit`; the least recently used is evicted first.
+
+    shortcuts  {another key, which is found more cheaply: (weak reference to an entry, a value to keep with it)}
+    """
 
     def __init__(self, limit: int):
         self.limit = limit
-        self.by_key: OrderedDict[Hashable, Any] = OrderedDict()
+        self.by_key: dict[Hashable, Entry] = {}
+        self.shortcuts: dict[Hashable, tuple[weakref.ref[Entry], Any]] = {}
 
     def get(self, key: Hashable) -> Any:
-        with LOCK:
-            program = self.by_key.get(key)
-            if program is not None:
-                self.by_key.move_to_end(key)
-            return program
+        entry = self.by_key.get(key)
+        if entry is None:
+            return None
+        entry.used = next(uses)
+        return entry.program
 
     def put(self, key: Hashable, program: Any) -> Any:
         """Keep a program and return it, or the one that another thread kept first."""
         with LOCK:
             while len(self.by_key) >= self.limit and key not in self.by_key:
-                self.by_key.popitem(last=False)
-            return self.by_key.setdefault(key, program)
+                del self.by_key[min(self.by_key, key=lambda key: self.by_key[key].used)]
+            return self.by_key.setdefault(key, Entry(program)).program
 
     def keys_of(self, code: Any) -> list[tuple]:
         """Return the keys of the programs of one function: (…, its code, …)."""
@@ -200,9 +229,31 @@ class Programs:
     def clear(self) -> None:
         with LOCK:
             self.by_key.clear()
+            self.shortcuts.clear()
+
+    def by_shortcut(self, short: Hashable) -> tuple[Any, Any] | None:
+        """Return (program, the value kept with this shortcut), or None."""
+        reference, value = self.shortcuts.get(short, (None, None))
+        entry = reference and reference()
+        if entry is None:
+            return None
+        entry.used = next(uses)
+        return entry.program, value
+
+    def put_shortcut(self, short: Hashable, key: Hashable, value: Any) -> None:
+        with LOCK:
+            if len(self.shortcuts) >= SHORTCUTS:
+                self.shortcuts.clear()
+            if key in self.by_key:
+                self.shortcuts[short] = weakref.ref(self.by_key[key]), value
+
+    def items(self) -> list[tuple[Any, Any]]:
+        """[(key, program)], the most recently used last."""
+        entries = sorted(list(self.by_key.items()), key=lambda item: item[1].used)
+        return [(key, entry.program) for key, entry in entries]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self.by_key.values()))
+        return iter([program for _, program in self.items()])
 
     def __len__(self) -> int:
         return len(self.by_key)

@@ -140,12 +140,14 @@ def key_of_attributes(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
     owner = cell.__self__
     key: list[Any] = []
     supply: list[Tensor] = []
+    ids: list[int] = []
     for name in names:
         x = getattr(owner, name, None)
         if x.__class__ is Tensor:
-            same = next((i for i, other in enumerate(supply) if other is x), None)
-            key.append((x.shape, x.dtype, x._tracked, same))
+            array = x._array
+            key.append((array.shape, array.dtype, x._tracked, ids.index(id(x)) if id(x) in ids else None))
             supply.append(x)
+            ids.append(id(x))
         elif x.__class__ in PLAIN:
             key.append((x.__class__, x))
         else:

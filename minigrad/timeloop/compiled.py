@@ -8,6 +8,7 @@ from __future__ import annotations
 import linecache
 import math
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.ir import Value
 from minigrad.program.key import CellTracer, nesting, trace_key, untracked
-from minigrad.program.loops import is_tracked, pulled_back
+from minigrad.program.loops import pulled_back
+from minigrad.program.purity import Surface, only_computes
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
@@ -165,6 +167,7 @@ class ScanCall:
 
     inputs    leaves of state and of xs, and the closed-over tensors that the program reads
     values    their arrays;  tracked: for each whether a gradient flows to it
+    patterns  (state, xs), nested as the caller's;  sizes: the number of their leaves
     supply    all tensors and arrays that the cell closes over
     executor  Planned, Checkpointed, or a Record of the microscope
     """
@@ -172,16 +175,17 @@ class ScanCall:
     __slots__ = ("cell", "compiled", "executor", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
                  "tracked", "values")
 
-    def __init__(self, compiled: Compiled, cell: Cell, state: Any, xs: Any, mask: Any, supply: list, reverse: bool):
+    def __init__(self, compiled: Compiled, cell: Cell, patterns: tuple[Any, Any], leaves: list, arrays: list,
+                 sizes: tuple[int, int], mask: Any, supply: list, reverse: bool):
         self.compiled, self.cell, self.mask, self.supply, self.reverse = compiled, cell, mask, supply, reverse
-        state_leaves, x_leaves = flatten(state)[0], flatten(xs)[0]
+        self.patterns, self.sizes = patterns, sizes
         closed = [supply[i] for i in compiled.closed]
-        compiled.count_call(len(x_leaves[0]), closed)
-        self.inputs = (*state_leaves, *x_leaves, *closed)
-        self.values = [x._array if isinstance(x, Tensor) else np.asarray(x) for x in self.inputs]
-        self.tracked = list(map(is_tracked, self.inputs))  # now: a pull untracks its own tensors again
-        self.sizes = len(state_leaves), len(x_leaves)
-        self.patterns, self.steps = (state, xs), len(x_leaves[0])
+        self.inputs = (*leaves, *closed)
+        self.values = [*arrays, *map(example, closed)]
+        on = recording.get()
+        self.tracked = [isinstance(x, Tensor) and x._tracked and on for x in self.inputs]  # a pull untracks its tensors
+        self.steps = len(self.values[sizes[0]])
+        compiled.count_call(self.steps, closed)
         self.executor: Any = compiled.executor()
 
     def on_graph(self) -> tuple[Any, Any]:
@@ -202,22 +206,24 @@ class ScanCall:
     def split(self, values: list) -> tuple[list, list, list]:
         """Arrays of all inputs → (state, xs and mask in the order of running, closed-over tensors)."""
         n, m = self.sizes
-        xs = [*values[n:n + m], *([] if self.mask is None else [self.mask])]
-        return values[:n], [x[::-1] for x in xs] if self.reverse else xs, values[n + m:]
+        xs = values[n:n + m] if self.mask is None else [*values[n:n + m], self.mask]
+        return values[:n], self.in_order(xs), values[n + m:]
+
+    def in_order(self, over_time: Any) -> Any:
+        """Arrays over time in the order of xs → in the order of running, or back."""
+        return [x if x is None else x[::-1] for x in over_time] if self.reverse else over_time
 
     def forward(self, executor: Any, values: list) -> tuple:
         """Return the final states and the ys."""
         final, ys = executor.forward(*self.split(values))
-        return (*final, *(np.ascontiguousarray(y[::-1]) if self.reverse else y for y in ys))
+        return (*final, *(map(np.ascontiguousarray, self.in_order(ys)) if self.reverse else ys))
 
     def backward(self, gradients: tuple) -> list:
         """Return dL/d(each input), None where the program has none."""
         n, m = self.sizes
         _, xs, closed = self.split(self.values)
-        d_ys = [d[::-1] if self.reverse else d for d in gradients[n:]]
-        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], d_ys, xs, closed)
-        d_xs = [d if d is None or not self.reverse else d[::-1] for d in d_xs[:m]]
-        return [*d_state, *d_xs, *d_closed]
+        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], self.in_order(gradients[n:]), xs, closed)
+        return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
 
 
 class Planned:
@@ -331,29 +337,24 @@ def again(*arrays: np.ndarray, run: ScanCall) -> tuple:
 
 def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: bool = False) -> ScanCall:
     """Return a ScanCall with the program of what the cell computes now. Raises StepByStep."""
-    starts, on = flatten(state)[0], recording.get()
-    leaves, n = (*starts, *flatten(xs)[0]), len(starts)
+    starts, x_leaves, on = flatten(state)[0], flatten(xs)[0], recording.get()
+    leaves, n = [*starts, *x_leaves], len(starts)
     tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
-    kinds = [(leaf.shape if i < n else leaf.shape[1:], leaf.dtype) for i, leaf in enumerate(map(example, leaves))]
+    arrays = [leaf._array if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    kinds = [(x.shape, x.dtype) for x in arrays[:n]] + [(x.shape[1:], x.dtype) for x in arrays[n:]]
     if mask is not None:
         kinds.append((mask.shape[1:], mask.dtype))
     about = tuple(kinds), tuple(tracked), mask is None, on, OPTIONS
-
-    def step(state: Any, x: Any) -> tuple[Any, Any]:
-        return one_step(cell, state, *x)
-    step.__name__ = name_of(cell)
-    examples = (state, (xs, mask))
-    attributes, code = key_of_attributes(cell), code_of(cell)
-    key: Any = None
+    examples = state, (xs, mask)
+    attributes = key_of_attributes(cell)
     if attributes is not None:
         own_key, supply = attributes
-        key = about, cell.__func__, own_key, nesting(state), nesting(xs)
-    elif code in PURE:
-        seen = inspect_without_values(cell, step, kinds, examples, code in VARYING)
-        if seen is not None:
-            key, supply = (about, code, seen.key), seen.outside
-    compiled = None if key is None else programs.get(key)
+        key: Any = about, cell.__func__, own_key, nesting(state), nesting(xs)
+        compiled = programs.get(key)
+    else:
+        compiled, supply = known(cell, about, kinds, examples)
     if compiled is None:
+        step, code = step_of(cell), code_of(cell)
         traced, seen = trace_twice(cell, step, examples, n, code in VARYING)
         if attributes is None:
             key, supply = (about, code, seen.key), seen.outside
@@ -363,11 +364,42 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
             inputs = supply if attributes is not None else traced.tracer.outside
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
         traced.close()
-    return ScanCall(compiled, cell, state, xs, mask, supply, reverse)
+    return ScanCall(compiled, cell, (state, xs), leaves, arrays, (n, len(x_leaves)), mask, supply, reverse)
+
+
+def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compiled | None, list]:
+    """(the program of a pure cell, or None; what the cell closes over), by what it reads, or else by a trace.
+
+    What it reads becomes a shortcut to the program if that decides the trace and contains all that the trace found.
+    """
+    code = code_of(cell)
+    if code not in PURE:
+        return None, []
+    surface = Surface(cell)
+    short = (about, *surface.key, nesting(examples)) if surface.complete else None
+    found = short and programs.by_shortcut(short)
+    if found:
+        return found[0], [surface.tensors[i] for i in found[1]]
+    seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
+    if seen is None:
+        return None, []
+    key = about, code, seen.key
+    compiled = programs.get(key)
+    if compiled is not None and short and only_computes(cell) and {*map(id, seen.outside)} <= {*surface.ids}:
+        programs.put_shortcut(short, key, [surface.ids.index(id(x)) for x in seen.outside])
+    return compiled, seen.outside
+
+
+def step_of(cell: Cell) -> Callable:
+    """The cell as a function of (state, (x, mask)), under its own name."""
+    def step(state: Any, x: Any) -> tuple[Any, Any]:
+        return one_step(cell, state, *x)
+    step.__name__ = name_of(cell)
+    return step
 
 
 def ran(cell: Cell) -> list[str]:
     """How scan runs the compiled programs of a cell: "C", or "NumPy: …" and why, the most recent program last."""
     code = code_of(cell)
-    found = [program for key, program in list(programs.by_key.items()) if code in (key[1], code_of(key[1]))]
+    found = [program for key, program in programs.items() if code in (key[1], code_of(key[1]))]
     return ["C" if program.in_c is not None else f"NumPy: {program.why_not_in_c}" for program in found]

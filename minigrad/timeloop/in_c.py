@@ -30,11 +30,11 @@ class Call:
     """One loop of a program: its C function, and what each array that it takes is.
 
     own      [(position, name or Value)] of arrays of the buffers
-    passed   [(position, (kind, what))] of arrays that come in or go out
+    passed   [(position, index in `given`)] of arrays that come in or go out; `given` lists them as (kind, what)
     weights  [(position, Value, dtype)] of weights, and of what is computed from weights before the loop
     """
 
-    def __init__(self, loop: Loop, library: Any):
+    def __init__(self, loop: Loop, library: Any, given: list[tuple]):
         self.function = getattr(library, loop.name)
         self.function.argtypes, self.function.restype = [ctypes.c_void_p, ctypes.c_long], None
         self.own: list[tuple] = []
@@ -46,7 +46,7 @@ class Call:
             elif kind == "invariant":
                 self.weights.append((n, what, dtype_of(what)))
             else:
-                self.passed.append((n, (kind, what)))
+                self.passed.append((n, given.index((kind, what))))
         self.arrays = len(loop.typed)
 
 
@@ -73,8 +73,23 @@ class CProgram:
 
     def __init__(self, plan: CPlan, library: Any, block: int):
         self.plan, self.library = plan, library
-        self.calls = {loop.name: Call(loop, library) for loop in (plan.forward, plan.backward, plan.adding)
-                      if loop is not None}
+        self.in_numpy = {a: terms for a, terms in plan.sums.items() if a not in plan.summed}
+        self.by_c = [*plan.summed, *(a for a, terms in self.in_numpy.items()
+                                     if not terms or any(term[0] == "step" for term in terms))]
+        self.columns = {a: k for k, a in enumerate(plan.closed)}
+        self.totals = [(self.columns[a], a.shape, a.dtype) for a in self.by_c]
+        self.final = [(a.shape, a.dtype) for a in plan.state]
+        self.y = [(y.shape, dtype_of(y)) for y in plan.y]
+        self.d_x = [(a.shape, a.dtype) if a in plan.gradients else None for a in plan.x]
+        state, x, y = range(len(plan.state)), range(len(plan.x)), range(len(plan.y))
+        forward = [("state", k) for k in state] + [("x", k) for k in x] + [("final", k) for k in state] + \
+            [("y", k) for k in y]
+        backward = [("x", k) for k in x] + [("d_y", k) for k in y] + [("d_x", k) for k in x] + \
+            [("total", a) for a in self.by_c] + [("d_final", k) for k in state] + [("d_state", k) for k in state]
+        self.calls = {loop.name: Call(loop, library, given) for loop, given in (
+            (plan.forward, forward), (plan.backward, backward), (plan.adding, backward)) if loop is not None}
+        self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
+                            for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
         self.block = block
@@ -84,10 +99,6 @@ class CProgram:
         self.work_bytes = max(loop.work for loop in (plan.forward, plan.backward) if loop is not None)
         self.across = max(map(self.entries, plan.rows.values()), default=1)
         self.at_once = self.block * max(1, ROWS_BYTES // (self.block * max(self.bytes_laid_down(), 1)))
-        self.columns = {a: k for k, a in enumerate(plan.closed)}
-        self.in_numpy = {a: terms for a, terms in plan.sums.items() if a not in plan.summed}
-        self.by_c = [*plan.summed, *(a for a, terms in self.in_numpy.items()
-                                     if not terms or any(term[0] == "step" for term in terms))]
         self.allocator = Allocator(self.make, lambda steps, made: ((), ()))
 
     def bytes_laid_down(self) -> int:
@@ -132,13 +143,12 @@ class CProgram:
             made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
-    def call(self, name: str, steps: int, first: int, last: int, given: dict, closed: list, made: Made) -> None:
-        """Run a loop over the steps from first to last. given: {(kind, what): its array}."""
+    def call(self, name: str, steps: int, first: int, last: int, given: list, closed: list, made: Made) -> None:
+        """Run a loop over the steps from first to last. given: the arrays that come in or go out."""
         call, (arrays, run, where, _) = self.calls[name], made.calls[name]
         alive: list = []  # what C reads must not be freed before it returns
-        for n, key in call.passed:
-            capsule = given[key].__array_struct__
-            alive.append(capsule)
+        for n, k in call.passed:
+            alive.append(capsule := given[k].__array_struct__)
             arrays[n] = pointer_in(capsule, None)
         known: dict = dict(zip(self.plan.closed, closed)) if call.weights else {}
         for n, value, dtype in call.weights:
@@ -211,33 +221,30 @@ class InC:
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
         self.buffers = pool.take(program.allocator, steps)
-        made = self.buffers.made[0]
-        final = [np.empty(a.shape, a.dtype) for a in program.plan.state]
-        ys = [np.empty((steps, *y.shape), dtype_of(y)) for y in program.plan.y]
-        given = flat("state", state, 0) | flat("x", xs, 1) | flat("final", final, 0) | flat("y", ys, 1)
-        program.call("forward", steps, 0, steps, given, closed, made)
+        final = [np.empty(shape, dtype) for shape, dtype in program.final]
+        ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
+        given = flat([*state, *xs, *final, *ys], program.axes["forward"])
+        program.call("forward", steps, 0, steps, given, closed, self.buffers.made[0])
         return tuple(final), tuple(ys)
 
     def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
         """d_closed: gradients of later steps to add to, or None."""
-        program, steps, plan = self.program, len(xs[0]), self.program.plan
-        d_state = [np.asarray(d, a.dtype) for a, d in zip(plan.state, d_state)]
-        d_ys = [np.asarray(d, dtype_of(y)) for y, d in zip(plan.y, d_ys)]
-        d_xs = [np.empty((steps, *a.shape), a.dtype) if a in plan.gradients else None for a in plan.x]
+        program, steps, plan, made = self.program, len(xs[0]), self.program.plan, self.buffers.made[0]
+        d_state = [np.asarray(d, dtype) for (_, dtype), d in zip(program.final, d_state)]
+        d_ys = [np.asarray(d, dtype) for (_, dtype), d in zip(program.y, d_ys)]
+        d_xs = [None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x]
         out: list = [None if d is None else np.array(d, order="C") for d in d_closed or (None,) * len(closed)]
-        for a in program.by_c:
-            if out[program.columns[a]] is None:
-                out[program.columns[a]] = np.zeros(a.shape, a.dtype)
-        given = flat("x", xs, 1) | flat("d_y", d_ys, 1) | flat("d_x", d_xs, 1) | {
-            ("total", a): out[program.columns[a]] for a in program.by_c}
+        for k, shape, dtype in program.totals:
+            if out[k] is None:
+                out[k] = np.zeros(shape, dtype)
+        given = [*xs, *d_ys, *d_xs, *[out[k] for k, _, _ in program.totals]]
         for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
             last = min(first + program.at_once, steps)
-            d_before = [np.empty(a.shape, a.dtype) for a in plan.state]
-            given |= flat("d_final", d_state, 0) | flat("d_state", d_before, 0)
-            program.call("backward", steps, first, last, given, closed, self.buffers.made[0])
-            made = self.buffers.made[0]
+            d_before = [np.empty(shape, dtype) for shape, dtype in program.final]
+            arrays = flat([*given, *d_state, *d_before], program.axes["backward"])
+            program.call("backward", steps, first, last, arrays, closed, made)
             if plan.summed:
-                program.call("sums", steps, first, last, given, closed, made)
+                program.call("sums", steps, first, last, arrays, closed, made)
             program.add_sums(program.in_numpy, first, last, closed, made, out)
             d_state = d_before
         return tuple(d_state), tuple(d_xs), tuple(out)
@@ -253,19 +260,17 @@ def pool_of_threads() -> int:
     return (library and ctypes.cast(library.pool, ctypes.c_void_p).value) or 0
 
 
-def flat(kind: str, arrays: list, lead: int) -> dict:
-    """{(kind, k): array k as (…, rows, columns) after `lead` axes}; a copy if its rows are not evenly spaced, or an
-    entry lies where C may not read one."""
-    out = {}
-    for k, x in enumerate(arrays):
-        if x is not None and not x.flags.aligned:
-            x = x.copy()
-        if x is not None and x.ndim != lead + 2:
-            shape = x.shape[lead:]
-            rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
-            x = x.reshape(*x.shape[:lead], rows, columns)
-        out[kind, k] = x
-    return out
+def flat(arrays: list, axes: list[int]) -> list:
+    """The arrays with so many axes, the last two as (rows, columns); copies of those whose rows are not evenly spaced,
+    or that have an entry where C may not read one."""
+    return [x if x is None or (x.ndim == n and x.flags.aligned) else reshaped(x, n - 2) for x, n in zip(arrays, axes)]
+
+
+def reshaped(x: np.ndarray, lead: int) -> np.ndarray:
+    x = x if x.flags.aligned else x.copy()
+    shape = x.shape[lead:]
+    rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+    return x.reshape(*x.shape[:lead], rows, columns)
 
 
 def value_of(value: Value, known: dict) -> Any:

@@ -2,9 +2,10 @@
 
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
-Each call traces one step of the cell (cell_key.py). The trace is the key of its compiled program (compiled.py), and
-the program runs as one op on the graph. Cells that cannot be traced, and gradients of gradients, run in the eager loop
-(eager.py), op by op, with the same numbers.
+Each call traces one step of the cell (cell_key.py), unless what the cell reads shows that the trace is a known one
+(purity.py). The trace is the key of its compiled program (compiled.py), and the program runs as one op on the graph.
+Cells that cannot be traced, and gradients of gradients, run in the eager loop (eager.py), op by op, with the same
+numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from minigrad.engine.arrays import plain
 from minigrad.engine.context import no_grad, watcher
-from minigrad.engine.pytree import map_leaves, named_leaves
+from minigrad.engine.pytree import flatten, map_leaves, named_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
@@ -37,8 +38,8 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
 
     state and xs, and the y of the cell, are arrays or tensors, or any nesting of tuples, lists and dicts of them; the
     leaves of xs have shape (T, …) with one T ≥ 1. The new state must have the nesting, shapes and dtypes of the old.
-    The cell receives both as tensors. Each call of scan traces it once or twice to find its program, which then runs
-    the steps, for any T. Tensors and arrays that the cell closes over are inputs of the program; numbers are part of
+    The cell receives both as tensors. A call of scan traces it at most twice to find its program, which then runs the
+    steps, for any T. Tensors and arrays that the cell closes over are inputs of the program; numbers are part of
     it. A cell that changes something outside itself (a counter, a list, random numbers) or branches on values runs
     step by step, with a ScanNotice. Idle buffers of all programs take at most `minigrad.timeloop.cache.pool.limit`
     bytes, by default 256 MB (set MINIGRAD_POOL_MB for another bound).
@@ -57,12 +58,15 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
     Where there is a C compiler, a program that has run for long enough is compiled (timeloop/compile.py);
     `scan.ran(cell)` lists for the programs of a cell "C", or "NumPy: …" and why.
     """
-    steps = length(xs)
+    if isinstance(xs, list):
+        raise ValueError(f"xs is a list of {len(xs)}, but scan runs over the leading axis of an array: stack the "
+                         "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
     if not callable(cell):
         raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
     state, xs = map_leaves(as_input, state), map_leaves(as_input, xs)
+    steps = length(xs)
     if mask is not None:
         mask = checked_mask(mask, steps, state)
     if getattr(watcher.get(), "loops", False):
@@ -117,15 +121,11 @@ def traced_scan(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask
 
 def length(xs: Any) -> int:
     """Return T, the length of all leaves of xs."""
-    if isinstance(xs, list):
-        raise ValueError(f"xs is a list of {len(xs)}, but scan runs over the leading axis of an array: stack the "
-                         "steps, as in np.stack(xs), or pass several arrays over time as a tuple")
-    leaves = named_leaves(xs)
-    if not leaves:
+    lengths = {leaf.shape[0] if leaf.shape else 0 for leaf in flatten(xs)[0]}
+    if not lengths:
         raise ValueError("scan needs xs with a time axis: for a cell without input pass np.zeros((T, 0))")
-    lengths = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for _, leaf in leaves}
     if len(lengths) > 1 or min(lengths) < 1:
-        shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in leaves)
+        shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in named_leaves(xs))
         raise ValueError(f"scan runs over the leading axis of xs, which must have one length T ≥ 1: {shapes}")
     return lengths.pop()
 

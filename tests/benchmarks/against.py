@@ -41,11 +41,18 @@ def work():
         return h, h
     for T, B in ((1, 1), (25, 1), (25, 16)):
         h, xs = np.zeros((64, B), "f"), np.random.default_rng(1).normal(size=(T, 64, B)).astype("f")
-        rows[f"own cell, B = {B}, T = {T}"] = lambda h=h, xs=xs: mg.scan(cell, h, xs)[0].sum().backward()
+        for loops in ("numpy", "c"):
+            rows[f"own cell, B = {B}, T = {T}, in {loops}"] = lambda h=h, xs=xs, loops=loops: scanned(
+                mg, cell, h, xs, loops)
     rows["own cell by the loop, B = 16, T = 25"] = lambda: looped(mg, cell, h, xs)
     a, b = mg.tensor(np.ones((16, 16), "f"), requires_grad=True), np.ones((16, 16), "f")
     rows["100 small eager ops"] = lambda: chain(mg, a, b).backward()
     return rows
+
+
+def scanned(mg, cell, h, xs, loops):
+    with mg.loops_in(loops):
+        mg.scan(cell, h, xs)[0].sum().backward()
 
 
 def looped(mg, cell, h, xs):

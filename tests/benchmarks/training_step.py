@@ -7,6 +7,7 @@ clipping, Adam.
 step   the whole step; loss and gradients of the first one are compared before timing
 parts  the same, part by part
 adam   the update alone, for few large and for many small parameters
+faults page faults of a step, and the milliseconds that the system takes for them
 rows   ways to add the gradients of repeated rows of an embedding
 
 float32, vocabulary 65, different symbols at every step, gradients clipped to norm 0.01 (all are larger), loss read as
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import resource
 import statistics
 
 import timing  # isort: skip  (before NumPy: it sets the threads)
@@ -181,6 +183,24 @@ def adam(rounds):
                   "  ".join(f"{name} {ms * 1e3:.0f}" for name, ms in found.items()), "(µs)")
 
 
+def faults(rounds):
+    """Print the page faults and the system's milliseconds of a step."""
+    for name, contender in CONTENDERS.items():
+        for size in SIZES:
+            try:
+                call, _ = contender(size)
+            except ImportError:
+                continue
+            for _ in range(rounds):
+                call()
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            for _ in range(rounds):
+                call()
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            print(f"{name} {size}: {(after.ru_minflt - before.ru_minflt) / rounds:.0f} page faults, "
+                  f"{(after.ru_stime - before.ru_stime) / rounds * 1e3:.2f} ms")
+
+
 def rows(rounds):
     """Print the µs to add gradients (n, 128) to the rows of a table given by n symbols."""
     def sort_and_reduceat(total, rows, g):
@@ -216,7 +236,7 @@ def rows(rounds):
         print(f"{n} of {symbols} symbols  ", "  ".join(f"{name} {ms * 1e3:.0f}" for name, ms in found.items()), "(µs)")
 
 
-SECTIONS = {"step": step, "parts": parts, "adam": adam, "rows": rows}
+SECTIONS = {"step": step, "parts": parts, "adam": adam, "faults": faults, "rows": rows}
 
 
 def main(argv=None):

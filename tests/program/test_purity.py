@@ -97,6 +97,7 @@ def in_place(h, x):
 
 COMPUTES = {
     "callable object": Plain(), "object with slots": Slots(), "global op": lambda h, x: (tanh(W @ h + x), h.sum()),
+    "functions made of ops": lambda h, x: (h - mg.mean(h, axis=0), np.clip(x, 0.0, 1.0)),
     "nested result": lambda h, x: (W[0] * h, {"a": (x, h.T)}), "method": Plain().gated,
     "function": lambda h, x: (squashed(h), x), "closed-over op": closing(W, mg, mg.exp),
     "closed-over function": closing(np.eye(3), np, squashed), "closed-over op after a weight": times(W, mg.exp)}
@@ -111,6 +112,7 @@ MORE = {
     "function that draws": lambda h, x: (helper(h), x), "loop over a list": by_loop, "in place": in_place,
     "random": lambda h, x: (h * random.random(), x), "np.random": lambda h, x: (h * np.random.normal(), x),
     "append": lambda h, x: (h, LOG.append(x)), "generator": lambda h, x: (h * DRAWS.normal(), x),
+    "function as an option": lambda h, x: (mg.pad(h, 1, helper), x),
     "out=": lambda h, x: (np.add(h, x, out=LOG), x), "ufunc": np.add, "builtin": print}
 
 

@@ -617,6 +617,150 @@ def test_a_number_is_read_again_at_each_call(source, monkeypatch):
             assert float(mg.scan(cell, np.zeros(1), np.ones((3, 1)))[0][0]) == 3 * alpha
 
 
+SCALE = 0.5
+
+
+def scaled(h):
+    return SCALE * h
+
+
+class Cell:
+    """The size is no number of entries here."""
+
+    def __init__(self):
+        self.W, self.rate, self.size = mg.tensor(np.eye(3), requires_grad=True), 0.5, 0.5
+
+    def __call__(self, h, x):
+        h = self.rate * (self.W @ h) + x
+        return h, h
+
+    def by_method(self, h, x):
+        h = self.mixed(h) + x
+        return h, h
+
+    def mixed(self, h):
+        return self.rate * (self.W @ h)
+
+    def by_helper(self, h, x):
+        h = size_of(self) * (self.W @ h) + x
+        return h, h
+
+
+def size_of(cell):
+    return cell.size
+
+
+def cell_by(library, W):
+    def cell(h, x):
+        h = summed(library, W @ h) + x
+        return h, h
+    return cell
+
+
+def summed(library, h):
+    return library.sum(h, axis=0, keepdims=True)
+
+
+def cell_over(outside):
+    def cell(h, x):
+        h = outside["rate"][0] * (outside["W"] @ h) + x
+        return h, h
+    return cell
+
+
+def cell_of(W, rate):
+    def cell(h, x, rate=rate):
+        h = rate * (W @ h) + x
+        return h, h
+    return cell
+
+
+def negative_cell_of(W):
+    def cell(h, x, rate):
+        h = rate * (W @ h) - x
+        return h, h
+    return cell
+
+
+def cell_with(W, V, module=np):
+    def cell(h, x):
+        h = module.tanh(W @ h + V @ x) + scaled(x)
+        return h, h
+    return cell
+
+
+def seen_from_outside():
+    """{what changes: (cell, function that changes it)}: the code of all these cells only computes."""
+    W, V = (mg.tensor(np.eye(3) * 0.5 + n, requires_grad=True) for n in range(2))
+    one, two, three, plain = Cell(), Cell(), Cell(), cell_of(W, 0.5)
+    outside, module = {"rate": [0.5], "W": W}, ModuleType("minigrad")
+    module.tanh, module.sum, by = np.tanh, np.sum, cell_by(module, W)
+    tied, own = cell_with(W, W), cell_with(W, V, module)
+    closed = dict(zip(tied.__code__.co_freevars, tied.__closure__))
+
+    def rule(self, h):
+        return h - self.W @ h
+    return {
+        "attribute": (one, lambda: setattr(one, "rate", 2.0)),
+        "weight": (one, lambda: setattr(one, "W", V)),
+        "method of the class": (two.by_method, lambda: setattr(Cell, "mixed", rule)),
+        "method of the object": (two.by_method, lambda: setattr(two, "mixed", lambda h: h)),
+        "property": (two.by_method, lambda: setattr(Cell, "rate", property(lambda self: 3.0))),
+        "attribute read by a helper": (three.by_helper, lambda: setattr(three, "size", 2.0)),
+        "list in a dict": (cell_over(outside), lambda: outside["rate"].__setitem__(0, 2.0)),
+        "weight in a dict": (cell_over(outside), lambda: outside.update(W=V)),
+        "default": (plain, lambda: setattr(plain, "__defaults__", (2.0,))),
+        "code": (plain, lambda: setattr(plain, "__code__", negative_cell_of(W).__code__)),
+        "global of a helper": (tied, lambda: globals().update(SCALE=2.0)),
+        "helper": (tied, lambda: globals().update(scaled=lambda h: h * 3.0)),
+        "tied weights": (tied, lambda: setattr(closed["V"], "cell_contents", V)),
+        "attribute of a module that is passed on": (by, lambda: setattr(module, "sum", np.mean)),
+        "attribute of a module": (own, lambda: setattr(module, "tanh", np.sin)),
+        "values": (own, lambda: setattr(V, "data", V.data * 2.0)),
+        "gradient off": (own, lambda: setattr(V, "requires_grad", False)),
+        "shape": (own, lambda: setattr(dict(zip(own.__code__.co_freevars, own.__closure__))["V"], "cell_contents",
+                                       mg.tensor(np.ones((1, 3)), requires_grad=True)))}
+
+
+@pytest.mark.parametrize("what", seen_from_outside())
+def test_what_a_cell_reads_may_change_between_calls(what, monkeypatch):
+    """Also where the cell need not be traced again, as all that it reads is a part of a key."""
+    monkeypatch.setattr(Cell, "mixed", Cell.mixed)
+    monkeypatch.setitem(globals(), "SCALE", SCALE)
+    monkeypatch.setitem(globals(), "scaled", scaled)
+    cell, change = seen_from_outside()[what]
+    try:
+        for n in range(6):
+            if n == 3:
+                change()
+            assert_as_the_loop(cell, STATE, XS)
+    finally:
+        if "rate" in vars(Cell):
+            del Cell.rate
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="code that only computes is recognised from Python 3.11 on")
+@pytest.mark.parametrize("cell", [cell_with(*(mg.tensor(np.eye(3), requires_grad=True) for _ in range(2))), Cell(),
+                                  Cell().by_method, cell_of(mg.tensor(np.eye(3), requires_grad=True), 0.5)])
+def test_a_cell_of_weights_and_numbers_is_not_traced_again(cell, monkeypatch):
+    for _ in range(2):
+        mg.scan(cell, STATE, XS)
+    monkeypatch.setattr(compiled, "inspect_without_values", None)
+    assert_as_the_loop(cell, STATE, XS)
+
+
+@pytest.mark.parametrize("outside", [np.ones(1), mg.tensor([1.0], requires_grad=True)], ids=["array", "tensor"])
+def test_a_value_that_steers_a_cell_is_read_again(outside):
+    """An array, and a tensor of one entry, can decide a branch."""
+    def cell(h, x):
+        h = h + x if outside else h - x
+        return h, h
+    array = getattr(outside, "data", outside) if isinstance(outside, mg.Tensor) else outside
+    for n in range(6):
+        array[...] = n < 3
+        assert_as_the_loop(cell, STATE, XS)
+
+
 def test_minus_zero_is_not_zero():
     zero = [0.0]
     cell = lambda h, x: (h + np.copysign(1.0, zero[0]) * x, h / zero[0])  # noqa: E731

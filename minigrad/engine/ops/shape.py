@@ -36,7 +36,7 @@ def normalize_axis(axis, ndim, name):
     dx=lambda g, x_shape: reshape(g, x_shape))
 def reshape(x, *, shape):
     """y = the entries of x, in order, in another shape; one length may be −1.   dL/dx = g in the shape of x."""
-    return np.reshape(x, shape)
+    return np.asarray(x).reshape(shape)  # a third of the time of np.reshape
 
 
 @op(np=np.transpose, linear=True, view=True,
@@ -44,13 +44,13 @@ def reshape(x, *, shape):
     dx=lambda g, axes: transpose(g, None if axes is None else tuple(np_argsort(axes))))
 def transpose(x, *, axes=None):
     """y = x with its axes in the order `axes`, reversed by default.   dL/dx = g with the axes in x's order."""
-    return np.transpose(x, axes)
+    return np.asarray(x).transpose(axes)
 
 
 def np_argsort(axes):
     """The inverse permutation of `axes`."""
     order = [a % len(axes) for a in axes]
-    return sorted(range(len(order)), key=order.__getitem__)
+    return [order.index(a) for a in range(len(order))]
 
 
 def swap(x):
