@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import linecache
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.auditor.change import Change
 from minigrad.auditor.report import AuditReport, Cause
-from minigrad.auditor.search import Found, Search
-from minigrad.auditor.sizes import notes_on_sizes
+from minigrad.auditor.search import Search
+from minigrad.auditor.sizes import notes_on_sizes, other_inputs
 from minigrad.auditor.tape import Tape
+from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
 
 TOLERANCE, TOLERANCE_FLOAT32 = 1e-7, 1e-4  # relative to the largest entry
@@ -30,48 +33,86 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     or any nesting of the inputs. d_outputs is nested as what forward returns.
 
     Of floats among the inputs only the shapes matter (integers stay): the audit draws its own values, none of them
-    zero. Give every axis another length, and a sequence 3 steps or more: faults hide where lengths are equal, and a
-    note says where they are.
+    zero. Where the functions run at other sizes, it makes equal lengths of independent axes different, and a sequence 3
+    steps or longer, because faults hide there. Where they do not, a note says which lengths are equal.
     names  {key of a gradient: name of an input}, where they cannot be told from each other ("dxt" is that of x_t)
 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
     """
-    tape = Tape(forward, inputs, np.random.default_rng(seed))
-    if not tape.leaves:
-        raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
-                         "floats, and return what is computed from them")
-    for _ in range(OTHER_INPUTS):
-        tape.add_draw()
-    report = AuditReport()
-    given: list[dict[str, Any]] = []
-    keys: dict[str, str] = {}
-    for _, d_outputs, leaves in tape.draws:
-        found, keys = named_gradients(tape, call(backward, d_outputs, tape, leaves, report), names or {})
-        strange = [keys[leaf] for leaf, g in found.items() if g.dtype.kind not in "fiub"]
-        if strange:
-            note(report, f"note: {', '.join(strange)} are not arrays of real numbers")
-        given.append({leaf: g for leaf, g in found.items() if g.dtype.kind in "fiub"})
-    report.missing = [f"d{leaf}" for leaf in tape.leaves if leaf not in given[0]]
-    for found in given[1:]:
-        report.missing += [keys[leaf] for leaf in given[0] if leaf not in found]
-    notes_on_values(tape, given, keys, report)
-    is_single = all(np.array_equal(g, g.astype(np.float32)) for draw in given for g in draw.values()) and any(
-        np.any(g != np.round(g, 3)) for g in given[0].values())
-    if is_single:
-        report.notes.append("note: computed in float32, and judged to its digits")
-    given = [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given]
-    search = Search(tape, given, TOLERANCE_FLOAT32 if is_single else TOLERANCE)
-    report.notes += notes_on_sizes(tape, forward)
+    tape, given, keys, report = run(forward, backward, inputs, names or {}, np.random.default_rng(seed))
+    singles = [leaf for leaf in given[0] if all(is_single(draw[leaf]) for draw in given)]
+    if singles:
+        others = [leaf for leaf in given[0] if leaf not in singles and np.any(given[0][leaf])]
+        which = f"{', '.join(keys[leaf] for leaf in singles)} computed" if others else "computed"
+        note(report, f"note: {which} in float32, and judged to its digits")
+    search = Search(tape, [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given],
+                    {leaf: TOLERANCE_FLOAT32 if leaf in singles else TOLERANCE for leaf in given[0]})
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
-    if report.causes and not tape.carries:  # a loop over time is unrolled, and its lines are not the user's
+    if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
     report.tried = search.tried
     return report
+
+
+def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator
+        ) -> tuple[Tape, list[dict], dict, AuditReport]:
+    """The tape, the user's gradients and their names, at sizes that hide nothing, or at the given ones with notes."""
+    tape = Tape(forward, inputs, rng)
+    if not tape.leaves:
+        raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
+                         "floats, and return what is computed from them")
+    problem = ""
+    for some in other_inputs(tape, forward):
+        with contextlib.suppress(Exception):  # sizes that are fixed in the forward
+            other, report = Tape(forward, some, rng), AuditReport()
+            now = {leaf: other.shape(i) for leaf, i in other.leaves.items()}
+            problem = "note: it is not judged at other lengths: with " + ", ".join(
+                f"{leaf} {now[leaf]}" for leaf, i in tape.leaves.items() if now[leaf] != tape.shape(i))
+            try:
+                given, keys = gradients(other, backward, names, report)
+            except Exception as failure:
+                problem += f" backward fails: {in_one_sentence(failure)}"
+                continue
+            strange = [f"{keys[leaf]} has the shape {g.shape}" for leaf, g in given[0].items() if g.shape != now[leaf]]
+            if not strange:
+                return other, given, keys, report
+            problem += f" {', '.join(strange)}"
+    report = AuditReport()
+    given, keys = gradients(tape, backward, names, report)
+    report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])]
+    return tape, given, keys, report
+
+
+def gradients(tape: Tape, backward: Callable, names: dict[str, str], report: AuditReport) -> tuple[list[dict], dict]:
+    """The user's gradients by leaf at three draws, and what the user calls them. What is seen becomes a note."""
+    for _ in range(OTHER_INPUTS):
+        tape.add_draw()
+    given: list[dict[str, Any]] = []
+    for _, d_outputs, leaves in tape.draws:
+        found, keys = named_gradients(tape, call(backward, d_outputs, tape, leaves, report), names)
+        strange = [keys[leaf] for leaf, g in found.items() if g.dtype.kind not in "fiub"]
+        if strange:
+            note(report, f"note: {', '.join(strange)} are not arrays of real numbers")
+        given.append({leaf: g for leaf, g in found.items() if g.dtype.kind in "fiub"})
+    everywhere = [leaf for leaf in given[0] if all(leaf in draw for draw in given)]
+    report.missing = [keys[leaf] for leaf in tape.leaves if leaf not in everywhere]
+    if bad := [keys[leaf] for leaf in everywhere if not np.isfinite(given[0][leaf]).all()]:
+        note(report, f"note: {', '.join(bad)} contain nan or inf")
+    if fixed := [keys[leaf] for leaf in everywhere if np.any(given[0][leaf])
+                 and np.array_equal(given[0][leaf], given[1][leaf])]:
+        note(report, f"note: {', '.join(fixed)} are the same for other arguments: backward reads its values from "
+             "elsewhere, as from global variables")
+    return [{leaf: draw[leaf] for leaf in everywhere} for draw in given], keys
+
+
+def is_single(g: Any) -> bool:
+    """Whether an array has digits, and none beyond those of float32."""
+    return bool(np.array_equal(g, g.astype(np.float32)) and np.any(g != np.round(g, 3)))
 
 
 def call(backward: Callable, d_outputs: Any, tape: Tape, leaves: list, report: AuditReport) -> Any:
@@ -102,84 +143,58 @@ def note(report: AuditReport, text: str) -> None:
 
 def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """{leaf: the user's gradient} and {leaf: what the user calls it}."""
+    keys = {leaf: f"d{leaf}" for leaf in tape.leaves}
+    pairs = [("", result)] if isinstance(result, np.ndarray) else named_leaves(result)
     if result is None:
-        return {}, {leaf: f"d{leaf}" for leaf in tape.leaves}
-    plain = lambda k: re.sub(r"[^a-z0-9]", "", k.lower())  # noqa: E731
-    pairs = named_leaves(result) if not isinstance(result, np.ndarray) else [("", result)]
-    has_names = any(not re.fullmatch(r"(\[\d+\])*", key) for key, _ in pairs)
-    if not has_names:
+        return {}, keys
+    if all(re.fullmatch(r"(\[\d+\])*", path) for path, _ in pairs):  # without names, in the order of the inputs
         values = with_none(result)
         labels = [tape.labels[i] for i in (range(len(tape.labels)) if len(values) == len(tape.labels) else tape.floats)]
         if len(values) != len(labels):
             raise ValueError(f"backward returned {len(values)} gradients and forward has {len(labels)} inputs: return "
                              "one for each input, in their order, or a dict such as {'dW': …}")
-        found = {leaf: np.asarray(x) for leaf, x in zip(labels, values) if leaf in tape.leaves and x is not None}
-        return found, {leaf: f"d{leaf}" for leaf in tape.leaves}
-    found, keys = {}, {leaf: f"d{leaf}" for leaf in tape.leaves}
-    scores = []
-    for path, x in pairs:
+        return {leaf: np.asarray(x) for leaf, x in zip(labels, values) if leaf in keys and x is not None}, keys
+
+    def alike(path: str, x: Any, leaf: str) -> float:
         key = path.rsplit(".", 1)[-1]
-        for leaf in tape.leaves:
-            bare = key[1:] if key[:1] == "d" and key not in tape.leaves else key
-            if names.get(key, names.get(path)) == leaf:
-                score = 4.0
-            elif key in names or path in names:
-                continue
-            elif bare == leaf or key == leaf:
-                score = 3.0
-            elif plain(bare) == plain(leaf):
-                score = 2.0
-            else:
-                score = difflib.SequenceMatcher(None, plain(bare), plain(leaf)).ratio()
-                score += 0.3 * (np.shape(x) == np.shape(tape.steps[tape.leaves[leaf]].example)) - 0.3
-            if score > 0.55:
-                scores.append((score, path, key, leaf, x))
+        if key in names or path in names:
+            return 9.0 * (names.get(key, names.get(path)) == leaf)
+        bare = key[1:] if key[:1] == "d" and key not in keys else key
+        one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, leaf))
+        return (difflib.SequenceMatcher(None, one, other).ratio() + (leaf in (bare, key))
+                + 0.3 * (np.shape(x) == tape.shape(tape.leaves[leaf])))
+    found: dict[str, Any] = {}
     used = set()
-    for _, path, key, leaf, x in sorted(scores, key=lambda entry: -entry[0]):
-        if path not in used and leaf not in found:
+    for score, path, x, leaf in sorted(((alike(path, x, leaf), path, x, leaf) for path, x in pairs for leaf in keys),
+                                       key=lambda entry: -entry[0]):
+        if score > 0.85 and path not in used and leaf not in found:
             used.add(path)
-            found[leaf], keys[leaf] = np.asarray(x), key
+            found[leaf], keys[leaf] = np.asarray(x), path.rsplit(".", 1)[-1]
     return found, keys
 
 
 def with_none(tree: Any) -> list:
     """The leaves of a nesting of tuples and lists, with None as a leaf."""
-    if isinstance(tree, (tuple, list)):
-        return [leaf for child in tree for leaf in with_none(child)]
-    return [tree]
-
-
-def notes_on_values(tape: Tape, given: list[dict], keys: dict, report: AuditReport) -> None:
-    """Notes on NaN, and on gradients that do not depend on the arguments."""
-    bad = [keys[leaf] for leaf, g in given[0].items() if not np.isfinite(g).all()]
-    if bad:
-        note(report, f"note: {', '.join(bad)} contain nan or inf")
-    fixed = [keys[leaf] for leaf, g in given[0].items() if g.size and np.any(g) and leaf in given[1]
-             and np.array_equal(g, given[1][leaf])]
-    if fixed:
-        report.notes.append(f"note: {', '.join(fixed)} are the same for other arguments: backward reads its values "
-                            "from elsewhere, as from global variables")
+    return [leaf for child in tree for leaf in with_none(child)] if isinstance(tree, (tuple, list)) else [tree]
 
 
 def error(search: Search, leaf: str) -> float:
     """The largest error relative to the gradient's largest entry; inf for another shape."""
-    true, given = search.tape.draws[0][0][search.tape.total(leaf)], search.given[0][leaf]
+    true, given = search.tape.draws[0].values[search.tape.total(leaf)], search.given[0][leaf]
     if true.shape != given.shape:
         return float("inf")
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
-def cause_of(tape: Tape, found: Found, keys: dict[str, str], backward: Callable) -> Cause:
-    explains = [keys[leaf] for leaf in found.explains]
-    if found.transform is not None:
-        return Cause(f"{', '.join(explains)}: {found.transform.text}", "returned array", explains, found.also,
-                     None, line_of(backward, found.explains), OTHER_INPUTS)
-    change = found.changes[0]
-    step, edge = tape.steps[change.edge.consumer], change.edge
-    where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
-    about = found.explains if change.leaves is not None and not change.through else [
-        tape.say(edge.x), tape.say(edge.consumer), *found.explains[:1]]
-    return Cause(found.text, change.kind, explains, found.also, where, line_of(backward, about), OTHER_INPUTS)
+def cause_of(tape: Tape, change: Change, keys: dict[str, str], backward: Callable) -> Cause:
+    edge, explains = change.edge, [keys[leaf] for leaf in change.explains]
+    about, where = change.explains, None
+    if edge is not None:
+        step = tape.steps[edge.consumer]
+        where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
+        if not change.text.startswith("in {} only"):
+            about = [tape.say(edge.x), tape.say(edge.consumer), *change.explains[:1]]
+    return Cause(str(change), change.kind, explains, change.also, where, line_of(backward, about), OTHER_INPUTS)
 
 
 def line_of(backward: Callable, names: Any) -> str | None:

@@ -7,9 +7,11 @@ the input's total.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import itemgetter
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -29,7 +31,7 @@ class Step:
     """One value. kind: leaf, constant, seed, forward, rule, contribution or total.
 
     place, time  of a forward step: the op and the user's call sites, and how many calls came before at this place
-    example      its value when it was recorded
+    example      its value when it was recorded;  compute: from the values of its inputs to its own
     of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
     number_in    the place of a rule's step within its rule
     """
@@ -46,6 +48,7 @@ class Step:
     name: str | None = None
     line: tuple[str, int] | None = None
     example: Any = None
+    compute: Any = None
 
 
 class Edge(NamedTuple):
@@ -113,42 +116,45 @@ def call_sites() -> tuple[tuple, Any, tuple]:
     return tuple(sites), called, tuple(inside)
 
 
-class DerivationTrace(Trace):
-    """A trace whose backward is run by `Tape`, rule by rule."""
+class Recording(Trace):
+    """The steps of a forward, and of its backward, which is run rule by rule.
+
+    numbers   {index of a symbol: its step};  totals {forward step: its total}
+    arriving  the seeds: the gradients that arrive at the outputs
+    """
 
     def differentiate(self) -> None:
-        self.tracer.last = True
-        self.steps = Steps(self)
-
-
-class Steps:
-    """The steps of a trace: `add` appends one; `number` finds that of a symbol or a constant."""
-
-    def __init__(self, trace: Trace):
-        self.tracer = cast(Any, trace.tracer)  # a Recorder
+        self.recorder = cast(Recorder, self.tracer)
+        self.recorder.last = True
         self.steps: list[Step] = []
-        self.numbers: dict[int, int] = {}
         self.edges: list[Edge] = []
+        self.numbers: dict[int, int] = {}
         self.held: list[Any] = []
         calls: dict[Any, int] = defaultdict(int)
-        for x in trace.inputs:
-            self.numbers[x._index] = self.add(Step("leaf", name=self.tracer.names.get(x._index)), x.example)
-        for x in [x for x in self.tracer.latest if x._index not in self.numbers]:
+        for x in self.inputs:
+            self.add(Step("leaf", name=self.recorder.names.get(x._index)), x)
+        for x in [x for x in self.recorder.latest if x._index not in self.numbers]:
             self.forward(x, calls)
-        self.seeds = []
-        outputs = [y for y in trace.outputs if isinstance(y, Symbol) and y._tracked]
-        arriving: dict[int, list[int]] = defaultdict(list)
-        for y in outputs:
-            self.seeds.append(self.add(Step("seed", of=self.numbers[y._index]), y.example))
-            arriving[y._index].append(self.seeds[-1])
+        outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
+        arriving: dict[int, list[int]] = defaultdict(list)  # {index of a symbol: what arrives there}
+        self.arriving = [self.add(Step("seed", of=self.numbers[y._index], example=y.example)) for y in outputs]
+        for y, seed in zip(outputs, self.arriving):
+            arriving[y._index].append(seed)
+        parts: dict[int, dict[int, Symbol]] = defaultdict(dict)  # {index of an op of several results: their gradients}
         for node in reversed(behind(outputs)):
-            self.backward(node, arriving)
-        self.totals = {i: n for n, i in enumerate(step.of if step.kind == "total" else -1 for step in self.steps)
-                       if i >= 0}
+            self.backward(node, arriving, parts)
+        self.totals = {step.of: i for i, step in enumerate(self.steps) if step.kind == "total"}
 
-    def add(self, step: Step, example: Any) -> int:
-        step.example = example
+    def add(self, step: Step, x: Symbol | None = None) -> int:
+        """Append a step; that of a symbol is found again by `number`."""
         self.steps.append(step)
+        if step.op is PART:
+            step.compute = itemgetter(step.metadata["i"])
+        elif step.op is not None:
+            step.compute = functools.partial(step.op.forward, **step.metadata) if step.metadata else step.op.forward
+        if x is not None:
+            step.example = x.example
+            self.numbers[x._index] = len(self.steps) - 1
         return len(self.steps) - 1
 
     def number(self, x: Any) -> int:
@@ -158,80 +164,53 @@ class Steps:
         key = -id(x)
         if key not in self.numbers:
             self.held.append(x)
-            array = x._array if isinstance(x, Tensor) else x
-            name = self.tracer.names.get(x._index if isinstance(x, Tensor) else key)
-            self.numbers[key] = self.add(Step("constant", name=name), array)
+            name = self.recorder.names.get(x._index if isinstance(x, Tensor) else key)
+            self.numbers[key] = self.add(Step("constant", name=name, example=x._array if isinstance(x, Tensor) else x))
         return self.numbers[key]
 
     def forward(self, x: Symbol, calls: dict) -> None:
-        sites, ordinal = self.tracer.sites[x._index]
+        sites, ordinal = self.recorder.sites[x._index]
         place = x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
-        inputs = tuple(map(self.number, x._inputs))
-        self.numbers[x._index] = self.add(Step(
-            "forward", x._op, inputs, x._metadata, place, calls[place], name=self.tracer.names.get(x._index),
-            line=(sites[0][0], sites[0][3]) if sites else None), x.example)
+        self.add(Step("forward", x._op, tuple(map(self.number, x._inputs)), x._metadata, place, calls[place],
+                      name=self.recorder.names.get(x._index), line=(sites[0][0], sites[0][3]) if sites else None), x)
         calls[place] += 1
 
-    def backward(self, node: Symbol, arriving: dict[int, list[int]]) -> None:
+    def backward(self, node: Symbol, arriving: dict[int, list[int]], parts: dict[int, dict[int, Symbol]]) -> None:
         """The total of a node, and for each tracked input a contribution."""
-        n, parts = self.numbers[node._index], arriving[node._index]
-        if isinstance(node.example, tuple):
-            found = {self.steps[self.steps[p].of].metadata["i"]: p for p in parts}
-            example: Any = tuple(self.steps[found[i]].example if i in found else np.zeros_like(y)
-                                 for i, y in enumerate(node.example))
-            total = self.add(Step("total", inputs=tuple(parts), of=n, metadata=tuple(found), name="parts"), example)
-            g: Any = tuple(self.given(total, y, i) for i, y in enumerate(example))
+        n, arrived = self.numbers[node._index], tuple(arriving[node._index])
+        if isinstance(node.example, tuple):  # its rule reads the totals of the results
+            g: Any = tuple(parts[node._index].get(i, np.zeros_like(y)) for i, y in enumerate(node.example))
         else:
-            example = sum(self.steps[p].example for p in parts)
-            total = self.add(Step("total", inputs=tuple(parts), of=n), example)
-            g = symbol(self.tracer, example, False)
-            self.numbers[g._index] = total
-        if node._op is None:
-            return
-        y = value_of(node)
+            g = symbol(self.recorder, sum(self.steps[i].example for i in arrived), False)
+            self.add(Step("total", inputs=arrived, of=n, compute=lambda first, *rest: sum(rest, first)), g)
         if node._op is PART:
-            self.contribute(node, 0, node._inputs[0], g, arriving)
-        elif node._op.variadic:
-            self.tracer.latest = []
-            given = node._op.vjps[0].recorded(g, y, node._inputs, node._metadata)
-            self.rule(n, None)
-            for position, (x, d) in enumerate(zip(node._inputs, given)):
-                self.contribute(node, position, x, d, arriving)
-        else:
-            for vjp in node._op.vjps:
-                if node._mask >> vjp.position & 1:
-                    self.tracer.latest = []
-                    d = vjp.recorded(g, y, node._inputs, node._metadata)
-                    self.rule(n, vjp.position)
-                    self.contribute(node, vjp.position, node._inputs[vjp.position], d, arriving)
-
-    def given(self, total: int, example: Any, i: int) -> Symbol:
-        g = symbol(self.tracer, example, False)
-        self.numbers[g._index] = self.add(Step("rule", PART, (total,), {"i": i}, of=self.steps[total].of), example)
-        return g
-
-    def rule(self, of: int, position: int | None) -> None:
-        for j, x in enumerate(self.tracer.latest):
-            self.numbers[x._index] = self.add(Step("rule", x._op, tuple(map(self.number, x._inputs)), x._metadata,
-                                                   of=of, position=position, number_in=j), x.example)
-
-    def contribute(self, node: Symbol, position: int, x: Any, d: Any, arriving: dict[int, list[int]]) -> None:
-        if not (isinstance(x, Symbol) and x._tracked):
+            parts[node._inputs[0]._index][node._metadata["i"]] = g
             return
-        consumer, to, number = self.numbers[node._index], self.numbers[x._index], self.number(d)
-        example = self.steps[number].example
-        example = example if isinstance(x.example, tuple) else fit(example, x.example.shape)
-        is_cut = node._index in self.tracer.cut
-        example = 0 * example if is_cut else example
-        c = self.add(Step("contribution", None, (number,), of=consumer, position=position,
-                          metadata="cut" if is_cut else None), example)
-        self.edges.append(Edge(c, consumer, position, to))
-        arriving[x._index].append(c)
+        for vjp in node._op.vjps if node._op else ():
+            if node._op.variadic or node._mask >> vjp.position & 1:
+                self.recorder.latest = []
+                d = vjp.recorded(g, value_of(node), node._inputs, node._metadata)
+                pairs = zip(range(len(d)), d) if node._op.variadic else [(vjp.position, d)]
+                for j, x in enumerate(self.recorder.latest):
+                    self.add(Step("rule", x._op, tuple(map(self.number, x._inputs)), x._metadata, of=n, number_in=j,
+                                  position=None if node._op.variadic else vjp.position), x)
+                for position, d in pairs:
+                    self.contribute(node, position, d, arriving)
+
+    def contribute(self, node: Symbol, position: int, d: Any, arriving: dict[int, list[int]]) -> None:
+        x = node._inputs[position]
+        if isinstance(x, Symbol) and x._tracked:
+            source, is_cut = self.number(d), node._index in self.recorder.cut
+            compute = functools.partial(fit, shape=x.example.shape, factor=0 if is_cut else 1)
+            c = self.add(Step("contribution", None, (source,), "cut" if is_cut else None, of=self.numbers[node._index],
+                              position=position, example=compute(self.steps[source].example), compute=compute))
+            self.edges.append(Edge(c, self.numbers[node._index], position, self.numbers[x._index]))
+            arriving[x._index].append(c)
 
 
-def fit(d: Any, shape: tuple[int, ...]) -> Any:
+def fit(d: Any, shape: tuple[int, ...], factor: int = 1) -> Any:
     """A gradient broadcast or summed to the shape of its value."""
-    if np.shape(d) == shape:
-        return d
-    d = np.asarray(d)
-    return sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)
+    if np.shape(d) != shape:
+        d = np.asarray(d)
+        d = sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)
+    return d if factor else 0 * d

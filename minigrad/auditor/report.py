@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 
 from minigrad.derived import derive
+from minigrad.notebook import table
 
 
 @dataclass
@@ -94,39 +95,20 @@ class AuditReport:
     def _repr_html_(self) -> str:
         if self.ok:
             return "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
-        rows = [("gradient", "error", "what is wrong", "your line", "derived line", "forward line")]
-        for cause in self.causes:
-            rows.append((", ".join(cause.explains), self.error(cause.explains), "\n".join(
-                [cause.text, *(f"the same numbers: {text}" for text in cause.also)]), code(cause.backward_line),
-                "\n".join((cause.derived_line or "").split("; ")), code(cause.forward_line)))
-        if self.unexplained:
-            rows.append((", ".join(self.unexplained), self.error(self.unexplained), "not explained", "", "", ""))
-        if self.missing:
-            rows.append((", ".join(self.missing), "", "not written yet", "", "", ""))
-        if self.right:
-            rows.append((", ".join(self.right), "", "right", "", "", ""))
-        return table(rows) + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        rows = [(", ".join(cause.explains), self.error(cause.explains), "; ".join(
+            [cause.text, *(f"the same numbers: {text}" for text in cause.also)]), *map(
+                code, (cause.backward_line, cause.derived_line, cause.forward_line))) for cause in self.causes]
+        others = [(self.unexplained, "not explained"), (self.missing, "not written yet"), (self.right, "right")]
+        rows += [(", ".join(names), self.error(names), text, "", "", "") for names, text in others if names]
+        head = ("gradient", "error", "what is wrong", "your line", "derived line", "forward line")
+        return table("; ".join([str(self).splitlines()[0], *self.notes]), head, rows)
 
     def error(self, names: list[str]) -> str:
-        """The largest relative error of these gradients."""
-        largest = max(self.wrong[name] for name in names)
-        return "another shape" if largest == float("inf") else f"{largest:.1e}"
+        """The largest relative error of these gradients, if they are wrong."""
+        largest = max(self.wrong.get(name, -1.0) for name in names)
+        return "another shape" if largest == float("inf") else "" if largest < 0 else f"{largest:.1e}"
 
 
 def code(line: str | None) -> str:
     """"/a/b.py:7: text" as "line 7: text"."""
     return re.sub(r"^.*?:(\d+): ", r"line \1: ", line or "")
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows of text as HTML; the first is the heading. Lines of code are in the last three columns. It takes the colours
-    of the page, dark or light."""
-    style = "text-align: left; vertical-align: top; white-space: pre-wrap; border-bottom: 1px solid; " \
-            "padding: 0.3em 0.8em"
-
-    def cell(tag: str, column: int, text: str) -> str:
-        font = "; font-family: monospace" if tag == "td" and column > 2 else ""
-        return f'<{tag} style="{style}{font}">{escape(text)}</{tag}>'
-    body = "".join("<tr>" + "".join(cell("td" if i else "th", k, text) for k, text in enumerate(row)) + "</tr>"
-                   for i, row in enumerate(rows))
-    return f'<table style="border-collapse: collapse; color: inherit; background: none">{body}</table>'

@@ -2,343 +2,294 @@
 
 A change counts only if it makes a wrong gradient equal to the user's, entry by entry, and leaves every gradient equal
 that was; at the inputs of the search and at two others. In each round the change that explains the most is accepted,
-and the next round looks for what is left with it in place.
+and the next round looks for what is left with it in place. A round ends after a number of steps run, not of seconds:
+so the answer is always the same.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigrad.auditor.changes import Change, all_changes, zero
-from minigrad.auditor.tape import Tape, d, groups
-from minigrad.auditor.transforms import Transform, transforms
+from minigrad.auditor import in_place, over_time, returned  # noqa: F401 (the blocks of the table)
+from minigrad.auditor.change import Change, all_changes, scaled
+from minigrad.auditor.tape import Replacement, Tape, d, groups
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
 MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
-MOST_STEPS = 50_000  # steps run for pairs of changes on one path, and for changes in one copy of an expression
+ODD = 2.5  # what was returned, times a number that no size suggests: anything else comes first
+BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
-MOST_GAINERS = 60  # changes that make more entries equal, tried in pairs
+MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
 FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
 
 
-@dataclass
-class Found:
-    """A cause: one change (or two on one path) or a transform, what it explains, and what gives the same numbers."""
+class Search:
+    """given: the user's gradients by leaf, one dict for each draw;  tolerance: of each leaf."""
 
-    changes: tuple[Change, ...]
-    transform: Transform | None
-    explains: list[str]
-    also: list[str] = field(default_factory=list)
+    def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
+        self.tape, self.given, self.tolerance = tape, given, tolerance
+        self.end = self.tried = 0
+        # of this round: the gradients with each change, and those explained where it breaks something
+        self.values: dict[Change, dict[str, Any]] = {}
+        self.partial: dict[Change, list[str]] = {}
+        self.causes: list[Change] = []
+        self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
+        self.right = self.explained(self.leaves, {}, self.draws())
+        self.wrong = [leaf for leaf in self.leaves if leaf not in self.right]
+        self.settled = list(self.right)  # right, or explained
+
+    def draws(self, first: int = 0) -> range:
+        return range(first, len(self.given))
+
+    def affordable(self, items: Iterable, share: float) -> Iterator:
+        """The items, until a share of what is left of the round's budget is spent."""
+        most = self.tape.ran + share * (self.end - self.tape.ran)
+        return itertools.takewhile(lambda _: self.tape.ran <= most, items)
 
     @property
-    def text(self) -> str:
-        if self.transform is not None:
-            return f"{', '.join(map(d, self.explains))}: {self.transform.text}"
-        said = "; and ".join(change.text for change in self.changes)
-        is_everywhere = self.changes[0].leaves is None or self.changes[0].through
-        return said if is_everywhere else f"in {', '.join(map(d, self.explains))} only: {said}"
-
-
-class Search:
-    """given: the user's gradients by leaf, one dict for each draw."""
-
-    def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: float):
-        self.tape, self.given, self.tolerance = tape, given, tolerance
-        self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
-        self.transforms: dict[str, Transform] = {}
-        self.limited: dict[str, tuple[Change, ...]] = defaultdict(tuple)  # accepted for some leaves only
-        self.memo: dict[tuple, list[str]] = {}
-        self.tried = 0
-        self.right = {leaf for leaf in self.leaves if all(self.matches(leaf, draw=k) for k in range(len(given)))}
-        self.wrong = [leaf for leaf in self.leaves if leaf not in self.right]
-        self.settled = set(self.right)  # right, or explained
-        self.causes: list[Found] = []
+    def left(self) -> list[str]:
+        return [leaf for leaf in self.wrong if leaf not in self.settled]
 
     # -- predictions ----------------------------------------------------------------------------------------
 
-    def predicted(self, leaves: Iterable[str], draw: int = 0, *changes: Change) -> list:
-        """The gradients of leaves with what was accepted and these changes."""
-        return [out for leaf in leaves for out in self.replayed((leaf,), draw, (*self.limited[leaf], *changes))]
-
-    def replayed(self, leaves: tuple[str, ...], draw: int, changes: tuple[Change, ...]) -> list:
-        replaced = {i: how for c in changes for i, how in c.replaced.items()}
-        cut = {i: how for c in changes for i, how in c.through.items()}
-        within = any(c.leaves is not None and not c.through for c in changes)
-        out = self.tape.gradients(leaves, replaced, draw, within)
-        if cut:  # a gradient is a sum over paths: of those that the change alters, only those through the cut
-            out = [a + b - c for a, b, c in zip(out, self.tape.gradients(leaves, cut, draw),
-                                                self.tape.gradients(leaves, replaced | cut, draw))]
-        return [self.transforms[leaf].f(g, self.others(draw)) if leaf in self.transforms else g
-                for leaf, g in zip(leaves, out)]
-
-    def others(self, draw: int) -> dict[Any, Any]:
-        """The gradients of all leaves, and the contributions to each before they are summed over broadcast axes."""
-        out: dict[Any, Any] = dict(zip(self.tape.leaves, self.tape.gradients(tuple(self.tape.leaves), {}, draw)))
-        return out | {("parts", leaf): self.tape.parts(leaf, draw) for leaf in self.tape.leaves}
-
     def agrees(self, leaf: str, draw: int, value: Any) -> bool:
         given = self.given[draw][leaf]
-        if value is None or np.shape(value) != given.shape or not np.isfinite(value).all():
+        if np.shape(value) != given.shape or not np.isfinite(value).all():
             return False
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
-        return bool((np.abs(value - given) <= self.tolerance * scale).all())
+        return bool((np.abs(value - given) <= self.tolerance[leaf] * scale).all())
 
-    def matches(self, leaf: str, *changes: Change, draw: int = 0) -> bool:
-        """Whether a leaf's gradient is the user's with these changes, at a draw."""
-        return bool(self.explained([leaf], *changes, draw=draw))
+    def predicted(self, leaves: Iterable[str], replaced: dict[int, Replacement], draw: int = 0,
+                  within: bool = False) -> dict[str, Any]:
+        """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
+        try:
+            return dict(zip(leaves, self.tape.gradients(tuple(leaves), replaced, draw, within)))
+        except FAILURES:
+            return {}
 
-    def explained(self, leaves: list[str], *changes: Change, draw: int = 0) -> list[str]:
-        """Those of the leaves that these changes make equal, at a draw."""
-        within = bool(self.tape.carried) and tuple(c.leaves is None for c in changes)
-        key = tuple(leaves), draw, within, *((id(c.replaced), id(c.through)) for c in changes)
-        if key not in self.memo:
-            self.tried += 1
-            try:
-                is_alike = not any(self.limited.get(leaf) for leaf in leaves)
-                values = self.replayed(tuple(leaves), draw, changes) if is_alike else self.predicted(
-                    leaves, draw, *changes)
-                self.memo[key] = [leaf for leaf, value in zip(leaves, values) if self.agrees(leaf, draw, value)]
-            except FAILURES:
-                self.memo[key] = []
-        return self.memo[key]
+    def explained(self, leaves: list[str], replaced: dict[int, Replacement], draws: Iterable[int] = (0,),
+                  within: bool = False) -> list[str]:
+        """Those of the leaves whose gradients are the user's with these steps replaced, at some draws."""
+        for draw in draws:
+            values = self.predicted(leaves, replaced, draw, within)
+            leaves = [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
+        return leaves
 
-    def reached(self, change: Change, leaves: Iterable[str]) -> list[str]:
-        """Those of the leaves that a change may alter, the nearest first."""
-        found = [leaf for leaf in leaves if any(self.tape.reaches(i, leaf) for i in change.replaced)]
-        return sorted(found, key=lambda leaf: self.length(change, leaf))
+    def reached(self, replaced: dict[int, Replacement], leaves: Iterable[str]) -> list[str]:
+        """Those of the leaves that these steps lead to, the nearest first."""
+        behind, before = self.tape.behind(replaced), self.tape.before
+        lengths = {leaf: (behind & before[total]).bit_count() for leaf in leaves
+                   if behind >> (total := self.tape.total(leaf)) & 1}
+        return sorted(lengths, key=lengths.__getitem__)
 
-    def length(self, change: Change, leaf: str) -> int:
-        """How many steps a replay runs."""
-        return len(self.tape.path(frozenset(change.replaced), (leaf,), False)[0])
-
-    def breaks_nothing(self, *changes: Change, draw: int = 0) -> bool:
-        return all(self.matches(leaf, *changes, draw=draw) for leaf in self.settled
-                   if any(self.reached(change, [leaf]) for change in changes))
+    def breaks_nothing(self, replaced: dict[int, Replacement], draws: Iterable[int] = (0,)) -> bool:
+        kept = self.reached(replaced, self.settled)
+        return not kept or self.explained(kept, replaced, draws) == kept
 
     # -- rounds -----------------------------------------------------------------------------------------------
 
     def run(self) -> list[str]:
         """Find the causes; return the leaves that stay unexplained."""
         with np.errstate(all="ignore"):
-            while self.left() and len(self.causes) < ROUNDS and (best := self.best()) is not None:
-                self.accept(best)
-        return self.left()
+            while self.left and len(self.causes) < ROUNDS and (best := self.best()) is not None:
+                self.causes.append(best)
+                self.settled += best.explains
+                self.tape.accept(best.replaced)
+        return self.left
 
-    def left(self) -> list[str]:
-        return [leaf for leaf in self.wrong if leaf not in self.settled]
+    def best(self) -> Change | None:
+        finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
+        changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
+        self.values, self.partial, self.tried = {}, {}, self.tried + len(changes)
+        self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
+        best = self.confirmed(self.everywhere(changes))
+        if best is not None and (best.edge or best.cost < ODD):
+            return best
+        changes = [change for change in changes if change.edge]
+        return (self.confirmed([*self.in_some_leaves(changes), *self.through_an_edge(changes)])
+                or self.confirmed(self.pairs(changes)) or best)
 
-    def accept(self, found: Found) -> None:
-        self.causes.append(found)
-        self.settled |= set(found.explains)
-        for leaf in found.explains:
-            if found.transform is not None:
-                self.transforms[leaf] = found.transform
-            elif found.changes[0].leaves is not None:
-                self.limited[leaf] += found.changes
-        if found.transform is None and found.changes[0].leaves is None:
-            self.tape.accept({i: how for c in found.changes for i, how in c.replaced.items()})
+    def rank(self, change: Change) -> tuple:
+        """The order of candidates: what explains most, then the most usual, then the nearest to a gradient.
 
-    def best(self) -> Found | None:
-        self.memo.clear()
-        outer = self.best_transform()
-        changes = sorted(all_changes(self.tape, {k: g for k, g in self.given[0].items() if np.isfinite(g).all()}),
-                         key=lambda change: change.cost)
-        inner = self.best_change(changes)
-        if inner is not None and (outer is None or self.rank(inner) <= self.rank(outer)):
-            return inner
-        if outer is not None and (outer.transform.cost < 2.5 or inner is not None):  # type: ignore[union-attr]
-            return outer
-        return max((found for search in (self.best_in_some_leaves, self.best_through_an_edge)
-                    if (found := search(changes)) is not None), key=lambda found: len(found.explains),
-                   default=None) or self.best_pair(changes) or outer
+        That several gradients are zero is rather a fault before them."""
+        unusual = change.edge is None and change.cost < 1 < len(change.explains)
+        return -len(change.explains), round(change.cost + unusual, 6), change.length
 
-    def rank(self, found: Found) -> tuple:
-        if found.transform is not None:
-            return -len(found.explains), found.transform.cost + (found.transform.cost < 1 < len(found.explains)), 0
-        nearest = self.length(found.changes[-1], found.explains[0])  # of equal paths, the one that ends at the leaf
-        return -len(found.explains), round(sum(c.cost for c in found.changes), 6), nearest
+    def found(self, change: Change, explained: list[str]) -> Change:
+        change.explains = [leaf for leaf in self.left if leaf in explained]
+        change.length = min((self.tape.length(change.replaced, leaf) for leaf in change.explains[:1]), default=0)
+        return change
 
-    def best_transform(self) -> Found | None:
-        others, by_text = [self.others(draw) for draw in range(len(self.given))], defaultdict(list)
-        for leaf in (leaf for leaf in self.left() if leaf not in self.transforms):
-            top = max(float(np.abs(given[leaf]).max(initial=0)) for given in self.given)
-            for t in transforms(self.tape.numbers, leaf, self.given[0][leaf], others[0], top):
-                self.tried += 1
-                if all(self.agrees(leaf, draw, t.f(g[leaf], g)) for draw, g in enumerate(others)):
-                    by_text[t.text].append((leaf, t))
-        options = [Found((), pairs[0][1], list(dict.fromkeys(leaf for leaf, _ in pairs))) for pairs in by_text.values()]
-        best = min(options, key=self.rank, default=None)
-        if best is not None:
-            best.also = [option.text for option in sorted(options, key=self.rank)[1:]
-                         if option.explains == best.explains][:MOST_TIES]
-        return best
+    def everywhere(self, changes: list[Change]) -> list[Change]:
+        """The changes that explain something and break nothing."""
+        left, most = self.left, MOST_COST
+        found: dict[Any, Change] = {}
+        nearest, others = slice(1), slice(1, None)  # most changes fail at the nearest gradient
+        plan = [(change, nearest) for change in changes]
+        plan += [(change, others) for change in changes if change.cost <= COMMON]
+        for change, part in self.affordable(plan, 0.75):
+            if change.cost > most or (part is others and most < MOST_COST):
+                continue  # one that explains everything, and what ties with it, has been found
+            reached = self.reached(change.replaced, left)
+            values = self.predicted(reached[part], change.replaced)
+            self.values.setdefault(change, {}).update(values)
+            explained = [leaf for leaf, value in values.items() if self.agrees(leaf, 0, value)]
+            explained += self.explained(reached[others], change.replaced) if explained and part is nearest else []
+            if explained and not self.breaks_nothing(change.replaced):
+                self.partial[change] = explained
+            elif explained:
+                key = change.text if change.edge is None else change
+                if key in found:  # the same happened to another gradient
+                    explained += found[key].explains
+                    change.replaced = {**found[key].replaced, **change.replaced}
+                found[key] = self.found(change, explained)
+                most = min(most, change.cost + 1 if len(explained) == len(left) else most)
+        return list(found.values())
 
-    def best_change(self, changes: list[Change]) -> Found | None:
-        """The change that explains the most of what is left and breaks nothing. changes: the usual ones first."""
-        left, found, most = self.left(), [], MOST_COST
-        for is_thorough in (False, True):
-            for change in changes:
-                if change.cost > most:  # one that explains everything, and what ties with it, has been found
-                    break
-                first, rest = (reached := self.reached(change, left))[:1], reached[1:]
-                if is_thorough:
-                    explained = self.explained(rest, change) if change.cost <= COMMON and rest else []
-                else:  # most changes fail at the first
-                    explained = self.explained(first, change)
-                    explained += self.explained(rest, change) if explained else []
-                if explained and self.breaks_nothing(change):
-                    found.append(Found((change,), None, [leaf for leaf in left if leaf in explained]))
-                    most = min(most, change.cost + 1 if len(explained) == len(left) else most)
-            if most < MOST_COST:
-                break
-        return self.confirmed(sorted(found, key=self.rank))
-
-    def best_in_some_leaves(self, changes: list[Change]) -> Found | None:
+    def in_some_leaves(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
-        left, found = self.left(), []
-        for change in (change for change in changes if change.cost <= COMMON):
-            limited, reached = replace(change, leaves=frozenset()), self.reached(change, left)
-            if explained := self.explained(reached[:1], limited) + self.explained(reached[1:], limited):
-                limited = replace(change, leaves=frozenset(explained))
-                found.append(Found((limited,), None, [leaf for leaf in left if leaf in explained]))
-        return self.confirmed(sorted(found, key=self.rank))
+        for change in self.affordable((change for change in changes if change.cost <= COMMON), 0.3):
+            explained = self.partial.get(change, []) if not self.tape.carried else self.explained(
+                self.reached(change.replaced, self.left), change.replaced, within=True)
+            if explained:
+                yield self.only(change, f"in {{}} only: {change.text}", explained, [(1, change.replaced)], True)
 
-    def best_through_an_edge(self, changes: list[Change]) -> Found | None:
-        """A fault in one term or in one copy of an expression: only on the paths through one edge or one output."""
-        tape, left, found, budget = self.tape, self.left(), [], 2 * MOST_STEPS
+    def only(self, change: Change, text: str, leaves: list[str], terms: list, within: bool = False) -> Change:
+        """A change of the gradients of some leaves alone, which become sums of those of replays."""
+        def one(leaf: str) -> Replacement:
+            return lambda v: sum(sign * v.again(leaf, replaced, within) for sign, replaced in terms)
+        replaced = {self.tape.total(leaf): one(leaf) for leaf in leaves}
+        new = Change(change.kind, change.cost, text, replaced, change.edge)
+        self.found(new, self.explained(leaves, replaced))
+        new.length = self.tape.length(change.replaced, leaves[0])
+        return new
+
+    def through_an_edge(self, changes: list[Change]) -> Iterator[Change]:
+        """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
+
+        A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
+        gradient is that with C, plus that with the cut, minus that with both."""
+        tape = self.tape
         out_of = groups(tape.edges, lambda e: e.consumer)
-        cuts = [(edges[0], zero(edges), len(tape.steps[tape.totals[edges[0].x]].inputs) > 1,
+        cuts = [(edges[0], scaled(edges, 0), len(tape.steps[tape.totals[edges[0].x]].inputs) > 1,
                  len(out_of[edges[0].consumer]) > 1) for edges in tape.slots]
         cuts += [(change.edge, change.replaced, True, False) for change in changes if change.text.endswith("not used")]
-        gradient = functools.cache(lambda leaf, key: tape.gradients((leaf,), replacements[key])[0])
-        replacements = {id(cut): cut for _, cut, _, _ in cuts} | {id(c.replaced): c.replaced for c in changes}
-        for change, (edge, cut, is_term, is_copy) in itertools.product(changes, cuts):
-            if change.cost > COMMON or set(cut) == set(change.replaced):
-                continue
-            is_term &= any(tape.after[i] >> k & 1 for i in cut for k in change.replaced)
-            if not is_term and not (is_copy and any(tape.after[i] >> k & 1 for i in change.replaced for k in cut)):
-                continue
-            last = change.replaced if is_term else cut
-            reached = [leaf for leaf in self.leaves if any(tape.reaches(i, leaf) for i in last)]
-            wanted = [leaf for leaf in left if leaf in reached]
-            if not wanted or set(reached) & self.settled:
-                continue
-            where = f"in the formula of {d(tape.say(edge.x))}"
-            if is_term:
-                where = "in the term of " + (
-                    tape.say_arriving(edge.x) if edge.x == edge.consumer else d(tape.say(edge.consumer)))
-            limited = replace(change, leaves=frozenset(wanted), through=cut, cost=change.cost + 0.5,
-                              text=f"{where} only: {change.text}")
-            nearest = min(wanted, key=lambda leaf: self.length(limited, leaf))
-            budget -= self.length(limited, nearest)
-            if budget < 0:
-                break
-            try:
-                value = gradient(nearest, id(change.replaced)) + gradient(nearest, id(cut)) - tape.gradients(
-                    (nearest,), change.replaced | cut)[0]
-            except FAILURES:
-                continue
-            if self.agrees(nearest, 0, value) and (explained := self.explained(wanted, limited)):
-                found.append(Found((limited,), None, explained))
-        return self.confirmed(sorted(found, key=self.rank))
+        behind = [tape.behind(cut) for _, cut, _, _ in cuts]
+        values_cut = {id(cut): self.predicted(self.left, cut) for _, cut, _, _ in cuts}
+        settled, left = (sum(1 << tape.total(leaf) for leaf in some) for some in (self.settled, self.left))
 
-    def confirmed(self, found: list[Found]) -> Found | None:
-        """The first that holds at the other inputs too, with the others that explain as much."""
-        best = None
-        for candidate in found:
-            if best is not None and (len(best.also) == MOST_TIES or candidate.explains != best.explains
-                                     or self.rank(candidate)[1] > self.rank(best)[1] + 1):
-                continue
-            if all(self.matches(leaf, *candidate.changes, draw=draw) for draw in range(1, len(self.given))
-                   for leaf in candidate.explains) and (candidate.changes[0].leaves is not None or all(
-                       self.breaks_nothing(*candidate.changes, draw=draw) for draw in range(1, len(self.given)))):
-                if best is None:
-                    best = candidate
-                elif candidate.text != best.text and candidate.text not in best.also:
-                    best.also.append(candidate.text)
-        return best
+        def possible() -> Iterator[tuple]:
+            for change in (change for change in changes if change.cost <= COMMON):
+                after = tape.behind(change.replaced)
+                for (edge, cut, is_in_sum, is_shared), after_cut in zip(cuts, behind):
+                    is_term = is_in_sum and any(after_cut >> i & 1 for i in change.replaced)
+                    is_copy = not is_term and is_shared and any(after >> i & 1 for i in cut)
+                    last = after if is_term else after_cut if is_copy else 0
+                    if last & left and not last & settled and cut.keys() != change.replaced.keys():
+                        yield change, edge, cut, is_term
+        for change, edge, cut, is_term in self.affordable(possible(), 0.6):
+            reached = self.reached(change.replaced if is_term else cut, self.leaves)
+            terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
+            changed, both = self.values.get(change, {}).get(reached[0]), self.predicted(reached[:1], terms[2][1])
+            if changed is not None and bool(both) and self.agrees(
+                    reached[0], 0, changed + values_cut[id(cut)][reached[0]] - both[reached[0]]):
+                where = f"in the formula of {d(tape.say(edge.x))}"
+                if is_term:
+                    where = "in the term of " + (
+                        tape.say_arriving(edge.x) if edge.x == edge.consumer else d(tape.say(edge.consumer)))
+                new = self.only(change, f"{where} only: {change.text}", reached, terms)
+                new.cost += 0.5
+                yield new
 
-    def best_pair(self, changes: list[Change]) -> Found | None:
+    def pairs(self, changes: list[Change]) -> Iterator[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
         Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
-        left, short, seen, budget = self.left(), [], set(), MOST_STEPS
+        short: dict[Any, tuple[float, Change, str]] = {}
         for change in changes:
-            reached = self.reached(change, left)
-            if not reached or change.cost > 2.9 or self.reached(change, self.settled):
+            known = self.values.get(change)
+            if not known or change.cost > 2.9 or self.reached(change.replaced, self.settled):
                 continue
-            leaf = reached[0]
-            budget -= self.length(change, leaf)
-            if budget < 0:
-                break
-            try:
-                (value,), (before,) = self.predicted([leaf], 0, change), self.predicted([leaf])
-                key = leaf, np.round(value, 9).tobytes()
-                gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, before)
-            except FAILURES:
-                continue
-            if key not in seen:  # of those that give the same, one
-                seen.add(key)
-                short.append((gain, change, leaf))
-        short.sort(key=lambda entry: -entry[0])
-        some = [entry for entry in short if entry[0] > 0][:MOST_GAINERS] or short
-        pairs = sorted(((a, b) for a, b in itertools.combinations(some, 2) if a[2] == b[2]),
-                       key=lambda pair: pair[0][1].cost + pair[1][1].cost)
-        found, budget = [], MOST_STEPS
-        for (_, a, leaf), (_, b, _) in pairs:
-            budget -= max(self.length(a, leaf), self.length(b, leaf))
-            if budget < 0 or a.cost + b.cost > MOST_COST:
-                break
-            if not set(a.replaced) & set(b.replaced) and self.matches(leaf, a, b) and self.breaks_nothing(a, b):
-                found.append(Found((a, b), None, self.explained(left, a, b)))
-        return self.confirmed(sorted(found, key=self.rank))
+            leaf, value = next(iter(known.items()))
+            gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
+            short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
+        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
+        some = ([entry for entry in some if entry[0] > 0] or some)[:MOST_IN_PAIRS]
+        pairs = sorted(((a.cost + b.cost, a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                        if leaf == other and a.cost + b.cost <= MOST_COST), key=lambda pair: pair[0])
+        for cost, a, b, leaf in self.affordable(pairs, 1.0):
+            replaced = a.replaced | b.replaced
+            if not a.replaced.keys() & b.replaced.keys() and self.explained([leaf], replaced) \
+                    and self.breaks_nothing(replaced):
+                yield self.found(Change(a.kind, cost, f"{a.text}; and {b.text}", replaced, a.edge),
+                                 self.explained(self.left, replaced))
 
     def equal_entries(self, leaf: str, value: Any) -> float:
         given = self.given[0][leaf]
         if np.shape(value) != given.shape:
             return 0.0
-        return float(np.mean(np.abs(value - given) <= self.tolerance * np.abs(given).max(initial=0)))
+        return float(np.mean(np.abs(value - given) <= self.tolerance[leaf] * np.abs(given).max(initial=0)))
+
+    def confirmed(self, found: Iterable[Change]) -> Change | None:
+        """The first that holds at the other inputs too, with the others that explain as much."""
+        best = None
+        for change in sorted((change for change in found if change.explains), key=self.rank):
+            if best is not None and (len(best.also) == MOST_TIES or change.explains != best.explains
+                                     or self.rank(change)[1] > self.rank(best)[1] + 1):
+                continue
+            if self.explained(change.explains, change.replaced, self.draws(1)) == change.explains \
+                    and self.breaks_nothing(change.replaced, self.draws(1)):
+                if best is None:
+                    best = change
+                elif str(change) != str(best) and str(change) not in best.also:
+                    best.also.append(str(change))
+        return best
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
     def narrowed(self) -> list[str]:
         """Where the fault of unexplained gradients lies: before a gradient from which they follow consistently."""
-        notes, left = [], self.left()
+        notes, left, self.end = [], self.left, self.tape.ran + BUDGET
         with np.errstate(all="ignore"):
             while len(left) > 1:
-                found = [(len(leaves), -size, calls, leaves) for calls in self.tape.calls.values()
-                         for leaves, size in [self.consistent(calls, left)] if len(leaves) > 1]
-                if not found:
+                behind = sorted(((calls, [leaf for leaf in left if self.reached(self.totals(calls), [leaf])])
+                                 for calls in self.tape.calls.values()), key=lambda entry: -len(entry[1]))
+                leaves: list[str] = []
+                calls: list[int] = []
+                for some, reached in self.affordable(behind, 1.0):
+                    if len(reached) <= len(leaves):
+                        break
+                    if len(found := self.consistent(some, reached)) > len(leaves):
+                        leaves, calls = found, some
+                if not leaves:
                     break
-                *_, calls, leaves = max(found, key=lambda entry: entry[:2])
                 notes.append(f"{', '.join(map(d, leaves))} agree with each other: the fault lies before "
                              f"{d(self.tape.say(calls[0]))}")
                 left = [leaf for leaf in left if leaf not in leaves]
         return notes
 
-    def consistent(self, calls: list[int], left: list[str]) -> tuple[list[str], int]:
-        """The leaves for which some gradient of a forward value, of a size, gives what the user gave."""
-        tape, shape = self.tape, np.shape(self.tape.steps[calls[0]].example)
-        totals = [tape.totals[i] for i in calls if i in tape.totals]
+    def totals(self, calls: list[int]) -> dict[int, Any]:
+        return {self.tape.totals[i]: None for i in calls if i in self.tape.totals}
+
+    def consistent(self, calls: list[int], reached: list[str]) -> list[str]:
+        """The leaves for which some gradient of a forward value gives what the user gave."""
+        tape, shape, totals = self.tape, self.tape.shape(calls[0]), self.totals(calls)
         size = int(np.prod(shape)) * len(totals)
-        leaves = tuple(leaf for leaf in left if any(tape.reaches(i, leaf) for i in totals)
-                       and self.given[0][leaf].shape == tape.true(leaf).shape
+        leaves = tuple(leaf for leaf in reached if self.given[0][leaf].shape == tape.true(leaf).shape
                        and np.isfinite(self.given[0][leaf]).all())
-        if len(leaves) < 2 or isinstance(tape.steps[calls[0]].example, tuple) or not 0 < size <= MOST_UNKNOWNS \
+        if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS \
                 or sum(tape.true(leaf).size for leaf in leaves) <= size:
-            return [], size
+            return []
 
         def gradients(units: Any) -> list:
-            replaced: dict[int, Any] = {i: (lambda value, part=part: part) for i, part in zip(
+            replaced: dict[int, Any] = {i: (lambda v, part=part: part) for i, part in zip(
                 totals, units.reshape(len(totals), *shape))}
             return [np.ravel(g) for g in tape.gradients(leaves, replaced, within=True)]
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]
@@ -349,5 +300,5 @@ class Search:
             matrix = np.stack([np.concatenate([unit[k] for k in some]) - base for unit in units], 1)
             solution, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=None)
             if rank < len(wanted) and np.abs(matrix @ solution - wanted).max() <= 1e-7 * np.abs(wanted).max():
-                return [leaves[k] for k in some], size
-        return [], size
+                return [leaves[k] for k in some]
+        return []

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import DerivationTrace, Edge, Recorder, Step, fit
+from minigrad.auditor.record import Edge, Recorder, Recording
 from minigrad.engine.op import PART
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.program.trace import Symbol, argument_names
 
+A_REPLAY = 15  # what a replay costs beside its steps, in steps
 Replacement = Callable[["Values"], Any]  # from the values of a replay to that of the step
 
 
@@ -45,19 +46,18 @@ class Tape:
                 leaves[i] = x
             return forward(*unflatten(self.pattern, leaves))
 
-        trace = DerivationTrace(run, tuple(first[i] for i in self.floats), Recorder())
-        trace.close()
-        built = trace.steps
-        self.steps, self.edges, self.totals = built.steps, built.edges, built.totals
-        self.result, self.seeds = trace.result, built.seeds
-        self.leaves = {labels[i]: built.numbers[x._index] for i, x in zip(self.floats, trace.leaves)
-                       if built.numbers[x._index] in self.totals}
-        self.leaf_numbers = [built.numbers[x._index] for x in trace.leaves]
+        record = Recording(run, tuple(first[i] for i in self.floats), Recorder())
+        record.close()
+        self.steps, self.edges, self.totals = record.steps, record.edges, record.totals
+        self.result, self.seeds = record.result, record.arriving
+        self.leaf_numbers = [record.numbers[x._index] for x in record.leaves]
+        self.leaves = {labels[i]: number for i, number in zip(self.floats, self.leaf_numbers) if number in self.totals}
         for label, number in zip([labels[i] for i in self.floats], self.leaf_numbers):
             self.steps[number].name = label
         self.index()
+        self.ran = 0  # steps, in all replays
         self.accepted: dict[int, Replacement] = {}  # the replacements that are in force in every replay
-        self.draws: list[tuple[list, Any, list]] = []
+        self.draws: list[Draw] = []
         self.add_draw(first)
 
     def draw(self) -> list:
@@ -72,66 +72,56 @@ class Tape:
         for seed in self.seeds:
             values[seed] = self.rng.normal(size=np.shape(values[seed]))
         for i, step in enumerate(self.steps):
-            if step.kind not in ("leaf", "constant", "seed"):
-                values[i] = self.run[i](values.__getitem__)
+            if step.compute is not None:
+                values[i] = step.compute(*[values[x] for x in step.inputs])
         d = iter(self.seeds)
         d_outputs = unflatten(self.result, [
             values[next(d)] if isinstance(y, Symbol) and y._tracked else np.zeros(np.shape(getattr(y, "example", y)))
             for y in flatten(self.result)[0]])
-        self.draws.append((values, d_outputs, leaves))
+        self.draws.append(Draw(values, d_outputs, leaves))
 
     def index(self) -> None:
         """What depends on what, as bits, and which steps and edges belong to one place of the code."""
-        users = defaultdict(list)
-        self.after, self.before = [0] * len(self.steps), [0] * len(self.steps)
-        self.paths: dict[tuple, tuple[list[int], int]] = {}
-        self.calls: dict[Any, list[int]] = defaultdict(list)
-        for i, step in enumerate(self.steps):
-            self.before[i] = 1 << i
-            for x in step.inputs:
-                users[x].append(i)
-                self.before[i] |= self.before[x]
-            if step.kind == "forward":
-                self.calls[step.place].append(i)
-        for i in reversed(range(len(self.steps))):
-            self.after[i] = 1 << i
-            for user in users[i]:
-                self.after[i] |= self.after[user]
-        self.run = [None if step.kind in ("leaf", "constant", "seed") else self.runner(i)
-                    for i, step in enumerate(self.steps)]
+        steps, n = self.steps, len(self.steps)
+        self.calls = groups((i for i in range(n) if steps[i].kind == "forward"), lambda i: steps[i].place)
         self.times = max(map(len, self.calls.values()), default=1)
-        steps, place = self.steps, lambda i: self.steps[i].place or i
         self.carried = dict.fromkeys(e for e in self.edges if steps[e.consumer].time > steps[e.x].time
                                      and steps[e.x].kind == "forward" and len(self.calls[steps[e.x].place]) > 1)
-        self.carries = {e.contribution for e in self.carried}
+        carries = {e.contribution for e in self.carried}
+        self.before, self.after, self.after_within = ([1 << i for i in range(n)] for _ in range(3))
+        for i, step in enumerate(steps):
+            for x in step.inputs:
+                self.before[i] |= self.before[x]
+        for i, step in reversed(list(enumerate(steps))):
+            for x in step.inputs:
+                self.after[x] |= self.after[i]
+                self.after_within[x] |= 0 if i in carries else self.after_within[i]
         self.starts = {steps[e.x].place: steps[self.calls[steps[e.consumer].place][0]].inputs[e.position]
-                       for e in self.carried}
-        state_of = {(start, steps[e.consumer].place): key for key, start in self.starts.items() for e in self.carried
-                    if steps[e.x].place == key}
+                       for e in self.carried}  # {place of a state: its initial value}
+        state_of = {(self.starts[steps[e.x].place], steps[e.consumer].place): steps[e.x].place for e in self.carried}
         self.slots = list(groups(self.edges, lambda e: (
             steps[e.consumer].place, e.position if not steps[e.consumer].op.variadic
-            else state_of.get((e.x, steps[e.consumer].place), place(e.x)))).values())
+            else state_of.get((e.x, steps[e.consumer].place), self.key(e.x)))).values())
         self.bundles = [part for slot in self.slots for part in unique(
-            [slot, *groups(slot, lambda e: place(e.x)).values()])]
+            [slot, *groups(slot, lambda e: self.key(e.x)).values()])]
         self.activations = [slot for slot in self.slots if (op := steps[slot[0].consumer].op) and len(op.arrays) == 1
                             and op.elementwise and not op.linear and not op.variadic]
-        rules = groups((i for i, step in enumerate(steps) if step.kind == "rule"),
-                       lambda i: (steps[steps[i].of].place, steps[i].position))
         edge_of = {(steps[e.consumer].place, k): e for e in reversed(self.edges) for k in (e.position, None)}
-        self.rules = [(edge_of[key], list(groups(rule, lambda i: steps[i].number_in).values()))
-                      for key, rule in rules.items() if key in edge_of]
-        self.value_groups = [Group(key, self.say(at[0]), any(steps[i].name for i in at), {steps[i].time: i for i in at})
-                       for key, at in groups((i for i, step in enumerate(steps) if is_array(step) and step.kind in (
-                           "leaf", "forward", "constant")), place).items()]
-        self.gradient_groups = [Group(self.key(totals[0]), d(self.say(calls[0])), any(steps[i].name for i in calls),
-                                {self.time(i): i for i in totals}) for calls in self.calls.values()
-                          if (totals := [self.totals[i] for i in calls if i in self.totals])]
-        self.gradient_groups += [Group(i, self.say_arriving(steps[i].of), True, {self.time(i): i})
-                                 for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1]
+        rules = groups((i for i in range(n) if steps[i].kind == "rule"),
+                       lambda i: edge_of.get((steps[steps[i].of].place, steps[i].position)))
+        self.rules = [(e, list(groups(rule, lambda i: steps[i].number_in).values())) for e, rule in rules.items() if e]
+        self.values_at = self.series(i for i in range(n) if steps[i].kind in ("leaf", "forward", "constant"))
+        self.gradients_at = self.series(i for calls in self.calls.values() for i in map(self.totals.get, calls) if i)
+        self.gradients_at += self.series(i for i in self.seeds if len(steps[self.totals[steps[i].of]].inputs) > 1)
         for at in groups(self.carried, lambda e: steps[e.x].place).values():
-            carried = {steps[e.x].time: e.contribution for e in at}
-            if len(carried) == len(at):
-                self.gradient_groups.append(Group(at[0], f"the carried {d(self.say(at[0].x))}", True, carried))
+            if len(carried := {steps[e.x].time: e.contribution for e in at}) == len(at):
+                self.gradients_at.append(Series(at[0], f"the carried {d(self.say(at[0].x))}", True, carried))
+
+    def series(self, some: Iterable[int]) -> list[Series]:
+        """The arrays among some steps, those of one place together."""
+        return [Series(key, self.say(at[0]), any(self.steps[i if self.steps[i].of < 0 else self.steps[i].of].name
+                                                 for i in at), {self.time(i): i for i in at})
+                for key, at in groups(filter(self.shape, some), self.key).items()]
 
     def key(self, i: int) -> Any:
         """What the values of a place have in common at all times; for a total, what its gradients have."""
@@ -139,97 +129,53 @@ class Tape:
         return ("total", self.key(step.of)) if step.kind == "total" else step.place or i
 
     def time(self, i: int) -> int:
-        return self.steps[self.steps[i].of].time
+        """The time of a forward step, or of the one whose backward a step belongs to."""
+        return self.steps[i].time if self.steps[i].of < 0 else self.steps[self.steps[i].of].time
 
-    def reaches(self, i: int, leaf: str) -> bool:
-        return bool(self.after[i] >> self.total(leaf) & 1)
-
-    def true(self, leaf: str) -> Any:
-        """The gradient of a leaf at the first draw, with the replacements that are in force."""
-        return self.draws[0][0][self.total(leaf)]
-
-    # -- values -----------------------------------------------------------------------------------------
-
-    def runner(self, i: int) -> Callable[[Callable[[int], Any]], Any]:
-        """The function that computes a step from the function that reads its inputs."""
-        step, op, metadata = self.steps[i], self.steps[i].op, self.steps[i].metadata
-        if step.kind == "total" and step.name == "parts":
-            found = dict(zip(metadata, step.inputs))
-            return lambda read: tuple([read(found[k]) if k in found else np.zeros_like(y)
-                                       for k, y in enumerate(read(step.of))])
-        if step.kind == "total":
-            first, *rest = step.inputs
-
-            def total(read: Callable) -> Any:
-                out = read(first)
-                for x in rest:
-                    out = out + read(x)
-                return out
-            return total
-        if step.kind == "contribution":
-            (source,), shape = step.inputs, np.shape(step.example) if not isinstance(step.example, tuple) else None
-
-            def contribution(read: Callable) -> Any:
-                d = read(source)
-                if shape is not None and getattr(d, "shape", None) != shape:
-                    d = fit(d, shape)
-                return d if metadata is None else 0 * d
-            return contribution
-        if op is PART:
-            (whole,), k = step.inputs, metadata["i"]
-            return lambda read: read(whole)[k]
-        forward, inputs = op.forward, step.inputs  # type: ignore[union-attr]
-        if len(inputs) == 2 and not metadata:
-            x, y = inputs
-            return lambda read: forward(read(x), read(y))
-        return lambda read: forward(*[read(x) for x in inputs], **metadata)
-
-    def parts(self, leaf: str, draw: int) -> list:
-        """The contributions to a gradient, in the order of time, before they are summed over broadcast axes."""
-        parts = sorted(self.steps[self.total(leaf)].inputs, key=lambda c: self.time(c))
-        return [self.draws[draw][0][(*self.steps[c].inputs, c)[0]] for c in parts]
+    def shape(self, i: int) -> tuple[int, ...]:
+        """The shape of a step's value; () for an op of several results."""
+        return getattr(self.steps[i].example, "shape", ())
 
     def total(self, leaf: str) -> int:
         return self.totals[self.leaves[leaf]]
 
-    def path(self, changed: frozenset, leaves: tuple[str, ...], within: bool) -> tuple[list[int], int]:
-        """The steps between the changed ones and the gradients of leaves, and, as bits, all that depend on a change.
+    def true(self, leaf: str) -> Any:
+        """The gradient of a leaf at the first draw, with the replacements that are in force."""
+        return self.draws[0].values[self.total(leaf)]
 
-        within: not from step to step of time."""
-        key = changed, leaves, within
-        if key not in self.paths:
-            wanted = mask = 0
-            for leaf in leaves:
-                wanted |= self.before[self.total(leaf)]
-            for c in changed:
-                mask |= self.after[c]
-            steps = bits(mask & wanted)
-            if within:
-                kept: set[int] = set()
-                for i in steps:
-                    if i in changed or (i not in self.carries and not kept.isdisjoint(self.steps[i].inputs)):
-                        kept.add(i)
-                steps, mask = sorted(kept), sum(1 << i for i in kept)
-            self.paths[key] = steps, mask
-        return self.paths[key]
+    # -- values -----------------------------------------------------------------------------------------
+
+    def behind(self, changed: Iterable[int], within: bool = False) -> int:
+        """All that depends on some steps, as bits. within: not from step to step of time."""
+        after, mask = self.after_within if within else self.after, 0
+        for i in changed:
+            mask |= after[i]
+        return mask
+
+    def length(self, changed: Iterable[int], leaf: str) -> int:
+        """How many steps a replay runs."""
+        return (self.behind(changed) & self.before[self.total(leaf)]).bit_count()
 
     def gradients(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], draw: int = 0,
                   within: bool = False) -> list:
         """The gradients of leaves with some steps replaced."""
-        path, todo = self.path(frozenset(replaced), leaves, within)
-        values = Values(self, self.draws[draw][0], replaced, todo).sweep(path)
+        return self.replayed(leaves, replaced, self.draws[draw].values, within)
+
+    def replayed(self, leaves: tuple[str, ...], replaced: dict[int, Replacement], before: list, within: bool) -> list:
+        todo, wanted = self.behind(replaced, within), 0
+        for leaf in leaves:
+            wanted |= self.before[self.total(leaf)]
+        path = bits(todo & wanted)
+        self.ran += len(path) + A_REPLAY
+        values = Values(self, before, replaced, todo).sweep(path)
         return [values[self.total(leaf)] for leaf in leaves]
 
     def accept(self, replaced: dict[int, Replacement]) -> None:
         """Make replacements permanent, in the values of all draws too."""
         self.accepted = {**self.accepted, **replaced}
-        for values, _, _ in self.draws:
-            todo = {i for i, step in enumerate(self.steps) if step.kind in ("rule", "contribution", "total")}
-            todo |= set(self.accepted)
-            new = Values(self, values, {}, sum(1 << i for i in todo)).sweep(sorted(todo))
-            for i, step in enumerate(self.steps):
-                if step.kind != "seed":
-                    values[i] = new[i]
+        todo = self.behind(replaced)
+        for draw in self.draws:
+            draw.values[:] = Values(self, draw.values, replaced, todo).sweep(bits(todo))
 
     # -- words --------------------------------------------------------------------------------------------
 
@@ -238,8 +184,8 @@ class Tape:
         step = self.steps[i]
         if step.kind == "total":
             return d(self.say(step.of))
-        if step.kind == "contribution":
-            return self.say(step.inputs[0], depth)
+        if step.kind == "seed":
+            return self.say_arriving(step.of)
         names = [name for k in self.calls.get(step.place, (i,)) if (name := self.steps[k].name)]
         if names:
             return step.name or max(set(names), key=names.count)
@@ -290,8 +236,7 @@ class Tape:
     @functools.cached_property
     def numbers(self) -> list[tuple[float, str]]:
         """Numbers that the sizes suggest, with their names."""
-        shapes = [np.shape(step.example) for step in self.steps if step.kind in ("leaf", "forward")
-                  and not isinstance(step.example, tuple)]
+        shapes = [self.shape(i) for i, step in enumerate(self.steps) if step.kind in ("leaf", "forward")]
         lengths = sorted({n for shape in shapes for n in shape if n > 1})
         sizes = sorted({int(np.prod(shape)) for shape in shapes} - set(lengths) - {1})
         out = [(float(n), f"{n}") for n in lengths] + [(1.0 / n, f"1/{n}") for n in lengths]
@@ -304,7 +249,15 @@ class Tape:
 PLAIN = ("getitem", "transpose", "reshape", "copy", "broadcast_to")  # written as their first input
 
 
-class Group(NamedTuple):
+class Draw(NamedTuple):
+    """The values of all steps at some inputs, the gradients that arrive there, and the inputs."""
+
+    values: list
+    d_outputs: Any
+    leaves: list
+
+
+class Series(NamedTuple):
     """The values, or the gradients, of one place of the code: {time: step}."""
 
     key: Any
@@ -312,69 +265,71 @@ class Group(NamedTuple):
     is_named: bool
     at: dict[int, int]
 
+    @property
+    def first(self) -> int:
+        return self.at[min(self.at)]
+
 
 class Values:
-    """The values of a replay. values(i): that of a step, which is computed ahead of its turn if a replacement reads it.
+    """The values of a replay. v(i) is that of a step, which is computed ahead of its turn if a replacement reads it.
 
-    base            what it is without any change
-    without_change  what its own op gives from what has been changed before it
+    base   what a step is without any change;  own: what its own op gives from what has been changed before it
+    again  the gradient of a leaf from another replay, with more steps replaced
     """
 
-    def __init__(self, tape: Tape, values: list, replaced: dict[int, Replacement], todo: int):
+    def __init__(self, tape: Tape, values: list, given: dict[int, Replacement], todo: int):
         self.tape, self.before, self.values, self.todo = tape, values, values.copy(), todo
-        self.replaced = {**tape.accepted, **replaced}
+        self.given, self.replaced = given, {**tape.accepted, **given}
         self.done: set[int] = set()
 
     def sweep(self, path: list[int]) -> list:
         """Compute the steps of a path, in order; return the values of all steps."""
-        values, read, run = self.values, self.values.__getitem__, self.tape.run
-        done, replaced = self.done, self.replaced
+        values, steps, done, replaced = self.values, self.tape.steps, self.done, self.replaced
         for i in path:
             if i not in done:
-                values[i] = self.changed(i) if i in replaced else run[i](read)
+                step = steps[i]
+                values[i] = self.changed(i) if i in replaced else step.compute(*[values[x] for x in step.inputs])
                 done.add(i)
         return values
 
     def changed(self, i: int) -> Any:
         new = self.replaced[i](self)
-        return new if self.tape.steps[i].kind == "rule" else like(new, self.before[i])  # a rule's step may broadcast
+        if self.tape.steps[i].kind in ("contribution", "seed") and np.shape(new) != self.tape.shape(i):
+            return np.broadcast_to(new, self.tape.shape(i))
+        return new
 
     def __call__(self, i: int) -> Any:
         if i not in self.done and self.todo >> i & 1:
             self.done.add(i)
-            self.values[i] = self.changed(i) if i in self.replaced else self.tape.run[i](self)
+            self.values[i] = self.changed(i) if i in self.replaced else self.own(i)
         return self.values[i]
 
     def base(self, i: int) -> Any:
         return self.before[i]
 
-    def without_change(self, i: int) -> Any:
-        return self.tape.run[i](self)
+    def own(self, i: int) -> Any:
+        step = self.tape.steps[i]
+        return step.compute(*map(self, step.inputs))
 
-
-def like(value: Any, before: Any) -> Any:
-    """A value in the shape of the one that it replaces."""
-    if isinstance(before, tuple) or np.shape(value) == before.shape:
-        return value
-    return np.broadcast_to(value, before.shape)
+    def again(self, leaf: str, replaced: dict[int, Replacement], within: bool) -> Any:
+        total = self.tape.total(leaf)
+        return self.tape.replayed((leaf,), {**self.given, **replaced, total: lambda v: v.own(total)}, self.before,
+                                  within)[0]
 
 
 def bits(mask: int) -> list[int]:
     """The numbers of the bits that are set, the smallest first."""
-    text = bin(mask)[:1:-1]
-    out, i = [], text.find("1")
-    while i >= 0:
-        out.append(i)
-        i = text.find("1", i + 1)
-    return out
+    return np.flatnonzero(np.frombuffer(bin(mask)[:1:-1].encode(), np.uint8) == ord("1")).tolist()
+
+
+def number_name(numbers: list[tuple[float, str]], k: float) -> tuple[str, bool]:
+    """A number as a person would write it, and whether the sizes give it."""
+    found = next((name for n, name in numbers if abs(n - k) < 1e-7 * abs(k)), None)
+    return found or f"{k:.6g}", found is not None
 
 
 def d(name: str) -> str:
     return f"d{name}" if name.isidentifier() else f"the gradient of {name}"
-
-
-def is_array(step: Step) -> bool:
-    return not isinstance(step.example, tuple) and np.ndim(step.example) > 0
 
 
 def unique(items: list[list]) -> list[list]:

@@ -81,7 +81,8 @@ def random_cell(seed):
 
 
 def right_cells(convention: str, start: int, count: int) -> None:
-    """Audit right backwards of random cells in a convention: each is called right, with no word but on sizes."""
+    """Audit right backwards of random cells in a convention: each is called right, with no word but on sizes that are
+    fixed in the cell."""
     audits, seed = 0, start
     while audits < count:
         seed += 1
@@ -267,12 +268,69 @@ def test_nan_and_what_is_no_number_are_noted():
     assert report.notes == ["note: dWh are not arrays of real numbers", "note: db contain nan or inf"]
 
 
-def test_lengths_that_hide_faults_are_noted():
+EQUAL = [(4, 5, 4), (4, 6), (4, 6), (6, 6), (6,)], 1, "axes of x (0 and 2) have the same length"
+SHORT = [(5, 2, 3), (5, 6), (3, 6), (6, 6), (6,)], 1, "axis 1 of x is time and has the length 2"
+SINGLE = [(5, 1, 3), (5, 6), (3, 6), (6, 6), (6,)], 2, "axis 1 of x is time and has the length 1"  # Wh is not tied
+
+
+@pytest.mark.parametrize("shapes, notes, said", [EQUAL, SHORT, SINGLE])
+def test_lengths_that_hide_faults_are_changed_or_noted(shapes, notes, said):
     program = PROGRAMS["rnn"]
-    for shapes, said in (([(4, 5, 4), (4, 6), (4, 6), (6, 6), (6,)], "axes of x (0 and 2) have the same length"),
-                         ([(5, 2, 3), (5, 6), (3, 6), (6, 6), (6,)], "axis 1 of x is time and has the length 2")):
-        report = mg.audit(program.forward, program.run(program.backward), *map(np.zeros, shapes))
-        assert report.ok and len(report.notes) == 1 and said in report.notes[0]
+    right, seen = program.run(program.backward), []
+
+    def watched(d, *args):
+        seen.append(args[0].shape)
+        return right(d, *args)
+    assert str(mg.audit(program.forward, watched, *map(np.zeros, shapes))) == "right: every gradient agrees"
+    assert all(len({*shape, 6}) == 4 and shape[1] >= 3 for shape in seen)
+
+    def fixed(d, *args):
+        assert args[0].shape == shapes[0]
+        return right(d, *args)
+    report = mg.audit(program.forward, fixed, *map(np.zeros, shapes))
+    assert report.ok and len(report.notes) == notes + 1 and said in report.notes[-2]
+    assert re.match("note: it is not judged at other lengths: with .* backward fails: AssertionError", report.notes[-1])
+
+
+def test_a_fault_that_equal_lengths_hide_is_found():
+    """The mean over the batch in place of the features: the same number while there are as many."""
+    program = PROGRAMS["layer_norm"]
+    wrong = program.run(program.backward.replace("D = x.shape[1]", "D = x.shape[0]"))
+    report = mg.audit(program.forward, wrong, np.zeros((7, 7)), np.zeros(7), np.zeros(7))
+    assert list(report.wrong) == ["dx"]
+    report = mg.audit(program.forward, program.run(program.backward), np.zeros((7, 7)), np.zeros(7), np.zeros(7))
+    assert str(report) == "right: every gradient agrees"
+
+
+def test_a_backward_that_is_right_only_at_equal_lengths_is_noted():
+    def forward(x, h, W):
+        return np.tanh(np.hstack([x, h]) @ W)
+
+    def backward(d, x, h, W):
+        z = np.hstack([x, h])
+        da, n = d * (1 - np.tanh(z @ W) ** 2), h.shape[1]  # where x.shape[1] is meant
+        dz = da @ W.T
+        return dz[:, :n], dz[:, n:], z.T @ da
+    report = mg.audit(forward, backward, np.zeros((5, 3)), np.zeros((5, 3)), np.zeros((6, 4)))
+    assert report.ok
+    assert report.notes == ["note: it is not judged at other lengths: with x (5, 7), W (10, 4) dx has the shape "
+                            "(5, 3), dh has the shape (5, 7)"]
+
+
+def test_other_lengths_leave_indices_what_they_are():
+    """As many classes, or features, as examples: the labels are 5, so both stay 5, or the features become another."""
+    program = PROGRAMS["cross_entropy"]
+    right, seen = program.run(program.backward), []
+
+    def watched(d, *args):
+        seen.append([x.shape for x in args])
+        return right(d, *args)
+    labels = np.array([0, 3, 4, 1, 2])
+    report = mg.audit(program.forward, watched, np.zeros((5, 3)), np.zeros((3, 5)), np.zeros(5), labels)
+    assert report.ok and {tuple(shapes) for shapes in seen} == {((5, 3), (3, 5), (5,), (5,))}
+    report = mg.audit(program.forward, watched, np.zeros((5, 6)), np.zeros((6, 6)), np.zeros(6), labels)
+    assert str(report) == "right: every gradient agrees" and seen[-1][0] == (5, seen[-1][1][0])
+    assert len({5, *seen[-1][1]}) == 3
 
 
 def test_a_forward_without_gradients_is_refused():
@@ -301,6 +359,16 @@ def test_float32_is_judged_to_its_digits():
     assert report.ok and report.notes == ["note: computed in float32, and judged to its digits"]
     report = mg.audit(program.forward, single(wrong), *program.inputs)
     assert report.causes[0].text == "dWh is overwritten at each step, not added up"
+
+
+def test_one_gradient_in_float32_is_noted_and_the_others_judged_to_theirs():
+    program = PROGRAMS["rnn"]
+    right = program.run(program.backward)
+    for factor, is_right in ((1.0, True), (1 + 1e-6, False)):
+        report = mg.audit(program.forward, lambda d, *args, factor=factor: (out := right(d, *args)) | {
+            "dWh": np.float32(out["dWh"]), "db": factor * out["db"]}, *program.inputs)
+        assert report.notes == ["note: dWh computed in float32, and judged to its digits"]
+        assert ("db" in report.right) == is_right and "dWh" in report.right
 
 
 def test_names_are_matched_by_their_letters_or_given():
@@ -346,7 +414,7 @@ def test_the_report_shows_the_lines_of_both_functions():
                                             "dWh is overwritten at each step, not added up"]
     assert repr(report) == str(report)
     html = report._repr_html_()
-    assert html.startswith("<table") and ">gradient</th>" in html and "dWh is overwritten" in html
+    assert html.startswith("<p>wrong: dWh</p><table>") and ">gradient</th>" in html and "dWh is overwritten" in html
     assert "<script" not in html
     assert cause.derived_line is None  # the derived loop is unrolled: it has no line like the user's
 
