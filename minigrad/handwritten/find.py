@@ -45,8 +45,8 @@ from minigrad.handwritten.subjects import (
     weights_of,
 )
 
-BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])back(?![a-z]))"
-FORWARD = r"^_?(forward|fwd|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
+BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
+FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|cross_?entropy|objective|criterion"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"

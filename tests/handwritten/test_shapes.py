@@ -262,6 +262,36 @@ def test_other_arguments_follow_with_a_higher_cost(tmp_path):
     assert ranks[0] == 2 and {1, 3} <= set(ranks)
 
 
+def test_two_lists_of_integers_differ(tmp_path):
+    """Else a backward that takes the inputs for the targets is right."""
+    text = """
+        def f(inputs, targets, h):
+            loss = 0
+            for t in range(len(inputs)):
+                x = np.zeros((7, 1))
+                x[inputs[t]] = 1
+                h = h + x
+                loss -= h[targets[t], 0]
+            return loss
+        """
+    _, _, all_examples = found(tmp_path, text)
+    constants = next(all_examples).constants
+    assert np.all(constants["inputs"] != constants["targets"])
+
+
+def test_a_constructor_may_take_a_generator(tmp_path):
+    text = """
+        class f:
+            def __init__(self, n_in, n_out, rng):
+                self.W = rng.normal(0, 0.1, (n_in, n_out))
+            def forward(self, x):
+                return x @ self.W
+        """
+    _, _, all_examples = found(tmp_path, text)
+    example = next(all_examples)
+    assert example.shapes["x"][1] == example.constants["n_in"] != example.constants["n_out"]
+
+
 def test_a_weight_of_the_file_says_its_shape(tmp_path):
     text = "W_xh = np.ones((3, 5))\ndef g():\n    return W_xh\ndef f(x, W_xh):\n    g()\n    return x @ W_xh\n"
     _, _, all_examples = found(tmp_path, text)
