@@ -169,6 +169,7 @@ class Trial:
         subject = self.subject
         d_outputs = [self.rng.normal(size=outputs[i].shape) for i in subject.arriving]
         first = self.backward(memory, copy.deepcopy(d_outputs))
+        self.refuse_other_shapes(first)
         self.look_for_unwritten(first)
         if reference is None:
             verdict.status = "wrong"
@@ -194,6 +195,17 @@ class Trial:
     def fault(self, text: str) -> None:
         self.verdict.faults.append(text)
         self.verdict.backward_wrong = True
+
+    def refuse_other_shapes(self, gradients: dict[str, Any]) -> None:
+        """Raise CouldNotRun if most gradients have other sizes than their inputs: then the inputs are not as meant."""
+        shapes = {name: (np.shape(gradients[name]), shape) for name, shape in self.subject.inputs.items()
+                  if gradients.get(name) is not None}
+        other = [name for name, (given, shape) in shapes.items() if np.prod(given) != np.prod(shape)]
+        if len(other) > max(1.0, len(shapes) / 2):
+            given, shape = shapes[other[0]]
+            raise CouldNotRun(f"{len(other)} of its {len(shapes)} gradients have other sizes than what they belong to, "
+                              f"as d{other[0]} {given} and {other[0]} {shape}: the shapes that were found for it are "
+                              "not those that you mean; give --forward and --shapes")
 
     def choose_loss(self) -> None:
         """Take the usual loss whose gradients the backward gives, or most of them, where the file has none."""

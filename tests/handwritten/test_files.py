@@ -179,6 +179,21 @@ def test_a_wrong_cell_is_not_held_against_the_sequence(tmp_path):
         assert verdicts[sequence].notes[-1] == f"{sequence} was judged with a right {cell} in place of yours"
 
 
+def test_gradients_of_other_sizes_are_not_judged(tmp_path):
+    """Then the arguments that were found are hardly those that are meant."""
+    (tmp_path / "sizes.py").write_text("""
+def layer_forward(x, W, V):
+    return x @ W + x ** 2 @ V, (x, W, V)
+
+def layer_backward(dout, cache):
+    x, W, V = cache
+    return x * 0, dout.sum(0), dout.sum(0)
+""")
+    (verdict,) = judge_file(str(tmp_path / "sizes.py"))
+    assert verdict.status == "could not run"
+    assert "2 of its 3 gradients have other sizes than what they belong to, as dW (" in verdict.faults[-1]
+
+
 def test_own_keys_and_caches(tmp_path):
     """A cache that is a dict, caches without x, the key dx_t: as long as the functions fit one another."""
     path = edited(tmp_path, "own_style.py")
