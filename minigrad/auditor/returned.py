@@ -68,7 +68,7 @@ def of_values(tape: Tape, g: Any, true: Any, top: float) -> Iterator[tuple[float
 
 
 def of_shape(g: Any, true: Any, parts: list) -> Iterator[tuple[float, str, Callable]]:
-    """What gives another shape, from the gradient p and the parts of which it is the sum."""
+    """What gives another shape, from the gradient p and the parts that sum to it."""
     shape, alike = g.shape, len({np.shape(part) for part in parts}) == 1
     if g.size == true.size:
         squeezed = [n for n in shape if n > 1] == [n for n in true.shape if n > 1]

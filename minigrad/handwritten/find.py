@@ -119,7 +119,7 @@ def forward_of(backward: str, own: dict[str, Any]) -> str | None:
 
 
 def course_of(backward: str, forward: str | None, source: Source) -> str:
-    """rnn, rnn_cell, lstm or lstm_cell, if a function is that of the course, for which forwards are known; or ""."""
+    """rnn, rnn_cell, lstm or lstm_cell, if a function is one of the course's, whose forwards are known; or ""."""
     if not (found := re.search(COURSE, backward)):
         return ""
     if forward is None:

@@ -1,4 +1,4 @@
-"""An argument of which it is not known what it is, and how that is found: by what a function does with it.
+"""An argument of unknown kind: what a function does with it shows what it is.
 
 A probe lets the function go on as long as it can. p["W"] makes it a dict; `a, b = p` a tuple; x[t][p[i]] = 1 integers;
 a matrix product or a sum with an array makes it an array, of a rank that the indices before ask for.

@@ -40,7 +40,7 @@ class Subject:
     loss_name: str = ""  # computes the loss from what the forward returns
     cells: tuple[str, ...] = ()  # the backwards, or classes, of a step that it calls
     is_class: bool = False
-    course: str = ""  # rnn, rnn_cell, lstm or lstm_cell, if it is that of the course, for which forwards are known
+    course: str = ""  # rnn, rnn_cell, lstm or lstm_cell, if it is one of the course's, whose forwards are known
     order: tuple[str, ...] = ()  # the parameters of the forward
     takes: tuple[str, ...] = ()  # those of the backward
     loss_takes: tuple[str, ...] = ()
@@ -221,7 +221,7 @@ class Subject:
         return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
 
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
-        """The input of which `key` is the gradient by its name, as dW_f, dLdW, grad_W; "" if none."""
+        """The input whose gradient `key` names, as dW_f, dLdW, grad_W; "" if none."""
         wanted = tuple(wanted or self.inputs)
         short = bare(key)
         for same in (lambda name: name in (key, short), lambda name: bare(f"d{name}") == short,

@@ -15,6 +15,7 @@ import numpy as np
 
 from minigrad.printers.c_loop import CPlan, Loop, Rows
 from minigrad.printers.c_products import BEHIND, panel_entries, taken
+from minigrad.printers.c_schedule import dtype_of
 from minigrad.printers.c_threads import THREADS
 from minigrad.program.ir import Value
 from minigrad.timeloop.cache import Allocator, Buffers, pool
@@ -237,11 +238,12 @@ class InC:
         for k, shape, dtype in program.totals:
             if out[k] is None:
                 out[k] = np.zeros(shape, dtype)
-        given = [*xs, *d_ys, *d_xs, *[out[k] for k, _, _ in program.totals]]
+        axes = program.axes["backward"]
+        given = flat([*xs, *d_ys, *d_xs, *[out[k] for k, _, _ in program.totals]], axes)
         for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
             last = min(first + program.at_once, steps)
             d_before = [np.empty(shape, dtype) for shape, dtype in program.final]
-            arrays = flat([*given, *d_state, *d_before], program.axes["backward"])
+            arrays = given + flat([*d_state, *d_before], axes[len(given):])
             program.call("backward", steps, first, last, arrays, closed, made)
             if plan.summed:
                 program.call("sums", steps, first, last, arrays, closed, made)
@@ -261,8 +263,8 @@ def pool_of_threads() -> int:
 
 
 def flat(arrays: list, axes: list[int]) -> list:
-    """The arrays with so many axes, the last two as (rows, columns); copies of those whose rows are not evenly spaced,
-    or that have an entry where C may not read one."""
+    """The arrays, each with its number of axes, the last two (rows, columns); a copy where rows are not evenly spaced
+    or entries are not aligned."""
     return [x if x is None or (x.ndim == n and x.flags.aligned) else reshaped(x, n - 2) for x, n in zip(arrays, axes)]
 
 
@@ -279,10 +281,6 @@ def value_of(value: Value, known: dict) -> Any:
         known[value] = value.constant if value.is_constant else \
             value.op.forward(*(value_of(a, known) for a in value.inputs), **value.metadata)
     return known[value]
-
-
-def dtype_of(value: Value) -> Any:
-    return value.dtype if value.dtype is not None else np.asarray(value.constant).dtype
 
 
 pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
