@@ -16,6 +16,7 @@ from minigrad.nn.init import glorot_uniform, orthogonal
 from minigrad.nn.recurrent import Recurrent, common
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
+from minigrad.timeloop.scan import recorder
 
 F = TypeVar("F", bound=Callable)
 
@@ -95,9 +96,9 @@ class TorchCell(Recurrent):
     def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
                     ) -> tuple[Tree, Tree]:
         """As `Recurrent.run_symbols`. If the table has fewer rows than there are symbols, W x is looked up among the
-        products of its rows: W_x x = (W_x tableᵀ)[:, symbol]."""
+        products of its rows: W_x x = (W_x tableᵀ)[:, symbol]. Recordings show the cell with x."""
         is_own = not hasattr(type(self).cell, "key_attributes")  # a subclass may have another cell
-        if is_own or symbols.size <= len(table):
+        if is_own or symbols.size <= len(table) or recorder.get() is not None:
             return super().run_symbols(table, symbols, state, mask, reverse)
         dtypes, over_symbols = self.parameter_types(), copy.copy(self)
         columns = cast(table, common(dtypes)).T
@@ -300,8 +301,9 @@ class LSTMCell(TorchCell):
 
     @keyed_by("W", "b", "two_biases", "b_state", "hidden_size")
     def cell(self, state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
-        concat = concatenate([state[0], x], axis=0)
-        return self.from_products(state, self.W @ concat + self.bias())
+        a_prev, c_prev = state
+        concat = concatenate([a_prev, x], axis=0)
+        return self.from_products((a_prev, c_prev), self.W @ concat + self.bias())
 
     def from_products(self, state: tuple[Array, Array], z: Array) -> tuple[tuple[Array, Array], Array]:
         _, c_prev = state

@@ -12,8 +12,8 @@ rows   ways to add the gradients of repeated rows of an embedding
 
 float32, vocabulary 65, different symbols at every step, gradients clipped to norm 0.01 (all are larger), loss read as
 a number. minigrad's LSTM takes the symbols and the embedding's table, as in `SequenceModel`; "rows as x" looks the
-vectors up first, in the lines of PyTorch. PyTorch's second bias, which minigrad lacks, is fixed at 0. On a CPU its Adam updates one parameter after the
-other by default; "fused" is an option.
+vectors up first, in the lines of PyTorch. PyTorch's second bias, which minigrad lacks, is fixed at 0. On a CPU its Adam
+updates one parameter after the other by default; "fused" is an option.
 """
 
 from __future__ import annotations

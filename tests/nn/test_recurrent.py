@@ -486,6 +486,13 @@ def test_a_cell_of_ones_own_gets_the_rows_of_a_table():
     assert all(map(np.array_equal, got, expected))
 
 
+def test_a_recording_shows_the_cell_with_x():
+    model = make("LSTM")
+    with mg.bptt.record() as recording:
+        mg.sum(model(np.array([[0, 1], [2, 0], [1, 1]]), table=np.eye(3))[0]).backward()
+    assert "values a_prev, c_prev, x, concat, z, gates, ft, it, ot, cct, c_next, a_next; weights W, b" in repr(recording)
+
+
 @pytest.mark.parametrize("table, symbols, kind, message", [
     (np.eye(3), [[0.0]], TypeError, "LSTM with a table takes x as symbols, integers .*, not float64"),
     (np.eye(3), [[3]], IndexError, "symbols from 0 to 2, and x contains 3 to 3"),
