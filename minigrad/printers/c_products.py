@@ -147,8 +147,8 @@ static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column,
 }
 """
 
-# Products with COLUMNS > 1 columns: some vectors side by side, perhaps a half one, and columns that are left over, whose
-# vectors are the rows of a panel: they cost as much as they are.
+# Products with COLUMNS > 1 columns: some vectors side by side, perhaps a half one, and columns that are left over. The
+# vectors of those lie across the rows of a panel, so they cost as much as they are.
 BY_COLUMNS = """\
 enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / 2 / sizeof(TYPE)) : 0,
        LEFT_TYPE = REST_TYPE <= 4 && REST_TYPE < FILLED ? REST_TYPE : 0,
