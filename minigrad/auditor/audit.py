@@ -17,6 +17,7 @@ from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes, other_inputs
 from minigrad.auditor.tape import Tape
+from minigrad.auditor.words import say
 from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
 
@@ -70,9 +71,9 @@ def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, s
     for some in other_inputs(tape, forward):
         with contextlib.suppress(Exception):  # sizes that are fixed in the forward
             other, report = Tape(forward, some, rng), AuditReport()
-            now = {leaf: other.shape(i) for leaf, i in other.leaves.items()}
+            now = {leaf: step.shape for leaf, step in other.leaves.items()}
             problem = "note: it is not judged at other lengths: with " + ", ".join(
-                f"{leaf} {now[leaf]}" for leaf, i in tape.leaves.items() if now[leaf] != tape.shape(i))
+                f"{leaf} {now[leaf]}" for leaf, step in tape.leaves.items() if now[leaf] != step.shape)
             try:
                 given, keys = gradients(other, backward, names, report)
             except Exception as failure:
@@ -162,7 +163,7 @@ def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dic
         bare = key[1:] if key[:1] == "d" and key not in keys else key
         one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, leaf))
         return (difflib.SequenceMatcher(None, one, other).ratio() + (leaf in (bare, key))
-                + 0.3 * (np.shape(x) == tape.shape(tape.leaves[leaf])))
+                + 0.3 * (np.shape(x) == tape.leaves[leaf].shape))
     found: dict[str, Any] = {}
     used = set()
     for score, path, x, leaf in sorted(((alike(path, x, leaf), path, x, leaf) for path, x in pairs for leaf in keys),
@@ -180,20 +181,19 @@ def with_none(tree: Any) -> list:
 
 def error(search: Search, leaf: str) -> float:
     """The largest error relative to the gradient's largest entry; inf for another shape."""
-    true, given = search.tape.draws[0].values[search.tape.total(leaf)], search.given[0][leaf]
+    true, given = search.tape.true(leaf), search.given[0][leaf]
     if true.shape != given.shape:
         return float("inf")
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
 def cause_of(tape: Tape, change: Change, keys: dict[str, str], backward: Callable) -> Cause:
-    edge, explains = change.edge, [keys[leaf] for leaf in change.explains]
-    about, where = change.explains, None
-    if edge is not None:
-        step = tape.steps[edge.consumer]
-        where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
+    explains, about, where = [keys[leaf] for leaf in change.explains], change.explains, None
+    if change.where is not None:
+        line = change.where.of.line
+        where = line and f"{line[0]}:{line[1]}: {linecache.getline(*line).strip()}"
         if not change.text.startswith("in {} only"):
-            about = [tape.say(edge.x), tape.say(edge.consumer), *change.explains[:1]]
+            about = [say(tape, change.where.x), say(tape, change.where.of), *change.explains[:1]]
     return Cause(str(change), change.kind, explains, change.also, where, line_of(backward, about), OTHER_INPUTS)
 
 
