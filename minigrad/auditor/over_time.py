@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.change import kind, scaled
-from minigrad.auditor.record import Step, fit
+from minigrad.auditor.record import Step
 from minigrad.auditor.rules import MOMENTS
 from minigrad.auditor.tape import Replaced, Tape, Values, groups
 from minigrad.auditor.words import d, say
@@ -23,28 +23,18 @@ class State:
     """
 
     def __init__(self, tape: Tape, edges: list[Step]):
-        self.tape, self.first, place = tape, edges[0], edges[0].x.place
+        self.first, place = edges[0], edges[0].x.place
         self.name, self.end = d(say(tape, edges[0].x)), tape.places[place][-1].total
         self.edges = groups(edges, lambda e: e.x.time)
         self.times, self.last = sorted(self.edges), len(tape.places[place]) - 1
         self.edges[-1] = [e for slot in tape.slots if set(slot) & set(edges) for e in slot if e.x is tape.starts[place]]
-        self.rules = {(e.of.place, e.position) for e in edges}
 
     def sent(self, v: Values, t: int) -> Any:
-        """What the rules of step t give for the state of the step before, be it a constant."""
-        if some := self.edges.get(t - 1):
-            return sum(v.own(e) for e in some)
-        return sum(rule_at(v, self.tape.places[place][t], position) for place, position in self.rules)
+        """What the rules of step t give for the state of the step before."""
+        return sum(map(v.own, self.edges[t - 1]))
 
     def arrived(self, v: Values, t: int) -> Any:
         return sum(map(v, self.edges.get(t, ())))
-
-
-def rule_at(v: Values, of: Step, position: int) -> Any:
-    """What the rule of a step gives for one of its inputs."""
-    rule = next(vjp for vjp in of.op.vjps if of.op.variadic or vjp.position == position)
-    found = rule.plain(v(of.total), v(of), [v(x) for x in of.inputs], of.metadata)
-    return found[position] if of.op.variadic else fit(found, of.inputs[position].shape)
 
 
 def carried(some: list[State], what: Callable, start: bool = True, end: bool = False) -> Replaced:

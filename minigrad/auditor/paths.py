@@ -48,10 +48,10 @@ def another_path(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient of another value in place of a whole path, or a value too much as a factor or a divisor."""
     for edges in tape.bundles:
         e = edges[0]
-        for new in readings(tape, e.x.total, is_whole=True):
+        for new in readings(tape, e.x.total, is_whole=True) if e.x.total else ():
             yield (new.cost + 0.3, f"{new.text} stands for the path {path(tape, e)}",
                    dict.fromkeys(edges, lambda v, e, new=new: new.what(v, e, e.x.total)))
-        for series in tape.values:
+        for series in tape.arrays:
             if series.first.kind == "forward" and series.is_named and fits(series.shape, e.x.shape):
                 value, name = read(tape, series), say(tape, series.first)
                 for more, text, f in FACTORS:

@@ -73,10 +73,6 @@ class Recorder(SourceTracer):
     def argument(self, example: Any) -> Symbol:
         return Tracer.argument(self, example)  # its shape in plain numbers
 
-    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        if is_user_frame(frame):
-            super().profile(frame, event, argument)
-
     def detached(self, x: Tensor) -> Tensor:
         """x without its gradient: a copy whose edge is zero, so that a path that is not cut can be found."""
         out = copy(x)
@@ -97,17 +93,13 @@ class Recorder(SourceTracer):
         return out
 
 
-def is_user_frame(frame: FrameType) -> bool:
-    return not is_own_frame(frame) and not frame.f_globals.get("__name__", "").startswith("minigrad.auditor.")
-
-
 def call_sites() -> tuple[tuple, Any, tuple]:
     """The user's frames as (file, function, instruction, line), innermost first; the frame called; its place."""
     frame: FrameType | None = sys._getframe(2)
     sites: list[tuple] = []
     called, inside = None, []
     while frame is not None and frame.f_code is not Trace.__init__.__code__:
-        if is_user_frame(frame):
+        if not is_own_frame(frame):
             sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
         elif not sites:
             called = frame
@@ -127,6 +119,7 @@ class Recording(Trace):
         self.step_of: dict[int, Step] = {}  # by the index of a symbol, or −id of a constant
         self.held: list[Any] = []
         self.calls: dict[Any, int] = defaultdict(int)
+        self.slots: set[tuple] = set()  # the places of edges: a state that begins as a constant has one there too
         for x in self.inputs:
             self.add("leaf", x)
         for x in [x for x in self.tracer.latest if x._index not in self.step_of]:
@@ -185,8 +178,8 @@ class Recording(Trace):
             parts[node._inputs[0]._index][node._metadata["i"]] = g
             return
         for vjp in op.vjps if op else ():
-            to = {k: self.step(x) for k, x in enumerate(node._inputs)
-                  if isinstance(x, Symbol) and x._tracked and (op.variadic or k == vjp.position)}
+            to = {k: self.step(x) for k, x in enumerate(node._inputs) if (op.variadic or k == vjp.position)
+                  and ((isinstance(x, Symbol) and x._tracked) or ("edge", of.place, k) in self.slots)}
             if not to:
                 continue
             self.tracer.latest = []
@@ -196,11 +189,12 @@ class Recording(Trace):
                 self.add("rule", x, op=x._op, x=next(iter(to.values())), position=vjp.position, **where,
                          place=("rule", of.place, vjp.position, j))
             for k, end in to.items():  # what is stacked after a loop has one place
-                slot = end.place if op.variadic and self.calls[of.place] == 1 else k
+                slot = "edge", of.place, end.place if op.variadic and self.calls[of.place] == 1 else k
+                self.slots.add(slot)
                 source, is_cut = self.step(found[k] if op.variadic else found), node._index in self.tracer.cut
                 compute = functools.partial(fit, shape=end.shape, is_cut=is_cut)
                 arriving[end].append(self.add("edge", compute(source.example), (source,), compute, x=end, position=k,
-                                              is_cut=is_cut, place=("edge", of.place, slot), **where))
+                                              is_cut=is_cut, place=slot, **where))
 
 
 def fit(d: Any, shape: tuple[int, ...], is_cut: bool = False) -> Any:

@@ -80,6 +80,12 @@ class AuditReport:
 
     __repr__ = __str__
 
+    def note(self, text: str, names: list[str] | None = None) -> None:
+        """Add a note, once; `{}` stands for names, without which there is nothing to note."""
+        text = "note: " + text.replace("{}", ", ".join(names or []))
+        if names != [] and text not in self.notes:
+            self.notes.append(text)
+
     def add_derived_lines(self, forward: Callable, inputs: tuple) -> None:
         """Put the derived line beside each line of the user's. A forward that `derive` refuses has none."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,20 @@ from minigrad.auditor.change import kind
 from minigrad.auditor.record import fit
 from minigrad.auditor.tape import Tape
 from minigrad.auditor.words import number_name
+
+
+@kind
+def clipped_by_norm(tape: Tape, given: list) -> Iterator[tuple]:
+    """All gradients together are scaled down to a norm that they must not exceed."""
+    leaves = {leaf: tape.leaves[leaf].total for leaf, g in given[0].items() if g.shape == tape.true(leaf).shape}
+    bound = max(norm(draw[leaf] for leaf in leaves) for draw in given)
+    for total in leaves.values() if bound else ():
+        yield (1.2, f"{{}}: clipped to the norm {bound:.6g}, all together, before it was returned", {
+            total: lambda v, total: v.own(total) * min(1.0, bound / norm(map(v.own, leaves.values())))})
+
+
+def norm(arrays: Iterable) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(x)) for x in arrays)))
 
 
 @kind
@@ -50,7 +64,7 @@ def of_values(tape: Tape, g: Any, true: Any, top: float) -> Iterator[tuple[float
         for shift in (1, -1):
             yield (1.8, f"shifted by {shift} along axis {axis}",
                    lambda p, axis=axis, shift=shift: np.roll(p, shift, axis))
-    yield 1.2, f"clipped to ±{top:.6g} before it is returned", lambda p: np.clip(p, -top, top)
+    yield 1.2, f"clipped to ±{top:.6g} before it was returned", lambda p: np.clip(p, -top, top)
 
 
 def of_shape(g: Any, true: Any, terms: list) -> Iterator[tuple[float, str, Callable]]:

@@ -21,15 +21,6 @@ MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
     ("the other end", 0.4, lambda t, n: n - 1 - t)]
 
 
-def turned(out: Any, first: bool) -> Any:
-    """A transposed matrix with its first or last square block transposed again, as the part of a fused matrix."""
-    n, out = min(out.shape), np.array(out)
-    part = slice(n) if first else slice(-n, None)
-    index = (part, slice(None)) if out.shape[0] > out.shape[1] else (slice(None), part)
-    out[index] = out[index].T
-    return out
-
-
 def assigned(step: Step, g: Any) -> Any:
     out = np.zeros(step.metadata["shape"])
     out[step.metadata["index"]] = g
@@ -52,9 +43,7 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                  (1.9, "{a} + {b} in place of {this}", lambda step, a, b: a + b),
                  (1.9, "{b} − {a} in place of {this}: the sign", lambda step, a, b: b - a)],
     "negative": [(1.6, "the sign is turned", lambda step, a: a)],
-    "transpose": [(1.2, "{a} is not transposed", lambda step, a: a),
-                  (1.6, "the first {n} columns of {a} are not transposed", lambda step, a: turned(a.T, first=True)),
-                  (1.6, "the last {n} columns of {a} are not transposed", lambda step, a: turned(a.T, first=False))],
+    "transpose": [(1.2, "{a} is not transposed", lambda step, a: a)],
     "sum": [(1.3, f"the step from {{y}} to {{x}} {DIAGONAL.format(' of its {op}')}", lambda step, a: a),
             (1.9, "{this} is a mean, not a sum,",
              lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
@@ -67,16 +56,13 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
 def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
-        step, n = site[0], min(site[0].shape, default=0)
-        said = [say_read(tape, x, step.time) for x in step.inputs]
-        is_square = len({x.shape for x in (step, *step.inputs)}) == 1
+        step, of, x = site[0], site[0].of, site[0].x
+        said = [say_read(tape, operand, step.time) for operand in step.inputs]
         for cost, text, how in RULE_STEPS.get(step.op.name, ()):
-            shown = [f"({x})" if "term" in text and not x.isidentifier() else x for x in said]
-            words = dict(zip("ab", shown), this=say(tape, step, 3), n=n, op=step.of.op.name,
-                         y=say(tape, step.of), x=say(tape, step.x))
-            if not ("columns" in text and (n < 2 or is_square)):
-                yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text),
-                       dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
+            shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
+            words = dict(zip("ab", shown), this=say(tape, step, 3), op=of.op.name, y=say(tape, of), x=say(tape, x))
+            yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text),
+                   dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
     for e in (slot[0] for slot in tape.slots):  # softmax written as exp(x) / sum(exp(x))
         if e.x.kind == "forward" and e.x.op.linear and len(e.x.total.inputs) == 1 \
                 and e.shape != e.inputs[0].shape == e.x.inputs[0].shape:
@@ -113,12 +99,9 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]
     """What may be read in place of the value or gradient `own`; is_whole: without functions and parts of it."""
     is_gradient = own.kind == "total"
     moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
-    for series in tape.gradients_at if is_gradient else tape.values:
+    for series in tape.array_gradients if is_gradient else tape.arrays:
         base, is_own = (2.3 if is_gradient else 2.4) + 0.4 * (not series.is_named), series.place == own.place
         looping, name = len(series.at) > 1, say(tape, series.first)
-        if series.shape != own.shape and not (is_gradient or is_whole or looping) and series.is_named:
-            for text, f in reshapings(series.shape, own.shape):
-                yield Reading(base + 0.3, f"{text} of {name}", read(tape, series, None, f), False)
         for moment, cost, at in moments[:None if looping else 1] if series.shape == own.shape else ():
             if moment or not is_own or (looping and not is_gradient):
                 yield Reading(base + cost, name + moment, read(tape, series, at))
@@ -145,18 +128,6 @@ def read(tape: Tape, series: Series, at: Callable | None = None, f: Callable | N
     return what
 
 
-def reshapings(shape: tuple, wanted: tuple) -> Iterator[tuple[str, Callable]]:
-    """Parts and sums of an array of another shape that fit the wanted shape."""
-    for axis, n in enumerate(wanted if len(shape) == len(wanted) else ()):
-        others = [(a, b) for k, (a, b) in enumerate(zip(shape, wanted)) if k != axis]
-        before = (slice(None),) * axis
-        if shape[axis] > n and all(a == b for a, b in others):
-            yield f"the first {n}", lambda v, index=(*before, slice(n)): v[index]
-            yield f"the last {n}", lambda v, index=(*before, slice(-n, None)): v[index]
-        if shape[axis] != n and all(a in (1, b) for a, b in others):
-            yield f"the sum over axis {axis}", lambda v, axis=axis: v.sum(axis, keepdims=True)
-
-
 @kind
 def another_value(tape: Tape, given: list) -> Iterator[tuple]:
     """Another value or gradient where a rule reads one: another name, or the same at a neighbouring step."""
@@ -180,7 +151,7 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
     """Two values are read in place of each other in all rules, as where a cache is unpacked in another order."""
     spots = groups(((step, p) for step in tape.steps if step.kind == "rule" for p in range(len(step.inputs))),
                    lambda spot: spot[0].inputs[spot[1]].place)
-    named = [series for series in tape.values if series.is_named and series.place in spots]
+    named = [series for series in tape.arrays if series.is_named and series.place in spots]
     for a, b in itertools.combinations(named, 2):
         if a.at.keys() == b.at.keys() and a.shape == b.shape:
             exchanged = {spot: lambda v, step, x, at=other.at: v(at[x.time])

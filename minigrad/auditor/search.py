@@ -38,9 +38,7 @@ class Search:
     def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
         self.tape, self.given, self.tolerance = tape, given, tolerance
         self.end = self.tried = 0
-        # of this round: the gradients with each change, and those explained where it breaks something
-        self.values: dict[Change, dict[str, Any]] = {}
-        self.partial: dict[Change, list[str]] = {}
+        self.values: dict[Change, dict[str, Any]] = {}  # the gradients with each change, in this round
         self.causes: list[Change] = []
         self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
         self.right = self.explained(self.leaves, {}, range(len(given)))
@@ -65,6 +63,9 @@ class Search:
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
         return bool((np.abs(value - given) <= self.tolerance[leaf] * scale).all())
 
+    def agreeing(self, values: dict[str, Any], draw: int = 0) -> list[str]:
+        return [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
+
     def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0, within: bool = False
                   ) -> dict[str, Any]:
         """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
@@ -77,8 +78,7 @@ class Search:
                   ) -> list[str]:
         """Those of the leaves whose gradients are the user's with these steps replaced, at some draws."""
         for draw in draws:
-            values = self.predicted(leaves, replaced, draw, within)
-            leaves = [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
+            leaves = self.agreeing(self.predicted(leaves, replaced, draw, within), draw)
         return list(leaves)
 
     def breaks_nothing(self, replaced: Replaced, draws: Iterable[int] = (0,)) -> bool:
@@ -99,7 +99,7 @@ class Search:
     def best(self) -> Change | None:
         finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
-        self.values, self.partial, self.tried = {}, {}, self.tried + len(changes)
+        self.values, self.tried = {}, self.tried + len(changes)
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
         best = self.confirmed(self.everywhere(changes))
         if best is not None and (best.where or best.cost < ODD):
@@ -149,14 +149,14 @@ class Search:
             if change.cost > most or (part is others and most < MOST_COST):
                 continue  # one that explains everything, and what ties with it, has been found
             reached = list(self.tape.reached(change.replaced, left))
-            values = self.predicted(reached[part], change.replaced)
-            self.values.setdefault(change, {}).update(values)
-            explained = [leaf for leaf, value in values.items() if self.agrees(leaf, 0, value)]
-            explained += self.explained(reached[others], change.replaced) if explained and part is nearest else []
-            if explained and not self.breaks_nothing(change.replaced):
-                self.partial[change] = explained
-            elif explained:
+            values = self.values.setdefault(change, {})
+            values |= self.predicted(reached[part], change.replaced)
+            if not (explained := self.agreeing(values)):
+                continue
+            values |= self.predicted(reached, change.replaced)
+            if self.breaks_nothing(change.replaced):
                 key = change if change.where else change.text
+                explained = self.agreeing(values)
                 if key in found:  # the same happened to another gradient
                     explained += found[key].explains
                     change.replaced = {**found[key].replaced, **change.replaced}
@@ -176,7 +176,7 @@ class Search:
     def in_some_leaves(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
         for change in self.affordable(changes, 0.3):
-            explained = self.partial.get(change, []) if not self.tape.carried else self.explained(
+            explained = self.agreeing(self.values.get(change, {})) if not self.tape.carried else self.explained(
                 self.tape.reached(change.replaced, self.left), change.replaced, within=True)
             if explained:
                 yield self.only(change, "{}", explained, [(1, change.replaced)], within=True)
@@ -226,20 +226,18 @@ class Search:
         short: dict[Any, tuple[float, Change, str]] = {}
         for change in changes:
             known = self.values.get(change)
-            if not known or change.cost > 2.9 or self.tape.reached(change.replaced, self.settled):
-                continue
-            leaf, value = next(iter(known.items()))
-            gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
-            short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
+            if known and change.cost <= 2.9 and not self.tape.reached(change.replaced, self.settled):
+                leaf, value = next(iter(known.items()))
+                gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
+                short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of equal ones
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
         some = ([entry for entry in some if entry[0] > 0] or some)[:MOST_IN_PAIRS]
-        pairs = sorted(((a.cost + b.cost, a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                        if leaf == other and a.cost + b.cost <= MOST_COST), key=lambda pair: pair[0])
-        for cost, a, b, leaf in self.affordable(pairs, 1.0):
+        pairs = [(a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                 if leaf == other and a.cost + b.cost <= MOST_COST and not a.replaced.keys() & b.replaced.keys()]
+        for a, b, leaf in self.affordable(sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost), 1.0):
             replaced = a.replaced | b.replaced
-            if not a.replaced.keys() & b.replaced.keys() and self.explained([leaf], replaced) \
-                    and self.breaks_nothing(replaced):
-                yield self.found(Change(a.kind, cost, f"{a.text}; and {b.text}", replaced, a.where),
+            if self.explained([leaf], replaced) and self.breaks_nothing(replaced):
+                yield self.found(Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", replaced, a.where),
                                  self.explained(self.left, replaced))
 
     def equal_entries(self, leaf: str, value: Any) -> float:

@@ -157,13 +157,13 @@ class Tape:
             draw.values[:] = Values(self, draw.values, replaced, todo).sweep(bits(todo))
 
     @functools.cached_property
-    def values(self) -> list[Series]:
+    def arrays(self) -> list[Series]:
         """The arrays of the forward."""
         return [Series(at) for at in self.places.values()
                 if at[0].kind in ("leaf", "forward", "constant") and at[0].shape]
 
     @functools.cached_property
-    def gradients_at(self) -> list[Series]:
+    def array_gradients(self) -> list[Series]:
         """The gradients of the forward's arrays, what arrives where others add to it, and what is carried."""
         found = [Series(at) for at in self.totals if at[0].shape]
         found += [Series([seed]) for seed in self.seeds if len(seed.of.total.inputs) > 1 and seed.shape]
