@@ -72,10 +72,8 @@ FUNCTIONS: list[tuple[float, str, Callable]] = [
     (0.0, "{} alone", lambda v: v), *((more, text, f) for more, text, f in OF_VALUES[:4]),
     (0.2, "1 + {}²", lambda v: 1 + v * v), (0.3, "(1 − {})²", lambda v: (1 - v) ** 2),
     (0.3, "{} (1 − {})", lambda v: v * (1 - v)), (0.4, "{} (1 − {}²)", lambda v: v * (1 - v * v)),
-    (0.4, "{} ({} − 1)", lambda v: v * (v - 1)), (0.4, "{} (1 + {})", lambda v: v * (1 + v)),
-    (0.4, "{}² (1 − {})", lambda v: v * v * (1 - v)), (0.4, "{} (1 − {})²", lambda v: v * (1 - v) ** 2),
-    (0.4, "(1 − {}²)²", lambda v: (1 - v * v) ** 2), (0.5, "√(1 − {}²)", lambda v: np.sqrt(1 - v * v)),
-    (0.6, "1 where {} is not 0", lambda v: v != 0)]
+    (0.4, "{} (1 + {})", lambda v: v * (1 + v)), (0.4, "{}² (1 − {})", lambda v: v * v * (1 - v)),
+    (0.4, "{} (1 − {})²", lambda v: v * (1 - v) ** 2)]
 SLOPES = {"sigmoid": "{y} (1 − {y})", "tanh": "1 − {y}²", "relu": "{x} > 0", "exp": "{y}", "square": "2 {x}",
           "sqrt": "1 / (2 {y})", "log": "1 / {x}"}
 # (cost, what is said, the new gradient from g, y, x, the op, and its slope as a function of y and x)

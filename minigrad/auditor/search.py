@@ -9,6 +9,7 @@ so the answer is always the same.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -70,7 +71,7 @@ class Search:
                   ) -> dict[str, Any]:
         """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
         try:
-            return dict(zip(leaves, self.tape.gradients(leaves, replaced, draw, within)))
+            return dict(zip(leaves, self.tape.gradients(leaves, replaced, within, self.tape.draws[draw].values)))
         except FAILURES:
             return {}
 
@@ -187,30 +188,27 @@ class Search:
         A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
         gradient is that with C, plus that with the cut, minus that with both."""
         tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
-        cuts = [(at[0], scaled(at, 0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
-        behind = [tape.behind(cut) for _, cut in cuts]
-        values_cut = [self.predicted(self.left, cut) for _, cut in cuts]
         settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
                          for some in (self.settled, self.left))
+        cuts = [(at[0], cut, tape.behind(cut), self.predicted(self.left, cut))
+                for at in [*tape.slots, *([seed] for seed in tape.seeds)] if (cut := scaled(at, 0))]
 
         def possible() -> Iterator[tuple]:
             for change in changes:
                 after = tape.behind(change.replaced)
-                for k, (e, cut) in enumerate(cuts):
+                for e, cut, behind, values in cuts:
                     is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
-                        behind[k] >> step.number & 1 for step in change.replaced)
-                    is_copy = not is_term and e.kind == "edge" and edges_from[e.of] > 1 and any(
-                        after >> step.number & 1 for step in cut)
-                    last = after if is_term else behind[k] if is_copy else 0
+                        behind >> step.number & 1 for step in change.replaced)
+                    is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
+                    last = after & behind if is_term or is_copy else 0
                     if last & left and not last & settled and cut.keys() != change.replaced.keys():
-                        yield change, k, is_term
-        for change, k, is_term in self.affordable(possible(), 0.6):
-            e, cut = cuts[k]
+                        yield change, e, cut, values, is_term
+        for change, e, cut, values, is_term in self.affordable(possible(), 0.6):
             reached = tape.reached(change.replaced if is_term else cut, self.leaves)
             leaf = next(iter(reached))
             both = self.predicted([leaf], change.replaced | cut)
             changed = self.values.get(change, {}).get(leaf)
-            if changed is not None and both and self.agrees(leaf, 0, changed + values_cut[k][leaf] - both[leaf]):
+            if changed is not None and both and self.agrees(leaf, 0, changed + values[leaf] - both[leaf]):
                 where = f"the formula of {d(say(tape, e.x))}"
                 if is_term:
                     where = "the term of " + (say(tape, e) if e.kind == "seed" else d(say(tape, e.of)))
@@ -270,23 +268,21 @@ class Search:
 
     def consistent(self, totals: list[Step], reached: list[str]) -> list[str]:
         """The leaves for which some gradient of a forward value gives what the user gave."""
-        true, shape = self.tape.true, totals[0].shape
-        size = len(totals) * totals[0].example.size
-        leaves = [leaf for leaf in reached if self.given[0][leaf].shape == true(leaf).shape
-                  and np.isfinite(self.given[0][leaf]).all()]
+        given, true, shape = self.given[0], self.tape.true, (len(totals), *totals[0].shape)
+        size = math.prod(shape)
+        leaves = [leaf for leaf in reached if given[leaf].shape == true(leaf).shape and np.isfinite(given[leaf]).all()]
         if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true(leaf).size for leaf in leaves) <= size:
             return []
 
-        def gradients(units: Any) -> list:
-            replaced: Replaced = {total: lambda v, _, part=part: part for total, part in zip(
-                totals, units.reshape(len(totals), *shape))}
-            return [np.ravel(g) for g in self.tape.gradients(leaves, replaced, within=True)]
+        def gradients(unit: Any) -> list:
+            parts: Replaced = {total: lambda v, _, part=part: part for total, part in zip(totals, unit.reshape(shape))}
+            return [np.ravel(g) for g in self.tape.gradients(leaves, parts, within=True)]
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]
         alone = [k for k, r in enumerate(rest) if not r.any()]  # the leaves that no other path leads to
         for some in (some for some in (list(range(len(leaves))), alone) if len(some) > 1):
-            base = np.concatenate([rest[k] for k in some])
-            wanted = np.concatenate([np.ravel(self.given[0][leaves[k]]) for k in some]) - base
-            matrix = np.stack([np.concatenate([unit[k] for k in some]) - base for unit in units], 1)
+            base, *ends = (np.concatenate([found[k] for k in some]) for found in [rest, *units])
+            wanted = np.concatenate([np.ravel(given[leaves[k]]) for k in some]) - base
+            matrix = np.stack(ends, 1) - base[:, None]
             solution, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=None)
             if rank < len(wanted) and np.abs(matrix @ solution - wanted).max() <= 1e-7 * np.abs(wanted).max():
                 return [leaves[k] for k in some]

@@ -135,12 +135,10 @@ class Tape:
         lengths = {leaf: (behind & self.before[i]).bit_count() for leaf, i in totals.items() if behind >> i & 1}
         return dict(sorted(lengths.items(), key=lambda entry: entry[1]))
 
-    def gradients(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0, within: bool = False) -> list:
-        """The gradients of leaves with some steps replaced."""
-        return self.replayed(leaves, replaced, self.draws[draw].values, within)
-
-    def replayed(self, leaves: Iterable[str], replaced: Replaced, before: list, within: bool) -> list:
-        todo, wanted = self.behind(replaced, within), 0
+    def gradients(self, leaves: Iterable[str], replaced: Replaced, within: bool = False, at: list | None = None
+                  ) -> list:
+        """The gradients of leaves with some steps replaced. at: the values of a draw, by default the first."""
+        before, todo, wanted = at or self.draws[0].values, self.behind(replaced, within), 0
         totals = [self.leaves[leaf].total.number for leaf in leaves]
         for i in totals:
             wanted |= self.before[i]
@@ -232,8 +230,8 @@ class Values:
         return self.before[step.number] if step.compute is None else step.compute(*map(self, step.inputs))
 
     def again(self, leaf: str, replaced: Replaced, within: bool) -> Any:
-        total = self.tape.leaves[leaf].total
-        return self.tape.replayed([leaf], {**self.given, **replaced, total: Values.own}, self.before, within)[0]
+        more = {**self.given, **replaced, self.tape.leaves[leaf].total: Values.own}
+        return self.tape.gradients([leaf], more, within, self.before)[0]
 
 
 def bits(mask: int) -> list[int]:
