@@ -57,7 +57,6 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
     if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
-    report.tried = search.tried
     return report
 
 
@@ -162,8 +161,8 @@ def likeness(path: str, x: Any, step: Step, names: dict[str, str], leaves: Itera
     if key in names or path in names:
         return 9.0 * (names.get(key, names.get(path)) == step.name)
     bare = key[1:] if key[:1] == "d" and key not in leaves else key
-    letters = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, str(step.name))]
-    return (difflib.SequenceMatcher(None, *letters).ratio() + (step.name in (bare, key))
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, step.name))
+    return (difflib.SequenceMatcher(None, one, other).ratio() + (step.name in (bare, key))
             + 0.3 * (np.shape(x) == step.shape))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class State:
         return sum(map(v, self.edges.get(t, ())))
 
 
-def carried(some: list[State], what: Callable, start: bool = True, end: bool = False) -> Replaced:
+def carried(some: Iterable[State], what: Callable, start: bool = True, end: bool = False) -> Replaced:
     """Replace what is carried to each time by what(values, state, time). start: to the initial states too; end: to the
     last step too, where nothing is carried."""
     replaced: Replaced = {}

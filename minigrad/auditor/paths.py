@@ -161,6 +161,6 @@ def orders(parts: list) -> list[tuple]:
 
 def user(tape: Tape, block: Step) -> str:
     """What a block of a fused array is used for: the first named result on the path from it."""
-    while block.name is None and len(users := [e.of for e in tape.edges if e.x is block]) == 1:
+    while not block.name and len(users := [e.of for e in tape.edges if e.x is block]) == 1:
         block = users[0]
     return say(tape, block)

@@ -49,7 +49,7 @@ class Step:
     of: Any = None  # a Step, as is x
     x: Any = None
     position: int = 0
-    name: str | None = None
+    name: str = ""
     line: tuple[str, int] | None = None
     is_cut: bool = False  # an edge to what a detach cuts off
     total: Any = None  # a Step
@@ -145,7 +145,7 @@ class Recording(Trace):
         self.steps.append(Step(number, kind, value.example if is_symbol else value, inputs, compute, **more))
         if is_symbol:
             self.step_of[value._index] = self.steps[-1]
-            self.steps[-1].name = self.tracer.names.get(value._index) if kind in ("leaf", "forward") else None
+            self.steps[-1].name = self.tracer.names.get(value._index, "") if kind in ("leaf", "forward") else ""
         return self.steps[-1]
 
     def step(self, x: Any) -> Step:
@@ -153,7 +153,7 @@ class Recording(Trace):
         key = x._index if isinstance(x, Symbol) else -id(x)
         if key not in self.step_of:
             self.held.append(x)
-            name = self.tracer.names.get(x._index if isinstance(x, Tensor) else key)
+            name = self.tracer.names.get(x._index if isinstance(x, Tensor) else key, "")
             self.step_of[key] = self.add("constant", x._array if isinstance(x, Tensor) else x, name=name)
         return self.step_of[key]
 
@@ -184,7 +184,7 @@ class Recording(Trace):
                 continue
             self.tracer.latest = []
             found = vjp.recorded(g, value_of(node), node._inputs, node._metadata)
-            where = {"of": of, "time": of.time}
+            where: dict[str, Any] = {"of": of, "time": of.time}
             for j, x in enumerate(self.tracer.latest):
                 self.add("rule", x, op=x._op, x=next(iter(to.values())), position=vjp.position, **where,
                          place=("rule", of.place, vjp.position, j))

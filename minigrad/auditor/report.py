@@ -49,7 +49,6 @@ class AuditReport:
     causes: list[Cause] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    tried: int = 0
 
     @property
     def ok(self) -> bool:

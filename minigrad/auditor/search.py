@@ -38,7 +38,7 @@ class Search:
 
     def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
         self.tape, self.given, self.tolerance = tape, given, tolerance
-        self.end = self.tried = 0
+        self.end = 0
         self.values: dict[Change, dict[str, Any]] = {}  # the gradients with each change, in this round
         self.causes: list[Change] = []
         self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
@@ -100,7 +100,7 @@ class Search:
     def best(self) -> Change | None:
         finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
-        self.values, self.tried = {}, self.tried + len(changes)
+        self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
         best = self.confirmed(self.everywhere(changes))
         if best is not None and (best.where or best.cost < ODD):
