@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from minigrad.engine.ops import concatenate, relu, sigmoid, split, tanh
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import Array, Tree, check_float, check_sizes, features
+from minigrad.nn.checks import Array, Tree, cast, check_float, check_sizes, features
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
-from minigrad.nn.recurrent import Recurrent
+from minigrad.nn.recurrent import Recurrent, common
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
+from minigrad.timeloop.scan import recorder
 
 F = TypeVar("F", bound=Callable)
 
@@ -46,6 +48,9 @@ class TorchCell(Recurrent):
     gates = 1
     torch_order: tuple[int, ...] = (0,)  # index of our gate for each gate of PyTorch; it is its own inverse
     states: tuple[str, ...] = ("h0",)
+    from_products: Callable[..., tuple[Tree, Array]]  # the step from (state, W [state; x] + b) on
+    of_state: Tensor  # what `products` computes, in `cell_of_symbols`
+    of_x: Tensor
 
     def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, two_biases: bool = False,
                  dtype: Any = np.float32, rng: Any = None, **unknown: Any):
@@ -85,6 +90,31 @@ class TorchCell(Recurrent):
 
     def bias(self) -> Array:
         return self.b + self.b_state if self.two_biases else self.b
+
+    # -- symbols in place of x ----------------------------------------------------------------------------
+
+    def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
+                    ) -> tuple[Tree, Tree]:
+        """As `Recurrent.run_symbols`. If the table has fewer rows than there are symbols, W x is looked up among the
+        products of its rows: W_x x = (W_x tableᵀ)[:, symbol]. Recordings show the cell with x."""
+        is_own = not hasattr(type(self).cell, "key_attributes")  # a subclass may have another cell
+        if is_own or symbols.size <= len(table) or recorder.get() is not None:
+            return super().run_symbols(table, symbols, state, mask, reverse)
+        dtypes, over_symbols = self.parameter_types(), copy.copy(self)
+        columns = cast(table, common(dtypes)).T
+        vars(over_symbols).update(self.products(columns))  # of this call alone, and no parameters
+        return self.scanned(over_symbols.cell_of_symbols, symbols, state, mask, reverse, dtypes | {columns.dtype})
+
+    def products(self, columns: Array) -> dict[str, Tensor]:
+        """What `cell_of_symbols` reads: the products of the weights with the columns that symbols stand for."""
+        return {"of_state": self.W[:, :self.hidden_size],
+                "of_x": self.W[:, self.hidden_size:] @ columns + self.bias()}
+
+    @keyed_by("of_state", "of_x", "hidden_size", "nonlinearity")
+    def cell_of_symbols(self, state: Tree, symbol: Array) -> tuple[Tree, Array]:
+        """`cell` for symbols (B,) in place of x."""
+        h_prev = state[0] if isinstance(state, tuple) else state
+        return self.from_products(state, self.of_state @ h_prev + self.of_x[:, symbol])
 
     def rows(self, gate: int) -> slice:
         """The rows of one gate in W and b."""
@@ -149,9 +179,11 @@ class RNNCell(TorchCell):
 
     @keyed_by("W", "b", "two_biases", "b_state", "nonlinearity")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
-        activation = tanh if self.nonlinearity == "tanh" else relu
         concat = concatenate([h_prev, x], axis=0)
-        h_next = activation(self.W @ concat + self.bias())
+        return self.from_products(h_prev, self.W @ concat + self.bias())
+
+    def from_products(self, h_prev: Array, z: Array) -> tuple[Array, Array]:
+        h_next = tanh(z) if self.nonlinearity == "tanh" else relu(z)
         return h_next, h_next
 
 
@@ -197,12 +229,23 @@ class GRUCell(TorchCell):
     @keyed_by("W", "b", "two_biases", "b_state", "Wh", "bh", "Wx", "bx", "reset_after")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
         concat = concatenate([h_prev, x], axis=0)
-        gates = sigmoid(self.W @ concat + self.bias())
-        r, z = split(gates, 2)
+        return self.from_products(h_prev, self.W @ concat + self.bias(), self.Wx @ x + self.bx)
+
+    def from_products(self, h_prev: Array, of_gates: Array, of_candidate: Array) -> tuple[Array, Array]:
+        r, z = split(sigmoid(of_gates), 2)
         recurrent = r * (self.Wh @ h_prev + self.bh) if self.reset_after else self.Wh @ (r * h_prev)
-        candidate = tanh(self.Wx @ x + self.bx + recurrent)
+        candidate = tanh(of_candidate + recurrent)
         h_next = (1.0 - z) * candidate + z * h_prev
         return h_next, h_next
+
+    def products(self, columns: Array) -> dict[str, Tensor]:
+        return {**super().products(columns), "of_candidate": self.Wx @ columns + self.bx}
+
+    of_candidate: Tensor
+
+    @keyed_by("of_state", "of_x", "of_candidate", "Wh", "bh", "reset_after")
+    def cell_of_symbols(self, h_prev: Array, symbol: Array) -> tuple[Array, Array]:
+        return self.from_products(h_prev, self.of_state @ h_prev + self.of_x[:, symbol], self.of_candidate[:, symbol])
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """As PyTorch's GRUCell, rows r, z, n. Raises ValueError with reset_after=False, which PyTorch does not have."""
@@ -260,7 +303,10 @@ class LSTMCell(TorchCell):
     def cell(self, state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
         a_prev, c_prev = state
         concat = concatenate([a_prev, x], axis=0)
-        z = self.W @ concat + self.bias()
+        return self.from_products((a_prev, c_prev), self.W @ concat + self.bias())
+
+    def from_products(self, state: tuple[Array, Array], z: Array) -> tuple[tuple[Array, Array], Array]:
+        _, c_prev = state
         gates = sigmoid(z[:3 * self.hidden_size])
         ft, it, ot = split(gates, 3)
         cct = tanh(z[3 * self.hidden_size:])

@@ -17,6 +17,8 @@ import math
 import re
 from typing import Any
 
+import numpy as np
+
 from minigrad.engine.op import PART
 from minigrad.engine.ops import add, matmul, multiply, transpose
 from minigrad.engine.ops import sum as sum_op
@@ -24,10 +26,13 @@ from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
 from minigrad.printers.c_places import Place, address, indented
 from minigrad.printers.c_products import (
+    ADDED_AT_OVER_COLUMNS,
+    ADDED_AT_OVER_STEPS,
     BY_COLUMNS,
     BY_ROWS,
     COPIES,
     LAY_DOWN,
+    LOOK_UP,
     SHARE,
     STRIP,
     SUMS_OVER_COLUMNS,
@@ -45,6 +50,7 @@ from minigrad.program.analysis import (
     BackwardNeeds,
     Term,
     add_invariants,
+    is_added_at,
     is_invariant,
     is_matrix_product,
     is_view,
@@ -82,6 +88,7 @@ class CPlan:
     source      the text; `forward` and `backward` are described by their Loops
     columns     the columns of a chunk; None if the batch is not cut
     stacks      {array: (entries of a step, extra steps, dtype)} that a chunk keeps over time
+    looked_up   {x that is an index: the length of the axes that it indexes}
     rows        the Rows of sums over time; sums: {weight: [(how, …)]}
     summed      the weights whose sums run in C, by the loop `adding`; None if there are none
     """
@@ -117,11 +124,14 @@ class CPlan:
         self.columns = self.chosen_columns(threads)
         self.stacks: dict[str, tuple[int, int, Any]] = {}
         self.rows: dict[tuple, Rows] = {}
+        self.looked_up: dict[Value, int] = {}
+        self.looked_up_types: set[str] = set()
         self.sums: dict[Value, list[tuple]] = {}
         self.types: set[str] = set()
         self.laid_down_in_part: set[str] = set()  # types of rows whose last chunk is not full
         self.products: set[str] = set()
         self.sum_kinds: set[tuple] = set()  # of sums over time: (type, whether a row has several entries a step)
+        self.added_at_kinds: set[tuple] = set()  # likewise
         self.tables: list[str] = []
         self.over_time: dict[Value, str] = {}  # values stored over time: their arrays
         self.lay_down_sums()
@@ -281,6 +291,8 @@ class CPlan:
         if term.how == "product":
             left, right = term.values
             return "product", self.rows_of(left, False), self.rows_of(right, True)
+        if term.how == "at":
+            return "at", *(self.rows_of(v, False) for v in term.values)
         if term.how == "sum":
             return "sum", self.rows_of(term.values[0], False), term.axes
         return "step", term.values[0]
@@ -298,13 +310,16 @@ class CPlan:
         return self.rows[key]
 
     def is_plain(self, weight: Value, term: tuple) -> bool:
-        """Whether a term of a gradient is a product of two Rows, or the sum of the entries of each row."""
-        if term[0] not in ("product", "sum"):
+        """Whether a term of a gradient is a product of two Rows, the sum of the entries of each row, or these entries
+        added at an index."""
+        if term[0] not in ("product", "sum", "at"):
             return False
         how, left, right = term
         if how == "sum":
             lead = len(left.value.shape) - 1
             return tuple(right) in [(lead,), ()][:1 + (left.across == 1)] and left.value.dtype == weight.dtype
+        if how == "at":
+            return left.across == right.across and left.value.dtype == weight.dtype and right.value.dtype == np.int64
         return left.across == right.across and {left.value.dtype, right.value.dtype} == {weight.dtype}
 
     def sums_over_time(self) -> Loop:
@@ -323,9 +338,14 @@ class CPlan:
             for how, left, right in self.sums[a]:
                 self.sum_kinds.add((kind, left.across > 1))
                 n = "n" if left.across == 1 else "n, line" if self.columns else f"n * {left.across}, line"
-                loop.body.append(
-                    f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, {right.name}_t, {sums});"
-                    if how == "product" else f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                if how == "sum":
+                    loop.body.append(f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                else:
+                    if how == "at":
+                        self.added_at_kinds.add((kind, left.across > 1))
+                    columns = a.shape[-1] if how == "at" else right.rows
+                    loop.body.append(f"add_{how}_{kind}(strip, {left.rows}, {columns}, {n}, {left.name}_t, "
+                                     f"{right.name}_t, {sums});")
                 loop.products += left.rows * left.across * (right.rows if how == "product" else 1)
         return loop
 
@@ -344,8 +364,11 @@ class CPlan:
         parts += [VECTORS] if self.products or self.summed or self.laid_down_in_part else []
         parts += [for_type(LAY_DOWN, t) for t in sorted(self.laid_down_in_part)]
         parts += [for_type(kernels, t) for t in sorted(self.products)]
+        parts += [for_type(LOOK_UP, t) for t in sorted(self.looked_up_types)]
         parts += [STRIP] if self.summed else []
         parts += [for_type(SUMS_OVER_COLUMNS if wide else SUMS_OVER_STEPS, t) for t, wide in sorted(self.sum_kinds)]
+        parts += [for_type(ADDED_AT_OVER_COLUMNS if wide else ADDED_AT_OVER_STEPS, t)
+                  for t, wide in sorted(self.added_at_kinds)]
         parts += ["\n".join(self.tables)] if self.tables else []
         for loop in loops:
             parts += [loop_function(loop), entry_function(loop)]
@@ -414,7 +437,7 @@ void sums(const struct run *run, long threads)
 
 
 def is_product_or_sum(value: Value) -> bool:
-    return is_matrix_product(value) or value.op is sum_op.op
+    return is_matrix_product(value) or is_added_at(value) or value.op is sum_op.op
 
 
 class LoopWriter(Statements):

@@ -131,6 +131,22 @@ static inline void lay_down_TYPE(TYPE *restrict to, long line, const TYPE *from,
 }
 """
 
+LOOK_UP = """\
+/* z = P[:, index]: z (rows, width). Some rows at a time, column by column: entry by entry along a row, compilers gather
+   by an instruction that takes twice as long. */
+static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column, const int64_t *index, long rows,
+                         long width)
+{
+    enum { SOME = 16 };
+    for (long first = 0; first < rows; first += SOME, z += SOME * width, P += SOME * row)
+        for (long j = 0; j < width; j++) {
+            const TYPE *from = P + index[j] * column;
+            for (long i = 0; i < SOME && i < rows - first; i++)
+                z[i * width + j] = from[i * row];
+        }
+}
+"""
+
 # Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
 BY_COLUMNS = """\
 enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
@@ -426,6 +442,40 @@ static void add_rows_TYPE(long strip, long rows, long n, const TYPE *L, TYPE *db
     for (long k = 0; k < n; k++)
         for (long i = strip_start(strip, rows); i < strip_start(strip + 1, rows); i++)
             db[i] += L[k * rows + i];
+}
+"""
+
+# Columns added at an index, as a sum over time
+ADDED_AT_OVER_COLUMNS = """\
+/* dP[:, index] += L in a strip: L (rows, n), dP (rows, columns). Four rows at a time do not wait for each other. */
+static void add_at_TYPE(long strip, long rows, long columns, long n, long line, const TYPE *L, const int64_t *index,
+                        TYPE *dP)
+{
+    const long stop = strip_start(strip + 1, rows);
+    long i = strip_start(strip, rows);
+    for (; i + 4 <= stop; i += 4) {
+        const TYPE *from = L + i * line;
+        TYPE *to = dP + i * columns;
+        for (long k = 0; k < n; k++) {
+            TYPE *at = to + index[k];
+            const TYPE a = at[0] + from[k], b = at[columns] + from[line + k];
+            const TYPE c = at[2 * columns] + from[2 * line + k], d = at[3 * columns] + from[3 * line + k];
+            at[0] = a, at[columns] = b, at[2 * columns] = c, at[3 * columns] = d;
+        }
+    }
+    for (; i < stop; i++)
+        for (long k = 0; k < n; k++)
+            dP[i * columns + index[k]] += L[i * line + k];
+}
+"""
+
+ADDED_AT_OVER_STEPS = """\
+/* dP[:, index] += Lᵀ in a strip: L (n, rows), dP (rows, columns) */
+static void add_at_TYPE(long strip, long rows, long columns, long n, const TYPE *L, const int64_t *index, TYPE *dP)
+{
+    for (long k = 0; k < n; k++)
+        for (long i = strip_start(strip, rows); i < strip_start(strip + 1, rows); i++)
+            dP[i * columns + index[k]] += L[k * rows + i];
 }
 """
 
