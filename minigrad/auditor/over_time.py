@@ -37,6 +37,10 @@ class State:
         return sum(map(v, self.edges.get(t, ())))
 
 
+def states_of(tape: Tape) -> list[State]:
+    return [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
+
+
 def carried(some: Iterable[State], what: Callable, start: bool = True, end: bool = False) -> Replaced:
     """Replace what is carried to each time by what(values, state, time). start: to the initial states too; end: to the
     last step too, where nothing is carried."""
@@ -53,7 +57,7 @@ def carried(some: Iterable[State], what: Callable, start: bool = True, end: bool
 @kind
 def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
     """What is carried to the step before: nothing, too much, another's, or it starts wrong."""
-    states = [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
+    states = states_of(tape)
     for some in itertools.chain.from_iterable(itertools.combinations(states, n) for n in (1, 2, 3)):
         names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
         for cost, more in ((0.5, ""), (0.7, ", nor to the initial state")):
@@ -78,12 +82,17 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
         yield (1.0, "the backward loop runs in the forward's order, from the first step to the last: it must start at "
                "the last step", carried(states, lambda v, s, t: 0.0 if t == 0 else s.sent(
                    v, t - 1 if t > 0 else s.last), end=True))
+
+
+@kind
+def steps_left_out(tape: Tape, given: list) -> Iterator[tuple]:
+    """The loop over time covers only some of the steps."""
     loop = [e for e in tape.edges if len(tape.places[e.of.place]) == tape.times]
     for k in range(1, tape.times):
         text = f"the loop over time leaves out the %s of the {tape.times} steps"
         yield 2.0, text % f"last {tape.times - k}", scaled((e for e in loop if e.time >= k), 0)
         early = scaled((e for e in loop if e.time < k), 0)
-        for s in states:  # what is carried to the last step of the loop is returned for the initial state
+        for s in states_of(tape):  # what is carried to the last step of the loop is returned for the initial state
             for e in s.edges[-1][:1]:
                 early[e] = lambda v, e, s=s, k=k: s.arrived(v, k - 1)
         yield 2.0, text % f"first {k}", early

@@ -141,12 +141,12 @@ class Recording(Trace):
             compute = itemgetter(value._metadata["i"]) if op is PART else functools.partial(
                 op.forward, **value._metadata) if value._metadata else op.forward
             inputs, more["metadata"] = tuple(map(self.step, value._inputs)), value._metadata
-        number = len(self.steps)  # only now: an input may have become a step
-        self.steps.append(Step(number, kind, value.example if is_symbol else value, inputs, compute, **more))
+        step = Step(len(self.steps), kind, value.example if is_symbol else value, inputs, compute, **more)
+        self.steps.append(step)
         if is_symbol:
-            self.step_of[value._index] = self.steps[-1]
-            self.steps[-1].name = self.tracer.names.get(value._index, "") if kind in ("leaf", "forward") else ""
-        return self.steps[-1]
+            self.step_of[value._index] = step
+            step.name = self.tracer.names.get(value._index, "")
+        return step
 
     def step(self, x: Any) -> Step:
         """The step of a symbol; for anything else a constant."""

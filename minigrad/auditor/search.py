@@ -190,13 +190,13 @@ class Search:
         tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
         settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
                          for some in (self.settled, self.left))
-        cuts = [(at[0], cut, tape.behind(cut), self.predicted(self.left, cut))
-                for at in [*tape.slots, *([seed] for seed in tape.seeds)] if (cut := scaled(at, 0))]
+        cuts = [(at[0], scaled(at, 0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
+        with_cut = [(e, cut, tape.behind(cut), self.predicted(self.left, cut)) for e, cut in cuts]
 
         def possible() -> Iterator[tuple]:
             for change in changes:
                 after = tape.behind(change.replaced)
-                for e, cut, behind, values in cuts:
+                for e, cut, behind, values in with_cut:
                     is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
                         behind >> step.number & 1 for step in change.replaced)
                     is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
