@@ -75,11 +75,10 @@ class Search:
         except FAILURES:
             return {}
 
-    def explained(self, leaves: Iterable[str], replaced: Replaced, draws: Iterable[int] = (0,), within: bool = False
-                  ) -> list[str]:
+    def explained(self, leaves: Iterable[str], replaced: Replaced, draws: Iterable[int] = (0,)) -> list[str]:
         """Those of the leaves whose gradients are the user's with these steps replaced, at some draws."""
         for draw in draws:
-            leaves = self.agreeing(self.predicted(leaves, replaced, draw, within), draw)
+            leaves = self.agreeing(self.predicted(leaves, replaced, draw), draw)
         return list(leaves)
 
     def breaks_nothing(self, replaced: Replaced, draws: Iterable[int] = (0,)) -> bool:
@@ -107,7 +106,7 @@ class Search:
             return best
         changes = [change for change in changes if change.where]
         common = [change for change in changes if change.cost <= COMMON]
-        return (self.confirmed([*self.in_some_leaves(common), *self.on_some_paths(common)])
+        return (self.confirmed(self.on_some_paths(common))
                 or self.confirmed(self.pairs(changes)) or best)
 
     def rank(self, change: Change) -> tuple:
@@ -165,28 +164,12 @@ class Search:
                 most = min(most, change.cost + 1 if len(explained) == len(left) else most)
         return list(found.values())
 
-    def only(self, change: Change, where: str, leaves: Iterable[str], terms: list, within: bool = False) -> Change:
-        """A change of the gradients of some leaves alone, which become sums of those of replays."""
-        replaced: Replaced = {self.tape.leaves[leaf].total: lambda v, _, leaf=leaf: sum(
-            sign * v.again(leaf, term, within) for sign, term in terms) for leaf in leaves}
-        new = Change(change.kind, change.cost, f"in {where} only: {change.text}", replaced, change.where)
-        self.found(new, self.explained(leaves, replaced))
-        new.length = next(iter(self.tape.reached(change.replaced, leaves).values()))
-        return new
-
-    def in_some_leaves(self, changes: list[Change]) -> Iterator[Change]:
-        """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
-        for change in self.affordable(changes, 0.3):
-            explained = self.agreeing(self.values.get(change, {})) if not self.tape.carried else self.explained(
-                self.tape.reached(change.replaced, self.left), change.replaced, within=True)
-            if explained:
-                yield self.only(change, "{}", explained, [(1, change.replaced)], within=True)
-
     def on_some_paths(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
 
         A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
-        gradient is that with C, plus that with the cut, minus that with both."""
+        gradient is that with C, plus that with the cut, minus that with both. What is carried on from a copy for an
+        input alone is right: there C acts within a step."""
         tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
         settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
                          for some in (self.settled, self.left))
@@ -203,18 +186,23 @@ class Search:
                     last = after & behind if is_term or is_copy else 0
                     if last & left and not last & settled and cut.keys() != change.replaced.keys():
                         yield change, e, cut, values, is_term
-        for change, e, cut, values, is_term in self.affordable(possible(), 0.6):
+        for change, e, cut, values, is_term in self.affordable(possible(), 0.7):
+            is_last = not is_term and e.x.kind == "leaf"
             reached = tape.reached(change.replaced if is_term else cut, self.leaves)
-            leaf = next(iter(reached))
-            both = self.predicted([leaf], change.replaced | cut)
-            changed = self.values.get(change, {}).get(leaf)
-            if changed is not None and both and self.agrees(leaf, 0, changed + values[leaf] - both[leaf]):
-                where = f"the formula of {d(say(tape, e.x))}"
+            leaf, within = next(iter(reached)), is_last and bool(tape.carried)
+            changed = self.predicted([leaf], change.replaced, within=True) if within else self.values.get(change, {})
+            both = self.predicted([leaf], change.replaced | cut, within=within)
+            if leaf in changed and both and self.agrees(leaf, 0, changed[leaf] + values[leaf] - both[leaf]):
+                where = "{}" if is_last else f"the formula of {d(say(tape, e.x))}"
                 if is_term:
                     where = "the term of " + (say(tape, e) if e.kind == "seed" else d(say(tape, e.of)))
-                new = self.only(change, where, reached,
-                                [(1, change.replaced), (1, cut), (-1, change.replaced | cut)])
-                new.cost += 0.5
+                terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
+                replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
+                    sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
+                new = Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
+                             replaced, change.where)
+                self.found(new, self.explained(reached, replaced))
+                new.length = tape.reached(change.replaced, [leaf])[leaf]
                 yield new
 
     def pairs(self, changes: list[Change]) -> Iterator[Change]:

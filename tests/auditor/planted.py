@@ -243,6 +243,9 @@ FAULTS = [
     # -- the diagonal of a softmax, from the library and written out
     ("attention", "p * (dp - np.sum(dp * p, axis=1, keepdims=True))", "p * (1 - p) * dp",
      r"only the diagonal of the derivative of its softmax"),
+    # -- one copy of an expression, in a loop
+    ("gru_sequence", 'G["db" + k] += da.sum(', 'G["db" + k] += (da / (1 - r) if k == "r" else da).sum(',
+     r"in dbr only: dr has r alone in place of the derivative"),
     # -- clipped
     ("fused_cell", "db=dA.sum(axis=0))\n", "db=dA.sum(axis=0))\nN = np.sqrt(sum((g * g).sum() for g in G.values()))\n"
      "G = {k: g * min(1, 2 / N) for k, g in G.items()}\n", r"dx, .*db: clipped to the norm 2, all together"),
