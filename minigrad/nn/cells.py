@@ -48,9 +48,8 @@ class TorchCell(Recurrent):
     gates = 1
     torch_order: tuple[int, ...] = (0,)  # index of our gate for each gate of PyTorch; it is its own inverse
     states: tuple[str, ...] = ("h0",)
-    from_products: Callable[..., tuple[Tree, Array]]  # the step from (state, W [state; x] + b) on
-    of_state: Tensor  # what `products` computes, in `cell_of_symbols`
-    of_x: Tensor
+    of_state: Tensor | None = None  # the columns of W for the state, and W x + b for each x that a symbol can stand
+    of_x: Tensor | None = None  # for; in a copy of the cell while x is symbols (`run_symbols`)
 
     def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, two_biases: bool = False,
                  dtype: Any = np.float32, rng: Any = None, **unknown: Any):
@@ -91,6 +90,13 @@ class TorchCell(Recurrent):
     def bias(self) -> Array:
         return self.b + self.b_state if self.two_biases else self.b
 
+    def product(self, h_prev: Array, x: Array) -> Array:
+        """W [h_prev; x] + b."""
+        if self.of_state is not None and self.of_x is not None:
+            return self.of_state @ h_prev + self.of_x[:, x]
+        concat = concatenate([h_prev, x], axis=0)
+        return self.W @ concat + self.bias()
+
     # -- symbols in place of x ----------------------------------------------------------------------------
 
     def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
@@ -100,21 +106,15 @@ class TorchCell(Recurrent):
         is_own = not hasattr(type(self).cell, "key_attributes")  # a subclass may have another cell
         if is_own or symbols.size <= len(table) or recorder.get() is not None:
             return super().run_symbols(table, symbols, state, mask, reverse)
-        dtypes, over_symbols = self.parameter_types(), copy.copy(self)
+        dtypes, multiplied = self.parameter_types(), copy.copy(self)
         columns = cast(table, common(dtypes)).T
-        vars(over_symbols).update(self.products(columns))  # of this call alone, and no parameters
-        return self.scanned(over_symbols.cell_of_symbols, symbols, state, mask, reverse, dtypes | {columns.dtype})
+        vars(multiplied).update(self.products_of(columns))  # of this call alone, and no parameters
+        return self.scanned(multiplied.cell, symbols, state, mask, reverse, dtypes | {columns.dtype})
 
-    def products(self, columns: Array) -> dict[str, Tensor]:
-        """What `cell_of_symbols` reads: the products of the weights with the columns that symbols stand for."""
-        return {"of_state": self.W[:, :self.hidden_size],
-                "of_x": self.W[:, self.hidden_size:] @ columns + self.bias()}
-
-    @keyed_by("of_state", "of_x", "hidden_size", "nonlinearity")
-    def cell_of_symbols(self, state: Tree, symbol: Array) -> tuple[Tree, Array]:
-        """`cell` for symbols (B,) in place of x."""
-        h_prev = state[0] if isinstance(state, tuple) else state
-        return self.from_products(state, self.of_state @ h_prev + self.of_x[:, symbol])
+    def products_of(self, columns: Array) -> dict[str, Array]:
+        """The attributes that hold the products with these columns, each of which is an x."""
+        h = self.hidden_size
+        return {"of_state": self.W[:, :h], "of_x": self.W[:, h:] @ columns + self.bias()}
 
     def rows(self, gate: int) -> slice:
         """The rows of one gate in W and b."""
@@ -177,13 +177,10 @@ class RNNCell(TorchCell):
             raise ValueError(f"{type(self).__name__} takes nonlinearity 'tanh' or 'relu', not {nonlinearity!r}")
         self.nonlinearity = nonlinearity
 
-    @keyed_by("W", "b", "two_biases", "b_state", "nonlinearity")
+    @keyed_by("W", "b", "two_biases", "b_state", "of_state", "of_x", "nonlinearity")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
-        concat = concatenate([h_prev, x], axis=0)
-        return self.from_products(h_prev, self.W @ concat + self.bias())
-
-    def from_products(self, h_prev: Array, z: Array) -> tuple[Array, Array]:
-        h_next = tanh(z) if self.nonlinearity == "tanh" else relu(z)
+        activation = tanh if self.nonlinearity == "tanh" else relu
+        h_next = activation(self.product(h_prev, x))
         return h_next, h_next
 
 
@@ -208,6 +205,7 @@ class GRUCell(TorchCell):
 
     gates = 2
     torch_order = (0, 1)
+    candidates: Tensor | None = None  # Wx x + bx for each x that a symbol can stand for
     meanings: ClassVar = {
         "r": "reset gate: how much of the old state the candidate sees",
         "z": "update gate: the part of the old state that is kept; 1 − z comes from the candidate",
@@ -226,26 +224,22 @@ class GRUCell(TorchCell):
         if chrono is not None:
             self.b.data[self.rows(1)] = chrono_biases((hidden_size, 1), chrono, self.rng)[0]
 
-    @keyed_by("W", "b", "two_biases", "b_state", "Wh", "bh", "Wx", "bx", "reset_after")
+    @keyed_by("W", "b", "two_biases", "b_state", "of_state", "of_x", "Wh", "bh", "Wx", "bx", "candidates",
+              "reset_after")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
-        concat = concatenate([h_prev, x], axis=0)
-        return self.from_products(h_prev, self.W @ concat + self.bias(), self.Wx @ x + self.bx)
-
-    def from_products(self, h_prev: Array, of_gates: Array, of_candidate: Array) -> tuple[Array, Array]:
-        r, z = split(sigmoid(of_gates), 2)
+        gates = sigmoid(self.product(h_prev, x))
+        r, z = split(gates, 2)
         recurrent = r * (self.Wh @ h_prev + self.bh) if self.reset_after else self.Wh @ (r * h_prev)
-        candidate = tanh(of_candidate + recurrent)
+        candidate = tanh(self.input_product(x) + recurrent)
         h_next = (1.0 - z) * candidate + z * h_prev
         return h_next, h_next
 
-    def products(self, columns: Array) -> dict[str, Tensor]:
-        return {**super().products(columns), "of_candidate": self.Wx @ columns + self.bx}
+    def input_product(self, x: Array) -> Array:
+        """Wx x + bx."""
+        return self.Wx @ x + self.bx if self.candidates is None else self.candidates[:, x]
 
-    of_candidate: Tensor
-
-    @keyed_by("of_state", "of_x", "of_candidate", "Wh", "bh", "reset_after")
-    def cell_of_symbols(self, h_prev: Array, symbol: Array) -> tuple[Array, Array]:
-        return self.from_products(h_prev, self.of_state @ h_prev + self.of_x[:, symbol], self.of_candidate[:, symbol])
+    def products_of(self, columns: Array) -> dict[str, Array]:
+        return {**super().products_of(columns), "candidates": self.Wx @ columns + self.bx}
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """As PyTorch's GRUCell, rows r, z, n. Raises ValueError with reset_after=False, which PyTorch does not have."""
@@ -299,14 +293,10 @@ class LSTMCell(TorchCell):
         if chrono is not None:
             self.bf[:], self.bi[:] = chrono_biases((hidden_size, 1), chrono, self.rng)
 
-    @keyed_by("W", "b", "two_biases", "b_state", "hidden_size")
+    @keyed_by("W", "b", "two_biases", "b_state", "of_state", "of_x", "hidden_size")
     def cell(self, state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
         a_prev, c_prev = state
-        concat = concatenate([a_prev, x], axis=0)
-        return self.from_products((a_prev, c_prev), self.W @ concat + self.bias())
-
-    def from_products(self, state: tuple[Array, Array], z: Array) -> tuple[tuple[Array, Array], Array]:
-        _, c_prev = state
+        z = self.product(a_prev, x)
         gates = sigmoid(z[:3 * self.hidden_size])
         ft, it, ot = split(gates, 3)
         cct = tanh(z[3 * self.hidden_size:])

@@ -490,7 +490,7 @@ def test_a_recording_shows_the_cell_with_x():
     model = make("LSTM")
     with mg.bptt.record() as recording:
         mg.sum(model(np.array([[0, 1], [2, 0], [1, 1]]), table=np.eye(3))[0]).backward()
-    assert "values a_prev, c_prev, x, concat, z, gates, ft, it, ot, cct, c_next, a_next; weights W, b" in repr(recording)
+    assert "a_prev, c_prev, x, concat, z, gates, ft, it, ot, cct, c_next, a_next; weights W, b" in repr(recording)
 
 
 @pytest.mark.parametrize("table, symbols, kind, message", [
