@@ -113,8 +113,8 @@ class TorchCell(Recurrent):
 
     def products_of(self, columns: Array) -> dict[str, Array]:
         """The attributes that hold the products with these columns, each of which is an x."""
-        h = self.hidden_size
-        return {"of_state": self.W[:, :h], "of_x": self.W[:, h:] @ columns + self.bias()}
+        of_state, inputs = split(self.W, [self.hidden_size], axis=1)
+        return {"of_state": of_state, "of_x": inputs @ columns + self.bias()}
 
     def rows(self, gate: int) -> slice:
         """The rows of one gate in W and b."""

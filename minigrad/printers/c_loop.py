@@ -62,31 +62,40 @@ from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
-# {bytes of a row of a chunk: the time of its products, relative}; fewer than 4 columns run one by one
+# {bytes of a row of a chunk: the time of its products, relative}; up to 4 columns left over behind a multiple of 32
+# bytes cost as much as they are. Fewer than 4 columns run one by one.
 WIDTHS = {16: 10, 32: 10.5, 64: 17, 96: 24.5, 128: 32, 160: 43.5, 192: 47, 224: 54.5}
 THREADED = 1.25  # what a second thread costs
 MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
 MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
-    last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
-    continue default do double else enum extern false first float for forward goto i if inline int j k l left
+    last     COLUMNS FILLED INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns
+    const continue default do double else enum extern false first float for forward goto i if inline int j k l left
     line long m main memory n part register restrict return run short signed sizeof static struct sum switch t
     take true typedef typeof union unsigned void volatile while work""".split())
 
 
-def chunk_width(batch: int, threads: int, itemsize: int) -> int:
-    """The columns of a chunk with which the threads are done first; more than one thread must be worth it."""
-    def seconds(width: int) -> float:
-        chunks = -(-batch // width)
-        return -(-chunks // threads) * WIDTHS[width * itemsize] * (THREADED if min(chunks, threads) > 1 else 1)
-    return 1 if batch < 4 else min([size // itemsize for size in WIDTHS if size >= 4 * itemsize], key=seconds)
+def chunk_of(batch: int, threads: int, itemsize: int) -> tuple[int, int]:
+    """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
+    one thread must be worth it."""
+    if batch < 4:
+        return 1, 1
+    widths = [size // itemsize for size in WIDTHS if size >= 4 * itemsize]
+
+    def seconds(filled: int) -> float:
+        chunks, left = -(-batch // filled), filled % (32 // itemsize)
+        products = WIDTHS[(filled - left) * itemsize] + left * itemsize / 4 if 0 < left <= 4 < filled - left else \
+            WIDTHS[min(w for w in widths if w >= filled) * itemsize]
+        return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)
+    filled = min([-(-batch // -(-batch // width)) for width in widths], key=seconds)
+    return min(w for w in widths if w >= filled), filled
 
 
 class CPlan:
     """The loops of one cell `(state, x) → (state, y)` in C, at given shapes. Raises NotInC.
 
     source      the text; `forward` and `backward` are described by their Loops
-    columns     the columns of a chunk; None if the batch is not cut
+    columns     the columns of a chunk; None if the batch is not cut; filled: those that the batch fills
     stacks      {array: (entries of a step, extra steps, dtype)} that a chunk keeps over time
     looked_up   {x that is an index: the length of the axes that it indexes}
     rows        the Rows of sums over time; sums: {weight: [(how, …)]}
@@ -121,7 +130,7 @@ class CPlan:
             if 0 in v.shape and v not in self.x:
                 raise NotInC(f"a value has shape {v.shape}")
         self.names(reassociated)
-        self.columns = self.chosen_columns(threads)
+        self.columns, self.filled = self.chosen_columns(threads)
         self.stacks: dict[str, tuple[int, int, Any]] = {}
         self.rows: dict[tuple, Rows] = {}
         self.looked_up: dict[Value, int] = {}
@@ -178,8 +187,8 @@ class CPlan:
         self.taken.add(candidate)
         return candidate
 
-    def chosen_columns(self, threads: int) -> int | None:
-        """The columns of a chunk, if no value mixes columns."""
+    def chosen_columns(self, threads: int) -> tuple[int | None, int]:
+        """The columns of a chunk and how many are filled, if no value mixes columns."""
         batch = self.state[0].shape[-1] if self.state and self.state[0].shape else 1
         seeds = list(self.program.seeds.values())
         values = [*self.forward_values, *self.steps]
@@ -188,18 +197,19 @@ class CPlan:
         by_step = any(term.how == "step" for terms in self.needs.sums.values() for term in terms)
         if batch == 1 or by_step or not keeps_columns(values, leaves, batch) or \
                 not {*results} <= {*values, *leaves}:
-            return None
+            return None, 1
         for terms in self.needs.sums.values():
             for term in terms:
                 if term.how == "sum" and len(term.values[0].shape) - 1 not in term.axes:
-                    return None
+                    return None, 1
         smallest = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
-        return chunk_width(batch, threads, smallest)  # rows of a larger type fill whole vectors too
+        return chunk_of(batch, threads, smallest)  # rows of a larger type fill whole vectors too
 
     @property
     def has_filling(self) -> bool:
         """Whether columns of the last chunk are only there to fill it up."""
-        return self.columns is not None and self.state[0].shape[-1] % self.columns != 0
+        return self.columns is not None and (self.columns != self.filled or
+                                             self.state[0].shape[-1] % self.columns != 0)
 
     def shape(self, value: Value) -> tuple:
         """The shape of a value in a chunk."""
@@ -357,7 +367,8 @@ class CPlan:
         what = f"{self.program.name} over time, as minigrad compiles it"
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
-            parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
+            parts.append(f"enum {{ COLUMNS = {self.columns}, FILLED = {self.filled} }};"
+                         "  /* of the batch, side by side in a chunk; those behind FILLED only fill up vectors */\n")
         parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
@@ -396,8 +407,8 @@ def loop_function(loop: Loop) -> str:
     lines = [*loop.before, "", head, *indented([*pointers, *loop.body]), "}", *loop.after]
     start = ["const long T = run->T, first = run->first, last = run->last;" if backwards else "const long T = run->T;"]
     if "columns" in re.findall(r"\w+", "\n".join(lines)):
-        start += ["const long column = chunk * COLUMNS, left = run->batch - column;",
-                  "const long columns = left < COLUMNS ? left : COLUMNS;"]
+        start += ["const long column = chunk * FILLED, left = run->batch - column;",
+                  "const long columns = left < FILLED ? left : FILLED;"]
     memory = ["char *memory = run->memory + chunk * run->chunk_bytes;"] if "take(&memory" in lines[0] else []
     body = "\n".join(f"    {line}".rstrip() for line in [*start, *memory, *unpacked(loop, lines), "", *lines])
     return f"static void {loop.name}_chunk(const struct run *run, long chunk, char *work)\n{{\n{body}\n}}\n"

@@ -147,14 +147,19 @@ static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column,
 }
 """
 
-# Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
+# Products with COLUMNS > 1 columns: some vectors side by side, perhaps a half one, and columns that are left over. The
+# vectors of those lie across the rows of a panel, so they cost as much as they are.
 BY_COLUMNS = """\
-enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
+enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / 2 / sizeof(TYPE)) : 0,
+       LEFT_TYPE = REST_TYPE <= 4 && REST_TYPE < FILLED ? REST_TYPE : 0,
+       SIDE_TYPE = LEFT_TYPE ? FILLED - LEFT_TYPE : COLUMNS,
+       BYTES_TYPE = SIDE_TYPE * sizeof(TYPE) < VECTOR ? SIDE_TYPE * sizeof(TYPE) : VECTOR,
        LANES_TYPE = BYTES_TYPE / sizeof(TYPE),
-       ACROSS_TYPE = COLUMNS / LANES_TYPE, HALF_TYPE = COLUMNS % LANES_TYPE != 0,
-       PANEL_TYPE = SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
+       ACROSS_TYPE = SIDE_TYPE / LANES_TYPE, HALF_TYPE = SIDE_TYPE % LANES_TYPE != 0,
+       PANEL_TYPE = LEFT_TYPE ? 8 : SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
+typedef TYPE rows_TYPE __attribute__((vector_size(8 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
 
 static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
 {
@@ -172,13 +177,14 @@ static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inne
     }
 }
 
-/* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS) */
+/* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS); behind the columns left over, z is 0 */
 static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
 {
     #pragma clang fp contract(fast)
     for (long first = 0; first < rows; first += PANEL_TYPE) {
         vector_TYPE sum[PANEL_TYPE][ACROSS_TYPE] = {0};
         half_TYPE half[PANEL_TYPE] = {0};
+        rows_TYPE left[LEFT_TYPE + 1] = {0};
         for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
             const TYPE *x = u + k * COLUMNS;
             #pragma GCC unroll 16
@@ -189,6 +195,9 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
                 if (HALF_TYPE)
                     half[r] += panels[r] * *(const half_TYPE *)(x + ACROSS_TYPE * LANES_TYPE);
             }
+            #pragma GCC unroll 16
+            for (int j = 0; j < LEFT_TYPE; j++)
+                left[j] += x[SIDE_TYPE + j] * *(const rows_TYPE *)panels;
         }
         #pragma GCC unroll 16
         for (int r = 0; r < PANEL_TYPE; r++)
@@ -199,6 +208,8 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
                     *(vector_TYPE *)(to + j * LANES_TYPE) = sum[r][j];
                 if (HALF_TYPE)
                     *(half_TYPE *)(to + ACROSS_TYPE * LANES_TYPE) = half[r];
+                for (int j = SIDE_TYPE; j < COLUMNS; j++)
+                    to[j] = j < FILLED ? left[j - SIDE_TYPE][r] : 0;
             }
     }
 }

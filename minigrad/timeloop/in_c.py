@@ -94,7 +94,7 @@ class CProgram:
         self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
                             for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
-        self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
+        self.chunks = -(-self.batch // plan.filled) if plan.columns else 1
         self.block = block
         if self.batch >= 16:
             fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
