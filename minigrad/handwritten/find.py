@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import nearest
-from minigrad.engine.pytree import flatten
+from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
 from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
@@ -33,16 +33,14 @@ from minigrad.handwritten.source import (
 )
 from minigrad.handwritten.subjects import (
     LABELS,
+    OUTPUT,
     RATE,
-    WEIGHT,
-    WEIGHTS,
     Subject,
     as_tuple,
     bare,
     is_output,
     stacked,
     state,
-    weights_of,
 )
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
@@ -51,7 +49,8 @@ LOSS = r"loss|cost|cross_?entropy|objective|criterion"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
-MOST_TRIED, FAILED = 60, 99  # candidates of one kind, and what one counts whose backward fails
+MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
+STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
@@ -77,7 +76,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     node = own[backward]
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
-    if re.search(BACK, backward):
+    is_both = bool(re.search(rf"(forward|fwd|fprop).*{BACK}", backward))
+    if re.search(BACK, backward) and not is_both:
         forward = forward_of(backward, own)
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
@@ -92,8 +92,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                   and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
-    elif re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I) and any(
-            re.match(r"d[A-Z_]?\w", one) or one.startswith("grad") for one in subject.returns[1:] or ("",)):
+    elif is_both or (re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I) and any(
+            re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns[1:]) or ("",))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, called_with(node, is_class)
     else:
@@ -120,7 +120,8 @@ def forward_of(backward: str, own: dict[str, Any]) -> str | None:
 
 def course_of(backward: str, forward: str | None, source: Source) -> str:
     """rnn, rnn_cell, lstm or lstm_cell, if a function is one of the course's, whose forwards are known; or ""."""
-    if not (found := re.search(COURSE, backward)):
+    takes = parameters_of(source.definitions[backward])
+    if not (found := re.search(COURSE, backward)) or any(re.search(LABELS, name) for name in takes):
         return ""
     if forward is None:
         text = ast.unparse(source.definitions[backward])
@@ -146,17 +147,30 @@ def called_with(node: Any, is_method: bool) -> tuple[str, ...]:
     return tuple(itertools.compress(names, itertools.takewhile(bool, passed)))
 
 
-def names_returned(node: Any) -> tuple[str, ...]:
-    """The names in the last `return` that has some, as h_next, cache; keys of a dict too."""
-    for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return)]):
-        value = statement.value
+def names_returned(node: Any) -> tuple:
+    """The names in the last `return` that has some, nested as they are: (loss, (dW, db), h). A tuple of gradients may
+    have a name before it is returned."""
+    literals = {s.targets[0].id: s.value for s in ast.walk(node) if isinstance(s, ast.Assign)
+                and isinstance(s.targets[0], ast.Name) and isinstance(s.value, (ast.Tuple, ast.List))
+                and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id) and s.value.elts}
+
+    def one(value: Any) -> Any:
+        value = literals.get(value.id, value) if isinstance(value, ast.Name) else value
         if isinstance(value, (ast.Tuple, ast.List)):
-            parts = [ast.unparse(e).split("[")[0].removeprefix("self.") for e in value.elts]
-            return tuple(part if part.isidentifier() else next(iter(re.findall(r"\b(d\w+)", part)), "")
-                         for part in parts)
-        if isinstance(value, (ast.Name, ast.Attribute)):
-            return (value.id if isinstance(value, ast.Name) else value.attr,)
+            return tuple(map(one, value.elts))
+        text = ast.unparse(value).split("[")[0].removeprefix("self.")
+        inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
+        return text if text.isidentifier() else next(iter(inside), "")
+    for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return) and n.value]):
+        if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)):
+            found = one(statement.value)
+            return found if isinstance(found, tuple) else (found,)
     return ()
+
+
+def flat(names: tuple) -> tuple[str, ...]:
+    """Nested names as one tuple."""
+    return tuple(name for one in names for name in (flat(one) if isinstance(one, tuple) else (one,)))
 
 
 # -- how to call them -------------------------------------------------------------------------------------
@@ -173,16 +187,18 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node = ast.copy_location(ast.ClassDef(subject.name, [], [], body, []), node)
     else:
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
+        texts = [ast.get_docstring(one) or "" for one in (node, source.tree)]
+        node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
-    most = math.inf
+    most, tried = math.inf, []
     for example in examples(function, node, namespace, subject.forward_name):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
-        for candidate in with_example(subject, example, namespace):
-            yield candidate
-            if candidate.loss_name:  # it may be one of several sequences, or of something else
-                yield replace(candidate, loss_name="")
+        tried.append(example)
+        yield from with_example(subject, example, namespace)
+    for example in tried if subject.loss_name else []:  # it may be one of several sequences, or of something else
+        yield from with_example(replace(subject, loss_name=""), example, namespace)
 
 
 def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
@@ -198,6 +214,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient
+        elif type(constants.get(path)) is int and re.search(STEPS, path):
+            constants[path] = next((len(v) for v in constants.values() if np.ndim(v) == 1), constants[path])
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
         elif path in shapes and re.search(rf"{LABELS}|mask", path):
@@ -211,12 +229,16 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
     own.inputs = {name: shapes[path] for name, path in own.paths.items()}
     if subject.is_class:
-        layer = namespace[subject.name](*own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0])
-        own.held = tuple(name for name in own.inputs if own.paths[name] in subject.makes) or tuple(
-            name for name, _, _ in weights_of(layer))
-        own.inputs |= {name: np.shape(w) for name, w, _ in weights_of(layer) if name in own.held}
+        given = own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0]
+        layer = namespace[subject.name](*given)
+        kept = {name: places[0].value for name, places in weights_of(layer).items()}
+        made = [name for name in own.inputs if own.paths[name] in subject.makes]
+        kept = {name: w for name, w in kept.items() if name not in made and not any(w is one for one in given)}
+        own.held = (*made, *kept)
+        own.inputs |= {name: np.shape(w) for name, w in kept.items()}
     weights = {name: namespace[name] for name in subject.held if not subject.is_class}
-    weights |= {key: namespace[name][key] for name, table in subject.tables.items() for key in table}
+    for table in subject.tables:
+        weights |= {name: places[0].value for name, places in weights_of(namespace[table]).items()}
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
     own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
     labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes))
@@ -227,10 +249,11 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
     owner = own.owner(namespace, arrays)
     result = as_tuple(owner(own.forward_name)(*own.arguments(arrays)[1]))
-    kept = [y for name, y in vars(owner("")).items()] if own.is_class else []
-    shapes_of_outputs = dict.fromkeys(np.shape(stacked(y)) for y in [*reversed(result), *kept] if is_output(y))
-    for shape in shapes_of_outputs:
-        for axis in [axis for axis in reversed(range(len(shape))) if shape[axis] > 1]:
+    kept = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
+    outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *kept] if is_output(y)]
+    for shape in dict.fromkeys(map(np.shape, outputs)):
+        sums = [axis for y in outputs if np.shape(y) == shape for axis in range(y.ndim) if np.allclose(y.sum(axis), 1)]
+        for axis in dict.fromkeys([*sums, *(axis for axis in reversed(range(len(shape))) if shape[axis] > 1)]):
             rest = tuple(n for k, n in enumerate(shape) if k != axis and n > 1)
             classes = (np.arange(1, 1 + int(np.prod(rest))) % shape[axis]).reshape(rest)
             for target in (classes if rest else int(classes), like_output(shape, axis)):
@@ -265,7 +288,7 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     arguments = {*subject.order, *subject.takes, *source.keys_of(subject.forward_name)}
     read = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
             for name in source.global_names(f, set(source.assigned) - arguments)]
-    returned = [bare(name) for name in subject.returns]
+    returned = [bare(name) for name in flat(subject.returns)]
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
         name in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
     if subject.is_class or not names:
@@ -273,14 +296,16 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name)}
     sizes["open"] = lambda *_, **__: io.StringIO(TEXT)
 
-    def weights() -> dict[str, Any]:
+    def weights() -> dict[str, list[Any]]:
+        """{name: its arrays} of each global with weights."""
         found = source.run(names, sizes)
-        return {name: found[name] for name in names if isinstance(found.get(name), (dict, np.ndarray))}
-    lengths = {n for w in flatten(weights())[0] for n in np.shape(w)} - {1, V}
+        return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
+                else [places[0].value for places in weights_of(found.get(name)).values()])}
+    lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1, V}
     sizes |= {name: H for name, value in source.assigned.items() if value in lengths}
-    found = weights()
-    return replace(subject, sizes=sizes, held=tuple(name for name, w in found.items() if np.ndim(w)),
-                   tables={name: tuple(w) for name, w in found.items() if isinstance(w, dict)})
+    found, namespace = weights(), source.run(names, sizes)
+    held = tuple(name for name in found if isinstance(namespace[name], np.ndarray))
+    return replace(subject, sizes=sizes, held=held, tables=tuple(name for name in found if name not in held))
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
@@ -363,17 +388,24 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
     """Examples for a backward whose gradients have other shapes where its forward leaves more open than is meant.
 
     Each bias, and there are some, comes back with a column for each example: it takes one at a time. A single gradient
-    of data is that of a state, and differs in one length: two states are of one length.
+    of data is that of a state, and differs in one length: two states are of one length. A length that nothing else has
+    is that of the gradient.
     """
     example: Any = subject.example
     biases = [name for name, shape in subject.inputs.items() if shape[1:] == (1,)]
     columns = {wrong[name][1] for name in biases if len(wrong.get(name, ())) == 2}
     if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
         yield from alone(example, columns.pop())
-    for name in strange if len(strange) == 1 and state(strange[0]) else []:
-        pairs = [pair for pair in zip(subject.inputs[name], wrong[name]) if pair[0] != pair[1]]
-        for pair in pairs if len(pairs) == 1 and len(wrong[name]) == len(subject.inputs[name]) else []:
-            yield from with_lengths(example, *pair)
+    for name, shape in wrong.items():
+        pairs = [pair for pair in zip(subject.inputs[name], shape) if pair[0] != pair[1]]
+        if len(pairs) == 1 and len(shape) == len(subject.inputs[name]) and name in subject.paths:
+            at = next(i for i, (n, other) in enumerate(zip(subject.inputs[name], shape)) if n != other)
+            axes = example.known[subject.paths[name]].axes[at].keys()
+            owned = [subject.paths.get(one) for one in wrong]
+            others = any(axes & length.keys() for path, known in example.known.items() if path not in owned
+                         for length in known.axes)
+            if not others or (strange == [name] and state(name)):
+                yield from with_lengths(example, *pairs[0])
 
 
 def alone(example: Example, columns: int) -> Iterator[Example]:

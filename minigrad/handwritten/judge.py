@@ -35,6 +35,11 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     trials: dict[str, Trial] = {}
     for name, subject in subjects.items():
         trials[name] = judge(source, subject, [trials[cell] for cell in subject.cells if cell in trials])
+    for name, trial in trials.items():  # part of one that could be judged
+        users = [n for n, other in trials.items() if name in other.subject.cells and other.verdict.status in (
+            "right", "wrong")]
+        if trial.verdict.status == "could not run" and users:
+            trial.verdict.status, trial.verdict.faults = "not judged", [f"it was judged as a part of {users[0]}"]
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
         source.definitions[name].lineno), "", "not judged", [alone(name)]) for name in others)]

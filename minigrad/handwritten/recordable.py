@@ -19,6 +19,7 @@ import copy
 import itertools
 import keyword
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,9 @@ class Expressions(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> Any:
         self.generic_visit(node)
         target = node.targets[0]
-        if len(node.targets) == 1 and isinstance(target, ast.Subscript):
-            base = parts_of(target)[:1]
-            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s") if base else ""
+        base = parts_of(target)
+        if len(node.targets) == 1 and isinstance(target, ast.Subscript) and base:
+            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s")
             name = f"{name}_t" if name in self.used else name
             is_free = name.isidentifier() and not keyword.iskeyword(name) and name not in self.used
             if not self.loops or not is_free or isinstance(node.value, ast.Name):
@@ -170,6 +171,8 @@ class Expressions(ast.NodeTransformer):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         self.generic_visit(node)
+        if isinstance(node.target, ast.Subscript) and not parts_of(node.target):  # f(x)[i] += y
+            return node
         value = self.visit_BinOp(ast.BinOp(loaded(node.target), node.op, node.value))
         new = self.put(node.target, value) if isinstance(node.target, ast.Subscript) else \
             ast.Assign([node.target], value)
@@ -318,6 +321,7 @@ class OnTensors:
 
     def __init__(self, numpy: Any):
         self.numpy = numpy
+        self.c_, self.r_ = Joined(numpy.c_), Joined(numpy.r_)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.numpy, name)
@@ -329,6 +333,9 @@ class OnTensors:
 
     asarray = array
 
+    def take_along_axis(self, x: Any, indices: Any, axis: int) -> Any:
+        return moved(lambda y: self.numpy.take_along_axis(y, indices, axis), x)
+
     def hsplit(self, x: Any, sections: Any) -> Any:
         return self.numpy.split(x, sections, axis=min(1, x.ndim - 1))
 
@@ -337,6 +344,25 @@ class OnTensors:
 
     def array_split(self, x: Any, sections: Any, axis: int = 0) -> Any:
         return self.numpy.split(x, sections, axis=axis)
+
+
+class Joined:
+    """np.c_ and np.r_ of tensors."""
+
+    def __init__(self, joined: Any):
+        self.joined = joined
+
+    def __getitem__(self, parts: Any) -> Any:
+        return moved(lambda *arrays: self.joined[arrays], *(parts if isinstance(parts, tuple) else (parts,)))
+
+
+def moved(function: Callable, *arrays: Any) -> Any:
+    """The tensor for a function that only moves the entries of arrays: what it does with their places."""
+    if not any(isinstance(x, Tensor) for x in arrays):
+        return function(*arrays)
+    sizes = [0, *itertools.accumulate(np.size(x) for x in arrays)]
+    places = function(*(size + np.arange(np.size(x)).reshape(np.shape(x)) for size, x in zip(sizes, arrays)))
+    return np.concatenate([np.reshape(x, (-1,)) for x in arrays])[places]
 
 
 HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot}

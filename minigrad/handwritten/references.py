@@ -6,6 +6,7 @@ are several, and the one that gives the numbers of the user's forward is taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import permutations, product
@@ -233,7 +234,8 @@ def usual(subject: Subject) -> Usual:
         names = ["Wxh", "Whh", "Why", "bh", "by", *subject.order[2:]]
         text, targets = (subject.example.constants[name] for name in subject.order[:2])
         return Usual([by_name(min_char(text, targets, n), list(inputs), names) for n in (1, len(text))], True)
-    if {"Wx", "Wh"} <= inputs.keys() and kind:
+    if {"Wx", "Wh"} <= inputs.keys() and re.match(rf"(time_?|my_?)?{kind or '-'}(_?(cell|step|layer|backward))*$",
+                                                 subject.name, re.I):
         n, d, h = shapes[0][0], shapes[0][-1], inputs["Wh"][0]
         weights = [(d, states ** 2 * h), (h, states ** 2 * h), (states ** 2 * h,)]  # four gates or one
         steps = lstm_steps("fgio" if subject.is_class else "ifog") if kind == "lstm" else [rnn_step]
@@ -241,7 +243,7 @@ def usual(subject: Subject) -> Usual:
                                    ([(n, *shapes[0][1:2], d), (n, h)], lambda step: over_time(step, states)),
                                    ([(n, *shapes[0][1:2], d)], lambda step: from_zero(over_time(step, states)))):
             if shapes == arguments + weights:
-                return Usual([in_form(step) for step in steps], True, True)
+                return Usual([in_form(step) for step in steps], own_names=True)
     constants = (subject.example.constants if subject.example else {}) | subject.constants
     labels = [value for value in constants.values() if np.ndim(value) and np.asarray(value).dtype.kind == "i"]
     if len(inputs) == len(labels) == 1 and subject.is_loss:

@@ -47,6 +47,7 @@ from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited,
 # Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 WEIGHTS = tuple(range(132, 264, 12))  # long, so that slices of fused gates are not cut short, and they can be split
+SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
 GENERATOR = r"rng|rs|rnd|prng|(random_?)?(state|generator)"  # of random numbers
 SECONDS = 2.0
@@ -288,7 +289,7 @@ class Trial:
         for axis in order:
             whole = [a for a in axes if a.keys() - {""} <= found.keys() | {axis}]
             different = [a for i, a in enumerate(whole) if a not in whole[:i]]
-            found[axis] = next(n for n in itertools.count(3) if n not in found.values() and len(different) == len(
+            found[axis] = next(n for n in SMALL if n not in found.values() and len(different) == len(
                 {measured(a, found | {axis: n}) for a in different}))
         return {axis: found[axis] for axis in self.lengths}
 

@@ -334,8 +334,8 @@ def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 
 @contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """Stop the user's code after LIMIT seconds, where signals can: in the main thread, not on Windows."""
+def limited(seconds: float | None = None) -> Iterator[None]:
+    """Stop the user's code after so many seconds (LIMIT), where signals can: in the main thread, not on Windows."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -344,7 +344,7 @@ def limited() -> Iterator[None]:
         raise TooSlow
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    signal.setitimer(signal.ITIMER_REAL, seconds or LIMIT)
     try:
         yield
     finally:
@@ -353,10 +353,10 @@ def limited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(source: Source, what: str) -> Iterator[None]:
+def explained(source: Source, what: str, seconds: float | None = None) -> Iterator[None]:
     """Turn whatever a user's function raises into CouldNotRun."""
     try:
-        with np.errstate(all="ignore"), limited():
+        with np.errstate(all="ignore"), limited(seconds):
             yield
     except CouldNotRun:
         raise

@@ -9,6 +9,7 @@ gradient that arrives.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor
+from minigrad.handwritten.layers import gradients_of, weights_of
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
@@ -26,6 +28,7 @@ LABELS = r"^(t|ts|y|ys|Y|labels?|y_?(true|target|batch)|(\w+_)?targets?|targets?
 STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
         r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
 CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
+OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out|top)"  # the beginning of a name of a gradient
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
@@ -46,10 +49,10 @@ class Subject:
     loss_takes: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()  # those of the class's constructor
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
-    returns: tuple[str, ...] = ()  # names of what the backward returns
+    returns: tuple = ()  # names of what the backward returns, nested
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
-    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # globals that are dicts of weights, their keys
+    tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects
     # what a candidate adds
     example: Any = None  # an Example: the arguments of the constructor and of the forward
     paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
@@ -89,12 +92,13 @@ class Subject:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
             namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
-            namespace |= {name: {key: copied(inputs[key]) for key in keys} for name, keys in self.tables.items()}
+            for table in self.tables:
+                put_weights(namespace[table], inputs)
+                for place in gradients_of(namespace[table]):
+                    place.put(np.zeros_like(place.value))
             return namespace.__getitem__
         layer = namespace[self.name](*self.arguments(inputs)[0])
-        for name, _, put in weights_of(layer):
-            if name in inputs:
-                put(copied(inputs[name]))
+        put_weights(layer, inputs)
         return lambda name: getattr(layer, name) if name else layer
 
     def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
@@ -125,9 +129,10 @@ class Subject:
         at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(own, name)), -1) for name in arriving]
         if min(at) < 0 or len(set(at)) < len(at):
             at = list(range(len(arriving)))
-        in_a_tuple = len(outputs) > len(arriving) == 1 and not cache and not self.is_class and bool(
+        others = [y for name, y in outputs if name not in self.takes]
+        in_a_tuple = len(others) > len(arriving) == 1 and not cache and not self.is_class and bool(
             {*self.takes} & {*self.order})
-        given = [y for _, y in outputs] if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
+        given = others if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
         loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
         self.arriving = tuple(range(len(loss) + max(len(given), len(arriving))))
         pool[""] = (arriving, in_a_tuple, given)
@@ -143,7 +148,7 @@ class Subject:
             return as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0] if self.loss_name \
                 else np.zeros(())
         if not outputs and self.is_class:
-            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match("_?(y|p|o|out|prob|logits)", name)
+            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match(OUTPUT, name)
                        and is_output(y)]
         labels = next(pool[name] for name in self.takes if re.search(LABELS, name))
         return self.true_loss([stacked(y) for _, y in outputs], labels)
@@ -166,9 +171,9 @@ class Subject:
             pool = pool | dict(zip(names, [tuple(given)] if in_a_tuple else given))
             before = {name: np.array(w) for name, w in self.weights(owner).items()}
             result = owner(self.backward_name)(*(pool[name] for name in self.takes))
-        found = self.named(result) if result is not None else {}
-        if self.is_class:
-            found = self.kept(owner("")) | found
+        found = self.named(result, self.returns[self.together:]) if result is not None else {}
+        for root in self.roots(owner):
+            found = self.kept(root) | found
         after = self.weights(owner) if before else {}
         for name in before:  # a backward that takes the step itself, by a learning rate of 1
             if name not in found and not np.array_equal(before[name], after[name]):
@@ -178,24 +183,33 @@ class Subject:
         return found
 
     def weights(self, owner: Callable) -> dict[str, Any]:
-        return {name: w for name, w, _ in weights_of(owner(""))} if self.is_class else {
-            name: owner(name) for name in self.held if name in self.inputs}
-
-    def kept(self, layer: Any) -> dict[str, Any]:
-        """The gradients that an instance keeps: in `grads`, a dict or a list, or in attributes such as dW."""
-        found: dict[str, Any] = {}
-        for own, value in vars(layer).items():
-            if re.search("^_?(d|g)|grad", own):
-                if isinstance(value, dict):
-                    found |= self.named(value)
-                elif isinstance(value, (list, tuple)) and len(value) == len(self.held) and "grad" in own:
-                    found |= dict(zip(self.held, value))
-                elif isinstance(value, np.ndarray) and (name := self.input_of(own, self.held)) and own != name:
-                    found[name] = value
+        found = {name: owner(name) for name in self.held if name in self.inputs} if not self.is_class else {}
+        for root in self.roots(owner):
+            found |= {name: places[0].value for name, places in weights_of(root).items() if name in self.inputs}
         return found
 
-    def named(self, result: Any) -> dict[str, Any]:
-        """What a backward returned, by the names of the inputs."""
+    def roots(self, owner: Callable) -> list[Any]:
+        """The objects that keep weights: the instance, or globals."""
+        return [owner("")] if self.is_class else [owner(table) for table in self.tables]
+
+    def kept(self, root: Any) -> dict[str, Any]:
+        """The gradients that an object keeps: in `grads`, a dict or a list, in attributes such as dW, or as W.grad."""
+        weights = {places[0].name: name for name, places in weights_of(root).items() if name in self.inputs}
+        weights |= {(name,): name for name in self.held if name not in weights.values()}
+        def is_same(one: Any, other: Any) -> bool:
+            return one == other or (isinstance(one, str) and isinstance(other, str) and bare(one) == bare(f"d{other}"))
+        found: dict[str, Any] = {}
+        for place in gradients_of(root):
+            same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
+                map(is_same, place.name, name))]
+            beside = [weight for name, weight in weights.items() if name[:-1] == place.name[:-1]]
+            if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
+                same = [beside[place.name[-1]]]
+            found |= dict.fromkeys(same[:1], place.value)
+        return found
+
+    def named(self, result: Any, own: tuple = ()) -> dict[str, Any]:
+        """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
             if not any(by_key.values()):
@@ -204,13 +218,21 @@ class Subject:
             return {name: result[key] for key, name in by_key.items() if name}
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
-        own = self.returns[self.together:] if len(self.returns) == len(parts) + self.together else ("",) * len(parts)
-        names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in own]
-        if any(map(is_group, parts)):  # dx, dh, {"W": dW}
-            found = {name: d for one in filter(is_group, parts) for name, d in self.named(one).items()}
-            found |= {name: d for name, d in zip(names, parts) if name and not is_group(d)}
-            rest = [d for its, name, d in zip(own, names, parts) if not is_group(d) and not name and not (
-                self.together and its)]
+        own = own if len(own) == len(parts) else ("",) * len(parts)
+        if self.together and any(own):  # the last state is no gradient
+            kept = [not isinstance(name, str) or not name or bool(re.match(GRADIENT, name)) or is_group(d)
+                    for name, d in zip(own, parts)]
+            own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
+            if not parts:
+                return {}
+        names = [self.input_of(name) if isinstance(name, str) and re.match("d|g|nabla", name) else "" for name in own]
+        groups = [is_group(d) for d in parts]
+        if any(groups):  # dx, dh, {"W": dW}
+            found = {}
+            for its, d in itertools.compress(zip(own, parts), groups):
+                found |= self.of_group(its, d)
+            found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
+            rest = [d for name, d, many in zip(names, parts, groups) if not many and not name]
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
@@ -219,6 +241,14 @@ class Subject:
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
         return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
+
+    def of_group(self, name: Any, group: Any) -> dict[str, Any]:
+        """The gradients in a dict or a tuple: of the weights in W, if it is dW and has the keys of W."""
+        if isinstance(name, str) and isinstance(group, dict):
+            keys = {key: f"{bare(name)}_{key}" for key in group}
+            if set(keys.values()) <= self.inputs.keys():
+                return {keys[key]: d for key, d in group.items()}
+        return self.named(group, name if isinstance(name, tuple) else ())
 
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
         """The input whose gradient `key` names, as dW_f, dLdW, grad_W; "" if none."""
@@ -290,21 +320,10 @@ def like(y: Any, d: np.ndarray) -> Any:
     return list(d) if isinstance(y, list) else d
 
 
-def weights_of(layer: Any) -> list[tuple[str, Any, Callable]]:
-    """(name, array, how to replace it) of each weight: of attributes, of a dict of them, or of a list `params`."""
-    found: list[tuple[str, Any, Callable]] = []
-
-    def is_weight(name: Any, value: Any) -> bool:
-        return isinstance(name, str) and bool(re.match(WEIGHT, name)) and isinstance(value, (np.ndarray, Tensor)) \
-            and np.ndim(value) > 0 and "grad" not in name
-
-    for name, value in vars(layer).items():
-        if is_weight(name, value):
-            found.append((name, value, lambda w, name=name: setattr(layer, name, w)))
-        if isinstance(value, dict) and re.search(WEIGHTS, name):
-            found += [(key, w, lambda new, value=value, key=key: value.__setitem__(key, new))
-                      for key, w in value.items() if is_weight(key, w)]
-    params = getattr(layer, "params", None)
-    if not found and isinstance(params, list):
-        found = [(f"params[{i}]", w, lambda new, i=i: params.__setitem__(i, new)) for i, w in enumerate(params)]
-    return found
+def put_weights(root: Any, inputs: dict[str, Any]) -> None:
+    """Give the weights that an object keeps these values, each an array of its own."""
+    for name, places in weights_of(root).items():
+        if name in inputs:
+            value = copied(inputs[name])
+            for place in places:
+                place.put(value)
