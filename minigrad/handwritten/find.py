@@ -32,6 +32,7 @@ from minigrad.handwritten.source import (
     parameters_of,
 )
 from minigrad.handwritten.subjects import (
+    GRADIENT,
     LABELS,
     OUTPUT,
     RATE,
@@ -77,8 +78,10 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
     is_both = bool(re.search(rf"(forward|fwd|fprop).*{BACK}", backward))
-    if re.search(BACK, backward) and not is_both:
-        forward = forward_of(backward, own)
+    is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
+    forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
+    forward = forward_by_use(backward, own, is_class) if forward is None and not is_loss else forward
+    if forward or (re.search(BACK, backward) and not is_both):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
             forward = forward or f"{course}_forward"
@@ -92,10 +95,14 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                   and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
-    elif is_both or (re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I) and any(
-            re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns[1:]) or ("",))):
+    elif is_both or (is_loss and any(re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, called_with(node, is_class)
+        losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
+            own[name], is_class) == subject.order]
+        if losses and re.match(GRADIENT, flat(subject.returns)[0]):
+            subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
+            subject.takes = subject.order
     else:
         return None
     if subject.loss_name:
@@ -130,6 +137,39 @@ def course_of(backward: str, forward: str | None, source: Source) -> str:
     is_course = len(names) == len(course_example(found[2]).names) and re.search(WEIGHTS, names[-1]) and \
         set(source.keys_of(forward)) <= set(COURSE_WEIGHTS[found[3]])
     return found[2] if is_course else ""
+
+
+def forward_by_use(backward: str, own: dict[str, Any], is_class: bool) -> str | None:
+    """The function whose backward this seems to be by what it takes and returns, whatever the two are called.
+
+    It takes some of what the other takes and returns, and returns gradients of what that takes. A method reads
+    attributes that the other sets.
+    """
+    node, found = own[backward], []
+    gradients = [bare(name) for name in flat(names_returned(node)) if re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)]
+    takes = {name for name in parameters_of(node)[is_class:] if not re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)}
+    if backward.startswith("__") or (not gradients and not is_class):
+        return None
+    reads, sets = attributes(node, ast.Load), attributes(node, ast.Store)
+    if is_class and not any(re.match(GRADIENT, name) for name in sets) and not gradients:
+        return None
+    for name, other in own.items():
+        if name in (backward, "__init__") or not isinstance(other, ast.FunctionDef):
+            continue
+        given, results = parameters_of(other)[is_class:], flat(names_returned(other))
+        of = sum(any(one in (bare(f"d{x}"), x) or (state(one) and state(one) == state(x)) for x in given)
+                 for one in gradients)
+        kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
+        if of + len(kept) > 0 and results and len(takes & {*given, *results}) + of + len(kept) > 1 and \
+                not {*parameters_of(node)[is_class:]} <= {*given}:
+            found.append((len(takes & {*given, *results}) + of + len(kept), name))
+    return max(found)[1] if found else None
+
+
+def attributes(node: Any, context: type) -> set[str]:
+    """The attributes of self that a method reads (ast.Load), or sets (ast.Store)."""
+    return {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, context)
+            and ast.unparse(n.value) == "self"}
 
 
 def required(node: Any) -> tuple[str, ...]:
@@ -220,7 +260,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
         elif path in shapes and re.search(rf"{LABELS}|mask", path):
             shape = shapes.pop(path)
-            constants[path] = like_output(shape, -1) if "mask" not in path else np.arange(np.prod(shape)).reshape(
+            constants[path] = (like_output(shape, -1) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
+                "mask" not in path) else np.arange(np.prod(shape)).reshape(
                 shape) % 3 < 2.0
             known[path] = Known("constant")
     last = [path.rpartition(".")[2] for path in shapes]

@@ -39,7 +39,8 @@ class Place(NamedTuple):
     def name(self) -> Path:
         """The path without what only groups arrays: params, grads, and the attribute of a weight that is an object."""
         last = len(self.path) - 1
-        is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(f"{VALUE}|{GRADIENT}", str(self.path[-1]))
+        values = "(v|val|value|data|grad)$" if isinstance(self.holder, (dict, list)) else f"{VALUE}|{GRADIENT}"
+        is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1]))
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
             i < last and re.match(rf"{WEIGHTS}|^_?(grads?|gradients?)$", str(part))))
 

@@ -324,7 +324,11 @@ class OnTensors:
         self.c_, self.r_ = Joined(numpy.c_), Joined(numpy.r_)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.numpy, name)
+        function = getattr(self.numpy, name)
+        if name in ("sum", "mean", "prod", "max", "min", "log", "exp", "dot"):  # of lists of tensors
+            return lambda *arguments, **options: function(*(
+                self.array(x) if isinstance(x, list) else x for x in arguments), **options)
+        return function
 
     def array(self, x: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(x, (list, tuple)) and any(isinstance(leaf, Tensor) for leaf in flatten(x)[0]):

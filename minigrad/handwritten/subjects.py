@@ -226,11 +226,13 @@ class Subject:
             if not parts:
                 return {}
         names = [self.input_of(name) if isinstance(name, str) and re.match("d|g|nabla", name) else "" for name in own]
-        groups = [is_group(d) for d in parts]
+        groups = [is_group(d) or bool(self.keys_of(name, d)) for name, d in zip(own, parts)]
         if any(groups):  # dx, dh, {"W": dW}
             found = {}
             for its, d in itertools.compress(zip(own, parts), groups):
-                found |= self.of_group(its, d)
+                keys = self.keys_of(its, d)
+                found |= {name: d[key] for name, key in keys.items()} if keys else self.named(
+                    d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, d, many in zip(names, parts, groups) if not many and not name]
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
@@ -242,13 +244,11 @@ class Subject:
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
         return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
 
-    def of_group(self, name: Any, group: Any) -> dict[str, Any]:
-        """The gradients in a dict or a tuple: of the weights in W, if it is dW and has the keys of W."""
-        if isinstance(name, str) and isinstance(group, dict):
-            keys = {key: f"{bare(name)}_{key}" for key in group}
-            if set(keys.values()) <= self.inputs.keys():
-                return {keys[key]: d for key, d in group.items()}
-        return self.named(group, name if isinstance(name, tuple) else ())
+    def keys_of(self, name: Any, group: Any) -> dict[str, Any]:
+        """{weight: key} of a dict dW with the keys of a dict of weights, W."""
+        keys = {f"{bare(name)}_{key}": key for key in group} if isinstance(name, str) and isinstance(
+            group, dict) else {}
+        return keys if keys.keys() <= self.inputs.keys() else {}
 
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
         """The input whose gradient `key` names, as dW_f, dLdW, grad_W; "" if none."""

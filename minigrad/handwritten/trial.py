@@ -556,24 +556,35 @@ class Trial:
     def look_at_clipping(self, inputs: dict, d_outputs: list) -> None:
         """A gradient is linear in what arrives, unless it is clipped."""
         clip, numbers = see.clipping(self.source, self.subject.name)
-        was, bound = self.unclipped, None
-        self.set_clipping(False)
-        if not self.subject.is_loss:
-            small = self.gradients(inputs, [1e-4 * d for d in d_outputs])
-            large = self.gradients(inputs, [1e4 * d for d in d_outputs])
-            bound = see.bound_of_clipping([np.asarray(d) for name, d in large.items()
-                                           if d is not None and not same(1e8 * small[name], d, 1e-3)])
-        elif clip:  # what arrives is always 1: only larger weights and longer texts make larger gradients
-            own, self.subject = self.subject, longer(self.subject)
-            for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0):
-                large = self.gradients(self.draw(scale), [np.ones(())])
-                found = see.bound_of_clipping([np.asarray(d) for d in large.values() if d is not None])
-                bound = found if found in numbers else bound
-            self.subject = own
+        own, was, bound = self.subject, self.unclipped, None
+        cases = [(inputs, [1e4 * d for d in d_outputs])]
+        if own.is_loss:  # what arrives is always 1: only larger weights and longer texts make larger gradients
+            self.subject = longer(own)
+            cases = [(self.draw(scale), [np.ones(())]) for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)]
+        for inputs, d_outputs in cases if clip or not own.is_loss else []:
+            self.set_clipping(False)
+            given = {name: np.asarray(d) for name, d in self.gradients(inputs, d_outputs).items() if d is not None}
+            found = see.bound_of_clipping(list(given.values()))
+            bound = found if found in numbers or (found and not own.is_loss and self.is_not_linear(
+                inputs, d_outputs, given)) else bound
+            if clip and bound is None:
+                self.set_clipping(True)
+                free = self.gradients(inputs, d_outputs)
+                cut = [f"d{name}" for name, d in given.items() if not same(free[name], d)]
+                if cut and self.forward(inputs)[0]:
+                    self.fault(f"{own.name} clips what it goes on to use{clip}: wherever that is cut, {', '.join(cut)} "
+                               "are not the gradients; clip them when they are finished")
+                    break
+        self.subject = own
         self.set_clipping(was)
         if bound is not None:
             self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "
                                       "unclipped; clip after the backward, and a gradient check can pass")
+
+    def is_not_linear(self, inputs: dict, d_outputs: list, given: dict[str, np.ndarray]) -> bool:
+        """Whether a millionth of what arrives gives another than a millionth of some gradient."""
+        small = self.gradients(inputs, [1e-6 * d for d in d_outputs])
+        return any(not same(1e6 * small[name], d, 1e-3) for name, d in given.items())
 
     def look_at_fewer_steps(self, reference: Callable) -> None:
         """The course's exercise has gradients for 4 of the 7 steps in the caches: an error is said, and no fault."""
