@@ -46,7 +46,7 @@ from minigrad.handwritten.subjects import (
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
-LOSS = r"loss|cost|cross_?entropy|objective|criterion"
+LOSS = r"loss|cost|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
@@ -107,6 +107,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         return None
     if subject.loss_name:
         subject.loss_takes = called_with(own[subject.loss_name], is_class)
+        subject.targets = tuple(name for name in subject.loss_takes if name not in (*subject.order, *subject.results))
     if is_class:
         init = own.get("__init__")
         subject.makes = required(init)[1:] if init else ()
@@ -266,7 +267,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
             known[path] = Known("constant")
     last = [path.rpartition(".")[2] for path in shapes]
     own = replace(subject, example=replace(example, known=known, constants=constants))
-    names = {path: name if last.count(name) == 1 else path for name, path in zip(last, shapes)}
+    names = {path: name if last.count(name) == 1 else path.replace(".", "_") for name, path in zip(last, shapes)}
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
     own.inputs = {name: shapes[path] for name, path in own.paths.items()}
     if subject.is_class:
@@ -283,7 +284,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
     own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
     labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes))
-              if re.search(LABELS, name) and name not in (*subject.order, *subject.results)]
+              if subject.is_target(name) and name not in (*subject.order, *subject.results)]
     if not labels:
         yield own
         return

@@ -17,7 +17,7 @@ from minigrad.engine.tensor import Tensor
 WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
-GRADIENT = r"^_?(d|g|nabla|delta)|grad"
+GRADIENT = r"^_?(d|g|nabla|delta)|grad|_(d|g|diff)$"
 DEEPEST = 6
 Path = tuple[Any, ...]
 
@@ -42,13 +42,13 @@ class Place(NamedTuple):
         values = "(v|val|value|data|grad)$" if isinstance(self.holder, (dict, list)) else f"{VALUE}|{GRADIENT}"
         is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1]))
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
-            i < last and re.match(rf"{WEIGHTS}|^_?(grads?|gradients?)$", str(part))))
+            i < last and re.match(rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$", str(part))))
 
     @property
     def is_weight(self) -> bool:
         *groups, last = self.path
         group = str(groups[-1]) if groups else ""
-        if np.ndim(self.value) == 0 or any(re.search("grad", str(part)) for part in self.path):
+        if np.ndim(self.value) == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
             return False
         if isinstance(self.holder, (dict, list)):
             is_many = not groups or bool(re.match(WEIGHTS, group))

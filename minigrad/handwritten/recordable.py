@@ -163,8 +163,11 @@ class Expressions(ast.NodeTransformer):
                                                          self.put(target, ast.Name(name, ast.Load())))]
         if isinstance(target, ast.Tuple) and any(isinstance(t, ast.Subscript) for t in target.elts):
             names = [f"part_{i}_" for i in range(len(target.elts))]
-            unpack = ast.Assign([ast.Tuple([ast.Name(n, ast.Store()) for n in names], ast.Store())], node.value)
-            single: list[Any] = [ast.Assign([t], ast.Name(n, ast.Load())) for t, n in zip(target.elts, names)]
+            parts = [ast.Name(n, ast.Store()) for n in names]
+            unpack = ast.Assign([ast.Tuple([ast.Starred(part, ast.Store()) if isinstance(t, ast.Starred) else part
+                                            for t, part in zip(target.elts, parts)], ast.Store())], node.value)
+            single: list[Any] = [ast.Assign([t.value if isinstance(t, ast.Starred) else t], ast.Name(n, ast.Load()))
+                                 for t, n in zip(target.elts, names)]
             return [ast.copy_location(s if isinstance(s.targets[0], (ast.Name, ast.Attribute, ast.Tuple)) else
                                       self.put(s.targets[0], s.value), node) for s in (unpack, *single)]
         return node

@@ -50,6 +50,7 @@ class Subject:
     makes: tuple[str, ...] = ()  # those of the class's constructor
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
     returns: tuple = ()  # names of what the backward returns, nested
+    targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects
@@ -99,7 +100,14 @@ class Subject:
             return namespace.__getitem__
         layer = namespace[self.name](*self.arguments(inputs)[0])
         put_weights(layer, inputs)
+        for name, value in vars(layer).items():
+            if re.search(RATE, name) and name != "alpha" and isinstance(value, float):
+                setattr(layer, name, 1.0)  # a step is the gradient
         return lambda name: getattr(layer, name) if name else layer
+
+    def is_target(self, name: str) -> bool:
+        """Whether the backward takes targets by this name."""
+        return name in self.targets or (bool(re.search(LABELS, name)) and name not in (*self.results,))
 
     def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs)."""
@@ -122,7 +130,7 @@ class Subject:
             pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
         arriving = [name for name in rest if name not in pool]
         outputs = [(name, y) for name, y in zip(names, result[:-1] if cache else result) if is_output(y)]
-        takes_targets = any(re.search(LABELS, name) for name in self.takes)
+        takes_targets = any(map(self.is_target, self.takes))
         self.is_loss = not arriving or takes_targets
         if self.is_loss and not arriving:
             return (self.loss(owner, pool, outputs),), (owner, pool, None)
@@ -150,7 +158,7 @@ class Subject:
         if not outputs and self.is_class:
             outputs = [(name, y) for name, y in vars(owner("")).items() if re.match(OUTPUT, name)
                        and is_output(y)]
-        labels = next(pool[name] for name in self.takes if re.search(LABELS, name))
+        labels = next(pool[name] for name in self.takes if self.is_target(name))
         return self.true_loss([stacked(y) for _, y in outputs], labels)
 
     # -- backward ---------------------------------------------------------------------------------------
@@ -213,7 +221,8 @@ class Subject:
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
             if not any(by_key.values()):
-                nested = [self.named(value) for value in result.values() if isinstance(value, (dict, tuple, list))]
+                nested = [self.beside(key, value) or self.named(value) for key, value in result.items()
+                          if isinstance(value, (dict, tuple, list))]
                 return {name: d for one in nested for name, d in one.items()}
             return {name: result[key] for key, name in by_key.items() if name}
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
@@ -244,6 +253,13 @@ class Subject:
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
         return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
 
+    def beside(self, key: Any, group: Any) -> dict[str, Any]:
+        """The gradients in a dict that is one of several with the same keys: {"fwd": {"W": …}, "bwd": {"W": …}}."""
+        paths = {tuple(path.split(".")[-2:]): name for name, path in self.paths.items()}
+        found = {paths.get((str(key), str(k))) or paths.get((str(key), bare(str(k)))): d
+                 for k, d in group.items()} if isinstance(group, dict) else {}
+        return found if found and None not in found else {}
+
     def keys_of(self, name: Any, group: Any) -> dict[str, Any]:
         """{weight: key} of a dict dW with the keys of a dict of weights, W."""
         keys = {f"{bare(name)}_{key}": key for key in group} if isinstance(name, str) and isinstance(
@@ -265,7 +281,7 @@ class Subject:
 
 def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
-    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?)$", "", key)
+    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|d|g)$", "", key)
     return name.replace("_", "").lower() if len(name) > 2 else name
 
 
@@ -294,7 +310,7 @@ def as_tuple(result: Any) -> tuple:
 
 def is_output(y: Any) -> bool:
     """Whether y is an array, a number, or an array for each step."""
-    if isinstance(y, (list, dict)) and y:
+    if isinstance(y, (list, dict)) and y and all(isinstance(key, int) for key in (y if isinstance(y, dict) else ())):
         steps = list(y.values()) if isinstance(y, dict) else y
         return all(isinstance(one, (np.ndarray, Tensor)) and np.shape(one) == np.shape(steps[-1]) for one in steps)
     return isinstance(y, (np.ndarray, Tensor, float, np.number))

@@ -30,7 +30,7 @@ from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
-from minigrad.handwritten.subjects import Subject, as_tuple, stacked
+from minigrad.handwritten.subjects import GRADIENT, Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
 
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
@@ -85,6 +85,8 @@ class Trial:
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
             self.subject = fitting(self.subject, self.source, self.fresh(), example)
             self.use_true_forwards = False
+            if targets := self.taken_for_gradients():
+                self.subject = fitting(replace(self.subject, example=None, targets=targets), self.source, self.fresh())
         if not self.subject.is_class:
             own = {"parameters", *self.subject.inputs} - {*self.subject.held, *self.subject.tables}
             self.globals = self.source.global_names(self.subject.name, own)
@@ -95,6 +97,16 @@ class Trial:
             self.set_clipping(True)
             if not all(map(see.close, self.forward(inputs)[0], before)):  # the forward clips, as a hard tanh does
                 self.set_clipping(False)
+
+    def taken_for_gradients(self) -> tuple[str, ...]:
+        """What seemed to be gradients that arrive, and are targets: where they are zero, something else comes out."""
+        names, *_ = self.subject.forward(self.fresh(), self.draw())[1][1].get("", ((),))
+        if self.subject.is_loss or not names or any(re.match(GRADIENT, name) for name in names):
+            return ()
+        self.namespace, inputs = self.fresh(), self.draw()
+        outputs, _ = self.forward(inputs)
+        given = self.gradients(inputs, [np.zeros(outputs[i].shape) for i in self.subject.arriving])
+        return tuple(names) if any(d is not None and np.any(d) for d in given.values()) else ()
 
     def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
