@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import copy
 import functools
 import json
 import linecache
@@ -131,6 +132,13 @@ class Source:
                     isinstance(key, ast.Constant) and isinstance(key.value, str):
                 found.append(key.value)
         return tuple(dict.fromkeys(found))
+
+    def unscaled(self) -> Source:
+        """The source without what scales gradients by their norm."""
+        class Unscaled(ast.NodeTransformer):
+            def visit_If(self, node: ast.If) -> Any:
+                return node.orelse or ast.copy_location(ast.Pass(), node) if scales(node) else self.generic_visit(node)
+        return replace(self, tree=Unscaled().visit(copy.deepcopy(self.tree)), failed={})
 
     def recordable(self, loss: str | None = None) -> Source:
         """The source rewritten for tensors; of the function `loss` only what computes its first result."""
@@ -283,6 +291,11 @@ def runs(s: ast.stmt) -> bool:
     """Whether a statement may be run: definitions, imports, assignments, and `if` and `try` around them."""
     return isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign,
                           ast.AugAssign, ast.If, ast.Try))
+
+
+def scales(s: ast.AST) -> bool:
+    """Whether a statement is `if norm > 5:`, which scales gradients."""
+    return isinstance(s, ast.If) and isinstance(s.test, ast.Compare) and "norm" in ast.unparse(s.test)
 
 
 def always(s: ast.stmt) -> bool:

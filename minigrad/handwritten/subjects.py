@@ -319,7 +319,7 @@ def is_output(y: Any) -> bool:
 def is_group(d: Any) -> bool:
     """Whether d is several gradients, and not one for each step."""
     return isinstance(d, (dict, list, tuple)) and not is_output(d) and any(
-        isinstance(one, np.ndarray) for one in (d.values() if isinstance(d, dict) else d))
+        isinstance(one, (np.ndarray, dict)) for one in (d.values() if isinstance(d, dict) else d))
 
 
 def stacked(y: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import fitting, flat, with_globals
+from minigrad.handwritten.find import fitting, flat, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import Edit, edits_of, installed, repair
@@ -33,6 +34,7 @@ from minigrad.handwritten.source import CouldNotRun, Source, explained, paramete
 from minigrad.handwritten.subjects import GRADIENT, Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
 
+MOST_TARGETS = 6  # kinds of targets that are tried where the file has no loss
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
 
 
@@ -110,7 +112,7 @@ class Trial:
 
     def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
-        subject, source = self.subject, source or self.source
+        subject, source = self.subject, source or (self.source.unscaled() if self.unclipped else self.source)
         namespace = source.run([*subject.needs, *(name for cell in self.cells for name in cell.subject.needs)],
                                {**dict.fromkeys(self.globals), **subject.sizes})
         if subject.name not in namespace:
@@ -225,13 +227,15 @@ class Trial:
 
     def choose_loss(self) -> None:
         """Take the usual loss whose gradients the backward gives, or most of them, where the file has none."""
-        found = []
-        for text, loss in references.usual_losses():
-            self.subject = replace(self.subject, true_loss=loss)
+        found: list[tuple[int, Subject, str]] = []
+        targets = [self.subject, *with_example(self.subject, self.subject.example, self.namespace)][:MOST_TARGETS]
+        for subject, (text, loss) in itertools.product(targets, references.usual_losses()):
+            self.subject = replace(subject, true_loss=loss)
             with contextlib.suppress(CouldNotRun), explained(self.source, ""):
-                wrong = len(self.differing(self.sample(self.own_forward())) or ())
-                found.append((wrong, self.subject, text))
-                if not wrong:
+                differing = self.differing(self.sample(self.own_forward()))
+                if differing is not None:
+                    found.append((len(differing), self.subject, text))
+                if differing == []:
                     break
         if not found:
             raise CouldNotRun(f"{self.subject.name} takes targets, and no loss was found of which it is the gradient: "
@@ -400,12 +404,14 @@ class Trial:
         except Exception as problem:  # the forward depends on values, as a sigmoid in two halves
             if self.behind is not None:
                 report = self.report(self.behind, names)
-            elif isinstance(problem, TraceError):
-                report = self.comparison(reference, names)
             else:
-                raise
+                report = self.comparison(reference, names)
+                report.notes = report.notes if isinstance(problem, TraceError) else []
         self.look_for_edits(reference, report)
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
+        if subject.true_loss and report.unexplained and not report.right:
+            raise CouldNotRun(f"{subject.name} takes targets, and the file has no loss: its gradients are those of "
+                              "none of the usual losses; let the forward return the loss")
         if not report.ok:
             report.notes = []
             self.fault(self.in_places(str(report)))
@@ -576,14 +582,19 @@ class Trial:
         for inputs, d_outputs in cases if clip or not own.is_loss else []:
             self.set_clipping(False)
             given = {name: np.asarray(d) for name, d in self.gradients(inputs, d_outputs).items() if d is not None}
-            found = see.bound_of_clipping(list(given.values()))
-            bound = found if found in numbers or (found and not own.is_loss and self.is_not_linear(
-                inputs, d_outputs, given)) else bound
+            if own.is_loss:
+                found = see.bound_of_clipping(list(given.values()))
+                bound = found if found in numbers else bound
+            else:
+                small = self.gradients(inputs, [1e-6 * d for d in d_outputs])
+                bound = see.bound_of_clipping([d for name, d in given.items() if not same(1e6 * small[name], d, 1e-3)])
             if clip and bound is None:
                 self.set_clipping(True)
                 free = self.gradients(inputs, d_outputs)
                 cut = [f"d{name}" for name, d in given.items() if not same(free[name], d)]
-                if cut and self.forward(inputs)[0]:
+                if cut and see.factor(given, free):
+                    bound = float(np.sqrt(sum(np.sum(d ** 2) for d in given.values())))
+                elif cut:
                     self.fault(f"{own.name} clips what it goes on to use{clip}: wherever that is cut, {', '.join(cut)} "
                                "are not the gradients; clip them when they are finished")
                     break
@@ -592,11 +603,6 @@ class Trial:
         if bound is not None:
             self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "
                                       "unclipped; clip after the backward, and a gradient check can pass")
-
-    def is_not_linear(self, inputs: dict, d_outputs: list, given: dict[str, np.ndarray]) -> bool:
-        """Whether a millionth of what arrives gives another than a millionth of some gradient."""
-        small = self.gradients(inputs, [1e-6 * d for d in d_outputs])
-        return any(not same(1e6 * small[name], d, 1e-3) for name, d in given.items())
 
     def look_at_fewer_steps(self, reference: Callable) -> None:
         """The course's exercise has gradients for 4 of the 7 steps in the caches: an error is said, and no fault."""
