@@ -45,6 +45,7 @@ from minigrad.handwritten.subjects import (
 )
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
+BOTH = rf"(forward|fwd|fprop).*{BACK}"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
 TEXT = "abcdef" * 9  # of any file that is opened
@@ -62,7 +63,8 @@ def find(source: Source) -> dict[str, Subject]:
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
         own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
-        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else own:
+        methods = sorted(own, key=lambda method: not re.search(BOTH, method))
+        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
     for name, subject in found.items():
@@ -77,7 +79,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     node = own[backward]
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
-    is_both = bool(re.search(rf"(forward|fwd|fprop).*{BACK}", backward))
+    is_both = bool(re.search(BOTH, backward))
     is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
     forward = forward_by_use(backward, own, is_class) if forward is None and not is_loss else forward
@@ -107,7 +109,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         return None
     if subject.loss_name:
         subject.loss_takes = called_with(own[subject.loss_name], is_class)
-        subject.targets = tuple(name for name in subject.loss_takes if name not in (*subject.order, *subject.results))
+        others = [name for name in subject.loss_takes if name not in (*subject.order, *subject.results)]
+        subject.targets = tuple(others if len(others) == 1 else filter(subject.is_target, others))
     if is_class:
         init = own.get("__init__")
         subject.makes = required(init)[1:] if init else ()
@@ -460,10 +463,13 @@ def alone(example: Example, columns: int) -> Iterator[Example]:
 
 def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:
     """The example with another length of the axes that have this one, if there are any."""
+    def changed(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and old in value.shape[1:]:  # targets
+            return like_output(tuple(new if n == old else n for n in value.shape), -1)
+        return new if type(value) is int and value == old else value
     if old in example.lengths.values():
         yield replace(example, lengths={axis: new if n == old else n for axis, n in example.lengths.items()},
-                      constants={path: new if type(n) is int and n == old else n
-                                 for path, n in example.constants.items()})
+                      constants={path: changed(value) for path, value in example.constants.items()})
 
 
 def line_in(problem: str) -> int:

@@ -157,9 +157,11 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         self[key].ranked()
 
     def __iter__(self) -> Iterator[Probe]:
-        if self.path in self.trial.sizes:
-            return self.needs((0, Known("constant", value=SIZES)))
         operation, count, names = unpacking()
+        if self.path in self.trial.sizes:  # NumPy iterates over the size in np.ones(n) first
+            is_call = operation.startswith(("CALL", "PRECALL"))
+            number = [(0, Known("number", ({self.path: 1},)))] if is_call else []
+            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)))
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
             self.needs((0, Known("sequence", keys=keys)), (1, Known("array", ({"": count}, self.axis(1)))))

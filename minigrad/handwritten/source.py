@@ -144,8 +144,10 @@ class Source:
         """The source rewritten for tensors; of the function `loss` only what computes its first result."""
         tree = self.tree
         if loss is not None:
-            tree = ast.Module([loss_alone(s) if isinstance(s, ast.FunctionDef) and s is self.definitions[loss] else s
-                               for s in tree.body], [])
+            class Alone(ast.NodeTransformer):
+                def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+                    return loss_alone(node) if node.name == loss else node
+            tree = Alone().visit(copy.deepcopy(tree))
         return replace(self, tree=recordable(tree), failed={})
 
     def run(self, wanted: Iterable[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
