@@ -52,6 +52,7 @@ TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
+MASK = r"mask|keep|valid"
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
@@ -262,10 +263,10 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
             constants[path] = next((len(v) for v in constants.values() if np.ndim(v) == 1), constants[path])
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
-        elif path in shapes and re.search(rf"{LABELS}|mask", path):
+        elif path in shapes and re.search(rf"{LABELS}|{MASK}", path):
             shape = shapes.pop(path)
             constants[path] = (like_output(shape, -1) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
-                "mask" not in path) else np.arange(np.prod(shape)).reshape(
+                not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(
                 shape) % 3 < 2.0
             known[path] = Known("constant")
     last = [path.rpartition(".")[2] for path in shapes]

@@ -52,6 +52,8 @@ def alone(name: str) -> str:
 def not_judged(source: Source, subjects: dict[str, Subject]) -> list[str]:
     """The other functions and classes of a file with a backward."""
     judged = {name for name, subject in subjects.items()} | {f for s in subjects.values() for f in s.cells}
+    judged |= {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
+               if isinstance(base, ast.Name)}
     return [name for name, node in source.definitions.items() if name not in judged and (
         re.search(BACK, name) if isinstance(node, ast.FunctionDef) else method_of(node, "backward"))]
 

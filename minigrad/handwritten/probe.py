@@ -236,6 +236,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         ranks = [one.ndim for one in parts if isinstance(one, np.ndarray) and one.ndim]
         if function in (np.dot, np.matmul, np.inner):
             return product(*parts[:2])
+        if function in (np.take, np.take_along_axis) and isinstance(arguments[1], Probe):
+            return arguments[1].integers()
         if function is np.outer:
             return first(probes).ranked((1,))
         if function is np.einsum and isinstance(arguments[0], str) and "." not in arguments[0]:

@@ -31,7 +31,7 @@ class Edit(NamedTuple):
     i: int
     change: Callable[[Any], Any]  # returns what takes the place of the node
     line: int
-    cost: int  # 0: it makes a difference only where arrays are shared
+    cost: int  # up to 0: it makes a difference only where arrays are shared, or have fewer digits
     text: str  # what to do, in a sentence
 
 
@@ -93,7 +93,7 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
         names, only_copies = names_in(function), function not in of_backward.values()
         for i, node in enumerate(ast.walk(function)):
             found += [Edit(owner, function, i, change, getattr(node, "lineno", function.lineno), cost, text)
-                      for cost, change, text in changes(node, names) if cost == 0 or not only_copies]
+                      for cost, change, text in changes(node, names) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
 
@@ -144,7 +144,7 @@ def changes(node: Any, names: list[str]) -> Iterator[Change]:
         target, value, sign = ast.unparse(node.target), ast.unparse(node.value), ast.unparse(node).split("=")[0][-1]
         if isinstance(node.target, ast.Name):
             for cost, change, text in statement(node, f"{target} = {target} {sign} ({value})", 0):
-                yield cost, change, f"{text}, which changes an array that has another name too"
+                yield cost, change, f"{text}: that array has another name too, or fewer digits"
         yield from statement(node, f"{target} = {value}")
     elif isinstance(node, ast.Assign) and len(node.targets) == 1 and not isinstance(node.targets[0], ast.Tuple):
         yield from statement(node, f"{ast.unparse(node.targets[0])} += {ast.unparse(node.value)}")
@@ -161,7 +161,7 @@ def changes(node: Any, names: list[str]) -> Iterator[Change]:
                 yield 1, lambda one, i=i, j=j: exchanged(one, i, j), (
                     f"exchange `{ast.unparse(node.elts[j])}` and `{ast.unparse(node.elts[i])}`")
     elif isinstance(node, ast.keyword) and node.arg == "dtype":
-        yield 1, lambda _: None, f"leave out `dtype={ast.unparse(node.value)}`"
+        yield -1, lambda _: None, f"leave out `dtype={ast.unparse(node.value)}`"
     elif isinstance(node, ast.keyword) and node.arg == "axis" and isinstance(node.value, ast.Constant):
         for axis in {0, 1, -1} - {node.value.value}:
             yield 2, lambda one, axis=axis: ast.keyword("axis", ast.Constant(axis)), (

@@ -475,7 +475,11 @@ class Trial:
 
     def comparison(self, reference: Callable, names: list[str]) -> AuditReport:
         """Which gradients are right, where the forward cannot be traced and no fault can be looked for."""
-        report, wrong = AuditReport(), self.differing(self.sample(reference), 1e-7) or []
+        report, sample = AuditReport(), self.sample(reference)
+        if not any(np.any(sample[-1][name]) for name in names):
+            raise CouldNotRun(f"every gradient of {self.subject.name} is zero at the arguments that were found: give "
+                              "--forward and --shapes")
+        wrong = self.differing(sample, 1e-7) or []
         report.right = [f"d{name}" for name in names if name not in wrong]
         report.unexplained = [f"d{name}" for name in wrong]
         report.wrong = dict.fromkeys(report.unexplained, float("inf"))
@@ -604,7 +608,8 @@ class Trial:
                 bound = found if found in numbers else bound
             else:
                 small = self.gradients(inputs, [1e-6 * d for d in d_outputs])
-                bound = see.bound_of_clipping([d for name, d in given.items() if not same(1e6 * small[name], d, 1e-3)])
+                bound = see.bound_of_clipping([d for name, d in given.items() if not same(
+                    1e6 * np.asarray(small[name], float), d, 1e-3)])
             if clip and bound is None:
                 self.set_clipping(True)
                 free = self.gradients(inputs, d_outputs)

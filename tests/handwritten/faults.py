@@ -171,6 +171,22 @@ PLANTED = [
     ("ln_lstm.py", "'h': dah @", "'h': da @", "lnlstm_backward", "wrong", r"wrong: dh\n"),
     ("highway.py", "(Hx - x)", "Hx", "highway_backward", "wrong", r"wrong: "),
 
+    # -- what only an edit of the file mends, and what only the file shows -----------------------------------
+    ("loss_method.py", "dz[np.arange(B), Y[:, t]] -= 1", "dz[np.arange(B), X[:, t]] -= 1", "Elman", "wrong",
+     r"write `Y` in place of `X`"),
+    ("bptt_class.py", "(1 - s[bptt_step-1] ** 2)", "(1 - s[bptt_step] ** 2)", "RNNNumpy", "wrong",
+     r"write `s\[bptt_step - 1\]` in place of `s\[bptt_step\]`"),
+    ("parameter_objects.py", "dn = dh * (1 - z) * (1 - n ** 2)", "dn = dh\n            dn *= (1 - z) * (1 - n ** 2)",
+     "GRU", "wrong", r"write `dn = dn \* .* that array has another name too"),
+    ("spanish.py", "dWx, dWa, dWy = np.zeros_like(Wx)", "dWx, dWa, dWy = np.zeros_like(Wx, dtype=np.float16)", "atras",
+     "wrong", r"leave out `dtype=np.float16`"),
+    ("layers_of_layers.py", "gW += self.i2h.dW", "gW = self.i2h.dW", "RNN", "wrong", r"di2h_W is overwritten"),
+    ("two_directions.py", "dxf + dxb[:, ::-1]", "dxf + dxb", "bilstm_backward", "wrong", r"wrong: dx\n"),
+    ("tables.py", "i * (1 - i)), (\"g\"", "i), (\"g\"", "Net", "wrong",
+     r"sigmoid|derivative"),
+    ("char_lstm.py", "dh = Wy.T @ dy + dhnext", "dh = np.clip(Wy.T @ dy + dhnext, -0.1, 0.1)", "lossFun", "wrong",
+     r"lossFun clips what it goes on to use \(line 57\)"),
+
     # -- what is returned ------------------------------------------------------------------------------------
     ("peephole.py", "return dx, dh_prev, dc_prev,", "return dx, dc_prev, dh_prev,", "peephole_lstm_backward", "wrong",
      r"returns dc_prev before dh_prev, and its forward takes h_prev before c_prev"),
