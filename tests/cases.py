@@ -155,6 +155,14 @@ class Reference:
         np.add.at(y, index, x)
         return y
 
+    def index_select(self, x, index, axis):
+        return np.take(x, index, axis)
+
+    def index_add(self, x, index, length, axis):
+        y = np.zeros((*x.shape[:axis], length, *x.shape[axis + np.ndim(index):]), x.dtype)
+        np.add.at(y, (*[slice(None)] * axis, index), x)
+        return y
+
     def cross_entropy(self, logits, targets, mask=None):
         p = np.take_along_axis(self.softmax(logits), targets[..., None], -1)[..., 0]
         return np.mean(-np.log(p if mask is None else p[mask]))
@@ -381,6 +389,12 @@ CASES = [
     case("scatter", normal(3, 2), shape=(5, 2), index=np.array([4, 0, 4])), case("scatter", normal(), (2, 2), (0, 1)),
     case("scatter", normal(0, 3), (2, 3), np.zeros(0, int)), case("scatter", normal(2), (3, 3), s_[[1, 1], [2, 2]]),
     case("scatter", normal(2), shape=(3,), index=np.array([True, False, True])),
+    *[case("index_select", normal(*shape), index, axis=axis) for shape, index, axis in (
+        ((4, 5), np.array([0, 3, 3]), 0), ((4, 5), np.array([[1, -1], [1, 4]]), 1), ((2, 3, 4), np.array([2, 2]), 1),
+        ((3,), np.array(1), 0), ((3, 2), np.zeros(0, int), 0))],
+    *[case("index_add", normal(*shape), index, length=4, axis=axis) for shape, index, axis in (
+        ((3, 2), np.array([0, 3, 3]), 0), ((2, 3), np.array([1, 1, -1]), 1), ((2, 2, 3), np.array([[1, 0], [1, 1]]), 0),
+        ((2,), np.array(3), 0), ((2, 0), np.zeros(0, int), 1))],
     case("take", normal(4, 5), np.array([0, 7, 7])), case("take", normal(4, 5), [[1, 1], [0, -1]], axis=1),
     case("take", normal(4, 5), 2, axis=-1), case("take", normal(4, 5), indices=[0, 0], axis=0),
     case("take", normal(), 0), case("take", normal(0, 3), [1, 1], 1), case("take", normal(), [0, 0], axis=0),

@@ -159,6 +159,15 @@ def vectors(w):
     return cell
 
 
+def looked_up(w):
+    """x is a symbol: a column of P for each sequence, and a row of another table."""
+    def cell(h, x):
+        symbol, other = x
+        h = np.tanh(mg.take(w.P, symbol, axis=1) + w.W @ h + mg.take(w.E, other, axis=0).T)
+        return h, h
+    return cell
+
+
 # -- unusual states -------------------------------------------------------------------------------
 
 
@@ -508,6 +517,7 @@ CELLS = [
     row(indexed, "H B", "D B", W="H D"),
     row(stacked_within, "H B", "D B", W="H D", V="H H"),
     row(equal_gradients, ("H B", "H B"), "D B", W="H D"),
+    row(looked_up, "H B", ("int B", "int B"), W="H H", P="H 5", E="3 H"),
     row(counting, ("H B", "int H B"), "D B", W="H D"),
     row(concatenated_twice, "H B", "D B", W="H H+D", V="H 2*H+2*D"),
 ]

@@ -7,16 +7,18 @@ import difflib
 import inspect
 import linecache
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from minigrad.auditor.change import Change
+from minigrad.auditor.record import Step
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes, other_inputs
-from minigrad.auditor.tape import Tape
+from minigrad.auditor.tape import Draw, Tape
+from minigrad.auditor.words import say
 from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
 
@@ -45,7 +47,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     if singles:
         others = [leaf for leaf in given[0] if leaf not in singles and np.any(given[0][leaf])]
         which = f"{', '.join(keys[leaf] for leaf in singles)} computed" if others else "computed"
-        note(report, f"note: {which} in float32, and judged to its digits")
+        report.note(f"{which} in float32, and judged to its digits")
     search = Search(tape, [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given],
                     {leaf: TOLERANCE_FLOAT32 if leaf in singles else TOLERANCE for leaf in given[0]})
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
@@ -55,7 +57,6 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
     if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
-    report.tried = search.tried
     return report
 
 
@@ -70,9 +71,9 @@ def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, s
     for some in other_inputs(tape, forward):
         with contextlib.suppress(Exception):  # sizes that are fixed in the forward
             other, report = Tape(forward, some, rng), AuditReport()
-            now = {leaf: other.shape(i) for leaf, i in other.leaves.items()}
+            now = {leaf: step.shape for leaf, step in other.leaves.items()}
             problem = "note: it is not judged at other lengths: with " + ", ".join(
-                f"{leaf} {now[leaf]}" for leaf, i in tape.leaves.items() if now[leaf] != tape.shape(i))
+                f"{leaf} {now[leaf]}" for leaf, step in tape.leaves.items() if now[leaf] != step.shape)
             try:
                 given, keys = gradients(other, backward, names, report)
             except Exception as failure:
@@ -93,21 +94,17 @@ def gradients(tape: Tape, backward: Callable, names: dict[str, str], report: Aud
     for _ in range(OTHER_INPUTS):
         tape.add_draw()
     given: list[dict[str, Any]] = []
-    for _, d_outputs, leaves in tape.draws:
-        found, keys = named_gradients(tape, call(backward, d_outputs, tape, leaves, report), names)
-        strange = [keys[leaf] for leaf, g in found.items() if g.dtype.kind not in "fiub"]
-        if strange:
-            note(report, f"note: {', '.join(strange)} are not arrays of real numbers")
+    for draw in tape.draws:
+        found, keys = named_gradients(tape, call(backward, draw, tape, report), names)
         given.append({leaf: g for leaf, g in found.items() if g.dtype.kind in "fiub"})
-    everywhere = [leaf for leaf in given[0] if all(leaf in draw for draw in given)]
-    report.missing = [keys[leaf] for leaf in tape.leaves if leaf not in everywhere]
-    if bad := [keys[leaf] for leaf in everywhere if not np.isfinite(given[0][leaf]).all()]:
-        note(report, f"note: {', '.join(bad)} contain nan or inf")
-    if fixed := [keys[leaf] for leaf in everywhere if np.any(given[0][leaf])
-                 and np.array_equal(given[0][leaf], given[1][leaf])]:
-        note(report, f"note: {', '.join(fixed)} are the same for other arguments: backward reads its values from "
-             "elsewhere, as from global variables")
-    return [{leaf: draw[leaf] for leaf in everywhere} for draw in given], keys
+        report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in found if leaf not in given[-1]])
+    given = [{leaf: draw[leaf] for leaf in given[0] if all(leaf in other for other in given)} for draw in given]
+    report.missing = [keys[leaf] for leaf in tape.leaves if leaf not in given[0]]
+    report.note("{} contain nan or inf", [keys[leaf] for leaf, g in given[0].items() if not np.isfinite(g).all()])
+    report.note("{} are the same for other arguments: backward reads its values from elsewhere, as from global "
+                "variables", [keys[leaf] for leaf, g in given[0].items() if np.any(g)
+                              and np.array_equal(g, given[1][leaf])])
+    return given, keys
 
 
 def is_single(g: Any) -> bool:
@@ -115,62 +112,58 @@ def is_single(g: Any) -> bool:
     return bool(np.array_equal(g, g.astype(np.float32)) and np.any(g != np.round(g, 3)))
 
 
-def call(backward: Callable, d_outputs: Any, tape: Tape, leaves: list, report: AuditReport) -> Any:
+def call(backward: Callable, draw: Draw, tape: Tape, report: AuditReport) -> Any:
     """The user's gradients at one draw; what it does to its arguments becomes a note."""
     def fresh() -> tuple:
-        return map_leaves(np.array, d_outputs), *map_leaves(np.array, unflatten(tape.pattern, leaves))
+        return map_leaves(np.array, draw.d_outputs), *map_leaves(np.array, unflatten(tape.pattern, draw.inputs))
     arguments = fresh()
     result = backward(*arguments)
-    changed = [not np.array_equal(x, old) for x, old in zip(flatten(arguments)[0], flatten(fresh())[0])]
+    changed = [not np.array_equal(x, y) for x, y in zip(flatten(arguments)[0], flatten(fresh())[0])]
     outputs = len(changed) - len(tape.labels)
     for label in [label for label, is_changed in zip(tape.labels, changed[outputs:]) if is_changed]:
-        note(report, f"note: backward changes its argument {label} in place")
+        report.note(f"backward changes its argument {label} in place")
     if any(changed[:outputs]):
-        note(report, "note: backward changes d_outputs in place")
+        report.note("backward changes d_outputs in place")
     result = map_leaves(lambda x: np.array(x) if not isinstance(x, (str, bool)) else x, result)
     again = flatten(backward(*fresh()))[0]
     if any(isinstance(x, np.ndarray) and not np.array_equal(x, np.asarray(y), equal_nan=x.dtype.kind in "fc")
            for x, y in zip(flatten(result)[0], again)):
-        note(report, "note: called twice with the same arguments, backward gives two answers: it keeps state between "
-             "the calls, which must start from zero")
+        report.note("called twice with the same arguments, backward gives two answers: it keeps state between the "
+                    "calls, which must start from zero")
     return result
-
-
-def note(report: AuditReport, text: str) -> None:
-    if text not in report.notes:
-        report.notes.append(text)
 
 
 def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """{leaf: the user's gradient} and {leaf: what the user calls it}."""
     keys = {leaf: f"d{leaf}" for leaf in tape.leaves}
     pairs = [("", result)] if isinstance(result, np.ndarray) else named_leaves(result)
-    if result is None:
-        return {}, keys
     if all(re.fullmatch(r"(\[\d+\])*", path) for path, _ in pairs):  # without names, in the order of the inputs
         values = with_none(result)
         labels = [tape.labels[i] for i in (range(len(tape.labels)) if len(values) == len(tape.labels) else tape.floats)]
-        if len(values) != len(labels):
+        if result is not None and len(values) != len(labels):
             raise ValueError(f"backward returned {len(values)} gradients and forward has {len(labels)} inputs: return "
                              "one for each input, in their order, or a dict such as {'dW': …}")
         return {leaf: np.asarray(x) for leaf, x in zip(labels, values) if leaf in keys and x is not None}, keys
-
-    def alike(path: str, x: Any, leaf: str) -> float:
-        key = path.rsplit(".", 1)[-1]
-        if key in names or path in names:
-            return 9.0 * (names.get(key, names.get(path)) == leaf)
-        bare = key[1:] if key[:1] == "d" and key not in keys else key
-        one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, leaf))
-        return (difflib.SequenceMatcher(None, one, other).ratio() + (leaf in (bare, key))
-                + 0.3 * (np.shape(x) == tape.shape(tape.leaves[leaf])))
     found: dict[str, Any] = {}
+    scores = [(likeness(path, x, step, names, keys), path, x, leaf) for path, x in pairs
+              for leaf, step in tape.leaves.items()]
     used = set()
-    for score, path, x, leaf in sorted(((alike(path, x, leaf), path, x, leaf) for path, x in pairs for leaf in keys),
-                                       key=lambda entry: -entry[0]):
+    for score, path, x, leaf in sorted(scores, key=lambda entry: -entry[0]):
         if score > 0.85 and path not in used and leaf not in found:
             used.add(path)
             found[leaf], keys[leaf] = np.asarray(x), path.rsplit(".", 1)[-1]
     return found, keys
+
+
+def likeness(path: str, x: Any, step: Step, names: dict[str, str], leaves: Iterable[str]) -> float:
+    """How well the name and the shape of a gradient fit an input."""
+    key = path.rsplit(".", 1)[-1]
+    if key in names or path in names:
+        return 9.0 * (names.get(key, names.get(path)) == step.name)
+    bare = key[1:] if key[:1] == "d" and key not in leaves else key
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (bare, step.name))
+    return (difflib.SequenceMatcher(None, one, other).ratio() + (step.name in (bare, key))
+            + 0.3 * (np.shape(x) == step.shape))
 
 
 def with_none(tree: Any) -> list:
@@ -180,20 +173,19 @@ def with_none(tree: Any) -> list:
 
 def error(search: Search, leaf: str) -> float:
     """The largest error relative to the gradient's largest entry; inf for another shape."""
-    true, given = search.tape.draws[0].values[search.tape.total(leaf)], search.given[0][leaf]
+    true, given = search.tape.true(leaf), search.given[0][leaf]
     if true.shape != given.shape:
         return float("inf")
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
 def cause_of(tape: Tape, change: Change, keys: dict[str, str], backward: Callable) -> Cause:
-    edge, explains = change.edge, [keys[leaf] for leaf in change.explains]
-    about, where = change.explains, None
-    if edge is not None:
-        step = tape.steps[edge.consumer]
-        where = step.line and f"{step.line[0]}:{step.line[1]}: {linecache.getline(*step.line).strip()}"
+    explains, about, where = [keys[leaf] for leaf in change.explains], change.explains, None
+    if change.where is not None:
+        line = change.where.of.line
+        where = line and f"{line[0]}:{line[1]}: {linecache.getline(*line).strip()}"
         if not change.text.startswith("in {} only"):
-            about = [tape.say(edge.x), tape.say(edge.consumer), *change.explains[:1]]
+            about = [say(tape, change.where.x), say(tape, change.where.of), *change.explains[:1]]
     return Cause(str(change), change.kind, explains, change.also, where, line_of(backward, about), OTHER_INPUTS)
 
 

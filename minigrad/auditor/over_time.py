@@ -3,164 +3,107 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigrad.auditor.change import kind, put, reading, same_shape, scaled, value_of
-from minigrad.auditor.record import Edge, fit
-from minigrad.auditor.tape import Replacement, Tape, Values, d, groups
-
-# (words, cost, the step that is read at a step t of n): -1 is the initial state
-MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
-    ("the step after", 0.2, lambda t, n: t + 1), ("the step before", 0.2, lambda t, n: t - 1),
-    ("the last step", 0.3, lambda t, n: n - 1), ("the first step", 0.3, lambda t, n: 0),
-    ("the other end", 0.4, lambda t, n: n - 1 - t)]
+from minigrad.auditor.change import kind, scaled
+from minigrad.auditor.record import Step
+from minigrad.auditor.rules import MOMENTS
+from minigrad.auditor.tape import Replaced, Tape, Values, groups
+from minigrad.auditor.words import d, say
 
 
 class State:
     """A state that is carried over time.
 
-    edges  {time: those that carry its gradient there}, -1: to the initial state
+    edges  {time: those that carry its gradient there}, -1: to the initial state;  last: the time to which nothing is
+    end    the total of its gradients at the last step, or None
     """
 
-    def __init__(self, tape: Tape, edges: list[Edge]):
-        self.tape, self.first, place = tape, edges[0], tape.steps[edges[0].x].place
-        self.name = d(tape.say(edges[0].x))
-        self.calls, self.last = tape.calls[place], len(tape.calls[place]) - 1
-        self.edges = groups(edges, lambda e: tape.steps[e.x].time)
-        self.times = sorted(self.edges)
-        self.edges[-1] = [e for slot in tape.slots if set(slot) & set(edges) for e in slot if e.x == tape.starts[place]]
-        self.rules = {(tape.steps[e.consumer].place, e.position) for e in edges}
-
-    def put(self, new: dict[int, Callable[[Values], Any]]) -> dict[int, Replacement]:
-        """Replace what is carried to some times. To the last nothing is: there the new is added to what arrives."""
-        replaced: dict[int, Replacement] = {}
-        for t, f in new.items():
-            for k, e in enumerate(self.edges.get(t, ())):
-                replaced[e.contribution] = f if k == 0 else lambda v: 0.0
-            total = self.tape.totals.get(self.calls[t])
-            if t == self.last and total is not None:
-                replaced[total] = lambda v, f=f, total=total: v.own(total) + f(v)
-        return replaced
+    def __init__(self, tape: Tape, edges: list[Step]):
+        self.first, place = edges[0], edges[0].x.place
+        self.name, self.end = d(say(tape, edges[0].x)), tape.places[place][-1].total
+        self.edges = groups(edges, lambda e: e.x.time)
+        self.times, self.last = sorted(self.edges), len(tape.places[place]) - 1
+        self.edges[-1] = [e for slot in tape.slots if set(slot) & set(edges) for e in slot if e.x is tape.starts[place]]
 
     def sent(self, v: Values, t: int) -> Any:
-        """What the rules of step t give for the state of the step before, be it a constant."""
-        if some := self.edges.get(t - 1):
-            return sum(v.own(e.contribution) for e in some)
-        return sum(rule_at(self.tape, self.tape.calls[place][t], position)(v) for place, position in self.rules)
+        """What the rules of step t give for the state of the step before."""
+        return sum(map(v.own, self.edges[t - 1]))
 
     def arrived(self, v: Values, t: int) -> Any:
-        return sum(v(e.contribution) for e in self.edges.get(t, ()))
+        return sum(map(v, self.edges.get(t, ())))
 
 
-def states(tape: Tape) -> list[State]:
-    return [State(tape, edges) for edges in groups(tape.carried, lambda e: tape.steps[e.x].place).values()]
+def states_of(tape: Tape) -> list[State]:
+    return [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
 
 
-def rule_at(tape: Tape, consumer: int, position: int) -> Replacement:
-    """What the rule of a consumer gives for one of its inputs."""
-    step, total = tape.steps[consumer], tape.totals[consumer]
-    rules = {vjp.position: vjp.plain for vjp in step.op.vjps}
-
-    def rule(v: Values) -> Any:
-        found = rules[0 if step.op.variadic else position](v(total), v(consumer), [v(x) for x in step.inputs],
-                                                           step.metadata)
-        return found[position] if step.op.variadic else fit(found, tape.shape(step.inputs[position]))
-    return rule
-
-
-def in_loop(tape: Tape, e: Edge) -> bool:
-    return len(tape.calls[tape.steps[e.consumer].place]) == tape.times > 1
+def carried(some: Iterable[State], what: Callable, start: bool = True, end: bool = False) -> Replaced:
+    """Replace what is carried to each time by what(values, state, time). start: to the initial states too; end: to the
+    last step too, where nothing is carried."""
+    replaced: Replaced = {}
+    for s in some:
+        for t in [*s.times, *[-1] * start]:
+            for k, e in enumerate(s.edges[t]):
+                replaced[e] = (lambda v, e: 0.0) if k else lambda v, e, s=s, t=t: what(v, s, t)
+        if end and s.end:
+            replaced[s.end] = lambda v, total, s=s: v.own(total) + what(v, s, s.last)
+    return replaced
 
 
 @kind
-def not_carried(tape: Tape, given: list) -> Iterator[tuple]:
-    """All edges that carry one state, or several, to the step before."""
-    for some in itertools.chain.from_iterable(itertools.combinations(states(tape), n) for n in (1, 2, 3)):
+def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
+    """What is carried to the step before: nothing, too much, another's, or it starts wrong."""
+    states = states_of(tape)
+    for some in itertools.chain.from_iterable(itertools.combinations(states, n) for n in (1, 2, 3)):
         names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
-        for cost, more, start in ((0.5, "", []), (0.7, ", nor to the initial state", [-1])):
-            replaced: dict[int, Replacement] = {}
-            for s in some:
-                replaced |= s.put(dict.fromkeys([*start, *s.times], lambda v: 0.0))
-            yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}", replaced,
-                   some[0].first)
-
-
-@kind
-def carried_wrongly(tape: Tape, given: list) -> Iterator[tuple]:
-    """What is carried to the step before is kept and added to, or starts wrong."""
-    for s in states(tape):
+        for cost, more in ((0.5, ""), (0.7, ", nor to the initial state")):
+            yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}",
+                   carried(some, lambda v, s, t: 0.0, start=bool(more)))
+    for s in states:
         yield (1.2, f"the carried {s.name} is added up: the sum of all later steps arrives, and not that of the step "
-               "after alone", s.put({t: lambda v, t=t, s=s: s.sent(v, t + 1) + s.arrived(v, t + 1)
-                                     for t in [-1, *s.times]}), s.first)
-        yield 1.4, f"the carried {s.name} starts at ones, and not at zeros", s.put({s.last: lambda v: 1.0}), s.first
-        others = [e.contribution for e in tape.edges if e.x == s.calls[-1] and e not in tape.carried]
-        if others:
-            yield (1.6, f"the carried {s.name} starts at what arrives at the last step, which is counted twice",
-                   s.put({s.last: lambda v, others=others: sum(map(v, others))}), s.first)
-
-
-@kind
-def carried_to_another(tape: Tape, given: list) -> Iterator[tuple]:
-    """Two carried states are exchanged."""
-    for a, b in itertools.combinations(states(tape), 2):
-        for cost, more, start in ((1.5, "", []), (1.6, ", those of the initial states too", [-1])):
-            if same_shape(tape, a.first.x, b.first.x):
-                replaced: dict[int, Replacement] = {}
-                for to, other in ((a, b), (b, a)):
-                    replaced |= to.put({t: lambda v, t=t, s=other: s.sent(v, t + 1) for t in [*start, *to.times]})
-                yield cost, f"the carried {a.name} and {b.name} are exchanged{more}", replaced, a.first
-
-
-@kind
-def loop_in_forward_order(tape: Tape, given: list) -> Iterator[tuple]:
-    """The loop runs from the first step to the last: what one step carries arrives at the next."""
-    replaced: dict[int, Replacement] = {}
-    for s in states(tape) if tape.times > 2 else ():
-        replaced |= s.put({t: (lambda v: 0.0) if t == 0 else lambda v, t=t, s=s: s.sent(v, t - 1 if t > 0 else s.last)
-                           for t in [-1, *s.times, s.last]})
-    yield (1.0, "the backward loop runs in the forward's order, from the first step to the last: it must start at the "
-           "last step", replaced, next(iter(tape.carried), None))
+               "after alone", carried([s], lambda v, s, t: s.sent(v, t + 1) + s.arrived(v, t + 1)))
+        others = [e for e in s.end.inputs if e.kind == "edge" and e not in tape.carried] if s.end else []
+        for cost, text, what in (
+                (1.4, "at ones, and not at zeros", lambda v, total: v.own(total) + 1.0),
+                (1.6, "at what arrives at the last step, which is counted twice",
+                 lambda v, total, others=others: v.own(total) + sum(map(v, others)))):
+            yield cost, f"the carried {s.name} starts {text}", {s.end: what} if s.end else {}, s.first
+    for a, b in itertools.combinations(states, 2):
+        for cost, more in ((1.5, ""), (1.6, ", those of the initial states too")):
+            if a.first.shape == b.first.shape:
+                other = {a: b, b: a}
+                yield (cost, f"the carried {a.name} and {b.name} are exchanged{more}", carried(
+                    [a, b], lambda v, s, t, other=other: other[s].sent(v, t + 1), start=bool(more)))
+    if tape.times > 2:
+        yield (1.0, "the backward loop runs in the forward's order, from the first step to the last: it must start at "
+               "the last step", carried(states, lambda v, s, t: 0.0 if t == 0 else s.sent(
+                   v, t - 1 if t > 0 else s.last), end=True))
 
 
 @kind
 def steps_left_out(tape: Tape, given: list) -> Iterator[tuple]:
     """The loop over time covers only some of the steps."""
-    loop = [e for e in tape.edges if in_loop(tape, e)]
-    for k in range(1, tape.times if loop else 1):
-        text = f"the loop over time leaves out %s of the {tape.times} steps"
-        late, early = (scaled((e for e in loop if (tape.steps[e.consumer].time >= k) == is_late), 0)
-                       for is_late in (True, False))
-        yield 2.0, text % f"the last {tape.times - k}", late, loop[0]
-        yield 2.0, text % f"the first {k}", early, loop[0]
-        for s in states(tape):  # what is carried to the last step of the loop is returned for the initial state
-            early = early | s.put({-1: lambda v, s=s, k=k: s.arrived(v, k - 1)})
-        yield 2.1, text % f"the first {k}", early, loop[0]
+    loop = [e for e in tape.edges if len(tape.places[e.of.place]) == tape.times]
+    for k in range(1, tape.times):
+        text = f"the loop over time leaves out the %s of the {tape.times} steps"
+        yield 2.0, text % f"last {tape.times - k}", scaled((e for e in loop if e.time >= k), 0)
+        early = scaled((e for e in loop if e.time < k), 0)
+        for s in states_of(tape):  # what is carried to the last step of the loop is returned for the initial state
+            for e in s.edges[-1][:1]:
+                early[e] = lambda v, e, s=s, k=k: s.arrived(v, k - 1)
+        yield 2.0, text % f"first {k}", early
 
 
-@kind
-def cache_of_another_step(tape: Tape, given: list) -> Iterator[tuple]:
-    """The whole rule of each step reads the values of another step."""
-    loop = [e for e in tape.edges if in_loop(tape, e)]
-    consumers, n = {e.consumer for e in loop}, tape.times
-    for moment, _, read in MOMENTS if loop else ():
-        spots: dict[tuple[int, int], Replacement] = {}
-        for i in (i for i, step in enumerate(tape.steps) if step.kind == "rule" and step.of in consumers):
-            own = tape.steps[i].of
-            other = tape.calls[tape.steps[own].place][read(tape.steps[own].time, n) % n]
-            meant = {**dict(zip(tape.steps[own].inputs, tape.steps[other].inputs)), own: other}
-            spots |= {(i, p): value_of(meant[x]) for p, x in enumerate(tape.steps[i].inputs) if meant.get(x, x) != x}
-        yield 1.5, f"each step reads the cache of {moment}, and not its own", reading(tape, spots), loop[0]
-
-
-def factors(tape: Tape, leaf: str, given: Any, sets: list[list[Edge]]) -> Any:
+def factors(tape: Tape, leaf: str, given: Any, sets: list[list[Step]]) -> Any:
     """The factors on sets of edges that give the user's gradient of a leaf; None if there are none."""
     true = tape.true(leaf)
     if given.shape != true.shape or np.allclose(given, true, rtol=1e-9):
         return None
-    columns = np.stack([(true - tape.gradients((leaf,), scaled(some, 0))[0]).ravel() for some in sets], 1)
+    columns = np.stack([(true - tape.gradients([leaf], scaled(some, 0))[0]).ravel() for some in sets], 1)
     wanted = (given - true).ravel() + columns.sum(1)
     k = np.linalg.lstsq(columns, wanted, rcond=None)[0] if columns.any() else np.zeros(len(sets))
     return k if np.abs(columns @ k - wanted).max(initial=0) < 1e-7 * np.abs(columns).max(initial=0) else None
@@ -170,41 +113,39 @@ def factors(tape: Tape, leaf: str, given: Any, sets: list[list[Edge]]) -> Any:
 def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
     """A gradient that is added up over time, with other weights: 0 or 1 for `=` in place of `+=`."""
     for leaf, g in given[0].items():
-        at = groups((e for e in tape.edges if e.x == tape.leaves[leaf]), lambda e: tape.steps[e.consumer].time)
+        at = groups((e for e in tape.edges if e.x is tape.leaves[leaf]), lambda e: e.time)
         if len(times := sorted(at)) < 2:
             continue
-        e = at[times[0]][0]
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
             yield (0.6, f"d{leaf} is overwritten at each step, not added up{which}",
-                   scaled((e for t in times if t != time for e in at[t]), 0), e)
+                   scaled((e for t in times if t != time for e in at[t]), 0))
         weights = factors(tape, leaf, g, [at[t] for t in times])
         if weights is not None and weights.any() and np.allclose(4 * weights, np.round(4 * weights), atol=1e-6):
             weights = np.round(4 * weights) / 4 + 0.0  # no −0
             yield (1.6, f"d{leaf} is not the sum over the steps: step by step it has the factors "
                    f"{', '.join(f'{w:g}' for w in weights)}",
-                   {c: f for w, t in zip(weights, times) for c, f in scaled(at[t], w).items()}, e)
+                   {e: how for w, t in zip(weights, times) for e, how in scaled(at[t], w).items()})
 
 
 @kind
 def arriving(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient that arrives at an output: not used, taken as 1, or that of another output or another step."""
-    at = {seed: Edge(seed, tape.steps[seed].of, 0, tape.steps[seed].of) for seed in tape.seeds}
-    for seed, e in at.items():
+    for seed in tape.seeds:
         for text, k in (("not used", 0.0), ("taken as 1", 1.0)):
-            yield 1.3, f"{tape.say_arriving(e.x)} is {text}", {seed: lambda v, k=k: k}, e
+            yield 1.3, f"{say(tape, seed)} is {text}", {seed: lambda v, seed, k=k: k}
     for a, b in itertools.combinations(tape.seeds, 2):
-        if same_shape(tape, a, b):
-            yield (1.5, f"{tape.say_arriving(at[a].x)} and {d(tape.say(at[b].x))} are exchanged",
-                   {a: lambda v, b=b: v.base(b), b: lambda v, a=a: v.base(a)}, at[a])
+        if a.shape == b.shape:
+            yield (1.5, f"{say(tape, a)} and {d(say(tape, b.of))} are exchanged",
+                   {a: lambda v, _, b=b: v.own(b), b: lambda v, _, a=a: v.own(a)})
+    reads = [("used at the last step only", lambda t, n: t if t == n - 1 else -1),
+             ("used at the first step only", lambda t, n: t if t == 0 else -1),
+             *((f"that of {moment} at every step", at) for moment, _, at in MOMENTS)]
     for slot in tape.slots:
-        steps = {tape.steps[e.x].time: e for e in slot}
-        if len(steps) < 2 or len({e.consumer for e in slot}) > 1 or len(steps) != len(slot):
-            continue
-        reads = [("used at the last step only", lambda t, n: t if t == n - 1 else -1),
-                 ("used at the first step only", lambda t, n: t if t == 0 else -1),
-                 *((f"that of {moment} at every step", read) for moment, _, read in MOMENTS)]
-        for text, read in reads:
-            def how(v: Values, own: Any, e: Edge, read: Any = read, steps: Any = steps) -> Any:
-                other = steps.get(read(tape.steps[e.x].time, len(steps)))
-                return v.own(other.contribution) if other else 0 * own
-            yield 1.4, f"{tape.say_arriving(slot[0].consumer)} is {text}", put(slot, how), slot[0]
+        steps = {e.x.time: e for e in slot}
+        if len(steps) == len(slot) > 1 and len({e.of for e in slot}) == 1:  # what is stacked after the loop
+            for text, at in reads:
+                def how(v: Values, e: Step, at: Callable = at, steps: dict = steps) -> Any:
+                    other = steps.get(at(e.x.time, len(steps)))
+                    return v.own(other) if other else 0 * v.own(e)
+                yield (1.4, f"the arriving {d(say(tape, slot[0].of)).removeprefix('the ')} is {text}",
+                       dict.fromkeys(slot, how))

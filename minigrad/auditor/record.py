@@ -1,8 +1,8 @@
 """The record of a forward and its derived backward: one list of steps, with names and places from the user's code.
 
-A forward step is a place of the code and a time: the number of earlier calls at that place. For each forward step the
-backward has a `total` (the sum of what arrives), and for each input the steps of the `rule` and its `contribution` to
-the input's total.
+A step of the forward is a place of the code and a time: the number of earlier calls at that place. Its backward has a
+`total` (the sum of what arrives), and for each input the steps of the `rule` and an `edge`: what it adds to the input's
+total.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from operator import itemgetter
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 
@@ -26,38 +26,38 @@ from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Symbol, Trace, Tracer, symbol
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Step:
-    """One value. kind: leaf, constant, seed, forward, rule, contribution or total.
+    """One value. kind: leaf, constant, seed (what arrives at an output), forward, rule, edge or total.
 
-    place, time  of a forward step: the op and the user's call sites, and how many calls came before at this place
     example      its value when it was recorded;  compute: from the values of its inputs to its own
+    place, time  what is done at each call of one line of the user's code is one place
     of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
-    number_in    the place of a rule's step within its rule
+    x            of a seed, an edge or a step of a rule: the forward step to whose total it leads
+    total        of a forward step: the sum of its gradients
     """
 
+    number: int
     kind: str
-    op: Any = None  # an Op
-    inputs: tuple[int, ...] = ()
-    metadata: Any = None
+    example: Any
+    inputs: tuple[Step, ...] = ()
+    compute: Any = None
     place: Any = None
     time: int = 0
-    of: int = -1
-    position: Any = None
-    number_in: int = 0
-    name: str | None = None
+    op: Any = None  # an Op
+    metadata: Any = None
+    of: Any = None  # a Step, as is x
+    x: Any = None
+    position: int = 0
+    name: str = ""
     line: tuple[str, int] | None = None
-    example: Any = None
-    compute: Any = None
+    is_cut: bool = False  # an edge to what a detach cuts off
+    total: Any = None  # a Step
 
-
-class Edge(NamedTuple):
-    """A contribution to the gradient of `x` from the rule of `consumer`."""
-
-    contribution: int
-    consumer: int
-    position: int
-    x: int
+    def __post_init__(self) -> None:
+        self.shape: tuple[int, ...] = getattr(self.example, "shape", ())  # () for an op of several results
+        self.reads = [x.number for x in self.inputs]
+        self.place = self.place or (self.kind, self.number)
 
 
 class Recorder(SourceTracer):
@@ -73,12 +73,8 @@ class Recorder(SourceTracer):
     def argument(self, example: Any) -> Symbol:
         return Tracer.argument(self, example)  # its shape in plain numbers
 
-    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        if is_user_frame(frame):
-            super().profile(frame, event, argument)
-
     def detached(self, x: Tensor) -> Tensor:
-        """x without its gradient: a copy whose contribution is zero, so that a path that is not cut can be found."""
+        """x without its gradient: a copy whose edge is zero, so that a path that is not cut can be found."""
         out = copy(x)
         self.cut.add(out._index)
         return out
@@ -97,17 +93,13 @@ class Recorder(SourceTracer):
         return out
 
 
-def is_user_frame(frame: FrameType) -> bool:
-    return not is_own_frame(frame) and not frame.f_globals.get("__name__", "").startswith("minigrad.auditor.")
-
-
 def call_sites() -> tuple[tuple, Any, tuple]:
     """The user's frames as (file, function, instruction, line), innermost first; the frame called; its place."""
     frame: FrameType | None = sys._getframe(2)
     sites: list[tuple] = []
     called, inside = None, []
     while frame is not None and frame.f_code is not Trace.__init__.__code__:
-        if is_user_frame(frame):
+        if not is_own_frame(frame):
             sites.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, frame.f_lineno))
         elif not sites:
             called = frame
@@ -117,100 +109,97 @@ def call_sites() -> tuple[tuple, Any, tuple]:
 
 
 class Recording(Trace):
-    """The steps of a forward, and of its backward, which is run rule by rule.
+    """The steps of a forward and of its backward, which is run rule by rule. arriving: the seeds."""
 
-    numbers   {index of a symbol: its step};  totals {forward step: its total}
-    arriving  the seeds: the gradients that arrive at the outputs
-    """
+    tracer: Recorder
 
     def differentiate(self) -> None:
-        self.recorder = cast(Recorder, self.tracer)
-        self.recorder.last = True
+        self.tracer.last = True
         self.steps: list[Step] = []
-        self.edges: list[Edge] = []
-        self.numbers: dict[int, int] = {}
+        self.step_of: dict[int, Step] = {}  # by the index of a symbol, or −id of a constant
         self.held: list[Any] = []
-        calls: dict[Any, int] = defaultdict(int)
+        self.calls: dict[Any, int] = defaultdict(int)
+        self.slots: set[tuple] = set()  # the places of edges: a state that begins as a constant has one there too
         for x in self.inputs:
-            self.add(Step("leaf", name=self.recorder.names.get(x._index)), x)
-        for x in [x for x in self.recorder.latest if x._index not in self.numbers]:
-            self.forward(x, calls)
+            self.add("leaf", x)
+        for x in [x for x in self.tracer.latest if x._index not in self.step_of]:
+            self.forward(x)
         outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
-        arriving: dict[int, list[int]] = defaultdict(list)  # {index of a symbol: what arrives there}
-        self.arriving = [self.add(Step("seed", of=self.numbers[y._index], example=y.example)) for y in outputs]
-        for y, seed in zip(outputs, self.arriving):
-            arriving[y._index].append(seed)
+        arriving: dict[Step, list[Step]] = defaultdict(list)
+        self.arriving = []
+        for y in map(self.step, outputs):
+            self.arriving.append(self.add("seed", y.example, of=y, x=y))
+            arriving[y].append(self.arriving[-1])
         parts: dict[int, dict[int, Symbol]] = defaultdict(dict)  # {index of an op of several results: their gradients}
         for node in reversed(behind(outputs)):
             self.backward(node, arriving, parts)
-        self.totals = {step.of: i for i, step in enumerate(self.steps) if step.kind == "total"}
 
-    def add(self, step: Step, x: Symbol | None = None) -> int:
-        """Append a step; that of a symbol is found again by `number`."""
+    def add(self, kind: str, value: Any, inputs: tuple = (), compute: Any = None, **more: Any) -> Step:
+        """Append a step. value: an example, or a symbol, whose step `step` then finds."""
+        is_symbol = isinstance(value, Symbol)
+        if is_symbol and (op := more.get("op")) is not None:
+            compute = itemgetter(value._metadata["i"]) if op is PART else functools.partial(
+                op.forward, **value._metadata) if value._metadata else op.forward
+            inputs, more["metadata"] = tuple(map(self.step, value._inputs)), value._metadata
+        step = Step(len(self.steps), kind, value.example if is_symbol else value, inputs, compute, **more)
         self.steps.append(step)
-        if step.op is PART:
-            step.compute = itemgetter(step.metadata["i"])
-        elif step.op is not None:
-            step.compute = functools.partial(step.op.forward, **step.metadata) if step.metadata else step.op.forward
-        if x is not None:
-            step.example = x.example
-            self.numbers[x._index] = len(self.steps) - 1
-        return len(self.steps) - 1
+        if is_symbol:
+            self.step_of[value._index] = step
+            step.name = self.tracer.names.get(value._index, "")
+        return step
 
-    def number(self, x: Any) -> int:
-        """The step of a symbol, or a new constant for anything else."""
-        if isinstance(x, Symbol):
-            return self.numbers[x._index]
-        key = -id(x)
-        if key not in self.numbers:
+    def step(self, x: Any) -> Step:
+        """The step of a symbol; for anything else a constant."""
+        key = x._index if isinstance(x, Symbol) else -id(x)
+        if key not in self.step_of:
             self.held.append(x)
-            name = self.recorder.names.get(x._index if isinstance(x, Tensor) else key)
-            self.numbers[key] = self.add(Step("constant", name=name, example=x._array if isinstance(x, Tensor) else x))
-        return self.numbers[key]
+            name = self.tracer.names.get(x._index if isinstance(x, Tensor) else key, "")
+            self.step_of[key] = self.add("constant", x._array if isinstance(x, Tensor) else x, name=name)
+        return self.step_of[key]
 
-    def forward(self, x: Symbol, calls: dict) -> None:
-        sites, ordinal = self.recorder.sites[x._index]
+    def forward(self, x: Symbol) -> None:
+        sites, ordinal = self.tracer.sites[x._index]
         place = x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
-        self.add(Step("forward", x._op, tuple(map(self.number, x._inputs)), x._metadata, place, calls[place],
-                      name=self.recorder.names.get(x._index), line=(sites[0][0], sites[0][3]) if sites else None), x)
-        calls[place] += 1
+        self.add("forward", x, op=x._op, place=place, time=self.calls[place],
+                 line=(sites[0][0], sites[0][3]) if sites else None)
+        self.calls[place] += 1
 
-    def backward(self, node: Symbol, arriving: dict[int, list[int]], parts: dict[int, dict[int, Symbol]]) -> None:
-        """The total of a node, and for each tracked input a contribution."""
-        n, arrived = self.numbers[node._index], tuple(arriving[node._index])
+    def backward(self, node: Symbol, arriving: dict[Step, list[Step]], parts: dict[int, dict[int, Symbol]]) -> None:
+        """The total of a node, and for each tracked input the rule and an edge."""
+        of, op = self.step(node), node._op
         if isinstance(node.example, tuple):  # its rule reads the totals of the results
             g: Any = tuple(parts[node._index].get(i, np.zeros_like(y)) for i, y in enumerate(node.example))
         else:
-            g = symbol(self.recorder, sum(self.steps[i].example for i in arrived), False)
-            self.add(Step("total", inputs=arrived, of=n, compute=lambda first, *rest: sum(rest, first)), g)
-        if node._op is PART:
+            arrived = tuple(arriving[of])
+            g = symbol(self.tracer, sum(step.example for step in arrived), False)
+            of.total = self.add("total", g, arrived, lambda first, *rest: sum(rest, first), of=of, time=of.time,
+                                place=("total", of.place))
+        if op is PART:
             parts[node._inputs[0]._index][node._metadata["i"]] = g
             return
-        for vjp in node._op.vjps if node._op else ():
-            if node._op.variadic or node._mask >> vjp.position & 1:
-                self.recorder.latest = []
-                d = vjp.recorded(g, value_of(node), node._inputs, node._metadata)
-                pairs = zip(range(len(d)), d) if node._op.variadic else [(vjp.position, d)]
-                for j, x in enumerate(self.recorder.latest):
-                    self.add(Step("rule", x._op, tuple(map(self.number, x._inputs)), x._metadata, of=n, number_in=j,
-                                  position=None if node._op.variadic else vjp.position), x)
-                for position, d in pairs:
-                    self.contribute(node, position, d, arriving)
-
-    def contribute(self, node: Symbol, position: int, d: Any, arriving: dict[int, list[int]]) -> None:
-        x = node._inputs[position]
-        if isinstance(x, Symbol) and x._tracked:
-            source, is_cut = self.number(d), node._index in self.recorder.cut
-            compute = functools.partial(fit, shape=x.example.shape, factor=0 if is_cut else 1)
-            c = self.add(Step("contribution", None, (source,), "cut" if is_cut else None, of=self.numbers[node._index],
-                              position=position, example=compute(self.steps[source].example), compute=compute))
-            self.edges.append(Edge(c, self.numbers[node._index], position, self.numbers[x._index]))
-            arriving[x._index].append(c)
+        for vjp in op.vjps if op else ():
+            to = {k: self.step(x) for k, x in enumerate(node._inputs) if (op.variadic or k == vjp.position)
+                  and ((isinstance(x, Symbol) and x._tracked) or ("edge", of.place, k) in self.slots)}
+            if not to:
+                continue
+            self.tracer.latest = []
+            found = vjp.recorded(g, value_of(node), node._inputs, node._metadata)
+            where: dict[str, Any] = {"of": of, "time": of.time}
+            for j, x in enumerate(self.tracer.latest):
+                self.add("rule", x, op=x._op, x=next(iter(to.values())), position=vjp.position, **where,
+                         place=("rule", of.place, vjp.position, j))
+            for k, end in to.items():  # what is stacked after a loop has one place
+                slot = "edge", of.place, end.place if op.variadic and self.calls[of.place] == 1 else k
+                self.slots.add(slot)
+                source, is_cut = self.step(found[k] if op.variadic else found), node._index in self.tracer.cut
+                compute = functools.partial(fit, shape=end.shape, is_cut=is_cut)
+                arriving[end].append(self.add("edge", compute(source.example), (source,), compute, x=end, position=k,
+                                              is_cut=is_cut, place=slot, **where))
 
 
-def fit(d: Any, shape: tuple[int, ...], factor: int = 1) -> Any:
+def fit(d: Any, shape: tuple[int, ...], is_cut: bool = False) -> Any:
     """A gradient broadcast or summed to the shape of its value."""
     if np.shape(d) != shape:
         d = np.asarray(d)
         d = sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)
-    return d if factor else 0 * d
+    return 0 * d if is_cut else d

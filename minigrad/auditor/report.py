@@ -49,7 +49,6 @@ class AuditReport:
     causes: list[Cause] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    tried: int = 0
 
     @property
     def ok(self) -> bool:
@@ -79,6 +78,12 @@ class AuditReport:
         return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
+
+    def note(self, text: str, names: list[str] | None = None) -> None:
+        """Add a note, once; `{}` stands for names, without which there is nothing to note."""
+        text = "note: " + text.replace("{}", ", ".join(names or []))
+        if names != [] and text not in self.notes:
+            self.notes.append(text)
 
     def add_derived_lines(self, forward: Callable, inputs: tuple) -> None:
         """Put the derived line beside each line of the user's. A forward that `derive` refuses has none."""

@@ -9,14 +9,18 @@ so the answer is always the same.
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minigrad.auditor import in_place, over_time, returned  # noqa: F401 (the blocks of the table)
+from minigrad.auditor import over_time, paths, returned, rules  # noqa: F401 (the blocks of the table)
 from minigrad.auditor.change import Change, all_changes, scaled
-from minigrad.auditor.tape import Replacement, Tape, d, groups
+from minigrad.auditor.record import Step
+from minigrad.auditor.tape import Replaced, Tape
+from minigrad.auditor.words import d, say
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
@@ -34,27 +38,22 @@ class Search:
 
     def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
         self.tape, self.given, self.tolerance = tape, given, tolerance
-        self.end = self.tried = 0
-        # of this round: the gradients with each change, and those explained where it breaks something
-        self.values: dict[Change, dict[str, Any]] = {}
-        self.partial: dict[Change, list[str]] = {}
+        self.end = 0
+        self.values: dict[Change, dict[str, Any]] = {}  # the gradients with each change, in this round
         self.causes: list[Change] = []
         self.leaves = [leaf for leaf in tape.leaves if leaf in given[0]]
-        self.right = self.explained(self.leaves, {}, self.draws())
+        self.right = self.explained(self.leaves, {}, range(len(given)))
         self.wrong = [leaf for leaf in self.leaves if leaf not in self.right]
         self.settled = list(self.right)  # right, or explained
 
-    def draws(self, first: int = 0) -> range:
-        return range(first, len(self.given))
+    @property
+    def left(self) -> list[str]:
+        return [leaf for leaf in self.wrong if leaf not in self.settled]
 
     def affordable(self, items: Iterable, share: float) -> Iterator:
         """The items, until a share of what is left of the round's budget is spent."""
         most = self.tape.ran + share * (self.end - self.tape.ran)
         return itertools.takewhile(lambda _: self.tape.ran <= most, items)
-
-    @property
-    def left(self) -> list[str]:
-        return [leaf for leaf in self.wrong if leaf not in self.settled]
 
     # -- predictions ----------------------------------------------------------------------------------------
 
@@ -65,31 +64,25 @@ class Search:
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
         return bool((np.abs(value - given) <= self.tolerance[leaf] * scale).all())
 
-    def predicted(self, leaves: Iterable[str], replaced: dict[int, Replacement], draw: int = 0,
-                  within: bool = False) -> dict[str, Any]:
+    def agreeing(self, values: dict[str, Any], draw: int = 0) -> list[str]:
+        return [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
+
+    def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0, within: bool = False
+                  ) -> dict[str, Any]:
         """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
         try:
-            return dict(zip(leaves, self.tape.gradients(tuple(leaves), replaced, draw, within)))
+            return dict(zip(leaves, self.tape.gradients(leaves, replaced, within, self.tape.draws[draw].values)))
         except FAILURES:
             return {}
 
-    def explained(self, leaves: list[str], replaced: dict[int, Replacement], draws: Iterable[int] = (0,),
-                  within: bool = False) -> list[str]:
+    def explained(self, leaves: Iterable[str], replaced: Replaced, draws: Iterable[int] = (0,)) -> list[str]:
         """Those of the leaves whose gradients are the user's with these steps replaced, at some draws."""
         for draw in draws:
-            values = self.predicted(leaves, replaced, draw, within)
-            leaves = [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
-        return leaves
+            leaves = self.agreeing(self.predicted(leaves, replaced, draw), draw)
+        return list(leaves)
 
-    def reached(self, replaced: dict[int, Replacement], leaves: Iterable[str]) -> list[str]:
-        """Those of the leaves that these steps lead to, the nearest first."""
-        behind, before = self.tape.behind(replaced), self.tape.before
-        lengths = {leaf: (behind & before[total]).bit_count() for leaf in leaves
-                   if behind >> (total := self.tape.total(leaf)) & 1}
-        return sorted(lengths, key=lengths.__getitem__)
-
-    def breaks_nothing(self, replaced: dict[int, Replacement], draws: Iterable[int] = (0,)) -> bool:
-        kept = self.reached(replaced, self.settled)
+    def breaks_nothing(self, replaced: Replaced, draws: Iterable[int] = (0,)) -> bool:
+        kept = list(self.tape.reached(replaced, self.settled))
         return not kept or self.explained(kept, replaced, draws) == kept
 
     # -- rounds -----------------------------------------------------------------------------------------------
@@ -106,26 +99,44 @@ class Search:
     def best(self) -> Change | None:
         finite = [leaf for leaf in self.left if all(np.isfinite(given[leaf]).all() for given in self.given)]
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
-        self.values, self.partial, self.tried = {}, {}, self.tried + len(changes)
+        self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
         best = self.confirmed(self.everywhere(changes))
-        if best is not None and (best.edge or best.cost < ODD):
+        if best is not None and (best.where or best.cost < ODD):
             return best
-        changes = [change for change in changes if change.edge]
-        return (self.confirmed([*self.in_some_leaves(changes), *self.through_an_edge(changes)])
+        changes = [change for change in changes if change.where]
+        common = [change for change in changes if change.cost <= COMMON]
+        return (self.confirmed(self.on_some_paths(common))
                 or self.confirmed(self.pairs(changes)) or best)
 
     def rank(self, change: Change) -> tuple:
         """The order of candidates: what explains most, then the most usual, then the nearest to a gradient.
 
         That several gradients are zero is rather a fault before them."""
-        unusual = change.edge is None and change.cost < 1 < len(change.explains)
+        unusual = change.where is None and change.cost < 1 < len(change.explains)
         return -len(change.explains), round(change.cost + unusual, 6), change.length
+
+    def confirmed(self, found: Iterable[Change]) -> Change | None:
+        """The first that holds at the other inputs too, with the others that explain as much."""
+        best, others = None, range(1, len(self.given))
+        for change in sorted((change for change in found if change.explains), key=self.rank):
+            if best is not None and (len(best.also) == MOST_TIES or change.explains != best.explains
+                                     or self.rank(change)[1] > self.rank(best)[1] + 1):
+                continue
+            if self.explained(change.explains, change.replaced, others) == change.explains \
+                    and self.breaks_nothing(change.replaced, others):
+                if best is None:
+                    best = change
+                elif str(change) != str(best) and str(change) not in best.also:
+                    best.also.append(str(change))
+        return best
 
     def found(self, change: Change, explained: list[str]) -> Change:
         change.explains = [leaf for leaf in self.left if leaf in explained]
-        change.length = min((self.tape.length(change.replaced, leaf) for leaf in change.explains[:1]), default=0)
+        change.length = sum(self.tape.reached(change.replaced, change.explains[:1]).values())
         return change
+
+    # -- candidates -------------------------------------------------------------------------------------------
 
     def everywhere(self, changes: list[Change]) -> list[Change]:
         """The changes that explain something and break nothing."""
@@ -137,15 +148,15 @@ class Search:
         for change, part in self.affordable(plan, 0.75):
             if change.cost > most or (part is others and most < MOST_COST):
                 continue  # one that explains everything, and what ties with it, has been found
-            reached = self.reached(change.replaced, left)
-            values = self.predicted(reached[part], change.replaced)
-            self.values.setdefault(change, {}).update(values)
-            explained = [leaf for leaf, value in values.items() if self.agrees(leaf, 0, value)]
-            explained += self.explained(reached[others], change.replaced) if explained and part is nearest else []
-            if explained and not self.breaks_nothing(change.replaced):
-                self.partial[change] = explained
-            elif explained:
-                key = change.text if change.edge is None else change
+            reached = list(self.tape.reached(change.replaced, left))
+            values = self.values.setdefault(change, {})
+            values |= self.predicted(reached[part], change.replaced)
+            if not (explained := self.agreeing(values)):
+                continue
+            values |= self.predicted(reached, change.replaced)
+            if self.breaks_nothing(change.replaced):
+                key = change if change.where else change.text
+                explained = self.agreeing(values)
                 if key in found:  # the same happened to another gradient
                     explained += found[key].explains
                     change.replaced = {**found[key].replaced, **change.replaced}
@@ -153,59 +164,45 @@ class Search:
                 most = min(most, change.cost + 1 if len(explained) == len(left) else most)
         return list(found.values())
 
-    def in_some_leaves(self, changes: list[Change]) -> Iterator[Change]:
-        """A fault in one copy of an expression: it concerns some leaves, and what is carried on is right."""
-        for change in self.affordable((change for change in changes if change.cost <= COMMON), 0.3):
-            explained = self.partial.get(change, []) if not self.tape.carried else self.explained(
-                self.reached(change.replaced, self.left), change.replaced, within=True)
-            if explained:
-                yield self.only(change, f"in {{}} only: {change.text}", explained, [(1, change.replaced)], True)
-
-    def only(self, change: Change, text: str, leaves: list[str], terms: list, within: bool = False) -> Change:
-        """A change of the gradients of some leaves alone, which become sums of those of replays."""
-        def one(leaf: str) -> Replacement:
-            return lambda v: sum(sign * v.again(leaf, replaced, within) for sign, replaced in terms)
-        replaced = {self.tape.total(leaf): one(leaf) for leaf in leaves}
-        new = Change(change.kind, change.cost, text, replaced, change.edge)
-        self.found(new, self.explained(leaves, replaced))
-        new.length = self.tape.length(change.replaced, leaves[0])
-        return new
-
-    def through_an_edge(self, changes: list[Change]) -> Iterator[Change]:
+    def on_some_paths(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
 
         A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
-        gradient is that with C, plus that with the cut, minus that with both."""
-        tape = self.tape
-        out_of = groups(tape.edges, lambda e: e.consumer)
-        cuts = [(edges[0], scaled(edges, 0), len(tape.steps[tape.totals[edges[0].x]].inputs) > 1,
-                 len(out_of[edges[0].consumer]) > 1) for edges in tape.slots]
-        cuts += [(change.edge, change.replaced, True, False) for change in changes if change.text.endswith("not used")]
-        behind = [tape.behind(cut) for _, cut, _, _ in cuts]
-        values_cut = {id(cut): self.predicted(self.left, cut) for _, cut, _, _ in cuts}
-        settled, left = (sum(1 << tape.total(leaf) for leaf in some) for some in (self.settled, self.left))
+        gradient is that with C, plus that with the cut, minus that with both. What is carried on from a copy for an
+        input alone is right: there C acts within a step."""
+        tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
+        settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
+                         for some in (self.settled, self.left))
+        cuts = [(at[0], scaled(at, 0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
+        with_cut = [(e, cut, tape.behind(cut), self.predicted(self.left, cut)) for e, cut in cuts]
 
         def possible() -> Iterator[tuple]:
-            for change in (change for change in changes if change.cost <= COMMON):
+            for change in changes:
                 after = tape.behind(change.replaced)
-                for (edge, cut, is_in_sum, is_shared), after_cut in zip(cuts, behind):
-                    is_term = is_in_sum and any(after_cut >> i & 1 for i in change.replaced)
-                    is_copy = not is_term and is_shared and any(after >> i & 1 for i in cut)
-                    last = after if is_term else after_cut if is_copy else 0
+                for e, cut, behind, values in with_cut:
+                    is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
+                        behind >> step.number & 1 for step in change.replaced)
+                    is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
+                    last = after & behind if is_term or is_copy else 0
                     if last & left and not last & settled and cut.keys() != change.replaced.keys():
-                        yield change, edge, cut, is_term
-        for change, edge, cut, is_term in self.affordable(possible(), 0.6):
-            reached = self.reached(change.replaced if is_term else cut, self.leaves)
-            terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
-            changed, both = self.values.get(change, {}).get(reached[0]), self.predicted(reached[:1], terms[2][1])
-            if changed is not None and bool(both) and self.agrees(
-                    reached[0], 0, changed + values_cut[id(cut)][reached[0]] - both[reached[0]]):
-                where = f"in the formula of {d(tape.say(edge.x))}"
+                        yield change, e, cut, values, is_term
+        for change, e, cut, values, is_term in self.affordable(possible(), 0.7):
+            is_last = not is_term and e.x.kind == "leaf"
+            reached = tape.reached(change.replaced if is_term else cut, self.leaves)
+            leaf, within = next(iter(reached)), is_last and bool(tape.carried)
+            changed = self.predicted([leaf], change.replaced, within=True) if within else self.values.get(change, {})
+            both = self.predicted([leaf], change.replaced | cut, within=within)
+            if leaf in changed and both and self.agrees(leaf, 0, changed[leaf] + values[leaf] - both[leaf]):
+                where = "{}" if is_last else f"the formula of {d(say(tape, e.x))}"
                 if is_term:
-                    where = "in the term of " + (
-                        tape.say_arriving(edge.x) if edge.x == edge.consumer else d(tape.say(edge.consumer)))
-                new = self.only(change, f"{where} only: {change.text}", reached, terms)
-                new.cost += 0.5
+                    where = "the term of " + (say(tape, e) if e.kind == "seed" else d(say(tape, e.of)))
+                terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
+                replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
+                    sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
+                new = Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
+                             replaced, change.where)
+                self.found(new, self.explained(reached, replaced))
+                new.length = tape.reached(change.replaced, [leaf])[leaf]
                 yield new
 
     def pairs(self, changes: list[Change]) -> Iterator[Change]:
@@ -215,20 +212,18 @@ class Search:
         short: dict[Any, tuple[float, Change, str]] = {}
         for change in changes:
             known = self.values.get(change)
-            if not known or change.cost > 2.9 or self.reached(change.replaced, self.settled):
-                continue
-            leaf, value = next(iter(known.items()))
-            gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
-            short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of those that are equal
+            if known and change.cost <= 2.9 and not self.tape.reached(change.replaced, self.settled):
+                leaf, value = next(iter(known.items()))
+                gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
+                short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of equal ones
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
         some = ([entry for entry in some if entry[0] > 0] or some)[:MOST_IN_PAIRS]
-        pairs = sorted(((a.cost + b.cost, a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                        if leaf == other and a.cost + b.cost <= MOST_COST), key=lambda pair: pair[0])
-        for cost, a, b, leaf in self.affordable(pairs, 1.0):
+        pairs = [(a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                 if leaf == other and a.cost + b.cost <= MOST_COST and not a.replaced.keys() & b.replaced.keys()]
+        for a, b, leaf in self.affordable(sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost), 1.0):
             replaced = a.replaced | b.replaced
-            if not a.replaced.keys() & b.replaced.keys() and self.explained([leaf], replaced) \
-                    and self.breaks_nothing(replaced):
-                yield self.found(Change(a.kind, cost, f"{a.text}; and {b.text}", replaced, a.edge),
+            if self.explained([leaf], replaced) and self.breaks_nothing(replaced):
+                yield self.found(Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", replaced, a.where),
                                  self.explained(self.left, replaced))
 
     def equal_entries(self, leaf: str, value: Any) -> float:
@@ -237,21 +232,6 @@ class Search:
             return 0.0
         return float(np.mean(np.abs(value - given) <= self.tolerance[leaf] * np.abs(given).max(initial=0)))
 
-    def confirmed(self, found: Iterable[Change]) -> Change | None:
-        """The first that holds at the other inputs too, with the others that explain as much."""
-        best = None
-        for change in sorted((change for change in found if change.explains), key=self.rank):
-            if best is not None and (len(best.also) == MOST_TIES or change.explains != best.explains
-                                     or self.rank(change)[1] > self.rank(best)[1] + 1):
-                continue
-            if self.explained(change.explains, change.replaced, self.draws(1)) == change.explains \
-                    and self.breaks_nothing(change.replaced, self.draws(1)):
-                if best is None:
-                    best = change
-                elif str(change) != str(best) and str(change) not in best.also:
-                    best.also.append(str(change))
-        return best
-
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
     def narrowed(self) -> list[str]:
@@ -259,45 +239,38 @@ class Search:
         notes, left, self.end = [], self.left, self.tape.ran + BUDGET
         with np.errstate(all="ignore"):
             while len(left) > 1:
-                behind = sorted(((calls, [leaf for leaf in left if self.reached(self.totals(calls), [leaf])])
-                                 for calls in self.tape.calls.values()), key=lambda entry: -len(entry[1]))
-                leaves: list[str] = []
-                calls: list[int] = []
-                for some, reached in self.affordable(behind, 1.0):
-                    if len(reached) <= len(leaves):
+                behind = [(at, [leaf for leaf in left if self.tape.reached(at, [leaf])]) for at in self.tape.totals]
+                best: list[str] = []
+                where = self.tape.totals[0]
+                for at, reached in self.affordable(sorted(behind, key=lambda entry: -len(entry[1])), 1.0):
+                    if len(reached) <= len(best):
                         break
-                    if len(found := self.consistent(some, reached)) > len(leaves):
-                        leaves, calls = found, some
-                if not leaves:
+                    if len(found := self.consistent(at, reached)) > len(best):
+                        best, where = found, at
+                if not best:
                     break
-                notes.append(f"{', '.join(map(d, leaves))} agree with each other: the fault lies before "
-                             f"{d(self.tape.say(calls[0]))}")
-                left = [leaf for leaf in left if leaf not in leaves]
+                notes.append(f"{', '.join(map(d, best))} agree with each other: the fault lies before "
+                             f"{say(self.tape, where[0])}")
+                left = [leaf for leaf in left if leaf not in best]
         return notes
 
-    def totals(self, calls: list[int]) -> dict[int, Any]:
-        return {self.tape.totals[i]: None for i in calls if i in self.tape.totals}
-
-    def consistent(self, calls: list[int], reached: list[str]) -> list[str]:
+    def consistent(self, totals: list[Step], reached: list[str]) -> list[str]:
         """The leaves for which some gradient of a forward value gives what the user gave."""
-        tape, shape, totals = self.tape, self.tape.shape(calls[0]), self.totals(calls)
-        size = int(np.prod(shape)) * len(totals)
-        leaves = tuple(leaf for leaf in reached if self.given[0][leaf].shape == tape.true(leaf).shape
-                       and np.isfinite(self.given[0][leaf]).all())
-        if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS \
-                or sum(tape.true(leaf).size for leaf in leaves) <= size:
+        given, true, shape = self.given[0], self.tape.true, (len(totals), *totals[0].shape)
+        size = math.prod(shape)
+        leaves = [leaf for leaf in reached if given[leaf].shape == true(leaf).shape and np.isfinite(given[leaf]).all()]
+        if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true(leaf).size for leaf in leaves) <= size:
             return []
 
-        def gradients(units: Any) -> list:
-            replaced: dict[int, Any] = {i: (lambda v, part=part: part) for i, part in zip(
-                totals, units.reshape(len(totals), *shape))}
-            return [np.ravel(g) for g in tape.gradients(leaves, replaced, within=True)]
+        def gradients(unit: Any) -> list:
+            parts: Replaced = {total: lambda v, _, part=part: part for total, part in zip(totals, unit.reshape(shape))}
+            return [np.ravel(g) for g in self.tape.gradients(leaves, parts, within=True)]
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]
         alone = [k for k, r in enumerate(rest) if not r.any()]  # the leaves that no other path leads to
         for some in (some for some in (list(range(len(leaves))), alone) if len(some) > 1):
-            base = np.concatenate([rest[k] for k in some])
-            wanted = np.concatenate([np.ravel(self.given[0][leaves[k]]) for k in some]) - base
-            matrix = np.stack([np.concatenate([unit[k] for k in some]) - base for unit in units], 1)
+            base, *ends = (np.concatenate([found[k] for k in some]) for found in [rest, *units])
+            wanted = np.concatenate([np.ravel(given[leaves[k]]) for k in some]) - base
+            matrix = np.stack(ends, 1) - base[:, None]
             solution, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=None)
             if rank < len(wanted) and np.abs(matrix @ solution - wanted).max() <= 1e-7 * np.abs(wanted).max():
                 return [leaves[k] for k in some]

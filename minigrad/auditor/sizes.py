@@ -15,6 +15,7 @@ import numpy as np
 
 from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Tape, groups
+from minigrad.auditor.words import say
 from minigrad.engine.pytree import unflatten
 
 Axis = tuple  # (step, axis)
@@ -47,26 +48,26 @@ def other_inputs(tape: Tape, forward: Callable) -> Iterator[tuple]:
 
 def notes_on_sizes(tape: Tape, forward: Callable) -> Iterator[str]:
     """A sentence on independent axes of one input that have the same length, and one on a short loop."""
-    (class_of, _), axes, name = tied(tape), axes_of(tape), {i: leaf for leaf, i in tape.leaves.items()}
-    equal = [f"{name[i]} ({' and '.join(str(axis) for _, axis in some)})"
-             for (i, n), some in groups(axes, lambda axis: (axis[0], axes[axis])).items()
+    (class_of, _), axes = tied(tape), axes_of(tape)
+    equal = [f"{step.name} ({' and '.join(str(axis) for _, axis in some)})"
+             for (step, n), some in groups(axes, lambda axis: (axis[0], axes[axis])).items()
              if n > 1 and len(set(map(class_of, some))) > 1]
     if equal:
         yield (f"note: axes of {', '.join(equal)} have the same length, though the forward does not ask for it: a "
                "fault that takes one for the other cannot be seen; give them different lengths")
     for axis in short_times(tape, forward):
-        yield (f"note: axis {axis[1]} of {name[axis[0]]} is time and has the length {axes[axis]}: faults in what is "
+        yield (f"note: axis {axis[1]} of {axis[0].name} is time and has the length {axes[axis]}: faults in what is "
                "carried from step to step can hide; give it 3 steps or more")
 
 
 def axes_of(tape: Tape) -> dict[Axis, int]:
     """The lengths of the axes of the leaves."""
-    return {(i, axis): n for i in tape.leaves.values() for axis, n in enumerate(tape.shape(i))}
+    return {(step, axis): n for step in tape.leaves.values() for axis, n in enumerate(step.shape)}
 
 
 def short_times(tape: Tape, forward: Callable) -> Iterator[Axis]:
     """The axes of less than 3 steps that are time: with more, the forward calls some place more often."""
-    for axis in (axis for axis, n in axes_of(tape).items() if n < 3 <= len(tape.shape(axis[0]))):
+    for axis in (axis for axis, n in axes_of(tape).items() if n < 3 <= len(axis[0].shape)):
         with contextlib.suppress(Exception):  # of a forward of the user's
             if Tape(forward, resized(tape, {axis: 3}), np.random.default_rng(0)).times > tape.times:
                 yield axis
@@ -75,8 +76,8 @@ def short_times(tape: Tape, forward: Callable) -> Iterator[Axis]:
 def resized(tape: Tape, lengths: dict[Axis, int]) -> tuple:
     """Inputs with some axes of other lengths."""
     arrays = list(tape.examples)
-    for i, number in zip(tape.floats, tape.leaf_numbers):
-        arrays[i] = np.zeros([lengths.get((number, axis), n) for axis, n in enumerate(arrays[i].shape)])
+    for i, step in zip(tape.floats, tape.inputs):
+        arrays[i] = np.zeros([lengths.get((step, axis), n) for axis, n in enumerate(arrays[i].shape)])
     return unflatten(tape.pattern, arrays)
 
 
@@ -90,10 +91,13 @@ def tied(tape: Tape) -> tuple[Callable[[Axis], Axis], dict[Axis, list[Axis]]]:
             axis = parent[axis]
         return axis
 
-    for i, step in enumerate(tape.steps):
+    def key(step: Step, axis: int) -> Axis:
+        return step if step.kind == "leaf" else step.place, axis
+
+    for step in tape.steps:
         if step.kind != "forward" or step.time > 1:  # later calls tie the same places
             continue
-        shapes = [tape.shape(x) for x in step.inputs]
+        shapes = [x.shape for x in step.inputs]
         axes = [(k, a) for k, shape in enumerate(shapes) for a, n in enumerate(shape) if n > 1]
         for one in axes:
             n = shapes[one[0]][one[1]]
@@ -101,22 +105,22 @@ def tied(tape: Tape) -> tuple[Callable[[Axis], Axis], dict[Axis, list[Axis]]]:
             tries = [[one], *([one, other] for other in alike if other != one), [a for a in alike if a[1] == one[1]]]
             some = next((some for some in tries if grown(step, shapes, some) is not None), alike)
             out = grown(step, shapes, some)
-            ends = [(tape.key(step.inputs[k]), a) for k, a in some] + [
-                (tape.key(i), b) for b, m in enumerate(tape.shape(i)) if m == n and (out is None or out[b] != m)]
+            ends = [key(step.inputs[k], a) for k, a in some] + [
+                key(step, b) for b, m in enumerate(step.shape) if m == n and (out is None or out[b] != m)]
             for b, m in enumerate(out or () if step.op.variadic else ()):
-                if len(some) == 1 and m == tape.shape(i)[b] + 1 != n + 1:  # a concatenation
-                    joined[tape.key(i), b].append(ends[0])
+                if len(some) == 1 and m == step.shape[b] + 1 != n + 1:  # a concatenation
+                    joined[key(step, b)].append(ends[0])
             if "index" in step.metadata and len(ends) == 1:  # read step by step: one loop may read several arrays
                 ends.append(("read by index", n))
             for end in ends[1:]:
                 parent[find(end)] = find(ends[0])
-    results = [tape.steps[seed].of for seed in tape.seeds]
-    for i in results:  # the next state has the sizes of the state: h_next those of h_prev
-        states = [leaf for leaf, x in tape.leaves.items() if tape.shape(x) == tape.shape(i)]
-        if len(states) > len([j for j in results if tape.shape(j) == tape.shape(i)]):
-            states = [leaf for leaf in states if leaf[0] == tape.say(i)[0]]
-        for leaf, axis in itertools.product(states, range(len(tape.shape(i)))):
-            parent[find((tape.leaves[leaf], axis))] = find((tape.key(i), axis))
+    results = [seed.of for seed in tape.seeds]
+    for y in results:  # the next state has the sizes of the state: h_next those of h_prev
+        states = [leaf for leaf in tape.leaves.values() if leaf.shape == y.shape]
+        if len(states) > len([other for other in results if other.shape == y.shape]):
+            states = [leaf for leaf in states if leaf.name[0] == say(tape, y)[0]]
+        for leaf, axis in itertools.product(states, range(len(y.shape))):
+            parent[find(key(leaf, axis))] = find(key(y, axis))
     return find, joined
 
 

@@ -22,8 +22,8 @@ from minigrad.engine.tensor import Node, Tensor, describe
 
 # Modules whose frames are not the user's
 OWN = ("minigrad.engine.", "minigrad.functional.", "minigrad.check.", "minigrad.program.", "minigrad.printers.",
-       "minigrad.derived.", "minigrad.timeloop.", "minigrad.handwritten.trial.", "minigrad.handwritten.subjects.",
-       "minigrad.handwritten.recordable.", "contextlib.", "dataclasses.", "numpy.")
+       "minigrad.derived.", "minigrad.timeloop.", "minigrad.auditor.", "minigrad.handwritten.trial.",
+       "minigrad.handwritten.subjects.", "minigrad.handwritten.recordable.", "contextlib.", "dataclasses.", "numpy.")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -47,6 +47,7 @@ class Tensor(Installed):
     __slots__ = ("__weakref__", "_array", "_grad", "_index", "_name", "_node", "_tracked", "_version", "_watch")
     _array: Any
     _tracked: bool
+    is_symbol = False  # whether its values are unknown, while a function is traced
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, name: str | None = None):
         if isinstance(data, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from minigrad.engine.ops import concatenate, relu, sigmoid, split, tanh
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import Array, Tree, check_float, check_sizes, features
+from minigrad.nn.checks import Array, Tree, cast, check_float, check_sizes, features
 from minigrad.nn.init import chrono as chrono_biases
 from minigrad.nn.init import glorot_uniform, orthogonal
-from minigrad.nn.recurrent import Recurrent
+from minigrad.nn.recurrent import Recurrent, common
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
+from minigrad.timeloop.scan import recorder
 
 F = TypeVar("F", bound=Callable)
 
@@ -46,6 +48,8 @@ class TorchCell(Recurrent):
     gates = 1
     torch_order: tuple[int, ...] = (0,)  # index of our gate for each gate of PyTorch; it is its own inverse
     states: tuple[str, ...] = ("h0",)
+    of_state: Tensor | None = None  # the columns of W for the state, and W x + b for each x that a symbol can stand
+    of_x: Tensor | None = None  # for; in a copy of the cell while x is symbols (`run_symbols`)
 
     def __init__(self, input_size: int, hidden_size: int, *, learned_state: bool = False, two_biases: bool = False,
                  dtype: Any = np.float32, rng: Any = None, **unknown: Any):
@@ -85,6 +89,32 @@ class TorchCell(Recurrent):
 
     def bias(self) -> Array:
         return self.b + self.b_state if self.two_biases else self.b
+
+    def product(self, h_prev: Array, x: Array) -> Array:
+        """W [h_prev; x] + b."""
+        if self.of_state is not None and self.of_x is not None:
+            return self.of_state @ h_prev + self.of_x[:, x]
+        concat = concatenate([h_prev, x], axis=0)
+        return self.W @ concat + self.bias()
+
+    # -- symbols in place of x ----------------------------------------------------------------------------
+
+    def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
+                    ) -> tuple[Tree, Tree]:
+        """As `Recurrent.run_symbols`. If the table has fewer rows than there are symbols, W x is looked up among the
+        products of its rows: W_x x = (W_x tableᵀ)[:, symbol]. Recordings show the cell with x."""
+        is_own = not hasattr(type(self).cell, "key_attributes")  # a subclass may have another cell
+        if is_own or symbols.size <= len(table) or recorder.get() is not None:
+            return super().run_symbols(table, symbols, state, mask, reverse)
+        dtypes, multiplied = self.parameter_types(), copy.copy(self)
+        columns = cast(table, common(dtypes)).T
+        vars(multiplied).update(self.products_of(columns))  # of this call alone, and no parameters
+        return self.scanned(multiplied.cell, symbols, state, mask, reverse, dtypes | {columns.dtype})
+
+    def products_of(self, columns: Array) -> dict[str, Array]:
+        """The attributes that hold the products with these columns, each of which is an x."""
+        of_state, inputs = split(self.W, [self.hidden_size], axis=1)
+        return {"of_state": of_state, "of_x": inputs @ columns + self.bias()}
 
     def rows(self, gate: int) -> slice:
         """The rows of one gate in W and b."""
@@ -147,11 +177,10 @@ class RNNCell(TorchCell):
             raise ValueError(f"{type(self).__name__} takes nonlinearity 'tanh' or 'relu', not {nonlinearity!r}")
         self.nonlinearity = nonlinearity
 
-    @keyed_by("W", "b", "two_biases", "b_state", "nonlinearity")
+    @keyed_by("W", "b", "two_biases", "b_state", "of_state", "of_x", "nonlinearity")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
         activation = tanh if self.nonlinearity == "tanh" else relu
-        concat = concatenate([h_prev, x], axis=0)
-        h_next = activation(self.W @ concat + self.bias())
+        h_next = activation(self.product(h_prev, x))
         return h_next, h_next
 
 
@@ -176,6 +205,7 @@ class GRUCell(TorchCell):
 
     gates = 2
     torch_order = (0, 1)
+    candidates: Tensor | None = None  # Wx x + bx for each x that a symbol can stand for
     meanings: ClassVar = {
         "r": "reset gate: how much of the old state the candidate sees",
         "z": "update gate: the part of the old state that is kept; 1 − z comes from the candidate",
@@ -194,15 +224,22 @@ class GRUCell(TorchCell):
         if chrono is not None:
             self.b.data[self.rows(1)] = chrono_biases((hidden_size, 1), chrono, self.rng)[0]
 
-    @keyed_by("W", "b", "two_biases", "b_state", "Wh", "bh", "Wx", "bx", "reset_after")
+    @keyed_by("W", "b", "two_biases", "b_state", "of_state", "of_x", "Wh", "bh", "Wx", "bx", "candidates",
+              "reset_after")
     def cell(self, h_prev: Array, x: Array) -> tuple[Array, Array]:
-        concat = concatenate([h_prev, x], axis=0)
-        gates = sigmoid(self.W @ concat + self.bias())
+        gates = sigmoid(self.product(h_prev, x))
         r, z = split(gates, 2)
         recurrent = r * (self.Wh @ h_prev + self.bh) if self.reset_after else self.Wh @ (r * h_prev)
-        candidate = tanh(self.Wx @ x + self.bx + recurrent)
+        candidate = tanh(self.input_product(x) + recurrent)
         h_next = (1.0 - z) * candidate + z * h_prev
         return h_next, h_next
+
+    def input_product(self, x: Array) -> Array:
+        """Wx x + bx."""
+        return self.Wx @ x + self.bx if self.candidates is None else self.candidates[:, x]
+
+    def products_of(self, columns: Array) -> dict[str, Array]:
+        return {**super().products_of(columns), "candidates": self.Wx @ columns + self.bx}
 
     def to_torch(self) -> dict[str, np.ndarray]:
         """As PyTorch's GRUCell, rows r, z, n. Raises ValueError with reset_after=False, which PyTorch does not have."""
@@ -256,11 +293,10 @@ class LSTMCell(TorchCell):
         if chrono is not None:
             self.bf[:], self.bi[:] = chrono_biases((hidden_size, 1), chrono, self.rng)
 
-    @keyed_by("W", "b", "two_biases", "b_state", "hidden_size")
+    @keyed_by("W", "b", "two_biases", "b_state", "of_state", "of_x", "hidden_size")
     def cell(self, state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
         a_prev, c_prev = state
-        concat = concatenate([a_prev, x], axis=0)
-        z = self.W @ concat + self.bias()
+        z = self.product(a_prev, x)
         gates = sigmoid(z[:3 * self.hidden_size])
         ft, it, ot = split(gates, 3)
         cct = tanh(z[3 * self.hidden_size:])

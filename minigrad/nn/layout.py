@@ -40,6 +40,33 @@ def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, siz
     return x, mask, unbatched
 
 
+def symbols_to_cell_layout(layer: object, x: Any, lengths: Any, batch_first: bool, table: Array, size: int
+                           ) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """The caller's symbols → symbols (T, B) from 0, the mask (T, B) or None, and `unbatched`.
+
+    Raises TypeError unless x contains integers, IndexError for one that is no row of the table (V, size), ValueError
+    unless the shapes fit.
+    """
+    kind, x = type(layer).__name__, x.detach().numpy() if isinstance(x, Tensor) else bare(x)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{kind} with a table takes x as symbols, integers that count its rows from 0, not {x.dtype}")
+    if len(np.shape(table)) != 2 or table.shape[1] != size or not len(table):
+        raise ValueError(f"{kind} takes a table of shape (symbols, {size}), a row for each symbol, not "
+                         f"{np.shape(table)}")
+    if x.ndim not in (1, 2) or not len(x):
+        axes = "(batch, time)" if batch_first else "(time, batch)"
+        raise ValueError(f"{kind} with a table takes symbols of shape {axes}, or (time,) for one sequence, with one "
+                         f"step or more, not {x.shape}")
+    unbatched = x.ndim == 1
+    x = (x[:, None] if unbatched else x.T if batch_first else x).astype(np.int64)
+    mask = mask_of(kind, lengths, *x.shape)
+    x = x if mask is None else np.where(mask, x, 0)
+    if x.min(initial=0) < 0 or x.max(initial=0) >= len(table):
+        raise IndexError(f"{kind} has a table of symbols from 0 to {len(table) - 1}, and x contains {x.min()} to "
+                         f"{x.max()}")
+    return x, mask, unbatched
+
+
 def mask_of(kind: str, lengths: Any, steps: int, batch: int) -> np.ndarray | None:
     """(T, B), true within each sequence; None if all sequences have full length."""
     if lengths is None:

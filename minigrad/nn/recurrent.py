@@ -6,11 +6,12 @@ The cell works features first and batch last, x (D, B) and state (H, B), as the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from minigrad.engine.ops import expand_dims
+from minigrad.engine.ops import expand_dims, take, transpose
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import Array, Tree, as_numbers, cast
@@ -89,13 +90,23 @@ class Recurrent(Module):
 
     def run(self, x: Array, state: Tree = None, mask: Array = None, reverse: bool = False) -> tuple[Tree, Tree]:
         """scan in the cell's own layout: x (T, D, B), state and ys with batch last. Returns (final state, ys)."""
-        batch = x.shape[2]
         dtypes = self.parameter_types()
         x = cast(x, common(dtypes) if dtypes else None)
-        dtype = common(dtypes | {x.dtype} | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"})
+        return self.scanned(self.cell, x, state, mask, reverse, dtypes | {x.dtype})
+
+    def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
+                    ) -> tuple[Tree, Tree]:
+        """`run` for symbols (T, B), each of which stands for a row of a table (V, D) as x."""
+        x = transpose(take(table, symbols, axis=0), (0, 2, 1))
+        return self.run(x, state, mask, reverse)
+
+    def scanned(self, cell: Callable, x: Array, state: Tree, mask: Array, reverse: bool, dtypes: set[np.dtype]
+                ) -> tuple[Tree, Tree]:
+        batch = x.shape[-1]
+        dtype = common(dtypes | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"})
         state = self.initial_state(batch) if state is None else state
         state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
-        return scan(self.cell, state, x, reverse=reverse, mask=mask)
+        return scan(cell, state, x, reverse=reverse, mask=mask)
 
     def parameter_types(self) -> set[np.dtype]:
         """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""

@@ -12,8 +12,8 @@ from minigrad.engine.ops import concatenate, reshape, stack
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.cells import GRUCell, LSTMCell, RNNCell
-from minigrad.nn.checks import Array, check_float, check_sizes
-from minigrad.nn.layout import from_cell_layout, state_to_cell_layout, to_cell_layout
+from minigrad.nn.checks import Array, as_numbers, check_float, check_sizes
+from minigrad.nn.layout import from_cell_layout, state_to_cell_layout, symbols_to_cell_layout, to_cell_layout
 from minigrad.nn.module import Module
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
@@ -34,11 +34,14 @@ class Stacked(Module, Generic[State]):
     rng            a np.random.Generator or a seed, for the initial values and the dropout
     Further options, such as learned_state=True and two_biases=True, are passed to the cells.
 
-    Called as `layer(x, state=None, lengths=None)`; with L = num_layers · (2 if bidirectional else 1):
+    Called as `layer(x, state=None, lengths=None, table=None)`; with L = num_layers · (2 if bidirectional else 1):
     x        (T, B, D), or (T, D) for one sequence
     state    the initial state, in the layout of the final state; zeros by default
     lengths  (B,) integers from 1 to T: past the end of a sequence its states are kept, its output is 0, and the
              backward direction starts at its own end
+    table    (V, D): x is then (T, B) symbols, or (T,), and each stands for a row, as in
+             `layer(symbols, table=embedding.weight)`; for one-hot vectors, np.eye(D). The same result as with the rows
+             as x, but the first layer's products are V columns, and not T · B, where V is less
     Returns output (T, B, H), or (T, B, 2H) if bidirectional, and the final state: (L, B, H), for an LSTM a pair (h, c)
     of such. For one sequence, output (T, H) and states (L, H). The results have the dtype of the parameters, also if
     x and state have another (see layers.py).
@@ -82,18 +85,24 @@ class Stacked(Module, Generic[State]):
         """The names of all arguments: its own, and the options of its cells."""
         return list(dict.fromkeys(options_of(cls) + options_of(getattr(cls, "Cell", cls))[2:]))
 
-    def __call__(self, x: Array, state: Any = None, lengths: Any = None) -> tuple[Tensor, State]:
-        x, mask, unbatched = to_cell_layout(self, x, lengths, self.batch_first, self.input_size)
-        cells = list(self.layers.values())
+    def __call__(self, x: Array, state: Any = None, lengths: Any = None, table: Array | None = None
+                 ) -> tuple[Tensor, State]:
+        if table is None:
+            x, mask, unbatched = to_cell_layout(self, x, lengths, self.batch_first, self.input_size)
+        else:
+            table = as_numbers(self, table)
+            x, mask, unbatched = symbols_to_cell_layout(self, x, lengths, self.batch_first, table, self.input_size)
+        cells, batch = list(self.layers.values()), x.shape[-1]
         if state is not None:
-            like = cells[0].initial_state(x.shape[2])
-            state = state_to_cell_layout(self, state, like, x.shape[2], unbatched, len(cells))
+            state = state_to_cell_layout(self, state, cells[0].initial_state(batch), batch, unbatched, len(cells))
         finals, ys = [], []
         for i, (name, cell) in enumerate(self.layers.items()):
             def of_cell(start: Array, i: int = i) -> Array:
                 return start[i]
             first = None if state is None else map_leaves(of_cell, state)
-            final, y = cell.run(x, first, mask, reverse=name.endswith("_reverse"))
+            reverse = name.endswith("_reverse")
+            final, y = cell.run(x, first, mask, reverse) if table is None or i > self.bidirectional else \
+                cell.run_symbols(table, x, first, mask, reverse)
             finals.append(final)
             ys.append(y)
             if len(ys) == 1 + self.bidirectional:  # the layer is complete: its output is the next one's x

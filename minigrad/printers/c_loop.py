@@ -17,6 +17,8 @@ import math
 import re
 from typing import Any
 
+import numpy as np
+
 from minigrad.engine.op import PART
 from minigrad.engine.ops import add, matmul, multiply, transpose
 from minigrad.engine.ops import sum as sum_op
@@ -24,10 +26,13 @@ from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
 from minigrad.printers.c_places import Place, address, indented
 from minigrad.printers.c_products import (
+    ADDED_AT_OVER_COLUMNS,
+    ADDED_AT_OVER_STEPS,
     BY_COLUMNS,
     BY_ROWS,
     COPIES,
     LAY_DOWN,
+    LOOK_UP,
     SHARE,
     STRIP,
     SUMS_OVER_COLUMNS,
@@ -45,6 +50,7 @@ from minigrad.program.analysis import (
     BackwardNeeds,
     Term,
     add_invariants,
+    is_added_at,
     is_invariant,
     is_matrix_product,
     is_view,
@@ -56,32 +62,42 @@ from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
-# {bytes of a row of a chunk: the time of its products, relative}; fewer than 4 columns run one by one
+# {bytes of a row of a chunk: the time of its products, relative}; up to 4 columns left over behind a multiple of 32
+# bytes cost as much as they are. Fewer than 4 columns run one by one.
 WIDTHS = {16: 10, 32: 10.5, 64: 17, 96: 24.5, 128: 32, 160: 43.5, 192: 47, 224: 54.5}
 THREADED = 1.25  # what a second thread costs
 MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
 MOST_VALUES = 1000  # more would take the compiler too long
 RESERVED = frozenset("""
-    last     COLUMNS INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns const
-    continue default do double else enum extern false first float for forward goto i if inline int j k l left
+    last     COLUMNS FILLED INFINITY NAN NULL T array asm auto backward block bool break case char chunk column columns
+    const continue default do double else enum extern false first float for forward goto i if inline int j k l left
     line long m main memory n part register restrict return run short signed sizeof static struct sum switch t
     take true typedef typeof union unsigned void volatile while work""".split())
 
 
-def chunk_width(batch: int, threads: int, itemsize: int) -> int:
-    """The columns of a chunk with which the threads are done first; more than one thread must be worth it."""
-    def seconds(width: int) -> float:
-        chunks = -(-batch // width)
-        return -(-chunks // threads) * WIDTHS[width * itemsize] * (THREADED if min(chunks, threads) > 1 else 1)
-    return 1 if batch < 4 else min([size // itemsize for size in WIDTHS if size >= 4 * itemsize], key=seconds)
+def chunk_of(batch: int, threads: int, itemsize: int) -> tuple[int, int]:
+    """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
+    one thread must be worth it."""
+    if batch < 4:
+        return 1, 1
+    widths = [size // itemsize for size in WIDTHS if size >= 4 * itemsize]
+
+    def seconds(filled: int) -> float:
+        chunks, left = -(-batch // filled), filled % (32 // itemsize)
+        products = WIDTHS[(filled - left) * itemsize] + left * itemsize / 4 if 0 < left <= 4 < filled - left else \
+            WIDTHS[min(w for w in widths if w >= filled) * itemsize]
+        return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)
+    filled = min([-(-batch // -(-batch // width)) for width in widths], key=seconds)
+    return min(w for w in widths if w >= filled), filled
 
 
 class CPlan:
     """The loops of one cell `(state, x) → (state, y)` in C, at given shapes. Raises NotInC.
 
     source      the text; `forward` and `backward` are described by their Loops
-    columns     the columns of a chunk; None if the batch is not cut
+    columns     the columns of a chunk; None if the batch is not cut; filled: those that the batch fills
     stacks      {array: (entries of a step, extra steps, dtype)} that a chunk keeps over time
+    looked_up   {x that is an index: the length of the axes that it indexes}
     rows        the Rows of sums over time; sums: {weight: [(how, …)]}
     summed      the weights whose sums run in C, by the loop `adding`; None if there are none
     """
@@ -114,14 +130,17 @@ class CPlan:
             if 0 in v.shape and v not in self.x:
                 raise NotInC(f"a value has shape {v.shape}")
         self.names(reassociated)
-        self.columns = self.chosen_columns(threads)
+        self.columns, self.filled = self.chosen_columns(threads)
         self.stacks: dict[str, tuple[int, int, Any]] = {}
         self.rows: dict[tuple, Rows] = {}
+        self.looked_up: dict[Value, int] = {}
+        self.looked_up_types: set[str] = set()
         self.sums: dict[Value, list[tuple]] = {}
         self.types: set[str] = set()
         self.laid_down_in_part: set[str] = set()  # types of rows whose last chunk is not full
         self.products: set[str] = set()
         self.sum_kinds: set[tuple] = set()  # of sums over time: (type, whether a row has several entries a step)
+        self.added_at_kinds: set[tuple] = set()  # likewise
         self.tables: list[str] = []
         self.over_time: dict[Value, str] = {}  # values stored over time: their arrays
         self.lay_down_sums()
@@ -168,8 +187,8 @@ class CPlan:
         self.taken.add(candidate)
         return candidate
 
-    def chosen_columns(self, threads: int) -> int | None:
-        """The columns of a chunk, if no value mixes columns."""
+    def chosen_columns(self, threads: int) -> tuple[int | None, int]:
+        """The columns of a chunk and how many are filled, if no value mixes columns."""
         batch = self.state[0].shape[-1] if self.state and self.state[0].shape else 1
         seeds = list(self.program.seeds.values())
         values = [*self.forward_values, *self.steps]
@@ -178,18 +197,19 @@ class CPlan:
         by_step = any(term.how == "step" for terms in self.needs.sums.values() for term in terms)
         if batch == 1 or by_step or not keeps_columns(values, leaves, batch) or \
                 not {*results} <= {*values, *leaves}:
-            return None
+            return None, 1
         for terms in self.needs.sums.values():
             for term in terms:
                 if term.how == "sum" and len(term.values[0].shape) - 1 not in term.axes:
-                    return None
+                    return None, 1
         smallest = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
-        return chunk_width(batch, threads, smallest)  # rows of a larger type fill whole vectors too
+        return chunk_of(batch, threads, smallest)  # rows of a larger type fill whole vectors too
 
     @property
     def has_filling(self) -> bool:
         """Whether columns of the last chunk are only there to fill it up."""
-        return self.columns is not None and self.state[0].shape[-1] % self.columns != 0
+        return self.columns is not None and (self.columns != self.filled or
+                                             self.state[0].shape[-1] % self.columns != 0)
 
     def shape(self, value: Value) -> tuple:
         """The shape of a value in a chunk."""
@@ -281,6 +301,8 @@ class CPlan:
         if term.how == "product":
             left, right = term.values
             return "product", self.rows_of(left, False), self.rows_of(right, True)
+        if term.how == "at":
+            return "at", *(self.rows_of(v, False) for v in term.values)
         if term.how == "sum":
             return "sum", self.rows_of(term.values[0], False), term.axes
         return "step", term.values[0]
@@ -298,13 +320,16 @@ class CPlan:
         return self.rows[key]
 
     def is_plain(self, weight: Value, term: tuple) -> bool:
-        """Whether a term of a gradient is a product of two Rows, or the sum of the entries of each row."""
-        if term[0] not in ("product", "sum"):
+        """Whether a term of a gradient is a product of two Rows, the sum of the entries of each row, or these entries
+        added at an index."""
+        if term[0] not in ("product", "sum", "at"):
             return False
         how, left, right = term
         if how == "sum":
             lead = len(left.value.shape) - 1
             return tuple(right) in [(lead,), ()][:1 + (left.across == 1)] and left.value.dtype == weight.dtype
+        if how == "at":
+            return left.across == right.across and left.value.dtype == weight.dtype and right.value.dtype == np.int64
         return left.across == right.across and {left.value.dtype, right.value.dtype} == {weight.dtype}
 
     def sums_over_time(self) -> Loop:
@@ -323,9 +348,14 @@ class CPlan:
             for how, left, right in self.sums[a]:
                 self.sum_kinds.add((kind, left.across > 1))
                 n = "n" if left.across == 1 else "n, line" if self.columns else f"n * {left.across}, line"
-                loop.body.append(
-                    f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, {right.name}_t, {sums});"
-                    if how == "product" else f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                if how == "sum":
+                    loop.body.append(f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                else:
+                    if how == "at":
+                        self.added_at_kinds.add((kind, left.across > 1))
+                    columns = a.shape[-1] if how == "at" else right.rows
+                    loop.body.append(f"add_{how}_{kind}(strip, {left.rows}, {columns}, {n}, {left.name}_t, "
+                                     f"{right.name}_t, {sums});")
                 loop.products += left.rows * left.across * (right.rows if how == "product" else 1)
         return loop
 
@@ -337,15 +367,19 @@ class CPlan:
         what = f"{self.program.name} over time, as minigrad compiles it"
         parts = [f"/* {what}. */\n\n{HEAD}"]
         if self.columns is not None:
-            parts.append(f"enum {{ COLUMNS = {self.columns} }};  /* of the batch, side by side in a chunk */\n")
+            parts.append(f"enum {{ COLUMNS = {self.columns}, FILLED = {self.filled} }};"
+                         "  /* of the batch, side by side in a chunk; those behind FILLED only fill up vectors */\n")
         parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
         parts += [for_type(COPIES, t) for t in sorted(self.types)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
         parts += [VECTORS] if self.products or self.summed or self.laid_down_in_part else []
         parts += [for_type(LAY_DOWN, t) for t in sorted(self.laid_down_in_part)]
         parts += [for_type(kernels, t) for t in sorted(self.products)]
+        parts += [for_type(LOOK_UP, t) for t in sorted(self.looked_up_types)]
         parts += [STRIP] if self.summed else []
         parts += [for_type(SUMS_OVER_COLUMNS if wide else SUMS_OVER_STEPS, t) for t, wide in sorted(self.sum_kinds)]
+        parts += [for_type(ADDED_AT_OVER_COLUMNS if wide else ADDED_AT_OVER_STEPS, t)
+                  for t, wide in sorted(self.added_at_kinds)]
         parts += ["\n".join(self.tables)] if self.tables else []
         for loop in loops:
             parts += [loop_function(loop), entry_function(loop)]
@@ -373,8 +407,8 @@ def loop_function(loop: Loop) -> str:
     lines = [*loop.before, "", head, *indented([*pointers, *loop.body]), "}", *loop.after]
     start = ["const long T = run->T, first = run->first, last = run->last;" if backwards else "const long T = run->T;"]
     if "columns" in re.findall(r"\w+", "\n".join(lines)):
-        start += ["const long column = chunk * COLUMNS, left = run->batch - column;",
-                  "const long columns = left < COLUMNS ? left : COLUMNS;"]
+        start += ["const long column = chunk * FILLED, left = run->batch - column;",
+                  "const long columns = left < FILLED ? left : FILLED;"]
     memory = ["char *memory = run->memory + chunk * run->chunk_bytes;"] if "take(&memory" in lines[0] else []
     body = "\n".join(f"    {line}".rstrip() for line in [*start, *memory, *unpacked(loop, lines), "", *lines])
     return f"static void {loop.name}_chunk(const struct run *run, long chunk, char *work)\n{{\n{body}\n}}\n"
@@ -414,7 +448,7 @@ void sums(const struct run *run, long threads)
 
 
 def is_product_or_sum(value: Value) -> bool:
-    return is_matrix_product(value) or value.op is sum_op.op
+    return is_matrix_product(value) or is_added_at(value) or value.op is sum_op.op
 
 
 class LoopWriter(Statements):

@@ -131,14 +131,35 @@ static inline void lay_down_TYPE(TYPE *restrict to, long line, const TYPE *from,
 }
 """
 
-# Products with COLUMNS > 1 columns: some vectors side by side, and perhaps a half one
+LOOK_UP = """\
+/* z = P[:, index]: z (rows, width). Some rows at a time, column by column: entry by entry along a row, compilers gather
+   by an instruction that takes twice as long. */
+static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column, const int64_t *index, long rows,
+                         long width)
+{
+    enum { SOME = 16 };
+    for (long first = 0; first < rows; first += SOME, z += SOME * width, P += SOME * row)
+        for (long j = 0; j < width; j++) {
+            const TYPE *from = P + index[j] * column;
+            for (long i = 0; i < SOME && i < rows - first; i++)
+                z[i * width + j] = from[i * row];
+        }
+}
+"""
+
+# Products with COLUMNS > 1 columns: some vectors side by side, perhaps a half one, and columns that are left over. The
+# vectors of those lie across the rows of a panel, so they cost as much as they are.
 BY_COLUMNS = """\
-enum { BYTES_TYPE = COLUMNS * sizeof(TYPE) < VECTOR ? COLUMNS * sizeof(TYPE) : VECTOR,
+enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / 2 / sizeof(TYPE)) : 0,
+       LEFT_TYPE = REST_TYPE <= 4 && REST_TYPE < FILLED ? REST_TYPE : 0,
+       SIDE_TYPE = LEFT_TYPE ? FILLED - LEFT_TYPE : COLUMNS,
+       BYTES_TYPE = SIDE_TYPE * sizeof(TYPE) < VECTOR ? SIDE_TYPE * sizeof(TYPE) : VECTOR,
        LANES_TYPE = BYTES_TYPE / sizeof(TYPE),
-       ACROSS_TYPE = COLUMNS / LANES_TYPE, HALF_TYPE = COLUMNS % LANES_TYPE != 0,
-       PANEL_TYPE = SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
+       ACROSS_TYPE = SIDE_TYPE / LANES_TYPE, HALF_TYPE = SIDE_TYPE % LANES_TYPE != 0,
+       PANEL_TYPE = LEFT_TYPE ? 8 : SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
+typedef TYPE rows_TYPE __attribute__((vector_size(8 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
 
 static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
 {
@@ -156,13 +177,14 @@ static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inne
     }
 }
 
-/* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS) */
+/* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS); behind the columns left over, z is 0 */
 static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
 {
     #pragma clang fp contract(fast)
     for (long first = 0; first < rows; first += PANEL_TYPE) {
         vector_TYPE sum[PANEL_TYPE][ACROSS_TYPE] = {0};
         half_TYPE half[PANEL_TYPE] = {0};
+        rows_TYPE left[LEFT_TYPE + 1] = {0};
         for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
             const TYPE *x = u + k * COLUMNS;
             #pragma GCC unroll 16
@@ -173,6 +195,9 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
                 if (HALF_TYPE)
                     half[r] += panels[r] * *(const half_TYPE *)(x + ACROSS_TYPE * LANES_TYPE);
             }
+            #pragma GCC unroll 16
+            for (int j = 0; j < LEFT_TYPE; j++)
+                left[j] += x[SIDE_TYPE + j] * *(const rows_TYPE *)panels;
         }
         #pragma GCC unroll 16
         for (int r = 0; r < PANEL_TYPE; r++)
@@ -183,6 +208,8 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
                     *(vector_TYPE *)(to + j * LANES_TYPE) = sum[r][j];
                 if (HALF_TYPE)
                     *(half_TYPE *)(to + ACROSS_TYPE * LANES_TYPE) = half[r];
+                for (int j = SIDE_TYPE; j < COLUMNS; j++)
+                    to[j] = j < FILLED ? left[j - SIDE_TYPE][r] : 0;
             }
     }
 }
@@ -426,6 +453,40 @@ static void add_rows_TYPE(long strip, long rows, long n, const TYPE *L, TYPE *db
     for (long k = 0; k < n; k++)
         for (long i = strip_start(strip, rows); i < strip_start(strip + 1, rows); i++)
             db[i] += L[k * rows + i];
+}
+"""
+
+# Columns added at an index, as a sum over time
+ADDED_AT_OVER_COLUMNS = """\
+/* dP[:, index] += L in a strip: L (rows, n), dP (rows, columns). Four rows at a time do not wait for each other. */
+static void add_at_TYPE(long strip, long rows, long columns, long n, long line, const TYPE *L, const int64_t *index,
+                        TYPE *dP)
+{
+    const long stop = strip_start(strip + 1, rows);
+    long i = strip_start(strip, rows);
+    for (; i + 4 <= stop; i += 4) {
+        const TYPE *from = L + i * line;
+        TYPE *to = dP + i * columns;
+        for (long k = 0; k < n; k++) {
+            TYPE *at = to + index[k];
+            const TYPE a = at[0] + from[k], b = at[columns] + from[line + k];
+            const TYPE c = at[2 * columns] + from[2 * line + k], d = at[3 * columns] + from[3 * line + k];
+            at[0] = a, at[columns] = b, at[2 * columns] = c, at[3 * columns] = d;
+        }
+    }
+    for (; i < stop; i++)
+        for (long k = 0; k < n; k++)
+            dP[i * columns + index[k]] += L[i * line + k];
+}
+"""
+
+ADDED_AT_OVER_STEPS = """\
+/* dP[:, index] += Lᵀ in a strip: L (n, rows), dP (rows, columns) */
+static void add_at_TYPE(long strip, long rows, long columns, long n, const TYPE *L, const int64_t *index, TYPE *dP)
+{
+    for (long k = 0; k < n; k++)
+        for (long i = strip_start(strip, rows); i < strip_start(strip + 1, rows); i++)
+            dP[i * columns + index[k]] += L[k * rows + i];
 }
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.ops import concatenate, cumsum, getitem, matmul, reshape, scatter
+from minigrad.engine.ops import concatenate, cumsum, getitem, index_select, matmul, reshape, scatter
 from minigrad.engine.ops import max as max_op
 from minigrad.engine.ops import min as min_op
 from minigrad.engine.ops import sum as sum_op
@@ -154,6 +154,8 @@ class Statements(Schedule):
             return self.gather(v, place)
         if v.op is scatter.op:
             return self.scattered(v, place)
+        if v.op is index_select.op:
+            return self.looked_up(v, place)
         if v.op is reshape.op:
             source = self.source(v.inputs[0])
             return self.copied_from(place.seen(lambda x: np.reshape(x, source.shape, copy=False)), source)
@@ -266,6 +268,25 @@ class Statements(Schedule):
         if is_basic(index):
             return [*zero, *self.copied_from(place.seen(lambda x: at_index(x, index)), source, "+=")]
         return [*zero, *self.moved(v, place, source, index, gathers=False)]
+
+    def looked_up(self, v: Value, place: Place) -> list[str]:
+        """Entries at an index that is an array over time, which the caller has checked (CPlan.looked_up)."""
+        (x, index), lengths = v.inputs, self.plan.looked_up
+        one_of_columns = len(x.shape) == 2 and len(index.shape) == 1 and v.metadata["axis"] == 1
+        if not (one_of_columns and place.contiguous and index in self.plan.x and index.dtype == np.int64 and
+                lengths.setdefault(index, x.shape[1]) == x.shape[1] and not self.is_read_otherwise(index)):
+            raise NotInC("an index other than x[:, i], with i an int64 array over time that is read for nothing else, "
+                         "is not printed")
+        source, own = self.source(x), c_type(v.dtype)
+        self.plan.looked_up_types.add(own)
+        return [f"look_up_{own}({address(place, self.wide)}, {address(source, 1)}, {source.strides[0]}, "
+                f"{source.strides[1]}, {address(self.source(index), self.wide)}, {x.shape[0]}, "
+                f"{width_text(place.shape[1], self.wide)});"]
+
+    def is_read_otherwise(self, index: Value) -> bool:
+        """Whether an index is read by other values than lookups."""
+        values = [*self.plan.forward_values, *self.plan.steps]
+        return any(index in v.inputs and v.op is not index_select.op for v in values)
 
     def moved(self, v: Value, place: Place, source: Place, index: tuple, gathers: bool) -> list[str]:
         """Entries picked by a table: y = x[table], or y[table] += x."""

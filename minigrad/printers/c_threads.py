@@ -1,8 +1,8 @@
 """How C is called: the head of every file, one call as a struct, and the threads that compiled programs share.
 
-To start a thread takes some 100 µs, to wake one as long; so a thread that has nothing to do waits awake for a while. A
-task that no other thread has begun is done by the caller, so nobody waits for a thread that sleeps. Which thread runs
-a task does not change a bit of its result.
+To start a thread takes some 100 µs, to wake one as long; so a thread that has nothing to do waits awake for a while,
+and yields its core meanwhile to others that want it, such as OpenBLAS's. A task that no other thread has begun is done
+by the caller, so nobody waits for a thread that sleeps. Which thread runs a task does not change a bit of its result.
 """
 
 HEAD = """\
@@ -92,7 +92,7 @@ static void *work(void *number)
     struct worker *w = &worker[(intptr_t)number];
     for (;;) {{
         const double since = now();
-        while (atomic_load(&w->state) != ASKED && now() - since < AWAKE)
+        for (; atomic_load(&w->state) != ASKED && now() - since < AWAKE; sched_yield())
             for (int i = 0; i < 32 && atomic_load(&w->state) != ASKED; i++)
                 rest();
         pthread_mutex_lock(&w->lock);

@@ -27,6 +27,8 @@ from minigrad.engine.ops import (
     cos,
     exp,
     getitem,
+    index_add,
+    index_select,
     log,
     maximum,
     minimum,
@@ -261,6 +263,14 @@ def placed(equations: Equations, value: Value, parts: list[Text]) -> Text:
     return rf"\operatorname{{scatter}}_{{{index}}}\left({parts[0][0]}\right)", ATOM
 
 
+def looked_up(equations: Equations, value: Value, parts: list[Text]) -> Text:
+    """P_{:, i}, and for its gradient scatter_{:, i}."""
+    index = "{:}, " * value.metadata["axis"] + parts[1][0]
+    if value.op is index_select.op:
+        return f"{base(parts[0], '_')}_{{{index}}}", SCRIPTED
+    return rf"\operatorname{{scatter}}_{{{index}}}\left({parts[0][0]}\right)", ATOM
+
+
 def joined(equations: Equations, value: Value, parts: list[Text]) -> Text:
     """[a; x]: below one another, [a, x] side by side."""
     axis = value.metadata["axis"]
@@ -275,7 +285,8 @@ def summed(equations: Equations, value: Value, parts: list[Text]) -> Text:
 
 
 FORMS: dict[Any, Callable[[Equations, Value, list[Text]], Text]] = {
-    transpose.op: transposed, getitem.op: selected, scatter.op: placed, join.op: joined, total.op: summed,
+    transpose.op: transposed, getitem.op: selected, scatter.op: placed,
+    index_select.op: looked_up, index_add.op: looked_up, join.op: joined, total.op: summed,
     sqrt.op: lambda equations, value, parts: (rf"\sqrt{{{parts[0][0]}}}", ATOM),
     square.op: lambda equations, value, parts: (equations.squared(value.inputs[0]), SCRIPTED),
     absolute.op: lambda equations, value, parts: (rf"\left|{parts[0][0]}\right|", ATOM)}

@@ -37,6 +37,16 @@ from minigrad.program.simplify import Program
 BLOCK_COLUMNS = 256  # minimum number of columns of one gathered product: steps × batch
 BLOCK_BYTES = 1 << 20  # maximum size of the values computed ahead, so they are still in the cache at their step
 
+ADDED_AT = """
+def added_at(x, index, length):
+    y = np.zeros((len(x), length), x.dtype)
+    order = np.argsort(index, kind='stable')
+    index, first = np.unique(index[order], return_index=True)
+    if len(first):
+        np.add.at(y, (slice(None), index), np.add.reduceat(x[:, order], first, axis=1))
+    return y
+"""
+
 number = itertools.count(1).__next__  # numbers the compiled texts
 
 
@@ -316,6 +326,13 @@ class Plan:
                     left, right = side_by_side(left, loop.rows), side_by_side(right, loop.rows_of_columns)
                     lines.append(f"{total} = {left} @ {right}.T if {total} is None else "
                                  f"add({total}, dot({left}, {right}.T, {product}), {total})")
+                elif term.how == "at":
+                    x, index = term.values
+                    self.scope.emitter.helpers["added_at"] = ADDED_AT
+                    summed = loop.local_name("summed")
+                    rows, index = side_by_side(x, loop.rows), f"{loop.over_block(index)}.reshape(-1)"
+                    lines += [f"{summed} = added_at({rows}, {index}, {a.shape[1]})",
+                              f"{total} = {summed} if {total} is None else add({total}, {summed}, {total})"]
                 elif term.how == "sum":
                     (x,), axes = term.values, term.axes
                     if axes == (1,) and len(x.shape) == 2 and x.shape[1] > 1:

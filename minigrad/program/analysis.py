@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from minigrad.engine.op import Op
-from minigrad.engine.ops import add, getitem, matmul, power, transpose
+from minigrad.engine.ops import add, getitem, index_add, matmul, power, transpose
 from minigrad.engine.ops import sum as sum_op
 from minigrad.program.ir import LOOP, Value, in_order
 
@@ -127,7 +127,7 @@ def results_that_depend(wanted: set[Value], forward: list[Value], state: list[Va
 @dataclass(frozen=True)
 class Term:
     """How to sum a value over the steps: one "product" of two arrays over time, one "sum" of an array over time and
-    `axes` of each step, or "step" by step."""
+    `axes` of each step, the columns of an array over time added "at" an index over time, or "step" by step."""
 
     how: str
     values: tuple[Value, ...]
@@ -138,11 +138,18 @@ def sum_over_time(v: Value, is_factor: Callable[[Value], bool], is_summand: Call
     """The shortest sum of v over the steps; the two functions say which values may be stacked over time for it."""
     if is_matrix_product(v) and all(map(is_factor, v.inputs)):
         return Term("product", v.inputs)
+    if is_added_at(v) and all(map(is_factor, v.inputs)):
+        return Term("at", v.inputs)
     if v.op is sum_op.op and is_summand(v.inputs[0]):
         axis, n = v.metadata["axis"], len(v.inputs[0].shape)
         axes = range(n) if axis is None else axis if isinstance(axis, tuple) else (axis,)
         return Term("sum", v.inputs, tuple(a % n for a in axes) if n else ())
     return Term("step", (v,))
+
+
+def is_added_at(v: Value) -> bool:
+    """Whether v is the columns of a matrix, each added into the column of zeros that an index names."""
+    return v.op is index_add.op and [len(a.shape) for a in v.inputs] == [2, 1] and v.metadata["axis"] == 1
 
 
 def is_matrix_product(v: Value) -> bool:

@@ -11,7 +11,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minigrad.engine.ops import broadcast_to, concatenate, cumsum, getitem, matmul, reshape, scatter, transpose
+from minigrad.engine.ops import (
+    broadcast_to,
+    concatenate,
+    cumsum,
+    getitem,
+    index_select,
+    matmul,
+    reshape,
+    scatter,
+    transpose,
+)
 from minigrad.engine.ops import max as max_op
 from minigrad.engine.ops import min as min_op
 from minigrad.engine.ops import sum as sum_op
@@ -41,6 +51,8 @@ def is_by_column(value: Value, from_columns: list[bool]) -> bool:
         return all(own or not a.shape or a.shape[-1] == 1 for own, a in zip(from_columns, value.inputs))
     if op is matmul.op:
         return not from_columns[0] and len(value.inputs[1].shape) == 2
+    if op is index_select.op:
+        return not from_columns[0] and metadata["axis"] == n - 1
     if op is concatenate.op:
         return all(from_columns) and metadata["axis"] is not None and metadata["axis"] % n != n - 1
     if op in (sum_op.op, max_op.op, min_op.op, cumsum.op):

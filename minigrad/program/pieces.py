@@ -22,12 +22,15 @@ from minigrad.engine.ops import (
     equal,
     exp,
     getitem,
+    index_add,
+    index_select,
     log,
     log_softmax,
     logsumexp,
     reshape,
     softmax,
     subtract,
+    transpose,
     where,
 )
 from minigrad.engine.ops import max as max_op
@@ -70,8 +73,27 @@ class Pieces:
             return EXPANSIONS[value.op](self, inputs[0], value)
         if is_slice(value) and (cut := one_cut(value)) is not None:
             return self.piece(value.inputs[0], *cut)
+        if value.op in (transpose.op, index_add.op) and (columns := self.by_columns(value, inputs)) is not None:
+            return columns
         return value if inputs == value.inputs else self.make(value.op, inputs, value.metadata, value.shape,
                                                               value.dtype)
+
+    def by_columns(self, value: Value, inputs: tuple) -> Value | None:
+        """Rows that are looked up, E[i].T, as columns, E.T[:, i], and likewise their gradient; None for any other."""
+        x, shape = inputs[0], value.shape
+        if len(x.shape) != 2 or len(shape) != 2:
+            return None
+        if value.op is transpose.op and x.op is index_select.op and x.metadata["axis"] == 0:
+            table, index = x.inputs
+            return self.make(index_select.op, (self.transposed(table), index), {"axis": 1}, shape, value.dtype)
+        if value.op is index_add.op and x.op is transpose.op and value.metadata["axis"] == 0:
+            metadata = {**value.metadata, "axis": 1}
+            return self.transposed(self.make(index_add.op, (x.inputs[0], inputs[1]), metadata, shape[::-1],
+                                             value.dtype))
+        return None
+
+    def transposed(self, x: Value) -> Value:
+        return self.make(transpose.op, (x,), {"axes": None}, x.shape[::-1], x.dtype)
 
     def piece(self, value: Value, axis: int, start: int, stop: int) -> Value:
         """value[start:stop] along an axis, counted from the last (−1)."""

@@ -53,6 +53,7 @@ class Symbol(Tensor):
     """
 
     __slots__ = ("_inputs", "_mask", "_metadata", "_op", "example", "number", "sizes", "tracer")  # its own node
+    is_symbol = True
 
     @property
     def _array(self) -> ndarray:
@@ -72,7 +73,8 @@ class Symbol(Tensor):
         "list and mg.stack them")
     __array__ = numpy = refuse(
         "a tensor was turned into an array", "use minigrad's ops and keep it a tensor; instead of filling an array by "
-        "array[...] = x, join the parts by np.concatenate, or collect them in a list and mg.stack them")
+        "array[...] = x, join the parts by np.concatenate, or collect them in a list and mg.stack them; to look up "
+        "entries of an array use mg.take(array, i, axis=…)")
     __bool__ = refuse("there is a branch on the value of a tensor", "use mg.where")
 
     def __getattr__(self, name: str):

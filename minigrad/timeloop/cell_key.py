@@ -138,7 +138,7 @@ def key_of_attributes(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
     if not isinstance(cell, MethodType) or (names := getattr(cell.__func__, "key_attributes", None)) is None:
         return None
     owner = cell.__self__
-    key: list[Any] = []
+    key: list[Any] = [owner.__class__]  # which may override what the method calls
     supply: list[Tensor] = []
     ids: list[int] = []
     for name in names:

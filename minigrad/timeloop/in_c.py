@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.ops import index_add
 from minigrad.printers.c_loop import CPlan, Loop, Rows
 from minigrad.printers.c_products import BEHIND, panel_entries, taken
 from minigrad.printers.c_schedule import dtype_of
@@ -81,6 +82,7 @@ class CProgram:
         self.totals = [(self.columns[a], a.shape, a.dtype) for a in self.by_c]
         self.final = [(a.shape, a.dtype) for a in plan.state]
         self.y = [(y.shape, dtype_of(y)) for y in plan.y]
+        self.indices = [(plan.x.index(a), length) for a, length in plan.looked_up.items()]
         self.d_x = [(a.shape, a.dtype) if a in plan.gradients else None for a in plan.x]
         state, x, y = range(len(plan.state)), range(len(plan.x)), range(len(plan.y))
         forward = [("state", k) for k in state] + [("x", k) for k in x] + [("final", k) for k in state] + \
@@ -92,7 +94,7 @@ class CProgram:
         self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
                             for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
-        self.chunks = -(-self.batch // plan.columns) if plan.columns else 1
+        self.chunks = -(-self.batch // plan.filled) if plan.columns else 1
         self.block = block
         if self.batch >= 16:
             fitting = ROWS_BYTES // max(self.bytes_laid_down(), 1) * self.batch
@@ -197,6 +199,8 @@ def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict
                 for a, parts in zip(left.inputs, right)]
         return left.op.forward(*sums, **left.metadata).reshape(shape)
     x = blocks[left]
+    if how == "at":
+        return index_add(x, blocks[right].reshape(-1), length=shape[-1], axis=1)
     if how == "product":
         return (x @ blocks[right].T).reshape(shape)  # np.dot would copy rows with a gap between them
     own, lead = left.value.shape, left.value.shape[:-1]
@@ -222,11 +226,23 @@ class InC:
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
         self.buffers = pool.take(program.allocator, steps)
+        xs = self.with_indices(xs)
         final = [np.empty(shape, dtype) for shape, dtype in program.final]
         ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
         given = flat([*state, *xs, *final, *ys], program.axes["forward"])
         program.call("forward", steps, 0, steps, given, closed, self.buffers.made[0])
         return tuple(final), tuple(ys)
+
+    def with_indices(self, xs: list) -> list:
+        """The xs, in which those that are indices count from the first entry. Raises IndexError as NumPy does."""
+        xs = list(xs)
+        for k, length in self.program.indices:
+            least, most = xs[k].min(initial=0), xs[k].max(initial=0)
+            if least < -length or most >= length:
+                raise IndexError(f"index {most if most >= length else least} is out of bounds for axis 1 with size "
+                                 f"{length}")
+            xs[k] = np.where(xs[k] < 0, xs[k] + length, xs[k]) if least < 0 else xs[k]
+        return xs
 
     def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
         """d_closed: gradients of later steps to add to, or None."""

@@ -53,11 +53,10 @@ class SequenceModel(nn.Module):
 
     def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Tensor, Tree]:
         x = self.checked_input(x)
-        if self.embedding is not None:
-            x = self.embedding(x)
-        elif self.symbols:
-            x = (np.arange(self.inputs) == x[..., None]).astype(self.linear.weight.dtype)
-        output, state = self.recurrent(x, state, lengths)
+        table = None
+        if self.symbols:
+            table = np.eye(self.inputs) if self.embedding is None else self.embedding.weight
+        output, state = self.recurrent(x, state, lengths, table)
         return self.linear(output), state
 
     def checked_input(self, x: Array) -> Array:

@@ -72,7 +72,8 @@ LSTM = both(recurrent.minigrad_layer) | {"torch.nn.LSTM": recurrent.torch_lstm, 
 CELLS = {"peephole": recurrent.peephole, "coupled": recurrent.coupled, "leaky": recurrent.leaky_gru}
 TOY = [(32, 20, 2, 16), (1, 100, 10, 24), (50, 100, 2, 32), (16, 30, 8, 32), (1, 12, 7, 12)]  # batch, T, input, hidden
 TABLES = {"lstm": (LSTM, recurrent.SIZES["lstm"]), "toy": (LSTM, TOY),
-          "step": (both(training_step.minigrad) | {"torch": training_step.pytorch,
+          "step": (both(training_step.minigrad) | {"C, rows as x": by("c", training_step.rows_as_x),
+                                                   "torch": training_step.pytorch,
                                                    "torch, fused Adam": training_step.pytorch_fused},
                    training_step.SIZES)}
 for name, cell in CELLS.items():

@@ -11,8 +11,9 @@ faults page faults of a step, and the milliseconds that the system takes for the
 rows   ways to add the gradients of repeated rows of an embedding
 
 float32, vocabulary 65, different symbols at every step, gradients clipped to norm 0.01 (all are larger), loss read as
-a number. PyTorch's second bias, which minigrad lacks, is fixed at 0. On a CPU its Adam updates one parameter after the
-other by default; "fused" is an option.
+a number. minigrad's LSTM takes the symbols and the embedding's table, as in `SequenceModel`; "rows as x" looks the
+vectors up first, in the lines of PyTorch. PyTorch's second bias, which minigrad lacks, is fixed at 0. On a CPU its Adam
+updates one parameter after the other by default; "fused" is an option.
 """
 
 from __future__ import annotations
@@ -41,6 +42,20 @@ class Model(nn.Module):
         self.lstm = nn.LSTM(hidden, hidden, layers, rng=1)
         self.linear = nn.Linear(hidden, VOCABULARY, rng=2)
 
+    def vectors(self, x):
+        return x
+
+    def recurrent(self, x):
+        return self.lstm(x, table=self.embedding.weight)
+
+
+class RowsAsX(Model):
+    def vectors(self, x):
+        return self.embedding(x)
+
+    def recurrent(self, x):
+        return self.lstm(x)
+
 
 def batches(size):
     """Endless pairs (symbols, next symbols), each (T, batch)."""
@@ -53,9 +68,9 @@ def one_step(model, optimizer, x, targets, cross_entropy, clip, clock):
     """The loss as a number; both libraries run these lines."""
     optimizer.zero_grad()
     clock()
-    e = model.embedding(x)
+    e = model.vectors(x)
     clock()
-    y, _ = model.lstm(e)
+    y, _ = model.recurrent(e)
     clock()
     logits = model.linear(y)
     clock()
@@ -70,8 +85,8 @@ def one_step(model, optimizer, x, targets, cross_entropy, clip, clock):
     return loss.item()
 
 
-def minigrad(size, clock=lambda: None):
-    model, data, found = Model(*size[2:]), batches(size), {}
+def minigrad(size, clock=lambda: None, kind=Model):
+    model, data, found = kind(*size[2:]), batches(size), {}
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
 
     def step():
@@ -86,6 +101,10 @@ def minigrad(size, clock=lambda: None):
     return step, findings
 
 
+def rows_as_x(size, clock=lambda: None):
+    return minigrad(size, clock, RowsAsX)
+
+
 def pytorch(size, clock=lambda: None, **adam):
     import torch
     torch.set_num_threads(int(timing.THREADS))
@@ -96,6 +115,12 @@ def pytorch(size, clock=lambda: None, **adam):
             self.embedding = torch.nn.Embedding(VOCABULARY, hidden)
             self.lstm = torch.nn.LSTM(hidden, hidden, layers)
             self.linear = torch.nn.Linear(hidden, VOCABULARY)
+
+        def vectors(self, x):
+            return self.embedding(x)
+
+        def recurrent(self, x):
+            return self.lstm(x)
 
     def cross_entropy(logits, targets):
         return torch.nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), targets.reshape(-1))
@@ -116,7 +141,7 @@ def pytorch_fused(size, clock=lambda: None):
     return pytorch(size, clock, fused=True)
 
 
-CONTENDERS = {"minigrad": minigrad, "PyTorch": pytorch, "PyTorch, fused Adam": pytorch_fused}
+CONTENDERS = {"minigrad": minigrad, "rows as x": rows_as_x, "PyTorch": pytorch, "PyTorch, fused Adam": pytorch_fused}
 
 
 # -- measuring -------------------------------------------------------------------------------------------------

@@ -429,6 +429,83 @@ def test_errors_of_type(make, message):
         make()
 
 
+# -- symbols that stand for the rows of a table -----------------------------------------------------------------
+
+
+def with_and_without_table(model, symbols, table, lengths=None, state=None):
+    """(results and gradients with the table, those with its rows as x)"""
+    both = []
+    for rows in (False, True):
+        model.zero_grad()
+        table.grad = None
+        y, final = model(mg.take(table, symbols, axis=0), state, lengths) if rows else \
+            model(symbols, state, lengths, table=table)
+        sum(mg.sum(a * normal(*a.shape, seed=9)) for a in (y, *leaves(final))).backward()
+        both.append([a.detach().numpy() for a in (y, *leaves(final))] + [p.grad for p in (table, *model.parameters())])
+    return both
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True},
+                                     {"two_biases": True, "learned_state": True}], ids=str)
+@pytest.mark.parametrize("rows", [4, 40])  # fewer than symbols, and more
+@pytest.mark.parametrize("kind", KINDS)
+def test_symbols_stand_for_rows_of_a_table(kind, rows, options):
+    model, table = make(kind, **options), mg.tensor(normal(rows, 3), requires_grad=True)
+    symbols = np.random.default_rng(2).integers(0, rows, (5, 6))
+    lengths = [5, 1, 3, 4, 5, 2] if not model.batch_first else [6, 1, 3, 4, 5]
+    for got, expected in zip(*with_and_without_table(model, symbols, table, lengths)):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+    for got, expected in zip(*with_and_without_table(model, np.resize([1, 0, 3], 7), table)):  # one sequence
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_with_a_table(kind):
+    model, symbols = make(kind, 2, 3), np.array([[0, 1], [2, 0], [1, 1]])
+    assert mg.gradcheck(lambda table: model(symbols, table=table), normal(3, 2), directions=3).method == "complex step"
+    mg.gradcheck(lambda table: model(symbols, table=table), normal(3, 2), order=2, directions=2)
+
+
+def test_a_table_may_be_one_hot_and_padding_may_be_anything():
+    model, symbols = make("LSTM"), np.array([[0, 1], [2, 0], [1, -1]], np.int8)
+    one_hot = np.eye(3)[symbols]
+    y, _ = model(symbols, lengths=[3, 2], table=np.eye(3))
+    np.testing.assert_allclose(y.data, model(one_hot, lengths=[3, 2])[0].data, rtol=1e-12)
+    assert model(symbols[:, :0], table=np.eye(3))[0].shape == (3, 0, 4)
+
+
+def test_a_cell_of_ones_own_gets_the_rows_of_a_table():
+    class Doubled(nn.LSTMCell):
+        def cell(self, state, x):
+            return super().cell(state, 2.0 * x)
+
+    class Layers(nn.Stacked):
+        Cell = Doubled
+    model, table = Layers(3, 4, rng=0, dtype=float), mg.tensor(normal(2, 3), requires_grad=True)
+    got, expected = with_and_without_table(model, np.array([[0, 1], [1, 1], [0, 0]]), table)
+    assert all(map(np.array_equal, got, expected))
+
+
+def test_a_recording_shows_the_cell_with_x():
+    model = make("LSTM")
+    with mg.bptt.record() as recording:
+        mg.sum(model(np.array([[0, 1], [2, 0], [1, 1]]), table=np.eye(3))[0]).backward()
+    assert "a_prev, c_prev, x, concat, z, gates, ft, it, ot, cct, c_next, a_next; weights W, b" in repr(recording)
+
+
+@pytest.mark.parametrize("table, symbols, kind, message", [
+    (np.eye(3), [[0.0]], TypeError, "LSTM with a table takes x as symbols, integers .*, not float64"),
+    (np.eye(3), [[3]], IndexError, "symbols from 0 to 2, and x contains 3 to 3"),
+    (np.eye(3), [[-1]], IndexError, "symbols from 0 to 2, and x contains -1 to -1"),
+    (np.eye(4), [[0]], ValueError, r"table of shape \(symbols, 3\), .* not \(4, 4\)"),
+    (np.zeros((0, 3)), [[0]], ValueError, r"a row for each symbol, not \(0, 3\)"),
+    (np.eye(3), [[[0]]], ValueError, r"symbols of shape \(time, batch\), or .*, not \(1, 1, 1\)"),
+    (np.eye(3), np.zeros((0, 2), int), ValueError, r"one step or more, not \(0, 2\)")])
+def test_errors_of_symbols(table, symbols, kind, message):
+    with pytest.raises(kind, match=message):
+        nn.LSTM(3, 4, rng=0)(np.array(symbols), table=table)
+
+
 # -- a cell of one's own ----------------------------------------------------------------------------------------
 
 

@@ -84,9 +84,6 @@ def scatter(x, *, shape, index):
     return y
 
 
-Tensor.__getitem__ = lambda x, index: getitem(x, index=settled(index))
-
-
 @composite(np=np.flip)
 def flip(x, axis=None):
     """x reversed along one axis, several axes or all of them."""

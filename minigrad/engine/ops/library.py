@@ -12,6 +12,7 @@ from minigrad.engine.operators import composite
 from minigrad.engine.ops.elementwise import abs, copy, divide, multiply, negative, square
 from minigrad.engine.ops.halves import in_float32
 from minigrad.engine.ops.indexing import getitem, scatter, settled
+from minigrad.engine.ops.lookup import index_select
 from minigrad.engine.ops.numpy_calls import astype, matmul, max, min, reshape, sum, transpose, where
 from minigrad.engine.ops.reduce import count, root
 from minigrad.engine.ops.shape import broadcast_to, concatenate, normalize_axis, shape_of
@@ -103,6 +104,8 @@ def take(x, indices, axis=None, out=None, mode="raise"):
     if axis is None or not shape_of(x):
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "take")
     axis = one_axis(axis, len(shape_of(x)), "take")
+    if isinstance(indices, Tensor) and indices.is_symbol and mode == "raise":
+        return index_select(x, indices, axis=axis)
     indices = indices._array if isinstance(indices, Tensor) else bare(indices)
     if indices.dtype == bool:
         indices = indices.astype(int)  # as in NumPy: 0 and 1, not a mask

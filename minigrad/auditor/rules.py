@@ -1,0 +1,174 @@
+"""Faults inside a rule: one op of it, or a value that it reads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.auditor.change import kind, reading
+from minigrad.auditor.record import Step
+from minigrad.auditor.tape import Series, Tape, Values, groups
+from minigrad.auditor.words import between, d, say, say_read
+from minigrad.engine.op import OPS
+
+# (words, cost, the step that is read at a step t of n): -1 is the initial state
+MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
+    ("the step after", 0.2, lambda t, n: t + 1), ("the step before", 0.2, lambda t, n: t - 1),
+    ("the last step", 0.3, lambda t, n: n - 1), ("the first step", 0.3, lambda t, n: 0),
+    ("the other end", 0.4, lambda t, n: n - 1 - t)]
+
+
+def assigned(step: Step, g: Any) -> Any:
+    out = np.zeros(step.metadata["shape"])
+    out[step.metadata["index"]] = g
+    return out
+
+
+DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
+# {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
+RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
+    "multiply": [(1.5, "the factor {a} is missing", lambda step, a, b: b),
+                 (1.5, "the factor {b} is missing", lambda step, a, b: a),
+                 (1.9, "{a} / {b} in place of {this}", lambda step, a, b: a / b)],
+    "divide": [(1.5, "the division by {b} is missing", lambda step, a, b: a),
+               (1.9, "{a} {b} in place of {this}", lambda step, a, b: a * b)],
+    "add": [(1.5, "the term {a} is missing", lambda step, a, b: b),
+            (1.5, "the term {b} is missing", lambda step, a, b: a),
+            (1.9, "{a} − {b} in place of {this}", lambda step, a, b: a - b)],
+    "subtract": [(1.5, "the term {a} is missing", lambda step, a, b: -b),
+                 (1.5, "the term {b} is missing", lambda step, a, b: a),
+                 (1.9, "{a} + {b} in place of {this}", lambda step, a, b: a + b),
+                 (1.9, "{b} − {a} in place of {this}: the sign", lambda step, a, b: b - a)],
+    "negative": [(1.6, "the sign is turned", lambda step, a: a)],
+    "transpose": [(1.2, "{a} is not transposed", lambda step, a: a)],
+    "sum": [(1.3, f"the step from {{y}} to {{x}} {DIAGONAL.format(' of its {op}')}", lambda step, a: a),
+            (1.9, "{this} is a mean, not a sum,",
+             lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
+    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last "
+                 "of its gradients (np.add.at adds them)", assigned)],
+}
+
+
+@kind
+def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
+    """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
+    for site in (site for site in tape.places.values() if site[0].kind == "rule"):
+        step, of, x = site[0], site[0].of, site[0].x
+        said = [say_read(tape, operand, step.time) for operand in step.inputs]
+        for cost, text, how in RULE_STEPS.get(step.op.name, ()):
+            shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
+            words = dict(zip("ab", shown), this=say(tape, step, 3), op=of.op.name, y=say(tape, of), x=say(tape, x))
+            yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text),
+                   dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
+    for e in (slot[0] for slot in tape.slots):  # softmax written as exp(x) / sum(exp(x))
+        if e.x.kind == "forward" and e.x.op.linear and len(e.x.total.inputs) == 1 \
+                and e.shape != e.inputs[0].shape == e.x.inputs[0].shape:
+            text = f"the step from {say(tape, e.of)} to {say(tape, e.x.inputs[0])} {DIAGONAL.format('')}"
+            yield (1.3, f"{text}, in {d(say(tape, e.x))}", dict.fromkeys(
+                (after for after in tape.edges if after.of.place == e.x.place),
+                lambda v, after: v(after.of.total.inputs[0].inputs[0])), e)
+
+
+# -- another value of the same shape ---------------------------------------------------------------------------------
+
+
+# (how unusual, text, what a person may take for a value v)
+OF_VALUES: list[tuple[float, str, Callable]] = [
+    (0.0, "1 − {}", lambda v: 1 - v), (0.3, "1 − {}²", lambda v: 1 - v * v), (0.0, "{}²", lambda v: v * v),
+    (0.2, "1 + {}", lambda v: 1 + v), (0.6, "−{}", lambda v: -v), (0.6, "tanh({})", np.tanh),
+    (0.6, "sigmoid({})", OPS["sigmoid"].forward)]
+
+
+class Reading(NamedTuple):
+    """What may be read in place of a value: what(the values, the step that reads, the step that is meant).
+
+    is_plain  not a function of a value;  meant: the part of a concatenation that is replaced, and not all of it
+    """
+
+    cost: float
+    text: str
+    what: Callable[[Values, Step, Step], Any]
+    is_plain: bool = True
+    meant: Step | None = None
+
+
+def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]:
+    """What may be read in place of the value or gradient `own`; is_whole: without functions and parts of it."""
+    is_gradient = own.kind == "total"
+    moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
+    for series in tape.array_gradients if is_gradient else tape.arrays:
+        base, is_own = (2.3 if is_gradient else 2.4) + 0.4 * (not series.is_named), series.place == own.place
+        looping, name = len(series.at) > 1, say(tape, series.first)
+        for moment, cost, at in moments[:None if looping else 1] if series.shape == own.shape else ():
+            if moment or not is_own or (looping and not is_gradient):
+                yield Reading(base + cost, name + moment, read(tape, series, at))
+            if not is_gradient and not is_whole and (cost < 0.3 if is_own else series.is_named and not moment):
+                for more, text, f in OF_VALUES:
+                    what = read(tape, series, at, f)
+                    yield Reading(base + cost + more + 0.4, text.format(name) + moment, what, False)
+    for k, part in enumerate(own.inputs if own.kind == "forward" and own.op.variadic and not is_whole else ()):
+        for new in readings(tape, part, is_whole=True):
+            def in_part(v: Values, step: Step, x: Step, k: int = k, new: Reading = new) -> Any:
+                return x.compute(*[new.what(v, step, y) if j == k else v(y) for j, y in enumerate(x.inputs)])
+            yield Reading(new.cost + 0.1, new.text, in_part, False, part)
+
+
+def read(tape: Tape, series: Series, at: Callable | None = None, f: Callable | None = None) -> Callable:
+    """Read a series at its own time or at another moment, and a function of it. Before the first step it is the initial
+    state; where there is none, zeros."""
+    def what(v: Values, step: Step, x: Step) -> Any:
+        now: Step | None = series.first
+        if len(series.at) > 1:
+            t = at(step.time, len(series.at)) if at else step.time
+            now = tape.starts.get(series.place) if t == -1 else series.at.get(t)
+        return np.zeros(x.shape) if now is None else f(v(now)) if f else v(now)
+    return what
+
+
+@kind
+def another_value(tape: Tape, given: list) -> Iterator[tuple]:
+    """Another value or gradient where a rule reads one: another name, or the same at a neighbouring step."""
+    rules = groups((at for at in tape.places.values() if at[0].kind == "rule"),
+                   lambda at: (at[0].of.place, at[0].position))
+    for rule in rules.values():
+        spots = [(at, p) for at in rule for p, x in enumerate(at[0].inputs) if x.kind != "rule" and x.shape]
+        for some in groups(spots, lambda spot: spot[0][0].inputs[spot[1]]).values():
+            first, own = some[0][0][0], some[0][0][0].inputs[some[0][1]]
+            for new in readings(tape, own):
+                meant = say_read(tape, new.meant or own, first.time)
+                whole = f" in the {say(tape, own)}" if new.meant else ""
+                text = f"{new.text} is used where {meant} is meant,{whole} {between(tape, first)}"
+                for chosen in [some, *([spot] for spot in some if len(some) > 1 and new.is_plain)]:
+                    yield (new.cost + 0.5 * (chosen is not some), text,
+                           reading({(step, p): new.what for at, p in chosen for step in at}))
+
+
+@kind
+def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
+    """Two values are read in place of each other in all rules, as where a cache is unpacked in another order."""
+    spots = groups(((step, p) for step in tape.steps if step.kind == "rule" for p in range(len(step.inputs))),
+                   lambda spot: spot[0].inputs[spot[1]].place)
+    named = [series for series in tape.arrays if series.is_named and series.place in spots]
+    for a, b in itertools.combinations(named, 2):
+        if a.at.keys() == b.at.keys() and a.shape == b.shape:
+            exchanged = {spot: lambda v, step, x, at=other.at: v(at[x.time])
+                         for one, other in ((a, b), (b, a)) for spot in spots[one.place]}
+            yield (2.5, f"{say(tape, a.first)} and {say(tape, b.first)} are exchanged wherever they are read",
+                   reading(exchanged))
+
+
+@kind
+def cache_of_another_step(tape: Tape, given: list) -> Iterator[tuple]:
+    """The whole rule of each step reads the values of another step."""
+    loop = [step for step in tape.steps if step.kind == "rule" and len(tape.places[step.of.place]) == tape.times > 1]
+    for moment, _, at in MOMENTS if loop else ():
+        spots: dict[tuple[Step, int], Callable] = {}
+        for step in loop:
+            other = tape.places[step.of.place][at(step.time, tape.times) % tape.times]
+            meant = {**dict(zip(step.of.inputs, other.inputs)), step.of: other}
+            spots |= {(step, p): lambda v, step, x, new=meant[x]: v(new)
+                      for p, x in enumerate(step.inputs) if meant.get(x, x) is not x}
+        yield 1.5, f"each step reads the cache of {moment}, and not its own", reading(spots)
