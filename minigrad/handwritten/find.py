@@ -295,8 +295,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
     owner = own.owner(namespace, arrays)
     result = as_tuple(owner(own.forward_name)(*own.arguments(arrays)[1]))
-    kept = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
-    outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *kept] if is_output(y)]
+    computed = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
+    outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *computed] if is_output(y)]
     for shape in dict.fromkeys(map(np.shape, outputs)):
         sums = [axis for y in outputs if np.shape(y) == shape for axis in range(y.ndim) if np.allclose(y.sum(axis), 1)]
         for axis in dict.fromkeys([*sums, *(axis for axis in reversed(range(len(shape))) if shape[axis] > 1)]):

@@ -52,7 +52,7 @@ class Place(NamedTuple):
             return False
         if isinstance(self.holder, (dict, list)):
             is_many = not groups or bool(re.match(WEIGHTS, group))
-            return bool(re.match(WEIGHT, group)) or (is_many and (isinstance(last, int) or re.match(WEIGHT, last)))
+            return bool(re.match(WEIGHT, group) or (is_many and (isinstance(last, int) or re.match(WEIGHT, last))))
         return bool(re.match(WEIGHT, last) or (re.match(WEIGHT, group) and re.match(VALUE, last)))
 
 

@@ -167,7 +167,7 @@ def clipping(source: Source, name: str) -> tuple[str, set[float]]:
             if scales(n) or (isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == "clip"):
                 numbers = {float(c.value) for c in ast.walk(n) if isinstance(c, ast.Constant)
                            and isinstance(c.value, (int, float))}
-                return f" ({source.place(n.lineno)})", numbers
+                return f" ({source.place(n.lineno)})", numbers  # type: ignore[attr-defined]
     return "", set()
 
 

@@ -13,6 +13,7 @@ import copy
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from minigrad.engine.messages import one_line
@@ -158,14 +159,13 @@ def changes(node: Any, names: list[str]) -> Iterator[Change]:
     elif isinstance(node, (ast.Tuple, ast.List)):
         for i in range(len(node.elts)):
             for j in range(i):
-                yield 1, lambda one, i=i, j=j: exchanged(one, i, j), (
+                yield 1, partial(exchanged, i=i, j=j), (
                     f"exchange `{ast.unparse(node.elts[j])}` and `{ast.unparse(node.elts[i])}`")
     elif isinstance(node, ast.keyword) and node.arg == "dtype":
         yield -1, lambda _: None, f"leave out `dtype={ast.unparse(node.value)}`"
-    elif isinstance(node, ast.keyword) and node.arg == "axis" and isinstance(node.value, ast.Constant):
-        for axis in {0, 1, -1} - {node.value.value}:
-            yield 2, lambda one, axis=axis: ast.keyword("axis", ast.Constant(axis)), (
-                f"write `axis={axis}` in place of `axis={node.value.value}`")
+    elif isinstance(node, ast.keyword) and node.arg == "axis":
+        for axis in (0, 1, -1):
+            yield 2, partial(along, axis=axis), f"write `axis={axis}` in place of `axis={ast.unparse(node.value)}`"
     if isinstance(node, (ast.FunctionDef, ast.For)):
         yield from moves(node)
     elif isinstance(getattr(node, "ctx", ast.Load()), ast.Load) and isinstance(node, ast.expr):
@@ -229,6 +229,10 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
 def simplified(index: str) -> str:
     """t - 1 + 1 as t."""
     return re.sub(r"^(.*?) ?([-+]) (\d+) (?!\2)[-+] \3$", r"\1", index)
+
+
+def along(_: Any, axis: int) -> ast.keyword:
+    return ast.keyword("axis", ast.Constant(axis))
 
 
 def exchanged(node: Any, i: int, j: int) -> Any:

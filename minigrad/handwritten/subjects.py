@@ -237,7 +237,7 @@ class Subject:
         names = [self.input_of(name) if isinstance(name, str) and re.match("d|g|nabla", name) else "" for name in own]
         groups = [is_group(d) or bool(self.keys_of(name, d)) for name, d in zip(own, parts)]
         if any(groups):  # dx, dh, {"W": dW}
-            found = {}
+            found: dict[str, Any] = {}
             for its, d in itertools.compress(zip(own, parts), groups):
                 keys = self.keys_of(its, d)
                 found |= {name: d[key] for name, key in keys.items()} if keys else self.named(
@@ -256,9 +256,9 @@ class Subject:
     def beside(self, key: Any, group: Any) -> dict[str, Any]:
         """The gradients in a dict that is one of several with the same keys: {"fwd": {"W": …}, "bwd": {"W": …}}."""
         paths = {tuple(path.split(".")[-2:]): name for name, path in self.paths.items()}
-        found = {paths.get((str(key), str(k))) or paths.get((str(key), bare(str(k)))): d
+        found = {paths.get((str(key), str(k))) or paths.get((str(key), bare(str(k))), ""): d
                  for k, d in group.items()} if isinstance(group, dict) else {}
-        return found if found and None not in found else {}
+        return {} if "" in found else found
 
     def keys_of(self, name: Any, group: Any) -> dict[str, Any]:
         """{weight: key} of a dict dW with the keys of a dict of weights, W."""

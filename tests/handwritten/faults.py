@@ -116,7 +116,7 @@ PLANTED = [
      r"your forward differs: next_h \(line 143\) is the first value that differs"),
     ("layers.py", "g = np.tanh(A[:, H:2 * H])", "g = sigmoid(A[:, H:2 * H])", "LSTM", "wrong",
      r"your forward differs from the usual one: g \(line 63\) is the first value that differs"),
-    ("min_char.py", "hs[t] = np.tanh(", "hs[t] = 0.5 * np.tanh(", "lossFun", "wrong", r"your forward differs: "),
+    ("min_char.py", "hs[t] = np.tanh(", "hs[t] = 0.5 * np.tanh(", "lossFun", "wrong", r"the factor 0.5 is missing"),
 
 
     # -- cells and classes in no table: how to call them is found by trying ---------------------------------
