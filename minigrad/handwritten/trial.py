@@ -209,7 +209,7 @@ class Trial:
         verdict.notes += filter(None, [subject.remark])
         if verdict.faults:
             verdict.status = "wrong"
-        for cell in self.wrong_cells:
+        for cell in [cell for cell in self.wrong_cells if cell.verdict.status != "could not run"]:
             verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
 
     def fault(self, text: str) -> None:
