@@ -183,8 +183,8 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
     if isinstance(node, ast.Name) and node.id in names:
         yield from instead(0, f"{text}.copy()")
         yield from instead(2, f"{text}.T")
-        for other in names:
-            yield from instead(3, other)
+        for other in names:  # first c_next for a_next
+            yield from instead(2 if {*other.split("_")} & {*text.split("_")} else 3, other)
         for f in ("np.tanh({})", "(1 - {})"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript) and not isinstance(node.slice, (ast.Slice, ast.Tuple)) and not isinstance(
