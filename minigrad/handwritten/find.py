@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import nearest
-from minigrad.engine.pytree import flatten
+from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
 from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
@@ -32,26 +32,28 @@ from minigrad.handwritten.source import (
     parameters_of,
 )
 from minigrad.handwritten.subjects import (
+    GRADIENT,
     LABELS,
+    OUTPUT,
     RATE,
-    WEIGHT,
-    WEIGHTS,
     Subject,
     as_tuple,
     bare,
     is_output,
     stacked,
     state,
-    weights_of,
 )
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
+BOTH = rf"(forward|fwd|fprop).*{BACK}"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
-LOSS = r"loss|cost|cross_?entropy|objective|criterion"
+LOSS = r"loss|cost|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
-MOST_TRIED, FAILED = 60, 99  # candidates of one kind, and what one counts whose backward fails
+MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
+MASK = r"mask|keep|valid"
+STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
@@ -62,7 +64,8 @@ def find(source: Source) -> dict[str, Subject]:
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
         own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
-        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else own:
+        methods = sorted(own, key=lambda method: not re.search(BOTH, method))
+        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
     for name, subject in found.items():
@@ -77,8 +80,11 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     node = own[backward]
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
-    if re.search(BACK, backward):
-        forward = forward_of(backward, own)
+    is_both = bool(re.search(BOTH, backward))
+    is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
+    forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
+    forward = forward_by_use(backward, own, is_class) if forward is None and not is_loss else forward
+    if forward or (re.search(BACK, backward) and not is_both):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
             forward = forward or f"{course}_forward"
@@ -92,14 +98,20 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                   and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
-    elif re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I) and any(
-            re.match(r"d[A-Z_]?\w", one) or one.startswith("grad") for one in subject.returns[1:] or ("",)):
+    elif is_both or (is_loss and any(re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, called_with(node, is_class)
+        losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
+            own[name], is_class) == subject.order]
+        if losses and re.match(GRADIENT, flat(subject.returns)[0]):
+            subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
+            subject.takes = subject.order
     else:
         return None
     if subject.loss_name:
         subject.loss_takes = called_with(own[subject.loss_name], is_class)
+        others = [name for name in subject.loss_takes if name not in (*subject.order, *subject.results)]
+        subject.targets = tuple(others if len(others) == 1 else filter(subject.is_target, others))
     if is_class:
         init = own.get("__init__")
         subject.makes = required(init)[1:] if init else ()
@@ -120,7 +132,8 @@ def forward_of(backward: str, own: dict[str, Any]) -> str | None:
 
 def course_of(backward: str, forward: str | None, source: Source) -> str:
     """rnn, rnn_cell, lstm or lstm_cell, if a function is one of the course's, whose forwards are known; or ""."""
-    if not (found := re.search(COURSE, backward)):
+    takes = parameters_of(source.definitions[backward])
+    if not (found := re.search(COURSE, backward)) or any(re.search(LABELS, name) for name in takes):
         return ""
     if forward is None:
         text = ast.unparse(source.definitions[backward])
@@ -129,6 +142,39 @@ def course_of(backward: str, forward: str | None, source: Source) -> str:
     is_course = len(names) == len(course_example(found[2]).names) and re.search(WEIGHTS, names[-1]) and \
         set(source.keys_of(forward)) <= set(COURSE_WEIGHTS[found[3]])
     return found[2] if is_course else ""
+
+
+def forward_by_use(backward: str, own: dict[str, Any], is_class: bool) -> str | None:
+    """The function whose backward this seems to be by what it takes and returns, whatever the two are called.
+
+    It takes some of what the other takes and returns, and returns gradients of what that takes. A method reads
+    attributes that the other sets.
+    """
+    node, found = own[backward], []
+    gradients = [bare(name) for name in flat(names_returned(node)) if re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)]
+    takes = {name for name in parameters_of(node)[is_class:] if not re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)}
+    if backward.startswith("__") or (not gradients and not is_class):
+        return None
+    reads, sets = attributes(node, ast.Load), attributes(node, ast.Store)
+    if is_class and not any(re.match(GRADIENT, name) for name in sets) and not gradients:
+        return None
+    for name, other in own.items():
+        if name in (backward, "__init__") or not isinstance(other, ast.FunctionDef):
+            continue
+        given, results = parameters_of(other)[is_class:], flat(names_returned(other))
+        of = sum(any(one in (bare(f"d{x}"), x) or (state(one) and state(one) == state(x)) for x in given)
+                 for one in gradients)
+        kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
+        if of + len(kept) > 0 and results and len(takes & {*given, *results}) + of + len(kept) > 1 and \
+                not {*parameters_of(node)[is_class:]} <= {*given}:
+            found.append((len(takes & {*given, *results}) + of + len(kept), name))
+    return max(found)[1] if found else None
+
+
+def attributes(node: Any, context: type) -> set[str]:
+    """The attributes of self that a method reads (ast.Load), or sets (ast.Store)."""
+    return {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, context)
+            and ast.unparse(n.value) == "self"}
 
 
 def required(node: Any) -> tuple[str, ...]:
@@ -146,17 +192,30 @@ def called_with(node: Any, is_method: bool) -> tuple[str, ...]:
     return tuple(itertools.compress(names, itertools.takewhile(bool, passed)))
 
 
-def names_returned(node: Any) -> tuple[str, ...]:
-    """The names in the last `return` that has some, as h_next, cache; keys of a dict too."""
-    for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return)]):
-        value = statement.value
+def names_returned(node: Any) -> tuple:
+    """The names in the last `return` that has some, nested as they are: (loss, (dW, db), h). A tuple of gradients may
+    have a name before it is returned."""
+    literals = {s.targets[0].id: s.value for s in ast.walk(node) if isinstance(s, ast.Assign)
+                and isinstance(s.targets[0], ast.Name) and isinstance(s.value, (ast.Tuple, ast.List))
+                and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id) and s.value.elts}
+
+    def one(value: Any) -> Any:
+        value = literals.get(value.id, value) if isinstance(value, ast.Name) else value
         if isinstance(value, (ast.Tuple, ast.List)):
-            parts = [ast.unparse(e).split("[")[0].removeprefix("self.") for e in value.elts]
-            return tuple(part if part.isidentifier() else next(iter(re.findall(r"\b(d\w+)", part)), "")
-                         for part in parts)
-        if isinstance(value, (ast.Name, ast.Attribute)):
-            return (value.id if isinstance(value, ast.Name) else value.attr,)
+            return tuple(map(one, value.elts))
+        text = ast.unparse(value).split("[")[0].removeprefix("self.")
+        inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
+        return text if text.isidentifier() else next(iter(inside), "")
+    for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return) and n.value]):
+        if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)):
+            found = one(statement.value)
+            return found if isinstance(found, tuple) else (found,)
     return ()
+
+
+def flat(names: tuple) -> tuple[str, ...]:
+    """Nested names as one tuple."""
+    return tuple(name for one in names for name in (flat(one) if isinstance(one, tuple) else (one,)))
 
 
 # -- how to call them -------------------------------------------------------------------------------------
@@ -173,16 +232,18 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node = ast.copy_location(ast.ClassDef(subject.name, [], [], body, []), node)
     else:
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
+        texts = [ast.get_docstring(one) or "" for one in (node, source.tree)]
+        node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
-    most = math.inf
+    most, tried = math.inf, []
     for example in examples(function, node, namespace, subject.forward_name):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
-        for candidate in with_example(subject, example, namespace):
-            yield candidate
-            if candidate.loss_name:  # it may be one of several sequences, or of something else
-                yield replace(candidate, loss_name="")
+        tried.append(example)
+        yield from with_example(subject, example, namespace)
+    for example in tried if subject.loss_name else []:  # it may be one of several sequences, or of something else
+        yield from with_example(replace(subject, loss_name=""), example, namespace)
 
 
 def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
@@ -198,39 +259,47 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient
+        elif type(constants.get(path)) is int and re.search(STEPS, path):
+            constants[path] = next((len(v) for v in constants.values() if np.ndim(v) == 1), constants[path])
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
-        elif path in shapes and re.search(rf"{LABELS}|mask", path):
+        elif path in shapes and re.search(rf"{LABELS}|{MASK}", path):
             shape = shapes.pop(path)
-            constants[path] = like_output(shape, -1) if "mask" not in path else np.arange(np.prod(shape)).reshape(
+            constants[path] = (like_output(shape, -1) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
+                not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(
                 shape) % 3 < 2.0
             known[path] = Known("constant")
     last = [path.rpartition(".")[2] for path in shapes]
     own = replace(subject, example=replace(example, known=known, constants=constants))
-    names = {path: name if last.count(name) == 1 else path for name, path in zip(last, shapes)}
+    names = {path: name if last.count(name) == 1 else path.replace(".", "_") for name, path in zip(last, shapes)}
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
     own.inputs = {name: shapes[path] for name, path in own.paths.items()}
     if subject.is_class:
-        layer = namespace[subject.name](*own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0])
-        own.held = tuple(name for name in own.inputs if own.paths[name] in subject.makes) or tuple(
-            name for name, _, _ in weights_of(layer))
-        own.inputs |= {name: np.shape(w) for name, w, _ in weights_of(layer) if name in own.held}
+        given = own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0]
+        layer = namespace[subject.name](*given)
+        kept = {name: places[0].value for name, places in weights_of(layer).items()}
+        made = [name for name in own.inputs if own.paths[name] in subject.makes]
+        kept = {name: w for name, w in kept.items() if name not in made and not any(w is one for one in given)}
+        own.held = (*made, *kept)
+        own.inputs |= {name: np.shape(w) for name, w in kept.items()}
     weights = {name: namespace[name] for name in subject.held if not subject.is_class}
-    weights |= {key: namespace[name][key] for name, table in subject.tables.items() for key in table}
+    for table in subject.tables:
+        weights |= {name: places[0].value for name, places in weights_of(namespace[table]).items()}
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
     own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
     labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes))
-              if re.search(LABELS, name) and name not in (*subject.order, *subject.results)]
+              if subject.is_target(name) and name not in (*subject.order, *subject.results)]
     if not labels:
         yield own
         return
     arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
     owner = own.owner(namespace, arrays)
     result = as_tuple(owner(own.forward_name)(*own.arguments(arrays)[1]))
-    kept = [y for name, y in vars(owner("")).items()] if own.is_class else []
-    shapes_of_outputs = dict.fromkeys(np.shape(stacked(y)) for y in [*reversed(result), *kept] if is_output(y))
-    for shape in shapes_of_outputs:
-        for axis in [axis for axis in reversed(range(len(shape))) if shape[axis] > 1]:
+    computed = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
+    outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *computed] if is_output(y)]
+    for shape in dict.fromkeys(map(np.shape, outputs)):
+        sums = [axis for y in outputs if np.shape(y) == shape for axis in range(y.ndim) if np.allclose(y.sum(axis), 1)]
+        for axis in dict.fromkeys([*sums, *(axis for axis in reversed(range(len(shape))) if shape[axis] > 1)]):
             rest = tuple(n for k, n in enumerate(shape) if k != axis and n > 1)
             classes = (np.arange(1, 1 + int(np.prod(rest))) % shape[axis]).reshape(rest)
             for target in (classes if rest else int(classes), like_output(shape, axis)):
@@ -265,7 +334,7 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     arguments = {*subject.order, *subject.takes, *source.keys_of(subject.forward_name)}
     read = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
             for name in source.global_names(f, set(source.assigned) - arguments)]
-    returned = [bare(name) for name in subject.returns]
+    returned = [bare(name) for name in flat(subject.returns)]
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
         name in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
     if subject.is_class or not names:
@@ -273,14 +342,16 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name)}
     sizes["open"] = lambda *_, **__: io.StringIO(TEXT)
 
-    def weights() -> dict[str, Any]:
+    def weights() -> dict[str, list[Any]]:
+        """{name: its arrays} of each global with weights."""
         found = source.run(names, sizes)
-        return {name: found[name] for name in names if isinstance(found.get(name), (dict, np.ndarray))}
-    lengths = {n for w in flatten(weights())[0] for n in np.shape(w)} - {1, V}
+        return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
+                else [places[0].value for places in weights_of(found.get(name)).values()])}
+    lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1, V}
     sizes |= {name: H for name, value in source.assigned.items() if value in lengths}
-    found = weights()
-    return replace(subject, sizes=sizes, held=tuple(name for name, w in found.items() if np.ndim(w)),
-                   tables={name: tuple(w) for name, w in found.items() if isinstance(w, dict)})
+    found, namespace = weights(), source.run(names, sizes)
+    held = tuple(name for name in found if isinstance(namespace[name], np.ndarray))
+    return replace(subject, sizes=sizes, held=held, tables=tuple(name for name in found if name not in held))
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
@@ -363,17 +434,24 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
     """Examples for a backward whose gradients have other shapes where its forward leaves more open than is meant.
 
     Each bias, and there are some, comes back with a column for each example: it takes one at a time. A single gradient
-    of data is that of a state, and differs in one length: two states are of one length.
+    of data is that of a state, and differs in one length: two states are of one length. A length that nothing else has
+    is that of the gradient.
     """
     example: Any = subject.example
     biases = [name for name, shape in subject.inputs.items() if shape[1:] == (1,)]
     columns = {wrong[name][1] for name in biases if len(wrong.get(name, ())) == 2}
     if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
         yield from alone(example, columns.pop())
-    for name in strange if len(strange) == 1 and state(strange[0]) else []:
-        pairs = [pair for pair in zip(subject.inputs[name], wrong[name]) if pair[0] != pair[1]]
-        for pair in pairs if len(pairs) == 1 and len(wrong[name]) == len(subject.inputs[name]) else []:
-            yield from with_lengths(example, *pair)
+    for name, shape in wrong.items():
+        pairs = [pair for pair in zip(subject.inputs[name], shape) if pair[0] != pair[1]]
+        if len(pairs) == 1 and len(shape) == len(subject.inputs[name]) and name in subject.paths:
+            at = next(i for i, (n, other) in enumerate(zip(subject.inputs[name], shape)) if n != other)
+            axes = example.known[subject.paths[name]].axes[at].keys()
+            owned = [subject.paths.get(one) for one in wrong]
+            others = any(axes & length.keys() for path, known in example.known.items() if path not in owned
+                         for length in known.axes)
+            if not others or (strange == [name] and state(name)):
+                yield from with_lengths(example, *pairs[0])
 
 
 def alone(example: Example, columns: int) -> Iterator[Example]:
@@ -386,10 +464,13 @@ def alone(example: Example, columns: int) -> Iterator[Example]:
 
 def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:
     """The example with another length of the axes that have this one, if there are any."""
+    def changed(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and old in value.shape[1:]:  # targets
+            return like_output(tuple(new if n == old else n for n in value.shape), -1)
+        return new if type(value) is int and value == old else value
     if old in example.lengths.values():
         yield replace(example, lengths={axis: new if n == old else n for axis, n in example.lengths.items()},
-                      constants={path: new if type(n) is int and n == old else n
-                                 for path, n in example.constants.items()})
+                      constants={path: changed(value) for path, value in example.constants.items()})
 
 
 def line_in(problem: str) -> int:

@@ -15,21 +15,25 @@ import numpy as np
 
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.functional import vjp
-from minigrad.handwritten.subjects import Subject, as_tuple, copied, weights_of
+from minigrad.handwritten.layers import weights_of
+from minigrad.handwritten.subjects import Subject, as_tuple, copied
 
 
 def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
     """Give a namespace the true backward of a cell."""
     seen: list[tuple[Any, dict[str, np.ndarray]]] = []
 
-    def remember(memory: Any, arguments: tuple, weights: dict[str, np.ndarray]) -> None:
+    def remember(memory: Any, arguments: tuple, weights: dict[str, Any]) -> None:
         at = dict(zip(cell.example.names[len(cell.makes):], arguments))
         at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
         inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
         seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}))
 
-    def gradients(memory: Any, d_outputs: tuple) -> dict[str, np.ndarray]:
-        inputs = next(i for m, i in reversed(seen) if m is memory)
+    def gradients(memories: tuple, d_outputs: tuple) -> dict[str, np.ndarray]:
+        """Nothing if none of these is a cache that the forward made."""
+        inputs = next((i for memory, i in reversed(seen) if any(memory is one for one in memories)), None)
+        if inputs is None:
+            return {}
 
         def forward(*arguments: Any) -> Any:
             found = as_tuple(reference(*arguments))
@@ -52,14 +56,14 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
             pass
 
         def forward(self: Any, *xs: Any) -> Any:
-            weights = {name: w for name, w, _ in weights_of(self)}
+            weights = {name: places[0].value for name, places in weights_of(self).items()}
             if not set(cell.held) <= weights.keys():
                 weights = dict(zip(cell.held, self.params))
             remember(self, xs, weights)
             return getattr(user, cell.forward_name)(self, *xs)
 
         def backward(self: Any, *d_outputs: Any) -> Any:
-            result, true = getattr(user, cell.backward_name)(self, *d_outputs), gradients(self, d_outputs)
+            result, true = getattr(user, cell.backward_name)(self, *d_outputs), gradients((self,), d_outputs)
             for name, d in cell.kept(self).items():
                 d[...] = true[name]
             return in_place_of(result, true)
@@ -71,15 +75,19 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
 
     def cell_forward(*arguments: Any) -> Any:
         result = user_forward(*arguments)
-        remember(result[-1], arguments, {})
+        remember(result[-1], arguments, cell.weights(namespace.__getitem__))
         return result
 
     def cell_backward(*arguments: Any) -> Any:
-        *d_outputs, cache = arguments
-        true = gradients(cache, tuple(d_outputs))
-        own = None
+        true = gradients(arguments, arguments)
+        if not true:
+            return user(*arguments)
+        own, roots = None, cell.roots(namespace.__getitem__)
+        before = [copied(d) for root in roots for d in cell.kept(root).values()]
         with contextlib.suppress(Exception):  # it may not be written yet
             own = user(*copy.deepcopy(arguments))
+        for (name, d), was in zip([one for root in roots for one in cell.kept(root).items()], before):
+            d[...] = was + true[name]
         if isinstance(own, (dict, tuple)):
             pairs = own.items() if isinstance(own, dict) else enumerate(own)
             filled = {key: 0.0 if d is None else d for key, d in pairs}

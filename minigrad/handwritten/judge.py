@@ -35,6 +35,11 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     trials: dict[str, Trial] = {}
     for name, subject in subjects.items():
         trials[name] = judge(source, subject, [trials[cell] for cell in subject.cells if cell in trials])
+    for name, trial in trials.items():  # part of one that could be judged
+        users = [n for n, other in trials.items() if name in other.subject.cells and other.verdict.status in (
+            "right", "wrong")]
+        if trial.verdict.status == "could not run" and users:
+            trial.verdict.status, trial.verdict.faults = "not judged", [f"it was judged as a part of {users[0]}"]
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
         source.definitions[name].lineno), "", "not judged", [alone(name)]) for name in others)]
@@ -47,6 +52,8 @@ def alone(name: str) -> str:
 def not_judged(source: Source, subjects: dict[str, Subject]) -> list[str]:
     """The other functions and classes of a file with a backward."""
     judged = {name for name, subject in subjects.items()} | {f for s in subjects.values() for f in s.cells}
+    judged |= {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
+               if isinstance(base, ast.Name)}
     return [name for name, node in source.definitions.items() if name not in judged and (
         re.search(BACK, name) if isinstance(node, ast.FunctionDef) else method_of(node, "backward"))]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]x?$"
-PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p_?[figoc]$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
+PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
 Length = dict[str, Any]  # axis → how many times
 Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free axes in the run in which it was seen
 
@@ -42,6 +42,7 @@ class Hypothesis:
 
     known: dict[str, Known]
     equal: dict[str, Length]
+    common: tuple[int, ...] = ()  # lengths of weights that are globals, the most frequent first
 
     def reduced(self, length: Length) -> Length:
         """The length in axes that are free."""
@@ -157,14 +158,16 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
         yield 2 * constants + sum(i + j for (i, _), (j, _) in choice), following
     for (_, left), (_, right) in (options[0] for options in readings if options):
         yield from sums(now, left, right, order)
+        yield from parts(now, left, right, order)
+        yield from parts(now, right, left, order)
         for short, full in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
             longest = max(short, key=lambda axis: short[axis])
             is_cut = min(short.values()) < 0
             if not is_constant(full) and (is_cut or ("broadcast" in text and longest in weights)):
-                for times in (1, 4, 3, 2) if is_cut else (4, 3, 2):
-                    yield 1, now.agree({longest: 1}, {a: times * n for a, n in full.items()}, order)
+                for times in (4, 1, 3, 2) if is_cut else (4, 3, 2):
+                    yield 0.5 if is_cut else 1, now.agree({longest: 1}, {a: times * n for a, n in full.items()}, order)
     if len(pairs) == 1 and pairs[0][1] > 0:
-        yield 0.5, reshaped(now, pairs[0][0], [pairs[0][1]], lengths)
+        yield 0.2, reshaped(now, pairs[0][0], [pairs[0][1]], lengths)
     if len(pairs) == 1 and "broadcast" in text:
         for length in [length for number in pairs[0] for length in read(number, lengths, axes)[:1]]:
             yield 2, now.agree(length, {"": 1}, order)
@@ -183,6 +186,16 @@ def sums(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iter
         for cost, (first, last) in enumerate((tuple(right), tuple(right)[::-1])):
             half = now.agree({one: 1}, {first: 1}, order)
             yield cost / 2, half and half.agree({other: 1}, {last: 1}, order)
+
+
+def parts(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iterator[tuple[float, Hypothesis | None]]:
+    """The sum of two axes is a constant: they have lengths of global weights, a state the most frequent."""
+    whole = left.get("", 0)
+    if is_constant(left) and len(right) == 2 and {*right.values()} == {1} and "" not in right:
+        one, other = sorted(right, key=lambda axis: not re.search(STATE, owner(axis)))
+        for length in [n for n in now.common if whole - n in now.common][:1]:
+            first = now.agree({one: 1}, {"": length}, order)
+            yield 0, first and first.agree({other: 1}, {"": whole - length}, order)
 
 
 def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, int]) -> Hypothesis | None:

@@ -43,6 +43,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, trial: Any, path: str, shift: int | None = 0, least: int = 0, plain: bool = True):
         self.trial, self.path, self.shift, self.least, self.plain = trial, path, shift, least, plain
         self.is_vector = False  # one of a table of vectors, looked up by an integer
+        self.is_flat = False  # all its axes made one: it has several
 
     __hash__ = object.__hash__
 
@@ -63,15 +64,20 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
 
     def ranked(self, ranks: Iterable[int] = RANKS, kind: str = "array") -> Any:
         """It has one of these ranks. The docstring's rank comes first; other ranks of a weight are less likely."""
-        if re.search(NUMBER, self.path) or self.path in self.trial.sizes:
+        if self.may_be_number or self.path in self.trial.sizes:
             return self.number()
         least = max(self.least, self.trial.least.get(self.path, 0))
-        wanted = [*[2] * self.is_vector, *(rank + (self.shift or 0) for rank in ranks)]
+        wanted = [*[2] * (self.is_vector or self.is_flat), *(rank + (self.shift or 0) for rank in ranks)]
         fitting = [rank for rank in wanted if rank >= least] or [least]
         hint = self.trial.ranks.get(self.path, fitting[0])
         fitting = [hint, *fitting] if hint >= least else fitting
         costs = itertools.count(0, 2 if is_parameter(self.path) else 1)
         return self.needs(*((cost, self.of_rank(rank, kind)) for cost, rank in zip(costs, dict.fromkeys(fitting))))
+
+    @property
+    def may_be_number(self) -> bool:
+        """Whether its name is that of a number, and nothing was taken out of it."""
+        return bool(re.search(NUMBER, self.path)) and self.plain and not self.shift
 
     def number(self) -> Any:
         if re.search(NUMBER, self.path):
@@ -84,7 +90,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if self.path in self.trial.sizes or (not self.shift and self.plain and is_size):
             return self.number()
         shared = [known for known in self.trial.known.values() if known.kind == "integers" and len(known.axes) == 1]
-        if shared and (self.shift or 0) <= 1:  # inputs and targets are of one length
+        if shared and (self.shift or 0) <= 1 and not self.is_flat:  # inputs and targets are of one length
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
         return self.ranked((0,) if self.shift and self.plain else (1, 2), "integers")
 
@@ -94,7 +100,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         is_weight = is_parameter(self.path)
         is_column = is_weight and len(shape) > 1 and self.features_first(lengths)
         if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.path in self.trial.sizes or \
-                re.search(NUMBER, self.path):
+                self.may_be_number:
             return self.ranked((1 if is_weight and not is_column else len(shape), *RANKS[:3]))
         whole, last = Known("array", tuple(lengths)), Known("array", (lengths[-1],))
         if not is_weight or len(shape) == 1:
@@ -141,13 +147,21 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         out.is_vector = isinstance(key, (np.integer, np.ndarray))
         return out
 
+    def moved(self, is_flat: bool = False) -> Probe:
+        """With its axes in another order, or as one."""
+        out = self.part(None)
+        out.is_flat = is_flat
+        return out
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self[key].ranked()
 
     def __iter__(self) -> Iterator[Probe]:
-        if self.path in self.trial.sizes:
-            return self.needs((0, Known("constant", value=SIZES)))
         operation, count, names = unpacking()
+        if self.path in self.trial.sizes:  # NumPy iterates over the size in np.ones(n) first
+            is_call = operation.startswith(("CALL", "PRECALL"))
+            number = [(0, Known("number", ({self.path: 1},)))] if is_call else []
+            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)))
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
             self.needs((0, Known("sequence", keys=keys)), (1, Known("array", ({"": count}, self.axis(1)))))
@@ -196,7 +210,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if name in ("copy", "astype"):
             return lambda *_, **__: self.part(plain=True)
         if name in ("reshape", "ravel", "flatten", "transpose", "squeeze", "swapaxes"):
-            return lambda *_, **__: self.part(None)
+            return lambda *shape, **_: self.moved(name in ("ravel", "flatten") or shape == (-1,))
         if name == "dot":
             return lambda other: product(self, other)
         return self.ranked()
@@ -222,6 +236,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         ranks = [one.ndim for one in parts if isinstance(one, np.ndarray) and one.ndim]
         if function in (np.dot, np.matmul, np.inner):
             return product(*parts[:2])
+        if function in (np.take, np.take_along_axis) and isinstance(arguments[1], Probe):
+            return arguments[1].integers()
         if function is np.outer:
             return first(probes).ranked((1,))
         if function is np.einsum and isinstance(arguments[0], str) and "." not in arguments[0]:
@@ -290,8 +306,10 @@ class Asked(dict):
 
 
 def product(*factors: Any) -> Any:
-    """Decide the first probe of a matrix product."""
-    return first([one for one in factors if isinstance(one, Probe)]).ranked(RANKS[:3])
+    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, no batch."""
+    one = first([one for one in factors if isinstance(one, Probe)])
+    is_alone = any(known.kind == "integers" and len(known.axes) == 1 for known in one.trial.known.values())
+    return one.ranked((1, 2, 3) if is_alone and one is factors[0] and not is_parameter(one.path) else RANKS[:3])
 
 
 def first(probes: Sequence[Probe]) -> Probe:

@@ -19,6 +19,7 @@ import copy
 import itertools
 import keyword
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,9 @@ class Expressions(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> Any:
         self.generic_visit(node)
         target = node.targets[0]
-        if len(node.targets) == 1 and isinstance(target, ast.Subscript):
-            base = parts_of(target)[:1]
-            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s") if base else ""
+        base = parts_of(target)
+        if len(node.targets) == 1 and isinstance(target, ast.Subscript) and base:
+            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s")
             name = f"{name}_t" if name in self.used else name
             is_free = name.isidentifier() and not keyword.iskeyword(name) and name not in self.used
             if not self.loops or not is_free or isinstance(node.value, ast.Name):
@@ -162,14 +163,19 @@ class Expressions(ast.NodeTransformer):
                                                          self.put(target, ast.Name(name, ast.Load())))]
         if isinstance(target, ast.Tuple) and any(isinstance(t, ast.Subscript) for t in target.elts):
             names = [f"part_{i}_" for i in range(len(target.elts))]
-            unpack = ast.Assign([ast.Tuple([ast.Name(n, ast.Store()) for n in names], ast.Store())], node.value)
-            single: list[Any] = [ast.Assign([t], ast.Name(n, ast.Load())) for t, n in zip(target.elts, names)]
+            parts = [ast.Name(n, ast.Store()) for n in names]
+            unpack = ast.Assign([ast.Tuple([ast.Starred(part, ast.Store()) if isinstance(t, ast.Starred) else part
+                                            for t, part in zip(target.elts, parts)], ast.Store())], node.value)
+            single: list[Any] = [ast.Assign([t.value if isinstance(t, ast.Starred) else t], ast.Name(n, ast.Load()))
+                                 for t, n in zip(target.elts, names)]
             return [ast.copy_location(s if isinstance(s.targets[0], (ast.Name, ast.Attribute, ast.Tuple)) else
                                       self.put(s.targets[0], s.value), node) for s in (unpack, *single)]
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         self.generic_visit(node)
+        if isinstance(node.target, ast.Subscript) and not parts_of(node.target):  # f(x)[i] += y
+            return node
         value = self.visit_BinOp(ast.BinOp(loaded(node.target), node.op, node.value))
         new = self.put(node.target, value) if isinstance(node.target, ast.Subscript) else \
             ast.Assign([node.target], value)
@@ -318,9 +324,14 @@ class OnTensors:
 
     def __init__(self, numpy: Any):
         self.numpy = numpy
+        self.c_, self.r_ = Joined(numpy.c_), Joined(numpy.r_)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.numpy, name)
+        function = getattr(self.numpy, name)
+        if name in ("sum", "mean", "prod", "max", "min", "log", "exp", "dot"):  # of lists of tensors
+            return lambda *arguments, **options: function(*(
+                self.array(x) if isinstance(x, list) else x for x in arguments), **options)
+        return function
 
     def array(self, x: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(x, (list, tuple)) and any(isinstance(leaf, Tensor) for leaf in flatten(x)[0]):
@@ -328,6 +339,9 @@ class OnTensors:
         return x if isinstance(x, Tensor) else self.numpy.array(x, *arguments, **options)
 
     asarray = array
+
+    def take_along_axis(self, x: Any, indices: Any, axis: int) -> Any:
+        return moved(lambda y: self.numpy.take_along_axis(y, indices, axis), x)
 
     def hsplit(self, x: Any, sections: Any) -> Any:
         return self.numpy.split(x, sections, axis=min(1, x.ndim - 1))
@@ -337,6 +351,25 @@ class OnTensors:
 
     def array_split(self, x: Any, sections: Any, axis: int = 0) -> Any:
         return self.numpy.split(x, sections, axis=axis)
+
+
+class Joined:
+    """np.c_ and np.r_ of tensors."""
+
+    def __init__(self, joined: Any):
+        self.joined = joined
+
+    def __getitem__(self, parts: Any) -> Any:
+        return moved(lambda *arrays: self.joined[arrays], *(parts if isinstance(parts, tuple) else (parts,)))
+
+
+def moved(function: Callable, *arrays: Any) -> Any:
+    """The tensor for a function that only moves the entries of arrays: what it does with their places."""
+    if not any(isinstance(x, Tensor) for x in arrays):
+        return function(*arrays)
+    sizes = [0, *itertools.accumulate(np.size(x) for x in arrays)]
+    places = function(*(size + np.arange(np.size(x)).reshape(np.shape(x)) for size, x in zip(sizes, arrays)))
+    return np.concatenate([np.reshape(x, (-1,)) for x in arrays])[places]
 
 
 HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot}

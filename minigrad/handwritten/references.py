@@ -6,6 +6,7 @@ are several, and the one that gives the numbers of the user's forward is taken.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import permutations, product
@@ -177,18 +178,6 @@ def cross_entropy(labels: np.ndarray, count: float, present: Any = None) -> Call
     return loss
 
 
-def min_char(inputs: list[int], targets: list[int], count: float) -> Callable:
-    """The loss of min-char-rnn over a sequence of characters: the sum over the steps, or divided by `count`."""
-    def lossFun(Wxh, Whh, Why, bh, by, hprev):
-        loss, h = 0.0, hprev
-        for char, target in zip(inputs, targets):
-            h = tanh(Wxh[:, [char]] + Whh @ h + bh)
-            log_p = log_softmax(Why @ h + by, axis=0)
-            loss = loss - log_p[target, 0]
-        return loss / count
-    return lossFun
-
-
 LOSSES: dict[str, Callable] = {  # of outputs y and targets t, with the axis of the classes
     "cross-entropy": lambda y, t, axis: -total(t * log(y)),
     "cross-entropy of the softmax": lambda y, t, axis: -total(t * log_softmax(y, axis=axis)),
@@ -229,11 +218,8 @@ def usual(subject: Subject) -> Usual:
     if subject.course:
         reference = (course_rnn, course_lstm) if len(shapes[0]) == 3 else (course_rnn_cell, course_lstm_cell)
         return Usual([by_name(reference[states - 1], list(inputs), tuple(COURSE_WEIGHTS[kind]))], True)
-    if subject.together and set(subject.held) == {"Wxh", "Whh", "Why", "bh", "by"} and len(inputs) == 6:
-        names = ["Wxh", "Whh", "Why", "bh", "by", *subject.order[2:]]
-        text, targets = (subject.example.constants[name] for name in subject.order[:2])
-        return Usual([by_name(min_char(text, targets, n), list(inputs), names) for n in (1, len(text))], True)
-    if {"Wx", "Wh"} <= inputs.keys() and kind:
+    if {"Wx", "Wh"} <= inputs.keys() and re.match(rf"(time_?|my_?)?{kind or '-'}(_?(cell|step|layer|backward))*$",
+                                                 subject.name, re.I):
         n, d, h = shapes[0][0], shapes[0][-1], inputs["Wh"][0]
         weights = [(d, states ** 2 * h), (h, states ** 2 * h), (states ** 2 * h,)]  # four gates or one
         steps = lstm_steps("fgio" if subject.is_class else "ifog") if kind == "lstm" else [rnn_step]
@@ -241,7 +227,7 @@ def usual(subject: Subject) -> Usual:
                                    ([(n, *shapes[0][1:2], d), (n, h)], lambda step: over_time(step, states)),
                                    ([(n, *shapes[0][1:2], d)], lambda step: from_zero(over_time(step, states)))):
             if shapes == arguments + weights:
-                return Usual([in_form(step) for step in steps], True, True)
+                return Usual([in_form(step) for step in steps], own_names=True)
     constants = (subject.example.constants if subject.example else {}) | subject.constants
     labels = [value for value in constants.values() if np.ndim(value) and np.asarray(value).dtype.kind == "i"]
     if len(inputs) == len(labels) == 1 and subject.is_loss:

@@ -19,6 +19,7 @@ import re
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import one_line
+from minigrad.handwritten.layers import places
 from minigrad.handwritten.lengths import (
     STATE,
     Hypothesis,
@@ -46,10 +48,11 @@ from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited,
 
 # Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
-WEIGHTS = tuple(range(132, 264, 12))  # long, so that slices of fused gates are not cut short, and they can be split
+WEIGHTS = tuple(range(360, 492, 12))  # long, so that slices of fused gates are not cut short, and they can be split
+SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
 GENERATOR = r"rng|rs|rnd|prng|(random_?)?(state|generator)"  # of random numbers
-SECONDS = 2.0
+SECONDS = 3.0
 
 
 @dataclass
@@ -119,7 +122,10 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
         value, np.ndarray) and value.dtype.kind == "f" and len(set(value.shape)) == value.ndim}
     generator = Known("constant", value=np.random.RandomState(0))
     given |= dict.fromkeys((name for name in names if re.fullmatch(GENERATOR, name)), generator)
-    yield from Search(call, names, hints(names, comments(code, node)), sizes).run(Hypothesis(given, {}), node.name)
+    lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
+    common = tuple(n for n, _ in lengths.most_common())
+    search = Search(call, names, hints(names, comments(code, node)), sizes)
+    yield from search.run(Hypothesis(given, {}, common), node.name)
 
 
 class Search:
@@ -166,7 +172,7 @@ class Search:
         """Run the function under a hypothesis; what follows from its end waits."""
         trial = Trial(self, hypothesis, {})
         if trial.problem is None:  # and with small lengths in another order
-            now = Hypothesis(trial.known, hypothesis.equal)
+            now = replace(hypothesis, known=trial.known)
             trial = Trial(self, now, trial.smallest([*reversed(trial.lengths)]))
         if trial.problem is None:
             better = [one for one in (trial.recurrent(), trial.side_by_side()) if one is not None]
@@ -184,16 +190,16 @@ class Search:
             return
         for more, option in trial.options:
             self.wait(cost + more, option)
-        if re.search("used as indices must be of integer|converted to a scalar index", str(trial.problem)):
+        if re.search("must be of integer|converted to a scalar index|must be an integer", str(trial.problem)):
             for path, known in trial.known.items():
                 if known.kind == "array" and not is_parameter(path):
                     whole = {**trial.known, path: replace(known, kind="integers")}
-                    self.wait(cost + 0.5, Hypothesis(whole, hypothesis.equal))
+                    self.wait(cost + 0.5, replace(hypothesis, known=whole))
         if not trial.options:
             others = {axis: 3 * n + 12 * i if n in WEIGHTS else 2 * n + i * i + 3 for i, (axis, n) in enumerate(
                 trial.lengths.items())}
             again = Trial(self, hypothesis, others).problem if clashes(trial.problem) else None
-            for more, following in agreements(Hypothesis(trial.known, hypothesis.equal), trial.problem, trial.lengths,
+            for more, following in agreements(replace(hypothesis, known=trial.known), trial.problem, trial.lengths,
                                               again, others):
                 self.wait(cost + more, following)
 
@@ -239,7 +245,7 @@ class Trial:
         if self.options:
             return
         for cost, known in options:
-            now: Hypothesis | None = Hypothesis({**self.known, path: known}, self.hypothesis.equal)
+            now: Hypothesis | None = replace(self.hypothesis, known={**self.known, path: known})
             for i, axis in enumerate(known.axes):
                 for name in (f"{path}.{i}", f"{path}.{i - len(known.axes)}"):  # x.shape[-1] may have been asked for
                     if name in self.lengths or name in self.hypothesis.equal:
@@ -269,9 +275,11 @@ class Trial:
         """The length in this run; a free axis that is new gets one."""
         reduced = self.hypothesis.reduced(length)
         for axis in reduced.keys() - self.lengths.keys() - {""}:
-            lengths = WEIGHTS if is_parameter(owner(axis)) else DATA + WEIGHTS
+            path = owner(axis)
+            is_long = is_parameter(path) and (path not in self.known or len(self.known[path].axes) < 3)
+            lengths = WEIGHTS if is_long else DATA + WEIGHTS
             taken = set(self.lengths.values())
-            self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(276, 12)) if n not in taken)
+            self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(492, 12)) if n not in taken)
         return measured(reduced, self.lengths)
 
     def axis_of(self, number: int) -> Length | None:
@@ -284,11 +292,11 @@ class Trial:
     def smallest(self, order: list[str]) -> dict[str, int]:
         """Lengths for the free axes that grow in this order, so that all axes that differ have others."""
         found: dict[str, int] = {}
-        axes = [axis for _, axis in Hypothesis(self.known, self.hypothesis.equal).axes]
+        axes = [axis for _, axis in replace(self.hypothesis, known=self.known).axes]
         for axis in order:
             whole = [a for a in axes if a.keys() - {""} <= found.keys() | {axis}]
             different = [a for i, a in enumerate(whole) if a not in whole[:i]]
-            found[axis] = next(n for n in itertools.count(3) if n not in found.values() and len(different) == len(
+            found[axis] = next(n for n in SMALL if n not in found.values() and len(different) == len(
                 {measured(a, found | {axis: n}) for a in different}))
         return {axis: found[axis] for axis in self.lengths}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import copy
 import functools
 import json
 import linecache
@@ -132,12 +133,21 @@ class Source:
                 found.append(key.value)
         return tuple(dict.fromkeys(found))
 
+    def unscaled(self) -> Source:
+        """The source without what scales gradients by their norm."""
+        class Unscaled(ast.NodeTransformer):
+            def visit_If(self, node: ast.If) -> Any:
+                return node.orelse or ast.copy_location(ast.Pass(), node) if scales(node) else self.generic_visit(node)
+        return replace(self, tree=Unscaled().visit(copy.deepcopy(self.tree)), failed={})
+
     def recordable(self, loss: str | None = None) -> Source:
         """The source rewritten for tensors; of the function `loss` only what computes its first result."""
         tree = self.tree
         if loss is not None:
-            tree = ast.Module([loss_alone(s) if isinstance(s, ast.FunctionDef) and s is self.definitions[loss] else s
-                               for s in tree.body], [])
+            class Alone(ast.NodeTransformer):
+                def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+                    return loss_alone(node) if node.name == loss else node
+            tree = Alone().visit(copy.deepcopy(tree))
         return replace(self, tree=recordable(tree), failed={})
 
     def run(self, wanted: Iterable[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -285,6 +295,11 @@ def runs(s: ast.stmt) -> bool:
                           ast.AugAssign, ast.If, ast.Try))
 
 
+def scales(s: ast.AST) -> bool:
+    """Whether a statement is `if norm > 5:`, which scales gradients."""
+    return isinstance(s, ast.If) and isinstance(s.test, ast.Compare) and "norm" in ast.unparse(s.test)
+
+
 def always(s: ast.stmt) -> bool:
     """Imports with *, and changes to sys.path: what they bind is not known before they are run."""
     if isinstance(s, ast.ImportFrom):
@@ -334,8 +349,8 @@ def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 
 @contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """Stop the user's code after LIMIT seconds, where signals can: in the main thread, not on Windows."""
+def limited(seconds: float | None = None) -> Iterator[None]:
+    """Stop the user's code after so many seconds (LIMIT), where signals can: in the main thread, not on Windows."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -344,7 +359,7 @@ def limited() -> Iterator[None]:
         raise TooSlow
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    signal.setitimer(signal.ITIMER_REAL, seconds or LIMIT)
     try:
         yield
     finally:
@@ -353,10 +368,10 @@ def limited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(source: Source, what: str) -> Iterator[None]:
+def explained(source: Source, what: str, seconds: float | None = None) -> Iterator[None]:
     """Turn whatever a user's function raises into CouldNotRun."""
     try:
-        with np.errstate(all="ignore"), limited():
+        with np.errstate(all="ignore"), limited(seconds):
             yield
     except CouldNotRun:
         raise

@@ -9,6 +9,7 @@ gradient that arrives.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor
+from minigrad.handwritten.layers import gradients_of, weights_of
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
@@ -26,6 +28,7 @@ LABELS = r"^(t|ts|y|ys|Y|labels?|y_?(true|target|batch)|(\w+_)?targets?|targets?
 STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
         r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
 CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
+OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out|top)"  # the beginning of a name of a gradient
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
@@ -46,10 +49,11 @@ class Subject:
     loss_takes: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()  # those of the class's constructor
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
-    returns: tuple[str, ...] = ()  # names of what the backward returns
+    returns: tuple = ()  # names of what the backward returns, nested
+    targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
-    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # globals that are dicts of weights, their keys
+    tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects
     # what a candidate adds
     example: Any = None  # an Example: the arguments of the constructor and of the forward
     paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
@@ -89,13 +93,21 @@ class Subject:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
             namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
-            namespace |= {name: {key: copied(inputs[key]) for key in keys} for name, keys in self.tables.items()}
+            for table in self.tables:
+                put_weights(namespace[table], inputs)
+                for place in gradients_of(namespace[table]):
+                    place.put(np.zeros_like(place.value))
             return namespace.__getitem__
         layer = namespace[self.name](*self.arguments(inputs)[0])
-        for name, _, put in weights_of(layer):
-            if name in inputs:
-                put(copied(inputs[name]))
+        put_weights(layer, inputs)
+        for name, value in vars(layer).items():
+            if re.search(RATE, name) and name != "alpha" and isinstance(value, float):
+                setattr(layer, name, 1.0)  # a step is the gradient
         return lambda name: getattr(layer, name) if name else layer
+
+    def is_target(self, name: str) -> bool:
+        """Whether the backward takes targets by this name."""
+        return name in self.targets or (bool(re.search(LABELS, name)) and name not in (*self.results,))
 
     def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs)."""
@@ -118,16 +130,17 @@ class Subject:
             pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
         arriving = [name for name in rest if name not in pool]
         outputs = [(name, y) for name, y in zip(names, result[:-1] if cache else result) if is_output(y)]
-        takes_targets = any(re.search(LABELS, name) for name in self.takes)
+        takes_targets = any(map(self.is_target, self.takes))
         self.is_loss = not arriving or takes_targets
         if self.is_loss and not arriving:
             return (self.loss(owner, pool, outputs),), (owner, pool, None)
         at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(own, name)), -1) for name in arriving]
         if min(at) < 0 or len(set(at)) < len(at):
             at = list(range(len(arriving)))
-        in_a_tuple = len(outputs) > len(arriving) == 1 and not cache and not self.is_class and bool(
+        others = [y for name, y in outputs if name not in self.takes]
+        in_a_tuple = len(others) > len(arriving) == 1 and not cache and not self.is_class and bool(
             {*self.takes} & {*self.order})
-        given = [y for _, y in outputs] if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
+        given = others if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
         loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
         self.arriving = tuple(range(len(loss) + max(len(given), len(arriving))))
         pool[""] = (arriving, in_a_tuple, given)
@@ -143,9 +156,9 @@ class Subject:
             return as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0] if self.loss_name \
                 else np.zeros(())
         if not outputs and self.is_class:
-            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match("_?(y|p|o|out|prob|logits)", name)
+            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match(OUTPUT, name)
                        and is_output(y)]
-        labels = next(pool[name] for name in self.takes if re.search(LABELS, name))
+        labels = next(pool[name] for name in self.takes if self.is_target(name))
         return self.true_loss([stacked(y) for _, y in outputs], labels)
 
     # -- backward ---------------------------------------------------------------------------------------
@@ -166,9 +179,9 @@ class Subject:
             pool = pool | dict(zip(names, [tuple(given)] if in_a_tuple else given))
             before = {name: np.array(w) for name, w in self.weights(owner).items()}
             result = owner(self.backward_name)(*(pool[name] for name in self.takes))
-        found = self.named(result) if result is not None else {}
-        if self.is_class:
-            found = self.kept(owner("")) | found
+        found = self.named(result, self.returns[self.together:]) if result is not None else {}
+        for root in self.roots(owner):
+            found = self.kept(root) | found
         after = self.weights(owner) if before else {}
         for name in before:  # a backward that takes the step itself, by a learning rate of 1
             if name not in found and not np.array_equal(before[name], after[name]):
@@ -178,39 +191,59 @@ class Subject:
         return found
 
     def weights(self, owner: Callable) -> dict[str, Any]:
-        return {name: w for name, w, _ in weights_of(owner(""))} if self.is_class else {
-            name: owner(name) for name in self.held if name in self.inputs}
-
-    def kept(self, layer: Any) -> dict[str, Any]:
-        """The gradients that an instance keeps: in `grads`, a dict or a list, or in attributes such as dW."""
-        found: dict[str, Any] = {}
-        for own, value in vars(layer).items():
-            if re.search("^_?(d|g)|grad", own):
-                if isinstance(value, dict):
-                    found |= self.named(value)
-                elif isinstance(value, (list, tuple)) and len(value) == len(self.held) and "grad" in own:
-                    found |= dict(zip(self.held, value))
-                elif isinstance(value, np.ndarray) and (name := self.input_of(own, self.held)) and own != name:
-                    found[name] = value
+        found = {name: owner(name) for name in self.held if name in self.inputs} if not self.is_class else {}
+        for root in self.roots(owner):
+            found |= {name: places[0].value for name, places in weights_of(root).items() if name in self.inputs}
         return found
 
-    def named(self, result: Any) -> dict[str, Any]:
-        """What a backward returned, by the names of the inputs."""
+    def roots(self, owner: Callable) -> list[Any]:
+        """The objects that keep weights: the instance, or globals."""
+        return [owner("")] if self.is_class else [owner(table) for table in self.tables]
+
+    def kept(self, root: Any) -> dict[str, Any]:
+        """The gradients that an object keeps: in `grads`, a dict or a list, in attributes such as dW, or as W.grad."""
+        weights = {places[0].name: name for name, places in weights_of(root).items() if name in self.inputs}
+        weights |= {(name,): name for name in self.held if name not in weights.values()}
+        def is_same(one: Any, other: Any) -> bool:
+            return one == other or (isinstance(one, str) and isinstance(other, str) and bare(one) == bare(f"d{other}"))
+        found: dict[str, Any] = {}
+        for place in gradients_of(root):
+            same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
+                map(is_same, place.name, name))]
+            beside = [weight for name, weight in weights.items() if name[:-1] == place.name[:-1]]
+            if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
+                same = [beside[place.name[-1]]]
+            found |= dict.fromkeys(same[:1], place.value)
+        return found
+
+    def named(self, result: Any, own: tuple = ()) -> dict[str, Any]:
+        """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
             if not any(by_key.values()):
-                nested = [self.named(value) for value in result.values() if isinstance(value, (dict, tuple, list))]
+                nested = [self.beside(key, value) or self.named(value) for key, value in result.items()
+                          if isinstance(value, (dict, tuple, list))]
                 return {name: d for one in nested for name, d in one.items()}
             return {name: result[key] for key, name in by_key.items() if name}
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
-        own = self.returns[self.together:] if len(self.returns) == len(parts) + self.together else ("",) * len(parts)
-        names = [self.input_of(name) if re.match("d|g|nabla", name) else "" for name in own]
-        if any(map(is_group, parts)):  # dx, dh, {"W": dW}
-            found = {name: d for one in filter(is_group, parts) for name, d in self.named(one).items()}
-            found |= {name: d for name, d in zip(names, parts) if name and not is_group(d)}
-            rest = [d for its, name, d in zip(own, names, parts) if not is_group(d) and not name and not (
-                self.together and its)]
+        own = own if len(own) == len(parts) else ("",) * len(parts)
+        if self.together and any(own):  # the last state is no gradient
+            kept = [not isinstance(name, str) or not name or bool(re.match(GRADIENT, name)) or is_group(d)
+                    for name, d in zip(own, parts)]
+            own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
+            if not parts:
+                return {}
+        names = [self.input_of(name) if isinstance(name, str) and re.match("d|g|nabla", name) else "" for name in own]
+        groups = [is_group(d) or bool(self.keys_of(name, d)) for name, d in zip(own, parts)]
+        if any(groups):  # dx, dh, {"W": dW}
+            found: dict[str, Any] = {}
+            for its, d in itertools.compress(zip(own, parts), groups):
+                keys = self.keys_of(its, d)
+                found |= {name: d[key] for name, key in keys.items()} if keys else self.named(
+                    d, its if isinstance(its, tuple) else ())
+            found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
+            rest = [d for name, d, many in zip(names, parts, groups) if not many and not name]
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
@@ -219,6 +252,19 @@ class Subject:
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
         return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
+
+    def beside(self, key: Any, group: Any) -> dict[str, Any]:
+        """The gradients in a dict that is one of several with the same keys: {"fwd": {"W": …}, "bwd": {"W": …}}."""
+        paths = {tuple(path.split(".")[-2:]): name for name, path in self.paths.items()}
+        found = {paths.get((str(key), str(k))) or paths.get((str(key), bare(str(k))), ""): d
+                 for k, d in group.items()} if isinstance(group, dict) else {}
+        return {} if "" in found else found
+
+    def keys_of(self, name: Any, group: Any) -> dict[str, Any]:
+        """{weight: key} of a dict dW with the keys of a dict of weights, W."""
+        keys = {f"{bare(name)}_{key}": key for key in group} if isinstance(name, str) and isinstance(
+            group, dict) else {}
+        return keys if keys.keys() <= self.inputs.keys() else {}
 
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
         """The input whose gradient `key` names, as dW_f, dLdW, grad_W; "" if none."""
@@ -235,7 +281,7 @@ class Subject:
 
 def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
-    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?)$", "", key)
+    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|d|g)$", "", key)
     return name.replace("_", "").lower() if len(name) > 2 else name
 
 
@@ -264,7 +310,7 @@ def as_tuple(result: Any) -> tuple:
 
 def is_output(y: Any) -> bool:
     """Whether y is an array, a number, or an array for each step."""
-    if isinstance(y, (list, dict)) and y:
+    if isinstance(y, (list, dict)) and y and all(isinstance(key, int) for key in (y if isinstance(y, dict) else ())):
         steps = list(y.values()) if isinstance(y, dict) else y
         return all(isinstance(one, (np.ndarray, Tensor)) and np.shape(one) == np.shape(steps[-1]) for one in steps)
     return isinstance(y, (np.ndarray, Tensor, float, np.number))
@@ -273,7 +319,7 @@ def is_output(y: Any) -> bool:
 def is_group(d: Any) -> bool:
     """Whether d is several gradients, and not one for each step."""
     return isinstance(d, (dict, list, tuple)) and not is_output(d) and any(
-        isinstance(one, np.ndarray) for one in (d.values() if isinstance(d, dict) else d))
+        isinstance(one, (np.ndarray, dict)) for one in (d.values() if isinstance(d, dict) else d))
 
 
 def stacked(y: Any) -> Any:
@@ -290,21 +336,10 @@ def like(y: Any, d: np.ndarray) -> Any:
     return list(d) if isinstance(y, list) else d
 
 
-def weights_of(layer: Any) -> list[tuple[str, Any, Callable]]:
-    """(name, array, how to replace it) of each weight: of attributes, of a dict of them, or of a list `params`."""
-    found: list[tuple[str, Any, Callable]] = []
-
-    def is_weight(name: Any, value: Any) -> bool:
-        return isinstance(name, str) and bool(re.match(WEIGHT, name)) and isinstance(value, (np.ndarray, Tensor)) \
-            and np.ndim(value) > 0 and "grad" not in name
-
-    for name, value in vars(layer).items():
-        if is_weight(name, value):
-            found.append((name, value, lambda w, name=name: setattr(layer, name, w)))
-        if isinstance(value, dict) and re.search(WEIGHTS, name):
-            found += [(key, w, lambda new, value=value, key=key: value.__setitem__(key, new))
-                      for key, w in value.items() if is_weight(key, w)]
-    params = getattr(layer, "params", None)
-    if not found and isinstance(params, list):
-        found = [(f"params[{i}]", w, lambda new, i=i: params.__setitem__(i, new)) for i, w in enumerate(params)]
-    return found
+def put_weights(root: Any, inputs: dict[str, Any]) -> None:
+    """Give the weights that an object keeps these values, each an array of its own."""
+    for name, places in weights_of(root).items():
+        if name in inputs:
+            value = copied(inputs[name])
+            for place in places:
+                place.put(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,21 +17,24 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.audit import audit
-from minigrad.auditor.report import AuditReport
+from minigrad.auditor.report import AuditReport, Cause
 from minigrad.engine.context import no_grad
+from minigrad.engine.messages import one_line
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import fitting, with_globals
+from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.recordable import BOARDS, OnTensors
+from minigrad.handwritten.repair import Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
-from minigrad.handwritten.subjects import Subject, as_tuple, stacked
+from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
 
+MOST_TARGETS = 6  # kinds of targets that are tried where the file has no loss
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
 
 
@@ -66,6 +70,8 @@ class Trial:
         self.reference: Callable | None = None
         self.behind: Callable | None = None  # the usual forward whose place the user's own takes
         self.globals: dict[str, int] = {}
+        self.seconds: float | None = None  # that one call may take
+        self.returned: list[str] = []  # the inputs whose gradients the backward returns
         self.namespace: dict[str, Any] = {}
         self.rng = np.random.default_rng(0)
 
@@ -81,9 +87,11 @@ class Trial:
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
             self.subject = fitting(self.subject, self.source, self.fresh(), example)
             self.use_true_forwards = False
+            if targets := self.taken_for_gradients():
+                self.subject = fitting(replace(self.subject, example=None, targets=targets), self.source, self.fresh())
         if not self.subject.is_class:
-            weights = {name for name in self.subject.inputs if name[0] in "Wb"} - {*self.subject.held} | {"parameters"}
-            self.globals = self.source.global_names(self.subject.name, weights)
+            own = {"parameters", *self.subject.inputs} - {*self.subject.held, *self.subject.tables}
+            self.globals = self.source.global_names(self.subject.name, own)
         self.namespace = self.fresh()
         if see.clipping(self.source, self.subject.name)[0]:
             inputs = self.draw()
@@ -92,9 +100,19 @@ class Trial:
             if not all(map(see.close, self.forward(inputs)[0], before)):  # the forward clips, as a hard tanh does
                 self.set_clipping(False)
 
+    def taken_for_gradients(self) -> tuple[str, ...]:
+        """What seemed to be gradients that arrive, and are targets: where they are zero, something else comes out."""
+        names, *_ = self.subject.forward(self.fresh(), self.draw())[1][1].get("", ((),))
+        if self.subject.is_loss or not names or any(re.match(GRADIENT, name) for name in names):
+            return ()
+        self.namespace, inputs = self.fresh(), self.draw()
+        outputs, _ = self.forward(inputs)
+        given = self.gradients(inputs, [np.zeros(outputs[i].shape) for i in self.subject.arriving])
+        return tuple(names) if any(d is not None and np.any(d) for d in given.values()) else ()
+
     def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
-        subject, source = self.subject, source or self.source
+        subject, source = self.subject, source or (self.source.unscaled() if self.unclipped else self.source)
         namespace = source.run([*subject.needs, *(name for cell in self.cells for name in cell.subject.needs)],
                                {**dict.fromkeys(self.globals), **subject.sizes})
         if subject.name not in namespace:
@@ -126,7 +144,7 @@ class Trial:
 
     def forward(self, inputs: dict[str, np.ndarray]) -> tuple[tuple, Any]:
         subject = self.subject
-        with explained(self.source, f"{subject.forward_in_words} fails"):
+        with explained(self.source, f"{subject.forward_in_words} fails", self.seconds):
             self.set_globals(inputs, self.namespace)
             np.random.seed(0)  # dropout and its like are the same at each call
             outputs, memory = subject.forward(self.namespace, copy.deepcopy(inputs))
@@ -136,7 +154,7 @@ class Trial:
             return tuple(map(np.asarray, outputs)), memory
 
     def backward(self, memory: Any, d_outputs: list[np.ndarray]) -> dict[str, Any]:
-        with explained(self.source, f"{self.subject.name} fails"):
+        with explained(self.source, f"{self.subject.name} fails", self.seconds):
             found = self.subject.backward(self.namespace, memory, d_outputs)
             for name, d in found.items():
                 if d is not None:
@@ -164,6 +182,8 @@ class Trial:
         if subject.is_loss and not subject.has_loss:
             self.choose_loss()
         self.reference = reference = self.true_forward()
+        if reference is not None and subject.is_loss and self.settle_targets(reference):
+            self.reference = reference = self.own_forward()
         inputs = self.draw()
         outputs, memory = self.forward(inputs)
         subject = self.subject
@@ -181,15 +201,15 @@ class Trial:
         self.look_at_clipping(inputs, d_outputs)
         if self.globals:
             names, line = ", ".join(self.globals), self.source.place(min(self.globals.values()))
-            verdict.notes.append(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right "
-                                 "only while they are the weights of the forward")
+            self.fault(f"{subject.name} reads {names} from globals ({line}), not from its cache: it is right only "
+                       "while they are the weights of the forward")
         self.audit(reference, {name: d for name, d in first.items() if d is not None})
         if not verdict.backward_wrong and subject.course == "lstm":
             self.look_at_fewer_steps(reference)
         verdict.notes += filter(None, [subject.remark])
         if verdict.faults:
             verdict.status = "wrong"
-        for cell in self.wrong_cells:
+        for cell in [cell for cell in self.wrong_cells if cell.verdict.status != "could not run"]:
             verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
 
     def fault(self, text: str) -> None:
@@ -209,17 +229,15 @@ class Trial:
 
     def choose_loss(self) -> None:
         """Take the usual loss whose gradients the backward gives, or most of them, where the file has none."""
-        inputs, found = self.draw(), []
-        ones = [np.ones(y.shape) for y in self.forward(inputs)[0]]
-        given = self.gradients(inputs, ones)
-        for text, loss in references.usual_losses():
-            self.subject = replace(self.subject, true_loss=loss)
+        found: list[tuple[int, Subject, str]] = []
+        targets = [self.subject, *with_example(self.subject, self.subject.example, self.namespace)][:MOST_TARGETS]
+        for subject, (text, loss) in itertools.product(targets, references.usual_losses()):
+            self.subject = replace(subject, true_loss=loss)
             with contextlib.suppress(CouldNotRun), explained(self.source, ""):
-                _, pull = vjp(self.own_forward(), *inputs.values())
-                true = dict(zip(inputs, pull(tuple(ones))))
-                wrong = sum(not see.close(given[name], true[name]) for name in given)
-                found.append((wrong, self.subject, text))
-                if not wrong:
+                differing = self.differing(self.sample(self.own_forward()))
+                if differing is not None:
+                    found.append((len(differing), self.subject, text))
+                if differing == []:
                     break
         if not found:
             raise CouldNotRun(f"{self.subject.name} takes targets, and no loss was found of which it is the gradient: "
@@ -227,6 +245,38 @@ class Trial:
         wrong, self.subject, text = min(found, key=lambda one: one[0])
         if wrong:
             self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}: the file has no loss")
+
+    def settle_targets(self, reference: Callable) -> bool:
+        """Let targets among the forward's arguments add up to one along the axis for which the backward is right."""
+        subject, example = self.subject, self.subject.example
+        tables = [path for path, value in example.constants.items() if re.search(LABELS, path) and np.ndim(value) > 1
+                  and value.dtype.kind == "f"]
+        if not tables or not self.differing(self.sample(reference)):
+            return False
+        for table, axis in [(path, axis) for path in tables for axis in range(np.ndim(example.constants[path]))]:
+            constants = example.constants | {table: like_output(example.constants[table].shape, axis)}
+            self.subject = replace(subject, example=replace(example, constants=constants))
+            if not self.differing(self.sample(self.own_forward())):
+                return True
+        self.subject = subject
+        return False
+
+    def sample(self, reference: Callable) -> tuple:
+        """(inputs, outputs, gradients that arrive, true gradients)"""
+        inputs = self.draw()
+        y, pull = vjp(self.arriving(reference), *inputs.values())
+        d_outputs = tuple(self.rng.normal(size=leaf.shape) for leaf in y)
+        return inputs, y, d_outputs, dict(zip(inputs, pull(d_outputs)))
+
+    def differing(self, sample: tuple, tolerance: float = 1e-5) -> list[str] | None:
+        """The inputs whose gradients are not the true ones of a sample; None if the outputs are not."""
+        inputs, y, d_outputs, true = sample
+        outputs, memory = self.forward(inputs)
+        if not all(see.close(outputs[i], leaf) for i, leaf in zip(self.subject.arriving, y)):
+            return None
+        given = self.backward(memory, copy.deepcopy(list(d_outputs)))
+        self.returned = self.returned or [name for name, d in given.items() if d is not None]
+        return [name for name in self.returned if not see.close(given.get(name), true[name], tolerance)]
 
     def true_forward(self) -> Callable | None:
         """The usual forward whose numbers are the user's, in the user's names where these can be had.
@@ -249,7 +299,8 @@ class Trial:
                 verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
             verdict.forward_differs = bool(wrong)
             if not usual.is_certain:
-                return self.own_forward()
+                reference = self.own_forward()
+                return self.that_is_meant(reference, usual.forwards) if usual.own_names and not wrong else reference
             if wrong:
                 self.activations = wrong
                 self.namespace = self.fresh()
@@ -279,6 +330,27 @@ class Trial:
             verdict.notes.append(f"{subject.name} was judged as the backward of your own forward")
             return reference
         return None
+
+    def that_is_meant(self, own: Callable, usual: Sequence[Callable]) -> Callable:
+        """The user's own forward, or one of the usual if that has the gradients which the backward gives."""
+        if not usual or not self.differing(self.sample(own)):
+            return own
+        meant = next((forward for forward in usual if self.gives(forward)), None)
+        inputs, forward = self.draw(), meant or usual[0]
+        text = self.difference(inputs, self.forward(inputs)[0], forward, values(forward, inputs))
+        if meant:
+            self.verdict.faults.append(f"your forward differs: {text}; {self.subject.name} is the backward of that one")
+            self.verdict.forward_differs = True
+        else:
+            self.verdict.notes.append(f"your forward differs from the usual one: {text}; {self.subject.name} was "
+                                      "judged as the backward of yours")
+        return meant or own
+
+    def gives(self, forward: Callable) -> bool:
+        """Whether the backward gives the gradients of another forward."""
+        inputs, _, d_outputs, true = self.sample(forward)
+        given = self.gradients(inputs, list(d_outputs))
+        return all(d is None or see.close(d, true[name]) for name, d in given.items())
 
     def matching(self, forwards: Sequence[Callable], inputs: dict, outputs: tuple) -> Callable | None:
         """The one with the numbers of the user's forward."""
@@ -345,15 +417,18 @@ class Trial:
         subject, names = self.subject, [name for name in self.subject.inputs if name in returned]
         self.look_for_lacking(reference, returned)
         try:
-            report = self.report(reference, names)
+            report = self.shared(reference, names) or self.report(reference, names)
         except Exception as problem:  # the forward depends on values, as a sigmoid in two halves
             if self.behind is not None:
                 report = self.report(self.behind, names)
-            elif isinstance(problem, TraceError):
-                report = self.comparison(reference, names)
             else:
-                raise
+                report = self.comparison(reference, names)
+                report.notes = report.notes if isinstance(problem, TraceError) else []
+        self.look_for_edits(reference, report)
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
+        if subject.true_loss and report.unexplained and not report.right:
+            raise CouldNotRun(f"{subject.name} takes targets, and the file has no loss: its gradients are those of "
+                              "none of the usual losses; let the forward return the loss")
         if not report.ok:
             report.notes = []
             self.fault(self.in_places(str(report)))
@@ -363,18 +438,51 @@ class Trial:
                     self.verdict.unlike += [pair for pair in zip(given, shape) if pair[0] != pair[1]]
                     self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
 
+    def shared(self, reference: Callable, names: list[str]) -> AuditReport | None:
+        """The report on a backward of which some, or all, is wrong because an array is changed under another name."""
+        report = self.comparison(reference, names)
+        report.notes = []
+        self.look_for_edits(reference, report, 0)
+        return report if report.causes and not report.unexplained else None
+
+    def edits(self) -> list[Edit]:
+        """The edits of the user's code."""
+        subject, others = self.subject, [name for cell in self.cells for name in cell.subject.needs]
+        forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
+        return [] if subject.elsewhere else edits_of(
+            self.source, subject.name if subject.is_class else "", subject.backward_name, forwards, others)
+
+    def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = 9) -> None:
+        """Find the edits, up to some cost, that mend what is not explained."""
+        source = self.source
+        wrong = [name for name in self.subject.inputs if f"d{name}" in report.unexplained]
+        if not wrong:
+            return
+        edits = [edit for edit in self.edits() if edit.cost <= dearest]
+        samples = [self.sample(reference) for _ in range(3)]
+        self.seconds = 1.0  # an edit may make a loop endless
+        with contextlib.ExitStack() as edited:
+            while wrong and (found := repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace,
+                                             source.file)):
+                edit, mended = found
+                edited.enter_context(installed(edit, self.namespace, source.file))
+                text = f"{source.place(edit.line)}: {one_line(source.text.splitlines()[edit.line - 1].strip(), 120)}"
+                report.causes.append(Cause(edit.text, "edit", [f"d{name}" for name in mended], backward_line=text))
+                wrong = [name for name in wrong if name not in mended]
+        self.seconds = None
+        report.unexplained = [f"d{name}" for name in wrong]
+        report.notes = report.notes if wrong else [n for n in report.notes if "agree with each other" not in n]
+
     def comparison(self, reference: Callable, names: list[str]) -> AuditReport:
         """Which gradients are right, where the forward cannot be traced and no fault can be looked for."""
-        inputs, report = self.draw(), AuditReport()
-        y, pull = vjp(self.arriving(reference), *inputs.values())
-        d_outputs = tuple(self.rng.normal(size=leaf.shape) for leaf in y)
-        true, given = dict(zip(inputs, pull(d_outputs))), self.gradients(inputs, list(d_outputs))
-        for name in names:
-            if see.close(given[name], true[name], 1e-7):
-                report.right.append(f"d{name}")
-            else:
-                report.wrong[f"d{name}"] = float("inf")
-                report.unexplained.append(f"d{name}")
+        report, sample = AuditReport(), self.sample(reference)
+        if not any(np.any(sample[-1][name]) for name in names):
+            raise CouldNotRun(f"every gradient of {self.subject.name} is zero at the arguments that were found: give "
+                              "--forward and --shapes")
+        wrong = self.differing(sample, 1e-7) or []
+        report.right = [f"d{name}" for name in names if name not in wrong]
+        report.unexplained = [f"d{name}" for name in wrong]
+        report.wrong = dict.fromkeys(report.unexplained, float("inf"))
         if report.wrong:
             report.notes.append("your forward branches on values, so no fault was looked for")
         return report
@@ -419,7 +527,8 @@ class Trial:
     def look_for_lacking(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
         """The inputs whose gradients are not returned, and not zero; of a loss, only weights."""
         subject, inputs = self.subject, self.draw()
-        is_certain = references.usual(subject).is_certain  # what another function returns is its own affair
+        usual = references.usual(subject)  # what another function returns is its own affair
+        is_certain = usual.is_certain or (bool(usual.forwards) and usual.own_names and not subject.is_class)
         lacking = [name for name in subject.inputs if name not in returned and (
             name in subject.held or "." in subject.paths.get(name, "") or (is_certain and not subject.is_loss))]
         if not lacking or any("not written" in text for text in self.verdict.faults):
@@ -432,7 +541,7 @@ class Trial:
 
     def look_at_order(self) -> None:
         """Whether two gradients of one shape are returned in each other's places."""
-        inputs, names = self.subject.inputs, list(map(self.subject.input_of, self.subject.returns))
+        inputs, names = self.subject.inputs, list(map(self.subject.input_of, flat(self.subject.returns)))
         exchanged = [pair for pair in zip(names, inputs) if pair[0] != pair[1]]
         if sorted(names) == sorted(inputs) and len(exchanged) == 2 and len({inputs[n] for n, _ in exchanged}) == 1:
             (one, other), _ = exchanged
@@ -486,20 +595,32 @@ class Trial:
     def look_at_clipping(self, inputs: dict, d_outputs: list) -> None:
         """A gradient is linear in what arrives, unless it is clipped."""
         clip, numbers = see.clipping(self.source, self.subject.name)
-        was, bound = self.unclipped, None
-        self.set_clipping(False)
-        if not self.subject.is_loss:
-            small = self.gradients(inputs, [1e-4 * d for d in d_outputs])
-            large = self.gradients(inputs, [1e4 * d for d in d_outputs])
-            bound = see.bound_of_clipping([np.asarray(d) for name, d in large.items()
-                                           if d is not None and not same(1e8 * small[name], d, 1e-3)])
-        elif clip:  # what arrives is always 1: only larger weights and longer texts make larger gradients
-            own, self.subject = self.subject, longer(self.subject)
-            for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0):
-                large = self.gradients(self.draw(scale), [np.ones(())])
-                found = see.bound_of_clipping([np.asarray(d) for d in large.values() if d is not None])
+        own, was, bound = self.subject, self.unclipped, None
+        cases = [(inputs, [1e4 * d for d in d_outputs])]
+        if own.is_loss:  # what arrives is always 1: only larger weights and longer texts make larger gradients
+            self.subject = longer(own)
+            cases = [(self.draw(scale), [np.ones(())]) for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)]
+        for inputs, d_outputs in cases if clip or not own.is_loss else []:
+            self.set_clipping(False)
+            given = {name: np.asarray(d) for name, d in self.gradients(inputs, d_outputs).items() if d is not None}
+            if own.is_loss:
+                found = see.bound_of_clipping(list(given.values()))
                 bound = found if found in numbers else bound
-            self.subject = own
+            else:
+                small = self.gradients(inputs, [1e-6 * d for d in d_outputs])
+                bound = see.bound_of_clipping([d for name, d in given.items() if not same(
+                    1e6 * np.asarray(small[name], float), d, 1e-3)])
+            if clip and bound is None:
+                self.set_clipping(True)
+                free = self.gradients(inputs, d_outputs)
+                cut = [f"d{name}" for name, d in given.items() if not same(free[name], d)]
+                if cut and see.factor(given, free):
+                    bound = float(np.sqrt(sum(np.sum(d ** 2) for d in given.values())))
+                elif cut:
+                    self.fault(f"{own.name} clips what it goes on to use{clip}: wherever that is cut, {', '.join(cut)} "
+                               "are not the gradients; clip them when they are finished")
+                    break
+        self.subject = own
         self.set_clipping(was)
         if bound is not None:
             self.verdict.notes.append(f"{self.subject.name} clips its gradients at ±{bound:.4g}{clip}: they are judged "

@@ -50,14 +50,13 @@ PLANTED = [
 
     # -- shapes --------------------------------------------------------------------------------------------
     ("cs231n.py", "dx = dz.dot(Wx.T)", "dx = dz.dot(Wh.T)", "rnn_step_backward", "wrong",
-     r"dx has the shape \(3, 5\), and x has \(3, 4\)\nwith axis 1 of x as long as axis 1 of prev_h, .*\n(.*\n)*.*"
-     r"it is that of prev_h"),
+     r"write `Wx` in place of `Wh`\n  explains dx"),
     ("cs231n.py", "dz = dnext_h * (1 - next_h ** 2)", "dz = dnext_h * (1 - x ** 2)", "rnn_step_backward", "wrong",
      r"line 96: ValueError: .*\nwith axis 1 of x as long as axis 1 of prev_h, .*\n(.*\n)*.*\bx is used where"),
     ("course.py", "dx[:, :, t] = dxt", "dx = dxt", "rnn_backward", "wrong", r"dx has the shape \(4, 2\), and x has"),
     ("cs231n.py", "db = dz.sum(axis=0)", "db = dz", "rnn_step_backward", "wrong", r"not summed"),
     ("course.py", "n_a, m = a_next.shape\n    dot", "n_x, m = xt.shape\n    n_a = n_x\n    dot", "lstm_cell_backward",
-     "wrong", r"it is right only if axis 0 of xt is as long as axis 0 of a_prev"),
+     "wrong", r"write `a_next` in place of `xt`"),
 
     # -- what is not a matter of numbers -------------------------------------------------------------------
     ("cs231n.py", "    dc = dnext_c + dnext_h * o * (1 - tanh_c ** 2)",
@@ -66,7 +65,7 @@ PLANTED = [
     ("cs231n.py", "    dz = dnext_h * (1 - next_h ** 2)", "    next_h *= next_h\n    dz = dnext_h * (1 - next_h)",
      "rnn_step_backward", "right", r"changes values of its cache in place"),
     ("course.py", "    Wax = parameters[\"Wax\"]\n    Waa = parameters[\"Waa\"]\n    dtanh", "    dtanh",
-     "rnn_cell_backward", "right", r"reads Wax, Waa from globals \(line 118\), not from its cache"),
+     "rnn_cell_backward", "wrong", r"reads Wax, Waa from globals \(line 118\), not from its cache"),
     ("layers.py", "self.grads[2][...] = np.sum(dt, axis=0)\n", "self.grads[2] += np.sum(dt, axis=0)\n",
      "RNN", "wrong", r"the second call gives another db .*kept between calls \(line 48\)"),
     ("cs231n.py", "def rnn_step_backward(dnext_h, cache):\n", "total = [0]\n\n\n"
@@ -116,8 +115,8 @@ PLANTED = [
     ("cs231n.py", "    next_h = o * np.tanh(next_c)\n", "    next_h = o * next_c\n", "lstm_step_backward", "wrong",
      r"your forward differs: next_h \(line 143\) is the first value that differs"),
     ("layers.py", "g = np.tanh(A[:, H:2 * H])", "g = sigmoid(A[:, H:2 * H])", "LSTM", "wrong",
-     r"your forward differs: g \(line 63\) is the first value that differs"),
-    ("min_char.py", "hs[t] = np.tanh(", "hs[t] = 0.5 * np.tanh(", "lossFun", "wrong", r"your forward differs: "),
+     r"your forward differs from the usual one: g \(line 63\) is the first value that differs"),
+    ("min_char.py", "hs[t] = np.tanh(", "hs[t] = 0.5 * np.tanh(", "lossFun", "wrong", r"the factor 0.5 is missing"),
 
 
     # -- cells and classes in no table: how to call them is found by trying ---------------------------------
@@ -161,8 +160,8 @@ PLANTED = [
     ("char_functions.py", "np.outer(dz, hs[t])", "np.outer(dz, hs[t + 1])", "backward", "wrong",
      r"h is used where h of the step before is meant"),
     ("char_functions.py", "        dy /= len(xs)\n", "", "backward", "wrong", r"division by \d is missing|\d times"),
-    ("batch_net.py", "(Y - target) / (B * T)", "(Y - target) / B", "Network", "wrong", r"4 times the gradient"),
-    ("batch_net.py", "(Y - target) / (B * T)", "Y - target", "Network", "wrong", r"12 times the gradient|divi"),
+    ("batch_net.py", "(Y - target) / (B * T)", "(Y - target) / B", "Network", "wrong", r"5 times the gradient"),
+    ("batch_net.py", "(Y - target) / (B * T)", "Y - target", "Network", "wrong", r"15 times the gradient|divi"),
     ("gru_lists.py", "np.outer(dhh, r * h)", "np.outer(dhh, h)", "GRU", "wrong", r"where r h_new is meant"),
     ("sentiment.py", "dscores[label] -= 1", "pass", "SentimentRNN", "wrong", r"wrong: dW_xh, dW_hh, dW_hy, db_h, db_y"),
     ("step_target.py", "np.copy(dC_next)", "np.zeros_like(dC_next)", "backward", "wrong",
@@ -171,6 +170,22 @@ PLANTED = [
     ("ln_lstm.py", "dn = dout * gain", "dn = dout", "ln_bwd", "wrong", r"factor gain is missing"),
     ("ln_lstm.py", "'h': dah @", "'h': da @", "lnlstm_backward", "wrong", r"wrong: dh\n"),
     ("highway.py", "(Hx - x)", "Hx", "highway_backward", "wrong", r"wrong: "),
+
+    # -- what only an edit of the file mends, and what only the file shows -----------------------------------
+    ("loss_method.py", "dz[np.arange(B), Y[:, t]] -= 1", "dz[np.arange(B), X[:, t]] -= 1", "Elman", "wrong",
+     r"write `Y` in place of `X`"),
+    ("bptt_class.py", "(1 - s[bptt_step-1] ** 2)", "(1 - s[bptt_step] ** 2)", "RNNNumpy", "wrong",
+     r"write `s\[bptt_step - 1\]` in place of `s\[bptt_step\]`"),
+    ("parameter_objects.py", "dn = dh * (1 - z) * (1 - n ** 2)", "dn = dh\n            dn *= (1 - z) * (1 - n ** 2)",
+     "GRU", "wrong", r"write `dn = dn \* .* that array has another name too"),
+    ("spanish.py", "dWx, dWa, dWy = np.zeros_like(Wx)", "dWx, dWa, dWy = np.zeros_like(Wx, dtype=np.float16)", "atras",
+     "wrong", r"leave out `dtype=np.float16`"),
+    ("layers_of_layers.py", "gW += self.i2h.dW", "gW = self.i2h.dW", "RNN", "wrong", r"di2h_W is overwritten"),
+    ("two_directions.py", "dxf + dxb[:, ::-1]", "dxf + dxb", "bilstm_backward", "wrong", r"wrong: dx\n"),
+    ("tables.py", "i * (1 - i)), (\"g\"", "i), (\"g\"", "Net", "wrong",
+     r"sigmoid|derivative"),
+    ("char_lstm.py", "dh = Wy.T @ dy + dhnext", "dh = np.clip(Wy.T @ dy + dhnext, -0.1, 0.1)", "lossFun", "wrong",
+     r"lossFun clips what it goes on to use \(line 57\)"),
 
     # -- what is returned ------------------------------------------------------------------------------------
     ("peephole.py", "return dx, dh_prev, dc_prev,", "return dx, dc_prev, dh_prev,", "peephole_lstm_backward", "wrong",

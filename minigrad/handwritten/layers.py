@@ -1,0 +1,100 @@
+"""The weights that an object keeps, and their gradients: in attributes, dicts and lists, and in layers of its own.
+
+A path leads to an array: ("Wx",), ("params", "Wf"), ("layers", 0, "b"), or ("W_f", "v") with its gradient in
+("W_f", "d").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.engine.tensor import Tensor
+
+WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|g$|gain|weight|bias|gamma|beta|theta)"
+WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
+VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
+GRADIENT = r"^_?(d|g|nabla|delta)|grad|_(d|g|diff)$"
+DEEPEST = 6
+Path = tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """Where an object keeps an array."""
+
+    path: Path
+    holder: Any  # a dict, a list or an object of the user's
+    value: Any
+
+    def put(self, value: Any) -> None:
+        if isinstance(self.holder, (dict, list)):
+            self.holder[self.path[-1]] = value
+        else:
+            setattr(self.holder, self.path[-1], value)
+
+    @property
+    def name(self) -> Path:
+        """The path without what only groups arrays: params, grads, and the attribute of a weight that is an object."""
+        last = len(self.path) - 1
+        values = "(v|val|value|data|grad)$" if isinstance(self.holder, (dict, list)) else f"{VALUE}|{GRADIENT}"
+        is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1]))
+        return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
+            i < last and re.match(rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$", str(part))))
+
+    @property
+    def is_weight(self) -> bool:
+        *groups, last = self.path
+        group = str(groups[-1]) if groups else ""
+        if np.ndim(self.value) == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
+            return False
+        if isinstance(self.holder, (dict, list)):
+            is_many = not groups or bool(re.match(WEIGHTS, group))
+            return bool(re.match(WEIGHT, group) or (is_many and (isinstance(last, int) or re.match(WEIGHT, last))))
+        return bool(re.match(WEIGHT, last) or (re.match(WEIGHT, group) and re.match(VALUE, last)))
+
+
+def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:
+    """All arrays in an object of the user's, a dict or a list."""
+    seen = set() if seen is None else seen
+    if isinstance(root, dict):
+        pairs: Any = root.items()
+    elif isinstance(root, (list, tuple)):
+        pairs = enumerate(root)
+    elif any(base.__module__ == "minigrad_user" for base in type(root).__mro__):
+        pairs = vars(root).items()
+    else:
+        return
+    if id(root) in seen or len(path) == DEEPEST:
+        return
+    seen.add(id(root))
+    for key, value in list(pairs):
+        if not isinstance(value, (np.ndarray, Tensor)):
+            yield from places(value, (*path, key), seen)
+        elif not isinstance(root, tuple):
+            yield Place((*path, key), root, value)
+
+
+def weights_of(root: Any) -> dict[str, list[Place]]:
+    """{name: its places} of each weight: an array in several places is one weight."""
+    found: dict[int, list[Place]] = {}
+    for place in places(root):
+        found.setdefault(id(place.value), []).append(place)
+    weights = [sorted(ones, key=lambda one: isinstance(one.path[-1], int))  # by its attribute, not as params[0]
+               for ones in found.values() if any(one.is_weight for one in ones)]
+    return {in_words(next(one for one in ones if one.is_weight).name): ones for ones in weights}
+
+
+def in_words(name: Path) -> str:
+    """A path as one word: forget_Wx, params_0."""
+    word = "_".join(map(str, name))
+    return word if not word[:1].isdigit() else f"params_{word}"
+
+
+def gradients_of(root: Any) -> list[Place]:
+    """The arrays in attributes such as dW, in `grads`, and beside the values of weights that are objects."""
+    weights = {place.path for places in weights_of(root).values() for place in places}
+    return [place for place in places(root) if place.path not in weights and any(
+        re.search(GRADIENT, str(part)) for part in place.path)]
