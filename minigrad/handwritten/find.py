@@ -8,6 +8,7 @@ with which the backward runs too.
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import io
 import itertools
@@ -195,22 +196,35 @@ def called_with(node: Any, is_method: bool) -> tuple[str, ...]:
 def names_returned(node: Any) -> tuple:
     """The names in the last `return` that has some, nested as they are: (loss, (dW, db), h). A tuple of gradients may
     have a name before it is returned."""
-    literals = {s.targets[0].id: s.value for s in ast.walk(node) if isinstance(s, ast.Assign)
-                and isinstance(s.targets[0], ast.Name) and isinstance(s.value, (ast.Tuple, ast.List))
-                and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id) and s.value.elts}
+    literals = {s.targets[0].id: parts for s in ast.walk(node) if isinstance(s, ast.Assign)
+                and isinstance(s.targets[0], ast.Name) and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id)
+                and (parts := elements(s.value))}
+
+    def parts_of(value: ast.expr) -> list[ast.expr]:
+        """The elements of a literal, of a name of one, or of a sum of such; of anything else none."""
+        if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+            left, right = parts_of(value.left), parts_of(value.right)
+            return [*left, *right] if left and right else []
+        return literals.get(value.id, []) if isinstance(value, ast.Name) else elements(value)
 
     def one(value: Any) -> Any:
-        value = literals.get(value.id, value) if isinstance(value, ast.Name) else value
-        if isinstance(value, (ast.Tuple, ast.List)):
-            return tuple(map(one, value.elts))
+        if parts := parts_of(value):
+            return tuple(map(one, parts))
         text = ast.unparse(value).split("[")[0].removeprefix("self.")
         inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
         return text if text.isidentifier() else next(iter(inside), "")
     for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return) and n.value]):
-        if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)):
+        if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)) or parts_of(statement.value):
             found = one(statement.value)
             return found if isinstance(found, tuple) else (found,)
     return ()
+
+
+def elements(value: ast.expr) -> list[ast.expr]:
+    """The elements of a tuple or a list, or of what a comprehension goes over: [clip(d) for d in (dW, db)]."""
+    if isinstance(value, (ast.ListComp, ast.GeneratorExp)) and len(value.generators) == 1:
+        value = value.generators[0].iter
+    return value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
 
 
 def flat(names: tuple) -> tuple[str, ...]:
@@ -231,10 +245,12 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         body.insert(0, ast.Expr(ast.Constant(source.text)))
         node = ast.copy_location(ast.ClassDef(subject.name, [], [], body, []), node)
     else:
-        node = with_parameters(source.definitions[subject.forward_name], subject.order)
+        node = with_parameters(source.definitions[subject.forward_name], subject.passed)
         texts = [ast.get_docstring(one) or "" for one in (node, source.tree)]
         node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
+    if subject.passed != subject.order:
+        function = subject.beside_objects(function, namespace)
     most, tried = math.inf, []
     for example in examples(function, node, namespace, subject.forward_name):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
@@ -294,7 +310,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
         return
     arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
     owner = own.owner(namespace, arrays)
-    result = as_tuple(owner(own.forward_name)(*own.arguments(arrays)[1]))
+    result = own.result(owner, own.pool(owner, arrays))
     computed = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
     outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *computed] if is_output(y)]
     for shape in dict.fromkeys(map(np.shape, outputs)):
@@ -336,10 +352,11 @@ def with_globals(subject: Subject, source: Source) -> Subject:
             for name in source.global_names(f, set(source.assigned) - arguments)]
     returned = [bare(name) for name in flat(subject.returns)]
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
-        name in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
+        bare(f"d{name}") in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
     if subject.is_class or not names:
         return subject
-    sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name)}
+    sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name) and not (
+        name in names and isinstance(source.run([name]).get(name), np.ndarray))}
     sizes["open"] = lambda *_, **__: io.StringIO(TEXT)
 
     def weights() -> dict[str, list[Any]]:
@@ -348,10 +365,32 @@ def with_globals(subject: Subject, source: Source) -> Subject:
         return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
                 else [places[0].value for places in weights_of(found.get(name)).values()])}
     lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1, V}
-    sizes |= {name: H for name, value in source.assigned.items() if value in lengths}
+    hidden = {name: value for name, value in source.assigned.items() if value in lengths}
+    small = dict(zip(dict.fromkeys(hidden.values()), (H, *range(V + 1, V + 1 + len(hidden)))))
+    sizes |= {name: small[value] for name, value in hidden.items()}
     found, namespace = weights(), source.run(names, sizes)
     held = tuple(name for name in found if isinstance(namespace[name], np.ndarray))
     return replace(subject, sizes=sizes, held=held, tables=tuple(name for name in found if name not in held))
+
+
+def with_objects(subject: Subject, source: Source) -> Subject:
+    """The subject with an object for each parameter of which it reads attributes, if a class of the file makes it.
+
+    The constructor takes sizes alone, and the object keeps weights.
+    """
+    found: dict[str, Any] = {}
+    functions = [f for name in {subject.forward_name, subject.backward_name} for f in source.functions_in(name)]
+    for parameter in () if subject.is_class else subject.order:
+        read = {n.attr for f in functions for n in ast.walk(f) if isinstance(n, ast.Attribute)
+                and ast.unparse(n.value) == parameter}
+        for name in [name for name, node in source.definitions.items() if isinstance(node, ast.ClassDef) and read]:
+            init = source.methods(name).get("__init__")
+            sizes = (H, V, *range(V + 1, 99))[:len(required(init)[1:]) if init else 0]
+            with contextlib.suppress(Exception):
+                made = source.run([name])[name](*sizes)
+                if weights_of(made) and all(hasattr(made, one) for one in read):
+                    found[parameter] = made
+    return replace(subject, sizes=subject.sizes | found, tables=(*subject.tables, *found))
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:

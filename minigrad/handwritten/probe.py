@@ -136,7 +136,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if self.path in self.trial.sizes:
             return self.needs((0, Known("constant", value=SIZES)))
         items = key if isinstance(key, tuple) else (key,)
-        for item in items:
+        for item in leaves(items):
             if isinstance(item, Probe):  # a mask, if it was made of the same
                 return item.ranked() if item.path == self.path else item.integers()
         new = sum(item is None for item in items)

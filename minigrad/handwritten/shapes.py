@@ -190,7 +190,7 @@ class Search:
             return
         for more, option in trial.options:
             self.wait(cost + more, option)
-        if re.search("must be of integer|converted to a scalar index|must be an integer", str(trial.problem)):
+        if re.search("must be (of|an) integer|converted to a scalar index|are valid indices", str(trial.problem)):
             for path, known in trial.known.items():
                 if known.kind == "array" and not is_parameter(path):
                     whole = {**trial.known, path: replace(known, kind="integers")}

@@ -53,7 +53,7 @@ class Subject:
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
-    tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects
+    tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects; an object may be an argument
     # what a candidate adds
     example: Any = None  # an Example: the arguments of the constructor and of the forward
     paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
@@ -113,9 +113,27 @@ class Subject:
         """(outputs, what the backward needs)."""
         return self.run_forward(self.owner(namespace, inputs), inputs)
 
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """The parameters of the forward that the example has: all but the objects with weights."""
+        return tuple(name for name in self.order if name not in self.tables)
+
+    def beside_objects(self, function: Callable, namespace: dict[str, Any]) -> Callable:
+        """The forward as a function of what is `passed`."""
+        objects = {name: namespace[name] for name in self.order if name in self.tables}
+        return lambda *arguments: function(**dict(zip(self.passed, arguments)), **objects)
+
+    def pool(self, owner: Callable, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the forward, and what the backward takes besides."""
+        return copy.deepcopy(self.constants) | dict(zip(self.passed, self.arguments(inputs)[1])) | {
+            name: owner(name) for name in self.tables if name in (*self.order, *self.takes)}
+
+    def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
+        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
+
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
-        pool = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs)[1]))
-        result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
+        pool = self.pool(owner, inputs)
+        result = self.result(owner, pool)
         if self.together:
             self.is_loss = True
             return result[:1], (owner, pool, result[1:])

@@ -25,7 +25,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals
+from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals, with_objects
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import Edit, edits_of, installed, repair
@@ -83,7 +83,7 @@ class Trial:
         if library := self.source.library_of({self.subject.name, self.subject.forward_name}):
             raise CouldNotRun(f"{self.subject.name} uses {library}: the audit reads backward passes in NumPy")
         if self.subject.example is None or example is not None:
-            self.subject = with_globals(self.subject, self.source)
+            self.subject = with_objects(with_globals(self.subject, self.source), self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
             self.subject = fitting(self.subject, self.source, self.fresh(), example)
             self.use_true_forwards = False
@@ -114,7 +114,7 @@ class Trial:
         """The file's namespace, with the parts of the convention that it lacks."""
         subject, source = self.subject, source or (self.source.unscaled() if self.unclipped else self.source)
         namespace = source.run([*subject.needs, *(name for cell in self.cells for name in cell.subject.needs)],
-                               {**dict.fromkeys(self.globals), **subject.sizes})
+                               {**dict.fromkeys(self.globals), **copy.deepcopy(subject.sizes)})
         if subject.name not in namespace:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
         if subject.elsewhere is not None:

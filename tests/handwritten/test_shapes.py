@@ -103,6 +103,13 @@ CASES = {
             return loss, hs[len(inputs) - 1]
         """, "hprev H 1, model.Wxh H V, model.Whh H H, model.Why V H, model.bh H 1, model.by V 1; "
              "inputs T, targets T"),
+    "columns that a list of integers chooses": ("""
+        def f(inputs, h0, params):
+            W, U = params['W'], params['U']  # h0 (H, N)
+            for t in range(len(inputs)):
+                h0 = np.tanh(W[:, [inputs[t]]] + U.dot(h0))
+            return h0
+        """, "h0 H N, params.W H V, params.U H H; inputs T"),
     "vectors, sizes of the file": ("""
         V, H = 6, 5
         W = np.ones((H + V, 4 * H))
