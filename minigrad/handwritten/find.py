@@ -38,7 +38,6 @@ from minigrad.handwritten.subjects import (
     OUTPUT,
     RATE,
     Subject,
-    as_tuple,
     bare,
     is_output,
     stacked,
@@ -69,8 +68,11 @@ def find(source: Source) -> dict[str, Subject]:
         for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
-    for name, subject in found.items():
+    for name, subject in list(found.items()):
         called = {n.id for f in source.functions_in(name, alone=True) for n in ast.walk(f) if isinstance(n, ast.Name)}
+        for other in called & found.keys() - {name}:  # a part of this one that adds to gradients which it is given
+            if (returned := {*flat(found[other].returns)}) and returned <= {*found[other].takes}:
+                del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
     return dict(sorted(found.items(), key=lambda item: bool(item[1].cells)))
 
@@ -115,7 +117,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.targets = tuple(others if len(others) == 1 else filter(subject.is_target, others))
     if is_class:
         init = own.get("__init__")
-        subject.makes = required(init)[1:] if init else ()
+        subject.makes = (*required(init)[1:], *starred(init, source)) if init else ()
     return subject
 
 
@@ -182,6 +184,21 @@ def required(node: Any) -> tuple[str, ...]:
     """The parameters of a function without a default."""
     names = parameters_of(node)
     return names[:len(names) - len(node.args.defaults)]
+
+
+def starred(node: Any, source: Source) -> tuple[str, ...]:
+    """The names of what a function takes as *weights: those it unpacks them to, or those in its docstring or a comment,
+    `weights: W, U, b`."""
+    if node.args.vararg is None:
+        return ()
+    star = node.args.vararg.arg
+    for s in ast.walk(node):
+        if isinstance(s, ast.Assign) and ast.unparse(s.value) == star and isinstance(s.targets[0], ast.Tuple):
+            return tuple(map(ast.unparse, s.targets[0].elts))
+    lines = source.text.splitlines()[node.lineno - 1:node.end_lineno]
+    text = " ".join([ast.get_docstring(node) or "", *(line.partition("#")[2] for line in lines)])
+    found = re.search(rf"\b{star}\W{{1,3}}(\w+(?:\s*,\s*\w+)+)", text)
+    return tuple(re.findall(r"\w+", found[1])) if found else ()
 
 
 def called_with(node: Any, is_method: bool) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     source = read(file)
     subjects = find(source)
     if only is not None and only not in subjects and only in source.definitions:
-        raise CouldNotRun(f"{only} in {file} {alone(only)}")
+        raise CouldNotRun(f"{only} in {file} {alone(source, only, [])}")
     if not subjects:
         raise nothing_found(source)
     if only is not None:
@@ -42,11 +42,14 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
             trial.verdict.status, trial.verdict.faults = "not judged", [f"it was judged as a part of {users[0]}"]
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
-        source.definitions[name].lineno), "", "not judged", [alone(name)]) for name in others)]
+        source.definitions[name].lineno), "", "not judged", [alone(source, name, list(trials))]) for name in others)]
 
 
-def alone(name: str) -> str:
-    return "has no forward beside it that its name tells: give --forward and --shapes"
+def alone(source: Source, name: str, judged: list[str]) -> str:
+    """Why a function is not judged by itself."""
+    users = [user for user in judged if source.definitions[name] in source.functions_in(user)]
+    return f"it was judged as a part of {users[0]}" if users else \
+        "has no forward beside it that its name tells: give --forward and --shapes"
 
 
 def not_judged(source: Source, subjects: dict[str, Subject]) -> list[str]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from minigrad.engine.tensor import Tensor
 
-WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|theta)"
+WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|theta|" \
+         r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
 GRADIENT = r"^_?(d|g|nabla|delta)|grad|_(d|g|diff)$"

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]x?$"
-PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_)"
+PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_|" \
+            r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 Length = dict[str, Any]  # axis → how many times
 Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free axes in the run in which it was seen
 

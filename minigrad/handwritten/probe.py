@@ -260,6 +260,8 @@ class Shape:
 
     def __getitem__(self, i: Any) -> Any:
         probe = self.probe
+        if isinstance(i, slice) and i.stop and i.stop > 0 and probe.plain:  # x.shape[:2]
+            return tuple(self[j] for j in range(i.stop)[i])
         if not isinstance(i, int) or probe.shift is None or (not probe.plain and i):
             return probe.ranked()
         if i >= 0:

@@ -52,7 +52,7 @@ WEIGHTS = tuple(range(360, 492, 12))  # long, so that slices of fused gates are 
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
 GENERATOR = r"rng|rs|rnd|prng|(random_?)?(state|generator)"  # of random numbers
-SECONDS = 3.0
+SECONDS = 6.0
 
 
 @dataclass
@@ -152,8 +152,9 @@ class Search:
         while self.waiting and spent < SECONDS:
             cost, _, one = heapq.heappop(self.waiting)
             if isinstance(one, Example):
-                if str(one.axes) not in found:
-                    found.add(str(one.axes))
+                ranks = {path: len(known.axes) for path, known in one.known.items()}
+                if (told := str((one.axes, ranks))) not in found:  # integers of another rank are another example
+                    found.add(told)
                     yield one
             elif (said := str((one.known, sorted(one.equal.items())))) not in seen:
                 seen.add(said)
@@ -382,7 +383,7 @@ def hints(names: tuple[str, ...], text: str) -> dict[str, int]:
     """name → rank, as the text says it: x (N, T, D), x: of shape (D,), hprev is Hx1."""
     out = {}
     for name in names:
-        found = re.search(rf"\b{name}\b[^()\n.;]{{0,40}}?\((\w+(?:\s*,\s*\w+)+|\w+,)\s*\)", text)
+        found = re.search(rf"\b{name}\b[^()\n.;]{{0,40}}?\((\w+(?:\s*,\s*\w+)+|\w+,)\s*\)(?!\s*=)", text)
         if found and not (is_parameter(name) and found[1].count(",") > 1):
             out[name] = len([part for part in found[1].split(",") if part.strip()])
         elif re.search(rf"\b{name}\b\s+is\s+(an?\s+)?\w+\s*x\s*\w+", text):

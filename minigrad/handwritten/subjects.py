@@ -261,7 +261,8 @@ class Subject:
                 found |= {name: d[key] for name, key in keys.items()} if keys else self.named(
                     d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
-            rest = [d for name, d, many in zip(names, parts, groups) if not many and not name]
+            rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
+                not its or re.search("(^|_)(d|g|nabla)", str(its)))]  # and no states
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):

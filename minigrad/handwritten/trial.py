@@ -138,7 +138,9 @@ class Trial:
 
     @property
     def wrong_cells(self) -> list[Trial]:
-        return [cell for cell in self.cells if cell.verdict.backward_wrong and cell.reference is not None]
+        """Those that are replaced; not one that takes words or targets: its reference has its own."""
+        return [cell for cell in self.cells if cell.verdict.backward_wrong and cell.reference is not None
+                and not any(isinstance(value, np.ndarray) for value in cell.subject.example.constants.values())]
 
     # -- the user's two functions -----------------------------------------------------------------------
 
@@ -247,19 +249,30 @@ class Trial:
             self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}: the file has no loss")
 
     def settle_targets(self, reference: Callable) -> bool:
-        """Let targets among the forward's arguments add up to one along the axis for which the backward is right."""
+        """Let targets among the forward's arguments add up to one along the axis for which the backward is right.
+
+        If it is right for none, that for which all gradients are one multiple of the true ones.
+        """
         subject, example = self.subject, self.subject.example
         tables = [path for path, value in example.constants.items() if re.search(LABELS, path) and np.ndim(value) > 1
                   and value.dtype.kind == "f"]
         if not tables or not self.differing(self.sample(reference)):
             return False
-        for table, axis in [(path, axis) for path in tables for axis in range(np.ndim(example.constants[path]))]:
+        axes = [(path, axis) for path in tables for axis in range(np.ndim(example.constants[path]))]
+        for fits, (table, axis) in itertools.product((lambda one: not self.differing(one), self.is_multiple), axes):
             constants = example.constants | {table: like_output(example.constants[table].shape, axis)}
             self.subject = replace(subject, example=replace(example, constants=constants))
-            if not self.differing(self.sample(self.own_forward())):
+            if fits(self.sample(self.own_forward())):
                 return True
         self.subject = subject
         return False
+
+    def is_multiple(self, sample: tuple) -> bool:
+        """Whether all gradients are one number times the true ones of a sample."""
+        inputs, _, d_outputs, true = sample
+        given = {name: d for name, d in self.gradients(inputs, list(d_outputs)).items() if d is not None}
+        is_alike = all(np.shape(d) == np.shape(true[name]) for name, d in given.items())
+        return bool(given) and is_alike and see.factor(given, true) is not None
 
     def sample(self, reference: Callable) -> tuple:
         """(inputs, outputs, gradients that arrive, true gradients)"""

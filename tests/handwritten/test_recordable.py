@@ -17,6 +17,13 @@ def f(x):
         s = np.tanh(s + x[t])
         h[t] = s
     return h * 2""",
+    "two targets of one value": """
+def f(x):
+    h, all, i = x[0], np.zeros((3, 2)), 0
+    for t in range(3):
+        all[t] = h = np.tanh(h + x[t])
+    all[0] = all[1] = h * x[1]
+    return all * h""",
     "read while it is filled": """
 def f(x):
     h = np.zeros((4, 2))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minigrad.handwritten.lengths import clashes
-from minigrad.handwritten.shapes import example_arguments, examples
+from minigrad.handwritten.shapes import example_arguments, examples, hints
 from minigrad.handwritten.source import CouldNotRun, read
 
 pytestmark = pytest.mark.quick
@@ -110,6 +110,14 @@ CASES = {
                 h0 = np.tanh(W[:, [inputs[t]]] + U.dot(h0))
             return h0
         """, "h0 H N, params.W H V, params.U H H; inputs T"),
+    "the shape in slices, and unpacked beside a name": ("""
+        def f(xs, h, lstm_W, lstm_U):
+            ts, (N, T) = 0, xs.shape[:2]
+            out = np.zeros(xs.shape[:2] + (h.shape[1],))
+            for t in range(T):
+                out[:, t] = h = np.tanh(xs[:, t].dot(lstm_W) + h.dot(lstm_U))
+            return out
+        """, "xs N T D, h N H, lstm_W D H, lstm_U H H"),
     "vectors, sizes of the file": ("""
         V, H = 6, 5
         W = np.ones((H + V, 4 * H))
@@ -267,6 +275,17 @@ def test_other_arguments_follow_with_a_higher_cost(tmp_path):
     _, _, all_examples = found(tmp_path, "def f(x, w, b):\n    return x @ w + b\n")
     ranks = [len(example.shapes["x"]) for example in itertools.islice(all_examples, 8)]
     assert ranks[0] == 2 and {1, 3} <= set(ranks)
+
+
+def test_integers_of_another_rank_follow(tmp_path):
+    """A table is read by any; its backward may unpack the shape."""
+    _, _, all_examples = found(tmp_path, "def f(xs, W):\n    return W[xs]\n")
+    assert {np.ndim(example.constants["xs"]) for example in itertools.islice(all_examples, 4)} == {1, 2}
+
+
+def test_what_is_unpacked_says_no_rank():
+    assert hints(("ts", "ys"), "ys, ts, (N, T, V) = self.cache") == {}
+    assert hints(("ts",), "the targets ts, (N, T)") == {"ts": 2}
 
 
 def test_two_lists_of_integers_differ(tmp_path):
