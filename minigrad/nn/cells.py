@@ -105,7 +105,7 @@ class TorchCell(Recurrent):
 
     def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
                     ) -> tuple[Tree, Tree]:
-        """As `Recurrent.run_symbols`. If that saves time, W x is looked up among the products with the rows of the table:
+        """As `Recurrent.run_symbols`. If that saves time, W x is looked up among the products with the table's rows:
         W_x x = (W_x tableᵀ)[:, symbol]. Recordings show the cell with x."""
         is_own = not hasattr(type(self).cell, "key_attributes")  # a subclass may have another cell
         if is_own or recorder.get() is not None or not self.saves_products(symbols.size, len(table)):
