@@ -217,7 +217,7 @@ def names_returned(node: Any) -> tuple:
                 and isinstance(s.targets[0], ast.Name) and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id)
                 and (parts := elements(s.value))}
 
-    def parts_of(value: ast.expr) -> list[ast.expr]:
+    def parts_of(value: Any) -> list[ast.expr]:
         """The elements of a literal, of a name of one, or of a sum of such; of anything else none."""
         if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
             left, right = parts_of(value.left), parts_of(value.right)

@@ -151,10 +151,10 @@ class Expressions(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> Any:
         if len(node.targets) > 1 and any(map(parts_of, node.targets)):  # hs[t] = h = a is h = a and hs[t] = h
-            name, *_ = [t for t in node.targets if isinstance(t, ast.Name)] or [ast.Name("value_", ast.Store())]
-            rest = [t for t in node.targets if t is not name]
-            single = [ast.Assign([name], node.value), *(ast.Assign([t], loaded(name)) for t in rest)]
-            found = [self.visit_Assign(ast.copy_location(one, node)) for one in single]
+            first, *_ = [t for t in node.targets if isinstance(t, ast.Name)] or [ast.Name("value_", ast.Store())]
+            rest = [t for t in node.targets if t is not first]
+            each = [ast.Assign([first], node.value), *(ast.Assign([t], loaded(first)) for t in rest)]
+            found = [self.visit_Assign(ast.copy_location(one, node)) for one in each]
             return [s for one in found for s in (one if isinstance(one, list) else [one])]
         self.generic_visit(node)
         target = node.targets[0]
