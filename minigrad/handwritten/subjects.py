@@ -262,7 +262,7 @@ class Subject:
                     d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
-                not its or re.search("(^|_)(d|g|nabla)", str(its)))]  # and no states
+                not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
