@@ -364,16 +364,14 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
     problems: list[str] = []
     rng = np.random.default_rng(0)
 
-    def try_all(waiting: Iterator[Subject], depth: int, wanted: list | None = None) -> bool:
-        """Whether one of them fits; `wanted` are the shapes of the outputs."""
+    def try_all(waiting: Iterator[Subject], depth: int) -> bool:
+        """Whether one of them fits."""
         for candidate in itertools.islice(waiting, MOST_TRIED):
             inputs = {name: rng.normal(size=shape) for name, shape in candidate.inputs.items()}
             outputs: tuple = ()
             try:
                 with explained(source, f"{subject.forward_in_words} fails"):
                     outputs, memory = candidate.forward(namespace, inputs)
-                if wanted and wanted != [*map(np.shape, outputs)]:
-                    continue
                 with explained(source, f"{subject.name} fails"):
                     returned = candidate.backward(namespace, memory, [np.ones(np.shape(outputs[i])) for i in
                                                                       candidate.arriving])
@@ -390,9 +388,6 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
             strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
             found.append((len(strange), candidate))
-            if strange and depth and try_others(squeezed(candidate, wrong, strange), depth - 1,
-                                                [*map(np.shape, outputs)]):
-                return True
             if depth and try_others(tied(candidate, wrong, strange), depth - 1):
                 if 1 in found[-1][1].example.lengths.values():
                     found[-1][1].remark = (f"{subject.name} was judged with one example at a time: for more it does "
@@ -402,8 +397,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 return True
         return False
 
-    def try_others(others: Iterator[Example], depth: int, wanted: list | None = None) -> bool:
-        return try_all((one for other in others for one in with_example(subject, other, namespace)), depth, wanted)
+    def try_others(others: Iterator[Example], depth: int) -> bool:
+        return try_all((one for other in others for one in with_example(subject, other, namespace)), depth)
     example = example or (course_example(subject.course) if subject.course else None)
     try:
         if try_all(with_example(subject, example, namespace) if example else candidates(
@@ -457,17 +452,6 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
                          for length in known.axes)
             if not others or (strange == [name] and state(name)):
                 yield from with_lengths(example, *pairs[0])
-
-
-def squeezed(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]) -> Iterator[Example]:
-    """The example with arguments without axes of length 1, whose gradients have none: a reshape accepts both."""
-    example: Any = subject.example
-    paths = {name: subject.paths[name] for name in strange if name in subject.paths and wrong[name] == tuple(
-        n for n in subject.inputs[name] if n != 1)}
-    if paths:
-        yield replace(example, known=example.known | {path: replace(known, axes=tuple(
-            axis for axis in known.axes if axis != {"": 1})) for path in paths.values()
-            for known in [example.known[path]]})
 
 
 def alone(example: Example, columns: int) -> Iterator[Example]:

@@ -562,9 +562,9 @@ class Trial:
             self.gradients(self.draw(), copy.deepcopy(d_outputs))
             found = self.gradients(inputs, d_outputs)
         changed = [f"d{name}" for name in first if not same(first[name], found.get(name))]
-        twice = [name for name in changed if name[1:] in self.subject.held and same(2 * np.asarray(
-            first[name[1:]]), found.get(name[1:]))]
-        if changed and self.subject.is_class and twice == changed:
+        kept = [f"d{name}" for name in first if name in self.subject.held]
+        twice = [name for name in kept if same(2 * np.asarray(first[name[1:]]), found.get(name[1:]))]
+        if changed and self.subject.is_class and twice == changed == kept:
             self.subject = replace(self.subject, adds_up=True)
             self.verdict.notes.append(f"{', '.join(changed)} {'add' if changed[1:] else 'adds'} up over calls: set "
                                       f"{'them' if changed[1:] else 'it'} to zero before each step")
