@@ -33,6 +33,8 @@ PLANTED = [
     ("cs231n.py", "dprev_c = dc * f", "dprev_c = dnext_c * f", "lstm_step_backward", "wrong", r"prev_c"),
     ("cs231n.py", "db = np.sum(da, axis=0)", "db = np.mean(da, axis=0)", "lstm_step_backward", "wrong",
      r"db: 1/\d times"),
+    ("course.py", "dba = np.sum(dtanh, axis=1, keepdims=True)", "dba = np.mean(dtanh, axis=1, keepdims=True)",
+     "rnn_cell_backward", "wrong", r"dba: 1/7 times the gradient: the mean over axis 1 of xt in place of the sum"),
     ("cs231n.py", "    dx[np.arange(N), y] -= 1\n    dx /= N", "    dx[np.arange(N), y] -= 1", "softmax_loss", "wrong",
      r"\d times the gradient|division by \d is missing"),
     ("cs231n.py", "    dx[np.arange(N), y] -= 1\n", "", "softmax_loss", "wrong", r"dx"),
