@@ -41,7 +41,7 @@ class Stacked(Module, Generic[State]):
              backward direction starts at its own end
     table    (V, D): x is then (T, B) symbols, or (T,), and each stands for a row, as in
              `layer(symbols, table=embedding.weight)`; for one-hot vectors, np.eye(D). The same result as with the rows
-             as x, but the first layer's products are V columns, and not T · B, where V is less
+             as x; the loops in C then multiply V columns in the first layer, and not T · B, where that saves time
     Returns output (T, B, H), or (T, B, 2H) if bidirectional, and the final state: (L, B, H), for an LSTM a pair (h, c)
     of such. For one sequence, output (T, H) and states (L, H). The results have the dtype of the parameters, also if
     x and state have another (see layers.py).

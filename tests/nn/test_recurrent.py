@@ -17,6 +17,7 @@ import minigrad as mg
 from minigrad import nn
 from minigrad.document import lstm_forward
 from minigrad.engine.pytree import map_leaves
+from minigrad.timeloop.compile import compiler
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAKE = runpy.run_path(str(GOLDEN / "make_torch_recurrent.py"))
@@ -447,9 +448,11 @@ def with_and_without_table(model, symbols, table, lengths=None, state=None):
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True},
                                      {"two_biases": True, "learned_state": True}], ids=str)
-@pytest.mark.parametrize("rows", [4, 40])  # fewer than symbols, and more
+@pytest.mark.parametrize("products", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_symbols_stand_for_rows_of_a_table(kind, rows, options):
+def test_symbols_stand_for_rows_of_a_table(kind, products, options, monkeypatch):
+    monkeypatch.setattr(nn.cells.TorchCell, "saves_products", lambda cell, symbols, rows: products)
+    rows = 4
     model, table = make(kind, **options), mg.tensor(normal(rows, 3), requires_grad=True)
     symbols = np.random.default_rng(2).integers(0, rows, (5, 6))
     lengths = [5, 1, 3, 4, 5, 2] if not model.batch_first else [6, 1, 3, 4, 5]
@@ -459,8 +462,18 @@ def test_symbols_stand_for_rows_of_a_table(kind, rows, options):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
+def test_products_are_looked_up_where_that_takes_less_time():
+    cell = nn.LSTMCell(128, 128)
+    with mg.loops_in("numpy"):
+        assert not cell.saves_products(2500, 65)
+    assert cell.saves_products(2500, 65) == compiler.enabled()
+    assert not any(cell.saves_products(symbols, rows) for symbols, rows in ((64, 65), (70, 65), (2500, 2400)))
+    assert not nn.LSTMCell(26, 128).saves_products(3200, 26)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_with_a_table(kind):
+def test_gradients_with_a_table(kind, monkeypatch):
+    monkeypatch.setattr(nn.cells.TorchCell, "saves_products", lambda cell, symbols, rows: True)
     model, symbols = make(kind, 2, 3), np.array([[0, 1], [2, 0], [1, 1]])
     assert mg.gradcheck(lambda table: model(symbols, table=table), normal(3, 2), directions=3).method == "complex step"
     mg.gradcheck(lambda table: model(symbols, table=table), normal(3, 2), order=2, directions=2)
