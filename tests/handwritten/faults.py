@@ -55,7 +55,7 @@ PLANTED = [
      r"write `Wx` in place of `Wh`\n  explains dx"),
     ("cs231n.py", "dz = dnext_h * (1 - next_h ** 2)", "dz = dnext_h * (1 - x ** 2)", "rnn_step_backward", "wrong",
      r"line 96: ValueError: .*\nwith axis 1 of x as long as axis 1 of prev_h, .*\n(.*\n)*.*\bx is used where"),
-    ("course.py", "dx[:, :, t] = dxt", "dx = dxt", "rnn_backward", "wrong", r"dx has the shape \(4, 2\), and x has"),
+    ("course.py", "dx[:, :, t] = dxt", "dx = dxt", "rnn_backward", "wrong", r"dx has the shape \(4, 7\), and x has"),
     ("cs231n.py", "db = dz.sum(axis=0)", "db = dz", "rnn_step_backward", "wrong", r"not summed"),
     ("course.py", "n_a, m = a_next.shape\n    dot", "n_x, m = xt.shape\n    n_a = n_x\n    dot", "lstm_cell_backward",
      "wrong", r"write `a_next` in place of `xt`"),
