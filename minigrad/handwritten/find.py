@@ -296,7 +296,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
             constants[path] = next((len(v) for v in constants.values() if np.ndim(v) == 1), constants[path])
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
-        elif path in shapes and re.search(rf"{LABELS}|{MASK}", path):
+        elif path in shapes and re.search(rf"{LABELS}|{MASK}", path) and f"d{path}" not in flat(subject.returns):
             shape = shapes.pop(path)
             constants[path] = (like_output(shape, -1) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
                 not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(

@@ -58,14 +58,21 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         def forward(self: Any, *xs: Any) -> Any:
             weights = {name: places[0].value for name, places in weights_of(self).items()}
             if not set(cell.held) <= weights.keys():
-                weights = dict(zip(cell.held, self.params))
-            remember(self, xs, weights)
+                weights = dict(zip(cell.held, getattr(self, "params", ())))
+            if set(cell.held) <= weights.keys():  # and not probes
+                remember(self, xs, weights)
             return getattr(user, cell.forward_name)(self, *xs)
 
         def backward(self: Any, *d_outputs: Any) -> Any:
-            result, true = getattr(user, cell.backward_name)(self, *d_outputs), gradients((self,), d_outputs)
+            true, waiting = gradients((self,), d_outputs), in_lists(self)
+            before = {name: copied(d) for name, d in cell.kept(self).items() if cell.adds_up}
+            result = getattr(user, cell.backward_name)(self, *d_outputs)
+            if not true:
+                return result
+            if in_lists(self) < waiting:  # it takes its caches from a list, the last one first
+                seen.pop(max(i for i, (memory, _) in enumerate(seen) if memory is self))
             for name, d in cell.kept(self).items():
-                d[...] = true[name]
+                d[...] = before.get(name, 0) + true[name]
             return in_place_of(result, true)
         setattr(Right, cell.forward_name, forward)
         setattr(Right, cell.backward_name, backward)
@@ -97,3 +104,8 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         by_key = any("." in path for path in cell.paths.values())
         return {f"d{name}": d for name, d in true.items()} if by_key else tuple(true.values())
     namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward
+
+
+def in_lists(layer: Any) -> int:
+    """How many entries the lists of a layer have."""
+    return sum(len(value) for value in vars(layer).values() if isinstance(value, list))

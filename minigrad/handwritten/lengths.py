@@ -212,6 +212,8 @@ def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, in
         if one in right:
             left.remove(one)
             right.remove(one)
+    if len(right) > len(left):
+        right = [one for one in right if one != {"": 1}]
     scale = math.prod(one.pop("") for one in right if "" in one) if len(left) == 1 else 1
     right = [one for one in right if one]
     following: Hypothesis | None = now if len(left) == len(right) else None

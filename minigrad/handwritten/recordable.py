@@ -160,15 +160,20 @@ class Expressions(ast.NodeTransformer):
         target = node.targets[0]
         base = parts_of(target)
         if len(node.targets) == 1 and isinstance(target, ast.Subscript) and base:
-            name = ast.unparse(base[0]).rpartition(".")[2].strip("_").removesuffix("s")
-            name = f"{name}_t" if name in self.used else name
-            is_free = name.isidentifier() and not keyword.iskeyword(name) and name not in self.used
-            if not self.loops or not is_free or isinstance(node.value, ast.Name):
+            name = self.name_of_part(base[0])
+            if not self.loops or not name or isinstance(node.value, ast.Name):
                 return ast.copy_location(self.put(target, node.value), node)
             return [ast.copy_location(s, node) for s in (ast.Assign([ast.Name(name, ast.Store())], node.value),
                                                          self.put(target, ast.Name(name, ast.Load())))]
         if isinstance(target, ast.Tuple) and any(isinstance(t, ast.Subscript) for t in target.elts):
-            names = [f"part_{i}_" for i in range(len(target.elts))]
+            assigned = {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+            values = node.value.elts if isinstance(node.value, ast.Tuple) else []
+            if len(values) == len(target.elts) and all(
+                    isinstance(v, ast.Name) and v.id not in assigned for v in values):  # they have names already
+                pairs = [ast.copy_location(ast.Assign([t], v), node) for t, v in zip(target.elts, values)]
+                return [self.visit_Assign(one) for one in pairs]
+            own = [self.name_of_part(base[0]) if (base := parts_of(t)) else "" for t in target.elts]
+            names = [name if own.count(name) == 1 else f"part_{i}_" for i, name in enumerate(own)]
             parts = [ast.Name(n, ast.Store()) for n in names]
             unpack = ast.Assign([ast.Tuple([ast.Starred(part, ast.Store()) if isinstance(t, ast.Starred) else part
                                             for t, part in zip(target.elts, parts)], ast.Store())], node.value)
@@ -177,6 +182,12 @@ class Expressions(ast.NodeTransformer):
             return [ast.copy_location(s if isinstance(s.targets[0], (ast.Name, ast.Attribute, ast.Tuple)) else
                                       self.put(s.targets[0], s.value), node) for s in (unpack, *single)]
         return node
+
+    def name_of_part(self, base: ast.expr) -> str:
+        """A free name for a part of an array, h of hs and C_t of C; "" if there is none."""
+        name = ast.unparse(base).rpartition(".")[2].strip("_").removesuffix("s")
+        name = f"{name}_t" if name in self.used else name
+        return name if name.isidentifier() and not keyword.iskeyword(name) and name not in self.used else ""
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         self.generic_visit(node)

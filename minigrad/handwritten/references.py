@@ -107,7 +107,7 @@ def course_example(course: str) -> Example:
              for path, shape in shapes.items()}
     names = (*(path for path in shapes if "." not in path), "parameters")
     return Example(names, known | {"parameters": Known("mapping", keys=tuple(weights))},
-                   {axes[letter]: n for letter, n in {"D": 4, "H": 5, "N": 2, "T": 3, "V": 6}.items()}, {})
+                   {axes[letter]: n for letter, n in {"D": 4, "H": 5, "N": 7, "T": 3, "V": 6}.items()}, {})
 
 
 def course_forwards(name: str, namespace: dict[str, Any]) -> dict[str, Callable]:

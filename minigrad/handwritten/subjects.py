@@ -65,6 +65,7 @@ class Subject:
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
     is_loss: bool = False
+    adds_up: bool = False  # whether it adds the gradients that it keeps to those of the call before
     has_loss: bool = True  # whether the forward, or the function that computes the loss, returns it
 
     @property
@@ -270,7 +271,10 @@ class Subject:
         arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
-        return dict(zip(next((order for order in orders if len(order) == len(parts)), orders[0]), parts))
+        order = next((order for order in orders if len(order) == len(parts) and {*told} <= {*order}), None)
+        if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
+            return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
+        return dict(zip(order or orders[0], parts))
 
     def beside(self, key: Any, group: Any) -> dict[str, Any]:
         """The gradients in a dict that is one of several with the same keys: {"fwd": {"W": …}, "bwd": {"W": …}}."""

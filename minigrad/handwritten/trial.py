@@ -31,7 +31,7 @@ from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
-from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject, as_tuple, stacked
+from minigrad.handwritten.subjects import GRADIENT, LABELS, WEIGHT, Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
 
 MOST_TARGETS = 6  # kinds of targets that are tried where the file has no loss
@@ -444,12 +444,23 @@ class Trial:
                               "none of the usual losses; let the forward return the loss")
         if not report.ok:
             report.notes = []
+            for cause in report.causes:
+                cause.text += self.mean_in(cause.text)
             self.fault(self.in_places(str(report)))
             for name in [name for name in names if f"d{name}" in report.unexplained]:
                 given, shape = returned[name].shape, subject.inputs[name]
                 if given != shape:
                     self.verdict.unlike += [pair for pair in zip(given, shape) if pair[0] != pair[1]]
                     self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
+
+    def mean_in(self, text: str) -> str:
+        """What is added to "db: 1/7 times the gradient" where one axis of data, and none of b, has the length 7."""
+        inputs, found = self.subject.inputs, re.match(r"d(\w+): 1/(\d+) times the gradient$", text)
+        axes = [(name, shape.index(int(found[2]))) for name, shape in inputs.items() if name not in self.subject.held
+                and not re.match(WEIGHT, name) and int(found[2]) in shape] if found else []
+        if not found or not axes or int(found[2]) in (2, *inputs.get(found[1], ())):
+            return ""
+        return f": the mean over axis {axes[0][1]} of {axes[0][0]} in place of the sum"
 
     def shared(self, reference: Callable, names: list[str]) -> AuditReport | None:
         """The report on a backward of which some, or all, is wrong because an array is changed under another name."""
@@ -575,7 +586,13 @@ class Trial:
             self.gradients(self.draw(), copy.deepcopy(d_outputs))
             found = self.gradients(inputs, d_outputs)
         changed = [f"d{name}" for name in first if not same(first[name], found.get(name))]
-        if changed:
+        kept = [f"d{name}" for name in first if name in self.subject.held]
+        twice = [name for name in kept if same(2 * np.asarray(first[name[1:]]), found.get(name[1:]))]
+        if changed and self.subject.is_class and twice == changed == kept:
+            self.subject = replace(self.subject, adds_up=True)
+            self.verdict.notes.append(f"{', '.join(changed)} {'add' if changed[1:] else 'adds'} up over calls: set "
+                                      f"{'them' if changed[1:] else 'it'} to zero before each step")
+        elif changed:
             where = see.line_of_state(self.source, self.subject.name)
             self.fault(f"the second call gives another {', '.join(changed)} than the first for the same "
                        f"inputs: something is kept between calls{where}")

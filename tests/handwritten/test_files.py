@@ -107,6 +107,111 @@ class Dense(Layer):
     assert verdict.status == "wrong" and verdict.faults[0].startswith("wrong: dx\nright: dweights, dbias")
 
 
+SMALL_CLASSES = {"Elman": ("""
+class Elman:  # it returns the gradient of a first state that is no argument
+    def __init__(self, input_size, hidden_size):
+        self.W = np.random.randn(input_size, hidden_size)
+        self.U = np.random.randn(hidden_size, hidden_size)
+        self.grads = {}
+    @property
+    def params(self):
+        return {"W": self.W, "U": self.U}
+    def forward(self, xs, h0=None):
+        h0 = np.zeros((xs.shape[1], self.U.shape[0])) if h0 is None else h0
+        self.xs, self.states = xs, [h0]
+        for x in xs:
+            self.states.append(np.tanh(x.dot(self.W) + self.states[-1].dot(self.U)))
+        return np.array(self.states[1:])
+    def backward(self, dhs):
+        dW, dU, dxs, dh = np.zeros_like(self.W), np.zeros_like(self.U), np.zeros_like(self.xs), 0
+        for t in range(len(dhs) - 1, -1, -1):
+            dz = (dhs[t] + dh) * (1 - self.states[t + 1] ** 2)
+            dW += self.xs[t].T.dot(dz)
+            dU += self.states[t].T.dot(dz)
+            dxs[t], dh = dz.dot(self.W.T), dz.dot(self.U.T)
+        self.grads = {"W": dW, "U": dU}
+        return dxs, dh
+""", "dU += self", "dU += 2 * self", "wrong: dU\nright: dxs, dW\n"), "Decoder": ("""
+class Decoder:  # ys are data: there is a gradient of them
+    def __init__(self, Wx, Wh):
+        self.params, self.grads = [Wx, Wh], [np.zeros_like(Wx), np.zeros_like(Wh)]
+    def forward(self, ys, h):
+        self.ys, self.h = ys, h
+        return ys @ self.params[0] + h @ self.params[1]
+    def backward(self, dout):
+        self.grads[0][...], self.grads[1][...] = self.ys.T @ dout, self.h.T @ dout
+        dys, dh = dout @ self.params[0].T, dout @ self.params[1].T
+        return dys, dh
+""", "dys, dh = dout", "dys, dh = 2 * dout", "wrong: dys\nright: dh, dWx, dWh\n"), "Attention": ("""
+class Attention:  # reshape would take h (N, 1, H), too
+    def forward(self, hs, h):
+        N, T, H = hs.shape
+        self.cache = (hs, h.reshape(N, 1, H).repeat(T, axis=1))
+        return np.sum(hs * self.cache[1], axis=2)
+    def backward(self, da):
+        hs, hr = self.cache
+        dt = da[:, :, None].repeat(hs.shape[2], axis=2)
+        return dt * hr, np.sum(dt * hs, axis=1)
+""", "dt * hr,", "dt * hs,", "wrong: dhs\nright: dh\n")}
+
+
+@pytest.mark.parametrize("name", SMALL_CLASSES)
+def test_small_classes(name, tmp_path):
+    code, old, new, said = SMALL_CLASSES[name]
+    (tmp_path / "mine.py").write_text(f"import numpy as np\n{code}")
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert (verdict.status, verdict.faults, verdict.notes) == ("right", [], []), verdict
+    (tmp_path / "mine.py").write_text(f"import numpy as np\n{code}".replace(old, new))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.faults and verdict.faults[0].startswith(said), verdict
+
+
+def test_layers_that_add_up_their_gradients(tmp_path):
+    """A note, and no fault. Where the activation is wrong, a right one takes its inputs from the last call on."""
+    (tmp_path / "mine.py").write_text("""
+import numpy as np
+class MatMul:
+    def __init__(self, W):
+        self.W, self.dW, self.inputs = W, np.zeros_like(W), []
+    def forward(self, x):
+        self.inputs.append(x)
+        return x @ self.W
+    def backward(self, dout):
+        self.dW += self.inputs.pop().T @ dout
+        return 2 * dout @ self.W.T
+class Square:
+    def __init__(self):
+        self.inputs = []
+    def forward(self, x):
+        self.inputs.append(x)
+        return x ** 2 / 3
+    def backward(self, dout):
+        return dout * self.inputs.pop()
+class Layers:
+    def __init__(self, Wx, Wh):
+        self.params, self.grads = [Wx, Wh], None
+    def forward(self, xs, h0):
+        self.x, self.h, self.act = MatMul(self.params[0]), MatMul(self.params[1]), Square()
+        h, hs = h0, []
+        for t in range(xs.shape[1]):
+            h = self.act.forward(self.x.forward(xs[:, t]) + self.h.forward(h))
+            hs.append(h)
+        return np.stack(hs, axis=1)
+    def backward(self, dhs):
+        dxs, dh = [], 0
+        for t in reversed(range(dhs.shape[1])):
+            dz = self.act.backward(dhs[:, t] + dh)
+            dxs.insert(0, self.x.backward(dz))
+            dh = self.h.backward(dz)
+        self.grads = [self.x.dW, self.h.dW]
+        return np.stack(dxs, axis=1), dh
+""")
+    product, square, layers = judge_file(str(tmp_path / "mine.py"))
+    assert product.faults[0].startswith("wrong: dx\nright: dW\n") and square.status == "wrong"
+    assert product.notes == ["dW adds up over calls: set it to zero before each step"]
+    assert (layers.status, layers.faults, len(layers.notes)) == ("right", [], 2), layers
+
+
 def test_min_char_rnn_is_right_and_clips(tmp_path):
     (verdict,) = judge_file(str(STUDENTS / "min_char.py"))  # its training loop and input.txt are not needed
     assert verdict.status == "right" and len(verdict.notes) == 1

@@ -84,6 +84,13 @@ def test_rewritten(name):
     assert mg.gradcheck(lambda x: (f(x) ** 2).sum(), x).ok
 
 
+@pytest.mark.parametrize(("values", "line"), [
+    ("a + b, a * b", "C_t, h = (a + b, a * b)"), ("a, b", "C = put_(C, t, a,")])
+def test_parts_have_names_of_the_user_s(values, line):
+    tree = ast.parse(f"def f(a, b, C, hs):\n    for t in range(3):\n        C[t], hs[t] = {values}\n    return C, hs")
+    assert line in ast.unparse(recordable(tree))
+
+
 def test_the_part_that_computes_a_loss():
     tree = ast.parse("""
 def f(x, n):
