@@ -1532,3 +1532,16 @@ def test_checkpoints_reduce_memory():
 def test_checkpoint_every_is_a_number_of_steps(every):
     with pytest.raises(ValueError, match="checkpoint_every is a number of steps"):
         mg.scan(with_scale, STATE, XS, checkpoint_every=every)
+
+
+@pytest.mark.parametrize("mode", ["raise", "wrap", "clip"])
+def test_entries_are_taken_at_the_index_of_each_step(mode):
+    """And not at that of the trace."""
+    table, index = mg.tensor(np.arange(15.0).reshape(3, 5), requires_grad=True), np.array([[0, 1], [4, 2], [3, 3]])
+    index = index if mode == "raise" else index * 3 - 4
+
+    def cell(h, i):
+        y = mg.take(table, i, axis=1, mode=mode)
+        return h + y, y
+    _, ys = mg.scan(cell, np.zeros((3, 2)), index)
+    assert np.array_equal(ys.data, [np.take(table.data, i, axis=1, mode=mode) for i in index])

@@ -104,7 +104,9 @@ def take(x, indices, axis=None, out=None, mode="raise"):
     if axis is None or not shape_of(x):
         x, axis = ravel(x), one_axis(0 if axis is None else axis, 0, "take")
     axis = one_axis(axis, len(shape_of(x)), "take")
-    if isinstance(indices, Tensor) and indices.is_symbol and mode == "raise":
+    if isinstance(indices, Tensor) and indices.is_symbol:
+        n = shape_of(x)[axis]
+        indices = indices % n if mode == "wrap" else clip(indices, 0, n - 1) if mode == "clip" else indices
         return index_select(x, indices, axis=axis)
     indices = indices._array if isinstance(indices, Tensor) else bare(indices)
     if indices.dtype == bool:
