@@ -53,9 +53,13 @@ class SequenceModel(nn.Module):
 
     def __call__(self, x: Array, state: Tree = None, lengths: Any = None) -> tuple[Tensor, Tree]:
         x = self.checked_input(x)
-        table = None
-        if self.symbols:
-            table = np.eye(self.inputs) if self.embedding is None else self.embedding.weight
+        table, dtype = None, self.linear.weight.dtype
+        if self.embedding is not None:
+            table = self.embedding.weight
+        elif self.symbols and self.inputs < x.size:
+            table = np.eye(self.inputs, dtype=dtype)  # of fewer entries than the one-hot vectors
+        elif self.symbols:
+            x = (np.arange(self.inputs) == x[..., None]).astype(dtype)
         output, state = self.recurrent(x, state, lengths, table)
         return self.linear(output), state
 
