@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-import linecache
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.change import Change
+from minigrad.auditor.lines import bindings, line_of, line_that_assigns, quoted
 from minigrad.auditor.record import Step
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
@@ -54,7 +54,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
-    report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
+    report.causes = causes_of(tape, search.causes, keys, backward)
     if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
     return report
@@ -179,28 +179,27 @@ def error(search: Search, leaf: str) -> float:
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
-def cause_of(tape: Tape, change: Change, keys: dict[str, str], backward: Callable) -> Cause:
-    explains, about, where = [keys[leaf] for leaf in change.explains], change.explains, None
-    if change.where is not None:
-        line = change.where.of.line
-        where = line and f"{line[0]}:{line[1]}: {linecache.getline(*line).strip()}"
-        if not change.text.startswith("in {} only"):
-            about = [say(tape, change.where.x), say(tape, change.where.of), *change.explains[:1]]
-    return Cause(str(change), change.kind, explains, change.also, where, line_of(backward, about), OTHER_INPUTS)
+def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> list[Cause]:
+    """The causes with their lines: the user's is the first that binds a value which only the change gives."""
+    code = getattr(inspect.unwrap(backward), "__code__", None)
+    if not changes or code is None:
+        return [cause_of(change, keys, None) for change in changes]
+    tape.add_draw(is_plain=True)  # a loss and its gradients in one function take 1 for what arrives
+    draw, file = tape.draws.pop(), code.co_filename
+    arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
+    _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
+    causes = []
+    for change in changes:
+        line = line_of(bound, tape.values_behind(change.terms, draw.values), draw.values)
+        if line is None:
+            about = [say(tape, change.where.x), say(tape, change.where.of)] if change.where and not change.terms[1:] \
+                else []
+            line = line_that_assigns(inspect.unwrap(backward), [*about, *change.explains])
+        causes.append(cause_of(change, keys, line and quoted(file, line)))
+    return causes
 
 
-def line_of(backward: Callable, names: Any) -> str | None:
-    """The line of the user's backward that assigns one of these gradients, the first that is found."""
-    try:
-        lines, start = inspect.getsourcelines(inspect.unwrap(backward))
-        file = inspect.getsourcefile(inspect.unwrap(backward))
-    except (OSError, TypeError):
-        return None
-    for name in names:
-        pattern = re.compile(rf"\bd_?{re.escape(name)}\b[^=(]*[-+*/]?=(?!=)")
-        found = [(i, line) for i, line in enumerate(lines) if pattern.search(line.split("#")[0])
-                 and not re.search(r"zeros|empty|None|=\s*(0|\[\])\s*$", line)]
-        if found:
-            i, line = found[0]
-            return f"{file}:{start + i}: {line.strip()}"
-    return None
+def cause_of(change: Change, keys: dict[str, str], backward_line: str | None) -> Cause:
+    line = change.where and change.where.of.line
+    return Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
+                 line and quoted(*line), backward_line, OTHER_INPUTS)

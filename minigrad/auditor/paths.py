@@ -47,9 +47,9 @@ FACTORS: list[tuple[float, str, Callable]] = [(0.3, "a division by {}", lambda w
 def another_path(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient of another value in place of a whole path, or a value too much as a factor or a divisor."""
     for edges in tape.bundles:
-        e = edges[0]
+        e, x = edges[0], say(tape, edges[0].x)
         for new in readings(tape, e.x.total, is_whole=True) if e.x.total else ():
-            yield (new.cost + 0.3, f"{new.text} stands for the path {path(tape, e)}",
+            yield (new.cost + 0.3, f"{d(x)} takes {new.text} in place of what comes back from {say(tape, e.of)}",
                    dict.fromkeys(edges, lambda v, e, new=new: new.what(v, e, e.x.total)))
         for series in tape.arrays:
             if series.first.kind == "forward" and series.is_named and fits(series.shape, e.x.shape):

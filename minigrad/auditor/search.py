@@ -200,7 +200,7 @@ class Search:
                 replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
                     sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
                 new = Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
-                             replaced, change.where)
+                             replaced, change.where, terms=terms)
                 self.found(new, self.explained(reached, replaced))
                 new.length = tape.reached(change.replaced, [leaf])[leaf]
                 yield new

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from minigrad.handwritten.source import CouldNotRun, Source
 
 SECONDS = 8.0  # for the search
 MOST_NAMES = 40
+AT_A_LINE = 5  # the cost of edits of which there are many: they are tried where the line is known
 LIBRARIES = {"np", "numpy", "self", "range", "reversed", "len", "enumerate", "zip"}
 
 
@@ -92,8 +94,9 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
     found: list[Edit] = []
     for (owner, _), function in (of_forward | of_backward).items():
         names, only_copies = names_in(function), function not in of_backward.values()
+        line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
         for i, node in enumerate(ast.walk(function)):
-            found += [Edit(owner, function, i, change, getattr(node, "lineno", function.lineno), cost, text)
+            found += [Edit(owner, function, i, change, line_of[node], cost, text)
                       for cost, change, text in changes(node, names) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
@@ -115,8 +118,15 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
 def names_in(function: ast.FunctionDef) -> list[str]:
     """The names of arrays and numbers that a function uses."""
     called = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    found = [n.id for n in ast.walk(function) if isinstance(n, ast.Name)]
+    found = [ast.unparse(n) for n in ast.walk(function) if is_named(n)]
     return [name for name in dict.fromkeys(found) if name not in called | LIBRARIES][:MOST_NAMES]
+
+
+def is_named(node: Any) -> bool:
+    """Whether a node is a name, an entry with a name, as d["da"], or an attribute of self."""
+    return isinstance(node, ast.Name) or (
+        isinstance(node, ast.Subscript) and isinstance(getattr(node.slice, "value", None), str)) or (
+        isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self")
 
 
 def changed(function: ast.FunctionDef, i: int, change: Callable[[Any], Any]) -> ast.FunctionDef:
@@ -180,12 +190,15 @@ def statement(node: ast.stmt, new: str, cost: int = 1) -> Iterator[Change]:
 
 def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Change]:
     text = ast.unparse(node)
-    if isinstance(node, ast.Name) and node.id in names:
+    if not isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Slice)):
+        for name, sign in itertools.product(names, "+*/"):
+            yield from instead(AT_A_LINE, f"({text}) {sign} {name}")
+    if is_named(node) and text in names:
         yield from instead(0, f"{text}.copy()")
         yield from instead(2, f"{text}.T")
         for other in names:  # first c_next for a_next
             yield from instead(2 if {*other.split("_")} & {*text.split("_")} else 3, other)
-        for f in ("np.tanh({})", "(1 - {})"):
+        for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript) and not isinstance(node.slice, (ast.Slice, ast.Tuple)) and not isinstance(
             getattr(node.slice, "value", None), str):

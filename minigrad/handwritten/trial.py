@@ -28,7 +28,7 @@ from minigrad.handwritten import references
 from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals, with_objects
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.recordable import BOARDS, OnTensors
-from minigrad.handwritten.repair import Edit, edits_of, installed, repair
+from minigrad.handwritten.repair import AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
 from minigrad.handwritten.subjects import GRADIENT, LABELS, WEIGHT, Subject, as_tuple, stacked
@@ -438,6 +438,7 @@ class Trial:
                 report = self.comparison(reference, names)
                 report.notes = report.notes if isinstance(problem, TraceError) else []
         self.look_for_edits(reference, report)
+        self.look_for_mends(reference, report)
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if subject.true_loss and report.unexplained and not report.right:
             raise CouldNotRun(f"{subject.name} takes targets, and the file has no loss: its gradients are those of "
@@ -476,24 +477,39 @@ class Trial:
         return [] if subject.elsewhere else edits_of(
             self.source, subject.name if subject.is_class else "", subject.backward_name, forwards, others)
 
-    def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = 9) -> None:
+    def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
+        """The edit of a cause's line that mends all that the cause explains."""
+        for cause in report.causes:
+            if cause.kind != "edit" and cause.backward_line:
+                line = int(cause.backward_line.removeprefix(self.source.file).split(":")[1])
+                found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains],
+                                      [edit for edit in self.edits() if edit.line == line])
+                if found and len(found[1]) == len(cause.explains):
+                    cause.mend = found[0].text
+                    if cause.kind == "another path":
+                        cause.text, cause.mend = cause.mend, None
+
+    def repaired(self, reference: Callable, wrong: list[str], edits: list[Edit]) -> tuple[Edit, list[str]] | None:
+        samples = [self.sample(reference) for _ in range(3)]
+        self.seconds = 1.0  # an edit may make a loop endless
+        found = repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace, self.source.file)
+        self.seconds = None
+        return found
+
+    def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = AT_A_LINE - 1) -> None:
         """Find the edits, up to some cost, that mend what is not explained."""
         source = self.source
         wrong = [name for name in self.subject.inputs if f"d{name}" in report.unexplained]
         if not wrong:
             return
         edits = [edit for edit in self.edits() if edit.cost <= dearest]
-        samples = [self.sample(reference) for _ in range(3)]
-        self.seconds = 1.0  # an edit may make a loop endless
         with contextlib.ExitStack() as edited:
-            while wrong and (found := repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace,
-                                             source.file)):
+            while wrong and (found := self.repaired(reference, wrong, edits)):
                 edit, mended = found
                 edited.enter_context(installed(edit, self.namespace, source.file))
                 text = f"{source.place(edit.line)}: {one_line(source.text.splitlines()[edit.line - 1].strip(), 120)}"
                 report.causes.append(Cause(edit.text, "edit", [f"d{name}" for name in mended], backward_line=text))
                 wrong = [name for name in wrong if name not in mended]
-        self.seconds = None
         report.unexplained = [f"d{name}" for name in wrong]
         report.notes = report.notes if wrong else [n for n in report.notes if "agree with each other" not in n]
 
@@ -529,6 +545,8 @@ class Trial:
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in subject.inputs])
         user = self.namespace[subject.name]
         backward.__wrapped__ = getattr(user, subject.backward_name, user)  # type: ignore[attr-defined]
+        backward.passed_over = {f.lineno for cell in self.cells  # type: ignore[attr-defined]
+                                for f in self.source.functions_in(cell.subject.name)}
         report = audit(forward, backward, *map(np.zeros, subject.inputs.values()),
                        names={f"d{name}": name for name in names})
         report.missing = []  # `look_for_lacking` says which
