@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minigrad.engine.tensor import Tensor
+
 DEEPEST, MOST_ARRAYS = 3, 300  # of the nested values of a frame
 
 
@@ -71,6 +73,7 @@ def arrays_in(values: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     def walk(name: str, value: Any, depth: int) -> None:
         if len(found) >= MOST_ARRAYS:
             return
+        value = value._array if type(value) is Tensor else value
         if isinstance(value, np.ndarray):
             if value.dtype.kind == "f":
                 found.append((name, value))
@@ -113,20 +116,23 @@ def line_that_assigns(function: Callable, names: Iterable[str]) -> int | None:
 
 
 class Sorted:
-    """Arrays, compared by their sorted entries; no constants, which are alike by chance."""
+    """Arrays, compared by their sorted entries without zeros; no constants, which are alike by chance."""
 
     def __init__(self, arrays: Iterable[Any]):
         self.by_size: dict[int, list[np.ndarray]] = defaultdict(list)
         for array in arrays:
             if isinstance(array, np.ndarray) and array.size > 1 and np.isfinite(array).all() and np.ptp(array):
-                self.by_size[array.size].append(np.sort(array, axis=None))
+                values = ordered(array)
+                self.by_size[values.size].append(values)
 
     def __contains__(self, array: Any) -> bool:
-        some = self.by_size.get(np.size(array))
-        if not some:
-            return False
-        values = np.sort(array, axis=None)
-        return bool((np.abs(np.stack(some) - values).max(axis=1) <= 1e-5 * np.abs(values).max()).any())
+        values = ordered(array)
+        some = self.by_size.get(values.size)
+        return bool(some and (np.abs(np.stack(some) - values).max(axis=1) <= 1e-5 * np.abs(values).max()).any())
+
+
+def ordered(array: np.ndarray) -> np.ndarray:
+    return np.sort(array[array != 0], axis=None)
 
 
 def quoted(file: str, line: int) -> str:

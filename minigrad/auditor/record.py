@@ -23,7 +23,7 @@ from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy, sum_to
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
-from minigrad.program.trace import Symbol, Trace, Tracer, symbol
+from minigrad.program.trace import Symbol, Trace, Tracer, all_behind, symbol
 
 
 @dataclass(eq=False, repr=False)
@@ -122,7 +122,8 @@ class Recording(Trace):
         self.slots: set[tuple] = set()  # the places of edges: a state that begins as a constant has one there too
         for x in self.inputs:
             self.add("leaf", x)
-        for x in [x for x in self.tracer.latest if x._index not in self.step_of]:
+        used = {x._index for x in all_behind(self.outputs, lambda x: isinstance(x, Symbol))}
+        for x in [x for x in self.tracer.latest if x._index in used - self.step_of.keys()]:
             self.forward(x)
         outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
         arriving: dict[Step, list[Step]] = defaultdict(list)

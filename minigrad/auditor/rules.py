@@ -27,7 +27,7 @@ def assigned(step: Step, g: Any) -> Any:
     return out
 
 
-MEAN = "the forward divides by {b}, and the gradient does not: the mean is forgotten"
+MEAN = "the division by {b} of the forward is missing in the gradient: a mean is forgotten"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {

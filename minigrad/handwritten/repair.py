@@ -45,6 +45,7 @@ def repair(differing: Callable[[int], list[str] | None], wrong: list[str], edits
     differing  the gradients that are wrong at inputs 0, 1 or 2; None if the forward gives other numbers
     """
     best: tuple[Edit, list[str]] | None = None
+    allowed = {*wrong, *(differing(0) or ())}
     end = time.process_time() + SECONDS
     for edit in edits:
         if time.process_time() > end:
@@ -53,7 +54,7 @@ def repair(differing: Callable[[int], list[str] | None], wrong: list[str], edits
             mended = set(wrong)
             for k in range(3):
                 left = differing(k)
-                mended -= set(wrong if left is None or set(left) - set(wrong) else left)
+                mended -= set(wrong if left is None or set(left) - allowed else left)
                 if len(mended) <= (len(best[1]) if best else 0):
                     break
             else:
@@ -216,7 +217,7 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
             yield from instead(2, drop)
         if isinstance(node.op, (ast.Add, ast.Sub)):
             yield from instead(1, f"{left} {'-' if isinstance(node.op, ast.Add) else '+'} {right}")
-            yield from instead(2, f"{right} - {left}")
+            yield from instead(2 + any(isinstance(n, ast.Constant) for n in (node.left, node.right)), f"{right} - {left}")
             for product, other in ((node.left, right), (node.right, left)):  # a b + c in place of (a + c) b
                 if isinstance(product, ast.BinOp) and isinstance(product.op, (ast.Mult, ast.Div)):
                     a, b = f"({ast.unparse(product.left)})", f"({ast.unparse(product.right)})"
