@@ -28,7 +28,7 @@ import numpy as np
 
 from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
-from minigrad.handwritten.recordable import HELPERS, loss_alone, recordable
+from minigrad.handwritten.recordable import HELPERS, bases, loss_alone, recordable
 
 LIMIT = 10.0  # seconds that one call of the user's code may take
 Function = ast.FunctionDef | ast.ClassDef
@@ -319,16 +319,6 @@ def bound(s: ast.AST) -> set[str]:
         return {name for child in inner for name in bound(child)}
     targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
     return {base.id for target in targets if target is not None for base in bases(target)}
-
-
-def bases(target: ast.AST) -> Iterator[ast.Name]:
-    """The names in a target of an assignment: W of W, W[0], W.x and (W, b)."""
-    while isinstance(target, (ast.Subscript, ast.Attribute, ast.Starred)):
-        target = target.value
-    if isinstance(target, ast.Name):
-        yield target
-    for child in getattr(target, "elts", []):
-        yield from bases(child)
 
 
 def on_arrays(f: Any, **options: Any) -> Any:
