@@ -124,11 +124,18 @@ class Expressions(ast.NodeTransformer):
     def __init__(self) -> None:
         self.loops = 0
         self.used: set[str] = set()  # the names in the present function
+        self.scopes: list[set[str]] = []  # the names that the present function, and each around it, binds
         self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
+        own = bound_in(node)
+        self.scopes.append(own)
         self.generic_visit(node)
+        self.scopes.pop()
+        for name in sorted(bound_in(node) - own & self.used):  # what it only changed a part of, it binds now
+            declare = ast.Nonlocal if any(name in scope for scope in self.scopes) else ast.Global
+            node.body.insert(0, ast.copy_location(declare([name]), node.body[0]))
         self.used = outside
         return node
 
@@ -223,6 +230,19 @@ class Expressions(ast.NodeTransformer):
                 isinstance(x.right, ast.Constant) and isinstance(x.right.value, float) and x.right.value <= SMALL:
             node.args[0] = x.left
         return node
+
+
+def bound_in(function: ast.FunctionDef) -> set[str]:
+    """The names of a function's own: what it takes or assigns, declares as another's, or defines."""
+    found = {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}
+    for n in ast.walk(function):
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store):
+            found.add(n.id)
+        elif isinstance(n, (ast.Global, ast.Nonlocal)):
+            found |= {*n.names}
+        elif isinstance(n, (ast.FunctionDef, ast.ClassDef)):
+            found.add(n.name)
+    return found
 
 
 def parts_of(target: ast.expr) -> list[ast.expr]:
