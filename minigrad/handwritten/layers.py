@@ -49,7 +49,7 @@ class Place(NamedTuple):
     def is_weight(self) -> bool:
         *groups, last = self.path
         group = str(groups[-1]) if groups else ""
-        if np.ndim(self.value) == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
+        if self.value.ndim == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
             return False
         if isinstance(self.holder, (dict, list)):
             is_many = not groups or bool(re.match(WEIGHTS, group))

@@ -14,7 +14,8 @@ import numpy as np
 from minigrad.auditor.lines import bindings
 from minigrad.engine.ops import relu, sigmoid, softmax, tanh
 from minigrad.handwritten import references
-from minigrad.handwritten.source import Source, bases, scales
+from minigrad.handwritten.recordable import bases
+from minigrad.handwritten.source import Source, scales
 
 ACTIVATIONS = {"sigmoid": [sigmoid], "tanh": [tanh], "relu": [relu],
                "softmax": [functools.partial(softmax, axis=axis) for axis in (-1, 0, 1)]}

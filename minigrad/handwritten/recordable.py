@@ -19,7 +19,7 @@ import copy
 import itertools
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -124,11 +124,18 @@ class Expressions(ast.NodeTransformer):
     def __init__(self) -> None:
         self.loops = 0
         self.used: set[str] = set()  # the names in the present function
+        self.scopes: list[set[str]] = []  # the names that the present function, and each around it, binds
         self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
+        own = bound_in(node)
+        self.scopes.append(own)
         self.generic_visit(node)
+        self.scopes.pop()
+        for name in sorted(bound_in(node) - own & self.used):  # what it only changed a part of, it binds now
+            declare = ast.Nonlocal if any(name in scope for scope in self.scopes) else ast.Global
+            node.body.insert(0, ast.copy_location(declare([name]), node.body[0]))
         self.used = outside
         return node
 
@@ -223,6 +230,19 @@ class Expressions(ast.NodeTransformer):
                 isinstance(x.right, ast.Constant) and isinstance(x.right.value, float) and x.right.value <= SMALL:
             node.args[0] = x.left
         return node
+
+
+def bound_in(function: ast.FunctionDef) -> set[str]:
+    """The names of a function's own: what it takes or assigns, declares as another's, or defines."""
+    found = {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}
+    for n in ast.walk(function):
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store):
+            found.add(n.id)
+        elif isinstance(n, (ast.Global, ast.Nonlocal)):
+            found |= {*n.names}
+        elif isinstance(n, (ast.FunctionDef, ast.ClassDef)):
+            found.add(n.name)
+    return found
 
 
 def parts_of(target: ast.expr) -> list[ast.expr]:
@@ -398,47 +418,55 @@ HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot}
 def loss_alone(function: ast.FunctionDef) -> ast.FunctionDef:
     """The function with only what the first of the values that it returns depends on."""
     function = copy.deepcopy(function)
-    returns = [n for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
-    for one in returns:
-        one.value = one.value.elts[0] if isinstance(one.value, ast.Tuple) else one.value
-    names = {n.id for one in returns for n in ast.walk(one) if isinstance(n, ast.Name)}
-    before: set[str] = set()
-    while names != before:
-        before = set(names)
-        for s in ast.walk(function):
-            if bound_by(s) & names:
-                names |= {n.id for n in ast.walk(s) if isinstance(n, ast.Name)}
-            if isinstance(s, (ast.For, ast.While, ast.If)) and any(bound_by(child) & names for child in ast.walk(s)):
-                header = s.iter if isinstance(s, ast.For) else s.test
-                names |= {n.id for n in ast.walk(header) if isinstance(n, ast.Name)}
-
-    def kept(body: list[ast.stmt]) -> list[ast.stmt]:
-        out: list[ast.stmt] = []
-        for s in body:
-            for block in ("body", "orelse"):
-                if not isinstance(s, ast.FunctionDef) and getattr(s, block, None):
-                    setattr(s, block, kept(getattr(s, block)))
-            if isinstance(s, (ast.For, ast.While, ast.If, ast.With)):
-                if s.body:
-                    out.append(s)
-            elif isinstance(s, (ast.Return, ast.FunctionDef, ast.Global)) or bound_by(s) & names:
-                out.append(s)
-        return out
-    function.body = kept(function.body)
+    function.body = needed(function.body, set())
     return function
 
 
+def needed(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
+    """The statements on which what follows depends, if it reads these names; those that they read are added."""
+    kept: list[ast.stmt] = []
+    for s in reversed(body):
+        if isinstance(s, ast.Return) and isinstance(s.value, ast.Tuple):
+            s.value = s.value.elts[0]
+        blocks = [] if isinstance(s, ast.FunctionDef) else [b for b in ("body", "orelse") if getattr(s, b, None)]
+        header = getattr(s, "iter", getattr(s, "test", s))
+        before = None
+        while blocks and before != names:  # an iteration needs what the one before leaves
+            before = set(names)
+            parts = {block: needed(getattr(s, block), names) for block in blocks}
+            if is_needed := any(not isinstance(one, PLAIN) for part in parts.values() for one in part):
+                names |= names_in(header)
+        if blocks and is_needed:
+            for block, part in parts.items():
+                setattr(s, block, part or [ast.Pass()])
+        elif not blocks and (isinstance(s, PLAIN) or bound_by(s) & names):
+            names |= names_in(s)
+        else:
+            continue
+        kept.insert(0, s)
+    return kept
+
+
+PLAIN = (ast.Return, ast.FunctionDef, ast.Global, ast.Break, ast.Continue)  # no loop is kept for these alone
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
 def bound_by(s: ast.AST) -> set[str]:
-    """The names that a simple statement binds, or changes a part of; x.append(…) changes x."""
-    if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and isinstance(s.value.func, ast.Attribute):
-        targets: list[Any] = [s.value.func.value] if s.value.func.attr in ("append", "insert", "extend") else []
-    else:
-        targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
-        targets = [] if isinstance(s, (ast.For, ast.comprehension)) else targets
-    names = set()
-    for target in itertools.chain.from_iterable(getattr(t, "elts", [t]) for t in targets if t is not None):
-        while isinstance(target, (ast.Subscript, ast.Attribute, ast.Starred)):
-            target = target.value
-        if isinstance(target, ast.Name):
-            names.add(target.id)
-    return names
+    """The names that a simple statement binds, or may change a part of, as caches in `x, h = caches.pop()`."""
+    targets = [*getattr(s, "targets", []), *filter(None, [getattr(s, "target", None)])]
+    changed = [n.func.value for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+               and n.func.attr in ("append", "insert", "extend", "pop", "popleft", "appendleft", "update", "fill")]
+    return {base.id for target in (*targets, *changed) for base in bases(target)}
+
+
+def bases(target: ast.AST) -> Iterator[ast.Name]:
+    """The names in a target of an assignment: W of W, W[0], W.x and (W, b)."""
+    while isinstance(target, (ast.Subscript, ast.Attribute, ast.Starred)):
+        target = target.value
+    if isinstance(target, ast.Name):
+        yield target
+    for child in getattr(target, "elts", []):
+        yield from bases(child)

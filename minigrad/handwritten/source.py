@@ -28,7 +28,7 @@ import numpy as np
 
 from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
-from minigrad.handwritten.recordable import HELPERS, loss_alone, recordable
+from minigrad.handwritten.recordable import HELPERS, bases, loss_alone, recordable
 
 LIMIT = 10.0  # seconds that one call of the user's code may take
 Function = ast.FunctionDef | ast.ClassDef
@@ -235,7 +235,46 @@ def read(file: str) -> Source:
         tree = ast.parse("\n".join(lines) + "\n", file)
     except (SyntaxError, ValueError, RecursionError) as problem:
         raise CouldNotRun(f"{file} is not Python 3: {grammar(problem, lines, places)}") from None
-    return Source(file, "\n".join(lines) + "\n", places, tree)
+    return Source(file, "\n".join(lines) + "\n", places, ast.fix_missing_locations(Plain().visit(tree)))
+
+
+class Plain(ast.NodeTransformer):
+    """One form for what can be written in several: `f = lambda x: …` is a function, an argument that is passed by its
+    name is one like any other, and a static method has a `self`."""
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        self.static = {(one.name, f.name) for one in node.body if isinstance(one, ast.ClassDef) for f in one.body
+                       if isinstance(f, ast.FunctionDef) and is_static(f)}
+        return self.generic_visit(node)  # type: ignore[return-value]
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        self.generic_visit(node)
+        value, target = node.value, node.targets[0]
+        if not isinstance(value, ast.Lambda) or not isinstance(target, ast.Name):
+            return node
+        body = ast.copy_location(ast.Return(value.body), value)
+        return ast.copy_location(ast.FunctionDef(target.id, value.args, [body], [], type_params=[]), node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        self.generic_visit(node)
+        a = node.args
+        if not a.vararg and (not a.defaults or all(a.kw_defaults)):
+            a.args, a.kwonlyargs = [*a.args, *a.kwonlyargs], []
+            a.defaults, a.kw_defaults = [*a.defaults, *filter(None, a.kw_defaults)], []
+        if is_static(node):
+            node.args.args.insert(0, ast.arg("self"))
+            node.decorator_list = []
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Name) and (node.value.id, node.attr) in self.static:
+            node.value = ast.copy_location(ast.Call(node.value, [], []), node)
+        return node
+
+
+def is_static(node: ast.FunctionDef) -> bool:
+    return any(ast.unparse(one) == "staticmethod" for one in node.decorator_list)
 
 
 def script(text: str) -> tuple[list[str], list[str]]:
@@ -319,16 +358,6 @@ def bound(s: ast.AST) -> set[str]:
         return {name for child in inner for name in bound(child)}
     targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
     return {base.id for target in targets if target is not None for base in bases(target)}
-
-
-def bases(target: ast.AST) -> Iterator[ast.Name]:
-    """The names in a target of an assignment: W of W, W[0], W.x and (W, b)."""
-    while isinstance(target, (ast.Subscript, ast.Attribute, ast.Starred)):
-        target = target.value
-    if isinstance(target, ast.Name):
-        yield target
-    for child in getattr(target, "elts", []):
-        yield from bases(child)
 
 
 def on_arrays(f: Any, **options: Any) -> Any:

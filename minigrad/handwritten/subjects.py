@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,22 +148,27 @@ class Subject:
             others = [y for name, y in zip(names, result) if name not in self.takes]
             pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
         arriving = [name for name in rest if name not in pool]
-        outputs = [(name, y) for name, y in zip(names, result[:-1] if cache else result) if is_output(y)]
+        returned = list(zip(names, result[:-1] if cache else result))
+        outputs = [(name, y) for name, y in returned if is_output(y)]
+        if len(outputs) < len(arriving):  # a state of two arrays
+            outputs = [(name, y) for name, y in returned if is_output(y) or (isinstance(y, tuple) and all(
+                map(is_output, y)))]
         takes_targets = any(map(self.is_target, self.takes))
         self.is_loss = not arriving or takes_targets
         if self.is_loss and not arriving:
             return (self.loss(owner, pool, outputs),), (owner, pool, None)
-        at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(own, name)), -1) for name in arriving]
+        at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(str(own), name)), -1) for name in arriving]
         if min(at) < 0 or len(set(at)) < len(at):
             at = list(range(len(arriving)))
-        others = [y for name, y in outputs if name not in self.takes]
-        in_a_tuple = len(others) > len(arriving) == 1 and not cache and not self.is_class and bool(
-            {*self.takes} & {*self.order})
-        given = others if in_a_tuple else [outputs[k][1] for k in at if k < len(outputs)]
+        others = tuple(y for name, y in outputs if name not in self.takes)
+        given = [outputs[k][1] for k in at if k < len(outputs)]
+        if len(others) > len(arriving) == 1 and not cache and not self.is_class and {*self.takes} & {*self.order}:
+            given = [others]
         loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
-        self.arriving = tuple(range(len(loss) + max(len(given), len(arriving))))
-        pool[""] = (arriving, in_a_tuple, given)
-        return (*loss, *map(stacked, given)), (owner, pool, None)
+        values = [one for y in given for one in apart(y)]
+        self.arriving = tuple(range(len(loss) + len(values) + max(len(arriving) - len(given), 0)))
+        pool[""] = (arriving, given)
+        return (*loss, *values), (owner, pool, None)
 
     def loss(self, owner: Callable, pool: dict[str, Any], outputs: list[tuple[str, Any]]) -> Any:
         """The scalar among the outputs, or what the user's loss, or the usual one, makes of them."""
@@ -191,13 +196,13 @@ class Subject:
                 for name in dir(owner("")):
                     if re.match(r"_?(zero|clear|reset)_?grad", name):
                         owner(name)()
-            names, in_a_tuple, outputs = pool.get("", ((), False, ()))
+            names, outputs = pool.get("", ((), ()))
             if self.is_loss:  # whose gradient is 1 to such a backward, which is linear in all that arrive
                 d_outputs = [d_outputs[0], *(d / d_outputs[0] for d in d_outputs[1:])]
-            given = [like(y, d) for y, d in zip(outputs, d_outputs[self.is_loss:])]
-            pool = pool | dict(zip(names, [tuple(given)] if in_a_tuple else given))
+            arriving = iter(d_outputs[self.is_loss:])
+            pool = pool | {name: like(y, arriving) for name, y in zip(names, outputs)}
             before = {name: np.array(w) for name, w in self.weights(owner).items()}
-            result = owner(self.backward_name)(*(pool[name] for name in self.takes))
+            result = in_dicts(owner(self.backward_name)(*(pool[name] for name in self.takes)))
         found = self.named(result, self.returns[self.together:]) if result is not None else {}
         for root in self.roots(owner):
             found = self.kept(root) | found
@@ -257,9 +262,11 @@ class Subject:
         groups = [is_group(d) or bool(self.keys_of(name, d)) for name, d in zip(own, parts)]
         if any(groups):  # dx, dh, {"W": dW}
             found: dict[str, Any] = {}
+            paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
             for its, d in itertools.compress(zip(own, parts), groups):
                 keys = self.keys_of(its, d)
-                found |= {name: d[key] for name, key in keys.items()} if keys else self.named(
+                found |= {name: d[key] for name, key in keys.items()} if keys else next(
+                    (alike for path in paths if (alike := self.inside(path, d))), None) or self.named(
                     d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
@@ -282,6 +289,16 @@ class Subject:
         found = {paths.get((str(key), str(k))) or paths.get((str(key), bare(str(k))), ""): d
                  for k, d in group.items()} if isinstance(group, dict) else {}
         return {} if "" in found else found
+
+    def inside(self, path: str, group: Any) -> dict[str, Any]:
+        """The gradients in a tuple or a list that is nested like this argument; nothing if it is not."""
+        known = self.example.known[path]
+        if known.kind == "array":
+            return {name: group for name, own in self.paths.items() if own == path and isinstance(group, np.ndarray)}
+        if known.kind != "sequence" or not isinstance(group, (tuple, list)) or len(group) != len(known.keys):
+            return {}
+        found = [self.inside(f"{path}.{key}", one) for key, one in zip(known.keys, group)]
+        return {name: d for one in found for name, d in one.items()} if all(found) else {}
 
     def keys_of(self, name: Any, group: Any) -> dict[str, Any]:
         """{weight: key} of a dict dW with the keys of a dict of weights, W."""
@@ -331,6 +348,14 @@ def as_tuple(result: Any) -> tuple:
     return tuple(result) if is_many else (result,)
 
 
+def in_dicts(result: Any) -> Any:
+    """What a backward returns, with a dict in place of an object that has its gradients as attributes."""
+    if isinstance(result, (tuple, list)):
+        parts = [in_dicts(one) for one in result]
+        return dict(zip(result._fields, parts)) if hasattr(result, "_fields") else type(result)(parts)
+    return vars(result) if type(result).__module__ == "minigrad_user" and hasattr(result, "__dict__") else result
+
+
 def is_output(y: Any) -> bool:
     """Whether y is an array, a number, or an array for each step."""
     if isinstance(y, (list, dict)) and y and all(isinstance(key, int) for key in (y if isinstance(y, dict) else ())):
@@ -342,7 +367,7 @@ def is_output(y: Any) -> bool:
 def is_group(d: Any) -> bool:
     """Whether d is several gradients, and not one for each step."""
     return isinstance(d, (dict, list, tuple)) and not is_output(d) and any(
-        isinstance(one, (np.ndarray, dict)) for one in (d.values() if isinstance(d, dict) else d))
+        isinstance(one, (np.ndarray, dict, tuple, list)) for one in (d.values() if isinstance(d, dict) else d))
 
 
 def stacked(y: Any) -> Any:
@@ -352,8 +377,17 @@ def stacked(y: Any) -> Any:
     return np.stack(y) if isinstance(y, list) else y
 
 
-def like(y: Any, d: np.ndarray) -> Any:
-    """A gradient nested like its output."""
+def apart(y: Any) -> list[Any]:
+    """The arrays of an output."""
+    return [one for part in y for one in apart(part)] if isinstance(y, tuple) else [stacked(y)]
+
+
+def like(y: Any, arriving: Iterator[np.ndarray]) -> Any:
+    """The gradients that arrive next, nested like their output."""
+    if isinstance(y, tuple):
+        parts = [like(part, arriving) for part in y]
+        return type(y)(*parts) if hasattr(y, "_fields") else tuple(parts)
+    d = next(arriving)
     if isinstance(y, dict):
         return dict(zip((t for t in sorted(y) if t >= 0), d))
     return list(d) if isinstance(y, list) else d

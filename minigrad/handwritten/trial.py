@@ -140,6 +140,7 @@ class Trial:
     def wrong_cells(self) -> list[Trial]:
         """Those that are replaced; not one that takes words or targets: its reference has its own."""
         return [cell for cell in self.cells if cell.verdict.backward_wrong and cell.reference is not None
+                and not cell.subject.is_loss
                 and not any(isinstance(value, np.ndarray) for value in cell.subject.example.constants.values())]
 
     # -- the user's two functions -----------------------------------------------------------------------

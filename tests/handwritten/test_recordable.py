@@ -91,7 +91,27 @@ def test_parts_have_names_of_the_user_s(values, line):
     assert line in ast.unparse(recordable(tree))
 
 
-def test_the_part_that_computes_a_loss():
+LOSSES = {
+    "a backward loop": """
+    d = np.copy(ps[0])
+    d[0] -= 1
+    for t in reversed(range(n)):
+        d = d * 2
+    return loss, d, ps""",
+    "a loop that empties a list": """
+    d = 1
+    while ps:
+        p = ps.pop()
+        t = len(ps)
+        if t > 9:
+            break
+        d = d * p
+    return loss, d""",
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_part_that_computes_a_loss(name):
     tree = ast.parse("""
 def f(x, n):
     loss, ps = 0, []
@@ -99,13 +119,22 @@ def f(x, n):
         p = np.tanh(x * t)
         ps.append(p)
         loss += ps[-1].sum()
-    d = np.copy(ps[0])
-    d[0] -= 1
-    for t in reversed(range(n)):
-        d = d * 2
-    return loss, d, ps""")
+""" + LOSSES[name])
     tree.body[0] = loss_alone(tree.body[0])
     text = ast.unparse(tree)
-    assert text.endswith("return loss") and "reversed" not in text and "d[0]" not in text
+    assert text.endswith("return loss") and text.count("for") + text.count("while") == 1 and "d =" not in text
     x = np.ones(2)
     assert run(tree)(x, 3) == pytest.approx(2 * (np.tanh(1) + np.tanh(2)))
+
+
+def test_a_loss_whose_loop_takes_from_a_list():
+    tree = ast.parse("""
+def f(x):
+    loss, waiting = 0, list(x)
+    while waiting:
+        one = waiting.pop()
+        loss = loss + one ** 2
+        d = 2 * one
+    return loss, d""")
+    tree.body[0] = loss_alone(tree.body[0])
+    assert "d =" not in ast.unparse(tree) and run(tree)(np.arange(4.0)) == 14
