@@ -190,11 +190,10 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
     _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
     causes = []
     for change in changes:
-        line = line_of(bound, tape.values_behind(change.terms, draw.values), draw.values)
-        if line is None:
-            about = [say(tape, change.where.x), say(tape, change.where.of)] if change.where and not change.terms[1:] \
-                else []
-            line = line_that_assigns(inspect.unwrap(backward), [*about, *change.explains])
+        where = change.where if change.terms[1:] == [] else None
+        names = [say(tape, where.x), say(tape, where.of)] if where else change.explains
+        line = line_of(bound, tape.values_behind(change.terms, draw.values), draw.values, names) or line_that_assigns(
+            inspect.unwrap(backward), [*names, *change.explains])
         causes.append(cause_of(change, keys, line and quoted(file, line)))
     return causes
 

@@ -94,11 +94,16 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", one) for name, one in list(vars(value).items()))
 
 
-def line_of(bound: list[Binding], wanted: Iterable[Any], others: Iterable[Any]) -> int | None:
-    """The first line that binds one of the wanted arrays, in any shape and order, if it is none of the others."""
-    others = Sorted(others)
-    alone = Sorted(array for array in wanted if array not in others)
-    return next((one.line for one in bound if one.new in alone), None)
+def line_of(bound: list[Binding], wanted: Iterable[Any], others: Iterable[Any], names: Iterable[str]) -> int | None:
+    """The first line that binds one of the wanted arrays, in any shape and order, to the gradient of one of the names.
+
+    If there is none, to any name, if the array is none of the others.
+    """
+    wanted, others = list(wanted), Sorted(others)
+    gradients = {f"d{name}" for name in names} | {f"d_{name}" for name in names}
+    some, alone = Sorted(wanted), Sorted(array for array in wanted if array not in others)
+    return next((one.line for one in bound if one.name in gradients and one.new in some), None) or next(
+        (one.line for one in bound if one.new in alone), None)
 
 
 def line_that_assigns(function: Callable, names: Iterable[str]) -> int | None:
