@@ -51,7 +51,7 @@ DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 WEIGHTS = tuple(range(360, 492, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
-GENERATOR = r"rng|rs|rnd|prng|(random_?)?(state|generator)"  # of random numbers
+GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 SECONDS = 6.0
 
 
