@@ -23,6 +23,7 @@ import numpy as np
 from minigrad.engine.messages import nearest
 from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
 from minigrad.handwritten.lengths import Known, clashes, is_parameter
+from minigrad.handwritten.recordable import bases
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
 from minigrad.handwritten.source import (
@@ -45,13 +46,14 @@ from minigrad.handwritten.subjects import (
 )
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
-BOTH = rf"(forward|fwd|fprop).*{BACK}"  # of one function
+BOTH = rf"(forward|fwd|fprop).*{BACK}|loss_and_grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
+FEWEST = 3  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
@@ -64,7 +66,7 @@ def find(source: Source) -> dict[str, Subject]:
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
         own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
-        methods = sorted(own, key=lambda method: not re.search(BOTH, method))
+        methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method)))
         for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
@@ -86,7 +88,10 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     is_both = bool(re.search(BOTH, backward))
     is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
-    forward = forward_by_use(backward, own, is_class) if forward is None and not is_loss else forward
+    if forward is None and not is_loss:
+        forward = forward_by_use(backward, own, is_class, source)
+        subject.is_guess = not re.search(BACK, backward)
+        is_both = forward is None and subject.is_guess and len(gradients_in(node, source)) >= FEWEST
     if forward or (re.search(BACK, backward) and not is_both):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
@@ -101,7 +106,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                   and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
-    elif is_both or (is_loss and any(re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns))):
+    elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
+            re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, called_with(node, is_class)
         losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
@@ -147,31 +153,53 @@ def course_of(backward: str, forward: str | None, source: Source) -> str:
     return found[2] if is_course else ""
 
 
-def forward_by_use(backward: str, own: dict[str, Any], is_class: bool) -> str | None:
+def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: Source) -> str | None:
     """The function whose backward this seems to be by what it takes and returns, whatever the two are called.
 
-    It takes some of what the other takes and returns, and returns gradients of what that takes. A method reads
-    attributes that the other sets.
+    It takes gradients of what the other returns, or some of what the other takes and returns, and makes gradients of
+    what that takes. A method reads attributes that the other sets.
     """
     node, found = own[backward], []
-    gradients = [bare(name) for name in flat(names_returned(node)) if re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)]
-    takes = {name for name in parameters_of(node)[is_class:] if not re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)}
+    returned = [bare(name) for name in flat(names_returned(node)) if re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)]
+    gradients = {*returned, *gradients_in(node, source)}
+    given = {*parameters_of(node)[is_class:]}
+    arriving = {bare(name) for name in given if re.match(r"d[A-Z_]?\w|grad_|g[A-Z]", name)}
+    takes = {name for name in given if bare(name) not in arriving}
     if backward.startswith("__") or (not gradients and not is_class):
         return None
     reads, sets = attributes(node, ast.Load), attributes(node, ast.Store)
     if is_class and not any(re.match(GRADIENT, name) for name in sets) and not gradients:
         return None
     for name, other in own.items():
-        if name in (backward, "__init__") or not isinstance(other, ast.FunctionDef):
+        if name in (backward, "__init__") or not isinstance(other, ast.FunctionDef) or names_called(other) & {backward}:
             continue
-        given, results = parameters_of(other)[is_class:], flat(names_returned(other))
-        of = sum(any(one in (bare(f"d{x}"), x) or (state(one) and state(one) == state(x)) for x in given)
+        theirs, results = parameters_of(other)[is_class:], flat(names_returned(other))
+        of = sum(any(one in (bare(f"d{x}"), x) or (state(one) and state(one) == state(x)) for x in theirs)
                  for one in gradients)
         kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
-        if of + len(kept) > 0 and results and len(takes & {*given, *results}) + of + len(kept) > 1 and \
-                not {*parameters_of(node)[is_class:]} <= {*given}:
-            found.append((len(takes & {*given, *results}) + of + len(kept), name))
+        back = arriving & {bare(f"d{y}") for y in results}
+        alike = len({*name.split("_")} & {*backward.split("_")}) * bool(arriving)
+        score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike
+        if of + len(kept) + len(back) + alike > 0 and results and score > 1 and not given <= {*theirs}:
+            found.append((score, name))
     return max(found)[1] if found else None
+
+
+def gradients_in(node: Any, source: Source) -> set[str]:
+    """The names in the names of gradients that a function computes: W of dW, where something has the name W."""
+    made = {base.id for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign)) and not (
+        isinstance(s.value, ast.Call) and names_called(s.value) & source.definitions.keys())
+            for t in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(t)}
+    keys = {bare(n.slice.value) for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(
+        n.ctx, ast.Store) and re.match(r"(d|g|grads?|gradients?)$", ast.unparse(n.value)) and isinstance(
+            getattr(n.slice, "value", None), str)}
+    found = {bare(name) for name in made if re.match(r"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]", name)}
+    return {name for name in found if name in source.words or state(name)} | keys
+
+
+def names_called(node: Any) -> set[str]:
+    """The names of the functions and methods that are called in a node."""
+    return {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(node) if isinstance(n, ast.Call)}
 
 
 def attributes(node: Any, context: type) -> set[str]:

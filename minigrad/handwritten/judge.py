@@ -40,6 +40,10 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
             "right", "wrong")]
         if trial.verdict.status == "could not run" and users:
             trial.verdict.status, trial.verdict.faults = "not judged", [f"it was judged as a part of {users[0]}"]
+    guesses = {name for name, trial in trials.items() if trial.subject.is_guess and trial.verdict.status not in (
+        "right", "wrong")}
+    if len(guesses) < len(trials):  # what only looks like a backward
+        trials = {name: trial for name, trial in trials.items() if name not in guesses}
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
         source.definitions[name].lineno), "", "not judged", [alone(source, name, list(trials))]) for name in others)]

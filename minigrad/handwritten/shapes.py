@@ -51,7 +51,8 @@ DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 WEIGHTS = tuple(range(360, 492, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
-GENERATOR = r"rng|rs|rnd|prng|(random_?)?(state|generator)"  # of random numbers
+MOST_GATES = 8
+GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 SECONDS = 6.0
 
 
@@ -126,6 +127,26 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     common = tuple(n for n, _ in lengths.most_common())
     search = Search(call, names, hints(names, comments(code, node)), sizes)
     yield from search.run(Hypothesis(given, {}, common), node.name)
+
+
+class Sliced(np.ndarray):
+    """An array that tells its trial where a slice goes behind its end, which NumPy cuts short without a word."""
+
+    def __array_finalize__(self, origin: Any) -> None:
+        self.trial = getattr(origin, "trial", None)
+
+    def __getitem__(self, key: Any) -> Any:
+        for length, item in zip(self.shape, key if isinstance(key, tuple) else (key,)):
+            if not isinstance(item, slice):
+                if not isinstance(item, (int, np.integer)):
+                    break
+            elif self.trial is None:
+                break
+            elif (item.stop or 0) > length:
+                self.trial.cut.append((length, item.stop, 0))
+            elif (item.start or 0) >= length:
+                self.trial.cut.append((length, item.start, 1))
+        return super().__getitem__(key)
 
 
 class Search:
@@ -203,6 +224,23 @@ class Search:
             for more, following in agreements(replace(hypothesis, known=trial.known), trial.problem, trial.lengths,
                                               again, others):
                 self.wait(cost + more, following)
+            self.wait(cost, self.longer(replace(hypothesis, known=trial.known), trial))
+
+    def longer(self, now: Hypothesis, trial: Trial) -> Hypothesis | None:
+        """What was cut short is as long as its slices ask for: 4 H, of fused gates. None if nothing was."""
+        asked: dict[int, tuple[int, str]] = {}
+        for length, end, more in trial.cut:
+            for axis, n in trial.lengths.items():
+                if end % n == 0 and end // n < MOST_GATES and n != length:
+                    asked[length] = max(asked.get(length, (0, "")), (end // n + more, axis))
+        following: Hypothesis | None = now
+        for length, (times, axis) in asked.items():
+            tied = [one for one, made in now.equal.items() if {*made.values()} != {1} and measured(
+                made, trial.lengths) == length]  # of a smaller multiple
+            following = following and (replace(following, equal=following.equal | dict.fromkeys(
+                tied, {axis: times})) if tied else following.agree(
+                    read(length, trial.lengths, [])[0], {axis: times}, list(trial.lengths)))
+        return following if asked else None
 
 
 class Trial:
@@ -219,6 +257,7 @@ class Trial:
         self.known = dict(hypothesis.known)
         self.options: list[tuple[float, Hypothesis]] = []
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
+        self.cut: list[tuple[int, int, int]] = []  # length, end of a slice behind it, 1 if it goes on from there
         self.rng = np.random.default_rng(0)
         self.problem: BaseException | None = None
         try:
@@ -266,7 +305,9 @@ class Trial:
         if math.prod(shape) > LARGEST:
             raise Need
         if known.kind == "array":
-            return self.rng.uniform(0.1, 0.9, shape)
+            array = self.rng.uniform(0.1, 0.9, shape).view(Sliced)
+            array.trial = self
+            return array
         if known.kind == "integers":
             others = [other for other, one in self.known.items() if one.kind == "integers"].index(path)
             return np.resize(np.roll([1, 0, 2, 1, 2, 0, 0], -others), shape)  # targets differ from inputs

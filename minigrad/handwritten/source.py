@@ -71,6 +71,13 @@ class Source:
         """The last definition of each function and class."""
         return {node.name: node for node in self.tree.body if isinstance(node, Function)}
 
+    @functools.cached_property
+    def words(self) -> set[str]:
+        """All names in the file: of variables, parameters, attributes and keys, as `subjects.bare` writes them."""
+        found = {getattr(n, "id", getattr(n, "arg", getattr(n, "attr", getattr(n, "value", None))))
+                 for n in ast.walk(self.tree)}
+        return {name.replace("_", "").lower() if len(name) > 2 else name for name in found if isinstance(name, str)}
+
     @property
     def assigned(self) -> dict[str, Any]:
         """The names that the top level assigns, with their values where they are constants."""

@@ -54,6 +54,7 @@ class Subject:
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects; an object may be an argument
+    is_guess: bool = False  # whether it was found by what it computes, and not by its name
     # what a candidate adds
     example: Any = None  # an Example: the arguments of the constructor and of the forward
     paths: dict[str, str] = field(default_factory=dict)  # input → where it is in the example, params.Wf
@@ -134,10 +135,11 @@ class Subject:
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         pool = self.pool(owner, inputs)
+        before = {name: copied(w) for name, w in self.weights(owner).items()}
         result = self.result(owner, pool)
         if self.together:
             self.is_loss = True
-            return result[:1], (owner, pool, result[1:])
+            return result[:1], (owner, before, result[1:])
         names = self.results if len(self.results) == len(result) else ("",) * len(result)
         pool |= {name: y for name, y in zip(names, result) if name in (*self.takes, *self.loss_takes)}
         rest = [name for name in self.takes if name not in pool]
@@ -157,7 +159,8 @@ class Subject:
         self.is_loss = not arriving or takes_targets
         if self.is_loss and not arriving:
             return (self.loss(owner, pool, outputs),), (owner, pool, None)
-        at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(str(own), name)), -1) for name in arriving]
+        at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(str(own), name)), -1)
+              for name in arriving]
         if min(at) < 0 or len(set(at)) < len(at):
             at = list(range(len(arriving)))
         others = tuple(y for name, y in outputs if name not in self.takes)
@@ -190,7 +193,7 @@ class Subject:
     def backward(self, namespace: dict[str, Any], memory: Memory, d_outputs: list[np.ndarray]) -> dict[str, Any]:
         """{input: gradient}."""
         owner, pool, result = memory
-        before = {}
+        result, before = in_dicts(result), pool
         if result is None:
             if self.is_class:
                 for name in dir(owner("")):
@@ -201,14 +204,14 @@ class Subject:
                 d_outputs = [d_outputs[0], *(d / d_outputs[0] for d in d_outputs[1:])]
             arriving = iter(d_outputs[self.is_loss:])
             pool = pool | {name: like(y, arriving) for name, y in zip(names, outputs)}
-            before = {name: np.array(w) for name, w in self.weights(owner).items()}
+            before = {name: copied(w) for name, w in self.weights(owner).items()}
             result = in_dicts(owner(self.backward_name)(*(pool[name] for name in self.takes)))
         found = self.named(result, self.returns[self.together:]) if result is not None else {}
         for root in self.roots(owner):
             found = self.kept(root) | found
-        after = self.weights(owner) if before else {}
+        after = self.weights(owner)
         for name in before:  # a backward that takes the step itself, by a learning rate of 1
-            if name not in found and not np.array_equal(before[name], after[name]):
+            if name not in found and name in after and not np.array_equal(before[name], after[name]):
                 found[name] = before[name] - after[name]
         if self.is_loss:
             found = {name: None if d is None else np.asarray(d_outputs[0]) * d for name, d in found.items()}
