@@ -183,10 +183,11 @@ class Trial:
     def judge(self) -> None:
         verdict, subject = self.verdict, self.subject
         if subject.is_loss and not subject.has_loss:
-            self.choose_loss()
+            self.choose_targets()
         self.reference = reference = self.true_forward()
-        if reference is not None and subject.is_loss and self.settle_targets(reference):
-            self.reference = reference = self.own_forward()
+        if reference is not None and subject.is_loss and subject.has_loss and self.differing(self.sample(reference)):
+            self.choose_targets()
+            self.reference = reference = self.own_forward() if self.subject is not subject else reference
         inputs = self.draw()
         outputs, memory = self.forward(inputs)
         subject = self.subject
@@ -230,43 +231,33 @@ class Trial:
                               f"as d{other[0]} {given} and {other[0]} {shape}: the shapes that were found for it are "
                               "not those that you mean; give --forward and --shapes")
 
-    def choose_loss(self) -> None:
-        """Take the usual loss whose gradients the backward gives, or most of them, where the file has none."""
-        found: list[tuple[int, Subject, str]] = []
-        targets = [self.subject, *with_example(self.subject, self.subject.example, self.namespace)][:MOST_TARGETS]
-        for subject, (text, loss) in itertools.product(targets, references.usual_losses()):
+    def choose_targets(self) -> None:
+        """Take the targets for which the backward is right, or most of it, and the usual loss where the file has none.
+
+        What it takes as targets are classes, or numbers that add up to one along an axis.
+        """
+        best, example = (np.inf, self.subject, ""), self.subject.example
+        tables = [(path, axis) for path, value in example.constants.items() if re.search(LABELS, path)
+                  and np.ndim(value) > 1 and value.dtype.kind == "f" for axis in range(np.ndim(value))]
+        kinds = [self.subject, *(replace(self.subject, example=replace(example, constants=example.constants | {
+            table: like_output(example.constants[table].shape, axis)})) for table, axis in tables)]
+        kinds += itertools.islice(with_example(self.subject, example, self.namespace), MOST_TARGETS)
+        losses = list(references.usual_losses()) if not self.subject.has_loss else [("", self.subject.true_loss)]
+        for subject, (text, loss) in itertools.product(kinds, losses):
             self.subject = replace(subject, true_loss=loss)
-            with contextlib.suppress(CouldNotRun), explained(self.source, ""):
-                differing = self.differing(self.sample(self.own_forward()))
-                if differing is not None:
-                    found.append((len(differing), self.subject, text))
-                if differing == []:
-                    break
-        if not found:
+            with contextlib.suppress(CouldNotRun, IndexError), explained(self.source, ""):
+                sample = self.sample(self.own_forward())
+                if (differing := self.differing(sample)) is not None:
+                    wrong = 0.5 if differing and self.is_multiple(sample) else len(differing)
+                    best = min(best, (wrong, self.subject, text), key=lambda one: one[0])
+            if not best[0]:
+                break
+        wrong, self.subject, text = best
+        if wrong == np.inf:
             raise CouldNotRun(f"{self.subject.name} takes targets, and no loss was found of which it is the gradient: "
                               "let the forward return the loss")
-        wrong, self.subject, text = min(found, key=lambda one: one[0])
-        if wrong:
+        if wrong and text:
             self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}: the file has no loss")
-
-    def settle_targets(self, reference: Callable) -> bool:
-        """Let targets among the forward's arguments add up to one along the axis for which the backward is right.
-
-        If it is right for none, that for which all gradients are one multiple of the true ones.
-        """
-        subject, example = self.subject, self.subject.example
-        tables = [path for path, value in example.constants.items() if re.search(LABELS, path) and np.ndim(value) > 1
-                  and value.dtype.kind == "f"]
-        if not tables or not self.differing(self.sample(reference)):
-            return False
-        axes = [(path, axis) for path in tables for axis in range(np.ndim(example.constants[path]))]
-        for fits, (table, axis) in itertools.product((lambda one: not self.differing(one), self.is_multiple), axes):
-            constants = example.constants | {table: like_output(example.constants[table].shape, axis)}
-            self.subject = replace(subject, example=replace(example, constants=constants))
-            if fits(self.sample(self.own_forward())):
-                return True
-        self.subject = subject
-        return False
 
     def is_multiple(self, sample: tuple) -> bool:
         """Whether all gradients are one number times the true ones of a sample."""
