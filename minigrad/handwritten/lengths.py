@@ -98,24 +98,21 @@ def is_constant(length: Length) -> bool:
 
 
 def read(number: int, lengths: dict[str, int], axes: Sequence[Length], again: Reading | None = None) -> list[Length]:
-    """What a length may be made of: an axis, one of `axes`, a sum, a multiple, a part, what a slice left, a constant.
+    """What a length may be made of: an axis, one of `axes`, a sum, a multiple, a part, a constant.
 
     again  the same length in a run with other lengths of the axes: only what fits both is kept
     """
     if 0 <= number < 2:
         return [{"": number}]
     pairs = list(itertools.combinations(lengths, 2))
-    ordered = list(itertools.permutations(lengths, 2))
     is_product = any(lengths[a] * lengths[b] == number for a, b in pairs)
     wanted = itertools.chain(
         ({a: 1} for a in lengths), axes, ({a: 1, b: 1} for a, b in pairs),
         ({a: k} for a in lengths for k in (2, 3, 4)), ({a: 1, "": 1} for a in lengths),
         ({a: 1, b: 1, "": 1} for a, b in pairs),
         ({a: Fraction(1, k)} for a in lengths for k in (2, 3, 4)),
-        ({a: 1, b: -k} for a, b in ordered for k in (1, 2, 3)),
         ({a: 1, "": number - lengths[a]} for a in lengths if again and number > lengths[a]),
-        [] if is_product else [{"": number}],
-        ({a: j, b: -k} for j in (2, 3, 4) for a, b in ordered for k in (1, 2, 3)))
+        [] if is_product else [{"": number}])
     found: list[Length] = []
     for length in wanted:
         if measured(length, lengths) == number and length not in found and (
@@ -161,22 +158,11 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
         yield from sums(now, left, right, order)
         yield from parts(now, left, right, order)
         yield from parts(now, right, left, order)
-        for short, full in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
-            longest = max(short, key=lambda axis: short[axis])
-            is_cut = min(short.values()) < 0
-            if not is_constant(full) and (is_cut or ("broadcast" in text and longest in weights)):
-                for times in (4, 1, 3, 2) if is_cut else (4, 3, 2):
-                    yield 0.5 if is_cut else 1, now.agree({longest: 1}, {a: times * n for a, n in full.items()}, order)
     if len(pairs) == 1 and pairs[0][1] > 0:
         yield 0.2, reshaped(now, pairs[0][0], [pairs[0][1]], lengths)
     if len(pairs) == 1 and "broadcast" in text:
         for length in [length for number in pairs[0] for length in read(number, lengths, axes)[:1]]:
             yield 2, now.agree(length, {"": 1}, order)
-    if len(pairs) == 1 and min(pairs[0]) == 0:  # a slice behind the end: 4 H is meant
-        whole = read(max(pairs[0]), lengths, axes)[0]
-        for axis, times in itertools.product(weights, (2, 3, 4)):
-            for one in [{a: 1} for a in order if a != axis] if axis in whole else [whole]:
-                yield 1 + times / 10, now.agree({axis: 1}, {a: times * n for a, n in one.items()}, order)
 
 
 def sums(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iterator[tuple[float, Hypothesis | None]]:

@@ -130,22 +130,18 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
 
 
 class Sliced(np.ndarray):
-    """An array that tells its trial where a slice goes behind its end, which NumPy cuts short without a word."""
+    """An array that tells its trial how far its slices go: NumPy cuts short without a word what goes behind the end."""
 
     def __array_finalize__(self, origin: Any) -> None:
         self.trial = getattr(origin, "trial", None)
 
     def __getitem__(self, key: Any) -> Any:
-        for length, item in zip(self.shape, key if isinstance(key, tuple) else (key,)):
-            if not isinstance(item, slice):
-                if not isinstance(item, (int, np.integer)):
-                    break
-            elif self.trial is None:
+        for length, item in zip(self.shape if self.trial else (), key if isinstance(key, tuple) else (key,)):
+            if not isinstance(item, (int, np.integer, slice)):
                 break
-            elif (item.stop or 0) > length:
-                self.trial.cut.append((length, item.stop, 0))
-            elif (item.start or 0) >= length:
-                self.trial.cut.append((length, item.start, 1))
+            if isinstance(item, slice):
+                end, more = (item.stop, 0) if item.stop else (item.start or 0, 1)
+                self.trial.slices.append((length, end, more))
         return super().__getitem__(key)
 
 
@@ -224,22 +220,25 @@ class Search:
             for more, following in agreements(replace(hypothesis, known=trial.known), trial.problem, trial.lengths,
                                               again, others):
                 self.wait(cost + more, following)
-            self.wait(cost, self.longer(replace(hypothesis, known=trial.known), trial))
+            for is_cut in (False, True):
+                self.wait(cost + (not is_cut) / 2, self.gates(replace(hypothesis, known=trial.known), trial, is_cut))
 
-    def longer(self, now: Hypothesis, trial: Trial) -> Hypothesis | None:
-        """What was cut short is as long as its slices ask for: 4 H, of fused gates. None if nothing was."""
+    def gates(self, now: Hypothesis, trial: Trial, is_cut: bool) -> Hypothesis | None:
+        """What is sliced, or only what is cut short by it, is as long as its slices ask for: 4 H, of fused gates."""
         asked: dict[int, tuple[int, str]] = {}
-        for length, end, more in trial.cut:
+        for length, end, more in trial.slices:
             for axis, n in trial.lengths.items():
-                if end % n == 0 and end // n < MOST_GATES and n != length:
+                if end and end % n == 0 and end // n < MOST_GATES and n != length and (
+                        end + more > length or not is_cut):
                     asked[length] = max(asked.get(length, (0, "")), (end // n + more, axis))
         following: Hypothesis | None = now
         for length, (times, axis) in asked.items():
             tied = [one for one, made in now.equal.items() if {*made.values()} != {1} and measured(
                 made, trial.lengths) == length]  # of a smaller multiple
-            following = following and (replace(following, equal=following.equal | dict.fromkeys(
-                tied, {axis: times})) if tied else following.agree(
-                    read(length, trial.lengths, [])[0], {axis: times}, list(trial.lengths)))
+            if following and tied:
+                following = replace(following, equal=following.equal | {one: {axis: times} for one in tied})
+            elif following:
+                following = following.agree(read(length, trial.lengths, [])[0], {axis: times}, list(trial.lengths))
         return following if asked else None
 
 
@@ -257,7 +256,7 @@ class Trial:
         self.known = dict(hypothesis.known)
         self.options: list[tuple[float, Hypothesis]] = []
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
-        self.cut: list[tuple[int, int, int]] = []  # length, end of a slice behind it, 1 if it goes on from there
+        self.slices: list[tuple[int, int, int]] = []  # length, end of a slice, 1 if it goes on from there
         self.rng = np.random.default_rng(0)
         self.problem: BaseException | None = None
         try:
