@@ -129,6 +129,12 @@ def order_of_parts(tape: Tape, given: list) -> Iterator[tuple]:
         whole, names = edges[0].of, [say(tape, e.x) for e in parts]
         axis = (whole.metadata or {}).get("axis")
         if whole.op.variadic and axis is not None and 1 < len(parts) == len(set(names)) < 5:
+            for i, j in itertools.permutations(range(len(parts)), 2):
+                def same(v: Values, e: Step, j: int = j, parts: list = parts, axis: int = axis) -> Any:
+                    return np.split(v(e.of.total), np.cumsum([part.shape[axis] for part in parts])[:-1], axis)[j]
+                if parts[i].shape == parts[j].shape:
+                    yield (1.9, f"the part of {d(say(tape, whole))} that belongs to {names[j]} is taken for {names[i]} "
+                           "too", dict.fromkeys((e for e in edges if e.position == i), same))
             for order in orders(parts):
                 def how(v: Values, e: Step, order: tuple = order, parts: list = parts, axis: int = axis) -> Any:
                     cuts = np.cumsum([parts[k].shape[axis] for k in order])[:-1]

@@ -199,7 +199,7 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
         yield from instead(2, f"{text}.T")
         for other in names:  # first c_next for a_next
             yield from instead(2 if {*other.split("_")} & {*text.split("_")} else 3, other)
-        for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]"):
+        for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]", "{}[:, :, ::-1]"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript) and not isinstance(node.slice, (ast.Slice, ast.Tuple)) and not isinstance(
             getattr(node.slice, "value", None), str):
@@ -211,6 +211,9 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
         for i, part in enumerate(node.slice.elts):
             if not isinstance(part, ast.Slice):
                 yield from instead(2, f"{ast.unparse(node.value)}.sum(axis={i})")
+    elif isinstance(node, ast.Slice) and not node.step and (node.lower is None) != (node.upper is None):
+        yield 2, lambda one: ast.Slice(one.upper, one.lower), f"write `{ast.unparse(ast.Slice(node.upper, node.lower))}`" \
+            f" in place of `{text}`"
     elif isinstance(node, ast.BinOp):
         left, right = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})"
         for drop in (left, right):

@@ -241,6 +241,7 @@ class Trial:
                   and np.ndim(value) > 1 and value.dtype.kind == "f" for axis in range(np.ndim(value))]
         kinds = [self.subject, *(replace(self.subject, example=replace(example, constants=example.constants | {
             table: like_output(example.constants[table].shape, axis)})) for table, axis in tables)]
+        kinds += [replace(self.subject, loss_name="")] if self.subject.loss_name else []
         kinds += itertools.islice(with_example(self.subject, example, self.namespace), MOST_TARGETS)
         losses = list(references.usual_losses()) if not self.subject.has_loss else [("", self.subject.true_loss)]
         for subject, (text, loss) in itertools.product(kinds, losses):
