@@ -27,7 +27,7 @@ OTHER_INPUTS = 2  # where a cause is confirmed
 
 
 def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, str] | None = None,
-          seed: int = 0) -> AuditReport:
+          seed: int = 0, other_sizes: bool = True) -> AuditReport:
     """Which gradients of a hand-written backward are wrong, and which fault explains them?
 
     forward(*inputs) is the function, written with minigrad's or NumPy's functions, that can be traced as by `derive`.
@@ -38,11 +38,13 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     zero. Where the functions run at other sizes, it makes equal lengths of independent axes different, and a sequence 3
     steps or longer, because faults hide there. Where they do not, a note says which lengths are equal.
     names  {key of a gradient: name of an input}, where they cannot be told from each other ("dxt" is that of x_t)
+    other_sizes  False: only the given sizes are tried
 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
     """
-    tape, given, keys, report = run(forward, backward, inputs, names or {}, np.random.default_rng(seed))
+    tape, given, keys, report = run(forward, backward, inputs, names or {}, np.random.default_rng(seed),
+                                    other_sizes)
     singles = [leaf for leaf in given[0] if all(is_single(draw[leaf]) for draw in given)]
     if singles:
         others = [leaf for leaf in given[0] if leaf not in singles and np.any(given[0][leaf])]
@@ -60,15 +62,15 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     return report
 
 
-def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator
-        ) -> tuple[Tape, list[dict], dict, AuditReport]:
+def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator,
+        other_sizes: bool) -> tuple[Tape, list[dict], dict, AuditReport]:
     """The tape, the user's gradients and their names, at sizes that hide nothing, or at the given ones with notes."""
     tape = Tape(forward, inputs, rng)
     if not tape.leaves:
         raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
                          "floats, and return what is computed from them")
     problem = ""
-    for some in other_inputs(tape, forward):
+    for some in other_inputs(tape, forward) if other_sizes else ():
         with contextlib.suppress(Exception):  # sizes that are fixed in the forward
             other, report = Tape(forward, some, rng), AuditReport()
             now = {leaf: step.shape for leaf, step in other.leaves.items()}
@@ -85,7 +87,7 @@ def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, s
             problem += f" {', '.join(strange)}"
     report = AuditReport()
     given, keys = gradients(tape, backward, names, report)
-    report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])]
+    report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])] if other_sizes else []
     return tape, given, keys, report
 
 

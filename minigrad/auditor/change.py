@@ -45,7 +45,8 @@ class Change:
         self.terms = self.terms or [(1, self.replaced)]
 
     def __str__(self) -> str:
-        return self.text.replace("{}", ", ".join(map(d, self.explains)))
+        text = self.text.replace("{} is", "{} are") if self.explains[1:] else self.text
+        return text.replace("{}", ", ".join(map(d, self.explains)))
 
 
 Block = Callable[[Tape, list[dict[str, Any]]], Iterator[tuple]]

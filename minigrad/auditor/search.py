@@ -155,7 +155,7 @@ class Search:
                 continue
             values |= self.predicted(reached, change.replaced)
             if self.breaks_nothing(change.replaced):
-                key = change if change.where else change.text
+                key = change.text if "{}" in change.text else change
                 explained = self.agreeing(values)
                 if key in found:  # the same happened to another gradient
                     explained += found[key].explains

@@ -433,9 +433,8 @@ class Trial:
         self.look_for_edits(reference, report)
         self.look_for_mends(reference, report)
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
-        if subject.true_loss and report.unexplained and not report.right:
-            raise CouldNotRun(f"{subject.name} takes targets, and the file has no loss: its gradients are those of "
-                              "none of the usual losses; let the forward return the loss")
+        if report.unexplained and not report.right and not report.causes and not references.usual(subject).is_certain:
+            raise CouldNotRun(self.unjudged())
         if not report.ok:
             report.notes = []
             for cause in report.causes:
@@ -446,6 +445,13 @@ class Trial:
                 if given != shape:
                     self.verdict.unlike += [pair for pair in zip(given, shape) if pair[0] != pair[1]]
                     self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
+
+    def unjudged(self) -> str:
+        """What is said where no gradient is right and no fault explains one: the arguments may not be as meant."""
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.subject.inputs.items())
+        return (f"{self.subject.name} cannot be judged: none of its gradients is that of {self.subject.forward_in_words}"
+                f", and no fault explains one of them; if its arguments have other shapes than {shapes}, give --forward "
+                "and --shapes")
 
     def mean_in(self, text: str) -> str:
         """What is added to "db: 1/7 times the gradient" where one axis of data, and none of b, has the length 7."""
@@ -541,7 +547,7 @@ class Trial:
         backward.passed_over = {f.lineno for cell in self.cells  # type: ignore[attr-defined]
                                 for f in self.source.functions_in(cell.subject.name)}
         report = audit(forward, backward, *map(np.zeros, subject.inputs.values()),
-                       names={f"d{name}": name for name in names})
+                       names={f"d{name}": name for name in names}, other_sizes=False)
         report.missing = []  # `look_for_lacking` says which
         return report
 
@@ -560,19 +566,24 @@ class Trial:
             self.fault(f"not written yet: {', '.join('d' + name for name in missing)}")
 
     def look_for_lacking(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
-        """The inputs whose gradients are not returned, and not zero; of a loss, only weights."""
+        """The inputs whose gradients are not returned, and not zero: of what a convention has, or a few of the weights.
+
+        If many are not, they are returned in a way that was not found.
+        """
         subject, inputs = self.subject, self.draw()
         usual = references.usual(subject)  # what another function returns is its own affair
-        is_certain = usual.is_certain or (bool(usual.forwards) and usual.own_names and not subject.is_class)
-        lacking = [name for name in subject.inputs if name not in returned and (
-            name in subject.held or "." in subject.paths.get(name, "") or (is_certain and not subject.is_loss))]
+        is_certain = not subject.is_loss and (usual.is_certain or (
+            bool(usual.forwards) and usual.own_names and not subject.is_class))
+        weights = [name for name in subject.inputs if name in subject.held or "." in subject.paths.get(name, "")]
+        lacking = [name for name in (subject.inputs if is_certain else weights) if name not in returned]
         if not lacking or any("not written" in text for text in self.verdict.faults):
             return
         y, pull = vjp(self.arriving(reference), *inputs.values())
         d = dict(zip(inputs, pull(map_leaves(lambda leaf: np.ones(leaf.shape), y))))
-        if lacking := [f"d{name}" for name in lacking if np.any(d[name])]:
+        lacking = [name for name in lacking if np.any(d[name])]
+        if is_certain and lacking or 0 < 3 * len(lacking) <= len(weights):
             (self.fault if is_certain else self.verdict.notes.append)(
-                f"{subject.name} does not return {', '.join(lacking)}")
+                f"{subject.name} does not return {', '.join(f'd{name}' for name in lacking)}")
 
     def look_at_order(self) -> None:
         """Whether two gradients of one shape are returned in each other's places."""
