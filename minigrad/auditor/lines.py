@@ -39,7 +39,7 @@ def bindings(call: Callable, file: str, passed_over: Iterable[int] = ()) -> tupl
         code = frame.f_code
         if code.co_filename != file or code.co_firstlineno in passed_over:
             return None
-        known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        known = {name: (array, array.copy()) for name, array in arrays_in(frame.f_locals)}
         line = frame.f_lineno
 
         def local(frame: Any, event: str, result: Any) -> Any:
@@ -100,9 +100,9 @@ def line_of(bound: list[Binding], wanted: Iterable[Any], others: Iterable[Any], 
     If there is none, to any name, if the array is none of the others.
     """
     wanted, others = list(wanted), Sorted(others)
-    gradients = {f"d{name}" for name in names} | {f"d_{name}" for name in names}
+    of_names = re.compile(rf"(d|delta|grad|g)_?({'|'.join(map(re.escape, names))})")
     some, alone = Sorted(wanted), Sorted(array for array in wanted if array not in others)
-    return next((one.line for one in bound if one.name in gradients and one.new in some), None) or next(
+    return next((one.line for one in bound if of_names.fullmatch(one.name) and one.new in some), None) or next(
         (one.line for one in bound if one.new in alone), None)
 
 
