@@ -99,7 +99,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         if forward is None:
             return None
         subject.forward_name = forward
-        subject.order = called_with(own[forward], is_class) if forward in own else course_example(course).names
+        subject.order = (*called_with(own[forward], is_class), *starred(own[forward], source)) if forward in own else \
+            course_example(course).names
         subject.results = names_returned(own[forward]) if forward in own else ()
         subject.takes = called_with(node, is_class)
         losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
@@ -109,7 +110,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
             re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
-        subject.forward_name, subject.order = backward, called_with(node, is_class)
+        subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
         losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
             own[name], is_class) == subject.order]
         if losses and re.match(GRADIENT, flat(subject.returns)[0]):
@@ -191,8 +192,8 @@ def gradients_in(node: Any, source: Source) -> set[str]:
         isinstance(s.value, ast.Call) and names_called(s.value) & source.definitions.keys())
             for t in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(t)}
     keys = {bare(n.slice.value) for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(
-        n.ctx, ast.Store) and re.match(r"(d|g|grads?|gradients?)$", ast.unparse(n.value)) and isinstance(
-            getattr(n.slice, "value", None), str)}
+        n.slice, ast.Constant) and isinstance(n.slice.value, str) and isinstance(n.ctx, ast.Store) and re.match(
+            r"(d|g|grads?|gradients?)$", ast.unparse(n.value))}
     found = {bare(name) for name in made if re.match(r"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]", name)}
     return {name for name in found if name in source.words or state(name)} | keys
 
@@ -215,14 +216,17 @@ def required(node: Any) -> tuple[str, ...]:
 
 
 def starred(node: Any, source: Source) -> tuple[str, ...]:
-    """The names of what a function takes as *weights: those it unpacks them to, or those in its docstring or a comment,
-    `weights: W, U, b`."""
+    """The names of what a function takes as *weights: those it unpacks them to, those of the function that it hands
+    them on to, or those in its docstring or a comment, `weights: W, U, b`."""
     if node.args.vararg is None:
         return ()
     star = node.args.vararg.arg
     for s in ast.walk(node):
         if isinstance(s, ast.Assign) and ast.unparse(s.value) == star and isinstance(s.targets[0], ast.Tuple):
             return tuple(map(ast.unparse, s.targets[0].elts))
+        if isinstance(s, ast.Call) and s.args and ast.unparse(s.args[-1]) == f"*{star}" and isinstance(
+                other := source.definitions.get(ast.unparse(s.func)), ast.FunctionDef):
+            return (*parameters_of(other)[len(s.args) - 1:], *starred(other, source))
     lines = source.text.splitlines()[node.lineno - 1:node.end_lineno]
     text = " ".join([ast.get_docstring(node) or "", *(line.partition("#")[2] for line in lines)])
     found = re.search(rf"\b{star}\W{{1,3}}(\w+(?:\s*,\s*\w+)+)", text)

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-STATE = r"prev|last|old|init|state|hidden|_?0$|tm1|t_?1$|^[hacs]x?$"
+STATE = r"prev|last|old|init|state|hidden|estado|stato|zustand|etat|_?0$|tm1|t_?1$|^[hacs]x?$"
+GROUPS = r"^(p|P|m|w|par|params?|parameters?|weights|theta|model|net)$"
 PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_|" \
             r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 Length = dict[str, Any]  # axis → how many times
@@ -76,7 +77,9 @@ class Hypothesis:
 def is_parameter(path: str) -> bool:
     """Whether an argument is a weight: by its name, or as a part of a dict or a tuple that is not a state."""
     root, _, rest = path.partition(".")
-    return bool(re.match(PARAMETER, root) or (rest and not re.search(STATE, root)))
+    key = rest.rpartition(".")[2]
+    return bool(re.match(PARAMETER, root) or (rest and not re.search(STATE, root) and (
+        re.match(GROUPS, root) or re.match(PARAMETER, key) or key.isdigit())))
 
 
 def owner(axis: str) -> str:
@@ -130,11 +133,18 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
     text, order, axes = str(problem), list(lengths), [axis for _, axis in now.axes]
     weights = [axis for axis in order if is_parameter(owner(axis))]
     if found := re.search(r"reshape array of size (\d+) into shape \(([\d,]+)\)", text):
-        yield 0, reshaped(now, int(found[1]), [int(n) for n in found[2].split(",") if n], lengths)
+        size, shape = int(found[1]), [int(n) for n in found[2].split(",") if n]
+        yield 0, reshaped(now, size, shape, lengths)
+        for i, n in enumerate(shape):  # the others fit
+            rest = math.prod(shape[:i] + shape[i + 1:])
+            if rest > 1 and size % rest == 0:
+                yield 0.1, now.agree(read(n, lengths, axes)[0], read(size // rest, lengths, axes)[0], order)
     if found := re.search(r"with size (\d+)$", text):  # a loop over an axis that is longer
         for axis in order:
             if lengths[axis] > int(found[1]):
                 yield 0.1 + (axis in weights), now.agree(read(int(found[1]), lengths, axes)[0], {axis: 1}, order)
+    if found := re.search(r"index (\d+) is out of bounds for axis \d+ with size (\d+)", text):
+        yield 0.2, now.agree(read(int(found[2]), lengths, axes)[0], {"": int(found[1]) + 1}, order)
     if "negative dimensions" in text:  # a kernel is longer than what it goes over
         for axis in weights:
             yield 1, now.agree({axis: 1}, {"": 2}, order)

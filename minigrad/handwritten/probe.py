@@ -213,7 +213,12 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return lambda *shape, **_: self.moved(name in ("ravel", "flatten") or shape == (-1,))
         if name == "dot":
             return lambda other: product(self, other)
-        return self.ranked()
+        return self.along if callable(getattr(np.ndarray, name)) else self.ranked()
+
+    def along(self, *arguments: Any, axis: Any = None, **_: Any) -> Any:
+        """A method such as mean(axis=(2, 3)): it has these axes."""
+        axes = [one for one in leaves([axis, *arguments]) if isinstance(one, int)]
+        return self.part(None, max(axes, default=-1) + 1 + (self.shift or 0)).ranked()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
         if ufunc is np.matmul:
@@ -236,7 +241,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         ranks = [one.ndim for one in parts if isinstance(one, np.ndarray) and one.ndim]
         if function in (np.dot, np.matmul, np.inner):
             return product(*parts[:2])
-        if function in (np.take, np.take_along_axis) and isinstance(arguments[1], Probe):
+        if function in (np.take_along_axis, np.put_along_axis) and isinstance(arguments[1], Probe):
+            return arguments[1].ranked((np.ndim(arguments[0]),), "integers")
+        if function is np.take and isinstance(arguments[1], Probe):
             return arguments[1].integers()
         if function is np.outer:
             return first(probes).ranked((1,))

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.pytree import flatten
+from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
 
 MOST_WRITTEN_OUT = 8  # iterations of a loop over literals
@@ -226,6 +226,8 @@ class Expressions(ast.NodeTransformer):
         if isinstance(f, ast.Attribute) and f.attr == "dot" and len(node.args) == 1:
             return ast.copy_location(call("dot_", f.value, node.args[0]), node)
         x = node.args[0] if node.args else None
+        if re.match(r"(copy\.)?(deep)?copy$", ast.unparse(f)) and x is not None:
+            return ast.copy_location(call("copy_", x), node)
         if ast.unparse(f).endswith("log") and isinstance(x, ast.BinOp) and isinstance(x.op, ast.Add) and \
                 isinstance(x.right, ast.Constant) and isinstance(x.right.value, float) and x.right.value <= SMALL:
             node.args[0] = x.left
@@ -409,7 +411,13 @@ def moved(function: Callable, *arrays: Any) -> Any:
     return np.concatenate([np.reshape(x, (-1,)) for x in arrays])[places]
 
 
-HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot}
+def copied(x: Any) -> Any:
+    """A copy; of tensors, which nothing changes in place, only of what they are in."""
+    leaves, pattern = flatten(x)
+    return unflatten(pattern, [one if isinstance(one, (Tensor, Board)) else copy.deepcopy(one) for one in leaves])
+
+
+HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied}
 
 
 # -- the part of a function that computes its loss ------------------------------------------------------------

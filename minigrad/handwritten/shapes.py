@@ -43,11 +43,12 @@ from minigrad.handwritten.lengths import (
     owner,
     read,
 )
-from minigrad.handwritten.probe import Asked, Need, Probe
+from minigrad.handwritten.probe import Asked, Need, Probe, leaves
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, method_of, parameters_of
 
 # Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
+SHORT = (5, 7, 19, 23)  # of arrays with four axes
 WEIGHTS = tuple(range(360, 492, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
@@ -133,7 +134,7 @@ class Sliced(np.ndarray):
     """An array that tells its trial how far its slices go: NumPy cuts short without a word what goes behind the end."""
 
     def __array_finalize__(self, origin: Any) -> None:
-        self.trial = getattr(origin, "trial", None)
+        self.trial: Any = getattr(origin, "trial", None)
 
     def __getitem__(self, key: Any) -> Any:
         for length, item in zip(self.shape if self.trial else (), key if isinstance(key, tuple) else (key,)):
@@ -318,7 +319,8 @@ class Trial:
         for axis in reduced.keys() - self.lengths.keys() - {""}:
             path = owner(axis)
             is_long = is_parameter(path) and (path not in self.known or len(self.known[path].axes) < 3)
-            lengths = WEIGHTS if is_long else DATA + WEIGHTS
+            is_large = path in self.known and len(self.known[path].axes) > 3
+            lengths = WEIGHTS if is_long else SHORT * is_large + DATA + WEIGHTS
             taken = set(self.lengths.values())
             self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(492, 12)) if n not in taken)
         return measured(reduced, self.lengths)
@@ -345,7 +347,7 @@ class Trial:
         """The hypothesis that a state has the shape in which it is returned; None if nothing changes by it."""
         now = self.hypothesis
         following: Hypothesis | None = now
-        results = self.result if isinstance(self.result, (tuple, list)) else (self.result,)
+        results = list(leaves([self.result]))
         for path, known in self.known.items():
             returned = next((y for y in results if isinstance(y, np.ndarray) and y.ndim == len(known.axes)), None)
             if path not in self.data or len(self.data) < 2 or returned is None or not re.search(STATE, path):

@@ -135,7 +135,7 @@ class Source:
                 base, key = n.func.value, n.args[0]
             else:
                 continue
-            if isinstance(base, ast.Name) and re.match(r"p(aram(eter)?s?)?$|weights?$|theta$", base.id) and \
+            if isinstance(base, ast.Name) and re.match(r"p(aram(eter)?s?)?$|weights?$|theta$", base.id, re.I) and \
                     isinstance(key, ast.Constant) and isinstance(key.value, str):
                 found.append(key.value)
         return tuple(dict.fromkeys(found))
@@ -260,7 +260,7 @@ class Plain(ast.NodeTransformer):
         if not isinstance(value, ast.Lambda) or not isinstance(target, ast.Name):
             return node
         body = ast.copy_location(ast.Return(value.body), value)
-        return ast.copy_location(ast.FunctionDef(target.id, value.args, [body], [], type_params=[]), node)
+        return ast.copy_location(ast.FunctionDef(target.id, value.args, [body], []), node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         self.generic_visit(node)

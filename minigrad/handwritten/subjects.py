@@ -24,7 +24,7 @@ from minigrad.handwritten.source import Source
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
 WEIGHT = r"^_?(?!.*_param$)([WUVRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"
 WEIGHTS = r"^(p|par|params?|parameters?|weights|theta|model)$"  # a dict of them
-LABELS = r"^(t|ts|y|ys|Y|labels?|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
+LABELS = r"^(t|ts|y|ys|Y|labels?|tags?|gold|truth|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
 STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
         r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
 CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
@@ -163,8 +163,8 @@ class Subject:
               for name in arriving]
         if min(at) < 0 or len(set(at)) < len(at):
             at = list(range(len(arriving)))
-        others = tuple(y for name, y in outputs if name not in self.takes)
-        given = [outputs[k][1] for k in at if k < len(outputs)]
+        others: Any = tuple(y for name, y in outputs if name not in self.takes)
+        given: list[Any] = [outputs[k][1] for k in at if k < len(outputs)]
         if len(others) > len(arriving) == 1 and not cache and not self.is_class and {*self.takes} & {*self.order}:
             given = [others]
         loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
@@ -256,8 +256,8 @@ class Subject:
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = own if len(own) == len(parts) else ("",) * len(parts)
         if self.together and any(own):  # the last state is no gradient
-            kept = [not isinstance(name, str) or not name or bool(re.match(GRADIENT, name)) or is_group(d)
-                    for name, d in zip(own, parts)]
+            kept = [not name or bool(re.match(GRADIENT, name)) or is_group(d) if isinstance(name, str) else
+                    any(re.match(f"{GRADIENT}|$", str(one)) for one in name) for name, d in zip(own, parts)]
             own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
             if not parts:
                 return {}
@@ -268,8 +268,8 @@ class Subject:
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
             for its, d in itertools.compress(zip(own, parts), groups):
                 keys = self.keys_of(its, d)
-                found |= {name: d[key] for name, key in keys.items()} if keys else next(
-                    (alike for path in paths if (alike := self.inside(path, d))), None) or self.named(
+                alike = next(filter(None, (self.inside(path, d) for path in paths)), {})
+                found |= {name: d[key] for name, key in keys.items()} or alike or self.named(
                     d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (

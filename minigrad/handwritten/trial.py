@@ -27,6 +27,7 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
 from minigrad.handwritten.find import candidates, fitting, flat, like_output, with_example, with_globals, with_objects
 from minigrad.handwritten.given_cell import replace_cell
+from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
@@ -85,7 +86,13 @@ class Trial:
         if self.subject.example is None or example is not None:
             self.subject = with_objects(with_globals(self.subject, self.source), self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
-            self.subject = fitting(self.subject, self.source, self.fresh(), example)
+            try:
+                self.subject = fitting(self.subject, self.source, self.fresh(), example)
+            except CouldNotRun:
+                if not self.subject.optional:
+                    raise
+                order = tuple(name for name in self.subject.order if name not in self.subject.optional)
+                self.subject = fitting(replace(self.subject, order=order), self.source, self.fresh(), example)
             self.use_true_forwards = False
             if targets := self.taken_for_gradients():
                 self.subject = fitting(replace(self.subject, example=None, targets=targets), self.source, self.fresh())
@@ -586,7 +593,8 @@ class Trial:
         usual = references.usual(subject)  # what another function returns is its own affair
         is_certain = not subject.is_loss and (usual.is_certain or (
             bool(usual.forwards) and usual.own_names and not subject.is_class))
-        weights = [name for name in subject.inputs if name in subject.held or "." in subject.paths.get(name, "")]
+        weights = [name for name in subject.inputs if name in subject.held or (
+            "." in (path := subject.paths.get(name, "")) and is_parameter(path))]
         lacking = [name for name in (subject.inputs if is_certain else weights) if name not in returned]
         if not lacking or any("not written" in text for text in self.verdict.faults):
             return
