@@ -94,13 +94,13 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
         return self.ranked((0,) if self.shift and self.plain else (1, 2), "integers")
 
-    def like(self, shape: tuple[int, ...]) -> Any:
+    def like(self, shape: tuple[int, ...], is_sum: bool = False) -> Any:
         """It meets an array of this shape: data have its shape, a bias or a gain one axis of it, that of features."""
         lengths = [self.trial.axis_of(n) or self.axis(i) for i, n in enumerate(shape)]
-        is_weight = is_parameter(self.path)
+        is_weight = is_parameter(self.path) or self.path in self.trial.sizes
         is_column = is_weight and len(shape) > 1 and self.features_first(lengths)
-        if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.path in self.trial.sizes or \
-                self.may_be_number:
+        if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.may_be_number or (
+                self.path in self.trial.sizes and not is_sum):
             return self.ranked((1 if is_weight and not is_column else len(shape), *RANKS[:3]))
         whole, last = Known("array", tuple(lengths)), Known("array", (lengths[-1],))
         if not is_weight or len(shape) == 1:
@@ -161,7 +161,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if self.path in self.trial.sizes:  # NumPy iterates over the size in np.ones(n) first
             is_call = operation.startswith(("CALL", "PRECALL"))
             number = [(0, Known("number", ({self.path: 1},)))] if is_call else []
-            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)))
+            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)), (
+                2, Known("sequence", keys=("0", "1"))))
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
             self.needs((0, Known("sequence", keys=keys)), (1, Known("array", ({"": count}, self.axis(1)))))
@@ -206,7 +207,10 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if name.startswith("__"):
             raise AttributeError(name)
         if not hasattr(np.ndarray, name):
-            return self.needs((0, Known("object")))
+            if self.shift and self.plain:
+                return self.needs((0, Known("sequence", keys=("0", "1"))))
+            made = list(self.trial.with_attribute(name, self.path))
+            return self.needs(*enumerate(made), (len(made), Known("object")))
         if name in ("copy", "astype"):
             return lambda *_, **__: self.part(plain=True)
         if name in ("reshape", "ravel", "flatten", "transpose", "squeeze", "swapaxes"):
@@ -229,7 +233,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         probes = [one for one in inputs if isinstance(one, Probe)]
         shapes = [np.shape(one) for one in inputs if isinstance(one, (np.ndarray, list)) and np.ndim(one)]
         if shapes:
-            return first(probes).like(np.broadcast_shapes(*shapes))
+            return first(probes).like(np.broadcast_shapes(*shapes), ufunc in (np.add, np.subtract))
         if len({one.path for one in probes}) > 1:
             own = max(one.least - (one.shift or 0) for one in probes)  # axes that one of them has at least
             return first(probes).ranked((1, 2) if is_parameter(first(probes).path) else (max(2, own), *RANKS[:3]))

@@ -5,6 +5,7 @@ Everything here runs the user's code in this process. The command `minigrad audi
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import inspect
@@ -25,7 +26,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals, with_objects
+from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
@@ -84,7 +85,7 @@ class Trial:
         if library := self.source.library_of({self.subject.name, self.subject.forward_name}):
             raise CouldNotRun(f"{self.subject.name} uses {library}: the audit reads backward passes in NumPy")
         if self.subject.example is None or example is not None:
-            self.subject = with_objects(with_globals(self.subject, self.source), self.source)
+            self.subject = with_globals(self.subject, self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
             try:
                 self.subject = fitting(self.subject, self.source, self.fresh(), example)
@@ -120,7 +121,9 @@ class Trial:
     def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
         subject, source = self.subject, source or (self.source.unscaled() if self.unclipped else self.source)
-        namespace = source.run([*subject.needs, *(name for cell in self.cells for name in cell.subject.needs)],
+        classes = [name for name, node in source.definitions.items() if isinstance(node, ast.ClassDef)]
+        needs = [name for cell in self.cells for name in cell.subject.needs]
+        namespace = source.run([*subject.needs, *needs, *classes],
                                {**dict.fromkeys(self.globals), **copy.deepcopy(subject.sizes)})
         if subject.name not in namespace:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
@@ -147,7 +150,7 @@ class Trial:
     def wrong_cells(self) -> list[Trial]:
         """Those that are replaced; not one that takes words or targets: its reference has its own."""
         return [cell for cell in self.cells if cell.verdict.backward_wrong and cell.reference is not None
-                and not cell.subject.is_loss
+                and not cell.subject.is_loss and not cell.subject.is_closure
                 and not any(isinstance(value, np.ndarray) for value in cell.subject.example.constants.values())]
 
     # -- the user's two functions -----------------------------------------------------------------------
@@ -482,7 +485,8 @@ class Trial:
         subject, others = self.subject, [name for cell in self.cells for name in cell.subject.needs]
         forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
         return [] if subject.elsewhere else edits_of(
-            self.source, subject.name if subject.is_class else "", subject.backward_name, forwards, others)
+            self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
+            subject.backward_name, [] if subject.is_closure else forwards, others)
 
     def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = 9) -> None:
         """Find the edits, up to some cost, that mend what is not explained."""
@@ -561,8 +565,9 @@ class Trial:
         subject, inputs = self.subject, self.draw()
         usual = references.usual(subject)  # what another function returns is its own affair
         is_certain = usual.is_certain or (bool(usual.forwards) and usual.own_names and not subject.is_class)
+        paths = {name: path for name, path in subject.paths.items() if "." in path and is_parameter(path)}
         lacking = [name for name in subject.inputs if name not in returned and (
-            name in subject.held or ("." in (path := subject.paths.get(name, "")) and is_parameter(path)) or (is_certain and not subject.is_loss))]
+            name in subject.held or name in paths or (is_certain and not subject.is_loss))]
         if not lacking or any("not written" in text for text in self.verdict.faults):
             return
         y, pull = vjp(self.arriving(reference), *inputs.values())
