@@ -533,6 +533,11 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
     if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
         yield from alone(example, columns.pop())
     for name, shape in wrong.items():
+        own = subject.inputs[name]
+        if len(own) == len(shape) and name in subject.paths and all(m in (1, n) for n, m in zip(own, shape)):
+            path = subject.paths[name]  # a bias as a column, which the forward broadcasts
+            axes = tuple({"": 1} if m == 1 else axis for axis, m in zip(example.known[path].axes, shape))
+            yield replace(example, known=example.known | {path: replace(example.known[path], axes=axes)})
         pairs = [pair for pair in zip(subject.inputs[name], shape) if pair[0] != pair[1]]
         if len(pairs) == 1 and len(shape) == len(subject.inputs[name]) and name in subject.paths:
             at = next(i for i, (n, other) in enumerate(zip(subject.inputs[name], shape)) if n != other)

@@ -23,6 +23,7 @@ from minigrad.handwritten.lengths import Known, Length, is_parameter
 
 GROUP = r"^(params?|parameters|weights|theta)$"
 NUMBER = r"^(p|lr)$|eps|rate|momentum|decay|seed|temperature|ratio|drop"
+REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
 SIZES = (6, 5, 4)  # of layers, where a class takes several
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
 
@@ -162,7 +163,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             is_call = operation.startswith(("CALL", "PRECALL"))
             number = [(0, Known("number", ({self.path: 1},)))] if is_call else []
             return self.needs(*number, (int(is_call), Known("constant", value=SIZES)), (
-                2, Known("sequence", keys=("0", "1"))))
+                1.5, self.of_rank(1, "integers")), (2, Known("sequence", keys=("0", "1"))))
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
             self.needs((0, Known("sequence", keys=keys)), (1, Known("array", ({"": count}, self.axis(1)))))
@@ -217,11 +218,11 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return lambda *shape, **_: self.moved(name in ("ravel", "flatten") or shape == (-1,))
         if name == "dot":
             return lambda other: product(self, other)
-        return self.along if callable(getattr(np.ndarray, name)) else self.ranked()
+        return self.along if name in REDUCTIONS else self.ranked()
 
-    def along(self, *arguments: Any, axis: Any = None, **_: Any) -> Any:
+    def along(self, axis: Any = None, *_: Any, **__: Any) -> Any:
         """A method such as mean(axis=(2, 3)): it has these axes."""
-        axes = [one for one in leaves([axis, *arguments]) if isinstance(one, int)]
+        axes = [one for one in leaves([axis]) if isinstance(one, int)]
         return self.part(None, max(axes, default=-1) + 1 + (self.shift or 0)).ranked()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
@@ -260,7 +261,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return probes[0].part(None)
         if function is np.shape:
             return probes[0].shape
-        return first(probes).ranked((*ranks[:1], *RANKS[:3]))
+        return first(probes).ranked((*ranks[:1] * (not is_parameter(first(probes).path)), *RANKS[:3]))
 
 
 class Shape:
@@ -312,7 +313,7 @@ class Asked(dict):
         return self[name]
 
     def __len__(self) -> int:
-        return max(super().__len__(), 4)  # two layers, of a matrix and a bias
+        return max(super().__len__(), 8)  # several layers, whether each has two or three, and the last others
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if default is None else super().get(key, default)

@@ -56,6 +56,7 @@ LARGEST = 4e6  # numbers in an argument
 MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 SECONDS = 6.0
+FARTHEST = 3.0  # what an example may cost more than the first
 
 
 @dataclass
@@ -174,10 +175,11 @@ class Search:
         self.wait(0, start)
         seen: set[str] = set()
         found: set[str] = set()
-        spent = 0.0
-        while self.waiting and spent < SECONDS:
+        spent, most = 0.0, math.inf
+        while self.waiting and spent < SECONDS and self.waiting[0][0] <= most:
             cost, _, one = heapq.heappop(self.waiting)
             if isinstance(one, Example):
+                most = min(most, cost + FARTHEST)
                 ranks = {path: len(known.axes) for path, known in one.known.items()}
                 if (told := str((one.axes, ranks))) not in found:  # integers of another rank are another example
                     found.add(told)
