@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-import linecache
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.change import Change
+from minigrad.auditor.lines import bindings, line_of, line_that_assigns, quoted
 from minigrad.auditor.record import Step
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
@@ -27,7 +27,7 @@ OTHER_INPUTS = 2  # where a cause is confirmed
 
 
 def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, str] | None = None,
-          seed: int = 0) -> AuditReport:
+          seed: int = 0, other_sizes: bool = True) -> AuditReport:
     """Which gradients of a hand-written backward are wrong, and which fault explains them?
 
     forward(*inputs) is the function, written with minigrad's or NumPy's functions, that can be traced as by `derive`.
@@ -38,11 +38,13 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     zero. Where the functions run at other sizes, it makes equal lengths of independent axes different, and a sequence 3
     steps or longer, because faults hide there. Where they do not, a note says which lengths are equal.
     names  {key of a gradient: name of an input}, where they cannot be told from each other ("dxt" is that of x_t)
+    other_sizes  False: only the given sizes are tried
 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
     """
-    tape, given, keys, report = run(forward, backward, inputs, names or {}, np.random.default_rng(seed))
+    tape, given, keys, report = run(forward, backward, inputs, names or {}, np.random.default_rng(seed),
+                                    other_sizes)
     singles = [leaf for leaf in given[0] if all(is_single(draw[leaf]) for draw in given)]
     if singles:
         others = [leaf for leaf in given[0] if leaf not in singles and np.any(given[0][leaf])]
@@ -54,21 +56,21 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
-    report.causes = [cause_of(tape, found, keys, backward) for found in search.causes]
+    report.causes = causes_of(tape, search.causes, keys, backward)
     if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
     return report
 
 
-def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator
-        ) -> tuple[Tape, list[dict], dict, AuditReport]:
+def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator,
+        other_sizes: bool) -> tuple[Tape, list[dict], dict, AuditReport]:
     """The tape, the user's gradients and their names, at sizes that hide nothing, or at the given ones with notes."""
     tape = Tape(forward, inputs, rng)
     if not tape.leaves:
         raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
                          "floats, and return what is computed from them")
     problem = ""
-    for some in other_inputs(tape, forward):
+    for some in other_inputs(tape, forward) if other_sizes else ():
         with contextlib.suppress(Exception):  # sizes that are fixed in the forward
             other, report = Tape(forward, some, rng), AuditReport()
             now = {leaf: step.shape for leaf, step in other.leaves.items()}
@@ -85,7 +87,7 @@ def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, s
             problem += f" {', '.join(strange)}"
     report = AuditReport()
     given, keys = gradients(tape, backward, names, report)
-    report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])]
+    report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])] if other_sizes else []
     return tape, given, keys, report
 
 
@@ -179,28 +181,26 @@ def error(search: Search, leaf: str) -> float:
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
-def cause_of(tape: Tape, change: Change, keys: dict[str, str], backward: Callable) -> Cause:
-    explains, about, where = [keys[leaf] for leaf in change.explains], change.explains, None
-    if change.where is not None:
-        line = change.where.of.line
-        where = line and f"{line[0]}:{line[1]}: {linecache.getline(*line).strip()}"
-        if not change.text.startswith("in {} only"):
-            about = [say(tape, change.where.x), say(tape, change.where.of), *change.explains[:1]]
-    return Cause(str(change), change.kind, explains, change.also, where, line_of(backward, about), OTHER_INPUTS)
+def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> list[Cause]:
+    """The causes with their lines: the user's is the first that binds a value which only the change gives."""
+    code = getattr(inspect.unwrap(backward), "__code__", None)
+    if not changes or code is None:
+        return [cause_of(change, keys, None) for change in changes]
+    tape.add_draw(is_plain=True)  # a loss and its gradients in one function take 1 for what arrives
+    draw, file = tape.draws.pop(), code.co_filename
+    arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
+    _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
+    causes = []
+    for change in changes:
+        where = change.where if change.terms[1:] == [] else None
+        names = [say(tape, where.x), say(tape, where.of)] if where else change.explains
+        line = line_of(bound, tape.values_behind(change.terms, draw.values), draw.values, names) or line_that_assigns(
+            inspect.unwrap(backward), [*names, *change.explains])
+        causes.append(cause_of(change, keys, line and quoted(file, line)))
+    return causes
 
 
-def line_of(backward: Callable, names: Any) -> str | None:
-    """The line of the user's backward that assigns one of these gradients, the first that is found."""
-    try:
-        lines, start = inspect.getsourcelines(inspect.unwrap(backward))
-        file = inspect.getsourcefile(inspect.unwrap(backward))
-    except (OSError, TypeError):
-        return None
-    for name in names:
-        pattern = re.compile(rf"\bd_?{re.escape(name)}\b[^=(]*[-+*/]?=(?!=)")
-        found = [(i, line) for i, line in enumerate(lines) if pattern.search(line.split("#")[0])
-                 and not re.search(r"zeros|empty|None|=\s*(0|\[\])\s*$", line)]
-        if found:
-            i, line = found[0]
-            return f"{file}:{start + i}: {line.strip()}"
-    return None
+def cause_of(change: Change, keys: dict[str, str], backward_line: str | None) -> Cause:
+    line = change.where and change.where.of.line
+    return Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
+                 line and quoted(*line), backward_line, OTHER_INPUTS)

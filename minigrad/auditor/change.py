@@ -26,6 +26,7 @@ class Change:
     where     an edge or a step of a rule, by default the first replaced step; None: in what is returned
     explains  the gradients that it makes equal to the user's;  also: other sentences that would give the same numbers
     length    how many steps lie between it and the first of these gradients
+    terms     (sign, replaced steps) of the replays whose sum the user's values are
     """
 
     kind: str
@@ -36,13 +37,16 @@ class Change:
     explains: list[str] = field(default_factory=list)
     also: list[str] = field(default_factory=list)
     length: int = 0
+    terms: list[tuple[int, Replaced]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         first = next(iter(self.replaced))
         self.where = self.where or (first if first.x else None)
+        self.terms = self.terms or [(1, self.replaced)]
 
     def __str__(self) -> str:
-        return self.text.replace("{}", ", ".join(map(d, self.explains)))
+        text = self.text.replace("{} is", "{} are") if self.explains[1:] else self.text
+        return text.replace("{}", ", ".join(map(d, self.explains)))
 
 
 Block = Callable[[Tape, list[dict[str, Any]]], Iterator[tuple]]

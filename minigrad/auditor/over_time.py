@@ -117,7 +117,7 @@ def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
         if len(times := sorted(at)) < 2:
             continue
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
-            yield (0.6, f"d{leaf} is overwritten at each step, not added up{which}",
+            yield (0.6, f"{{}} is overwritten at each step, not added up{which}",
                    scaled((e for t in times if t != time for e in at[t]), 0))
         weights = factors(tape, leaf, g, [at[t] for t in times])
         if weights is not None and weights.any() and np.allclose(4 * weights, np.round(4 * weights), atol=1e-6):

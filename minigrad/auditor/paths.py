@@ -47,9 +47,9 @@ FACTORS: list[tuple[float, str, Callable]] = [(0.3, "a division by {}", lambda w
 def another_path(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient of another value in place of a whole path, or a value too much as a factor or a divisor."""
     for edges in tape.bundles:
-        e = edges[0]
+        e, x = edges[0], say(tape, edges[0].x)
         for new in readings(tape, e.x.total, is_whole=True) if e.x.total else ():
-            yield (new.cost + 0.3, f"{new.text} stands for the path {path(tape, e)}",
+            yield (new.cost + 0.3, f"{d(x)} takes {new.text} in place of what comes back from {say(tape, e.of)}",
                    dict.fromkeys(edges, lambda v, e, new=new: new.what(v, e, e.x.total)))
         for series in tape.arrays:
             if series.first.kind == "forward" and series.is_named and fits(series.shape, e.x.shape):
@@ -129,6 +129,12 @@ def order_of_parts(tape: Tape, given: list) -> Iterator[tuple]:
         whole, names = edges[0].of, [say(tape, e.x) for e in parts]
         axis = (whole.metadata or {}).get("axis")
         if whole.op.variadic and axis is not None and 1 < len(parts) == len(set(names)) < 5:
+            for i, j in itertools.permutations(range(len(parts)), 2):
+                def same(v: Values, e: Step, j: int = j, parts: list = parts, axis: int = axis) -> Any:
+                    return np.split(v(e.of.total), np.cumsum([part.shape[axis] for part in parts])[:-1], axis)[j]
+                if parts[i].shape == parts[j].shape:
+                    yield (1.9, f"the part of {d(say(tape, whole))} that belongs to {names[j]} is taken for {names[i]} "
+                           "too", dict.fromkeys((e for e in edges if e.position == i), same))
             for order in orders(parts):
                 def how(v: Values, e: Step, order: tuple = order, parts: list = parts, axis: int = axis) -> Any:
                     cuts = np.cumsum([parts[k].shape[axis] for k in order])[:-1]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import FrameType
@@ -23,7 +24,7 @@ from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy, sum_to
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
-from minigrad.program.trace import Symbol, Trace, Tracer, symbol
+from minigrad.program.trace import Symbol, Trace, Tracer, all_behind, symbol
 
 
 @dataclass(eq=False, repr=False)
@@ -122,8 +123,11 @@ class Recording(Trace):
         self.slots: set[tuple] = set()  # the places of edges: a state that begins as a constant has one there too
         for x in self.inputs:
             self.add("leaf", x)
-        for x in [x for x in self.tracer.latest if x._index not in self.step_of]:
-            self.forward(x)
+        used = {x._index for x in all_behind(self.outputs, lambda x: isinstance(x, Symbol))}
+        calls = [x for x in self.tracer.latest if x._index in used - self.step_of.keys()]
+        passes = self.passes(calls)
+        for x in calls:
+            self.forward(x, passes.get(x._index, 0))
         outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
         arriving: dict[Step, list[Step]] = defaultdict(list)
         self.arriving = []
@@ -157,9 +161,33 @@ class Recording(Trace):
             self.step_of[key] = self.add("constant", x._array if isinstance(x, Tensor) else x, name=name)
         return self.step_of[key]
 
-    def forward(self, x: Symbol) -> None:
+    def code_of(self, x: Symbol) -> tuple:
         sites, ordinal = self.tracer.sites[x._index]
-        place = x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
+        return x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
+
+    def passes(self, calls: list[Symbol]) -> dict[int, int]:
+        """{index: which pass} of what is called in a loop over gates or layers: each pass has weights of its own.
+
+        At one place of the code, the calls with other leaves, or with what other passes made, are those of another
+        pass, if each pass has as many calls, at least two.
+        """
+        found: dict[int, Any] = {x._index: x._index for x in self.inputs}  # a leaf stands for itself
+        places: dict[tuple, list[Symbol]] = defaultdict(list)
+        for x in calls:
+            places[self.code_of(x)].append(x)
+        numbers: dict[int, int] = {}
+        for some in places.values():
+            inputs = zip(*([found.get(getattr(x, "_index", None)) for x in call._inputs] for call in some))
+            columns = [column for column in inputs if None not in column and is_even(column)]
+            if columns and is_even(rows := list(zip(*columns))):
+                order = list(dict.fromkeys(rows))
+                found |= {x._index: (self.code_of(x), row) for x, row in zip(some, rows)}
+                numbers |= {x._index: order.index(row) for x, row in zip(some, rows)}
+        return numbers
+
+    def forward(self, x: Symbol, number: int) -> None:
+        sites, _ = self.tracer.sites[x._index]
+        place = (*self.code_of(x), number)
         self.add("forward", x, op=x._op, place=place, time=self.calls[place],
                  line=(sites[0][0], sites[0][3]) if sites else None)
         self.calls[place] += 1
@@ -195,6 +223,12 @@ class Recording(Trace):
                 compute = functools.partial(fit, shape=end.shape, is_cut=is_cut)
                 arriving[end].append(self.add("edge", compute(source.example), (source,), compute, x=end, position=k,
                                               is_cut=is_cut, place=slot, **where))
+
+
+def is_even(column: Sequence) -> bool:
+    """Whether there are several different entries, each as often, twice or more."""
+    counts = Counter(column)
+    return len(counts) > 1 and len(set(counts.values())) == 1 and max(counts.values()) > 1
 
 
 def fit(d: Any, shape: tuple[int, ...], is_cut: bool = False) -> Any:

@@ -21,6 +21,7 @@ class Cause:
     forward_line   "file:line: text" of the forward, and `backward_line` of the user's backward, if it can be told
     confirmed      at how many inputs it was confirmed beside those of the search
     derived_line   what `derive` prints in the place of that line of the user's, if it can be told
+    mend           what to do to that line, if it was tried
     """
 
     text: str
@@ -31,6 +32,7 @@ class Cause:
     backward_line: str | None = None
     confirmed: int = 2
     derived_line: str | None = None
+    mend: str | None = None
 
 
 @dataclass(repr=False)
@@ -68,6 +70,8 @@ class AuditReport:
             lines += [f"  explains {', '.join(cause.explains)}; confirmed at {cause.confirmed} other inputs"]
             if cause.backward_line:
                 lines += [f"  your line     {cause.backward_line}"]
+            if cause.mend:
+                lines += [f"  mends it      {cause.mend}"]
             if cause.derived_line:
                 lines += [f"  derived line  {cause.derived_line}"]
             if cause.forward_line:

@@ -27,6 +27,7 @@ def assigned(step: Step, g: Any) -> Any:
     return out
 
 
+MEAN = "the division by {b} of the forward is missing in the gradient: a mean is forgotten"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
@@ -58,10 +59,13 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
         step, of, x = site[0], site[0].of, site[0].x
         said = [say_read(tape, operand, step.time) for operand in step.inputs]
-        for cost, text, how in RULE_STEPS.get(step.op.name, ()):
+        rules = RULE_STEPS.get(step.op.name, ())
+        if step.op.name == "divide" and not step.shape:
+            rules = [(1.4, MEAN, lambda step, a, b: a)]
+        for cost, text, how in rules:
             shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
             words = dict(zip("ab", shown), this=say(tape, step, 3), op=of.op.name, y=say(tape, of), x=say(tape, x))
-            yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text),
+            yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text and text != MEAN),
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
     for e in (slot[0] for slot in tape.slots):  # softmax written as exp(x) / sum(exp(x))
         if e.x.kind == "forward" and e.x.op.linear and len(e.x.total.inputs) == 1 \

@@ -155,7 +155,7 @@ class Search:
                 continue
             values |= self.predicted(reached, change.replaced)
             if self.breaks_nothing(change.replaced):
-                key = change if change.where else change.text
+                key = change.text if "{}" in change.text else change
                 explained = self.agreeing(values)
                 if key in found:  # the same happened to another gradient
                     explained += found[key].explains
@@ -200,7 +200,7 @@ class Search:
                 replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
                     sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
                 new = Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
-                             replaced, change.where)
+                             replaced, change.where, terms=terms)
                 self.found(new, self.explained(reached, replaced))
                 new.length = tape.reached(change.replaced, [leaf])[leaf]
                 yield new

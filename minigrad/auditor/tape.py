@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -76,14 +77,14 @@ class Tape:
     def draw(self) -> list:
         return [0.7 * self.rng.normal(size=x.shape) if i in self.floats else x for i, x in enumerate(self.examples)]
 
-    def add_draw(self, inputs: list | None = None) -> None:
-        """Evaluate the tape at new inputs and new arriving gradients."""
+    def add_draw(self, inputs: list | None = None, is_plain: bool = False) -> None:
+        """Evaluate the tape at new inputs and new arriving gradients. is_plain: that of a single number is 1."""
         inputs = self.draw() if inputs is None else inputs
         values = [step.example for step in self.steps]
         for step, i in zip(self.inputs, self.floats):
             values[step.number] = inputs[i]
         for seed in self.seeds:
-            values[seed.number] = self.rng.normal(size=seed.shape)
+            values[seed.number] = self.rng.normal(size=seed.shape) if seed.shape or not is_plain else np.ones(())
         for step in self.steps:
             if step.compute is not None:
                 values[step.number] = step.compute(*[values[i] for i in step.reads])
@@ -147,6 +148,15 @@ class Tape:
         values = Values(self, before, replaced, todo).sweep(path)
         return [values[i] for i in totals]
 
+    def values_behind(self, terms: list[tuple[int, Replaced]], before: list) -> list:
+        """The values of the steps behind a change, a signed sum of replays; without the leaves, if of several terms."""
+        leaves = {step.total.number for step in self.leaves.values()} if terms[1:] else set[int]()
+        behind = functools.reduce(operator.or_, (self.behind(replaced) for _, replaced in terms))
+        path = [i for i in bits(behind) if i not in leaves and self.steps[i].shape]
+        replays = [(sign, Values(self, before, replaced, self.behind([*self.accepted, *replaced])))
+                   for sign, replaced in terms]
+        return [sum(sign * values(self.steps[i]) for sign, values in replays) for i in path]
+
     def accept(self, replaced: Replaced) -> None:
         """Make replacements permanent, in the values of all draws too."""
         self.accepted = {**self.accepted, **replaced}
@@ -179,7 +189,8 @@ class Tape:
         found += [(2.0, "2"), (0.5, "1/2"), (-1.0, "−1")]
         found += [(float(n), f"{n}") for n in sizes] + [(1 / n, f"1/{n}") for n in sizes]
         found += [(n ** 0.5, f"√{n}") for n in lengths] + [(n ** -0.5, f"1/√{n}") for n in lengths]
-        return found + [(n / m, f"{n}/{m}") for n, m in itertools.permutations([*lengths, *sizes], 2)]
+        return found + [(n / m, f"{n}/{m}" if n % m else f"{n // m}")
+                        for n, m in itertools.permutations([*lengths, *sizes], 2)]
 
 
 class Series:

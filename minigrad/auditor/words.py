@@ -34,9 +34,17 @@ def say(tape: Tape, step: Step, depth: int = 2) -> str:
             return f"{inputs[0]}²"
         sign = {"*": " ", "-": " − "}.get(step.op.infix, f" {step.op.infix} ")
         return sign.join(x if len(x.split()) == 1 or x.endswith(")") else f"({x})" for x in inputs)
+    if step.kind == "forward" and is_turned(step):
+        return f"{inputs[0]} turned round"
     if step.op is PART or step.op.view or step.op.name in PLAIN:
         return inputs[0] + (".T" if step.kind == "rule" and step.op.name.startswith("t") else "")
     return f"{step.op.name}({', '.join(dict.fromkeys(inputs))})"
+
+
+def is_turned(step: Step) -> bool:
+    """Whether an axis is read from its end, as in x[:, ::-1]."""
+    index = (step.metadata or {}).get("index", ())
+    return any(isinstance(one, slice) and (one.step or 1) < 0 for one in (index if isinstance(index, tuple) else (index,)))
 
 
 def say_read(tape: Tape, x: Step, time: int) -> str:

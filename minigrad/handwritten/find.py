@@ -385,6 +385,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     computed = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
     outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *computed] if is_output(y)]
     for shape in dict.fromkeys(map(np.shape, outputs)):
+        yield from (replace(own, constants=own.constants | dict.fromkeys(labels, n)) for n in (1, 0) if not shape)
         sums = [axis for y in outputs if np.shape(y) == shape for axis in range(y.ndim) if np.allclose(y.sum(axis), 1)]
         for axis in dict.fromkeys([*sums, *(axis for axis in reversed(range(len(shape))) if shape[axis] > 1)]):
             rest = tuple(n for k, n in enumerate(shape) if k != axis and n > 1)

@@ -6,12 +6,12 @@ import ast
 import contextlib
 import functools
 import linecache
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from minigrad.auditor.lines import bindings
 from minigrad.engine.ops import relu, sigmoid, softmax, tanh
 from minigrad.handwritten import references
 from minigrad.handwritten.recordable import bases
@@ -69,45 +69,10 @@ def right_activations(source: Source, namespace: dict[str, Any]) -> dict[str, Ca
     return found
 
 
-def bindings(call: Callable, file: str) -> tuple[Any, list[tuple[int, str, np.ndarray]]]:
-    """(result, arrays bound in `file` while it ran, in order: line, name, last value before the next binding)."""
-    found: list[list[Any]] = []
-
-    def trace(frame: Any, *_: Any) -> Any:
-        if frame.f_code.co_filename != file:
-            return None
-        current: dict[str, tuple[Any, list[Any]]] = {}
-        line = frame.f_lineno
-
-        def local(frame: Any, *_: Any) -> Any:
-            nonlocal line
-            for name, value in frame.f_locals.items():
-                if not isinstance(value, np.ndarray) or value.dtype == object:
-                    continue
-                before = current.get(name)
-                if before is None or before[0] is not value:
-                    current[name] = value, [line, name, value.copy()]
-                    found.append(current[name][1])
-                elif not np.array_equal(before[1][2], value, equal_nan=True):
-                    before[1][0], before[1][2] = line, value.copy()
-            line = frame.f_lineno
-            return local
-        return local
-
-    previous = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        result = call()
-    finally:
-        sys.settrace(previous)
-    return result, [tuple(one) for one in found]
-
-
 def first_difference(source: Source, user: Callable, reference: Callable) -> str:
     """The first value of a user's forward that differs from the true forward's value of that name; "" if none."""
     file = references.__file__
-    _, true = bindings(reference, file)
-    _, given = bindings(user, source.file)
+    true, given = (last_bindings(call, at) for call, at in ((reference, file), (user, source.file)))
     for line, name, value in given:
         same = [(at, other) for at, n, other in true if n == name and other.shape == value.shape]
         if same and not any(close(value, other) for _, other in same):
@@ -116,6 +81,13 @@ def first_difference(source: Source, user: Callable, reference: Callable) -> str
             return (f"{name} ({source.place(line)}) is the first value that differs: {value[index]:.4g} at "
                     f"{list(map(int, index))}, where `{linecache.getline(file, at).strip()}` gives {other[index]:.4g}")
     return ""
+
+
+def last_bindings(call: Callable, file: str) -> list[tuple[int, str, np.ndarray]]:
+    """(line, name, values) of the arrays that have a name, when they changed last, in the order of their making."""
+    _, bound = bindings(call, file)
+    last = {(one.name, id(one.array)): one for one in bound if one.name.isidentifier() and one.name != "return"}
+    return [(one.line, one.name, one.values) for one in last.values()]
 
 
 # -- the backward -----------------------------------------------------------------------------------------

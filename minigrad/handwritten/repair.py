@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from minigrad.handwritten.source import CouldNotRun, Source
 
 SECONDS = 8.0  # for the search
 MOST_NAMES = 40
+AT_A_LINE = 5  # the cost of edits of which there are many: they are tried where the line is known
 LIBRARIES = {"np", "numpy", "self", "range", "reversed", "len", "enumerate", "zip"}
 
 
@@ -43,6 +45,7 @@ def repair(differing: Callable[[int], list[str] | None], wrong: list[str], edits
     differing  the gradients that are wrong at inputs 0, 1 or 2; None if the forward gives other numbers
     """
     best: tuple[Edit, list[str]] | None = None
+    allowed = {*wrong, *(differing(0) or ())}
     end = time.process_time() + SECONDS
     for edit in edits:
         if time.process_time() > end:
@@ -51,7 +54,7 @@ def repair(differing: Callable[[int], list[str] | None], wrong: list[str], edits
             mended = set(wrong)
             for k in range(3):
                 left = differing(k)
-                mended -= set(wrong if left is None or set(left) - set(wrong) else left)
+                mended -= set(wrong if left is None or set(left) - allowed else left)
                 if len(mended) <= (len(best[1]) if best else 0):
                     break
             else:
@@ -92,8 +95,9 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
     found: list[Edit] = []
     for (owner, _), function in (of_forward | of_backward).items():
         names, only_copies = names_in(function), function not in of_backward.values()
+        line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
         for i, node in enumerate(ast.walk(function)):
-            found += [Edit(owner, function, i, change, getattr(node, "lineno", function.lineno), cost, text)
+            found += [Edit(owner, function, i, change, line_of[node], cost, text)
                       for cost, change, text in changes(node, names) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
@@ -115,8 +119,15 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
 def names_in(function: ast.FunctionDef) -> list[str]:
     """The names of arrays and numbers that a function uses."""
     called = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    found = [n.id for n in ast.walk(function) if isinstance(n, ast.Name)]
+    found = [ast.unparse(n) for n in ast.walk(function) if is_named(n)]
     return [name for name in dict.fromkeys(found) if name not in called | LIBRARIES][:MOST_NAMES]
+
+
+def is_named(node: Any) -> bool:
+    """Whether a node is a name, an entry with a name, as d["da"], or an attribute of self."""
+    return isinstance(node, ast.Name) or (
+        isinstance(node, ast.Subscript) and isinstance(getattr(node.slice, "value", None), str)) or (
+        isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self")
 
 
 def changed(function: ast.FunctionDef, i: int, change: Callable[[Any], Any]) -> ast.FunctionDef:
@@ -180,12 +191,15 @@ def statement(node: ast.stmt, new: str, cost: int = 1) -> Iterator[Change]:
 
 def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Change]:
     text = ast.unparse(node)
-    if isinstance(node, ast.Name) and node.id in names:
+    if not isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Slice)):
+        for name, sign in itertools.product(names, "+*/"):
+            yield from instead(AT_A_LINE, f"({text}) {sign} {name}")
+    if is_named(node) and text in names:
         yield from instead(0, f"{text}.copy()")
         yield from instead(2, f"{text}.T")
         for other in names:  # first c_next for a_next
             yield from instead(2 if {*other.split("_")} & {*text.split("_")} else 3, other)
-        for f in ("np.tanh({})", "(1 - {})"):
+        for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]", "{}[:, :, ::-1]"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript) and not isinstance(node.slice, (ast.Slice, ast.Tuple)) and not isinstance(
             getattr(node.slice, "value", None), str):
@@ -197,13 +211,16 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
         for i, part in enumerate(node.slice.elts):
             if not isinstance(part, ast.Slice):
                 yield from instead(2, f"{ast.unparse(node.value)}.sum(axis={i})")
+    elif isinstance(node, ast.Slice) and not node.step and (node.lower is None) != (node.upper is None):
+        yield 2, lambda one: ast.Slice(one.upper, one.lower), f"write `{ast.unparse(ast.Slice(node.upper, node.lower))}`" \
+            f" in place of `{text}`"
     elif isinstance(node, ast.BinOp):
         left, right = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})"
         for drop in (left, right):
             yield from instead(2, drop)
         if isinstance(node.op, (ast.Add, ast.Sub)):
             yield from instead(1, f"{left} {'-' if isinstance(node.op, ast.Add) else '+'} {right}")
-            yield from instead(2, f"{right} - {left}")
+            yield from instead(2 + any(isinstance(n, ast.Constant) for n in (node.left, node.right)), f"{right} - {left}")
             for product, other in ((node.left, right), (node.right, left)):  # a b + c in place of (a + c) b
                 if isinstance(product, ast.BinOp) and isinstance(product.op, (ast.Mult, ast.Div)):
                     a, b = f"({ast.unparse(product.left)})", f"({ast.unparse(product.right)})"

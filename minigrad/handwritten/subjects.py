@@ -179,7 +179,7 @@ class Subject:
         """The scalar among the outputs, or what the user's loss, or the usual one, makes of them."""
         scalars = [y for _, y in outputs if not isinstance(y, (dict, list)) and np.ndim(y) == 0]
         self.has_loss = bool(scalars or self.loss_name)
-        if scalars:
+        if scalars and not self.loss_name:
             return scalars[-1]
         if self.true_loss is None:
             return as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0] if self.loss_name \

@@ -11,7 +11,7 @@ import copy
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,11 +26,11 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import fitting, flat, like_output, with_example, with_globals
+from minigrad.handwritten.find import candidates, fitting, flat, like_output, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
-from minigrad.handwritten.repair import Edit, edits_of, installed, repair
+from minigrad.handwritten.repair import AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
 from minigrad.handwritten.subjects import GRADIENT, LABELS, WEIGHT, Subject, as_tuple, stacked
@@ -193,10 +193,11 @@ class Trial:
     def judge(self) -> None:
         verdict, subject = self.verdict, self.subject
         if subject.is_loss and not subject.has_loss:
-            self.choose_loss()
+            self.choose_targets()
         self.reference = reference = self.true_forward()
-        if reference is not None and subject.is_loss and self.settle_targets(reference):
-            self.reference = reference = self.own_forward()
+        if reference is not None and subject.is_loss and subject.has_loss and self.differing(self.sample(reference)):
+            self.choose_targets()
+            self.reference = reference = self.own_forward() if self.subject is not subject else reference
         inputs = self.draw()
         outputs, memory = self.forward(inputs)
         subject = self.subject
@@ -240,43 +241,46 @@ class Trial:
                               f"as d{other[0]} {given} and {other[0]} {shape}: the shapes that were found for it are "
                               "not those that you mean; give --forward and --shapes")
 
-    def choose_loss(self) -> None:
-        """Take the usual loss whose gradients the backward gives, or most of them, where the file has none."""
-        found: list[tuple[int, Subject, str]] = []
-        targets = [self.subject, *with_example(self.subject, self.subject.example, self.namespace)][:MOST_TARGETS]
-        for subject, (text, loss) in itertools.product(targets, references.usual_losses()):
-            self.subject = replace(subject, true_loss=loss)
-            with contextlib.suppress(CouldNotRun), explained(self.source, ""):
-                differing = self.differing(self.sample(self.own_forward()))
-                if differing is not None:
-                    found.append((len(differing), self.subject, text))
-                if differing == []:
-                    break
-        if not found:
-            raise CouldNotRun(f"{self.subject.name} takes targets, and no loss was found of which it is the gradient: "
-                              "let the forward return the loss")
-        wrong, self.subject, text = min(found, key=lambda one: one[0])
-        if wrong:
-            self.verdict.notes.append(f"{self.subject.name} was judged as the gradient of {text}: the file has no loss")
-
-    def settle_targets(self, reference: Callable) -> bool:
-        """Let targets among the forward's arguments add up to one along the axis for which the backward is right.
-
-        If it is right for none, that for which all gradients are one multiple of the true ones.
+    def choose_targets(self) -> None:
+        """Take the targets for which the backward is right, or most of it, and the usual loss where the file has none.
         """
+        wrong, own, text = np.inf, self.subject, ""
+        chosen = own
+        losses = list(references.usual_losses()) if not own.has_loss else [("", own.true_loss)]
+
+        def kinds() -> Iterator[Subject]:
+            yield from self.targets()
+            if wrong == 0.5 or wrong >= len(self.returned):  # none is right, or all are one multiple
+                yield from itertools.islice(candidates(own, self.source, self.namespace), MOST_TARGETS)
+        for subject, (name, loss) in ((kind, loss) for kind in kinds() for loss in losses):
+            self.subject = replace(subject, true_loss=loss)
+            with contextlib.suppress(CouldNotRun, IndexError), explained(self.source, ""):
+                sample = self.sample(self.own_forward())
+                if (differing := self.differing(sample)) is not None:
+                    now = 0.5 if differing and self.is_multiple(sample) else len(differing)
+                    if now < wrong:
+                        wrong, chosen, text = now, self.subject, name
+            if not wrong:
+                break
+        self.subject = chosen
+        if wrong == np.inf:
+            raise CouldNotRun(f"{own.name} takes targets, and no loss was found of which it is the gradient: let the "
+                              "forward return the loss")
+        if wrong and text:
+            self.verdict.notes.append(f"{own.name} was judged as the gradient of {text}: the file has no loss")
+
+    def targets(self) -> Iterator[Subject]:
+        """The subject with each kind of targets: classes, and numbers that add up to one along an axis."""
         subject, example = self.subject, self.subject.example
-        tables = [path for path, value in example.constants.items() if re.search(LABELS, path) and np.ndim(value) > 1
-                  and value.dtype.kind == "f"]
-        if not tables or not self.differing(self.sample(reference)):
-            return False
-        axes = [(path, axis) for path in tables for axis in range(np.ndim(example.constants[path]))]
-        for fits, (table, axis) in itertools.product((lambda one: not self.differing(one), self.is_multiple), axes):
-            constants = example.constants | {table: like_output(example.constants[table].shape, axis)}
-            self.subject = replace(subject, example=replace(example, constants=constants))
-            if fits(self.sample(self.own_forward())):
-                return True
-        self.subject = subject
-        return False
+        yield subject
+        for table in [path for path, value in example.constants.items() if re.search(LABELS, path)
+                      and np.ndim(value) > 1 and value.dtype.kind == "f"]:
+            for axis in range(np.ndim(example.constants[table])):
+                constants = example.constants | {table: like_output(example.constants[table].shape, axis)}
+                yield replace(subject, example=replace(example, constants=constants))
+        if subject.loss_name:
+            yield replace(subject, loss_name="")
+        yield from itertools.islice(with_example(subject, example, self.namespace), MOST_TARGETS)
 
     def is_multiple(self, sample: tuple) -> bool:
         """Whether all gradients are one number times the true ones of a sample."""
@@ -449,10 +453,10 @@ class Trial:
                 report = self.comparison(reference, names)
                 report.notes = report.notes if isinstance(problem, TraceError) else []
         self.look_for_edits(reference, report)
+        self.look_for_mends(reference, report)
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
-        if subject.true_loss and report.unexplained and not report.right:
-            raise CouldNotRun(f"{subject.name} takes targets, and the file has no loss: its gradients are those of "
-                              "none of the usual losses; let the forward return the loss")
+        if report.unexplained and not report.right and not report.causes and not references.usual(subject).is_certain:
+            raise CouldNotRun(self.unjudged())
         if not report.ok:
             report.notes = []
             for cause in report.causes:
@@ -463,6 +467,13 @@ class Trial:
                 if given != shape:
                     self.verdict.unlike += [pair for pair in zip(given, shape) if pair[0] != pair[1]]
                     self.fault(f"d{name} has the shape {given}, and {name} has {shape}")
+
+    def unjudged(self) -> str:
+        """What is said where no gradient is right and no fault explains one: the arguments may not be as meant."""
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.subject.inputs.items())
+        return (f"{self.subject.name} cannot be judged: none of its gradients is that of {self.subject.forward_in_words}"
+                f", and no fault explains one of them; if its arguments have other shapes than {shapes}, give --forward "
+                "and --shapes")
 
     def mean_in(self, text: str) -> str:
         """What is added to "db: 1/7 times the gradient" where one axis of data, and none of b, has the length 7."""
@@ -488,24 +499,39 @@ class Trial:
             self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
             subject.backward_name, [] if subject.is_closure else forwards, others)
 
-    def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = 9) -> None:
+    def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
+        """The edit of a cause's line that mends all that the cause explains."""
+        for cause in report.causes:
+            if cause.kind != "edit" and cause.backward_line:
+                line = int(cause.backward_line.removeprefix(self.source.file).split(":")[1])
+                found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains],
+                                      [edit for edit in self.edits() if edit.line == line])
+                if found and len(found[1]) == len(cause.explains):
+                    cause.mend = found[0].text
+                    if cause.kind == "another path":
+                        cause.text, cause.mend = cause.mend, None
+
+    def repaired(self, reference: Callable, wrong: list[str], edits: list[Edit]) -> tuple[Edit, list[str]] | None:
+        samples = [self.sample(reference) for _ in range(3)]
+        self.seconds = 1.0  # an edit may make a loop endless
+        found = repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace, self.source.file)
+        self.seconds = None
+        return found
+
+    def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = AT_A_LINE - 1) -> None:
         """Find the edits, up to some cost, that mend what is not explained."""
         source = self.source
         wrong = [name for name in self.subject.inputs if f"d{name}" in report.unexplained]
         if not wrong:
             return
         edits = [edit for edit in self.edits() if edit.cost <= dearest]
-        samples = [self.sample(reference) for _ in range(3)]
-        self.seconds = 1.0  # an edit may make a loop endless
         with contextlib.ExitStack() as edited:
-            while wrong and (found := repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace,
-                                             source.file)):
+            while wrong and (found := self.repaired(reference, wrong, edits)):
                 edit, mended = found
                 edited.enter_context(installed(edit, self.namespace, source.file))
                 text = f"{source.place(edit.line)}: {one_line(source.text.splitlines()[edit.line - 1].strip(), 120)}"
                 report.causes.append(Cause(edit.text, "edit", [f"d{name}" for name in mended], backward_line=text))
                 wrong = [name for name in wrong if name not in mended]
-        self.seconds = None
         report.unexplained = [f"d{name}" for name in wrong]
         report.notes = report.notes if wrong else [n for n in report.notes if "agree with each other" not in n]
 
@@ -541,8 +567,10 @@ class Trial:
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in subject.inputs])
         user = self.namespace[subject.name]
         backward.__wrapped__ = getattr(user, subject.backward_name, user)  # type: ignore[attr-defined]
+        backward.passed_over = {f.lineno for cell in self.cells  # type: ignore[attr-defined]
+                                for f in self.source.functions_in(cell.subject.name)}
         report = audit(forward, backward, *map(np.zeros, subject.inputs.values()),
-                       names={f"d{name}": name for name in names})
+                       names={f"d{name}": name for name in names}, other_sizes=False)
         report.missing = []  # `look_for_lacking` says which
         return report
 
@@ -561,20 +589,25 @@ class Trial:
             self.fault(f"not written yet: {', '.join('d' + name for name in missing)}")
 
     def look_for_lacking(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
-        """The inputs whose gradients are not returned, and not zero; of a loss, only weights."""
+        """The inputs whose gradients are not returned, and not zero: of what a convention has, or a few of the weights.
+
+        If many are not, they are returned in a way that was not found.
+        """
         subject, inputs = self.subject, self.draw()
         usual = references.usual(subject)  # what another function returns is its own affair
-        is_certain = usual.is_certain or (bool(usual.forwards) and usual.own_names and not subject.is_class)
-        paths = {name: path for name, path in subject.paths.items() if "." in path and is_parameter(path)}
-        lacking = [name for name in subject.inputs if name not in returned and (
-            name in subject.held or name in paths or (is_certain and not subject.is_loss))]
+        is_certain = not subject.is_loss and (usual.is_certain or (
+            bool(usual.forwards) and usual.own_names and not subject.is_class))
+        weights = [name for name in subject.inputs if name in subject.held or (
+            "." in (path := subject.paths.get(name, "")) and is_parameter(path))]
+        lacking = [name for name in (subject.inputs if is_certain else weights) if name not in returned]
         if not lacking or any("not written" in text for text in self.verdict.faults):
             return
         y, pull = vjp(self.arriving(reference), *inputs.values())
         d = dict(zip(inputs, pull(map_leaves(lambda leaf: np.ones(leaf.shape), y))))
-        if lacking := [f"d{name}" for name in lacking if np.any(d[name])]:
+        lacking = [name for name in lacking if np.any(d[name])]
+        if is_certain and lacking or 3 * len(lacking) == 3 <= len(weights):
             (self.fault if is_certain else self.verdict.notes.append)(
-                f"{subject.name} does not return {', '.join(lacking)}")
+                f"{subject.name} does not return {', '.join(f'd{name}' for name in lacking)}")
 
     def look_at_order(self) -> None:
         """Whether two gradients of one shape are returned in each other's places."""
