@@ -8,7 +8,6 @@ with which the backward runs too.
 from __future__ import annotations
 
 import ast
-import contextlib
 import copy
 import io
 import itertools
@@ -85,6 +84,12 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     node = own[backward]
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
+    if inner := next((one for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node
+                      and one.name in flat(subject.returns) and not is_class), None):
+        results = tuple(result for result in subject.returns if result != inner.name)
+        return replace(subject, convention="a forward that returns its backward", backward_name=inner.name,
+                       forward_name=name, order=called_with(node, is_class), takes=called_with(inner, is_class),
+                       results=results, returns=names_returned(inner))
     is_both = bool(re.search(BOTH, backward))
     is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
@@ -122,6 +127,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.loss_takes = called_with(own[subject.loss_name], is_class)
         others = [name for name in subject.loss_takes if name not in (*subject.order, *subject.results)]
         subject.targets = tuple(others if len(others) == 1 else filter(subject.is_target, others))
+    if subject.forward_name in own:
+        needed = required(own[subject.forward_name])
+        subject.optional = tuple(one for one in subject.order if re.search(MASK, one) and one not in needed)
     if is_class:
         init = own.get("__init__")
         subject.makes = (*required(init)[1:], *starred(init, source)) if init else ()
@@ -234,18 +242,18 @@ def starred(node: Any, source: Source) -> tuple[str, ...]:
 
 
 def called_with(node: Any, is_method: bool) -> tuple[str, ...]:
-    """The parameters that are passed: those without a default, a rate, and of a forward its first and targets."""
+    """The parameters that are passed: those without a default, a rate, and of a forward its first, targets, masks."""
     names, needed = parameters_of(node)[is_method:], len(required(node)) - is_method
     is_back = bool(re.search(BACK, node.name))
     passed = [i < needed or bool(re.search(RATE, name)) or (not is_back and (i < is_method or bool(
-        re.search(LABELS, name)))) for i, name in enumerate(names)]
+        re.search(f"{LABELS}|{MASK}", name)))) for i, name in enumerate(names)]
     return tuple(itertools.compress(names, itertools.takewhile(bool, passed)))
 
 
 def names_returned(node: Any) -> tuple:
     """The names in the last `return` that has some, nested as they are: (loss, (dW, db), h). A tuple of gradients may
     have a name before it is returned."""
-    literals = {s.targets[0].id: parts for s in ast.walk(node) if isinstance(s, ast.Assign)
+    literals = {s.targets[0].id: parts for s in own_nodes(node) if isinstance(s, ast.Assign)
                 and isinstance(s.targets[0], ast.Name) and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id)
                 and (parts := elements(s.value))}
 
@@ -262,11 +270,19 @@ def names_returned(node: Any) -> tuple:
         text = ast.unparse(value).split("[")[0].removeprefix("self.")
         inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
         return text if text.isidentifier() else next(iter(inside), "")
-    for statement in reversed([n for n in ast.walk(node) if isinstance(n, ast.Return) and n.value]):
+    for statement in reversed([n for n in own_nodes(node) if isinstance(n, ast.Return) and n.value]):
         if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)) or parts_of(statement.value):
             found = one(statement.value)
             return found if isinstance(found, tuple) else (found,)
     return ()
+
+
+def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function, without those of the functions in it, which have their own returns."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield from own_nodes(child)
 
 
 def elements(value: ast.expr) -> list[ast.expr]:
@@ -294,12 +310,10 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         body.insert(0, ast.Expr(ast.Constant(source.text)))
         node = ast.copy_location(ast.ClassDef(subject.name, [], [], body, []), node)
     else:
-        node = with_parameters(source.definitions[subject.forward_name], subject.passed)
+        node = with_parameters(source.definitions[subject.forward_name], subject.order)
         texts = [ast.get_docstring(one) or "" for one in (node, source.tree)]
         node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
-    if subject.passed != subject.order:
-        function = subject.beside_objects(function, namespace)
     most, tried = math.inf, []
     for example in examples(function, node, namespace, subject.forward_name):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
@@ -321,6 +335,9 @@ def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
 def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) -> Iterator[Subject]:
     """The subject with these arguments. What its backward takes besides is made like an output."""
     shapes, constants, known = dict(example.shapes), dict(example.constants), dict(example.known)
+    is_all = all(re.search(LABELS, path.rpartition(".")[2]) for path in shapes)
+    labels = [path for path in shapes if re.search(f"{LABELS}|{MASK}", path) and f"d{path}" not in flat(
+        subject.returns)][is_all:]  # of two such names the first is what is predicted
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient
@@ -328,27 +345,32 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
             constants[path] = next((len(v) for v in constants.values() if np.ndim(v) == 1), constants[path])
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
-        elif path in shapes and re.search(rf"{LABELS}|{MASK}", path) and f"d{path}" not in flat(subject.returns):
+        elif path in labels:
             shape = shapes.pop(path)
             constants[path] = (like_output(shape, -1) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
                 not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(
                 shape) % 3 < 2.0
             known[path] = Known("constant")
+    made = tuple(path for path, one in known.items() if one.kind == "made")
+    shapes = {path: shape for path, shape in shapes.items() if not path.startswith(tuple(f"{one}." for one in made))}
     last = [path.rpartition(".")[2] for path in shapes]
-    own = replace(subject, example=replace(example, known=known, constants=constants))
+    own = replace(subject, example=replace(example, known=known, constants=constants), tables=(
+        *subject.tables, *(name for name in subject.order if name in made and not subject.is_class)))
     names = {path: name if last.count(name) == 1 else path.replace(".", "_") for name, path in zip(last, shapes)}
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
     own.inputs = {name: shapes[path] for name, path in own.paths.items()}
     if subject.is_class:
-        given = own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()})[0]
+        given = own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()}, namespace.__getitem__)[0]
         layer = namespace[subject.name](*given)
         kept = {name: places[0].value for name, places in weights_of(layer).items()}
-        made = [name for name in own.inputs if own.paths[name] in subject.makes]
-        kept = {name: w for name, w in kept.items() if name not in made and not any(w is one for one in given)}
-        own.held = (*made, *kept)
+        taken = [name for name in own.inputs if own.paths[name] in subject.makes]
+        kept = {name: w for name, w in kept.items() if name not in taken and not any(w is one for one in given)}
+        own.held = (*taken, *kept)
         own.inputs |= {name: np.shape(w) for name, w in kept.items()}
     weights = {name: namespace[name] for name in subject.held if not subject.is_class}
-    for table in subject.tables:
+    if own.tables != subject.tables:
+        own.owner(namespace, {name: np.ones(shape) for name, shape in own.inputs.items()})
+    for table in own.tables:
         weights |= {name: places[0].value for name, places in weights_of(namespace[table]).items()}
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
     own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
@@ -421,26 +443,6 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     found, namespace = weights(), source.run(names, sizes)
     held = tuple(name for name in found if isinstance(namespace[name], np.ndarray))
     return replace(subject, sizes=sizes, held=held, tables=tuple(name for name in found if name not in held))
-
-
-def with_objects(subject: Subject, source: Source) -> Subject:
-    """The subject with an object for each parameter of which it reads attributes, if a class of the file makes it.
-
-    The constructor takes sizes alone, and the object keeps weights.
-    """
-    found: dict[str, Any] = {}
-    functions = [f for name in {subject.forward_name, subject.backward_name} for f in source.functions_in(name)]
-    for parameter in () if subject.is_class else subject.order:
-        read = {n.attr for f in functions for n in ast.walk(f) if isinstance(n, ast.Attribute)
-                and ast.unparse(n.value) == parameter}
-        for name in [name for name, node in source.definitions.items() if isinstance(node, ast.ClassDef) and read]:
-            init = source.methods(name).get("__init__")
-            sizes = (H, V, *range(V + 1, 99))[:len(required(init)[1:]) if init else 0]
-            with contextlib.suppress(Exception):
-                made = source.run([name])[name](*sizes)
-                if weights_of(made) and all(hasattr(made, one) for one in read):
-                    found[parameter] = made
-    return replace(subject, sizes=subject.sizes | found, tables=(*subject.tables, *found))
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:
@@ -532,6 +534,11 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
     if len(biases) > 1 and wrong.keys() >= {*biases} and len(columns) == 1:
         yield from alone(example, columns.pop())
     for name, shape in wrong.items():
+        own = subject.inputs[name]
+        if len(own) == len(shape) and name in subject.paths and all(m in (1, n) for n, m in zip(own, shape)):
+            path = subject.paths[name]  # a bias as a column, which the forward broadcasts
+            axes = tuple({"": 1} if m == 1 else axis for axis, m in zip(example.known[path].axes, shape))
+            yield replace(example, known=example.known | {path: replace(example.known[path], axes=axes)})
         pairs = [pair for pair in zip(subject.inputs[name], shape) if pair[0] != pair[1]]
         if len(pairs) == 1 and len(shape) == len(subject.inputs[name]) and name in subject.paths:
             at = next(i for i, (n, other) in enumerate(zip(subject.inputs[name], shape)) if n != other)

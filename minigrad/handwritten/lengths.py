@@ -138,7 +138,10 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
         for i, n in enumerate(shape):  # the others fit
             rest = math.prod(shape[:i] + shape[i + 1:])
             if rest > 1 and size % rest == 0:
-                yield 0.1, now.agree(read(n, lengths, axes)[0], read(size // rest, lengths, axes)[0], order)
+                for one, other in zip(read(n, lengths, axes), read(size // rest, lengths, axes)[:1]):
+                    yield 0.1, now.agree(one, other, order)
+            for axis in [axis for axis in order if 1 < n < 9 and lengths[axis] // n in shape]:  # n heads
+                yield 0.1, now.agree({axis: 1}, {f"{axis}/{n}": n}, order)
     if found := re.search(r"with size (\d+)$", text):  # a loop over an axis that is longer
         for axis in order:
             if lengths[axis] > int(found[1]):

@@ -23,6 +23,7 @@ from minigrad.handwritten.lengths import Known, Length, is_parameter
 
 GROUP = r"^(params?|parameters|weights|theta)$"
 NUMBER = r"^(p|lr)$|eps|rate|momentum|decay|seed|temperature|ratio|drop"
+REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
 SIZES = (6, 5, 4)  # of layers, where a class takes several
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
 
@@ -94,13 +95,13 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
         return self.ranked((0,) if self.shift and self.plain else (1, 2), "integers")
 
-    def like(self, shape: tuple[int, ...]) -> Any:
+    def like(self, shape: tuple[int, ...], is_sum: bool = False) -> Any:
         """It meets an array of this shape: data have its shape, a bias or a gain one axis of it, that of features."""
         lengths = [self.trial.axis_of(n) or self.axis(i) for i, n in enumerate(shape)]
-        is_weight = is_parameter(self.path)
+        is_weight = is_parameter(self.path) or self.path in self.trial.sizes
         is_column = is_weight and len(shape) > 1 and self.features_first(lengths)
-        if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.path in self.trial.sizes or \
-                self.may_be_number:
+        if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.may_be_number or (
+                self.path in self.trial.sizes and not is_sum):
             return self.ranked((1 if is_weight and not is_column else len(shape), *RANKS[:3]))
         whole, last = Known("array", tuple(lengths)), Known("array", (lengths[-1],))
         if not is_weight or len(shape) == 1:
@@ -161,7 +162,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if self.path in self.trial.sizes:  # NumPy iterates over the size in np.ones(n) first
             is_call = operation.startswith(("CALL", "PRECALL"))
             number = [(0, Known("number", ({self.path: 1},)))] if is_call else []
-            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)))
+            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)), (
+                1.5, self.of_rank(1, "integers")), (2, Known("sequence", keys=("0", "1"))))
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))
             self.needs((0, Known("sequence", keys=keys)), (1, Known("array", ({"": count}, self.axis(1)))))
@@ -206,18 +208,21 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if name.startswith("__"):
             raise AttributeError(name)
         if not hasattr(np.ndarray, name):
-            return self.needs((0, Known("object")))
+            if self.shift and self.plain:
+                return self.needs((0, Known("sequence", keys=("0", "1"))))
+            made = list(self.trial.with_attribute(name, self.path))
+            return self.needs(*enumerate(made), (len(made), Known("object")))
         if name in ("copy", "astype"):
             return lambda *_, **__: self.part(plain=True)
         if name in ("reshape", "ravel", "flatten", "transpose", "squeeze", "swapaxes"):
             return lambda *shape, **_: self.moved(name in ("ravel", "flatten") or shape == (-1,))
         if name == "dot":
             return lambda other: product(self, other)
-        return self.along if callable(getattr(np.ndarray, name)) else self.ranked()
+        return self.along if name in REDUCTIONS else self.ranked()
 
-    def along(self, *arguments: Any, axis: Any = None, **_: Any) -> Any:
+    def along(self, axis: Any = None, *_: Any, **__: Any) -> Any:
         """A method such as mean(axis=(2, 3)): it has these axes."""
-        axes = [one for one in leaves([axis, *arguments]) if isinstance(one, int)]
+        axes = [one for one in leaves([axis]) if isinstance(one, int)]
         return self.part(None, max(axes, default=-1) + 1 + (self.shift or 0)).ranked()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
@@ -229,7 +234,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         probes = [one for one in inputs if isinstance(one, Probe)]
         shapes = [np.shape(one) for one in inputs if isinstance(one, (np.ndarray, list)) and np.ndim(one)]
         if shapes:
-            return first(probes).like(np.broadcast_shapes(*shapes))
+            return first(probes).like(np.broadcast_shapes(*shapes), ufunc in (np.add, np.subtract))
         if len({one.path for one in probes}) > 1:
             own = max(one.least - (one.shift or 0) for one in probes)  # axes that one of them has at least
             return first(probes).ranked((1, 2) if is_parameter(first(probes).path) else (max(2, own), *RANKS[:3]))
@@ -256,7 +261,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return probes[0].part(None)
         if function is np.shape:
             return probes[0].shape
-        return first(probes).ranked((*ranks[:1], *RANKS[:3]))
+        return first(probes).ranked((*ranks[:1] * (not is_parameter(first(probes).path)), *RANKS[:3]))
 
 
 class Shape:
@@ -308,7 +313,7 @@ class Asked(dict):
         return self[name]
 
     def __len__(self) -> int:
-        return max(super().__len__(), 4)  # two layers, of a matrix and a bias
+        return max(super().__len__(), 8)  # several layers, whether each has two or three, and the last others
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if default is None else super().get(key, default)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import heapq
+import inspect
 import io
 import itertools
 import linecache
@@ -49,12 +50,13 @@ from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited,
 # Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 SHORT = (5, 7, 19, 23)  # of arrays with four axes
-WEIGHTS = tuple(range(360, 492, 12))  # long, so that slices of fused gates are not cut short, and they can be split
+WEIGHTS = tuple(range(156, 288, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
 LARGEST = 4e6  # numbers in an argument
 MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 SECONDS = 6.0
+FARTHEST = 3.0  # what an example may cost more than the first
 
 
 @dataclass
@@ -82,16 +84,20 @@ class Example:
         """path → its axes in words, ("4 h_prev.1", "x.1"), of each array of floats."""
         return {path: tuple(map(in_words, known.axes)) for path, known in self.known.items() if known.kind == "array"}
 
-    def arguments(self, arrays: dict[str, Any]) -> tuple:
-        """The arguments, nested as the function takes them, from path → array."""
+    def arguments(self, arrays: dict[str, Any], find: Callable[[str], Any]) -> tuple:
+        """The arguments, nested as the function takes them, from path → array; `find` gives a class by its name."""
         def part(path: str) -> Any:
             known = self.known[path]
             if known.kind in ("mapping", "object"):
                 found = {key: part(f"{path}.{key}") for key in known.keys}
                 return found if known.kind == "mapping" else SimpleNamespace(**found)
-            if known.kind == "sequence":
-                return tuple(part(f"{path}.{key}") for key in known.keys)
-            return arrays[path] if known.kind == "array" else self.constants[path]
+            if known.kind in ("sequence", "made"):
+                parts = tuple(part(f"{path}.{key}") for key in known.keys)
+                return parts if known.kind == "sequence" else find(known.value)(*parts)
+            if known.kind == "array":
+                return arrays[path] if path in arrays else np.full(shapes[path], 0.1)
+            return self.constants[path]
+        shapes = self.shapes
         return tuple(map(part, self.names))
 
 
@@ -126,7 +132,8 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     given |= dict.fromkeys((name for name in names if re.fullmatch(GENERATOR, name)), generator)
     lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
     common = tuple(n for n, _ in lengths.most_common())
-    search = Search(call, names, hints(names, comments(code, node)), sizes)
+    classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
+    search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
     yield from search.run(Hypothesis(given, {}, common), node.name)
 
 
@@ -152,10 +159,12 @@ class Search:
     call   takes the arguments `names`
     ranks  name → rank, as the docstring says it
     sizes  the names that are numbers if they can be: what a class is made from
+    classes  of the file, of which an argument may be an object
     """
 
-    def __init__(self, call: Callable, names: tuple[str, ...], ranks: dict[str, int], sizes: tuple[str, ...]):
-        self.call, self.names, self.ranks, self.sizes = call, names, ranks, sizes
+    def __init__(self, call: Callable, names: tuple[str, ...], ranks: dict[str, int], sizes: tuple[str, ...],
+                 classes: dict[str, type]):
+        self.call, self.names, self.ranks, self.sizes, self.classes = call, names, ranks, sizes, classes
         self.waiting: list[tuple[float, int, Hypothesis | Example]] = []
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
@@ -166,10 +175,11 @@ class Search:
         self.wait(0, start)
         seen: set[str] = set()
         found: set[str] = set()
-        spent = 0.0
-        while self.waiting and spent < SECONDS:
+        spent, most = 0.0, math.inf
+        while self.waiting and spent < SECONDS and self.waiting[0][0] <= most:
             cost, _, one = heapq.heappop(self.waiting)
             if isinstance(one, Example):
+                most = min(most, cost + FARTHEST)
                 ranks = {path: len(known.axes) for path, known in one.known.items()}
                 if (told := str((one.axes, ranks))) not in found:  # integers of another rank are another example
                     found.add(told)
@@ -253,8 +263,10 @@ class Trial:
 
     def __init__(self, search: Search, hypothesis: Hypothesis, lengths: dict[str, int]):
         self.hypothesis, self.lengths, self.iterated = hypothesis, lengths, search.iterated
-        self.names, self.ranks, self.sizes = search.names, search.ranks, search.sizes
+        self.names, self.ranks, self.classes = search.names, search.ranks, search.classes
         self.known = dict(hypothesis.known)
+        self.sizes = (*search.sizes, *(f"{path}.{key}" for path, known in self.known.items() if known.kind == "made"
+                                       for key in known.keys if not is_parameter(key)))
         self.options: list[tuple[float, Hypothesis]] = []
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
         self.slices: list[tuple[int, int, int]] = []  # length, end of a slice, 1 if it goes on from there
@@ -299,8 +311,9 @@ class Trial:
             return Probe(self, path)
         if known.kind in ("mapping", "object"):
             return Asked(self, path, {key: self.value(f"{path}.{key}") for key in known.keys})
-        if known.kind == "sequence":
-            return [self.value(f"{path}.{key}") for key in known.keys]
+        if known.kind in ("sequence", "made"):
+            parts = [self.value(f"{path}.{key}") for key in known.keys]
+            return parts if known.kind == "sequence" else self.classes[known.value](*parts)
         shape = tuple(map(self.measure, known.axes))
         if math.prod(shape) > LARGEST:
             raise Need
@@ -322,13 +335,28 @@ class Trial:
             is_large = path in self.known and len(self.known[path].axes) > 3
             lengths = WEIGHTS if is_long else SHORT * is_large + DATA + WEIGHTS
             taken = set(self.lengths.values())
-            self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(492, 12)) if n not in taken)
+            self.lengths[axis] = next(n for n in itertools.chain(lengths, itertools.count(288, 12)) if n not in taken)
         return measured(reduced, self.lengths)
 
     def axis_of(self, number: int) -> Length | None:
         """An axis of this length; None if there is none."""
         axes = [*({axis: 1} for axis in self.lengths), *(axis for _, axis in self.hypothesis.axes)]
         return next((axis for axis in axes if number > 1 and measured(axis, self.lengths) == number), None)
+
+    def with_attribute(self, name: str, path: str) -> Iterator[Known]:
+        """The objects of the file's classes with this attribute, first of a class whose name is like the argument's."""
+        def is_alike(cls: str) -> bool:
+            words = cls.lower(), re.sub(r"\W|\d", "", path.rpartition(".")[2]).lower()
+            return bool(words[1]) and (words[0] in words[1] or words[1] in words[0])
+        for cls in sorted(self.classes, key=is_alike, reverse=True):
+            made = self.classes[cls]
+            used = {one for base in made.__mro__ for f in vars(base).values() if hasattr(f, "__code__")
+                    for one in f.__code__.co_names}
+            if not any(made in other.__mro__[1:] for other in self.classes.values()) and (
+                    hasattr(made, name) or name in used or name in getattr(made, "__annotations__", ())):
+                parameters = inspect.signature(made).parameters.values()
+                yield Known("made", value=cls, keys=tuple(p.name for p in parameters if p.default is p.empty
+                                                          and p.kind is p.POSITIONAL_OR_KEYWORD))
 
     # -- after it ran through
 

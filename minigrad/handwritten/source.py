@@ -262,6 +262,16 @@ class Plain(ast.NodeTransformer):
         body = ast.copy_location(ast.Return(value.body), value)
         return ast.copy_location(ast.FunctionDef(target.id, value.args, [body], []), node)
 
+    def visit_Return(self, node: ast.Return) -> Any:
+        self.generic_visit(node)
+        parts = getattr(node.value, "elts", [])
+        found = next((one for one in parts if isinstance(one, ast.Lambda)), None)
+        if found is None:
+            return node
+        parts[parts.index(found)] = ast.copy_location(ast.Name("backward", ast.Load()), found)
+        named = ast.Assign([ast.Name("backward", ast.Store())], found)
+        return [self.visit_Assign(ast.copy_location(named, node)), node]
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         self.generic_visit(node)
         a = node.args

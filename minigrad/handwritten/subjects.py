@@ -50,6 +50,7 @@ class Subject:
     makes: tuple[str, ...] = ()  # those of the class's constructor
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
     returns: tuple = ()  # names of what the backward returns, nested
+    optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
@@ -74,6 +75,11 @@ class Subject:
         return self.forward_name == self.backward_name
 
     @property
+    def is_closure(self) -> bool:
+        """Whether the forward returns the backward."""
+        return self.name == self.forward_name != self.backward_name
+
+    @property
     def forward_in_words(self) -> str:
         return f"the forward of {self.name}" if self.is_class or self.together else self.forward_name
 
@@ -85,22 +91,24 @@ class Subject:
 
     # -- forward ----------------------------------------------------------------------------------------
 
-    def arguments(self, inputs: dict[str, Any]) -> tuple[tuple, tuple]:
-        """The arguments of the constructor, and of the forward."""
+    def arguments(self, inputs: dict[str, Any], find: Callable[[str], Any]) -> tuple[tuple, tuple]:
+        """The arguments of the constructor, and of the forward; `find` gives a class by its name."""
         example = replace(self.example, constants=copy.deepcopy(self.example.constants))
-        found = example.arguments({path: inputs[name] for name, path in self.paths.items()})
+        found = example.arguments({path: inputs[name] for name, path in self.paths.items()}, find)
         return found[:len(self.makes)], found[len(self.makes):]
 
     def owner(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> Callable[[str], Callable]:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
             namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
+            arguments = dict(zip(self.order, self.arguments(inputs, namespace.__getitem__)[1]))
+            namespace |= {name: one for name, one in arguments.items() if name in self.tables}
             for table in self.tables:
                 put_weights(namespace[table], inputs)
                 for place in gradients_of(namespace[table]):
                     place.put(np.zeros_like(place.value))
             return namespace.__getitem__
-        layer = namespace[self.name](*self.arguments(inputs)[0])
+        layer = namespace[self.name](*self.arguments(inputs, namespace.__getitem__)[0])
         put_weights(layer, inputs)
         for name, value in vars(layer).items():
             if re.search(RATE, name) and name != "alpha" and isinstance(value, float):
@@ -115,19 +123,10 @@ class Subject:
         """(outputs, what the backward needs)."""
         return self.run_forward(self.owner(namespace, inputs), inputs)
 
-    @property
-    def passed(self) -> tuple[str, ...]:
-        """The parameters of the forward that the example has: all but the objects with weights."""
-        return tuple(name for name in self.order if name not in self.tables)
-
-    def beside_objects(self, function: Callable, namespace: dict[str, Any]) -> Callable:
-        """The forward as a function of what is `passed`."""
-        objects = {name: namespace[name] for name in self.order if name in self.tables}
-        return lambda *arguments: function(**dict(zip(self.passed, arguments)), **objects)
-
     def pool(self, owner: Callable, inputs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of the forward, and what the backward takes besides."""
-        return copy.deepcopy(self.constants) | dict(zip(self.passed, self.arguments(inputs)[1])) | {
+        find = owner(self.forward_name).__globals__.__getitem__ if self.is_class else owner
+        return copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs, find)[1])) | {
             name: owner(name) for name in self.tables if name in (*self.order, *self.takes)}
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
@@ -140,6 +139,9 @@ class Subject:
         if self.together:
             self.is_loss = True
             return result[:1], (owner, before, result[1:])
+        if self.is_closure:
+            pool |= {self.backward_name: next(filter(callable, result))}
+            result = tuple(y for y in result if not callable(y))
         names = self.results if len(self.results) == len(result) else ("",) * len(result)
         pool |= {name: y for name, y in zip(names, result) if name in (*self.takes, *self.loss_takes)}
         rest = [name for name in self.takes if name not in pool]
@@ -163,10 +165,10 @@ class Subject:
               for name in arriving]
         if min(at) < 0 or len(set(at)) < len(at):
             at = list(range(len(arriving)))
-        others: Any = tuple(y for name, y in outputs if name not in self.takes)
+        rest_of_it = tuple(y for name, y in outputs if name not in self.takes)
         given: list[Any] = [outputs[k][1] for k in at if k < len(outputs)]
-        if len(others) > len(arriving) == 1 and not cache and not self.is_class and {*self.takes} & {*self.order}:
-            given = [others]
+        if len(rest_of_it) > len(arriving) == 1 and not cache and not self.is_class and {*self.takes} & {*self.order}:
+            given = [rest_of_it]
         loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
         values = [one for y in given for one in apart(y)]
         self.arriving = tuple(range(len(loss) + len(values) + max(len(arriving) - len(given), 0)))
@@ -205,7 +207,8 @@ class Subject:
             arriving = iter(d_outputs[self.is_loss:])
             pool = pool | {name: like(y, arriving) for name, y in zip(names, outputs)}
             before = {name: copied(w) for name, w in self.weights(owner).items()}
-            result = in_dicts(owner(self.backward_name)(*(pool[name] for name in self.takes)))
+            backward = pool[self.backward_name] if self.is_closure else owner(self.backward_name)
+            result = in_dicts(backward(*(pool[name] for name in self.takes)))
         found = self.named(result, self.returns[self.together:]) if result is not None else {}
         for root in self.roots(owner):
             found = self.kept(root) | found

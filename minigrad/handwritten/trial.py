@@ -5,6 +5,7 @@ Everything here runs the user's code in this process. The command `minigrad audi
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import functools
@@ -27,7 +28,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import candidates, fitting, flat, like_output, with_example, with_globals, with_objects
+from minigrad.handwritten.find import candidates, fitting, flat, like_output, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
@@ -86,7 +87,7 @@ class Trial:
         if library := self.source.library_of({self.subject.name, self.subject.forward_name}):
             raise CouldNotRun(f"{self.subject.name} uses {library}: the audit reads backward passes in NumPy")
         if self.subject.example is None or example is not None:
-            self.subject = with_objects(with_globals(self.subject, self.source), self.source)
+            self.subject = with_globals(self.subject, self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
             try:
                 self.subject = fitting(self.subject, self.source, self.fresh(), example)
@@ -122,7 +123,9 @@ class Trial:
     def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
         subject, source = self.subject, source or (self.source.unscaled() if self.unclipped else self.source)
-        namespace = source.run([*subject.needs, *(name for cell in self.cells for name in cell.subject.needs)],
+        classes = [name for name, node in source.definitions.items() if isinstance(node, ast.ClassDef)]
+        needs = [name for cell in self.cells for name in cell.subject.needs]
+        namespace = source.run([*subject.needs, *needs, *classes],
                                {**dict.fromkeys(self.globals), **copy.deepcopy(subject.sizes)})
         if subject.name not in namespace:
             raise CouldNotRun(f"{subject.name} cannot be defined: {source.failed.get(subject.name)}")
@@ -149,7 +152,7 @@ class Trial:
     def wrong_cells(self) -> list[Trial]:
         """Those that are replaced; not one that takes words or targets: its reference has its own."""
         return [cell for cell in self.cells if cell.verdict.backward_wrong and cell.reference is not None
-                and not cell.subject.is_loss
+                and not cell.subject.is_loss and not cell.subject.is_closure
                 and not any(isinstance(value, np.ndarray) for value in cell.subject.example.constants.values())]
 
     # -- the user's two functions -----------------------------------------------------------------------
@@ -501,8 +504,8 @@ class Trial:
         for one in bindings(lambda: self.gradients(inputs, d_outputs), self.source.file)[1]:
             shapes[one.name].add(one.values.shape)
         forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
-        return edits_of(self.source, subject.name if subject.is_class else "", subject.backward_name, forwards, others,
-                        shapes)
+        return edits_of(self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
+                        subject.backward_name, [] if subject.is_closure else forwards, others, shapes)
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
         """The edit of a cause's line that mends all that the cause explains."""

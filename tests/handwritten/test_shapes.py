@@ -264,7 +264,7 @@ def test_the_function_runs_with_what_was_found(tmp_path):
     namespace, _, all_examples = found(tmp_path, CASES["a tuple of weights"][0])
     example = next(all_examples)
     rng = np.random.default_rng(1)
-    arguments = example.arguments({path: rng.normal(size=shape) for path, shape in example.shapes.items()})
+    arguments = example.arguments({path: rng.normal(size=shape) for path, shape in example.shapes.items()}, {}.get)
     H, N = example.shapes["h0"]
     assert namespace["f"](*arguments).shape == (H, N, example.shapes["x"][2])
     assert example.axes["params.Wz"] == ("h0.0", "x.0")
