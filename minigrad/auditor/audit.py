@@ -190,11 +190,13 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
     draw, file = tape.draws.pop(), code.co_filename
     arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
     _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
+    is_gradient = [step.kind in ("seed", "rule", "edge", "total") for step in tape.steps]
+    known = [[value for value, is_one in zip(draw.values, is_gradient) if is_one == one] for one in (False, True)]
     causes = []
     for change in changes:
         where = change.where if change.terms[1:] == [] else None
         names = [say(tape, where.x), say(tape, where.of)] if where else change.explains
-        line = line_of(bound, tape.values_behind(change.terms, draw.values), draw.values, names) or line_that_assigns(
+        line = line_of(bound, tape.values_behind(change.terms, draw.values), *known, names) or line_that_assigns(
             inspect.unwrap(backward), [*names, *change.explains])
         causes.append(cause_of(change, keys, line and quoted(file, line)))
     return causes

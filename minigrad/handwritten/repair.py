@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from minigrad.engine.messages import one_line
 from minigrad.handwritten.source import CouldNotRun, Source
+from minigrad.handwritten.subjects import LABELS
 
 SECONDS = 8.0  # for the search
 MOST_NAMES = 40
@@ -97,12 +98,15 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
     if backward not in forwards:
         of_backward = {key: f for key, f in of_backward.items() if key not in of_forward}
     found: list[Edit] = []
+    labels = list(dict.fromkeys(
+        ast.unparse(n.slice) for f in (of_forward | of_backward).values() for n in ast.walk(f) if isinstance(
+            n, ast.Subscript) and any(isinstance(m, ast.Name) and re.match(LABELS, m.id) for m in ast.walk(n.slice))))
     for (owner, _), function in (of_forward | of_backward).items():
         names, only_copies = names_in(function, shapes), function not in of_backward.values()
         line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
         for i, node in enumerate(ast.walk(function)):
             found += [Edit(owner, function, i, change, line_of[node], cost, text)
-                      for cost, change, text in changes(node, names) if cost <= 0 or not only_copies]
+                      for cost, change, text in changes(node, names, labels) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
 
@@ -152,7 +156,7 @@ def changed(function: ast.FunctionDef, i: int, change: Callable[[Any], Any]) -> 
 Change = tuple[int, Callable[[Any], Any], str]  # its cost, the change, what to do
 
 
-def changes(node: Any, names: Names) -> Iterator[Change]:
+def changes(node: Any, names: Names, labels: list[str]) -> Iterator[Change]:
     def instead(cost: int, new: str) -> Iterator[Change]:
         old, made = ast.unparse(node), None
         with contextlib.suppress(SyntaxError):
@@ -167,7 +171,11 @@ def changes(node: Any, names: Names) -> Iterator[Change]:
                 yield cost, change, f"{text}: that array has another name too, or fewer digits"
         yield from statement(node, f"{target} = {value}")
     elif isinstance(node, ast.Assign) and len(node.targets) == 1 and not isinstance(node.targets[0], ast.Tuple):
-        yield from statement(node, f"{ast.unparse(node.targets[0])} += {ast.unparse(node.value)}")
+        target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
+        yield from statement(node, f"{target} += {value}")
+        yield from statement(node, f"{target} = np.zeros_like({value})", 2)
+        for index in labels:
+            yield 3, partial(followed, new=f"{target}[{index}] -= 1"), f"add `{target}[{index}] -= 1` behind it"
     elif isinstance(node, ast.For) and isinstance(node.iter, ast.Call):
         turned = ast.parse(f"list({ast.unparse(node.iter)})[::-1]", mode="eval").body
 
@@ -185,6 +193,8 @@ def changes(node: Any, names: Names) -> Iterator[Change]:
     elif isinstance(node, ast.keyword) and node.arg == "axis":
         for axis in (0, 1, -1):
             yield 2, partial(along, axis=axis), f"write `axis={axis}` in place of `axis={ast.unparse(node.value)}`"
+    if isinstance(node, ast.Subscript) and not isinstance(getattr(node.slice, "value", None), str):
+        yield from shifts(node)
     if isinstance(node, (ast.FunctionDef, ast.For)):
         yield from moves(node)
     elif isinstance(getattr(node, "ctx", ast.Load()), ast.Load) and isinstance(node, ast.expr):
@@ -210,14 +220,9 @@ def of_expression(node: Any, names: Names, instead: Callable) -> Iterator[Change
             yield from instead(3 + is_other - bool({*other.split("_")} & {*text.split("_")}), other)
         for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]", "{}[:, :, ::-1]"):
             yield from instead(4, f.format(text))
-    elif isinstance(node, ast.Subscript) and not isinstance(node.slice, (ast.Slice, ast.Tuple)) and not isinstance(
-            getattr(node.slice, "value", None), str):
-        base, index = ast.unparse(node.value), node.slice
-        for shift in ("- 1", "+ 1"):
-            yield from instead(1, f"{base}[{simplified(ast.unparse(index) + ' ' + shift)}]")
-        yield from instead(2, f"{base}.sum(axis=0)")
-    elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
-        for i, part in enumerate(node.slice.elts):
+    elif isinstance(node, ast.Subscript):
+        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        for i, part in enumerate(parts):
             if not isinstance(part, ast.Slice):
                 yield from instead(2, f"{ast.unparse(node.value)}.sum(axis={i})")
     elif isinstance(node, ast.Slice) and not node.step and (node.lower is None) != (node.upper is None):
@@ -253,9 +258,26 @@ def of_expression(node: Any, names: Names, instead: Callable) -> Iterator[Change
         yield from instead(2, ast.unparse(node.operand))
 
 
+def shifts(node: ast.Subscript) -> Iterator[Change]:
+    """x[:, t - 1] for x[:, t], wherever it stands."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    for i, sign in itertools.product((i for i, part in enumerate(parts) if not isinstance(part, ast.Slice)), "-+"):
+        twin = copy.deepcopy(node)
+        new = ast.parse(simplified(f"{ast.unparse(parts[i])} {sign} 1"), mode="eval").body
+        if isinstance(twin.slice, ast.Tuple):
+            twin.slice.elts[i] = new
+        else:
+            twin.slice = new
+        yield 1, lambda _, twin=twin: twin, f"write `{ast.unparse(twin)}` in place of `{ast.unparse(node)}`"
+
+
 def simplified(index: str) -> str:
     """t - 1 + 1 as t."""
     return re.sub(r"^(.*?) ?([-+]) (\d+) (?!\2)[-+] \3$", r"\1", index)
+
+
+def followed(node: Any, new: str) -> list:
+    return [node, *ast.parse(new).body]
 
 
 def along(_: Any, axis: int) -> ast.keyword:

@@ -508,16 +508,23 @@ class Trial:
                         subject.backward_name, [] if subject.is_closure else forwards, others, shapes)
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
-        """The edit of a cause's line that mends all that the cause explains."""
-        for cause in report.causes:
-            if cause.kind != "edit" and cause.backward_line:
-                line = int(cause.backward_line.removeprefix(self.source.file).split(":")[1])
-                found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains],
-                                      [edit for edit in self.edits if edit.line == line], SECONDS_AT_A_LINE)
-                if found and len(found[1]) == len(cause.explains):
-                    cause.mend = found[0].text
-                    if cause.kind == "another path":
-                        cause.text, cause.mend = cause.mend, None
+        """The edit of a cause's line that mends all that the cause explains.
+
+        It takes the place of a cause whose words say little: two changes, another value for a whole path, or a factor
+        for each step.
+        """
+        for cause in [cause for cause in report.causes if cause.kind != "edit"]:
+            is_vague = cause.kind == "another path" or "; and " in cause.text or "has the factors" in cause.text
+            line = int((cause.backward_line or ":0").removeprefix(self.source.file).split(":")[1])
+            edits = sorted((edit for edit in self.edits if edit.line == line or (is_vague and edit.cost < AT_A_LINE)),
+                           key=lambda edit: edit.line != line)
+            found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains], edits,
+                                  SECONDS / 2 if is_vague else SECONDS_AT_A_LINE)
+            if found and len(found[1]) == len(cause.explains):
+                cause.mend = found[0].text
+                if is_vague:
+                    cause.text, cause.mend, cause.also = cause.mend, None, []
+                    cause.backward_line = quoted(self.source.file, found[0].line)
 
     def look_for_edits(self, reference: Callable, report: AuditReport, costs: range) -> None:
         """Find the edits of some costs that mend what is not explained."""
