@@ -88,10 +88,11 @@ def installed(edit: Edit, namespace: dict[str, Any], file: str) -> Iterator[None
 
 
 def edits_of(source: Source, owner: str, backward: str, forwards: list[str], others: list[str],
-             shapes: dict[str, set[tuple]]) -> list[Edit]:
+             shapes: dict[str, set[tuple]], is_misshaped: bool) -> list[Edit]:
     """All edits of the functions of a backward; of those of its forwards only arrays that are copied.
 
     shapes  {name: those that an array of this name had in a run}
+    is_misshaped  whether gradients have wrong shapes: then names of another shape come first, and otherwise last
     """
     of_forward = {key: f for name in forwards for key, f in reached(source, owner, name, others).items()}
     of_backward = reached(source, owner, backward, others)
@@ -102,11 +103,12 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
         ast.unparse(n.slice) for f in (of_forward | of_backward).values() for n in ast.walk(f) if isinstance(
             n, ast.Subscript) and any(isinstance(m, ast.Name) and re.match(LABELS, m.id) for m in ast.walk(n.slice))))
     for (owner, _), function in (of_forward | of_backward).items():
-        names, only_copies = names_in(function, shapes), function not in of_backward.values()
+        known = Known(names_in(function, shapes), labels, is_misshaped)
+        only_copies = function not in of_backward.values()
         line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
         for i, node in enumerate(ast.walk(function)):
             found += [Edit(owner, function, i, change, line_of[node], cost, text)
-                      for cost, change, text in changes(node, names, labels) if cost <= 0 or not only_copies]
+                      for cost, change, text in changes(node, known) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
 
@@ -124,10 +126,15 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
     return found
 
 
-Names = dict[str, set[tuple]]  # their shapes, none if they are no arrays
+class Known(NamedTuple):
+    """What is known where an edit is made: the function's names with their shapes, indices of labels, is_misshaped."""
+
+    names: dict[str, set[tuple]]  # no shapes if they are no arrays
+    labels: list[str]
+    is_misshaped: bool
 
 
-def names_in(function: ast.FunctionDef, shapes: dict[str, set[tuple]]) -> Names:
+def names_in(function: ast.FunctionDef, shapes: dict[str, set[tuple]]) -> dict[str, set[tuple]]:
     """The names of arrays and numbers that a function uses."""
     called = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     found = [ast.unparse(n) for n in ast.walk(function) if is_named(n)]
@@ -156,7 +163,7 @@ def changed(function: ast.FunctionDef, i: int, change: Callable[[Any], Any]) -> 
 Change = tuple[int, Callable[[Any], Any], str]  # its cost, the change, what to do
 
 
-def changes(node: Any, names: Names, labels: list[str]) -> Iterator[Change]:
+def changes(node: Any, known: Known) -> Iterator[Change]:
     def instead(cost: int, new: str) -> Iterator[Change]:
         old, made = ast.unparse(node), None
         with contextlib.suppress(SyntaxError):
@@ -174,7 +181,7 @@ def changes(node: Any, names: Names, labels: list[str]) -> Iterator[Change]:
         target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
         yield from statement(node, f"{target} += {value}")
         yield from statement(node, f"{target} = np.zeros_like({value})", 2)
-        for index in labels:
+        for index in known.labels:
             yield 3, partial(followed, new=f"{target}[{index}] -= 1"), f"add `{target}[{index}] -= 1` behind it"
     elif isinstance(node, ast.For) and isinstance(node.iter, ast.Call):
         turned = ast.parse(f"list({ast.unparse(node.iter)})[::-1]", mode="eval").body
@@ -198,7 +205,7 @@ def changes(node: Any, names: Names, labels: list[str]) -> Iterator[Change]:
     if isinstance(node, (ast.FunctionDef, ast.For)):
         yield from moves(node)
     elif isinstance(getattr(node, "ctx", ast.Load()), ast.Load) and isinstance(node, ast.expr):
-        yield from of_expression(node, names, instead)
+        yield from of_expression(node, known, instead)
 
 
 def statement(node: ast.stmt, new: str, cost: int = 1) -> Iterator[Change]:
@@ -207,17 +214,18 @@ def statement(node: ast.stmt, new: str, cost: int = 1) -> Iterator[Change]:
     yield cost, lambda _: ast.copy_location(made, node), text
 
 
-def of_expression(node: Any, names: Names, instead: Callable) -> Iterator[Change]:
-    text = ast.unparse(node)
+def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change]:
+    text, names = ast.unparse(node), known.names
     if not isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Slice)):
         for name, sign in itertools.product(names, "+*/"):
             yield from instead(AT_A_LINE, f"({text}) {sign} {name}")
     if is_named(node) and text in names:
         yield from instead(0, f"{text}.copy()")
         yield from instead(2, f"{text}.T")
-        for other, shapes in names.items():  # first c_next for a_next, of another shape last
+        for other, shapes in names.items():  # first c_next for a_next
             is_other = bool(shapes) != bool(names[text]) or bool(shapes and not shapes & names[text])
-            yield from instead(3 + is_other - bool({*other.split("_")} & {*text.split("_")}), other)
+            has_word = bool({*other.split("_")} & {*text.split("_")})
+            yield from instead(3 + (is_other is not known.is_misshaped) - has_word, other)
         for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]", "{}[:, :, ::-1]"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript):

@@ -501,11 +501,14 @@ class Trial:
             return []
         inputs, shapes = self.draw(), defaultdict[str, set[tuple]](set)
         d_outputs = [np.ones(self.forward(inputs)[0][i].shape) for i in subject.arriving]
-        for one in bindings(lambda: self.gradients(inputs, d_outputs), self.source.file)[1]:
+        found, bound = bindings(lambda: self.gradients(inputs, d_outputs), self.source.file)
+        for one in bound:
             shapes[one.name].add(one.values.shape)
+        is_misshaped = any(d is not None and np.shape(d) != subject.inputs[name] for name, d in found.items())
         forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
         return edits_of(self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
-                        subject.backward_name, [] if subject.is_closure else forwards, others, shapes)
+                        subject.backward_name, [] if subject.is_closure else forwards, others, shapes,
+                        is_misshaped)
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
         """The edit of a cause's line that mends all that the cause explains.
