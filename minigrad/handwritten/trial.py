@@ -199,7 +199,10 @@ class Trial:
         self.reference = reference = self.true_forward()
         if reference is not None and subject.is_loss and subject.has_loss and self.differing(self.sample(reference)):
             self.choose_targets()
-            self.reference = reference = self.own_forward() if self.subject is not subject else reference
+            chosen = self.subject
+            if chosen.example is not subject.example or chosen.constants is not subject.constants or \
+                    chosen.loss_name != subject.loss_name:
+                self.reference = reference = self.own_forward()
         inputs = self.draw()
         outputs, memory = self.forward(inputs)
         subject = self.subject
