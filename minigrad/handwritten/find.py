@@ -267,7 +267,9 @@ def names_returned(node: Any) -> tuple:
     def one(value: Any) -> Any:
         if parts := parts_of(value):
             return tuple(map(one, parts))
-        text = ast.unparse(value).split("[")[0].removeprefix("self.")
+        while isinstance(value, ast.Subscript):
+            value = value.value
+        text = ast.unparse(value).removeprefix("self.")
         inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
         return text if text.isidentifier() else next(iter(inside), "")
     for statement in reversed([n for n in own_nodes(node) if isinstance(n, ast.Return) and n.value]):
@@ -478,6 +480,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 continue
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
             strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
+            if len(returned) > 1 and len(other_sizes(returned, candidate.inputs)) > len(returned) / 2:
+                strange = list(wrong)  # not the arguments that are meant
             found.append((len(strange), candidate))
             if depth and try_others(tied(candidate, wrong, strange), depth - 1):
                 if 1 in found[-1][1].example.lengths.values():
@@ -505,6 +509,11 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
         raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
                           "function give --forward and --shapes")
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def other_sizes(gradients: dict[str, Any], inputs: dict[str, tuple[int, ...]]) -> list[str]:
+    """The inputs whose gradients have as many numbers as they have not."""
+    return [name for name, d in gradients.items() if d is not None and np.size(d) != math.prod(inputs[name])]
 
 
 def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
