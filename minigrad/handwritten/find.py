@@ -85,11 +85,12 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
     if inner := next((one for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node
-                      and one.name in flat(subject.returns) and not is_class), None):
+                      and one.name in flat(subject.returns)), None):
         results = tuple(result for result in subject.returns if result != inner.name)
         return replace(subject, convention="a forward that returns its backward", backward_name=inner.name,
-                       forward_name=name, order=called_with(node, is_class), takes=called_with(inner, is_class),
-                       results=results, returns=names_returned(inner))
+                       is_closure=True, forward_name=backward, order=called_with(node, is_class),
+                       takes=called_with(inner, False), results=results, returns=names_returned(inner),
+                       makes=makes(own, source) if is_class else ())
     is_both = bool(re.search(BOTH, backward))
     is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
@@ -131,9 +132,14 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         needed = required(own[subject.forward_name])
         subject.optional = tuple(one for one in subject.order if re.search(MASK, one) and one not in needed)
     if is_class:
-        init = own.get("__init__")
-        subject.makes = (*required(init)[1:], *starred(init, source)) if init else ()
+        subject.makes = makes(own, source)
     return subject
+
+
+def makes(own: dict[str, Any], source: Source) -> tuple[str, ...]:
+    """What a class is made from: the parameters of its constructor."""
+    init = own.get("__init__")
+    return (*required(init)[1:], *starred(init, source)) if init else ()
 
 
 def forward_of(backward: str, own: dict[str, Any]) -> str | None:
@@ -202,6 +208,7 @@ def gradients_in(node: Any, source: Source) -> set[str]:
     keys = {bare(n.slice.value) for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(
         n.slice, ast.Constant) and isinstance(n.slice.value, str) and isinstance(n.ctx, ast.Store) and re.match(
             r"(d|g|grads?|gradients?)$", ast.unparse(n.value))}
+    made |= attributes(node, ast.Store)
     found = {bare(name) for name in made if re.match(r"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]", name)}
     return {name for name in found if name in source.words or state(name)} | keys
 
@@ -438,8 +445,8 @@ def with_globals(subject: Subject, source: Source) -> Subject:
         found = source.run(names, sizes)
         return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
                 else [places[0].value for places in weights_of(found.get(name)).values()])}
-    lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1, V}
-    hidden = {name: value for name, value in source.assigned.items() if value in lengths}
+    lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1}
+    hidden = {name: value for name, value in source.assigned.items() if value in lengths and name not in sizes}
     small = dict(zip(dict.fromkeys(hidden.values()), (H, *range(V + 1, V + 1 + len(hidden)))))
     sizes |= {name: small[value] for name, value in hidden.items()}
     found, namespace = weights(), source.run(names, sizes)

@@ -55,6 +55,7 @@ class Subject:
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects; an object may be an argument
+    is_closure: bool = False  # whether the forward returns the backward
     is_guess: bool = False  # whether it was found by what it computes, and not by its name
     # what a candidate adds
     example: Any = None  # an Example: the arguments of the constructor and of the forward
@@ -75,11 +76,6 @@ class Subject:
         return self.forward_name == self.backward_name
 
     @property
-    def is_closure(self) -> bool:
-        """Whether the forward returns the backward."""
-        return self.name == self.forward_name != self.backward_name
-
-    @property
     def forward_in_words(self) -> str:
         return f"the forward of {self.name}" if self.is_class or self.together else self.forward_name
 
@@ -88,6 +84,14 @@ class Subject:
         """The names that the file must define."""
         names = (self.name,) if self.is_class else (self.backward_name, self.forward_name, self.loss_name)
         return tuple(filter(None, (*names, *self.held, *self.tables, *self.cells)))
+
+    def with_less(self) -> Iterator[Subject]:
+        """The subject without what the forward may go without, and with the file's own numbers for its sizes."""
+        if self.optional:
+            yield replace(self, order=tuple(name for name in self.order if name not in self.optional))
+        sizes = {name: value for name, value in self.sizes.items() if type(value) is not int}
+        if sizes.keys() != self.sizes.keys():
+            yield replace(self, sizes=sizes)
 
     # -- forward ----------------------------------------------------------------------------------------
 
@@ -268,13 +272,14 @@ class Subject:
             own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
             if not parts:
                 return {}
-        names = [self.input_of(name) if isinstance(name, str) and re.match("d|g|nabla", name) else "" for name in own]
+        names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
+                 else "" for name in own]
         groups = [is_group(d) or isinstance(d, dict) for d in parts]
         if any(groups):  # dx, dh, {"W": dW}
             found: dict[str, Any] = {}
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
             for its, d in itertools.compress(zip(own, parts), groups):
-                keys = self.joined(bare(its), d) if isinstance(its, str) and its and isinstance(d, dict) else {}
+                keys = (its and isinstance(its, str) and self.joined(bare(its), d)) or self.joined("", d)
                 alike = next(filter(None, (self.inside(path, d) for path in paths)), {})
                 found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
@@ -304,8 +309,8 @@ class Subject:
 
     def joined(self, prefix: str, group: Any) -> dict[str, Any]:
         """The gradients in nested dicts and lists whose joined keys end an input's path, or nothing."""
-        pairs = group.items() if isinstance(group, dict) else enumerate(group) if isinstance(group, (list, tuple)) else ()
-        if pairs:
+        if isinstance(group, (dict, list, tuple)):
+            pairs = group.items() if isinstance(group, dict) else enumerate(group)
             found = [self.joined("_".join(filter(None, (prefix, bare(str(key))))), one) for key, one in pairs]
             return {name: d for one in found for name, d in one.items()} if all(found) else {}
         full = {name: self.paths.get(name, name).replace(".", "_") for name in self.inputs}

@@ -87,13 +87,14 @@ class Trial:
         if self.subject.example is None or example is not None:
             self.subject = with_globals(self.subject, self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
-            try:
-                self.subject = fitting(self.subject, self.source, self.fresh(), example)
-            except CouldNotRun:
-                if not self.subject.optional:
-                    raise
-                order = tuple(name for name in self.subject.order if name not in self.subject.optional)
-                self.subject = fitting(replace(self.subject, order=order), self.source, self.fresh(), example)
+            for other in (*self.subject.with_less(), None):
+                try:
+                    self.subject = fitting(self.subject, self.source, self.fresh(), example)
+                    break
+                except CouldNotRun:
+                    if other is None:
+                        raise
+                    self.subject = other
             self.use_true_forwards = False
             if targets := self.taken_for_gradients():
                 self.subject = fitting(replace(self.subject, example=None, targets=targets), self.source, self.fresh())
