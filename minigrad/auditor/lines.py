@@ -126,7 +126,8 @@ class Sorted:
     def __init__(self, arrays: Iterable[Any]):
         self.by_size: dict[int, list[np.ndarray]] = defaultdict(list)
         for array in arrays:
-            if isinstance(array, np.ndarray) and array.size > 1 and np.isfinite(array).all() and np.ptp(array):
+            is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+            if is_float and array.size > 1 and np.isfinite(array).all() and np.ptp(array):
                 values = ordered(array)
                 self.by_size[values.size].append(values)
 

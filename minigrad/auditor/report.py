@@ -97,7 +97,9 @@ class AuditReport:
             return
         for cause in self.causes:
             found = re.search(r":\d+: d_?(\w+)[^=]*=", cause.backward_line or "")
-            name = found[1] if found else cause.explains[0].removeprefix("d") if len(cause.explains) == 1 else ""
+            name = found[1] if found else ""
+            if not re.search(rf"\bd_?{re.escape(name)}\b", cause.text):  # it is about another gradient
+                name = cause.explains[0].removeprefix("d") if len(cause.explains) == 1 else ""
             lines = re.findall(rf"^ *(d_{re.escape(name)}(?:_in)? = .*)$", text, re.M)
             cause.derived_line = "; ".join(dict.fromkeys(lines)) or None
 

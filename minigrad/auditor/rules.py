@@ -22,11 +22,14 @@ MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
 
 
 def assigned(step: Step, g: Any) -> Any:
+    """Entries that are assigned by index, not added."""
     out = np.zeros(step.metadata["shape"])
     out[step.metadata["index"]] = g
     return out
 
 
+ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
+           "(np.add.at adds them)"
 MEAN = "the division by {b} of the forward is missing in the gradient: a mean is forgotten"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
@@ -48,8 +51,7 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
     "sum": [(1.3, f"the step from {{y}} to {{x}} {DIAGONAL.format(' of its {op}')}", lambda step, a: a),
             (1.9, "{this} is a mean, not a sum,",
              lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
-    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps the last "
-                 "of its gradients (np.add.at adds them)", assigned)],
+    "scatter": [(1.5, ASSIGNED, assigned)],
 }
 
 

@@ -44,7 +44,8 @@ def say(tape: Tape, step: Step, depth: int = 2) -> str:
 def is_turned(step: Step) -> bool:
     """Whether an axis is read from its end, as in x[:, ::-1]."""
     index = (step.metadata or {}).get("index", ())
-    return any(isinstance(one, slice) and (one.step or 1) < 0 for one in (index if isinstance(index, tuple) else (index,)))
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(one, slice) and (one.step or 1) < 0 for one in parts)
 
 
 def say_read(tape: Tape, x: Step, time: int) -> str:

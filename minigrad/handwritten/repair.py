@@ -22,7 +22,7 @@ from minigrad.handwritten.source import CouldNotRun, Source
 
 SECONDS = 8.0  # for the search
 MOST_NAMES = 40
-AT_A_LINE = 5  # the cost of edits of which there are many: they are tried where the line is known
+AT_A_LINE, SECONDS_AT_A_LINE = 5, 1.0  # of edits of which there are many: they are tried where the line is known
 LIBRARIES = {"np", "numpy", "self", "range", "reversed", "len", "enumerate", "zip"}
 
 
@@ -39,14 +39,14 @@ class Edit(NamedTuple):
 
 
 def repair(differing: Callable[[int], list[str] | None], wrong: list[str], edits: Iterable[Edit],
-           namespace: dict[str, Any], file: str) -> tuple[Edit, list[str]] | None:
+           namespace: dict[str, Any], file: str, seconds: float = SECONDS) -> tuple[Edit, list[str]] | None:
     """(The first edit after which all `wrong` gradients are right, or the one that mends most; those that it mends.)
 
     differing  the gradients that are wrong at inputs 0, 1 or 2; None if the forward gives other numbers
     """
     best: tuple[Edit, list[str]] | None = None
     allowed = {*wrong, *(differing(0) or ())}
-    end = time.process_time() + SECONDS
+    end = time.process_time() + seconds
     for edit in edits:
         if time.process_time() > end:
             break
@@ -86,15 +86,19 @@ def installed(edit: Edit, namespace: dict[str, Any], file: str) -> Iterator[None
 # -- the edits, likely ones first -----------------------------------------------------------------------------
 
 
-def edits_of(source: Source, owner: str, backward: str, forwards: list[str], others: list[str]) -> list[Edit]:
-    """All edits of the functions of a backward; of those of its forwards only arrays that are copied."""
+def edits_of(source: Source, owner: str, backward: str, forwards: list[str], others: list[str],
+             shapes: dict[str, set[tuple]]) -> list[Edit]:
+    """All edits of the functions of a backward; of those of its forwards only arrays that are copied.
+
+    shapes  {name: those that an array of this name had in a run}
+    """
     of_forward = {key: f for name in forwards for key, f in reached(source, owner, name, others).items()}
     of_backward = reached(source, owner, backward, others)
     if backward not in forwards:
         of_backward = {key: f for key, f in of_backward.items() if key not in of_forward}
     found: list[Edit] = []
     for (owner, _), function in (of_forward | of_backward).items():
-        names, only_copies = names_in(function), function not in of_backward.values()
+        names, only_copies = names_in(function, shapes), function not in of_backward.values()
         line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
         for i, node in enumerate(ast.walk(function)):
             found += [Edit(owner, function, i, change, line_of[node], cost, text)
@@ -116,11 +120,15 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
     return found
 
 
-def names_in(function: ast.FunctionDef) -> list[str]:
+Names = dict[str, set[tuple]]  # their shapes, none if they are no arrays
+
+
+def names_in(function: ast.FunctionDef, shapes: dict[str, set[tuple]]) -> Names:
     """The names of arrays and numbers that a function uses."""
     called = {n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     found = [ast.unparse(n) for n in ast.walk(function) if is_named(n)]
-    return [name for name in dict.fromkeys(found) if name not in called | LIBRARIES][:MOST_NAMES]
+    names = [name for name in dict.fromkeys(found) if name not in called | LIBRARIES][:MOST_NAMES]
+    return {name: shapes.get(name, set()) for name in names}
 
 
 def is_named(node: Any) -> bool:
@@ -144,7 +152,7 @@ def changed(function: ast.FunctionDef, i: int, change: Callable[[Any], Any]) -> 
 Change = tuple[int, Callable[[Any], Any], str]  # its cost, the change, what to do
 
 
-def changes(node: Any, names: list[str]) -> Iterator[Change]:
+def changes(node: Any, names: Names) -> Iterator[Change]:
     def instead(cost: int, new: str) -> Iterator[Change]:
         old, made = ast.unparse(node), None
         with contextlib.suppress(SyntaxError):
@@ -189,7 +197,7 @@ def statement(node: ast.stmt, new: str, cost: int = 1) -> Iterator[Change]:
     yield cost, lambda _: ast.copy_location(made, node), text
 
 
-def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Change]:
+def of_expression(node: Any, names: Names, instead: Callable) -> Iterator[Change]:
     text = ast.unparse(node)
     if not isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Slice)):
         for name, sign in itertools.product(names, "+*/"):
@@ -197,8 +205,9 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
     if is_named(node) and text in names:
         yield from instead(0, f"{text}.copy()")
         yield from instead(2, f"{text}.T")
-        for other in names:  # first c_next for a_next
-            yield from instead(2 if {*other.split("_")} & {*text.split("_")} else 3, other)
+        for other, shapes in names.items():  # first c_next for a_next, of another shape last
+            is_other = bool(shapes) != bool(names[text]) or bool(shapes and not shapes & names[text])
+            yield from instead(3 + is_other - bool({*other.split("_")} & {*text.split("_")}), other)
         for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]", "{}[:, :, ::-1]"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript) and not isinstance(node.slice, (ast.Slice, ast.Tuple)) and not isinstance(
@@ -212,15 +221,16 @@ def of_expression(node: Any, names: list[str], instead: Callable) -> Iterator[Ch
             if not isinstance(part, ast.Slice):
                 yield from instead(2, f"{ast.unparse(node.value)}.sum(axis={i})")
     elif isinstance(node, ast.Slice) and not node.step and (node.lower is None) != (node.upper is None):
-        yield 2, lambda one: ast.Slice(one.upper, one.lower), f"write `{ast.unparse(ast.Slice(node.upper, node.lower))}`" \
-            f" in place of `{text}`"
+        other = ast.unparse(ast.Slice(node.upper, node.lower))
+        yield 2, lambda one: ast.Slice(one.upper, one.lower), f"write `{other}` in place of `{text}`"
     elif isinstance(node, ast.BinOp):
         left, right = f"({ast.unparse(node.left)})", f"({ast.unparse(node.right)})"
         for drop in (left, right):
             yield from instead(2, drop)
         if isinstance(node.op, (ast.Add, ast.Sub)):
             yield from instead(1, f"{left} {'-' if isinstance(node.op, ast.Add) else '+'} {right}")
-            yield from instead(2 + any(isinstance(n, ast.Constant) for n in (node.left, node.right)), f"{right} - {left}")
+            of_constants = isinstance(node.left, ast.Constant) or isinstance(node.right, ast.Constant)
+            yield from instead(2 + of_constants, f"{right} - {left}")
             for product, other in ((node.left, right), (node.right, left)):  # a b + c in place of (a + c) b
                 if isinstance(product, ast.BinOp) and isinstance(product.op, (ast.Mult, ast.Div)):
                     a, b = f"({ast.unparse(product.left)})", f"({ast.unparse(product.right)})"

@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import functools
 import inspect
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.audit import audit
+from minigrad.auditor.lines import bindings, quoted
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.engine.context import no_grad
-from minigrad.engine.messages import one_line
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
@@ -30,7 +32,7 @@ from minigrad.handwritten.find import candidates, fitting, flat, like_output, ot
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
-from minigrad.handwritten.repair import AT_A_LINE, Edit, edits_of, installed, repair
+from minigrad.handwritten.repair import AT_A_LINE, SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
 from minigrad.handwritten.subjects import GRADIENT, LABELS, WEIGHT, Subject, as_tuple, stacked
@@ -451,11 +453,11 @@ class Trial:
             else:
                 report = self.comparison(reference, names)
                 report.notes = report.notes if isinstance(problem, TraceError) else []
-        self.look_for_edits(reference, report)
+        self.look_for_edits(reference, report, range(1, AT_A_LINE))
         self.look_for_mends(reference, report)
-        self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if report.unexplained and not report.right and not report.causes and not references.usual(subject).is_certain:
             raise CouldNotRun(self.unjudged())
+        self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if not report.ok:
             report.notes = []
             for cause in report.causes:
@@ -469,10 +471,10 @@ class Trial:
 
     def unjudged(self) -> str:
         """What is said where no gradient is right and no fault explains one: the arguments may not be as meant."""
-        shapes = ", ".join(f"{name} {shape}" for name, shape in self.subject.inputs.items())
-        return (f"{self.subject.name} cannot be judged: none of its gradients is that of {self.subject.forward_in_words}"
-                f", and no fault explains one of them; if its arguments have other shapes than {shapes}, give --forward "
-                "and --shapes")
+        subject, shapes = self.subject, ", ".join(f"{name} {shape}" for name, shape in self.subject.inputs.items())
+        return (f"{subject.name} cannot be judged: none of its gradients is that of {subject.forward_in_words}, and no "
+                f"fault explains one of them; if its arguments have other shapes than {shapes}, give --forward and "
+                "--shapes")
 
     def mean_in(self, text: str) -> str:
         """What is added to "db: 1/7 times the gradient" where one axis of data, and none of b, has the length 7."""
@@ -487,16 +489,22 @@ class Trial:
         """The report on a backward of which some, or all, is wrong because an array is changed under another name."""
         report = self.comparison(reference, names)
         report.notes = []
-        self.look_for_edits(reference, report, 0)
+        self.look_for_edits(reference, report, range(-1, 1))
         return report if report.causes and not report.unexplained else None
 
+    @functools.cached_property
     def edits(self) -> list[Edit]:
         """The edits of the user's code."""
         subject, others = self.subject, [name for cell in self.cells for name in cell.subject.needs]
+        if subject.elsewhere:
+            return []
+        inputs, shapes = self.draw(), defaultdict[str, set[tuple]](set)
+        d_outputs = [np.ones(self.forward(inputs)[0][i].shape) for i in subject.arriving]
+        for one in bindings(lambda: self.gradients(inputs, d_outputs), self.source.file)[1]:
+            shapes[one.name].add(one.values.shape)
         forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
-        return [] if subject.elsewhere else edits_of(
-            self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
-            subject.backward_name, [] if subject.is_closure else forwards, others)
+        return edits_of(self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
+                        subject.backward_name, [] if subject.is_closure else forwards, others, shapes)
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
         """The edit of a cause's line that mends all that the cause explains."""
@@ -504,35 +512,34 @@ class Trial:
             if cause.kind != "edit" and cause.backward_line:
                 line = int(cause.backward_line.removeprefix(self.source.file).split(":")[1])
                 found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains],
-                                      [edit for edit in self.edits() if edit.line == line])
+                                      [edit for edit in self.edits if edit.line == line], SECONDS_AT_A_LINE)
                 if found and len(found[1]) == len(cause.explains):
                     cause.mend = found[0].text
                     if cause.kind == "another path":
                         cause.text, cause.mend = cause.mend, None
 
-    def repaired(self, reference: Callable, wrong: list[str], edits: list[Edit]) -> tuple[Edit, list[str]] | None:
-        samples = [self.sample(reference) for _ in range(3)]
-        self.seconds = 1.0  # an edit may make a loop endless
-        found = repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace, self.source.file)
-        self.seconds = None
-        return found
-
-    def look_for_edits(self, reference: Callable, report: AuditReport, dearest: int = AT_A_LINE - 1) -> None:
-        """Find the edits, up to some cost, that mend what is not explained."""
-        source = self.source
+    def look_for_edits(self, reference: Callable, report: AuditReport, costs: range) -> None:
+        """Find the edits of some costs that mend what is not explained."""
         wrong = [name for name in self.subject.inputs if f"d{name}" in report.unexplained]
-        if not wrong:
-            return
-        edits = [edit for edit in self.edits() if edit.cost <= dearest]
+        edits = [edit for edit in self.edits if edit.cost in costs] if wrong else []
         with contextlib.ExitStack() as edited:
             while wrong and (found := self.repaired(reference, wrong, edits)):
                 edit, mended = found
-                edited.enter_context(installed(edit, self.namespace, source.file))
-                text = f"{source.place(edit.line)}: {one_line(source.text.splitlines()[edit.line - 1].strip(), 120)}"
-                report.causes.append(Cause(edit.text, "edit", [f"d{name}" for name in mended], backward_line=text))
+                edited.enter_context(installed(edit, self.namespace, self.source.file))
+                report.causes.append(Cause(edit.text, "edit", [f"d{name}" for name in mended],
+                                           backward_line=quoted(self.source.file, edit.line)))
                 wrong = [name for name in wrong if name not in mended]
         report.unexplained = [f"d{name}" for name in wrong]
         report.notes = report.notes if wrong else [n for n in report.notes if "agree with each other" not in n]
+
+    def repaired(self, reference: Callable, wrong: list[str], edits: list[Edit], seconds: float = SECONDS
+                 ) -> tuple[Edit, list[str]] | None:
+        """The edit that mends all that is wrong, or most, and what it mends."""
+        samples = [self.sample(reference) for _ in range(3)]
+        self.seconds = 1.0  # an edit may make a loop endless
+        found = repair(lambda k: self.differing(samples[k]), wrong, edits, self.namespace, self.source.file, seconds)
+        self.seconds = None
+        return found
 
     def comparison(self, reference: Callable, names: list[str]) -> AuditReport:
         """Which gradients are right, where the forward cannot be traced and no fault can be looked for."""
@@ -604,7 +611,7 @@ class Trial:
         y, pull = vjp(self.arriving(reference), *inputs.values())
         d = dict(zip(inputs, pull(map_leaves(lambda leaf: np.ones(leaf.shape), y))))
         lacking = [name for name in lacking if np.any(d[name])]
-        if is_certain and lacking or 3 * len(lacking) == 3 <= len(weights):
+        if (is_certain and lacking) or 3 * len(lacking) == 3 <= len(weights):
             (self.fault if is_certain else self.verdict.notes.append)(
                 f"{subject.name} does not return {', '.join(f'd{name}' for name in lacking)}")
 
