@@ -52,7 +52,7 @@ TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
-FEWEST = 3  # gradients that a function computes which is a backward by that alone
+FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
@@ -241,7 +241,7 @@ def starred(node: Any, source: Source) -> tuple[str, ...]:
             return tuple(map(ast.unparse, s.targets[0].elts))
         if isinstance(s, ast.Call) and s.args and ast.unparse(s.args[-1]) == f"*{star}" and isinstance(
                 other := source.definitions.get(ast.unparse(s.func)), ast.FunctionDef):
-            return (*parameters_of(other)[len(s.args) - 1:], *starred(other, source))
+            return (*required(other)[len(s.args) - 1:], *starred(other, source))
     lines = source.text.splitlines()[node.lineno - 1:node.end_lineno]
     text = " ".join([ast.get_docstring(node) or "", *(line.partition("#")[2] for line in lines)])
     found = re.search(rf"\b{star}\W{{1,3}}(\w+(?:\s*,\s*\w+)+)", text)
