@@ -628,6 +628,8 @@ def shapes_of(shape: Any) -> Any:
 
 def nothing_found(source: Source) -> CouldNotRun:
     """What to do where no backward is recognised."""
+    if source.python_2:
+        return CouldNotRun(f"{source.file} is not Python 3: {source.python_2}")
     pairs = [name for name in source.definitions if name.endswith("backward")]
     hint = f"name {pairs[0]}'s forward and shapes, as {source.file}:{pairs[0]} --forward " \
            f"{source.file}:{pairs[0].replace('backward', 'forward')} --shapes \"x=3,4 W=5,3\"" if pairs else \
