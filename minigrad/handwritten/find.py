@@ -52,7 +52,7 @@ TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
-FEWEST = 3  # gradients that a function computes which is a backward by that alone
+FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
@@ -85,11 +85,12 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
                       "backward", backward, "", is_class=is_class, returns=names_returned(node))
     if inner := next((one for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node
-                      and one.name in flat(subject.returns) and not is_class), None):
+                      and one.name in flat(subject.returns)), None):
         results = tuple(result for result in subject.returns if result != inner.name)
         return replace(subject, convention="a forward that returns its backward", backward_name=inner.name,
-                       forward_name=name, order=called_with(node, is_class), takes=called_with(inner, is_class),
-                       results=results, returns=names_returned(inner))
+                       is_closure=True, forward_name=backward, order=called_with(node, is_class),
+                       takes=called_with(inner, False), results=results, returns=names_returned(inner),
+                       makes=makes(own, source) if is_class else ())
     is_both = bool(re.search(BOTH, backward))
     is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
@@ -131,9 +132,14 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         needed = required(own[subject.forward_name])
         subject.optional = tuple(one for one in subject.order if re.search(MASK, one) and one not in needed)
     if is_class:
-        init = own.get("__init__")
-        subject.makes = (*required(init)[1:], *starred(init, source)) if init else ()
+        subject.makes = makes(own, source)
     return subject
+
+
+def makes(own: dict[str, Any], source: Source) -> tuple[str, ...]:
+    """What a class is made from: the parameters of its constructor."""
+    init = own.get("__init__")
+    return (*required(init)[1:], *starred(init, source)) if init else ()
 
 
 def forward_of(backward: str, own: dict[str, Any]) -> str | None:
@@ -202,6 +208,7 @@ def gradients_in(node: Any, source: Source) -> set[str]:
     keys = {bare(n.slice.value) for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(
         n.slice, ast.Constant) and isinstance(n.slice.value, str) and isinstance(n.ctx, ast.Store) and re.match(
             r"(d|g|grads?|gradients?)$", ast.unparse(n.value))}
+    made |= attributes(node, ast.Store)
     found = {bare(name) for name in made if re.match(r"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]", name)}
     return {name for name in found if name in source.words or state(name)} | keys
 
@@ -234,7 +241,7 @@ def starred(node: Any, source: Source) -> tuple[str, ...]:
             return tuple(map(ast.unparse, s.targets[0].elts))
         if isinstance(s, ast.Call) and s.args and ast.unparse(s.args[-1]) == f"*{star}" and isinstance(
                 other := source.definitions.get(ast.unparse(s.func)), ast.FunctionDef):
-            return (*parameters_of(other)[len(s.args) - 1:], *starred(other, source))
+            return (*required(other)[len(s.args) - 1:], *starred(other, source))
     lines = source.text.splitlines()[node.lineno - 1:node.end_lineno]
     text = " ".join([ast.get_docstring(node) or "", *(line.partition("#")[2] for line in lines)])
     found = re.search(rf"\b{star}\W{{1,3}}(\w+(?:\s*,\s*\w+)+)", text)
@@ -267,7 +274,9 @@ def names_returned(node: Any) -> tuple:
     def one(value: Any) -> Any:
         if parts := parts_of(value):
             return tuple(map(one, parts))
-        text = ast.unparse(value).split("[")[0].removeprefix("self.")
+        while isinstance(value, ast.Subscript):
+            value = value.value
+        text = ast.unparse(value).removeprefix("self.")
         inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
         return text if text.isidentifier() else next(iter(inside), "")
     for statement in reversed([n for n in own_nodes(node) if isinstance(n, ast.Return) and n.value]):
@@ -436,8 +445,8 @@ def with_globals(subject: Subject, source: Source) -> Subject:
         found = source.run(names, sizes)
         return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
                 else [places[0].value for places in weights_of(found.get(name)).values()])}
-    lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1, V}
-    hidden = {name: value for name, value in source.assigned.items() if value in lengths}
+    lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1}
+    hidden = {name: value for name, value in source.assigned.items() if value in lengths and name not in sizes}
     small = dict(zip(dict.fromkeys(hidden.values()), (H, *range(V + 1, V + 1 + len(hidden)))))
     sizes |= {name: small[value] for name, value in hidden.items()}
     found, namespace = weights(), source.run(names, sizes)
@@ -478,6 +487,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 continue
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
             strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
+            if len(returned) > 1 and len(other_sizes(returned, candidate.inputs)) > len(returned) / 2:
+                strange = list(wrong)  # not the arguments that are meant
             found.append((len(strange), candidate))
             if depth and try_others(tied(candidate, wrong, strange), depth - 1):
                 if 1 in found[-1][1].example.lengths.values():
@@ -505,6 +516,11 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
         raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
                           "function give --forward and --shapes")
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def other_sizes(gradients: dict[str, Any], inputs: dict[str, tuple[int, ...]]) -> list[str]:
+    """The inputs whose gradients have as many numbers as they have not."""
+    return [name for name, d in gradients.items() if d is not None and np.size(d) != math.prod(inputs[name])]
 
 
 def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
@@ -612,6 +628,8 @@ def shapes_of(shape: Any) -> Any:
 
 def nothing_found(source: Source) -> CouldNotRun:
     """What to do where no backward is recognised."""
+    if source.python_2:
+        return CouldNotRun(f"{source.file} is not Python 3: {source.python_2}")
     pairs = [name for name in source.definitions if name.endswith("backward")]
     hint = f"name {pairs[0]}'s forward and shapes, as {source.file}:{pairs[0]} --forward " \
            f"{source.file}:{pairs[0].replace('backward', 'forward')} --shapes \"x=3,4 W=5,3\"" if pairs else \

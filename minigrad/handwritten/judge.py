@@ -62,7 +62,8 @@ def not_judged(source: Source, subjects: dict[str, Subject]) -> list[str]:
     judged |= {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
                if isinstance(base, ast.Name)}
     return [name for name, node in source.definitions.items() if name not in judged and (
-        re.search(BACK, name) if isinstance(node, ast.FunctionDef) else method_of(node, "backward"))]
+        re.search(BACK, name) and not re.search("check|num", name, re.I) if isinstance(node, ast.FunctionDef) else
+        method_of(node, "backward"))]
 
 
 def judge_pair(file: str, backward: str, forward_file: str, forward: str, shapes: str) -> list[Verdict]:

@@ -48,13 +48,13 @@ class Place(NamedTuple):
     @property
     def is_weight(self) -> bool:
         *groups, last = self.path
-        group = str(groups[-1]) if groups else ""
         if self.value.ndim == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
             return False
         if isinstance(self.holder, (dict, list)):
-            is_many = not groups or bool(re.match(WEIGHTS, group))
-            return bool(re.match(WEIGHT, group) or (is_many and (isinstance(last, int) or re.match(WEIGHT, last))))
-        return bool(re.match(WEIGHT, last) or (re.match(WEIGHT, group) and re.match(VALUE, last)))
+            is_many = not groups or any(re.match(WEIGHTS, str(one)) for one in groups)
+            return any(re.match(WEIGHT, str(one)) and one != "g" for one in groups) or (
+                is_many and (isinstance(last, int) or bool(re.match(WEIGHT, str(last)))))
+        return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)))
 
 
 def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:

@@ -192,7 +192,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
     __float__ = __int__
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        return self.integers() if unpacking()[0] == "BINARY_SUBSCR" else self.ranked()
+        if unpacking()[0] == "BINARY_SUBSCR":
+            return self.integers()
+        return self.ranked((0, 1, 2) if self.shift and self.plain else RANKS)
 
     @property
     def shape(self) -> Shape:

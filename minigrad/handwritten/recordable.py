@@ -344,6 +344,8 @@ def put(x: Any, index: Any, value: Any, waits: bool) -> Any:
     """x with x[index] = value; a Board while it `waits` for the end of the loop."""
     if isinstance(x, Tensor) and np.ndim(value) == 0 and np.shape(index) == x.shape:  # a mask
         return np.where(index, value, x)
+    if isinstance(value, (tuple, list)) and isinstance(x, (np.ndarray, Tensor, Board)):
+        value = OnTensors(np).array(value)
     board = x if isinstance(x, Board) else BOARDS.get(id(x))
     if board is None and not (isinstance(x, (np.ndarray, Tensor)) and (isinstance(x, Tensor) or isinstance(
             value, Tensor))):

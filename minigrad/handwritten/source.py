@@ -37,6 +37,10 @@ PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since 
             (r"^\s*exec\s+[^(]", "exec is a function since Python 3: write exec(…)"),
             (r"^\s*raise\s+\w+\s*,", "Python 3 writes raise …(…)"), (r"^\s*/\*|\*/", "comments begin with #"),
             (r"^\s*//", "comments begin with #")]
+IN_PYTHON_3 = [(r"(^|:)(\s*)print\b(?!\s*[(=.,])(.*)", r"\1\2pass  #\3"),
+               (r"\bexcept\s+([\w.]+)\s*,\s*(\w+)\s*:", r"except \1 as \2:"),
+               (r"<>", "!="), (r"\.iter(items|values|keys)\(\)", r".\1()")]
+OF_PYTHON_2 = {"xrange": range, "unicode": str, "long": int, "raw_input": input}
 GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int", "np.float": "float", "np.int": "int",
         "np.bool": "bool", "np.object": "object", "np.float_": "np.float64", "np.product": "np.prod",
         "np.numpy": "np.dot", "np.Inf": "np.inf", "np.NaN": "np.nan", "np.row_stack": "np.vstack"}
@@ -61,6 +65,7 @@ class Source:
     text: str
     places: list[str]
     tree: ast.Module
+    python_2: str = ""  # its first line of Python 2, and what to write instead
     failed: dict[str, str] = field(default_factory=dict)  # name → why the statement that binds it could not be run
 
     def place(self, line: int) -> str:
@@ -161,7 +166,7 @@ class Source:
         """Run what these names need and return the namespace; names in `given` keep these values."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
                                      "sigmoid": on_arrays(sigmoid), "softmax": on_arrays(softmax, axis=0), **HELPERS,
-                                     **(given or {})}
+                                     **(OF_PYTHON_2 if self.python_2 else {}), **(given or {})}
         folder = str(Path(self.file).resolve().parent)
         sys.path.insert(0, folder)  # like a script, it may import modules beside it
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
@@ -238,11 +243,23 @@ def read(file: str) -> Source:
     except (OSError, UnicodeDecodeError, SyntaxError) as problem:
         raise CouldNotRun(f"{file} cannot be read: {problem}") from None
     lines, places = notebook(file, text) if path.suffix == ".ipynb" else script(text)
+    said = ""
     try:
         tree = ast.parse("\n".join(lines) + "\n", file)
     except (SyntaxError, ValueError, RecursionError) as problem:
-        raise CouldNotRun(f"{file} is not Python 3: {grammar(problem, lines, places)}") from None
-    return Source(file, "\n".join(lines) + "\n", places, ast.fix_missing_locations(Plain().visit(tree)))
+        said = grammar(problem, lines, places)
+        lines = list(map(in_python_3, lines))
+        if not parses(lines):
+            raise CouldNotRun(f"{file} is not Python 3: {said}") from None
+        tree = ast.parse("\n".join(lines) + "\n", file)
+    return Source(file, "\n".join(lines) + "\n", places, ast.fix_missing_locations(Plain().visit(tree)), said)
+
+
+def in_python_3(line: str) -> str:
+    """A line of Python 2 as one of Python 3; what it would print is left out."""
+    for pattern, new in IN_PYTHON_3:
+        line = re.sub(pattern, new, line)
+    return line
 
 
 class Plain(ast.NodeTransformer):

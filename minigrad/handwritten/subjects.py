@@ -55,6 +55,7 @@ class Subject:
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects; an object may be an argument
+    is_closure: bool = False  # whether the forward returns the backward
     is_guess: bool = False  # whether it was found by what it computes, and not by its name
     # what a candidate adds
     example: Any = None  # an Example: the arguments of the constructor and of the forward
@@ -75,11 +76,6 @@ class Subject:
         return self.forward_name == self.backward_name
 
     @property
-    def is_closure(self) -> bool:
-        """Whether the forward returns the backward."""
-        return self.name == self.forward_name != self.backward_name
-
-    @property
     def forward_in_words(self) -> str:
         return f"the forward of {self.name}" if self.is_class or self.together else self.forward_name
 
@@ -88,6 +84,14 @@ class Subject:
         """The names that the file must define."""
         names = (self.name,) if self.is_class else (self.backward_name, self.forward_name, self.loss_name)
         return tuple(filter(None, (*names, *self.held, *self.tables, *self.cells)))
+
+    def with_less(self) -> Iterator[Subject]:
+        """The subject without what the forward may go without, and with the file's own numbers for its sizes."""
+        if self.optional:
+            yield replace(self, order=tuple(name for name in self.order if name not in self.optional))
+        sizes = {name: value for name, value in self.sizes.items() if type(value) is not int}
+        if sizes.keys() != self.sizes.keys():
+            yield replace(self, sizes=sizes)
 
     # -- forward ----------------------------------------------------------------------------------------
 
@@ -148,7 +152,10 @@ class Subject:
         cache = [name for name in rest if re.search(CACHE, name)][-1:] or [
             name for name in rest if not re.match(GRADIENT, name) and len(rest) > 1 and len(result) > 1][-1:]
         pool |= dict.fromkeys(cache, result[-1])
-        if set(names) & set(self.takes):  # the forward's results are passed on, one of them by another name
+        if any(map(self.is_target, self.takes)) and len(rest) == len(result) and not any(
+                re.match("_?(d|g|err)", name) for name in rest):  # what it returned, by other names
+            pool |= dict(zip(rest, result))
+        elif set(names) & set(self.takes):  # the forward's results are passed on, one of them by another name
             others = [y for name, y in zip(names, result) if name not in self.takes]
             pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
         arriving = [name for name in rest if name not in pool]
@@ -240,6 +247,8 @@ class Subject:
         for place in gradients_of(root):
             same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
                 map(is_same, place.name, name))]
+            same = same or [weight for name, weight in weights.items() if place.name == tuple(
+                part for part in name if part not in ("w", "W"))]  # g[0][1] of w[0][1]
             beside = [weight for name, weight in weights.items() if name[:-1] == place.name[:-1]]
             if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
                 same = [beside[place.name[-1]]]
@@ -250,11 +259,10 @@ class Subject:
         """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
-            if not any(by_key.values()):
-                nested = [self.beside(key, value) or self.named(value) for key, value in result.items()
-                          if isinstance(value, (dict, tuple, list))]
-                return {name: d for one in nested for name, d in one.items()}
-            return {name: result[key] for key, name in by_key.items() if name}
+            nested = [self.joined(bare(str(key)), value) or (self.named(value) if not any(by_key.values()) else {})
+                      for key, value in result.items() if not by_key[key] and isinstance(value, (dict, tuple, list))]
+            return {name: result[key] for key, name in by_key.items() if name} | {
+                name: d for one in nested for name, d in one.items()}
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = own if len(own) == len(parts) else ("",) * len(parts)
@@ -264,16 +272,16 @@ class Subject:
             own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
             if not parts:
                 return {}
-        names = [self.input_of(name) if isinstance(name, str) and re.match("d|g|nabla", name) else "" for name in own]
-        groups = [is_group(d) or bool(self.keys_of(name, d)) for name, d in zip(own, parts)]
+        names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
+                 else "" for name in own]
+        groups = [is_group(d) or isinstance(d, dict) for d in parts]
         if any(groups):  # dx, dh, {"W": dW}
             found: dict[str, Any] = {}
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
             for its, d in itertools.compress(zip(own, parts), groups):
-                keys = self.keys_of(its, d)
+                keys = (its and isinstance(its, str) and self.joined(bare(its), d)) or self.joined("", d)
                 alike = next(filter(None, (self.inside(path, d) for path in paths)), {})
-                found |= {name: d[key] for name, key in keys.items()} or alike or self.named(
-                    d, its if isinstance(its, tuple) else ())
+                found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
                 not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
@@ -289,13 +297,6 @@ class Subject:
             return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
         return dict(zip(order or orders[0], parts))
 
-    def beside(self, key: Any, group: Any) -> dict[str, Any]:
-        """The gradients in a dict that is one of several with the same keys: {"fwd": {"W": …}, "bwd": {"W": …}}."""
-        paths = {tuple(path.split(".")[-2:]): name for name, path in self.paths.items()}
-        found = {paths.get((str(key), str(k))) or paths.get((str(key), bare(str(k))), ""): d
-                 for k, d in group.items()} if isinstance(group, dict) else {}
-        return {} if "" in found else found
-
     def inside(self, path: str, group: Any) -> dict[str, Any]:
         """The gradients in a tuple or a list that is nested like this argument; nothing if it is not."""
         known = self.example.known[path]
@@ -306,11 +307,15 @@ class Subject:
         found = [self.inside(f"{path}.{key}", one) for key, one in zip(known.keys, group)]
         return {name: d for one in found for name, d in one.items()} if all(found) else {}
 
-    def keys_of(self, name: Any, group: Any) -> dict[str, Any]:
-        """{weight: key} of a dict dW with the keys of a dict of weights, W."""
-        keys = {f"{bare(name)}_{key}": key for key in group} if isinstance(name, str) and isinstance(
-            group, dict) else {}
-        return keys if keys.keys() <= self.inputs.keys() else {}
+    def joined(self, prefix: str, group: Any) -> dict[str, Any]:
+        """The gradients in nested dicts and lists whose joined keys end an input's path, or nothing."""
+        if isinstance(group, (dict, list, tuple)):
+            pairs = group.items() if isinstance(group, dict) else enumerate(group)
+            found = [self.joined("_".join(filter(None, (prefix, bare(str(key))))), one) for key, one in pairs]
+            return {name: d for one in found for name, d in one.items()} if all(found) else {}
+        full = {name: self.paths.get(name, name).replace(".", "_") for name in self.inputs}
+        names = [name for name, path in full.items() if f"_{path}".lower().endswith(f"_{prefix}".lower())]
+        return {names[0]: group} if len(names) == 1 else {}
 
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
         """The input whose gradient `key` names, as dW_f, dLdW, grad_W; "" if none."""
@@ -327,7 +332,7 @@ class Subject:
 
 def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
-    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|d|g)$", "", key)
+    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key)
     return name.replace("_", "").lower() if len(name) > 2 else name
 
 

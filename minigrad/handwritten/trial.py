@@ -28,7 +28,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import candidates, fitting, flat, like_output, with_example, with_globals
+from minigrad.handwritten.find import candidates, fitting, flat, like_output, other_sizes, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
@@ -89,13 +89,14 @@ class Trial:
         if self.subject.example is None or example is not None:
             self.subject = with_globals(self.subject, self.source)
             self.use_true_forwards = bool(self.subject.course)  # the user's may fail
-            try:
-                self.subject = fitting(self.subject, self.source, self.fresh(), example)
-            except CouldNotRun:
-                if not self.subject.optional:
-                    raise
-                order = tuple(name for name in self.subject.order if name not in self.subject.optional)
-                self.subject = fitting(replace(self.subject, order=order), self.source, self.fresh(), example)
+            for other in (*self.subject.with_less(), None):
+                try:
+                    self.subject = fitting(self.subject, self.source, self.fresh(), example)
+                    break
+                except CouldNotRun:
+                    if other is None:
+                        raise
+                    self.subject = other
             self.use_true_forwards = False
             if targets := self.taken_for_gradients():
                 self.subject = fitting(replace(self.subject, example=None, targets=targets), self.source, self.fresh())
@@ -237,14 +238,12 @@ class Trial:
 
     def refuse_other_shapes(self, gradients: dict[str, Any]) -> None:
         """Raise CouldNotRun if most gradients have other sizes than their inputs: then the inputs are not as meant."""
-        shapes = {name: (np.shape(gradients[name]), shape) for name, shape in self.subject.inputs.items()
-                  if gradients.get(name) is not None}
-        other = [name for name, (given, shape) in shapes.items() if np.prod(given) != np.prod(shape)]
-        if len(other) > max(1.0, len(shapes) / 2):
-            given, shape = shapes[other[0]]
-            raise CouldNotRun(f"{len(other)} of its {len(shapes)} gradients have other sizes than what they belong to, "
-                              f"as d{other[0]} {given} and {other[0]} {shape}: the shapes that were found for it are "
-                              "not those that you mean; give --forward and --shapes")
+        inputs, other = self.subject.inputs, other_sizes(gradients, self.subject.inputs)
+        if len(other) > max(1.0, len(gradients) / 2):
+            name, given = other[0], np.shape(gradients[other[0]])
+            raise CouldNotRun(f"{len(other)} of its {len(gradients)} gradients have other sizes than what they belong "
+                              f"to, as d{name} {given} and {name} {inputs[name]}: the shapes that were found for it "
+                              "are not those that you mean; give --forward and --shapes")
 
     def choose_targets(self) -> None:
         """Take the targets for which the backward is right, or most of it, and the usual loss where the file has none.

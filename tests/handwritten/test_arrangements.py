@@ -1,0 +1,242 @@
+"""Files of many arrangements: how a backward is found and called, and whose gradients it gives. Each file is right."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from minigrad.handwritten.find import find
+from minigrad.handwritten.source import read
+from minigrad.handwritten.trial import Trial
+
+pytestmark = pytest.mark.quick
+
+# name: (text, what is judged, the gradients that are told apart)
+FILES = {
+    "a forward that returns its backward": ("""
+        def rnn(x, h0, W, U):
+            hs = [h0]
+            for t in range(len(x)):
+                hs.append(np.tanh(x[t] @ W + hs[-1] @ U))
+            def backward(dhs):
+                dW, dU, dx, dh = np.zeros_like(W), np.zeros_like(U), np.zeros_like(x), 0
+                for t in reversed(range(len(x))):
+                    dz = (dhs[t] + dh) * (1 - hs[t + 1] ** 2)
+                    dx[t], dW, dU, dh = dz @ W.T, dW + x[t].T @ dz, dU + hs[t].T @ dz, dz @ U.T
+                return dx, dh, dW, dU
+            return np.stack(hs[1:]), backward
+        """, "rnn", "x h0 W U"),
+    "a method that returns a lambda": ("""
+        class Layer:
+            def __init__(self, n_in, n_out):
+                self.W = np.ones((n_out, n_in))
+            def __call__(self, x):
+                y = np.tanh(self.W @ x)
+                return y, lambda dy: {'x': self.W.T @ (dy * (1 - y ** 2)), 'W': dy * (1 - y ** 2) @ x.T}
+        """, "Layer", "x W"),
+    "dataclasses and named tuples": ("""
+        from dataclasses import dataclass
+        from typing import NamedTuple
+        @dataclass
+        class Params:
+            W: np.ndarray
+            b: np.ndarray
+        class Cache(NamedTuple):
+            x: np.ndarray
+            y: np.ndarray
+        def cell_forward(p: Params, x):
+            y = np.tanh(p.W @ x + p.b[:, None])
+            return y, Cache(x, y)
+        def cell_backward(p, cache, dy):
+            dz = dy * (1 - cache.y ** 2)
+            return Params(W=dz @ cache.x.T, b=dz.sum(1)), p.W.T @ dz
+        """, "cell_backward", "W b x"),
+    "static methods and a context": ("""
+        class Context:
+            def save(self, *xs):
+                self.saved = xs
+        class Cell:
+            @staticmethod
+            def forward(ctx, x, W):
+                out = np.tanh(x @ W)
+                ctx.save(x, W, out)
+                return out
+            @staticmethod
+            def backward(ctx, g):
+                x, W, out = ctx.saved
+                dz = g * (1 - out * out)
+                return dz @ W.T, x.T @ dz
+        """, "Cell", "x W"),
+    "layers in a list": ("""
+        class Linear:
+            def __init__(self, n_in, n_out):
+                self.W = np.ones((n_in, n_out))
+            def forward(self, x):
+                self.x = x
+                return x @ self.W
+            def backward(self, dy):
+                self.dW = self.x.T @ dy
+                return dy @ self.W.T
+        class Sequential:
+            def __init__(self, layers):
+                self.layers = layers
+            def forward(self, x):
+                for layer in self.layers:
+                    x = layer.forward(x)
+                return x
+            def backward(self, dy):
+                for layer in reversed(self.layers):
+                    dy = layer.backward(dy)
+                return dy
+        """, "Sequential", "x layers_0_W layers_1_W"),
+    "a class made from objects of other classes": ("""
+        class Encoder:
+            def __init__(self, W, c):
+                self.params, self.grads = [W, c], [np.zeros_like(W), np.zeros_like(c)]
+            def forward(self, x):
+                self.x = x
+                return x @ self.params[0] + self.params[1]
+            def backward(self, d):
+                self.grads[0][...], self.grads[1][...] = self.x.T @ d, d.sum(axis=0)
+                return d @ self.params[0].T
+        class Model:
+            def __init__(self, enc, V):
+                self.encoder, self.V, self.dV = enc, V, np.zeros_like(V)
+            def forward(self, x):
+                self.h = np.tanh(self.encoder.forward(x))
+                return self.h @ self.V
+            def backward(self, dy):
+                self.dV[...] = self.h.T @ dy
+                return self.encoder.backward(dy @ self.V.T * (1 - self.h ** 2))
+        """, "Model", "x encoder_0 encoder_1 V"),
+    "one method for the step of training": ("""
+        class Net:
+            def __init__(self, n_in, n_hidden, lr=0.1):
+                self.U, self.V, self.lr = np.ones((n_hidden, n_in)), np.ones((n_in, n_hidden)), lr
+            def train_step(self, inputs, targets):
+                loss, dU, dV = 0, np.zeros_like(self.U), np.zeros_like(self.V)
+                for i, j in zip(inputs, targets):
+                    h = np.tanh(self.U[:, i])
+                    e = np.exp(self.V @ h)
+                    loss -= np.log(e[j] / e.sum())
+                    dy = e / e.sum()
+                    dy[j] -= 1
+                    dV += np.outer(dy, h)
+                    dU[:, i] += self.V.T @ dy * (1 - h ** 2)
+                self.U -= self.lr * dU
+                self.V -= self.lr * dV
+                return loss
+        """, "Net", "U V"),
+    "a list of tuples, and one like it": ("""
+        def forward(x, params):
+            caches = []
+            for W, b in params:
+                caches.append(x)
+                x = np.tanh(x @ W + b)
+            return x, (caches, x)
+        def backward(dout, cache, params):
+            xs, y = cache
+            grads = []
+            for x, (W, b) in zip(reversed(xs), reversed(params)):
+                dz = dout * (1 - y ** 2)
+                grads.insert(0, (x.T @ dz, dz.sum(axis=0)))
+                dout, y = dz @ W.T, x
+            return dout, grads
+        """, "backward", "x params_0_W params_0_b params_1_W params_1_b"),
+    "a state of two, and arguments by name": ("""
+        def step(x, state, *, W):
+            h, c = state
+            c_new = np.tanh(np.concatenate([x, h], axis=1) @ W) + c
+            return (np.tanh(c_new), c_new), (x, h, c_new)
+        def step_vjp(dstate, cache, *, W):
+            dh, dc = dstate
+            x, h, c_new = cache
+            dc = dc + dh * (1 - np.tanh(c_new) ** 2)
+            dz = dc * (1 - np.tanh(np.concatenate([x, h], axis=1) @ W) ** 2)
+            D = x.shape[1]
+            return (dz @ W.T)[:, :D], ((dz @ W.T)[:, D:], dc), {"W": np.concatenate([x, h], axis=1).T @ dz}
+        """, "step_vjp", "x h c W"),
+    "a cache that is a global": ("""
+        params = {"W": np.ones((8, 3)), "b": np.zeros((8, 1))}
+        grads, cache = {}, {}
+        def forward(x):
+            cache["x"] = x
+            cache["y"] = np.tanh(params["W"] @ x + params["b"])
+            return cache["y"]
+        def backward(dy):
+            dz = dy * (1 - cache["y"] ** 2)
+            grads["W"], grads["b"] = dz @ cache["x"].T, dz.sum(axis=1, keepdims=True)
+            return grads
+        """, "backward", "W b"),
+    "names of another language": ("""
+        sigma = lambda z: 1 / (1 + np.exp(-z))
+        def vorwaerts(x, h_alt, W, U):
+            h_neu = sigma(x @ W + h_alt @ U)
+            return h_neu, (x, h_alt, h_neu, W, U)
+        def rueckwaerts(dh_neu, speicher):
+            x, h_alt, h_neu, W, U = speicher
+            dz = dh_neu * h_neu * (1 - h_neu)
+            return dz @ W.T, dz @ U.T, x.T @ dz, h_alt.T @ dz
+        """, "rueckwaerts", "x h_alt W U"),
+    "heads, and weights that are handed on": ("""
+        def heads(x, W, n_heads=2):
+            z = x @ W
+            return z.reshape(*z.shape[:-1], n_heads, W.shape[1] // n_heads)
+        def attention_forward(x, *weights):
+            return np.tanh(heads(x, *weights)), (x, weights)
+        def attention_backward(dy, cache):
+            x, (W,) = cache
+            dz = (dy * (1 - np.tanh(heads(x, W)) ** 2)).reshape(len(x), -1)
+            return dz @ W.T, x.T @ dz
+        """, "attention_backward", "x W"),
+    "gradients and weights in dicts of dicts": ("""
+        class Net:
+            def __init__(self, n_in, n_out):
+                self.p = {"a": {"W": np.ones((n_in, n_in)), "b": np.zeros(n_in)}, "out": {"W": np.ones((n_in, n_out))}}
+            def forward(self, x):
+                self.x = x
+                self.h = np.tanh(x @ self.p["a"]["W"] + self.p["a"]["b"])
+                return self.h @ self.p["out"]["W"]
+            def backward(self, dy):
+                dz = dy @ self.p["out"]["W"].T * (1 - self.h ** 2)
+                return {"a": {"W": self.x.T @ dz, "b": dz.sum(0)}, "out": {"W": self.h.T @ dy}}
+        """, "Net", "a_W a_b out_W"),
+    "lists of lists, w and g": ("""
+        class Cell:
+            def __init__(self, n):
+                self.w = [[np.ones((n, n)), np.zeros(n)] for _ in range(2)]
+            def forward(self, x):
+                self.x = x
+                self.y = [np.tanh(x @ W + b) for W, b in self.w]
+                return self.y[0] * self.y[1]
+            def backward(self, dy):
+                dz = [dy * self.y[1 - k] * (1 - self.y[k] ** 2) for k in range(2)]
+                self.g = [[self.x.T @ d, d.sum(0)] for d in dz]
+                return sum(d @ W.T for d, (W, _) in zip(dz, self.w))
+        """, "Cell", "x w_0_0 w_0_1 w_1_0 w_1_1"),
+    "a mask that is optional, four axes, a tuple into an array": ("""
+        def pool_forward(A, mask=None):
+            out = np.zeros((2, *A.shape[:2]))
+            out[:] = A.mean(axis=(2, 3)) * mask, A.sum(axis=(2, 3))
+            return np.tanh(out), (A, mask)
+        def pool_backward(dout, cache):
+            A, mask = cache
+            out = np.stack([A.mean(axis=(2, 3)) * mask, A.sum(axis=(2, 3))])
+            dz = dout * (1 - np.tanh(out) ** 2)
+            dA = dz[0] * mask / (A.shape[2] * A.shape[3]) + dz[1]
+            return np.zeros_like(A) + dA[:, :, None, None]
+        """, "pool_backward", "A"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_arrangement(name, tmp_path):
+    text, judged, gradients = FILES[name]
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(text), encoding="utf-8")
+    source = read(str(file))
+    trial = Trial(source, find(source)[judged], [])
+    trial.fit()
+    assert trial.differing(trial.sample(trial.own_forward())) == []
+    assert sorted(trial.returned) == sorted(gradients.split())
