@@ -196,7 +196,11 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
     for change in changes:
         where = change.where if change.terms[1:] == [] else None
         names = [say(tape, where.x), say(tape, where.of)] if where else change.explains
-        line = line_of(bound, tape.values_behind(change.terms, draw.values), *known, names) or line_that_assigns(
+        values = tape.values_behind(change.terms, draw.values)
+        ends = (where.of.place, where.x.place) if where else ()
+        near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])
+                or (step.kind == "total" and step.of.place in ends)]
+        line = line_of(bound, near, [value for _, value in values], *known, names) or line_that_assigns(
             inspect.unwrap(backward), [*names, *change.explains])
         causes.append(cause_of(change, keys, line and quoted(file, line)))
     return causes

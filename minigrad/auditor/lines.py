@@ -94,20 +94,19 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", one) for name, one in list(vars(value).items()))
 
 
-def line_of(bound: list[Binding], wanted: list[Any], forward: list[Any], gradients: list[Any], names: Iterable[str]
-            ) -> int | None:
-    """The first line that binds one of the wanted arrays, in any shape and order, to the gradient of one of the names.
+def line_of(bound: list[Binding], near: list[Any], wanted: list[Any], forward: list[Any], gradients: list[Any],
+            names: Iterable[str]) -> int | None:
+    """The first line that binds one of these arrays, in any shape and order.
 
-    If there is none: to the name of a gradient, if the array is none of the true gradients, or to any name, if it is no
-    value of the forward either.
+    A near one, to the gradient of one of the names; or a wanted one, to the name of a gradient, if it is none of the
+    true gradients, or to any name, if it is no value of the forward either.
     """
     of_names = re.compile(rf"(d|delta|grad|g)_?({'|'.join(map(re.escape, names))})")
-    values, true = Sorted(forward), Sorted(gradients)
+    values, true, some = Sorted(forward), Sorted(gradients), Sorted(near)
     wrong = [array for array in wanted if array not in true]
-    some, changed, alone = Sorted(wanted), Sorted(wrong), Sorted(array for array in wrong if array not in values)
-    return next((one.line for one in bound if of_names.fullmatch(one.name) and one.new in some), None) or next(
-        (one.line for one in bound if one.new in alone or (re.match("_?(d|grad)", one.name) and one.new in changed)),
-        None)
+    changed, alone = Sorted(wrong), Sorted(array for array in wrong if array not in values)
+    return next((one.line for one in bound if one.new in alone or (of_names.fullmatch(one.name) and one.new in some) or (
+        re.match("_?(d|grad)", one.name) and one.new in changed)), None)
 
 
 def line_that_assigns(function: Callable, names: Iterable[str]) -> int | None:

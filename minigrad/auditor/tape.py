@@ -148,14 +148,15 @@ class Tape:
         values = Values(self, before, replaced, todo).sweep(path)
         return [values[i] for i in totals]
 
-    def values_behind(self, terms: list[tuple[int, Replaced]], before: list) -> list:
-        """The values of the steps behind a change, a signed sum of replays; without the leaves, if of several terms."""
+    def values_behind(self, terms: list[tuple[int, Replaced]], before: list) -> list[tuple[Step, Any]]:
+        """The steps behind a change and their values, a signed sum of replays; without the leaves, if of several terms.
+        """
         leaves = {step.total.number for step in self.leaves.values()} if terms[1:] else set[int]()
         behind = functools.reduce(operator.or_, (self.behind(replaced) for _, replaced in terms))
         path = [i for i in bits(behind) if i not in leaves and self.steps[i].shape]
         replays = [(sign, Values(self, before, replaced, self.behind([*self.accepted, *replaced])))
                    for sign, replaced in terms]
-        return [sum(sign * values(self.steps[i]) for sign, values in replays) for i in path]
+        return [(self.steps[i], sum(sign * values(self.steps[i]) for sign, values in replays)) for i in path]
 
     def accept(self, replaced: Replaced) -> None:
         """Make replacements permanent, in the values of all draws too."""

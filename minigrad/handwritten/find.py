@@ -186,7 +186,8 @@ def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: S
     if is_class and not any(re.match(GRADIENT, name) for name in sets) and not gradients:
         return None
     for name, other in own.items():
-        if name in (backward, "__init__") or not isinstance(other, ast.FunctionDef) or names_called(other) & {backward}:
+        if name == "__init__" or re.search(BACK, name) or not isinstance(other, ast.FunctionDef) or \
+                names_called(other) & {backward} or name == backward:
             continue
         theirs, results = parameters_of(other)[is_class:], flat(names_returned(other))
         of = sum(any(one in (bare(f"d{x}"), x) or (state(one) and state(one) == state(x)) for x in theirs)

@@ -100,8 +100,9 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
         of_backward = {key: f for key, f in of_backward.items() if key not in of_forward}
     found: list[Edit] = []
     labels = list(dict.fromkeys(
-        ast.unparse(n.slice) for f in (of_forward | of_backward).values() for n in ast.walk(f) if isinstance(
-            n, ast.Subscript) and any(isinstance(m, ast.Name) and re.match(LABELS, m.id) for m in ast.walk(n.slice))))
+        ast.unparse(n).removeprefix(ast.unparse(n.value)) for f in (of_forward | of_backward).values()
+        for n in ast.walk(f) if isinstance(n, ast.Subscript) and any(
+            isinstance(m, ast.Name) and re.match(LABELS, m.id) for m in ast.walk(n.slice))))
     for (owner, _), function in (of_forward | of_backward).items():
         known = Known(names_in(function, shapes), labels, is_misshaped)
         only_copies = function not in of_backward.values()
@@ -182,7 +183,7 @@ def changes(node: Any, known: Known) -> Iterator[Change]:
         yield from statement(node, f"{target} += {value}")
         yield from statement(node, f"{target} = np.zeros_like({value})", 2)
         for index in known.labels:
-            yield 3, partial(followed, new=f"{target}[{index}] -= 1"), f"add `{target}[{index}] -= 1` behind it"
+            yield 3, partial(followed, new=f"{target}{index} -= 1"), f"add `{target}{index} -= 1` behind it"
     elif isinstance(node, ast.For) and isinstance(node.iter, ast.Call):
         turned = ast.parse(f"list({ast.unparse(node.iter)})[::-1]", mode="eval").body
 

@@ -1,0 +1,121 @@
+"""What to write in a student's line, said beside the fault, or in its place where the fault has no good words."""
+
+import textwrap
+
+import pytest
+
+from minigrad.handwritten.judge import judge_file
+
+FILES = {
+    "two directions": """
+        import numpy as np
+        def scan(x, W, U):
+            h, out = np.zeros((x.shape[0], U.shape[0])), np.zeros((*x.shape[:2], U.shape[0]))
+            for t in range(x.shape[1]):
+                h = np.tanh(x[:, t] @ W + h @ U)
+                out[:, t] = h
+            return out
+        def scan_back(dout, x, out, W, U):
+            dx, dW, dU, dh = np.zeros_like(x), np.zeros_like(W), np.zeros_like(U), 0
+            for t in range(x.shape[1] - 1, -1, -1):
+                da = (dout[:, t] + dh) * (1 - out[:, t] ** 2)
+                dx[:, t], dh = da @ W.T, da @ U.T
+                dW += x[:, t].T @ da
+                if t > 0:
+                    dU += out[:, t - 1].T @ da
+            return dx, dW, dU
+        def two_forward(x, W, U, V, R):
+            a, b = scan(x, W, U), scan(x[:, ::-1], V, R)
+            return np.concatenate([a, b[:, ::-1]], axis=2), (x, a, b, W, U, V, R)
+        def two_backward(dy, cache):
+            x, a, b, W, U, V, R = cache
+            H = a.shape[2]
+            dxa, dW, dU = scan_back(dy[:, :, :H], x, a, W, U)
+            dxb, dV, dR = scan_back(dy[:, ::-1, H:], x[:, ::-1], b, V, R)
+            dx = dxa + dxb[:, ::-1]
+            return dx, dW, dU, dV, dR
+        """,
+    "a loss": """
+        import numpy as np
+        def forward(E, U, V, words, targets, h0):
+            hs, ps, loss = {-1: h0}, {}, 0
+            for t in range(len(words)):
+                hs[t] = np.tanh(E[:, [words[t]]] + U @ hs[t - 1])
+                e = np.exp(V @ hs[t])
+                ps[t] = e / e.sum()
+                loss -= np.log(ps[t][targets[t], 0])
+            return loss, (E, U, V, words, targets, hs, ps)
+        def backward(cache):
+            E, U, V, words, targets, hs, ps = cache
+            dE, dU, dV, dh = np.zeros_like(E), np.zeros_like(U), np.zeros_like(V), 0
+            for t in range(len(words) - 1, -1, -1):
+                dy = ps[t].copy()
+                dy[targets[t]] -= 1
+                dV += dy @ hs[t].T
+                da = (V.T @ dy + dh) * (1 - hs[t] ** 2)
+                dE[:, [words[t]]] += da
+                dU += da @ hs[t - 1].T
+                dh = U.T @ da
+            return dE, dU, dV
+        """}
+# (file, a line, what stands there, what is said)
+FAULTS = [
+    ("two directions", "dx = dxa + dxb[:, ::-1]", "dx = dxa + dxb", "\nwrite `dxb[:, ::-1]` in place of `dxb`\n"),
+    ("two directions", "scan_back(dy[:, ::-1, H:]", "scan_back(dy[:, ::-1, :H]", "write `H:` in place of `:H`"),
+    ("two directions", "dU += out[:, t - 1].T", "dU += out[:, t].T", "write `out[:, t - 1]` in place of"),
+    ("a loss", "                dy[targets[t]] -= 1\n", "", "mends it      add `dy[targets[t], 0] -= 1` behind it"),
+    ("a loss", "dE[:, [words[t]]] += da", "dE[:, [words[t]]] = da", "write `dE[:, [words[t]]] += da` in place of"),
+    ("a loss", "dh = U.T @ da", "dh = U @ da", "mends it      write `U.T` in place of `U`"),
+    ("a loss", "(V.T @ dy + dh) *", "(V.T @ dy) *", "mends it      write `V.T @ dy + dh` in place of `V.T @ dy`")]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_files_are_right(file, tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent(FILES[file]))
+    assert "right" in {verdict.status for verdict in judge_file(str(tmp_path / "mine.py"))} <= {"right", "not judged"}
+
+
+@pytest.mark.parametrize("file, line, wrong, said", FAULTS)
+def test_what_to_write(file, line, wrong, said, tmp_path):
+    text = FILES[file].replace(line, wrong)
+    assert text != FILES[file]
+    (tmp_path / "mine.py").write_text(textwrap.dedent(text))
+    faults = "\n".join(fault for verdict in judge_file(str(tmp_path / "mine.py")) for fault in verdict.faults)
+    assert said in faults, faults
+
+
+def test_nothing_is_judged_where_nothing_fits(tmp_path):
+    """All gradients differ and no fault says why: the arguments may not be as meant."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def gate_forward(x, W, b):
+            a = x @ W + b
+            return np.tanh(a), (x, W, a)
+        def gate_backward(dout, cache):
+            x, W, a = cache
+            d = np.sin(3 * dout) + np.cos(a)
+            return d @ W.T ** 3, x.T @ np.exp(d), np.sort(d, axis=0).sum(axis=0)
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "could not run" and "cannot be judged" in verdict.faults[0], verdict
+
+
+def test_targets_that_add_up_along_the_axis_that_is_meant(tmp_path):
+    """Classes may lie along the first axis: there the gradient is right."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def rnn_forward(x, W, V):
+            h = np.tanh(np.einsum('hx,xmt->hmt', W, x))
+            e = np.exp(np.einsum('yh,hmt->ymt', V, h))
+            return e / e.sum(axis=0), (x, h, W, V)
+        def compute_cost(y_hat, Y):
+            return -np.sum(Y * np.log(y_hat)) / Y.shape[1]
+        def rnn_backward(y_hat, Y, cache):
+            x, h, W, V = cache
+            dz = (y_hat - Y) / Y.shape[1]
+            dh = np.einsum('yh,ymt->hmt', V, dz) * (1 - h ** 2)
+            return {'dx': np.einsum('hx,hmt->xmt', W, dh), 'dW': np.einsum('hmt,xmt->hx', dh, x),
+                    'dV': np.einsum('ymt,hmt->yh', dz, h)}
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert (verdict.status, verdict.notes) == ("right", []), verdict
