@@ -105,8 +105,9 @@ def line_of(bound: list[Binding], near: list[Any], wanted: list[Any], forward: l
     values, true, some = Sorted(forward), Sorted(gradients), Sorted(near)
     wrong = [array for array in wanted if array not in true]
     changed, alone = Sorted(wrong), Sorted(array for array in wrong if array not in values)
-    return next((one.line for one in bound if one.new in alone or (of_names.fullmatch(one.name) and one.new in some) or (
-        re.match("_?(d|grad)", one.name) and one.new in changed)), None)
+    return next((one.line for one in bound if one.new in alone
+                 or (of_names.fullmatch(one.name) and one.new in some)
+                 or (re.match("_?(d|grad)", one.name) and one.new in changed)), None)
 
 
 def line_that_assigns(function: Callable, names: Iterable[str]) -> int | None:
