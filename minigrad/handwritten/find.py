@@ -92,7 +92,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                        takes=called_with(inner, False), results=results, returns=names_returned(inner),
                        makes=makes(own, source) if is_class else ())
     is_both = bool(re.search(BOTH, backward))
-    is_loss = is_both or bool(re.search(rf"{LOSS}|^(compute_)?grad", backward, re.I))
+    arriving = any(re.match(r"d[A-Z_]?\w", one) and (bare(one) in source.words or state(bare(one)))
+                   for one in parameters_of(node))
+    is_loss = is_both or bool(re.search(LOSS if arriving else rf"{LOSS}|^(compute_)?grad", backward, re.I))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
     if forward is None and not is_loss:
         forward = forward_by_use(backward, own, is_class, source)

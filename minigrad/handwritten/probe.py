@@ -73,7 +73,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         hint = self.trial.ranks.get(self.path, fitting[0])
         fitting = [hint, *fitting] if hint >= least else fitting
         costs = itertools.count(0, 2 if is_parameter(self.path) else 1)
-        return self.needs(*((cost, self.of_rank(rank, kind)) for cost, rank in zip(costs, dict.fromkeys(fitting))))
+        keys = tuple(map(str, range(self.trial.indexed.get(self.path, 0) + 1)))
+        return self.needs(*((cost, self.of_rank(rank, kind)) for cost, rank in zip(costs, dict.fromkeys(fitting))),
+                          *[(1.5, Known("sequence", keys=keys))] * (len(keys) > 1))
 
     @property
     def may_be_number(self) -> bool:
@@ -144,6 +146,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         taken = [item for item in items if item is not None and item is not Ellipsis]
         fewer = sum(1 - np.ndim(item) for item in taken if not isinstance(item, slice))
         is_row = all(isinstance(item, (int, np.integer)) for item in items)
+        if type(key) is int and key > 0 and self.plain and not self.shift:  # a row, or one of a tuple
+            self.trial.indexed[self.path] = max(key, self.trial.indexed.get(self.path, 0))
         out = self.part(fewer - new, (self.shift or 0) + len(taken), is_row)
         out.is_vector = isinstance(key, (np.integer, np.ndarray))
         return out

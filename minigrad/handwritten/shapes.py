@@ -269,6 +269,7 @@ class Trial:
                                        for key in known.keys if not is_parameter(key)))
         self.options: list[tuple[float, Hypothesis]] = []
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
+        self.indexed: dict[str, int] = {}  # path → the largest constant by which it is indexed
         self.slices: list[tuple[int, int, int]] = []  # length, end of a slice, 1 if it goes on from there
         self.rng = np.random.default_rng(0)
         self.problem: BaseException | None = None

@@ -363,7 +363,11 @@ def grammar(problem: Exception, lines: list[str], places: list[str]) -> str:
 
 
 def runs(s: ast.stmt) -> bool:
-    """Whether a statement may be run: definitions, imports, assignments, and `if` and `try` around them."""
+    """Whether a statement may be run: definitions, imports, assignments, `if` and `try` around them, and a loop over a
+    literal that only assigns, as for the weights of each gate."""
+    if isinstance(s, ast.For):
+        return isinstance(s.iter, (ast.List, ast.Tuple, ast.Constant)) and all(
+            isinstance(one, (ast.Assign, ast.AugAssign)) for one in s.body)
     return isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign,
                           ast.AugAssign, ast.If, ast.Try))
 
@@ -387,8 +391,8 @@ def bound(s: ast.AST) -> set[str]:
         return {s.name}
     if isinstance(s, (ast.Import, ast.ImportFrom)):
         return {(a.asname or a.name).partition(".")[0] for a in s.names} - {"*"}
-    if isinstance(s, (ast.If, ast.Try)):
-        inner = [*s.body, *s.orelse, *([] if isinstance(s, ast.If) else [t for h in s.handlers for t in h.body])]
+    if isinstance(s, (ast.If, ast.For, ast.Try)):
+        inner = [*s.body, *s.orelse, *(t for h in getattr(s, "handlers", ()) for t in h.body)]
         return {name for child in inner for name in bound(child)}
     targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
     return {base.id for target in targets if target is not None for base in bases(target)}
