@@ -23,7 +23,7 @@ from minigrad.handwritten.subjects import LABELS
 
 SECONDS = 8.0  # for the search
 MOST_NAMES = 40
-AT_A_LINE, SECONDS_AT_A_LINE = 5, 1.0  # of edits of which there are many: they are tried where the line is known
+SECONDS_AT_A_LINE = 1.0  # where the line is known
 LIBRARIES = {"np", "numpy", "self", "range", "reversed", "len", "enumerate", "zip"}
 
 
@@ -88,28 +88,30 @@ def installed(edit: Edit, namespace: dict[str, Any], file: str) -> Iterator[None
 
 
 def edits_of(source: Source, owner: str, backward: str, forwards: list[str], others: list[str],
-             shapes: dict[str, set[tuple]], is_misshaped: bool) -> list[Edit]:
+             shapes: dict[str, set[tuple]], is_misshaped: bool, at: int | None = None) -> list[Edit]:
     """All edits of the functions of a backward; of those of its forwards only arrays that are copied.
 
     shapes  {name: those that an array of this name had in a run}
     is_misshaped  whether gradients have wrong shapes: then names of another shape come first, and otherwise last
+    at  a line: only its edits, with those of which there are many
     """
     of_forward = {key: f for name in forwards for key, f in reached(source, owner, name, others).items()}
     of_backward = reached(source, owner, backward, others)
     if backward not in forwards:
         of_backward = {key: f for key, f in of_backward.items() if key not in of_forward}
-    found: list[Edit] = []
+    functions, found = of_forward | of_backward, list[Edit]()
     labels = list(dict.fromkeys(
-        ast.unparse(n).removeprefix(ast.unparse(n.value)) for f in (of_forward | of_backward).values()
-        for n in ast.walk(f) if isinstance(n, ast.Subscript) and any(
+        ast.unparse(n).removeprefix(ast.unparse(n.value)) for f in functions.values() for n in ast.walk(f)
+        if isinstance(n, ast.Subscript) and any(
             isinstance(m, ast.Name) and re.match(LABELS, m.id) for m in ast.walk(n.slice))))
-    for (owner, _), function in (of_forward | of_backward).items():
-        known = Known(names_in(function, shapes), labels, is_misshaped)
+    for (owner, _), function in functions.items():
+        known = Known(names_in(function, shapes), labels, is_misshaped, at is not None)
         only_copies = function not in of_backward.values()
         line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
         for i, node in enumerate(ast.walk(function)):
-            found += [Edit(owner, function, i, change, line_of[node], cost, text)
-                      for cost, change, text in changes(node, known) if cost <= 0 or not only_copies]
+            if at is None or line_of[node] == at:
+                found += [Edit(owner, function, i, change, line_of[node], cost, text)
+                          for cost, change, text in changes(node, known) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
 
@@ -128,11 +130,12 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
 
 
 class Known(NamedTuple):
-    """What is known where an edit is made: the function's names with their shapes, indices of labels, is_misshaped."""
+    """What is known where an edit is made: the function's names with their shapes, indices of labels …"""
 
     names: dict[str, set[tuple]]  # no shapes if they are no arrays
     labels: list[str]
     is_misshaped: bool
+    is_at_a_line: bool
 
 
 def names_in(function: ast.FunctionDef, shapes: dict[str, set[tuple]]) -> dict[str, set[tuple]]:
@@ -217,9 +220,9 @@ def statement(node: ast.stmt, new: str, cost: int = 1) -> Iterator[Change]:
 
 def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change]:
     text, names = ast.unparse(node), known.names
-    if not isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Slice)):
+    if known.is_at_a_line and not isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Slice)):
         for name, sign in itertools.product(names, "+*/"):
-            yield from instead(AT_A_LINE, f"({text}) {sign} {name}")
+            yield from instead(5, f"({text}) {sign} {name}")
     if is_named(node) and text in names:
         yield from instead(0, f"{text}.copy()")
         yield from instead(2, f"{text}.T")

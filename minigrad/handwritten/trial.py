@@ -32,7 +32,7 @@ from minigrad.handwritten.find import candidates, fitting, flat, like_output, ot
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
-from minigrad.handwritten.repair import AT_A_LINE, SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
+from minigrad.handwritten.repair import SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
 from minigrad.handwritten.subjects import GRADIENT, LABELS, WEIGHT, Subject, as_tuple, stacked
@@ -456,7 +456,7 @@ class Trial:
             else:
                 report = self.comparison(reference, names)
                 report.notes = report.notes if isinstance(problem, TraceError) else []
-        self.look_for_edits(reference, report, range(1, AT_A_LINE))
+        self.look_for_edits(reference, report)
         self.look_for_mends(reference, report)
         if report.unexplained and not report.right and not report.causes and not references.usual(subject).is_certain:
             raise CouldNotRun(self.unjudged())
@@ -492,25 +492,26 @@ class Trial:
         """The report on a backward of which some, or all, is wrong because an array is changed under another name."""
         report = self.comparison(reference, names)
         report.notes = []
-        self.look_for_edits(reference, report, range(-1, 1))
+        self.look_for_edits(reference, report, only_copies=True)
         return report if report.causes and not report.unexplained else None
 
-    @functools.cached_property
-    def edits(self) -> list[Edit]:
-        """The edits of the user's code."""
+    def edits(self, at: int | None = None) -> list[Edit]:
+        """The edits of the user's code, or all of one line."""
         subject, others = self.subject, [name for cell in self.cells for name in cell.subject.needs]
-        if subject.elsewhere:
-            return []
+        forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
+        return [] if subject.elsewhere else edits_of(
+            self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
+            subject.backward_name, [] if subject.is_closure else forwards, others, *self.shapes_in_use, at)
+
+    @functools.cached_property
+    def shapes_in_use(self) -> tuple[dict[str, set[tuple]], bool]:
+        """The shapes of the arrays of each name in the user's code, and whether gradients have wrong shapes."""
         inputs, shapes = self.draw(), defaultdict[str, set[tuple]](set)
-        d_outputs = [np.ones(self.forward(inputs)[0][i].shape) for i in subject.arriving]
+        d_outputs = [np.ones(self.forward(inputs)[0][i].shape) for i in self.subject.arriving]
         found, bound = bindings(lambda: self.gradients(inputs, d_outputs), self.source.file)
         for one in bound:
             shapes[one.name].add(one.values.shape)
-        is_misshaped = any(d is not None and np.shape(d) != subject.inputs[name] for name, d in found.items())
-        forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
-        return edits_of(self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
-                        subject.backward_name, [] if subject.is_closure else forwards, others, shapes,
-                        is_misshaped)
+        return shapes, any(d is not None and np.shape(d) != self.subject.inputs[name] for name, d in found.items())
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
         """The edit of a cause's line that mends all that the cause explains.
@@ -521,8 +522,7 @@ class Trial:
         for cause in [cause for cause in report.causes if cause.kind != "edit"]:
             is_vague = cause.kind == "another path" or "; and " in cause.text or "has the factors" in cause.text
             line = int((cause.backward_line or ":0").removeprefix(self.source.file).split(":")[1])
-            edits = sorted((edit for edit in self.edits if edit.line == line or (is_vague and edit.cost < AT_A_LINE)),
-                           key=lambda edit: edit.line != line)
+            edits = self.edits(line) + (self.edits() if is_vague else [])
             found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains], edits,
                                   SECONDS / 2 if is_vague else SECONDS_AT_A_LINE)
             if found and len(found[1]) == len(cause.explains):
@@ -531,10 +531,10 @@ class Trial:
                     cause.text, cause.mend, cause.also = cause.mend, None, []
                     cause.backward_line = quoted(self.source.file, found[0].line)
 
-    def look_for_edits(self, reference: Callable, report: AuditReport, costs: range) -> None:
-        """Find the edits of some costs that mend what is not explained."""
+    def look_for_edits(self, reference: Callable, report: AuditReport, only_copies: bool = False) -> None:
+        """Find the edits that mend what is not explained: those that copy a shared array, or all others."""
         wrong = [name for name in self.subject.inputs if f"d{name}" in report.unexplained]
-        edits = [edit for edit in self.edits if edit.cost in costs] if wrong else []
+        edits = [edit for edit in self.edits() if (edit.cost <= 0) is only_copies] if wrong else []
         with contextlib.ExitStack() as edited:
             while wrong and (found := self.repaired(reference, wrong, edits)):
                 edit, mended = found
