@@ -72,7 +72,8 @@ def find(source: Source) -> dict[str, Subject]:
     for name, subject in list(found.items()):
         called = {n.id for f in source.functions_in(name, alone=True) for n in ast.walk(f) if isinstance(n, ast.Name)}
         for other in called & found.keys() - {name}:  # a part of this one that adds to gradients which it is given
-            if (returned := {*flat(found[other].returns)}) and returned <= {*found[other].takes}:
+            returned = flat(found[other].returns)
+            if returned and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
     return dict(sorted(found.items(), key=lambda item: bool(item[1].cells)))

@@ -51,9 +51,9 @@ class Place(NamedTuple):
         if self.value.ndim == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
             return False
         if isinstance(self.holder, (dict, list)):
-            is_many = not groups or any(re.match(WEIGHTS, str(one)) for one in groups)
-            return any(re.match(WEIGHT, str(one)) and one != "g" for one in groups) or (
-                is_many and (isinstance(last, int) or bool(re.match(WEIGHT, str(last)))))
+            if not groups:
+                return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
+            return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups)
         return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)))
 
 

@@ -28,8 +28,8 @@ LOOKALIKES = {"σ(x)": sigmoid, "tanh(x)": tanh, "tanh(x/2)": lambda x: tanh(x /
 
 def close(given: Any, true: Any, tolerance: float = 1e-5) -> bool:
     given, true = np.asarray(given), np.asarray(true)
-    if given.dtype == object or given.shape != true.shape or not true.size:
-        return given.dtype != object and given.shape == true.shape
+    if given.dtype.kind not in "fiub" or given.shape != true.shape or not true.size:
+        return given.dtype.kind in "fiub" and given.shape == true.shape
     lost = np.isnan(true)
     scale = max(1.0, np.abs(true[~lost]).max(initial=0.0))
     return bool(np.array_equal(lost, np.isnan(given)) and np.all(np.abs(given - true)[~lost] <= tolerance * scale))

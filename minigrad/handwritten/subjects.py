@@ -174,7 +174,9 @@ class Subject:
             at = list(range(len(arriving)))
         rest_of_it = tuple(y for name, y in outputs if name not in self.takes)
         given: list[Any] = [outputs[k][1] for k in at if k < len(outputs)]
-        if len(rest_of_it) > len(arriving) == 1 and not cache and not self.is_class and {*self.takes} & {*self.order}:
+        states = {path.rpartition(".")[2] for path, known in self.example.known.items() if known.kind == "sequence"}
+        if len(rest_of_it) > len(arriving) == 1 and not cache and (
+                (not self.is_class and {*self.takes} & {*self.order}) or bare(arriving[0]) in states):
             given = [rest_of_it]
         loss = (self.loss(owner, pool, outputs),) if self.is_loss else ()
         values = [one for y in given for one in apart(y)]
