@@ -30,7 +30,7 @@ def assigned(step: Step, g: Any) -> Any:
 
 ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
            "(np.add.at adds them)"
-MEAN = "the division by {b} of the forward is missing in the gradient: a mean is forgotten"
+MEAN = "the division by {b} is missing: the forward takes a mean, and its gradient does not"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {

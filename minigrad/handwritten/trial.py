@@ -448,17 +448,18 @@ class Trial:
         """Have the library compare the gradients that the backward returns, and describe what it finds."""
         subject, names = self.subject, [name for name in self.subject.inputs if name in returned]
         self.look_for_lacking(reference, returned)
+        is_searched = not references.usual(subject).is_certain
         try:
             report = self.shared(reference, names) or self.report(reference, names)
         except Exception as problem:  # the forward depends on values, as a sigmoid in two halves
             if self.behind is not None:
                 report = self.report(self.behind, names)
             else:
-                report = self.comparison(reference, names)
+                report, is_searched = self.comparison(reference, names), False
                 report.notes = report.notes if isinstance(problem, TraceError) else []
         self.look_for_edits(reference, report)
         self.look_for_mends(reference, report)
-        if report.unexplained and not report.right and not report.causes and not references.usual(subject).is_certain:
+        if is_searched and report.unexplained and not report.right and not report.causes:
             raise CouldNotRun(self.unjudged())
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if not report.ok:
