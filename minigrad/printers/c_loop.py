@@ -26,18 +26,17 @@ from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
 from minigrad.printers.c_places import Place, address, indented
 from minigrad.printers.c_products import (
-    ADDED_AT_OVER_COLUMNS,
-    ADDED_AT_OVER_STEPS,
     BY_COLUMNS,
     BY_ROWS,
     COPIES,
     LAY_DOWN,
     LOOK_UP,
+    OVER_TIME,
+    PACK,
     SHARE,
     STRIP,
-    SUMS_OVER_COLUMNS,
-    SUMS_OVER_STEPS,
     TAKE,
+    TURN,
     VECTORS,
     for_type,
 )
@@ -139,8 +138,7 @@ class CPlan:
         self.types: set[str] = set()
         self.laid_down_in_part: set[str] = set()  # types of rows whose last chunk is not full
         self.products: set[str] = set()
-        self.sum_kinds: set[tuple] = set()  # of sums over time: (type, whether a row has several entries a step)
-        self.added_at_kinds: set[tuple] = set()  # likewise
+        self.sum_kinds: set[tuple] = set()  # of sums over time: (how, whether rows are lines, type)
         self.tables: list[str] = []
         self.over_time: dict[Value, str] = {}  # values stored over time: their arrays
         self.lay_down_sums()
@@ -300,23 +298,23 @@ class CPlan:
     def laid_down(self, term: Term) -> tuple:
         if term.how == "product":
             left, right = term.values
-            return "product", self.rows_of(left, False), self.rows_of(right, True)
+            return "product", self.rows_of(left, False), self.rows_of(right, True, right=True)
         if term.how == "at":
             return "at", *(self.rows_of(v, False) for v in term.values)
         if term.how == "sum":
             return "sum", self.rows_of(term.values[0], False), term.axes
         return "step", term.values[0]
 
-    def rows_of(self, value: Value, transposed: bool) -> Rows:
-        """The Rows of a value (n, m), or of its transpose."""
+    def rows_of(self, value: Value, transposed: bool, right: bool = False) -> Rows:
+        """The Rows of a value (n, m), or of its transpose; right: as the right factor of a product."""
         if value.op is transpose.op and len(value.shape) == 2 and value not in self.invariant:
             value, transposed = value.inputs[0], not transposed
-        key = value, transposed
+        shape = value.shape[::-1] if transposed else value.shape
+        across = self.shape(value)[0 if transposed else -1] if shape else 1
+        key = value, transposed, across > 1 and not right
         if key not in self.rows:
-            shape = value.shape[::-1] if transposed else value.shape
-            across = self.shape(value)[0 if transposed else -1] if shape else 1
             name = self.free(f"{self.name(value)}_rows")
-            self.rows[key] = Rows(name, value, transposed, math.prod(shape[:-1]), across)
+            self.rows[key] = Rows(name, value, transposed, math.prod(shape[:-1]), across, key[-1])
         return self.rows[key]
 
     def is_plain(self, weight: Value, term: tuple) -> bool:
@@ -339,23 +337,25 @@ class CPlan:
         for rows in (rows for rows in self.rows.values() if rows in read):
             loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
             steps = "(start - first)" if rows.backward else "start"
-            offset = f"{steps} * run->batch * {rows.rows}" if rows.across == 1 else \
-                f"{steps} / block * {rows.rows} * line"
+            offset = f"{steps} / block * {rows.rows} * line" if rows.in_lines else \
+                f"{steps} * {'run->batch' if self.columns else rows.across} * {rows.rows}"
             loop.pointers.append(f"const {own(rows.value.dtype)} *{rows.name}_t = {rows.name} + {offset};")
         for a in self.summed:
             kind, sums = own(a.dtype), f"d_{self.name(a)}"
             loop.typed.append(("total", a, sums, f"{kind} *"))
             for how, left, right in self.sums[a]:
-                self.sum_kinds.add((kind, left.across > 1))
-                n = "n" if left.across == 1 else "n, line" if self.columns else f"n * {left.across}, line"
+                self.sum_kinds.add((how, left.in_lines, kind))
+                n = "n" if self.columns or left.across == 1 else f"n * {left.across}"
+                line = f"{left.name}_t" if not left.in_lines else f"line, {left.name}_t"
                 if how == "sum":
-                    loop.body.append(f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                    loop.body.append(f"add_rows_{kind}(strip, {left.rows}, {n}, {line}, {sums});")
+                elif how == "at":
+                    loop.body.append(f"add_at_{kind}(strip, {left.rows}, {a.shape[-1]}, {n}, {line}, {right.name}_t, "
+                                     f"{sums});")
                 else:
-                    if how == "at":
-                        self.added_at_kinds.add((kind, left.across > 1))
-                    columns = a.shape[-1] if how == "at" else right.rows
-                    loop.body.append(f"add_{how}_{kind}(strip, {left.rows}, {columns}, {n}, {left.name}_t, "
-                                     f"{right.name}_t, {sums});")
+                    strides = "line, 1" if left.in_lines else f"1, {left.rows}"
+                    loop.body.append(f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, "
+                                     f"{strides}, {right.name}_t, {sums});")
                 loop.products += left.rows * left.across * (right.rows if how == "product" else 1)
         return loop
 
@@ -370,16 +370,14 @@ class CPlan:
             parts.append(f"enum {{ COLUMNS = {self.columns}, FILLED = {self.filled} }};"
                          "  /* of the batch, side by side in a chunk; those behind FILLED only fill up vectors */\n")
         parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
-        parts += [for_type(COPIES, t) for t in sorted(self.types)]
+        parts += [for_type(TURN + COPIES, t) for t in sorted(self.types | self.products)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
         parts += [VECTORS] if self.products or self.summed or self.laid_down_in_part else []
         parts += [for_type(LAY_DOWN, t) for t in sorted(self.laid_down_in_part)]
-        parts += [for_type(kernels, t) for t in sorted(self.products)]
+        parts += [for_type(PACK + kernels, t) for t in sorted(self.products)]
         parts += [for_type(LOOK_UP, t) for t in sorted(self.looked_up_types)]
         parts += [STRIP] if self.summed else []
-        parts += [for_type(SUMS_OVER_COLUMNS if wide else SUMS_OVER_STEPS, t) for t, wide in sorted(self.sum_kinds)]
-        parts += [for_type(ADDED_AT_OVER_COLUMNS if wide else ADDED_AT_OVER_STEPS, t)
-                  for t, wide in sorted(self.added_at_kinds)]
+        parts += [for_type(OVER_TIME[how, in_lines], t) for how, in_lines, t in sorted(self.sum_kinds)]
         parts += ["\n".join(self.tables)] if self.tables else []
         for loop in loops:
             parts += [loop_function(loop), entry_function(loop)]
@@ -505,8 +503,8 @@ class LoopWriter(Statements):
 
     def laid_down_later(self) -> list[Value]:
         """The values of Rows that no entrywise pass fills."""
-        values = [self.actual(rows.value) for rows in self.pending]
-        return [v for v in values if self.plan.has_filling or v.op is None or not v.op.elementwise]
+        return [v for rows in self.pending for v in [self.actual(rows.value)] if not self.fills(rows)
+                or v.op is None or not v.op.elementwise]
 
     def base(self, v: Value) -> Value:
         while is_view(v) and v not in self.plan.invariant:
@@ -617,7 +615,7 @@ class LoopWriter(Statements):
         """A seed that is laid down in rows is what arrives."""
         for rows in self.pending:
             rows.value = self.actual(rows.value)
-        self.plan.rows = {(rows.value, rows.transposed): rows for rows in self.plan.rows.values()}
+        self.plan.rows = {(rows.value, rows.transposed, rows.in_lines): rows for rows in self.plan.rows.values()}
 
     def arriving(self) -> None:
         """Make each seed the sum of what arrives at its result: from the next step, and from ys."""

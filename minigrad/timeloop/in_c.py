@@ -127,8 +127,8 @@ class CProgram:
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
-            shape = (laid_down * self.batch, rows.rows) if rows.across == 1 else \
-                (-(-laid_down // self.block), rows.rows, line)
+            shape = (-(-laid_down // self.block), rows.rows, line) if rows.in_lines else \
+                (laid_down * self.entries(rows), rows.rows)
             by_name[rows.name] = at_a_line(shape, rows.value.dtype, BEHIND)  # no two threads write into one line
         for call in self.calls.values():
             for _, what in call.own:
@@ -184,9 +184,10 @@ class CProgram:
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
         """The steps from start to stop: (rows, columns)."""
         array = made.by_name[rows.name]
-        if rows.across == 1:
-            return array[start * self.batch:stop * self.batch].T
-        return array[start // self.block][:, :(stop - start) * self.entries(rows)]
+        entries = self.entries(rows)
+        if rows.in_lines:
+            return array[start // self.block][:, :(stop - start) * entries]
+        return array[start * entries:stop * entries].T
 
 
 def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict) -> np.ndarray:
