@@ -97,8 +97,9 @@ class CPlan:
     columns     the columns of a chunk; None if the batch is not cut; filled: those that the batch fills
     stacks      {array: (entries of a step, extra steps, dtype)} that a chunk keeps over time
     looked_up   {x that is an index: the length of the axes that it indexes}
-    rows        the Rows of sums over time; sums: {weight: [(how, …)]}
-    summed      the weights whose sums run in C, by the loop `adding`; None if there are none
+    rows        the Rows of sums over time; sums: {weight, or stand-in: [(how, …)]}
+    parted      {weight: its gradient as a linear function of the sums of stand-ins}
+    summed      those whose sums run in C, by the loop `adding`; None if there are none
     """
 
     def __init__(self, program: Program, wanted: set[Value], threads: int = 1):
@@ -134,14 +135,14 @@ class CPlan:
         self.rows: dict[tuple, Rows] = {}
         self.looked_up: dict[Value, int] = {}
         self.looked_up_types: set[str] = set()
-        self.sums: dict[Value, list[tuple]] = {}
         self.types: set[str] = set()
         self.laid_down_in_part: set[str] = set()  # types of rows whose last chunk is not full
         self.products: set[str] = set()
         self.sum_kinds: set[tuple] = set()  # of sums over time: (how, whether rows are lines, type)
         self.tables: list[str] = []
         self.over_time: dict[Value, str] = {}  # values stored over time: their arrays
-        self.lay_down_sums()
+        self.sums = {a: [self.laid_down(term) for term in terms] for a, terms in self.needs.sums.items()
+                     if a in self.gradients or a not in self.closed}
         self.forward = LoopWriter(self, "forward").written_forward()
         self.backward = LoopWriter(self, "backward").written_backward() if self.differentiated else None
         self.summed = [a for a, terms in self.sums.items() if terms and all(self.is_plain(a, term) for term in terms)]
@@ -235,11 +236,12 @@ class CPlan:
         self.weights = list(self.closed)
         self.unchanging, self.part_counts = set(self.closed), dict[Value, int]()
         add_invariants(self.unchanging, in_order(list(self.gradients.values()), set()))
-        self.parted: dict[Value, list] = {}  # {weight: terms, each a stand-in or (linear value, terms of its inputs)}
+        # {weight: its terms, each a stand-in, (linear value, terms of each input), or (what only weights decide, None)}
+        self.parted: dict[Value, list] = {}
         summed: dict[Value, Value] = {}
 
         def parts(g: Value) -> list:
-            return [("same", g)] if self.is_unchanging(g) else [
+            return [(g, None)] if self.is_unchanging(g) else [
                 (term, [parts(a) for a in term.inputs]) if self.is_linear_in_sums(term) else stand_in(term)
                 for term in terms_of(g)]
 
@@ -283,19 +285,8 @@ class CPlan:
         """The gradients that every step returns: of the state and of x."""
         return [g for a, g in self.gradients.items() if a not in self.closed]
 
-    def lay_down_sums(self) -> None:
-        """Decide how each weight's gradient is summed after the loop, and what is laid down for it."""
-        terms = {a: [self.laid_down(term) for term in terms] for a, terms in self.needs.sums.items()}
-
-        def parts(items: list) -> list:
-            return [term for item in items for term in
-                    (terms[item] if isinstance(item, Value) else [item] if item[0] == "same" else
-                     [("then", item[0], [parts(inner) for inner in item[1]])])]
-        for a in self.closed:
-            if a in self.gradients:
-                self.sums[a] = parts(self.parted[a]) if a in self.parted else terms[a]
-
     def laid_down(self, term: Term) -> tuple:
+        """How a term of a sum over time is summed, and the Rows that are laid down for it."""
         if term.how == "product":
             left, right = term.values
             return "product", self.rows_of(left, False), self.rows_of(right, True, right=True)
@@ -331,17 +322,18 @@ class CPlan:
         return left.across == right.across and {left.value.dtype, right.value.dtype} == {weight.dtype}
 
     def sums_over_time(self) -> Loop:
-        """The function that adds a strip of the sums over the steps of one call: block by block, from the last."""
-        loop, own = Loop("sums"), c_type
+        """The function that adds a strip of the sums over some steps: block by block, from the last."""
+        loop, own = Loop("sums", typed=self.backward.typed), c_type  # one call passes the arrays of both
         read = {rows for a in self.summed for term in self.sums[a] for rows in term if isinstance(rows, Rows)}
         for rows in (rows for rows in self.rows.values() if rows in read):
-            loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
+            if all(what is not rows for _, what, *_ in loop.typed):
+                loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
             steps = "(start - first)" if rows.backward else "start"
             offset = f"{steps} / block * {rows.rows} * line" if rows.in_lines else \
                 f"{steps} * {'run->batch' if self.columns else rows.across} * {rows.rows}"
             loop.pointers.append(f"const {own(rows.value.dtype)} *{rows.name}_t = {rows.name} + {offset};")
         for a in self.summed:
-            kind, sums = own(a.dtype), f"d_{self.name(a)}"
+            kind, sums = own(a.dtype), self.free(f"d_{self.name(a)}")
             loop.typed.append(("total", a, sums, f"{kind} *"))
             for how, left, right in self.sums[a]:
                 self.sum_kinds.add((how, left.in_lines, kind))
@@ -380,8 +372,8 @@ class CPlan:
         parts += [for_type(OVER_TIME[how, in_lines], t) for how, in_lines, t in sorted(self.sum_kinds)]
         parts += ["\n".join(self.tables)] if self.tables else []
         for loop in loops:
-            parts += [loop_function(loop), entry_function(loop)]
-        parts += [sums_functions(self.adding)] if self.adding is not None else []
+            adding = self.adding if loop is self.backward else None
+            parts += [loop_function(loop), *([sums_function(adding)] if adding else []), entry_function(loop, adding)]
         return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
 
 
@@ -412,18 +404,24 @@ def loop_function(loop: Loop) -> str:
     return f"static void {loop.name}_chunk(const struct run *run, long chunk, char *work)\n{{\n{body}\n}}\n"
 
 
-def entry_function(loop: Loop) -> str:
+def entry_function(loop: Loop, adding: Loop | None) -> str:
     """The function that is called from outside: it packs the matrices and starts the threads."""
     packs = [*unpacked(loop, loop.packs, constant=False), *loop.packs]
-    if packs and loop.name == "backward":  # which runs the last steps first
-        packs = ["if (run->last == run->T) {", *indented(packs), "}"]
-    lines = [*packs, f"share(run, run->chunks, worth(run, {loop.products}, threads), {loop.name}_chunk);"]
+    if loop.name == "forward":
+        lines = [*packs, f"share(run, run->chunks, worth(run, {loop.products}, threads), forward_chunk);"]
+    else:
+        shares = [f"share(&part, run->chunks, worth(&part, {loop.products}, threads), backward_chunk);"]
+        shares += [f"share(&part, STRIPS, worth(&part, {adding.products}, threads), sums_strip);"] if adding else []
+        lines = ["if (run->last == run->T) {", *indented(packs), "}"] if packs else []
+        lines += ["for (struct run part = *run; part.last > run->first; part.last = part.first) {", *indented([
+            "part.first = (part.last - 1) / run->at_once * run->at_once;",
+            "part.first = part.first < run->first ? run->first : part.first;", *shares]), "}"]
     return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
         f"    {line}\n" for line in lines) + "}\n"
 
 
-def sums_functions(loop: Loop) -> str:
-    """The function of a strip of the sums over time, and the one that is called from outside."""
+def sums_function(loop: Loop) -> str:
+    """The function of a strip of the sums over time."""
     used = set(re.findall(r"\w+", "\n".join([*loop.pointers, *loop.body])))
     start = ["const long first = run->first, last = run->last, block = run->block;"]
     start += ["const long line = run->line;"] if "line" in used else []
@@ -433,16 +431,7 @@ def sums_functions(loop: Loop) -> str:
     lines = [*start, *unpacked(loop, [*loop.pointers, *loop.body]), "",
              "for (long start = (last - 1) / block * block; start >= first; start -= block) {", *indented(steps), "}"]
     body = "\n".join(f"    {line}".rstrip() for line in lines)
-    return f"""static void sums_strip(const struct run *run, long strip, char *work)
-{{
-{body}
-}}
-
-void sums(const struct run *run, long threads)
-{{
-    share(run, STRIPS, worth(run, {loop.products}, threads), sums_strip);
-}}
-"""
+    return f"static FUSED void sums_strip(const struct run *run, long strip, char *work)\n{{\n{body}\n}}\n"
 
 
 def is_product_or_sum(value: Value) -> bool:
@@ -561,7 +550,8 @@ class LoopWriter(Statements):
         for rows in self.pending:
             rows.backward = True
         self.loadable = {x for x in plan.x if x in self.read_by(plan.steps, [*results, *steps])}
-        self.carry: dict[Value, tuple] = {}  # {state: (place of its gradient at t, what arrives at t + 1, array)}
+        # {state: (place of its gradient at t, what arrives at t + 1, array, what comes in and goes out)}
+        self.carry: dict[Value, tuple] = {}
         self.seeds: list[Value] = []
         starts = []
         for k, a in enumerate(plan.state):
@@ -569,9 +559,9 @@ class LoopWriter(Statements):
             hint = self.free(f"d_{plan.name(a)}")
             plan.name_of[like] = hint
             array = self.buffer(like, copies=2, hint=hint)
-            self.carry[a] = (self.in_turn(like, array, 0, "_t"), like, array)
+            name = self.passed("d_state", k, f"d_{plan.name(a)}_carried", a.dtype)
+            self.carry[a] = (self.in_turn(like, array, 0, "_t"), like, array, name)
             self.place[like] = self.in_turn(like, array, 1, "_after")
-            name = self.passed("d_final", k, f"d_{plan.name(a)}_final", a.dtype)
             starts.append(self.load(a, f"{array} + last % 2 * {self.factor(plan.shape(a))}", name, step=False))
         self.arriving()
         values = [*self.seeds, *plan.steps]
@@ -605,10 +595,9 @@ class LoopWriter(Statements):
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]
         loop.products = plan.products_of(self.computed)
-        for k, a in enumerate(plan.state):
-            name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype)
+        for a in plan.state:
             first = f"{self.carry[a][2]} + first % 2 * {self.factor(plan.shape(a))}"
-            loop.after.append(self.store(Place.whole(first, plan.shape(a)), a.dtype, name, step=False))
+            loop.after.append(self.store(Place.whole(first, plan.shape(a)), a.dtype, self.carry[a][3], step=False))
         return loop
 
     def pending_seeds(self) -> None:

@@ -60,7 +60,8 @@ static void turn_TYPE(TYPE *restrict to, long to_row, const TYPE *from, long fro
                 TYPE *y = to + j * to_row + i;
                 if (i + 4 <= stop && j + 4 <= columns) {
                     const four_TYPE a = *(const four_TYPE *)x, b = *(const four_TYPE *)(x + from_row);
-                    const four_TYPE c = *(const four_TYPE *)(x + 2 * from_row), d = *(const four_TYPE *)(x + 3 * from_row);
+                    const four_TYPE c = *(const four_TYPE *)(x + 2 * from_row);
+                    const four_TYPE d = *(const four_TYPE *)(x + 3 * from_row);
                     const four_TYPE ab = MIXED(a, b, 0, 4, 1, 5), AB = MIXED(a, b, 2, 6, 3, 7);
                     const four_TYPE cd = MIXED(c, d, 0, 4, 1, 5), CD = MIXED(c, d, 2, 6, 3, 7);
                     *(four_TYPE *)y = MIXED(ab, cd, 0, 1, 4, 5);
@@ -377,29 +378,37 @@ static inline FUSED __attribute__((always_inline)) void tile_TYPE(
         }
 }
 
-/* dW += L Rᵀ in a strip, over n columns. L: the entry of row i in column k is L[i * row + k * step], R: (n, columns) */
-static FUSED void add_product_TYPE(long strip, long rows, long columns, long n, const TYPE *L, long row, long step,
-                                   const TYPE *R, TYPE *dW)
+static inline FUSED __attribute__((always_inline)) void tiles_TYPE(
+    const int across, const int half, long strip, long j, long width, long rows, long columns, long n, const TYPE *L,
+    long row, long step, const TYPE *R, TYPE *dW)
 {
-    const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
-    for (long j = 0; j < columns; j += WIDE * WHOLE_TYPE) {
-        const long left = columns - j, width = left < WIDE * WHOLE_TYPE ? left : WIDE * WHOLE_TYPE;
-        for (long i = start; i < stop; i += TALL) {
-            const TYPE *of[TALL];  /* tiles at the edge repeat the last row */
-            for (int k = 0; k < TALL; k++)
-                of[k] = L + (i + k < rows ? i + k : rows - 1) * row;
-            #define TILE(halves) \\
-                case halves: \\
-                    if (halves <= 2 * WIDE) \\
-                        tile_TYPE(halves / 2, halves % 2, stop - i, width, columns, n, of, step, R + j, \\
-                                  dW + i * columns + j); \\
-                    break
-            switch ((2 * width + WHOLE_TYPE - 1) / WHOLE_TYPE) {
-            TILE(1); TILE(2); TILE(3); TILE(4); TILE(5); TILE(6); TILE(7); TILE(8);
-            }
-            #undef TILE
-        }
+    const long stop = strip_start(strip + 1, rows);
+    for (long i = strip_start(strip, rows); i < stop; i += TALL) {
+        const TYPE *of[TALL];  /* tiles at the edge repeat the last row */
+        for (int k = 0; k < TALL; k++)
+            of[k] = L + (i + k < rows ? i + k : rows - 1) * row;
+        tile_TYPE(across, half, stop - i, width, columns, n, of, step, R + j, dW + i * columns + j);
     }
+}
+
+/* dW += L Rᵀ in a strip, over n columns. L: the entry of row i in column k is L[i * row + k * step], R: (n, columns).
+   The number of columns is a constant, so only tiles of two widths remain. */
+static inline FUSED __attribute__((always_inline)) void add_product_TYPE(
+    long strip, long rows, const long columns, long n, const TYPE *L, long row, long step, const TYPE *R, TYPE *dW)
+{
+    enum { BROAD = WIDE * WHOLE_TYPE };
+    const long whole = columns / BROAD * BROAD, rest = columns - whole;
+    for (long j = 0; j < whole; j += BROAD)
+        tiles_TYPE(WIDE, 0, strip, j, BROAD, rows, columns, n, L, row, step, R, dW);
+    #define REST(halves) \\
+        case halves: \\
+            if (halves <= 2 * WIDE) \\
+                tiles_TYPE(halves / 2, halves % 2, strip, whole, rest, rows, columns, n, L, row, step, R, dW); \\
+            break
+    switch ((2 * rest + WHOLE_TYPE - 1) / WHOLE_TYPE) {
+    REST(1); REST(2); REST(3); REST(4); REST(5); REST(6); REST(7); REST(8);
+    }
+    #undef REST
 }
 """
 
