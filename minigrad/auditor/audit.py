@@ -191,7 +191,8 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
     arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
     _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
     is_gradient = [step.kind in ("seed", "rule", "edge", "total") for step in tape.steps]
-    known = [[value for value, is_one in zip(draw.values, is_gradient) if is_one == one] for one in (False, True)]
+    known = ([value for value, is_one in zip(draw.values, is_gradient) if not is_one],
+             [value for value, is_one in zip(draw.values, is_gradient) if is_one])
     causes = []
     for change in changes:
         where = change.where if change.terms[1:] == [] else None
@@ -200,13 +201,13 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
         ends = (where.of.place, where.x.place) if where else ()
         near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])
                 or (step.kind == "total" and step.of.place in ends)]
-        line = line_of(bound, near, [value for _, value in values], *known, names) or line_that_assigns(
+        line = line_of(bound, near, [value for _, value in values], known, names) or line_that_assigns(
             inspect.unwrap(backward), [*names, *change.explains])
-        causes.append(cause_of(change, keys, line and quoted(file, line)))
+        causes.append(cause_of(change, keys, quoted(file, line) if line else None))
     return causes
 
 
 def cause_of(change: Change, keys: dict[str, str], backward_line: str | None) -> Cause:
-    line = change.where and change.where.of.line
+    line = change.where.of.line if change.where else None
     return Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
-                 line and quoted(*line), backward_line, OTHER_INPUTS)
+                 quoted(*line) if line else None, backward_line, OTHER_INPUTS)

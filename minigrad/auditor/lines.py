@@ -94,15 +94,17 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", one) for name, one in list(vars(value).items()))
 
 
-def line_of(bound: list[Binding], near: list[Any], wanted: list[Any], forward: list[Any], gradients: list[Any],
+def line_of(bound: list[Binding], near: list[Any], wanted: list[Any], known: tuple[list[Any], list[Any]],
             names: Iterable[str]) -> int | None:
     """The first line that binds one of these arrays, in any shape and order.
 
     A near one, to the gradient of one of the names; or a wanted one, to the name of a gradient, if it is none of the
     true gradients, or to any name, if it is no value of the forward either.
+
+    known  the values of the forward, and the true gradients
     """
     of_names = re.compile(rf"(d|delta|grad|g)_?({'|'.join(map(re.escape, names))})")
-    values, true, some = Sorted(forward), Sorted(gradients), Sorted(near)
+    (values, true), some = map(Sorted, known), Sorted(near)
     wrong = [array for array in wanted if array not in true]
     changed, alone = Sorted(wrong), Sorted(array for array in wrong if array not in values)
     return next((one.line for one in bound if one.new in alone

@@ -177,7 +177,7 @@ class Recording(Trace):
             places[self.code_of(x)].append(x)
         numbers: dict[int, int] = {}
         for some in places.values():
-            inputs = zip(*([found.get(getattr(x, "_index", None)) for x in call._inputs] for call in some))
+            inputs = zip(*([found.get(getattr(x, "_index", -1)) for x in call._inputs] for call in some))
             columns = [column for column in inputs if None not in column and is_even(column)]
             if columns and is_even(rows := list(zip(*columns))):
                 order = list(dict.fromkeys(rows))

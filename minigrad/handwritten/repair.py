@@ -280,12 +280,16 @@ def shifts(node: ast.Subscript) -> Iterator[Change]:
             twin.slice.elts[i] = new
         else:
             twin.slice = new
-        yield 1, lambda _, twin=twin: twin, f"write `{ast.unparse(twin)}` in place of `{ast.unparse(node)}`"
+        yield 1, partial(replaced, new=twin), f"write `{ast.unparse(twin)}` in place of `{ast.unparse(node)}`"
 
 
 def simplified(index: str) -> str:
     """t - 1 + 1 as t."""
     return re.sub(r"^(.*?) ?([-+]) (\d+) (?!\2)[-+] \3$", r"\1", index)
+
+
+def replaced(_: Any, new: Any) -> Any:
+    return new
 
 
 def followed(node: Any, new: str) -> list:
