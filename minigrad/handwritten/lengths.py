@@ -147,7 +147,7 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
             if lengths[axis] > int(found[1]):
                 yield 0.1 + (axis in weights), now.agree(read(int(found[1]), lengths, axes)[0], {axis: 1}, order)
     if found := re.search(r"index (\d+) is out of bounds for axis \d+ with size (\d+)", text):
-        yield 0.2, now.agree(read(int(found[2]), lengths, axes)[0], {"": int(found[1]) + 1}, order)
+        yield 2.2, now.agree(read(int(found[2]), lengths, axes)[0], {"": int(found[1]) + 1}, order)
     if "negative dimensions" in text:  # a kernel is longer than what it goes over
         for axis in weights:
             yield 1, now.agree({axis: 1}, {"": 2}, order)

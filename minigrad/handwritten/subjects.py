@@ -380,7 +380,7 @@ def is_output(y: Any) -> bool:
 def is_group(d: Any) -> bool:
     """Whether d is several gradients, and not one for each step."""
     return isinstance(d, (dict, list, tuple)) and not is_output(d) and any(
-        isinstance(one, (np.ndarray, dict, tuple, list)) for one in (d.values() if isinstance(d, dict) else d))
+        isinstance(one, (np.ndarray, dict)) or is_group(one) for one in (d.values() if isinstance(d, dict) else d))
 
 
 def stacked(y: Any) -> Any:

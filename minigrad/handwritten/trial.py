@@ -457,7 +457,12 @@ class Trial:
             else:
                 report, is_searched = self.comparison(reference, names), False
                 report.notes = report.notes if isinstance(problem, TraceError) else []
-        self.look_for_edits(reference, report)
+        wrong_steps = [cell.subject.name for cell in self.cells if cell.verdict.backward_wrong]
+        if report.unexplained and len(wrong_steps) > len(self.wrong_cells):  # one could not be replaced
+            self.verdict.notes.append(f"{subject.name} calls {', '.join(wrong_steps)}: mend that first")
+            report.notes = []
+        else:
+            self.look_for_edits(reference, report)
         self.look_for_mends(reference, report)
         if is_searched and report.unexplained and not report.right and not report.causes:
             raise CouldNotRun(self.unjudged())

@@ -26,18 +26,17 @@ from minigrad.printers import c_math
 from minigrad.printers.c_expressions import NotInC, c_type, called
 from minigrad.printers.c_places import Place, address, indented
 from minigrad.printers.c_products import (
-    ADDED_AT_OVER_COLUMNS,
-    ADDED_AT_OVER_STEPS,
     BY_COLUMNS,
     BY_ROWS,
     COPIES,
     LAY_DOWN,
     LOOK_UP,
+    OVER_TIME,
+    PACK,
     SHARE,
     STRIP,
-    SUMS_OVER_COLUMNS,
-    SUMS_OVER_STEPS,
     TAKE,
+    TURN,
     VECTORS,
     for_type,
 )
@@ -98,8 +97,9 @@ class CPlan:
     columns     the columns of a chunk; None if the batch is not cut; filled: those that the batch fills
     stacks      {array: (entries of a step, extra steps, dtype)} that a chunk keeps over time
     looked_up   {x that is an index: the length of the axes that it indexes}
-    rows        the Rows of sums over time; sums: {weight: [(how, …)]}
-    summed      the weights whose sums run in C, by the loop `adding`; None if there are none
+    rows        the Rows of sums over time; sums: {weight, or stand-in: [(how, …)]}
+    parted      {weight: its gradient as a linear function of the sums of stand-ins}
+    summed      those whose sums run in C, by the loop `adding`; None if there are none
     """
 
     def __init__(self, program: Program, wanted: set[Value], threads: int = 1):
@@ -135,15 +135,14 @@ class CPlan:
         self.rows: dict[tuple, Rows] = {}
         self.looked_up: dict[Value, int] = {}
         self.looked_up_types: set[str] = set()
-        self.sums: dict[Value, list[tuple]] = {}
         self.types: set[str] = set()
         self.laid_down_in_part: set[str] = set()  # types of rows whose last chunk is not full
         self.products: set[str] = set()
-        self.sum_kinds: set[tuple] = set()  # of sums over time: (type, whether a row has several entries a step)
-        self.added_at_kinds: set[tuple] = set()  # likewise
+        self.sum_kinds: set[tuple] = set()  # of sums over time: (how, whether rows are lines, type)
         self.tables: list[str] = []
         self.over_time: dict[Value, str] = {}  # values stored over time: their arrays
-        self.lay_down_sums()
+        self.sums = {a: [self.laid_down(term) for term in terms] for a, terms in self.needs.sums.items()
+                     if a in self.gradients or a not in self.closed}
         self.forward = LoopWriter(self, "forward").written_forward()
         self.backward = LoopWriter(self, "backward").written_backward() if self.differentiated else None
         self.summed = [a for a, terms in self.sums.items() if terms and all(self.is_plain(a, term) for term in terms)]
@@ -237,11 +236,12 @@ class CPlan:
         self.weights = list(self.closed)
         self.unchanging, self.part_counts = set(self.closed), dict[Value, int]()
         add_invariants(self.unchanging, in_order(list(self.gradients.values()), set()))
-        self.parted: dict[Value, list] = {}  # {weight: terms, each a stand-in or (linear value, terms of its inputs)}
+        # {weight: its terms, each a stand-in, (linear value, terms of each input), or (what only weights decide, None)}
+        self.parted: dict[Value, list] = {}
         summed: dict[Value, Value] = {}
 
         def parts(g: Value) -> list:
-            return [("same", g)] if self.is_unchanging(g) else [
+            return [(g, None)] if self.is_unchanging(g) else [
                 (term, [parts(a) for a in term.inputs]) if self.is_linear_in_sums(term) else stand_in(term)
                 for term in terms_of(g)]
 
@@ -285,38 +285,27 @@ class CPlan:
         """The gradients that every step returns: of the state and of x."""
         return [g for a, g in self.gradients.items() if a not in self.closed]
 
-    def lay_down_sums(self) -> None:
-        """Decide how each weight's gradient is summed after the loop, and what is laid down for it."""
-        terms = {a: [self.laid_down(term) for term in terms] for a, terms in self.needs.sums.items()}
-
-        def parts(items: list) -> list:
-            return [term for item in items for term in
-                    (terms[item] if isinstance(item, Value) else [item] if item[0] == "same" else
-                     [("then", item[0], [parts(inner) for inner in item[1]])])]
-        for a in self.closed:
-            if a in self.gradients:
-                self.sums[a] = parts(self.parted[a]) if a in self.parted else terms[a]
-
     def laid_down(self, term: Term) -> tuple:
+        """How a term of a sum over time is summed, and the Rows that are laid down for it."""
         if term.how == "product":
             left, right = term.values
-            return "product", self.rows_of(left, False), self.rows_of(right, True)
+            return "product", self.rows_of(left, False), self.rows_of(right, True, right=True)
         if term.how == "at":
             return "at", *(self.rows_of(v, False) for v in term.values)
         if term.how == "sum":
             return "sum", self.rows_of(term.values[0], False), term.axes
         return "step", term.values[0]
 
-    def rows_of(self, value: Value, transposed: bool) -> Rows:
-        """The Rows of a value (n, m), or of its transpose."""
+    def rows_of(self, value: Value, transposed: bool, right: bool = False) -> Rows:
+        """The Rows of a value (n, m), or of its transpose; right: as the right factor of a product."""
         if value.op is transpose.op and len(value.shape) == 2 and value not in self.invariant:
             value, transposed = value.inputs[0], not transposed
-        key = value, transposed
+        shape = value.shape[::-1] if transposed else value.shape
+        across = self.shape(value)[0 if transposed else -1] if shape else 1
+        key = value, transposed, across > 1 and not right
         if key not in self.rows:
-            shape = value.shape[::-1] if transposed else value.shape
-            across = self.shape(value)[0 if transposed else -1] if shape else 1
             name = self.free(f"{self.name(value)}_rows")
-            self.rows[key] = Rows(name, value, transposed, math.prod(shape[:-1]), across)
+            self.rows[key] = Rows(name, value, transposed, math.prod(shape[:-1]), across, key[-1])
         return self.rows[key]
 
     def is_plain(self, weight: Value, term: tuple) -> bool:
@@ -333,29 +322,32 @@ class CPlan:
         return left.across == right.across and {left.value.dtype, right.value.dtype} == {weight.dtype}
 
     def sums_over_time(self) -> Loop:
-        """The function that adds a strip of the sums over the steps of one call: block by block, from the last."""
-        loop, own = Loop("sums"), c_type
+        """The function that adds a strip of the sums over some steps: block by block, from the last."""
+        loop, own = Loop("sums", typed=self.backward.typed), c_type  # one call passes the arrays of both
         read = {rows for a in self.summed for term in self.sums[a] for rows in term if isinstance(rows, Rows)}
         for rows in (rows for rows in self.rows.values() if rows in read):
-            loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
+            if all(what is not rows for _, what, *_ in loop.typed):
+                loop.typed.append(("rows", rows, rows.name, f"const {own(rows.value.dtype)} *"))
             steps = "(start - first)" if rows.backward else "start"
-            offset = f"{steps} * run->batch * {rows.rows}" if rows.across == 1 else \
-                f"{steps} / block * {rows.rows} * line"
+            offset = f"{steps} / block * {rows.rows} * line" if rows.in_lines else \
+                f"{steps} * {'run->batch' if self.columns else rows.across} * {rows.rows}"
             loop.pointers.append(f"const {own(rows.value.dtype)} *{rows.name}_t = {rows.name} + {offset};")
         for a in self.summed:
-            kind, sums = own(a.dtype), f"d_{self.name(a)}"
+            kind, sums = own(a.dtype), self.free(f"d_{self.name(a)}")
             loop.typed.append(("total", a, sums, f"{kind} *"))
             for how, left, right in self.sums[a]:
-                self.sum_kinds.add((kind, left.across > 1))
-                n = "n" if left.across == 1 else "n, line" if self.columns else f"n * {left.across}, line"
+                self.sum_kinds.add((how, left.in_lines, kind))
+                n = "n" if self.columns or left.across == 1 else f"n * {left.across}"
+                line = f"{left.name}_t" if not left.in_lines else f"line, {left.name}_t"
                 if how == "sum":
-                    loop.body.append(f"add_rows_{kind}(strip, {left.rows}, {n}, {left.name}_t, {sums});")
+                    loop.body.append(f"add_rows_{kind}(strip, {left.rows}, {n}, {line}, {sums});")
+                elif how == "at":
+                    loop.body.append(f"add_at_{kind}(strip, {left.rows}, {a.shape[-1]}, {n}, {line}, {right.name}_t, "
+                                     f"{sums});")
                 else:
-                    if how == "at":
-                        self.added_at_kinds.add((kind, left.across > 1))
-                    columns = a.shape[-1] if how == "at" else right.rows
-                    loop.body.append(f"add_{how}_{kind}(strip, {left.rows}, {columns}, {n}, {left.name}_t, "
-                                     f"{right.name}_t, {sums});")
+                    strides = "line, 1" if left.in_lines else f"1, {left.rows}"
+                    loop.body.append(f"add_product_{kind}(strip, {left.rows}, {right.rows}, {n}, {left.name}_t, "
+                                     f"{strides}, {right.name}_t, {sums});")
                 loop.products += left.rows * left.across * (right.rows if how == "product" else 1)
         return loop
 
@@ -370,20 +362,18 @@ class CPlan:
             parts.append(f"enum {{ COLUMNS = {self.columns}, FILLED = {self.filled} }};"
                          "  /* of the batch, side by side in a chunk; those behind FILLED only fill up vectors */\n")
         parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
-        parts += [for_type(COPIES, t) for t in sorted(self.types)]
+        parts += [for_type(TURN + COPIES, t) for t in sorted(self.types | self.products)]
         kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
         parts += [VECTORS] if self.products or self.summed or self.laid_down_in_part else []
         parts += [for_type(LAY_DOWN, t) for t in sorted(self.laid_down_in_part)]
-        parts += [for_type(kernels, t) for t in sorted(self.products)]
+        parts += [for_type(PACK + kernels, t) for t in sorted(self.products)]
         parts += [for_type(LOOK_UP, t) for t in sorted(self.looked_up_types)]
         parts += [STRIP] if self.summed else []
-        parts += [for_type(SUMS_OVER_COLUMNS if wide else SUMS_OVER_STEPS, t) for t, wide in sorted(self.sum_kinds)]
-        parts += [for_type(ADDED_AT_OVER_COLUMNS if wide else ADDED_AT_OVER_STEPS, t)
-                  for t, wide in sorted(self.added_at_kinds)]
+        parts += [for_type(OVER_TIME[how, in_lines], t) for how, in_lines, t in sorted(self.sum_kinds)]
         parts += ["\n".join(self.tables)] if self.tables else []
         for loop in loops:
-            parts += [loop_function(loop), entry_function(loop)]
-        parts += [sums_functions(self.adding)] if self.adding is not None else []
+            adding = self.adding if loop is self.backward else None
+            parts += [loop_function(loop), *([sums_function(adding)] if adding else []), entry_function(loop, adding)]
         return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
 
 
@@ -414,18 +404,24 @@ def loop_function(loop: Loop) -> str:
     return f"static void {loop.name}_chunk(const struct run *run, long chunk, char *work)\n{{\n{body}\n}}\n"
 
 
-def entry_function(loop: Loop) -> str:
+def entry_function(loop: Loop, adding: Loop | None) -> str:
     """The function that is called from outside: it packs the matrices and starts the threads."""
     packs = [*unpacked(loop, loop.packs, constant=False), *loop.packs]
-    if packs and loop.name == "backward":  # which runs the last steps first
-        packs = ["if (run->last == run->T) {", *indented(packs), "}"]
-    lines = [*packs, f"share(run, run->chunks, worth(run, {loop.products}, threads), {loop.name}_chunk);"]
+    if loop.name == "forward":
+        lines = [*packs, f"share(run, run->chunks, worth(run, {loop.products}, threads), forward_chunk);"]
+    else:
+        shares = [f"share(&part, run->chunks, worth(&part, {loop.products}, threads), backward_chunk);"]
+        shares += [f"share(&part, STRIPS, worth(&part, {adding.products}, threads), sums_strip);"] if adding else []
+        lines = ["if (run->last == run->T) {", *indented(packs), "}"] if packs else []
+        lines += ["for (struct run part = *run; part.last > run->first; part.last = part.first) {", *indented([
+            "part.first = (part.last - 1) / run->at_once * run->at_once;",
+            "part.first = part.first < run->first ? run->first : part.first;", *shares]), "}"]
     return f"void {loop.name}(const struct run *run, long threads)\n{{\n" + "".join(
         f"    {line}\n" for line in lines) + "}\n"
 
 
-def sums_functions(loop: Loop) -> str:
-    """The function of a strip of the sums over time, and the one that is called from outside."""
+def sums_function(loop: Loop) -> str:
+    """The function of a strip of the sums over time."""
     used = set(re.findall(r"\w+", "\n".join([*loop.pointers, *loop.body])))
     start = ["const long first = run->first, last = run->last, block = run->block;"]
     start += ["const long line = run->line;"] if "line" in used else []
@@ -435,16 +431,7 @@ def sums_functions(loop: Loop) -> str:
     lines = [*start, *unpacked(loop, [*loop.pointers, *loop.body]), "",
              "for (long start = (last - 1) / block * block; start >= first; start -= block) {", *indented(steps), "}"]
     body = "\n".join(f"    {line}".rstrip() for line in lines)
-    return f"""static void sums_strip(const struct run *run, long strip, char *work)
-{{
-{body}
-}}
-
-void sums(const struct run *run, long threads)
-{{
-    share(run, STRIPS, worth(run, {loop.products}, threads), sums_strip);
-}}
-"""
+    return f"static FUSED void sums_strip(const struct run *run, long strip, char *work)\n{{\n{body}\n}}\n"
 
 
 def is_product_or_sum(value: Value) -> bool:
@@ -505,8 +492,8 @@ class LoopWriter(Statements):
 
     def laid_down_later(self) -> list[Value]:
         """The values of Rows that no entrywise pass fills."""
-        values = [self.actual(rows.value) for rows in self.pending]
-        return [v for v in values if self.plan.has_filling or v.op is None or not v.op.elementwise]
+        return [v for rows in self.pending for v in [self.actual(rows.value)] if not self.fills(rows)
+                or v.op is None or not v.op.elementwise]
 
     def base(self, v: Value) -> Value:
         while is_view(v) and v not in self.plan.invariant:
@@ -563,7 +550,8 @@ class LoopWriter(Statements):
         for rows in self.pending:
             rows.backward = True
         self.loadable = {x for x in plan.x if x in self.read_by(plan.steps, [*results, *steps])}
-        self.carry: dict[Value, tuple] = {}  # {state: (place of its gradient at t, what arrives at t + 1, array)}
+        # {state: (place of its gradient at t, what arrives at t + 1, array, what comes in and goes out)}
+        self.carry: dict[Value, tuple] = {}
         self.seeds: list[Value] = []
         starts = []
         for k, a in enumerate(plan.state):
@@ -571,9 +559,9 @@ class LoopWriter(Statements):
             hint = self.free(f"d_{plan.name(a)}")
             plan.name_of[like] = hint
             array = self.buffer(like, copies=2, hint=hint)
-            self.carry[a] = (self.in_turn(like, array, 0, "_t"), like, array)
+            name = self.passed("d_state", k, f"d_{plan.name(a)}_carried", a.dtype)
+            self.carry[a] = (self.in_turn(like, array, 0, "_t"), like, array, name)
             self.place[like] = self.in_turn(like, array, 1, "_after")
-            name = self.passed("d_final", k, f"d_{plan.name(a)}_final", a.dtype)
             starts.append(self.load(a, f"{array} + last % 2 * {self.factor(plan.shape(a))}", name, step=False))
         self.arriving()
         values = [*self.seeds, *plan.steps]
@@ -607,17 +595,16 @@ class LoopWriter(Statements):
                     loop.body += self.copied_from(Place.whole(name, a.shape), self.source(term.values[0]), "+=")
         loop.before = [*self.take_stacks(), *loop.before, *starts]
         loop.products = plan.products_of(self.computed)
-        for k, a in enumerate(plan.state):
-            name = self.passed("d_state", k, f"d_{plan.name(a)}_start", a.dtype)
+        for a in plan.state:
             first = f"{self.carry[a][2]} + first % 2 * {self.factor(plan.shape(a))}"
-            loop.after.append(self.store(Place.whole(first, plan.shape(a)), a.dtype, name, step=False))
+            loop.after.append(self.store(Place.whole(first, plan.shape(a)), a.dtype, self.carry[a][3], step=False))
         return loop
 
     def pending_seeds(self) -> None:
         """A seed that is laid down in rows is what arrives."""
         for rows in self.pending:
             rows.value = self.actual(rows.value)
-        self.plan.rows = {(rows.value, rows.transposed): rows for rows in self.plan.rows.values()}
+        self.plan.rows = {(rows.value, rows.transposed, rows.in_lines): rows for rows in self.plan.rows.values()}
 
     def arriving(self) -> None:
         """Make each seed the sum of what arrives at its result: from the next step, and from ys."""

@@ -4,8 +4,9 @@ A product W u keeps its sums in registers: for a panel of rows of W, and all col
 for each k and multiplied with the panel's column. W is packed first, panel by panel, in the order in which it is read.
 With one column the roles change: a vector is a panel's column. The vectors are GCC's and Clang's, for any processor.
 
-A weight's gradient is a sum over time of products, dW += L Rᵀ. The rows of L and R lie over all columns of a block of
-steps, so a tile of dW is one product of a few rows each, summed in registers; strips of dW are shared out to threads.
+A weight's gradient is a sum over time of products, dW += L Rᵀ, over all columns of a block of steps. For each of them
+one entry of L is multiplied with vectors across rows of R, so a tile of dW is summed in registers; strips of dW are
+shared out to threads.
 """
 
 from __future__ import annotations
@@ -39,6 +40,43 @@ static void share(const struct run *run, long tasks, long threads, task *task)
 }
 """
 
+TURN = """\
+typedef INTEGER_TYPE four_TYPE __attribute__((vector_size(4 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
+#if defined(__clang__)
+#define MIXED(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define MIXED(x, y, ...) __builtin_shuffle(x, y, (__typeof__(x)){__VA_ARGS__})
+#endif
+
+/* to[j, i] = from[i, j] for i < rows and j < columns, 4 x 4 entries at a time */
+static void turn_TYPE(TYPE *restrict to, long to_row, const TYPE *from, long from_row, long rows, long columns)
+{
+    enum { LINE = 16 };
+    for (long first = 0; first < rows; first += LINE) {
+        const long stop = first + LINE < rows ? first + LINE : rows;
+        for (long j = 0; j < columns; j += 4)
+            for (long i = first; i < stop; i += 4) {
+                const TYPE *x = from + i * from_row + j;
+                TYPE *y = to + j * to_row + i;
+                if (i + 4 <= stop && j + 4 <= columns) {
+                    const four_TYPE a = *(const four_TYPE *)x, b = *(const four_TYPE *)(x + from_row);
+                    const four_TYPE c = *(const four_TYPE *)(x + 2 * from_row);
+                    const four_TYPE d = *(const four_TYPE *)(x + 3 * from_row);
+                    const four_TYPE ab = MIXED(a, b, 0, 4, 1, 5), AB = MIXED(a, b, 2, 6, 3, 7);
+                    const four_TYPE cd = MIXED(c, d, 0, 4, 1, 5), CD = MIXED(c, d, 2, 6, 3, 7);
+                    *(four_TYPE *)y = MIXED(ab, cd, 0, 1, 4, 5);
+                    *(four_TYPE *)(y + to_row) = MIXED(ab, cd, 2, 3, 6, 7);
+                    *(four_TYPE *)(y + 2 * to_row) = MIXED(AB, CD, 0, 1, 4, 5);
+                    *(four_TYPE *)(y + 3 * to_row) = MIXED(AB, CD, 2, 3, 6, 7);
+                } else
+                    for (long l = 0; l < 4 && j + l < columns; l++)
+                        for (long k = 0; k < 4 && i + k < stop; k++)
+                            y[l * to_row + k] = x[k * from_row + l];
+            }
+    }
+}
+"""
+
 COPIES = """\
 /* The entry of (step t,) row 0 and a column, and the strides of rows and columns. */
 static inline TYPE *entry_TYPE(const struct array *x, long t, long column, long *row_stride, long *column_stride)
@@ -61,13 +99,13 @@ static inline void load_TYPE(TYPE *restrict to, const struct array *x, long t, l
             memcpy(to + i * width, from + i * row, width * sizeof(TYPE));
     else if (row == 1 && width == 1)
         memcpy(to, from, rows * sizeof(TYPE));
-    else
-        for (long first = 0; first < rows; first += 16)
-            for (long j = 0; j < width; j++) {
-                const TYPE *source = from + (j < columns ? j : columns - 1) * across;
-                for (long i = first; i < rows && i < first + 16; i++)
-                    to[i * width + j] = source[i * row];
-            }
+    else {
+        if (row == 1)
+            turn_TYPE(to, width, from, across, columns, rows);
+        for (long j = row == 1 ? columns : 0; j < width; j++)
+            for (long i = 0; i < rows; i++)
+                to[i * width + j] = from[i * row + (j < columns ? j : columns - 1) * across];
+    }
 }
 
 /* Copy the first `columns` columns of `width` into y at step t. */
@@ -81,34 +119,61 @@ static inline void store_TYPE(const TYPE *from, const struct array *y, long t, l
             memcpy(to + i * row, from + i * width, width * sizeof(TYPE));
     else if (row == 1 && width == 1)
         memcpy(to, from, rows * sizeof(TYPE));
+    else if (row == 1)
+        turn_TYPE(to, across, from, width, rows, columns);
     else
-        for (long first = 0; first < rows; first += 16)
+        for (long i = 0; i < rows; i++)
             for (long j = 0; j < columns; j++)
-                for (long i = first; i < rows && i < first + 16; i++)
-                    to[i * row + j * across] = from[i * width + j];
+                to[i * row + j * across] = from[i * width + j];
 }
 """
 
 VECTORS = """\
 #if defined(__AVX512F__)
-enum { VECTOR = 64, SUMS = 16 };
+enum { VECTOR = 64, SUMS = 16, WIDE = 4 };
 #elif defined(__AVX__)
-enum { VECTOR = 32, SUMS = 8 };
+enum { VECTOR = 32, SUMS = 8, WIDE = 2 };
+#elif defined(__aarch64__)
+enum { VECTOR = 16, SUMS = 8, WIDE = 4 };
 #else
-enum { VECTOR = 16, SUMS = 8 };
+enum { VECTOR = 16, SUMS = 8, WIDE = 2 };
 #endif
-/* A tile of sums over time has TALL rows; WIDE is in vectors, BROAD in columns. Its rows are shared out as STRIPS. */
-enum { TALL = 4, WIDE = SUMS / TALL, BROAD = VECTOR == 64 ? 6 : 3, STRIPS = 16 };
+/* A tile of sums over time has TALL rows and WIDE vectors. Its rows are shared out as STRIPS. */
+enum { TALL = 6, STRIPS = 16 };
 #if defined(__clang__)
 #define FUSED  /* a b + c in one instruction */
+#define UNROLLED _Pragma("clang loop unroll(full)")
 #else
 #define FUSED __attribute__((optimize("fp-contract=fast")))
+#define UNROLLED _Pragma("GCC unroll 16")
 #endif
 #if defined(__x86_64__)
 #define IN_REGISTER(x) __asm__("" : "+v"(x))  /* GCC would read it from memory for each product */
 #else
 #define IN_REGISTER(x)
 #endif
+"""
+
+PACK = """\
+/* Copy W (rows, inner) into panels of `height` rows, column by column. */
+static inline __attribute__((always_inline)) void pack_panels_TYPE(
+    const TYPE *W, long row, long column, long rows, long inner, const long height, TYPE *restrict panels)
+{
+    for (long first = 0; first < rows; first += height, panels += height * inner, W += height * row) {
+        const long own = rows - first < height ? rows - first : height;
+        if (own < height)
+            memset(panels, 0, height * inner * sizeof(TYPE));
+        if (row == 1 && own == height)
+            for (long k = 0; k < inner; k++)
+                memcpy(panels + k * height, W + k * column, height * sizeof(TYPE));
+        else if (column == 1)
+            turn_TYPE(panels, height, W, row, own, inner);
+        else
+            for (long r = 0; r < own; r++)
+                for (long k = 0; k < inner; k++)
+                    panels[k * height + r] = W[r * row + k * column];
+    }
+}
 """
 
 # For a batch that does not fill its last chunk
@@ -161,20 +226,9 @@ typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(
 typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE rows_TYPE __attribute__((vector_size(8 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
 
-static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
+static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *panels)
 {
-    for (long first = 0; first < rows; first += PANEL_TYPE, panels += PANEL_TYPE * inner) {
-        long height = rows - first < PANEL_TYPE ? rows - first : PANEL_TYPE;
-        if (height < PANEL_TYPE)
-            memset(panels, 0, PANEL_TYPE * inner * sizeof(TYPE));
-        if (row == 1 && height == PANEL_TYPE)
-            for (long k = 0; k < inner; k++)
-                memcpy(panels + k * PANEL_TYPE, W + first + k * column, PANEL_TYPE * sizeof(TYPE));
-        else
-            for (long r = 0; r < height; r++)
-                for (long k = 0; k < inner; k++)
-                    panels[k * PANEL_TYPE + r] = W[(first + r) * row + k * column];
-    }
+    pack_panels_TYPE(W, row, column, rows, inner, PANEL_TYPE, panels);
 }
 
 /* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS); behind the columns left over, z is 0 */
@@ -187,23 +241,23 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
         rows_TYPE left[LEFT_TYPE + 1] = {0};
         for (long k = 0; k < inner; k++, panels += PANEL_TYPE) {
             const TYPE *x = u + k * COLUMNS;
-            #pragma GCC unroll 16
+            UNROLLED
             for (int r = 0; r < PANEL_TYPE; r++) {
-                #pragma GCC unroll 16
+                UNROLLED
                 for (int j = 0; j < ACROSS_TYPE; j++)
                     sum[r][j] += panels[r] * *(const vector_TYPE *)(x + j * LANES_TYPE);
                 if (HALF_TYPE)
                     half[r] += panels[r] * *(const half_TYPE *)(x + ACROSS_TYPE * LANES_TYPE);
             }
-            #pragma GCC unroll 16
+            UNROLLED
             for (int j = 0; j < LEFT_TYPE; j++)
                 left[j] += x[SIDE_TYPE + j] * *(const rows_TYPE *)panels;
         }
-        #pragma GCC unroll 16
+        UNROLLED
         for (int r = 0; r < PANEL_TYPE; r++)
             if (r < rows - first) {
                 TYPE *to = z + (first + r) * COLUMNS;
-                #pragma GCC unroll 16
+                UNROLLED
                 for (int j = 0; j < ACROSS_TYPE; j++)
                     *(vector_TYPE *)(to + j * LANES_TYPE) = sum[r][j];
                 if (HALF_TYPE)
@@ -227,21 +281,9 @@ static inline long across_TYPE(long rows)
     return (vectors + panels - 1) / panels;
 }
 
-static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *restrict panels)
+static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *panels)
 {
-    long height = across_TYPE(rows) * LANES_TYPE;
-    for (long first = 0; first < rows; first += height, panels += height * inner) {
-        long own = rows - first < height ? rows - first : height;
-        if (own < height)
-            memset(panels, 0, height * inner * sizeof(TYPE));
-        if (row == 1)
-            for (long k = 0; k < inner; k++)
-                memcpy(panels + k * height, W + first + k * column, own * sizeof(TYPE));
-        else
-            for (long r = 0; r < own; r++)
-                for (long k = 0; k < inner; k++)
-                    panels[k * height + r] = W[(first + r) * row + k * column];
-    }
+    pack_panels_TYPE(W, row, column, rows, inner, across_TYPE(rows) * LANES_TYPE, panels);
 }
 
 static inline FUSED __attribute__((always_inline)) void panel_TYPE(const int across, long rows, long inner,
@@ -250,7 +292,7 @@ static inline FUSED __attribute__((always_inline)) void panel_TYPE(const int acr
     #pragma clang fp contract(fast)
     vector_TYPE sum[WIDEST_TYPE] = {0};
     for (long k = 0; k < inner; k++, panel += across * LANES_TYPE)
-        #pragma GCC unroll 8
+        UNROLLED
         for (int v = 0; v < across; v++)
             sum[v] += u[k] * *(const vector_TYPE *)(panel + v * LANES_TYPE);
     if (rows >= across * LANES_TYPE)
@@ -288,101 +330,90 @@ static inline long strip_start(long strip, long rows)
 }
 """
 
-# Sums over time of rows (rows, n); one row begins `line` entries after the other, with room for a vector more
-SUMS_OVER_COLUMNS = """\
+PRODUCTS_OVER_TIME = """\
 enum { WHOLE_TYPE = VECTOR / sizeof(TYPE) };
 typedef TYPE whole_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+typedef TYPE halved_TYPE __attribute__((vector_size(VECTOR / 2), aligned(sizeof(TYPE)), may_alias));
 
-typedef INTEGER_TYPE mask_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
-
-/* sums = L Rᵀ for TALL rows of L and BROAD rows of R */
+/* A tile of dW += L Rᵀ: `across` vectors of R, and half a one. Up to half a vector is read behind R's rows. */
 static inline FUSED __attribute__((always_inline)) void tile_TYPE(
-    const TYPE *const left[TALL], const TYPE *const right[BROAD], long n, TYPE *sums)
+    const int across, const int half, long height, long width, long columns, long n, const TYPE *const L[TALL],
+    long step, const TYPE *R, TYPE *dW)
 {
     #pragma clang fp contract(fast)
-    enum { TILE = TALL * BROAD };
-    whole_TYPE sum[TALL][BROAD] = {0};
-    long k = 0;
-    for (; k + WHOLE_TYPE <= n; k += WHOLE_TYPE) {
-        whole_TYPE y[BROAD];
-        #pragma GCC unroll 8
-        for (int j = 0; j < BROAD; j++) {
-            y[j] = *(const whole_TYPE *)(right[j] + k);
+    whole_TYPE sum[TALL][WIDE] = {0};
+    halved_TYPE rest[TALL] = {0};
+    for (long k = 0; k < n; k++, R += columns) {
+        whole_TYPE y[WIDE];
+        halved_TYPE z = {0};
+        UNROLLED
+        for (int j = 0; j < across; j++) {
+            y[j] = *(const whole_TYPE *)(R + j * WHOLE_TYPE);
             IN_REGISTER(y[j]);
         }
-        #pragma GCC unroll 8
+        if (half) {
+            z = *(const halved_TYPE *)(R + across * WHOLE_TYPE);
+            if (VECTOR > 16)  /* Clang holds no half of the smallest vectors */
+                IN_REGISTER(z);
+        }
+        UNROLLED
         for (int i = 0; i < TALL; i++) {
-            whole_TYPE x = *(const whole_TYPE *)(left[i] + k);
-            IN_REGISTER(x);
-            #pragma GCC unroll 8
-            for (int j = 0; j < BROAD; j++)
-                sum[i][j] += x * y[j];
+            UNROLLED
+            for (int j = 0; j < across; j++)
+                sum[i][j] += L[i][k * step] * y[j];
+            if (half)
+                rest[i] += L[i][k * step] * z;
         }
     }
-    if (k < n) {  /* lanes behind the end count as 0 */
-        whole_TYPE lane;
-        for (int i = 0; i < WHOLE_TYPE; i++)
-            lane[i] = i;
-        const mask_TYPE within = lane < (TYPE)(n - k);
-        #pragma GCC unroll 8
-        for (int i = 0; i < TALL; i++) {
-            const mask_TYPE x = *(const mask_TYPE *)(left[i] + k) & within;
-            #pragma GCC unroll 8
-            for (int j = 0; j < BROAD; j++) {
-                const mask_TYPE y = *(const mask_TYPE *)(right[j] + k) & within;
-                sum[i][j] += (whole_TYPE)x * (whole_TYPE)y;
-            }
+    UNROLLED
+    for (int i = 0; i < TALL; i++, dW += columns)
+        if (i < height) {
+            TYPE lanes[(WIDE + 1) * WHOLE_TYPE];
+            UNROLLED
+            for (int j = 0; j < across; j++)
+                *(whole_TYPE *)(lanes + j * WHOLE_TYPE) = sum[i][j];
+            *(halved_TYPE *)(lanes + across * WHOLE_TYPE) = rest[i];
+            for (long j = 0; j < width; j++)
+                dW[j] += lanes[j];
         }
+}
+
+static inline FUSED __attribute__((always_inline)) void tiles_TYPE(
+    const int across, const int half, long strip, long j, long width, long rows, long columns, long n, const TYPE *L,
+    long row, long step, const TYPE *R, TYPE *dW)
+{
+    const long stop = strip_start(strip + 1, rows);
+    for (long i = strip_start(strip, rows); i < stop; i += TALL) {
+        const TYPE *of[TALL];  /* tiles at the edge repeat the last row */
+        for (int k = 0; k < TALL; k++)
+            of[k] = L + (i + k < rows ? i + k : rows - 1) * row;
+        tile_TYPE(across, half, stop - i, width, columns, n, of, step, R + j, dW + i * columns + j);
     }
-    TYPE lanes[2][TILE * WHOLE_TYPE];
-    #pragma GCC unroll 8
-    for (int i = 0; i < TALL; i++)
-        #pragma GCC unroll 8
-        for (int j = 0; j < BROAD; j++)
-            *(whole_TYPE *)(lanes[0] + (i * BROAD + j) * WHOLE_TYPE) = sum[i][j];
-    int now = 0;
-    #pragma GCC unroll 8
-    for (int left_over = TILE * WHOLE_TYPE / 2; left_over >= TILE; left_over /= 2, now = !now)
-        #pragma GCC unroll 16
-        for (int i = 0; i < left_over; i++)
-            lanes[!now][i] = lanes[now][2 * i] + lanes[now][2 * i + 1];
-    for (int i = 0; i < TILE; i++)
-        sums[i] = lanes[now][i];
 }
 
-/* Fast where height and width are constants. */
-static inline __attribute__((always_inline)) void add_tile_TYPE(long height, long width, long columns,
-                                                                const TYPE *sums, TYPE *dW)
+/* dW += L Rᵀ in a strip, over n columns. L: the entry of row i in column k is L[i * row + k * step], R: (n, columns).
+   The number of columns is a constant, so only tiles of two widths remain. */
+static inline FUSED __attribute__((always_inline)) void add_product_TYPE(
+    long strip, long rows, const long columns, long n, const TYPE *L, long row, long step, const TYPE *R, TYPE *dW)
 {
-    for (int i = 0; i < TALL && i < height; i++)
-        for (int j = 0; j < BROAD && j < width; j++)
-            dW[i * columns + j] += sums[i * BROAD + j];
+    enum { BROAD = WIDE * WHOLE_TYPE };
+    const long whole = columns / BROAD * BROAD, rest = columns - whole;
+    for (long j = 0; j < whole; j += BROAD)
+        tiles_TYPE(WIDE, 0, strip, j, BROAD, rows, columns, n, L, row, step, R, dW);
+    #define REST(halves) \\
+        case halves: \\
+            if (halves <= 2 * WIDE) \\
+                tiles_TYPE(halves / 2, halves % 2, strip, whole, rest, rows, columns, n, L, row, step, R, dW); \\
+            break
+    switch ((2 * rest + WHOLE_TYPE - 1) / WHOLE_TYPE) {
+    REST(1); REST(2); REST(3); REST(4); REST(5); REST(6); REST(7); REST(8);
+    }
+    #undef REST
 }
+"""
 
-/* dW += L Rᵀ in a strip: L (rows, n), R (columns, n). Tiles at the edge repeat the last row. */
-static void add_product_TYPE(long strip, long rows, long columns, long n, long line, const TYPE *L, const TYPE *R,
-                             TYPE *dW)
-{
-    enum { CACHED = 1 << 18 };  /* bytes of R that are read again and again */
-    const long cached = CACHED / (n * sizeof(TYPE)) / BROAD * BROAD, some = cached < BROAD ? BROAD : cached;
-    const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
-    for (long first = 0; first < columns; first += some)
-        for (long i = start; i < stop; i += TALL)
-            for (long j = first; j < columns && j < first + some; j += BROAD) {
-                const TYPE *left[TALL], *right[BROAD];
-                TYPE sums[TALL * BROAD];
-                for (int k = 0; k < TALL; k++)
-                    left[k] = L + (i + k < rows ? i + k : rows - 1) * line;
-                for (int k = 0; k < BROAD; k++)
-                    right[k] = R + (j + k < columns ? j + k : columns - 1) * line;
-                tile_TYPE(left, right, n, sums);
-                if (i + TALL <= stop && j + BROAD <= columns)
-                    add_tile_TYPE(TALL, BROAD, columns, sums, dW + i * columns + j);
-                else
-                    add_tile_TYPE(stop - i, columns - j, columns, sums, dW + i * columns + j);
-            }
-}
-
+# Sums of rows (rows, n); one row begins `line` entries after the other
+SUMS_OVER_COLUMNS = """\
 /* db += the sums of the rows of L */
 static void add_rows_TYPE(long strip, long rows, long n, long line, const TYPE *L, TYPE *db)
 {
@@ -396,57 +427,8 @@ static void add_rows_TYPE(long strip, long rows, long n, long line, const TYPE *
 }
 """
 
-# Sums over time of columns, one a step: (n, rows)
+# Sums of columns, one a step: (n, rows)
 SUMS_OVER_STEPS = """\
-enum { WHOLE_TYPE = VECTOR / sizeof(TYPE) };
-typedef TYPE whole_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
-
-static inline FUSED __attribute__((always_inline)) void outer_TYPE(
-    const int across, long rows, long columns, long n, long height, long width, const TYPE *L, const TYPE *R, TYPE *dW)
-{
-    #pragma clang fp contract(fast)
-    whole_TYPE sum[TALL][WIDE] = {0};
-    for (long k = 0; k < n; k++, L += rows, R += columns) {
-        whole_TYPE y[WIDE];
-        #pragma GCC unroll 8
-        for (int j = 0; j < across; j++) {
-            y[j] = *(const whole_TYPE *)(R + j * WHOLE_TYPE);
-            IN_REGISTER(y[j]);
-        }
-        #pragma GCC unroll 8
-        for (int i = 0; i < TALL; i++)
-            #pragma GCC unroll 8
-            for (int j = 0; j < across; j++)
-                sum[i][j] += L[i] * y[j];
-    }
-    #pragma GCC unroll 8
-    for (int i = 0; i < TALL && i < height; i++, dW += columns) {
-        const TYPE *lanes = (const TYPE *)sum[i];
-        #pragma GCC unroll 8
-        for (int j = 0; j < across - 1; j++)
-            *(whole_TYPE *)(dW + j * WHOLE_TYPE) += sum[i][j];
-        for (long j = (across - 1) * WHOLE_TYPE; j < width; j++)
-            dW[j] += lanes[j];
-    }
-}
-
-/* dW += Lᵀ R in a strip: L (n, rows), R (n, columns). Up to WIDE vectors are read behind their ends. */
-static FUSED void add_product_TYPE(long strip, long rows, long columns, long n, const TYPE *L, const TYPE *R, TYPE *dW)
-{
-    #pragma clang fp contract(fast)
-    const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
-    for (long j = 0; j < columns; j += WIDE * WHOLE_TYPE) {
-        const long left = columns - j, width = left < WIDE * WHOLE_TYPE ? left : WIDE * WHOLE_TYPE;
-        for (long i = start; i < stop; i += TALL)
-            switch ((width + WHOLE_TYPE - 1) / WHOLE_TYPE) {
-            case 1: outer_TYPE(1, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j); break;
-            case 2: outer_TYPE(2, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j); break;
-            case 3: outer_TYPE(WIDE - 1, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j); break;
-            default: outer_TYPE(WIDE, rows, columns, n, stop - i, width, L + i, R + j, dW + i * columns + j);
-            }
-    }
-}
-
 /* db += the sum of the rows of L (n, rows) */
 static void add_rows_TYPE(long strip, long rows, long n, const TYPE *L, TYPE *db)
 {
@@ -490,11 +472,16 @@ static void add_at_TYPE(long strip, long rows, long columns, long n, const TYPE 
 }
 """
 
+# {(how a gradient is summed over time, whether the rows are lines): the function}
+OVER_TIME = {("product", False): PRODUCTS_OVER_TIME, ("product", True): PRODUCTS_OVER_TIME,
+             ("sum", False): SUMS_OVER_STEPS, ("sum", True): SUMS_OVER_COLUMNS,
+             ("at", False): ADDED_AT_OVER_STEPS, ("at", True): ADDED_AT_OVER_COLUMNS}
+
 BEHIND = 256  # bytes that may be read behind rows
 
 
 def for_type(text: str, c_type: str) -> str:
-    integer = "int32_t" if c_type == "float" else "int64_t"
+    integer = {"float": "int32_t", "int32_t": "int32_t", "bool": "int8_t"}.get(c_type, "int64_t")
     return text.replace("INTEGER_TYPE", integer).replace("TYPE", c_type)
 
 

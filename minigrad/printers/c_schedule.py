@@ -24,13 +24,15 @@ from minigrad.program.ir import Value
 
 @dataclass(eq=False)
 class Rows:
-    """A value laid down over all steps for sums over time: (rows, T × columns), or (T, rows) for one column."""
+    """A value laid down over all steps for sums over time: (rows, T × columns), or (T × columns, rows) if it is the
+    right factor of a product or a step has one column."""
 
     name: str
     value: Value
     transposed: bool
     rows: int
     across: int  # entries of a row that one step fills
+    in_lines: bool  # (rows, T × columns): a row of a block of steps is a line
     backward: bool = False  # whether the backward lays it down, for the steps of one call
 
 

@@ -89,9 +89,11 @@ class Statements(Schedule):
 
     def laid_down(self, v: Value) -> list[Rows]:
         """The Rows that a pass over v fills while it computes it."""
-        if self.plan.has_filling:
-            return []
-        return [rows for (value, _), rows in self.plan.rows.items() if value is v and rows in self.pending]
+        return [rows for rows in self.pending if rows.value is v and self.fills(rows)]
+
+    def fills(self, rows: Rows) -> bool:
+        """Whether a pass may lay rows down entry by entry."""
+        return not self.plan.has_filling and (rows.in_lines or rows.across == 1)
 
     def rows_at(self, rows: Rows, index: list[str]) -> str:
         """The text of an entry in the rows of a value, at this step."""
@@ -101,28 +103,25 @@ class Statements(Schedule):
         pointer = self.rows_pointer(rows)
         lead = Place.whole("", shape[:-1]).at(index[:-1])[1:-1] if shape else "0"
         last = index[-1] if index else "0"
-        if self.is_narrow(rows):
-            return f"{pointer}[{lead}]"
+        if not rows.in_lines:
+            return f"{pointer}[{lead}]" if rows.across == 1 else f"{pointer}[{last} * {rows.rows} + {lead}]"
         return f"{pointer}[{bracketed(lead)} * line + {last}]" if lead != "0" else f"{pointer}[{last}]"
-
-    def is_narrow(self, rows: Rows) -> bool:
-        return rows.across == 1
 
     def rows_pointer(self, rows: Rows) -> str:
         self.taken.discard(rows.name)
         name = self.passed("rows", rows, rows.name, rows.value.dtype, constant=False)
         pointer = f"{name}_t"
         t = "(t - first)" if rows.backward else "t"
-        step = t if self.is_narrow(rows) else f"{t} % block"
+        step = f"{t} % block" if rows.in_lines else t
         if self.plan.columns:
             step = f"{step} * run->batch + column"
-        scale = rows.rows if self.is_narrow(rows) else 1 if self.plan.columns else rows.across
+        scale = (1 if rows.in_lines else rows.rows) * (1 if self.plan.columns else rows.across)
         scaled = step if scale == 1 else f"({step}) * {scale}" if " " in step else f"{step} * {scale}"
-        of_block = "" if self.is_narrow(rows) else f"{t} / block * {rows.rows} * line + "
+        of_block = f"{t} / block * {rows.rows} * line + " if rows.in_lines else ""
         line = f"{c_type(rows.value.dtype)} *{pointer} = {name} + {of_block}{scaled};"
         if line not in self.loop.pointers:
             sizes = "const long block = run->block, line = run->line;"
-            if not self.is_narrow(rows) and sizes not in self.loop.before:
+            if rows.in_lines and sizes not in self.loop.before:
                 self.loop.before.insert(0, sizes)
             self.loop.pointers.append(line)
         return pointer
@@ -337,13 +336,20 @@ class Statements(Schedule):
         """Copies into the rows of values that no pass of this loop has laid down."""
         for rows in self.pending:
             v = rows.value
-            if self.plan.has_filling and not self.is_narrow(rows):
+            own, lies_across = c_type(v.dtype), not rows.in_lines and not rows.transposed and rows.across > 1
+            if self.plan.has_filling or lies_across:
                 place, lines = self.contiguous(v, f"{self.plan.name(v)}_whole")
-                own = c_type(v.dtype)
-                self.plan.laid_down_in_part.add(own)
-                self.loop.body += [*lines, f"lay_down_{own}({self.rows_pointer(rows)}, line, "
-                                           f"{address(place, self.wide)}, {rows.rows}, columns);"]
-            elif not self.is_filled_by_pass(v):
+                if lies_across:
+                    self.plan.types.add(own)
+                    width = width_text(rows.across, self.wide)
+                    call = (f"turn_{own}({self.rows_pointer(rows)}, {rows.rows}, {address(place, self.wide)}, {width}, "
+                            f"{rows.rows}, {'columns' if self.plan.columns else width});")
+                else:
+                    self.plan.laid_down_in_part.add(own)
+                    call = (f"lay_down_{own}({self.rows_pointer(rows)}, line, {address(place, self.wide)}, "
+                            f"{rows.rows}, columns);")
+                self.loop.body += [*lines, call]
+            elif not (self.fills(rows) and self.is_filled_by_pass(v)):
                 place = self.source(v)
                 if rows.transposed:
                     place = place.seen(lambda x: x.T)

@@ -30,6 +30,7 @@ struct run {
     long T, first, last;  /* this call runs the steps from first to last, of T */
     long batch, chunks;
     long block, line;  /* for sums over time, `block` steps fill rows of `line` entries */
+    long at_once;  /* steps that the backward runs before it sums them up */
     long chunk_bytes, work_bytes;  /* of a chunk's values over time, and of a thread's values of a step */
     char *memory, *work;
     const struct array *const *array;

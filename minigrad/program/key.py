@@ -15,7 +15,7 @@ import numpy as np
 from minigrad.engine.arrays import ndarray
 from minigrad.engine.context import recording, watcher
 from minigrad.engine.op import Op
-from minigrad.engine.pytree import flatten, unflatten
+from minigrad.engine.pytree import CONTAINERS, flatten, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import Surroundings
 from minigrad.program.ir import content_key
@@ -181,8 +181,8 @@ def unknown_metadata(x: Any) -> Any:
 
 def nesting(tree: Any) -> Any:
     """Return the nesting of a pytree as a key, without its leaves."""
-    if not isinstance(tree, (tuple, list, dict)):
+    if not isinstance(tree, CONTAINERS):
         return tree is None
     if isinstance(tree, dict):
         return tree.__class__, *[(key, nesting(child)) for key, child in tree.items()]
-    return tree.__class__, *map(nesting, tree)
+    return tree.__class__, *[nesting(child) if isinstance(child, CONTAINERS) else child is None for child in tree]

@@ -142,6 +142,34 @@ def rounded(steps: int) -> int:
     return -(-steps // unit) * unit
 
 
+class Executor:
+    """One run of a program, in buffers that are kept from its forward to its backward.
+
+    segment    the backward of some steps, (d_state, d_ys, xs, closed, sums) → (d_state, d_xs, sums), where sums is what
+               later steps have added up for the weights, or None
+    gradients  (sums, closed) → the gradients of the weights, None where there is none
+    """
+
+    __slots__ = ("buffers",)
+
+    def __init__(self) -> None:
+        self.buffers: Any = None
+
+    def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
+        d_state, d_xs, sums = self.segment(d_state, d_ys, xs, closed, None)
+        return d_state, d_xs, self.gradients(sums, closed)
+
+    def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, sums: Any) -> tuple:
+        raise NotImplementedError
+
+    def gradients(self, sums: Any, closed: list) -> tuple:
+        return sums
+
+    def __del__(self) -> None:
+        if self.buffers is not None:
+            pool.give(self.buffers)
+
+
 pool = Pool(int(float(os.environ.get("MINIGRAD_POOL_MB", 256)) * 2 ** 20))
 
 

@@ -28,7 +28,7 @@ from minigrad.program.loops import pulled_back
 from minigrad.program.purity import Surface, only_computes
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
-from minigrad.timeloop.cache import Allocator, Buffers, pool, programs
+from minigrad.timeloop.cache import Allocator, Executor, pool, programs
 from minigrad.timeloop.cell_key import (
     PURE,
     VARYING,
@@ -226,29 +226,24 @@ class ScanCall:
         return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
 
 
-class Planned:
-    """Run the planned loops of a program, in buffers that are kept from the forward to the backward."""
+class Planned(Executor):
+    """Run the planned loops of a program."""
 
-    __slots__ = ("buffers", "compiled")
+    __slots__ = ("compiled",)
 
     def __init__(self, compiled: Compiled):
+        super().__init__()
         self.compiled = compiled
-        self.buffers: Buffers | None = None
 
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         steps = len(xs[0])
         self.buffers = pool.take(self.compiled.allocator, steps)
         return self.compiled.forward(steps, state, xs, closed, self.buffers.made)
 
-    def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
-        """d_closed: gradients of later steps to add to, or None."""
+    def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, sums: tuple | None) -> tuple:
         made_backward = self.buffers.for_backward()
-        return self.compiled.backward(len(xs[0]), d_state, d_ys, xs, closed, d_closed or (None,) * len(closed),
+        return self.compiled.backward(len(xs[0]), d_state, d_ys, xs, closed, sums or (None,) * len(closed),
                                       self.buffers.made, made_backward)
-
-    def __del__(self) -> None:
-        if self.buffers is not None:
-            pool.give(self.buffers)
 
 
 class Checkpointed:
@@ -280,13 +275,14 @@ class Checkpointed:
 
     def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
         d_xs: list[list] = []
-        d_closed = None
+        sums = None
         for (steps, x), state in reversed(list(zip(self.segments(xs), self.starts))):
             planned = self.compiled.executor()
             planned.forward(state, x, closed)
-            d_state, d_x, d_closed = planned.backward(d_state, [d[steps] for d in d_ys], x, closed, d_closed)
+            d_state, d_x, sums = planned.segment(d_state, [d[steps] for d in d_ys], x, closed, sums)
             d_xs.insert(0, d_x)
-        return d_state, [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)], d_closed
+        d_xs = [None if leaf[0] is None else np.concatenate(leaf) for leaf in zip(*d_xs)]
+        return d_state, d_xs, planned.gradients(sums, closed)
 
 
 def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:

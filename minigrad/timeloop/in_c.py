@@ -1,7 +1,8 @@
 """The C loops of a program as an executor of scan: arrays in and out, buffers, and sums over time.
 
-One call of a C function runs all steps; ctypes gives the interpreter lock up for it. The rows that the loops lay down
-are then multiplied into the gradients of the weights, by C, or by NumPy where the sums are not plain.
+One call of a C function runs all steps; ctypes gives the interpreter lock up for it. The backward also multiplies the
+rows that the loops lay down into the gradients of the weights. Where these sums are not plain NumPy does, after each
+few steps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from minigrad.printers.c_products import BEHIND, panel_entries, taken
 from minigrad.printers.c_schedule import dtype_of
 from minigrad.printers.c_threads import THREADS
 from minigrad.program.ir import Value
-from minigrad.timeloop.cache import Allocator, Buffers, pool
+from minigrad.timeloop.cache import Allocator, Executor, pool
 from minigrad.timeloop.compile import compiler
 from minigrad.timeloop.compile import threads as blas_threads
 
@@ -70,16 +71,16 @@ class CProgram:
     """The compiled C of a plan.
 
     allocator  makes its buffers
-    block      number of steps that are summed at once;  at_once: that one call of the backward runs
+    block      number of steps that are summed at once;  at_once: that the backward runs before they are
+    totals     [(weight, or stand-in for a part of its gradient, shape, dtype)] that C adds up
     """
 
     def __init__(self, plan: CPlan, library: Any, block: int):
         self.plan, self.library = plan, library
-        self.in_numpy = {a: terms for a, terms in plan.sums.items() if a not in plan.summed}
-        self.by_c = [*plan.summed, *(a for a, terms in self.in_numpy.items()
-                                     if not terms or any(term[0] == "step" for term in terms))]
-        self.columns = {a: k for k, a in enumerate(plan.closed)}
-        self.totals = [(self.columns[a], a.shape, a.dtype) for a in self.by_c]
+        self.in_numpy = {a: later for a, terms in plan.sums.items() if a not in plan.summed
+                         if (later := [term for term in terms if term[0] != "step"])}
+        by_c = [a for a, terms in plan.sums.items() if self.in_numpy.get(a) != terms]
+        self.totals = [(a, a.shape, a.dtype) for a in by_c]
         self.final = [(a.shape, a.dtype) for a in plan.state]
         self.y = [(y.shape, dtype_of(y)) for y in plan.y]
         self.indices = [(plan.x.index(a), length) for a, length in plan.looked_up.items()]
@@ -88,9 +89,9 @@ class CProgram:
         forward = [("state", k) for k in state] + [("x", k) for k in x] + [("final", k) for k in state] + \
             [("y", k) for k in y]
         backward = [("x", k) for k in x] + [("d_y", k) for k in y] + [("d_x", k) for k in x] + \
-            [("total", a) for a in self.by_c] + [("d_final", k) for k in state] + [("d_state", k) for k in state]
+            [("total", a) for a in by_c] + [("d_state", k) for k in state]
         self.calls = {loop.name: Call(loop, library, given) for loop, given in (
-            (plan.forward, forward), (plan.backward, backward), (plan.adding, backward)) if loop is not None}
+            (plan.forward, forward), (plan.backward, backward)) if loop is not None}
         self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
                             for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
@@ -127,8 +128,8 @@ class CProgram:
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
-            shape = (laid_down * self.batch, rows.rows) if rows.across == 1 else \
-                (-(-laid_down // self.block), rows.rows, line)
+            shape = (-(-laid_down // self.block), rows.rows, line) if rows.in_lines else \
+                (laid_down * self.entries(rows), rows.rows)
             by_name[rows.name] = at_a_line(shape, rows.value.dtype, BEHIND)  # no two threads write into one line
         for call in self.calls.values():
             for _, what in call.own:
@@ -141,8 +142,9 @@ class CProgram:
             for n, what in call.own:
                 capsules.append(by_name[what].__array_struct__)
                 arrays[n] = pointer_in(capsules[-1], None)
-            run = (ctypes.c_long * 13)(0, 0, 0, self.batch, self.chunks, self.block, line, 0, self.work_bytes,
-                                       memory.ctypes.data, work.ctypes.data, ctypes.addressof(arrays), share)
+            run = (ctypes.c_long * 14)(0, 0, 0, self.batch, self.chunks, self.block, line, self.at_once, 0,
+                                       self.work_bytes, memory.ctypes.data, work.ctypes.data,
+                                       ctypes.addressof(arrays), share)
             made.calls[name] = arrays, run, ctypes.addressof(run), capsules
         return made, ()
 
@@ -160,44 +162,53 @@ class CProgram:
             alive += x, capsule
             arrays[n] = pointer_in(capsule, None)
         if run[0] != steps:
-            run[0], run[7] = steps, self.chunk_bytes(steps)
+            run[0], run[8] = steps, self.chunk_bytes(steps)
         run[1], run[2] = first, last
         call.function(where, made.threads)
 
     # -- sums over time -------------------------------------------------------------------------------------------
 
-    def add_sums(self, sums: dict, first: int, last: int, closed: list, made: Made, out: list) -> None:
-        """Add sums over the steps from first to last, block by block from the last, to the gradients."""
-        if not sums:
-            return
-        known: dict = dict(zip(self.plan.closed, closed))
+    def add_sums(self, first: int, last: int, made: Made, totals: dict) -> None:
+        """Add the sums of NumPy over the steps from first to last, block by block from the last."""
         for start in range(first + (last - first - 1) // self.block * self.block, first - 1, -self.block):
             stop = min(start + self.block, last)
             blocks = {rows: self.block_of(made, rows, start - first * rows.backward, stop - first * rows.backward)
                       for rows in self.plan.rows.values()}
-            for a, terms in sums.items():
+            for a, terms in self.in_numpy.items():
                 for term in terms:
-                    if term[0] != "step":
-                        k, summed = self.columns[a], summed_over(term, blocks, stop - start, a.shape, known)
-                        out[k] = summed if out[k] is None else np.add(out[k], summed, out[k])
+                    summed = summed_over(term, blocks, stop - start, a.shape)
+                    totals[a] = np.add(totals[a], summed, totals[a]) if a in totals else summed
+
+    def gradients(self, totals: dict, closed: list) -> tuple:
+        """The gradients of the weights from what was added up; None where there is none."""
+        plan = self.plan
+        known: dict = dict(zip(plan.closed, closed)) if plan.parted else {}
+        return tuple([linear(plan.parted[a], a.shape, totals, known) if a in plan.parted else totals.get(a)
+                      for a in plan.closed])
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
         """The steps from start to stop: (rows, columns)."""
         array = made.by_name[rows.name]
-        if rows.across == 1:
-            return array[start * self.batch:stop * self.batch].T
-        return array[start // self.block][:, :(stop - start) * self.entries(rows)]
+        entries = self.entries(rows)
+        if rows.in_lines:
+            return array[start // self.block][:, :(stop - start) * entries]
+        return array[start * entries:stop * entries].T
 
 
-def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict) -> np.ndarray:
+def linear(parts: list, shape: tuple, totals: dict, known: dict) -> np.ndarray:
+    """The sum of the parts of a gradient (CPlan.parted)."""
+    def value(part: Any) -> np.ndarray:
+        if isinstance(part, Value):
+            return totals[part]
+        v, of = part
+        return value_of(v, known) if of is None else \
+            v.op.forward(*(linear(parts, a.shape, totals, known) for a, parts in zip(v.inputs, of)), **v.metadata)
+    return np.asarray(functools.reduce(np.add, map(value, parts))).reshape(shape)
+
+
+def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarray:
     """One term of a gradient, summed over a block of steps."""
-    if term[0] == "same":  # a factor that only weights decide
-        return value_of(term[1], known)
     how, left, right = term
-    if how == "then":  # a linear function of sums
-        sums = [functools.reduce(np.add, [summed_over(part, blocks, steps, a.shape, known) for part in parts])
-                for a, parts in zip(left.inputs, right)]
-        return left.op.forward(*sums, **left.metadata).reshape(shape)
     x = blocks[left]
     if how == "at":
         return index_add(x, blocks[right].reshape(-1), length=shape[-1], axis=1)
@@ -214,14 +225,14 @@ def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple, known: dict
     return np.asarray(summed).reshape(shape)
 
 
-class InC:
-    """Run the C loops of a program, in buffers that are kept from the forward to the backward."""
+class InC(Executor):
+    """Run the C loops of a program."""
 
-    __slots__ = ("buffers", "program")
+    __slots__ = ("program",)
 
     def __init__(self, program: CProgram):
+        super().__init__()
         self.program = program
-        self.buffers: Buffers | None = None
 
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
@@ -244,32 +255,26 @@ class InC:
             xs[k] = np.where(xs[k] < 0, xs[k] + length, xs[k]) if least < 0 else xs[k]
         return xs
 
-    def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list, d_closed: tuple | None = None) -> tuple:
-        """d_closed: gradients of later steps to add to, or None."""
-        program, steps, plan, made = self.program, len(xs[0]), self.program.plan, self.buffers.made[0]
-        d_state = [np.asarray(d, dtype) for (_, dtype), d in zip(program.final, d_state)]
+    def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, totals: dict | None) -> tuple:
+        program, steps, made = self.program, len(xs[0]), self.buffers.made[0]
+        d_state = tuple([np.array(d, dtype, order="C") for (_, dtype), d in zip(program.final, d_state)])
         d_ys = [np.asarray(d, dtype) for (_, dtype), d in zip(program.y, d_ys)]
-        d_xs = [None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x]
-        out: list = [None if d is None else np.array(d, order="C") for d in d_closed or (None,) * len(closed)]
-        for k, shape, dtype in program.totals:
-            if out[k] is None:
-                out[k] = np.zeros(shape, dtype)
-        axes = program.axes["backward"]
-        given = flat([*xs, *d_ys, *d_xs, *[out[k] for k, _, _ in program.totals]], axes)
-        for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
-            last = min(first + program.at_once, steps)
-            d_before = [np.empty(shape, dtype) for shape, dtype in program.final]
-            arrays = given + flat([*d_state, *d_before], axes[len(given):])
-            program.call("backward", steps, first, last, arrays, closed, made)
-            if plan.summed:
-                program.call("sums", steps, first, last, arrays, closed, made)
-            program.add_sums(program.in_numpy, first, last, closed, made, out)
-            d_state = d_before
-        return tuple(d_state), tuple(d_xs), tuple(out)
+        d_xs = tuple([None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x])
+        if totals is None:
+            totals = {a: np.zeros(shape, dtype) for a, shape, dtype in program.totals}
+        arrays = flat([*xs, *d_ys, *d_xs, *[totals[a] for a, _, _ in program.totals], *d_state],
+                      program.axes["backward"])
+        if not program.in_numpy:
+            program.call("backward", steps, 0, steps, arrays, closed, made)
+        else:
+            for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
+                last = min(first + program.at_once, steps)
+                program.call("backward", steps, first, last, arrays, closed, made)
+                program.add_sums(first, last, made, totals)
+        return d_state, d_xs, totals
 
-    def __del__(self) -> None:
-        if self.buffers is not None:
-            pool.give(self.buffers)
+    def gradients(self, totals: dict, closed: list) -> tuple:
+        return self.program.gradients(totals, closed)
 
 
 def pool_of_threads() -> int:

@@ -156,8 +156,8 @@ def roofline(rounds: int) -> None:
     speed = peak_of_products()
     print(f"Products reach {speed / 1e9:.0f} Gflop/s in a square of 768; bytes are moved as fast as by np.copyto with "
           "as many bytes. Microseconds:\n\n| batch, T, input, hidden | Mflop | at peak | MB moved | at peak | entries, "
-          "millions | passes a step | forward | backward | sums over time | Python | all | larger peak / all |\n"
-          + "|---" * 13 + "|")
+          "millions | passes a step | forward | backward and sums | Python | all | larger peak / all |\n"
+          + "|---" * 12 + "|")
     for size in [*recurrent.SIZES["lstm"], *TOY]:
         cache.programs.clear()
         step, _ = by("c", recurrent.minigrad_layer)(size)
@@ -166,8 +166,8 @@ def roofline(rounds: int) -> None:
         flops, entries, passes, moved = work_of(program, size[1])
         us, total = time_of_parts(step, rounds)
         peaks = flops / speed * 1e6, moved / peak_of_copies(moved // 4) * 1e6
-        sums = us.get("sums", 0.0) + us.get("add_sums", 0.0)  # by C, and by NumPy
-        parts = [us["forward"], us["backward"], sums, total - sum(us.values()), total]
+        backward = us["backward"] + us.get("add_sums", 0.0)  # sums by C, and by NumPy
+        parts = [us["forward"], backward, total - sum(us.values()), total]
         cells = [f"{flops / 1e6:.1f}", f"{peaks[0]:.0f}", f"{moved / 1e6:.2f}", f"{peaks[1]:.0f}",
                  f"{entries / 1e6:.2f}", " + ".join(map(str, passes)), *(f"{part:.0f}" for part in parts),
                  f"{max(peaks) / total:.0%}"]
@@ -196,7 +196,7 @@ def work_of(program: CProgram, steps: int) -> tuple[int, int, list[int], int]:
 
 
 def time_of_parts(step: Callable, rounds: int) -> tuple[dict[str, float], float]:
-    """Median µs of each C function and of the sums by NumPy in a call, and of the whole call."""
+    """Median µs of both C functions and of sums by NumPy in a call, and of the whole call."""
     spent: dict[str, list[float]] = {}
     originals = {name: watch(name, spent) for name in ("call", "add_sums")}
     whole = []
