@@ -462,8 +462,8 @@ class Trial:
             self.verdict.notes.append(f"{subject.name} calls {', '.join(wrong_steps)}: mend that first")
             report.notes = []
         else:
+            self.look_for_mends(reference, report)
             self.look_for_edits(reference, report)
-        self.look_for_mends(reference, report)
         if is_searched and report.unexplained and not report.right and not report.causes:
             raise CouldNotRun(self.unjudged())
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
@@ -520,7 +520,7 @@ class Trial:
         return shapes, any(d is not None and np.shape(d) != self.subject.inputs[name] for name, d in found.items())
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
-        """The edit of a cause's line that mends all that the cause explains.
+        """The edit of a cause's line that mends all that the cause explains, and more if it is the whole fault.
 
         It takes the place of a cause whose words say little: two changes, another value for a whole path, or a factor
         for each step.
@@ -529,10 +529,12 @@ class Trial:
             is_vague = cause.kind == "another path" or "; and " in cause.text or "has the factors" in cause.text
             line = int((cause.backward_line or ":0").removeprefix(self.source.file).split(":")[1])
             edits = self.edits(line) + (self.edits() if is_vague else [])
-            found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains], edits,
-                                  SECONDS / 2 if is_vague else SECONDS_AT_A_LINE)
-            if found and len(found[1]) == len(cause.explains):
-                cause.mend = found[0].text
+            found = self.repaired(reference, [name.removeprefix("d") for name in cause.explains + report.unexplained],
+                                  edits, SECONDS / 2 if is_vague else SECONDS_AT_A_LINE)
+            mended = [f"d{name}" for name in found[1]] if found else []
+            if found and {*cause.explains} <= {*mended}:
+                cause.mend, cause.explains = found[0].text, [name for name in report.wrong if name in mended]
+                report.unexplained = [name for name in report.unexplained if name not in mended]
                 if is_vague:
                     cause.text, cause.mend, cause.also = cause.mend, None, []
                     cause.backward_line = quoted(self.source.file, found[0].line)
