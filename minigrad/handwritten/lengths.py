@@ -101,7 +101,7 @@ def is_constant(length: Length) -> bool:
 
 
 def read(number: int, lengths: dict[str, int], axes: Sequence[Length], again: Reading | None = None) -> list[Length]:
-    """What a length may be made of: an axis, one of `axes`, a sum, a multiple, a part, a constant.
+    """What a length may be made of: an axis, one of `axes`, a sum, a multiple, a part, what a slice left, a constant.
 
     again  the same length in a run with other lengths of the axes: only what fits both is kept
     """
@@ -115,7 +115,9 @@ def read(number: int, lengths: dict[str, int], axes: Sequence[Length], again: Re
         ({a: 1, b: 1, "": 1} for a, b in pairs),
         ({a: Fraction(1, k)} for a in lengths for k in (2, 3, 4)),
         ({a: 1, "": number - lengths[a]} for a in lengths if again and number > lengths[a]),
-        [] if is_product else [{"": number}])
+        ({a: 1, b: -k} for a, b in itertools.permutations(lengths, 2) for k in (1, 2, 3)),
+        [] if is_product else [{"": number}],
+        ({a: j, b: -k} for j in (2, 3, 4) for a, b in itertools.permutations(lengths, 2) for k in (1, 2, 3)))
     found: list[Length] = []
     for length in wanted:
         if measured(length, lengths) == number and length not in found and (
@@ -171,6 +173,12 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
         yield from sums(now, left, right, order)
         yield from parts(now, left, right, order)
         yield from parts(now, right, left, order)
+        for short, full in ((left, right), (right, left)):  # slices of fused gates, 4 H - H, or cut short
+            longest = max(short, key=lambda axis: short[axis])
+            is_cut = min(short.values()) < 0
+            if not is_constant(full) and (is_cut or ("broadcast" in text and longest in weights)):
+                for times in (4, 1, 3, 2) if is_cut else (4, 3, 2):
+                    yield 0.5 if is_cut else 1, now.agree({longest: 1}, {a: times * n for a, n in full.items()}, order)
     if len(pairs) == 1 and pairs[0][1] > 0:
         yield 0.2, reshaped(now, pairs[0][0], [pairs[0][1]], lengths)
     if len(pairs) == 1 and "broadcast" in text:

@@ -44,7 +44,7 @@ from minigrad.handwritten.lengths import (
     owner,
     read,
 )
-from minigrad.handwritten.probe import Asked, Need, Probe, leaves
+from minigrad.handwritten.probe import Asked, Need, Probe
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, method_of, parameters_of
 
 # Lengths while it is tried. A sum of some is hardly ever another.
@@ -376,7 +376,9 @@ class Trial:
         """The hypothesis that a state has the shape in which it is returned; None if nothing changes by it."""
         now = self.hypothesis
         following: Hypothesis | None = now
-        results = list(leaves([self.result]))
+        results = list(self.result) if isinstance(self.result, (tuple, list)) else [self.result]
+        if isinstance(results[0], tuple):  # a state of two
+            results = [*results[0], *results[1:]]
         for path, known in self.known.items():
             returned = next((y for y in results if isinstance(y, np.ndarray) and y.ndim == len(known.axes)), None)
             if path not in self.data or len(self.data) < 2 or returned is None or not re.search(STATE, path):
