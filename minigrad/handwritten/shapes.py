@@ -55,7 +55,7 @@ SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 coul
 LARGEST = 4e6  # numbers in an argument
 MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
-SECONDS = 6.0
+SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first
 
 
