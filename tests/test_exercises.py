@@ -92,7 +92,7 @@ def test_a_wrong_answer_gets_a_sentence(number, old, new, said, tmp_path):
 @pytest.mark.parametrize(("code", "said"), [
     ("d_w = 1 / 0", "ZeroDivisionError: division by zero"),
     ("d_w, d_x = 1", "my.py: line 1: TypeError"),
-    ("print d_w", "my.py is not Python 3: line 1: `print d_w`"),
+    ("d_w = = 1", "my.py is not Python 3: line 1: `d_w = = 1`"),
     ("d_w = d_x = 1.0", "my.py does not define d_target: `minigrad exercise 1.1` prints a file to start from"),
     ("import os; os._exit(3)", "ended the process that ran it, with status 3"),
     ("raise SystemExit", "line 1: SystemExit"),

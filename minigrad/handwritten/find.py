@@ -517,8 +517,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
             raise
         raise CouldNotRun(f"{subject.forward_in_words} fails: {source.sentence(problem.__cause__)}") from None
     if not found:
-        raise CouldNotRun(f"{max(problems, key=line_in)}; no arguments were found with which its forward runs: for a "
-                          "function give --forward and --shapes")
+        raise CouldNotRun("; ".join([*sorted(problems, key=line_in)[-1:], "no arguments were found with which its "
+                                     "forward runs: for a function give --forward and --shapes"]))
     return min(found, key=lambda pair: pair[0])[1]
 
 

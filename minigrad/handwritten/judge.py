@@ -44,6 +44,9 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         "right", "wrong")}
     if len(guesses) < len(trials):  # what only looks like a backward
         trials = {name: trial for name, trial in trials.items() if name not in guesses}
+    if source.python_2 and trials:
+        next(iter(trials.values())).verdict.notes.append(
+            f"{source.file} is not Python 3, and was read as Python 2: {source.python_2}")
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
         source.definitions[name].lineno), "", "not judged", [alone(source, name, list(trials))]) for name in others)]

@@ -152,7 +152,8 @@ def factor(given: dict[str, np.ndarray], free: dict[str, Any]) -> float | None:
 
 
 def line_of_state(source: Source, name: str) -> str:
-    """" (line 7)" where a function adds to a global, to an argument's default value or to an attribute of self."""
+    """" (line 7)" where a function adds to a global, to an argument's default value or to an attribute of self, or
+    makes a list of self longer that it does not begin anew."""
     for f in source.functions_in(name):
         declared = {n for s in ast.walk(f) if isinstance(s, ast.Global) for n in s.names}
         defaults = [a.arg for a in f.args.args][len(f.args.args) - len(f.args.defaults):]
@@ -162,6 +163,11 @@ def line_of_state(source: Source, name: str) -> str:
                 names = {base.id for base in bases(s.target)}
                 plain = {a.arg for a in f.args.args} - {*defaults, "self"}
                 if names and not names & plain and not names & own:
+                    return f" ({source.place(s.lineno)})"
+            if isinstance(s, ast.Call) and isinstance(s.func, ast.Attribute) and s.func.attr in ("append", "extend"):
+                longer = ast.unparse(s.func.value)
+                if longer.startswith("self.") and not any(longer in map(ast.unparse, new.targets) for new in ast.walk(f)
+                                                          if isinstance(new, ast.Assign)):
                     return f" ({source.place(s.lineno)})"
     return ""
 

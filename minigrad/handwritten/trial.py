@@ -101,8 +101,11 @@ class Trial:
             if targets := self.taken_for_gradients():
                 self.subject = fitting(replace(self.subject, example=None, targets=targets), self.source, self.fresh())
         if not self.subject.is_class:
-            own = {"parameters", *self.subject.inputs} - {*self.subject.held, *self.subject.tables}
-            self.globals = self.source.global_names(self.subject.name, own)
+            own = {"parameters", *self.subject.inputs, *self.source.assigned} - {*self.subject.held,
+                                                                                 *self.subject.tables}
+            now = self.fresh()
+            self.globals = {name: line for name, line in self.source.global_names(self.subject.name, own).items()
+                            if name in self.subject.inputs or self.has_weights(name, now.get(name))}
         self.namespace = self.fresh()
         if see.clipping(self.source, self.subject.name)[0]:
             inputs = self.draw()
@@ -110,6 +113,11 @@ class Trial:
             self.set_clipping(True)
             if not all(map(see.close, self.forward(inputs)[0], before)):  # the forward clips, as a hard tanh does
                 self.set_clipping(False)
+
+    def has_weights(self, name: str, value: Any) -> bool:
+        """Whether a global is a dict of weights that the forward takes as arguments."""
+        return name == "parameters" or (isinstance(value, dict) and bool(value) and value.keys() <= {
+            *self.subject.inputs})
 
     def taken_for_gradients(self) -> tuple[str, ...]:
         """What seemed to be gradients that arrive, and are targets: where they are zero, something else comes out."""
@@ -648,13 +656,18 @@ class Trial:
     def look_at_state(self, inputs: dict, d_outputs: list, first: dict[str, Any]) -> None:
         """Call again: with the same inputs, and after a call with others, in the same namespace."""
         if self.subject.is_class:
-            outputs, memory = self.forward(inputs)
-            self.backward(memory, copy.deepcopy(d_outputs))
-            with explained(self.source, f"{self.subject.name} fails when it is called again"):
-                again, memory = self.subject.run_forward(memory[0], copy.deepcopy(inputs))
-                if not all(map(see.close, again, outputs)):
-                    return  # it continues from the state of the call before
-            found = self.backward(memory, copy.deepcopy(d_outputs))
+            outputs, _ = self.forward(inputs)
+            weights = {name: inputs[name] for name in self.subject.held if name in inputs}
+            for before in (inputs, self.draw() | weights):
+                _, memory = self.forward(before)
+                self.backward(memory, copy.deepcopy(d_outputs))
+                with explained(self.source, f"{self.subject.name} fails when it is called again"):
+                    again, memory = self.subject.run_forward(memory[0], copy.deepcopy(inputs))
+                    if not all(map(see.close, again, outputs)):
+                        return  # it continues from the state of the call before
+                found = self.backward(memory, copy.deepcopy(d_outputs))
+                if not all(same(first[name], found.get(name)) for name in first):
+                    break
         else:
             self.gradients(self.draw(), copy.deepcopy(d_outputs))
             found = self.gradients(inputs, d_outputs)
@@ -717,9 +730,11 @@ class Trial:
                 self.set_clipping(True)
                 free = self.gradients(inputs, d_outputs)
                 cut = [f"d{name}" for name, d in given.items() if not same(free[name], d)]
-                if cut and see.factor(given, free):
+                bound = next((n for n in numbers if cut and all(
+                    same(np.clip(free[name], -n, n), given[name]) for name in given if f"d{name}" in cut)), None)
+                if cut and bound is None and see.factor(given, free):
                     bound = float(np.sqrt(sum(np.sum(d ** 2) for d in given.values())))
-                elif cut:
+                elif cut and bound is None:
                     self.fault(f"{own.name} clips what it goes on to use{clip}: wherever that is cut, {', '.join(cut)} "
                                "are not the gradients; clip them when they are finished")
                     break

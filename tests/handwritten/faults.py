@@ -68,8 +68,15 @@ PLANTED = [
      "rnn_step_backward", "right", r"changes values of its cache in place"),
     ("course.py", "    Wax = parameters[\"Wax\"]\n    Waa = parameters[\"Waa\"]\n    dtanh", "    dtanh",
      "rnn_cell_backward", "wrong", r"reads Wax, Waa from globals \(line 118\), not from its cache"),
+    ("course.py", "def rnn_cell_backward(da_next, cache):\n    (a_next, a_prev, xt, parameters) = cache\n"
+     "    Wax = parameters[\"Wax\"]\n    Waa = parameters[\"Waa\"]\n",
+     "pesos = {\"Wax\": np.ones((5, 3)), \"Waa\": np.ones((5, 5))}\n\n\ndef rnn_cell_backward(da_next, cache):\n"
+     "    (a_next, a_prev, xt, _) = cache\n    Wax = pesos[\"Wax\"]\n    Waa = pesos[\"Waa\"]\n",
+     "rnn_cell_backward", "wrong", r"reads pesos from globals \(line 120\), not from its cache"),
     ("layers.py", "self.grads[2][...] = np.sum(dt, axis=0)\n", "self.grads[2] += np.sum(dt, axis=0)\n",
      "RNN", "wrong", r"the second call gives another db .*kept between calls \(line 48\)"),
+    ("layers.py", "        self.layers = []\n", "        self.layers = self.layers or []\n", "TimeLSTM", "wrong",
+     r"the second call gives another dWx.*kept between calls"),
     ("cs231n.py", "def rnn_step_backward(dnext_h, cache):\n", "total = [0]\n\n\n"
      "def rnn_step_backward(dnext_h, cache):\n    total[0] += 1\n    dnext_h = dnext_h * total[0]\n",
      "rnn_step_backward", "wrong", r"second call.*\(line 98\)"),

@@ -216,6 +216,9 @@ def test_min_char_rnn_is_right_and_clips(tmp_path):
     (verdict,) = judge_file(str(STUDENTS / "min_char.py"))  # its training loop and input.txt are not needed
     assert verdict.status == "right" and len(verdict.notes) == 1
     assert re.search(r"clips its gradients at ±5 \(line 43\)", verdict.notes[0])
+    one = edited(tmp_path, "min_char.py", ("for dparam in [dWxh, dWhh, dWhy, dbh, dby]:", "for dparam in [dWhh]:"))
+    (verdict,) = judge_file(one)
+    assert (verdict.status, verdict.faults, len(verdict.notes)) == ("right", [], 1)
     unclipped = edited(tmp_path, "min_char.py", ("np.clip(dparam, -5, 5, out=dparam)", "pass"))
     assert judge_file(unclipped)[0].notes == []
 
@@ -397,6 +400,12 @@ def notebook(tmp_path, *cells):
     path.write_text(json.dumps({"cells": [{"cell_type": kind, "source": text} for kind, text in cells],
                                 "nbformat": 4}))
     return str(path)
+
+
+def test_python_2_is_read_and_said(tmp_path):
+    path = edited(tmp_path, "min_char.py", ("import numpy as np\n", "import numpy as np\nprint 'Python 2'\n"))
+    (verdict,) = judge_file(path)
+    assert verdict.status == "right" and "is not Python 3, and was read as Python 2: line " in verdict.notes[-1]
 
 
 def test_a_notebook(tmp_path):
