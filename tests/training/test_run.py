@@ -228,7 +228,7 @@ def test_a_run_survives_a_kill_at_any_file_operation(run, seed, tmp_path, text):
 @POSIX
 def test_a_run_survives_a_kill_at_any_time(tmp_path, text):
     """SIGKILL from outside, at a random moment."""
-    settings = settings_for("text", hidden=100, checkpoint_every=1, options=text, validate_every=None)
+    settings = settings_for("text", hidden=100, steps=60, checkpoint_every=1, options=text, validate_every=None)
     assert killed_until_it_ends(tmp_path, settings, "clock", 0, 0.2)["deaths"]
 
 
