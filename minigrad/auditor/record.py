@@ -171,7 +171,7 @@ class Recording(Trace):
         At one place of the code, the calls with other leaves, or with what other passes made, are those of another
         pass, if each pass has as many calls, at least two.
         """
-        found: dict[int, Any] = {x._index: x._index for x in self.inputs}  # a leaf stands for itself
+        found: dict[int, Any] = {x._index: x._index for x in self.inputs}  # a leaf's is its own
         places: dict[tuple, list[Symbol]] = defaultdict(list)
         for x in calls:
             places[self.code_of(x)].append(x)

@@ -179,7 +179,6 @@ class Tape:
         carried = groups(self.carried, lambda e: e.x.place).values()
         return found + [Series(at) for at in carried if len({e.x.time for e in at}) == len(at)]
 
-
     @functools.cached_property
     def numbers(self) -> list[tuple[float, str]]:
         """Numbers that the sizes suggest, with their names."""

@@ -71,7 +71,7 @@ def find(source: Source) -> dict[str, Subject]:
                 found[name] = subject
     for name, subject in list(found.items()):
         called = {n.id for f in source.functions_in(name, alone=True) for n in ast.walk(f) if isinstance(n, ast.Name)}
-        for other in called & found.keys() - {name}:  # a part of this one that adds to gradients which it is given
+        for other in called & found.keys() - {name}:  # a part of this one: it adds to gradients that it takes
             returned = flat(found[other].returns)
             if returned and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
                 del found[other]

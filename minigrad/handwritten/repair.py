@@ -93,7 +93,7 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
 
     shapes  {name: those that an array of this name had in a run}
     is_misshaped  whether gradients have wrong shapes: then names of another shape come first, and otherwise last
-    at  a line: only its edits, with those of which there are many
+    at  a line: only its edits, but also the kinds that are too many for a whole function
     """
     of_forward = {key: f for name in forwards for key, f in reached(source, owner, name, others).items()}
     of_backward = reached(source, owner, backward, others)

@@ -159,7 +159,7 @@ class Search:
     call   takes the arguments `names`
     ranks  name → rank, as the docstring says it
     sizes  the names that are numbers if they can be: what a class is made from
-    classes  of the file, of which an argument may be an object
+    classes  of the file: an argument may be an object of one
     """
 
     def __init__(self, call: Callable, names: tuple[str, ...], ranks: dict[str, int], sizes: tuple[str, ...],
@@ -269,7 +269,7 @@ class Trial:
                                        for key in known.keys if not is_parameter(key)))
         self.options: list[tuple[float, Hypothesis]] = []
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
-        self.indexed: dict[str, int] = {}  # path → the largest constant by which it is indexed
+        self.indexed: dict[str, int] = {}  # path → the largest constant index
         self.slices: list[tuple[int, int, int]] = []  # length, end of a slice, 1 if it goes on from there
         self.rng = np.random.default_rng(0)
         self.problem: BaseException | None = None

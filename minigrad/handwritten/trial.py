@@ -254,8 +254,7 @@ class Trial:
                               "are not those that you mean; give --forward and --shapes")
 
     def choose_targets(self) -> None:
-        """Take the targets for which the backward is right, or most of it, and the usual loss where the file has none.
-        """
+        """Take the targets, and where the file has none the usual loss, that make most gradients right."""
         wrong, own, text = np.inf, self.subject, ""
         chosen = own
         losses = list(references.usual_losses()) if not own.has_loss else [("", own.true_loss)]
@@ -276,8 +275,8 @@ class Trial:
                 break
         self.subject = chosen
         if wrong == np.inf:
-            raise CouldNotRun(f"{own.name} takes targets, and no loss was found of which it is the gradient: let the "
-                              "forward return the loss")
+            raise CouldNotRun(f"{own.name} takes targets, and its gradients are those of no loss that was tried: "
+                              "let the forward return the loss")
         if wrong and text:
             self.verdict.notes.append(f"{own.name} was judged as the gradient of {text}: the file has no loss")
 
@@ -624,9 +623,9 @@ class Trial:
             self.fault(f"not written yet: {', '.join('d' + name for name in missing)}")
 
     def look_for_lacking(self, reference: Callable, returned: dict[str, np.ndarray]) -> None:
-        """The inputs whose gradients are not returned, and not zero: of what a convention has, or a few of the weights.
+        """Say which gradients are missing and not zero: all that a convention has, else a few of the weights.
 
-        If many are not, they are returned in a way that was not found.
+        If many are missing, the backward returns them in a way that was not found.
         """
         subject, inputs = self.subject, self.draw()
         usual = references.usual(subject)  # what another function returns is its own affair

@@ -1,8 +1,9 @@
 """Cache of scan between calls: programs by key, and idle sets of buffers. Both are bounded.
 
-One call at a time uses a set of buffers. The idle sets of all programs lie in one pool, bounded in bytes; the least
-recently used are evicted first. Programs whose weights are all gone share an eighth of it: a dropped model leaves
-little behind, and a function that makes new weights at each call (`mg.grad`) still finds its buffers.
+One call at a time uses a set of buffers; its Executor holds them from the forward to the backward. The idle sets of
+all programs lie in one pool, bounded in bytes; the least recently used are evicted first. Programs whose weights are
+all gone share an eighth of it: a dropped model leaves little behind, and a function that makes new weights at each
+call (`mg.grad`) still finds its buffers.
 """
 
 from __future__ import annotations
