@@ -59,7 +59,7 @@ V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
 def find(source: Source) -> dict[str, Subject]:
-    """{name: subject} of all backwards of a file, a step before the sequence that calls it."""
+    """{name: subject} of all backwards of a file, a step before what calls it, itself or by another."""
     found: dict[str, Subject] = {}
     parents = {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
                if isinstance(base, ast.Name)}
@@ -70,13 +70,13 @@ def find(source: Source) -> dict[str, Subject]:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
     for name, subject in list(found.items()):
-        called = {n.id for f in source.functions_in(name, alone=True) for n in ast.walk(f) if isinstance(n, ast.Name)}
+        called = {n.id for f in source.functions_in(name) for n in ast.walk(f) if isinstance(n, ast.Name)}
         for other in called & found.keys() - {name}:  # a part of this one: it adds to gradients that it takes
             returned = flat(found[other].returns)
             if returned and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
-    return dict(sorted(found.items(), key=lambda item: bool(item[1].cells)))
+    return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))
 
 
 def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) -> Subject | None:
@@ -154,7 +154,8 @@ def forward_of(backward: str, own: dict[str, Any]) -> str | None:
         wanted += [name for name in own if re.match(FORWARD, name)]
     wanted += [other for name in wanted[:2] for other in own if re.search(rf"(^|_){name}(\d|_|$)", other)]
     wanted += [re.sub("_alt|_naive|_fast|_vectorized", "", name) for name in wanted]
-    return next((name for name in wanted if name in own and name != backward), None)
+    return next((name for name in wanted if name in own and not names_called(own[name]) & {backward}
+                 and name != backward), None)
 
 
 def course_of(backward: str, forward: str | None, source: Source) -> str:
@@ -186,6 +187,7 @@ def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: S
     if backward.startswith("__") or (not gradients and not is_class):
         return None
     reads, sets = attributes(node, ast.Load), attributes(node, ast.Store)
+    passed = passed_on(backward, source)
     if is_class and not any(re.match(GRADIENT, name) for name in sets) and not gradients:
         return None
     for name, other in own.items():
@@ -198,10 +200,23 @@ def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: S
         kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
         back = arriving & {bare(f"d{y}") for y in results}
         alike = len({*name.split("_")} & {*backward.split("_")}) * bool(arriving)
-        score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike
-        if of + len(kept) + len(back) + alike > 0 and results and score > 1 and not given <= {*theirs}:
+        score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike + 3 * (name in passed)
+        if of + len(kept) + len(back) + alike + (name in passed) > 0 and results and score > 1 and not given <= {*theirs}:
             found.append((score, name))
     return max(found)[1] if found else None
+
+
+def passed_on(backward: str, source: Source) -> set[str]:
+    """The functions and methods whose results are passed on to this backward, wherever it is called."""
+    found: set[str] = set()
+    for scope in [source.tree, *(n for n in ast.walk(source.tree) if isinstance(n, ast.FunctionDef))]:
+        nodes = list(own_nodes(scope))
+        taken = {n.id for call in nodes if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2]
+                 == backward for one in (*call.args, *(k.value for k in call.keywords)) for n in ast.walk(one)
+                 if isinstance(n, ast.Name)}
+        found |= {name for s in nodes if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and taken & {
+            base.id for target in s.targets for base in bases(target)} for name in names_called(s.value)}
+    return found
 
 
 def gradients_in(node: Any, source: Source) -> set[str]:
@@ -269,7 +284,9 @@ def names_returned(node: Any) -> tuple:
                 and (parts := elements(s.value))}
 
     def parts_of(value: Any) -> list[ast.expr]:
-        """The elements of a literal, of a name of one, or of a sum of such; of anything else none."""
+        """The elements of a literal, of a name of one, of tuple(name), or of a sum of such; of anything else none."""
+        if isinstance(value, ast.Call) and ast.unparse(value.func) in ("tuple", "list") and len(value.args) == 1:
+            return parts_of(value.args[0])
         if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
             left, right = parts_of(value.left), parts_of(value.right)
             return [*left, *right] if left and right else []
@@ -484,7 +501,7 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 if "still running" in str(problem):
                     raise
                 if outputs:
-                    is_of_shapes = bool(re.search("(Value|Index|Key)Error", str(problem)))
+                    is_of_shapes = bool(re.search("(Value|Index|Key)Error|SimpleNamespace", str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))
                     if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
                         return True

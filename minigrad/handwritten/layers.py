@@ -31,6 +31,9 @@ class Place(NamedTuple):
     value: Any
 
     def put(self, value: Any) -> None:
+        if np.shape(value) != self.value.shape:
+            W_T = value.T  # the place has a view of a weight
+            value = W_T
         if isinstance(self.holder, (dict, list)):
             self.holder[self.path[-1]] = value
         else:
@@ -79,10 +82,12 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
 
 
 def weights_of(root: Any) -> dict[str, list[Place]]:
-    """{name: its places} of each weight: an array in several places is one weight."""
-    found: dict[int, list[Place]] = {}
+    """{name: its places} of each weight: an array in several places, or its transpose, is one weight."""
+    found: dict[Any, list[Place]] = {}
     for place in places(root):
-        found.setdefault(id(place.value), []).append(place)
+        is_array = isinstance(place.value, np.ndarray) and place.value.size
+        memory = (place.value.ctypes.data, place.value.size) if is_array else id(place.value)
+        found.setdefault(memory, []).append(place)
     weights = [sorted(ones, key=lambda one: isinstance(one.path[-1], int))  # by its attribute, not as params[0]
                for ones in found.values() if any(one.is_weight for one in ones)]
     return {in_words(next(one for one in ones if one.is_weight).name): ones for ones in weights}

@@ -67,7 +67,15 @@ class Hypothesis:
         for axis in sorted(rest.keys() - {""}, reverse=True,
                            key=lambda axis: (is_parameter(owner(axis)), (*order, *rest).index(axis))):
             value = {other: -times / Fraction(rest[axis]) for other, times in rest.items() if other != axis}
-            if value and all(times > 0 and times.denominator == 1 for times in value.values()):
+            if not value or min(value.values()) < 0:
+                continue
+            parts = {other: times.denominator for other, times in value.items() if times.denominator > 1}
+            if parts and len(value) > 1:  # H + D, where H is a quarter of another axis
+                following: Hypothesis | None = self
+                for other, count in parts.items():
+                    following = following and following.agree({other: 1}, {f"{other}/{count}": count}, order)
+                return following and following.agree(left, right, order)
+            if not parts:
                 solved = {axis: {other: int(times) for other, times in value.items()}}
                 alone = replace(self, equal=solved)
                 return replace(self, equal={a: alone.reduced(v) for a, v in self.equal.items()} | solved)
@@ -115,7 +123,8 @@ def read(number: int, lengths: dict[str, int], axes: Sequence[Length], again: Re
         ({a: 1, b: 1, "": 1} for a, b in pairs),
         ({a: Fraction(1, k)} for a in lengths for k in (2, 3, 4)),
         ({a: 1, "": number - lengths[a]} for a in lengths if again and number > lengths[a]),
-        ({a: 1, b: -k} for a, b in itertools.permutations(lengths, 2) for k in (1, 2, 3)),
+        ({a: 1, b: -k, **one} for one in ({}, {"": -1}) for a, b in itertools.permutations(lengths, 2)
+         for k in (1, 2, 3)[:3 - 2 * len(one)]),
         [] if is_product else [{"": number}],
         ({a: j, b: -k} for j in (2, 3, 4) for a, b in itertools.permutations(lengths, 2) for k in (1, 2, 3)))
     found: list[Length] = []
@@ -209,7 +218,7 @@ def parts(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Ite
 def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, int]) -> Hypothesis | None:
     """As many numbers on both sides: each as a product of axes, without those that both have."""
     def factors(number: int) -> list[Length]:
-        for count in (1, 2, 3):
+        for count in (1, 2, 3, 4):
             for found in itertools.combinations_with_replacement(lengths, count):
                 if number and (times := number / math.prod(lengths[a] for a in found)) in (1, 2, 3, 4):
                     return [*({a: 1} for a in found), *[{"": int(times)}] * (times > 1)]

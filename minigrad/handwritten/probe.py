@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ GROUP = r"^(params?|parameters|weights|theta)$"
 NUMBER = r"^(p|lr)$|eps|rate|momentum|decay|seed|temperature|ratio|drop"
 REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
 SIZES = (6, 5, 4)  # of layers, where a class takes several
+HERE = str(Path(__file__).parent)
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
 
 
@@ -348,10 +350,10 @@ def leaves(tree: Iterable[Any]) -> Iterator[Any]:
 def unpacking() -> tuple[str, int, tuple[str, ...]]:
     """(operation, its argument, the names that it is unpacked to) of the line that uses a probe.
 
-    The operation is that of the interpreter in the innermost frame outside this file: CALL, UNPACK_SEQUENCE …
+    The operation is that of the interpreter in the innermost frame outside this folder: CALL, UNPACK_SEQUENCE …
     """
     frame: Any = sys._getframe(1)
-    while frame.f_code.co_filename == __file__:
+    while frame.f_code.co_filename.startswith(HERE):
         frame = frame.f_back
     code, count = frame.f_code.co_code[frame.f_lasti:frame.f_lasti + 2]
     operation = dis.opname[code] if dis.opname[code] != "BINARY_OP" or count < 26 else "BINARY_SUBSCR"  # Python 3.14

@@ -2,7 +2,8 @@
 
 * `h[:, t] = a` becomes `h = put(h, (slice(None), t), a)`. The writes are collected on a `Board` and put together once,
   after the loop; reading back what was written returns the written value itself.
-* `a += b` becomes `a = a + b`; `a.dot(b)` becomes `np.dot(a, b)`, for an ndarray `a` would refuse a tensor `b`.
+* `a += b` becomes `a = a + b`, and `np.tanh(z, out=a)` becomes `a = np.tanh(z)`; `a.dot(b)` becomes `np.dot(a, b)`,
+  for an ndarray `a` would refuse a tensor `b`.
 * A loop or a comprehension over literals, as `for gate in "fico"`, is written out, so that each gate is a place of the
   code of its own and not a step of time.
 * The value of `hs[t] = np.tanh(…)` gets a name, `h`.
@@ -156,6 +157,11 @@ class Expressions(ast.NodeTransformer):
 
     visit_While = visit_For
 
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        if isinstance(node.value, ast.Call) and (into := [k.value for k in node.value.keywords if k.arg == "out"]):
+            return self.visit_Assign(ast.copy_location(ast.Assign([stored(into[0])], node.value), node))
+        return self.generic_visit(node)
+
     def visit_Assign(self, node: ast.Assign) -> Any:
         if len(node.targets) > 1 and any(map(parts_of, node.targets)):  # hs[t] = h = a is h = a and hs[t] = h
             first, *_ = [t for t in node.targets if isinstance(t, ast.Name)] or [ast.Name("value_", ast.Store())]
@@ -223,6 +229,7 @@ class Expressions(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
         f = node.func
+        node.keywords = [k for k in node.keywords if k.arg != "out"]
         if isinstance(f, ast.Attribute) and f.attr == "dot" and len(node.args) == 1:
             return ast.copy_location(call("dot_", f.value, node.args[0]), node)
         x = node.args[0] if node.args else None

@@ -94,10 +94,13 @@ class Source:
         return found
 
     def methods(self, name: str) -> dict[str, ast.FunctionDef]:
-        """The methods of a class, those of its base classes in the file included."""
+        """The methods of a class, those of its base classes in the file, and the constructor of a dataclass included."""
         node: Any = self.definitions[name]
         bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in self.definitions]
-        return {key: f for base in bases for key, f in self.methods(base).items()} | {
+        fields = [s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and s.value is None]
+        made = ast.parse(f"def __init__({', '.join(('self', *fields))}): pass").body[0]
+        is_made = any("dataclass" in ast.unparse(one) for one in node.decorator_list)
+        return {key: f for base in bases for key, f in self.methods(base).items()} | dict([("__init__", made)] * is_made) | {
             s.name: s for s in node.body if isinstance(s, ast.FunctionDef)}
 
     def functions_in(self, name: str, alone: bool = False) -> list[ast.FunctionDef]:
@@ -417,7 +420,8 @@ def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 @contextlib.contextmanager
 def limited(seconds: float | None = None) -> Iterator[None]:
-    """Stop the user's code after so many seconds (LIMIT), where signals can: in the main thread, not on Windows."""
+    """Stop the user's code after LIMIT seconds, or this many of computing, where signals can: in the main thread, not
+    on Windows."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -425,13 +429,14 @@ def limited(seconds: float | None = None) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TooSlow
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds or LIMIT)
+    kind, timer = (signal.SIGPROF, signal.ITIMER_PROF) if seconds else (signal.SIGALRM, signal.ITIMER_REAL)
+    before = signal.signal(kind, stop)
+    signal.setitimer(timer, seconds or LIMIT)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(timer, 0)
+        signal.signal(kind, before)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ class Trial:
     def __init__(self, source: Source, subject: Subject, cells: list[Trial]):
         self.source, self.subject, self.cells = source, subject, cells
         self.verdict = Verdict(subject.name, source.place(source.definitions[subject.name].lineno), subject.convention)
-        self.activations: dict[str, str] = {}
+        self.activations: dict[str, Callable] = {}  # in place of the file's own
         self.use_true_forwards = False
         self.unclipped = False  # whether np.clip returns its argument
         self.reference: Callable | None = None
@@ -145,8 +145,7 @@ class Trial:
             for name, forward in references.course_forwards(subject.forward_name, namespace).items():
                 if self.use_true_forwards or name not in namespace or (cell_differs and "_cell" in name):
                     namespace[name] = forward
-        for name in self.activations:
-            namespace[name] = see.ACTIVATIONS[name][0]
+        namespace |= self.activations
         for cell in self.wrong_cells:
             replace_cell(namespace, cell.subject, cell.reference)  # type: ignore[arg-type]
         if self.unclipped:
@@ -330,18 +329,14 @@ class Trial:
             outputs, _ = self.forward(inputs)
             if reference := self.matching(usual.forwards, inputs, outputs):
                 return self.in_own_names(reference) if usual.own_names else reference
-            wrong = {} if usual.forwards and not usual.is_certain else dict(
-                see.own_activations(self.source, self.namespace))
+            wrong = dict(see.own_activations(self.source, self.namespace))
             if not usual.is_certain:
-                wrong.pop("softmax", None)  # of a vector, it has another form
+                return self.that_is_meant(self.own_forward(), usual, wrong)
             if not any(cell.verdict.forward_differs for cell in self.cells):
                 verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
             verdict.forward_differs = bool(wrong)
-            if not usual.is_certain:
-                reference = self.own_forward()
-                return self.that_is_meant(reference, usual.forwards) if usual.own_names and not wrong else reference
             if wrong:
-                self.activations = wrong
+                self.activations = {name: see.ACTIVATIONS[name][0] for name in wrong}
                 self.namespace = self.fresh()
                 outputs, _ = self.forward(inputs)
                 if reference := self.matching(usual.forwards, inputs, outputs):
@@ -370,12 +365,33 @@ class Trial:
             return reference
         return None
 
-    def that_is_meant(self, own: Callable, usual: Sequence[Callable]) -> Callable:
-        """The user's own forward, or one of the usual if that has the gradients which the backward gives."""
-        if not usual or not self.differing(self.sample(own)):
+    def that_is_meant(self, own: Callable, usual: references.Usual, wrong: dict[str, str]) -> Callable:
+        """The user's own forward; or another, of which the backward gives more gradients: with right activations in
+        place of those that are `wrong`, or one of the usual, if it gives all of that."""
+        differing = self.differing(self.sample(own)) if wrong or usual.own_names else None
+        if not differing:
             return own
-        meant = next((forward for forward in usual if self.gives(forward)), None)
-        inputs, forward = self.draw(), meant or usual[0]
+        best: tuple = (len(differing), self.subject, {})
+        kinds = list(self.targets()) if self.subject.is_loss else [self.subject]
+        for axis, self.subject in itertools.product((0, 1, 2), kinds) if wrong else ():  # three kinds of softmax
+            self.activations = {name: (3 * see.ACTIVATIONS[name])[axis] for name in wrong}
+            self.namespace = self.fresh()
+            with contextlib.suppress(CouldNotRun, IndexError):
+                sample = self.sample(self.own_forward())
+                zero = [name for name in self.returned if see.close(sample[-1][name], 0 * sample[-1][name])]  # by chance
+                found = self.differing(sample)
+                if found is not None and len(found + zero) < best[0]:
+                    best = len(found + zero), self.subject, self.activations
+        _, self.subject, self.activations = best
+        self.namespace = self.fresh()
+        if self.activations:
+            self.verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
+            self.verdict.forward_differs = True
+            return self.own_forward()
+        if not usual.own_names:
+            return own
+        meant = next((forward for forward in usual.forwards if self.gives(forward)), None)
+        inputs, forward = self.draw(), meant or usual.forwards[0]
         text = self.difference(inputs, self.forward(inputs)[0], forward, values(forward, inputs))
         if meant:
             self.verdict.faults.append(f"your forward differs: {text}; {self.subject.name} is the backward of that one")
@@ -714,6 +730,10 @@ class Trial:
         cases = [(inputs, [1e4 * d for d in d_outputs])]
         if own.is_loss:  # what arrives is always 1: only larger weights and longer texts make larger gradients
             self.subject = longer(own)
+            try:
+                self.forward(inputs)
+            except CouldNotRun:  # it asserts their length
+                self.subject = own
             cases = [(self.draw(scale), [np.ones(())]) for scale in (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)]
         for inputs, d_outputs in cases if clip or not own.is_loss else []:
             self.set_clipping(False)
@@ -758,9 +778,8 @@ class Trial:
         first = inputs | {x: inputs[x][:, :, :SHORT]}
         _, pull = vjp(lambda *a: reference(*a)[0], *first.values())
         true = dict(zip(first, pull(da)))
-        padded = np.concatenate([true[x], np.zeros((*true[x].shape[:2], LONG - SHORT))], axis=2)
-        wrong = [f"d{name}" for name, d in given.items() if d is not None and not see.close(d, true[name], 1e-7)
-                 and not (name == x and see.close(d, padded, 1e-7))]
+        given = {name: d[:, :, :SHORT] if name == x else d for name, d in given.items() if d is not None}
+        wrong = [f"d{name}" for name, d in given.items() if not see.close(d, true[name], 1e-7)]
         if wrong:
             self.fault(f"{what}, {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} wrong: go through the "
                        f"{SHORT} steps of da, not through all caches")
