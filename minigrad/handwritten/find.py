@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.messages import nearest
+from minigrad.handwritten import observations as see
 from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
 from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.recordable import bases
@@ -55,6 +56,7 @@ MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whos
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
+SIZE = r"hid|units|seq|^n_[ah]$|^[HT]$"  # of a hidden layer, or a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
@@ -140,9 +142,12 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
 
 
 def makes(own: dict[str, Any], source: Source) -> tuple[str, ...]:
-    """What a class is made from: the parameters of its constructor."""
-    init = own.get("__init__")
-    return (*required(init)[1:], *starred(init, source)) if init else ()
+    """What a class is made from: the parameters of its constructor, with sizes that have a default."""
+    if not (init := own.get("__init__")):
+        return ()
+    needed = required(init)
+    sizes = itertools.takewhile(lambda name: re.search(SIZE, name), parameters_of(init)[len(needed):])
+    return (*needed[1:], *sizes, *starred(init, source))
 
 
 def forward_of(backward: str, own: dict[str, Any]) -> str | None:
@@ -167,6 +172,9 @@ def course_of(backward: str, forward: str | None, source: Source) -> str:
         text = ast.unparse(source.definitions[backward])
         return found[2] if any(word in text for word in ("parameters", "gradients", "caches")) else ""
     names = parameters_of(source.definitions[forward])
+    loops = [n for f in source.functions_in(forward) for n in ast.walk(f) if isinstance(n, (ast.For, ast.While))]
+    if not loops and not found[4] and not see.not_written(source, forward, True):
+        return ""
     is_course = len(names) == len(course_example(found[2]).names) and re.search(WEIGHTS, names[-1]) and \
         set(source.keys_of(forward)) <= set(COURSE_WEIGHTS[found[3]])
     return found[2] if is_course else ""

@@ -55,6 +55,8 @@ SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 coul
 LARGEST = 4e6  # numbers in an argument
 MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
+TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index)_?(map|dict)"  # of words
+INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
 SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first
 
@@ -125,11 +127,17 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
 
         def call(*arguments: Any) -> Any:
             return getattr(function(*arguments[:len(made)]), method)(*arguments[len(made):])
-    values = {name: (namespace or {}).get(name) for name in names if is_parameter(name)}
-    given = {name: Known("array", tuple({"": n} for n in value.shape)) for name, value in values.items() if isinstance(
-        value, np.ndarray) and value.dtype.kind == "f" and len(set(value.shape)) == value.ndim}
-    generator = Known("constant", value=np.random.RandomState(0))
-    given |= dict.fromkeys((name for name in names if re.fullmatch(GENERATOR, name)), generator)
+    values = {name: (namespace or {}).get(name) for name in names}
+    values |= {f"{name}.{key}": w for name, table in values.items() if isinstance(table, dict) for key, w in table.items()}
+    given = {path: Known("array", tuple({"": n} for n in value.shape)) for path, value in values.items() if isinstance(
+        value, np.ndarray) and value.dtype.kind == "f" and ("." in path or (
+            is_parameter(path) and len(set(value.shape)) == value.ndim))}
+    given |= {name: Known("mapping", keys=keys) for name in names if (keys := tuple(
+        path.partition(".")[2] for path in given if path.startswith(f"{name}.")))}
+    words = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
+    for kind, value in ((GENERATOR, np.random.RandomState(0)), (TABLE, {word: i for i, word in enumerate(words)}),
+                        (INVERSE, dict(enumerate(words)))):
+        given |= dict.fromkeys((name for name in names if re.fullmatch(kind, name)), Known("constant", value=value))
     lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
     common = tuple(n for n, _ in lengths.most_common())
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}

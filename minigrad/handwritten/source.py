@@ -30,7 +30,7 @@ from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
 from minigrad.handwritten.recordable import HELPERS, bases, loss_alone, recordable
 
-LIMIT = 10.0  # seconds that one call of the user's code may take
+LIMIT = 10.0  # seconds of computing that one call of the user's code may take
 Function = ast.FunctionDef | ast.ClassDef
 PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since Python 3: write print(…)"),
             (r"^\s*except\s+[\w.]+\s*,\s*\w+\s*:", "Python 3 writes `except … as …:`"), (r"<>", "Python 3 writes !="),
@@ -420,8 +420,8 @@ def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 @contextlib.contextmanager
 def limited(seconds: float | None = None) -> Iterator[None]:
-    """Stop the user's code after LIMIT seconds, or this many of computing, where signals can: in the main thread, not
-    on Windows."""
+    """Stop the user's code after this many seconds of computing (LIMIT), where signals can: in the main thread, not on
+    Windows."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -429,14 +429,13 @@ def limited(seconds: float | None = None) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TooSlow
 
-    kind, timer = (signal.SIGPROF, signal.ITIMER_PROF) if seconds else (signal.SIGALRM, signal.ITIMER_REAL)
-    before = signal.signal(kind, stop)
-    signal.setitimer(timer, seconds or LIMIT)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds or LIMIT)
     try:
         yield
     finally:
-        signal.setitimer(timer, 0)
-        signal.signal(kind, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextlib.contextmanager
