@@ -102,7 +102,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     if forward is None and not is_loss:
         forward = forward_by_use(backward, own, is_class, source)
         subject.is_guess = not re.search(BACK, backward)
-        is_both = forward is None and subject.is_guess and len(gradients_in(node, source)) >= FEWEST
+        is_both = forward is None and subject.is_guess and len(gradients_in(node, source)) >= FEWEST and bool(
+            subject.returns and called_with(node, is_class))
     if forward or (re.search(BACK, backward) and not is_both):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
@@ -203,13 +204,14 @@ def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: S
                 names_called(other) & {backward} or name == backward:
             continue
         theirs, results = parameters_of(other)[is_class:], flat(names_returned(other))
+        is_function = any(isinstance(n, ast.Return) and n.value for n in own_nodes(other))
         of = sum(any(one in (bare(f"d{x}"), x) or (state(one) and state(one) == state(x)) for x in theirs)
                  for one in gradients)
         kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
         back = arriving & {bare(f"d{y}") for y in results}
         alike = len({*name.split("_")} & {*backward.split("_")}) * bool(arriving)
         score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike + 3 * (name in passed)
-        if of + len(kept) + len(back) + alike + (name in passed) > 0 and results and score > 1 and not given <= {*theirs}:
+        if of + len(kept) + len(back) + alike + (name in passed) > 0 and is_function and score > 1 and not given <= {*theirs}:
             found.append((score, name))
     return max(found)[1] if found else None
 
@@ -422,6 +424,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     result = own.result(owner, own.pool(owner, arrays))
     computed = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
     outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *computed] if is_output(y)]
+    words = [value for value in constants.values() if np.ndim(value) == 1 and not outputs]
+    yield from (replace(own, constants=own.constants | dict.fromkeys(labels, np.roll(one, 1))) for one in words)
     for shape in dict.fromkeys(map(np.shape, outputs)):
         yield from (replace(own, constants=own.constants | dict.fromkeys(labels, n)) for n in (1, 0) if not shape)
         sums = [axis for y in outputs if np.shape(y) == shape for axis in range(y.ndim) if np.allclose(y.sum(axis), 1)]

@@ -232,6 +232,12 @@ class Search:
                 if known.kind == "array" and not is_parameter(path):
                     whole = {**trial.known, path: replace(known, kind="integers")}
                     self.wait(cost + 0.5, replace(hypothesis, known=whole))
+        if counts := re.search(r"takes (\d+) positional arguments? but (\d+) were given", str(trial.problem)):
+            taken, given = map(int, counts.groups())  # f(x, *weights)
+            for axis in self.iterated & trial.lengths.keys():
+                keys = tuple(map(str, range(taken - given + trial.lengths[axis])))
+                parts = {**trial.known, owner(axis): Known("sequence", keys=keys)}
+                self.wait(cost + 0.5, replace(hypothesis, known=parts) if keys else None)
         if not trial.options:
             others = {axis: 3 * n + 12 * i if n in WEIGHTS else 2 * n + i * i + 3 for i, (axis, n) in enumerate(
                 trial.lengths.items())}

@@ -283,6 +283,8 @@ class Subject:
             for its, d in itertools.compress(zip(own, parts), groups):
                 keys = (its and isinstance(its, str) and self.joined(bare(its), d)) or self.joined("", d)
                 alike = next(filter(None, (self.inside(path, d) for path in paths)), {})
+                taken = {self.paths[name].partition(".")[0] for name in alike}  # each of two alike has its own
+                paths = [path for path in paths if path not in taken]
                 found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (

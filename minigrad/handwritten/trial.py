@@ -487,13 +487,17 @@ class Trial:
         else:
             self.look_for_mends(reference, report)
             self.look_for_edits(reference, report)
-        if is_searched and report.unexplained and not report.right and not report.causes:
+        strange = other_sizes({name: returned[name] for name in names if f"d{name}" in report.unexplained}, subject.inputs)
+        if report.unexplained and not any(cause.kind != "edit" for cause in report.causes) and (
+                len(strange) > 1 or (is_searched and not report.right and not report.causes)):
             raise CouldNotRun(self.unjudged())
         self.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
         if not report.ok:
             report.notes = []
             for cause in report.causes:
                 cause.text += self.mean_in(cause.text)
+                if not (cause.forward_line or "").startswith((self.source.file, references.__file__)):
+                    cause.forward_line = None
             self.fault(self.in_places(str(report)))
             for name in [name for name in names if f"d{name}" in report.unexplained]:
                 given, shape = returned[name].shape, subject.inputs[name]
@@ -504,8 +508,8 @@ class Trial:
     def unjudged(self) -> str:
         """What is said where no gradient is right and no fault explains one: the arguments may not be as meant."""
         subject, shapes = self.subject, ", ".join(f"{name} {shape}" for name, shape in self.subject.inputs.items())
-        return (f"{subject.name} cannot be judged: none of its gradients is that of {subject.forward_in_words}, and no "
-                f"fault explains one of them; if its arguments have other shapes than {shapes}, give --forward and "
+        return (f"{subject.name} cannot be judged: its gradients are not those of {subject.forward_in_words}, and no "
+                f"fault explains them; if its arguments have other shapes than {shapes}, give --forward and "
                 "--shapes")
 
     def mean_in(self, text: str) -> str:
