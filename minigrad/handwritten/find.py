@@ -210,8 +210,9 @@ def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: S
         kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
         back = arriving & {bare(f"d{y}") for y in results}
         alike = len({*name.split("_")} & {*backward.split("_")}) * bool(arriving)
-        score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike + 3 * (name in passed)
-        if of + len(kept) + len(back) + alike + (name in passed) > 0 and is_function and score > 1 and not given <= {*theirs}:
+        alike += 3 * (name in passed)
+        score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike
+        if of + len(kept) + len(back) + alike > 0 and is_function and score > 1 and not given <= {*theirs}:
             found.append((score, name))
     return max(found)[1] if found else None
 

@@ -128,7 +128,8 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
         def call(*arguments: Any) -> Any:
             return getattr(function(*arguments[:len(made)]), method)(*arguments[len(made):])
     values = {name: (namespace or {}).get(name) for name in names}
-    values |= {f"{name}.{key}": w for name, table in values.items() if isinstance(table, dict) for key, w in table.items()}
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    values |= {f"{name}.{key}": w for name, table in tables.items() for key, w in table.items()}
     given = {path: Known("array", tuple({"": n} for n in value.shape)) for path, value in values.items() if isinstance(
         value, np.ndarray) and value.dtype.kind == "f" and ("." in path or (
             is_parameter(path) and len(set(value.shape)) == value.ndim))}

@@ -94,14 +94,14 @@ class Source:
         return found
 
     def methods(self, name: str) -> dict[str, ast.FunctionDef]:
-        """The methods of a class, those of its base classes in the file, and the constructor of a dataclass included."""
+        """The methods of a class, with those of its base classes in the file, and the constructor of a dataclass."""
         node: Any = self.definitions[name]
         bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in self.definitions]
-        fields = [s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and s.value is None]
+        fields = [ast.unparse(s.target) for s in node.body if isinstance(s, ast.AnnAssign) and s.value is None]
         made = ast.parse(f"def __init__({', '.join(('self', *fields))}): pass").body[0]
         is_made = any("dataclass" in ast.unparse(one) for one in node.decorator_list)
-        return {key: f for base in bases for key, f in self.methods(base).items()} | dict([("__init__", made)] * is_made) | {
-            s.name: s for s in node.body if isinstance(s, ast.FunctionDef)}
+        return {key: f for base in bases for key, f in self.methods(base).items()} | {
+            s.name: s for s in [made] * is_made + node.body if isinstance(s, ast.FunctionDef)}
 
     def functions_in(self, name: str, alone: bool = False) -> list[ast.FunctionDef]:
         """The function, or all methods of the class, and unless `alone` the file's functions that they call."""

@@ -378,7 +378,7 @@ class Trial:
             self.namespace = self.fresh()
             with contextlib.suppress(CouldNotRun, IndexError):
                 sample = self.sample(self.own_forward())
-                zero = [name for name in self.returned if see.close(sample[-1][name], 0 * sample[-1][name])]  # by chance
+                zero = [name for name in self.returned if not np.any(abs(sample[-1][name]) > 1e-9)]  # right by chance
                 found = self.differing(sample)
                 if found is not None and len(found + zero) < best[0]:
                     best = len(found + zero), self.subject, self.activations
@@ -487,7 +487,8 @@ class Trial:
         else:
             self.look_for_mends(reference, report)
             self.look_for_edits(reference, report)
-        strange = other_sizes({name: returned[name] for name in names if f"d{name}" in report.unexplained}, subject.inputs)
+        unexplained = {name: returned[name] for name in names if f"d{name}" in report.unexplained}
+        strange = other_sizes(unexplained, subject.inputs)
         if report.unexplained and not any(cause.kind != "edit" for cause in report.causes) and (
                 len(strange) > 1 or (is_searched and not report.right and not report.causes)):
             raise CouldNotRun(self.unjudged())
@@ -513,13 +514,16 @@ class Trial:
                 "--shapes")
 
     def mean_in(self, text: str) -> str:
-        """What is added to "db: 1/7 times the gradient" where one axis of data, and none of b, has the length 7."""
-        inputs, found = self.subject.inputs, re.match(r"d(\w+): 1/(\d+) times the gradient$", text)
-        axes = [(name, shape.index(int(found[2]))) for name, shape in inputs.items() if name not in self.subject.held
-                and not re.match(WEIGHT, name) and int(found[2]) in shape] if found else []
-        if not found or not axes or int(found[2]) in (2, *inputs.get(found[1], ())):
+        """What is added to "db: 1/7 times the gradient", or 7 times, where one axis of data has the length 7."""
+        inputs, found = self.subject.inputs, re.match(r"d(\w+).*: (1/)?(\d+) times the gradient$", text)
+        n = int(found[3]) if found else 0
+        axes = [(name, shape.index(n)) for name, shape in inputs.items() if name not in self.subject.held
+                and not re.match(WEIGHT, name) and n in shape] if n > 2 else []
+        if not found or not axes or (found[2] and n in inputs.get(found[1], ())):
             return ""
-        return f": the mean over axis {axes[0][1]} of {axes[0][0]} in place of the sum"
+        where = "axis {1} of {0}".format(*axes[0])
+        return f": the mean over {where} in place of the sum" if found[2] else f": the division by the length of {where} " \
+            "is missing, as of a mean"
 
     def shared(self, reference: Callable, names: list[str]) -> AuditReport | None:
         """The report on a backward of which some, or all, is wrong because an array is changed under another name."""
