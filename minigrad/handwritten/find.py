@@ -32,6 +32,7 @@ from minigrad.handwritten.source import (
     TooSlow,
     explained,
     parameters_of,
+    required,
 )
 from minigrad.handwritten.subjects import (
     GRADIENT,
@@ -113,7 +114,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.forward_name = forward
         subject.order = (*called_with(own[forward], is_class), *starred(own[forward], source)) if forward in own else \
             course_example(course).names
-        subject.results = names_returned(own[forward]) if forward in own else ()
+        results = names_returned(own[forward]) if forward in own else ()
+        subject.results = tuple(own or at_call for own, at_call in itertools.zip_longest(results, names_at_a_call(
+            forward, source, len(results))))
         subject.takes = called_with(node, is_class)
         losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
                   and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
@@ -230,6 +233,14 @@ def passed_on(backward: str, source: Source) -> set[str]:
     return found
 
 
+def names_at_a_call(name: str, source: Source, count: int) -> list[str]:
+    """The names to which so many results of a function are assigned, wherever that is; "" if nowhere."""
+    calls = [s for s in ast.walk(source.tree) if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call)
+             and ast.unparse(s.value.func) == name]
+    found = [list(map(ast.unparse, getattr(s.targets[0], "elts", s.targets))) for s in calls]
+    return next((names for names in found if len(names) == count and all(map(str.isidentifier, names))), [""] * count)
+
+
 def gradients_in(node: Any, source: Source) -> set[str]:
     """The names in the names of gradients that a function computes: W of dW, where something has the name W."""
     made = {base.id for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign)) and not (
@@ -252,12 +263,6 @@ def attributes(node: Any, context: type) -> set[str]:
     """The attributes of self that a method reads (ast.Load), or sets (ast.Store)."""
     return {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, context)
             and ast.unparse(n.value) == "self"}
-
-
-def required(node: Any) -> tuple[str, ...]:
-    """The parameters of a function without a default."""
-    names = parameters_of(node)
-    return names[:len(names) - len(node.args.defaults)]
 
 
 def starred(node: Any, source: Source) -> tuple[str, ...]:
@@ -514,7 +519,7 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 if "still running" in str(problem):
                     raise
                 if outputs:
-                    is_of_shapes = bool(re.search("(Value|Index|Key)Error|SimpleNamespace", str(problem)))
+                    is_of_shapes = bool(re.search("(Value|Index|Key)Error|SimpleNamespace|'int' obj", str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))
                     if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
                         return True

@@ -45,7 +45,7 @@ from minigrad.handwritten.lengths import (
     read,
 )
 from minigrad.handwritten.probe import Asked, Need, Probe
-from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, method_of, parameters_of
+from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
 
 # Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
@@ -103,26 +103,20 @@ class Example:
         return tuple(map(part, self.names))
 
 
-def example_arguments(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
-                      method: str = "forward") -> Example:
-    """Find arguments for a function, or for a class's constructor and its method together.
+def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
+             method: str = "forward") -> Iterator[Example]:
+    """Arguments for a function, or for a class's constructor and its method together: all that are found in SECONDS of
+    computing, likely ones first.
 
-    function   a function, or a class
     node       its definition, for the parameters without a default, and docstrings and comments: x (N, T, D)
-    namespace  of the file: a matrix in it with the name of a weight says the shape
+    namespace  of the file: a matrix in it with the name of a weight, or a dict of them, says the shape
 
     Raises CouldNotRun with what was tried last and the line that failed.
     """
-    return next(examples(function, node, namespace, method))
-
-
-def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
-             method: str = "forward") -> Iterator[Example]:
-    """All that are found in SECONDS of computing, likely ones first. Raises CouldNotRun if there is none."""
     names, call, code, sizes = required(node), function, function, tuple[str, ...]()
     if isinstance(node, ast.ClassDef):
         sizes = tuple(name for name in names if not is_parameter(name))
-        made, own, code = names, required(method_of(node, method))[1:], getattr(function, method)
+        made, own, code = names, required(node, method), getattr(function, method)
         names = (*made, *(f"{method}.{name}" if name in made else name for name in own))
 
         def call(*arguments: Any) -> Any:
@@ -448,15 +442,6 @@ class Trial:
 
 
 # -- what the source says ----------------------------------------------------------------------------------------
-
-
-def required(node: Any) -> tuple[str, ...]:
-    """The parameters without a default of a function, or of a class's constructor."""
-    if isinstance(node, ast.ClassDef):
-        init = method_of(node, "__init__")
-        return required(init)[1:] if init else ()
-    names = parameters_of(node)
-    return names[:len(names) - len(node.args.defaults)]
 
 
 def comments(function: Any, node: Any) -> str:

@@ -414,6 +414,13 @@ def parameters_of(node: Function, method: str | None = None) -> tuple[str, ...]:
     return tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args])
 
 
+def required(node: Any, method: str | None = None) -> tuple[str, ...]:
+    """The parameters without a default, as `parameters_of`."""
+    function = method_of(node, method or "__init__") if isinstance(node, ast.ClassDef) else node
+    names = parameters_of(node, method)
+    return names[:len(names) - len(function.args.defaults)] if function else ()
+
+
 def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == name), None)
 

@@ -22,8 +22,6 @@ from minigrad.handwritten.layers import gradients_of, weights_of
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
-WEIGHT = r"^_?(?!.*_param$)([WUVRwub](?![a-z]{3})|p_?[figoc]$|weight|bias|gamma|beta|theta)"
-WEIGHTS = r"^(p|par|params?|parameters?|weights|theta|model)$"  # a dict of them
 LABELS = r"^(t|ts|y|ys|Y|labels?|tags?|gold|truth|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
 STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
         r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"

@@ -30,12 +30,13 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
 from minigrad.handwritten.find import candidates, fitting, flat, like_output, other_sizes, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
+from minigrad.handwritten.layers import WEIGHT
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
-from minigrad.handwritten.subjects import GRADIENT, LABELS, WEIGHT, Subject, as_tuple, stacked
+from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
 
 MOST_TARGETS = 6  # kinds of targets that are tried where the file has no loss
@@ -522,8 +523,8 @@ class Trial:
         if not found or not axes or (found[2] and n in inputs.get(found[1], ())):
             return ""
         where = "axis {1} of {0}".format(*axes[0])
-        return f": the mean over {where} in place of the sum" if found[2] else f": the division by the length of {where} " \
-            "is missing, as of a mean"
+        return f": the mean over {where} in place of the sum" if found[2] else \
+            f": the division by the length of {where} is missing, as of a mean"
 
     def shared(self, reference: Callable, names: list[str]) -> AuditReport | None:
         """The report on a backward of which some, or all, is wrong because an array is changed under another name."""

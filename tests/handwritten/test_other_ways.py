@@ -162,6 +162,184 @@ WAYS = {
                 self.grads[2][...] = d.sum(axis=0)
                 self.layer.backward((d @ self.params[1].T).reshape(N, T, D))
         """, "d /= N * T", "d /= N", "dembed_W, daffine_W, daffine_b"),
+    "slices of [1, x, h] that go to the end, and H as a quarter of an axis": ("""
+        import numpy as np
+        class Gated:
+            @staticmethod
+            def forward(X, W, h0=None):
+                n, b, d_in = X.shape
+                d = W.shape[1] // 4
+                h = np.zeros((b, d))
+                u = np.zeros((n, b, W.shape[0]))
+                Hout, G = np.zeros((n, b, d)), np.zeros((n, b, 4 * d))
+                for t in range(n):
+                    u[t, :, 0] = 1
+                    u[t, :, 1:d_in + 1] = X[t]
+                    u[t, :, d_in + 1:] = h
+                    G[t] = np.tanh(u[t].dot(W))
+                    h = G[t, :, :d] * G[t, :, d:2 * d] + G[t, :, 2 * d:3 * d] * G[t, :, 3 * d:]
+                    Hout[t] = h
+                return Hout, (u, G, W, d_in)
+            @staticmethod
+            def backward(dHout, cache):
+                u, G, W, d_in = cache
+                d = W.shape[1] // 4
+                dX, dW, dh = np.zeros((*u.shape[:2], d_in)), np.zeros_like(W), 0
+                for t in reversed(range(len(u))):
+                    dh = dHout[t] + dh
+                    parts = [G[t, :, d:2 * d], G[t, :, :d], G[t, :, 3 * d:], G[t, :, 2 * d:3 * d]]
+                    da = np.hstack([dh * p for p in parts]) * (1 - G[t] ** 2)
+                    dW += u[t].T.dot(da)
+                    du = da.dot(W.T)
+                    dX[t], dh = du[:, 1:d_in + 1], du[:, d_in + 1:]
+                return dX, dW
+        """, "dh = dHout[t] + dh", "dh = dHout[t]", "dX, dW"),
+    "vectors, and the weights of another object": ("""
+        import numpy as np
+        class Weights:
+            def __init__(self, cells, x_dim):
+                self.x_dim = x_dim
+                self.wi, self.bi = np.ones((cells, x_dim + cells)), np.ones(cells)
+                self.wi_diff, self.bi_diff = np.zeros((cells, x_dim + cells)), np.zeros(cells)
+        class Node:
+            def __init__(self, node_param):
+                self.param = node_param
+            def forward(self, x, h_prev):
+                self.xc = np.hstack((x, h_prev))
+                self.i = np.tanh(np.dot(self.param.wi, self.xc) + self.param.bi)
+                return self.i * h_prev, self.i
+            def backward(self, top_diff_h, top_diff_i):
+                n = self.param.x_dim
+                di = (top_diff_h * self.xc[n:] + top_diff_i) * (1 - self.i ** 2)
+                self.param.wi_diff += np.outer(di, self.xc)
+                self.param.bi_diff += di
+                dxc = self.param.wi.T.dot(di)
+                return dxc[:n], dxc[n:] + top_diff_h * self.i
+        """, "self.param.bi_diff += di", "self.param.bi_diff += top_diff_i", "dbi"),
+    "a dataclass of layers, and a weight that one of them has transposed": ("""
+        import numpy as np
+        from dataclasses import dataclass
+        class Linear:
+            def __init__(self, W):
+                self.params, self.grads = [W], [np.zeros_like(W)]
+            def forward(self, x):
+                self.x = x
+                return x @ self.params[0]
+            def backward(self, dy):
+                self.grads[0][...] = self.x.T @ dy
+                return dy @ self.params[0].T
+        @dataclass
+        class Tied:
+            inputs: int
+            hidden: int
+            def __post_init__(self):
+                E = np.random.default_rng(0).normal(size=(self.inputs, self.hidden))
+                self.one, self.two = Linear(E), Linear(E.T)
+                self.params = [E]
+            def forward(self, x):
+                self.h = np.tanh(self.one.forward(x))
+                return self.two.forward(self.h)
+            def backward(self, dy):
+                dx = self.one.backward(self.two.backward(dy) * (1 - self.h ** 2))
+                self.grads = [self.one.grads[0] + self.two.grads[0].T]
+                return dx
+        """, "[self.one.grads[0] + self.two.grads[0].T]", "[self.one.grads[0]]", "dparams_0"),
+    "a dict of global weights, and a global size": ("""
+        import numpy as np
+        D, H = 3, 4
+        model = dict(W=np.ones((H + D, H)), b=np.zeros((1, H)), V=np.ones((H, D)))
+        def step_forward(word, state, model):
+            h_old, c_old = state
+            x = np.zeros((1, D))
+            x[0, word] = 1.
+            z = np.column_stack((h_old, x))
+            g = np.tanh(z @ model['W'] + model['b'])
+            c = g * c_old
+            h = np.tanh(c)
+            return h @ model['V'], (h, c), (z, g, c, h, c_old, model)
+        def step_backward(dy, d_state, cache):
+            z, g, c, h, c_old, model = cache
+            dh_next, dc_next = d_state
+            dh = dy @ model['V'].T + dh_next
+            dc = dh * (1 - h ** 2) + dc_next
+            da = dc * c_old * (1 - g ** 2)
+            dz = da @ model['W'].T
+            return dict(W=z.T @ da, b=da, V=h.T @ dy), (dz[:, :H], dc * g)
+        """, "(dz[:, :H], dc * g)", "(dz[:, :H], dc_next * g)", "dc_old"),
+    "a class made of dicts of words, and of sizes with a default": ("""
+        import numpy as np
+        class Words:
+            def __init__(self, char_to_idx, idx_to_char, vocab_size, n_h=100, seq_len=25):
+                self.vocab_size, self.seq_len, self._null = vocab_size, seq_len, char_to_idx.get('<NULL>')
+                self.letters = {i: ch for ch, i in char_to_idx.items()}
+                self.W, self.U, self.V = np.ones((n_h, vocab_size)), np.ones((n_h, n_h)), np.ones((vocab_size, n_h))
+            def lossFun(self, inputs, targets, h_prev):
+                hs, ps, loss = {-1: h_prev}, {}, 0
+                for t in range(self.seq_len):
+                    hs[t] = np.tanh(self.W[:, [inputs[t]]] + self.U @ hs[t - 1])
+                    e = np.exp(self.V @ hs[t])
+                    ps[t] = e / np.sum(e)
+                    loss -= np.log(ps[t][targets[t], 0])
+                dW, dU, dV = [np.zeros_like(w) for w in (self.W, self.U, self.V)]
+                dh_next = np.zeros_like(h_prev)
+                for t in reversed(range(self.seq_len)):
+                    dy = ps[t].copy()
+                    dy[targets[t]] -= 1
+                    dV += dy @ hs[t].T
+                    da = (self.V.T @ dy + dh_next) * (1 - hs[t] ** 2)
+                    dW[:, [inputs[t]]] += da
+                    dU += da @ hs[t - 1].T
+                    dh_next = self.U.T @ da
+                grads = [dW, dU, dV]
+                return (loss,) + tuple(grads) + (hs[self.seq_len - 1],)
+        """, "dU += da @ hs[t - 1].T", "dU += da @ hs[t].T", "dU"),
+    "weights that a call unpacks": ("""
+        import numpy as np
+        def scan(x, W, U, b):
+            h = [np.zeros((x.shape[0], U.shape[0]))]
+            for t in range(x.shape[1]):
+                h.append(np.tanh(x[:, t] @ W + h[-1] @ U + b))
+            return h
+        def two_forward(x, one, two):
+            a, b = scan(x, *one), scan(x[:, ::-1], *two)
+            return a[-1] + b[-1], (x, a, b, one, two)
+        def rows(dh, x, h, W, U, b):
+            dx, dW, dU, db = np.zeros_like(x), np.zeros_like(W), np.zeros_like(U), np.zeros_like(b)
+            for t in reversed(range(x.shape[1])):
+                da = dh * (1 - h[t + 1] ** 2)
+                dx[:, t], dh = da @ W.T, da @ U.T
+                dW, dU, db = dW + x[:, t].T @ da, dU + h[t].T @ da, db + da.sum(axis=0)
+            return dx, [dW, dU, db]
+        def two_backward(dout, cache):
+            x, a, b, one, two = cache
+            dxa, done = rows(dout, x, a, *one)
+            dxb, dtwo = rows(dout, x[:, ::-1], b, *two)
+            return dxa + dxb[:, ::-1], done, dtwo
+        """, "dxa + dxb[:, ::-1]", "dxa + dxb", "dx"),
+    "a forward that a training function calls too, and results written with out=": ("""
+        import numpy as np
+        def run(x, W, V):
+            hs = np.empty((x.shape[0] + 1, *x.shape[1:2], W.shape[1]))
+            hs[0] = 0
+            for t in range(x.shape[0]):
+                np.tanh(x[t] @ W + hs[t], out=hs[t + 1])
+            return hs[-1] @ V, hs
+        def compute_cost(y, t):
+            return np.sum((y - t) ** 2) / 2
+        def model_backward(y, t, hs, x, W, V):
+            dy = y - t
+            dV, dh, dW = hs[-1].T @ dy, dy @ V.T, np.zeros_like(W)
+            for k in reversed(range(len(x))):
+                dh = dh * (1 - hs[k + 1] ** 2)
+                dW += x[k].T @ dh
+            return dW, dV
+        def model(x, t, W, V):
+            for _ in range(3):
+                y, hs = run(x, W, V)
+                dW, dV = model_backward(y, t, hs, x, W, V)
+                W, V = W - dW, V - dV
+            return W, V
+        """, "dW += x[k].T @ dh", "dW = x[k].T @ dh", "dW"),
 }
 
 
@@ -177,3 +355,33 @@ def test_way(name, tmp_path):
     (tmp_path / "mine.py").write_text(text.replace(line, other))
     said = "\n".join(fault for v in judge_file(str(tmp_path / "mine.py")) for fault in v.faults)
     assert f"wrong: {wrong}\n" in said, said
+
+
+@pytest.mark.parametrize(("line", "other", "said"), [
+    ("e / e.sum(axis=0)", "e / e.sum()", "it is a softmax over all entries"),
+    ("1 / (1 + np.exp(-x))", "0.5 * (1 + np.tanh(x))", "it is σ(2x)"),
+    ("cache):", "cache, other=0):", "")])
+def test_an_activation_whose_backward_is_that_of_its_name(line, other, said, tmp_path):
+    """It is the forward that differs; where the backward is right for it, nothing is said."""
+    text = textwrap.dedent("""
+        import numpy as np
+        def softmax(x):
+            e = np.exp(x - np.max(x))
+            return e / e.sum(axis=0)
+        def sigmoid(x):
+            return 1 / (1 + np.exp(-x))
+        def rnn_forward(x, W, V):
+            h = sigmoid(W @ x)
+            p = softmax(V @ h)
+            return p, (x, h, p, W, V)
+        def compute_cost(p, Y):
+            return -np.sum(Y * np.log(p)) / Y.shape[1]
+        def rnn_backward(Y, cache):
+            x, h, p, W, V = cache
+            dz = (p - Y) / Y.shape[1]
+            da = V.T @ dz * h * (1 - h)
+            return {'dx': W.T @ da, 'dW': da @ x.T, 'dV': dz @ h.T}
+        """).lstrip().replace(line, other)
+    (tmp_path / "mine.py").write_text(text)
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert [said in fault for fault in verdict.faults] == [True] * bool(said), verdict

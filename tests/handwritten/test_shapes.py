@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minigrad.handwritten.lengths import clashes
-from minigrad.handwritten.shapes import example_arguments, examples, hints
+from minigrad.handwritten.shapes import examples, hints
 from minigrad.handwritten.source import CouldNotRun, read
 
 pytestmark = pytest.mark.quick
@@ -328,7 +328,7 @@ def test_what_cannot_be_called_is_said_in_a_sentence(tmp_path):
     namespace, node, _ = found(tmp_path, "def f(x):\n    return x @ np.ones((4, 4)) + missing\n")
     with pytest.raises(CouldNotRun, match=r"with which f runs; the last tried were x \(.*4\): "
                                           r"line 3, `return x @ np.ones.*NameError: name 'missing' is not defined"):
-        example_arguments(namespace["f"], node)
+        next(examples(namespace["f"], node))
 
 
 def ones(*shape):
