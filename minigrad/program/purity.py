@@ -184,14 +184,20 @@ class Surface:
         if used is None:
             return False
         self.key.append(code)
-        outside = {name: function.__globals__.get(name, MISSING) for name in used.globals}
-        outside |= {name: content(cell) for name, cell in zip(code.co_freevars, function.__closure__ or ())}
-        for name, x in outside.items():
-            if x.__class__ is ModuleType and name not in used.whole:
+        outside = [(name, function.__globals__.get(name, MISSING)) for name in used.globals]
+        try:
+            outside += zip(code.co_freevars, [cell.cell_contents for cell in function.__closure__ or ()])
+        except ValueError:  # a variable without a value
+            return False
+        for name, x in outside:
+            if name in used.called:
+                if is_op(x):
+                    self.key.append(x)
+                elif not self.add_function(x, None, (*callers, code)):
+                    return False
+            elif x.__class__ is ModuleType and name not in used.whole:
                 self.key += [getattr(x, attribute, MISSING) for of, attribute in used.read if of == name]
-            elif name in used.called and is_op(x):
-                self.key.append(x)
-            elif not (self.add_function(x, None, (*callers, code)) if name in used.called else self.add_value(x)):
+            elif not self.add_value(x):
                 return False
         return self.add_value(function.__defaults__) and self.add_value(function.__kwdefaults__) and (
             owner is None or self.add_owner(owner, used, code.co_varnames[0], (*callers, code)))

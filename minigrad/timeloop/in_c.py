@@ -34,20 +34,24 @@ class Call:
 
     own      [(position, name or Value)] of arrays of the buffers
     passed   [(position, index in `given`)] of arrays that come in or go out; `given` lists them as (kind, what)
-    weights  [(position, Value, dtype)] of weights, and of what is computed from weights before the loop
+    weights  [(position, its index in `closed`, dtype)] of weights
+    before   [(position, Value, dtype)] of what is computed from weights before the loop
     """
 
-    def __init__(self, loop: Loop, library: Any, given: list[tuple]):
+    def __init__(self, loop: Loop, library: Any, given: list[tuple], closed: list[Value]):
         self.function = getattr(library, loop.name)
         self.function.argtypes, self.function.restype = [ctypes.c_void_p, ctypes.c_long], None
         self.own: list[tuple] = []
         self.passed: list[tuple] = []
         self.weights: list[tuple] = []
+        self.before: list[tuple] = []
         for n, (kind, what, *_) in enumerate(loop.typed):
             if kind in ("rows", "panels"):
                 self.own.append((n, what.name if kind == "rows" else what))
+            elif kind == "invariant" and what in closed:
+                self.weights.append((n, closed.index(what), dtype_of(what)))
             elif kind == "invariant":
-                self.weights.append((n, what, dtype_of(what)))
+                self.before.append((n, what, dtype_of(what)))
             else:
                 self.passed.append((n, given.index((kind, what))))
         self.arrays = len(loop.typed)
@@ -90,7 +94,7 @@ class CProgram:
             [("y", k) for k in y]
         backward = [("x", k) for k in x] + [("d_y", k) for k in y] + [("d_x", k) for k in x] + \
             [("total", a) for a in by_c] + [("d_state", k) for k in state]
-        self.calls = {loop.name: Call(loop, library, given) for loop, given in (
+        self.calls = {loop.name: Call(loop, library, given, plan.closed) for loop, given in (
             (plan.forward, forward), (plan.backward, backward)) if loop is not None}
         self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
                             for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
@@ -155,8 +159,11 @@ class CProgram:
         alive = []  # what C reads must not be freed before it returns
         for n, k in call.passed:
             arrays[n] = id(given[k])
-        known: dict = dict(zip(self.plan.closed, closed)) if call.weights else {}
-        for n, value, dtype in call.weights:
+        for n, k, dtype in call.weights:
+            alive.append(x := np.ascontiguousarray(closed[k], dtype))
+            arrays[n] = id(x)
+        known: dict = dict(zip(self.plan.closed, closed)) if call.before else {}
+        for n, value, dtype in call.before:
             alive.append(x := np.ascontiguousarray(value_of(value, known), dtype))
             arrays[n] = id(x)
         if run[0] != steps:
