@@ -333,7 +333,8 @@ def test_the_course_without_forwards(tmp_path):
 
 def test_a_sigmoid_that_an_import_should_bring(tmp_path):
     """It is minigrad's, also for slices of the arrays that find the arguments."""
-    path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):", "from cs231n.rnn_layers import sigmoid\n\n\ndef other(x):"))
+    path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):",
+                                          "from cs231n.rnn_layers import sigmoid\n\n\ndef other(x):"))
     assert verdict_of(path, "lstm_step_backward").status == "right"
 
 
