@@ -103,6 +103,8 @@ class Subject:
         """How to find a function or method by its name, once the weights have these values."""
         if not self.is_class:
             namespace |= {name: copied(inputs[name]) for name in self.held if name in inputs}
+            for d in self.in_globals(namespace).values():
+                d.fill(0)
             arguments = dict(zip(self.order, self.arguments(inputs, namespace.__getitem__)[1]))
             namespace |= {name: one for name, one in arguments.items() if name in self.tables}
             for table in self.tables:
@@ -219,6 +221,9 @@ class Subject:
         found = self.named(result, self.returns[self.together:]) if result is not None else {}
         for root in self.roots(owner):
             found = self.kept(root) | found
+        if not self.is_class:
+            namespace = owner.__self__  # type: ignore[attr-defined]
+            found = {name: d.copy() for name, d in self.in_globals(namespace).items() if np.any(d)} | found
         after = self.weights(owner)
         for name in before:  # a backward that takes the step itself, by a learning rate of 1
             if name not in found and name in after and not np.array_equal(before[name], after[name]):
@@ -236,6 +241,12 @@ class Subject:
     def roots(self, owner: Callable) -> list[Any]:
         """The objects that keep weights: the instance, or globals."""
         return [owner("")] if self.is_class else [owner(table) for table in self.tables]
+
+    def in_globals(self, namespace: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The gradients of weights that are globals and are kept in globals, as dW_f beside W_f."""
+        found = {self.input_of(key, self.held): d for key, d in namespace.items() if isinstance(d, np.ndarray) and
+                 d.dtype.kind == "f" and key not in self.held and re.match(GRADIENT, key)}
+        return {name: d for name, d in found.items() if name and d.shape == self.inputs.get(name)}
 
     def kept(self, root: Any) -> dict[str, Any]:
         """The gradients that an object keeps: in `grads`, a dict or a list, in attributes such as dW, or as W.grad."""
@@ -297,6 +308,11 @@ class Subject:
         order = next((order for order in orders if len(order) == len(parts) and {*told} <= {*order}), None)
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
             return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
+        if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
+            alike = [[name for name in arguments if self.inputs[name] == np.shape(stacked(d))] for d in parts]
+            found = list(itertools.chain(*alike))
+            if len(set(found)) == len(found) == len(parts):
+                order = found
         return dict(zip(order or orders[0], parts))
 
     def inside(self, path: str, group: Any) -> dict[str, Any]:

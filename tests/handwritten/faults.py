@@ -196,6 +196,13 @@ PLANTED = [
     ("char_lstm.py", "dh = Wy.T @ dy + dhnext", "dh = np.clip(Wy.T @ dy + dhnext, -0.1, 0.1)", "lossFun", "wrong",
      r"lossFun clips what it goes on to use \(line 57\)"),
 
+    # -- gradients in globals --------------------------------------------------------------------------------
+    ("global_gradients.py", "dz = dh * (1 - h * h)", "dz = dh * (1 - h)", "backward", "wrong",
+     r"wrong: dh_prev, .*dW_h"),
+    ("global_gradients.py", "for d in [dW_h, ", "for d in [", "forward_backward", "wrong",
+     r"the second call gives another dW_h"),
+    ("global_gradients.py", "dh_next = backward(", "backward(", "forward_backward", "wrong", r"not carried"),
+
     # -- what is returned ------------------------------------------------------------------------------------
     ("peephole.py", "return dx, dh_prev, dc_prev,", "return dx, dc_prev, dh_prev,", "peephole_lstm_backward", "wrong",
      r"returns dc_prev before dh_prev, and its forward takes h_prev before c_prev"),
