@@ -57,7 +57,9 @@ class Place(NamedTuple):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
             return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups)
-        return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)))
+        beside = vars(self.holder)
+        return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last))
+                    or (last == "c" and "V" in beside and "h" not in beside))  # o = V h + c, no state
 
 
 def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:

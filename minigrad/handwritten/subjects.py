@@ -63,6 +63,7 @@ class Subject:
     true_loss: Callable | None = None  # of (outputs, targets), where the user's code has no loss
     elsewhere: Source | None = None  # the forward's file, if it is another one
     remark: str = ""  # what the choice of the example leaves open
+    unnamed: set[str] = field(default_factory=set)  # keys of returned arrays that are of no input
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
     is_loss: bool = False
@@ -270,6 +271,8 @@ class Subject:
         """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
+            self.unnamed |= {str(key) for key, name in by_key.items() if not name and isinstance(
+                result[key], np.ndarray) and result[key].ndim}
             nested = [self.joined(bare(str(key)), value) or (self.named(value) if not any(by_key.values()) else {})
                       for key, value in result.items() if not by_key[key] and isinstance(value, (dict, tuple, list))]
             return {name: result[key] for key, name in by_key.items() if name} | {

@@ -235,6 +235,9 @@ class Trial:
         if not verdict.backward_wrong and subject.course == "lstm":
             self.look_at_fewer_steps(reference)
         verdict.notes += filter(None, [subject.remark])
+        if subject.unnamed and not verdict.faults:
+            verdict.notes.append(f"not judged: {', '.join(sorted(subject.unnamed))}, which {subject.name} returns, and "
+                                 "no input or weight of that name was found")
         if verdict.faults:
             verdict.status = "wrong"
         for cell in [cell for cell in self.wrong_cells if cell.verdict.status != "could not run"]:

@@ -227,6 +227,18 @@ FILES = {
             dA = dz[0] * mask / (A.shape[2] * A.shape[3]) + dz[1]
             return np.zeros_like(A) + dA[:, :, None, None]
         """, "pool_backward", "A"),
+    "an output's bias that is called c": ("""
+        class RNN:
+            def __init__(self, n_in, n_hidden, n_out):
+                self.U, self.W = np.ones((n_hidden, n_in)), np.ones((n_hidden, n_hidden))
+                self.V, self.c = np.ones((n_out, n_hidden)), np.zeros((n_out, 1))
+            def forward(self, x, s):
+                self.x, self.s, self.s_next = x, s, np.tanh(self.U @ x + self.W @ s)
+                return self.V @ self.s_next + self.c
+            def backward(self, do):
+                dz = self.V.T @ do * (1 - self.s_next ** 2)
+                return {"U": dz @ self.x.T, "W": dz @ self.s.T, "V": do @ self.s_next.T, "c": do.sum(1, keepdims=True)}
+        """, "RNN", "U W V c"),
 }
 
 

@@ -332,6 +332,12 @@ def test_the_course_without_forwards(tmp_path):
     assert [(v.name, v.status) for v in verdicts] == [("lstm_cell_backward", "right"), ("lstm_backward", "right")]
 
 
+def test_a_gradient_of_nothing_that_was_found_is_not_passed_over(tmp_path):
+    path = edited(tmp_path, "course.py", ('"dWi": dWi,', '"dWi": dWi, "dWq": dWi,'))
+    (note,) = verdict_of(path, "lstm_cell_backward").notes
+    assert note == ("not judged: dWq, which lstm_cell_backward returns, and no input or weight of that name was found")
+
+
 def test_a_sigmoid_that_an_import_should_bring(tmp_path):
     """It is minigrad's, also for slices of the arrays that find the arguments."""
     path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):",
