@@ -196,7 +196,7 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
     causes = []
     for change in changes:
         where = change.where if change.terms[1:] == [] else None
-        names = [say(tape, where.x), say(tape, where.of)] if where else change.explains
+        names = [say(where.x), say(where.of)] if where else change.explains
         values = tape.values_behind(change.terms, draw.values)
         ends = (where.of.place, where.x.place) if where else ()
         near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])

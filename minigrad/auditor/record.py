@@ -11,7 +11,7 @@ import functools
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from types import FrameType
 from typing import Any
@@ -36,6 +36,8 @@ class Step:
     of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
     x            of a seed, an edge or a step of a rule: the forward step to whose total it leads
     total        of a forward step: the sum of its gradients
+    name         what the user calls it, or another call at its place
+    starts       the state whose initial value it is;  is_repeated: whether its place is called more than once
     """
 
     number: int
@@ -46,14 +48,16 @@ class Step:
     place: Any = None
     time: int = 0
     op: Any = None  # an Op
-    metadata: Any = None
+    metadata: Any = field(default_factory=dict)
     of: Any = None  # a Step, as is x
     x: Any = None
     position: int = 0
     name: str = ""
     line: tuple[str, int] | None = None
     is_cut: bool = False  # an edge to what a detach cuts off
-    total: Any = None  # a Step
+    total: Any = None  # a Step, as is starts
+    starts: Any = None
+    is_repeated: bool = False
 
     def __post_init__(self) -> None:
         self.shape: tuple[int, ...] = getattr(self.example, "shape", ())  # () for an op of several results
@@ -71,8 +75,9 @@ class Recorder(SourceTracer):
         self.cut: set[int] = set()
         self.call: tuple[Any, dict] = (None, {})  # the frame that the user's code called last, its places of each op
 
-    def argument(self, example: Any) -> Symbol:
-        return Tracer.argument(self, example)  # its shape in plain numbers
+    def argument(self, example: Any) -> Any:
+        """A symbol with a shape in plain numbers; integers stay what they are, for they may be indices."""
+        return Tracer.argument(self, example) if example.dtype.kind == "f" else example
 
     def detached(self, x: Tensor) -> Tensor:
         """x without its gradient: a copy whose edge is zero, so that a path that is not cut can be found."""

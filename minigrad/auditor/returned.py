@@ -11,7 +11,6 @@ import numpy as np
 from minigrad.auditor.change import kind
 from minigrad.auditor.record import fit
 from minigrad.auditor.tape import Tape
-from minigrad.auditor.words import number_name
 
 
 @kind
@@ -54,7 +53,7 @@ def of_values(tape: Tape, g: Any, true: Any, top: float) -> Iterator[tuple[float
         return
     k = float(np.vdot(true, g) / (np.vdot(true, true) or 1))
     if k and abs(k - 1) > 1e-9:
-        name, known = number_name(tape, k)
+        name, known = tape.number_name(k)
         text = "the sign is turned" if abs(k + 1) < 1e-9 else f"{name} times the gradient"
         yield 1.5 if known else 2.8, text, lambda p: k * p
     if true.ndim == 2 and true.shape[0] == true.shape[1]:

@@ -60,20 +60,20 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
         step, of, x = site[0], site[0].of, site[0].x
-        said = [say_read(tape, operand, step.time) for operand in step.inputs]
+        said = [say_read(operand, step.time) for operand in step.inputs]
         rules = RULE_STEPS.get(step.op.name, ())
         if step.op.name == "divide" and not step.shape:
             rules = [(1.4, MEAN, lambda step, a, b: a)]
         for cost, text, how in rules:
             shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
-            words = dict(zip("ab", shown), this=say(tape, step, 3), op=of.op.name, y=say(tape, of), x=say(tape, x))
-            yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text and text != MEAN),
+            words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(x))
+            yield (cost, text.format(**words) + f" {between(step)}" * ("{y}" not in text and text != MEAN),
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
     for e in (slot[0] for slot in tape.slots):  # softmax written as exp(x) / sum(exp(x))
         if e.x.kind == "forward" and e.x.op.linear and len(e.x.total.inputs) == 1 \
                 and e.shape != e.inputs[0].shape == e.x.inputs[0].shape:
-            text = f"the step from {say(tape, e.of)} to {say(tape, e.x.inputs[0])} {DIAGONAL.format('')}"
-            yield (1.3, f"{text}, in {d(say(tape, e.x))}", dict.fromkeys(
+            text = f"the step from {say(e.of)} to {say(e.x.inputs[0])} {DIAGONAL.format('')}"
+            yield (1.3, f"{text}, in {d(e.x)}", dict.fromkeys(
                 (after for after in tape.edges if after.of.place == e.x.place),
                 lambda v, after: v(after.of.total.inputs[0].inputs[0])), e)
 
@@ -107,7 +107,7 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]
     moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
     for series in tape.array_gradients if is_gradient else tape.arrays:
         base, is_own = (2.3 if is_gradient else 2.4) + 0.4 * (not series.is_named), series.place == own.place
-        looping, name = len(series.at) > 1, say(tape, series.first)
+        looping, name = len(series.at) > 1, say(series.first)
         for moment, cost, at in moments[:None if looping else 1] if series.shape == own.shape else ():
             if moment or not is_own or (looping and not is_gradient):
                 yield Reading(base + cost, name + moment, read(tape, series, at))
@@ -144,9 +144,9 @@ def another_value(tape: Tape, given: list) -> Iterator[tuple]:
         for some in groups(spots, lambda spot: spot[0][0].inputs[spot[1]]).values():
             first, own = some[0][0][0], some[0][0][0].inputs[some[0][1]]
             for new in readings(tape, own):
-                meant = say_read(tape, new.meant or own, first.time)
-                whole = f" in the {say(tape, own)}" if new.meant else ""
-                text = f"{new.text} is used where {meant} is meant,{whole} {between(tape, first)}"
+                meant = say_read(new.meant or own, first.time)
+                whole = f" in the {say(own)}" if new.meant else ""
+                text = f"{new.text} is used where {meant} is meant,{whole} {between(first)}"
                 for chosen in [some, *([spot] for spot in some if len(some) > 1 and new.is_plain)]:
                     yield (new.cost + 0.5 * (chosen is not some), text,
                            reading({(step, p): new.what for at, p in chosen for step in at}))
@@ -162,7 +162,7 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
         if a.at.keys() == b.at.keys() and a.shape == b.shape:
             exchanged = {spot: lambda v, step, x, at=other.at: v(at[x.time])
                          for one, other in ((a, b), (b, a)) for spot in spots[one.place]}
-            yield (2.5, f"{say(tape, a.first)} and {say(tape, b.first)} are exchanged wherever they are read",
+            yield (2.5, f"{say(a.first)} and {say(b.first)} are exchanged wherever they are read",
                    reading(exchanged))
 
 

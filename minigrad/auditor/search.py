@@ -193,9 +193,9 @@ class Search:
             changed = self.predicted([leaf], change.replaced, within=True) if within else self.values.get(change, {})
             both = self.predicted([leaf], change.replaced | cut, within=within)
             if leaf in changed and both and self.agrees(leaf, 0, changed[leaf] + values[leaf] - both[leaf]):
-                where = "{}" if is_last else f"the formula of {d(say(tape, e.x))}"
+                where = "{}" if is_last else f"the formula of {d(e.x)}"
                 if is_term:
-                    where = "the term of " + (say(tape, e) if e.kind == "seed" else d(say(tape, e.of)))
+                    where = "the term of " + (say(e) if e.kind == "seed" else d(e.of))
                 terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
                 replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
                     sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
@@ -250,7 +250,7 @@ class Search:
                 if not best:
                     break
                 notes.append(f"{', '.join(map(d, best))} agree with each other: the fault lies before "
-                             f"{say(self.tape, where[0])}")
+                             f"{say(where[0])}")
                 left = [leaf for leaf in left if leaf not in best]
         return notes
 

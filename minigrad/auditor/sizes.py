@@ -118,7 +118,7 @@ def tied(tape: Tape) -> tuple[Callable[[Axis], Axis], dict[Axis, list[Axis]]]:
     for y in results:  # the next state has the sizes of the state: h_next those of h_prev
         states = [leaf for leaf in tape.leaves.values() if leaf.shape == y.shape]
         if len(states) > len([other for other in results if other.shape == y.shape]):
-            states = [leaf for leaf in states if leaf.name[0] == say(tape, y)[0]]
+            states = [leaf for leaf in states if leaf.name[0] == say(y)[0]]
         for leaf, axis in itertools.product(states, range(len(y.shape))):
             parent[find(key(leaf, axis))] = find(key(y, axis))
     return find, joined

@@ -17,7 +17,7 @@ import numpy as np
 
 from minigrad.auditor.record import Recorder, Recording, Step
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.program.trace import Symbol, argument_names
+from minigrad.program.trace import Symbol
 
 A_REPLAY = 15  # what a replay costs beside its steps, in steps
 Replacement = Callable[["Values", Step], Any]  # from the values of a replay and the step to its new value
@@ -48,23 +48,16 @@ class Tape:
         examples, self.pattern = flatten(inputs)
         self.examples = [np.asarray(x) for x in examples]
         self.floats = [i for i, x in enumerate(self.examples) if x.dtype.kind == "f"]
-        paths = [path for name, arg in zip(argument_names(forward, inputs), inputs)
-                 for path, _ in named_leaves(arg, name)]
-        short = [path.rsplit(".", 1)[-1] for path in paths]
-        self.labels = [label if short.count(label) == 1 else path for label, path in zip(short, paths)]
         self.rng = rng
         first = self.draw()
-
-        def run(*floats: Any) -> Any:
-            leaves = list(first)
-            for i, x in zip(self.floats, floats):
-                leaves[i] = x
-            return forward(*unflatten(self.pattern, leaves))
-
-        record = Recording(run, tuple(first[i] for i in self.floats), Recorder())
+        record = Recording(forward, unflatten(self.pattern, first), Recorder())
         record.close()
         self.steps, self.result, self.seeds = record.steps, record.result, record.arriving
-        self.inputs = [record.step(x) for x in record.leaves]
+        paths = [path for name, tree in record.arguments[:len(inputs)]
+                 for path, _ in named_leaves(tree, name)]
+        short = [path.rsplit(".", 1)[-1] for path in paths]
+        self.labels = [label if short.count(label) == 1 else path for label, path in zip(short, paths)]
+        self.inputs = [record.step(record.leaves[i]) for i in self.floats]
         for i, step in zip(self.floats, self.inputs):
             step.name = self.labels[i]
         self.leaves = {step.name: step for step in self.inputs if step.total}
@@ -98,10 +91,17 @@ class Tape:
         """Which steps belong to one place of the code, and what depends on what, as bits."""
         self.places = groups(self.steps, lambda step: step.place)
         self.times = max((len(at) for at in self.places.values() if at[0].kind == "forward"), default=1)
+        for at in self.places.values():
+            names = [step.name for step in at if step.name]
+            for step in at:
+                step.is_repeated = len(at) > 1
+                step.name = step.name or max(dict.fromkeys(names), key=names.count, default="")
         self.edges = [e for e in self.steps if e.kind == "edge"]
         self.carried = dict.fromkeys(e for e in self.edges if e.of.time > e.x.time and e.x.kind == "forward"
-                                     and len(self.places[e.x.place]) > 1)
+                                     and e.x.is_repeated)
         self.starts = {e.x.place: self.places[e.of.place][0].inputs[e.position] for e in self.carried}
+        for place, start in reversed(self.starts.items()):
+            start.starts = self.places[place][0]
         self.totals = [totals for at in self.places.values() if at[0].kind == "forward"
                        and (totals := [step.total for step in at if step.total])]
         self.slots = [at for at in self.places.values() if at[0].kind == "edge"]
@@ -182,15 +182,20 @@ class Tape:
     @functools.cached_property
     def numbers(self) -> list[tuple[float, str]]:
         """Numbers that the sizes suggest, with their names."""
+        def whole(some: list[int]) -> list[tuple[float, str]]:
+            return [(float(n), f"{n}") for n in some] + [(1 / n, f"1/{n}") for n in some]
         shapes = [step.shape for step in self.steps if step.kind in ("leaf", "forward")]
         lengths = sorted({n for shape in shapes for n in shape if n > 1})
         sizes = sorted({math.prod(shape) for shape in shapes} - set(lengths) - {1})
-        found = [(float(n), f"{n}") for n in lengths] + [(1 / n, f"1/{n}") for n in lengths]
-        found += [(2.0, "2"), (0.5, "1/2"), (-1.0, "−1")]
-        found += [(float(n), f"{n}") for n in sizes] + [(1 / n, f"1/{n}") for n in sizes]
-        found += [(n ** 0.5, f"√{n}") for n in lengths] + [(n ** -0.5, f"1/√{n}") for n in lengths]
-        return found + [(n / m, f"{n}/{m}" if n % m else f"{n // m}")
-                        for n, m in itertools.permutations([*lengths, *sizes], 2)]
+        roots = [(n ** 0.5, f"√{n}") for n in lengths] + [(n ** -0.5, f"1/√{n}") for n in lengths]
+        ratios = [(n / m, f"{n}/{m}" if n % m else f"{n // m}")
+                  for n, m in itertools.permutations([*lengths, *sizes], 2)]
+        return [*whole(lengths), (2.0, "2"), (0.5, "1/2"), (-1.0, "−1"), *whole(sizes), *roots, *ratios]
+
+    def number_name(self, k: float) -> tuple[str, bool]:
+        """A number as a person would write it, and whether the sizes give it."""
+        found = next((name for n, name in self.numbers if abs(n - k) < 1e-7 * abs(k)), None)
+        return found or f"{k:.6g}", found is not None
 
 
 class Series:
