@@ -63,8 +63,9 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
         for cost, text, more in ((1.4, "ones, and not at zeros", lambda v, others: 1.0),
                                  (1.6, "what arrives at the last step, which is counted twice",
                                   lambda v, others: sum(map(v, others)))):
-            yield cost, f"the carried {s.name} starts at {text}", dict.fromkeys(
-                [s.end] if s.end else [], lambda v, end, more=more, others=others: v.own(end) + more(v, others)), s.first
+            end = dict.fromkeys(filter(None, [s.end]), lambda v, end, more=more, others=others: v.own(end) + more(
+                v, others))
+            yield cost, f"the carried {s.name} starts at {text}", end, s.first
     for a, b in itertools.combinations(states, 2):
         for cost, more in ((1.5, ""), (1.6, ", those of the initial states too")):
             if a.first.shape == b.first.shape:

@@ -12,7 +12,7 @@ import numpy as np
 from minigrad.auditor.change import kind, scaled
 from minigrad.auditor.over_time import factors
 from minigrad.auditor.record import Step
-from minigrad.auditor.rules import OF_VALUES, read, readings
+from minigrad.auditor.rules import OF_VALUES, formulas, read, readings
 from minigrad.auditor.tape import Tape, Values, groups
 from minigrad.auditor.words import d, path, say
 
@@ -38,9 +38,9 @@ def factor_of_a_path(tape: Tape, given: list) -> Iterator[tuple]:
                 yield 2.2 if known else 3.5, f"the path {where} has a factor {name} too much", scaled(edges, k)
 
 
-# (cost, text, what a path has too much, from a value w)
-FACTORS: list[tuple[float, str, Callable]] = [(0.3, "a division by {}", lambda w: 1 / w), *(
-    (more, f"a factor {text}", f) for more, text, f in [(0.0, "{}", lambda w: w), *OF_VALUES[:2]])]
+# what a path has too much
+FACTORS = [(0.3, "a division by {}", lambda w: 1 / w), *(
+    (more, f"a factor {text}", f) for more, text, f in formulas((0.0, "{}"), (0.0, "1 − {}"), (0.3, "1 − {}²")))]
 
 
 @kind
@@ -67,13 +67,10 @@ def fits(a: tuple, b: tuple) -> bool:
 # -- the derivative of a function of one variable ----------------------------------------------------------------
 
 
-# (how unusual, text, what a person may take for the slope of an activation whose result is v)
-FUNCTIONS: list[tuple[float, str, Callable]] = [
-    (0.0, "{} alone", lambda v: v), *((more, text, f) for more, text, f in OF_VALUES[:4]),
-    (0.2, "1 + {}²", lambda v: 1 + v * v), (0.3, "(1 − {})²", lambda v: (1 - v) ** 2),
-    (0.3, "{} (1 − {})", lambda v: v * (1 - v)), (0.4, "{} (1 − {}²)", lambda v: v * (1 - v * v)),
-    (0.4, "{} (1 + {})", lambda v: v * (1 + v)), (0.4, "{}² (1 − {})", lambda v: v * v * (1 - v)),
-    (0.4, "{} (1 − {})²", lambda v: v * (1 - v) ** 2)]
+# what a person may take for the slope of an activation whose result is {}
+FUNCTIONS = [(0.0, "{} alone", lambda v: v), *OF_VALUES[:4], *formulas(
+    (0.2, "1 + {}²"), (0.3, "(1 − {})²"), (0.3, "{} (1 − {})"), (0.4, "{} (1 − {}²)"), (0.4, "{} (1 + {})"),
+    (0.4, "{}² (1 − {})"), (0.4, "{} (1 − {})²"))]
 SLOPES = {"sigmoid": "{y} (1 − {y})", "tanh": "1 − {y}²", "relu": "{x} > 0", "exp": "{y}", "square": "2 {x}",
           "sqrt": "1 / (2 {y})", "log": "1 / {x}"}
 # (cost, what is said, the new gradient from g, y, x, the op, and its slope as a function of y and x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -81,11 +82,17 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
 # -- another value of the same shape ---------------------------------------------------------------------------------
 
 
-# (how unusual, text, what a person may take for a value v)
-OF_VALUES: list[tuple[float, str, Callable]] = [
-    (0.0, "1 − {}", lambda v: 1 - v), (0.3, "1 − {}²", lambda v: 1 - v * v), (0.0, "{}²", lambda v: v * v),
-    (0.2, "1 + {}", lambda v: 1 + v), (0.6, "−{}", lambda v: -v), (0.6, "tanh({})", np.tanh),
-    (0.6, "sigmoid({})", OPS["sigmoid"].forward)]
+def formulas(*some: tuple[float, str]) -> list[tuple[float, str, Callable]]:
+    """(how unusual, "{}² (1 − {})", the function of one value that the text says)"""
+    def function(text: str) -> Callable:
+        code = re.sub(r"(?<=[v2)]) (?=[v(])", "*", text.replace("²", "**2").replace("−", "-").replace("{}", "v"))
+        return eval(f"lambda v: {code}", {"tanh": np.tanh, "sigmoid": OPS["sigmoid"].forward})
+    return [(cost, text, function(text)) for cost, text in some]
+
+
+# what a person may take for a value
+OF_VALUES = formulas((0.0, "1 − {}"), (0.3, "1 − {}²"), (0.0, "{}²"), (0.2, "1 + {}"), (0.6, "−{}"), (0.6, "tanh({})"),
+                     (0.6, "sigmoid({})"))
 
 
 class Reading(NamedTuple):
