@@ -12,7 +12,7 @@ import numpy as np
 from minigrad.auditor.change import kind, reading
 from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Series, Tape, Values, groups
-from minigrad.auditor.words import between, d, say, say_read
+from minigrad.auditor.words import between, d, is_turned, say, say_read
 from minigrad.engine.op import OPS
 
 # (words, cost, the step that is read at a step t of n): -1 is the initial state
@@ -26,6 +26,14 @@ def assigned(step: Step, g: Any) -> Any:
     """Entries that are assigned by index, not added."""
     out = np.zeros(step.metadata["shape"])
     out[step.metadata["index"]] = g
+    return out
+
+
+def not_turned(step: Step, g: Any) -> Any:
+    """The gradient of what is read from its end, as if it were read from its beginning."""
+    index = step.metadata["index"]
+    out = np.zeros(step.metadata["shape"])
+    out[tuple(slice(None) if isinstance(one, slice) else one for one in index)] = g
     return out
 
 
@@ -65,18 +73,29 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
         rules = RULE_STEPS.get(step.op.name, ())
         if step.op.name == "divide" and not step.shape:
             rules = [(1.4, MEAN, lambda step, a, b: a)]
+        if is_turned(step):
+            rules = [(1.2, "{a} is not turned round", not_turned)]
         for cost, text, how in rules:
             shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
             words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(x))
             yield (cost, text.format(**words) + f" {between(step)}" * ("{y}" not in text and text != MEAN),
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
-    for e in (slot[0] for slot in tape.slots):  # softmax written as exp(x) / sum(exp(x))
+
+
+@kind
+def sum_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
+    """A sum that goes into each entry, as in exp(x) / sum(exp(x)): its gradient is not summed, or over one axis."""
+    for e in (slot[0] for slot in tape.slots):
         if e.x.kind == "forward" and e.x.op.linear and len(e.x.total.inputs) == 1 \
                 and e.shape != e.inputs[0].shape == e.x.inputs[0].shape:
-            text = f"the step from {say(e.of)} to {say(e.x.inputs[0])} {DIAGONAL.format('')}"
-            yield (1.3, f"{text}, in {d(e.x)}", dict.fromkeys(
-                (after for after in tape.edges if after.of.place == e.x.place),
-                lambda v, after: v(after.of.total.inputs[0].inputs[0])), e)
+            after = [other for other in tape.edges if other.of.place == e.x.place]
+            text, whole = f"the step from {say(e.of)} to {say(e.x.inputs[0])}", e.inputs[0].shape
+            yield (1.3, f"{text} {DIAGONAL.format('')}, in {d(e.x)}",
+                   dict.fromkeys(after, lambda v, after: v(after.of.total.inputs[0].inputs[0])), e)
+            for axis in range(len(whole) if e.example.size == 1 < len(whole) else 0):
+                yield (1.3, f"{text} is that of sums over axis {axis}, and {say(e.x)} in the forward is over all axes",
+                       dict.fromkeys(after, lambda v, after, axis=axis: v(after.of.total.inputs[0].inputs[0]).sum(
+                           axis, keepdims=True)), e)
 
 
 # -- another value of the same shape ---------------------------------------------------------------------------------

@@ -209,18 +209,21 @@ class Search:
     def pairs(self, changes: list[Change]) -> Iterator[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
-        Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
+        One of them makes some more entries equal, as a fused matrix has a block for each gate; or it says what a cause
+        says that was found: the same line of the user's code runs for another layer."""
         short: dict[Any, tuple[float, Change, str]] = {}
+        said = {cause.text for cause in self.causes}
         for change in changes:
             known = self.values.get(change)
             if known and change.cost <= 2.9 and not self.tape.reached(change.replaced, self.settled):
                 leaf, value = next(iter(known.items()))
-                gain = self.equal(leaf, value).mean() - self.equal(leaf, self.tape.true(leaf)).mean()
-                short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of equal ones
-        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
-        some = ([entry for entry in some if entry[0] > 0] or some)[:MOST_IN_PAIRS]
-        pairs = [(a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                 if leaf == other and a.cost + b.cost <= MOST_COST and not a.replaced.keys() & b.replaced.keys()]
+                before, now = (self.equal(leaf, some).mean() for some in (self.tape.true(leaf), value))
+                short.setdefault((leaf, np.round(value, 9).tobytes()),  # one of equal ones
+                                 (now - before + (change.text in said), change, leaf))
+        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))[:MOST_IN_PAIRS]
+        pairs = [(a, b, leaf) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                 if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
+                 and not a.replaced.keys() & b.replaced.keys()]
         for a, b, leaf in self.affordable(sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost), 1.0):
             replaced = a.replaced | b.replaced
             if self.explained([leaf], replaced) and self.breaks_nothing(replaced):
