@@ -132,7 +132,10 @@ class Recording(Trace):
         calls = [x for x in self.tracer.latest if x._index in used - self.step_of.keys()]
         passes = self.passes(calls)
         for x in calls:
-            self.forward(x, passes.get(x._index, 0))
+            sites, place = self.tracer.sites[x._index][0], (*self.code_of(x), passes.get(x._index, 0))
+            self.add("forward", x, op=x._op, place=place, time=self.calls[place],
+                     line=(sites[0][0], sites[0][3]) if sites else None)
+            self.calls[place] += 1
         outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
         arriving: dict[Step, list[Step]] = defaultdict(list)
         self.arriving = []
@@ -189,13 +192,6 @@ class Recording(Trace):
                 found |= {x._index: (self.code_of(x), row) for x, row in zip(some, rows)}
                 numbers |= {x._index: order.index(row) for x, row in zip(some, rows)}
         return numbers
-
-    def forward(self, x: Symbol, number: int) -> None:
-        sites, _ = self.tracer.sites[x._index]
-        place = (*self.code_of(x), number)
-        self.add("forward", x, op=x._op, place=place, time=self.calls[place],
-                 line=(sites[0][0], sites[0][3]) if sites else None)
-        self.calls[place] += 1
 
     def backward(self, node: Symbol, arriving: dict[Step, list[Step]], parts: dict[int, dict[int, Symbol]]) -> None:
         """The total of a node, and for each tracked input the rule and an edge."""

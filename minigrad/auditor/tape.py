@@ -136,16 +136,19 @@ class Tape:
         lengths = {leaf: (behind & self.before[i]).bit_count() for leaf, i in totals.items() if behind >> i & 1}
         return dict(sorted(lengths.items(), key=lambda entry: entry[1]))
 
+    def replay(self, replaced: Replaced, ends: int = -1, within: bool = False, at: list | None = None) -> list:
+        """The values of all steps with some steps replaced, as far as the ends, given as bits, depend on them.
+        at: the values of a draw, by default the first."""
+        todo = self.behind(replaced, within)
+        return Values(self, at or self.draws[0].values, replaced, todo).sweep(bits(todo & ends))
+
     def gradients(self, leaves: Iterable[str], replaced: Replaced, within: bool = False, at: list | None = None
                   ) -> list:
-        """The gradients of leaves with some steps replaced. at: the values of a draw, by default the first."""
-        before, todo, wanted = at or self.draws[0].values, self.behind(replaced, within), 0
+        """The gradients of leaves with some steps replaced."""
         totals = [self.leaves[leaf].total.number for leaf in leaves]
-        for i in totals:
-            wanted |= self.before[i]
-        path = bits(todo & wanted)
-        self.ran += len(path) + A_REPLAY
-        values = Values(self, before, replaced, todo).sweep(path)
+        ends = functools.reduce(operator.or_, (self.before[i] for i in totals), 0)
+        self.ran += (self.behind(replaced, within) & ends).bit_count() + A_REPLAY
+        values = self.replay(replaced, ends, within, at)
         return [values[i] for i in totals]
 
     def values_behind(self, terms: list[tuple[int, Replaced]], before: list) -> list[tuple[Step, Any]]:
@@ -153,17 +156,15 @@ class Tape:
         """
         leaves = {step.total.number for step in self.leaves.values()} if terms[1:] else set[int]()
         behind = functools.reduce(operator.or_, (self.behind(replaced) for _, replaced in terms))
-        path = [i for i in bits(behind) if i not in leaves and self.steps[i].shape]
-        replays = [(sign, Values(self, before, replaced, self.behind([*self.accepted, *replaced])))
-                   for sign, replaced in terms]
-        return [(self.steps[i], sum(sign * values(self.steps[i]) for sign, values in replays)) for i in path]
+        replays = [(sign, self.replay(self.accepted | replaced, at=before)) for sign, replaced in terms]
+        return [(self.steps[i], sum(sign * values[i] for sign, values in replays))
+                for i in bits(behind) if i not in leaves and self.steps[i].shape]
 
     def accept(self, replaced: Replaced) -> None:
         """Make replacements permanent, in the values of all draws too."""
-        self.accepted = {**self.accepted, **replaced}
-        todo = self.behind(replaced)
         for draw in self.draws:
-            draw.values[:] = Values(self, draw.values, replaced, todo).sweep(bits(todo))
+            draw.values[:] = self.replay(replaced, at=draw.values)
+        self.accepted = {**self.accepted, **replaced}
 
     @functools.cached_property
     def arrays(self) -> list[Series]:
