@@ -22,6 +22,7 @@ from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy, sum_to
+from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Symbol, Trace, Tracer, all_behind, symbol
@@ -33,7 +34,8 @@ class Step:
 
     example      its value when it was recorded;  compute: from the values of its inputs to its own
     place, time  what is done at each call of one line of the user's code is one place
-    of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
+    of           of a backward step: the forward step whose rule or total it is
+    position     of the input of a rule; of the result where a seed arrives
     x            of a seed, an edge or a step of a rule: the forward step to whose total it leads
     total        of a forward step: the sum of its gradients
     name         what the user calls it, or another call at its place
@@ -136,14 +138,14 @@ class Recording(Trace):
             self.add("forward", x, op=x._op, place=place, time=self.calls[place],
                      line=(sites[0][0], sites[0][3]) if sites else None)
             self.calls[place] += 1
-        outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
+        results = {k: y for k, y in enumerate(flatten(self.result)[0]) if isinstance(y, Symbol) and y._tracked}
         arriving: dict[Step, list[Step]] = defaultdict(list)
-        self.arriving = []
-        for y in map(self.step, outputs):
-            self.arriving.append(self.add("seed", y.example, of=y, x=y))
-            arriving[y].append(self.arriving[-1])
+        self.arriving = [self.add("seed", y.example, of=self.step(y), x=self.step(y), position=k)
+                         for k, y in results.items()]
+        for seed in self.arriving:
+            arriving[seed.of].append(seed)
         parts: dict[int, dict[int, Symbol]] = defaultdict(dict)  # {index of an op of several results: their gradients}
-        for node in reversed(behind(outputs)):
+        for node in reversed(behind([*results.values()])):
             self.backward(node, arriving, parts)
 
     def add(self, kind: str, value: Any, inputs: tuple = (), compute: Any = None, **more: Any) -> Step:
