@@ -368,14 +368,14 @@ def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compi
 
     What it reads becomes a shortcut to the program if that decides the trace and contains all that the trace found.
     """
-    code = code_of(cell)
-    if code not in PURE:
-        return None, []
     surface = Surface(cell)
     short = (about, *surface.key, nesting(examples)) if surface.complete else None
     found = short and programs.by_shortcut(short)
     if found:
         return found[0], [surface.tensors[i] for i in found[1]]
+    code = code_of(cell)
+    if code not in PURE:
+        return None, []
     seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
     if seen is None:
         return None, []
