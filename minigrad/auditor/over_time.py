@@ -60,10 +60,10 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
         yield (1.2, f"the carried {s.name} is added up: the sum of all later steps arrives, and not that of the step "
                "after alone", carried([s], lambda v, s, t: s.sent(v, t) + s.arrived(v, t + 1)))
         others = [e for e in s.end.inputs if e.kind == "edge" and e not in tape.carried] if s.end else []
-        for cost, text, more in ((1.4, "ones, and not at zeros", lambda v, others: 1.0),
-                                 (1.6, "what arrives at the last step, which is counted twice",
-                                  lambda v, others: sum(map(v, others)))):
-            end = dict.fromkeys(filter(None, [s.end]), lambda v, end, more=more, others=others: v.own(end) + more(
+        for cost, text, first in ((1.4, "ones, and not at zeros", lambda v, others: 1.0),
+                                  (1.6, "what arrives at the last step, which is counted twice",
+                                   lambda v, others: sum(map(v, others)))):
+            end = dict.fromkeys(filter(None, [s.end]), lambda v, end, first=first, others=others: v.own(end) + first(
                 v, others))
             yield cost, f"the carried {s.name} starts at {text}", end, s.first
     for a, b in itertools.combinations(states, 2):

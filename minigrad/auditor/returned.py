@@ -83,7 +83,7 @@ def of_shape(g: Any, true: Any, terms: list) -> Iterator[tuple[float, str, Calla
     for whole in (lambda p, terms: p, lambda p, terms: sum(terms))[:1 + alike]:
         axes_of = range(np.ndim(whole(true, terms)))
         if np.size(whole(true, terms)) == g.size != true.size:
-            yield 1.2, f"{instead}it is not summed at all", lambda p, terms: sum(terms).reshape(g.shape)
+            yield 1.2, f"{instead}it is not summed at all", lambda p, terms: np.sum([*terms], 0).reshape(g.shape)
         for axes in itertools.chain.from_iterable(itertools.combinations(axes_of, n + 1) for n in axes_of):
             over = f"over {'axes' if axes[1:] else 'axis'} {', '.join(map(str, axes))}"
             is_all = axes == (*axes_of,)
