@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from types import FrameType
@@ -134,16 +134,15 @@ class Recording(Trace):
         calls = [x for x in self.tracer.latest if x._index in used - self.step_of.keys()]
         passes = self.passes(calls)
         for x in calls:
-            sites, place = self.tracer.sites[x._index][0], (*self.code_of(x), passes.get(x._index, 0))
+            sites, place = self.tracer.sites[x._index][0], (*self.code_of(x), passes.get(x._index))
             self.add("forward", x, op=x._op, place=place, time=self.calls[place],
                      line=(sites[0][0], sites[0][3]) if sites else None)
             self.calls[place] += 1
         results = {k: y for k, y in enumerate(flatten(self.result)[0]) if isinstance(y, Symbol) and y._tracked}
         arriving: dict[Step, list[Step]] = defaultdict(list)
-        self.arriving = [self.add("seed", y.example, of=self.step(y), x=self.step(y), position=k)
-                         for k, y in results.items()]
-        for seed in self.arriving:
-            arriving[seed.of].append(seed)
+        for k, y in results.items():
+            arriving[self.step(y)].append(self.add("seed", y.example, of=self.step(y), x=self.step(y), position=k))
+        self.arriving = [step for step in self.steps if step.kind == "seed"]
         parts: dict[int, dict[int, Symbol]] = defaultdict(dict)  # {index of an op of several results: their gradients}
         for node in reversed(behind([*results.values()])):
             self.backward(node, arriving, parts)
@@ -175,25 +174,19 @@ class Recording(Trace):
         sites, ordinal = self.tracer.sites[x._index]
         return x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
 
-    def passes(self, calls: list[Symbol]) -> dict[int, int]:
+    def passes(self, calls: list[Symbol]) -> dict[int, Any]:
         """{index: which pass} of what is called in a loop over gates or layers: each pass has weights of its own.
 
         At one place of the code, the calls with other leaves, or with what other passes made, are those of another
         pass, if each pass has as many calls, at least two.
         """
         found: dict[int, Any] = {x._index: x._index for x in self.inputs}  # a leaf's is its own
-        places: dict[tuple, list[Symbol]] = defaultdict(list)
-        for x in calls:
-            places[self.code_of(x)].append(x)
-        numbers: dict[int, int] = {}
-        for some in places.values():
+        for some in groups(calls, self.code_of).values():
             inputs = zip(*([found.get(getattr(x, "_index", -1)) for x in call._inputs] for call in some))
             columns = [column for column in inputs if None not in column and is_even(column)]
             if columns and is_even(rows := list(zip(*columns))):
-                order = list(dict.fromkeys(rows))
                 found |= {x._index: (self.code_of(x), row) for x, row in zip(some, rows)}
-                numbers |= {x._index: order.index(row) for x, row in zip(some, rows)}
-        return numbers
+        return found
 
     def backward(self, node: Symbol, arriving: dict[Step, list[Step]], parts: dict[int, dict[int, Symbol]]) -> None:
         """The total of a node, and for each tracked input the rule and an edge."""
@@ -226,6 +219,13 @@ class Recording(Trace):
                 compute = functools.partial(fit, shape=end.shape, is_cut=is_cut)
                 arriving[end].append(self.add("edge", compute(source.example), (source,), compute, x=end, position=k,
                                               is_cut=is_cut, place=slot, **where))
+
+
+def groups(items: Iterable, key: Callable) -> dict[Any, list]:
+    out: dict[Any, list] = defaultdict(list)
+    for item in items:
+        out[key(item)].append(item)
+    return dict(out)
 
 
 def is_even(column: Sequence) -> bool:

@@ -9,13 +9,12 @@ import functools
 import itertools
 import math
 import operator
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import Recorder, Recording, Step
+from minigrad.auditor.record import Recorder, Recording, Step, groups
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
 from minigrad.program.trace import Symbol
 
@@ -254,10 +253,3 @@ class Values:
 def bits(mask: int) -> list[int]:
     """The numbers of the bits that are set, the smallest first."""
     return np.flatnonzero(np.frombuffer(bin(mask)[:1:-1].encode(), np.uint8) == ord("1")).tolist()
-
-
-def groups(items: Iterable, key: Callable) -> dict[Any, list]:
-    out: dict[Any, list] = defaultdict(list)
-    for item in items:
-        out[key(item)].append(item)
-    return dict(out)
