@@ -31,15 +31,16 @@ def assigned(step: Step, g: Any) -> Any:
 
 def not_turned(step: Step, g: Any) -> Any:
     """The gradient of what is read from its end, as if it were read from its beginning."""
-    index = step.metadata["index"]
-    out = np.zeros(step.metadata["shape"])
-    out[tuple(slice(None) if isinstance(one, slice) else one for one in index)] = g
+    index, out = step.metadata["index"], np.zeros(step.metadata["shape"])
+    parts = index if isinstance(index, tuple) else (index,)
+    out[tuple(slice(None) if isinstance(part, slice) else part for part in parts)] = g
     return out
 
 
 ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
            "(np.add.at adds them)"
 MEAN = "the division by {b} is missing: the forward takes a mean, and its gradient does not"
+TURNED = "{a} is not turned back: the forward turns {x} round"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
@@ -74,11 +75,12 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
         if step.op.name == "divide" and not step.shape:
             rules = [(1.4, MEAN, lambda step, a, b: a)]
         if is_turned(step):
-            rules = [(1.2, "{a} is not turned round", not_turned)]
+            rules = [(1.2, TURNED, not_turned)]
         for cost, text, how in rules:
             shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
             words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(x))
-            yield (cost, text.format(**words) + f" {between(step)}" * ("{y}" not in text and text != MEAN),
+            where = "" if "{y}" in text or text in (MEAN, TURNED) else f" {between(step)}"
+            yield (cost, text.format(**words) + where,
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
 
 
