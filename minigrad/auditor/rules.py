@@ -14,6 +14,7 @@ from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Series, Tape, Values, groups
 from minigrad.auditor.words import between, d, is_turned, say, say_read
 from minigrad.engine.op import OPS
+from minigrad.engine.ops import transpose
 
 # (words, cost, the step that is read at a step t of n): -1 is the initial state
 MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
@@ -98,6 +99,27 @@ def sum_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
                 yield (1.3, f"{text} is that of sums over axis {axis}, and {say(e.x)} in the forward is over all axes",
                        dict.fromkeys(after, lambda v, after, axis=axis: v(after.of.total.inputs[0].inputs[0]).sum(
                            axis, keepdims=True)), e)
+
+
+@kind
+def block_not_transposed(tape: Tape, given: list) -> Iterator[tuple]:
+    """W[:, :n] for W[:, :n].T: the block that meets one part of a concatenation, of one matrix or of all that meet it.
+    """
+    transposes = [at for at in tape.places.values() if at[0].kind == "rule" and at[0].op is transpose.op
+                  and at[0].x.op and at[0].x.op.variadic and at[0].x.metadata.get("axis") is not None]
+    for some in groups(transposes, lambda at: at[0].x.place).values():
+        first, stop, axis = some[0][0], 0, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
+        for part in first.x.inputs:
+            start, stop = stop, stop + part.shape[axis]
+            block = (slice(None),) * axis + (slice(start, stop),)
+            for chosen in [*([at] for at in some), *([some] if len(some) > 1 else [])]:
+                def how(v: Values, step: Step, block: tuple = block) -> Any:
+                    out = np.array(v.own(step))
+                    out[block] = out[block].T
+                    return out
+                if all(at[0].example[block].shape == at[0].example[block].T.shape for at in chosen):
+                    yield (1.2, f"the block of {', '.join(say(at[0].inputs[0]) for at in chosen)} that belongs to "
+                           f"{say(part)} is not transposed", {step: how for at in chosen for step in at})
 
 
 # -- another value of the same shape ---------------------------------------------------------------------------------
