@@ -37,6 +37,10 @@ class State:
         return sum(map(v, self.edges.get(t, ())))
 
 
+def states_of(tape: Tape) -> list[State]:
+    return [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
+
+
 def carried(some: Iterable[State], what: Callable, start: bool = True) -> Replaced:
     """Replace what is carried to each time by what(values, state, time). start: to the initial states too."""
     replaced: Replaced = {}
@@ -50,7 +54,7 @@ def carried(some: Iterable[State], what: Callable, start: bool = True) -> Replac
 @kind
 def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
     """What is carried to the step before: nothing, too much, another's, or it starts wrong."""
-    states = [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
+    states = states_of(tape)
     for some in itertools.chain.from_iterable(itertools.combinations(states, n) for n in (1, 2, 3)):
         names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
         for cost, more in ((0.5, ""), (0.7, ", nor to the initial state")):
@@ -72,6 +76,12 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
                 other = {a: b, b: a}
                 yield (cost, f"the carried {a.name} and {b.name} are exchanged{more}",
                        carried([a, b], lambda v, s, t, other=other: other[s].sent(v, t), start=bool(more)))
+
+
+@kind
+def loop_over_time(tape: Tape, given: list) -> Iterator[tuple]:
+    """The backward loop runs in the forward's order, or covers only some of the steps."""
+    states = states_of(tape)
     if tape.times > 2:  # to the last step, the first is the step after
         turned = carried(states, lambda v, s, t: 0.0 if t == 0 else s.sent(v, t - 2 if t > 0 else s.last - 1))
         turned |= {s.end: lambda v, end, s=s: v.own(end) + s.sent(v, s.last - 2) for s in states if s.end}
