@@ -242,7 +242,7 @@ class InC(Executor):
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
         self.buffers = pool.take(program.allocator, steps)
-        xs = self.with_indices(xs)
+        xs = self.with_indices(xs) if program.indices else xs
         final = [np.empty(shape, dtype) for shape, dtype in program.final]
         ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
         given = flat([*state, *xs, *final, *ys], program.axes["forward"])
