@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,10 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
 def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, str], rng: np.random.Generator,
         other_sizes: bool) -> tuple[Tape, list[dict], dict, AuditReport]:
     """The tape, the user's gradients and their names, at sizes that hide nothing, or at the given ones with notes."""
-    tape = Tape(forward, inputs, rng)
+    tape, problem = Tape(forward, inputs, rng), ""
     if not tape.leaves:
         raise ValueError("nothing to audit: no result of forward depends on a float among the inputs; pass arrays of "
                          "floats, and return what is computed from them")
-    problem = ""
     for some in other_inputs(tape, forward) if other_sizes else ():
         with contextlib.suppress(Exception):  # sizes that are fixed in the forward
             other, report = Tape(forward, some, rng), AuditReport()
@@ -78,13 +77,13 @@ def run(forward: Callable, backward: Callable, inputs: tuple, names: dict[str, s
                 f"{leaf} {now[leaf]}" for leaf, step in tape.leaves.items() if now[leaf] != step.shape)
             try:
                 given, keys = gradients(other, backward, names, report)
+                problems = [f"{keys[leaf]} has the shape {g.shape}" for leaf, g in given[0].items()
+                            if g.shape != now[leaf]]
             except Exception as failure:
-                problem += f" backward fails: {in_one_sentence(failure)}"
-                continue
-            strange = [f"{keys[leaf]} has the shape {g.shape}" for leaf, g in given[0].items() if g.shape != now[leaf]]
-            if not strange:
+                problems = [f"backward fails: {in_one_sentence(failure)}"]
+            if not problems:
                 return other, given, keys, report
-            problem += f" {', '.join(strange)}"
+            problem += f" {', '.join(problems)}"
     report = AuditReport()
     given, keys = gradients(tape, backward, names, report)
     report.notes += [*notes_on_sizes(tape, forward), *filter(None, [problem])] if other_sizes else []
@@ -95,12 +94,10 @@ def gradients(tape: Tape, backward: Callable, names: dict[str, str], report: Aud
     """The user's gradients by leaf at three draws, and what the user calls them. What is seen becomes a note."""
     for _ in range(OTHER_INPUTS):
         tape.add_draw()
-    given: list[dict[str, Any]] = []
-    for draw in tape.draws:
-        found, keys = named_gradients(tape, call(backward, draw, tape, report), names)
-        given.append({leaf: g for leaf, g in found.items() if g.dtype.kind in "fiub"})
-        report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in found if leaf not in given[-1]])
-    given = [{leaf: draw[leaf] for leaf in given[0] if all(leaf in other for other in given)} for draw in given]
+    found = [named_gradients(tape, call(backward, draw, tape, report), names) for draw in tape.draws]
+    keys, numbers = found[0][1], [{leaf for leaf, g in draw.items() if g.dtype.kind in "fiub"} for draw, _ in found]
+    report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in found[0][0] if leaf not in numbers[0]])
+    given = [{leaf: draw[leaf] for leaf in draw if all(leaf in some for some in numbers)} for draw, _ in found]
     report.missing = [keys[leaf] for leaf in tape.leaves if leaf not in given[0]]
     report.note("{} contain nan or inf", [keys[leaf] for leaf, g in given[0].items() if not np.isfinite(g).all()])
     report.note("{} are the same for other arguments: backward reads its values from elsewhere, as from global "
@@ -117,15 +114,13 @@ def is_single(g: Any) -> bool:
 def call(backward: Callable, draw: Draw, tape: Tape, report: AuditReport) -> Any:
     """The user's gradients at one draw; what it does to its arguments becomes a note."""
     def fresh() -> tuple:
-        return map_leaves(np.array, draw.d_outputs), *map_leaves(np.array, unflatten(tape.pattern, draw.inputs))
+        return map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
     arguments = fresh()
     result = backward(*arguments)
     changed = [not np.array_equal(x, y) for x, y in zip(flatten(arguments)[0], flatten(fresh())[0])]
-    outputs = len(changed) - len(tape.labels)
-    for label in [label for label, is_changed in zip(tape.labels, changed[outputs:]) if is_changed]:
-        report.note(f"backward changes its argument {label} in place")
-    if any(changed[:outputs]):
-        report.note("backward changes d_outputs in place")
+    for label, is_changed in zip(tape.labels, changed[-len(tape.labels):]):
+        report.note("backward changes its argument {} in place", [label] * is_changed)
+    report.note("backward changes {} in place", ["d_outputs"] * any(changed[:-len(tape.labels)]))
     result = map_leaves(lambda x: np.array(x) if not isinstance(x, (str, bool)) else x, result)
     again = flatten(backward(*fresh()))[0]
     if any(isinstance(x, np.ndarray) and not np.array_equal(x, np.asarray(y), equal_nan=x.dtype.kind in "fc")
@@ -182,32 +177,33 @@ def error(search: Search, leaf: str) -> float:
 
 
 def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> list[Cause]:
-    """The causes with their lines: the user's is the first that binds a value which only the change gives."""
-    code = getattr(inspect.unwrap(backward), "__code__", None)
-    if not changes or code is None:
-        return [cause_of(change, keys, None) for change in changes]
+    """The causes, with the line of the forward and that of the user's backward, where it can be told."""
+    lines = user_lines(tape, changes, backward) if changes else []
+    return [Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
+                  quoted(*change.where.of.line) if change.where and change.where.of.line else None, line, OTHER_INPUTS)
+            for change, line in zip(changes, lines)]
+
+
+def user_lines(tape: Tape, changes: list[Change], backward: Callable) -> Iterator[str | None]:
+    """For each change the first line that binds a value which only the change gives."""
+    function = inspect.unwrap(backward)
+    if not hasattr(function, "__code__"):
+        yield from [None] * len(changes)
+        return
     tape.add_draw(is_plain=True)  # a loss and its gradients in one function take 1 for what arrives
-    draw, file = tape.draws.pop(), code.co_filename
+    draw, file = tape.draws.pop(), function.__code__.co_filename
     arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
     _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
-    is_gradient = [step.kind in ("seed", "rule", "edge", "total") for step in tape.steps]
-    known = ([value for value, is_one in zip(draw.values, is_gradient) if not is_one],
-             [value for value, is_one in zip(draw.values, is_gradient) if is_one])
-    causes = []
+    known: tuple[list, list] = [], []  # the values of the forward, and the true gradients
+    for step, value in zip(tape.steps, draw.values):
+        known[step.kind in ("seed", "rule", "edge", "total")].append(value)
     for change in changes:
         where = change.where if change.terms[1:] == [] else None
-        names = [say(tape, where.x), say(tape, where.of)] if where else change.explains
-        values = tape.values_behind(change.terms, draw.values)
+        names = [say(where.x), say(where.of)] if where else change.explains
         ends = (where.of.place, where.x.place) if where else ()
+        values = tape.values_behind(change.terms, draw.values)
         near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])
                 or (step.kind == "total" and step.of.place in ends)]
         line = line_of(bound, near, [value for _, value in values], known, names) or line_that_assigns(
-            inspect.unwrap(backward), [*names, *change.explains])
-        causes.append(cause_of(change, keys, quoted(file, line) if line else None))
-    return causes
-
-
-def cause_of(change: Change, keys: dict[str, str], backward_line: str | None) -> Cause:
-    line = change.where.of.line if change.where else None
-    return Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
-                 quoted(*line) if line else None, backward_line, OTHER_INPUTS)
+            function, [*names, *change.explains])
+        yield quoted(file, line) if line else None

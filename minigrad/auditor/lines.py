@@ -7,7 +7,7 @@ import linecache
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -71,27 +71,24 @@ def arrays_in(values: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     found: list[tuple[str, np.ndarray]] = []
 
     def walk(name: str, value: Any, depth: int) -> None:
-        if len(found) >= MOST_ARRAYS:
-            return
         value = value._array if type(value) is Tensor else value
         if isinstance(value, np.ndarray):
             if value.dtype.kind == "f":
                 found.append((name, value))
         elif depth < DEEPEST:
-            for key, one in parts_of(value):
-                walk(f"{name}{key}", one, depth + 1)
+            parts: Any = ()
+            if isinstance(value, dict):
+                parts = [(f"[{key!r}]", one) for key, one in value.items()]
+            elif isinstance(value, (list, tuple)):
+                parts = [(f"[{i}]", one) for i, one in enumerate(value)]
+            elif hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, FunctionType, MethodType)):
+                parts = [(f".{key}", one) for key, one in vars(value).items()]
+            for key, one in parts:
+                if len(found) < MOST_ARRAYS:
+                    walk(f"{name}{key}", one, depth + 1)
     for name, value in values.items():
         walk(name, value, 0)
     return found
-
-
-def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield from ((f"[{key!r}]", one) for key, one in list(value.items()))
-    elif isinstance(value, (list, tuple)):
-        yield from ((f"[{i}]", one) for i, one in enumerate(value))
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, FunctionType, MethodType)):
-        yield from ((f".{name}", one) for name, one in list(vars(value).items()))
 
 
 def line_of(bound: list[Binding], near: list[Any], wanted: list[Any], known: tuple[list[Any], list[Any]],

@@ -18,20 +18,20 @@ from minigrad.auditor.words import d, say
 class State:
     """A state that is carried over time.
 
-    edges  {time: those that carry its gradient there}, -1: to the initial state;  last: the time to which nothing is
+    edges  {time: those that carry its gradient there}, −1: to the initial state;  last: the time to which nothing is
     end    the total of its gradients at the last step, or None
     """
 
     def __init__(self, tape: Tape, edges: list[Step]):
-        self.first, place = edges[0], edges[0].x.place
-        self.name, self.end = d(say(tape, edges[0].x)), tape.places[place][-1].total
+        self.first, x, at = edges[0], edges[0].x, tape.places[edges[0].x.place]
+        self.name, self.end, self.last = d(x), at[-1].total, len(at) - 1
         self.edges = groups(edges, lambda e: e.x.time)
-        self.times, self.last = sorted(self.edges), len(tape.places[place]) - 1
-        self.edges[-1] = [e for slot in tape.slots if set(slot) & set(edges) for e in slot if e.x is tape.starts[place]]
+        self.edges[-1] = [e for slot in tape.slots if set(slot) & set(edges) for e in slot
+                          if e.x is tape.starts[x.place]]
 
     def sent(self, v: Values, t: int) -> Any:
-        """What the rules of step t give for the state of the step before."""
-        return sum(map(v.own, self.edges[t - 1]))
+        """What the rules of step t + 1 give for the state of step t."""
+        return sum(map(v.own, self.edges[t]))
 
     def arrived(self, v: Values, t: int) -> Any:
         return sum(map(v, self.edges.get(t, ())))
@@ -41,16 +41,13 @@ def states_of(tape: Tape) -> list[State]:
     return [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
 
 
-def carried(some: Iterable[State], what: Callable, start: bool = True, end: bool = False) -> Replaced:
-    """Replace what is carried to each time by what(values, state, time). start: to the initial states too; end: to the
-    last step too, where nothing is carried."""
+def carried(some: Iterable[State], what: Callable, start: bool = True) -> Replaced:
+    """Replace what is carried to each time by what(values, state, time). start: to the initial states too."""
     replaced: Replaced = {}
     for s in some:
-        for t in [*s.times, *[-1] * start]:
-            for k, e in enumerate(s.edges[t]):
-                replaced[e] = (lambda v, e: 0.0) if k else lambda v, e, s=s, t=t: what(v, s, t)
-        if end and s.end:
-            replaced[s.end] = lambda v, total, s=s: v.own(total) + what(v, s, s.last)
+        for t in s.edges if start else s.edges.keys() - {-1}:
+            replaced |= dict.fromkeys(s.edges[t], lambda v, e: 0.0)
+            replaced |= dict.fromkeys(s.edges[t][:1], lambda v, e, s=s, t=t: what(v, s, t))
     return replaced
 
 
@@ -65,37 +62,39 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
                    carried(some, lambda v, s, t: 0.0, start=bool(more)))
     for s in states:
         yield (1.2, f"the carried {s.name} is added up: the sum of all later steps arrives, and not that of the step "
-               "after alone", carried([s], lambda v, s, t: s.sent(v, t + 1) + s.arrived(v, t + 1)))
+               "after alone", carried([s], lambda v, s, t: s.sent(v, t) + s.arrived(v, t + 1)))
         others = [e for e in s.end.inputs if e.kind == "edge" and e not in tape.carried] if s.end else []
-        for cost, text, what in (
-                (1.4, "at ones, and not at zeros", lambda v, total: v.own(total) + 1.0),
-                (1.6, "at what arrives at the last step, which is counted twice",
-                 lambda v, total, others=others: v.own(total) + sum(map(v, others)))):
-            yield cost, f"the carried {s.name} starts {text}", {s.end: what} if s.end else {}, s.first
+        for cost, text, first in ((1.4, "ones, and not at zeros", lambda v, others: 1.0),
+                                  (1.6, "what arrives at the last step, which is counted twice",
+                                   lambda v, others: sum(map(v, others)))):
+            end = dict.fromkeys(filter(None, [s.end]), lambda v, end, first=first, others=others: v.own(end) + first(
+                v, others))
+            yield cost, f"the carried {s.name} starts at {text}", end, s.first
     for a, b in itertools.combinations(states, 2):
         for cost, more in ((1.5, ""), (1.6, ", those of the initial states too")):
             if a.first.shape == b.first.shape:
                 other = {a: b, b: a}
-                yield (cost, f"the carried {a.name} and {b.name} are exchanged{more}", carried(
-                    [a, b], lambda v, s, t, other=other: other[s].sent(v, t + 1), start=bool(more)))
-    if tape.times > 2:
-        yield (1.0, "the backward loop runs in the forward's order, from the first step to the last: it must start at "
-               "the last step", carried(states, lambda v, s, t: 0.0 if t == 0 else s.sent(
-                   v, t - 1 if t > 0 else s.last), end=True))
+                yield (cost, f"the carried {a.name} and {b.name} are exchanged{more}",
+                       carried([a, b], lambda v, s, t, other=other: other[s].sent(v, t), start=bool(more)))
 
 
 @kind
-def steps_left_out(tape: Tape, given: list) -> Iterator[tuple]:
-    """The loop over time covers only some of the steps."""
+def loop_over_time(tape: Tape, given: list) -> Iterator[tuple]:
+    """The backward loop runs in the forward's order, or covers only some of the steps."""
+    states = states_of(tape)
+    if tape.times > 2:  # to the last step, the first is the step after
+        turned = carried(states, lambda v, s, t: 0.0 if t == 0 else s.sent(v, t - 2 if t > 0 else s.last - 1))
+        turned |= {s.end: lambda v, end, s=s: v.own(end) + s.sent(v, s.last - 2) for s in states if s.end}
+        yield (1.0, "the backward loop runs in the forward's order, from the first step to the last: it must start at "
+               "the last step", turned)
     loop = [e for e in tape.edges if len(tape.places[e.of.place]) == tape.times]
     for k in range(1, tape.times):
-        text = f"the loop over time leaves out the %s of the {tape.times} steps"
-        yield 2.0, text % f"last {tape.times - k}", scaled((e for e in loop if e.time >= k), 0)
         early = scaled((e for e in loop if e.time < k), 0)
-        for s in states_of(tape):  # what is carried to the last step of the loop is returned for the initial state
-            for e in s.edges[-1][:1]:
-                early[e] = lambda v, e, s=s, k=k: s.arrived(v, k - 1)
-        yield 2.0, text % f"first {k}", early
+        for s in states:  # what is carried to the last step of the loop is returned for the initial state
+            early |= dict.fromkeys(s.edges[-1][:1], lambda v, e, s=s, k=k: s.arrived(v, k - 1))
+        for which, left_out in ((f"last {tape.times - k}", scaled((e for e in loop if e.time >= k), 0)),
+                                (f"first {k}", early)):
+            yield 2.0, f"the loop over time leaves out the {which} of the {tape.times} steps", left_out
 
 
 def factors(tape: Tape, leaf: str, given: Any, sets: list[list[Step]]) -> Any:
@@ -132,10 +131,10 @@ def arriving(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient that arrives at an output: not used, taken as 1, or that of another output or another step."""
     for seed in tape.seeds:
         for text, k in (("not used", 0.0), ("taken as 1", 1.0)):
-            yield 1.3, f"{say(tape, seed)} is {text}", {seed: lambda v, seed, k=k: k}
+            yield 1.3, f"{say(seed)} is {text}", {seed: lambda v, seed, k=k: k}
     for a, b in itertools.combinations(tape.seeds, 2):
         if a.shape == b.shape:
-            yield (1.5, f"{say(tape, a)} and {d(say(tape, b.of))} are exchanged",
+            yield (1.5, f"{say(a)} and {d(b.of)} are exchanged",
                    {a: lambda v, _, b=b: v.own(b), b: lambda v, _, a=a: v.own(a)})
     reads = [("used at the last step only", lambda t, n: t if t == n - 1 else -1),
              ("used at the first step only", lambda t, n: t if t == 0 else -1),
@@ -147,5 +146,5 @@ def arriving(tape: Tape, given: list) -> Iterator[tuple]:
                 def how(v: Values, e: Step, at: Callable = at, steps: dict = steps) -> Any:
                     other = steps.get(at(e.x.time, len(steps)))
                     return v.own(other) if other else 0 * v.own(e)
-                yield (1.4, f"the arriving {d(say(tape, slot[0].of)).removeprefix('the ')} is {text}",
+                yield (1.4, f"the arriving {d(slot[0].of).removeprefix('the ')} is {text}",
                        dict.fromkeys(slot, how))

@@ -12,18 +12,18 @@ import numpy as np
 from minigrad.auditor.change import kind, scaled
 from minigrad.auditor.over_time import factors
 from minigrad.auditor.record import Step
-from minigrad.auditor.rules import OF_VALUES, read, readings
+from minigrad.auditor.rules import OF_VALUES, formulas, read, readings
 from minigrad.auditor.tape import Tape, Values, groups
-from minigrad.auditor.words import d, number_name, path, say
+from minigrad.auditor.words import d, path, say
 
 
 @kind
 def factor_of_a_path(tape: Tape, given: list) -> Iterator[tuple]:
     """One path of the derivation with a constant factor: missing, twice, of the other sign, or solved for."""
     for edges in tape.bundles:
-        e, x = edges[0], say(tape, edges[0].x)
-        where = path(tape, e) + " of the step before" * (e in tape.carried)
-        unnamed = 0.05 * (not x.isidentifier()) + 0.05 * (not say(tape, e.of).isidentifier())
+        e, x = edges[0], say(edges[0].x)
+        where = path(e) + " of the step before" * (e in tape.carried)
+        unnamed = 0.05 * (not x.isidentifier()) + 0.05 * (not say(e.of).isidentifier())
         yield 1.0 + unnamed, f"{d(x)} lacks the path {where}", scaled(edges, 0)
         yield 1.7 + unnamed, f"the path {where} has its sign turned", scaled(edges, -1)
         yield 1.8 + unnamed, f"the path {where} is counted twice", scaled(edges, 2)
@@ -34,28 +34,28 @@ def factor_of_a_path(tape: Tape, given: list) -> Iterator[tuple]:
                   and (found := factors(tape, leaf, g, [edges])) is not None)
         for k in next(solved, [k for k, _ in tape.numbers[:24]] if len(edges) > 1 else []):
             if min(abs(k - n) for n in (0, 1, 2, -1)) > 1e-9:
-                name, known = number_name(tape, k)
+                name, known = tape.number_name(k)
                 yield 2.2 if known else 3.5, f"the path {where} has a factor {name} too much", scaled(edges, k)
 
 
-# (cost, text, what a path has too much, from a value w)
-FACTORS: list[tuple[float, str, Callable]] = [(0.3, "a division by {}", lambda w: 1 / w), *(
-    (more, f"a factor {text}", f) for more, text, f in [(0.0, "{}", lambda w: w), *OF_VALUES[:2]])]
+# what a path has too much
+FACTORS = [(0.3, "a division by {}", lambda w: 1 / w), *(
+    (more, f"a factor {text}", f) for more, text, f in formulas((0.0, "{}"), (0.0, "1 − {}"), (0.3, "1 − {}²")))]
 
 
 @kind
 def another_path(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient of another value in place of a whole path, or a value too much as a factor or a divisor."""
     for edges in tape.bundles:
-        e, x = edges[0], say(tape, edges[0].x)
+        e, x = edges[0], say(edges[0].x)
         for new in readings(tape, e.x.total, is_whole=True) if e.x.total else ():
-            yield (new.cost + 0.3, f"{d(x)} takes {new.text} in place of what comes back from {say(tape, e.of)}",
+            yield (new.cost + 0.3, f"{d(x)} takes {new.text} in place of what comes back from {say(e.of)}",
                    dict.fromkeys(edges, lambda v, e, new=new: new.what(v, e, e.x.total)))
         for series in tape.arrays:
             if series.first.kind == "forward" and series.is_named and fits(series.shape, e.x.shape):
-                value, name = read(tape, series), say(tape, series.first)
+                value, name = read(tape, series), say(series.first)
                 for more, text, f in FACTORS:
-                    yield (2.6 + more, f"the path {path(tape, e)} has {text.format(name)} too much", dict.fromkeys(
+                    yield (2.6 + more, f"the path {path(e)} has {text.format(name)} too much", dict.fromkeys(
                         edges, lambda v, e, f=f, value=value: v.own(e) * f(value(v, e, e.x))))
 
 
@@ -67,13 +67,10 @@ def fits(a: tuple, b: tuple) -> bool:
 # -- the derivative of a function of one variable ----------------------------------------------------------------
 
 
-# (how unusual, text, what a person may take for the slope of an activation whose result is v)
-FUNCTIONS: list[tuple[float, str, Callable]] = [
-    (0.0, "{} alone", lambda v: v), *((more, text, f) for more, text, f in OF_VALUES[:4]),
-    (0.2, "1 + {}²", lambda v: 1 + v * v), (0.3, "(1 − {})²", lambda v: (1 - v) ** 2),
-    (0.3, "{} (1 − {})", lambda v: v * (1 - v)), (0.4, "{} (1 − {}²)", lambda v: v * (1 - v * v)),
-    (0.4, "{} (1 + {})", lambda v: v * (1 + v)), (0.4, "{}² (1 − {})", lambda v: v * v * (1 - v)),
-    (0.4, "{} (1 − {})²", lambda v: v * (1 - v) ** 2)]
+# what a person may take for the slope of an activation whose result is {}
+FUNCTIONS = [(0.0, "{} alone", lambda v: v), *OF_VALUES[:4], *formulas(
+    (0.2, "1 + {}²"), (0.3, "(1 − {})²"), (0.3, "{} (1 − {})"), (0.4, "{} (1 − {}²)"), (0.4, "{} (1 + {})"),
+    (0.4, "{}² (1 − {})"), (0.4, "{} (1 − {})²"))]
 SLOPES = {"sigmoid": "{y} (1 − {y})", "tanh": "1 − {y}²", "relu": "{x} > 0", "exp": "{y}", "square": "2 {x}",
           "sqrt": "1 / (2 {y})", "log": "1 / {x}"}
 # (cost, what is said, the new gradient from g, y, x, the op, and its slope as a function of y and x)
@@ -99,8 +96,8 @@ def local_derivative(tape: Tape, given: list) -> Iterator[tuple]:
     alike = [some for some in groups(sites, lambda site: site[0].of.op).values() if len(some) > 1]
     for some in [*([site] for site in sites), *alike, *([sites] if sites not in alike and len(sites) > 1 else [])]:
         e, ops = some[0][0], list(dict.fromkeys(site[0].of.op.name for site in some))
-        ys, x = [say(tape, site[0].of) for site in some], say(tape, e.x)
-        subject = d(ys[0]) if ys[0].isidentifier() else f"the step {path(tape, e)}"
+        ys, x = [say(site[0].of) for site in some], say(e.x)
+        subject = d(ys[0]) if ys[0].isidentifier() else f"the step {path(e)}"
         if len(some) > 1:
             subject = "each of " + ", ".join(map(d, ys))
         slope = SLOPES.get(ops[0], "{op}′({x})").format(y=ys[0], x=x, op=ops[0])
@@ -123,41 +120,41 @@ def sloped(how: Callable) -> Callable:
 
 @kind
 def order_of_parts(tape: Tape, given: list) -> Iterator[tuple]:
-    """The parts of a concatenation are taken in another order."""
+    """The parts of a concatenation are taken in another order, or one of them for another too."""
     for edges in groups(tape.edges, lambda e: e.of.place).values():
         parts = [e for e in edges if e.of is edges[0].of]
-        whole, names = edges[0].of, [say(tape, e.x) for e in parts]
-        axis = (whole.metadata or {}).get("axis")
-        if whole.op.variadic and axis is not None and 1 < len(parts) == len(set(names)) < 5:
-            for i, j in itertools.permutations(range(len(parts)), 2):
-                def same(v: Values, e: Step, j: int = j, parts: list = parts, axis: int = axis) -> Any:
-                    return np.split(v(e.of.total), np.cumsum([part.shape[axis] for part in parts])[:-1], axis)[j]
-                if parts[i].shape == parts[j].shape:
-                    yield (1.9, f"the part of {d(say(tape, whole))} that belongs to {names[j]} is taken for {names[i]} "
-                           "too", dict.fromkeys((e for e in edges if e.position == i), same))
-            for order in orders(parts):
-                def how(v: Values, e: Step, order: tuple = order, parts: list = parts, axis: int = axis) -> Any:
-                    cuts = np.cumsum([parts[k].shape[axis] for k in order])[:-1]
-                    return np.split(v(e.of.total), cuts, axis)[order.index(e.position)]
-                yield (2.0, f"the parts of {d(say(tape, whole))} are taken in the order "
-                       f"{', '.join(names[k] for k in order)} in place of {', '.join(names)}",
-                       dict.fromkeys((e for e in edges if e.position < len(parts)), how))
+        whole, names, numbers = edges[0].of, [say(e.x) for e in parts], tuple(range(len(parts)))
+        if not whole.op.variadic or whole.metadata.get("axis") is None or not 1 < len(parts) == len(set(names)) < 5:
+            continue
+        for i, j in itertools.permutations(numbers, 2):
+            if parts[i].shape == parts[j].shape:
+                yield (1.9, f"the part of {d(whole)} that belongs to {names[j]} is taken for {names[i]} too",
+                       {e: part(parts, numbers, j) for e in edges if e.position == i})
+        for order in orders(parts):
+            yield (2.0, f"the parts of {d(whole)} are taken in the order {', '.join(names[k] for k in order)} in place "
+                   f"of {', '.join(names)}",
+                   {e: part(parts, order, e.position) for e in edges if e.position in numbers})
+
+
+def part(parts: list[Step], order: tuple, k: int) -> Callable:
+    """Part k of the gradient of a concatenation, as if its parts had this order."""
+    axis = parts[0].of.metadata["axis"]
+    cuts = np.cumsum([parts[i].shape[axis] for i in order])[:-1]
+    return lambda v, e: np.split(v(e.of.total), cuts, axis)[order.index(k)]
 
 
 @kind
 def order_of_blocks(tape: Tape, given: list) -> Iterator[tuple]:
     """The blocks of a fused array have each other's gradients."""
-    blocks = [slot for slot in tape.slots if "index" in (slot[0].of.metadata or ())]
+    blocks = [slot for slot in tape.slots if "index" in slot[0].of.metadata]
     for some in groups(blocks, lambda slot: (slot[0].x.place, slot[0].of.op, slot[0].of.shape, len(slot))).values():
         users = [user(tape, slot[0].of) for slot in some]
         for order in orders(some):
             off = [k for k, other in enumerate(order) if other != k]
-            other = {e: o for k in off for e, o in zip(some[k], some[order[k]])}
-
-            def how(v: Values, e: Step, other: dict = other) -> Any:
-                return e.of.op.vjps[0].plain(v(other[e].of.total), None, (v(e.x),), e.of.metadata)
-            yield (1.5 + 0.1 * len(off), f"in {d(say(tape, some[0][0].x))} the block of " + ", ".join(
-                f"{users[k]} has the gradient of {users[order[k]]}" for k in off), dict.fromkeys(other, how))
+            yield (1.5 + 0.1 * len(off), f"in {d(some[0][0].x)} the block of " + ", ".join(
+                f"{users[k]} has the gradient of {users[order[k]]}" for k in off), {
+                e.of.total: lambda v, _, o=o: v.own(o.of.total) for k in off for e, o in zip(some[k], some[order[k]])},
+                some[off[0]][0])
 
 
 def orders(parts: list) -> list[tuple]:
@@ -169,4 +166,4 @@ def user(tape: Tape, block: Step) -> str:
     """What a block of a fused array is used for: the first named result on the path from it."""
     while not block.name and len(users := [e.of for e in tape.edges if e.x is block]) == 1:
         block = users[0]
-    return say(tape, block)
+    return say(block)

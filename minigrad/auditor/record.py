@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import copy, sum_to
+from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
 from minigrad.program.trace import Symbol, Trace, Tracer, all_behind, symbol
@@ -33,9 +34,12 @@ class Step:
 
     example      its value when it was recorded;  compute: from the values of its inputs to its own
     place, time  what is done at each call of one line of the user's code is one place
-    of           of a backward step: the forward step whose rule or total it is;  position: of the rule's input
+    of           of a backward step: the forward step whose rule or total it is
+    position     of the input of a rule; of the result where a seed arrives
     x            of a seed, an edge or a step of a rule: the forward step to whose total it leads
     total        of a forward step: the sum of its gradients
+    name         what the user calls it, or another call at its place
+    starts       the state whose initial value it is;  is_repeated: whether its place is called more than once
     """
 
     number: int
@@ -46,14 +50,16 @@ class Step:
     place: Any = None
     time: int = 0
     op: Any = None  # an Op
-    metadata: Any = None
+    metadata: Any = field(default_factory=dict)
     of: Any = None  # a Step, as is x
     x: Any = None
     position: int = 0
     name: str = ""
     line: tuple[str, int] | None = None
     is_cut: bool = False  # an edge to what a detach cuts off
-    total: Any = None  # a Step
+    total: Any = None  # a Step, as is starts
+    starts: Any = None
+    is_repeated: bool = False
 
     def __post_init__(self) -> None:
         self.shape: tuple[int, ...] = getattr(self.example, "shape", ())  # () for an op of several results
@@ -71,8 +77,9 @@ class Recorder(SourceTracer):
         self.cut: set[int] = set()
         self.call: tuple[Any, dict] = (None, {})  # the frame that the user's code called last, its places of each op
 
-    def argument(self, example: Any) -> Symbol:
-        return Tracer.argument(self, example)  # its shape in plain numbers
+    def argument(self, example: Any) -> Any:
+        """A symbol with a shape in plain numbers; integers stay what they are, for they may be indices."""
+        return Tracer.argument(self, example) if example.dtype.kind == "f" else example
 
     def detached(self, x: Tensor) -> Tensor:
         """x without its gradient: a copy whose edge is zero, so that a path that is not cut can be found."""
@@ -127,15 +134,17 @@ class Recording(Trace):
         calls = [x for x in self.tracer.latest if x._index in used - self.step_of.keys()]
         passes = self.passes(calls)
         for x in calls:
-            self.forward(x, passes.get(x._index, 0))
-        outputs = [y for y in self.outputs if isinstance(y, Symbol) and y._tracked]
+            sites, place = self.tracer.sites[x._index][0], (*self.code_of(x), passes.get(x._index))
+            self.add("forward", x, op=x._op, place=place, time=self.calls[place],
+                     line=(sites[0][0], sites[0][3]) if sites else None)
+            self.calls[place] += 1
+        results = {k: y for k, y in enumerate(flatten(self.result)[0]) if isinstance(y, Symbol) and y._tracked}
         arriving: dict[Step, list[Step]] = defaultdict(list)
-        self.arriving = []
-        for y in map(self.step, outputs):
-            self.arriving.append(self.add("seed", y.example, of=y, x=y))
-            arriving[y].append(self.arriving[-1])
+        for k, y in results.items():
+            arriving[self.step(y)].append(self.add("seed", y.example, of=self.step(y), x=self.step(y), position=k))
+        self.arriving = [step for step in self.steps if step.kind == "seed"]
         parts: dict[int, dict[int, Symbol]] = defaultdict(dict)  # {index of an op of several results: their gradients}
-        for node in reversed(behind(outputs)):
+        for node in reversed(behind([*results.values()])):
             self.backward(node, arriving, parts)
 
     def add(self, kind: str, value: Any, inputs: tuple = (), compute: Any = None, **more: Any) -> Step:
@@ -165,32 +174,19 @@ class Recording(Trace):
         sites, ordinal = self.tracer.sites[x._index]
         return x._op.name, x._metadata.get("i") if x._op is PART else ordinal, tuple(site[:3] for site in sites)
 
-    def passes(self, calls: list[Symbol]) -> dict[int, int]:
+    def passes(self, calls: list[Symbol]) -> dict[int, Any]:
         """{index: which pass} of what is called in a loop over gates or layers: each pass has weights of its own.
 
         At one place of the code, the calls with other leaves, or with what other passes made, are those of another
         pass, if each pass has as many calls, at least two.
         """
         found: dict[int, Any] = {x._index: x._index for x in self.inputs}  # a leaf's is its own
-        places: dict[tuple, list[Symbol]] = defaultdict(list)
-        for x in calls:
-            places[self.code_of(x)].append(x)
-        numbers: dict[int, int] = {}
-        for some in places.values():
+        for some in groups(calls, self.code_of).values():
             inputs = zip(*([found.get(getattr(x, "_index", -1)) for x in call._inputs] for call in some))
             columns = [column for column in inputs if None not in column and is_even(column)]
             if columns and is_even(rows := list(zip(*columns))):
-                order = list(dict.fromkeys(rows))
                 found |= {x._index: (self.code_of(x), row) for x, row in zip(some, rows)}
-                numbers |= {x._index: order.index(row) for x, row in zip(some, rows)}
-        return numbers
-
-    def forward(self, x: Symbol, number: int) -> None:
-        sites, _ = self.tracer.sites[x._index]
-        place = (*self.code_of(x), number)
-        self.add("forward", x, op=x._op, place=place, time=self.calls[place],
-                 line=(sites[0][0], sites[0][3]) if sites else None)
-        self.calls[place] += 1
+        return found
 
     def backward(self, node: Symbol, arriving: dict[Step, list[Step]], parts: dict[int, dict[int, Symbol]]) -> None:
         """The total of a node, and for each tracked input the rule and an edge."""
@@ -223,6 +219,13 @@ class Recording(Trace):
                 compute = functools.partial(fit, shape=end.shape, is_cut=is_cut)
                 arriving[end].append(self.add("edge", compute(source.example), (source,), compute, x=end, position=k,
                                               is_cut=is_cut, place=slot, **where))
+
+
+def groups(items: Iterable, key: Callable) -> dict[Any, list]:
+    out: dict[Any, list] = defaultdict(list)
+    for item in items:
+        out[key(item)].append(item)
+    return dict(out)
 
 
 def is_even(column: Sequence) -> bool:

@@ -59,23 +59,14 @@ class AuditReport:
     def __str__(self) -> str:
         if self.ok:
             return "\n".join(["right: every gradient agrees", *self.notes])
-        lines = []
-        if self.wrong:
-            lines += [f"wrong: {', '.join(self.wrong)}"]
-        if self.missing:
-            lines += [f"not written yet: {', '.join(self.missing)}"]
-        lines += [f"right: {', '.join(self.right) or 'none'}"]
+        lines = [f"{label}: {', '.join(names)}" for label, names in (
+            ("wrong", self.wrong), ("not written yet", self.missing), ("right", self.right or ["none"])) if names]
         for cause in self.causes:
-            lines += ["", cause.text]
-            lines += [f"  explains {', '.join(cause.explains)}; confirmed at {cause.confirmed} other inputs"]
-            if cause.backward_line:
-                lines += [f"  your line     {cause.backward_line}"]
-            if cause.mend:
-                lines += [f"  mends it      {cause.mend}"]
-            if cause.derived_line:
-                lines += [f"  derived line  {cause.derived_line}"]
-            if cause.forward_line:
-                lines += [f"  forward line  {cause.forward_line}"]
+            lines += ["", cause.text,
+                      f"  explains {', '.join(cause.explains)}; confirmed at {cause.confirmed} other inputs"]
+            lines += [f"  {label:13} {line}" for label, line in (
+                ("your line", cause.backward_line), ("mends it", cause.mend), ("derived line", cause.derived_line),
+                ("forward line", cause.forward_line)) if line]
             lines += [f"  the same numbers: {text}" for text in cause.also]
         if self.unexplained:
             lines += ["", f"not explained: {', '.join(self.unexplained)}"]
@@ -106,20 +97,16 @@ class AuditReport:
     def _repr_html_(self) -> str:
         if self.ok:
             return "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
-        rows = [(", ".join(cause.explains), self.error(cause.explains), "; ".join(
-            [cause.text, *(f"the same numbers: {text}" for text in cause.also)]), *map(
-                code, (cause.backward_line, cause.derived_line, cause.forward_line))) for cause in self.causes]
-        others = [(self.unexplained, "not explained"), (self.missing, "not written yet"), (self.right, "right")]
-        rows += [(", ".join(names), self.error(names), text, "", "", "") for names, text in others if names]
+        rows = [(cause.explains, "; ".join([cause.text, *(f"the same numbers: {text}" for text in cause.also)]),
+                 cause.backward_line, cause.derived_line, cause.forward_line) for cause in self.causes]
+        rows += [(names, text, None, None, None) for names, text in (
+            (self.unexplained, "not explained"), (self.missing, "not written yet"), (self.right, "right")) if names]
         head = ("gradient", "error", "what is wrong", "your line", "derived line", "forward line")
-        return table("; ".join([str(self).splitlines()[0], *self.notes]), head, rows)
+        return table("; ".join([str(self).splitlines()[0], *self.notes]), head, [
+            (", ".join(names), self.error(names), text, *(re.sub(r"^.*?:(\d+): ", r"line \1: ", line or "")
+                                                         for line in lines)) for names, text, *lines in rows])
 
     def error(self, names: list[str]) -> str:
         """The largest relative error of these gradients, if they are wrong."""
         largest = max(self.wrong.get(name, -1.0) for name in names)
         return "another shape" if largest == float("inf") else "" if largest < 0 else f"{largest:.1e}"
-
-
-def code(line: str | None) -> str:
-    """"/a/b.py:7: text" as "line 7: text"."""
-    return re.sub(r"^.*?:(\d+): ", r"line \1: ", line or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import numpy as np
 from minigrad.auditor.change import kind, reading
 from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Series, Tape, Values, groups
-from minigrad.auditor.words import between, d, say, say_read
+from minigrad.auditor.words import between, d, is_turned, say, say_read
 from minigrad.engine.op import OPS
+from minigrad.engine.ops import transpose
 
 # (words, cost, the step that is read at a step t of n): -1 is the initial state
 MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
@@ -28,9 +30,18 @@ def assigned(step: Step, g: Any) -> Any:
     return out
 
 
+def not_turned(step: Step, g: Any) -> Any:
+    """The gradient of what is read from its end, as if it were read from its beginning."""
+    index, out = step.metadata["index"], np.zeros(step.metadata["shape"])
+    parts = index if isinstance(index, tuple) else (index,)
+    out[tuple(slice(None) if isinstance(part, slice) else part for part in parts)] = g
+    return out
+
+
 ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
            "(np.add.at adds them)"
 MEAN = "the division by {b} is missing: the forward takes a mean, and its gradient does not"
+TURNED = "{a} is not turned back: the forward turns {x} round"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
@@ -60,32 +71,71 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
         step, of, x = site[0], site[0].of, site[0].x
-        said = [say_read(tape, operand, step.time) for operand in step.inputs]
+        said = [say_read(operand, step.time) for operand in step.inputs]
         rules = RULE_STEPS.get(step.op.name, ())
         if step.op.name == "divide" and not step.shape:
             rules = [(1.4, MEAN, lambda step, a, b: a)]
+        if is_turned(step):
+            rules = [(1.2, TURNED, not_turned)]
         for cost, text, how in rules:
             shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
-            words = dict(zip("ab", shown), this=say(tape, step, 3), op=of.op.name, y=say(tape, of), x=say(tape, x))
-            yield (cost, text.format(**words) + f" {between(tape, step)}" * ("{y}" not in text and text != MEAN),
+            words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(x))
+            where = "" if "{y}" in text or text in (MEAN, TURNED) else f" {between(step)}"
+            yield (cost, text.format(**words) + where,
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
-    for e in (slot[0] for slot in tape.slots):  # softmax written as exp(x) / sum(exp(x))
+
+
+@kind
+def sum_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
+    """A sum that goes into each entry, as in exp(x) / sum(exp(x)): its gradient is not summed, or over one axis."""
+    for e in (slot[0] for slot in tape.slots):
         if e.x.kind == "forward" and e.x.op.linear and len(e.x.total.inputs) == 1 \
                 and e.shape != e.inputs[0].shape == e.x.inputs[0].shape:
-            text = f"the step from {say(tape, e.of)} to {say(tape, e.x.inputs[0])} {DIAGONAL.format('')}"
-            yield (1.3, f"{text}, in {d(say(tape, e.x))}", dict.fromkeys(
-                (after for after in tape.edges if after.of.place == e.x.place),
-                lambda v, after: v(after.of.total.inputs[0].inputs[0])), e)
+            after = [other for other in tape.edges if other.of.place == e.x.place]
+            text, whole = f"the step from {say(e.of)} to {say(e.x.inputs[0])}", e.inputs[0].shape
+            yield (1.3, f"{text} {DIAGONAL.format('')}, in {d(e.x)}",
+                   dict.fromkeys(after, lambda v, after: v(after.of.total.inputs[0].inputs[0])), e)
+            for axis in range(len(whole) if e.example.size == 1 < len(whole) else 0):
+                yield (1.3, f"{text} is that of sums over axis {axis}, and {say(e.x)} in the forward is over all axes",
+                       dict.fromkeys(after, lambda v, after, axis=axis: v(after.of.total.inputs[0].inputs[0]).sum(
+                           axis, keepdims=True)), e)
+
+
+@kind
+def block_not_transposed(tape: Tape, given: list) -> Iterator[tuple]:
+    """W[:, :n] for W[:, :n].T: the block that meets one part of a concatenation, of one matrix or of all that meet it.
+    """
+    transposes = [at for at in tape.places.values() if at[0].kind == "rule" and at[0].op is transpose.op
+                  and at[0].x.op and at[0].x.op.variadic and at[0].x.metadata.get("axis") is not None]
+    for some in groups(transposes, lambda at: at[0].x.place).values():
+        first, stop, axis = some[0][0], 0, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
+        for part in first.x.inputs:
+            start, stop = stop, stop + part.shape[axis]
+            block = (slice(None),) * axis + (slice(start, stop),)
+            for chosen in [*([at] for at in some), *([some] if len(some) > 1 else [])]:
+                def how(v: Values, step: Step, block: tuple = block) -> Any:
+                    out = np.array(v.own(step))
+                    out[block] = out[block].T
+                    return out
+                if all(at[0].example[block].shape == at[0].example[block].T.shape for at in chosen):
+                    yield (1.2, f"the block of {', '.join(say(at[0].inputs[0]) for at in chosen)} that belongs to "
+                           f"{say(part)} is not transposed", {step: how for at in chosen for step in at})
 
 
 # -- another value of the same shape ---------------------------------------------------------------------------------
 
 
-# (how unusual, text, what a person may take for a value v)
-OF_VALUES: list[tuple[float, str, Callable]] = [
-    (0.0, "1 − {}", lambda v: 1 - v), (0.3, "1 − {}²", lambda v: 1 - v * v), (0.0, "{}²", lambda v: v * v),
-    (0.2, "1 + {}", lambda v: 1 + v), (0.6, "−{}", lambda v: -v), (0.6, "tanh({})", np.tanh),
-    (0.6, "sigmoid({})", OPS["sigmoid"].forward)]
+def formulas(*some: tuple[float, str]) -> list[tuple[float, str, Callable]]:
+    """(how unusual, "{}² (1 − {})", the function of one value that the text says)"""
+    def function(text: str) -> Callable:
+        code = re.sub(r"(?<=[v2)]) (?=[v(])", "*", text.replace("²", "**2").replace("−", "-").replace("{}", "v"))
+        return eval(f"lambda v: {code}", {"tanh": np.tanh, "sigmoid": OPS["sigmoid"].forward})
+    return [(cost, text, function(text)) for cost, text in some]
+
+
+# what a person may take for a value
+OF_VALUES = formulas((0.0, "1 − {}"), (0.3, "1 − {}²"), (0.0, "{}²"), (0.2, "1 + {}"), (0.6, "−{}"), (0.6, "tanh({})"),
+                     (0.6, "sigmoid({})"))
 
 
 class Reading(NamedTuple):
@@ -107,7 +157,7 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]
     moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
     for series in tape.array_gradients if is_gradient else tape.arrays:
         base, is_own = (2.3 if is_gradient else 2.4) + 0.4 * (not series.is_named), series.place == own.place
-        looping, name = len(series.at) > 1, say(tape, series.first)
+        looping, name = len(series.at) > 1, say(series.first)
         for moment, cost, at in moments[:None if looping else 1] if series.shape == own.shape else ():
             if moment or not is_own or (looping and not is_gradient):
                 yield Reading(base + cost, name + moment, read(tape, series, at))
@@ -144,9 +194,9 @@ def another_value(tape: Tape, given: list) -> Iterator[tuple]:
         for some in groups(spots, lambda spot: spot[0][0].inputs[spot[1]]).values():
             first, own = some[0][0][0], some[0][0][0].inputs[some[0][1]]
             for new in readings(tape, own):
-                meant = say_read(tape, new.meant or own, first.time)
-                whole = f" in the {say(tape, own)}" if new.meant else ""
-                text = f"{new.text} is used where {meant} is meant,{whole} {between(tape, first)}"
+                meant = say_read(new.meant or own, first.time)
+                whole = f" in the {say(own)}" if new.meant else ""
+                text = f"{new.text} is used where {meant} is meant,{whole} {between(first)}"
                 for chosen in [some, *([spot] for spot in some if len(some) > 1 and new.is_plain)]:
                     yield (new.cost + 0.5 * (chosen is not some), text,
                            reading({(step, p): new.what for at, p in chosen for step in at}))
@@ -162,7 +212,7 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
         if a.at.keys() == b.at.keys() and a.shape == b.shape:
             exchanged = {spot: lambda v, step, x, at=other.at: v(at[x.time])
                          for one, other in ((a, b), (b, a)) for spot in spots[one.place]}
-            yield (2.5, f"{say(tape, a.first)} and {say(tape, b.first)} are exchanged wherever they are read",
+            yield (2.5, f"{say(a.first)} and {say(b.first)} are exchanged wherever they are read",
                    reading(exchanged))
 
 

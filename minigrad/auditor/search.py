@@ -57,15 +57,16 @@ class Search:
 
     # -- predictions ----------------------------------------------------------------------------------------
 
-    def agrees(self, leaf: str, draw: int, value: Any) -> bool:
+    def equal(self, leaf: str, value: Any, draw: int = 0) -> Any:
+        """Which entries of the user's gradient have this value."""
         given = self.given[draw][leaf]
         if np.shape(value) != given.shape or not np.isfinite(value).all():
-            return False
+            return np.zeros(1, bool)
         scale = max(np.abs(value).max(initial=0), np.abs(given).max(initial=0))
-        return bool((np.abs(value - given) <= self.tolerance[leaf] * scale).all())
+        return np.abs(value - given) <= self.tolerance[leaf] * scale
 
     def agreeing(self, values: dict[str, Any], draw: int = 0) -> list[str]:
-        return [leaf for leaf, value in values.items() if self.agrees(leaf, draw, value)]
+        return [leaf for leaf, value in values.items() if self.equal(leaf, value, draw).all()]
 
     def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0, within: bool = False
                   ) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class Search:
                     and self.breaks_nothing(change.replaced, others):
                 if best is None:
                     best = change
-                elif str(change) != str(best) and str(change) not in best.also:
+                elif str(change) not in (str(best), *best.also):
                     best.also.append(str(change))
         return best
 
@@ -192,10 +193,10 @@ class Search:
             leaf, within = next(iter(reached)), is_last and bool(tape.carried)
             changed = self.predicted([leaf], change.replaced, within=True) if within else self.values.get(change, {})
             both = self.predicted([leaf], change.replaced | cut, within=within)
-            if leaf in changed and both and self.agrees(leaf, 0, changed[leaf] + values[leaf] - both[leaf]):
-                where = "{}" if is_last else f"the formula of {d(say(tape, e.x))}"
+            if leaf in changed and both and self.equal(leaf, changed[leaf] + values[leaf] - both[leaf]).all():
+                where = "{}" if is_last else f"the formula of {d(e.x)}"
                 if is_term:
-                    where = "the term of " + (say(tape, e) if e.kind == "seed" else d(say(tape, e.of)))
+                    where = "the term of " + (say(e) if e.kind == "seed" else d(e.of))
                 terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
                 replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
                     sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
@@ -208,29 +209,26 @@ class Search:
     def pairs(self, changes: list[Change]) -> Iterator[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
-        Those that make some more entries equal come first, as a fused matrix has a block for each gate."""
+        One of them makes some more entries equal, as a fused matrix has a block for each gate; or it says what a cause
+        says that was found: the same line of the user's code runs for another layer."""
         short: dict[Any, tuple[float, Change, str]] = {}
+        said = {cause.text for cause in self.causes}
         for change in changes:
             known = self.values.get(change)
             if known and change.cost <= 2.9 and not self.tape.reached(change.replaced, self.settled):
                 leaf, value = next(iter(known.items()))
-                gain = self.equal_entries(leaf, value) - self.equal_entries(leaf, self.tape.true(leaf))
-                short.setdefault((leaf, np.round(value, 9).tobytes()), (gain, change, leaf))  # one of equal ones
-        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))
-        some = ([entry for entry in some if entry[0] > 0] or some)[:MOST_IN_PAIRS]
-        pairs = [(a, b, leaf) for (_, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                 if leaf == other and a.cost + b.cost <= MOST_COST and not a.replaced.keys() & b.replaced.keys()]
+                before, now = (self.equal(leaf, some).mean() for some in (self.tape.true(leaf), value))
+                short.setdefault((leaf, np.round(value, 9).tobytes()),  # one of equal ones
+                                 (now - before + (change.text in said), change, leaf))
+        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))[:MOST_IN_PAIRS]
+        pairs = [(a, b, leaf) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                 if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
+                 and not a.replaced.keys() & b.replaced.keys()]
         for a, b, leaf in self.affordable(sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost), 1.0):
             replaced = a.replaced | b.replaced
             if self.explained([leaf], replaced) and self.breaks_nothing(replaced):
                 yield self.found(Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", replaced, a.where),
                                  self.explained(self.left, replaced))
-
-    def equal_entries(self, leaf: str, value: Any) -> float:
-        given = self.given[0][leaf]
-        if np.shape(value) != given.shape:
-            return 0.0
-        return float(np.mean(np.abs(value - given) <= self.tolerance[leaf] * np.abs(given).max(initial=0)))
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
@@ -238,40 +236,33 @@ class Search:
         """Where the fault of unexplained gradients lies: before a gradient from which they follow consistently."""
         notes, left, self.end = [], self.left, self.tape.ran + BUDGET
         with np.errstate(all="ignore"):
-            while len(left) > 1:
-                behind = [(at, [leaf for leaf in left if self.tape.reached(at, [leaf])]) for at in self.tape.totals]
-                best: list[str] = []
-                where = self.tape.totals[0]
-                for at, reached in self.affordable(sorted(behind, key=lambda entry: -len(entry[1])), 1.0):
-                    if len(reached) <= len(best):
-                        break
-                    if len(found := self.consistent(at, reached)) > len(best):
-                        best, where = found, at
-                if not best:
-                    break
-                notes.append(f"{', '.join(map(d, best))} agree with each other: the fault lies before "
-                             f"{say(self.tape, where[0])}")
-                left = [leaf for leaf in left if leaf not in best]
+            behind = sorted(self.tape.totals, key=lambda at: -len(self.tape.reached(at, left)))
+            for at in self.affordable(behind, 1.0):
+                if some := self.consistent(at, left):
+                    notes.append(f"{', '.join(map(d, some))} agree with each other: the fault lies before {say(at[0])}")
+                    left = [leaf for leaf in left if leaf not in some]
         return notes
 
-    def consistent(self, totals: list[Step], reached: list[str]) -> list[str]:
-        """The leaves for which some gradient of a forward value gives what the user gave."""
+    def consistent(self, totals: list[Step], left: list[str]) -> list[str]:
+        """Those of the leaves for which some gradient of a forward value gives what the user gave, two or more."""
         given, true, shape = self.given[0], self.tape.true, (len(totals), *totals[0].shape)
         size = math.prod(shape)
-        leaves = [leaf for leaf in reached if given[leaf].shape == true(leaf).shape and np.isfinite(given[leaf]).all()]
+        leaves = [leaf for leaf in self.tape.reached(totals, left)
+                  if given[leaf].shape == true(leaf).shape and np.isfinite(given[leaf]).all()]
         if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true(leaf).size for leaf in leaves) <= size:
             return []
 
         def gradients(unit: Any) -> list:
             parts: Replaced = {total: lambda v, _, part=part: part for total, part in zip(totals, unit.reshape(shape))}
-            return [np.ravel(g) for g in self.tape.gradients(leaves, parts, within=True)]
+            return self.tape.gradients(leaves, parts, within=True)
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]
         alone = [k for k, r in enumerate(rest) if not r.any()]  # the leaves that no other path leads to
         for some in (some for some in (list(range(len(leaves))), alone) if len(some) > 1):
-            base, *ends = (np.concatenate([found[k] for k in some]) for found in [rest, *units])
-            wanted = np.concatenate([np.ravel(given[leaves[k]]) for k in some]) - base
+            base, wanted, *ends = (np.concatenate([np.ravel(found[k]) for k in some])
+                                   for found in [rest, [given[leaf] for leaf in leaves], *units])
             matrix = np.stack(ends, 1) - base[:, None]
-            solution, _, rank, _ = np.linalg.lstsq(matrix, wanted, rcond=None)
-            if rank < len(wanted) and np.abs(matrix @ solution - wanted).max() <= 1e-7 * np.abs(wanted).max():
-                return [leaves[k] for k in some]
+            solution, _, rank, _ = np.linalg.lstsq(matrix, wanted - base, rcond=None)
+            off = np.abs(base + matrix @ solution - wanted)
+            if rank < len(wanted) and off.max() <= 1e-7 * np.abs(wanted - base).max():
+                return [leaf for leaf in self.left if leaf in [leaves[k] for k in some]]
         return []

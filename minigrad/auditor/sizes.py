@@ -1,24 +1,27 @@
 """What the sizes of the inputs hide: lengths that are equal by chance, and loops of fewer than three steps.
 
-Two axes are tied if the forward cannot run with one of them longer than the other. It is found out by trying: each op
-of the forward runs on ones, with one axis longer, then with two. Axes that are not tied get different lengths.
+Two axes are tied if one cannot become longer without the other. It is found out by trying: the forward runs with one
+axis longer by one, and where it stops, with the second that lets it come furthest, until it runs to its end. Axes that
+are not tied get different lengths.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Tape, groups
 from minigrad.auditor.words import say
-from minigrad.engine.pytree import unflatten
+from minigrad.check.faults import CallSites
+from minigrad.engine.pytree import flatten, map_leaves, unflatten
+from minigrad.engine.tensor import tensor
 
 Axis = tuple  # (step, axis)
+TO_ITS_END = 1_000_000  # more ops than a forward has
 
 
 def other_inputs(tape: Tape, forward: Callable) -> Iterator[tuple]:
@@ -32,26 +35,24 @@ def other_inputs(tape: Tape, forward: Callable) -> Iterator[tuple]:
     if short:
         with contextlib.suppress(Exception):  # of a forward of the user's
             tape = Tape(forward, resized(tape, dict.fromkeys(short, 3)), np.random.default_rng(0))
-    (class_of, joined), axes = tied(tape), axes_of(tape)
-    now = {class_of(axis): n for axis, n in axes.items()}
-    alike = [dict.fromkeys(map(class_of, some)) for n, some in groups(axes, axes.__getitem__).items()
+    axes = axes_of(tape)
+    alike = [tied(tape, forward, some) for n, some in groups(axes, axes.__getitem__).items()
              if n > 1 and n not in fixed]
-    for kept in itertools.islice(itertools.product(*alike), 6):
+    for kept in itertools.islice(itertools.product(*filter(None, alike)), 6):
         unused = (n for n in itertools.count(3) if n not in fixed and n not in axes.values())
-        new = {c: next(unused) for some in alike for c in some if c not in kept}
-        for whole, parts in ((class_of(whole), list(map(class_of, parts))) for whole, parts in joined.items()):
-            if now.keys() >= {whole, *parts} and now[whole] == sum(now[part] for part in parts):
-                new[whole] = sum(new.get(part, now[part]) for part in parts)
-        if new or short:
-            yield resized(tape, {axis: new.get(class_of(axis), n) for axis, n in axes.items()})
+        longer: Counter = Counter()  # the columns of a fused matrix may be those of several classes
+        for some in (some for classes in alike for some in classes if some not in kept):
+            longer.update(dict.fromkeys(some, next(unused) - axes[some[0]]))
+        if longer or short:
+            yield resized(tape, {axis: n + longer[axis] for axis, n in axes.items()})
 
 
 def notes_on_sizes(tape: Tape, forward: Callable) -> Iterator[str]:
     """A sentence on independent axes of one input that have the same length, and one on a short loop."""
-    (class_of, _), axes = tied(tape), axes_of(tape)
+    axes = axes_of(tape)
     equal = [f"{step.name} ({' and '.join(str(axis) for _, axis in some)})"
              for (step, n), some in groups(axes, lambda axis: (axis[0], axes[axis])).items()
-             if n > 1 and len(set(map(class_of, some))) > 1]
+             if n > 1 and len(tied(tape, forward, some)) > 1]
     if equal:
         yield (f"note: axes of {', '.join(equal)} have the same length, though the forward does not ask for it: a "
                "fault that takes one for the other cannot be seen; give them different lengths")
@@ -81,54 +82,40 @@ def resized(tape: Tape, lengths: dict[Axis, int]) -> tuple:
     return unflatten(tape.pattern, arrays)
 
 
-def tied(tape: Tape) -> tuple[Callable[[Axis], Axis], dict[Axis, list[Axis]]]:
-    """The function from an axis to the representative of those that are tied to it, and {axis: those joined in it}."""
-    parent: dict[Axis, Axis] = {}
-    joined: dict[Axis, list[Axis]] = defaultdict(list)
-
-    def find(axis: Axis) -> Axis:
-        while parent.get(axis, axis) != axis:
-            axis = parent[axis]
-        return axis
-
-    def key(step: Step, axis: int) -> Axis:
-        return step if step.kind == "leaf" else step.place, axis
-
-    for step in tape.steps:
-        if step.kind != "forward" or step.time > 1:  # later calls tie the same places
+def tied(tape: Tape, forward: Callable, alike: list[Axis]) -> list[list[Axis]]:
+    """Classes of these axes of one length, each with all axes that have to grow with them; first, as one class, those
+    that cannot grow."""
+    stuck: list[Axis] = []
+    classes: list[list[Axis]] = []
+    for axis in alike if len(alike) > 1 else ():
+        if any(axis in some for some in classes):
             continue
-        shapes = [x.shape for x in step.inputs]
-        axes = [(k, a) for k, shape in enumerate(shapes) for a, n in enumerate(shape) if n > 1]
-        for one in axes:
-            n = shapes[one[0]][one[1]]
-            alike = [(k, a) for k, a in axes if shapes[k][a] == n]
-            tries = [[one], *([one, other] for other in alike if other != one), [a for a in alike if a[1] == one[1]]]
-            some = next((some for some in tries if grown(step, shapes, some) is not None), alike)
-            out = grown(step, shapes, some)
-            ends = [key(step.inputs[k], a) for k, a in some] + [
-                key(step, b) for b, m in enumerate(step.shape) if m == n and (out is None or out[b] != m)]
-            for b, m in enumerate(out or () if step.op.variadic else ()):
-                if len(some) == 1 and m == step.shape[b] + 1 != n + 1:  # a concatenation
-                    joined[key(step, b)].append(ends[0])
-            if "index" in step.metadata and len(ends) == 1:  # read step by step: one loop may read several arrays
-                ends.append(("read by index", n))
-            for end in ends[1:]:
-                parent[find(end)] = find(ends[0])
-    results = [seed.of for seed in tape.seeds]
-    for y in results:  # the next state has the sizes of the state: h_next those of h_prev
-        states = [leaf for leaf in tape.leaves.values() if leaf.shape == y.shape]
-        if len(states) > len([other for other in results if other.shape == y.shape]):
-            states = [leaf for leaf in states if leaf.name[0] == say(tape, y)[0]]
-        for leaf, axis in itertools.product(states, range(len(y.shape))):
-            parent[find(key(leaf, axis))] = find(key(y, axis))
-    return find, joined
+        some, came, before = [axis], ops_run(tape, forward, [axis]), -1
+        while before < came < 2 * TO_ITS_END:
+            tries = {one: ops_run(tape, forward, [*some, one]) for one in axes_of(tape) if one not in some}
+            best = max(tries, key=lambda one: tries[one], default=axis)
+            before, came = came, tries.get(best, 0)
+            some.append(best)
+        if came == 2 * TO_ITS_END:
+            classes.append(some)
+        else:
+            stuck.append(axis)
+    return [stuck, *classes] if stuck else classes
 
 
-def grown(step: Step, shapes: list[tuple], longer: list[tuple[int, int]]) -> tuple | None:
-    """The shape of an op's result with some axes of its inputs longer by one; None if it does not run."""
-    try:
-        out = step.compute(*[np.ones([n + ((k, a) in longer) for a, n in enumerate(shape)])
-                             for k, shape in enumerate(shapes)])
-    except Exception:  # whatever NumPy says of shapes that do not fit
-        return None
-    return np.shape(out) if not isinstance(out, tuple) and np.ndim(out) == np.ndim(step.example) else None
+def ops_run(tape: Tape, forward: Callable, longer: list[Axis]) -> int:
+    """How many ops the forward runs with some axes longer by one. To its end are more, and twice as many if the next
+    state, among its results, has the sizes of the state: h_next those of h_prev."""
+    inputs = resized(tape, {axis: n + (axis in longer) for axis, n in axes_of(tape).items()})
+    arrays = flatten(inputs)[0]
+    now = {step: np.shape(arrays[i]) for i, step in zip(tape.floats, tape.inputs)}
+    with np.errstate(all="ignore"), CallSites() as sites, contextlib.suppress(Exception):  # whatever NumPy says
+        result = forward(*map_leaves(lambda x: tensor(x, requires_grad=True) if x.dtype.kind == "f" else x, inputs))
+        shapes, unlike = list(map(np.shape, flatten(result)[0])), 0
+        for seed in tape.seeds:
+            states = [leaf for leaf in tape.leaves.values() if leaf.shape == seed.shape]
+            if len(states) > len([other for other in tape.seeds if other.shape == seed.shape]):
+                states = [leaf for leaf in states if leaf.name[0] == say(seed.of)[0]]
+            unlike += sum(n != m for leaf in states for n, m in zip(now[leaf], shapes[seed.position]))
+        return 2 * TO_ITS_END if not unlike else TO_ITS_END - unlike
+    return len(sites.calls)

@@ -9,15 +9,14 @@ import functools
 import itertools
 import math
 import operator
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.auditor.record import Recorder, Recording, Step
+from minigrad.auditor.record import Recorder, Recording, Step, groups
 from minigrad.engine.pytree import flatten, named_leaves, unflatten
-from minigrad.program.trace import Symbol, argument_names
+from minigrad.program.trace import Symbol
 
 A_REPLAY = 15  # what a replay costs beside its steps, in steps
 Replacement = Callable[["Values", Step], Any]  # from the values of a replay and the step to its new value
@@ -48,23 +47,16 @@ class Tape:
         examples, self.pattern = flatten(inputs)
         self.examples = [np.asarray(x) for x in examples]
         self.floats = [i for i, x in enumerate(self.examples) if x.dtype.kind == "f"]
-        paths = [path for name, arg in zip(argument_names(forward, inputs), inputs)
-                 for path, _ in named_leaves(arg, name)]
-        short = [path.rsplit(".", 1)[-1] for path in paths]
-        self.labels = [label if short.count(label) == 1 else path for label, path in zip(short, paths)]
         self.rng = rng
         first = self.draw()
-
-        def run(*floats: Any) -> Any:
-            leaves = list(first)
-            for i, x in zip(self.floats, floats):
-                leaves[i] = x
-            return forward(*unflatten(self.pattern, leaves))
-
-        record = Recording(run, tuple(first[i] for i in self.floats), Recorder())
+        record = Recording(forward, unflatten(self.pattern, first), Recorder())
         record.close()
         self.steps, self.result, self.seeds = record.steps, record.result, record.arriving
-        self.inputs = [record.step(x) for x in record.leaves]
+        paths = [path for name, tree in record.arguments[:len(inputs)]
+                 for path, _ in named_leaves(tree, name)]
+        short = [path.rsplit(".", 1)[-1] for path in paths]
+        self.labels = [label if short.count(label) == 1 else path for label, path in zip(short, paths)]
+        self.inputs = [record.step(record.leaves[i]) for i in self.floats]
         for i, step in zip(self.floats, self.inputs):
             step.name = self.labels[i]
         self.leaves = {step.name: step for step in self.inputs if step.total}
@@ -98,10 +90,17 @@ class Tape:
         """Which steps belong to one place of the code, and what depends on what, as bits."""
         self.places = groups(self.steps, lambda step: step.place)
         self.times = max((len(at) for at in self.places.values() if at[0].kind == "forward"), default=1)
+        for at in self.places.values():
+            names = [step.name for step in at if step.name]
+            for step in at:
+                step.is_repeated = len(at) > 1
+                step.name = step.name or max(dict.fromkeys(names), key=names.count, default="")
         self.edges = [e for e in self.steps if e.kind == "edge"]
         self.carried = dict.fromkeys(e for e in self.edges if e.of.time > e.x.time and e.x.kind == "forward"
-                                     and len(self.places[e.x.place]) > 1)
+                                     and e.x.is_repeated)
         self.starts = {e.x.place: self.places[e.of.place][0].inputs[e.position] for e in self.carried}
+        for place, start in reversed(self.starts.items()):
+            start.starts = self.places[place][0]
         self.totals = [totals for at in self.places.values() if at[0].kind == "forward"
                        and (totals := [step.total for step in at if step.total])]
         self.slots = [at for at in self.places.values() if at[0].kind == "edge"]
@@ -136,16 +135,19 @@ class Tape:
         lengths = {leaf: (behind & self.before[i]).bit_count() for leaf, i in totals.items() if behind >> i & 1}
         return dict(sorted(lengths.items(), key=lambda entry: entry[1]))
 
+    def replay(self, replaced: Replaced, ends: int = -1, within: bool = False, at: list | None = None) -> list:
+        """The values of all steps with some steps replaced, as far as the ends, given as bits, depend on them.
+        at: the values of a draw, by default the first."""
+        todo = self.behind(replaced, within)
+        return Values(self, at or self.draws[0].values, replaced, todo).sweep(bits(todo & ends))
+
     def gradients(self, leaves: Iterable[str], replaced: Replaced, within: bool = False, at: list | None = None
                   ) -> list:
-        """The gradients of leaves with some steps replaced. at: the values of a draw, by default the first."""
-        before, todo, wanted = at or self.draws[0].values, self.behind(replaced, within), 0
+        """The gradients of leaves with some steps replaced."""
         totals = [self.leaves[leaf].total.number for leaf in leaves]
-        for i in totals:
-            wanted |= self.before[i]
-        path = bits(todo & wanted)
-        self.ran += len(path) + A_REPLAY
-        values = Values(self, before, replaced, todo).sweep(path)
+        ends = functools.reduce(operator.or_, (self.before[i] for i in totals), 0)
+        self.ran += (self.behind(replaced, within) & ends).bit_count() + A_REPLAY
+        values = self.replay(replaced, ends, within, at)
         return [values[i] for i in totals]
 
     def values_behind(self, terms: list[tuple[int, Replaced]], before: list) -> list[tuple[Step, Any]]:
@@ -153,17 +155,15 @@ class Tape:
         """
         leaves = {step.total.number for step in self.leaves.values()} if terms[1:] else set[int]()
         behind = functools.reduce(operator.or_, (self.behind(replaced) for _, replaced in terms))
-        path = [i for i in bits(behind) if i not in leaves and self.steps[i].shape]
-        replays = [(sign, Values(self, before, replaced, self.behind([*self.accepted, *replaced])))
-                   for sign, replaced in terms]
-        return [(self.steps[i], sum(sign * values(self.steps[i]) for sign, values in replays)) for i in path]
+        replays = [(sign, self.replay(self.accepted | replaced, at=before)) for sign, replaced in terms]
+        return [(self.steps[i], sum(sign * values[i] for sign, values in replays))
+                for i in bits(behind) if i not in leaves and self.steps[i].shape]
 
     def accept(self, replaced: Replaced) -> None:
         """Make replacements permanent, in the values of all draws too."""
-        self.accepted = {**self.accepted, **replaced}
-        todo = self.behind(replaced)
         for draw in self.draws:
-            draw.values[:] = Values(self, draw.values, replaced, todo).sweep(bits(todo))
+            draw.values[:] = self.replay(replaced, at=draw.values)
+        self.accepted = {**self.accepted, **replaced}
 
     @functools.cached_property
     def arrays(self) -> list[Series]:
@@ -182,15 +182,20 @@ class Tape:
     @functools.cached_property
     def numbers(self) -> list[tuple[float, str]]:
         """Numbers that the sizes suggest, with their names."""
+        def whole(some: list[int]) -> list[tuple[float, str]]:
+            return [(float(n), f"{n}") for n in some] + [(1 / n, f"1/{n}") for n in some]
         shapes = [step.shape for step in self.steps if step.kind in ("leaf", "forward")]
         lengths = sorted({n for shape in shapes for n in shape if n > 1})
         sizes = sorted({math.prod(shape) for shape in shapes} - set(lengths) - {1})
-        found = [(float(n), f"{n}") for n in lengths] + [(1 / n, f"1/{n}") for n in lengths]
-        found += [(2.0, "2"), (0.5, "1/2"), (-1.0, "−1")]
-        found += [(float(n), f"{n}") for n in sizes] + [(1 / n, f"1/{n}") for n in sizes]
-        found += [(n ** 0.5, f"√{n}") for n in lengths] + [(n ** -0.5, f"1/√{n}") for n in lengths]
-        return found + [(n / m, f"{n}/{m}" if n % m else f"{n // m}")
-                        for n, m in itertools.permutations([*lengths, *sizes], 2)]
+        roots = [(n ** 0.5, f"√{n}") for n in lengths] + [(n ** -0.5, f"1/√{n}") for n in lengths]
+        ratios = [(n / m, f"{n}/{m}" if n % m else f"{n // m}")
+                  for n, m in itertools.permutations([*lengths, *sizes], 2)]
+        return [*whole(lengths), (2.0, "2"), (0.5, "1/2"), (-1.0, "−1"), *whole(sizes), *roots, *ratios]
+
+    def number_name(self, k: float) -> tuple[str, bool]:
+        """A number as a person would write it, and whether the sizes give it."""
+        found = next((name for n, name in self.numbers if abs(n - k) < 1e-7 * abs(k)), None)
+        return found or f"{k:.6g}", found is not None
 
 
 class Series:
@@ -248,10 +253,3 @@ class Values:
 def bits(mask: int) -> list[int]:
     """The numbers of the bits that are set, the smallest first."""
     return np.flatnonzero(np.frombuffer(bin(mask)[:1:-1].encode(), np.uint8) == ord("1")).tolist()
-
-
-def groups(items: Iterable, key: Callable) -> dict[Any, list]:
-    out: dict[Any, list] = defaultdict(list)
-    for item in items:
-        out[key(item)].append(item)
-    return dict(out)

@@ -1,32 +1,33 @@
-"""What a sentence calls a step of the tape, a path, and a number."""
+"""What a sentence calls a step of the tape, and a path."""
 
 from __future__ import annotations
 
 from minigrad.auditor.record import Step
-from minigrad.auditor.tape import Tape
 from minigrad.engine.op import PART
 
 PLAIN = ("getitem", "transpose", "reshape", "copy", "broadcast_to")  # written as their first input
 
 
-def d(name: str) -> str:
+def d(x: Step | str) -> str:
+    """What the user calls the gradient of a step, or of a name."""
+    name = x if isinstance(x, str) else say(x)
     return f"d{name}" if name.isidentifier() else f"the gradient of {name}"
 
 
-def say(tape: Tape, step: Step, depth: int = 2) -> str:
+def say(step: Step, depth: int = 2) -> str:
     """What the user calls a step; an expression where it has no name."""
     if step.kind == "total":
-        return d(say(tape, step.of))
+        return d(step.of)
     if step.kind in ("seed", "edge"):
         how = "arriving" if step.kind == "seed" else "carried"
-        return f"the {how} {d(say(tape, step.x)).removeprefix('the ')}"
-    if names := [call.name for call in tape.places[step.place] if call.name]:
-        return step.name or max(dict.fromkeys(names), key=names.count)
+        return f"the {how} {d(step.x).removeprefix('the ')}"
+    if step.name:
+        return step.name
     if step.kind == "constant":
         return "the constant" if step.shape else f"{float(step.example):g}"
     if depth < 0 or step.op is None:
         return "…"
-    inputs = [say(tape, x, depth - 1 if step.kind == x.kind else 2) for x in step.inputs]
+    inputs = [say(x, depth - 1 if step.kind == x.kind else 2) for x in step.inputs]
     if step.op.infix and len(inputs) == 1:
         return f"−{inputs[0]}"
     if step.op.infix and len(inputs) == 2:
@@ -43,30 +44,23 @@ def say(tape: Tape, step: Step, depth: int = 2) -> str:
 
 def is_turned(step: Step) -> bool:
     """Whether an axis is read from its end, as in x[:, ::-1]."""
-    index = (step.metadata or {}).get("index", ())
+    index = step.metadata.get("index", ())
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(one, slice) and (one.step or 1) < 0 for one in parts)
 
 
-def say_read(tape: Tape, x: Step, time: int) -> str:
+def say_read(x: Step, time: int) -> str:
     """A value that a rule reads at a time; a state of the step before is called so."""
-    state = next((place for place, start in tape.starts.items() if start is x), None)
-    if state is not None and time == 0:
-        return f"{say(tape, tape.places[state][0])} of the step before"
-    is_before = x.kind == "forward" and len(tape.places[x.place]) > 1 and x.time < time
-    return say(tape, x, 2 + (x.kind == "rule")) + " of the step before" * is_before
+    if x.starts and time == 0:
+        return f"{say(x.starts)} of the step before"
+    is_before = x.kind == "forward" and x.is_repeated and x.time < time
+    return say(x, 2 + (x.kind == "rule")) + " of the step before" * is_before
 
 
-def path(tape: Tape, e: Step) -> str:
-    return f"from {say(tape, e.of)} to {say(tape, e.x)}"
+def path(e: Step) -> str:
+    return f"from {say(e.of)} to {say(e.x)}"
 
 
-def between(tape: Tape, e: Step) -> str:
+def between(e: Step) -> str:
     """Where the path lies, in terms of the gradients that the user wrote."""
-    return f"between {d(say(tape, e.of))} and {d(say(tape, e.x))}"
-
-
-def number_name(tape: Tape, k: float) -> tuple[str, bool]:
-    """A number as a person would write it, and whether the sizes give it."""
-    found = next((name for n, name in tape.numbers if abs(n - k) < 1e-7 * abs(k)), None)
-    return found or f"{k:.6g}", found is not None
+    return f"between {d(e.of)} and {d(e.x)}"

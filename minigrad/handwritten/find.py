@@ -389,11 +389,14 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
             constants[path] = 1.0  # a step is the gradient
         elif type(constants.get(path)) is int and re.search(STEPS, path):
             constants[path] = next((len(v) for v in constants.values() if np.ndim(v) == 1), constants[path])
-        elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2:
+        elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2 and (
+                constants[path].dtype.kind in "iu"):
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
         elif path in labels:
             shape = shapes.pop(path)
-            constants[path] = (like_output(shape, -1) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
+            alike = [other for other in shapes.values() if len(other) == len(shape)]
+            axis = next((a for a, n in enumerate(shape) if alike and all(other[a] != n for other in alike)), -1)
+            constants[path] = (like_output(shape, axis) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
                 not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(
                 shape) % 3 < 2.0
             known[path] = Known("constant")

@@ -203,6 +203,56 @@ def test_of_two_faults_each_cause_is_one_of_them(name, faults):
     assert report.causes, str(report)
 
 
+def rnn_layer(x, W, U):
+    hs = [np.zeros((2, 4))]
+    for t in range(3):
+        hs.append(np.tanh(x[:, t] @ W + hs[-1] @ U))
+    return hs
+
+
+def rnn_layer_backward(d, x, W, U):
+    hs, dx, dW, dU, carried = rnn_layer(x, W, U), np.zeros_like(x), 0, 0, 0
+    for t in (2, 1, 0):
+        dh = d[:, t] + carried  # lacks 1 − h²
+        dx[:, t], carried = dh @ W.T, dh @ U.T
+        dW, dU = dW + x[:, t].T @ dh, dU + hs[t].T @ dh
+    return dx, dW, dU
+
+
+def test_a_line_that_runs_in_two_layers_and_another_fault_in_one_of_them():
+    """The second layer has the fault of the first too, and its gradient is not turned round."""
+    def forward(x, W1, U1, W2, U2):
+        one, two = (mg.stack(rnn_layer(part, *weights)[1:], axis=1)
+                    for part, weights in ((x, (W1, U1)), (x[:, ::-1], (W2, U2))))
+        return one, mg.transpose(mg.transpose(two, (1, 0, 2))[::-1], (1, 0, 2))
+
+    def backward(d, x, W1, U1, W2, U2):
+        (dx1, *one), (dx2, *two) = rnn_layer_backward(d[0], x, W1, U1), rnn_layer_backward(d[1], x[:, ::-1], W2, U2)
+        return dx1 + dx2[:, ::-1], *one, *two
+    report = mg.audit(forward, backward, *map(np.zeros, [(2, 3, 5), (5, 4), (4, 4), (5, 4), (4, 4)]), other_sizes=False)
+    assert not report.unexplained, str(report)
+    assert all("lacks the derivative of its tanh" in cause.text for cause in report.causes)
+    assert any("is not turned back: the forward turns" in cause.text for cause in report.causes)
+
+
+def test_a_softmax_over_all_entries_whose_gradient_is_that_of_its_columns():
+    y = np.eye(4)[[0, 2, 1, 3, 2]].T
+
+    def softmax(z):
+        e = np.exp(z)
+        return e / e.sum()
+
+    def backward(d, W, x):
+        dz = d * (softmax(W @ x) - y) / 5
+        return dz @ x.T, W.T @ dz
+
+    def forward(W, x):
+        return -np.sum(y * np.log(softmax(W @ x))) / 5
+    report = mg.audit(forward, backward, np.zeros((4, 3)), np.zeros((3, 5)), other_sizes=False)
+    (cause,) = report.causes
+    assert "is that of sums over axis 0, and sum(e) in the forward is over all axes" in cause.text, str(report)
+
+
 def test_a_cause_holds_at_inputs_that_the_audit_has_not_seen():
     """The value that is replaced equals another at one draw only: such a change is not a cause."""
     program = PROGRAMS["rnn"]

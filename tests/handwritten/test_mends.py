@@ -60,7 +60,8 @@ FILES = {
         """}
 # (file, a line, what stands there, what is said)
 FAULTS = [
-    ("two directions", "dx = dxa + dxb[:, ::-1]", "dx = dxa + dxb", "\nwrite `dxb[:, ::-1]` in place of `dxb`\n"),
+    ("two directions", "dx = dxa + dxb[:, ::-1]", "dx = dxa + dxb",
+     "mends it      write `dxb[:, ::-1]` in place of `dxb`"),
     ("two directions", "scan_back(dy[:, ::-1, H:]", "scan_back(dy[:, ::-1, :H]", "write `H:` in place of `:H`"),
     ("two directions", "dU += out[:, t - 1].T", "dU += out[:, t].T", "write `out[:, t - 1]` in place of"),
     ("a loss", "                dy[targets[t]] -= 1\n", "", "mends it      add `dy[targets[t], 0] -= 1` behind it"),
