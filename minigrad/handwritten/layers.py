@@ -88,10 +88,15 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
         is_array = isinstance(place.value, np.ndarray) and place.value.size
         memory = (place.value.ctypes.data, place.value.size) if is_array else id(place.value)
         found.setdefault(memory, []).append(place)
+    lasts = {ones[0].path[-1] for ones in found.values()}
+
+    def is_weight(place: Place) -> bool:
+        """Also c, where it is the second bias: beside b and V."""
+        return place.is_weight or (place.path[-1] == "c" and {"b", "V"} <= lasts)
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
-        for ones in found.values() if any(one.is_weight for one in ones)]
-    return {in_words(next(one for one in ones if one.is_weight).name): ones for ones in weights}
+        for ones in found.values() if any(map(is_weight, ones))]
+    return {in_words(next(filter(is_weight, ones)).name): ones for ones in weights}
 
 
 def in_words(name: Path) -> str:

@@ -137,6 +137,8 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     common = tuple(n for n, _ in lengths.most_common())
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
     search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
+    text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
+    search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
     yield from search.run(Hypothesis(given, {}, common), node.name)
 
 
@@ -171,6 +173,7 @@ class Search:
         self.waiting: list[tuple[float, int, Hypothesis | Example]] = []
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
+        self.has_columns = False  # whether the file makes arrays of shape (n, 1)
         self.last = ""
         self.cause: BaseException | None = None
 
@@ -273,6 +276,7 @@ class Trial:
     def __init__(self, search: Search, hypothesis: Hypothesis, lengths: dict[str, int]):
         self.hypothesis, self.lengths, self.iterated = hypothesis, lengths, search.iterated
         self.names, self.ranks, self.classes = search.names, search.ranks, search.classes
+        self.has_columns = search.has_columns
         self.known = dict(hypothesis.known)
         self.sizes = (*search.sizes, *(f"{path}.{key}" for path, known in self.known.items() if known.kind == "made"
                                        for key in known.keys if not is_parameter(key)))
