@@ -367,7 +367,7 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
     whole: Any = record(self, inputs, metadata, Shape(()))._node
-    whole._array = ys if any([-1 in vjp.saves for vjp in self.vjps]) else tuple([Shape(y.shape, y.dtype) for y in ys])
+    whole._array = tuple([Shape(y.shape, y.dtype) for y in ys]) if whole._array is None else ys
     return tuple([part(whole, i, y) if tracked[i] else fill(new(Tensor), y) for i, y in enumerate(ys)])
 
 

@@ -403,7 +403,11 @@ def bound(s: ast.AST) -> set[str]:
 
 def on_arrays(f: Any, **options: Any) -> Any:
     """One of minigrad's functions for user code that imports its own from a module that is not here."""
-    return lambda x: f(x, **options)
+    def call(x: Any) -> Any:
+        if not isinstance(x, np.ndarray) or type(x) is np.ndarray:
+            return f(x, **options)
+        return x.__array_wrap__(f(np.asarray(x), **options))  # of a class that notes what happens to it (shapes.py)
+    return call
 
 
 def parameters_of(node: Function, method: str | None = None) -> tuple[str, ...]:

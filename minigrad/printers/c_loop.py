@@ -335,6 +335,8 @@ class CPlan:
         for a in self.summed:
             kind, sums = own(a.dtype), self.free(f"d_{self.name(a)}")
             loop.typed.append(("total", a, sums, f"{kind} *"))
+            rows = self.sums[a][0][1].rows
+            loop.before.append(f"clear(strip, {rows}, {math.prod(a.shape) // rows} * sizeof({kind}), {sums});")
             for how, left, right in self.sums[a]:
                 self.sum_kinds.add((how, left.in_lines, kind))
                 n = "n" if self.columns or left.across == 1 else f"n * {left.across}"
@@ -429,6 +431,7 @@ def sums_function(loop: Loop) -> str:
     steps = ["const long stop = start + block < last ? start + block : last, n = (stop - start) * run->batch;",
              *loop.pointers, *loop.body]
     lines = [*start, *unpacked(loop, [*loop.pointers, *loop.body]), "",
+             "if (run->fresh && last == run->T) {", *indented(loop.before), "}",
              "for (long start = (last - 1) / block * block; start >= first; start -= block) {", *indented(steps), "}"]
     body = "\n".join(f"    {line}".rstrip() for line in lines)
     return f"static FUSED void sums_strip(const struct run *run, long strip, char *work)\n{{\n{body}\n}}\n"

@@ -328,6 +328,13 @@ static inline long strip_start(long strip, long rows)
     const long tiles = (rows + TALL - 1) / TALL, start = tiles * strip / STRIPS * TALL;
     return start < rows ? start : rows;
 }
+
+/* Set a strip of sums to zero. */
+static void clear(long strip, long rows, long row_bytes, void *sums)
+{
+    const long start = strip_start(strip, rows), stop = strip_start(strip + 1, rows);
+    memset((char *)sums + start * row_bytes, 0, (stop - start) * row_bytes);
+}
 """
 
 PRODUCTS_OVER_TIME = """\

@@ -13,21 +13,22 @@ HEAD = """\
 """
 
 # The arrays follow in the order of the lines that unpack them.
-RUN = """\
-/* An array, as NumPy's attribute __array_struct__ describes it; strides are in bytes. */
-struct array {
-    int two, axes;
-    char kind;
-    int item_bytes, flags;
-    const intptr_t *lengths, *strides;
+RUN = f"""\
+/* An array, as NumPy's C API lays it out (PyArrayObject_fields) behind the head of a Python object; strides are in
+   bytes. */
+struct array {{
+    char head[{object.__basicsize__}];
     void *data;
-};
+    int axes;
+    const intptr_t *lengths, *strides;
+}};
 
 struct run;
 typedef void task(const struct run *, long k, char *work);
 
-struct run {
+struct run {{
     long T, first, last;  /* this call runs the steps from first to last, of T */
+    long fresh;  /* whether sums over time begin with these steps: their arrays hold nothing yet */
     long batch, chunks;
     long block, line;  /* for sums over time, `block` steps fill rows of `line` entries */
     long at_once;  /* steps that the backward runs before it sums them up */
@@ -35,7 +36,7 @@ struct run {
     char *memory, *work;
     const struct array *const *array;
     void (*pool)(const struct run *, long tasks, long threads, task *);
-};
+}};
 """
 
 THREADS = f"""\

@@ -280,7 +280,10 @@ def random_state(source: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]
 
 
 def content(cell: CellType) -> Any:
-    return or_unset(lambda: cell.cell_contents)
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return UNSET
 
 
 def set_content(cell: CellType, value: Any) -> None:

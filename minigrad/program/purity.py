@@ -71,9 +71,9 @@ def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
     if not isinstance(function, FunctionType) or function.__code__ in callers:
         return False
     code, callers = function.__code__, (*callers, function.__code__)
-    if code not in KNOWN:
-        KNOWN[code] = uses(code)
-    used = KNOWN[code]
+    if (key := id(code)) not in KNOWN:
+        KNOWN[key] = weakref.ref(code, lambda _: KNOWN.pop(key, None)), uses(code)
+    used = known_uses(code)
     if used is None:
         return False
     closed = dict(zip(code.co_freevars, function.__closure__ or ()))
@@ -90,7 +90,14 @@ def function_computes(function: Any, owner: Any, callers: tuple) -> bool:
         name not in own and function_computes(getattr(kind, name, None), owner, callers) for name in used.methods)
 
 
-KNOWN: weakref.WeakKeyDictionary[CodeType, Uses | None] = weakref.WeakKeyDictionary()
+# {id of living code: (weak reference to it, its uses)}. A dict of code would compare all its constants at a look-up.
+KNOWN: dict[int, tuple[weakref.ref, Uses | None]] = {}
+
+
+def known_uses(code: CodeType) -> Uses | None:
+    """The uses of code that was read before; None for any other, and if it may do more than compute."""
+    entry = KNOWN.get(id(code))
+    return entry[1] if entry else None
 
 
 def is_known(x: Any, attribute: str) -> bool:
@@ -173,18 +180,24 @@ class Surface:
         """Add a function, and all that it reads; owner and callers as in `function_computes`. False if incomplete."""
         if function.__class__ is not FunctionType or (code := function.__code__) in callers:
             return False
-        used = KNOWN.get(code)
+        used = known_uses(code)
         if used is None:
             return False
         self.key.append(code)
-        outside = {name: function.__globals__.get(name, MISSING) for name in used.globals}
-        outside |= {name: content(cell) for name, cell in zip(code.co_freevars, function.__closure__ or ())}
-        for name, x in outside.items():
-            if x.__class__ is ModuleType and name not in used.whole:
+        outside = [(name, function.__globals__.get(name, MISSING)) for name in used.globals]
+        try:
+            outside += zip(code.co_freevars, [cell.cell_contents for cell in function.__closure__ or ()])
+        except ValueError:  # a variable without a value
+            return False
+        for name, x in outside:
+            if name in used.called:
+                if is_op(x):
+                    self.key.append(x)
+                elif not self.add_function(x, None, (*callers, code)):
+                    return False
+            elif x.__class__ is ModuleType and name not in used.whole:
                 self.key += [getattr(x, attribute, MISSING) for of, attribute in used.read if of == name]
-            elif name in used.called and is_op(x):
-                self.key.append(x)
-            elif not (self.add_function(x, None, (*callers, code)) if name in used.called else self.add_value(x)):
+            elif not self.add_value(x):
                 return False
         return self.add_value(function.__defaults__) and self.add_value(function.__kwdefaults__) and (
             owner is None or self.add_owner(owner, used, code.co_varnames[0], (*callers, code)))

@@ -163,6 +163,8 @@ def find(command: str) -> tuple[list[str], str]:
         raise Failure("the C compiler is switched off (MINIGRAD_CC=none)", usual=True)
     if os.name != "posix" or sys.maxsize < 2 ** 32:
         raise Failure(f"programs are not compiled on {platform.system()} {platform.machine()}", usual=True)
+    if sys.implementation.name != "cpython" or not reads_arrays():
+        raise Failure(f"C cannot read the arrays of NumPy {np.__version__} in this Python")
     try:
         words = shlex.split(command)
     except ValueError as problem:
@@ -179,6 +181,21 @@ def find(command: str) -> tuple[list[str], str]:
     parts = (call, path, status.st_size, status.st_mtime_ns, version, processor(), c_library(), NATIVE, GCC, FLAGS)
     kind = processor().partition(";")[0] or platform.machine()
     return call, f"{version}, {kind}, {digest(repr(parts).encode())[:12]}"
+
+
+class Fields(ctypes.Structure):
+    """The fields of an array that C reads: `struct array` in printers/c_threads.py."""
+
+    _fields_ = (("head", ctypes.c_char * object.__basicsize__), ("data", ctypes.c_void_p), ("axes", ctypes.c_int),
+                ("lengths", ctypes.POINTER(ctypes.c_ssize_t)), ("strides", ctypes.POINTER(ctypes.c_ssize_t)))
+
+
+def reads_arrays() -> bool:
+    """Whether the object of an array has these fields. A pointer is followed only if all before it is as expected."""
+    x = np.zeros((3, 5))[:, ::2]
+    found = Fields.from_address(id(x))
+    return (found.data == x.ctypes.data and found.axes == x.ndim
+            and tuple(found.lengths[:2]) == x.shape and tuple(found.strides[:2]) == x.strides)
 
 
 def run(call: list[str], folder: Path | None, seconds: float) -> str:

@@ -176,14 +176,15 @@ class ScanCall:
                  "tracked", "values")
 
     def __init__(self, compiled: Compiled, cell: Cell, patterns: tuple[Any, Any], leaves: list, arrays: list,
-                 sizes: tuple[int, int], mask: Any, supply: list, reverse: bool):
+                 tracked: list[bool], sizes: tuple[int, int], mask: Any, supply: list, reverse: bool):
         self.compiled, self.cell, self.mask, self.supply, self.reverse = compiled, cell, mask, supply, reverse
         self.patterns, self.sizes = patterns, sizes
         closed = [supply[i] for i in compiled.closed]
         self.inputs = (*leaves, *closed)
         self.values = [*arrays, *map(example, closed)]
         on = recording.get()
-        self.tracked = [isinstance(x, Tensor) and x._tracked and on for x in self.inputs]  # a pull untracks its tensors
+        # now: a pull untracks its tensors once its function has run
+        self.tracked = tracked + [on and isinstance(x, Tensor) and x._tracked for x in closed]
         self.steps = len(self.values[sizes[0]])
         compiled.count_call(self.steps, closed)
         self.executor: Any = compiled.executor()
@@ -337,7 +338,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
     leaves, n = [*starts, *x_leaves], len(starts)
     tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
     arrays = [leaf._array if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    kinds = [(x.shape, x.dtype) for x in arrays[:n]] + [(x.shape[1:], x.dtype) for x in arrays[n:]]
+    kinds = [(x.shape if i < n else x.shape[1:], x.dtype) for i, x in enumerate(arrays)]
     if mask is not None:
         kinds.append((mask.shape[1:], mask.dtype))
     about = tuple(kinds), tuple(tracked), mask is None, on, OPTIONS
@@ -360,7 +361,7 @@ def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: b
             inputs = supply if attributes is not None else traced.tracer.outside
             compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
         traced.close()
-    return ScanCall(compiled, cell, (state, xs), leaves, arrays, (n, len(x_leaves)), mask, supply, reverse)
+    return ScanCall(compiled, cell, (state, xs), leaves, arrays, tracked, (n, len(x_leaves)), mask, supply, reverse)
 
 
 def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compiled | None, list]:
@@ -368,14 +369,14 @@ def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compi
 
     What it reads becomes a shortcut to the program if that decides the trace and contains all that the trace found.
     """
-    code = code_of(cell)
-    if code not in PURE:
-        return None, []
     surface = Surface(cell)
     short = (about, *surface.key, nesting(examples)) if surface.complete else None
     found = short and programs.by_shortcut(short)
     if found:
         return found[0], [surface.tensors[i] for i in found[1]]
+    code = code_of(cell)
+    if code not in PURE:
+        return None, []
     seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
     if seen is None:
         return None, []

@@ -34,20 +34,24 @@ class Call:
 
     own      [(position, name or Value)] of arrays of the buffers
     passed   [(position, index in `given`)] of arrays that come in or go out; `given` lists them as (kind, what)
-    weights  [(position, Value, dtype)] of weights, and of what is computed from weights before the loop
+    weights  [(position, its index in `closed`, dtype)] of weights
+    before   [(position, Value, dtype)] of what is computed from weights before the loop
     """
 
-    def __init__(self, loop: Loop, library: Any, given: list[tuple]):
+    def __init__(self, loop: Loop, library: Any, given: list[tuple], closed: list[Value]):
         self.function = getattr(library, loop.name)
         self.function.argtypes, self.function.restype = [ctypes.c_void_p, ctypes.c_long], None
         self.own: list[tuple] = []
         self.passed: list[tuple] = []
         self.weights: list[tuple] = []
+        self.before: list[tuple] = []
         for n, (kind, what, *_) in enumerate(loop.typed):
             if kind in ("rows", "panels"):
                 self.own.append((n, what.name if kind == "rows" else what))
+            elif kind == "invariant" and what in closed:
+                self.weights.append((n, closed.index(what), dtype_of(what)))
             elif kind == "invariant":
-                self.weights.append((n, what, dtype_of(what)))
+                self.before.append((n, what, dtype_of(what)))
             else:
                 self.passed.append((n, given.index((kind, what))))
         self.arrays = len(loop.typed)
@@ -58,7 +62,7 @@ class Made(tuple):
 
     by_name   {name of rows, or matrix: its array};  line: entries of a line of the rows
     threads   that run it
-    calls     {loop: (arrays, run, address of run, capsules)} as C reads them, filled in as far as they stay the same
+    calls     {loop: (arrays, run, address of run)} as C reads them, filled in as far as they stay the same
     """
 
     by_name: dict
@@ -72,7 +76,7 @@ class CProgram:
 
     allocator  makes its buffers
     block      number of steps that are summed at once;  at_once: that the backward runs before they are
-    totals     [(weight, or stand-in for a part of its gradient, shape, dtype)] that C adds up
+    totals     [(weight, or stand-in for a part of its gradient, np.empty or np.zeros, shape, dtype)] that C adds up
     """
 
     def __init__(self, plan: CPlan, library: Any, block: int):
@@ -80,7 +84,7 @@ class CProgram:
         self.in_numpy = {a: later for a, terms in plan.sums.items() if a not in plan.summed
                          if (later := [term for term in terms if term[0] != "step"])}
         by_c = [a for a, terms in plan.sums.items() if self.in_numpy.get(a) != terms]
-        self.totals = [(a, a.shape, a.dtype) for a in by_c]
+        self.totals = [(a, np.empty if a in plan.summed else np.zeros, a.shape, a.dtype) for a in by_c]
         self.final = [(a.shape, a.dtype) for a in plan.state]
         self.y = [(y.shape, dtype_of(y)) for y in plan.y]
         self.indices = [(plan.x.index(a), length) for a, length in plan.looked_up.items()]
@@ -90,7 +94,7 @@ class CProgram:
             [("y", k) for k in y]
         backward = [("x", k) for k in x] + [("d_y", k) for k in y] + [("d_x", k) for k in x] + \
             [("total", a) for a in by_c] + [("d_state", k) for k in state]
-        self.calls = {loop.name: Call(loop, library, given) for loop, given in (
+        self.calls = {loop.name: Call(loop, library, given, plan.closed) for loop, given in (
             (plan.forward, forward), (plan.backward, backward)) if loop is not None}
         self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
                             for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
@@ -138,32 +142,33 @@ class CProgram:
         made = Made(x.base for x in (memory, work, *by_name.values()))
         made.by_name, made.line, made.threads, made.calls = by_name, line, threads, {}
         for name, call in self.calls.items():
-            arrays, capsules = (ctypes.c_void_p * call.arrays)(), []
+            arrays = (ctypes.c_void_p * call.arrays)()
             for n, what in call.own:
-                capsules.append(by_name[what].__array_struct__)
-                arrays[n] = pointer_in(capsules[-1], None)
-            run = (ctypes.c_long * 14)(0, 0, 0, self.batch, self.chunks, self.block, line, self.at_once, 0,
+                arrays[n] = id(by_name[what])
+            run = (ctypes.c_long * 15)(0, 0, 0, 0, self.batch, self.chunks, self.block, line, self.at_once, 0,
                                        self.work_bytes, memory.ctypes.data, work.ctypes.data,
                                        ctypes.addressof(arrays), share)
-            made.calls[name] = arrays, run, ctypes.addressof(run), capsules
+            made.calls[name] = arrays, run, ctypes.addressof(run)
         return made, ()
 
-    def call(self, name: str, steps: int, first: int, last: int, given: list, closed: list, made: Made) -> None:
-        """Run a loop over the steps from first to last. given: the arrays that come in or go out."""
-        call, (arrays, run, where, _) = self.calls[name], made.calls[name]
-        alive: list = []  # what C reads must not be freed before it returns
+    def call(self, name: str, steps: int, first: int, last: int, given: list, closed: list, made: Made,
+             fresh: bool = True) -> None:
+        """Run a loop over the steps from first to last. given: the arrays that come in or go out; fresh: whether sums
+        over time begin with the last step."""
+        call, (arrays, run, where) = self.calls[name], made.calls[name]
+        alive = []  # what C reads must not be freed before it returns
         for n, k in call.passed:
-            alive.append(capsule := given[k].__array_struct__)
-            arrays[n] = pointer_in(capsule, None)
-        known: dict = dict(zip(self.plan.closed, closed)) if call.weights else {}
-        for n, value, dtype in call.weights:
-            x = np.ascontiguousarray(value_of(value, known), dtype)
-            capsule = x.__array_struct__
-            alive += x, capsule
-            arrays[n] = pointer_in(capsule, None)
+            arrays[n] = id(given[k])
+        for n, k, dtype in call.weights:
+            alive.append(x := np.ascontiguousarray(closed[k], dtype))
+            arrays[n] = id(x)
+        known: dict = dict(zip(self.plan.closed, closed)) if call.before else {}
+        for n, value, dtype in call.before:
+            alive.append(x := np.ascontiguousarray(value_of(value, known), dtype))
+            arrays[n] = id(x)
         if run[0] != steps:
-            run[0], run[8] = steps, self.chunk_bytes(steps)
-        run[1], run[2] = first, last
+            run[0], run[9] = steps, self.chunk_bytes(steps)
+        run[1], run[2], run[3] = first, last, fresh
         call.function(where, made.threads)
 
     # -- sums over time -------------------------------------------------------------------------------------------
@@ -237,7 +242,7 @@ class InC(Executor):
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
         self.buffers = pool.take(program.allocator, steps)
-        xs = self.with_indices(xs)
+        xs = self.with_indices(xs) if program.indices else xs
         final = [np.empty(shape, dtype) for shape, dtype in program.final]
         ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
         given = flat([*state, *xs, *final, *ys], program.axes["forward"])
@@ -260,16 +265,17 @@ class InC(Executor):
         d_state = tuple([np.array(d, dtype, order="C") for (_, dtype), d in zip(program.final, d_state)])
         d_ys = [np.asarray(d, dtype) for (_, dtype), d in zip(program.y, d_ys)]
         d_xs = tuple([None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x])
+        fresh = totals is None
         if totals is None:
-            totals = {a: np.zeros(shape, dtype) for a, shape, dtype in program.totals}
-        arrays = flat([*xs, *d_ys, *d_xs, *[totals[a] for a, _, _ in program.totals], *d_state],
+            totals = {a: new(shape, dtype) for a, new, shape, dtype in program.totals}
+        arrays = flat([*xs, *d_ys, *d_xs, *[totals[a] for a, *_ in program.totals], *d_state],
                       program.axes["backward"])
         if not program.in_numpy:
-            program.call("backward", steps, 0, steps, arrays, closed, made)
+            program.call("backward", steps, 0, steps, arrays, closed, made, fresh)
         else:
             for first in range((steps - 1) // program.at_once * program.at_once, -1, -program.at_once):
                 last = min(first + program.at_once, steps)
-                program.call("backward", steps, first, last, arrays, closed, made)
+                program.call("backward", steps, first, last, arrays, closed, made, fresh)
                 program.add_sums(first, last, made, totals)
         return d_state, d_xs, totals
 
@@ -302,10 +308,6 @@ def value_of(value: Value, known: dict) -> Any:
         known[value] = value.constant if value.is_constant else \
             value.op.forward(*(value_of(a, known) for a in value.inputs), **value.metadata)
     return known[value]
-
-
-pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
-pointer_in.argtypes, pointer_in.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
 
 def at_a_line(shape: tuple, dtype: Any, behind: int = 0) -> np.ndarray:

@@ -331,6 +331,13 @@ def test_the_course_without_forwards(tmp_path):
     assert [(v.name, v.status) for v in verdicts] == [("lstm_cell_backward", "right"), ("lstm_backward", "right")]
 
 
+def test_a_sigmoid_that_an_import_should_bring(tmp_path):
+    """It is minigrad's, also for slices of the arrays that find the arguments."""
+    path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):",
+                                          "from cs231n.rnn_layers import sigmoid\n\n\ndef other(x):"))
+    assert verdict_of(path, "lstm_step_backward").status == "right"
+
+
 def test_a_function_that_an_import_should_bring(tmp_path):
     path = edited(tmp_path, "cs231n.py", ("def sigmoid(x):", "from cs231n.layers import *\n\n\ndef sigmoid_(x):"),
                   ("i = sigmoid(", "i = sigm("))
