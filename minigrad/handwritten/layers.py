@@ -30,14 +30,13 @@ class Place(NamedTuple):
     holder: Any  # a dict, a list or an object of the user's
     value: Any
 
-    def put(self, value: Any) -> None:
-        if np.shape(value) != self.value.shape:
-            W_T = value.T  # the place has a view of a weight
-            value = W_T
-        if isinstance(self.holder, (dict, list)):
-            self.holder[self.path[-1]] = value
+    def put(self, W: Any) -> None:
+        if np.shape(W)[::-1] == self.value.shape != np.shape(W):  # the place has a view of a weight
+            self.put(W.T)
+        elif isinstance(self.holder, (dict, list)):
+            self.holder[self.path[-1]] = W
         else:
-            setattr(self.holder, self.path[-1], value)
+            setattr(self.holder, self.path[-1], W)
 
     @property
     def name(self) -> Path:
@@ -86,7 +85,7 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
     found: dict[Any, list[Place]] = {}
     for place in places(root):
         is_array = isinstance(place.value, np.ndarray) and place.value.size
-        memory = (place.value.ctypes.data, place.value.size) if is_array else id(place.value)
+        memory = (place.value.ctypes.data, *sorted(place.value.shape)) if is_array else id(place.value)
         found.setdefault(memory, []).append(place)
     lasts = {ones[0].path[-1] for ones in found.values()}
 

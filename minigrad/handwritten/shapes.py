@@ -121,14 +121,19 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
 
         def call(*arguments: Any) -> Any:
             return getattr(function(*arguments[:len(made)]), method)(*arguments[len(made):])
-    values = {name: (namespace or {}).get(name) for name in names}
-    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
-    values |= {f"{name}.{key}": w for name, table in tables.items() for key, w in table.items()}
-    given = {path: Known("array", tuple({"": n} for n in value.shape)) for path, value in values.items() if isinstance(
-        value, np.ndarray) and value.dtype.kind == "f" and ("." in path or (
-            is_parameter(path) and len(set(value.shape)) == value.ndim))}
-    given |= {name: Known("mapping", keys=keys) for name in names if (keys := tuple(
-        path.partition(".")[2] for path in given if path.startswith(f"{name}.")))}
+    values: dict[str, Any] = {name: (namespace or {}).get(name) for name in names}
+
+    def as_it_is(value: Any) -> bool:
+        return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    given = {name: fixed(value) for name, value in values.items() if is_parameter(name) and as_it_is(value) and len(
+        set(np.shape(value))) == np.ndim(value)}
+    sizes_read = {(namespace or {}).get(name) for name in getattr(getattr(code, "__code__", None), "co_names", ())
+                  if type((namespace or {}).get(name)) is int}
+    for name, table in values.items():  # a dict of weights, of sizes that are globals
+        if isinstance(table, dict) and all(map(as_it_is, table.values())) and sizes_read & {
+                n for w in table.values() for n in w.shape}:
+            given |= {name: Known("mapping", keys=tuple(table))}
+            given |= {f"{name}.{key}": fixed(w) for key, w in table.items()}
     words = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
     for kind, value in ((GENERATOR, np.random.RandomState(0)), (TABLE, {word: i for i, word in enumerate(words)}),
                         (INVERSE, dict(enumerate(words)))):
@@ -140,6 +145,11 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
     search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
     yield from search.run(Hypothesis(given, {}, common), node.name)
+
+
+def fixed(value: Any) -> Known:
+    """An array of this shape."""
+    return Known("array", tuple({"": n} for n in value.shape))
 
 
 class Sliced(np.ndarray):

@@ -411,6 +411,6 @@ def put_weights(root: Any, inputs: dict[str, Any]) -> None:
     """Give the weights that an object keeps these values, each an array of its own."""
     for name, places in weights_of(root).items():
         if name in inputs:
-            value = copied(inputs[name])
+            W = copied(inputs[name])
             for place in places:
-                place.put(value)
+                place.put(W)
