@@ -30,14 +30,13 @@ class Place(NamedTuple):
     holder: Any  # a dict, a list or an object of the user's
     value: Any
 
-    def put(self, value: Any) -> None:
-        if np.shape(value) != self.value.shape:
-            W_T = value.T  # the place has a view of a weight
-            value = W_T
-        if isinstance(self.holder, (dict, list)):
-            self.holder[self.path[-1]] = value
+    def put(self, W: Any) -> None:
+        if np.shape(W)[::-1] == self.value.shape != np.shape(W):  # the place has a view of a weight
+            self.put(W.T)
+        elif isinstance(self.holder, (dict, list)):
+            self.holder[self.path[-1]] = W
         else:
-            setattr(self.holder, self.path[-1], value)
+            setattr(self.holder, self.path[-1], W)
 
     @property
     def name(self) -> Path:
@@ -88,12 +87,17 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
     found: dict[Any, list[Place]] = {}
     for place in places(root):
         is_array = isinstance(place.value, np.ndarray) and place.value.size
-        memory = (place.value.ctypes.data, place.value.size) if is_array else id(place.value)
+        memory = (place.value.ctypes.data, *sorted(place.value.shape)) if is_array else id(place.value)
         found.setdefault(memory, []).append(place)
+    lasts = {ones[0].path[-1] for ones in found.values()}
+
+    def is_weight(place: Place) -> bool:
+        """Also c, where it is the second bias: beside b and V."""
+        return place.is_weight or (place.path[-1] == "c" and {"b", "V"} <= lasts)
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
-        for ones in found.values() if any(one.is_weight for one in ones)]
-    return {in_words(next(one for one in ones if one.is_weight).name): ones for ones in weights}
+        for ones in found.values() if any(map(is_weight, ones))]
+    return {in_words(next(filter(is_weight, ones)).name): ones for ones in weights}
 
 
 def in_words(name: Path) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-STATE = r"prev|last|old|init|state|hidden|estado|stato|zustand|etat|_?0$|tm1|t_?1$|^[hacs]x?$"
+STATE = r"prev|last|old|init|state|hidden|estado|stato|zustand|etat|_?0$|tm1|t_?1$|^[hacs](x?$|_)"
 GROUPS = r"^(p|P|m|w|par|params?|parameters?|weights|theta|model|net)$"
 PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_|" \
             r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b

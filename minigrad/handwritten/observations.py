@@ -119,7 +119,8 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
     if bare:
         return f"its body ({source.place(body.lineno)})"
     returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
-    return "" if returns or not at_any_time else f"what it returns ({source.place(body.lineno)})"
+    may_return = at_any_time and isinstance(node, ast.FunctionDef)
+    return f"what it returns ({source.place(body.lineno)})" if may_return and not returns else ""
 
 
 def line_of_change(source: Source, name: str, argument: str) -> str:

@@ -328,10 +328,12 @@ class Asked(dict):
 
 
 def product(*factors: Any) -> Any:
-    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, no batch."""
+    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, or a column."""
     one = first([one for one in factors if isinstance(one, Probe)])
     is_alone = any(known.kind == "integers" and len(known.axes) == 1 for known in one.trial.known.values())
-    return one.ranked((1, 2, 3) if is_alone and one is factors[0] and not is_parameter(one.path) else RANKS[:3])
+    if not is_alone or is_parameter(one.path) or not (one.trial.has_columns or one is factors[0]):
+        return one.ranked(RANKS[:3])
+    return one.ranked((2, 3, 1) if one.trial.has_columns else (1, 2, 3))
 
 
 def first(probes: Sequence[Probe]) -> Probe:

@@ -121,14 +121,19 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
 
         def call(*arguments: Any) -> Any:
             return getattr(function(*arguments[:len(made)]), method)(*arguments[len(made):])
-    values = {name: (namespace or {}).get(name) for name in names}
-    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
-    values |= {f"{name}.{key}": w for name, table in tables.items() for key, w in table.items()}
-    given = {path: Known("array", tuple({"": n} for n in value.shape)) for path, value in values.items() if isinstance(
-        value, np.ndarray) and value.dtype.kind == "f" and ("." in path or (
-            is_parameter(path) and len(set(value.shape)) == value.ndim))}
-    given |= {name: Known("mapping", keys=keys) for name in names if (keys := tuple(
-        path.partition(".")[2] for path in given if path.startswith(f"{name}.")))}
+    values: dict[str, Any] = {name: (namespace or {}).get(name) for name in names}
+
+    def as_it_is(value: Any) -> bool:
+        return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    given = {name: fixed(value) for name, value in values.items() if is_parameter(name) and as_it_is(value) and len(
+        set(np.shape(value))) == np.ndim(value)}
+    sizes_read = {(namespace or {}).get(name) for name in getattr(getattr(code, "__code__", None), "co_names", ())
+                  if type((namespace or {}).get(name)) is int}
+    for name, table in values.items():  # a dict of weights, of sizes that are globals
+        if isinstance(table, dict) and all(map(as_it_is, table.values())) and sizes_read & {
+                n for w in table.values() for n in w.shape}:
+            given |= {name: Known("mapping", keys=tuple(table))}
+            given |= {f"{name}.{key}": fixed(w) for key, w in table.items()}
     words = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
     for kind, value in ((GENERATOR, np.random.RandomState(0)), (TABLE, {word: i for i, word in enumerate(words)}),
                         (INVERSE, dict(enumerate(words)))):
@@ -137,7 +142,14 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     common = tuple(n for n, _ in lengths.most_common())
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
     search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
+    text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
+    search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
     yield from search.run(Hypothesis(given, {}, common), node.name)
+
+
+def fixed(value: Any) -> Known:
+    """An array of this shape."""
+    return Known("array", tuple({"": n} for n in value.shape))
 
 
 class Sliced(np.ndarray):
@@ -171,6 +183,7 @@ class Search:
         self.waiting: list[tuple[float, int, Hypothesis | Example]] = []
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
+        self.has_columns = False  # whether the file makes arrays of shape (n, 1)
         self.last = ""
         self.cause: BaseException | None = None
 
@@ -273,6 +286,7 @@ class Trial:
     def __init__(self, search: Search, hypothesis: Hypothesis, lengths: dict[str, int]):
         self.hypothesis, self.lengths, self.iterated = hypothesis, lengths, search.iterated
         self.names, self.ranks, self.classes = search.names, search.ranks, search.classes
+        self.has_columns = search.has_columns
         self.known = dict(hypothesis.known)
         self.sizes = (*search.sizes, *(f"{path}.{key}" for path, known in self.known.items() if known.kind == "made"
                                        for key in known.keys if not is_parameter(key)))

@@ -308,7 +308,8 @@ class Subject:
         arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
-        order = next((order for order in orders if len(order) == len(parts) and {*told} <= {*order}), None)
+        order = next((order for order in orders if len(order) == len(parts) and all(
+            name in ("", other) for name, other in zip(names, order))), None)
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
             return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
         if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
@@ -429,6 +430,6 @@ def put_weights(root: Any, inputs: dict[str, Any]) -> None:
     """Give the weights that an object keeps these values, each an array of its own."""
     for name, places in weights_of(root).items():
         if name in inputs:
-            value = copied(inputs[name])
+            W = copied(inputs[name])
             for place in places:
-                place.put(value)
+                place.put(W)
