@@ -56,6 +56,8 @@ def of_values(tape: Tape, g: Any, true: Any, top: float) -> Iterator[tuple[float
         name, known = tape.number_name(k)
         text = "the sign is turned" if abs(k + 1) < 1e-9 else f"{name} times the gradient"
         yield 1.5 if known else 2.8, text, lambda p, _: k * p
+    if true.size > 1:
+        yield 1.5, "it is summed over all axes, and each entry is that sum", lambda p, _: np.full_like(p, p.sum())
     if true.ndim == 2 and true.shape[0] == true.shape[1]:
         yield 1.5, "transposed", lambda p, _: p.T
     for axis in range(true.ndim):

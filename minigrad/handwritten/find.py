@@ -56,6 +56,7 @@ COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the cours
 MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
+FIRST = r"0$|init|first|start"  # in the name of a first state, which may be learned
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 SIZE = r"hid|units|seq|^n_[ah]$|^[HT]$"  # of a hidden layer, or a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
@@ -522,7 +523,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 if "still running" in str(problem):
                     raise
                 if outputs:
-                    is_of_shapes = bool(re.search("(Value|Index|Key)Error|SimpleNamespace|'int' obj", str(problem)))
+                    is_of_shapes = bool(re.search("(Value|Index|Axis|Key)Error|SimpleNamespace|'int' obj", str(
+                        problem)))
                     found.append((FAILED * is_of_shapes, candidate))
                     if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
                         return True
@@ -533,9 +535,14 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 strange = list(wrong)  # not the arguments that are meant
             found.append((len(strange), candidate))
             if depth and try_others(tied(candidate, wrong, strange), depth - 1):
-                if 1 in found[-1][1].example.lengths.values():
-                    found[-1][1].remark = (f"{subject.name} was judged with one example at a time: for more it does "
-                                           "not sum the gradients of biases")
+                chosen = found[-1][1]
+                learned = [name for name in strange if 1 in chosen.inputs[name] and 1 not in candidate.inputs[name]]
+                if 1 in chosen.example.lengths.values():
+                    chosen.remark = (f"{subject.name} was judged with one example at a time: for more it does not sum "
+                                     "the gradients of biases")
+                elif learned:
+                    chosen.remark = (f"d{learned[0]} is right where {learned[0]} has the shape "
+                                     f"{chosen.inputs[learned[0]]}, which the forward broadcasts")
                 return True
             if not strange:
                 return True
@@ -593,19 +600,29 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
         yield from alone(example, columns.pop())
     for name, shape in wrong.items():
         own = subject.inputs[name]
-        if len(own) == len(shape) and name in subject.paths and all(m in (1, n) for n, m in zip(own, shape)):
-            path = subject.paths[name]  # a bias as a column, which the forward broadcasts
+        if len(own) == len(shape) and name in subject.paths and may_be_broadcast(example, subject.paths[name], shape):
+            path = subject.paths[name]
             axes = tuple({"": 1} if m == 1 else axis for axis, m in zip(example.known[path].axes, shape))
             yield replace(example, known=example.known | {path: replace(example.known[path], axes=axes)})
-        pairs = [pair for pair in zip(subject.inputs[name], shape) if pair[0] != pair[1]]
-        if len(pairs) == 1 and len(shape) == len(subject.inputs[name]) and name in subject.paths:
-            at = next(i for i, (n, other) in enumerate(zip(subject.inputs[name], shape)) if n != other)
+        pairs = [pair for pair in zip(own, shape) if pair[0] != pair[1]]
+        if len(pairs) == 1 and 1 not in pairs[0] and len(shape) == len(own) and name in subject.paths:
+            at = next(i for i, (n, other) in enumerate(zip(own, shape)) if n != other)
             axes = example.known[subject.paths[name]].axes[at].keys()
             owned = [subject.paths.get(one) for one in wrong]
             others = any(axes & length.keys() for path, known in example.known.items() if path not in owned
                          for length in known.axes)
             if not others or (strange == [name] and state(name)):
                 yield from with_lengths(example, *pairs[0])
+
+
+def may_be_broadcast(example: Example, path: str, shape: tuple[int, ...]) -> bool:
+    """Whether an input may have the length 1 wherever its gradient has: a bias along an axis of no other weight, or the
+    first state of all examples."""
+    of_weights = {axis for other, known in example.known.items() if other != path and is_parameter(other)
+                  for length in known.axes for axis in length}
+    ones = [length.keys() for length, n, m in zip(example.known[path].axes, example.shapes[path], shape) if n != m == 1]
+    return (is_parameter(path) or bool(re.search(FIRST, path))) and not any(axes & of_weights for axes in ones) and all(
+        m in (1, n) for n, m in zip(example.shapes[path], shape))
 
 
 def alone(example: Example, columns: int) -> Iterator[Example]:

@@ -76,7 +76,7 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
         return
     seen.add(id(root))
     for key, value in list(pairs):
-        if not isinstance(value, (np.ndarray, Tensor)):
+        if not isinstance(value, (np.ndarray, np.floating, Tensor)):  # a gradient that was summed over all axes
             yield from places(value, (*path, key), seen)
         elif not isinstance(root, tuple):
             yield Place((*path, key), root, value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import heapq
 import inspect
 import io
@@ -109,7 +110,8 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     computing, likely ones first.
 
     node       its definition, for the parameters without a default, and docstrings and comments: x (N, T, D)
-    namespace  of the file: a matrix in it with the name of a weight, or a dict of them, says the shape
+    namespace  of the file: where the function reads lengths or arrays from it, a matrix in it with the name of a
+               weight, or a dict of them, says the shape
 
     Raises CouldNotRun with what was tried last and the line that failed.
     """
@@ -125,10 +127,10 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
 
     def as_it_is(value: Any) -> bool:
         return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    read = [(namespace or {}).get(name) for name in names_read(code, namespace or {}, function)]
+    sizes_read = {value for value in read if type(value) is int}
     given = {name: fixed(value) for name, value in values.items() if is_parameter(name) and as_it_is(value) and len(
-        set(np.shape(value))) == np.ndim(value)}
-    sizes_read = {(namespace or {}).get(name) for name in getattr(getattr(code, "__code__", None), "co_names", ())
-                  if type((namespace or {}).get(name)) is int}
+        set(np.shape(value))) == np.ndim(value) and (sizes_read or any(map(as_it_is, read)))}
     for name, table in values.items():  # a dict of weights, of sizes that are globals
         if isinstance(table, dict) and all(map(as_it_is, table.values())) and sizes_read & {
                 n for w in table.values() for n in w.shape}:
@@ -145,6 +147,22 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
     search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
     yield from search.run(Hypothesis(given, {}, common), node.name)
+
+
+def names_read(function: Any, namespace: dict[str, Any], cls: Any) -> set[str]:
+    """The globals that a function reads, itself or in one that it calls, which may be a method of its class."""
+    waiting, seen, found = [getattr(function, "__code__", None)], set[Any](), set[str]()
+    while waiting:
+        code = waiting.pop()
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        read = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
+        called = [*map(namespace.get, read), *(getattr(cls, name, None) for name in code.co_names)]
+        waiting += [*(one for one in code.co_consts if hasattr(one, "co_names")),
+                    *(getattr(one, "__code__", None) for one in called)]
+        found |= read
+    return found
 
 
 def fixed(value: Any) -> Known:

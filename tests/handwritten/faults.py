@@ -101,8 +101,8 @@ PLANTED = [
      "right", r"4 of the 7 steps .*take the number of steps from da"),
     ("course.py", "    for t in reversed(range(T_x)):\n        gradients = lstm",
      "    T = len(caches)\n    da = np.concatenate((da, da[:, :, :T - T_x]), axis=2)\n    dx = np.zeros((n_x, m, T))\n"
-     "    for t in reversed(range(T)):\n        gradients = lstm", "lstm_backward", "wrong",
-     r"4 of the 7 steps .*go through the 4 steps of da"),
+     "    for t in reversed(range(T)):\n        gradients = lstm", "lstm_backward", "right",
+     r"4 of the 7 steps .*go through the 4 steps of da, from the first on, not"),
     ("cs231n.py", "    dc = dnext_c +", "    print('dc')\n    dc = np.float(1) * dnext_c +", "lstm_step_backward",
      "could not run", r"line 152: np.float is of another Python or NumPy: write float"),
     ("min_char.py", "for t in range(len(inputs)):", "for t in xrange(len(inputs)):", "lossFun", "could not run",

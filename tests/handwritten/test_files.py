@@ -610,6 +610,67 @@ def cell_backward(dy, cache):
     assert judge_file(str(tmp_path / "mine.py"))[0].status == "wrong"
 
 
+COLUMNS = """import numpy as np
+def cell_forward(xt, a_prev, p):
+    a_next = np.tanh(p['Wax'] @ xt + p['Waa'] @ a_prev + p['ba'])
+    return a_next, (a_next, a_prev, xt, p)
+def cell_backward(da_next, cache):
+    a_next, a_prev, xt, p = cache
+    dz = (1 - a_next * a_next) * da_next
+    dxt = p['Wax'].T @ dz
+    da_prev = p['Waa'].T @ dz
+    dba = np.sum(dz, axis=1, keepdims=True)
+    return {'dxt': dxt, 'da_prev': da_prev, 'dWax': dz @ xt.T, 'dWaa': dz @ a_prev.T, 'dba': dba}
+"""
+DENSE = """import numpy as np
+class Dense:
+    def __init__(self, W, b):
+        self.params, self.grads = [W, b], [np.zeros_like(W), np.zeros_like(b)]
+    def forward(self, x):
+        self.x, self.out = x, np.tanh(x @ self.params[0] + self.params[1])
+        return self.out
+    def backward(self, dout):
+        dz = dout * (1 - self.out ** 2)
+        self.grads[0] = self.x.T @ dz
+        self.grads[1] = dz.sum(axis=0)
+        return dz @ self.params[0].T
+"""
+
+
+@pytest.mark.parametrize(("code", "old", "new", "said"), [
+    (COLUMNS, "axis=1, keepdims", "keepdims", r"dba: the shape is \(1, 1\) in place of \(6, 1\): .* over all axes"),
+    (COLUMNS, "axis=1, keepdims", "axis=0, keepdims", r"dba: the shape is \(1, 3\) in place of .* over axis 0"),
+    (COLUMNS, "dxt = p['Wax'].T @ dz", "dxt = (p['Wax'].T @ dz).sum(1, keepdims=True)",
+     r"dxt: the shape is \(5, 1\) in place of \(5, 3\): it is summed over axis 1"),
+    (COLUMNS, "p['Waa'].T @ dz", "(p['Waa'].T @ dz).sum(1, keepdims=True)",
+     r"da_prev: the shape is \(6, 1\) in place of \(6, 3\): it is summed over axis 1"),
+    (DENSE, "dz.sum(axis=0)", "dz.sum()", r"db: the shape is \(\) in place of \(6,\): it is summed over all axes"),
+    (DENSE, "] = dz.sum(axis=0)", "][...] = dz.sum()", r"db: it is summed over all axes, and each entry is that sum"),
+    (DENSE, "dz @ self.params[0].T", "(dz @ self.params[0].T).sum(0, keepdims=True)",
+     r"dx: the shape is \(1, 5\) in place of \(3, 5\): it is summed over axis 0")])
+def test_a_gradient_of_another_shape_is_said(code, old, new, said, tmp_path):
+    """The input is not taken to have the shape of its gradient, even if the forward would broadcast it."""
+    assert old in code
+    (tmp_path / "mine.py").write_text(code.replace(old, new))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "wrong" and re.search(said, str(verdict)), verdict
+
+
+def test_a_first_state_of_all_examples(tmp_path):
+    """It is learned, of shape (1, H): its gradient is right for that shape, which is said."""
+    (tmp_path / "mine.py").write_text("""import numpy as np
+def step_forward(x, h0, W, U):
+    h = np.tanh(x @ W + h0 @ U)
+    return h, (x, h0, W, U, h)
+def step_backward(dh, cache):
+    x, h0, W, U, h = cache
+    dz = dh * (1 - h ** 2)
+    return dz @ W.T, (dz @ U.T).sum(axis=0, keepdims=True), x.T @ dz, np.repeat(h0, len(x) // len(h0), 0).T @ dz
+""")
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right" and "dh0 is right where h0 has the shape (1, " in verdict.notes[0], verdict
+
+
 def test_a_forward_that_branches_on_values(tmp_path):
     """It cannot be traced: its gradients are compared, and no fault is looked for."""
     code = """import numpy as np

@@ -324,6 +324,20 @@ def test_a_weight_of_the_file_says_its_shape(tmp_path):
     assert next(all_examples).shapes["W_xh"] == (3, 5)
 
 
+def test_a_weight_of_a_function_that_reads_no_globals_is_free(tmp_path):
+    """A try-out at the end of the file has a W; the gates of the forward tell its lengths."""
+    text = """
+    W, T = np.ones((80, 30)), 7
+    def f(x, h, W):
+        z = W @ np.concatenate((h, x))
+        n = h.shape[0]
+        return np.tanh(z.T).T[:n] * z[n:2 * n] + z[2 * n:3 * n] * z[3 * n:4 * n] + h
+    """
+    _, _, all_examples = found(tmp_path, textwrap.dedent(text))
+    shapes = next(all_examples).shapes
+    assert shapes["W"] == (4 * shapes["h"][0], shapes["h"][0] + shapes["x"][0]) != (80, 30)
+
+
 def test_what_cannot_be_called_is_said_in_a_sentence(tmp_path):
     namespace, node, _ = found(tmp_path, "def f(x):\n    return x @ np.ones((4, 4)) + missing\n")
     with pytest.raises(CouldNotRun, match=r"with which f runs; the last tried were x \(.*4\): "
