@@ -307,7 +307,8 @@ def names_returned(node: Any) -> tuple:
         if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
             left, right = parts_of(value.left), parts_of(value.right)
             return [*left, *right] if left and right else []
-        return literals.get(value.id, []) if isinstance(value, ast.Name) else elements(value)
+        found = literals.get(value.id, []) if isinstance(value, ast.Name) else elements(value)
+        return [part for one in found for part in (isinstance(one, ast.Starred) and parts_of(one.value)) or [one]]
 
     def one(value: Any) -> Any:
         if parts := parts_of(value):
@@ -315,7 +316,7 @@ def names_returned(node: Any) -> tuple:
         while isinstance(value, ast.Subscript):
             value = value.value
         text = ast.unparse(value).removeprefix("self.")
-        inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)", text)
+        inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)\b(?!=)", text)
         return text if text.isidentifier() else next(iter(inside), "")
     for statement in reversed([n for n in own_nodes(node) if isinstance(n, ast.Return) and n.value]):
         if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)) or parts_of(statement.value):

@@ -304,7 +304,8 @@ class Subject:
             return found | dict(zip([name for name in self.inputs if name not in found], rest))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
-            return {name: d for name, d in zip(names, parts) if name}
+            found = {name: d for name, d in zip(names, parts) if name}
+            return found | self.of_their_shapes([d for name, d in zip(names, parts) if not name and np.ndim(d)], found)
         arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
@@ -318,6 +319,15 @@ class Subject:
             if len(set(found)) == len(found) == len(parts):
                 order = found
         return dict(zip(order or orders[0], parts))
+
+    def of_their_shapes(self, parts: list[Any], told: dict[str, Any]) -> dict[str, Any]:
+        """Gradients without a name, by their shapes if these tell them apart among the weights that are left."""
+        left = [name for name in self.held if name not in told]
+        alike = [[name for name in left if self.inputs[name] == np.shape(d)] for d in parts]
+        if any(names[1:] or alike.count(names) > 1 for names in alike if names):
+            self.unnamed.add("arrays without a name")
+            return {}
+        return {names[0]: d for names, d in zip(alike, parts) if names}
 
     def inside(self, path: str, group: Any) -> dict[str, Any]:
         """The gradients in a tuple or a list that is nested like this argument; nothing if it is not."""

@@ -45,6 +45,43 @@ WAYS = {
         HEAD + "def lossFun(inputs, targets, hprev):" + BODY +
         "    grads = (dU, dW, dV, db, dc)\n    return (loss,) + grads + (hs[len(inputs) - 1],)\n",
         "dc += dy", "dc = dy", "dc"),
+    "columns of a stack, and gradients without names of their own": (
+        HEAD + """def lossFun(inputs, targets, hprev, clip=None):
+    T, hs, ys, dA, dh = len(inputs), {-1: hprev}, {}, {}, 0
+    for t in range(T):
+        hs[t] = np.tanh(U[:, [inputs[t]]] + W @ hs[t - 1] + b)
+        ys[t] = V @ hs[t] + c
+    Y = np.hstack([ys[t] for t in range(T)])
+    P = np.exp(Y) / np.exp(Y).sum(axis=0)
+    loss = -np.log(P[targets, np.arange(T)]).sum()
+    P[targets, np.arange(T)] -= 1
+    for t in range(T - 1, -1, -1):
+        dA[t] = (V.T @ P[:, [t]] + dh) * (1 - hs[t] ** 2)
+        dh = W.T @ dA[t]
+    A, H, before = (np.hstack([s[t + k] for t in range(T)]) for s, k in ((dA, 0), (hs, 0), (hs, -1)))
+    dU = np.zeros_like(U)
+    np.add.at(dU.T, inputs, A.T)
+    grads = [dU, A @ before.T, P @ H.T, A.sum(axis=1, keepdims=True), P.sum(axis=1, keepdims=True)]
+    if clip is not None:
+        grads = [np.clip(g, -clip, clip) for g in grads]
+    return (loss, *grads, hs[T - 1])
+""", "A @ before.T", "A @ H.T", "dW"),
+    "a loss of scores (N, T, V) over axis 2": ("""
+        import numpy as np
+        class TimeSoftmaxWithLoss:
+            def __init__(self):
+                self.params, self.grads = [], []
+            def forward(self, xs, ts):
+                m = ts != -1
+                x = xs - xs.max(2, keepdims=True)
+                logy = x - np.log(np.exp(x).sum(2, keepdims=True))
+                t = np.eye(xs.shape[2])[ts] * m[..., None]
+                self.saved = np.exp(logy), t, m
+                return -(t * logy).sum() / m.sum()
+            def backward(self, dout=1):
+                y, t, m = self.saved
+                return dout * (y * t.sum(2, keepdims=True) - t) / m.sum()
+        """, "(y * t.sum(2, keepdims=True) - t) / m.sum()", "(y * t.sum(2, keepdims=True) - t)", "dxs"),
     "an object of a class that takes sizes": ("""
         import numpy as np
         class Weights:
