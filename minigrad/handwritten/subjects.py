@@ -64,6 +64,7 @@ class Subject:
     elsewhere: Source | None = None  # the forward's file, if it is another one
     remark: str = ""  # what the choice of the example leaves open
     unnamed: set[str] = field(default_factory=set)  # keys of returned arrays that are of no input
+    detached: set[str] = field(default_factory=set)  # weights whose gradient in `grads` is not that of its layer
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
     is_loss: bool = False
@@ -265,6 +266,11 @@ class Subject:
             if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
                 same = [beside[place.name[-1]]]
             found |= dict.fromkeys(same[:1], place.value)
+        outer = {("grads", places[-1].path[-1]): name for name, places in (
+            (name, [one for one in places if one.path[:1] == ("params",) and len(one.path) == 2])
+            for name, places in weights_of(root).items()) if places and name in found}
+        self.detached |= {outer[place.path] for place in gradients_of(root) if place.path in outer and not np.array_equal(
+            place.value, found[outer[place.path]])}
         return found
 
     def named(self, result: Any, own: tuple = ()) -> dict[str, Any]:
