@@ -237,8 +237,8 @@ class Trial:
             self.look_at_fewer_steps(reference)
         if subject.detached and not verdict.backward_wrong:
             names = ", ".join(f"d{name}" for name in subject.inputs if name in subject.detached)
-            self.fault(f"grads of {subject.name} does not hold {names}: the backward of a layer puts new arrays in the place "
-                       "of those that were collected; write into them, as in self.grads[i][...] = grad")
+            self.fault(f"grads of {subject.name} does not hold {names}: the backward of a layer puts new arrays in the "
+                       "place of those that were collected; write into them, as in self.grads[i][...] = grad")
         verdict.notes += filter(None, [subject.remark])
         if subject.unnamed and not verdict.faults:
             verdict.notes.append(f"not judged: {', '.join(sorted(subject.unnamed))}, which {subject.name} returns, and "
