@@ -57,7 +57,7 @@ MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whos
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
-SIZE = r"hid|units|seq|^n_[ah]$|^[HT]$"  # of a hidden layer, or a number of steps
+SIZE = r"hid|units|seq|(vocab|wordvec|embed\w*)_(size|dim)|^n_[ah]$|^[HT]$"  # of a layer, or a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
@@ -76,7 +76,7 @@ def find(source: Source) -> dict[str, Subject]:
         called = {n.id for f in source.functions_in(name) for n in ast.walk(f) if isinstance(n, ast.Name)}
         for other in called & found.keys() - {name}:  # a part of this one: it adds to gradients that it takes
             returned = flat(found[other].returns)
-            if returned and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
+            if returned and not found[other].is_class and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
     return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))

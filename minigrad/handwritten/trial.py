@@ -446,6 +446,8 @@ class Trial:
             self.set_globals(inputs, namespace)
             BOARDS.clear()
             np.random.seed(0)
+            if state := getattr(forward, "state", None):  # that of one of several calls
+                np.random.set_state(state)
             return subject.forward(namespace, inputs)[0]
         inputs = self.draw()
         with explained(self.source, what):

@@ -180,3 +180,45 @@ def test_targets_that_add_up_along_the_axis_that_is_meant(tmp_path):
         """))
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert (verdict.status, verdict.notes) == ("right", []), verdict
+
+
+def test_a_wrong_dropout_is_not_held_against_the_model(tmp_path):
+    """The right layer in its place has the mask of its own call; a large default of a size is a size."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Affine:
+            def __init__(self, W):
+                self.params, self.grads = [W], [np.zeros_like(W)]
+            def forward(self, x):
+                self.x = x
+                return x @ self.params[0]
+            def backward(self, dout):
+                self.grads[0][...] = self.x.T @ dout
+                return dout @ self.params[0].T
+        class Dropout:
+            def __init__(self):
+                self.params, self.grads = [], []
+            def forward(self, x):
+                self.mask = (np.random.rand(*x.shape) > 0.5) * 2.0
+                return x * self.mask
+            def backward(self, dout):
+                return dout
+        class Model:
+            def __init__(self, vocab_size=20000, hidden_size=3000):
+                V, H = vocab_size, hidden_size
+                self.layers = [Affine(np.random.randn(V, H)), Dropout(), Affine(np.random.randn(H, V)), Dropout()]
+                self.params = [p for l in self.layers for p in l.params]
+                self.grads = [g for l in self.layers for g in l.grads]
+            def forward(self, x):
+                for l in self.layers:
+                    x = l.forward(x)
+                return x
+            def backward(self, dout):
+                for l in self.layers[::-1]:
+                    dout = l.backward(dout)
+                return dout
+        """))
+    verdicts = {verdict.name: verdict for verdict in judge_file(str(tmp_path / "mine.py"))}
+    assert {name: verdict.status for name, verdict in verdicts.items()} == {
+        "Affine": "right", "Dropout": "wrong", "Model": "right"}, verdicts
+    assert "the factor mask is missing" in verdicts["Dropout"].faults[0]
