@@ -76,7 +76,8 @@ def find(source: Source) -> dict[str, Subject]:
         called = {n.id for f in source.functions_in(name) for n in ast.walk(f) if isinstance(n, ast.Name)}
         for other in called & found.keys() - {name}:  # a part of this one: it adds to gradients that it takes
             returned = flat(found[other].returns)
-            if returned and not found[other].is_class and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
+            is_once = 0 < len(returned) == len({*returned}) and not found[other].is_class
+            if is_once and {*returned} <= {*found[other].takes}:
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
     return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))
