@@ -479,9 +479,9 @@ def with_globals(subject: Subject, source: Source) -> Subject:
         bare(f"d{name}") in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
     if subject.is_class or not names:
         return subject
-    sizes: dict[str, Any] = {name: V for name in source.assigned if re.search(VOCABULARY, name) and not (
-        name in names and isinstance(source.run([name]).get(name), np.ndarray))}
-    sizes["open"] = lambda *_, **__: io.StringIO(TEXT)
+    sizes: dict[str, Any] = {"open": lambda *_, **__: io.StringIO(TEXT)}
+    sizes |= {name: V for name in source.assigned if re.search(VOCABULARY, name) and not (
+        name in names and isinstance(source.run([name], sizes).get(name), np.ndarray))}
 
     def weights() -> dict[str, list[Any]]:
         """{name: its arrays} of each global with weights."""

@@ -57,9 +57,7 @@ class Place(NamedTuple):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
             return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups)
-        beside = vars(self.holder)
-        return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last))
-                    or (last == "c" and "V" in beside and "h" not in beside))  # o = V h + c, no state
+        return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)))
 
 
 def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:
@@ -96,8 +94,8 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
     lasts = {ones[0].path[-1] for ones in found.values()}
 
     def is_weight(place: Place) -> bool:
-        """Also c, where it is the second bias: beside b and V."""
-        return place.is_weight or (place.path[-1] == "c" and {"b", "V"} <= lasts)
+        """Also c, where it is an output's bias, V h + c, and no state."""
+        return place.is_weight or (place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
         for ones in found.values() if any(map(is_weight, ones))]

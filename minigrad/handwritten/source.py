@@ -172,6 +172,7 @@ class Source:
                                      **(OF_PYTHON_2 if self.python_2 else {}), **(given or {})}
         folder = str(Path(self.file).resolve().parent)
         sys.path.insert(0, folder)  # like a script, it may import modules beside it
+        np.random.seed(0)  # weights of the file are the same each time
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
         try:
             for statement in self.needed(set(wanted), set(given or ())):

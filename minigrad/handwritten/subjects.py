@@ -64,6 +64,7 @@ class Subject:
     elsewhere: Source | None = None  # the forward's file, if it is another one
     remark: str = ""  # what the choice of the example leaves open
     unnamed: set[str] = field(default_factory=set)  # keys of returned arrays that are of no input
+    detached: set[str] = field(default_factory=set)  # weights whose gradient in `grads` is not that of its layer
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
     is_loss: bool = False
@@ -265,6 +266,10 @@ class Subject:
             if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
                 same = [beside[place.name[-1]]]
             found |= dict.fromkeys(same[:1], place.value)
+        collected = {("grads", *place.path[1:]): name for name, places in weights_of(root).items()
+                     for place in places if name in found and place.path[0] == "params"}
+        self.detached |= {name for place in gradients_of(root) for name in [collected.get(place.path)]
+                          if name and not np.array_equal(place.value, found[name])}
         return found
 
     def named(self, result: Any, own: tuple = ()) -> dict[str, Any]:
@@ -308,12 +313,15 @@ class Subject:
         arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
-        order = next((order for order in orders if len(order) == len(parts) and all(
-            name in ("", other) for name, other in zip(names, order))), None)
+        shapes = [np.shape(stacked(d)) for d in parts]
+        fitting = [order for order in orders if len(order) == len(parts) and all(
+            name in ("", other) for name, other in zip(names, order))]
+        order = next((order for order in fitting if [self.inputs[name] for name in order] == shapes), None) or next(
+            iter(fitting), None)
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
             return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
         if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
-            alike = [[name for name in arguments if self.inputs[name] == np.shape(stacked(d))] for d in parts]
+            alike = [[name for name in arguments if self.inputs[name] == shape] for shape in shapes]
             found = list(itertools.chain(*alike))
             if len(set(found)) == len(found) == len(parts):
                 order = found

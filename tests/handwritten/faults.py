@@ -201,6 +201,8 @@ PLANTED = [
      r"wrong: dh_prev, .*dW_h"),
     ("global_gradients.py", "for d in [dW_h, ", "for d in [", "forward_backward", "wrong",
      r"the second call gives another dW_h"),
+    ("global_gradients.py", "d.fill(0)", "pass", "forward_backward", "wrong",
+     r"the second call gives another dW_h, db_h"),
     ("global_gradients.py", "dh_next = backward(", "backward(", "forward_backward", "wrong", r"not carried"),
 
     # -- what is returned ------------------------------------------------------------------------------------

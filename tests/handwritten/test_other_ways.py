@@ -45,6 +45,17 @@ WAYS = {
         HEAD + "def lossFun(inputs, targets, hprev):" + BODY +
         "    grads = (dU, dW, dV, db, dc)\n    return (loss,) + grads + (hs[len(inputs) - 1],)\n",
         "dc += dy", "dc = dy", "dc"),
+    "matrices drawn at random, one of them V, sizes from a file": (
+        """
+import numpy as np
+letters = sorted(set(open('input.txt').read()))
+n_v, n_h = len(letters), 40
+np.random.seed(1)
+U, W = np.random.uniform(-1, 1, (n_h, n_v)), np.random.uniform(-1, 1, (n_h, n_h))
+V = np.random.uniform(-1, 1, (n_v, n_h))
+b, c = np.zeros((n_h, 1)), np.zeros((n_v, 1))
+def lossFun(inputs, targets, hprev):""" + BODY + "    return loss, dU, dW, dV, db, dc, hs[len(inputs) - 1]\n",
+        "dy[targets[t]] -= 1", "dy[targets[t]] -= 0", "dU, dW, dV, db, dc"),
     "an object of a class that takes sizes": ("""
         import numpy as np
         class Weights:
@@ -385,3 +396,78 @@ def test_an_activation_whose_backward_is_that_of_its_name(line, other, said, tmp
     (tmp_path / "mine.py").write_text(text)
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert [said in fault for fault in verdict.faults] == [True] * bool(said), verdict
+
+
+def test_of_two_activations_only_the_one_that_matters_is_said(tmp_path):
+    """A softmax over all entries is right for one column."""
+    own = ("def tanh(x):\n    return (np.exp(x) - 1) / (np.exp(x) + 1)\n"
+           "def softmax(x):\n    return np.exp(x) / np.exp(x).sum()\n")
+    body = BODY.replace("np.tanh(", "tanh(").replace("e = np.exp(V @ hs[t] + c)", "").replace(
+        "ps[t] = e / e.sum()", "ps[t] = softmax(V @ hs[t] + c)")
+    (tmp_path / "mine.py").write_text(
+        HEAD + own + "def lossFun(inputs, targets, hprev):" + body + "    return loss, dU, dW, dV, db, dc\n")
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    (fault,) = verdict.faults
+    assert "tanh" in fault and "it is tanh(x/2)" in fault
+
+
+@pytest.mark.parametrize("write", ["self.grads[0][...] = dW", "self.grads = [dW]"])
+def test_a_model_whose_gradients_lose_the_arrays_of_its_layers(write, tmp_path):
+    """Its loss has the book's guard, of which many words make something."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Affine:
+            def __init__(self, W):
+                self.params, self.grads = [W], [np.zeros_like(W)]
+            def forward(self, x):
+                self.x = x
+                return x @ self.params[0]
+            def backward(self, dout):
+                dW = self.x.T @ dout
+                WRITE
+                return dout @ self.params[0].T
+        class Model:
+            def __init__(self, V=10000, D=100):
+                self.layers = [Affine(np.random.randn(D, V) / 10)]
+                self.params, self.grads = [], []
+                for layer in self.layers:
+                    self.params += layer.params
+                    self.grads += layer.grads
+            def forward(self, x, t):
+                for layer in self.layers:
+                    x = layer.forward(x)
+                e = np.exp(x - x.max(axis=1, keepdims=True))
+                self.t, self.y = t, e / e.sum(axis=1, keepdims=True)
+                return -np.sum(np.log(self.y[np.arange(len(t)), t] + 1e-7)) / len(t)
+            def backward(self, dout=1):
+                dout = self.y.copy()
+                dout[np.arange(len(self.t)), self.t] -= 1
+                dout /= len(self.t)
+                for layer in reversed(self.layers):
+                    dout = layer.backward(dout)
+                return dout
+        """).replace("WRITE", write))
+    said = {v.name: (v.status, *v.faults) for v in judge_file(str(tmp_path / "mine.py"))}
+    assert said["Affine"] == ("right",)
+    assert said["Model"] == ("right",) if "..." in write else "does not hold dlayers_0" in said["Model"][1]
+
+
+def test_a_softmax_of_other_sums_than_its_shift(tmp_path):
+    """Its shift cannot be left out."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def softmax(x):
+            e = np.exp(x - x.max(axis=1, keepdims=True))
+            return e / e.sum(axis=0, keepdims=True)
+        class SoftmaxWithLoss:
+            def forward(self, x, t):
+                self.y, self.t = softmax(x), t
+                return -np.sum(np.log(self.y[np.arange(len(t)), t])) / len(t)
+            def backward(self, dout=1):
+                dx = self.y.copy()
+                dx[np.arange(len(self.t)), self.t] -= 1
+                return dx * dout / len(self.t)
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    (fault,) = verdict.faults
+    assert fault.startswith("your forward differs: softmax (line 3) is not what its name says")
