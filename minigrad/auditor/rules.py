@@ -106,7 +106,8 @@ def block_not_transposed(tape: Tape, given: list) -> Iterator[tuple]:
     """W[:, :n] for W[:, :n].T: the block that meets one part of a concatenation, of one matrix or of all that meet it.
     """
     transposes = [at for at in tape.places.values() if at[0].kind == "rule" and at[0].op is transpose.op
-                  and at[0].x.op and at[0].x.op.variadic and at[0].x.metadata.get("axis") is not None]
+                  and at[0].x.op and at[0].x.op.variadic and at[0].x.metadata.get("axis") is not None
+                  and len(at[0].shape) == len(at[0].x.shape)]
     for some in groups(transposes, lambda at: at[0].x.place).values():
         first, stop, axis = some[0][0], 0, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
         for part in first.x.inputs:
@@ -214,6 +215,24 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
                          for one, other in ((a, b), (b, a)) for spot in spots[one.place]}
             yield (2.5, f"{say(a.first)} and {say(b.first)} are exchanged wherever they are read",
                    reading(exchanged))
+
+
+@kind
+def factors_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
+    """Two paths have each other's factors, as two gates: c_prev and g in c = f c_prev + i g."""
+    spots = groups(((step, p) for step in tape.steps if step.kind == "rule" and step.x.shape
+                    for p, x in enumerate(step.inputs) if x.kind in ("forward", "leaf") and x.shape
+                    and x not in (step.of, step.x)), lambda spot: (spot[0].place, spot[1]))
+    for one, other in itertools.combinations(spots.values(), 2):
+        (a, p), (b, q) = one[0], other[0]
+        x, y = a.inputs[p], b.inputs[q]
+        if x.place == y.place or x.shape != y.shape or a.x.shape != b.x.shape or a.x.place == b.x.place \
+                or a.of.place == b.of.place or [s.time for s, _ in one] != [s.time for s, _ in other]:
+            continue
+        swapped = {(s, i): lambda v, step, _, other=t.inputs[j]: v(other) for mine, its in ((one, other), (other, one))
+                   for (s, i), (t, j) in zip(mine, its)}
+        yield (2.3, f"{say_read(x, a.time)} and {say_read(y, b.time)} are exchanged: {d(a.x)} has the factor "
+               f"{say_read(y, b.time)} and {d(b.x)} {say_read(x, a.time)}", reading(swapped))
 
 
 @kind

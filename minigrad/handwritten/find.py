@@ -58,7 +58,7 @@ FEWEST = 2  # gradients that a function computes which is a backward by that alo
 MASK = r"mask|keep|valid"
 FIRST = r"0$|init|first|start"  # in the name of a first state, which may be learned
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
-SIZE = r"hid|units|seq|^n_[ah]$|^[HT]$"  # of a hidden layer, or a number of steps
+SIZE = r"hid|units|seq|(vocab|wordvec|embed\w*)_(size|dim)|^n_[ah]$|^[HT]$"  # of a layer, or a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
 
@@ -77,7 +77,8 @@ def find(source: Source) -> dict[str, Subject]:
         called = {n.id for f in source.functions_in(name) for n in ast.walk(f) if isinstance(n, ast.Name)}
         for other in called & found.keys() - {name}:  # a part of this one: it adds to gradients that it takes
             returned = flat(found[other].returns)
-            if returned and {*returned} <= {*found[other].takes} and len({*returned}) == len(returned):
+            is_once = 0 < len(returned) == len({*returned}) and not found[other].is_class
+            if is_once and {*returned} <= {*found[other].takes}:
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
     return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))

@@ -21,24 +21,26 @@ from minigrad.handwritten.subjects import Subject, as_tuple, copied
 
 def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
     """Give a namespace the true backward of a cell."""
-    seen: list[tuple[Any, dict[str, np.ndarray]]] = []
+    seen: list[tuple[Any, dict[str, np.ndarray], Any]] = []  # cache, inputs, and NumPy's random state before it
 
-    def remember(memory: Any, arguments: tuple, weights: dict[str, Any]) -> None:
+    def remember(memory: Any, arguments: tuple, weights: dict[str, Any], state: Any) -> None:
         at = dict(zip(cell.example.names[len(cell.makes):], arguments))
         at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
         inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
-        seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}))
+        seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}, state))
 
     def gradients(memories: tuple, d_outputs: tuple) -> dict[str, np.ndarray]:
         """Nothing if none of these is a cache that the forward made."""
-        inputs = next((i for memory, i in reversed(seen) if any(memory is one for one in memories)), None)
-        if inputs is None:
+        found = next((one for one in reversed(seen) if any(one[0] is memory for memory in memories)), None)
+        if found is None:
             return {}
+        _, inputs, reference.state = found  # type: ignore[attr-defined]
 
         def forward(*arguments: Any) -> Any:
             found = as_tuple(reference(*arguments))
             return tuple(found[i] for i in cell.arriving)
         y, pull = vjp(forward, *inputs.values())
+        del reference.state  # type: ignore[attr-defined]
         leaves, pattern = flatten(y)
         return dict(zip(inputs, pull(unflatten(pattern, [np.zeros(leaf.shape) + d for leaf, d in zip(
             leaves, d_outputs)]))))
@@ -60,7 +62,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
             if not set(cell.held) <= weights.keys():
                 weights = dict(zip(cell.held, getattr(self, "params", ())))
             if set(cell.held) <= weights.keys():  # and not probes
-                remember(self, xs, weights)
+                remember(self, xs, weights, np.random.get_state())
             return getattr(user, cell.forward_name)(self, *xs)
 
         def backward(self: Any, *d_outputs: Any) -> Any:
@@ -70,7 +72,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
             if not true:
                 return result
             if in_lists(self) < waiting:  # it takes its caches from a list, the last one first
-                seen.pop(max(i for i, (memory, _) in enumerate(seen) if memory is self))
+                seen.pop(max(i for i, (memory, *_) in enumerate(seen) if memory is self))
             for name, d in cell.kept(self).items():
                 d[...] = before.get(name, 0) + true[name]
             return in_place_of(result, true)
@@ -81,8 +83,8 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
     user_forward = namespace[cell.forward_name]
 
     def cell_forward(*arguments: Any) -> Any:
-        result = user_forward(*arguments)
-        remember(result[-1], arguments, cell.weights(namespace.__getitem__))
+        state, result = np.random.get_state(), user_forward(*arguments)
+        remember(result[-1], arguments, cell.weights(namespace.__getitem__), state)
         return result
 
     def cell_backward(*arguments: Any) -> Any:

@@ -18,6 +18,7 @@ WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|[gE]$|gain|weight|
          r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
+TURNED = r"^_?[UVWR]\w{0,3}?_?T$"  # a transposed copy, WhT
 GRADIENT = r"^_?(d|g|nabla|delta)|grad|_(d|g|diff)$"
 DEEPEST = 6
 Path = tuple[Any, ...]
@@ -87,6 +88,9 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
         is_array = isinstance(place.value, np.ndarray) and place.value.size
         memory = (place.value.ctypes.data, *sorted(place.value.shape)) if is_array else id(place.value)
         found.setdefault(memory, []).append(place)
+    found = {memory: ones for memory, ones in found.items() if not re.match(TURNED, str(ones[0].path[-1])) or not any(
+        other is not ones and other[0].is_weight and other[0].value.shape == ones[0].value.shape[::-1]
+        for other in found.values())}
     lasts = {ones[0].path[-1] for ones in found.values()}
 
     def is_weight(place: Place) -> bool:
@@ -96,6 +100,13 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
         for ones in found.values() if any(map(is_weight, ones))]
     return {in_words(next(filter(is_weight, ones)).name): ones for ones in weights}
+
+
+def copies_of(root: Any, weights: dict[str, np.ndarray]) -> dict[Path, str]:
+    """{path: the weight} of the arrays that have a weight's numbers, or its transpose's, and not its memory."""
+    kept = {place.path for ones in weights_of(root).values() for place in ones}
+    return {place.path: name for place in places(root) if place.path not in kept for name, w in weights.items()
+            if any(np.array_equal(place.value, same) for same in (w, w.T))}
 
 
 def in_words(name: Path) -> str:

@@ -28,6 +28,7 @@ REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
 SIZES = (6, 5, 4)  # of layers, where a class takes several
 HERE = str(Path(__file__).parent)
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
+BIAS = r"(.*\.)?_?(b|bias)(_?[a-z]{0,2}\d?)$"
 
 
 class Need(BaseException):
@@ -70,11 +71,14 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if self.may_be_number or self.path in self.trial.sizes:
             return self.number()
         least = max(self.least, self.trial.least.get(self.path, 0))
+        is_open = ranks is RANKS and bool(re.match(BIAS, self.path))  # a bias that met nothing: a row, or a column
+        if is_open and not self.trial.has_columns:
+            ranks = (1, 2, 3, 0)
         wanted = [*[2] * (self.is_vector or self.is_flat), *(rank + (self.shift or 0) for rank in ranks)]
         fitting = [rank for rank in wanted if rank >= least] or [least]
         hint = self.trial.ranks.get(self.path, fitting[0])
         fitting = [hint, *fitting] if hint >= least else fitting
-        costs = itertools.count(0, 2 if is_parameter(self.path) else 1)
+        costs = itertools.count(0, 2 if is_parameter(self.path) and not is_open else 1)
         keys = tuple(map(str, range(self.trial.indexed.get(self.path, 0) + 1)))
         return self.needs(*((cost, self.of_rank(rank, kind)) for cost, rank in zip(costs, dict.fromkeys(fitting))),
                           *[(1.5, Known("sequence", keys=keys))] * (len(keys) > 1))
@@ -99,9 +103,11 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
         return self.ranked((0,) if self.shift and self.plain else (1, 2), "integers")
 
-    def like(self, shape: tuple[int, ...], is_sum: bool = False) -> Any:
+    def like(self, shape: tuple[int, ...], ufunc: Any = None) -> Any:
         """It meets an array of this shape: data have its shape, a bias or a gain one axis of it, that of features."""
-        lengths = [self.trial.axis_of(n) or self.axis(i) for i, n in enumerate(shape)]
+        is_sum, is_difference = ufunc in (np.add, np.subtract), ufunc is np.subtract  # y - t: t is no longer than y
+        lengths: list[Length] = [{"": 1} if n == 1 and is_difference else self.trial.axis_of(n) or self.axis(i)
+                                 for i, n in enumerate(shape)]
         is_weight = is_parameter(self.path) or self.path in self.trial.sizes
         is_column = is_weight and len(shape) > 1 and self.features_first(lengths)
         if not self.plain or self.shift or len(shape) < max(self.least, 1) or self.may_be_number or (
@@ -242,7 +248,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         probes = [one for one in inputs if isinstance(one, Probe)]
         shapes = [np.shape(one) for one in inputs if isinstance(one, (np.ndarray, list)) and np.ndim(one)]
         if shapes:
-            return first(probes).like(np.broadcast_shapes(*shapes), ufunc in (np.add, np.subtract))
+            return first(probes).like(np.broadcast_shapes(*shapes), ufunc)
         if len({one.path for one in probes}) > 1:
             own = max(one.least - (one.shift or 0) for one in probes)  # axes that one of them has at least
             return first(probes).ranked((1, 2) if is_parameter(first(probes).path) else (max(2, own), *RANKS[:3]))

@@ -388,7 +388,7 @@ class OnTensors:
             return np.stack([self.array(row) for row in x])
         return x if isinstance(x, Tensor) else self.numpy.array(x, *arguments, **options)
 
-    asarray = array
+    asarray = ascontiguousarray = array
 
     def take_along_axis(self, x: Any, indices: Any, axis: int) -> Any:
         return moved(lambda y: self.numpy.take_along_axis(y, indices, axis), x)

@@ -259,8 +259,8 @@ def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change
     elif isinstance(node, ast.Attribute) and node.attr == "T":
         yield from instead(1, ast.unparse(node.value))
     elif isinstance(node, ast.Call):
-        if node.args:
-            yield from instead(2, ast.unparse(node.args[0]))
+        if node.args and (known.is_misshaped or not re.search(r"\bsum$", ast.unparse(node.func))):
+            yield from instead(2, ast.unparse(node.args[0]))  # a sum is left out only where a shape is wrong
         if re.search(r"\b(mean|sum)$", ast.unparse(node.func)):
             other = re.sub(r"\b(mean|sum)$", lambda m: {"mean": "sum", "sum": "mean"}[m[1]], ast.unparse(node.func))
             yield from instead(1, text.replace(ast.unparse(node.func), other, 1))

@@ -45,7 +45,7 @@ from minigrad.handwritten.lengths import (
     owner,
     read,
 )
-from minigrad.handwritten.probe import Asked, Need, Probe
+from minigrad.handwritten.probe import BIAS, Asked, Need, Probe
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
 
 # Lengths while it is tried. A sum of some is hardly ever another.
@@ -440,7 +440,8 @@ class Trial:
         return following if following and following.equal != self.hypothesis.equal else None
 
     def unlikely(self) -> float:
-        """A cost where data have an axis twice, or two of weights, and where several have one that nothing else has."""
+        """A cost where data have an axis twice, or two of weights, where several have one that nothing else has, and
+        where a bias has an axis of data that no other weight has, as one for each example."""
         now = self.hypothesis
         axes = [(path, axis) for path, axis in now.axes if axis.keys() != {""}]
         fixed = {one for path, axis in axes for one in axis
@@ -451,7 +452,10 @@ class Trial:
             sum(axis.keys() - {""} <= fixed and not is_constant(axis) for axis in own[path]) > 1)]
         alone = {path for path, axis in axes if path in self.data and sum(
             axis.keys() <= other.keys() for _, other in axes) == 1}
-        return 1.5 * len(strange) + 1.1 * max(0, len(alone) - 1)
+        of_data, of_biases, of_others = ({one for path, axis in axes for one in axis if some(path)} - {""} for some in (
+            self.data.__contains__, lambda path: re.match(BIAS, path) and path not in self.data,
+            lambda path: path not in self.data and not re.match(BIAS, path)))
+        return 1.5 * len(strange) + 1.1 * max(0, len(alone) - 1) + 1.5 * bool(of_biases & of_data - of_others)
 
     @property
     def data(self) -> dict[str, Known]:

@@ -31,7 +31,7 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
 from minigrad.handwritten.find import candidates, fitting, flat, like_output, other_sizes, with_example, with_globals
 from minigrad.handwritten.given_cell import replace_cell
-from minigrad.handwritten.layers import WEIGHT
+from minigrad.handwritten.layers import WEIGHT, copies_of, places
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
@@ -226,6 +226,7 @@ class Trial:
             return
         self.look_at_order()
         self.look_at_state(inputs, d_outputs, first)
+        self.look_at_copies(inputs, d_outputs)
         self.look_at_arguments(inputs, d_outputs)
         self.look_at_clipping(inputs, d_outputs)
         if self.globals:
@@ -457,6 +458,8 @@ class Trial:
             self.set_globals(inputs, namespace)
             BOARDS.clear()
             np.random.seed(0)
+            if state := getattr(forward, "state", None):  # that of one of several calls
+                np.random.set_state(state)
             return subject.forward(namespace, inputs)[0]
 
         def agrees(scale: float, tolerance: float) -> bool:
@@ -505,6 +508,7 @@ class Trial:
             self.verdict.notes.append(f"{subject.name} calls {', '.join(wrong_steps)}: mend that first")
             report.notes = []
         else:
+            self.look_for_integers(reference, report)
             self.look_for_mends(reference, report)
             self.look_for_edits(reference, report)
         unexplained = {name: returned[name] for name in names if f"d{name}" in report.unexplained}
@@ -569,6 +573,29 @@ class Trial:
         for one in bound:
             shapes[one.name].add(one.values.shape)
         return shapes, any(d is not None and np.shape(d) != self.subject.inputs[name] for name, d in found.items())
+
+    def look_for_integers(self, reference: Callable, report: AuditReport) -> None:
+        """Say which gradients are right but for their fractions, for they are kept in arrays of integers."""
+        cut = [name for name in self.subject.inputs if f"d{name}" in report.wrong]
+        for inputs, _, d_outputs, true in [self.sample(reference) for _ in range(3)] if cut else ():
+            _, memory = self.forward(inputs)
+            given, by = self.backward(memory, list(d_outputs)), d_outputs[0] if self.subject.is_loss else 1.0
+            whole = given | (self.subject.kept(memory[0]("")) if self.subject.is_class else {})
+            cut = [name for name in cut if whole.get(name) is not None and whole[name].dtype.kind in "iu"
+                   and see.close(given[name], by * np.trunc(true[name] / by))]
+        if not cut:
+            return
+        names = [f"d{name}" for name in cut]
+        for cause in report.causes:
+            cause.explains = [name for name in cause.explains if name not in names]
+        lines = {n.lineno for f in self.source.functions_in(self.subject.name) for n in ast.walk(f)
+                 if isinstance(n, ast.Attribute | ast.Name) and re.fullmatch(r"(np\.|numpy\.)?u?int(8|16|32|64)?",
+                                                                             ast.unparse(n))}
+        report.unexplained = [name for name in report.unexplained if name not in names]
+        report.notes = report.notes if report.unexplained else []
+        report.causes = [*filter(lambda cause: cause.explains, report.causes), Cause(
+            f"{', '.join(names)} {'are' if names[1:] else 'is'} kept in an array of integers, which cuts the fractions",
+            "integers", names, backward_line=quoted(self.source.file, lines.pop()) if len(lines) == 1 else None)]
 
     def look_for_mends(self, reference: Callable, report: AuditReport) -> None:
         """The edit of a cause's line that mends all that the cause explains, and more if it is the whole fault.
@@ -736,6 +763,35 @@ class Trial:
                 self.namespace = self.fresh()
                 return whole(inputs, d_outputs)
             self.gradients = gradients  # type: ignore[method-assign]
+
+    def look_at_copies(self, inputs: dict, d_outputs: list) -> None:
+        """Change the weights in place after the constructor: does the backward use copies that it made of them?"""
+        subject, made = self.subject, self.draw()
+        weights = {name: made[name] for name, path in subject.paths.items() if path in subject.makes}
+        copies = copies_of(subject.owner(self.namespace, made)(""), weights) if subject.is_class else {}
+
+        def gradients(is_mended: bool) -> dict[str, Any] | None:
+            """Those at other weights, and at copies of them if it is mended; None if the outputs are others."""
+            owner = subject.owner(self.namespace, made)
+            for place in places(owner("")):
+                for name, w in weights.items() if is_mended or place.path not in copies else ():
+                    for old, new in ((w, inputs[name]), (w.T, inputs[name].T)):
+                        if np.array_equal(place.value, old):
+                            place.value[...] = new
+            outputs, memory = subject.run_forward(owner, copy.deepcopy(inputs))
+            return self.backward(memory, copy.deepcopy(d_outputs)) if all(map(see.close, outputs, true)) else None
+        if not copies:
+            return
+        true, memory = self.forward(inputs)
+        right = self.backward(memory, copy.deepcopy(d_outputs))
+        with explained(self.source, f"{subject.name} fails when its weights are changed in place"):
+            stale, mended = gradients(False), gradients(True)
+        if stale is None or mended is None or not all(same(right[name], mended.get(name)) for name in right):
+            return
+        if wrong := [f"d{name}" for name in right if not same(right[name], stale.get(name))]:
+            which = ", ".join(f"{'.'.join(map(str, path))}, a copy of {name}" for path, name in copies.items())
+            self.fault(f"{', '.join(wrong)} {'are' if wrong[1:] else 'is'} wrong once the weights change: the backward "
+                       f"uses {which} that the constructor made")
 
     def look_at_arguments(self, inputs: dict, d_outputs: list) -> None:
         """Compare the arguments before and after."""

@@ -244,6 +244,8 @@ FAULTS = [
      r"^(ft and it|it and ft) are exchanged wherever"),
     ("fused_cell", "dh, dc = d\n", "dc, dh = d\n", r"^the arriving d(c|h)\w* and d\w+ are exchanged"),
     ("fused_cell", "ds = dc +", "f, i = i, f; ds = dc +", r"^(f and i|i and f) are exchanged wherever"),
+    ("peephole", "di = dc * g * i * (1 - i)\ndf = dc * c_prev *", "di = dc * c_prev * i * (1 - i)\ndf = dc * g *",
+     r"^(g and c_prev|c_prev and g) are exchanged: d\w+ has the factor"),
     # -- the diagonal of a softmax, from the library and written out
     ("attention", "p * (dp - np.sum(dp * p, axis=1, keepdims=True))", "p * (1 - p) * dp",
      r"only the diagonal of the derivative of its softmax"),

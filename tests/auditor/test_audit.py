@@ -55,6 +55,19 @@ def test_the_score_of_all_planted_faults():
     assert not rows["all"].false
 
 
+def test_a_query_path_beside_a_matrix_with_fewer_axes_than_what_it_meets():
+    def forward(h, q, W):
+        return np.concatenate((np.tanh(h * q), h), axis=2) @ W
+
+    def backward(dy, h, q, W):
+        a, d = np.tanh(h * q), dy @ W.T
+        ds, n = d[:, :, :4] * (1 - a ** 2), h.shape[2]
+        z = np.concatenate((a, h), axis=2)
+        return {"dh": d[:, :, n:], "dq": (ds * h).sum((0, 1)), "dW": np.einsum("ntd,ntm->dm", z, dy)}
+    report = mg.audit(forward, backward, np.ones((3, 5, 4)), np.ones(4), np.ones((8, 2)))
+    assert list(report.wrong) == ["dh"] and "dh lacks the path from h q to h" in str(report)
+
+
 # -- random cells -----------------------------------------------------------------------------------------------
 
 

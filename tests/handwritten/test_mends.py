@@ -57,6 +57,61 @@ FILES = {
                 dU += da @ hs[t - 1].T
                 dh = U.T @ da
             return dE, dU, dV
+        """,
+    "layers": """
+        import numpy as np
+        class TimeAffine:
+            def __init__(self, W, b):
+                self.params, self.grads = [W, b], [np.zeros(W.shape), np.zeros(b.shape)]
+            def forward(self, x):
+                self.x = x
+                return x @ self.params[0] + self.params[1]
+            def backward(self, dout):
+                self.grads[0][...] = np.einsum('ntd,ntm->dm', self.x, dout)
+                self.grads[1][...] = dout.sum(axis=(0, 1))
+                return dout @ self.params[0].T
+        class TimeRNN:
+            def __init__(self, Wx, Wh, b):
+                self.params = [Wx, Wh, b]
+                self.grads = [np.zeros(Wx.shape), np.zeros(Wh.shape), np.zeros(b.shape)]
+                self.WhT = np.ascontiguousarray(Wh.T)
+            def forward(self, xs):
+                Wx, Wh, b = self.params
+                N, T, D = xs.shape
+                self.xs, self.hs = xs, [np.zeros((N, Wh.shape[0]))]
+                for t in range(T):
+                    self.hs.append(np.tanh(np.dot(xs[:, t], Wx) + np.dot(self.hs[t], Wh) + b))
+                return np.stack(self.hs[1:], axis=1)
+            def backward(self, dhs):
+                Wx, Wh, b = self.params
+                dxs, dh = np.empty(self.xs.shape), 0
+                for g in self.grads:
+                    g.fill(0)
+                for t in range(dhs.shape[1] - 1, -1, -1):
+                    dA = (dhs[:, t] + dh) * (1 - self.hs[t + 1] ** 2)
+                    self.grads[0] += self.xs[:, t].T @ dA
+                    self.grads[1] += self.hs[t].T @ dA
+                    self.grads[2] += np.sum(dA, axis=0)
+                    dxs[:, t] = dA @ Wx.T
+                    dh = dA @ Wh.T
+                return dxs
+        class Predictor:
+            def __init__(self, H=16, seed=1):
+                r = np.random.RandomState(seed)
+                self.layers = [TimeRNN(r.randn(1, H), r.randn(H, H), np.zeros(H)),
+                               TimeAffine(r.randn(H, 1), np.zeros(1))]
+                self.params = sum([l.params for l in self.layers], [])
+                self.grads = sum([l.grads for l in self.layers], [])
+            def forward(self, xs, ts):
+                for l in self.layers:
+                    xs = l.forward(xs)
+                self.diff = xs - ts
+                return 0.5 * np.mean(self.diff ** 2)
+            def backward(self):
+                d = self.diff / self.diff.size
+                for l in self.layers[::-1]:
+                    d = l.backward(d)
+                return d
         """}
 # (file, a line, what stands there, what is said)
 FAULTS = [
@@ -67,6 +122,11 @@ FAULTS = [
     ("a loss", "                dy[targets[t]] -= 1\n", "", "mends it      add `dy[targets[t], 0] -= 1` behind it"),
     ("a loss", "dE[:, [words[t]]] += da", "dE[:, [words[t]]] = da", "write `dE[:, [words[t]]] += da` in place of"),
     ("a loss", "dh = U.T @ da", "dh = U @ da", "mends it      write `U.T` in place of `U`"),
+    ("layers", "[np.zeros(W.shape), np.zeros(b.shape)]", "[np.zeros(W.shape), np.zeros(b.shape, dtype=np.int32)]",
+     "dlayers_1_1 is kept in an array of integers, which cuts the fractions"),
+    ("layers", "dh = dA @ Wh.T", "dh = dA @ self.WhT",
+     "wrong once the weights change: the backward uses WhT, a copy of Wh"),
+    ("layers", "d = self.diff / self.diff.size", "d = self.diff", "the forward takes a mean, and"),
     ("a loss", "(V.T @ dy + dh) *", "(V.T @ dy) *", "mends it      write `V.T @ dy + dh` in place of `V.T @ dy`")]
 
 
@@ -120,3 +180,45 @@ def test_targets_that_add_up_along_the_axis_that_is_meant(tmp_path):
         """))
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert (verdict.status, verdict.notes) == ("right", []), verdict
+
+
+def test_a_wrong_dropout_is_not_held_against_the_model(tmp_path):
+    """The right layer in its place has the mask of its own call; a large default of a size is a size."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Affine:
+            def __init__(self, W):
+                self.params, self.grads = [W], [np.zeros_like(W)]
+            def forward(self, x):
+                self.x = x
+                return x @ self.params[0]
+            def backward(self, dout):
+                self.grads[0][...] = self.x.T @ dout
+                return dout @ self.params[0].T
+        class Dropout:
+            def __init__(self):
+                self.params, self.grads = [], []
+            def forward(self, x):
+                self.mask = (np.random.rand(*x.shape) > 0.5) * 2.0
+                return x * self.mask
+            def backward(self, dout):
+                return dout
+        class Model:
+            def __init__(self, vocab_size=20000, hidden_size=3000):
+                V, H = vocab_size, hidden_size
+                self.layers = [Affine(np.random.randn(V, H)), Dropout(), Affine(np.random.randn(H, V)), Dropout()]
+                self.params = [p for l in self.layers for p in l.params]
+                self.grads = [g for l in self.layers for g in l.grads]
+            def forward(self, x):
+                for l in self.layers:
+                    x = l.forward(x)
+                return x
+            def backward(self, dout):
+                for l in self.layers[::-1]:
+                    dout = l.backward(dout)
+                return dout
+        """))
+    verdicts = {verdict.name: verdict for verdict in judge_file(str(tmp_path / "mine.py"))}
+    assert {name: verdict.status for name, verdict in verdicts.items()} == {
+        "Affine": "right", "Dropout": "wrong", "Model": "right"}, verdicts
+    assert "the factor mask is missing" in verdicts["Dropout"].faults[0]
