@@ -323,10 +323,10 @@ class Subject:
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
             return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
         if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
-            alike = [[name for name in arguments if self.inputs[name] == shape] for shape in shapes]
-            found = list(itertools.chain(*alike))
-            if len(set(found)) == len(found) == len(parts):
-                order = found
+            by_shape = [[name for name in arguments if self.inputs[name] == shape] for shape in shapes]
+            told_apart = list(itertools.chain(*by_shape))
+            if len(set(told_apart)) == len(told_apart) == len(parts):
+                order = told_apart
         return dict(zip(order or orders[0], parts))
 
     def of_their_shapes(self, parts: list[Any], told: dict[str, Any]) -> dict[str, Any]:
