@@ -379,12 +379,13 @@ class Trial:
         """The user's own forward; or another, of which the backward gives more gradients: with right activations in
         place of some that are `wrong`, or one of the usual, if it gives all of that."""
         best: tuple = (math.inf, self.subject, {})
+        own = None
         try:
             own = self.own_forward()
             differing = self.differing(self.sample(own)) if wrong or usual.own_names else None
-            if not differing:
+            if not differing and (differing is not None or not wrong):
                 return own
-            best = (len(differing), self.subject, {})
+            best = (math.inf if differing is None else len(differing), self.subject, {})
         except CouldNotRun:
             if not wrong:
                 raise
@@ -401,7 +402,7 @@ class Trial:
                     best = len(found + zero), self.subject, self.activations
         _, self.subject, self.activations = best
         self.namespace = self.fresh()
-        if self.activations or best[0] == math.inf:
+        if self.activations or own is None:
             self.verdict.faults += [f"your forward differs: {wrong[name]}" for name in self.activations]
             self.verdict.forward_differs = True
             return self.own_forward()

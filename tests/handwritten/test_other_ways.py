@@ -407,6 +407,8 @@ def test_way(name, tmp_path):
 
 @pytest.mark.parametrize(("line", "other", "said"), [
     ("e / e.sum(axis=0)", "e / e.sum()", "it is a softmax over all entries"),
+    ("np.max(x))\n    return e / e.sum(axis=0)", "x.max(axis=0))\n    return e / e.sum(axis=1)[:, None]",
+     "softmax (line 2)"),
     ("1 / (1 + np.exp(-x))", "0.5 * (1 + np.tanh(x))", "it is σ(2x)"),
     ("cache):", "cache, other=0):", "")])
 def test_an_activation_whose_backward_is_that_of_its_name(line, other, said, tmp_path):
