@@ -236,7 +236,7 @@ def passed_on(backward: str, source: Source) -> set[str]:
 
 
 def names_at_a_call(name: str, source: Source, count: int) -> list[str]:
-    """The names to which so many results of a function are assigned, wherever that is; "" if nowhere."""
+    """The names that the file gives to the results of a function where it calls it; "" for each if it gives none."""
     calls = [s for s in ast.walk(source.tree) if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call)
              and ast.unparse(s.value.func) == name]
     found = [list(map(ast.unparse, getattr(s.targets[0], "elts", s.targets))) for s in calls]

@@ -376,8 +376,8 @@ class Trial:
         return None
 
     def that_is_meant(self, usual: references.Usual, wrong: dict[str, str]) -> Callable:
-        """The user's own forward; or another, of which the backward gives more gradients: with right activations in
-        place of some that are `wrong`, or one of the usual, if it gives all of that."""
+        """The forward whose gradients the backward gives: the user's own, the same with right activations in place of
+        some `wrong` ones, or a usual one. A tie goes to the user's own."""
         best: tuple = (math.inf, self.subject, {})
         own = None
         try:
@@ -742,8 +742,10 @@ class Trial:
         else:
             self.gradients(self.draw(), copy.deepcopy(d_outputs))
             found = self.gradients(inputs, d_outputs)
-            if self.subject.together and all(same(first[name], found.get(name)) for name in first):
-                _, (owner, *_) = self.forward(inputs)  # and with the gradients that are kept in globals as they are
+            in_globals = self.subject.together and self.subject.in_globals(self.namespace)
+            if in_globals and all(same(first[name], found.get(name)) for name in first):
+                _, (owner, *_) = self.forward(inputs)  # and with these gradients as they are, the weights as they were
+                self.namespace |= {name: inputs[name].copy() for name in self.subject.held if name in inputs}
                 _, memory = self.subject.run_forward(owner, copy.deepcopy(inputs))
                 found = self.backward(memory, copy.deepcopy(d_outputs))
         changed = [f"d{name}" for name in first if not same(first[name], found.get(name))]

@@ -332,6 +332,15 @@ def test_the_course_without_forwards(tmp_path):
     assert [(v.name, v.status) for v in verdicts] == [("lstm_cell_backward", "right"), ("lstm_backward", "right")]
 
 
+def test_a_loss_that_takes_its_step_inside_keeps_nothing_else(tmp_path):
+    """It is called a second time with the weights of the first."""
+    end = "    return loss, h_s[len(inputs) - 1]\n"
+    step = "    W_h[...] -= 0.1 * dW_h\n    W_y[...] -= 0.1 * dW_y\n"
+    path = edited(tmp_path, "global_gradients.py", (end, step + end))
+    verdict = verdict_of(path, "forward_backward")
+    assert (verdict.status, verdict.faults) == ("right", [])
+
+
 def test_a_gradient_of_nothing_that_was_found_is_not_passed_over(tmp_path):
     path = edited(tmp_path, "course.py", ('"dWi": dWi,', '"dWi": dWi, "dWq": dWi,'))
     (note,) = verdict_of(path, "lstm_cell_backward").notes
