@@ -15,7 +15,7 @@ from minigrad.auditor.lines import bindings
 from minigrad.engine.ops import relu, sigmoid, softmax, tanh
 from minigrad.handwritten import references
 from minigrad.handwritten.recordable import bases
-from minigrad.handwritten.source import Source, scales
+from minigrad.handwritten.source import Source
 
 ACTIVATIONS = {"sigmoid": [sigmoid], "tanh": [tanh], "relu": [relu],
                "softmax": [functools.partial(softmax, axis=axis) for axis in (-1, 0, 1)]}
@@ -135,13 +135,11 @@ def line_of_change(source: Source, name: str, argument: str) -> str:
 
 
 def clipping(source: Source, name: str) -> tuple[str, set[float]]:
-    """(" (line 7)" where a function, or one that it calls, calls clip or asks for a norm; the numbers there)"""
-    for f in source.functions_in(name):
-        for n in ast.walk(f):
-            if scales(n) or (isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == "clip"):
-                numbers = {float(c.value) for c in ast.walk(n) if isinstance(c, ast.Constant)
-                           and isinstance(c.value, (int, float))}
-                return f" ({source.place(n.lineno)})", numbers  # type: ignore[attr-defined]
+    """(" (line 7)" where a function, or one that it calls, clips or asks for a norm; the numbers there)"""
+    for n in source.clips(name):
+        numbers = {float(c.value) for c in ast.walk(n) if isinstance(c, ast.Constant)
+                   and isinstance(c.value, (int, float))}
+        return f" ({source.place(n.lineno)})", numbers  # type: ignore[attr-defined]
     return "", set()
 
 

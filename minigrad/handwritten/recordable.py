@@ -226,9 +226,13 @@ class Expressions(ast.NodeTransformer):
             return self.put(base, new)
         return ast.Assign([stored(base)], new)
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:
+    def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
         f = node.func
+        if ast.unparse(f) == "float" and node.args and not isinstance(node.args[0], ast.Constant):
+            return node.args[0]
+        if isinstance(f, ast.Attribute) and f.attr == "item" and not node.args:
+            return f.value
         node.keywords = [k for k in node.keywords if k.arg != "out"]
         if isinstance(f, ast.Attribute) and f.attr == "dot" and len(node.args) == 1:
             return ast.copy_location(call("dot_", f.value, node.args[0]), node)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from minigrad.engine.messages import one_line
+from minigrad.handwritten.recordable import bases
 from minigrad.handwritten.source import CouldNotRun, Source
 from minigrad.handwritten.subjects import LABELS
 
@@ -108,8 +109,10 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
         known = Known(names_in(function, shapes), labels, is_misshaped, at is not None)
         only_copies = function not in of_backward.values()
         line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
+        stored = {base for s in ast.walk(function) for target in (
+            getattr(s, "targets", None) or [getattr(s, "target", None)]) if target is not None for base in bases(target)}
         for i, node in enumerate(ast.walk(function)):
-            if at is None or line_of[node] == at:
+            if node not in stored and (at is None or line_of[node] == at):
                 found += [Edit(owner, function, i, change, line_of[node], cost, text)
                           for cost, change, text in changes(node, known) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
@@ -181,6 +184,8 @@ def changes(node: Any, known: Known) -> Iterator[Change]:
             for cost, change, text in statement(node, f"{target} = {target} {sign} ({value})", 0):
                 yield cost, change, f"{text}: that array has another name too, or fewer digits"
         yield from statement(node, f"{target} = {value}")
+        if sign in "*/":
+            yield 1, lambda _: ast.copy_location(ast.Pass(), node), f"leave out `{ast.unparse(node)}`"
     elif isinstance(node, ast.Assign) and len(node.targets) == 1 and not isinstance(node.targets[0], ast.Tuple):
         target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
         yield from statement(node, f"{target} += {value}")
@@ -264,6 +269,9 @@ def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change
         if re.search(r"\b(mean|sum)$", ast.unparse(node.func)):
             other = re.sub(r"\b(mean|sum)$", lambda m: {"mean": "sum", "sum": "mean"}[m[1]], ast.unparse(node.func))
             yield from instead(1, text.replace(ast.unparse(node.func), other, 1))
+        lengths = getattr(node.args[0], "elts", node.args) if node.args else []
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "reshape" and len(lengths) == 2:
+            yield from instead(1, "{}({}, {}).T".format(*map(ast.unparse, (node.func, *reversed(lengths)))))
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("astype", "clip"):
             yield from instead(1, ast.unparse(node.func.value))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

@@ -44,6 +44,7 @@ OF_PYTHON_2 = {"xrange": range, "unicode": str, "long": int, "raw_input": input}
 GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int", "np.float": "float", "np.int": "int",
         "np.bool": "bool", "np.object": "object", "np.float_": "np.float64", "np.product": "np.prod",
         "np.numpy": "np.dot", "np.Inf": "np.inf", "np.NaN": "np.nan", "np.row_stack": "np.vstack"}
+EXPONENTIAL = re.compile(r"\b(exp|expit|log|log1p|logaddexp|sqrt|tanh)\b")
 DEFINITION = re.compile(r"^(def|class)\b", re.M)
 ABSENT = re.compile(r"module 'numpy' has no attribute '(\w+)'|`?np\.(\w+)`? was (?:a deprecated alias|removed)|"
                     r"name '(\w+)' is not defined")
@@ -148,12 +149,27 @@ class Source:
                 found.append(key.value)
         return tuple(dict.fromkeys(found))
 
-    def unscaled(self) -> Source:
-        """The source without what scales gradients by their norm."""
-        class Unscaled(ast.NodeTransformer):
-            def visit_If(self, node: ast.If) -> Any:
-                return node.orelse or ast.copy_location(ast.Pass(), node) if scales(node) else self.generic_visit(node)
-        return replace(self, tree=Unscaled().visit(copy.deepcopy(self.tree)), failed={})
+    def unclipped(self, name: str) -> Source:
+        """The source in which a function or a class, and what it calls, does not clip or scale its gradients."""
+        nodes = self.clips(name)
+
+        class Unclipped(ast.NodeTransformer):
+            def visit(self, node: ast.AST) -> Any:
+                if node not in nodes:
+                    return self.generic_visit(node)
+                if isinstance(node, ast.If):
+                    return node.orelse or ast.copy_location(ast.Pass(), node)
+                return clipped(node)
+        shared = {id(node): node for node in nodes}  # deepcopy would make others of them
+        return replace(self, tree=Unclipped().visit(copy.deepcopy(self.tree, shared)), failed={})
+
+    def clips(self, name: str) -> list[ast.AST]:
+        """The calls of clip, and each `if norm > 5`, in a function or a class and what it calls; not those that keep
+        the argument of an exponential or a logarithm in bounds."""
+        of_values = {id(n) for f in self.functions_in(name) for call in ast.walk(f) if is_activation(f) or (isinstance(
+            call, ast.Call) and EXPONENTIAL.search(ast.unparse(call.func))) for n in ast.walk(call)}
+        return [n for f in self.functions_in(name) for n in ast.walk(f) if id(n) not in of_values and (
+            scales(n) or (isinstance(n, ast.Call) and clipped(n) is not None))]
 
     def recordable(self, loss: str | None = None) -> Source:
         """The source rewritten for tensors; of the function `loss` only what computes its first result."""
@@ -168,7 +184,7 @@ class Source:
     def run(self, wanted: Iterable[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run what these names need and return the namespace; names in `given` keep these values."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
-                                     "sigmoid": on_arrays(sigmoid), "softmax": on_arrays(softmax, axis=0), **HELPERS,
+                                     "sigmoid": on_arrays(sigmoid), "softmax": SOFTMAX, **HELPERS,
                                      **(OF_PYTHON_2 if self.python_2 else {}), **(given or {})}
         folder = str(Path(self.file).resolve().parent)
         sys.path.insert(0, folder)  # like a script, it may import modules beside it
@@ -376,6 +392,21 @@ def runs(s: ast.stmt) -> bool:
                           ast.AugAssign, ast.If, ast.Try))
 
 
+def clipped(call: ast.AST) -> ast.expr | None:
+    """What a call of np.clip, or of the method of an array, clips; None for another node."""
+    f = getattr(call, "func", None)
+    if not isinstance(call, ast.Call) or ast.unparse(f or call).rpartition(".")[2] != "clip":
+        return None
+    is_method = isinstance(f, ast.Attribute) and ast.unparse(f.value) not in ("np", "numpy")
+    return f.value if is_method else call.args[0] if call.args else None
+
+
+def is_activation(f: ast.FunctionDef) -> bool:
+    """Whether a function is one expression with an exponential in it, as a sigmoid."""
+    return len(f.body) <= 3 and not any(isinstance(n, ast.For) for n in ast.walk(f)) and \
+        bool(EXPONENTIAL.search(ast.unparse(f)))
+
+
 def scales(s: ast.AST) -> bool:
     """Whether a statement is `if norm > 5:`, which scales gradients."""
     return isinstance(s, ast.If) and isinstance(s.test, ast.Compare) and "norm" in ast.unparse(s.test)
@@ -409,6 +440,9 @@ def on_arrays(f: Any, **options: Any) -> Any:
             return f(x, **options)
         return x.__array_wrap__(f(np.asarray(x), **options))  # of a class that notes what happens to it (shapes.py)
     return call
+
+
+SOFTMAX = on_arrays(softmax, axis=0)  # as in the course, whose columns are examples
 
 
 def parameters_of(node: Function, method: str | None = None) -> tuple[str, ...]:

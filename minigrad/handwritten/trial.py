@@ -24,6 +24,7 @@ from minigrad.auditor.audit import audit
 from minigrad.auditor.lines import bindings, quoted
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.engine.context import no_grad
+from minigrad.engine.ops import softmax
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
@@ -36,7 +37,7 @@ from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.repair import SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.shapes import Example
-from minigrad.handwritten.source import CouldNotRun, Source, explained, parameters_of
+from minigrad.handwritten.source import SOFTMAX, CouldNotRun, Source, explained, on_arrays, parameters_of
 from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject, as_tuple, stacked
 from minigrad.program.trace import TraceError
 
@@ -72,7 +73,7 @@ class Trial:
         self.verdict = Verdict(subject.name, source.place(source.definitions[subject.name].lineno), subject.convention)
         self.activations: dict[str, Callable] = {}  # in place of the file's own
         self.use_true_forwards = False
-        self.unclipped = False  # whether np.clip returns its argument
+        self.unclipped = False  # whether the file is run without what clips gradients
         self.reference: Callable | None = None
         self.behind: Callable | None = None  # the usual forward whose place the user's own takes
         self.globals: dict[str, int] = {}
@@ -133,7 +134,7 @@ class Trial:
 
     def fresh(self, source: Source | None = None) -> dict[str, Any]:
         """The file's namespace, with the parts of the convention that it lacks."""
-        subject, source = self.subject, source or (self.source.unscaled() if self.unclipped else self.source)
+        subject, source = self.subject, source or self.source_in_use
         classes = [name for name, node in source.definitions.items() if isinstance(node, ast.ClassDef)]
         needs = [name for cell in self.cells for name in cell.subject.needs]
         namespace = source.run([*subject.needs, *needs, *classes],
@@ -150,9 +151,15 @@ class Trial:
         namespace |= self.activations
         for cell in self.wrong_cells:
             replace_cell(namespace, cell.subject, cell.reference)  # type: ignore[arg-type]
-        if self.unclipped:
-            namespace |= {name: Unclipped(np) for name, value in namespace.items() if value is np}
         return namespace
+
+    @property
+    def source_in_use(self) -> Source:
+        return self.without_clips if self.unclipped else self.source
+
+    @functools.cached_property
+    def without_clips(self) -> Source:
+        return self.source.unclipped(self.subject.name)
 
     def set_clipping(self, unclipped: bool) -> None:
         self.unclipped = unclipped
@@ -204,7 +211,9 @@ class Trial:
 
     def judge(self) -> None:
         verdict, subject = self.verdict, self.subject
-        if subject.is_loss and not subject.has_loss:
+        if self.namespace["softmax"] is SOFTMAX and "softmax" in self.source.words and not subject.course:
+            self.choose_softmax()
+        elif subject.is_loss and not subject.has_loss:
             self.choose_targets()
         self.reference = reference = self.true_forward()
         if reference is not None and subject.is_loss and subject.has_loss and self.differing(self.sample(reference)):
@@ -288,6 +297,21 @@ class Trial:
                               "let the forward return the loss")
         if wrong and text:
             self.verdict.notes.append(f"{own.name} was judged as the gradient of {text}: the file has no loss")
+
+    def choose_softmax(self) -> None:
+        """Where the file has no softmax, take it along the axis that makes most gradients right."""
+        own, least, chosen = self.subject, np.inf, (self.subject, self.activations, self.verdict.notes)
+        for axis in (0, -1):
+            self.subject, self.activations, self.verdict.notes = own, {"softmax": on_arrays(softmax, axis=axis)}, []
+            self.namespace = self.fresh()
+            with contextlib.suppress(CouldNotRun, IndexError):
+                if own.is_loss and not own.has_loss:
+                    self.choose_targets()
+                wrong = self.differing(self.sample(self.own_forward()))
+                if wrong is not None and len(wrong) < least:
+                    least, chosen = len(wrong), (self.subject, self.activations, self.verdict.notes)
+        self.subject, self.activations, self.verdict.notes = chosen
+        self.namespace = self.fresh()
 
     def targets(self) -> Iterator[Subject]:
         """The subject with each kind of targets: classes, and numbers that add up to one along an axis."""
@@ -451,8 +475,7 @@ class Trial:
             else:
                 namespace = self.fresh(source.recordable(subject.backward_name if subject.together else None))
             namespace |= see.right_activations(source, namespace)
-            namespace |= {name: OnTensors(value) for name, value in namespace.items() if value is np or isinstance(
-                value, Unclipped)}
+            namespace |= {name: OnTensors(value) for name, value in namespace.items() if value is np}
 
         def forward(*arguments: Any) -> Any:
             inputs = dict(zip(subject.inputs, arguments))
@@ -562,7 +585,7 @@ class Trial:
         subject, others = self.subject, [name for cell in self.cells for name in cell.subject.needs]
         forwards = list(filter(None, (subject.forward_name, subject.loss_name)))
         return [] if subject.elsewhere else edits_of(
-            self.source, subject.name if subject.is_class else "", subject.name if subject.is_closure else
+            self.source_in_use, subject.name if subject.is_class else "", subject.name if subject.is_closure else
             subject.backward_name, [] if subject.is_closure else forwards, others, *self.shapes_in_use, at)
 
     @functools.cached_property
@@ -841,8 +864,9 @@ class Trial:
                 self.set_clipping(True)
                 free = self.gradients(inputs, d_outputs)
                 cut = [f"d{name}" for name, d in given.items() if not same(free[name], d)]
-                bound = next((n for n in numbers if cut and all(
-                    same(np.clip(free[name], -n, n), given[name]) for name in given if f"d{name}" in cut)), None)
+                n = max((np.abs(given[name[1:]]).max() for name in cut), default=0.0)  # it may be divided afterwards
+                if cut and all(same(np.clip(free[name], -n, n), d) for name, d in given.items()):
+                    bound = float(n)
                 if cut and bound is None and see.factor(given, free):
                     bound = float(np.sqrt(sum(np.sum(d ** 2) for d in given.values())))
                 elif cut and bound is None:
@@ -888,19 +912,6 @@ def longer(subject: Subject) -> Subject:
                 for name, v in constants.items()}
     return replace(subject, constants=many(subject.constants), example=replace(
         example, constants=many(example.constants)))
-
-
-class Unclipped:
-    """NumPy, with a `clip` that returns its argument."""
-
-    def __init__(self, numpy: Any):
-        self.numpy = numpy
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.numpy, name)
-
-    def clip(self, x: Any, *_: Any, **__: Any) -> Any:
-        return x
 
 
 def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
