@@ -69,7 +69,9 @@ def find(source: Source) -> dict[str, Subject]:
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
         own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
-        methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method)))
+        parts = {called for method in own if re.search(BACK, method) for called in names_called(own[method]) - {method}}
+        methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
+                                                  method in parts))
         for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
@@ -101,7 +103,13 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     arriving = any(re.match(r"d[A-Z_]?\w", one) and (bare(one) in source.words or state(bare(one)))
                    for one in parameters_of(node))
     is_loss = is_both or bool(re.search(LOSS if arriving else rf"{LOSS}|^(compute_)?grad", backward, re.I))
+    returned = flat(subject.returns)
+    is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and sum(
+        bool(re.match(r"d[A-Z_]?\w|grad", one)) for one in returned) >= FEWEST
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
+    if is_class and forward is None and re.search(BACK, backward):
+        forward = next((name for name in own if re.search(LOSS, name) and name != backward and called_with(
+            own[name], True)), None)
     if forward is None and not is_loss:
         forward = forward_by_use(backward, own, is_class, source)
         subject.is_guess = not re.search(BACK, backward)
@@ -593,7 +601,7 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
 
     Each bias, and there are some, comes back with a column for each example: it takes one at a time. A single gradient
     of data is that of a state, and differs in one length: two states are of one length. A length that nothing else has
-    is that of the gradient.
+    is that of the gradient; so is the shape of a bias without an axis of another weight.
     """
     example: Any = subject.example
     biases = [name for name, shape in subject.inputs.items() if shape[1:] == (1,)]
@@ -606,6 +614,11 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
             path = subject.paths[name]
             axes = tuple({"": 1} if m == 1 else axis for axis, m in zip(example.known[path].axes, shape))
             yield replace(example, known=example.known | {path: replace(example.known[path], axes=axes)})
+        if len(own) != len(shape) and name in subject.paths and not of_weights(example, subject.paths[name]):
+            axes = tuple(next(({axis: 1} for axis, length in example.lengths.items() if length == n), {"": n})
+                         for n in shape)
+            path = subject.paths[name]
+            yield replace(example, known=example.known | {path: replace(example.known[path], axes=axes)})
         pairs = [pair for pair in zip(own, shape) if pair[0] != pair[1]]
         if len(pairs) == 1 and 1 not in pairs[0] and len(shape) == len(own) and name in subject.paths:
             at = next(i for i, (n, other) in enumerate(zip(own, shape)) if n != other)
@@ -615,6 +628,13 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
                          for length in known.axes)
             if not others or (strange == [name] and state(name)):
                 yield from with_lengths(example, *pairs[0])
+
+
+def of_weights(example: Example, path: str) -> bool:
+    """Whether a weight has an axis of another weight; else its shape is a guess."""
+    others = {axis for other, known in example.known.items() if other != path and is_parameter(other)
+              for length in known.axes for axis in length}
+    return not is_parameter(path) or any({*length} & others - {""} for length in example.known[path].axes)
 
 
 def may_be_broadcast(example: Example, path: str, shape: tuple[int, ...]) -> bool:

@@ -34,7 +34,15 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         subjects = {name: s for name, s in subjects.items() if name in (only, *subjects[only].cells)}
     trials: dict[str, Trial] = {}
     for name, subject in subjects.items():
-        trials[name] = judge(source, subject, [trials[cell] for cell in subject.cells if cell in trials])
+        cells = [trials[cell] for cell in subject.cells if cell in trials]
+        doubtful = [cell for cell in cells if cell.verdict.unlike or cell.verdict.status == "could not run"]
+        trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
+        if trials[name].verdict.is_explained:  # in use they run, with arguments that were not found for them alone
+            for cell in doubtful:
+                cell.verdict.status, cell.verdict.notes = "not judged", []
+                cell.verdict.faults = [f"it was judged as a part of {name}"]
+        elif doubtful:
+            trials[name] = judge(source, subject, cells)
     for name, trial in trials.items():  # part of one that could be judged
         users = [n for n, other in trials.items() if name in other.subject.cells and other.verdict.status in (
             "right", "wrong")]
@@ -44,9 +52,10 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         "right", "wrong")}
     if len(guesses) < len(trials):  # what only looks like a backward
         trials = {name: trial for name, trial in trials.items() if name not in guesses}
-    if source.python_2 and trials:
-        next(iter(trials.values())).verdict.notes.append(
-            f"{source.file} is not Python 3, and was read as Python 2: {source.python_2}")
+    if trials:
+        said = f"{source.file} is not Python 3, and was read as Python 2: {source.python_2}" if source.python_2 else \
+            source.gone
+        next(iter(trials.values())).verdict.notes += filter(None, [said])
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
         source.definitions[name].lineno), "", "not judged", [alone(source, name, list(trials))]) for name in others)]

@@ -40,7 +40,6 @@ PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since 
 IN_PYTHON_3 = [(r"(^|:)(\s*)print\b(?!\s*[(=.,])(.*)", r"\1\2pass  #\3"),
                (r"\bexcept\s+([\w.]+)\s*,\s*(\w+)\s*:", r"except \1 as \2:"),
                (r"<>", "!="), (r"\.iter(items|values|keys)\(\)", r".\1()")]
-OF_PYTHON_2 = {"xrange": range, "unicode": str, "long": int, "raw_input": input}
 GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int", "np.float": "float", "np.int": "int",
         "np.bool": "bool", "np.object": "object", "np.float_": "np.float64", "np.product": "np.prod",
         "np.numpy": "np.dot", "np.Inf": "np.inf", "np.NaN": "np.nan", "np.row_stack": "np.vstack"}
@@ -67,6 +66,7 @@ class Source:
     places: list[str]
     tree: ast.Module
     python_2: str = ""  # its first line of Python 2, and what to write instead
+    gone: str = ""  # the first use of what Python 3 or NumPy 2 do not have, and what to write instead
     failed: dict[str, str] = field(default_factory=dict)  # name → why the statement that binds it could not be run
 
     def place(self, line: int) -> str:
@@ -184,8 +184,7 @@ class Source:
     def run(self, wanted: Iterable[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run what these names need and return the namespace; names in `given` keep these values."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
-                                     "sigmoid": on_arrays(sigmoid), "softmax": SOFTMAX, **HELPERS,
-                                     **(OF_PYTHON_2 if self.python_2 else {}), **(given or {})}
+                                     "sigmoid": on_arrays(sigmoid), "softmax": SOFTMAX, **HELPERS, **(given or {})}
         folder = str(Path(self.file).resolve().parent)
         sys.path.insert(0, folder)  # like a script, it may import modules beside it
         np.random.seed(0)  # weights of the file are the same each time
@@ -234,8 +233,6 @@ class Source:
         if found := ABSENT.search(message):
             name = next(filter(None, found.groups()))
             full = name if found[3] else f"np.{name}"
-            if full in GONE:
-                return f"{where}{full} is of another Python or NumPy: write {GONE[full]}"
             if name in self.failed or "*" in self.failed:
                 return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
             known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
@@ -272,7 +269,13 @@ def read(file: str) -> Source:
         if not parses(lines):
             raise CouldNotRun(f"{file} is not Python 3: {said}") from None
         tree = ast.parse("\n".join(lines) + "\n", file)
-    return Source(file, "\n".join(lines) + "\n", places, ast.fix_missing_locations(Plain().visit(tree)), said)
+    modern = Modern(tree)
+    tree = ast.fix_missing_locations(Plain().visit(modern.visit(tree)))
+    source = Source(file, "\n".join(lines) + "\n", places, tree, said)
+    if modern.found:
+        line, name = min(modern.found)
+        source.gone = f"{source.place(line)}: {name} is of another Python or NumPy: write {GONE[name]}"
+    return source
 
 
 def in_python_3(line: str) -> str:
@@ -280,6 +283,27 @@ def in_python_3(line: str) -> str:
     for pattern, new in IN_PYTHON_3:
         line = re.sub(pattern, new, line)
     return line
+
+
+class Modern(ast.NodeTransformer):
+    """What Python 3 and NumPy 2 do not have, by the names that it has now. found: [(line, the old name)]"""
+
+    def __init__(self, tree: ast.Module):
+        self.found: list[tuple[int, str]] = []
+        self.own = {name for s in ast.walk(tree) for name in bound(s)}
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.now(node, node.id) if node.id in GONE and node.id not in self.own else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        self.generic_visit(node)
+        is_numpy = ast.unparse(node.value) in ("np", "numpy") and not hasattr(np, node.attr)
+        return self.now(node, f"np.{node.attr}") if is_numpy and f"np.{node.attr}" in GONE else node
+
+    def now(self, node: ast.expr, old: str) -> ast.expr:
+        self.found.append((node.lineno, old))
+        new = ast.parse(GONE[old], mode="eval").body
+        return ast.copy_location(new, node)
 
 
 class Plain(ast.NodeTransformer):

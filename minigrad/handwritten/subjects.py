@@ -172,7 +172,11 @@ class Subject:
             return (self.loss(owner, pool, outputs),), (owner, pool, None)
         at = [next((k for k, (own, _) in enumerate(outputs) if own and same_name(str(own), name)), -1)
               for name in arriving]
-        if min(at) < 0 or len(set(at)) < len(at):
+        told = [k for k in at if k >= 0]
+        if len(set(told)) == len(told) > 0 and len(outputs) >= len(arriving):  # the others in their order
+            left = (k for k in range(len(outputs)) if k not in told)
+            at = [k if k >= 0 else next(left) for k in at]
+        else:
             at = list(range(len(arriving)))
         rest_of_it = tuple(y for name, y in outputs if name not in self.takes)
         given: list[Any] = [outputs[k][1] for k in at if k < len(outputs)]
@@ -321,7 +325,8 @@ class Subject:
         order = next((order for order in fitting if [self.inputs[name] for name in order] == shapes), None) or next(
             iter(fitting), None)
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
-            return {name: d for name, d in zip(names, parts) if name}  # the others are of what is no input, as a state
+            by_name = {name: d for name, d in zip(names, parts) if name}
+            return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name], by_name)
         if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
             by_shape = [[name for name in arguments if self.inputs[name] == shape] for shape in shapes]
             told_apart = list(itertools.chain(*by_shape))
@@ -368,6 +373,8 @@ class Subject:
             found = [name for name in wanted if same(name)]
             if len(found) == 1:
                 return found[0]
+            if short in self.results and short in self.takes and short not in wanted:
+                break  # da of the a that it is given, and not of a0
         return ""
 
 

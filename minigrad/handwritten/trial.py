@@ -59,6 +59,11 @@ class Verdict:
     backward_wrong: bool = False
     unlike: list[tuple[int, int]] = field(default_factory=list)  # lengths that did not fit one another
 
+    @property
+    def is_explained(self) -> bool:
+        return self.status == "right" or (self.status == "wrong" and not self.unlike and not any(
+            "not explained" in text for text in self.faults))
+
     def __str__(self) -> str:
         lines = [f"{self.name} ({self.place}): {self.status}"]
         return "\n".join([*lines, *(f"  {line}" for text in self.faults for line in text.splitlines()),
@@ -212,9 +217,16 @@ class Trial:
     def judge(self) -> None:
         verdict, subject = self.verdict, self.subject
         if self.namespace["softmax"] is SOFTMAX and "softmax" in self.source.words and not subject.course:
-            self.choose_softmax()
+            self.choose_softmax([on_arrays(softmax, axis=axis) for axis in (0, -1)])
         elif subject.is_loss and not subject.has_loss:
             self.choose_targets()
+        elif not subject.is_loss and "softmax" in self.source.words and self.returns_softmax():
+            self.choose_softmax([self.namespace["softmax"], SCORES])
+            if self.activations["softmax"] is SCORES:
+                self.verdict.notes.append(f"{subject.name} was judged as taking the gradient of what goes into the "
+                                          "softmax, and not of its result")
+            else:
+                self.activations = {}
         self.reference = reference = self.true_forward()
         if reference is not None and subject.is_loss and subject.has_loss and self.differing(self.sample(reference)):
             self.choose_targets()
@@ -298,11 +310,19 @@ class Trial:
         if wrong and text:
             self.verdict.notes.append(f"{own.name} was judged as the gradient of {text}: the file has no loss")
 
-    def choose_softmax(self) -> None:
-        """Where the file has no softmax, take it along the axis that makes most gradients right."""
+    def returns_softmax(self) -> bool:
+        """Whether gradients arrive at an output of the file's softmax."""
+        outputs: tuple = ()
+        with contextlib.suppress(CouldNotRun, IndexError):
+            outputs, _ = self.forward(self.draw())
+        return any(y.ndim and np.all(y > 0) and any(np.allclose(y.sum(axis), 1) for axis in range(y.ndim))
+                   for y in (outputs[i] for i in self.subject.arriving if i < len(outputs)))
+
+    def choose_softmax(self, kinds: list[Callable]) -> None:
+        """Take the softmax of these that makes most gradients right."""
         own, least, chosen = self.subject, np.inf, (self.subject, self.activations, self.verdict.notes)
-        for axis in (0, -1):
-            self.subject, self.activations, self.verdict.notes = own, {"softmax": on_arrays(softmax, axis=axis)}, []
+        for kind in kinds:
+            self.subject, self.activations, self.verdict.notes = own, {"softmax": kind}, []
             self.namespace = self.fresh()
             with contextlib.suppress(CouldNotRun, IndexError):
                 if own.is_loss and not own.has_loss:
@@ -357,6 +377,8 @@ class Trial:
         known; the user's own, if it runs on tensors; or None.
         """
         subject, verdict = self.subject, self.verdict
+        if self.activations.get("softmax") is SCORES:
+            return self.own_forward()
         usual = references.usual(subject)
         inputs = self.draw()
         try:
@@ -863,9 +885,9 @@ class Trial:
             if clip and bound is None:
                 self.set_clipping(True)
                 free = self.gradients(inputs, d_outputs)
-                cut = [f"d{name}" for name, d in given.items() if not same(free[name], d)]
-                n = max((np.abs(given[name[1:]]).max() for name in cut), default=0.0)  # it may be divided afterwards
-                if cut and all(same(np.clip(free[name], -n, n), d) for name, d in given.items()):
+                cut = {f"d{name}": (free[name], d) for name, d in given.items() if not same(free[name], d)}
+                n = max((np.abs(d).max() for _, d in cut.values()), default=0.0)  # it may be divided afterwards
+                if cut and all(same(np.clip(whole, -n, n), d) for whole, d in cut.values()):
                     bound = float(n)
                 if cut and bound is None and see.factor(given, free):
                     bound = float(np.sqrt(sum(np.sum(d ** 2) for d in given.values())))
@@ -912,6 +934,11 @@ def longer(subject: Subject) -> Subject:
                 for name, v in constants.items()}
     return replace(subject, constants=many(subject.constants), example=replace(
         example, constants=many(example.constants)))
+
+
+def SCORES(scores: Any) -> Any:
+    """In place of a softmax where its argument's gradient arrives, p − y, and not its own."""
+    return scores
 
 
 def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:
