@@ -449,7 +449,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     for shape in dict.fromkeys(map(np.shape, outputs)):
         yield from (replace(own, constants=own.constants | dict.fromkeys(labels, n)) for n in (1, 0) if not shape)
         sums = [axis for y in outputs if np.shape(y) == shape for axis in range(y.ndim) if np.allclose(y.sum(axis), 1)]
-        for axis in dict.fromkeys([*sums, *(axis for axis in reversed(range(len(shape))) if shape[axis] > 1)]):
+        long = [axis for axis in reversed(range(len(shape))) if shape[axis] > 1]
+        for axis in dict.fromkeys([*sums, *(long or range(len(shape))[-1:])]):
             rest = tuple(n for k, n in enumerate(shape) if k != axis and n > 1)
             classes = (np.arange(1, 1 + int(np.prod(rest))) % shape[axis]).reshape(rest)
             for target in (classes if rest else int(classes), like_output(shape, axis)):
@@ -583,11 +584,16 @@ def other_sizes(gradients: dict[str, Any], inputs: dict[str, tuple[int, ...]]) -
 
 
 def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
-    """Examples for a backward that fails: of one example at a time, or with a number of steps from the constructor."""
+    """Examples for a backward that fails: of one example at a time, with biases as rows, or with a number of steps from
+    the constructor."""
     example: Any = subject.example
     for pair in clashes(problem):
         if 1 in pair:
             yield from alone(example, max(pair))
+    if re.search(r"output operand with shape \(\d+,\) doesn't match", str(problem)):  # of a bias (1, n)
+        rows = {path: replace(one, axes=({"": 1}, *one.axes)) for path, one in example.known.items()
+                if is_parameter(path) and one.kind == "array" and len(one.axes) == 1}
+        yield replace(example, known=example.known | rows)
     taken = {n for shape in subject.inputs.values() for n in shape}
     steps = {len(y) for y in (*example.constants.values(), *map(np.empty, example.shapes.values())) if np.ndim(y)}
     for path, value in example.constants.items():

@@ -189,7 +189,7 @@ def usual_losses() -> Iterator[tuple[str, Callable]]:
     """(in words, loss of (outputs, targets)), for a backward that takes targets in a file without a loss."""
     def loss(outputs: list, targets: Any, k: int, form: str, divided_by: str) -> Any:
         y, t = outputs[k], np.asarray(targets)
-        y = y.reshape(tuple(n for n in y.shape if n > 1))
+        y = y.reshape(tuple(n for n in y.shape if n > 1) or (1,))
         axis = y.ndim - 1
         if t.dtype.kind == "i":
             axis = max(axis for axis in range(y.ndim) if y.shape[:axis] + y.shape[axis + 1:] == t.shape)

@@ -286,7 +286,7 @@ class Trial:
     def choose_targets(self) -> None:
         """Take the targets, and where the file has none the usual loss, that make most gradients right."""
         wrong, own, text = np.inf, self.subject, ""
-        chosen = own
+        chosen, problems = own, list[CouldNotRun]()
         losses = list(references.usual_losses()) if not own.has_loss else [("", own.true_loss)]
 
         def kinds() -> Iterator[Subject]:
@@ -295,15 +295,21 @@ class Trial:
                 yield from itertools.islice(candidates(own, self.source, self.namespace), MOST_TARGETS)
         for subject, (name, loss) in ((kind, loss) for kind in kinds() for loss in losses):
             self.subject = replace(subject, true_loss=loss)
-            with contextlib.suppress(CouldNotRun, IndexError), explained(self.source, ""):
-                sample = self.sample(self.own_forward())
-                if (differing := self.differing(sample)) is not None:
-                    now = 0.5 if differing and self.is_multiple(sample) else len(differing)
-                    if now < wrong:
-                        wrong, chosen, text = now, self.subject, name
+            try:
+                with explained(self.source, ""):
+                    sample = self.sample(self.own_forward())
+                    if (differing := self.differing(sample)) is not None:
+                        now = 0.5 if differing and self.is_multiple(sample) else len(differing)
+                        if now < wrong:
+                            wrong, chosen, text = now, self.subject, name
+            except CouldNotRun as problem:
+                problems.append(problem)
             if not wrong:
                 break
         self.subject = chosen
+        failed = [one for one in problems if str(one).startswith(f"{own.name} fails")]
+        if wrong == np.inf and failed:
+            raise max(failed, key=lambda one: self.source.line_of(one.__cause__ or one))  # where one came furthest
         if wrong == np.inf:
             raise CouldNotRun(f"{own.name} takes targets, and its gradients are those of no loss that was tried: "
                               "let the forward return the loss")
