@@ -290,7 +290,7 @@ PAIRS = """\
 
 # Products with few columns: 1, 2, 4 or 8
 BY_ROWS = """\
-enum { LANES_TYPE = VECTOR / sizeof(TYPE), WIDEST_TYPE = FILLED > 2 ? SUMS / FILLED > 1 ? SUMS / FILLED : 1 : 8 };
+enum { LANES_TYPE = VECTOR / sizeof(TYPE), WIDEST_TYPE = FILLED == 1 ? 8 : (SUMS + 1) / FILLED };
 typedef TYPE vector_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
 typedef INTEGER_TYPE lanes_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
 
