@@ -78,13 +78,15 @@ RESERVED = frozenset("""
 
 def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, int]:
     """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
-    one thread must be worth it. flat: whether nothing is broadcast over rows, so that passes over few columns are flat.
+    one thread must be worth it; a batch that fits few columns is one chunk.
+
+    flat   whether nothing is broadcast over rows, so that a pass over few columns is one run
     """
     most, line = FEW // itemsize, 64 // itemsize
-    few = next(w for w in (1, 2, 4, 8) if w >= min(-(-batch // threads), most))
+    few = next(w for w in (2, 4, 8) if w >= min(batch, most))
     widths = [size // itemsize for size in WIDTHS]
     if flat or batch <= most:
-        widths.append(few)
+        widths.insert(0, few)
 
     def seconds(filled: int) -> float:
         chunks, left = -(-batch // filled), filled % line
