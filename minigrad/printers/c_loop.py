@@ -6,7 +6,7 @@ The values are those of the program that `derive` prints, cut so that entrywise 
 2. Values that the backward reads are stored over time. Slices, transposes and broadcasts are strides (c_places.py).
 3. Products with a weight use panels of it, packed before the loop (c_products.py). Loop invariants come from NumPy.
 4. If no value mixes the columns of the batch (program/columns.py), chunks of them are shared out to threads. COLUMNS is
-   a constant of the text, so a chunk's row is a few vectors.
+   a constant of the text, so a chunk's row is a few vectors; if it is less than one, a pass is one run over all rows.
 5. The factors of a weight's gradient are laid down in rows over all steps; after the loop they are multiplied, and
    strips of the result are shared out to threads. NumPy does what is no plain product or sum.
 """

@@ -213,7 +213,7 @@ static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column,
 }
 """
 
-# Products with COLUMNS > 1 columns: some vectors side by side, perhaps a half one, and columns that are left over. The
+# Products with more columns: some vectors side by side, perhaps a half one, and columns that are left over. The
 # vectors of those lie across the rows of a panel, so they cost as much as they are.
 BY_COLUMNS = """\
 enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / sizeof(TYPE)) : 0,
