@@ -6,7 +6,7 @@ The values are those of the program that `derive` prints, cut so that entrywise 
 2. Values that the backward reads are stored over time. Slices, transposes and broadcasts are strides (c_places.py).
 3. Products with a weight use panels of it, packed before the loop (c_products.py). Loop invariants come from NumPy.
 4. If no value mixes the columns of the batch (program/columns.py), chunks of them are shared out to threads. COLUMNS is
-   a constant of the text, so a chunk's row is a few vectors.
+   a constant of the text, so a chunk's row is a few vectors; if it is less than one, a pass is one run over all rows.
 5. The factors of a weight's gradient are laid down in rows over all steps; after the loop they are multiplied, and
    strips of the result are shared out to threads. NumPy does what is no plain product or sum.
 """
@@ -33,6 +33,7 @@ from minigrad.printers.c_products import (
     LOOK_UP,
     OVER_TIME,
     PACK,
+    PAIRS,
     SHARE,
     STRIP,
     TAKE,
@@ -61,9 +62,10 @@ from minigrad.program.pieces import Pieces
 from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
-# {bytes of a row of a chunk: the time of its products, relative}; up to 4 columns left over behind a multiple of 32
-# bytes cost as much as they are. Fewer than 4 columns run one by one.
-WIDTHS = {16: 10, 32: 10.5, 64: 17, 96: 24.5, 128: 32, 160: 43.5, 192: 47, 224: 54.5}
+# {bytes of a row of a chunk: the time of its products, relative}. Each of up to 4 columns left over behind a multiple
+# of 64 bytes takes 2. Rows of at most FEW bytes take 1, and a quarter for each byte that is filled.
+WIDTHS = {64: 17, 96: 32, 128: 32, 160: 48, 192: 47, 224: 63}
+FEW = 32
 THREADED = 1.25  # what a second thread costs
 MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
 MOST_VALUES = 1000  # more would take the compiler too long
@@ -74,16 +76,22 @@ RESERVED = frozenset("""
     take true typedef typeof union unsigned void volatile while work""".split())
 
 
-def chunk_of(batch: int, threads: int, itemsize: int) -> tuple[int, int]:
+def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, int]:
     """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
-    one thread must be worth it."""
-    if batch < 4:
-        return 1, 1
-    widths = [size // itemsize for size in WIDTHS if size >= 4 * itemsize]
+    one thread must be worth it; a batch that fits few columns is one chunk.
+
+    flat   whether nothing is broadcast over rows, so that a pass over few columns is one run
+    """
+    most, line = FEW // itemsize, 64 // itemsize
+    few = next(w for w in (2, 4, 8) if w >= min(batch, most))
+    widths = [size // itemsize for size in WIDTHS]
+    if flat or batch <= most:
+        widths.insert(0, few)
 
     def seconds(filled: int) -> float:
-        chunks, left = -(-batch // filled), filled % (32 // itemsize)
-        products = WIDTHS[(filled - left) * itemsize] + left * itemsize / 4 if 0 < left <= 4 < filled - left else \
+        chunks, left = -(-batch // filled), filled % line
+        products = 1 + filled * itemsize / 4 if filled <= most else \
+            WIDTHS[(filled - left) * itemsize] + 2 * left if 0 < left <= 4 and filled > line else \
             WIDTHS[min(w for w in widths if w >= filled) * itemsize]
         return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)
     filled = min([-(-batch // -(-batch // width)) for width in widths], key=seconds)
@@ -201,8 +209,16 @@ class CPlan:
             for term in terms:
                 if term.how == "sum" and len(term.values[0].shape) - 1 not in term.axes:
                     return None, 1
-        smallest = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
-        return chunk_of(batch, threads, smallest)  # rows of a larger type fill whole vectors too
+        # rows of a larger type fill whole vectors too
+        self.itemsize = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
+        flat = all(a.shape == v.shape or a.is_constant or a in self.invariant
+                   for v in values if v.op.elementwise for a in v.inputs)
+        return chunk_of(batch, threads, self.itemsize, flat)
+
+    @property
+    def few(self) -> bool:
+        """Whether a row of a chunk does not fill a vector: products have vectors across rows, and passes across all."""
+        return self.columns is not None and 1 < self.columns <= FEW // self.itemsize
 
     @property
     def has_filling(self) -> bool:
@@ -360,15 +376,16 @@ class CPlan:
         bodies = [line for loop in loops for line in [*loop.before, *loop.body, *loop.after]]
         what = f"{self.program.name} over time, as minigrad compiles it"
         parts = [f"/* {what}. */\n\n{HEAD}"]
-        if self.columns is not None:
-            parts.append(f"enum {{ COLUMNS = {self.columns}, FILLED = {self.filled} }};"
+        if self.columns is not None or self.products:
+            parts.append(f"enum {{ COLUMNS = {self.columns or 1}, FILLED = {self.filled} }};"
                          "  /* of the batch, side by side in a chunk; those behind FILLED only fill up vectors */\n")
         parts += [c_math.functions(called(bodies)), RUN, TAKE, SHARE]
         parts += [for_type(TURN + COPIES, t) for t in sorted(self.types | self.products)]
-        kernels = BY_COLUMNS if (self.columns or 1) > 1 else BY_ROWS
+        by_rows = self.few or self.columns in (None, 1)
         parts += [VECTORS] if self.products or self.summed or self.laid_down_in_part else []
         parts += [for_type(LAY_DOWN, t) for t in sorted(self.laid_down_in_part)]
-        parts += [for_type(PACK + kernels, t) for t in sorted(self.products)]
+        parts += [PAIRS] if self.products and by_rows else []
+        parts += [for_type(PACK + (BY_ROWS if by_rows else BY_COLUMNS), t) for t in sorted(self.products)]
         parts += [for_type(LOOK_UP, t) for t in sorted(self.looked_up_types)]
         parts += [STRIP] if self.summed else []
         parts += [for_type(OVER_TIME[how, in_lines], t) for how, in_lines, t in sorted(self.sum_kinds)]

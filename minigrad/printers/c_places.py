@@ -55,39 +55,45 @@ class Place:
 
     def at(self, index: list[str], columns: int = 1) -> str:
         """The C text of the entry at these indices; multiples of `columns` are written as such."""
-        def times(count: int) -> str:
-            if columns > 1 and count % columns == 0:
-                return "COLUMNS" if count == columns else f"{count // columns} * COLUMNS"
-            return str(count)
-        terms = [times(self.offset)] if self.offset else []
+        terms = [multiple(self.offset, columns)] if self.offset else []
         for i, stride in zip(index, self.strides):
             if i != "0" and stride:
-                factor = times(stride) if stride > 0 else f"-{times(-stride)}"
+                factor = multiple(stride, columns) if stride > 0 else f"-{multiple(-stride, columns)}"
                 terms.append(i if stride == 1 else f"{i} * {factor}")
         return f"{self.array}[{' + '.join(terms) or '0'}]"
+
+
+def multiple(count: int, columns: int) -> str:
+    """The C text of a count, as a multiple of COLUMNS if it is one."""
+    if columns > 1 and count % columns == 0:
+        return "COLUMNS" if count == columns else f"{count // columns} * COLUMNS"
+    return str(count)
 
 
 # -- loops over the entries of a shape ------------------------------------------------------------------------
 
 
 class Axes:
-    """The loops over the entries of a shape: an index for each axis that is longer than 1."""
+    """The loops over the entries of a shape: an index for each axis that is longer than 1; or one index for all."""
 
-    def __init__(self, shape: tuple, wide: int):
+    def __init__(self, shape: tuple, wide: int, flat: bool = False):
         names = iter(INDEX)
-        self.shape, self.wide = shape, wide
-        self.index = [next(names) if n > 1 else "0" for n in shape]
+        self.shape, self.wide, self.flat = (math.prod(shape),) if flat else shape, wide, flat
+        self.index = [next(names) if n > 1 else "0" for n in self.shape]
 
     def at(self, place: Place, columns: int) -> str:
-        return place.at(self.index, columns)
+        return (place.seen(np.ravel) if self.flat else place).at(self.index, columns)
+
+    def bound(self, axis: int) -> str:
+        n, last = self.shape[axis], axis == len(self.shape) - 1
+        return multiple(n, self.wide) if last and (self.flat or n == self.wide) else str(n)
 
 
 def nest(axes: Axes, lines: list[str], independent: bool = True) -> list[str]:
     """Loops around some lines."""
     out = list(lines)
-    loops = [(i, n) for i, n in zip(axes.index, axes.shape) if i != "0"]
-    for depth, (i, n) in enumerate(reversed(loops)):
-        bound = "COLUMNS" if n == axes.wide and n > 1 and i == axes.index[-1] else str(n)
+    loops = [(i, axes.bound(axis)) for axis, i in enumerate(axes.index) if i != "0"]
+    for depth, (i, bound) in enumerate(reversed(loops)):
         head = f"for (long {i} = 0; {i} < {bound}; {i}++)"
         if len(out) > 1 or depth:
             out = [f"{head} {{", *indented(out), "}"] if len(out) > 1 else [head, *indented(out)]

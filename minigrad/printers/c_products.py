@@ -1,8 +1,9 @@
 """The part of a C file that is the same for every cell: memory, copies in and out, and matrix products.
 
-A product W u keeps its sums in registers: for a panel of rows of W, and all columns of a chunk, one entry of u is read
+A product W u keeps its sums in registers: for a panel of rows of W, and all columns of a chunk, one row of u is read
 for each k and multiplied with the panel's column. W is packed first, panel by panel, in the order in which it is read.
-With one column the roles change: a vector is a panel's column. The vectors are GCC's and Clang's, for any processor.
+With few columns, less than a vector, the roles change: a vector is a panel's column, multiplied with each entry of the
+row of u, and the sums are turned at the end. The vectors are GCC's and Clang's, for any processor.
 
 A weight's gradient is a sum over time of products, dW += L Rᵀ, over all columns of a block of steps. For each of them
 one entry of L is multiplied with vectors across rows of R, so a tile of dW is summed in registers; strips of dW are
@@ -52,28 +53,28 @@ typedef INTEGER_TYPE four_TYPE __attribute__((vector_size(4 * sizeof(TYPE)), ali
 static void turn_TYPE(TYPE *restrict to, long to_row, const TYPE *from, long from_row, long rows, long columns)
 {
     enum { LINE = 16 };
-    for (long first = 0; first < rows; first += LINE) {
-        const long stop = first + LINE < rows ? first + LINE : rows;
-        for (long j = 0; j < columns; j += 4)
-            for (long i = first; i < stop; i += 4) {
+    const long fours = rows / 4 * 4, across = columns / 4 * 4;
+    for (long first = 0; first < fours; first += LINE)
+        for (long j = 0; j < across; j += 4)
+            for (long i = first; i < first + LINE && i < fours; i += 4) {
                 const TYPE *x = from + i * from_row + j;
                 TYPE *y = to + j * to_row + i;
-                if (i + 4 <= stop && j + 4 <= columns) {
-                    const four_TYPE a = *(const four_TYPE *)x, b = *(const four_TYPE *)(x + from_row);
-                    const four_TYPE c = *(const four_TYPE *)(x + 2 * from_row);
-                    const four_TYPE d = *(const four_TYPE *)(x + 3 * from_row);
-                    const four_TYPE ab = MIXED(a, b, 0, 4, 1, 5), AB = MIXED(a, b, 2, 6, 3, 7);
-                    const four_TYPE cd = MIXED(c, d, 0, 4, 1, 5), CD = MIXED(c, d, 2, 6, 3, 7);
-                    *(four_TYPE *)y = MIXED(ab, cd, 0, 1, 4, 5);
-                    *(four_TYPE *)(y + to_row) = MIXED(ab, cd, 2, 3, 6, 7);
-                    *(four_TYPE *)(y + 2 * to_row) = MIXED(AB, CD, 0, 1, 4, 5);
-                    *(four_TYPE *)(y + 3 * to_row) = MIXED(AB, CD, 2, 3, 6, 7);
-                } else
-                    for (long l = 0; l < 4 && j + l < columns; l++)
-                        for (long k = 0; k < 4 && i + k < stop; k++)
-                            y[l * to_row + k] = x[k * from_row + l];
+                const four_TYPE a = *(const four_TYPE *)x, b = *(const four_TYPE *)(x + from_row);
+                const four_TYPE c = *(const four_TYPE *)(x + 2 * from_row);
+                const four_TYPE d = *(const four_TYPE *)(x + 3 * from_row);
+                const four_TYPE ab = MIXED(a, b, 0, 4, 1, 5), AB = MIXED(a, b, 2, 6, 3, 7);
+                const four_TYPE cd = MIXED(c, d, 0, 4, 1, 5), CD = MIXED(c, d, 2, 6, 3, 7);
+                *(four_TYPE *)y = MIXED(ab, cd, 0, 1, 4, 5);
+                *(four_TYPE *)(y + to_row) = MIXED(ab, cd, 2, 3, 6, 7);
+                *(four_TYPE *)(y + 2 * to_row) = MIXED(AB, CD, 0, 1, 4, 5);
+                *(four_TYPE *)(y + 3 * to_row) = MIXED(AB, CD, 2, 3, 6, 7);
             }
-    }
+    for (long j = across; j < columns; j++)
+        for (long i = 0; i < fours; i++)
+            to[j * to_row + i] = from[i * from_row + j];
+    for (long i = fours; i < rows; i++)
+        for (long j = 0; j < columns; j++)
+            to[j * to_row + i] = from[i * from_row + j];
 }
 """
 
@@ -212,10 +213,10 @@ static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column,
 }
 """
 
-# Products with COLUMNS > 1 columns: some vectors side by side, perhaps a half one, and columns that are left over. The
+# Products with more columns: some vectors side by side, perhaps a half one, and columns that are left over. The
 # vectors of those lie across the rows of a panel, so they cost as much as they are.
 BY_COLUMNS = """\
-enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / 2 / sizeof(TYPE)) : 0,
+enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / sizeof(TYPE)) : 0,
        LEFT_TYPE = REST_TYPE <= 4 && REST_TYPE < FILLED ? REST_TYPE : 0,
        SIDE_TYPE = LEFT_TYPE ? FILLED - LEFT_TYPE : COLUMNS,
        BYTES_TYPE = SIDE_TYPE * sizeof(TYPE) < VECTOR ? SIDE_TYPE * sizeof(TYPE) : VECTOR,
@@ -269,12 +270,31 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
 }
 """
 
-# Products with one column
-BY_ROWS = """\
-enum { LANES_TYPE = VECTOR / sizeof(TYPE), WIDEST_TYPE = 8, PADDED_TYPE = LANES_TYPE * WIDEST_TYPE };
-typedef TYPE vector_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+PAIRS = """\
+/* The indices that shuffle two vectors together from lane i on: i, i + lanes, i + 1, … */
+#define PAIRS_1(i, lanes) i, i + lanes
+#define PAIRS_2(i, lanes) PAIRS_1(i, lanes), PAIRS_1(i + 1, lanes)
+#define PAIRS_4(i, lanes) PAIRS_2(i, lanes), PAIRS_2(i + 2, lanes)
+#define PAIRS_8(i, lanes) PAIRS_4(i, lanes), PAIRS_4(i + 4, lanes)
+#if defined(__AVX512F__)
+#define PAIRS_float(i) PAIRS_8(i, 16)
+#define PAIRS_double(i) PAIRS_4(i, 8)
+#elif defined(__AVX__)
+#define PAIRS_float(i) PAIRS_4(i, 8)
+#define PAIRS_double(i) PAIRS_2(i, 4)
+#else
+#define PAIRS_float(i) PAIRS_2(i, 4)
+#define PAIRS_double(i) PAIRS_1(i, 2)
+#endif
+"""
 
-/* Vectors of a panel: the rows in as few panels of equal height as 8 vectors allow. */
+# Products with few columns: 1, 2, 4 or 8
+BY_ROWS = """\
+enum { LANES_TYPE = VECTOR / sizeof(TYPE), WIDEST_TYPE = FILLED == 1 ? 8 : (SUMS + 1) / FILLED };
+typedef TYPE vector_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+typedef INTEGER_TYPE lanes_TYPE __attribute__((vector_size(VECTOR), aligned(sizeof(TYPE)), may_alias));
+
+/* Vectors of a panel: the rows in as few panels of equal height as the widest allows. */
 static inline long across_TYPE(long rows)
 {
     long vectors = (rows + LANES_TYPE - 1) / LANES_TYPE, panels = (vectors + WIDEST_TYPE - 1) / WIDEST_TYPE;
@@ -290,34 +310,51 @@ static inline FUSED __attribute__((always_inline)) void panel_TYPE(const int acr
                                                                    const TYPE *panel, const TYPE *u, TYPE *z)
 {
     #pragma clang fp contract(fast)
-    vector_TYPE sum[WIDEST_TYPE] = {0};
-    for (long k = 0; k < inner; k++, panel += across * LANES_TYPE)
+    vector_TYPE sum[WIDEST_TYPE][COLUMNS] = {0};
+    for (long k = 0; k < inner; k++, panel += across * LANES_TYPE, u += COLUMNS)
         UNROLLED
-        for (int v = 0; v < across; v++)
-            sum[v] += u[k] * *(const vector_TYPE *)(panel + v * LANES_TYPE);
-    if (rows >= across * LANES_TYPE)
-        for (int v = 0; v < across; v++)
-            *(vector_TYPE *)(z + v * LANES_TYPE) = sum[v];
-    else
-        memcpy(z, sum, rows * sizeof(TYPE));
+        for (int j = 0; j < FILLED; j++)
+            UNROLLED
+            for (int v = 0; v < across; v++)
+                sum[v][j] += u[j] * *(const vector_TYPE *)(panel + v * LANES_TYPE);
+    UNROLLED
+    for (int v = 0; v < across; v++) {
+        UNROLLED
+        for (int n = COLUMNS; n > 1; n /= 2) {  /* turn: both halves are shuffled together as a pack of cards */
+            vector_TYPE *x = sum[v], mixed[COLUMNS];
+            UNROLLED
+            for (int j = 0; j < COLUMNS / 2; j++) {
+                const lanes_TYPE a = (lanes_TYPE)x[j], b = (lanes_TYPE)x[j + COLUMNS / 2];
+                mixed[2 * j] = (vector_TYPE)MIXED(a, b, PAIRS_TYPE(0));
+                mixed[2 * j + 1] = (vector_TYPE)MIXED(a, b, PAIRS_TYPE(LANES_TYPE / 2));
+            }
+            UNROLLED
+            for (int j = 0; j < COLUMNS; j++)
+                x[j] = mixed[j];
+        }
+        if (rows >= (v + 1) * LANES_TYPE)
+            UNROLLED
+            for (int j = 0; j < COLUMNS; j++)
+                *(vector_TYPE *)(z + (v * COLUMNS + j) * LANES_TYPE) = sum[v][j];
+        else if (rows > v * LANES_TYPE)
+            memcpy(z + v * COLUMNS * LANES_TYPE, sum[v], (rows - v * LANES_TYPE) * COLUMNS * sizeof(TYPE));
+    }
 }
 
-/* z = W u: W (rows, inner) in panels, u (inner), z (rows) */
+/* z = W u: W (rows, inner) in panels, u (inner, COLUMNS), z (rows, COLUMNS) */
 static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const TYPE *u, TYPE *z)
 {
-    #pragma clang fp contract(fast)
-    long across = across_TYPE(rows), height = across * LANES_TYPE;
+    const long across = across_TYPE(rows), height = across * LANES_TYPE;
+    #define CASE(vectors) \\
+        case vectors: \\
+            if (vectors <= WIDEST_TYPE) \\
+                panel_TYPE(vectors, rows - first, inner, panels, u, z + first * COLUMNS); \\
+            break
     for (long first = 0; first < rows; first += height, panels += height * inner)
         switch (across) {
-        case 1: panel_TYPE(1, rows - first, inner, panels, u, z + first); break;
-        case 2: panel_TYPE(2, rows - first, inner, panels, u, z + first); break;
-        case 3: panel_TYPE(3, rows - first, inner, panels, u, z + first); break;
-        case 4: panel_TYPE(4, rows - first, inner, panels, u, z + first); break;
-        case 5: panel_TYPE(5, rows - first, inner, panels, u, z + first); break;
-        case 6: panel_TYPE(6, rows - first, inner, panels, u, z + first); break;
-        case 7: panel_TYPE(7, rows - first, inner, panels, u, z + first); break;
-        default: panel_TYPE(8, rows - first, inner, panels, u, z + first);
+        CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8);
         }
+    #undef CASE
 }
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad.engine.ops import concatenate, getitem, reshape, transpose
 from minigrad.printers.c_expressions import c_type
-from minigrad.printers.c_places import Place, at_index, is_basic
+from minigrad.printers.c_places import Place, at_index, is_basic, multiple
 from minigrad.printers.c_products import taken
 from minigrad.program.analysis import is_view, part_slices
 from minigrad.program.ir import Value
@@ -67,6 +67,7 @@ class Schedule:
         self.loadable: set[Value] = set()  # x that the steps read
         self.reader_map: dict[Value, list[Value]] = {}
         self.pending: list[Rows] = []  # that this loop lays down
+        self.wholes: dict[Place, Place] = {}  # {place of a loop invariant: that of its copy in all columns}
         self.wide = plan.columns or 1
         self.taken = set(plan.taken)
 
@@ -109,9 +110,7 @@ class Schedule:
         return lines
 
     def entries(self, count: int) -> str:
-        if self.wide > 1 and count % self.wide == 0:
-            return "COLUMNS" if count == self.wide else f"{count // self.wide} * COLUMNS"
-        return str(count)
+        return multiple(count, self.wide)
 
     def at_step(self, value: Value, array: str, offset: int = 0, ending: str = "_t") -> Place:
         """A pointer to a value of an array over time, at step t + offset."""
@@ -134,11 +133,14 @@ class Schedule:
 
     def buffer(self, value: Value, copies: int = 1, hint: str | None = None) -> str:
         """An array of a step."""
-        own, entries = c_type(value.dtype), math.prod(self.plan.shape(value)) * copies
-        name = self.free(f"{hint or self.plan.name(value)}_t" if copies == 1 else
-                              f"{hint or self.plan.name(value)}_in_turn")
+        name = f"{hint or self.plan.name(value)}_{'t' if copies == 1 else 'in_turn'}"
+        return self.array(name, math.prod(self.plan.shape(value)) * copies, value.dtype)
+
+    def array(self, name: str, entries: int, dtype: Any) -> str:
+        """An array of one thread."""
+        name, own = self.free(name), c_type(dtype)
         self.loop.before.append(f"{own} *{name} = take(&work, {self.entries(entries)} * sizeof({own}));")
-        self.loop.work += taken(entries * value.dtype.itemsize)
+        self.loop.work += taken(entries * np.dtype(dtype).itemsize)
         return name
 
     # -- places -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from minigrad.engine.ops import min as min_op
 from minigrad.engine.ops import sum as sum_op
 from minigrad.printers.c_expressions import NotInC, binding, c_type, expression, number, operand_dtypes
 from minigrad.printers.c_places import Axes, Place, address, at_index, bracketed, is_basic, nest, width_text
-from minigrad.printers.c_schedule import Rows, Schedule
+from minigrad.printers.c_schedule import Rows, Schedule, dtype_of
 from minigrad.program.ir import Value
 
 MOST_ENTRIES = 4096  # of a table of indices
@@ -40,7 +40,8 @@ class Statements(Schedule):
 
     def one_pass(self, shape: tuple, values: list[Value]) -> list[str]:
         """All entrywise values of one shape and level, in one loop over the entries."""
-        self.axes, own = Axes(shape, self.wide), set(values)
+        own = set(values)
+        self.axes = Axes(shape, self.wide, self.plan.few and self.lie_side_by_side(shape, values))
         lines: list[str] = []
         texts: dict[Value, str] = {}
         loaded: set[str] = set()
@@ -54,7 +55,7 @@ class Statements(Schedule):
             if a in own:
                 text = texts[a]
             else:
-                text = self.at(self.source(a), shape)
+                text = self.at(self.whole(a, shape) if self.axes.flat else self.source(a), shape)
                 if a in self.plan.named and a not in self.plan.invariant:
                     name = self.plan.name(a)
                     if name not in loaded:
@@ -82,6 +83,24 @@ class Statements(Schedule):
             lines += [f"{store} = {name};" for store in stores]
         return nest(self.axes, lines) if lines else []
 
+    def lie_side_by_side(self, shape: tuple, values: list[Value]) -> bool:
+        """Whether all that a pass reads and writes lies side by side in its arrays; loop invariants can be copied."""
+        read = {self.actual(a) for v in values for a in v.inputs} - set(values)
+        places = [self.source(a) for a in read if not (a.is_constant or a in self.plan.invariant)]
+        places += [self.place[v] for v in values if v in self.place]
+        return all(place.shape == shape and place.contiguous for place in places)
+
+    def whole(self, value: Value, shape: tuple) -> Place:
+        """The place of a value; of a loop invariant that is broadcast, that of a copy made before the loop."""
+        place = self.source(value).over(shape)
+        if place.contiguous:
+            return place
+        if place not in self.wholes:
+            self.wholes[place] = Place.whole(
+                self.array(f"{place.array}_whole", math.prod(shape), dtype_of(value)), shape)
+            self.loop.before += self.copied_from(self.wholes[place], place)
+        return self.wholes[place]
+
     def stores(self, v: Value, shape: tuple) -> list[str]:
         stores = [self.at(self.place[v], shape)] if v in self.place else []
         stores += [self.rows_at(rows, self.axes.index) for rows in self.laid_down(v)]
@@ -93,7 +112,7 @@ class Statements(Schedule):
 
     def fills(self, rows: Rows) -> bool:
         """Whether a pass may lay rows down entry by entry."""
-        return not self.plan.has_filling and (rows.in_lines or rows.across == 1)
+        return not self.plan.has_filling and not self.plan.few and (rows.in_lines or rows.across == 1)
 
     def rows_at(self, rows: Rows, index: list[str]) -> str:
         """The text of an entry in the rows of a value, at this step."""

@@ -132,6 +132,31 @@ def test_each_layer_is_right(name, dtype, batch, monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.parametrize("batch", range(2, 10))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_columns_are_right(dtype, batch, monkeypatch):
+    """Several panels, of which the last is not full; passes with and without a value that is broadcast over rows."""
+    rng = np.random.default_rng(0)
+    shapes = (76, 24), (76, 1), (19, 1)
+    weights = [rng.normal(size=shape).astype(dtype) / 4 for shape in shapes]
+
+    def cell(weights):
+        W, b, gain = weights
+
+        def step(state, x):
+            h, c = state
+            i, f, o, g = mg.split(W @ mg.concatenate([h, x]) + b, 4)
+            c = mg.sigmoid(f) * c + mg.sigmoid(i) * np.tanh(g)
+            h = mg.softmax(gain * c, axis=0) * mg.sigmoid(o)
+            return (h, c), h
+        return step
+
+    state = tuple(rng.normal(size=(19, batch)).astype(dtype) for _ in range(2))
+    xs = rng.normal(size=(6, 5, batch)).astype(dtype)
+    compared(monkeypatch, lambda: gradients(cell, state, xs, weights), 1e-12 if dtype is np.float64 else 2e-5)
+
+
+@needs_compiler
 @pytest.mark.parametrize("kind", ["PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "MinimalGatedUnit"])
 def test_the_cells_of_the_example_are_right(kind, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
@@ -202,8 +227,9 @@ def test_special_values_pass_as_in_numpy(dtype, monkeypatch):
 
 
 @needs_compiler
-def test_the_number_of_threads_changes_no_bit_of_a_column(monkeypatch):
-    T, batch, D, H = LARGE
+@pytest.mark.parametrize("batch", [33, 16, 6])  # of 16 columns, each of two threads takes 8: another kernel
+def test_the_number_of_threads_changes_no_bit_of_a_column(monkeypatch, batch):
+    T, _, D, H = LARGE
     layer, x = nn.LSTM(D, H, rng=0), np.random.default_rng(0).normal(size=(T, batch, D)).astype(np.float32)
     results = []
     for threads in (1, 2):
@@ -393,14 +419,14 @@ def test_shorter_vectors_are_right(kind, monkeypatch):
     compiling.compiler.command = compiling.compiler.command  # its identity, which names a program's file, has changed
     test_special_values_pass_as_in_numpy(np.float32, monkeypatch)
     for dtype in (np.float32, np.float64):
-        for batch in (1, 3, 6, 24, 40):
+        for batch in (1, 2, 3, 6, 8, 24, 40):
             for name in LAYERS:
                 test_each_layer_is_right(name, dtype, batch, monkeypatch)
         for batch, steps in ((1, 70), (5, 40), (33, 45)):
             test_sums_over_time_are_those_of_numpy(monkeypatch, batch, steps, dtype)
     for batch in (9, 17, 25):
         test_products_of_two_types_are_right(batch, np.float64, np.float32, monkeypatch)
-    test_the_number_of_threads_changes_no_bit_of_a_column(monkeypatch)
+    test_the_number_of_threads_changes_no_bit_of_a_column(monkeypatch, 16)
 
 
 @needs_compiler
@@ -602,8 +628,8 @@ def lstm_source():
 def test_the_text_of_the_lstm_has_its_equations():
     lines = [line.strip() for line in lstm_source().splitlines()]
     for line in ("const float c_next = ft * c_prev + it * cct;", "const float tanh_c_next = mg_tanh_f32(c_next);",
-                 "a_prev_next[i * COLUMNS + j] = ot * tanh_c_next;", "product_float(20, 8, W_panels, concat_t, t1_t);",
-                 "const float ft = mg_sigmoid_f32(t1_t[i * COLUMNS + j] + b[i]);"):
+                 "a_prev_next[i] = ot * tanh_c_next;", "product_float(20, 8, W_panels, concat_t, t1_t);",
+                 "const float ft = mg_sigmoid_f32(t1_t[i] + b_whole[i]);"):
         assert line in lines
     assert sum("for (long t" in line for line in lines) == 2
 
