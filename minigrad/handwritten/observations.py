@@ -118,6 +118,9 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
     bare = all(isinstance(s, (ast.Pass, ast.Raise)) for s in statements)
     if bare:
         return f"its body ({source.place(body.lineno)})"
+    if loop := next((s for s in ast.walk(body) if isinstance(s, (ast.For, ast.While)) and all(
+            isinstance(one, ast.Pass) for one in s.body)), None):
+        return f"its loop ({source.place(loop.lineno)})"
     returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
     may_return = at_any_time and isinstance(node, ast.FunctionDef)
     return f"what it returns ({source.place(body.lineno)})" if may_return and not returns else ""

@@ -109,8 +109,8 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
         known = Known(names_in(function, shapes), labels, is_misshaped, at is not None)
         only_copies = function not in of_backward.values()
         line_of = {n: s.lineno for s in ast.walk(function) if isinstance(s, ast.stmt) for n in ast.walk(s)}
-        stored = {base for s in ast.walk(function) for target in (
-            getattr(s, "targets", None) or [getattr(s, "target", None)]) if target is not None for base in bases(target)}
+        stored = {base for s in ast.walk(function) if isinstance(s, (ast.Assign, ast.AugAssign))
+                  for target in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(target)}
         for i, node in enumerate(ast.walk(function)):
             if node not in stored and (at is None or line_of[node] == at):
                 found += [Edit(owner, function, i, change, line_of[node], cost, text)

@@ -418,11 +418,10 @@ def runs(s: ast.stmt) -> bool:
 
 def clipped(call: ast.AST) -> ast.expr | None:
     """What a call of np.clip, or of the method of an array, clips; None for another node."""
-    f = getattr(call, "func", None)
-    if not isinstance(call, ast.Call) or ast.unparse(f or call).rpartition(".")[2] != "clip":
+    if not isinstance(call, ast.Call) or ast.unparse(call.func).rpartition(".")[2] != "clip":
         return None
-    is_method = isinstance(f, ast.Attribute) and ast.unparse(f.value) not in ("np", "numpy")
-    return f.value if is_method else call.args[0] if call.args else None
+    is_method = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) not in ("np", "numpy")
+    return call.func.value if is_method else call.args[0] if call.args else None  # type: ignore[attr-defined]
 
 
 def is_activation(f: ast.FunctionDef) -> bool:

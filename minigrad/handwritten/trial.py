@@ -241,6 +241,9 @@ class Trial:
         first = self.backward(memory, copy.deepcopy(d_outputs))
         self.refuse_other_shapes(first)
         self.look_for_unwritten(first)
+        if "its loop" in (empty := see.not_written(self.source, subject.name, method=subject.backward_name)):
+            verdict.status, verdict.faults = "not written", [f"not written yet: {empty}"]
+            return
         if reference is None:
             verdict.status = "wrong"
             verdict.notes.append(f"{subject.name} is judged once its forward is right")

@@ -127,7 +127,13 @@ FAULTS = [
     ("layers", "dh = dA @ Wh.T", "dh = dA @ self.WhT",
      "wrong once the weights change: the backward uses WhT, a copy of Wh"),
     ("layers", "d = self.diff / self.diff.size", "d = self.diff", "the forward takes a mean, and"),
-    ("a loss", "(V.T @ dy + dh) *", "(V.T @ dy) *", "mends it      write `V.T @ dy + dh` in place of `V.T @ dy`")]
+    ("a loss", "(V.T @ dy + dh) *", "(V.T @ dy) *", "mends it      write `V.T @ dy + dh` in place of `V.T @ dy`"),
+    ("a loss", "return dE, dU, dV", "dV /= 3\n            return dE, dU, dV", "mends it      leave out `dV /= 3`"),
+    ("layers", "np.einsum('ntd,ntm->dm', self.x, dout)",
+     "self.x.reshape(self.x.shape[2], -1) @ dout.reshape(-1, dout.shape[2])",
+     "write `self.x.reshape(-1, self.x.shape[2]).T` in place of"),
+    ("a loss", "dh = U.T @ da", "dh = U.T @ da\n            for t in words:\n                pass",
+     "not written yet: its loop (line 22)")]
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -388,6 +388,159 @@ def lossFun(inputs, targets, hprev):""" + BODY + "    return loss, dU, dW, dV, d
                 W, V = W - dW, V - dV
             return W, V
         """, "dW += x[k].T @ dh", "dW = x[k].T @ dh", "dW"),
+    "a softmax from a file that is not there, along the rows": ("""
+        from book import softmax
+        def look_forward(X, Q, K, V):
+            q, k, v = X @ Q, X @ K, X @ V
+            p = softmax(q @ k.T / len(k.T) ** 0.5)
+            return p @ v, (X, q, k, v, p)
+        def look_backward(dout, cache, Q, K, V):
+            X, q, k, v, p = cache
+            dv, dp = p.T @ dout, dout @ v.T
+            ds = p * (dp - (dp * p).sum(1, keepdims=True)) / len(k.T) ** 0.5
+            dq, dk = ds @ k, ds.T @ q
+            return dq @ Q.T + dk @ K.T + dv @ V.T, X.T @ dq, X.T @ dk, X.T @ dv
+        """, "ds.T @ q", "ds @ q", "dX, dK"),
+    "a sigmoid that keeps its argument in bounds, gradients that are clipped and then scaled": ("""
+        import numpy as np
+        class Gate:
+            def __init__(self, n_in, n_hid):
+                self.W, self.U = np.random.randn(n_in, n_hid), np.random.randn(n_hid, n_hid)
+            def sigmoid(self, z):
+                return 1 / (1 + np.exp(-np.clip(z, -50, 50)))
+            def forward(self, x):
+                self.hs = [np.zeros((x.shape[0], self.U.shape[0]))]
+                for t in range(x.shape[1]):
+                    self.hs.append(self.sigmoid(x[:, t] @ self.W + self.hs[-1] @ self.U))
+                return self.hs[-1]
+            def backward(self, x, targets, learning_rate=0.1):
+                dW, dU = np.zeros_like(self.W), np.zeros_like(self.U)
+                dh = self.hs[-1] - targets
+                for t in range(x.shape[1] - 1, -1, -1):
+                    dz = dh * self.hs[t + 1] * (1 - self.hs[t + 1])
+                    dW += x[:, t].T @ dz
+                    dU += self.hs[t].T @ dz
+                    dh = dz @ self.U.T
+                for w, d in ((self.W, dW), (self.U, dU)):
+                    np.clip(d, -1, 1, out=d)
+                    w -= learning_rate * d / len(x)
+        """, "self.hs[t].T @ dz", "self.hs[t + 1].T @ dz", "dU"),
+    "a step that is handed p - y, and not the gradient of p": ("""
+        import numpy as np
+        def softmax(s):
+            e = np.exp(s - s.max(axis=0))
+            return e / e.sum(axis=0)
+        def step_forward(xt, h_prev, W, U, V):
+            h_next = np.tanh(W @ xt + U @ h_prev)
+            p = softmax(V @ h_next)
+            return h_next, p, (h_next, h_prev, xt, p, U, V)
+        def step_backward(dy, dh_next, cache):
+            h_next, h_prev, xt, p, U, V = cache
+            dz = (V.T @ dy + dh_next) * (1 - h_next ** 2)
+            return {"dV": dy @ h_next.T, "dW": dz @ xt.T, "dU": dz @ h_prev.T, "dh_prev": U.T @ dz}
+        """, "dz @ h_prev.T", "dz @ h_next.T", "dU"),
+    "a class whose forward is its loss, as a number of Python": ("""
+        import numpy as np
+        class Scores:
+            def __init__(self, n_in, n_classes):
+                self.p = {'W': np.random.randn(n_in, n_classes), 'b': np.zeros(n_classes)}
+            def loss(self, X, y):
+                s = X @ self.p['W'] + self.p['b']
+                self.X, self.y, self.q = X, y, np.exp(s) / np.exp(s).sum(1, keepdims=True)
+                return float(-np.log(self.q[np.arange(len(y)), y]).mean()) + 0.1 * np.sum(self.p['W'] ** 2).item()
+            def backward(self):
+                d = self.q.copy()
+                d[np.arange(len(d)), self.y] -= 1
+                d /= len(d)
+                self.grads = {'W': self.X.T @ d + 0.2 * self.p['W'], 'b': d.sum(0)}
+                return self.grads
+        """, "0.2 * self", "0.1 * self", "dW"),
+    "a step back among the methods, before the backward": ("""
+        import numpy as np
+        class Walk:
+            def __init__(self, n_in, n_hid):
+                self.n_hid, self.W = n_hid, np.random.randn(n_in + n_hid, n_hid)
+            def _step(self, x, h):
+                self.tape.append((np.hstack((x, h)), h))
+                return np.tanh(self.tape[-1][0] @ self.W)
+            def forward(self, X):
+                self.tape, H = [], [np.zeros((X.shape[1], self.n_hid))]
+                for x in X:
+                    H.append(self._step(x, H[-1]))
+                self.H = np.stack(H[1:])
+                return self.H
+            def _step_back(self, dh, h, z):
+                da = dh * (1 - h ** 2)
+                self.dW = self.dW + z.T @ da
+                return da @ self.W.T
+            def backward(self, dH):
+                self.dW, dX, dh = 0 * self.W, [], 0
+                for d, h, (z, _) in zip(dH[::-1], self.H[::-1], self.tape[::-1]):
+                    dz = self._step_back(d + dh, h, z)
+                    dX.insert(0, dz[:, :-self.n_hid])
+                    dh = dz[:, -self.n_hid:]
+                return np.stack(dX)
+        """, "self.dW + z.T @ da", "z.T @ da", "dW"),
+    "a loss by another name, beside a function that samples": (HEAD + "def rnn(inputs, targets, hprev):" + BODY + (
+        "    return loss, dU, dW, dV, db, dc, hs[len(inputs) - 1]\n"
+        "def sample(h, seed, n):\n    x = np.zeros((n_v, 1))\n    x[seed] = 1\n    out = []\n"
+        "    for t in range(n):\n        h = np.tanh(U @ x + W @ h + b)\n        out.append(np.argmax(V @ h + c))\n"
+        "    return out\n"), "db += da", "db += dy.sum() * da", "db"),
+    "a bias that broadcasts as a number, and one behind which a mean is taken out": ("""
+        import numpy as np
+        def wide_forward(x, w, b, gamma):
+            a = np.einsum('nd,dh->nh', x, w) + b[None]
+            c = a - a.mean(axis=1, keepdims=True)
+            return gamma * c, (x, w, c, gamma)
+        def wide_backward(dout, cache):
+            x, w, c, gamma = cache
+            dc = dout * gamma
+            da = dc - dc.mean(axis=1, keepdims=True)
+            return da @ w.T, x.T @ da, np.einsum('nh->h', da), (dout * c).sum(axis=0)
+        """, "(dout * c).sum(axis=0)", "dout.sum(axis=0)", "dgamma"),
+    "biases as rows, to which rows are added": ("""
+        import numpy as np
+        def forward(xs, p):
+            h, ys = np.zeros((len(xs), len(p['U']))), np.zeros((len(xs), p['V'].shape[1]))
+            for t, x in enumerate(xs):
+                h[t] = np.tanh(x @ p['W'] + (h[t - 1] if t else 0 * h[0]) @ p['U'] + p['b'])
+                ys[t] = h[t] @ p['V'] + p['c']
+            return ys, h
+        def backward(xs, targets, p, h, ys):
+            grads, da = {k: np.zeros_like(p[k]) for k in p}, np.zeros((1, len(p['U'])))
+            for t in range(len(xs) - 1, -1, -1):
+                dy = ys[t:t + 1] - targets[t:t + 1]
+                grads['V'] += h[t:t + 1].T @ dy
+                grads['c'] += dy
+                grads['U'] += h[t:t + 1].T @ da
+                da = (dy @ p['V'].T + da @ p['U'].T) * (1 - h[t:t + 1] ** 2)
+                grads['W'] += xs[t:t + 1].T @ da
+                grads['b'] += da
+            return grads
+        """, "grads['b'] += da", "grads['b'] = da", "db"),
+    "one number that is predicted": ("""
+        import numpy as np
+        class Sum:
+            def __init__(self, n_in, n_hid, n_out=1):
+                self.n_hid, self.n_out = n_hid, n_out
+                self.W, self.U = np.random.randn(n_hid, n_in), np.random.randn(n_hid, n_hid)
+                self.V = np.random.randn(n_out, n_hid)
+            def forward(self, seq):
+                self.xs, self.hs = [x.reshape(-1, 1) for x in seq], [np.zeros((self.n_hid, 1))]
+                for x in self.xs:
+                    self.hs.append(np.tanh(self.W @ x + self.U @ self.hs[-1]))
+                self.y = self.V @ self.hs[-1]
+                return self.y
+            def backward(self, y_true):
+                dy = 2 * (self.y - y_true)
+                self.dV, dh = dy @ self.hs[-1].T, self.V.T @ dy
+                self.dW, self.dU = 0 * self.W, 0 * self.U
+                for t in range(len(self.xs) - 1, -1, -1):
+                    da = dh * (1 - self.hs[t + 1] ** 2)
+                    self.dW += da @ self.xs[t].T
+                    self.dU += da @ self.hs[t].T
+                    dh = self.U.T @ da
+        """, "da @ self.hs[t].T", "da @ self.hs[t + 1].T", "dU"),
 }
 
 
