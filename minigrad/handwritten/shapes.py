@@ -17,6 +17,7 @@ import io
 import itertools
 import linecache
 import math
+import operator
 import re
 import time
 import traceback
@@ -44,6 +45,7 @@ from minigrad.handwritten.lengths import (
     measured,
     owner,
     read,
+    reshaped,
 )
 from minigrad.handwritten.probe import BIAS, Asked, Need, Probe
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
@@ -53,7 +55,7 @@ DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 SHORT = (5, 7, 19, 23)  # of arrays with four axes
 WEIGHTS = tuple(range(156, 288, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
-LARGEST = 4e6  # numbers in an argument
+LARGEST = 1e6  # numbers in an argument, or in what is computed from some
 MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index)_?(map|dict)"  # of words
@@ -141,12 +143,12 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
                         (INVERSE, dict(enumerate(words)))):
         given |= dict.fromkeys((name for name in names if re.fullmatch(kind, name)), Known("constant", value=value))
     lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
-    common = tuple(n for n, _ in lengths.most_common())
+    common, steps = tuple(n for n, _ in lengths.most_common()), tuple(sorted(sizes_read))
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
     search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
     text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
     search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
-    yield from search.run(Hypothesis(given, {}, common), node.name)
+    yield from search.run(Hypothesis(given, {}, common, steps), node.name)
 
 
 def names_read(function: Any, namespace: dict[str, Any], cls: Any) -> set[str]:
@@ -171,10 +173,12 @@ def fixed(value: Any) -> Known:
 
 
 class Sliced(np.ndarray):
-    """An array that tells its trial how far its slices go: NumPy cuts short without a word what goes behind the end."""
+    """An array that tells its trial what NumPy does without a word: it cuts slices short, and takes rows apart."""
 
     def __array_finalize__(self, origin: Any) -> None:
         self.trial: Any = getattr(origin, "trial", None)
+        if self.trial and self.size > LARGEST:
+            raise Need
 
     def __getitem__(self, key: Any) -> Any:
         for length, item in zip(self.shape if self.trial else (), key if isinstance(key, tuple) else (key,)):
@@ -184,6 +188,14 @@ class Sliced(np.ndarray):
                 end, more = (item.stop, 0) if item.stop else (item.start or 0, 1)
                 self.trial.slices.append((length, end, more))
         return super().__getitem__(key)
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        """Its last axis as several, reshape(-1, 4, H): they should have as many numbers."""
+        first, *rest = shape[0] if isinstance(shape[0], tuple) else shape
+        if self.trial and self.ndim and first == -1 and math.prod(rest) not in itertools.accumulate(
+                self.shape[::-1], operator.mul, initial=1):
+            self.trial.split.append((self.shape[-1], rest))
+        return super().reshape(*shape, **options)
 
 
 class Search:
@@ -234,6 +246,10 @@ class Search:
     def follow(self, cost: float, hypothesis: Hypothesis) -> None:
         """Run the function under a hypothesis; what follows from its end waits."""
         trial = Trial(self, hypothesis, {})
+        for length, shape in trial.split[:1]:
+            whole = reshaped(replace(hypothesis, known=trial.known), length, shape, trial.lengths)
+            self.wait(cost, whole)
+            cost += whole is not None
         if trial.problem is None:  # and with small lengths in another order
             now = replace(hypothesis, known=trial.known)
             trial = Trial(self, now, trial.smallest([*reversed(trial.lengths)]))
@@ -265,8 +281,8 @@ class Search:
                 parts = {**trial.known, owner(axis): Known("sequence", keys=keys)}
                 self.wait(cost + 0.5, replace(hypothesis, known=parts) if keys else None)
         if not trial.options:
-            others = {axis: 3 * n + 12 * i if n in WEIGHTS else 2 * n + i * i + 3 for i, (axis, n) in enumerate(
-                trial.lengths.items())}
+            others = {axis: n + 24 * i + 12 if n in WEIGHTS else n + i * i + 3 for i, (axis, n) in enumerate(
+                trial.lengths.items())}  # not much longer: three axes of a state are many numbers
             again = Trial(self, hypothesis, others).problem if clashes(trial.problem) else None
             for more, following in agreements(replace(hypothesis, known=trial.known), trial.problem, trial.lengths,
                                               again, others):
@@ -312,6 +328,7 @@ class Trial:
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
         self.indexed: dict[str, int] = {}  # path → the largest constant index
         self.slices: list[tuple[int, int, int]] = []  # length, end of a slice, 1 if it goes on from there
+        self.split: list[tuple[int, list[int]]] = []  # length, those of the axes that it should be made of
         self.rng = np.random.default_rng(0)
         self.problem: BaseException | None = None
         try:
