@@ -62,6 +62,8 @@ TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index
 INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
 SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first
+OWN = r"positional argument|unexpected keyword|NoneType|\bdict\b|(NameError|UnboundLocalError): |" \
+      r"AttributeError: '(?!numpy|int|float|str|list|tuple|SimpleNamespace|Asked)"  # not for the arguments' lengths
 
 
 @dataclass
@@ -115,7 +117,8 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     namespace  of the file: where the function reads lengths or arrays from it, a matrix in it with the name of a
                weight, or a dict of them, says the shape
 
-    Raises CouldNotRun with what was tried last and the line that failed.
+    Raises CouldNotRun with the arguments that came furthest and the line that failed; its cause is the exception, where
+    no other arguments help.
     """
     names, call, code, sizes = required(node), function, function, tuple[str, ...]()
     if isinstance(node, ast.ClassDef):
@@ -214,8 +217,9 @@ class Search:
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
         self.has_columns = False  # whether the file makes arrays of shape (n, 1)
-        self.last = ""
-        self.cause: BaseException | None = None
+        self.furthest = (0, 0, False)  # how many parts were known, the line that failed, and if it was for no lengths
+        self.closest = "none"
+        self.ends: dict[str, BaseException | None] = {}  # where those fail for no lengths; what is a fault of the file
 
     def run(self, start: Hypothesis, called: str) -> Iterator[Example]:
         self.wait(0, start)
@@ -236,12 +240,25 @@ class Search:
                 self.follow(cost, one)
                 spent += time.process_time() - began
         if not found:
-            raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}"
-                              ) from self.cause
+            raise CouldNotRun(f"no arguments were found with which {called} runs; the closest were {self.closest}"
+                              ) from [*self.ends.values(), None][0 if len(self.ends) == 1 else -1]
 
     def wait(self, cost: float, one: Hypothesis | Example | None) -> None:
         if one is not None:
             heapq.heappush(self.waiting, (cost, next(self.count), one))
+
+    def note(self, trial: Trial) -> None:
+        """Keep the first arguments that came furthest, and where those fail that came as far."""
+        problem = trial.problem
+        if problem is None or isinstance(problem, Need):
+            return
+        line = next((frame.lineno or 0 for frame in frames(problem)), 0)
+        reached = len(trial.known), line, not clashes(problem)
+        if reached > self.furthest:
+            self.furthest, self.closest, self.ends = reached, f"{trial.said()}: {place(problem)}", {}
+        if reached == self.furthest:
+            is_own = re.search(OWN, f"{type(problem).__name__}: {problem}")
+            self.ends[place(problem)] = problem if is_own else None
 
     def follow(self, cost: float, hypothesis: Hypothesis) -> None:
         """Run the function under a hypothesis; what follows from its end waits."""
@@ -262,9 +279,9 @@ class Search:
             short = Trial(self, now, trial.smallest(sorted(trial.lengths, key=of_weights.__contains__)))
             self.wait(cost + len(better) + trial.unlikely(), (trial if short.problem else short).example())
             return
-        self.last = f"{trial.said()}: {place(trial.problem)}"
+        self.note(trial)
         if type(trial.problem) in (NameError, ImportError, SystemExit, TooSlow) or "module" in str(trial.problem):
-            self.cause = trial.problem  # no other arguments help
+            self.ends = {"": trial.problem}  # no other arguments help
             self.waiting.clear()
             return
         for more, option in trial.options:
@@ -517,9 +534,14 @@ def hints(names: tuple[str, ...], text: str) -> dict[str, int]:
     return out
 
 
+def frames(problem: BaseException) -> list[traceback.FrameSummary]:
+    """Those of the user's code, the innermost last."""
+    return [frame for frame in traceback.extract_tb(problem.__traceback__)
+            if not re.search(r"site-packages|\.pyx$|contextlib|handwritten.(shapes|probe|lengths)\.py", frame.filename)]
+
+
 def place(problem: BaseException) -> str:
     """An exception as "line 7, `the line`, what"."""
-    own = [frame for frame in traceback.extract_tb(problem.__traceback__)
-           if not re.search(r"site-packages|contextlib|handwritten.(shapes|probe|lengths)\.py", frame.filename)]
+    own = frames(problem)
     where = f"line {own[-1].lineno}, `{one_line(str(own[-1].line), 80)}`, " if own else ""
     return f"{where}{type(problem).__name__}: {one_line(str(problem), 160)}"
