@@ -152,7 +152,8 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
             if rest > 1 and size % rest == 0:
                 for one, other in zip(read(n, lengths, axes), read(size // rest, lengths, axes)[:1]):
                     yield 0.1, now.agree(one, other, order)
-            for axis in [one for one in order if "/" not in one and 1 < n < 9 and lengths[one] // n in shape]:  # n heads
+            for axis in [one for one in order if 1 < n < 9 and lengths[one] // n in shape and "/" not in one]:
+                # n heads
                 yield 0.1, now.agree({axis: 1}, {f"{axis}/{n}": n}, order)
     if found := re.search(r"with size (\d+)$", text):  # a loop over an axis that is longer
         for axis in order:

@@ -264,9 +264,9 @@ class Search:
         """Run the function under a hypothesis; what follows from its end waits."""
         trial = Trial(self, hypothesis, {})
         for length, shape in trial.split[:1]:
-            whole = reshaped(replace(hypothesis, known=trial.known), length, shape, trial.lengths)
-            self.wait(cost, whole)
-            cost += whole is not None
+            rows = reshaped(replace(hypothesis, known=trial.known), length, shape, trial.lengths)
+            self.wait(cost, rows)
+            cost += rows is not None
         if trial.problem is None:  # and with small lengths in another order
             now = replace(hypothesis, known=trial.known)
             trial = Trial(self, now, trial.smallest([*reversed(trial.lengths)]))
