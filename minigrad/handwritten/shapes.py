@@ -178,6 +178,8 @@ def fixed(value: Any) -> Known:
 class Sliced(np.ndarray):
     """An array that tells its trial what NumPy does without a word: it cuts slices short, and takes rows apart."""
 
+    __array_priority__ = 1  # so is its product with another array
+
     def __array_finalize__(self, origin: Any) -> None:
         self.trial: Any = getattr(origin, "trial", None)
         if self.trial and self.size > LARGEST:
