@@ -47,7 +47,7 @@ from minigrad.handwritten.lengths import (
     read,
     reshaped,
 )
-from minigrad.handwritten.probe import BIAS, Asked, Need, Probe
+from minigrad.handwritten.probe import BIAS, Asked, Need, Probe, leaves
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
 
 # Lengths while it is tried. A sum of some is hardly ever another.
@@ -196,10 +196,11 @@ class Sliced(np.ndarray):
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
         """Its last axis as several, reshape(-1, 4, H): they should have as many numbers."""
-        first, *rest = shape[0] if isinstance(shape[0], tuple) else shape
-        if self.trial and self.ndim and first == -1 and math.prod(rest) not in itertools.accumulate(
-                self.shape[::-1], operator.mul, initial=1):
-            self.trial.split.append((self.shape[-1], rest))
+        wanted = list(leaves(shape))
+        is_known = all(isinstance(n, (int, np.integer)) for n in wanted)  # and no probes
+        if self.trial and self.ndim and is_known and wanted[:1] == [-1] and math.prod(
+                wanted[1:]) not in itertools.accumulate(self.shape[::-1], operator.mul, initial=1):
+            self.trial.split.append((self.shape[-1], wanted[1:]))
         return super().reshape(*shape, **options)
 
 
