@@ -45,6 +45,7 @@ class Hypothesis:
     known: dict[str, Known]
     equal: dict[str, Length]
     common: tuple[int, ...] = ()  # lengths of weights that are globals, the most frequent first
+    steps: tuple[int, ...] = ()  # numbers that are globals, which a loop may go over, the smallest first
 
     def reduced(self, length: Length) -> Length:
         """The length in axes that are free."""
@@ -151,18 +152,23 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
             if rest > 1 and size % rest == 0:
                 for one, other in zip(read(n, lengths, axes), read(size // rest, lengths, axes)[:1]):
                     yield 0.1, now.agree(one, other, order)
-            for axis in [axis for axis in order if 1 < n < 9 and lengths[axis] // n in shape]:  # n heads
+            for axis in [one for one in order if 1 < n < 9 and lengths[one] // n in shape and "/" not in one]:
+                # n heads
                 yield 0.1, now.agree({axis: 1}, {f"{axis}/{n}": n}, order)
     if found := re.search(r"with size (\d+)$", text):  # a loop over an axis that is longer
         for axis in order:
             if lengths[axis] > int(found[1]):
                 yield 0.1 + (axis in weights), now.agree(read(int(found[1]), lengths, axes)[0], {axis: 1}, order)
     if found := re.search(r"index (\d+) is out of bounds for axis \d+ with size (\d+)", text):
-        yield 2.2, now.agree(read(int(found[2]), lengths, axes)[0], {"": int(found[1]) + 1}, order)
+        short, last = read(int(found[2]), lengths, axes)[0], int(found[1])
+        for i, steps in enumerate([n for n in now.steps if n > last]):
+            yield 0.2 + 0.1 * i, now.agree(short, {"": steps}, order)
+        yield 2.2, now.agree(short, {"": last + 1}, order)
     if "negative dimensions" in text:  # a kernel is longer than what it goes over
         for axis in weights:
             yield 1, now.agree({axis: 1}, {"": 2}, order)
-    if "array is not broadcastable to correct shape" in text:  # np.add.at names no lengths; a state may be a column
+    if re.search("array is not broadcastable to correct shape|'a' and 'p' must have same size", text):
+        # np.add.at and random.choice name no lengths; a state may be a column
         for path, known in now.known.items():
             if known.kind == "array" and len(known.axes) == 2 and not is_parameter(path):
                 yield 0.5, now.agree(known.axes[1], {"": 1}, order)

@@ -98,8 +98,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         is_size = unpacking()[0].startswith(("CALL", "PRECALL"))
         if self.path in self.trial.sizes or (not self.shift and self.plain and is_size):
             return self.number()
-        shared = [known for known in self.trial.known.values() if known.kind == "integers" and len(known.axes) == 1]
-        if shared and (self.shift or 0) <= 1 and not self.is_flat:  # inputs and targets are of one length
+        shared = [known for known in self.trial.known.values() if known.kind == "integers" and (
+            self.shift or 0) <= len(known.axes)]
+        if shared and not self.is_flat:  # inputs and targets are of one shape
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
         return self.ranked((0,) if self.shift and self.plain else (1, 2), "integers")
 

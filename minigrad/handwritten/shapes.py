@@ -17,6 +17,7 @@ import io
 import itertools
 import linecache
 import math
+import operator
 import re
 import time
 import traceback
@@ -44,8 +45,9 @@ from minigrad.handwritten.lengths import (
     measured,
     owner,
     read,
+    reshaped,
 )
-from minigrad.handwritten.probe import BIAS, Asked, Need, Probe
+from minigrad.handwritten.probe import BIAS, Asked, Need, Probe, leaves
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
 
 # Lengths while it is tried. A sum of some is hardly ever another.
@@ -53,13 +55,15 @@ DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 SHORT = (5, 7, 19, 23)  # of arrays with four axes
 WEIGHTS = tuple(range(156, 288, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
-LARGEST = 4e6  # numbers in an argument
+LARGEST = 1e6  # numbers in an argument, or in what is computed from some
 MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index)_?(map|dict)"  # of words
 INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
 SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first
+OWN = r"positional argument|unexpected keyword|NoneType|\bdict\b|(NameError|UnboundLocalError): |" \
+      r"AttributeError: '(?!numpy|int|float|str|list|tuple|SimpleNamespace|Asked)"  # not for the arguments' lengths
 
 
 @dataclass
@@ -113,7 +117,8 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     namespace  of the file: where the function reads lengths or arrays from it, a matrix in it with the name of a
                weight, or a dict of them, says the shape
 
-    Raises CouldNotRun with what was tried last and the line that failed.
+    Raises CouldNotRun with the arguments that came furthest and the line that failed; its cause is the exception, where
+    no other arguments help.
     """
     names, call, code, sizes = required(node), function, function, tuple[str, ...]()
     if isinstance(node, ast.ClassDef):
@@ -141,12 +146,12 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
                         (INVERSE, dict(enumerate(words)))):
         given |= dict.fromkeys((name for name in names if re.fullmatch(kind, name)), Known("constant", value=value))
     lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
-    common = tuple(n for n, _ in lengths.most_common())
+    common, steps = tuple(n for n, _ in lengths.most_common()), tuple(sorted(sizes_read))
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
     search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
     text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
     search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
-    yield from search.run(Hypothesis(given, {}, common), node.name)
+    yield from search.run(Hypothesis(given, {}, common, steps), node.name)
 
 
 def names_read(function: Any, namespace: dict[str, Any], cls: Any) -> set[str]:
@@ -171,10 +176,14 @@ def fixed(value: Any) -> Known:
 
 
 class Sliced(np.ndarray):
-    """An array that tells its trial how far its slices go: NumPy cuts short without a word what goes behind the end."""
+    """An array that tells its trial what NumPy does without a word: it cuts slices short, and takes rows apart."""
+
+    __array_priority__ = 1  # so is its product with another array
 
     def __array_finalize__(self, origin: Any) -> None:
         self.trial: Any = getattr(origin, "trial", None)
+        if self.trial and self.size > LARGEST:
+            raise Need
 
     def __getitem__(self, key: Any) -> Any:
         for length, item in zip(self.shape if self.trial else (), key if isinstance(key, tuple) else (key,)):
@@ -184,6 +193,15 @@ class Sliced(np.ndarray):
                 end, more = (item.stop, 0) if item.stop else (item.start or 0, 1)
                 self.trial.slices.append((length, end, more))
         return super().__getitem__(key)
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        """Its last axis as several, reshape(-1, 4, H): they should have as many numbers."""
+        wanted = list(leaves(shape))
+        is_known = all(isinstance(n, (int, np.integer)) for n in wanted)  # and no probes
+        if self.trial and self.ndim and is_known and wanted[:1] == [-1] and math.prod(
+                wanted[1:]) not in itertools.accumulate(self.shape[::-1], operator.mul, initial=1):
+            self.trial.split.append((self.shape[-1], wanted[1:]))
+        return super().reshape(*shape, **options)
 
 
 class Search:
@@ -202,8 +220,9 @@ class Search:
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
         self.has_columns = False  # whether the file makes arrays of shape (n, 1)
-        self.last = ""
-        self.cause: BaseException | None = None
+        self.furthest = (0, 0, False)  # how many parts were known, the line that failed, and if it was for no lengths
+        self.closest = "none"
+        self.ends: dict[str, BaseException | None] = {}  # where those fail for no lengths; what is a fault of the file
 
     def run(self, start: Hypothesis, called: str) -> Iterator[Example]:
         self.wait(0, start)
@@ -224,16 +243,33 @@ class Search:
                 self.follow(cost, one)
                 spent += time.process_time() - began
         if not found:
-            raise CouldNotRun(f"no arguments were found with which {called} runs; the last tried were {self.last}"
-                              ) from self.cause
+            raise CouldNotRun(f"no arguments were found with which {called} runs; the closest were {self.closest}"
+                              ) from [*self.ends.values(), None][0 if len(self.ends) == 1 else -1]
 
     def wait(self, cost: float, one: Hypothesis | Example | None) -> None:
         if one is not None:
             heapq.heappush(self.waiting, (cost, next(self.count), one))
 
+    def note(self, trial: Trial) -> None:
+        """Keep the first arguments that came furthest, and where those fail that came as far."""
+        problem = trial.problem
+        if problem is None or isinstance(problem, Need):
+            return
+        line = next((frame.lineno or 0 for frame in frames(problem)), 0)
+        reached = len(trial.known), line, not clashes(problem)
+        if reached > self.furthest:
+            self.furthest, self.closest, self.ends = reached, f"{trial.said()}: {place(problem)}", {}
+        if reached == self.furthest:
+            is_own = re.search(OWN, f"{type(problem).__name__}: {problem}")
+            self.ends[place(problem)] = problem if is_own else None
+
     def follow(self, cost: float, hypothesis: Hypothesis) -> None:
         """Run the function under a hypothesis; what follows from its end waits."""
         trial = Trial(self, hypothesis, {})
+        for length, shape in trial.split[:1]:
+            rows = reshaped(replace(hypothesis, known=trial.known), length, shape, trial.lengths)
+            self.wait(cost, rows)
+            cost += rows is not None
         if trial.problem is None:  # and with small lengths in another order
             now = replace(hypothesis, known=trial.known)
             trial = Trial(self, now, trial.smallest([*reversed(trial.lengths)]))
@@ -246,9 +282,9 @@ class Search:
             short = Trial(self, now, trial.smallest(sorted(trial.lengths, key=of_weights.__contains__)))
             self.wait(cost + len(better) + trial.unlikely(), (trial if short.problem else short).example())
             return
-        self.last = f"{trial.said()}: {place(trial.problem)}"
+        self.note(trial)
         if type(trial.problem) in (NameError, ImportError, SystemExit, TooSlow) or "module" in str(trial.problem):
-            self.cause = trial.problem  # no other arguments help
+            self.ends = {"": trial.problem}  # no other arguments help
             self.waiting.clear()
             return
         for more, option in trial.options:
@@ -265,8 +301,8 @@ class Search:
                 parts = {**trial.known, owner(axis): Known("sequence", keys=keys)}
                 self.wait(cost + 0.5, replace(hypothesis, known=parts) if keys else None)
         if not trial.options:
-            others = {axis: 3 * n + 12 * i if n in WEIGHTS else 2 * n + i * i + 3 for i, (axis, n) in enumerate(
-                trial.lengths.items())}
+            others = {axis: n + 24 * i + 12 if n in WEIGHTS else n + i * i + 3 for i, (axis, n) in enumerate(
+                trial.lengths.items())}  # not much longer: three axes of a state are many numbers
             again = Trial(self, hypothesis, others).problem if clashes(trial.problem) else None
             for more, following in agreements(replace(hypothesis, known=trial.known), trial.problem, trial.lengths,
                                               again, others):
@@ -312,6 +348,7 @@ class Trial:
         self.least: dict[str, int] = {}  # path → rank that a probe has at least
         self.indexed: dict[str, int] = {}  # path → the largest constant index
         self.slices: list[tuple[int, int, int]] = []  # length, end of a slice, 1 if it goes on from there
+        self.split: list[tuple[int, list[int]]] = []  # length, those of the axes that it should be made of
         self.rng = np.random.default_rng(0)
         self.problem: BaseException | None = None
         try:
@@ -500,9 +537,14 @@ def hints(names: tuple[str, ...], text: str) -> dict[str, int]:
     return out
 
 
+def frames(problem: BaseException) -> list[traceback.FrameSummary]:
+    """Those of the user's code, the innermost last."""
+    return [frame for frame in traceback.extract_tb(problem.__traceback__)
+            if not re.search(r"site-packages|\.pyx$|contextlib|handwritten.(shapes|probe|lengths)\.py", frame.filename)]
+
+
 def place(problem: BaseException) -> str:
     """An exception as "line 7, `the line`, what"."""
-    own = [frame for frame in traceback.extract_tb(problem.__traceback__)
-           if not re.search(r"site-packages|contextlib|handwritten.(shapes|probe|lengths)\.py", frame.filename)]
+    own = frames(problem)
     where = f"line {own[-1].lineno}, `{one_line(str(own[-1].line), 80)}`, " if own else ""
     return f"{where}{type(problem).__name__}: {one_line(str(problem), 160)}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minigrad.handwritten.lengths import clashes
-from minigrad.handwritten.shapes import examples, hints
+from minigrad.handwritten.probe import Need
+from minigrad.handwritten.shapes import Sliced, examples, hints
 from minigrad.handwritten.source import CouldNotRun, read
 
 pytestmark = pytest.mark.quick
@@ -221,6 +223,36 @@ CASES = {
             assert b.shape == (W.shape[1],)
             return x @ W + b
         """, "x N D, W D H, b H"),
+    "rows taken apart": ("""
+        def f(x, h, Wx, Wh, b):
+            H = h.shape[1]
+            a = (x @ Wx + h @ Wh + b).reshape(-1, 3, H)
+            return a[:, 0] * h + np.tanh(a[:, 1] * a[:, 2])
+        """, "x N D, h N H, Wx D 3H, Wh H 3H, b 3H"),
+    "as many steps as a global says": ("""
+        T, V, H = 9, 6, 5
+        U, W = np.ones((H, V)), np.ones((H, H))
+        def f(inputs, targets, h0):
+            h, loss = h0, 0
+            for t in range(T):
+                x = np.zeros((V, 1))
+                x[inputs[t]] = 1
+                h = np.tanh(U.dot(x) + W.dot(h))
+                loss -= np.log(U.T.dot(h)[targets[t], 0])
+            return loss
+        """, "h0 5 N; inputs 9, targets 9"),
+    "targets of several sequences": ("""
+        def f(inputs, targets, W):
+            N, T = inputs.shape
+            x = np.eye(6)[inputs]
+            return ((x @ W - np.eye(6)[targets]) ** 2).sum() / (N * T)
+        """, "W 6 6; inputs N T, targets N T"),
+    "a word drawn from a column": ("""
+        W = np.ones((5, 5))
+        def f(h):
+            p = np.exp(W.dot(h))
+            return h, np.random.choice(range(5), p=p.ravel() / p.sum())
+        """, "h 5 1"),
     "layers in a list": ("""
         def f(x, layers):
             for W, b in layers:
@@ -340,9 +372,59 @@ def test_a_weight_of_a_function_that_reads_no_globals_is_free(tmp_path):
 
 def test_what_cannot_be_called_is_said_in_a_sentence(tmp_path):
     namespace, node, _ = found(tmp_path, "def f(x):\n    return x @ np.ones((4, 4)) + missing\n")
-    with pytest.raises(CouldNotRun, match=r"with which f runs; the last tried were x \(.*4\): "
+    with pytest.raises(CouldNotRun, match=r"with which f runs; the closest were x \(.*4\): "
                                           r"line 3, `return x @ np.ones.*NameError: name 'missing' is not defined"):
         next(examples(namespace["f"], node))
+
+
+OWN_FAULTS = {  # (function, the line that fails whatever its arguments, and how)
+    "a weight that is None": ("""
+        class f:
+            def __init__(self, n, m):
+                self.n, self.W = n, None
+            def forward(self, x):
+                h = np.zeros((self.n, 1))
+                return np.dot(self.W, h)
+        """, TypeError),
+    "too many arguments": ("""
+        def norm(x, gain):
+            return gain * x
+        def f(x, gain, bias):
+            return norm(x.T, gain.T, bias)
+        """, TypeError),
+    "a name that the object has not": ("""
+        class f:
+            def __init__(self, W):
+                self.W = W
+            def forward(self, x):
+                self.kept.append(x @ self.W)
+                return self.kept[-1]
+        """, AttributeError),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FAULTS)
+def test_a_fault_of_the_function_itself_is_the_cause(name, tmp_path):
+    text, expected = OWN_FAULTS[name]
+    with pytest.raises(CouldNotRun) as caught:
+        next(found(tmp_path, text)[2])
+    assert type(caught.value.__cause__) is expected
+
+
+def test_the_arguments_that_came_furthest_are_said(tmp_path):
+    """Gates of weights that are too small, which no argument mends."""
+    text = "W = np.ones((5, 5))\ndef f(h, c):\n    a = np.dot(W, h)\n    return a[:5] * c + a[5:10] * c\n"
+    with pytest.raises(CouldNotRun, match=r"the closest were h \(5, \d+\), c .*: line 5") as caught:
+        next(found(tmp_path, text)[2])
+    assert caught.value.__cause__ is None
+
+
+def test_nothing_large_is_computed():
+    trial = SimpleNamespace(slices=[], split=[])
+    state, W = np.ones((200, 3, 200)).view(Sliced), np.ones((10000, 3))
+    state.trial = trial
+    with pytest.raises(Need):
+        np.dot(W, state)
 
 
 def ones(*shape):
