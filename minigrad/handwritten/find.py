@@ -125,8 +125,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.order = (*called_with(own[forward], is_class), *starred(own[forward], source)) if forward in own else \
             course_example(course).names
         results = names_returned(own[forward]) if forward in own else ()
-        subject.results = tuple(own or at_call for own, at_call in itertools.zip_longest(results, names_at_a_call(
-            forward, source, len(results))))
+        names = [own or at_call for own, at_call in itertools.zip_longest(results, names_at_a_call(
+            forward, source, len(results)))]
+        subject.results = tuple(name if name not in names[:k] else "" for k, name in enumerate(names))  # hs, and hs[-1]
         subject.takes = called_with(node, is_class)
         losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
                   and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]

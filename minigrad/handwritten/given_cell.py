@@ -39,10 +39,10 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         def forward(*arguments: Any) -> Any:
             found = as_tuple(reference(*arguments))
             return tuple(found[i] for i in cell.arriving)
-        y, pull = vjp(forward, *inputs.values())
+        y, pull = vjp(forward, *map(np.asarray, inputs.values()))  # of what notes its slices (shapes.py), the numbers
         del reference.state  # type: ignore[attr-defined]
         leaves, pattern = flatten(y)
-        return dict(zip(inputs, pull(unflatten(pattern, [np.zeros(leaf.shape) + d for leaf, d in zip(
+        return dict(zip(inputs, pull(unflatten(pattern, [np.zeros(leaf.shape) + np.asarray(d) for leaf, d in zip(
             leaves, d_outputs)]))))
 
     def in_place_of(result: Any, true: dict[str, np.ndarray]) -> Any:
