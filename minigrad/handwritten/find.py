@@ -489,8 +489,9 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     returned = [bare(name) for name in flat(subject.returns)]
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
         bare(f"d{name}") in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
-    if subject.is_class or not names:
-        return subject
+    of_forward = source.global_names(subject.forward_name, {*names})
+    if subject.is_class or not (of_forward or (names and subject.forward_name not in source.definitions)):
+        return subject  # a backward that alone reads globals has not those of its forward
     sizes: dict[str, Any] = {"open": lambda *_, **__: io.StringIO(TEXT)}
     sizes |= {name: V for name in source.assigned if re.search(VOCABULARY, name) and not (
         name in names and isinstance(source.run([name], sizes).get(name), np.ndarray))}

@@ -114,16 +114,22 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
     empty = [n for n in dict.fromkeys(empty) if at_any_time or n not in later]
     if empty:
         return f"{', '.join(empty)} ({source.place(min(lines))})"
-    statements = [s for s in body.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-    bare = all(isinstance(s, (ast.Pass, ast.Raise)) for s in statements)
-    if bare:
+    if is_empty(body.body):
         return f"its body ({source.place(body.lineno)})"
-    if loop := next((s for s in ast.walk(body) if isinstance(s, (ast.For, ast.While)) and all(
-            isinstance(one, ast.Pass) for one in s.body)), None):
+    if loop := next((s for s in ast.walk(body) if isinstance(s, (ast.For, ast.While)) and is_empty(s.body)), None):
         return f"its loop ({source.place(loop.lineno)})"
+    called = {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(body) if isinstance(n, ast.Call)} - {body.name}
+    if part := next((f for f in source.functions_in(name) if f.name in called and is_empty(f.body)), None):
+        return f"{part.name}, which it calls ({source.place(part.lineno)})"
     returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
     may_return = at_any_time and isinstance(node, ast.FunctionDef)
     return f"what it returns ({source.place(body.lineno)})" if may_return and not returns else ""
+
+
+def is_empty(statements: list[ast.stmt]) -> bool:
+    """Whether they only pass or raise, beside a docstring or `…`."""
+    return all(isinstance(s, (ast.Pass, ast.Raise)) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+               for s in statements)
 
 
 def line_of_change(source: Source, name: str, argument: str) -> str:

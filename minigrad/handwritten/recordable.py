@@ -25,10 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.engine.ops import logsumexp
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
 
 MOST_WRITTEN_OUT = 8  # iterations of a loop over literals
+REDUCTIONS = {"add.reduce": "np.sum", "maximum.reduce": "np.max", "logaddexp.reduce": "logsumexp_"}  # of np.add …
 SMALL = 1e-6  # the largest guard in an argument of log
 
 
@@ -233,6 +235,11 @@ class Expressions(ast.NodeTransformer):
             return node.args[0]
         if isinstance(f, ast.Attribute) and f.attr == "item" and not node.args:
             return f.value
+        if made := REDUCTIONS.get(ast.unparse(f).partition(".")[2]):
+            along = [] if node.args[1:] or any(k.arg == "axis" for k in node.keywords) else [
+                ast.keyword("axis", ast.Constant(0))]
+            return ast.copy_location(ast.Call(loaded(ast.parse(made, mode="eval").body), node.args, [
+                *node.keywords, *along]), node)
         node.keywords = [k for k in node.keywords if k.arg != "out"]
         if isinstance(f, ast.Attribute) and f.attr == "dot" and len(node.args) == 1:
             return ast.copy_location(call("dot_", f.value, node.args[0]), node)
@@ -394,6 +401,9 @@ class OnTensors:
 
     asarray = ascontiguousarray = array
 
+    def reciprocal(self, x: Any) -> Any:
+        return 1.0 / x
+
     def take_along_axis(self, x: Any, indices: Any, axis: int) -> Any:
         return moved(lambda y: self.numpy.take_along_axis(y, indices, axis), x)
 
@@ -432,7 +442,7 @@ def copied(x: Any) -> Any:
     return unflatten(pattern, [one if isinstance(one, (Tensor, Board)) else copy.deepcopy(one) for one in leaves])
 
 
-HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied}
+HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied, "logsumexp_": logsumexp}
 
 
 # -- the part of a function that computes its loss ------------------------------------------------------------

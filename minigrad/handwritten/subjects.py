@@ -322,17 +322,20 @@ class Subject:
         shapes = [np.shape(stacked(d)) for d in parts]
         fitting = [order for order in orders if len(order) == len(parts) and all(
             name in ("", other) for name, other in zip(names, order))]
-        order = next((order for order in fitting if [self.inputs[name] for name in order] == shapes), None) or next(
-            iter(fitting), None)
+        order = next((order for order in fitting if [self.inputs[name] for name in order] == shapes), None) or (
+            self.told_apart(weights, shapes) if fitting and not told else None) or next(iter(fitting), None)
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
             by_name = {name: d for name, d in zip(names, parts) if name}
             return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name], by_name)
         if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
-            by_shape = [[name for name in arguments if self.inputs[name] == shape] for shape in shapes]
-            told_apart = list(itertools.chain(*by_shape))
-            if len(set(told_apart)) == len(told_apart) == len(parts):
-                order = told_apart
+            order = self.told_apart(arguments, shapes)
         return dict(zip(order or orders[0], parts))
+
+    def told_apart(self, names: list[str], shapes: list[tuple]) -> list[str] | None:
+        """The inputs of these shapes, if each is that of one of the names, and of another one."""
+        found = [[name for name in names if self.inputs[name] == shape] for shape in shapes]
+        flat = list(itertools.chain(*found))
+        return flat if len(set(flat)) == len(flat) == len(shapes) and all(found) else None
 
     def of_their_shapes(self, parts: list[Any], told: dict[str, Any]) -> dict[str, Any]:
         """Gradients without a name, by their shapes if these tell them apart among the weights that are left."""
