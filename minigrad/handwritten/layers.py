@@ -44,7 +44,9 @@ class Place(NamedTuple):
         """The path without what only groups arrays: params, grads, and the attribute of a weight that is an object."""
         last = len(self.path) - 1
         values = "(v|val|value|data|grad)$" if isinstance(self.holder, (dict, list)) else f"{VALUE}|{GRADIENT}"
-        is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1]))
+        others = [key for key, value in getattr(self.holder, "__dict__", {}).items() if isinstance(value, np.ndarray)
+                  and re.match(WEIGHT, key) and not re.match(VALUE, key)]  # of a layer, by whatever name
+        is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1])) and not others
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
             i < last and re.match(rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$", str(part))))
 
