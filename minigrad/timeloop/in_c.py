@@ -33,7 +33,8 @@ class Call:
     """One loop of a program: its C function, and what each array that it takes is.
 
     own      [(position, name or Value)] of arrays of the buffers
-    passed   [(position, index in `given`)] of arrays that come in or go out; `given` lists them as (kind, what)
+    passed   [(position, index in `given`, number of axes)] of arrays that come in or go out, each with its rows and
+             columns as the last two axes; `given` lists them as (kind, what)
     weights  [(position, its index in `closed`, dtype)] of weights
     before   [(position, Value, dtype)] of what is computed from weights before the loop
     """
@@ -53,7 +54,8 @@ class Call:
             elif kind == "invariant":
                 self.before.append((n, what, dtype_of(what)))
             else:
-                self.passed.append((n, given.index((kind, what))))
+                axes = len(what.shape) if kind == "total" else 2 + (kind in ("x", "y", "d_x", "d_y"))
+                self.passed.append((n, given.index((kind, what)), axes))
         self.arrays = len(loop.typed)
 
 
@@ -96,8 +98,6 @@ class CProgram:
             [("total", a) for a in by_c] + [("d_state", k) for k in state]
         self.calls = {loop.name: Call(loop, library, given, plan.closed) for loop, given in (
             (plan.forward, forward), (plan.backward, backward)) if loop is not None}
-        self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
-                            for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.filled) if plan.columns else 1
         self.block = block
@@ -157,8 +157,11 @@ class CProgram:
         over time begin with the last step."""
         call, (arrays, run, where) = self.calls[name], made.calls[name]
         alive = []  # what C reads must not be freed before it returns
-        for n, k in call.passed:
-            arrays[n] = id(given[k])
+        for n, k, axes in call.passed:
+            x = given[k]
+            if x.ndim != axes or not x.flags.aligned:
+                alive.append(x := reshaped(x, axes - 2))
+            arrays[n] = id(x)
         for n, k, dtype in call.weights:
             alive.append(x := np.ascontiguousarray(closed[k], dtype))
             arrays[n] = id(x)
@@ -233,11 +236,7 @@ def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarr
 class InC(Executor):
     """Run the C loops of a program."""
 
-    __slots__ = ("program",)
-
-    def __init__(self, program: CProgram):
-        super().__init__()
-        self.program = program
+    __slots__ = ()
 
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
@@ -245,8 +244,7 @@ class InC(Executor):
         xs = self.with_indices(xs) if program.indices else xs
         final = [np.empty(shape, dtype) for shape, dtype in program.final]
         ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
-        given = flat([*state, *xs, *final, *ys], program.axes["forward"])
-        program.call("forward", steps, 0, steps, given, closed, self.buffers.made[0])
+        program.call("forward", steps, 0, steps, [*state, *xs, *final, *ys], closed, self.buffers.made[0])
         return tuple(final), tuple(ys)
 
     def with_indices(self, xs: list) -> list:
@@ -268,8 +266,7 @@ class InC(Executor):
         fresh = totals is None
         if totals is None:
             totals = {a: new(shape, dtype) for a, new, shape, dtype in program.totals}
-        arrays = flat([*xs, *d_ys, *d_xs, *[totals[a] for a, *_ in program.totals], *d_state],
-                      program.axes["backward"])
+        arrays = [*xs, *d_ys, *d_xs, *[totals[a] for a, *_ in program.totals], *d_state]
         if not program.in_numpy:
             program.call("backward", steps, 0, steps, arrays, closed, made, fresh)
         else:
@@ -289,13 +286,8 @@ def pool_of_threads() -> int:
     return (library and ctypes.cast(library.pool, ctypes.c_void_p).value) or 0
 
 
-def flat(arrays: list, axes: list[int]) -> list:
-    """The arrays, each with its number of axes, the last two (rows, columns); a copy where rows are not evenly spaced
-    or entries are not aligned."""
-    return [x if x is None or (x.ndim == n and x.flags.aligned) else reshaped(x, n - 2) for x, n in zip(arrays, axes)]
-
-
 def reshaped(x: np.ndarray, lead: int) -> np.ndarray:
+    """x with rows and columns behind so many axes; a copy where rows are not evenly spaced or entries not aligned."""
     x = x if x.flags.aligned else x.copy()
     shape = x.shape[lead:]
     rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
