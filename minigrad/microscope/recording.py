@@ -213,7 +213,7 @@ class Record:
     """
 
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
-        self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
+        self.path, self.steps, self.reverse, self.mask, self.axes = path, run.steps, run.reverse, run.mask, run.axes
         self.cell, self.nesting = run.cell, run.compiled.patterns
         self.order = range(run.steps)[::-1 if run.reverse else 1]  # indices in xs, in the order of running
         self.step = step = step_program_of(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class ScanCall:
     trees     (state, xs), nested as the caller's;  nesting: of both, as a key
     leaves    of both: tensors, and arrays in native byte order;  sizes: their numbers
     mask      (T, batch) booleans, an array or a symbol; or None
+    axes      for the states and the ys that are returned, the caller's batch axis (`Batch` of nn/layout.py); None where
+              the layout is the cell's
     steps     T, the length of all leaves of xs
 
     `prepare` (compiled.py) sets the others:
@@ -32,11 +35,12 @@ class ScanCall:
     Raises ValueError if the shapes of xs and mask do not fit.
     """
 
-    __slots__ = ("arrays", "cell", "compiled", "executor", "inputs", "leaves", "mask", "nesting", "reverse", "sizes",
-                 "steps", "supply", "trees")
+    __slots__ = ("arrays", "axes", "cell", "compiled", "executor", "inputs", "leaves", "mask", "nesting", "reverse",
+                 "sizes", "steps", "supply", "trees")
 
-    def __init__(self, cell: Cell, state: Any, xs: Any, reverse: bool = False, mask: Any = None):
-        self.cell, self.trees, self.reverse, self.leaves = cell, (state, xs), reverse, []
+    def __init__(self, cell: Cell, state: Any, xs: Any, reverse: bool = False, mask: Any = None,
+                 axes: tuple[Any, Any] = (None, None)):
+        self.cell, self.trees, self.reverse, self.axes, self.leaves = cell, (state, xs), reverse, axes, []
         nesting = gather(state, self.leaves)
         n = len(self.leaves)
         self.nesting = nesting, gather(xs, self.leaves)
@@ -74,15 +78,16 @@ class ScanCall:
         return [x if x is None else x[::-1] for x in over_time] if self.reverse else over_time
 
     def forward(self, executor: Any, state: list, xs: list, closed: list) -> tuple:
-        """Return the final states and the ys."""
+        """Return the final states and the ys, in the caller's layout."""
         final, ys = executor.forward(state, xs, closed)
-        return (*final, *(map(np.ascontiguousarray, self.in_order(ys)) if self.reverse else ys))
+        return leave(self.axes, final, map(np.ascontiguousarray, self.in_order(ys)) if self.reverse else ys)
 
     def backward(self, gradients: tuple) -> list:
         """Return dL/d(each input), None where the program has none."""
         n, m = self.sizes
         _, xs, closed = self.arrays
-        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], self.in_order(gradients[n:]), xs, closed)
+        d_state, d_ys = enter(self.axes, gradients[:n], gradients[n:])
+        d_state, d_xs, d_closed = self.executor.backward(d_state, self.in_order(d_ys), xs, closed)
         return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
 
     def first_step(self, arrays: list, trees: tuple[Any, Any]) -> tuple[list, Any]:
@@ -90,6 +95,18 @@ class ScanCall:
         state, xs = trees
         firsts = [x if i < self.sizes[0] else np.asarray(x[0]) for i, x in enumerate(arrays)]
         return firsts if self.mask is None else [*firsts, self.mask[0]], (state, (xs, self.mask))
+
+
+def leave(axes: tuple[Any, Any], final: Iterable, ys: Iterable) -> tuple:
+    """Final states and ys, one after the other, in the caller's layout."""
+    of_state, of_y = axes
+    return (*(map(of_state.leave, final) if of_state else final), *(map(of_y.leave, ys) if of_y else ys))
+
+
+def enter(axes: tuple[Any, Any], d_state: Iterable, d_ys: Iterable) -> tuple[list, list]:
+    """The gradients of both in the cell's layout."""
+    of_state, of_y = axes
+    return list(map(of_state.enter, d_state) if of_state else d_state), list(map(of_y.enter, d_ys) if of_y else d_ys)
 
 
 def gather(tree: Any, leaves: list[Any]) -> Any:

@@ -29,7 +29,7 @@ from minigrad.program.purity import Surface, only_computes
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Executor, pool, programs
-from minigrad.timeloop.call import ScanCall
+from minigrad.timeloop.call import ScanCall, leave
 from minigrad.timeloop.cell_key import (
     PURE,
     VARYING,
@@ -240,7 +240,7 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
         if watcher.get() is None:
             check_unchanged(run, inputs)
         final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
-        return flatten(final)[0] + flatten(ys)[0]
+        return list(leave(run.axes, flatten(final)[0], flatten(ys)[0]))
     return pulled_back(results, g, inputs, run.compiled.inputs_tracked)
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import functools
 from contextvars import ContextVar
+from copy import copy
 from typing import Any
 
 import numpy as np
 
 from minigrad.engine.context import no_grad, watcher
-from minigrad.engine.pytree import unflatten
+from minigrad.engine.pytree import flatten, unflatten
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
 from minigrad.program.trace import TraceError
-from minigrad.timeloop.call import ScanCall
+from minigrad.timeloop.call import ScanCall, leave
 from minigrad.timeloop.cell_key import StepByStep, note_cell, refuse_change
 from minigrad.timeloop.compiled import Checkpointed, prepare, ran
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
@@ -64,26 +65,36 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
         raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
-    run = ScanCall(cell, state, xs, reverse, mask)
+    return run_scan(ScanCall(cell, state, xs, reverse, mask), checkpoint_every)
+
+
+def run_scan(run: ScanCall, checkpoint_every: int | None = None) -> tuple[Any, Any]:
+    """Run a call of scan: compiled, or op by op, or as an op of a trace."""
     watching, record = watcher.get(), recorder.get()
     if watching is not None:
-        return traced_scan(run) if getattr(watching, "loops", False) else step_by_step(run)
+        return in_layout(run, traced_scan(run) if getattr(watching, "loops", False) else step_by_step(run))
     try:
         prepare(run)
         if record is not None:
-            return record(run, cell)
+            return record(run, run.cell)
         if checkpoint_every is not None and checkpoint_every < run.steps and run.compiled.backward:
             with no_grad():
-                without_backward = prepare(ScanCall(cell, state, xs, reverse, mask)).compiled
+                without_backward = prepare(copy(run)).compiled
             run.executor = Checkpointed(run.compiled, without_backward, int(checkpoint_every))
     except StepByStep as problem:
         why = str(problem)
         if record is not None:
-            record(why, cell)
+            record(why, run.cell)
     else:
         return run.on_graph()
-    notice(cell, why, stacklevel=3)
-    return step_by_step(run)
+    notice(run.cell, why)
+    return in_layout(run, step_by_step(run))
+
+
+def in_layout(run: ScanCall, results: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Results of the cell → in the caller's layout."""
+    final, ys = results
+    return unflatten(results, leave(run.axes, flatten(final)[0], flatten(ys)[0])) if any(run.axes) else results
 
 
 def step_by_step(run: ScanCall) -> tuple[Any, Any]:
