@@ -61,12 +61,7 @@ class Tensor(Installed):
 
     # -- properties ---------------------------------------------------------------------------------
 
-    @property
-    def data(self) -> ndarray:
-        return self._array
-
-    @data.setter
-    def data(self, value: Any) -> None:
+    def _set_data(self, value: Any) -> None:
         global last_change
         value = asarray(value._array if isinstance(value, Tensor) else plain(value), dtype=self._array.dtype)
         if value.shape != self._array.shape:
@@ -74,6 +69,8 @@ class Tensor(Installed):
                              "make a new tensor for another shape")
         self._array = value
         node_of(self)._version = last_change = next_index()
+
+    data: Any = property(operator.attrgetter("_array"), _set_data)
 
     @property
     def name(self) -> str | None:
@@ -98,12 +95,7 @@ class Tensor(Installed):
 
     grad: Any = property(operator.attrgetter("_grad"), _set_grad)
 
-    @property
-    def requires_grad(self) -> bool:
-        return self._tracked
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
+    def _set_requires_grad(self, value: bool) -> None:
         if value and self._array.dtype.kind not in "fc":
             raise TypeError(f"a tensor of {self._array.dtype} has no gradients: pass floats, as in "
                             "mg.tensor(data, dtype=float, requires_grad=True)")
@@ -112,6 +104,7 @@ class Tensor(Installed):
                                "use .detach() for the same values without gradients")
         self._tracked = bool(value)
 
+    requires_grad: Any = property(operator.attrgetter("_tracked"), _set_requires_grad)
     shape: Any = property(operator.attrgetter("_array.shape"))
     dtype: Any = property(operator.attrgetter("_array.dtype"))
     ndim: Any = property(operator.attrgetter("_array.ndim"))
@@ -182,7 +175,7 @@ class Node:
     _watch: dict | None  # hooks by number, and "retain" for retain_grad (hooks.py)
     shape: tuple[int, ...]
     dtype: Any
-    _tracked = True
+    _tracked, _node = True, None
 
 
 class Shape(NamedTuple):
@@ -230,7 +223,7 @@ def flowing(x: Tensor) -> bool:
 
 def node_of(x: Any) -> Any:
     """The node of a tensor; a node, a leaf and a symbol are their own."""
-    return x if x.__class__ is Node else x._node or x
+    return x._node or x
 
 
 def made_by(x: Any) -> Any:

@@ -77,8 +77,8 @@ class TorchCell(Recurrent):
         return self.step(features(self, x, self.input_size), state)[1]
 
     def initial_state(self, batch: int) -> Tree:
-        leaves = tuple(getattr(self, name) if self.learned_state else np.zeros((self.hidden_size, batch), self.dtype)
-                       for name in self.states)
+        leaves = tuple([getattr(self, name) if self.learned_state else np.zeros((self.hidden_size, batch), self.dtype)
+                        for name in self.states])
         return leaves if len(leaves) > 1 else leaves[0]
 
     def weight(self, *rows: list[np.ndarray]) -> Tensor:

@@ -5,6 +5,7 @@ One sequence, without a batch axis, is a batch of 1 in the cell's layout.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from minigrad.engine.arrays import bare
 from minigrad.engine.ops import broadcast_to, expand_dims, where
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
-from minigrad.nn.checks import Array, Tree, as_numbers, features
+from minigrad.nn.checks import Array, Tree, as_numbers, check_features
 
 
 class Batch(NamedTuple):
@@ -27,19 +28,20 @@ class Batch(NamedTuple):
 
     def enter(self, x: Array) -> Array:
         """From the caller's layout to the cell's."""
-        if self.axis is None:
-            x = x[..., None]
-        else:
-            x = x.transpose(*range(self.axis), *range(self.axis + 1, x.ndim), self.axis)
+        x = x[..., None] if self.axis is None else x.transpose(orders(self.axis, x.ndim)[0])
         return x[0] if self.is_layer else x
 
     def leave(self, _x: Array) -> Array:
         """From the cell's layout to the caller's. The underscore keeps `_x` from naming a result in derived source."""
         _x = _x[None] if self.is_layer else _x
-        if self.axis is None:
-            return _x[..., 0]
-        last = _x.ndim - 1
-        return _x.transpose(*range(self.axis), last, *range(self.axis, last))
+        return _x[..., 0] if self.axis is None else _x.transpose(orders(self.axis, _x.ndim)[1])
+
+
+@functools.cache
+def orders(axis: int, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The orders of axes that move this one to the end, and the last one here."""
+    others, last = range(ndim - 1), ndim - 1
+    return (*range(axis), *range(axis + 1, ndim), axis), (*others[:axis], last, *others[axis:])
 
 
 def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, size: int | None = None
@@ -54,7 +56,7 @@ def to_cell_layout(layer: object, x: Array, lengths: Any, batch_first: bool, siz
         axes = "(batch, time, features)" if batch_first else "(time, batch, features)"
         raise ValueError(f"{kind} takes x of shape {axes}, or (time, features) for one sequence, not {x.shape}")
     if size is not None:
-        features(layer, x, size)
+        check_features(layer, x, size)
     batch = Batch(None if x.ndim == 2 else 0 if batch_first else 1)
     x = batch.enter(x)
     if x.shape[0] < 1:
@@ -119,7 +121,7 @@ def state_to_cell_layout(layer: object, state: Tree, like: Tree, size: int | Non
     return unflatten(like, list(map(batch.enter, given)))
 
 
-def broadcast_state(start: Array, batch: int, dtype: np.dtype) -> Array:
+def broadcast_state(batch: int, dtype: np.dtype, start: Array) -> Array:
     """A leaf of the initial state, (…, B) or (…, 1) → (…, B), in this dtype."""
     start = start if isinstance(start, Tensor) else bare(start)
     if start.dtype != dtype:

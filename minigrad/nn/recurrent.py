@@ -7,6 +7,7 @@ The cell works features first and batch last, x (D, B) and state (H, B), as the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -106,15 +107,18 @@ class Recurrent(Module):
     def scanned(self, cell: Callable, dtypes: set[np.dtype], x: Array, state: Tree, mask: Array, reverse: bool,
                 axes: tuple[Batch | None, Batch | None]) -> tuple[Tree, Tree]:
         batch = x.shape[-1]
-        dtype = common(dtypes | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"})
-        state = self.initial_state(batch) if state is None else state
-        state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
+        if state is None:
+            state = self.initial_state(batch)
+        else:
+            dtypes = dtypes | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"}
+        state = map_leaves(partial(broadcast_state, batch, common(dtypes)), state)
         return run_scan(ScanCall(cell, state, x, reverse, mask, axes))
 
     def parameter_types(self) -> set[np.dtype]:
         """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""
-        declared = [getattr(self, name, None) for name in getattr(self.cell, "key_attributes", ())]
-        return {a.dtype for a in declared if isinstance(a, Tensor)} or {p.dtype for p in self.parameters()}
+        declared = getattr(self.cell, "key_attributes", ())
+        return {a.dtype for name in declared if isinstance(a := getattr(self, name, None), Tensor)} or {
+            p.dtype for p in self.parameters()}
 
 
 def common(dtypes: set[np.dtype]) -> np.dtype:

@@ -187,13 +187,6 @@ class CProgram:
                     summed = summed_over(term, blocks, stop - start, a.shape)
                     totals[a] = np.add(totals[a], summed, totals[a]) if a in totals else summed
 
-    def gradients(self, totals: dict, closed: list) -> tuple:
-        """The gradients of the weights from what was added up; None where there is none."""
-        plan = self.plan
-        known: dict = dict(zip(plan.closed, closed)) if plan.parted else {}
-        return tuple([linear(plan.parted[a], a.shape, totals, known) if a in plan.parted else totals.get(a)
-                      for a in plan.closed])
-
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
         """The steps from start to stop: (rows, columns)."""
         array = made.by_name[rows.name]
@@ -260,8 +253,7 @@ class InC(Executor):
 
     def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, totals: dict | None) -> tuple:
         program, steps, made = self.program, len(xs[0]), self.buffers.made[0]
-        d_state = tuple([np.array(d, dtype, order="C") for (_, dtype), d in zip(program.final, d_state)])
-        d_ys = [np.asarray(d, dtype) for (_, dtype), d in zip(program.y, d_ys)]
+        d_state = tuple([d.copy() for d in d_state])  # in rows, and C writes into it
         d_xs = tuple([None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x])
         fresh = totals is None
         if totals is None:
@@ -277,7 +269,12 @@ class InC(Executor):
         return d_state, d_xs, totals
 
     def gradients(self, totals: dict, closed: list) -> tuple:
-        return self.program.gradients(totals, closed)
+        plan = self.program.plan
+        if not plan.parted:
+            return tuple(map(totals.get, plan.closed))
+        known = dict(zip(plan.closed, closed))
+        return tuple([linear(plan.parted[a], a.shape, totals, known) if a in plan.parted else totals.get(a)
+                      for a in plan.closed])
 
 
 def pool_of_threads() -> int:

@@ -114,14 +114,15 @@ def traced_scan(run: ScanCall) -> tuple[Any, Any]:
             traced = Scan(cell, functools.partial(one_step, cell), unrolled, state, xs, run.mask, run.steps,
                           run.reverse)
         finally:
-            changed, tracer.around = around.restore(), before
+            tracer.around = before  # first, or a finalizer that runs in `restore` would be noted there
+            changed = around.restore()
         refuse_change(changed)
     except (TraceError, ChangingCell, Unrepeatable, StepByStep) as problem:
         why = str(problem)
     else:
         return traced.on_graph()
     results = unrolled(state, xs)
-    notice(cell, why)
+    notice(cell, why, stacklevel=5)
     return results
 
 
