@@ -61,7 +61,12 @@ class Tensor(Installed):
 
     # -- properties ---------------------------------------------------------------------------------
 
-    def _set_data(self, value: Any) -> None:
+    @property
+    def data(self) -> ndarray:
+        return self._array
+
+    @data.setter
+    def data(self, value: Any) -> None:
         global last_change
         value = asarray(value._array if isinstance(value, Tensor) else plain(value), dtype=self._array.dtype)
         if value.shape != self._array.shape:
@@ -69,8 +74,6 @@ class Tensor(Installed):
                              "make a new tensor for another shape")
         self._array = value
         node_of(self)._version = last_change = next_index()
-
-    data: Any = property(operator.attrgetter("_array"), _set_data)
 
     @property
     def name(self) -> str | None:
@@ -104,7 +107,7 @@ class Tensor(Installed):
                                "use .detach() for the same values without gradients")
         self._tracked = bool(value)
 
-    requires_grad: Any = property(operator.attrgetter("_tracked"), _set_requires_grad)
+    requires_grad: bool = property(operator.attrgetter("_tracked"), _set_requires_grad)  # type: ignore[assignment]
     shape: Any = property(operator.attrgetter("_array.shape"))
     dtype: Any = property(operator.attrgetter("_array.dtype"))
     ndim: Any = property(operator.attrgetter("_array.ndim"))
