@@ -350,13 +350,10 @@ def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked
 
 def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
     """The result y as a tensor. Its node keeps the values that the rules will read."""
-    if self.variadic:  # one rule, for all inputs
-        mask, saves = 0, set(self.vjps[0].saves)
-        kept = inputs if 0 in saves else tuple(map(link, inputs))
-    else:
-        mask = sum([1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked])
-        saves = {i for vjp in self.vjps if mask >> vjp.position & 1 for i in vjp.saves}
-        kept = tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
+    mask = sum([1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked])
+    saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
+    every = self.variadic and 0 in saves
+    kept = inputs if every else tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
     return result(y, self, kept, mask, metadata, y if -1 in saves else None)
 
 
