@@ -131,9 +131,7 @@ def run_variadic_rule(node: Any, g: Any, y: Any, arrivals: Arrivals, watching: A
             if x._tracked if needed is None else x._index in needed:
                 if watching is not None:
                     watching.gradient(node, op, x, d)
-                if getattr(d, "shape", None) != x.shape or d.dtype is not x.dtype:
-                    d = fitted(d, x, op, graph)
-                arrivals.add(x, d, op.fresh and not graph)
+                arrivals.add(x, fitted(d, x, op, graph), op.fresh and not graph)
     except Exception as problem:
         located(problem, op, op.arrays[0])
         raise

@@ -253,7 +253,7 @@ class InC(Executor):
 
     def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, totals: dict | None) -> tuple:
         program, steps, made = self.program, len(xs[0]), self.buffers.made[0]
-        d_state = tuple([d.copy() for d in d_state])  # in rows, and C writes into it
+        d_state = tuple([np.array(d, order="C") for d in d_state])  # in rows, and C writes into it
         d_xs = tuple([None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x])
         fresh = totals is None
         if totals is None:
