@@ -28,7 +28,7 @@ OPTIONAL = {"files/weights.py": {"safetensors"}, "training/sweep.py": {"joblib"}
 # The reading list. Beside it: composites and einsum, ops without a rule, NumPy's queries, hooks, Python's methods.
 CORE = [*(f"engine/{name}.py" for name in ("tensor", "op", "backward")),
         *(f"engine/ops/{name}.py" for name in ("elementwise", "shape", "indexing", "linalg", "reduce"))]
-CORE_LINES = 1509  # all lines of the core, docstrings included; the limit may only fall, to 1 100
+CORE_LINES = 1500  # all lines of the core, docstrings included; the limit may only fall, to 1 100
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 

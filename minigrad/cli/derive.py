@@ -100,7 +100,7 @@ def layer_cell(cell: str | type, sizes: tuple[int, ...], dtype: np.dtype) -> tup
     else:
         made = recurrent_layers(SequenceModel, cell, n_x, n_a, 1, dropout=0.0, dtype=dtype, rng=0).layers["l0"]
     with no_grad():
-        state = map_leaves(lambda start: np.array(Tensor(broadcast_state(start, batch, dtype)).data),
+        state = map_leaves(lambda start: np.array(Tensor(broadcast_state(batch, dtype, start)).data),
                            made.initial_state(batch))
     return made.cell, (state, np.zeros((n_x, batch), dtype))
 

@@ -20,9 +20,9 @@ from minigrad.engine import tensor as engine
 from minigrad.engine.arrays import bare, ndarray, plain
 from minigrad.engine.context import no_grad, watcher
 from minigrad.engine.hooks import accumulate, watched
-from minigrad.engine.op import OPS, PART, RELEASED, Op, part
+from minigrad.engine.op import OPS, PART, RELEASED, Op
 from minigrad.engine.ops import add, astype, sum_to
-from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, node_of
+from minigrad.engine.tensor import Node, Shape, Tensor, describe, new, node_of, result
 
 # -- the sweep ----------------------------------------------------------------------------------------
 
@@ -95,8 +95,7 @@ def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:
         if not mask >> position & 1:
             continue
         x = inputs[position]
-        if x.__class__ is not Node:
-            x = x._node or x
+        x = x._node or x
         if needed is not None and x._index not in needed:
             continue
         try:
@@ -128,7 +127,7 @@ def run_variadic_rule(node: Any, g: Any, y: Any, arrivals: Arrivals, watching: A
         for x, d in zip(inputs, given):
             if not isinstance(x, (Node, Tensor)) or (d is None and op.name not in OPS):  # scan's may be None
                 continue
-            x = node_of(x)
+            x = x._node or x
             if x._tracked if needed is None else x._index in needed:
                 if watching is not None:
                     watching.gradient(node, op, x, d)
@@ -188,8 +187,8 @@ def value_of(node: Any) -> Any:
     """The result of a node as a tensor on the graph, or a tuple of them; None if it was not saved."""
     y = node._array
     if y.__class__ is tuple:
-        return None if y and isinstance(y[0], Shape) else tuple([part(node, i, np.asarray(v))
-                                                                 for i, v in enumerate(y)])
+        return None if y and isinstance(y[0], Shape) else tuple([
+            result(np.asarray(v), PART, (node,), 1, {"i": i}, None) for i, v in enumerate(y)])
     if node.__class__ is not Node:  # a symbol
         return node
     if y is None:
@@ -250,7 +249,7 @@ def needed_for(targets: list[Tensor], nodes: list[Any]) -> set[int]:
     return needed
 
 
-def fitted(d: Any, x: Tensor, op: Op, graph: bool) -> Any:
+def fitted(d: Any, x: Any, op: Op, graph: bool) -> Any:
     """Fit a gradient to the shape and dtype of its input: sum over the broadcast axes, and cast."""
     shape, dtype = x.shape, x.dtype
     if not graph and d.__class__ is not ndarray:

@@ -368,12 +368,8 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
         return tuple([fill(new(Tensor), y) for y in ys])
     whole: Any = record(self, inputs, metadata, Shape(()))._node
     whole._array = tuple([Shape(y.shape, y.dtype) for y in ys]) if whole._array is None else ys
-    return tuple([part(whole, i, y) if tracked[i] else fill(new(Tensor), y) for i, y in enumerate(ys)])
-
-
-def part(whole: Any, i: int, y: Any) -> Tensor:
-    """Result i of a node with several results."""
-    return result(y, PART, (whole,), 1, {"i": i}, None)
+    return tuple([result(y, PART, (whole,), 1, {"i": i}, None) if tracked[i] else fill(new(Tensor), y)
+                  for i, y in enumerate(ys)])
 
 
 def sequence_or_arrays(self: Op) -> Callable:

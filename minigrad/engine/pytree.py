@@ -36,8 +36,9 @@ def build(node: Any, leaves: Iterator[Any]) -> Any:
     # not inside `unflatten`: a recursive closure is a reference cycle, which would keep the leaves alive
     if not isinstance(node, CONTAINERS):
         return None if node is None else next(leaves)
-    if node.__class__ is tuple:
-        return tuple([build(child, leaves) for child in node])
+    if node.__class__ is tuple:  # the usual tree, without a call for each leaf
+        return tuple([build(child, leaves) if isinstance(child, CONTAINERS) or child is None else next(leaves)
+                      for child in node])
     if isinstance(node, (tuple, list)):
         children = [build(child, leaves) for child in node]
         return type(node)(*children) if hasattr(node, "_fields") else type(node)(children)
@@ -64,8 +65,9 @@ def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 
 def map_leaves(f: Callable[[Any], Any], tree: Any) -> Any:
     """The same tree with f applied to every leaf."""
-    if tree.__class__ is tuple:
-        return tuple([map_leaves(f, child) for child in tree])
+    if tree.__class__ is tuple:  # the usual tree, without a call for each leaf
+        return tuple([map_leaves(f, child) if isinstance(child, CONTAINERS) or child is None else f(child)
+                      for child in tree])
     if tree is not None and not isinstance(tree, CONTAINERS):
         return f(tree)
     leaves, pattern = flatten(tree)

@@ -98,12 +98,7 @@ class Tensor(Installed):
 
     grad: Any = property(operator.attrgetter("_grad"), _set_grad)
 
-    @property
-    def requires_grad(self) -> bool:
-        return self._tracked
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
+    def _set_requires_grad(self, value: bool) -> None:
         if value and self._array.dtype.kind not in "fc":
             raise TypeError(f"a tensor of {self._array.dtype} has no gradients: pass floats, as in "
                             "mg.tensor(data, dtype=float, requires_grad=True)")
@@ -112,6 +107,7 @@ class Tensor(Installed):
                                "use .detach() for the same values without gradients")
         self._tracked = bool(value)
 
+    requires_grad: bool = property(operator.attrgetter("_tracked"), _set_requires_grad)  # type: ignore[assignment]
     shape: Any = property(operator.attrgetter("_array.shape"))
     dtype: Any = property(operator.attrgetter("_array.dtype"))
     ndim: Any = property(operator.attrgetter("_array.ndim"))
@@ -182,7 +178,7 @@ class Node:
     _watch: dict | None  # hooks by number, and "retain" for retain_grad (hooks.py)
     shape: tuple[int, ...]
     dtype: Any
-    _tracked = True
+    _tracked, _node = True, None
 
 
 class Shape(NamedTuple):
@@ -230,7 +226,7 @@ def flowing(x: Tensor) -> bool:
 
 def node_of(x: Any) -> Any:
     """The node of a tensor; a node, a leaf and a symbol are their own."""
-    return x if x.__class__ is Node else x._node or x
+    return x._node or x
 
 
 def made_by(x: Any) -> Any:

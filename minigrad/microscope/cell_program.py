@@ -21,7 +21,9 @@ from minigrad.program.ir import Value, in_order
 from minigrad.program.key import CellTracer
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, argument_names
-from minigrad.timeloop.compiled import Compiled, ScanCall, closed_over
+from minigrad.timeloop.call import ScanCall
+from minigrad.timeloop.cell_key import example
+from minigrad.timeloop.compiled import Compiled, closed_over
 from minigrad.timeloop.eager import one_step
 
 Array = np.ndarray
@@ -144,10 +146,9 @@ def step_program_of(run: ScanCall) -> StepProgram:
     """The StepProgram of a run's cell, made once per program of scan."""
     step = STEP_PROGRAMS.get(run.compiled)
     if step is None:
-        n, m = run.sizes
-        state = unflatten(run.patterns[0], run.values[:n])
-        x = unflatten(run.patterns[1], [np.asarray(values[0]) for values in run.values[n:n + m]])
-        step = StepProgram(run.cell, state, x, None if run.mask is None else run.mask[0], run.compiled.numbers)
+        firsts, pattern = run.first_step(list(map(example, run.leaves)), run.compiled.patterns)
+        state, (x, mask) = unflatten(pattern, firsts)
+        step = StepProgram(run.cell, state, x, mask, run.compiled.numbers)
         # closed-over tensors by identity, or by their position among those that the cell makes in a trace
         positions = {id(x): i for xs in (step.outside, run.supply) for i, x in enumerate(xs)}
         step.closed = [positions[id(x)] for x in step.tensors]

@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from minigrad.engine.backward import behind, data_of
+from minigrad.engine.backward import behind, data_of, zeros_of
 from minigrad.engine.op import RELEASED
 from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.recording import Record, Recording, one_scan, replayed_gradients
@@ -21,6 +21,7 @@ from minigrad.microscope.step_vjp import StepVJP
 from minigrad.notebook import milestones, table
 from minigrad.program.analysis import is_matrix_product
 from minigrad.program.ir import Value, in_order
+from minigrad.timeloop.call import enter
 
 Array = np.ndarray
 MOST = 64  # maximum number of losses in a group
@@ -163,13 +164,11 @@ def lag_of_share(size: Array, at: Array, share: float) -> int:
 
 def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[list[Array], list[Array]]:
     """Gradients of Σ losses for the scan's final states and its ys, in the order of running."""
-    step, T = scan.step, scan.steps
-    shapes = [s.shape for s in step.new_states] + [(T, *y.shape) for y in step.ys]
-    found = replayed_gradients(losses, [node]).get(node._index, [None] * len(shapes))
-    g = [np.zeros(shape, result.dtype) if d is None else data_of(d)
-         for d, shape, result in zip(found, shapes, step.new_states + step.ys)]
-    n = len(step.new_states)
-    return g[:n], [d[::-1] if scan.reverse else d for d in g[n:]]
+    n, results = len(scan.step.new_states), node._array
+    found = replayed_gradients(losses, [node]).get(node._index, [None] * len(results))
+    g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, results)]
+    d_state, d_ys = enter(scan.axes, g[:n], g[n:])
+    return d_state, [d[::-1] if scan.reverse else d for d in d_ys]
 
 
 def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, each: int

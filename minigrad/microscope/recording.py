@@ -25,14 +25,14 @@ from minigrad.engine.backward import sweep
 from minigrad.engine.context import no_grad
 from minigrad.engine.op import PART, Op
 from minigrad.engine.ops import getitem, reshape, transpose
-from minigrad.engine.pytree import flatten, map_leaves
+from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 from minigrad.microscope.cell_program import NamedValue, evaluate, instructions, step_program_of, weight_names
 from minigrad.nn.module import Module
 from minigrad.program.analysis import base
 from minigrad.program.ir import DETACH, Value, in_order
+from minigrad.timeloop.call import ScanCall
 from minigrad.timeloop.cell_key import example
-from minigrad.timeloop.compiled import ScanCall
 from minigrad.timeloop.scan import recorder
 
 Array = np.ndarray
@@ -213,8 +213,8 @@ class Record:
     """
 
     def __init__(self, path: str, run: ScanCall, snapshot: Callable[[Tensor | Array], Array]):
-        self.path, self.steps, self.reverse, self.mask = path, run.steps, run.reverse, run.mask
-        self.cell, self.nesting = run.cell, map_leaves(lambda leaf: 0, run.patterns)
+        self.path, self.steps, self.reverse, self.mask, self.axes = path, run.steps, run.reverse, run.mask, run.axes
+        self.cell, self.nesting = run.cell, run.compiled.patterns
         self.order = range(run.steps)[::-1 if run.reverse else 1]  # indices in xs, in the order of running
         self.step = step = step_program_of(run)
         self.states = dict(zip(step.names_of["state"], step.names_of["new state"]))

@@ -10,7 +10,7 @@ import numpy as np
 from minigrad.derived import derive
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
-from minigrad.timeloop.scan import length
+from minigrad.timeloop.call import length
 
 Array = np.ndarray
 
@@ -37,7 +37,7 @@ def rtrl(cell: Callable, state: Any, xs: Any, weights: Sequence[Tensor]) -> Iter
     chosen = [closed.index(id(w)) - len(closed) for w in weights]  # the last results of `backward` are theirs
     n = sum(np.size(leaf) for leaf in flatten(state)[0])
     influence = np.zeros((n, sum(w.size for w in weights)))
-    for t in range(length(xs)):
+    for t in range(length(flatten(xs)[0], xs)):
         results, cache = derived.forward(state, map_leaves(lambda x, t=t: x[t], xs))
         state, loss = results
         if np.size(loss) != 1:

@@ -15,7 +15,7 @@ from minigrad.engine.tensor import Tensor, describe
 from minigrad.microscope.cell_program import free
 from minigrad.microscope.recording import Record, Recording, Window, one_scan, replayed_gradients, shortened
 from minigrad.notebook import table
-from minigrad.timeloop.compiled import ScanCall
+from minigrad.timeloop.call import ScanCall
 
 Array = np.ndarray
 

@@ -77,8 +77,8 @@ class TorchCell(Recurrent):
         return self.step(features(self, x, self.input_size), state)[1]
 
     def initial_state(self, batch: int) -> Tree:
-        leaves = tuple(getattr(self, name) if self.learned_state else np.zeros((self.hidden_size, batch), self.dtype)
-                       for name in self.states)
+        leaves = tuple([getattr(self, name) if self.learned_state else np.zeros((self.hidden_size, batch), self.dtype)
+                        for name in self.states])
         return leaves if len(leaves) > 1 else leaves[0]
 
     def weight(self, *rows: list[np.ndarray]) -> Tensor:
@@ -103,17 +103,16 @@ class TorchCell(Recurrent):
 
     # -- symbols in place of x ----------------------------------------------------------------------------
 
-    def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
-                    ) -> tuple[Tree, Tree]:
+    def run_symbols(self, table: Array, symbols: np.ndarray, *how: Any) -> tuple[Tree, Tree]:
         """As `Recurrent.run_symbols`. If that saves time, W x is looked up among the products with the table's rows:
         W_x x = (W_x tableᵀ)[:, symbol]. Recordings show the cell with x."""
         is_own = not hasattr(type(self).cell, "key_attributes")  # a subclass may have another cell
         if is_own or recorder.get() is not None or not self.saves_products(symbols.size, len(table)):
-            return super().run_symbols(table, symbols, state, mask, reverse)
+            return super().run_symbols(table, symbols, *how)
         dtypes, multiplied = self.parameter_types(), copy.copy(self)
         columns = cast(table, common(dtypes)).T
         vars(multiplied).update(self.products_of(columns))  # of this call alone, and no parameters
-        return self.scanned(multiplied.cell, symbols, state, mask, reverse, dtypes | {columns.dtype})
+        return self.scanned(multiplied.cell, dtypes | {columns.dtype}, symbols, *how)
 
     def saves_products(self, symbols: int, rows: int) -> bool:
         """Whether the products with the rows of a table, and lookups, take less time than the products with x; in the

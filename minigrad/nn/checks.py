@@ -53,7 +53,11 @@ def cast(x: Any, dtype: np.dtype | None) -> Any:
 def features(layer: object, x: Any, size: int, axis: int = -1) -> Array:
     """x as an ndarray or tensor. Raises ValueError unless its `axis` has this many features."""
     x = as_numbers(layer, x)
+    check_features(layer, x, size, axis)
+    return x
+
+
+def check_features(layer: object, x: Array, size: int, axis: int = -1) -> None:
     if x.ndim < -axis or x.shape[axis] != size:
         which = "the last axis" if axis == -1 else "the last axis but one"
         raise ValueError(f"{type(layer).__name__} takes {size} features, {which} of x, and x has shape {x.shape}")
-    return x

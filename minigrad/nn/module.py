@@ -187,7 +187,8 @@ class Module(CheckedCall):
                     isinstance(value, Module) and value is not self and type(value).to_torch is not Module.to_torch):
                 found.append((name, value))
             elif id(value) not in above:  # modules may refer to each other
-                stack += [(*child, (*above, id(value))) for child in reversed(children(name, value, (Tensor,)))]
+                inside = children(name, value, (*SEARCHED, Tensor))
+                stack += [(*child, (*above, id(value))) for child in reversed(inside)]
         return found
 
     # -- files -------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ PLAIN = {int, float, str, bool}  # the usual classes of options: most attributes
 
 def parts_of(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
     """(dotted name, part) for every part of these kinds in a value of this name, itself included, each once."""
-    found, seen = [], set()
+    found, seen, inside = [], set(), (*SEARCHED, *kinds)
     stack: list[tuple[str, Any]] = [(name, value)]
     while stack:
         name, value = stack.pop()
@@ -289,15 +290,14 @@ def parts_of(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, 
             if isinstance(value, kinds):
                 found.append((name, value))
             if isinstance(value, SEARCHED):
-                stack += reversed(children(name, value, kinds))
+                stack += reversed(children(name, value, inside))
     return found
 
 
 def children(name: str, value: Any, kinds: tuple[type, ...]) -> list[tuple[str, Any]]:
-    """(dotted name, child) for every module, container, and part of these kinds (of tensors, leaves only) directly in
-    a module or container of this name."""
+    """(dotted name, child) for every child of these kinds (of tensors, only leaves) directly in a module or container
+    of this name."""
     items: Mapping[Any, Any]
-    kinds = (*SEARCHED, *kinds)
     if isinstance(value, Module):
         items = vars(value)
     elif isinstance(value, CONTAINERS):

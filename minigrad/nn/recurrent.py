@@ -7,6 +7,7 @@ The cell works features first and batch last, x (D, B) and state (H, B), as the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,9 +16,10 @@ from minigrad.engine.ops import expand_dims, take, transpose
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.checks import Array, Tree, as_numbers, cast
-from minigrad.nn.layout import broadcast_state, from_cell_layout, state_to_cell_layout, to_cell_layout
+from minigrad.nn.layout import Batch, broadcast_state, state_to_cell_layout, to_cell_layout
 from minigrad.nn.module import Module
-from minigrad.timeloop.scan import scan
+from minigrad.timeloop.call import ScanCall
+from minigrad.timeloop.scan import run_scan
 
 
 class Recurrent(Module):
@@ -82,36 +84,41 @@ class Recurrent(Module):
         return map_leaves(lambda y: y[0], ys), state
 
     def over_time(self, x: Array, state: Tree, lengths: Any, batch_first: bool, reverse: bool) -> tuple[Any, Any]:
-        x, mask, unbatched = to_cell_layout(self, x, lengths, batch_first)
+        x, mask, batch = to_cell_layout(self, x, lengths, batch_first)
         if state is not None:
-            state = state_to_cell_layout(self, state, self.initial_state(x.shape[2]), x.shape[2], unbatched)
-        state, ys = self.run(x, state, mask, reverse)
-        return from_cell_layout(ys, unbatched, 0 if batch_first else 1), from_cell_layout(state, unbatched)
+            size = None if batch.axis is None else x.shape[2]
+            state = state_to_cell_layout(self, state, self.initial_state(x.shape[2]), size)
+        of_state = Batch(None if batch.axis is None else 0)
+        state, ys = self.run(x, state, mask, reverse, (of_state, batch))
+        return ys, state
 
-    def run(self, x: Array, state: Tree = None, mask: Array = None, reverse: bool = False) -> tuple[Tree, Tree]:
-        """scan in the cell's own layout: x (T, D, B), state and ys with batch last. Returns (final state, ys)."""
+    def run(self, x: Array, state: Tree = None, mask: Array = None, reverse: bool = False,
+            axes: tuple[Batch | None, Batch | None] = (None, None)) -> tuple[Tree, Tree]:
+        """scan in the cell's layout: x (T, D, B), state with batch last. Returns (final state, ys), the batch of each
+        at this axis of the caller's layout; None: last."""
         dtypes = self.parameter_types()
         x = cast(x, common(dtypes) if dtypes else None)
-        return self.scanned(self.cell, x, state, mask, reverse, dtypes | {x.dtype})
+        return self.scanned(self.cell, dtypes | {x.dtype}, x, state, mask, reverse, axes)
 
-    def run_symbols(self, table: Array, symbols: np.ndarray, state: Tree, mask: Array, reverse: bool
-                    ) -> tuple[Tree, Tree]:
+    def run_symbols(self, table: Array, symbols: np.ndarray, *how: Any) -> tuple[Tree, Tree]:
         """`run` for symbols (T, B), each of which stands for a row of a table (V, D) as x."""
-        x = transpose(take(table, symbols, axis=0), (0, 2, 1))
-        return self.run(x, state, mask, reverse)
+        return self.run(transpose(take(table, symbols, axis=0), (0, 2, 1)), *how)
 
-    def scanned(self, cell: Callable, x: Array, state: Tree, mask: Array, reverse: bool, dtypes: set[np.dtype]
-                ) -> tuple[Tree, Tree]:
+    def scanned(self, cell: Callable, dtypes: set[np.dtype], x: Array, state: Tree, mask: Array, reverse: bool,
+                axes: tuple[Batch | None, Batch | None]) -> tuple[Tree, Tree]:
         batch = x.shape[-1]
-        dtype = common(dtypes | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"})
-        state = self.initial_state(batch) if state is None else state
-        state = map_leaves(lambda start: broadcast_state(start, batch, dtype), state)
-        return scan(cell, state, x, reverse=reverse, mask=mask)
+        if state is None:
+            state = self.initial_state(batch)
+        else:
+            dtypes = dtypes | {s.dtype for s in flatten(state)[0] if s.dtype.kind == "c"}
+        state = map_leaves(partial(broadcast_state, batch, common(dtypes)), state)
+        return run_scan(ScanCall(cell, state, x, reverse, mask, axes))
 
     def parameter_types(self) -> set[np.dtype]:
         """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""
-        declared = [getattr(self, name, None) for name in getattr(self.cell, "key_attributes", ())]
-        return {a.dtype for a in declared if isinstance(a, Tensor)} or {p.dtype for p in self.parameters()}
+        declared = getattr(self.cell, "key_attributes", ())
+        return {a.dtype for name in declared if isinstance(a := getattr(self, name, None), Tensor)} or {
+            p.dtype for p in self.parameters()}
 
 
 def common(dtypes: set[np.dtype]) -> np.dtype:

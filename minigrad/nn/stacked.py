@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minigrad.engine.ops import concatenate, reshape, stack
+from minigrad.engine.ops import concatenate
 from minigrad.engine.pytree import flatten, map_leaves, unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.nn.cells import GRUCell, LSTMCell, RNNCell
 from minigrad.nn.checks import Array, as_numbers, check_float, check_sizes
-from minigrad.nn.layout import from_cell_layout, state_to_cell_layout, symbols_to_cell_layout, to_cell_layout
+from minigrad.nn.layout import Batch, state_to_cell_layout, symbols_to_cell_layout, to_cell_layout
 from minigrad.nn.module import Module
 from minigrad.nn.signature import UnknownOption, options_of
 from minigrad.nn.state_dict import matching
@@ -88,29 +88,33 @@ class Stacked(Module, Generic[State]):
     def __call__(self, x: Array, state: Any = None, lengths: Any = None, table: Array | None = None
                  ) -> tuple[Tensor, State]:
         if table is None:
-            x, mask, unbatched = to_cell_layout(self, x, lengths, self.batch_first, self.input_size)
+            x, mask, batch = to_cell_layout(self, x, lengths, self.batch_first, self.input_size)
         else:
             table = as_numbers(self, table)
-            x, mask, unbatched = symbols_to_cell_layout(self, x, lengths, self.batch_first, table, self.input_size)
-        cells, batch = list(self.layers.values()), x.shape[-1]
+            x, mask, batch = symbols_to_cell_layout(self, x, lengths, self.batch_first, table, self.input_size)
+        cells = list(self.layers.values())
         if state is not None:
-            state = state_to_cell_layout(self, state, cells[0].initial_state(batch), batch, unbatched, len(cells))
+            like = cells[0].initial_state(x.shape[-1])
+            size = None if batch.axis is None else x.shape[-1]
+            state = state_to_cell_layout(self, state, like, size, len(cells))
+        of_state = Batch(None if batch.axis is None else 1, is_layer=True)
         finals, ys = [], []
         for i, (name, cell) in enumerate(self.layers.items()):
             def of_cell(start: Array, i: int = i) -> Array:
                 return start[i]
-            first = None if state is None else map_leaves(of_cell, state)
-            reverse = name.endswith("_reverse")
-            final, y = cell.run(x, first, mask, reverse) if table is None or i > self.bidirectional else \
-                cell.run_symbols(table, x, first, mask, reverse)
+            how = (None if state is None else map_leaves(of_cell, state), mask, name.endswith("_reverse"),
+                   (of_state, batch if i + 1 == len(cells) and not self.bidirectional else None))
+            final, y = cell.run(x, *how) if table is None or i > self.bidirectional else \
+                cell.run_symbols(table, x, *how)
             finals.append(final)
             ys.append(y)
             if len(ys) == 1 + self.bidirectional:  # the layer is complete: its output is the next one's x
                 x, ys = concatenate(ys, axis=1) if self.bidirectional else y, []
                 x = self.apply_dropout(x) if i + 1 < len(cells) else x
-        ends = zip(*[flatten(from_cell_layout(final, unbatched))[0] for final in finals])
-        states = [stack(leaves) if len(leaves) > 1 else reshape(leaves[0], (1, *leaves[0].shape)) for leaves in ends]
-        return from_cell_layout(x, unbatched, 0 if self.batch_first else 1), unflatten(finals[0], states)
+        output = batch.leave(x) if self.bidirectional else x
+        if len(cells) == 1:
+            return output, finals[0]
+        return output, unflatten(finals[0], list(map(concatenate, zip(*[flatten(final)[0] for final in finals]))))
 
     def apply_dropout(self, x: Array) -> Array:
         if not (self.training and self.dropout):

@@ -146,15 +146,16 @@ def rounded(steps: int) -> int:
 class Executor:
     """One run of a program, in buffers that are kept from its forward to its backward.
 
+    program    has the allocator of these buffers
     segment    the backward of some steps, (d_state, d_ys, xs, closed, sums) → (d_state, d_xs, sums), where sums is what
                later steps have added up for the weights, or None
     gradients  (sums, closed) → the gradients of the weights, None where there is none
     """
 
-    __slots__ = ("buffers",)
+    __slots__ = ("buffers", "program")
 
-    def __init__(self) -> None:
-        self.buffers: Any = None
+    def __init__(self, program: Any) -> None:
+        self.program, self.buffers = program, None
 
     def backward(self, d_state: tuple, d_ys: list, xs: list, closed: list) -> tuple:
         d_state, d_xs, sums = self.segment(d_state, d_ys, xs, closed, None)

@@ -15,7 +15,7 @@ import numpy as np
 
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.messages import name_of
-from minigrad.engine.pytree import flatten, unflatten
+from minigrad.engine.pytree import unflatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.effects import BYTES, SHARED, Surroundings, Unrepeatable
 from minigrad.program.ir import PLAIN
@@ -39,7 +39,7 @@ VARYING: weakref.WeakSet[CodeType] = weakref.WeakSet()
 MOST_VARIANTS = 3
 
 
-def inspect_without_values(cell: Cell, step: Callable, kinds: list, examples: Any, numbers: bool
+def inspect_without_values(cell: Cell, step: Callable, kinds: list, pattern: Any, numbers: bool
                            ) -> CellTracer | None:
     """Trace a pure cell once without values; None where traces with values are needed.
 
@@ -49,7 +49,7 @@ def inspect_without_values(cell: Cell, step: Callable, kinds: list, examples: An
     around, blanks = Surroundings(BYTES), [blank(*kind) for kind in kinds]
 
     def inspect() -> CellTracer:
-        return trace_key(step, blanks, examples, CellTracer(values=False, numbers=numbers))
+        return trace_key(step, blanks, pattern, CellTracer(values=False, numbers=numbers))
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and not is_own_frame(frame):
@@ -73,13 +73,10 @@ def inspect_without_values(cell: Cell, step: Callable, kinds: list, examples: An
     return tracer if changed is None else None
 
 
-def trace_twice(cell: Cell, step: Callable, examples: Any, n: int, numbers: bool = False
-                ) -> tuple[Trace, CellTracer]:
-    """Trace the cell twice with values, and undo its changes outside. n: number of state leaves in `examples`.
+def trace_twice(cell: Cell, step: Callable, firsts: list, pattern: Any, numbers: bool) -> tuple[Trace, CellTracer]:
+    """Trace the cell twice with values, and undo its changes outside. firsts: an array for each leaf of its arguments.
 
     Raises StepByStep if it changes anything, or if the traces differ."""
-    leaves, pattern = flatten(examples)
-    firsts = [example(leaf) if i < n else np.asarray(example(leaf)[0]) for i, leaf in enumerate(leaves)]
     around, changed = Surroundings(), []
     tracer = CellTracer(values=True, numbers=numbers, around=around)
     try:

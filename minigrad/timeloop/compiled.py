@@ -1,6 +1,6 @@
-"""The compiled program of a cell, and one call of scan that runs it as one op.
+"""The compiled program of a cell, and how it runs: with NumPy's loops or C's, between checkpoints, and to second order.
 
-`prepare` chooses the program by the key of what the cell computes now.
+`prepare` chooses the program of a call by the key of what the cell computes now.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import numpy as np
 
 from minigrad.engine.context import recording, watcher
 from minigrad.engine.messages import name_of
-from minigrad.engine.op import VJP, primitive, record_parts
+from minigrad.engine.op import VJP, primitive
 from minigrad.engine.ops import matmul
-from minigrad.engine.pytree import flatten, unflatten
-from minigrad.engine.tensor import Tensor, wrap
+from minigrad.engine.pytree import flatten, map_leaves, unflatten
+from minigrad.engine.tensor import Tensor
 from minigrad.printers.c_expressions import NotInC
 from minigrad.printers.c_loop import CPlan
 from minigrad.printers.numpy_loop import Options, Plan
 from minigrad.program.ir import Value
-from minigrad.program.key import CellTracer, nesting, trace_key, untracked
+from minigrad.program.key import CellTracer, trace_key, untracked
 from minigrad.program.loops import pulled_back
 from minigrad.program.purity import Surface, only_computes
 from minigrad.program.simplify import Program
 from minigrad.program.trace import Symbol, Trace, TraceError
 from minigrad.timeloop.cache import Allocator, Executor, pool, programs
+from minigrad.timeloop.call import ScanCall, leave
 from minigrad.timeloop.cell_key import (
     PURE,
     VARYING,
@@ -52,9 +53,12 @@ SECONDS_A_STATEMENT, SECONDS_AN_ENTRY, SECONDS_A_PRODUCT = 1.5e-6, 0.5e-9, 2e-11
 class Compiled:
     """The planned program of a cell at its shapes, for any number of steps.
 
+    patterns   (state, xs), nested as the caller's
     supply     all tensors and arrays that the cell closes over
     closed     indices in `supply` of those that the program reads
+    inputs_tracked   for each leaf of state and xs, and each of `closed`, whether a gradient flows to it
     forward, backward   the loops over time; backward is None where no gradient is wanted
+    results    (state, y), nested as the cell returns them
     block      number of steps that the backward sums at once
     numbers    whether Python floats are inputs too
     key        what the cell computes (program/key.py)
@@ -63,17 +67,18 @@ class Compiled:
     allocator  makes the buffers (cache.py); one set belongs to one call, from its forward to its backward
     """
 
-    def __init__(self, trace: Trace, name: str, tracked: list[bool], supply: list[Any]):
+    def __init__(self, trace: Trace, name: str, patterns: tuple[Any, Any], tracked: list[bool], supply: list[Any]):
         program = Program(trace, name)
-        self.state_pattern, self.y_pattern = (unflatten(tree, [0] * len(flatten(tree)[0])) for tree in trace.result)
+        self.patterns = map_leaves(lambda _: 0, patterns)
+        self.results = map_leaves(lambda _: 0, trace.result)
         places = {id(x): i for i, x in enumerate(supply)}
         self.closed = [places[id(closed_over(trace, x))] for x in trace.closed]
         self.numbers = trace.tracer.numbers
         self.key = untracked(trace.tracer.key)
         on = recording.get()
-        wanted = [s for s, is_tracked in zip(trace.leaves, tracked) if is_tracked]
-        wanted += [x for x in trace.closed if x._tracked and on]
-        sources = {program.values[x._index] for x in wanted}
+        self.inputs_tracked = [*tracked, *(on and x._tracked for x in trace.closed)]
+        inputs = [*trace.leaves[:len(tracked)], *trace.closed]
+        sources = {program.values[x._index] for x, is_tracked in zip(inputs, self.inputs_tracked) if is_tracked}
         plan = Plan(program, sources, OPTIONS)
         self.tracked = plan.results_that_depend(sources)
         self.in_c: CProgram | None = None
@@ -97,18 +102,19 @@ class Compiled:
 
         weakref.finalize(self, drop_program, self.allocators, self.forward.__code__.co_filename).atexit = False
 
-    def executor(self) -> Any:
+    def executor(self) -> Executor:
         """What runs a call: the C loops once they are compiled, else the NumPy loops."""
         return Planned(self) if self.in_c is None or loops.get() == "numpy" else InC(self.in_c)
 
-    def count_call(self, steps: int, closed: list) -> None:
-        """Count a call of scan with these weights; compile the program when it has run long enough."""
+    def executor_of_call(self, steps: int, closed: list) -> Executor:
+        """Count a call of scan with these weights, and compile the program when it has run long enough."""
         kind = loops.get()
         if self.to_compile is not None and kind != "numpy" and (
                 kind == "c" or self.break_even.reached(steps * self.seconds_a_step)):
             self.compile()
-        for allocator in self.allocators:
-            allocator.used_by(closed)
+        executor = self.executor()
+        executor.program.allocator.used_by(closed)
+        return executor
 
     def compile(self) -> None:
         """Print the program as C and compile it, or remember in `why_not_in_c` why not. A thread that comes meanwhile
@@ -162,89 +168,20 @@ def closed_over(trace: Trace, x: Tensor) -> Any:
     return x if array is None else array
 
 
-class ScanCall:
-    """One call of scan, recorded as one op. Its executor runs the loops over time, on arrays in the order of running.
-
-    inputs    leaves of state and of xs, and the closed-over tensors that the program reads
-    values    their arrays;  tracked: for each whether a gradient flows to it
-    patterns  (state, xs), nested as the caller's;  sizes: the number of their leaves
-    supply    all tensors and arrays that the cell closes over
-    executor  Planned, Checkpointed, or a Record of the microscope
-    """
-
-    __slots__ = ("cell", "compiled", "executor", "inputs", "mask", "patterns", "reverse", "sizes", "steps", "supply",
-                 "tracked", "values")
-
-    def __init__(self, compiled: Compiled, cell: Cell, patterns: tuple[Any, Any], leaves: list, arrays: list,
-                 tracked: list[bool], sizes: tuple[int, int], mask: Any, supply: list, reverse: bool):
-        self.compiled, self.cell, self.mask, self.supply, self.reverse = compiled, cell, mask, supply, reverse
-        self.patterns, self.sizes = patterns, sizes
-        closed = [supply[i] for i in compiled.closed]
-        self.inputs = (*leaves, *closed)
-        self.values = [*arrays, *map(example, closed)]
-        on = recording.get()
-        # now: a pull untracks its tensors once its function has run
-        self.tracked = tracked + [on and isinstance(x, Tensor) and x._tracked for x in closed]
-        self.steps = len(self.values[sizes[0]])
-        compiled.count_call(self.steps, closed)
-        self.executor: Any = compiled.executor()
-
-    def on_graph(self) -> tuple[Any, Any]:
-        """Run, and record the whole as one op."""
-        compiled = self.compiled
-        results = self.forward(self.executor, self.values)
-        tracked = compiled.backward is not None
-        if tracked:
-            leaves = list(record_parts(compiled.op, self.inputs, {"run": self}, results, compiled.tracked))
-        else:
-            self.executor = None  # gives its buffers back
-            leaves = list(results)
-            if any(isinstance(x, Tensor) for x in self.inputs):
-                leaves = [wrap(y) for y in leaves]
-        n = self.sizes[0]
-        return unflatten(compiled.state_pattern, leaves[:n]), unflatten(compiled.y_pattern, leaves[n:])
-
-    def split(self, values: list) -> tuple[list, list, list]:
-        """Arrays of all inputs → (state, xs and mask in the order of running, closed-over tensors)."""
-        n, m = self.sizes
-        xs = values[n:n + m] if self.mask is None else [*values[n:n + m], self.mask]
-        return values[:n], self.in_order(xs), values[n + m:]
-
-    def in_order(self, over_time: Any) -> Any:
-        """Arrays over time in the order of xs → in the order of running, or back."""
-        return [x if x is None else x[::-1] for x in over_time] if self.reverse else over_time
-
-    def forward(self, executor: Any, values: list) -> tuple:
-        """Return the final states and the ys."""
-        final, ys = executor.forward(*self.split(values))
-        return (*final, *(map(np.ascontiguousarray, self.in_order(ys)) if self.reverse else ys))
-
-    def backward(self, gradients: tuple) -> list:
-        """Return dL/d(each input), None where the program has none."""
-        n, m = self.sizes
-        _, xs, closed = self.split(self.values)
-        d_state, d_xs, d_closed = self.executor.backward(gradients[:n], self.in_order(gradients[n:]), xs, closed)
-        return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
-
-
 class Planned(Executor):
     """Run the planned loops of a program."""
 
-    __slots__ = ("compiled",)
-
-    def __init__(self, compiled: Compiled):
-        super().__init__()
-        self.compiled = compiled
+    __slots__ = ()
 
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         steps = len(xs[0])
-        self.buffers = pool.take(self.compiled.allocator, steps)
-        return self.compiled.forward(steps, state, xs, closed, self.buffers.made)
+        self.buffers = pool.take(self.program.allocator, steps)
+        return self.program.forward(steps, state, xs, closed, self.buffers.made)
 
     def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, sums: tuple | None) -> tuple:
         made_backward = self.buffers.for_backward()
-        return self.compiled.backward(len(xs[0]), d_state, d_ys, xs, closed, sums or (None,) * len(closed),
-                                      self.buffers.made, made_backward)
+        return self.program.backward(len(xs[0]), d_state, d_ys, xs, closed, sums or (None,) * len(closed),
+                                     self.buffers.made, made_backward)
 
 
 class Checkpointed:
@@ -297,25 +234,22 @@ def second_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
     """Pull scan back on tensors, for gradients of gradients: sweep through the eager loop."""
     run = metadata["run"]
     notice(run.cell, "a gradient of its gradient is computed")
-    n, m = run.sizes
-    state, xs = unflatten(run.patterns[0], list(inputs[:n])), unflatten(run.patterns[1], list(inputs[n:n + m]))
+    state, xs = unflatten(run.compiled.patterns, list(inputs))
 
     def results() -> list:
         if watcher.get() is None:
-            check_unchanged(run, state, xs)
+            check_unchanged(run, inputs)
         final, ys = loop(run.cell, state, xs, run.steps, run.reverse, run.mask)
-        return flatten(final)[0] + flatten(ys)[0]
-    return pulled_back(results, g, inputs, run.tracked)
+        return list(leave(run.axes, flatten(final)[0], flatten(ys)[0]))
+    return pulled_back(results, g, inputs, run.compiled.inputs_tracked)
 
 
-def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
+def check_unchanged(run: ScanCall, inputs: tuple) -> None:
     """Raise RuntimeError if the cell no longer computes what scan ran."""
-    leaves, pattern = flatten((state, (xs, run.mask)))
-    firsts = [example(leaf) if i < run.sizes[0] else example(leaf)[0] for i, leaf in enumerate(leaves)]
     attributes = key_of_attributes(run.cell)
     try:
-        now = trace_key(lambda state, x: one_step(run.cell, state, *x), list(map(np.asarray, firsts)), pattern,
-                        CellTracer(values=True, numbers=run.compiled.numbers))
+        firsts, pattern = run.first_step(list(map(example, inputs[:sum(run.sizes)])), run.compiled.patterns)
+        now = trace_key(step_of(run.cell), firsts, pattern, CellTracer(values=True, numbers=run.compiled.numbers))
     except TraceError:
         unchanged = False
     else:
@@ -329,55 +263,54 @@ def check_unchanged(run: ScanCall, state: Any, xs: Any) -> None:
 
 def again(*arrays: np.ndarray, run: ScanCall) -> tuple:
     """Run the forward of a scan's op on other arrays."""
-    return run.forward(run.compiled.executor(), [np.asarray(a) for a in arrays])
+    return run.forward(run.compiled.executor(), *run.split([np.asarray(a) for a in arrays]))
 
 
-def prepare(cell: Cell, state: Any, xs: Any, mask: np.ndarray | None, reverse: bool = False) -> ScanCall:
-    """Return a ScanCall with the program of what the cell computes now. Raises StepByStep."""
-    starts, x_leaves, on = flatten(state)[0], flatten(xs)[0], recording.get()
-    leaves, n = [*starts, *x_leaves], len(starts)
-    tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in leaves]
-    arrays = [leaf._array if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+def prepare(run: ScanCall) -> ScanCall:
+    """Choose the program of what the cell computes now, or make it. Raises StepByStep."""
+    cell, n, on = run.cell, run.sizes[0], recording.get()
+    tracked = [on and isinstance(leaf, Tensor) and leaf._tracked for leaf in run.leaves]
+    arrays = [leaf._array if isinstance(leaf, Tensor) else leaf for leaf in run.leaves]
     kinds = [(x.shape if i < n else x.shape[1:], x.dtype) for i, x in enumerate(arrays)]
-    if mask is not None:
-        kinds.append((mask.shape[1:], mask.dtype))
-    about = tuple(kinds), tuple(tracked), mask is None, on, OPTIONS
-    examples = state, (xs, mask)
+    if run.mask is not None:
+        kinds.append((run.mask.shape[1:], run.mask.dtype))
+    about = run.nesting, tuple(kinds), tuple(tracked), on, OPTIONS
     attributes = key_of_attributes(cell)
     if attributes is not None:
         own_key, supply = attributes
-        key: Any = about, cell.__func__, own_key, nesting(state), nesting(xs)
+        key: Any = about, cell.__func__, own_key
         compiled = programs.get(key)
     else:
-        compiled, supply = known(cell, about, kinds, examples)
+        compiled, supply = known(run, about, kinds)
     if compiled is None:
         step, code = step_of(cell), code_of(cell)
-        traced, seen = trace_twice(cell, step, examples, n, code in VARYING)
+        traced, seen = trace_twice(cell, step, *run.first_step(arrays, run.trees), code in VARYING)
         if attributes is None:
             key, supply = (about, code, seen.key), seen.outside
             note_pure(code, key)
         compiled = programs.get(key)
         if compiled is None:
             inputs = supply if attributes is not None else traced.tracer.outside
-            compiled = programs.put(key, Compiled(traced, step.__name__, tracked, inputs))
+            compiled = programs.put(key, Compiled(traced, step.__name__, run.trees, tracked, inputs))
         traced.close()
-    return ScanCall(compiled, cell, (state, xs), leaves, arrays, tracked, (n, len(x_leaves)), mask, supply, reverse)
+    run.run_by(compiled, arrays, supply)
+    return run
 
 
-def known(cell: Cell, about: tuple, kinds: list, examples: tuple) -> tuple[Compiled | None, list]:
+def known(run: ScanCall, about: tuple, kinds: list) -> tuple[Compiled | None, list]:
     """(the program of a pure cell, or None; what the cell closes over), by what it reads, or else by a trace.
 
     What it reads becomes a shortcut to the program if that decides the trace and contains all that the trace found.
     """
-    surface = Surface(cell)
-    short = (about, *surface.key, nesting(examples)) if surface.complete else None
+    surface = Surface(cell := run.cell)
+    short = (about, *surface.key) if surface.complete else None
     found = short and programs.by_shortcut(short)
     if found:
         return found[0], [surface.tensors[i] for i in found[1]]
     code = code_of(cell)
     if code not in PURE:
         return None, []
-    seen = inspect_without_values(cell, step_of(cell), kinds, examples, code in VARYING)
+    seen = inspect_without_values(cell, step_of(cell), kinds, run.first_step([], run.trees)[1], code in VARYING)
     if seen is None:
         return None, []
     key = about, code, seen.key

@@ -33,7 +33,8 @@ class Call:
     """One loop of a program: its C function, and what each array that it takes is.
 
     own      [(position, name or Value)] of arrays of the buffers
-    passed   [(position, index in `given`)] of arrays that come in or go out; `given` lists them as (kind, what)
+    passed   [(position, index in `given`, number of axes)] of arrays that come in or go out, each with its rows and
+             columns as the last two axes; `given` lists them as (kind, what)
     weights  [(position, its index in `closed`, dtype)] of weights
     before   [(position, Value, dtype)] of what is computed from weights before the loop
     """
@@ -53,7 +54,8 @@ class Call:
             elif kind == "invariant":
                 self.before.append((n, what, dtype_of(what)))
             else:
-                self.passed.append((n, given.index((kind, what))))
+                axes = len(what.shape) if kind == "total" else 2 + (kind in ("x", "y", "d_x", "d_y"))
+                self.passed.append((n, given.index((kind, what)), axes))
         self.arrays = len(loop.typed)
 
 
@@ -96,8 +98,6 @@ class CProgram:
             [("total", a) for a in by_c] + [("d_state", k) for k in state]
         self.calls = {loop.name: Call(loop, library, given, plan.closed) for loop, given in (
             (plan.forward, forward), (plan.backward, backward)) if loop is not None}
-        self.axes = {name: [2 + (kind in ("x", "y", "d_x", "d_y")) if kind != "total" else len(what.shape)
-                            for kind, what in given] for name, given in (("forward", forward), ("backward", backward))}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.filled) if plan.columns else 1
         self.block = block
@@ -157,8 +157,11 @@ class CProgram:
         over time begin with the last step."""
         call, (arrays, run, where) = self.calls[name], made.calls[name]
         alive = []  # what C reads must not be freed before it returns
-        for n, k in call.passed:
-            arrays[n] = id(given[k])
+        for n, k, axes in call.passed:
+            x = given[k]
+            if x.ndim != axes or not x.flags.aligned:
+                alive.append(x := reshaped(x, axes - 2))
+            arrays[n] = id(x)
         for n, k, dtype in call.weights:
             alive.append(x := np.ascontiguousarray(closed[k], dtype))
             arrays[n] = id(x)
@@ -183,13 +186,6 @@ class CProgram:
                 for term in terms:
                     summed = summed_over(term, blocks, stop - start, a.shape)
                     totals[a] = np.add(totals[a], summed, totals[a]) if a in totals else summed
-
-    def gradients(self, totals: dict, closed: list) -> tuple:
-        """The gradients of the weights from what was added up; None where there is none."""
-        plan = self.plan
-        known: dict = dict(zip(plan.closed, closed)) if plan.parted else {}
-        return tuple([linear(plan.parted[a], a.shape, totals, known) if a in plan.parted else totals.get(a)
-                      for a in plan.closed])
 
     def block_of(self, made: Made, rows: Rows, start: int, stop: int) -> np.ndarray:
         """The steps from start to stop: (rows, columns)."""
@@ -233,11 +229,7 @@ def summed_over(term: tuple, blocks: dict, steps: int, shape: tuple) -> np.ndarr
 class InC(Executor):
     """Run the C loops of a program."""
 
-    __slots__ = ("program",)
-
-    def __init__(self, program: CProgram):
-        super().__init__()
-        self.program = program
+    __slots__ = ()
 
     def forward(self, state: list, xs: list, closed: list) -> tuple:
         program, steps = self.program, len(xs[0])
@@ -245,8 +237,7 @@ class InC(Executor):
         xs = self.with_indices(xs) if program.indices else xs
         final = [np.empty(shape, dtype) for shape, dtype in program.final]
         ys = [np.empty((steps, *shape), dtype) for shape, dtype in program.y]
-        given = flat([*state, *xs, *final, *ys], program.axes["forward"])
-        program.call("forward", steps, 0, steps, given, closed, self.buffers.made[0])
+        program.call("forward", steps, 0, steps, [*state, *xs, *final, *ys], closed, self.buffers.made[0])
         return tuple(final), tuple(ys)
 
     def with_indices(self, xs: list) -> list:
@@ -262,14 +253,12 @@ class InC(Executor):
 
     def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, totals: dict | None) -> tuple:
         program, steps, made = self.program, len(xs[0]), self.buffers.made[0]
-        d_state = tuple([np.array(d, dtype, order="C") for (_, dtype), d in zip(program.final, d_state)])
-        d_ys = [np.asarray(d, dtype) for (_, dtype), d in zip(program.y, d_ys)]
+        d_state = tuple([np.array(d, order="C") for d in d_state])  # in rows, and C writes into it
         d_xs = tuple([None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x])
         fresh = totals is None
         if totals is None:
             totals = {a: new(shape, dtype) for a, new, shape, dtype in program.totals}
-        arrays = flat([*xs, *d_ys, *d_xs, *[totals[a] for a, *_ in program.totals], *d_state],
-                      program.axes["backward"])
+        arrays = [*xs, *d_ys, *d_xs, *[totals[a] for a, *_ in program.totals], *d_state]
         if not program.in_numpy:
             program.call("backward", steps, 0, steps, arrays, closed, made, fresh)
         else:
@@ -280,7 +269,12 @@ class InC(Executor):
         return d_state, d_xs, totals
 
     def gradients(self, totals: dict, closed: list) -> tuple:
-        return self.program.gradients(totals, closed)
+        plan = self.program.plan
+        if not plan.parted:
+            return tuple(map(totals.get, plan.closed))
+        known = dict(zip(plan.closed, closed))
+        return tuple([linear(plan.parted[a], a.shape, totals, known) if a in plan.parted else totals.get(a)
+                      for a in plan.closed])
 
 
 def pool_of_threads() -> int:
@@ -289,13 +283,8 @@ def pool_of_threads() -> int:
     return (library and ctypes.cast(library.pool, ctypes.c_void_p).value) or 0
 
 
-def flat(arrays: list, axes: list[int]) -> list:
-    """The arrays, each with its number of axes, the last two (rows, columns); a copy where rows are not evenly spaced
-    or entries are not aligned."""
-    return [x if x is None or (x.ndim == n and x.flags.aligned) else reshaped(x, n - 2) for x, n in zip(arrays, axes)]
-
-
 def reshaped(x: np.ndarray, lead: int) -> np.ndarray:
+    """x with rows and columns behind so many axes; a copy where rows are not evenly spaced or entries not aligned."""
     x = x if x.flags.aligned else x.copy()
     shape = x.shape[lead:]
     rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)

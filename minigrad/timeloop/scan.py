@@ -3,7 +3,7 @@
     (state, x[0]) → cell → (state, y[0])    (state, x[1]) → cell → (state, y[1])    …
 
 Each call traces one step of the cell (cell_key.py), unless what the cell reads shows that the trace is a known one
-(purity.py). The trace is the key of its compiled program (compiled.py), and the program runs as one op on the graph.
+(purity.py). The trace is the key of its compiled program (compiled.py), which runs as one op on the graph (call.py).
 Cells that cannot be traced, and gradients of gradients, run in the eager loop (eager.py), op by op, with the same
 numbers.
 """
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import functools
 from contextvars import ContextVar
+from copy import copy
 from typing import Any
 
 import numpy as np
 
-from minigrad.engine.arrays import plain
 from minigrad.engine.context import no_grad, watcher
-from minigrad.engine.pytree import flatten, map_leaves, named_leaves
-from minigrad.engine.tensor import Tensor
+from minigrad.engine.pytree import flatten, unflatten
 from minigrad.program.effects import Surroundings, Unrepeatable
 from minigrad.program.loops import ChangingCell, Scan
-from minigrad.program.trace import Symbol, TraceError
+from minigrad.program.trace import TraceError
+from minigrad.timeloop.call import ScanCall, leave
 from minigrad.timeloop.cell_key import StepByStep, note_cell, refuse_change
 from minigrad.timeloop.compiled import Checkpointed, prepare, ran
 from minigrad.timeloop.eager import Cell, CellError, ScanNotice, loop, notice, one_step
@@ -65,82 +65,65 @@ def scan(cell: Cell, state: Any, xs: Any, *, reverse: bool = False, mask: Any = 
         raise CellError(f"scan takes a cell first, a function (state, x) → (state, y), not a {type(cell).__name__}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, (int, np.integer)) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every is a number of steps ≥ 1, not {checkpoint_every!r}")
-    state, xs = map_leaves(as_input, state), map_leaves(as_input, xs)
-    steps = length(xs)
-    if mask is not None:
-        mask = checked_mask(mask, steps, state)
-    if getattr(watcher.get(), "loops", False):
-        return traced_scan(cell, state, xs, steps, reverse, mask)
-    if watcher.get() is not None:
-        return loop(cell, state, xs, steps, reverse, mask)
-    record = recorder.get()
+    return run_scan(ScanCall(cell, state, xs, reverse, mask), checkpoint_every)
+
+
+def run_scan(run: ScanCall, checkpoint_every: int | None = None) -> tuple[Any, Any]:
+    """Run a call of scan: compiled, or op by op, or as an op of a trace."""
+    watching, record = watcher.get(), recorder.get()
+    if watching is not None:
+        return in_layout(run, traced_scan(run) if getattr(watching, "loops", False) else step_by_step(run))
     try:
-        run = prepare(cell, state, xs, mask, reverse)
+        prepare(run)
         if record is not None:
-            return record(run, cell)
-        if checkpoint_every is not None and checkpoint_every < steps and run.compiled.backward:
+            return record(run, run.cell)
+        if checkpoint_every is not None and checkpoint_every < run.steps and run.compiled.backward:
             with no_grad():
-                without_backward = prepare(cell, state, xs, mask).compiled
+                without_backward = prepare(copy(run)).compiled
             run.executor = Checkpointed(run.compiled, without_backward, int(checkpoint_every))
     except StepByStep as problem:
         why = str(problem)
         if record is not None:
-            record(why, cell)
+            record(why, run.cell)
     else:
         return run.on_graph()
-    notice(cell, why, stacklevel=3)
-    return loop(cell, state, xs, steps, reverse, mask)
+    notice(run.cell, why)
+    return in_layout(run, step_by_step(run))
 
 
-def as_input(leaf: Any) -> Tensor | np.ndarray:
-    """Return a tensor unchanged, any other leaf of state or xs as a plain array of native byte order."""
-    return leaf if isinstance(leaf, Tensor) else np.asarray(plain(leaf))
+def in_layout(run: ScanCall, results: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Results of the cell → in the caller's layout."""
+    final, ys = results
+    return unflatten(results, leave(run.axes, flatten(final)[0], flatten(ys)[0])) if any(run.axes) else results
 
 
-def traced_scan(cell: Cell, state: Any, xs: Any, steps: int, reverse: bool, mask: Any) -> tuple[Any, Any]:
+def step_by_step(run: ScanCall) -> tuple[Any, Any]:
+    return loop(run.cell, *unflatten(run.trees, run.leaves), run.steps, run.reverse, run.mask)
+
+
+def traced_scan(run: ScanCall) -> tuple[Any, Any]:
     """Record one op, which `derive` prints as a loop; unroll a cell that cannot be traced by itself."""
     def unrolled(state: Any, xs: Any) -> tuple[Any, Any]:
-        return loop(cell, state, xs, steps, reverse, mask)
-    tracer, around = watcher.get(), Surroundings()
+        return loop(cell, state, xs, run.steps, run.reverse, run.mask)
+    tracer, around, cell = watcher.get(), Surroundings(), run.cell
     before, tracer.around = tracer.around, around
+    state, xs = unflatten(run.trees, run.leaves)
     try:
         try:
             note_cell(around, cell)
-            traced = Scan(cell, functools.partial(one_step, cell), unrolled, state, xs, mask, steps, reverse)
+            traced = Scan(cell, functools.partial(one_step, cell), unrolled, state, xs, run.mask, run.steps,
+                          run.reverse)
         finally:
-            changed, tracer.around = around.restore(), before
+            tracer.around = before  # first, or a finalizer that runs in `restore` would be noted there
+            changed = around.restore()
         refuse_change(changed)
     except (TraceError, ChangingCell, Unrepeatable, StepByStep) as problem:
         why = str(problem)
     else:
         return traced.on_graph()
     results = unrolled(state, xs)
-    notice(cell, why)
+    notice(cell, why, stacklevel=5)
     return results
-
-
-def length(xs: Any) -> int:
-    """Return T, the length of all leaves of xs."""
-    lengths = {leaf.shape[0] if leaf.shape else 0 for leaf in flatten(xs)[0]}
-    if not lengths:
-        raise ValueError("scan needs xs with a time axis: for a cell without input pass np.zeros((T, 0))")
-    if len(lengths) > 1 or min(lengths) < 1:
-        shapes = ", ".join(f"xs{name} {np.shape(leaf)}" for name, leaf in named_leaves(xs))
-        raise ValueError(f"scan runs over the leading axis of xs, which must have one length T ≥ 1: {shapes}")
-    return lengths.pop()
-
-
-def checked_mask(mask: Any, steps: int, state: Any) -> Any:
-    """Return the mask as booleans (T, batch), an array or a symbol, after comparing its shape with the state."""
-    mask = mask.detach() if isinstance(mask, Tensor) else mask
-    mask = mask if isinstance(mask, Symbol) else np.asarray(plain(mask))
-    if mask.ndim != 2 or len(mask) != steps:
-        raise ValueError(f"mask has shape {mask.shape} and must be (T, batch) = ({steps}, batch)")
-    for name, leaf in named_leaves(state):
-        if np.shape(leaf)[-1:] != (mask.shape[1],):
-            raise ValueError(f"mask has shape {mask.shape} and state{name} {np.shape(leaf)}: the batch must be the "
-                             "second axis of the mask and the last of every state")
-    return mask if isinstance(mask, Symbol) and mask.dtype == bool else mask != 0  # a copy: the backward reads it
 
 
 scan.ran = ran  # type: ignore[attr-defined]

@@ -610,7 +610,7 @@ def test_own_cell_in_layers():
 
 
 def test_a_call_takes_few_python_calls():
-    """At small sizes they are what a forward and backward costs. There were 321."""
+    """At small sizes they are what a forward and backward costs. There were 321, and later 235."""
     layer, x, g, calls = nn.LSTM(7, 12, rng=0), np.ones((12, 1, 7), "f"), np.ones((12, 1, 12), "f"), []
 
     def profile(frame, event, _):
@@ -628,4 +628,4 @@ def test_a_call_takes_few_python_calls():
     finally:
         sys.setprofile(before)
         gc.enable()
-    assert len(calls) < 250, Counter(calls)
+    assert len(calls) < 160, Counter(calls)

@@ -15,6 +15,7 @@ from scan_cells import CELLS
 import minigrad as mg
 from minigrad.engine.pytree import flatten, map_leaves
 from minigrad.timeloop import cache
+from minigrad.timeloop.call import ScanCall
 
 module = sys.modules["minigrad.timeloop.compiled"]
 LSTM = next(row for row in CELLS if str(row) == "lstm")
@@ -27,7 +28,7 @@ def compiled(row, dtype=np.float64, steps=4, wanted=(True, True, True), **sizes)
     state, xs, weights = [map_leaves(lambda x, on=on: mg.tensor(x, requires_grad=on and x.dtype.kind == "f"), tree)
                           for tree, on in zip(inputs, wanted)]
     cache.programs.clear()
-    run = module.prepare(row.cell(weights), state, xs, None)
+    run = module.prepare(ScanCall(row.cell(weights), state, xs))
     return run.compiled, [flatten(tree)[0] for tree in inputs], list(map(module.example, run.inputs[sum(run.sizes):]))
 
 
@@ -87,7 +88,7 @@ def test_the_text_runs_alone_and_is_right(row):
     d_state, d_xs, d_weights = alone["backward"](steps, d[:len(state)], d[len(state):], xs, weights,
                                                 (None,) * len(weights), made,
                                                  alone["make_backward"](steps, made))
-    leaves = module.prepare(row.cell(cell_weights), *lifted, None).inputs
+    leaves = module.prepare(ScanCall(row.cell(cell_weights), *lifted)).inputs
     for ours, leaf in zip([*d_state, *d_xs[:len(xs)], *d_weights], leaves, strict=True):
         theirs = leaf.grad if isinstance(leaf, mg.Tensor) else None  # an array that the cell closes over has none
         ours, theirs = (np.zeros(leaf.shape) if d is None else d for d in (ours, theirs))
