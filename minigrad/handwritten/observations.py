@@ -116,7 +116,8 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
         return f"{', '.join(empty)} ({source.place(min(lines))})"
     if is_empty(body.body):
         return f"its body ({source.place(body.lineno)})"
-    if loop := next((s for s in ast.walk(body) if isinstance(s, ast.For) and is_empty(s.body)), None):
+    if loop := next((s for s in ast.walk(body) if isinstance(s, ast.For) and is_empty(s.body)
+                     and "range(" in ast.unparse(s.iter)), None):
         return f"its loop ({source.place(loop.lineno)})"
     called = {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(body) if isinstance(n, ast.Call)} - {body.name}
     if part := next((f for f in source.functions_in(name) if f.name in called and is_empty(f.body)), None):

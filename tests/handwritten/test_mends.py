@@ -132,7 +132,7 @@ FAULTS = [
     ("layers", "np.einsum('ntd,ntm->dm', self.x, dout)",
      "self.x.reshape(self.x.shape[2], -1) @ dout.reshape(-1, dout.shape[2])",
      "write `self.x.reshape(-1, self.x.shape[2]).T` in place of"),
-    ("a loss", "dh = U.T @ da", "dh = U.T @ da\n            for t in words:\n                pass",
+    ("a loss", "dh = U.T @ da", "dh = U.T @ da\n            for t in range(3):\n                pass",
      "not written yet: its loop (line 22)")]
 
 
