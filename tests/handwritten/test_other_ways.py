@@ -541,6 +541,56 @@ def lossFun(inputs, targets, hprev):""" + BODY + "    return loss, dU, dW, dV, d
                     self.dU += da @ self.hs[t].T
                     dh = self.U.T @ da
         """, "da @ self.hs[t].T", "da @ self.hs[t + 1].T", "dU"),
+    "sums by ufuncs, and gradients without names that only their shapes tell": ("""
+        import numpy as np
+        n_v, n_h = 5, 7
+        U, W, V = np.ones((n_h, n_v)) * .1, np.ones((n_h, n_h)) * .1, np.ones((n_v, n_h)) * .1
+        bh, by = np.zeros((n_h, 1)), np.zeros((n_v, 1))
+        def lossFun(inputs, targets, hprev):
+            T = len(inputs)
+            X, Y, H = np.eye(n_v)[:, inputs], np.eye(n_v)[:, targets], np.zeros((n_h, T + 1))
+            H[:, :1] = hprev
+            for t in range(T):
+                H[:, t + 1] = np.logaddexp(0, U @ X[:, t] + bh[:, 0] + W @ H[:, t])
+            S = V @ H[:, 1:] + by
+            P = np.exp(S - np.logaddexp.reduce(S, axis=0))
+            loss = -np.add.reduce(np.log(P) * Y).sum()
+            dS = P - Y
+            dH, dA = V.T @ dS, np.zeros((n_h, T))
+            for t in range(T - 1, -1, -1):
+                dA[:, t] = dH[:, t] * np.reciprocal(1 + np.exp(-np.log(np.exp(H[:, t + 1]) - 1)))
+                if t:
+                    dH[:, t - 1] += W.T @ dA[:, t]
+            return (loss, dA @ X.T, dA @ H[:, :-1].T, dS @ H[:, 1:].T, dA.sum(1, keepdims=True),
+                    dS.sum(1, keepdims=True), H[:, -1:])
+        """, "dA @ H[:, :-1].T", "dA @ H[:, 1:].T", "dW"),
+    "two layers, one of them by the name of a weight": ("""
+        import numpy as np
+        class Way:
+            def __init__(self, n_in, n_hid):
+                self.w, self.u = np.random.randn(n_in, n_hid), np.random.randn(n_hid, n_hid)
+            def forward(self, x):
+                self.x, self.h = x, [np.zeros((len(x), len(self.u)))]
+                for t in range(x.shape[1]):
+                    self.h.append(np.tanh(x[:, t] @ self.w + self.h[t] @ self.u))
+                return np.stack(self.h[1:], axis=1)
+            def backward(self, dy):
+                self.dw, self.du, dx, dh = 0 * self.w, 0 * self.u, np.zeros_like(self.x), 0
+                for t in range(dy.shape[1] - 1, -1, -1):
+                    da = (dy[:, t] + dh) * (1 - self.h[t + 1] ** 2)
+                    self.dw += self.x[:, t].T @ da
+                    self.du += self.h[t].T @ da
+                    dx[:, t], dh = da @ self.w.T, da @ self.u.T
+                return dx
+        class Both:
+            def __init__(self, n_in, n_hid):
+                self.fwd, self.bwd, self.n = Way(n_in, n_hid), Way(n_in, n_hid), n_hid
+            def forward(self, x):
+                return np.concatenate([self.fwd.forward(x), self.bwd.forward(x[:, ::-1])[:, ::-1]], axis=2)
+            def backward(self, dy):
+                da, db = dy[..., :self.n], dy[..., self.n:]
+                return self.fwd.backward(da) + self.bwd.backward(db[:, ::-1])[:, ::-1]
+        """, "self.bwd.backward(db[:, ::-1])[:, ::-1]", "self.bwd.backward(db[:, ::-1])", "dx"),
 }
 
 
@@ -663,3 +713,38 @@ def test_a_softmax_of_other_sums_than_its_shift(tmp_path):
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     (fault,) = verdict.faults
     assert fault.startswith("your forward differs: softmax (line 3) is not what its name says")
+
+
+def test_a_part_that_passes_is_not_written_and_the_rest_is_judged(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Scale:
+            def __init__(self, n):
+                self.g, self.dg = np.ones(n), None
+            def forward(self, x):
+                self.x = x
+                return self.g * x
+            def backward(self, dy):
+                self.collect(dy)
+                return self.g * dy
+            def collect(self, dy):
+                ...
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert (verdict.status, verdict.faults) == ("wrong", ["not written yet: collect, which it calls (line 12)"])
+
+
+def test_a_backward_that_alone_reads_globals(tmp_path):
+    text = textwrap.dedent("""
+        import numpy as np
+        parameters = {"Wax": np.ones((5, 3)), "Waa": np.ones((5, 5)), "Wya": np.ones((2, 5)), "ba": np.ones((5, 1)),
+                      "by": np.ones((2, 1))}
+        def rnn_cell_backward(da_next, cache):
+            a_next, a_prev, xt, p = cache
+            dz = da_next * (1 - a_next ** 2)
+            return {"dxt": p["Wax"].T @ dz, "da_prev": parameters["Waa"].T @ dz, "dWax": dz @ xt.T,
+                    "dWaa": dz @ a_prev.T, "dba": dz.sum(axis=1, keepdims=True)}
+        """)
+    (tmp_path / "mine.py").write_text(text)
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert "reads parameters from globals (line 8), not from its cache" in verdict.faults[0]
