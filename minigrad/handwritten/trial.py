@@ -268,6 +268,7 @@ class Trial:
             names = ", ".join(f"d{name}" for name in subject.inputs if name in subject.detached)
             self.fault(f"grads of {subject.name} does not hold {names}: the backward of a layer puts new arrays in the "
                        "place of those that were collected; write into them, as in self.grads[i][...] = grad")
+        self.look_at_digits(reference)
         verdict.notes += filter(None, [subject.remark])
         if subject.unnamed and not verdict.faults:
             verdict.notes.append(f"not judged: {', '.join(sorted(subject.unnamed))}, which {subject.name} returns, and "
@@ -873,6 +874,17 @@ class Trial:
         if not all(map(np.array_equal, before, arrays(pool))):
             self.verdict.notes.append(f"{subject.name} changes values of its cache in place: a second backward on "
                                       "that cache gives other numbers")
+
+    def look_at_digits(self, reference: Callable) -> None:
+        """Note gradients that are right to the digits of float32 only, where the file asks for it."""
+        line = next((n.lineno for n in ast.walk(self.source.tree) if isinstance(n, ast.Attribute)
+                     and n.attr in ("float32", "single")), 0)
+        if not line or self.verdict.backward_wrong or any("float32" in note for note in self.verdict.notes):
+            return
+        sample = self.sample(reference)
+        if rounded := self.differing(sample, 1e-11):
+            self.verdict.notes.append(f"{', '.join(f'd{name}' for name in rounded)} computed in float32 "
+                                      f"({self.source.place(line)}), and judged to its digits")
 
     def look_at_clipping(self, inputs: dict, d_outputs: list) -> None:
         """A gradient is linear in what arrives, unless it is clipped."""
