@@ -407,7 +407,7 @@ class Trial:
                 verdict.faults += [f"your forward differs: {text}" for text in wrong.values()]
             verdict.forward_differs = bool(wrong)
             if wrong:
-                self.activations = {name: see.ACTIVATIONS[name][0] for name in wrong}
+                self.activations = {name: see.as_named(name, self.namespace) for name in wrong}
                 self.namespace = self.fresh()
                 outputs, _ = self.forward(inputs)
                 if reference := self.matching(usual.forwards, inputs, outputs):
@@ -453,7 +453,7 @@ class Trial:
         kinds = list(self.targets()) if self.subject.is_loss else [self.subject]
         some = [names for n in range(len(wrong)) for names in itertools.combinations(wrong, n + 1)]
         for names, axis, self.subject in itertools.product(some, (0, 1, 2), kinds):  # three kinds of softmax
-            self.activations = {name: (3 * see.ACTIVATIONS[name])[axis] for name in names}
+            self.activations = {name: see.as_named(name, self.namespace, axis) for name in names}
             self.namespace = self.fresh()
             with contextlib.suppress(CouldNotRun, IndexError):
                 sample = self.sample(self.own_forward())

@@ -748,3 +748,33 @@ def test_a_backward_that_alone_reads_globals(tmp_path):
     (tmp_path / "mine.py").write_text(text)
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert "reads parameters from globals (line 8), not from its cache" in verdict.faults[0]
+
+
+def test_an_activation_that_is_a_class(tmp_path):
+    """Its base class is abstract, which is not unwritten."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Activation:
+            def __call__(self, x):
+                raise NotImplementedError
+            def prime(self, y):
+                raise NotImplementedError
+        class Tanh(Activation):
+            def __call__(self, x):
+                return (1 - np.exp(-x)) / (1 + np.exp(-x))
+            def prime(self, y):
+                return 1 - y ** 2
+        class Layer:
+            def __init__(self, n_in, n_out):
+                self.W, self.act = np.random.randn(n_in, n_out), Tanh()
+            def forward(self, x):
+                self.x, self.y = x, self.act(x @ self.W)
+                return self.y
+            def backward(self, dy):
+                dz = dy * self.act.prime(self.y)
+                self.dW = self.x.T @ dz
+                return dz @ self.W.T
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    (fault,) = verdict.faults
+    assert "Tanh (line 8) is not what its name says: it is tanh(x/2)" in fault
