@@ -31,6 +31,7 @@ from minigrad.handwritten.source import (
     Source,
     TooSlow,
     explained,
+    names_called,
     parameters_of,
     required,
 )
@@ -263,11 +264,6 @@ def gradients_in(node: Any, source: Source) -> set[str]:
     made |= attributes(node, ast.Store)
     found = {bare(name) for name in made if re.match(r"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]", name)}
     return {name for name in found if name in source.words or state(name)} | keys
-
-
-def names_called(node: Any) -> set[str]:
-    """The names of the functions and methods that are called in a node."""
-    return {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(node) if isinstance(n, ast.Call)}
 
 
 def attributes(node: Any, context: type) -> set[str]:
@@ -622,7 +618,7 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
             path = subject.paths[name]
             axes = tuple({"": 1} if m == 1 else axis for axis, m in zip(example.known[path].axes, shape))
             yield replace(example, known=example.known | {path: replace(example.known[path], axes=axes)})
-        if len(own) != len(shape) and name in subject.paths and not of_weights(example, subject.paths[name]):
+        if len(own) != len(shape) and name in subject.paths and not is_tied(example, subject.paths[name]):
             axes = tuple(next(({axis: 1} for axis, length in example.lengths.items() if length == n), {"": n})
                          for n in shape)
             path = subject.paths[name]
@@ -638,18 +634,22 @@ def tied(subject: Subject, wrong: dict[str, tuple[int, ...]], strange: list[str]
                 yield from with_lengths(example, *pairs[0])
 
 
-def of_weights(example: Example, path: str) -> bool:
+def is_tied(example: Example, path: str) -> bool:
     """Whether a weight has an axis of another weight; else its shape is a guess."""
-    others = {axis for other, known in example.known.items() if other != path and is_parameter(other)
-              for length in known.axes for axis in length}
-    return not is_parameter(path) or any({*length} & others - {""} for length in example.known[path].axes)
+    others = axes_of_weights(example, path) - {""}
+    return not is_parameter(path) or any({*length} & others for length in example.known[path].axes)
+
+
+def axes_of_weights(example: Example, but: str) -> set[str]:
+    """The axes of all weights but one."""
+    return {axis for path, known in example.known.items() if path != but and is_parameter(path)
+            for length in known.axes for axis in length}
 
 
 def may_be_broadcast(example: Example, path: str, shape: tuple[int, ...]) -> bool:
     """Whether an input may have the length 1 wherever its gradient has: a bias along an axis of no other weight, or the
     first state of all examples."""
-    of_weights = {axis for other, known in example.known.items() if other != path and is_parameter(other)
-                  for length in known.axes for axis in length}
+    of_weights = axes_of_weights(example, path)
     ones = [length.keys() for length, n, m in zip(example.known[path].axes, example.shapes[path], shape) if n != m == 1]
     return (is_parameter(path) or bool(re.search(FIRST, path))) and not any(axes & of_weights for axes in ones) and all(
         m in (1, n) for n, m in zip(example.shapes[path], shape))

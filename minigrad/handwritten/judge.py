@@ -124,7 +124,9 @@ def try_once(source: Source, subject: Subject, cells: list[Trial], example: Exam
         trial.judge()
     except CouldNotRun as problem:
         wants_none = "None" in str(problem) or "not defined" in str(problem)
-        if unwritten := see.not_written(source, subject.name, wants_none, subject.backward_name):
+        unwritten = see.not_written(source, subject.name, wants_none, subject.backward_name) or next(
+            filter(None, see.passes_over(source, subject.name, subject.backward_name)), "")
+        if unwritten:
             verdict.status, verdict.faults = "not written", [f"not written yet: {unwritten}"]
         else:
             verdict.status = "could not run"

@@ -15,7 +15,7 @@ from minigrad.auditor.lines import bindings
 from minigrad.engine.ops import relu, sigmoid, softmax, tanh
 from minigrad.handwritten import references
 from minigrad.handwritten.recordable import bases
-from minigrad.handwritten.source import Source
+from minigrad.handwritten.source import Source, names_called
 
 ACTIVATIONS = {"sigmoid": [sigmoid], "tanh": [tanh], "relu": [relu],
                "softmax": [functools.partial(softmax, axis=axis) for axis in (-1, 0, 1)]}
@@ -111,8 +111,7 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
 
     at_any_time: also what is None first and assigned again later.
     """
-    node = source.definitions[name]
-    body = next((n for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n.name in (name, method)), None)
+    node, body = source.definitions[name], body_of(source, name, method)
     if body is None:
         return ""
     empty, lines = [], []
@@ -129,17 +128,30 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
         return f"{', '.join(empty)} ({source.place(min(lines))})"
     if is_empty(body.body):
         return f"its body ({source.place(body.lineno)})"
-    if loop := next((s for s in ast.walk(body) if isinstance(s, ast.For) and is_empty(s.body)
-                     and "range(" in ast.unparse(s.iter)), None):
-        return f"its loop ({source.place(loop.lineno)})"
-    called = {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(body) if isinstance(n, ast.Call)} - {body.name}
-    functions = [f for f in source.functions_in(name) if f.name in called]
-    written = {f.name for f in functions if not is_empty(f.body) or isinstance(f.body[-1], ast.Raise)}  # or abstract
-    if part := next((f for f in functions if f.name not in written), None):
-        return f"{part.name}, which it calls ({source.place(part.lineno)})"
     returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(body))
     may_return = at_any_time and isinstance(node, ast.FunctionDef)
     return f"what it returns ({source.place(body.lineno)})" if may_return and not returns else ""
+
+
+def passes_over(source: Source, name: str, method: str = "") -> tuple[str, str]:
+    """("its loop (line 12)", "collect, which it calls (line 20)") for what a backward leaves empty; "" for each that
+    it does not. A method that only raises is abstract."""
+    body = body_of(source, name, method)
+    if body is None:
+        return "", ""
+    loop = next((s for s in ast.walk(body) if isinstance(s, ast.For) and is_empty(s.body)
+                 and "range(" in ast.unparse(s.iter)), None)
+    functions = [f for f in source.functions_in(name) if f.name in names_called(body) - {body.name}]
+    written = {f.name for f in functions if not is_empty(f.body) or isinstance(f.body[-1], ast.Raise)}
+    part = next((f for f in functions if f.name not in written), None)
+    return (f"its loop ({source.place(loop.lineno)})" if loop else "",
+            f"{part.name}, which it calls ({source.place(part.lineno)})" if part else "")
+
+
+def body_of(source: Source, name: str, method: str) -> ast.FunctionDef | None:
+    """The definition of a function, or of a method of a class."""
+    return next((n for n in ast.walk(source.definitions[name]) if isinstance(n, ast.FunctionDef)
+                 and n.name in (name, method)), None)
 
 
 def is_empty(statements: list[ast.stmt]) -> bool:

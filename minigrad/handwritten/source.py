@@ -233,6 +233,8 @@ class Source:
         if found := ABSENT.search(message):
             name = next(filter(None, found.groups()))
             full = name if found[3] else f"np.{name}"
+            if full in GONE:  # by another name of NumPy than np
+                return f"{where}{full} is of another Python or NumPy: write {GONE[full]}"
             if name in self.failed or "*" in self.failed:
                 return f"{where}{name} is not defined, because of {self.failed.get(name, self.failed.get('*'))}"
             known = {*self.definitions, *dir(builtins)} if found[3] else dir(np)
@@ -481,6 +483,11 @@ def required(node: Any, method: str | None = None) -> tuple[str, ...]:
     function = method_of(node, method or "__init__") if isinstance(node, ast.ClassDef) else node
     names = parameters_of(node, method)
     return names[:len(names) - len(function.args.defaults)] if function else ()
+
+
+def names_called(node: ast.AST) -> set[str]:
+    """The names of the functions and methods that are called in a node."""
+    return {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(node) if isinstance(n, ast.Call)}
 
 
 def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:

@@ -242,12 +242,12 @@ class Trial:
         first = self.backward(memory, copy.deepcopy(d_outputs))
         self.refuse_other_shapes(first)
         self.look_for_unwritten(first)
-        empty = see.not_written(self.source, subject.name, method=subject.backward_name)
-        if "its loop" in empty:
-            verdict.status, verdict.faults = "not written", [f"not written yet: {empty}"]
+        loop, part = see.passes_over(self.source, subject.name, subject.backward_name)
+        if loop:
+            verdict.status, verdict.faults = "not written", [f"not written yet: {loop}"]
             return
-        if "which it calls" in empty:
-            verdict.faults.append(f"not written yet: {empty}")
+        if part:
+            verdict.faults.append(f"not written yet: {part}")
         if reference is None:
             verdict.status = "wrong"
             verdict.notes.append(f"{subject.name} is judged once its forward is right")

@@ -284,7 +284,7 @@ def pool_of_threads() -> int:
 
 
 def reshaped(x: np.ndarray, lead: int) -> np.ndarray:
-    """x with rows and columns behind so many axes; a copy where rows are not evenly spaced or entries not aligned."""
+    """x as so many leading axes, rows and columns; a copy where rows are not evenly spaced or entries not aligned."""
     x = x if x.flags.aligned else x.copy()
     shape = x.shape[lead:]
     rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)

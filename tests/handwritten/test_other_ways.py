@@ -655,7 +655,7 @@ def test_of_two_activations_only_the_one_that_matters_is_said(tmp_path):
 
 @pytest.mark.parametrize("write", ["self.grads[0][...] = dW", "self.grads = [dW]"])
 def test_a_model_whose_gradients_lose_the_arrays_of_its_layers(write, tmp_path):
-    """Its loss has the book's guard, of which many words make something."""
+    """Its loss has the book's guard against log 0, which many words make larger than an error of rounding."""
     (tmp_path / "mine.py").write_text(textwrap.dedent("""
         import numpy as np
         class Affine:
