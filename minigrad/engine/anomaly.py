@@ -23,6 +23,7 @@ from minigrad.engine.tensor import Node, Tensor, describe
 # Modules whose frames are not the user's
 OWN = ("minigrad.engine.", "minigrad.functional.", "minigrad.check.", "minigrad.program.", "minigrad.printers.",
        "minigrad.derived.", "minigrad.timeloop.", "minigrad.auditor.", "minigrad.handwritten.trial.",
+       "minigrad.handwritten.meant.", "minigrad.handwritten.causes.",
        "minigrad.handwritten.subjects.", "minigrad.handwritten.recordable.", "contextlib.", "dataclasses.", "numpy.")
 
 

@@ -92,10 +92,10 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         if not true:
             return user(*arguments)
         own, roots = None, cell.roots(namespace.__getitem__)
-        before = [copied(d) for root in roots for d in cell.kept(root).values()]
+        before = [copied(d) for called, root in roots.items() for d in cell.kept(root, called).values()]
         with contextlib.suppress(Exception):  # it may not be written yet
             own = user(*copy.deepcopy(arguments))
-        for (name, d), was in zip([one for root in roots for one in cell.kept(root).items()], before):
+        for (name, d), was in zip([one for called, root in roots.items() for one in cell.kept(root, called).items()], before):
             d[...] = was + true[name]
         if isinstance(own, (dict, tuple)):
             pairs = own.items() if isinstance(own, dict) else enumerate(own)

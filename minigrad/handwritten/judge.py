@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from typing import Any
 
 from minigrad.engine.messages import in_one_sentence, nearest
+from minigrad.handwritten import conduct
 from minigrad.handwritten import observations as see
+from minigrad.handwritten.causes import explain
 from minigrad.handwritten.find import BACK, find, nothing_found, pair, with_lengths
 from minigrad.handwritten.lengths import clashes
+from minigrad.handwritten.meant import find_forward
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
 from minigrad.handwritten.subjects import Subject
@@ -121,7 +125,7 @@ def try_once(source: Source, subject: Subject, cells: list[Trial], example: Exam
     verdict = trial.verdict
     try:
         trial.fit(example)
-        trial.judge()
+        examine(trial)
     except CouldNotRun as problem:
         wants_none = "None" in str(problem) or "not defined" in str(problem)
         unwritten = see.not_written(source, subject.name, wants_none, subject.backward_name) or next(
@@ -137,3 +141,38 @@ def try_once(source: Source, subject: Subject, cells: list[Trial], example: Exam
         verdict.faults.append(f"{subject.name} cannot be judged: {in_one_sentence(problem)}")
     verdict.backward_wrong |= verdict.status not in ("right", "wrong")
     return trial
+
+
+def examine(trial: Trial) -> None:
+    """Fill in the verdict of a trial that was fitted."""
+    verdict = trial.verdict
+    trial.reference = reference = find_forward(trial)
+    inputs, subject = trial.draw(), trial.subject
+    outputs, memory = trial.forward(inputs)
+    d_outputs = [trial.rng.normal(size=outputs[i].shape) for i in subject.arriving]
+    first = trial.backward(memory, copy.deepcopy(d_outputs))
+    trial.refuse_other_shapes(first)
+    conduct.look_for_unwritten(trial, first)
+    loop, part = see.passes_over(trial.source, subject.name, subject.backward_name)
+    if loop:
+        verdict.status, verdict.faults = "not written", [f"not written yet: {loop}"]
+        return
+    if part:
+        verdict.faults.append(f"not written yet: {part}")
+    if reference is None:
+        verdict.status = "wrong"
+        verdict.notes.append(f"{subject.name} is judged once its forward is right")
+        return
+    conduct.look(trial, inputs, d_outputs, first)
+    returned = {name: d for name, d in first.items() if d is not None}
+    conduct.look_for_lacking(trial, reference, returned)
+    explain(trial, reference, returned)
+    conduct.look_at_the_right(trial, reference)
+    verdict.notes += filter(None, [subject.remark])
+    if subject.unnamed and not verdict.faults:
+        verdict.notes.append(f"not judged: {', '.join(sorted(subject.unnamed))}, which {subject.name} returns, and "
+                             "no input or weight of that name was found")
+    if verdict.faults:
+        verdict.status = "wrong"
+    for cell in [cell for cell in trial.wrong_cells if cell.verdict.status != "could not run"]:
+        verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")

@@ -83,8 +83,11 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
             yield Place((*path, key), root, value)
 
 
-def weights_of(root: Any) -> dict[str, list[Place]]:
-    """{name: its places} of each weight: an array in several places, or its transpose, is one weight."""
+def weights_of(root: Any, called: str = "") -> dict[str, list[Place]]:
+    """{name: its places} of each weight: an array in several places, or its transpose, is one weight.
+
+    called  the name of what is a list of weights, W of W_0, W_1
+    """
     found: dict[Any, list[Place]] = {}
     for place in places(root):
         is_array = isinstance(place.value, np.ndarray) and place.value.size
@@ -101,7 +104,7 @@ def weights_of(root: Any) -> dict[str, list[Place]]:
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
         for ones in found.values() if any(map(is_weight, ones))]
-    return {in_words(next(filter(is_weight, ones)).name): ones for ones in weights}
+    return {in_words(next(filter(is_weight, ones)).name, called): ones for ones in weights}
 
 
 def copies_of(root: Any, weights: dict[str, np.ndarray]) -> dict[Path, str]:
@@ -111,10 +114,10 @@ def copies_of(root: Any, weights: dict[str, np.ndarray]) -> dict[Path, str]:
             if any(np.array_equal(place.value, same) for same in (w, w.T))}
 
 
-def in_words(name: Path) -> str:
+def in_words(name: Path, called: str = "") -> str:
     """A path as one word: forget_Wx, params_0."""
     word = "_".join(map(str, name))
-    return word if not word[:1].isdigit() else f"params_{word}"
+    return word if not word[:1].isdigit() else f"{called or 'params'}_{word}"
 
 
 def gradients_of(root: Any) -> list[Place]:

@@ -110,7 +110,7 @@ class Subject:
             arguments = dict(zip(self.order, self.arguments(inputs, namespace.__getitem__)[1]))
             namespace |= {name: one for name, one in arguments.items() if name in self.tables}
             for table in self.tables:
-                put_weights(namespace[table], inputs)
+                put_weights(namespace[table], inputs, table)
                 for place in gradients_of(namespace[table]):
                     place.put(np.zeros_like(place.value))
             return namespace.__getitem__
@@ -225,8 +225,8 @@ class Subject:
             backward = pool[self.backward_name] if self.is_closure else owner(self.backward_name)
             result = in_dicts(backward(*(pool[name] for name in self.takes)))
         found = self.named(result, self.returns[self.together:]) if result is not None else {}
-        for root in self.roots(owner):
-            found = self.kept(root) | found
+        for called, root in self.roots(owner).items():
+            found = self.kept(root, called) | found
         if not self.is_class:
             namespace = owner.__self__  # type: ignore[attr-defined]
             found = {name: d.copy() for name, d in self.in_globals(namespace).items() if np.any(d)} | found
@@ -240,13 +240,14 @@ class Subject:
 
     def weights(self, owner: Callable) -> dict[str, Any]:
         found = {name: owner(name) for name in self.held if name in self.inputs} if not self.is_class else {}
-        for root in self.roots(owner):
-            found |= {name: places[0].value for name, places in weights_of(root).items() if name in self.inputs}
+        for called, root in self.roots(owner).items():
+            found |= {name: places[0].value for name, places in weights_of(root, called).items()
+                      if name in self.inputs}
         return found
 
-    def roots(self, owner: Callable) -> list[Any]:
-        """The objects that keep weights: the instance, or globals."""
-        return [owner("")] if self.is_class else [owner(table) for table in self.tables]
+    def roots(self, owner: Callable) -> dict[str, Any]:
+        """The objects that keep weights, by their names: the instance, which has none, or globals."""
+        return {"": owner("")} if self.is_class else {table: owner(table) for table in self.tables}
 
     def in_globals(self, namespace: dict[str, Any]) -> dict[str, np.ndarray]:
         """The gradients of weights that are globals and are kept in globals, as dW_f beside W_f."""
@@ -254,9 +255,9 @@ class Subject:
                  d.dtype.kind == "f" and key not in self.held and re.match(GRADIENT, key)}
         return {name: d for name, d in found.items() if name and d.shape == self.inputs.get(name)}
 
-    def kept(self, root: Any) -> dict[str, Any]:
+    def kept(self, root: Any, called: str = "") -> dict[str, Any]:
         """The gradients that an object keeps: in `grads`, a dict or a list, in attributes such as dW, or as W.grad."""
-        weights = {places[0].name: name for name, places in weights_of(root).items() if name in self.inputs}
+        weights = {places[0].name: name for name, places in weights_of(root, called).items() if name in self.inputs}
         weights |= {(name,): name for name in self.held if name not in weights.values()}
         def is_same(one: Any, other: Any) -> bool:
             return one == other or (isinstance(one, str) and isinstance(other, str) and bare(one) == bare(f"d{other}"))
@@ -270,7 +271,7 @@ class Subject:
             if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
                 same = [beside[place.name[-1]]]
             found |= dict.fromkeys(same[:1], place.value)
-        collected = {("grads", *place.path[1:]): name for name, places in weights_of(root).items()
+        collected = {("grads", *place.path[1:]): name for name, places in weights_of(root, called).items()
                      for place in places if name in found and place.path[0] == "params"}
         self.detached |= {name for place in gradients_of(root) for name in [collected.get(place.path)]
                           if name and not np.array_equal(place.value, found[name])}
@@ -297,7 +298,8 @@ class Subject:
                 return {}
         names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
                  else "" for name in own]
-        groups = [is_group(d) or isinstance(d, dict) for d in parts]
+        groups = [is_group(d) or isinstance(d, dict) or (isinstance(d, list) and isinstance(name, str) and bool(
+            self.joined(bare(name), d))) for name, d in zip(own, parts)]
         if any(groups):  # dx, dh, {"W": dW}
             found: dict[str, Any] = {}
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
@@ -455,9 +457,9 @@ def like(y: Any, arriving: Iterator[np.ndarray]) -> Any:
     return list(d) if isinstance(y, list) else d
 
 
-def put_weights(root: Any, inputs: dict[str, Any]) -> None:
+def put_weights(root: Any, inputs: dict[str, Any], called: str = "") -> None:
     """Give the weights that an object keeps these values, each an array of its own."""
-    for name, places in weights_of(root).items():
+    for name, places in weights_of(root, called).items():
         if name in inputs:
             W = copied(inputs[name])
             for place in places:
