@@ -22,7 +22,7 @@ import numpy as np
 from minigrad.engine.messages import nearest
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
-from minigrad.handwritten.lengths import Known, clashes, is_parameter, owner
+from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.recordable import bases
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.shapes import Example, examples
@@ -588,11 +588,6 @@ def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Exampl
     for pair in clashes(problem):
         if 1 in pair:
             yield from alone(example, max(pair))
-        for n, length in (pair, pair[::-1]):  # four gates where the forward leaves the length of weights open
-            axes = [axis for axis, one in example.lengths.items() if one == length]
-            if axes and all(is_parameter(owner(axis)) for axis in axes) and {n // k for k in (2, 3, 4) if n % k == 0} & {
-                    *example.lengths.values()}:
-                yield from with_lengths(example, length, n)
     if re.search(r"output operand with shape \(\d+,\) doesn't match", str(problem)):  # of a bias (1, n)
         rows = {path: replace(one, axes=({"": 1}, *one.axes)) for path, one in example.known.items()
                 if is_parameter(path) and one.kind == "array" and len(one.axes) == 1}

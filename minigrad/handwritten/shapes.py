@@ -313,11 +313,15 @@ class Search:
     def gates(self, now: Hypothesis, trial: Trial, is_cut: bool) -> Hypothesis | None:
         """What is sliced, or only what is cut short by it, is as long as its slices ask for: 4 H, of fused gates."""
         asked: dict[int, tuple[int, str]] = {}
+        behind: dict[int, int] = {}  # the last one, a[:, -H:]
         for length, end, more in trial.slices:
             for axis, n in trial.lengths.items():
-                if end and end % n == 0 and end // n < MOST_GATES and n != length and (
-                        end + more > length or not is_cut):
-                    asked[length] = max(asked.get(length, (0, "")), (end // n + more, axis))
+                if end and end % n == 0 and end // n < MOST_GATES and n != length:
+                    if end > 0 and (end + more > length or not is_cut):
+                        asked[length] = max(asked.get(length, (0, "")), (end // n + more, axis))
+                    elif end < 0 and more:
+                        behind[length] = max(behind.get(length, 0), -end // n)
+        asked = {length: (times + behind.get(length, 0), axis) for length, (times, axis) in asked.items()}
         following: Hypothesis | None = now
         for length, (times, axis) in asked.items():
             tied = [one for one, made in now.equal.items() if {*made.values()} != {1} and measured(

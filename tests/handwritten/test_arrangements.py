@@ -240,7 +240,45 @@ FILES = {
                 dz = self.V.T @ do * (1 - self.s_next ** 2)
                 return {"U": dz @ self.x.T, "W": dz @ self.s.T, "V": do @ self.s_next.T, "c": do.sum(1, keepdims=True)}
         """, "RNN", "U W V c"),
+    "weights in global lists of their own": ("""
+        Wx, Wh = [np.ones((4, 5)), np.ones((5, 5))], [np.ones((5, 5)) for _ in range(2)]
+        bias = [np.zeros(5) for _ in range(2)]
+        def loss_and_grads(xs, targets):
+            inputs, hs, below = [], [np.zeros((len(xs) + 1, 5)) for _ in range(2)], xs
+            for l in range(2):
+                inputs.append(below)
+                for t in range(len(xs)):
+                    hs[l][t + 1] = np.tanh(below[t] @ Wx[l] + hs[l][t] @ Wh[l] + bias[l])
+                below = hs[l][1:]
+            loss = np.sum((below - targets) ** 2) / 2
+            dWx, dWh, dbias = [[np.zeros_like(w) for w in ws] for ws in (Wx, Wh, bias)]
+            d = below - targets
+            for l in (1, 0):
+                dnext = np.zeros(5)
+                dx = np.zeros_like(inputs[l])
+                for t in reversed(range(len(xs))):
+                    dz = (d[t] + dnext) * (1 - hs[l][t + 1] ** 2)
+                    dWx[l] += np.outer(inputs[l][t], dz)
+                    dWh[l] += np.outer(hs[l][t], dz)
+                    dbias[l] += dz
+                    dx[t], dnext = dz @ Wx[l].T, dz @ Wh[l].T
+                d = dx
+            return loss, dWx, dWh, dbias
+        """, "loss_and_grads", "Wx_0 Wx_1 Wh_0 Wh_1 bias_0 bias_1"),
+    "the last gate counted from the end": ("""
+        def gate_forward(x, h, W, U):
+            H = h.shape[1]
+            z = x @ W + h @ U
+            s = 1 / (1 + np.exp(-z[:, :2 * H]))
+            r, u, n = s[:, :-H], s[:, -H:], np.tanh(z[:, -H:])
+            return u * h + r * n, (x, h, W, U, r, u, n)
+        def gate_backward(dy, cache):
+            x, h, W, U, r, u, n = cache
+            dz = np.hstack([dy * n * r * (1 - r), dy * h * u * (1 - u), dy * r * (1 - n ** 2)])
+            return dz @ W.T, dz @ U.T + dy * u, x.T @ dz, h.T @ dz
+        """, "gate_backward", "x h W U"),
 }
+
 
 
 @pytest.mark.parametrize("name", FILES)
