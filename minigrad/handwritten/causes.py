@@ -16,7 +16,7 @@ from minigrad.auditor.lines import quoted
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import other_sizes
+from minigrad.handwritten.fit import other_sizes
 from minigrad.handwritten.layers import WEIGHT
 from minigrad.handwritten.repair import SECONDS, SECONDS_AT_A_LINE, Edit, edits_of, installed, repair
 from minigrad.handwritten.source import CouldNotRun

@@ -92,10 +92,13 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         if not true:
             return user(*arguments)
         own, roots = None, cell.roots(namespace.__getitem__)
-        before = [copied(d) for called, root in roots.items() for d in cell.kept(root, called).values()]
+
+        def kept() -> list[tuple[str, Any]]:
+            return [one for called, root in roots.items() for one in cell.kept(root, called).items()]
+        before = [copied(d) for _, d in kept()]
         with contextlib.suppress(Exception):  # it may not be written yet
             own = user(*copy.deepcopy(arguments))
-        for (name, d), was in zip([one for called, root in roots.items() for one in cell.kept(root, called).items()], before):
+        for (name, d), was in zip(kept(), before):
             d[...] = was + true[name]
         if isinstance(own, (dict, tuple)):
             pairs = own.items() if isinstance(own, dict) else enumerate(own)

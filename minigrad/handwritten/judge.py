@@ -11,7 +11,8 @@ from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.handwritten import conduct
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.causes import explain
-from minigrad.handwritten.find import BACK, find, nothing_found, pair, with_lengths
+from minigrad.handwritten.find import BACK, find, nothing_found
+from minigrad.handwritten.fit import pair, with_lengths
 from minigrad.handwritten.lengths import clashes
 from minigrad.handwritten.meant import find_forward
 from minigrad.handwritten.shapes import Example

@@ -19,7 +19,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import candidates, like_output, with_example
+from minigrad.handwritten.fit import candidates, like_output, with_example
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.source import SOFTMAX, CouldNotRun, explained, on_arrays
 from minigrad.handwritten.subjects import LABELS, Subject, as_tuple

@@ -20,7 +20,7 @@ from minigrad.auditor.lines import bindings
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.find import fitting, other_sizes, with_globals
+from minigrad.handwritten.fit import fitting, other_sizes, with_globals
 from minigrad.handwritten.given_cell import replace_cell
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, explained
