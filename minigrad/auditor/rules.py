@@ -14,7 +14,7 @@ from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Series, Tape, Values, groups
 from minigrad.auditor.words import between, d, is_turned, say, say_read
 from minigrad.engine.op import OPS
-from minigrad.engine.ops import transpose
+from minigrad.engine.ops import add, getitem, reshape, transpose
 
 # (words, cost, the step that is read at a step t of n): -1 is the initial state
 MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
@@ -30,6 +30,16 @@ def assigned(step: Step, g: Any) -> Any:
     return out
 
 
+def added_by_parts(axis: int) -> Callable:
+    """dW[x[:, t]] += d[:, t] for each t along this axis: of words that stand in one part, the last one counts."""
+    def new(step: Step, g: Any) -> Any:
+        (index,), out = step.metadata["index"], np.zeros(step.metadata["shape"])  # a ValueError where there are more
+        for i in range(np.shape(index)[axis]):
+            out[np.take(index, i, axis)] += np.take(g, i, axis)
+        return out
+    return new
+
+
 def not_turned(step: Step, g: Any) -> Any:
     """The gradient of what is read from its end, as if it were read from its beginning."""
     index, out = step.metadata["index"], np.zeros(step.metadata["shape"])
@@ -40,6 +50,8 @@ def not_turned(step: Step, g: Any) -> Any:
 
 ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
            "(np.add.at adds them)"
+BY_PARTS = "at each step along axis {axis} the gradient is added by +=, where an index that stands twice counts once " \
+           "(np.add.at adds both),"
 MEAN = "the division by {b} is missing: the forward takes a mean, and its gradient does not"
 TURNED = "{a} is not turned back: the forward turns {x} round"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
@@ -62,7 +74,8 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
     "sum": [(1.3, f"the step from {{y}} to {{x}} {DIAGONAL.format(' of its {op}')}", lambda step, a: a),
             (1.9, "{this} is a mean, not a sum,",
              lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
-    "scatter": [(1.5, ASSIGNED, assigned)],
+    "scatter": [(1.5, ASSIGNED, assigned),
+                *((1.6, BY_PARTS.replace("{axis}", str(axis)), added_by_parts(axis)) for axis in (0, 1))],
 }
 
 
@@ -171,6 +184,20 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]
             def in_part(v: Values, step: Step, x: Step, k: int = k, new: Reading = new) -> Any:
                 return x.compute(*[new.what(v, step, y) if j == k else v(y) for j, y in enumerate(x.inputs)])
             yield Reading(new.cost + 0.1, new.text, in_part, False, part)
+    for term, what in lacking_a_term(own) if not is_gradient and not is_whole else ():
+        yield Reading(2.5, f"{say(own)} without its term {say(term)}", lambda v, step, x, what=what: what(v, x), False)
+
+
+def lacking_a_term(own: Step) -> Iterator[tuple[Step, Callable]]:
+    """A sum without one of its terms, h U for h U + b, also where a part of it is taken."""
+    if own.kind != "forward" or own.op not in (add.op, getitem.op, reshape.op):
+        return
+    if own.op is add.op:
+        for k, term in enumerate(own.inputs):
+            yield term, lambda v, x, k=k: v(x.inputs[1 - k]) + np.zeros(x.shape)
+    else:
+        for term, what in lacking_a_term(own.inputs[0]):
+            yield term, lambda v, x, what=what: x.compute(what(v, x.inputs[0]))
 
 
 def read(tape: Tape, series: Series, at: Callable | None = None, f: Callable | None = None) -> Callable:

@@ -23,7 +23,8 @@ from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare,
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
 BOTH = rf"(forward|fwd|fprop).*{BACK}|loss_and_grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
-LOSS = r"loss|cost|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
+LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
+SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
@@ -37,7 +38,8 @@ def find(source: Source) -> dict[str, Subject]:
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
         own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
-        parts = {called for method in own if re.search(BACK, method) for called in names_called(own[method]) - {method}}
+        parts = {called for method in own if re.search(BACK, method) for called in names_called(own[method], "self")
+                 if called != method}
         methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
                                                   method in parts))
         for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
@@ -86,7 +88,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     if forward or (re.search(BACK, backward) and not is_both):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
-            forward = forward or f"{course}_forward"
+            if forward is None or len(names_returned(own[forward])) < 2:  # without a cache, or not in this file
+                forward = f"{course}_forward"
         if forward is None:
             return None
         subject.forward_name = forward
@@ -98,16 +101,17 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.results = tuple(name if name not in names[:k] else "" for k, name in enumerate(names))  # hs, and hs[-1]
         subject.takes = called_with(node, is_class)
         losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
-                  and "backward" not in other and not re.search("d_|grad|deriv|prime", other)]
+                  and "backward" not in other and not re.search("d_|grad|deriv|prime", other)
+                  and not is_of_many(other, forward, own)]
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
-            re.match(r"d[A-Z_]?\w|grad|g$", one) for one in flat(subject.returns)))):
+            re.match(rf"d[A-Z_]?\w|grad|g$|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
         losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
             own[name], is_class) == subject.order]
-        if losses and re.match(GRADIENT, flat(subject.returns)[0]):
+        if losses and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
             subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
             subject.takes = subject.order
     else:
@@ -124,6 +128,16 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     return subject
 
 
+def is_of_many(name: str, forward: str, own: dict[str, Any]) -> bool:
+    """Whether a loss is that of several examples: it calls the forward with an entry of what it takes, or another that
+    does."""
+    entries = {ast.unparse(n.target) for n in ast.walk(own[name]) if isinstance(n, ast.For)}
+    calls = [n for n in ast.walk(own[name]) if isinstance(n, ast.Call)]
+    return any(isinstance(one, ast.Subscript) or ast.unparse(one) in entries for n in calls for one in n.args
+               if ast.unparse(n.func).rpartition(".")[2] == forward) or any(
+        is_of_many(other, forward, own) for other in names_called(own[name]) & own.keys() - {name, forward})
+
+
 def makes(own: dict[str, Any], source: Source) -> tuple[str, ...]:
     """What a class is made from: the parameters of its constructor, with sizes that have a default."""
     if not (init := own.get("__init__")):
@@ -137,7 +151,7 @@ def forward_of(backward: str, own: dict[str, Any]) -> str | None:
     """The function or method whose backward this is, by its name."""
     wanted = [re.sub(BACK, forth, backward).strip("_") for forth in (
         "forward", "fwd", "forwardprop", "forward_prop", "forward_propagation", "feedforward", "feed_forward",
-        "forward_pass", "fprop", "forw", "")]
+        "forward_pass", "fprop", "forw", "")] + [re.sub("^_?back_?", "", backward)]
     if re.fullmatch(rf"_?{BACK}(_pass)?", backward):
         wanted += [name for name in own if re.match(FORWARD, name)]
     wanted += [other for name in wanted[:2] for other in own if re.search(rf"(^|_){name}(\d|_|$)", other)]
@@ -229,7 +243,7 @@ def gradients_in(node: Any, source: Source) -> set[str]:
         n.slice, ast.Constant) and isinstance(n.slice.value, str) and isinstance(n.ctx, ast.Store) and re.match(
             r"(d|g|grads?|gradients?)$", ast.unparse(n.value))}
     made |= attributes(node, ast.Store)
-    found = {bare(name) for name in made if re.match(r"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]", name)}
+    found = {bare(name) for name in made if re.match(rf"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]|\w+{SUFFIX}", name)}
     return {name for name in found if name in source.words or state(name)} | keys
 
 

@@ -30,6 +30,7 @@ from minigrad.handwritten.subjects import LABELS, OUTPUT, RATE, Subject, bare, i
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
 MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
+OF_SHAPES = r"(Value|Index|Axis|Key)Error|SimpleNamespace|'(numpy.)?int(64)?'"  # errors that other arguments may mend
 FIRST = r"0$|init|first|start"  # in the name of a first state, which may be learned
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
@@ -50,7 +51,7 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
     most, tried = math.inf, []
-    for example in examples(function, node, namespace, subject.forward_name):
+    for example in examples(function, node, namespace, subject.forward_name, subject.results):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
@@ -213,8 +214,7 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 if "still running" in str(problem):
                     raise
                 if outputs:
-                    is_of_shapes = bool(re.search("(Value|Index|Axis|Key)Error|SimpleNamespace|'int' obj", str(
-                        problem)))
+                    is_of_shapes = bool(re.search(OF_SHAPES, str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))
                     if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
                         return True
@@ -353,6 +353,14 @@ def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:
     if old in example.lengths.values():
         yield replace(example, lengths={axis: new if n == old else n for axis, n in example.lengths.items()},
                       constants={path: changed(value) for path, value in example.constants.items()})
+
+
+def with_one_output(example: Example) -> Iterator[Example]:
+    """The example with the length 1 of an axis of weights alone that nothing else has: the loss may read only y[0]."""
+    for axis, n in example.lengths.items():
+        users = [path for path, known in example.known.items() if any(axis in length for length in known.axes)]
+        if len(users) == 1 and is_parameter(users[0]):
+            yield from with_lengths(example, n, 1)
 
 
 def line_in(problem: str) -> int:

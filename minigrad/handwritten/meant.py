@@ -19,7 +19,7 @@ from minigrad.engine.tensor import Tensor
 from minigrad.functional import vjp
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
-from minigrad.handwritten.fit import candidates, like_output, with_example
+from minigrad.handwritten.fit import candidates, like_output, with_example, with_one_output
 from minigrad.handwritten.recordable import BOARDS, OnTensors
 from minigrad.handwritten.source import SOFTMAX, CouldNotRun, explained, on_arrays
 from minigrad.handwritten.subjects import LABELS, Subject, as_tuple
@@ -64,6 +64,8 @@ def choose_targets(trial: Trial) -> None:
         yield from targets(trial)
         if wrong == 0.5 or wrong >= len(trial.returned):  # none is right, or all are one multiple
             yield from itertools.islice(candidates(own, trial.source, trial.namespace), MOST_TARGETS)
+            yield from (one for example in with_one_output(own.example) for one in with_example(
+                own, example, trial.namespace))
     for subject, (name, loss) in ((kind, loss) for kind in kinds() for loss in losses):
         trial.subject = replace(subject, true_loss=loss)
         try:

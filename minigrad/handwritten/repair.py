@@ -238,6 +238,9 @@ def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change
         for f in ("np.tanh({})", "(1 - {})", "{}[::-1]", "{}[:, ::-1]", "{}[:, :, ::-1]"):
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript):
+        for other in names:  # dh0 for dh[:, 0]
+            if other.startswith(ast.unparse(node.value)):
+                yield from instead(3, other)
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         for i, part in enumerate(parts):
             if not isinstance(part, ast.Slice):
@@ -272,7 +275,8 @@ def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change
         lengths = getattr(node.args[0], "elts", node.args) if node.args else []
         if isinstance(node.func, ast.Attribute) and node.func.attr == "reshape" and len(lengths) == 2:
             yield from instead(1, "{}({}, {}).T".format(*map(ast.unparse, (node.func, *reversed(lengths)))))
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("astype", "clip"):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("astype", "clip", "transpose",
+                                                                             "swapaxes"):
             yield from instead(1, ast.unparse(node.func.value))
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield from instead(2, ast.unparse(node.operand))

@@ -49,6 +49,7 @@ from minigrad.handwritten.lengths import (
 )
 from minigrad.handwritten.probe import BIAS, Asked, Need, Probe, leaves
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
+from minigrad.handwritten.subjects import state
 
 # Lengths while it is tried. A sum of some is hardly ever another.
 DATA = (11, 13, 17, 37, 59, 77, 83, 89)
@@ -109,11 +110,12 @@ class Example:
 
 
 def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
-             method: str = "forward") -> Iterator[Example]:
+             method: str = "forward", results: tuple = ()) -> Iterator[Example]:
     """Arguments for a function, or for a class's constructor and its method together: all that are found in SECONDS of
     computing, likely ones first.
 
     node       its definition, for the parameters without a default, and docstrings and comments: x (N, T, D)
+    results    names of what it returns, where they are known
     namespace  of the file: where the function reads lengths or arrays from it, a matrix in it with the name of a
                weight, or a dict of them, says the shape
 
@@ -150,6 +152,7 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
     search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
     text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
+    search.results = results
     search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
     yield from search.run(Hypothesis(given, {}, common, steps), node.name)
 
@@ -219,6 +222,7 @@ class Search:
         self.waiting: list[tuple[float, int, Hypothesis | Example]] = []
         self.count = itertools.count(0, -1)  # of two with one cost the later goes first
         self.iterated: set[str] = set()  # the axes that a loop goes over
+        self.results: tuple = ()  # names of what the function returns
         self.has_columns = False  # whether the file makes arrays of shape (n, 1)
         self.furthest = (0, 0, False)  # how many parts were known, the line that failed, and if it was for no lengths
         self.closest = "none"
@@ -344,7 +348,7 @@ class Trial:
     def __init__(self, search: Search, hypothesis: Hypothesis, lengths: dict[str, int]):
         self.hypothesis, self.lengths, self.iterated = hypothesis, lengths, search.iterated
         self.names, self.ranks, self.classes = search.names, search.ranks, search.classes
-        self.has_columns = search.has_columns
+        self.has_columns, self.results = search.has_columns, search.results
         self.known = dict(hypothesis.known)
         self.sizes = (*search.sizes, *(f"{path}.{key}" for path, known in self.known.items() if known.kind == "made"
                                        for key in known.keys if not is_parameter(key)))
@@ -462,7 +466,10 @@ class Trial:
         if isinstance(results[0], tuple):  # a state of two
             results = [*results[0], *results[1:]]
         for path, known in self.known.items():
-            returned = next((y for y in results if isinstance(y, np.ndarray) and y.ndim == len(known.axes)), None)
+            named = [y for name, y in zip(self.results, results) if isinstance(name, str) and state(path) and state(
+                name) == state(path)] if len(self.results) == len(results) else []
+            returned = next((y for y in [*named, *results] if isinstance(y, np.ndarray) and y.ndim == len(
+                known.axes)), None)
             if path not in self.data or len(self.data) < 2 or returned is None or not re.search(STATE, path):
                 continue
             for axis, length in zip(map(now.reduced, known.axes), returned.shape):
@@ -481,9 +488,10 @@ class Trial:
         return following if following and following.equal != self.hypothesis.equal else None
 
     def unlikely(self) -> float:
-        """A cost where data have an axis twice, or two of weights, where several have one that nothing else has, and
-        where a bias has an axis of data that no other weight has, as one for each example."""
+        """A cost where data have an axis twice, or two of weights, where several have one that nothing else has, where
+        a bias has an axis of data that no other weight has, as one for each example, and where a layer has one unit."""
         now = self.hypothesis
+        single = sum(known.kind == "number" and now.reduced(known.axes[0]) == {"": 1} for known in self.known.values())
         axes = [(path, axis) for path, axis in now.axes if axis.keys() != {""}]
         fixed = {one for path, axis in axes for one in axis
                  if path not in self.data and len(self.known[path].axes) < 3}
@@ -496,7 +504,7 @@ class Trial:
         of_data, of_biases, of_others = ({one for path, axis in axes for one in axis if some(path)} - {""} for some in (
             self.data.__contains__, lambda path: re.match(BIAS, path) and path not in self.data,
             lambda path: path not in self.data and not re.match(BIAS, path)))
-        return 1.5 * len(strange) + 1.1 * max(0, len(alone) - 1) + 1.5 * bool(of_biases & of_data - of_others)
+        return 1.5 * (len(strange) + single + bool(of_biases & of_data - of_others)) + 1.1 * max(0, len(alone) - 1)
 
     @property
     def data(self) -> dict[str, Known]:

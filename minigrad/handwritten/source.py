@@ -485,9 +485,10 @@ def required(node: Any, method: str | None = None) -> tuple[str, ...]:
     return names[:len(names) - len(function.args.defaults)] if function else ()
 
 
-def names_called(node: ast.AST) -> set[str]:
-    """The names of the functions and methods that are called in a node."""
-    return {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(node) if isinstance(n, ast.Call)}
+def names_called(node: ast.AST, owner: str | None = None) -> set[str]:
+    """The names of the functions and methods that are called in a node, or only those of one owner, self.x()."""
+    called = (ast.unparse(n.func).rpartition(".") for n in ast.walk(node) if isinstance(n, ast.Call))
+    return {name for own, _, name in called if owner in (None, own)}
 
 
 def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:

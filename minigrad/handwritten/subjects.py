@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,8 @@ from minigrad.handwritten.source import Source
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
 LABELS = r"^(t|ts|y|ys|Y|labels?|tags?|gold|truth|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
 STATE = r"^(prev_|last_|init_|initial_)?(h|a|c|s|hs|cs|hidden|cell|(hidden_|cell_)?state)" \
-        r"(_?(prev|t|0|old|next|in|init|last|tm1|t_?1))*$"
+        r"(_?(prev|t|0|old|next|new|nxt|in|init|last|tm1|t_?1))*$"
+BEGIN = "0|prev|init|old"  # in a name of a state before a step
 CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
 OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
@@ -132,8 +134,13 @@ class Subject:
     def pool(self, owner: Callable, inputs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of the forward, and what the backward takes besides."""
         find = owner(self.forward_name).__globals__.__getitem__ if self.is_class else owner
-        return copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs, find)[1])) | {
+        found = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs, find)[1])) | {
             name: owner(name) for name in self.tables if name in (*self.order, *self.takes)}
+        for name in {*self.takes, *self.loss_takes} - found.keys():  # h0 of what the forward calls h
+            same = [other for other in self.order if state(name) and state(other) == state(name)]
+            if len(same) == 1 and re.search(BEGIN, name):
+                found[name] = found[same[0]]
+        return found
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
         return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
@@ -163,9 +170,11 @@ class Subject:
         arriving = [name for name in rest if name not in pool]
         returned = list(zip(names, result[:-1] if cache else result))
         outputs = [(name, y) for name, y in returned if is_output(y)]
-        if len(outputs) < len(arriving):  # a state of two arrays
-            outputs = [(name, y) for name, y in returned if is_output(y) or (isinstance(y, tuple) and all(
-                map(is_output, y)))]
+        if len(outputs) < len(arriving):  # a state of two arrays, whose gradients arrive together or one by one
+            outputs = [(name, y) for name, y in returned if is_output(y) or is_nest(y)]
+            single = [one for name, y in outputs for one in (zip(
+                name if isinstance(name, tuple) else ("",) * len(y), y) if is_nest(y) else [(name, y)])]
+            outputs = single if len(single) == len(arriving) else outputs
         takes_targets = any(map(self.is_target, self.takes))
         self.is_loss = not arriving or takes_targets
         if self.is_loss and not arriving:
@@ -196,9 +205,13 @@ class Subject:
         self.has_loss = bool(scalars or self.loss_name)
         if scalars and not self.loss_name:
             return scalars[-1]
+        if self.true_loss is None and self.loss_name:
+            value = as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0]
+            if math.prod(np.shape(value)) != 1:
+                raise ValueError(f"{self.loss_name} gives an array of shape {np.shape(value)}, not a number")
+            return value
         if self.true_loss is None:
-            return as_tuple(owner(self.loss_name)(*(pool[name] for name in self.loss_takes)))[0] if self.loss_name \
-                else np.zeros(())
+            return np.zeros(())
         if not outputs and self.is_class:
             outputs = [(name, y) for name, y in vars(owner("")).items() if re.match(OUTPUT, name)
                        and is_output(y)]
@@ -312,7 +325,8 @@ class Subject:
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
                 not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
-            return found | dict(zip([name for name in self.inputs if name not in found], rest))
+            left = [name for name in self.inputs if name not in found]
+            return found | (self.in_order(left, rest) or dict(zip(left, rest)))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
             by_name = {name: d for name, d in zip(names, parts) if name}
@@ -332,6 +346,14 @@ class Subject:
         if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
             order = self.told_apart(arguments, shapes)
         return dict(zip(order or orders[0], parts))
+
+    def in_order(self, names: list[str], parts: list[Any]) -> dict[str, Any]:
+        """Gradients in the order of the inputs, without those of other shapes; nothing if one has the shape of none."""
+        found, left = dict[str, Any](), iter(names)
+        for d in parts:
+            name = next((one for one in left if self.inputs[one] == np.shape(stacked(d))), "")
+            found[name] = d
+        return {} if "" in found else found
 
     def told_apart(self, names: list[str], shapes: list[tuple]) -> list[str] | None:
         """The inputs of these shapes, if each is that of one of the names, and of another one."""
@@ -428,6 +450,12 @@ def is_output(y: Any) -> bool:
     return isinstance(y, (np.ndarray, Tensor, float, np.number))
 
 
+def is_nest(y: Any) -> bool:
+    """Whether y is several outputs in a tuple, or in a list for each layer."""
+    return isinstance(y, (tuple, list)) and not is_output(y) and bool(y) and all(
+        is_output(one) or is_nest(one) for one in y)
+
+
 def is_group(d: Any) -> bool:
     """Whether d is several gradients, and not one for each step."""
     return isinstance(d, (dict, list, tuple)) and not is_output(d) and any(
@@ -443,14 +471,14 @@ def stacked(y: Any) -> Any:
 
 def apart(y: Any) -> list[Any]:
     """The arrays of an output."""
-    return [one for part in y for one in apart(part)] if isinstance(y, tuple) else [stacked(y)]
+    return [one for part in y for one in apart(part)] if is_nest(y) else [stacked(y)]
 
 
 def like(y: Any, arriving: Iterator[np.ndarray]) -> Any:
     """The gradients that arrive next, nested like their output."""
-    if isinstance(y, tuple):
+    if is_nest(y):
         parts = [like(part, arriving) for part in y]
-        return type(y)(*parts) if hasattr(y, "_fields") else tuple(parts)
+        return type(y)(*parts) if hasattr(y, "_fields") else type(y)(parts)
     d = next(arriving)
     if isinstance(y, dict):
         return dict(zip((t for t in sorted(y) if t >= 0), d))

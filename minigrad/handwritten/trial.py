@@ -64,7 +64,8 @@ class Trial:
         self.reference: Callable | None = None
         self.is_usual = False  # whether the user's forward has the numbers of a usual one: its arguments are as meant
         self.behind: Callable | None = None  # the usual forward whose place the user's own takes
-        self.globals: dict[str, int] = {}
+        self.globals: dict[str, int] = {}  # weights that the backward reads from globals, with the line
+        self.keys: dict[str, tuple] = {}  # of those that are dicts
         self.begins_anew = False  # whether each call has a namespace of its own: something is kept between calls
         self.seconds: float | None = None  # that one call may take
         self.returned: list[str] = []  # the inputs whose gradients the backward returns
@@ -98,6 +99,8 @@ class Trial:
             now = self.fresh()
             self.globals = {name: line for name, line in self.source.global_names(self.subject.name, own).items()
                             if name in self.subject.inputs or self.has_weights(name, now.get(name))}
+            self.keys = {name: tuple(now[name] if isinstance(now.get(name), dict) else (
+                key for key in self.subject.inputs if key[0] in "Wb")) for name in self.globals}
         self.namespace = self.fresh()
         if see.clipping(self.source, self.subject.name)[0]:
             inputs = self.draw()
@@ -187,7 +190,7 @@ class Trial:
 
     def set_globals(self, inputs: dict[str, Any], namespace: dict[str, Any]) -> None:
         for name in self.globals:
-            namespace[name] = inputs.get(name, {k: v for k, v in inputs.items() if k[0] in "Wb"})
+            namespace[name] = inputs.get(name, {key: inputs[key] for key in self.keys.get(name, ()) if key in inputs})
 
     def gradients(self, inputs: dict[str, np.ndarray], d_outputs: list[np.ndarray]) -> dict[str, Any]:
         if self.begins_anew:

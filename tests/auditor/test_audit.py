@@ -534,3 +534,19 @@ def test_a_forward_with_its_own_logistic_has_the_derivative_of_a_sigmoid():
         return {"dx": W.T @ df, "dW": df @ x.T}
     report = mg.audit(forward, backward, np.zeros((3, 5)), np.zeros((4, 3)))
     assert report.causes[0].text == "df lacks the derivative of its sigmoid, f (1 − f)"
+
+
+def test_a_sum_without_one_of_its_terms():
+    """Of a fused h W + b the last block, computed anew without b."""
+    def forward(r, h, W, b):
+        q = h @ W + b
+        return np.tanh(r * q[:, 2:])
+
+    def backward(g, r, h, W, b):
+        q = (h @ W + b)[:, 2:]
+        dz = g * (1 - np.tanh(r * q) ** 2)
+        dq = np.concatenate([np.zeros((3, 2)), dz * r], axis=1)
+        return {"dr": dz * (h @ W[:, 2:]), "dh": dq @ W.T, "dW": h.T @ dq, "db": dq.sum(0)}
+    report = mg.audit(forward, backward, *map(np.zeros, ((3, 4), (3, 5), (5, 6), 6)))
+    (cause,) = report.causes
+    assert cause.explains == ["dr"] and "q without its term b is used where q is meant" in cause.text

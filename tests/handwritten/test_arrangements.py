@@ -277,8 +277,101 @@ FILES = {
             dz = np.hstack([dy * n * r * (1 - r), dy * h * u * (1 - u), dy * r * (1 - n ** 2)])
             return dz @ W.T, dz @ U.T + dy * u, x.T @ dz, h.T @ dz
         """, "gate_backward", "x h W U"),
+    "a state of two for each layer": ("""
+        class Layer:
+            def __init__(self, n):
+                self.W, self.U = np.ones((n, n)), np.ones((n, n))
+            def forward(self, xs, h, c):
+                self.tape, hs = [], []
+                for x in xs:
+                    c_new = np.tanh(x @ self.W + c)
+                    h_new = np.tanh(h @ self.U + c_new)
+                    self.tape.append((x, h, c_new, h_new))
+                    h, c = h_new, c_new
+                    hs.append(h)
+                return np.array(hs), (h, c)
+            def backward(self, dhs, dh_last, dc_last):
+                self.dW, self.dU, dxs, dh, dc = 0 * self.W, 0 * self.U, [], dh_last, dc_last
+                for dh_t, (x, h, c_new, h_new) in zip(dhs[::-1], self.tape[::-1]):
+                    dz = (dh + dh_t) * (1 - h_new ** 2)
+                    dc = (dc + dz) * (1 - c_new ** 2)
+                    self.dU += h.T @ dz
+                    self.dW += x.T @ dc
+                    dh = dz @ self.U.T
+                    dxs.append(dc @ self.W.T)
+                return np.array(dxs[::-1]), (dh, dc)
+        class Stack:
+            def __init__(self, n):
+                self.layers = [Layer(n), Layer(n)]
+            def forward(self, xs, states):
+                last = []
+                for layer, (h, c) in zip(self.layers, states):
+                    xs, state = layer.forward(xs, h, c)
+                    last.append(state)
+                return xs, last
+            def backward(self, dout, dlast):
+                d_states = []
+                for layer, (dh, dc) in zip(self.layers[::-1], dlast[::-1]):
+                    dout, d = layer.backward(dout, dh, dc)
+                    d_states.insert(0, d)
+                return dout, d_states
+        """, "Stack", "xs layers_0_W layers_0_U layers_1_W layers_1_U "
+                      "states_0_0 states_0_1 states_1_0 states_1_1"),
+    "a part that is called with the layers": ("""
+        class Linear:
+            def __init__(self, n, rng):
+                self.W, self.dW = rng.standard_normal((n, n)), np.zeros((n, n))
+            def forward(self, x):
+                return x @ self.W
+            def backward(self, x, dy):
+                self.dW += x.T @ dy
+                return dy @ self.W.T
+        class Net:
+            def __init__(self, n, seed=0):
+                rng = np.random.default_rng(seed)
+                self.one, self.other = Linear(n, rng), Linear(n, rng)
+            def _run_back(self, x, dy, layer):
+                return layer.backward(x, dy)
+            def forward(self, x):
+                self.x, self.h = x, np.tanh(self.one.forward(x))
+                return self.other.forward(self.h)
+            def backward(self, dy):
+                dh = self._run_back(self.h, dy, self.other)
+                return self._run_back(self.x, dh * (1 - self.h ** 2), self.one)
+        """, "Net", "x one_W other_W"),
+    "updates, and a state by another name": ("""
+        def forward(xs, h, synapse_0, synapse_h):
+            hs = [h]
+            for x in xs:
+                hs.append(np.tanh(x @ synapse_0 + hs[-1] @ synapse_h))
+            return hs
+        def loss(xs, h0, synapse_0, synapse_h):
+            return np.sum(forward(xs, h0, synapse_0, synapse_h)[-1])
+        def gradients(xs, h0, synapse_0, synapse_h):
+            hs, dh = forward(xs, h0, synapse_0, synapse_h), np.ones_like(h0)
+            synapse_0_update, synapse_h_update = np.zeros_like(synapse_0), np.zeros_like(synapse_h)
+            for t in reversed(range(len(xs))):
+                dz = dh * (1 - hs[t + 1] ** 2)
+                synapse_0_update += np.outer(xs[t], dz)
+                synapse_h_update += np.outer(hs[t], dz)
+                dh = synapse_h @ dz
+            return synapse_0_update, synapse_h_update
+        """, "gradients", "synapse_0 synapse_h"),
+    "the state behind the probabilities": ("""
+        def step(x, h, c, model):
+            z = np.concatenate([h, x])
+            c_new = np.tanh(model['Wc'] @ z + c)
+            gate = np.tanh(model['Wh'] @ z)
+            h_new = c_new * gate
+            return model['Wy'] @ h_new, h_new, c_new, (z, c_new, gate, h_new)
+        def step_back(ds, dh_next, dc_next, cache, model):
+            z, c_new, gate, h_new = cache
+            dh = model['Wy'].T @ ds + dh_next
+            dg, dc = dh * c_new * (1 - gate ** 2), (dh * gate + dc_next) * (1 - c_new ** 2)
+            dz = model['Wh'].T @ dg + model['Wc'].T @ dc
+            return {'Wy': ds @ h_new.T, 'Wh': dg @ z.T, 'Wc': dc @ z.T}, dz[:len(h_new)], dc
+        """, "step_back", "h c Wy Wh Wc"),
 }
-
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -112,6 +112,24 @@ FILES = {
                 for l in self.layers[::-1]:
                     d = l.backward(d)
                 return d
+        """,
+    "features": """
+        import numpy as np
+        def rnn_forward(F, P, x, U):
+            h = np.zeros((*x.shape[:2], U.shape[0]))
+            prev = h0 = F @ P
+            for t in range(x.shape[1]):
+                h[:, t] = prev = np.tanh(x[:, t] + prev @ U)
+            return h, (F, P, x, U, h0, h)
+        def rnn_backward(dh, cache):
+            F, P, x, U, h0, h = cache
+            dx, dU, dh0 = np.zeros_like(x), np.zeros_like(U), 0
+            for t in range(x.shape[1] - 1, -1, -1):
+                dz = (dh[:, t] + dh0) * (1 - h[:, t] ** 2)
+                dx[:, t], dh0 = dz, dz @ U.T
+                dU += (h[:, t - 1] if t else F @ P).T @ dz
+            dP = F.T @ dh0
+            return dh0 @ P.T, dP, dx, dU
         """}
 # (file, a line, what stands there, what is said)
 FAULTS = [
@@ -132,6 +150,10 @@ FAULTS = [
     ("layers", "np.einsum('ntd,ntm->dm', self.x, dout)",
      "self.x.reshape(self.x.shape[2], -1) @ dout.reshape(-1, dout.shape[2])",
      "write `self.x.reshape(-1, self.x.shape[2]).T` in place of"),
+    ("layers", "np.einsum('ntd,ntm->dm', self.x, dout)",
+     "self.x.transpose(1, 0, 2).reshape(-1, self.x.shape[2]).T @ dout.reshape(-1, dout.shape[2])",
+     "write `self.x` in place of `self.x.transpose(1, 0, 2)`"),
+    ("features", "dP = F.T @ dh0", "dP = F.T @ dh[:, 0]", "write `dh0` in place of `dh[:, 0]`"),
     ("a loss", "dh = U.T @ da", "dh = U.T @ da\n            for t in range(3):\n                pass",
      "not written yet: its loop (line 22)")]
 
@@ -228,3 +250,100 @@ def test_a_wrong_dropout_is_not_held_against_the_model(tmp_path):
     assert {name: verdict.status for name, verdict in verdicts.items()} == {
         "Affine": "right", "Dropout": "wrong", "Model": "right"}, verdicts
     assert "the factor mask is missing" in verdicts["Dropout"].faults[0]
+
+
+def test_a_loss_that_reads_the_first_output(tmp_path):
+    """An output of several units would have gradients where the loss has none."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def prop(a, b, net):
+            h, hs, ys = np.zeros(len(net['W'])), [np.zeros(len(net['W']))], []
+            for k in range(len(a)):
+                h = np.tanh(np.array([a[k], b[k]]) @ net['V'] + h @ net['W'])
+                hs.append(h)
+                ys.append(h @ net['U'])
+            return hs, ys
+        def error(a, b, c, net):
+            return sum((c[k] - prop(a, b, net)[1][k][0]) ** 2 for k in range(len(c))) / 2
+        def backprop(a, b, c, net):
+            hs, ys = prop(a, b, net)
+            dV, dW, dU, later = 0 * net['V'], 0 * net['W'], 0 * net['U'], 0
+            for k in reversed(range(len(c))):
+                dy = ys[k] - c[k]
+                dh = (net['U'] @ dy + later) * (1 - hs[k + 1] ** 2)
+                dU += np.outer(hs[k + 1], dy)
+                dW += np.outer(hs[k], dh)
+                dV += np.outer([a[k], b[k]], dh)
+                later = net['W'] @ dh
+            return {'V': dV, 'W': dW, 'U': dU}
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right", verdict
+
+
+def test_the_loss_of_many_sentences_is_not_that_of_one(tmp_path):
+    """The backward takes one sentence, and the loss a list of them."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Model:
+            def __init__(self, word_dim, hidden_dim):
+                self.word_dim, self.hidden_dim = word_dim, hidden_dim
+                self.U, self.V = np.ones((hidden_dim, word_dim)), np.ones((word_dim, hidden_dim))
+                self.W = np.ones((hidden_dim, hidden_dim))
+            def forward(self, x):
+                s, o = np.zeros((len(x) + 1, self.hidden_dim)), np.zeros((len(x), self.word_dim))
+                for t in np.arange(len(x)):
+                    s[t] = np.tanh(self.U[:, x[t]] + self.W.dot(s[t - 1]))
+                    e = np.exp(self.V.dot(s[t]))
+                    o[t] = e / e.sum()
+                return [o, s]
+            def total_loss(self, x, y):
+                return -sum(np.log(self.forward(x[i])[0][np.arange(len(y[i])), y[i]]).sum() for i in range(len(y)))
+            def loss(self, x, y):
+                return self.total_loss(x, y) / sum(len(one) for one in y)
+            def bptt(self, x, y):
+                o, s = self.forward(x)
+                dU, dV, dW, dh = 0 * self.U, 0 * self.V, 0 * self.W, 0
+                o[np.arange(len(y)), y] -= 1.0
+                for t in np.arange(len(y))[::-1]:
+                    dV += np.outer(o[t], s[t])
+                    dz = (self.V.T.dot(o[t]) + dh) * (1 - s[t] ** 2)
+                    dW += np.outer(dz, s[t - 1])
+                    dU[:, x[t]] += dz
+                    dh = self.W.T.dot(dz)
+                return [dU, dV, dW]
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right", verdict
+
+
+def test_weights_that_are_read_from_a_global_dict(tmp_path):
+    """Of whatever names its keys are."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        net = {'Wx': np.ones((3, 4)), 'Uh': np.ones((4, 4))}
+        def step_forward(x, h, p):
+            y = np.tanh(x @ p['Wx'] + h @ p['Uh'])
+            return y, (x, h, y)
+        def step_backward(dy, cache, p):
+            x, h, y = cache
+            dz = dy * (1 - y ** 2)
+            return dz @ p['Wx'].T, dz @ net['Uh'].T, {'Wx': x.T @ dz, 'Uh': h.T @ dz}
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert [fault[:46] for fault in verdict.faults] == ["step_backward reads net from globals (line 10)"], verdict
+
+
+def test_a_cell_without_a_cache_has_the_one_of_the_course(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def rnn_cell_step(xt, a_prev, parameters):
+            return np.tanh(parameters['Wax'] @ xt + parameters['Waa'] @ a_prev + parameters['ba'])
+        def rnn_cell_backward(da_next, cache):
+            a_next, a_prev, xt, parameters = cache
+            dz = (1 - a_next ** 2) * da_next
+            return {'dxt': parameters['Wax'].T @ dz, 'da_prev': parameters['Waa'].T @ dz, 'dWax': dz @ xt.T,
+                    'dWaa': dz @ a_prev.T, 'dba': dz.sum(axis=1, keepdims=True)}
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert (verdict.status, verdict.notes) == ("right", []), verdict
