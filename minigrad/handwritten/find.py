@@ -21,7 +21,7 @@ from minigrad.handwritten.source import CouldNotRun, Source, names_called, param
 from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare, state
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
-BOTH = rf"(forward|fwd|fprop).*{BACK}|loss_and_grad"  # of one function
+BOTH = rf"(forward|fwd|fprop).*{BACK}|(loss|cost|value|objective|error)s?_and_(the_)?grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
 SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
@@ -37,7 +37,8 @@ def find(source: Source) -> dict[str, Subject]:
     parents = {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
-        own = source.definitions if isinstance(node, ast.FunctionDef) else source.methods(name)
+        own = source.definitions if isinstance(node, ast.FunctionDef) else {
+            key: f for key, f in source.methods(name).items() if f in node.body or not see.is_empty(f.body)}
         parts = {called for method in own if re.search(BACK, method) for called in names_called(own[method], "self")
                  if called != method}
         methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
@@ -74,8 +75,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                    for one in parameters_of(node))
     is_loss = is_both or bool(re.search(LOSS if arriving else rf"{LOSS}|^(compute_)?grad", backward, re.I))
     returned = flat(subject.returns)
-    is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and sum(
-        bool(re.match(r"d[A-Z_]?\w|grad", one)) for one in returned) >= FEWEST
+    made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad", one)]
+    is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and (
+        len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
     if is_class and forward is None and re.search(BACK, backward):
         forward = next((name for name in own if re.search(LOSS, name) and name != backward and called_with(
@@ -241,7 +243,7 @@ def gradients_in(node: Any, source: Source) -> set[str]:
             for t in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(t)}
     keys = {bare(n.slice.value) for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(
         n.slice, ast.Constant) and isinstance(n.slice.value, str) and isinstance(n.ctx, ast.Store) and re.match(
-            r"(d|g|grads?|gradients?)$", ast.unparse(n.value))}
+            r"(d|g|grads?|gradients?)$", ast.unparse(n.value), re.I)}
     made |= attributes(node, ast.Store)
     found = {bare(name) for name in made if re.match(rf"d(?!t$)_?\w|grads?_|delta_|nabla_|g_?[A-Z]|\w+{SUFFIX}", name)}
     return {name for name in found if name in source.words or state(name)} | keys

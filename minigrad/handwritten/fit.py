@@ -90,7 +90,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
                 not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(
                 shape) % 3 < 2.0
             known[path] = Known("constant")
-    made = tuple(path for path, one in known.items() if one.kind == "made")
+    made = tuple(path for path, one in known.items() if one.kind == "made" and not hasattr(
+        namespace.get(one.value), "_fields"))  # whose parts are arguments; an object keeps its weights
     shapes = {path: shape for path, shape in shapes.items() if not path.startswith(tuple(f"{one}." for one in made))}
     last = [path.rpartition(".")[2] for path in shapes]
     own = replace(subject, example=replace(example, known=known, constants=constants), tables=(

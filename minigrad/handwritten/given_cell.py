@@ -27,6 +27,8 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         at = dict(zip(cell.example.names[len(cell.makes):], arguments))
         at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
         inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
+        for name in cell.inputs.keys() - inputs.keys():  # Wy and by of the course, where the file has no output
+            inputs[name] = np.zeros((1, len(at["a_prev"]) if name[0] == "W" else 1))
         seen.append((memory, {name: copied(inputs[name]) for name in cell.inputs}, state))
 
     def gradients(memories: tuple, d_outputs: tuple) -> dict[str, np.ndarray]:
@@ -49,7 +51,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         """The user's result with the true gradients in it."""
         leaves, pattern = flatten(result)
         marks = [np.zeros(np.shape(d)) for d in leaves]
-        names = {id(d): name for name, d in cell.named(unflatten(pattern, marks)).items()}
+        names = {id(d): name for name, d in cell.named(unflatten(pattern, marks), cell.returns).items()}
         return unflatten(pattern, [true.get(names.get(id(mark), ""), d) for mark, d in zip(marks, leaves)])
 
     user = namespace[cell.name]

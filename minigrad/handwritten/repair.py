@@ -186,6 +186,10 @@ def changes(node: Any, known: Known) -> Iterator[Change]:
         yield from statement(node, f"{target} = {value}")
         if sign in "*/":
             yield 1, lambda _: ast.copy_location(ast.Pass(), node), f"leave out `{ast.unparse(node)}`"
+    elif isinstance(node, ast.Assign) and len(node.targets) > 1:  # of an array they are names of the same one
+        alone = [f"{ast.unparse(one)} = {ast.unparse(node.value)}" for one in node.targets]
+        made = [ast.copy_location(s, node) for s in ast.parse("\n".join(alone)).body]
+        yield 0, lambda _: made, f"write `{'; '.join(alone)}` in place of `{ast.unparse(node)}`: that is one array"
     elif isinstance(node, ast.Assign) and len(node.targets) == 1 and not isinstance(node.targets[0], ast.Tuple):
         target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
         yield from statement(node, f"{target} += {value}")

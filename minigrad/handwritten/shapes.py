@@ -61,6 +61,9 @@ MOST_GATES = 8
 GENERATOR = r"rng|rs|rnd|prng|random_?state|(random_?)?generator"  # of random numbers
 TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index)_?(map|dict)"  # of words
 INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
+WORDS = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
+NO_ARRAYS = {GENERATOR: np.random.RandomState(0), TABLE: {word: i for i, word in enumerate(WORDS)},
+             INVERSE: dict(enumerate(WORDS))}
 SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first
 OWN = r"positional argument|unexpected keyword|NoneType|\bdict\b|(NameError|UnboundLocalError): |" \
@@ -143,17 +146,13 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
                 n for w in table.values() for n in w.shape}:
             given |= {name: Known("mapping", keys=tuple(table))}
             given |= {f"{name}.{key}": fixed(w) for key, w in table.items()}
-    words = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
-    for kind, value in ((GENERATOR, np.random.RandomState(0)), (TABLE, {word: i for i, word in enumerate(words)}),
-                        (INVERSE, dict(enumerate(words)))):
-        given |= dict.fromkeys((name for name in names if re.fullmatch(kind, name)), Known("constant", value=value))
     lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
     common, steps = tuple(n for n, _ in lengths.most_common()), tuple(sorted(sizes_read))
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
     search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
     text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
     search.results = results
-    search.has_columns = bool(re.search(r"\([\w.]+, ?1\)", text))
+    search.has_columns = bool(re.search(r"\([\w.]+, ?1[,)]", text))
     yield from search.run(Hypothesis(given, {}, common, steps), node.name)
 
 
@@ -298,6 +297,12 @@ class Search:
                 if known.kind == "array" and not is_parameter(path):
                     whole = {**trial.known, path: replace(known, kind="integers")}
                     self.wait(cost + 0.5, replace(hypothesis, known=whole))
+        if row := re.search(r"output operand with shape \((\d+),\) doesn't match the broadcast shape \(1,", str(trial.problem)):
+            for path, known in trial.known.items():  # a bias (1, n)
+                if is_parameter(path) and known.kind == "array" and len(known.axes) == 1 and trial.measure(
+                        known.axes[0]) == int(row[1]):
+                    whole = {**trial.known, path: replace(known, axes=({"": 1}, *known.axes))}
+                    self.wait(cost + 0.5, replace(hypothesis, known=whole))
         if counts := re.search(r"takes (\d+) positional arguments? but (\d+) were given", str(trial.problem)):
             taken, given = map(int, counts.groups())  # f(x, *weights)
             for axis in self.iterated & trial.lengths.keys():
@@ -395,7 +400,10 @@ class Trial:
     def value(self, path: str) -> Any:
         known = self.known.get(path)
         if known is None:
-            return Probe(self, path)
+            kind = next((kind for kind in NO_ARRAYS if re.fullmatch(kind, path.rpartition(".")[2])), None)
+            if kind is None:
+                return Probe(self, path)
+            known = self.known[path] = Known("constant", value=NO_ARRAYS[kind])
         if known.kind in ("mapping", "object"):
             return Asked(self, path, {key: self.value(f"{path}.{key}") for key in known.keys})
         if known.kind in ("sequence", "made"):

@@ -146,6 +146,9 @@ class Subject:
         return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
+        for name in dir(owner("")) if self.is_class else ():
+            if re.match(r"_?(zero|clear|reset)_?grad", name):  # it may clear what the forward keeps too
+                owner(name)()
         pool = self.pool(owner, inputs)
         before = {name: copied(w) for name, w in self.weights(owner).items()}
         result = self.result(owner, pool)
@@ -225,10 +228,6 @@ class Subject:
         owner, pool, result = memory
         result, before = in_dicts(result), pool
         if result is None:
-            if self.is_class:
-                for name in dir(owner("")):
-                    if re.match(r"_?(zero|clear|reset)_?grad", name):
-                        owner(name)()
             names, outputs = pool.get("", ((), ()))
             if self.is_loss:  # whose gradient is 1 to such a backward, which is linear in all that arrive
                 d_outputs = [d_outputs[0], *(d / d_outputs[0] for d in d_outputs[1:])]
