@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import re
 from collections.abc import Callable
@@ -71,6 +70,9 @@ def look_for_lacking(trial: Trial, reference: Callable, returned: dict[str, np.n
     if (is_certain and lacking) or 3 * len(lacking) == 3 <= len(weights):
         (trial.fault if is_certain else trial.verdict.notes.append)(
             f"{subject.name} does not return {', '.join(f'd{name}' for name in lacking)}")
+    elif lacking:
+        trial.verdict.notes.append(f"not judged: {', '.join(f'd{name}' for name in lacking)}, which {subject.name} "
+                                   "does not return, or in a way that was not found")
 
 
 def look_at_order(trial: Trial) -> None:
@@ -174,6 +176,8 @@ def look_at_arguments(trial: Trial, inputs: dict, d_outputs: list) -> None:
 
 def look_at_clipping(trial: Trial, inputs: dict, d_outputs: list) -> None:
     """A gradient is linear in what arrives, unless it is clipped."""
+    if trial.forward_clips:
+        return
     clip, numbers = see.clipping(trial.source, trial.subject.name)
     own, was, bound = trial.subject, trial.unclipped, None
     cases = [(inputs, [1e4 * d for d in d_outputs])]
@@ -255,8 +259,7 @@ def look_at_fewer_steps(trial: Trial, reference: Callable) -> None:
 
 def look_at_digits(trial: Trial, reference: Callable) -> None:
     """Note gradients that are right to the digits of float32 only, where the file asks for it."""
-    line = next((n.lineno for n in ast.walk(trial.source.tree) if isinstance(n, ast.Attribute)
-                 and n.attr in ("float32", "single")), 0)
+    line = see.line_of_float32(trial.source)
     if not line or trial.verdict.backward_wrong or any("float32" in note for note in trial.verdict.notes):
         return
     sample = trial.sample(reference)

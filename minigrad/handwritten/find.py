@@ -43,6 +43,7 @@ def find(source: Source) -> dict[str, Subject]:
                  if called != method}
         methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
                                                   method in parts))
+        methods = [method for method in methods if not is_slope(own, method)]
         for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
@@ -55,6 +56,12 @@ def find(source: Source) -> dict[str, Subject]:
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
     return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))
+
+
+def is_slope(own: dict[str, Any], name: str) -> bool:
+    """Whether a method is the derivative of an activation, as grad(y): it takes one array and keeps nothing."""
+    return bool(re.search("grad|deriv|prime", name)) and not attributes(own[name], ast.Load) and len(
+        parameters_of(own[name])) == 2
 
 
 def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) -> Subject | None:
@@ -288,6 +295,7 @@ def names_returned(node: Any) -> tuple:
     literals = {s.targets[0].id: parts for s in own_nodes(node) if isinstance(s, ast.Assign)
                 and isinstance(s.targets[0], ast.Name) and re.match(r"d[A-Z_]?|grad|g$|g_", s.targets[0].id)
                 and (parts := elements(s.value))}
+    plain = set[str]()  # what is returned whole
 
     def parts_of(value: Any) -> list[ast.expr]:
         """The elements of a literal, of a name of one, of tuple(name), or of a sum of such; of anything else none."""
@@ -302,13 +310,17 @@ def names_returned(node: Any) -> tuple:
     def one(value: Any) -> Any:
         if parts := parts_of(value):
             return tuple(map(one, parts))
+        is_part = isinstance(value, ast.Subscript)
         while isinstance(value, ast.Subscript):
             value = value.value
         text = ast.unparse(value).removeprefix("self.")
+        if is_part and text in plain:  # hs[1:] beside hs
+            return ""
         inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)\b(?!=)", text)
         return text if text.isidentifier() else next(iter(inside), "")
     for statement in reversed([n for n in own_nodes(node) if isinstance(n, ast.Return) and n.value]):
         if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)) or parts_of(statement.value):
+            plain |= {ast.unparse(part) for part in parts_of(statement.value)}
             found = one(statement.value)
             return found if isinstance(found, tuple) else (found,)
     return ()

@@ -23,7 +23,7 @@ from minigrad.handwritten.find import MASK, flat, names_returned
 from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
 from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.references import course_example
-from minigrad.handwritten.shapes import Example, examples
+from minigrad.handwritten.shapes import Example, comments, examples, hints
 from minigrad.handwritten.source import CouldNotRun, Source, TooSlow, explained, parameters_of
 from minigrad.handwritten.subjects import LABELS, OUTPUT, RATE, Subject, bare, is_output, stacked, state
 
@@ -39,6 +39,7 @@ V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> Iterator[Subject]:
     """The subject with each example of its arguments, and with each kind of targets for its backward."""
     node = source.definitions[subject.name]
+    ranks = {} if subject.is_class else ranks_where_called(source.definitions[subject.forward_name], source)
     if subject.is_class:
         own = source.methods(subject.name)
         body = [with_parameters(own[name], ("self", *names)) for name, names in (
@@ -51,7 +52,7 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
     most, tried = math.inf, []
-    for example in examples(function, node, namespace, subject.forward_name, subject.results):
+    for example in examples(function, node, namespace, subject.forward_name, subject.results, ranks):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
@@ -59,6 +60,17 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         yield from with_example(subject, example, namespace)
     for example in tried if subject.loss_name else []:  # it may be one of several sequences, or of something else
         yield from with_example(replace(subject, loss_name=""), example, namespace)
+
+
+def ranks_where_called(node: Any, source: Source) -> dict[str, int]:
+    """{name: rank} of parameters, as functions say them to which they are handed on by their names."""
+    found: dict[str, int] = {}
+    for call in [n for n in ast.walk(node) if isinstance(n, ast.Call)]:
+        called = source.definitions.get(ast.unparse(call.func))
+        if isinstance(called, ast.FunctionDef):
+            same = [name for name, one in zip(parameters_of(called), call.args) if ast.unparse(one) == name]
+            found |= hints(tuple(same), comments(called, source.text.splitlines()))
+    return found
 
 
 def with_parameters(node: Any, names: tuple[str, ...]) -> Any:
@@ -217,7 +229,8 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 if outputs:
                     is_of_shapes = bool(re.search(OF_SHAPES, str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))
-                    if not is_of_shapes or (depth and try_others(narrowed(candidate, problem.__cause__), depth - 1)):
+                    if not is_of_shapes or (depth and try_others(narrowed(
+                            candidate, problem.__cause__, source), depth - 1)):
                         return True
                 continue
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
@@ -263,10 +276,15 @@ def other_sizes(gradients: dict[str, Any], inputs: dict[str, tuple[int, ...]]) -
     return [name for name, d in gradients.items() if d is not None and np.size(d) != math.prod(inputs[name])]
 
 
-def narrowed(subject: Subject, problem: BaseException | None) -> Iterator[Example]:
-    """Examples for a backward that fails: of one example at a time, with biases as rows, or with a number of steps from
-    the constructor."""
+def narrowed(subject: Subject, problem: BaseException | None, source: Source) -> Iterator[Example]:
+    """Examples for a backward that fails: of the lengths that a global dict of these weights has, of one example at a
+    time, with biases as rows, or with a number of steps from the constructor."""
     example: Any = subject.example
+    for table in source.run([name for name in source.assigned if re.match(WEIGHTS, name)], subject.sizes).values():
+        if isinstance(table, dict) and table and table.keys() <= subject.paths.keys():
+            axes = [(axis, n) for name, w in table.items() for length, n in zip(
+                example.known[subject.paths[name]].axes, np.shape(w)) for axis in length if length == {axis: 1}]
+            yield replace(example, lengths=example.lengths | dict(axes))
     for pair in clashes(problem):
         if 1 in pair:
             yield from alone(example, max(pair))

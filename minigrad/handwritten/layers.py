@@ -6,6 +6,7 @@ A path leads to an array: ("Wx",), ("params", "Wf"), ("layers", 0, "b"), or ("W_
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict 
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
 TURNED = r"^_?[UVWR]\w{0,3}?_?T$"  # a transposed copy, WhT
 GRADIENT = r"^_?(d|g|nabla|delta)|grad|_(d|g|diff)$"
+STATE = r"^_?(x|y|z|h|a|c|s|o)s?(_?(prev|next|t|0|last))?$|hidden|state|cell|out"  # no weight, though it has a gradient
 DEEPEST = 6
 Path = tuple[Any, ...]
 
@@ -59,7 +61,16 @@ class Place(NamedTuple):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
             return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups)
-        return bool(re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)))
+        if re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)):
+            return True
+        return not groups and not re.search(STATE, last) and f"d{last}" in attributes_of(self.holder.__class__)
+
+
+@functools.cache
+def attributes_of(cls: type) -> set[str]:
+    """The names of the attributes that the methods of a class use."""
+    return {name for base in cls.__mro__ for f in vars(base).values() if hasattr(f, "__code__")
+            for name in f.__code__.co_names}
 
 
 def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:

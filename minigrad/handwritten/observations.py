@@ -6,6 +6,7 @@ import ast
 import contextlib
 import functools
 import linecache
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ LOOKALIKES = {"σ(x)": sigmoid, "tanh(x)": tanh, "tanh(x/2)": lambda x: tanh(x /
               lambda x: sigmoid(x) * (1 - sigmoid(x)), "its own derivative, 1 − tanh²(x)": lambda x: 1 - tanh(x) ** 2,
               "a softmax over all entries at once": lambda x: np.exp(x) / np.exp(x).sum(),
               "exp(x), not divided by its sum": np.exp}
+
+SLOPE = r"(grad|gradient|deriv|derivative|prime|df)$"  # a method with the derivative of an activation
 
 
 def close(given: Any, true: Any, tolerance: float = 1e-5) -> bool:
@@ -80,6 +83,32 @@ def right_activations(source: Source, namespace: dict[str, Any]) -> dict[str, Ca
         if left:
             found[name] = left[0]
     return found
+
+
+def wrong_slopes(source: Source, namespace: dict[str, Any]) -> Iterator[str]:
+    """A sentence on each derivative of an activation of the file, dtanh or Tanh.grad, that is one neither of the
+    argument nor of the result."""
+    pairs: list[tuple[str, Any, str, Any]] = []
+    for name in source.definitions:
+        f = namespace.get(name)
+        if isinstance(f, type):
+            with contextlib.suppress(Exception):  # made from something
+                one = f()
+                call = next(getattr(one, key) for key in ("__call__", "forward", "f") if hasattr(one, key))
+                pairs += [(name, call, f"{name}.{key}", getattr(one, key)) for key in dir(one) if re.match(SLOPE, key)]
+        else:
+            others = (f"d{name}", f"d_{name}", f"{name}_prime", f"{name}_derivative", f"{name}_deriv", f"{name}_grad")
+            pairs += [(name, f, other, namespace[other]) for other in others if other in source.definitions
+                      and other in namespace]
+    x = np.array([-1.3, -0.4, 0.3, 0.9, 1.6])  # none is at a kink
+    for name, f, other, slope in pairs:
+        with contextlib.suppress(Exception):  # it takes other arguments
+            y, true = f(x), (f(x + 1e-6) - f(x - 1e-6)) / 2e-6
+            given = [slope(x.copy()), slope(np.array(y))]
+            if np.shape(y) == x.shape and close(f(x[:3]), y[:3]) and not any(close(d, true) for d in given):
+                line = source.definitions[other.partition(".")[0]].lineno
+                yield (f"{other} ({source.place(line)}) is not the derivative of {name}: at {x[3]:g} it gives "
+                       f"{given[0][3]:.4g}, at {name}({x[3]:g}) {given[1][3]:.4g}, and {true[3]:.4g} is right")
 
 
 def first_difference(source: Source, user: Callable, reference: Callable) -> str:
@@ -185,6 +214,12 @@ def factor(given: dict[str, np.ndarray], free: dict[str, Any]) -> float | None:
     ones, others = (np.concatenate([np.ravel(d[name]) for name in given]) for d in (given, free))
     found = float(ones @ others / (others @ others)) if np.any(others) else 1.0
     return found if close(ones, found * others, 1e-9) else None
+
+
+def line_of_float32(source: Source) -> int:
+    """The first line that asks for single precision; 0 if none does."""
+    return next((n.lineno for n in ast.walk(source.tree) if isinstance(n, ast.Attribute)
+                 and n.attr in ("float32", "single")), 0)
 
 
 def line_of_state(source: Source, name: str) -> str:

@@ -389,6 +389,8 @@ class OnTensors:
         function = getattr(self.numpy, name)
         if name in ("put_along_axis", "copyto", "fill_diagonal"):  # of gradients; in a forward the numbers would differ
             return lambda x, *others, **options: None if isinstance(x, Tensor) else function(x, *others, **options)
+        if name in ("flipud", "fliplr", "rot90", "roll", "tile", "repeat", "delete"):
+            return lambda x, *others, **options: moved(lambda y: function(y, *others, **options), x)
         if name in ("sum", "mean", "prod", "max", "min", "log", "exp", "dot"):  # of lists of tensors
             return lambda *arguments, **options: function(*(
                 self.array(x) if isinstance(x, list) else x for x in arguments), **options)

@@ -179,16 +179,16 @@ def cross_entropy(labels: np.ndarray, count: float, present: Any = None) -> Call
 
 
 LOSSES: dict[str, Callable] = {  # of outputs y and targets t, with the axis of the classes
-    "cross-entropy": lambda y, t, axis: -total(t * log(y)),
-    "cross-entropy of the softmax": lambda y, t, axis: -total(t * log_softmax(y, axis=axis)),
+    "the cross-entropy": lambda y, t, axis: -total(t * log(y)),
+    "the cross-entropy of the softmax": lambda y, t, axis: -total(t * log_softmax(y, axis=axis)),
     "half the squared error": lambda y, t, axis: total((y - t) ** 2) / 2,
-    "squared error": lambda y, t, axis: total((y - t) ** 2)}
+    "the squared error": lambda y, t, axis: total((y - t) ** 2)}
 
 
 def usual_losses() -> Iterator[tuple[str, Callable]]:
     """(in words, loss of (outputs, targets)), for a backward that takes targets in a file without a loss."""
-    def loss(outputs: list, targets: Any, k: int, form: str, divided_by: str) -> Any:
-        y, t = outputs[k], np.asarray(targets)
+    def loss(outputs: list, targets: Any, order: int, k: int, form: str, divided_by: str) -> Any:
+        y, t = outputs[k], np.asarray(targets)[::order] if np.ndim(targets) else np.asarray(targets)
         y = y.reshape(tuple(n for n in y.shape if n > 1) or (1,))
         axis = y.ndim - 1
         if t.dtype.kind == "i":
@@ -196,9 +196,10 @@ def usual_losses() -> Iterator[tuple[str, Callable]]:
             t = np.moveaxis(np.eye(y.shape[axis])[t], -1, axis)
         count = {"steps": t.size // y.shape[axis], "entries": t.size}.get(divided_by, 1)
         return LOSSES[form](y, t.reshape(y.shape), axis) / count
-    for form, divided_by, k in product(LOSSES, ("", "steps", "entries"), (-1, 0)):
-        text = f"the {form}" + (f", divided by the number of {divided_by}" if divided_by else ", summed")
-        yield text, partial(loss, k=k, form=form, divided_by=divided_by)
+    for order, form, divided_by, k in product((1, -1), LOSSES, ("", "steps", "entries"), (-1, 0)):
+        text = f"{form}, divided by the number of {divided_by}" if divided_by else f"{form}, summed"
+        yield text + ", with the last target first" * (order < 0), partial(
+            loss, order=order, k=k, form=form, divided_by=divided_by)
 
 
 # -- which of them a subject's forward should be ------------------------------------------------------------

@@ -300,8 +300,11 @@ def shifts(node: ast.Subscript) -> Iterator[Change]:
 
 
 def simplified(index: str) -> str:
-    """t - 1 + 1 as t."""
-    return re.sub(r"^(.*?) ?([-+]) (\d+) (?!\2)[-+] \3$", r"\1", index)
+    """t - 1 + 1 as t, and t - 1 - 1 as t - 2."""
+    if not (found := re.fullmatch(r"(.*\S) ([-+]) (\d+) ([-+]) (\d+)", index)):
+        return index
+    more = int(found[2] + found[3]) + int(found[4] + found[5])
+    return f"{found[1]} {'+' if more > 0 else '-'} {abs(more)}" if more else found[1]
 
 
 def replaced(_: Any, new: Any) -> Any:

@@ -64,6 +64,7 @@ INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
 WORDS = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
 NO_ARRAYS = {GENERATOR: np.random.RandomState(0), TABLE: {word: i for i, word in enumerate(WORDS)},
              INVERSE: dict(enumerate(WORDS))}
+ROW = r"output operand with shape \((\d+),\) doesn't match the broadcast shape \(1,"
 SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first
 OWN = r"positional argument|unexpected keyword|NoneType|\bdict\b|(NameError|UnboundLocalError): |" \
@@ -104,7 +105,9 @@ class Example:
                 return found if known.kind == "mapping" else SimpleNamespace(**found)
             if known.kind in ("sequence", "made"):
                 parts = tuple(part(f"{path}.{key}") for key in known.keys)
-                return parts if known.kind == "sequence" else find(known.value)(*parts)
+                if known.kind == "made":
+                    return find(known.value)(*parts)
+                return list(parts) if is_parameter(f"{path}.0") else parts  # weights, or a state of two
             if known.kind == "array":
                 return arrays[path] if path in arrays else np.full(shapes[path], 0.1)
             return self.constants[path]
@@ -113,12 +116,13 @@ class Example:
 
 
 def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
-             method: str = "forward", results: tuple = ()) -> Iterator[Example]:
+             method: str = "forward", results: tuple = (), ranks: dict[str, int] | None = None) -> Iterator[Example]:
     """Arguments for a function, or for a class's constructor and its method together: all that are found in SECONDS of
     computing, likely ones first.
 
     node       its definition, for the parameters without a default, and docstrings and comments: x (N, T, D)
     results    names of what it returns, where they are known
+    ranks      of its parameters, where something else than its own docstring tells them
     namespace  of the file: where the function reads lengths or arrays from it, a matrix in it with the name of a
                weight, or a dict of them, says the shape
 
@@ -149,10 +153,10 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     lengths = Counter(n for place in places(namespace or {}) if place.is_weight for n in np.shape(place.value))
     common, steps = tuple(n for n, _ in lengths.most_common()), tuple(sorted(sizes_read))
     classes = {name: one for name, one in (namespace or {}).items() if isinstance(one, type) and one is not function}
-    search = Search(call, names, hints(names, comments(code, node)), sizes, classes)
-    text = "".join(linecache.getlines(code.__code__.co_filename)) if hasattr(code, "__code__") else ""
+    lines = linecache.getlines(code.__code__.co_filename) if hasattr(code, "__code__") else []
+    search = Search(call, names, (ranks or {}) | hints(names, comments(node, lines)), sizes, classes)
     search.results = results
-    search.has_columns = bool(re.search(r"\([\w.]+, ?1[,)]", text))
+    search.has_columns = bool(re.search(r"\([\w.]+, ?1[,)]", "".join(lines)))
     yield from search.run(Hypothesis(given, {}, common, steps), node.name)
 
 
@@ -297,7 +301,7 @@ class Search:
                 if known.kind == "array" and not is_parameter(path):
                     whole = {**trial.known, path: replace(known, kind="integers")}
                     self.wait(cost + 0.5, replace(hypothesis, known=whole))
-        if row := re.search(r"output operand with shape \((\d+),\) doesn't match the broadcast shape \(1,", str(trial.problem)):
+        if row := re.search(ROW, str(trial.problem)):
             for path, known in trial.known.items():  # a bias (1, n)
                 if is_parameter(path) and known.kind == "array" and len(known.axes) == 1 and trial.measure(
                         known.axes[0]) == int(row[1]):
@@ -309,6 +313,11 @@ class Search:
                 keys = tuple(map(str, range(taken - given + trial.lengths[axis])))
                 parts = {**trial.known, owner(axis): Known("sequence", keys=keys)}
                 self.wait(cost + 0.5, replace(hypothesis, known=parts) if keys else None)
+        if lacking := re.search(r"missing (\d+) required positional argument", str(trial.problem)):  # f(*params)
+            for path, known in trial.known.items():
+                if known.kind == "sequence":
+                    keys = tuple(map(str, range(len(known.keys) + int(lacking[1]))))
+                    self.wait(cost + 0.5, replace(hypothesis, known={**trial.known, path: replace(known, keys=keys)}))
         if not trial.options:
             others = {axis: n + 24 * i + 12 if n in WEIGHTS else n + i * i + 3 for i, (axis, n) in enumerate(
                 trial.lengths.items())}  # not much longer: three axes of a state are many numbers
@@ -537,12 +546,10 @@ class Trial:
 # -- what the source says ----------------------------------------------------------------------------------------
 
 
-def comments(function: Any, node: Any) -> str:
-    """The docstrings and comments of a function or a class."""
-    code = getattr(function, "__code__", None)
-    lines = linecache.getlines(code.co_filename)[node.lineno - 1:node.end_lineno] if code else []
+def comments(node: Any, lines: list[str]) -> str:
+    """The docstrings and comments of a function or a class in a file of these lines."""
     found = [ast.get_docstring(n) or "" for n in ast.walk(node) if isinstance(n, Function)]
-    return "\n".join([*found, *(line.partition("#")[2] for line in lines)])
+    return "\n".join([*found, *(line.partition("#")[2] for line in lines[node.lineno - 1:node.end_lineno])])
 
 
 def hints(names: tuple[str, ...], text: str) -> dict[str, int]:

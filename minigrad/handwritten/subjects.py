@@ -30,7 +30,7 @@ BEGIN = "0|prev|init|old"  # in a name of a state before a step
 CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
 OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
-GRADIENT = r"_?(d|g|err|up|out|top)"  # the beginning of a name of a gradient
+GRADIENT = r"_?(d|g|err|up|out(?!s?$|puts?$)|top)"  # the beginning of a name of a gradient
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
 
@@ -162,14 +162,18 @@ class Subject:
         pool |= {name: y for name, y in zip(names, result) if name in (*self.takes, *self.loss_takes)}
         rest = [name for name in self.takes if name not in pool]
         cache = [name for name in rest if re.search(CACHE, name)][-1:] or [
-            name for name in rest if not re.match(GRADIENT, name) and len(rest) > 1 and len(result) > 1][-1:]
+            name for name in rest if not re.match(GRADIENT, name) and len(rest) > 1 and len(result) > 1
+            and names[-1] not in self.takes][-1:]
         pool |= dict.fromkeys(cache, result[-1])
         if any(map(self.is_target, self.takes)) and len(rest) == len(result) and not any(
                 re.match("_?(d|g|err)", name) for name in rest):  # what it returned, by other names
             pool |= dict(zip(rest, result))
         elif set(names) & set(self.takes):  # the forward's results are passed on, one of them by another name
             others = [y for name, y in zip(names, result) if name not in self.takes]
-            pool |= dict(zip([name for name in rest if not re.match(GRADIENT, name) and name not in cache], others))
+            known = [i for i, name in enumerate(self.takes) if name in names]
+            free = [name for name in rest if not re.match(GRADIENT, name) and name not in cache]
+            near = sorted(free, key=lambda name: min(abs(self.takes.index(name) - i) for i in known))[:len(others)]
+            pool |= dict(zip([name for name in free if name in near], others))
         arriving = [name for name in rest if name not in pool]
         returned = list(zip(names, result[:-1] if cache else result))
         outputs = [(name, y) for name, y in returned if is_output(y)]
@@ -325,7 +329,9 @@ class Subject:
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
                 not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
             left = [name for name in self.inputs if name not in found]
-            return found | (self.in_order(left, rest) or dict(zip(left, rest)))
+            told_by_shape = self.told_apart(left, [np.shape(stacked(d)) for d in rest])
+            return found | (dict(zip(told_by_shape, rest)) if told_by_shape else self.in_order(left, rest) or dict(
+                zip(left, rest)))
         told = [name for name in names if name]
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
             by_name = {name: d for name, d in zip(names, parts) if name}

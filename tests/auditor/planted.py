@@ -153,7 +153,8 @@ FAULTS = [
     ("cross_entropy", "db = dz.sum(0)", "db = dz.sum(0, keepdims=True)", r"db: the shape.*keepdims"),
     # -- embedding
     ("embedding", "np.add.at(dE, words, de)", "dE[words] = de", r"assigned by index.* and dE"),
-    ("embedding", "np.add.at(dE, words, de)", "for k in range(2): dE[words[k]] += de[k]", r"along axis 0 .* added by \+="),
+    ("embedding", "np.add.at(dE, words, de)", "for k in range(2): dE[words[k]] += de[k]",
+     r"along axis 0 .* added by \+="),
     ("embedding", " / 4\n", "\n", r"4"),
     ("embedding", "dm = ds @ W.T", "dm = g @ W.T",
      r"in dE only: .*lacks the derivative of its tanh|gradient of tanh.* is used where the gradient of m @ W is meant"),

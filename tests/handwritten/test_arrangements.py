@@ -371,6 +371,155 @@ FILES = {
             dz = model['Wh'].T @ dg + model['Wc'].T @ dc
             return {'Wy': ds @ h_new.T, 'Wh': dg @ z.T, 'Wc': dc @ z.T}, dz[:len(h_new)], dc
         """, "step_back", "h c Wy Wh Wc"),
+    "a learned first state as a row": ("""
+        def cell(theta, xs):
+            h, trace = np.tile(theta['h0'], (xs.shape[1], 1)), []
+            for x in xs:
+                trace.append((x, h, np.tanh(x @ theta['W'] + h @ theta['U'])))
+                h = trace[-1][-1]
+            def pullback(dh):
+                g = {k: np.zeros_like(v) for k, v in theta.items()}
+                for x, h, y in trace[::-1]:
+                    dz = dh * (1 - y ** 2)
+                    g['W'] += x.T @ dz
+                    g['U'] += h.T @ dz
+                    dh = dz @ theta['U'].T
+                g['h0'] += dh.sum(axis=0, keepdims=True)
+                return g
+            return h, pullback
+        def value_and_grad(theta, xs, ys):
+            h, pull = cell(theta, xs)
+            out = (h @ theta['v'])[:, 0]
+            d = (out - ys)[:, None]
+            g = pull(d @ theta['v'].T)
+            g['v'] = h.T @ d
+            return np.sum((out - ys) ** 2) / 2, g
+        """, "value_and_grad", "W U h0 v"),
+    "a list of weights that is handed on": ("""
+        class Cell:
+            def __init__(self, W, U, b):
+                self.params, self.grads = [W, U, b], [np.zeros_like(W), np.zeros_like(U), np.zeros_like(b)]
+            def forward(self, x, h):
+                W, U, b = self.params
+                self.x, self.h, self.y = x, h, np.tanh(x @ W + h @ U + b)
+                return self.y
+            def backward(self, dy):
+                W, U, b = self.params
+                dz = dy * (1 - self.y ** 2)
+                for g, d in zip(self.grads, (self.x.T @ dz, self.h.T @ dz, dz.sum(0))):
+                    g[...] = d
+                return dz @ W.T, dz @ U.T
+        class Sequence:
+            def __init__(self, params):
+                self.params, self.grads = params, [np.zeros_like(p) for p in params]
+            def forward(self, xs):
+                self.layers, h, hs = [], np.zeros((xs.shape[0], len(self.params[1]))), []
+                for t in range(xs.shape[1]):
+                    self.layers.append(Cell(*self.params))
+                    h = self.layers[-1].forward(xs[:, t], h)
+                    hs.append(h)
+                return np.stack(hs, axis=1)
+            def backward(self, dhs):
+                dxs, dh = np.zeros((*dhs.shape[:2], len(self.params[0]))), 0
+                for g in self.grads:
+                    g[...] = 0
+                for t in reversed(range(dhs.shape[1])):
+                    dxs[:, t], dh = self.layers[t].backward(dhs[:, t] + dh)
+                    for g, d in zip(self.grads, self.layers[t].grads):
+                        g += d
+                return dxs
+        """, "Sequence", "xs params_0 params_1 params_2"),
+    "weights in a named tuple": ("""
+        from collections import namedtuple
+        Params = namedtuple('Params', ['W', 'U'])
+        def rnn_forward(params, xs, h0):
+            hs = np.empty((len(xs) + 1, len(h0)))
+            hs[0] = h0
+            for t, x in enumerate(xs):
+                hs[t + 1] = np.tanh(params.W @ x + params.U @ hs[t])
+            return hs[1:], (xs, hs)
+        def rnn_backward(params, tape, dhs):
+            xs, hs = tape
+            grads, dxs, dh = Params(*(np.zeros_like(p) for p in params)), np.empty_like(xs), 0
+            for t in range(len(xs) - 1, -1, -1):
+                dz = (dhs[t] + dh) * (1 - hs[t + 1] ** 2)
+                grads.W[:] += np.outer(dz, xs[t])
+                grads.U[:] += np.outer(dz, hs[t])
+                dxs[t], dh = params.W.T @ dz, params.U.T @ dz
+            return grads, dxs, dh
+        """, "rnn_backward", "W U xs h0"),
+    "a stack that zero_grad clears, abstract methods, made from a generator": ("""
+        class Layer:
+            def forward(self, x):
+                raise NotImplementedError
+            def backward(self, grad):
+                raise NotImplementedError
+        class Cell(Layer):
+            def __init__(self, n, rng):
+                self.U = rng.normal(0, 1, (n, n))
+                self.zero_grad()
+            def zero_grad(self):
+                self.dU, self.stack = np.zeros_like(self.U), []
+            def step(self, x):
+                y = np.tanh(x @ self.U)
+                self.stack.append((x, y))
+                return y
+            def step_back(self, grad):
+                x, y = self.stack.pop()
+                dz = grad * (1 - y ** 2)
+                self.dU += x.T @ dz
+                return dz @ self.U.T
+        class Twice(Layer):
+            def __init__(self, cell):
+                self.cell = cell
+            def forward(self, x):
+                self.cell.zero_grad()
+                return self.cell.step(self.cell.step(x))
+            def backward(self, grad):
+                return self.cell.step_back(self.cell.step_back(grad))
+        """, "Twice", "x cell_U"),
+    "a peephole by the name of its gradient, turned by flipud": ("""
+        class Back:
+            def __init__(self, n):
+                self.W, self.p = np.ones((n, n)), np.ones(n)
+            def forward(self, X):
+                self.X = X
+                self.Y = np.tanh(np.flipud(X) @ self.W + self.p)
+                return self.Y
+            def backward(self, dY):
+                dz = dY * (1 - self.Y ** 2)
+                self.dW, self.dp = np.flipud(self.X).T @ dz, dz.sum(0)
+                return np.flipud(dz @ self.W.T)
+        """, "Back", "X W p"),
+    "a loss by no name of one": ("""
+        def temporal_softmax(x, y, mask):
+            N, T, V = x.shape
+            p = np.exp(x - x.max(axis=2, keepdims=True))
+            p /= p.sum(axis=2, keepdims=True)
+            n, t = np.arange(N)[:, None], np.arange(T)
+            loss = -np.sum(mask * np.log(p[n, t, y])) / N
+            dx = p.copy()
+            dx[n, t, y] -= 1
+            return loss, dx * mask[:, :, None] / N
+        """, "temporal_softmax", "x"),
+    "the lengths of a global dict": ("""
+        N_IN, N_HID = 4, 6
+        params = dict(W=np.ones((N_HID, N_IN)), U=np.ones((N_HID, N_HID)))
+        def forward(xs, h0, theta):
+            hs = [h0]
+            for x in xs:
+                hs.append(np.tanh(theta['W'] @ x + theta['U'] @ hs[-1]))
+            return np.array(hs[1:]), (xs, hs)
+        def backward(dhs, history, theta):
+            xs, hs = history
+            grad, dxs, dh = {k: np.zeros_like(v) for k, v in theta.items()}, np.zeros((len(xs), N_IN)), np.zeros(N_HID)
+            for t in reversed(range(len(xs))):
+                dz = (dhs[t] + dh) * (1 - hs[t + 1] ** 2)
+                grad['W'] += np.outer(dz, xs[t])
+                grad['U'] += np.outer(dz, hs[t])
+                dxs[t], dh = theta['W'].T @ dz, theta['U'].T @ dz
+            return grad, dxs, dh
+        """, "backward", "W U xs h0"),
 }
 
 

@@ -347,3 +347,130 @@ def test_a_cell_without_a_cache_has_the_one_of_the_course(tmp_path):
         """))
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert (verdict.status, verdict.notes) == ("right", []), verdict
+
+
+def test_one_array_of_two_names(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def gate_forward(x, Wa, Wb):
+            a, b = np.tanh(x @ Wa), np.tanh(x @ Wb)
+            return a * b, (x, a, b)
+        def gate_backward(dy, cache):
+            x, a, b = cache
+            dWa = dWb = np.zeros((x.shape[1], a.shape[1]))
+            dWa += x.T @ (dy * b * (1 - a ** 2))
+            dWb += x.T @ (dy * a * (1 - b ** 2))
+            return {'Wa': dWa, 'Wb': dWb}
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert "`dWa = dWb = np.zeros((x.shape[1], a.shape[1]))`: that is one array" in verdict.faults[0], verdict
+
+
+def test_a_derivative_that_is_that_of_another_function(tmp_path):
+    """Its factor 0.2 is lost as well, so no change of the derivation gives these gradients."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class HardSigmoid:
+            def __call__(self, x):
+                return np.clip(0.2 * x + 0.5, 0.0, 1.0)
+            def grad(self, y):
+                return y * (1 - y)
+        class Gate:
+            def __init__(self, n):
+                self.W, self.U, self.f = np.ones((n, n)), np.ones((n, n)), HardSigmoid()
+            def forward(self, x):
+                self.x, self.a, self.b = x, self.f(x @ self.W), self.f(x @ self.U)
+                return self.a * self.b
+            def backward(self, dy):
+                da, db = dy * self.b * self.f.grad(self.a), dy * self.a * self.f.grad(self.b)
+                self.dW, self.dU = self.x.T @ da, self.x.T @ db
+                return da @ self.W.T + db @ self.U.T
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert "HardSigmoid.grad (line 3) is not the derivative of HardSigmoid: at 0.9 it" in verdict.faults[0], verdict
+
+
+def test_a_right_cell_in_place_of_one_that_returns_a_tuple_and_a_dict(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def cell_forward(xt, a_prev, params):
+            a = np.tanh(params['W'] @ a_prev + params['U'] @ xt)
+            return a, (xt, a_prev, a)
+        def rnn_forward(x, a0, params):
+            a, out, caches = a0, [], []
+            for t in range(x.shape[-1]):
+                a, cache = cell_forward(x[:, :, t], a, params)
+                out.append(a)
+                caches.append(cache)
+            return np.stack(out, axis=-1), caches
+        def cell_backward(da, cache, params):
+            xt, a_prev, a = cache
+            dz = da * a * (1 - a)
+            return params['W'].T @ dz, params['U'].T @ dz, dict(dW=dz @ a_prev.T, dU=dz @ xt.T)
+        def rnn_backward(da, caches, params):
+            total, dx, back = {'d' + k: np.zeros_like(v) for k, v in params.items()}, [], 0
+            for t in range(da.shape[-1])[::-1]:
+                back, dxt, g = cell_backward(da[:, :, t] + back, caches[t], params)
+                dx.insert(0, dxt)
+                for k, v in g.items():
+                    total[k] += v
+            return total | {'dx': np.stack(dx, axis=-1), 'da0': back}
+        """))
+    cell, sequence = judge_file(str(tmp_path / "mine.py"))
+    assert (cell.status, sequence.status) == ("wrong", "right"), sequence
+
+
+def test_targets_from_the_last_on(tmp_path):
+    """The addition of bits goes through them from the last one on."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def forward(a, b, W, U):
+            hs = [np.zeros((1, len(U)))]
+            for t in range(len(a))[::-1]:
+                hs.append(np.tanh(np.array([[a[t], b[t]]]) @ W + hs[-1] @ U))
+            return hs[1:], hs
+        def backward(a, b, c, outputs, hs, W, U):
+            W_update, U_update, later = np.zeros_like(W), np.zeros_like(U), 0
+            for t in range(len(a)):
+                delta = (outputs[-t - 1] - c[t] + later) * (1 - hs[-t - 1] ** 2)
+                W_update += np.array([[a[t], b[t]]]).T @ delta
+                U_update += hs[-t - 2].T @ delta
+                later = delta @ U.T
+            return W_update, U_update
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right", verdict
+
+
+def test_sums_of_float32_have_its_digits(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def layer_forward(x, W, b):
+            y = np.tanh(x @ W + b)
+            return y, (x, W, y)
+        def layer_backward(dy, cache):
+            x, W, y = cache
+            dz = (dy * (1 - y ** 2)).astype(np.float32)
+            return dz @ W.T, x.T @ dz, dz.astype(float).sum(axis=0)
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right" and "computed in float32 (line 8)" in verdict.notes[0], verdict
+
+
+def test_a_class_whose_gradients_are_not_found_says_so(tmp_path):
+    """Right, with no other word, is said of what was judged."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W, self.b = np.ones((n, n)), np.zeros(n)
+            def forward(self, x):
+                self.x, self.y = x, np.tanh(x @ self.W + self.b)
+                return self.y
+            def backward(self, dy):
+                dz = dy * (1 - self.y ** 2)
+                self.kept = (self.x.T @ dz, dz.sum(0))
+                return dz @ self.W.T
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.notes == ["not judged: dW, db, which Layer does not return, or in a way that was not found"], verdict
