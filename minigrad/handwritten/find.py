@@ -38,8 +38,8 @@ def find(source: Source) -> dict[str, Subject]:
                if isinstance(base, ast.Name)}
     for name, node in source.definitions.items():
         own = source.definitions if isinstance(node, ast.FunctionDef) else {
-            key: f for key, f in source.methods(name).items() if f in node.body or key == "__init__" or not see.is_empty(
-                f.body)}  # without abstract ones of other classes
+            key: f for key, f in source.methods(name).items() if f in node.body or key == "__init__" or
+            not see.is_empty(f.body)}  # without abstract ones of other classes
         parts = {called for method in own if re.search(BACK, method) for called in names_called(own[method], "self")
                  if called != method}
         methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
