@@ -106,8 +106,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
         namespace.get(one.value), "_fields"))  # whose parts are arguments; an object keeps its weights
     shapes = {path: shape for path, shape in shapes.items() if not path.startswith(tuple(f"{one}." for one in made))}
     last = [path.rpartition(".")[2] for path in shapes]
-    own = replace(subject, example=replace(example, known=known, constants=constants), tables=(
-        *subject.tables, *(name for name in subject.order if name in made and not subject.is_class)))
+    own = replace(subject, example=replace(example, known=known, constants=constants), unnamed=set(), detached=set())
+    own.tables = (*own.tables, *(name for name in own.order if name in made and not own.is_class))
     names = {path: name if last.count(name) == 1 else path.replace(".", "_") for name, path in zip(last, shapes)}
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
     own.inputs = {name: shapes[path] for name, path in own.paths.items()}

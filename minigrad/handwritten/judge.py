@@ -42,6 +42,11 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         cells = [trials[cell] for cell in subject.cells if cell in trials]
         doubtful = [cell for cell in cells if cell.verdict.unlike or cell.verdict.status == "could not run"]
         trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
+        if trials[name].verdict.status == "wrong" and trials[name].wrong_cells:  # a mean in the step may be meant
+            own = judge(source, subject, [cell for cell in cells if not cell.verdict.backward_wrong])
+            if own.verdict.status == "right":
+                doubtful += trials[name].wrong_cells
+                trials[name] = own
         if trials[name].verdict.is_explained:  # in use they run, with arguments that were not found for them alone
             for cell in doubtful:
                 cell.verdict.status, cell.verdict.notes = "not judged", []

@@ -474,3 +474,32 @@ def test_a_class_whose_gradients_are_not_found_says_so(tmp_path):
         """))
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert verdict.notes == ["not judged: dW, db, which Layer does not return, or in a way that was not found"], verdict
+
+
+def test_a_mean_in_the_step_is_right_where_the_sequence_means_it(tmp_path):
+    """Alone the step is no gradient; with it the sequence has the gradient of its mean."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def step_forward(x, h, W, U):
+            y = np.tanh(W @ x + U @ h)
+            return y, (x, h, y, W, U)
+        def run_forward(xs, h0, W, U):
+            h, caches, loss = h0, [], 0
+            for t in range(xs.shape[2]):
+                h, cache = step_forward(xs[:, :, t], h, W, U)
+                caches.append(cache)
+                loss += np.sum(h ** 2) / 2 / h.shape[1]
+            return loss, caches
+        def step_backward(dy, dh, cache):
+            x, h, y, W, U = cache
+            dz = (dy + dh) * (1 - y ** 2)
+            return dz @ x.T / x.shape[1], dz @ h.T / x.shape[1], U.T @ dz
+        def run_backward(caches):
+            dW, dU, dh = 0, 0, 0
+            for cache in caches[::-1]:
+                dWt, dUt, dh = step_backward(cache[2], dh, cache)
+                dW, dU = dW + dWt, dU + dUt
+            return dW, dU
+        """))
+    step, sequence = judge_file(str(tmp_path / "mine.py"))
+    assert (step.status, sequence.status) == ("not judged", "right"), (step, sequence)
