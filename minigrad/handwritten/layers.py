@@ -47,7 +47,7 @@ class Place(NamedTuple):
         last = len(self.path) - 1
         values = "(v|val|value|data|grad)$" if isinstance(self.holder, (dict, list)) else f"{VALUE}|{GRADIENT}"
         others = [key for key, value in getattr(self.holder, "__dict__", {}).items() if isinstance(value, np.ndarray)
-                  and re.match(WEIGHT, key) and not re.match(VALUE, key)]  # of a layer, by whatever name
+                  and re.match(WEIGHT, key) and not re.match(f"{VALUE}|g$", key)]  # of a layer, by whatever name
         is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1])) and not others
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
             i < last and re.match(rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$", str(part))))
@@ -57,6 +57,8 @@ class Place(NamedTuple):
         *groups, last = self.path
         if self.value.ndim == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
             return False
+        if groups and last == "g" and any(re.match(VALUE, key) for key in getattr(self.holder, "__dict__", ())):
+            return False  # W.g beside W.v
         if isinstance(self.holder, (dict, list)):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))

@@ -348,8 +348,8 @@ class Subject:
         if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
             by_name = {name: d for name, d in zip(names, parts) if name}
             return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name], by_name)
-        if not order and self.held:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
-            order = self.told_apart(arguments, shapes)
+        if not order:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
+            order = self.told_apart(arguments if self.held else list(self.inputs), shapes)
         return dict(zip(order or orders[0], parts))
 
     def in_order(self, names: list[str], parts: list[Any]) -> dict[str, Any]:
