@@ -17,7 +17,7 @@ from minigrad.auditor.record import Step
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes, other_inputs
-from minigrad.auditor.tape import Draw, Tape
+from minigrad.auditor.tape import Draw, Tape, bits
 from minigrad.auditor.words import say
 from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
@@ -184,6 +184,15 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
             for change, line in zip(changes, lines)]
 
 
+def values_behind(tape: Tape, change: Change, values: list) -> list[tuple[Step, Any]]:
+    """The steps behind a change and their values; without the leaves, if it is on some paths only."""
+    found, leaves = [], [step.total for step in tape.leaves.values()] if change.whole else []
+    for one in filter(None, (change, change.whole)):
+        now = tape.replay(tape.accepted | one.replaced, values)
+        found += [(tape.steps[i], now[i]) for i in bits(tape.behind(one.replaced))]
+    return [(step, value) for step, value in found if step.shape and step not in leaves]
+
+
 def user_lines(tape: Tape, changes: list[Change], backward: Callable) -> Iterator[str | None]:
     """For each change the first line that binds a value which only the change gives."""
     function = inspect.unwrap(backward)
@@ -198,10 +207,10 @@ def user_lines(tape: Tape, changes: list[Change], backward: Callable) -> Iterato
     for step, value in zip(tape.steps, draw.values):
         known[step.kind in ("seed", "rule", "edge", "total")].append(value)
     for change in changes:
-        where = change.where if change.terms[1:] == [] else None
+        where = None if change.whole else change.where
         names = [say(where.x), say(where.of)] if where else change.explains
         ends = (where.of.place, where.x.place) if where else ()
-        values = tape.values_behind(change.terms, draw.values)
+        values = values_behind(tape, change, draw.values)
         near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])
                 or (step.kind == "total" and step.of.place in ends)]
         line = line_of(bound, near, [value for _, value in values], known, names) or line_that_assigns(

@@ -26,7 +26,7 @@ class Change:
     where     an edge or a step of a rule, by default the first replaced step; None: in what is returned
     explains  the gradients that it makes equal to the user's;  also: other sentences that would give the same numbers
     length    how many steps lie between it and the first of these gradients
-    terms     (sign, replaced steps) of the replays whose sum the user's values are
+    whole     the change that this one is on some paths only
     """
 
     kind: str
@@ -37,12 +37,11 @@ class Change:
     explains: list[str] = field(default_factory=list)
     also: list[str] = field(default_factory=list)
     length: int = 0
-    terms: list[tuple[int, Replaced]] = field(default_factory=list)
+    whole: Change | None = None
 
     def __post_init__(self) -> None:
         first = next(iter(self.replaced))
         self.where = self.where or (first if first.x else None)
-        self.terms = self.terms or [(1, self.replaced)]
 
     def __str__(self) -> str:
         text = self.text.replace("{} is", "{} are") if self.explains[1:] else self.text

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor import over_time, paths, returned, rules  # noqa: F401 (the blocks of the table)
-from minigrad.auditor.change import Change, all_changes, scaled
+from minigrad.auditor.change import Change, all_changes
 from minigrad.auditor.record import Step
-from minigrad.auditor.tape import Replaced, Tape
+from minigrad.auditor.tape import Replaced, Tape, Values
 from minigrad.auditor.words import d, say
 
 ROUNDS = 5  # causes found one after the other
@@ -30,6 +30,7 @@ ODD = 2.5  # what was returned, times a number that no size suggests: anything e
 BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
+NEAREST, OTHERS = slice(1), slice(1, None)  # of the gradients that a change reaches: most fail at the nearest
 FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
 
 
@@ -68,11 +69,10 @@ class Search:
     def agreeing(self, values: dict[str, Any], draw: int = 0) -> list[str]:
         return [leaf for leaf, value in values.items() if self.equal(leaf, value, draw).all()]
 
-    def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0, within: bool = False
-                  ) -> dict[str, Any]:
+    def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0) -> dict[str, Any]:
         """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
         try:
-            return dict(zip(leaves, self.tape.gradients(leaves, replaced, within, self.tape.draws[draw].values)))
+            return dict(zip(leaves, self.tape.gradients(leaves, replaced, draw)))
         except FAILURES:
             return {}
 
@@ -102,13 +102,15 @@ class Search:
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
         self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
-        best = self.confirmed(self.everywhere(changes))
+        plan = [*((change, NEAREST) for change in changes),
+                *((change, OTHERS) for change in changes if change.cost <= COMMON)]
+        best = self.confirmed(self.tried(plan, 0.75))
         if best is not None and (best.where or best.cost < ODD):
             return best
         changes = [change for change in changes if change.where]
         common = [change for change in changes if change.cost <= COMMON]
-        return (self.confirmed(self.on_some_paths(common))
-                or self.confirmed(self.pairs(changes)) or best)
+        return (self.confirmed(self.tried(self.on_some_paths(common), 0.7))
+                or self.confirmed(self.tried(self.pairs(changes), 1.0)) or best)
 
     def rank(self, change: Change) -> tuple:
         """The order of candidates: what explains most, then the most usual, then the nearest to a gradient.
@@ -132,81 +134,62 @@ class Search:
                     best.also.append(str(change))
         return best
 
-    def found(self, change: Change, explained: list[str]) -> Change:
-        change.explains = [leaf for leaf in self.left if leaf in explained]
-        change.length = sum(self.tape.reached(change.replaced, change.explains[:1]).values())
-        return change
-
     # -- candidates -------------------------------------------------------------------------------------------
 
-    def everywhere(self, changes: list[Change]) -> list[Change]:
-        """The changes that explain something and break nothing."""
+    def tried(self, plan: Iterable[tuple[Change, slice]], share: float) -> list[Change]:
+        """The changes that explain something and break nothing, each tried at some of the gradients that it reaches."""
         left, most = self.left, MOST_COST
         found: dict[Any, Change] = {}
-        nearest, others = slice(1), slice(1, None)  # most changes fail at the nearest gradient
-        plan = [(change, nearest) for change in changes]
-        plan += [(change, others) for change in changes if change.cost <= COMMON]
-        for change, part in self.affordable(plan, 0.75):
-            if change.cost > most or (part is others and most < MOST_COST):
+        for change, part in self.affordable(plan, share):
+            if change.cost > most or (part is OTHERS and most < MOST_COST):
                 continue  # one that explains everything, and what ties with it, has been found
             reached = list(self.tape.reached(change.replaced, left))
             values = self.values.setdefault(change, {})
             values |= self.predicted(reached[part], change.replaced)
-            if not (explained := self.agreeing(values)):
+            if not self.agreeing(values):
                 continue
             values |= self.predicted(reached, change.replaced)
             if self.breaks_nothing(change.replaced):
-                key = change.text if "{}" in change.text else change
-                explained = self.agreeing(values)
+                explained, key = self.agreeing(values), change.text if change.text.startswith("{}") else change
                 if key in found:  # the same happened to another gradient
                     explained += found[key].explains
                     change.replaced = {**found[key].replaced, **change.replaced}
-                found[key] = self.found(change, explained)
+                change.explains = [leaf for leaf in left if leaf in explained]
+                change.length = sum(self.tape.reached((change.whole or change).replaced, change.explains[:1]).values())
+                found[key] = change
                 most = min(most, change.cost + 1 if len(explained) == len(left) else most)
         return list(found.values())
 
-    def on_some_paths(self, changes: list[Change]) -> Iterator[Change]:
+    def on_some_paths(self, changes: list[Change]) -> Iterator[tuple[Change, slice]]:
         """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
 
-        A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
-        gradient is that with C, plus that with the cut, minus that with both. What is carried on from a copy for an
-        input alone is right: there C acts within a step."""
+        A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so it is
+        that with C, plus that with the cut, minus that with both; taken at the edge that comes last, at each step of
+        time with what is carried there."""
         tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
         settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
                          for some in (self.settled, self.left))
-        cuts = [(at[0], scaled(at, 0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
-        with_cut = [(e, cut, tape.behind(cut), self.predicted(self.left, cut)) for e, cut in cuts]
-
-        def possible() -> Iterator[tuple]:
-            for change in changes:
-                after = tape.behind(change.replaced)
-                for e, cut, behind, values in with_cut:
-                    is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
-                        behind >> step.number & 1 for step in change.replaced)
-                    is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
-                    last = after & behind if is_term or is_copy else 0
-                    if last & left and not last & settled and cut.keys() != change.replaced.keys():
-                        yield change, e, cut, values, is_term
-        for change, e, cut, values, is_term in self.affordable(possible(), 0.7):
-            is_last = not is_term and e.x.kind == "leaf"
-            reached = tape.reached(change.replaced if is_term else cut, self.leaves)
-            leaf, within = next(iter(reached)), is_last and bool(tape.carried)
-            changed = self.predicted([leaf], change.replaced, within=True) if within else self.values.get(change, {})
-            both = self.predicted([leaf], change.replaced | cut, within=within)
-            if leaf in changed and both and self.equal(leaf, changed[leaf] + values[leaf] - both[leaf]).all():
+        cuts = [(at, dict.fromkeys(at, lambda v, e: 0.0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
+        with_behind = [(at, cut, tape.behind(cut)) for at, cut in cuts]
+        for change in changes:
+            after = tape.behind(change.replaced)
+            for at, cut, behind in with_behind:
+                e = at[0]
+                is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
+                    behind >> step.number & 1 for step in change.replaced)
+                is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
+                last = after & behind if is_term or is_copy else 0
+                if not last & left or last & settled or cut.keys() == change.replaced.keys():
+                    continue
+                is_last = not is_term and e.x.kind == "leaf"
                 where = "{}" if is_last else f"the formula of {d(e.x)}"
                 if is_term:
                     where = "the term of " + (say(e) if e.kind == "seed" else d(e.of))
-                terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
-                replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
-                    sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
-                new = Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
-                             replaced, change.where, terms=terms)
-                self.found(new, self.explained(reached, replaced))
-                new.length = tape.reached(change.replaced, [leaf])[leaf]
-                yield new
+                ends = ends_of(tape, change.replaced) if is_term else at
+                yield Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
+                             on_both(ends, change.replaced, cut), change.where, whole=change), NEAREST
 
-    def pairs(self, changes: list[Change]) -> Iterator[Change]:
+    def pairs(self, changes: list[Change]) -> Iterator[tuple[Change, slice]]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
         One of them makes some more entries equal, as a fused matrix has a block for each gate; or it says what a cause
@@ -221,14 +204,10 @@ class Search:
                 short.setdefault((leaf, np.round(value, 9).tobytes()),  # one of equal ones
                                  (now - before + (change.text in said), change, leaf))
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))[:MOST_IN_PAIRS]
-        pairs = [(a, b, leaf) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                 if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
-                 and not a.replaced.keys() & b.replaced.keys()]
-        for a, b, leaf in self.affordable(sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost), 1.0):
-            replaced = a.replaced | b.replaced
-            if self.explained([leaf], replaced) and self.breaks_nothing(replaced):
-                yield self.found(Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", replaced, a.where),
-                                 self.explained(self.left, replaced))
+        pairs = [Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where)
+                 for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                 if leaf == other and (gain > 0 or some[0][0] <= 0) and not a.replaced.keys() & b.replaced.keys()]
+        yield from ((pair, NEAREST) for pair in sorted(pairs, key=lambda pair: pair.cost))
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
@@ -254,7 +233,7 @@ class Search:
 
         def gradients(unit: Any) -> list:
             parts: Replaced = {total: lambda v, _, part=part: part for total, part in zip(totals, unit.reshape(shape))}
-            return self.tape.gradients(leaves, parts, within=True)
+            return self.tape.gradients(leaves, parts)
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]
         alone = [k for k, r in enumerate(rest) if not r.any()]  # the leaves that no other path leads to
         for some in (some for some in (list(range(len(leaves))), alone) if len(some) > 1):
@@ -266,3 +245,16 @@ class Search:
             if rank < len(wanted) and off.max() <= 1e-7 * np.abs(wanted - base).max():
                 return [leaf for leaf in self.left if leaf in [leaves[k] for k in some]]
         return []
+
+
+def ends_of(tape: Tape, replaced: Replaced) -> list[Step]:
+    """The edges of the rules that some steps belong to; other steps themselves."""
+    rules = {(step.of, step.position) for step in replaced if step.kind == "rule"}
+    return [*(step for step in replaced if step.kind != "rule"),
+            *(e for e in tape.edges if (e.of, e.position) in rules)]
+
+
+def on_both(ends: list[Step], change: Replaced, cut: Replaced) -> Replaced:
+    own: Replaced = dict.fromkeys(ends, Values.own)
+    one, other, both = own | change, own | cut, own | change | cut
+    return dict.fromkeys(ends, lambda v, e: v.within(one)(e) + v.within(other)(e) - v.within(both)(e))
