@@ -169,25 +169,22 @@ class Search:
         tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
         settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
                          for some in (self.settled, self.left))
-        cuts = [(at, dict.fromkeys(at, lambda v, e: 0.0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
-        with_behind = [(at, cut, tape.behind(cut)) for at, cut in cuts]
+        cuts = []
+        for at in [*tape.slots, *([seed] for seed in tape.seeds)]:
+            cut, e = dict.fromkeys(at, lambda v, e: 0.0), at[0]
+            words = "{}" if e.x.kind == "leaf" else f"the formula of {d(e.x)}", f"the term of {d(e.of)}"
+            cuts.append((e, cut, tape.behind(cut), words if e.kind == "edge" else ("", f"the term of {say(e)}")))
         for change in changes:
             after = tape.behind(change.replaced)
-            for at, cut, behind in with_behind:
-                e = at[0]
+            for e, cut, behind, (copy, term) in cuts:
                 is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
                     behind >> step.number & 1 for step in change.replaced)
                 is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
                 last = after & behind if is_term or is_copy else 0
-                if not last & left or last & settled or cut.keys() == change.replaced.keys():
-                    continue
-                is_last = not is_term and e.x.kind == "leaf"
-                where = "{}" if is_last else f"the formula of {d(e.x)}"
-                if is_term:
-                    where = "the term of " + (say(e) if e.kind == "seed" else d(e.of))
-                ends = ends_of(tape, change.replaced) if is_term else at
-                yield Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
-                             on_both(ends, change.replaced, cut), change.where, whole=change), NEAREST
+                if last & left and not last & settled and cut.keys() != change.replaced.keys():
+                    where = term if is_term else copy
+                    yield Change(change.kind, change.cost + 0.5 * (where != "{}"), f"in {where} only: {change.text}",
+                                 on_both(tape, change.replaced, cut, is_term), change.where, whole=change), NEAREST
 
     def pairs(self, changes: list[Change]) -> Iterator[tuple[Change, slice]]:
         """Two changes on one path, neither of which explains a gradient by itself.
@@ -247,14 +244,13 @@ class Search:
         return []
 
 
-def ends_of(tape: Tape, replaced: Replaced) -> list[Step]:
-    """The edges of the rules that some steps belong to; other steps themselves."""
-    rules = {(step.of, step.position) for step in replaced if step.kind == "rule"}
-    return [*(step for step in replaced if step.kind != "rule"),
-            *(e for e in tape.edges if (e.of, e.position) in rules)]
-
-
-def on_both(ends: list[Step], change: Replaced, cut: Replaced) -> Replaced:
-    own: Replaced = dict.fromkeys(ends, Values.own)
+def on_both(tape: Tape, change: Replaced, cut: Replaced, is_term: bool) -> Replaced:
+    """The change on the paths through these edges alone, at the last of its edges and them; a term comes first."""
+    if not is_term:
+        own = dict.fromkeys(cut, Values.own) | change
+        return dict.fromkeys(cut, lambda v, e: v.within(own)(e))
+    rules = {(step.of, step.position) for step in change if step.kind == "rule"}
+    ends = [step for step in change if step.kind != "rule"] + [e for e in tape.edges if (e.of, e.position) in rules]
+    own = dict.fromkeys(ends, Values.own)
     one, other, both = own | change, own | cut, own | change | cut
     return dict.fromkeys(ends, lambda v, e: v.within(one)(e) + v.within(other)(e) - v.within(both)(e))
