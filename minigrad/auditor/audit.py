@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.change import Change
-from minigrad.auditor.lines import bindings, line_of, line_that_assigns, quoted
+from minigrad.auditor.lines import Binding, bindings, line_of, line_that_assigns, quoted
 from minigrad.auditor.record import Step
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
@@ -56,7 +56,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
-    report.causes = causes_of(tape, search.causes, keys, backward)
+    report.causes = list(causes_of(tape, search.causes, keys, backward)) if search.causes else []
     if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
     return report
@@ -132,8 +132,7 @@ def call(backward: Callable, draw: Draw, tape: Tape, report: AuditReport) -> Any
 
 def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """{leaf: the user's gradient} and {leaf: what the user calls it}."""
-    keys = {leaf: f"d{leaf}" for leaf in tape.leaves}
-    pairs = [("", result)] if isinstance(result, np.ndarray) else named_leaves(result)
+    keys, pairs = {leaf: f"d{leaf}" for leaf in tape.leaves}, named_leaves(result)
     if all(re.fullmatch(r"(\[\d+\])*", path) for path, _ in pairs):  # without names, in the order of the inputs
         values = with_none(result)
         labels = [tape.labels[i] for i in (range(len(tape.labels)) if len(values) == len(tape.labels) else tape.floats)]
@@ -176,12 +175,30 @@ def error(search: Search, leaf: str) -> float:
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
-def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> list[Cause]:
-    """The causes, with the line of the forward and that of the user's backward, where it can be told."""
-    lines = user_lines(tape, changes, backward) if changes else []
-    return [Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
-                  quoted(*change.where.of.line) if change.where and change.where.of.line else None, line, OTHER_INPUTS)
-            for change, line in zip(changes, lines)]
+def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> Iterator[Cause]:
+    """The causes, with the line of the forward, and the first of the user's that makes a value which only it gives."""
+    function = inspect.unwrap(backward)
+    bound: list[Binding] = []
+    file = function.__code__.co_filename if hasattr(function, "__code__") else ""
+    tape.add_draw(is_plain=True)  # a loss and its gradients in one function take 1 for what arrives
+    draw = tape.draws.pop()
+    if file:
+        arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
+        _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
+    known: tuple[list, list] = [], []  # the values of the forward, and the true gradients
+    for step, value in zip(tape.steps, draw.values):
+        known[step.kind in ("seed", "rule", "edge", "total")].append(value)
+    for change in changes:
+        where = None if change.whole else change.where
+        names = [say(where.x), say(where.of)] if where else change.explains
+        ends = [("edge", where.of.place), ("total", where.of.place), ("total", where.x.place)] if where else []
+        values = values_behind(tape, change, draw.values)
+        near = [value for step, value in values if not where or (step.kind, step.of.place) in ends]
+        line = line_of(bound, near, [value for _, value in values], known, names) or (
+            line_that_assigns(function, [*names, *change.explains]) if file else None)
+        forward_line = change.where and change.where.of.line
+        yield Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
+                    quoted(*forward_line) if forward_line else None, quoted(file, line) if line else None, OTHER_INPUTS)
 
 
 def values_behind(tape: Tape, change: Change, values: list) -> list[tuple[Step, Any]]:
@@ -191,28 +208,3 @@ def values_behind(tape: Tape, change: Change, values: list) -> list[tuple[Step, 
         now = tape.replay(tape.accepted | one.replaced, values)
         found += [(tape.steps[i], now[i]) for i in bits(tape.behind(one.replaced))]
     return [(step, value) for step, value in found if step.shape and step not in leaves]
-
-
-def user_lines(tape: Tape, changes: list[Change], backward: Callable) -> Iterator[str | None]:
-    """For each change the first line that binds a value which only the change gives."""
-    function = inspect.unwrap(backward)
-    if not hasattr(function, "__code__"):
-        yield from [None] * len(changes)
-        return
-    tape.add_draw(is_plain=True)  # a loss and its gradients in one function take 1 for what arrives
-    draw, file = tape.draws.pop(), function.__code__.co_filename
-    arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
-    _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
-    known: tuple[list, list] = [], []  # the values of the forward, and the true gradients
-    for step, value in zip(tape.steps, draw.values):
-        known[step.kind in ("seed", "rule", "edge", "total")].append(value)
-    for change in changes:
-        where = None if change.whole else change.where
-        names = [say(where.x), say(where.of)] if where else change.explains
-        ends = (where.of.place, where.x.place) if where else ()
-        values = values_behind(tape, change, draw.values)
-        near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])
-                or (step.kind == "total" and step.of.place in ends)]
-        line = line_of(bound, near, [value for _, value in values], known, names) or line_that_assigns(
-            function, [*names, *change.explains])
-        yield quoted(file, line) if line else None

@@ -65,10 +65,9 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
     states = states_of(tape)
     for some in itertools.chain.from_iterable(itertools.combinations(states, n) for n in (1, 2, 3)):
         names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
-        for cost, more, start in ((0.5, "", [-1]), (0.7, ", nor to the initial state", [])):
-            cut = [rerouted(s.edges, lambda t, start=start: start if t < 0 else []) for s in some]
+        for cost, more, start in ((0.5, "", 0), (0.7, ", nor to the initial state", -1)):
             yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}",
-                   dict(itertools.chain.from_iterable(one.items() for one in cut)))
+                   scaled((e for s in some for t in s.edges if t >= start for e in s.edges[t]), 0))
     for s in states:
         yield (1.2, f"the carried {s.name} is added up: the sum of all later steps arrives, and not that of the step "
                "after alone", rerouted(s.edges, lambda t, s=s: range(t, s.last)))
@@ -87,7 +86,8 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
 @kind
 def loop_over_time(tape: Tape, given: list) -> Iterator[tuple]:
     """The backward loop runs in the forward's order, or covers only some of the steps."""
-    states, turned = states_of(tape), {}
+    states = states_of(tape)
+    turned: Replaced = {}
     for s in states:  # to the last step, the first is the step after
         turned |= rerouted(s.edges, lambda t, s=s: [] if t == 0 else [t - 2] if t > 0 else [s.last - 1])
         turned |= ending(s, lambda v, s=s: total(v, s.edges, [s.last - 2]))

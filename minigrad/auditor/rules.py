@@ -211,10 +211,9 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
     named = [series for series in tape.arrays if series.is_named and series.place in spots]
     for a, b in itertools.combinations(named, 2):
         if a.at.keys() == b.at.keys() and a.shape == b.shape:
-            exchanged = {spot: lambda v, step, x, at=other.at: v(at[x.time])
-                         for one, other in ((a, b), (b, a)) for spot in spots[one.place]}
             yield (2.5, f"{say(a.first)} and {say(b.first)} are exchanged wherever they are read",
-                   reading(exchanged))
+                   reading({(step, p): other.at[step.inputs[p].time] for one, other in ((a, b), (b, a))
+                            for step, p in spots[one.place]}))
 
 
 @kind
@@ -229,7 +228,7 @@ def factors_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
         if x.place == y.place or x.shape != y.shape or a.x.shape != b.x.shape or a.x.place == b.x.place \
                 or a.of.place == b.of.place or [s.time for s, _ in one] != [s.time for s, _ in other]:
             continue
-        swapped = {(s, i): lambda v, step, _, other=t.inputs[j]: v(other) for mine, its in ((one, other), (other, one))
+        swapped = {(s, i): t.inputs[j] for mine, its in ((one, other), (other, one))
                    for (s, i), (t, j) in zip(mine, its)}
         yield (2.3, f"{say_read(x, a.time)} and {say_read(y, b.time)} are exchanged: {d(a.x)} has the factor "
                f"{say_read(y, b.time)} and {d(b.x)} {say_read(x, a.time)}", reading(swapped))
@@ -240,10 +239,9 @@ def cache_of_another_step(tape: Tape, given: list) -> Iterator[tuple]:
     """The whole rule of each step reads the values of another step."""
     loop = [step for step in tape.steps if step.kind == "rule" and len(tape.places[step.of.place]) == tape.times > 1]
     for moment, _, at in MOMENTS if loop else ():
-        spots: dict[tuple[Step, int], Callable] = {}
+        spots: dict[tuple[Step, int], Step] = {}
         for step in loop:
             other = tape.places[step.of.place][at(step.time, tape.times) % tape.times]
-            meant = {**dict(zip(step.of.inputs, other.inputs)), step.of: other}
-            spots |= {(step, p): lambda v, step, x, new=meant[x]: v(new)
-                      for p, x in enumerate(step.inputs) if meant.get(x, x) is not x}
+            new = {**dict(zip(step.of.inputs, other.inputs)), step.of: other}
+            spots |= {(step, p): new[x] for p, x in enumerate(step.inputs) if new.get(x, x) is not x}
         yield 1.5, f"each step reads the cache of {moment}, and not its own", reading(spots)

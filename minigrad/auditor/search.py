@@ -249,8 +249,8 @@ def on_both(tape: Tape, change: Replaced, cut: Replaced, is_term: bool) -> Repla
     if not is_term:
         own = dict.fromkeys(cut, Values.own) | change
         return dict.fromkeys(cut, lambda v, e: v.within(own)(e))
-    rules = {(step.of, step.position) for step in change if step.kind == "rule"}
-    ends = [step for step in change if step.kind != "rule"] + [e for e in tape.edges if (e.of, e.position) in rules]
+    at = {(step.of, step.position) for step in change if step.kind == "rule"}
+    ends = [step for step in change if step.kind != "rule"] + [e for e in tape.edges if (e.of, e.position) in at]
     own = dict.fromkeys(ends, Values.own)
     one, other, both = own | change, own | cut, own | change | cut
     return dict.fromkeys(ends, lambda v, e: v.within(one)(e) + v.within(other)(e) - v.within(both)(e))
