@@ -95,9 +95,10 @@ def gradients(tape: Tape, backward: Callable, names: dict[str, str], report: Aud
     for _ in range(OTHER_INPUTS):
         tape.add_draw()
     found = [named_gradients(tape, call(backward, draw, tape, report), names) for draw in tape.draws]
-    keys, numbers = found[0][1], [{leaf for leaf, g in draw.items() if g.dtype.kind in "fiub"} for draw, _ in found]
-    report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in found[0][0] if leaf not in numbers[0]])
-    given = [{leaf: draw[leaf] for leaf in draw if all(leaf in some for some in numbers)} for draw, _ in found]
+    first, keys = found[0]
+    numbers = [leaf for leaf in first if all(leaf in draw and draw[leaf].dtype.kind in "fiub" for draw, _ in found)]
+    report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in first if leaf not in numbers])
+    given = [{leaf: draw[leaf] for leaf in numbers} for draw, _ in found]
     report.missing = [keys[leaf] for leaf in tape.leaves if leaf not in given[0]]
     report.note("{} contain nan or inf", [keys[leaf] for leaf, g in given[0].items() if not np.isfinite(g).all()])
     report.note("{} are the same for other arguments: backward reads its values from elsewhere, as from global "

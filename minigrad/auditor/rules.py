@@ -21,48 +21,42 @@ MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
     ("the step after", 0.2, lambda t, n: t + 1), ("the step before", 0.2, lambda t, n: t - 1),
     ("the last step", 0.3, lambda t, n: n - 1), ("the first step", 0.3, lambda t, n: 0),
     ("the other end", 0.4, lambda t, n: n - 1 - t)]
-
-
-def assigned(step: Step, g: Any) -> Any:
-    """Entries that are assigned by index, not added."""
-    out = np.zeros(step.metadata["shape"])
-    out[step.metadata["index"]] = g
-    return out
-
-
-def not_turned(step: Step, g: Any) -> Any:
-    """The gradient of what is read from its end, as if it were read from its beginning."""
-    index, out = step.metadata["index"], np.zeros(step.metadata["shape"])
-    parts = index if isinstance(index, tuple) else (index,)
-    out[tuple(slice(None) if isinstance(part, slice) else part for part in parts)] = g
-    return out
-
-
-ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
-           "(np.add.at adds them)"
-MEAN = "the division by {b} is missing: the forward takes a mean, and its gradient does not"
-TURNED = "{a} is not turned back: the forward turns {x} round"
 DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
+
+
+def assigned(step: Step, g: Any, index: Any) -> Any:
+    """The gradient of what is read by an index, assigned by an index and not added."""
+    out = np.zeros(step.metadata["shape"])
+    out[index] = g
+    return out
+
+
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
-    "multiply": [(1.5, "the factor {a} is missing", lambda step, a, b: b),
-                 (1.5, "the factor {b} is missing", lambda step, a, b: a),
-                 (1.9, "{a} / {b} in place of {this}", lambda step, a, b: a / b)],
-    "divide": [(1.5, "the division by {b} is missing", lambda step, a, b: a),
-               (1.9, "{a} {b} in place of {this}", lambda step, a, b: a * b)],
-    "add": [(1.5, "the term {a} is missing", lambda step, a, b: b),
-            (1.5, "the term {b} is missing", lambda step, a, b: a),
-            (1.9, "{a} − {b} in place of {this}", lambda step, a, b: a - b)],
-    "subtract": [(1.5, "the term {a} is missing", lambda step, a, b: -b),
-                 (1.5, "the term {b} is missing", lambda step, a, b: a),
-                 (1.9, "{a} + {b} in place of {this}", lambda step, a, b: a + b),
-                 (1.9, "{b} − {a} in place of {this}: the sign", lambda step, a, b: b - a)],
-    "negative": [(1.6, "the sign is turned", lambda step, a: a)],
-    "transpose": [(1.2, "{a} is not transposed", lambda step, a: a)],
+    "multiply": [(1.5, "the factor {a} is missing {between}", lambda step, a, b: b),
+                 (1.5, "the factor {b} is missing {between}", lambda step, a, b: a),
+                 (1.9, "{a} / {b} in place of {this} {between}", lambda step, a, b: a / b)],
+    "divide": [(1.5, "the division by {b} is missing {between}", lambda step, a, b: a),
+               (1.9, "{a} {b} in place of {this} {between}", lambda step, a, b: a * b)],
+    "mean": [(1.4, "the division by {b} is missing: the forward takes a mean, and its gradient does not",
+              lambda step, a, b: a)],
+    "add": [(1.5, "the term {a} is missing {between}", lambda step, a, b: b),
+            (1.5, "the term {b} is missing {between}", lambda step, a, b: a),
+            (1.9, "{a} − {b} in place of {this} {between}", lambda step, a, b: a - b)],
+    "subtract": [(1.5, "the term {a} is missing {between}", lambda step, a, b: -b),
+                 (1.5, "the term {b} is missing {between}", lambda step, a, b: a),
+                 (1.9, "{a} + {b} in place of {this} {between}", lambda step, a, b: a + b),
+                 (1.9, "{b} − {a} in place of {this}: the sign {between}", lambda step, a, b: b - a)],
+    "negative": [(1.6, "the sign is turned {between}", lambda step, a: a)],
+    "transpose": [(1.2, "{a} is not transposed {between}", lambda step, a: a)],
+    "turned": [(1.2, "{a} is not turned back: the forward turns {x} round", lambda step, a: assigned(step, a, tuple(
+        slice(None) if isinstance(part, slice) else part for part in np.index_exp[step.metadata["index"]])))],
     "sum": [(1.3, f"the step from {{y}} to {{x}} {DIAGONAL.format(' of its {op}')}", lambda step, a: a),
-            (1.9, "{this} is a mean, not a sum,",
+            (1.9, "{this} is a mean, not a sum, {between}",
              lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
-    "scatter": [(1.5, ASSIGNED, assigned)],
+    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its "
+                 "gradients (np.add.at adds them) {between}",
+                 lambda step, a: assigned(step, a, step.metadata["index"]))],
 }
 
 
@@ -70,18 +64,13 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
 def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
-        step, of, x = site[0], site[0].of, site[0].x
+        step, of = site[0], site[0].of
+        name = "turned" if is_turned(step) else step.op.name if step.shape or step.op.name != "divide" else "mean"
         said = [say_read(operand, step.time) for operand in step.inputs]
-        rules = RULE_STEPS.get(step.op.name, ())
-        if step.op.name == "divide" and not step.shape:
-            rules = [(1.4, MEAN, lambda step, a, b: a)]
-        if is_turned(step):
-            rules = [(1.2, TURNED, not_turned)]
-        for cost, text, how in rules:
-            shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
-            words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(x))
-            where = "" if "{y}" in text or text in (MEAN, TURNED) else f" {between(step)}"
-            yield (cost, text.format(**words) + where,
+        for cost, text, how in RULE_STEPS.get(name, ()):
+            shown = [f"({word})" if "term" in text and not word.isidentifier() else word for word in said]
+            words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(step.x))
+            yield (cost, text.format(**words, between=between(step)),
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
 
 
@@ -109,10 +98,10 @@ def block_not_transposed(tape: Tape, given: list) -> Iterator[tuple]:
                   and at[0].x.op and at[0].x.op.variadic and at[0].x.metadata.get("axis") is not None
                   and len(at[0].shape) == len(at[0].x.shape)]
     for some in groups(transposes, lambda at: at[0].x.place).values():
-        first, stop, axis = some[0][0], 0, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
-        for part in first.x.inputs:
-            start, stop = stop, stop + part.shape[axis]
-            block = (slice(None),) * axis + (slice(start, stop),)
+        whole, axis = some[0][0].x, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
+        ends = np.cumsum([0, *(part.shape[axis] for part in whole.inputs)])
+        for part, (start, stop) in zip(whole.inputs, itertools.pairwise(ends)):
+            block = (*[slice(None)] * axis, slice(start, stop))
             for chosen in [*([at] for at in some), *([some] if len(some) > 1 else [])]:
                 def how(v: Values, step: Step, block: tuple = block) -> Any:
                     out = np.array(v.own(step))
