@@ -145,7 +145,7 @@ class Search:
                 continue  # one that explains everything, and what ties with it, has been found
             reached = list(self.tape.reached(change.replaced, left))
             values = self.values.setdefault(change, {})
-            values |= self.predicted(reached[part], change.replaced)
+            values |= self.predicted(reached[part], change.replaced) if reached[part] else {}
             if not self.agreeing(values):
                 continue
             values |= self.predicted(reached, change.replaced)
@@ -174,8 +174,10 @@ class Search:
             cut, e = dict.fromkeys(at, lambda v, e: 0.0), at[0]
             words = "{}" if e.x.kind == "leaf" else f"the formula of {d(e.x)}", f"the term of {d(e.of)}"
             cuts.append((e, cut, tape.behind(cut), words if e.kind == "edge" else ("", f"the term of {say(e)}")))
-        for change in changes:
-            after = tape.behind(change.replaced)
+        for change in filter(self.values.get, changes):
+            after, at = tape.behind(change.replaced), {(x.of, x.position) for x in change.replaced if x.kind == "rule"}
+            ends = [x for x in change.replaced if x.kind != "rule"]
+            ends += [e for e in tape.edges if (e.of, e.position) in at] if at else []
             for e, cut, behind, (copy, term) in cuts:
                 is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
                     behind >> step.number & 1 for step in change.replaced)
@@ -184,7 +186,8 @@ class Search:
                 if last & left and not last & settled and cut.keys() != change.replaced.keys():
                     where = term if is_term else copy
                     yield Change(change.kind, change.cost + 0.5 * (where != "{}"), f"in {where} only: {change.text}",
-                                 on_both(tape, change.replaced, cut, is_term), change.where, whole=change), NEAREST
+                                 on_both(change.replaced, cut, ends if is_term else None), change.where, whole=change
+                                 ), NEAREST
 
     def pairs(self, changes: list[Change]) -> Iterator[tuple[Change, slice]]:
         """Two changes on one path, neither of which explains a gradient by itself.
@@ -244,13 +247,10 @@ class Search:
         return []
 
 
-def on_both(tape: Tape, change: Replaced, cut: Replaced, is_term: bool) -> Replaced:
-    """The change on the paths through these edges alone, at the last of its edges and them; a term comes first."""
-    if not is_term:
-        own = dict.fromkeys(cut, Values.own) | change
-        return dict.fromkeys(cut, lambda v, e: v.within(own)(e))
-    at = {(step.of, step.position) for step in change if step.kind == "rule"}
-    ends = [step for step in change if step.kind != "rule"] + [e for e in tape.edges if (e.of, e.position) in at]
-    own = dict.fromkeys(ends, Values.own)
+def on_both(change: Replaced, cut: Replaced, ends: list[Step] | None) -> Replaced:
+    """The change on the paths through the edges of the cut alone. ends: those of the change, if they come later."""
+    own = dict.fromkeys(ends or cut, Values.own)
     one, other, both = own | change, own | cut, own | change | cut
+    if ends is None:
+        return dict.fromkeys(cut, lambda v, e: v.within(one)(e))
     return dict.fromkeys(ends, lambda v, e: v.within(one)(e) + v.within(other)(e) - v.within(both)(e))

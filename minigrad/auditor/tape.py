@@ -122,10 +122,7 @@ class Tape:
 
     def behind(self, changed: Iterable[Step]) -> int:
         """All that depends on some steps, as bits."""
-        mask = 0
-        for step in changed:
-            mask |= self.after[step.number]
-        return mask
+        return union(self.after[step.number] for step in changed)
 
     def reached(self, changed: Iterable[Step], leaves: Iterable[str]) -> dict[str, int]:
         """{leaf: how many steps a replay runs} of the leaves that some steps lead to, the nearest first."""
@@ -142,8 +139,7 @@ class Tape:
     def gradients(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0) -> list:
         """The gradients of leaves with some steps replaced."""
         totals = [self.leaves[leaf].total.number for leaf in leaves]
-        ends = functools.reduce(operator.or_, (self.before[i] for i in totals), 0)
-        values = self.replay(replaced, self.draws[draw].values, ends)
+        values = self.replay(replaced, self.draws[draw].values, union(self.before[i] for i in totals))
         return [values[i] for i in totals]
 
     def accept(self, replaced: Replaced) -> None:
@@ -201,7 +197,7 @@ class Values:
     within  the values with other steps replaced, within one step of time
     """
 
-    def __init__(self, tape: Tape, replaced: Replaced, values: list):
+    def __init__(self, tape: Tape, replaced: Replaced, values: Any):
         self.tape, self.before, self.values, self.todo = tape, values, values.copy(), tape.behind(replaced)
         self.replaced = {**tape.accepted, **replaced}
         self.done: set[int] = set()
@@ -246,14 +242,22 @@ class Within(Values):
     """
 
     def __init__(self, outer: Values, replaced: Replaced):
-        super().__init__(outer.tape, replaced, outer.before)
-        self.outer, self.new = outer, replaced
+        super().__init__(outer.tape, replaced, {})
+        self.outer, self.new, self.before = outer, replaced, outer.before
 
     def __call__(self, step: Step) -> Any:
-        if step in self.new or (self.todo >> step.number & 1 and step not in self.tape.carried):
-            self.tape.ran += step.number not in self.done
-            return super().__call__(step)
-        return self.outer(step)
+        i, values = step.number, self.values
+        if i not in values:
+            if step in self.new or (self.todo >> i & 1 and step not in self.tape.carried):
+                self.tape.ran += 1
+                values[i] = self.changed(step) if step in self.replaced else self.own(step)
+            else:
+                values[i] = self.outer(step)
+        return values[i]
+
+
+def union(masks: Iterable[int]) -> int:
+    return functools.reduce(operator.or_, masks, 0)
 
 
 def bits(mask: int) -> list[int]:
