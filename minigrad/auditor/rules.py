@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -128,21 +128,12 @@ OF_VALUES = formulas((0.0, "1 − {}"), (0.3, "1 − {}²"), (0.0, "{}²"), (0.2
                      (0.6, "sigmoid({})"))
 
 
-class Reading(NamedTuple):
-    """What may be read in place of a value: what(the values, the step that reads, the step that is meant).
+def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[tuple]:
+    """(cost, words, what, is_plain, meant) of what may be read in place of the value or gradient `own`.
 
-    is_plain  not a function of a value;  meant: the part of a concatenation that is replaced, and not all of it
+    what(the values, the step that reads, the step that is meant);  is_plain: no function of a value
+    meant: the part of a concatenation that is replaced, or `own`;  is_whole: without functions and parts of it
     """
-
-    cost: float
-    text: str
-    what: Callable[[Values, Step, Step], Any]
-    is_plain: bool = True
-    meant: Step | None = None
-
-
-def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]:
-    """What may be read in place of the value or gradient `own`; is_whole: without functions and parts of it."""
     is_gradient = own.kind == "total"
     moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
     for series in tape.array_gradients if is_gradient else tape.arrays:
@@ -150,16 +141,16 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]
         looping, name = len(series.at) > 1, say(series.first)
         for moment, cost, at in moments[:None if looping else 1] if series.shape == own.shape else ():
             if moment or not is_own or (looping and not is_gradient):
-                yield Reading(base + cost, name + moment, read(tape, series, at))
+                yield base + cost, name + moment, read(tape, series, at), True, own
             if not is_gradient and not is_whole and (cost < 0.3 if is_own else series.is_named and not moment):
                 for more, text, f in OF_VALUES:
                     what = read(tape, series, at, f)
-                    yield Reading(base + cost + more + 0.4, text.format(name) + moment, what, False)
+                    yield base + cost + more + 0.4, text.format(name) + moment, what, False, own
     for k, part in enumerate(own.inputs if own.kind == "forward" and own.op.variadic and not is_whole else ()):
-        for new in readings(tape, part, is_whole=True):
-            def in_part(v: Values, step: Step, x: Step, k: int = k, new: Reading = new) -> Any:
-                return x.compute(*[new.what(v, step, y) if j == k else v(y) for j, y in enumerate(x.inputs)])
-            yield Reading(new.cost + 0.1, new.text, in_part, False, part)
+        for cost, text, what, *_ in readings(tape, part, is_whole=True):
+            def in_part(v: Values, step: Step, x: Step, k: int = k, what: Callable = what) -> Any:
+                return x.compute(*[what(v, step, y) if j == k else v(y) for j, y in enumerate(x.inputs)])
+            yield cost + 0.1, text, in_part, False, part
 
 
 def read(tape: Tape, series: Series, at: Callable | None = None, f: Callable | None = None) -> Callable:
@@ -183,13 +174,12 @@ def another_value(tape: Tape, given: list) -> Iterator[tuple]:
         spots = [(at, p) for at in rule for p, x in enumerate(at[0].inputs) if x.kind != "rule" and x.shape]
         for some in groups(spots, lambda spot: spot[0][0].inputs[spot[1]]).values():
             first, own = some[0][0][0], some[0][0][0].inputs[some[0][1]]
-            for new in readings(tape, own):
-                meant = say_read(new.meant or own, first.time)
-                whole = f" in the {say(own)}" if new.meant else ""
-                text = f"{new.text} is used where {meant} is meant,{whole} {between(first)}"
-                for chosen in [some, *([spot] for spot in some if len(some) > 1 and new.is_plain)]:
-                    yield (new.cost + 0.5 * (chosen is not some), text,
-                           reading({(step, p): new.what for at, p in chosen for step in at}))
+            for cost, words, what, is_plain, meant in readings(tape, own):
+                whole = f" in the {say(own)}" if meant is not own else ""
+                text = f"{words} is used where {say_read(meant, first.time)} is meant,{whole} {between(first)}"
+                for chosen in [some, *([spot] for spot in some if len(some) > 1 and is_plain)]:
+                    yield (cost + 0.5 * (chosen is not some), text,
+                           reading({(step, p): what for at, p in chosen for step in at}))
 
 
 @kind

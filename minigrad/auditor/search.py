@@ -30,7 +30,6 @@ ODD = 2.5  # what was returned, times a number that no size suggests: anything e
 BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
-NEAREST, OTHERS = slice(1), slice(1, None)  # of the gradients that a change reaches: most fail at the nearest
 FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
 
 
@@ -102,9 +101,7 @@ class Search:
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
         self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
-        plan = [*((change, NEAREST) for change in changes),
-                *((change, OTHERS) for change in changes if change.cost <= COMMON)]
-        best = self.confirmed(self.tried(plan, 0.75))
+        best = self.confirmed(self.tried([*changes, *(one for one in changes if one.cost <= COMMON)], 0.75))
         if best is not None and (best.where or best.cost < ODD):
             return best
         changes = [change for change in changes if change.where]
@@ -136,16 +133,18 @@ class Search:
 
     # -- candidates -------------------------------------------------------------------------------------------
 
-    def tried(self, plan: Iterable[tuple[Change, slice]], share: float) -> list[Change]:
-        """The changes that explain something and break nothing, each tried at some of the gradients that it reaches."""
+    def tried(self, changes: Iterable[Change], share: float) -> list[Change]:
+        """The changes that explain something and break nothing. Each is tried at the nearest gradient that it reaches,
+        where most fail; one that comes again, at the others."""
         left, most = self.left, MOST_COST
         found: dict[Any, Change] = {}
-        for change, part in self.affordable(plan, share):
-            if change.cost > most or (part is OTHERS and most < MOST_COST):
+        for change in self.affordable(changes, share):
+            if change.cost > most or (change in self.values and most < MOST_COST):
                 continue  # one that explains everything, and what ties with it, has been found
             reached = list(self.tape.reached(change.replaced, left))
+            some = reached[1:] if change in self.values else reached[:1]
             values = self.values.setdefault(change, {})
-            values |= self.predicted(reached[part], change.replaced) if reached[part] else {}
+            values |= self.predicted(some, change.replaced) if some else {}
             if not self.agreeing(values):
                 continue
             values |= self.predicted(reached, change.replaced)
@@ -160,7 +159,7 @@ class Search:
                 most = min(most, change.cost + 1 if len(explained) == len(left) else most)
         return list(found.values())
 
-    def on_some_paths(self, changes: list[Change]) -> Iterator[tuple[Change, slice]]:
+    def on_some_paths(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
 
         A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so it is
@@ -175,9 +174,10 @@ class Search:
             words = "{}" if e.x.kind == "leaf" else f"the formula of {d(e.x)}", f"the term of {d(e.of)}"
             cuts.append((e, cut, tape.behind(cut), words if e.kind == "edge" else ("", f"the term of {say(e)}")))
         for change in filter(self.values.get, changes):
-            after, at = tape.behind(change.replaced), {(x.of, x.position) for x in change.replaced if x.kind == "rule"}
+            after = tape.behind(change.replaced)
+            rules_of = {(x.of, x.position) for x in change.replaced if x.kind == "rule"}
             ends = [x for x in change.replaced if x.kind != "rule"]
-            ends += [e for e in tape.edges if (e.of, e.position) in at] if at else []
+            ends += [e for e in tape.edges if (e.of, e.position) in rules_of] if rules_of else []
             for e, cut, behind, (copy, term) in cuts:
                 is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
                     behind >> step.number & 1 for step in change.replaced)
@@ -186,10 +186,9 @@ class Search:
                 if last & left and not last & settled and cut.keys() != change.replaced.keys():
                     where = term if is_term else copy
                     yield Change(change.kind, change.cost + 0.5 * (where != "{}"), f"in {where} only: {change.text}",
-                                 on_both(change.replaced, cut, ends if is_term else None), change.where, whole=change
-                                 ), NEAREST
+                                 on_both(change.replaced, cut, ends if is_term else None), change.where, whole=change)
 
-    def pairs(self, changes: list[Change]) -> Iterator[tuple[Change, slice]]:
+    def pairs(self, changes: list[Change]) -> list[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
         One of them makes some more entries equal, as a fused matrix has a block for each gate; or it says what a cause
@@ -207,7 +206,7 @@ class Search:
         pairs = [Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where)
                  for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
                  if leaf == other and (gain > 0 or some[0][0] <= 0) and not a.replaced.keys() & b.replaced.keys()]
-        yield from ((pair, NEAREST) for pair in sorted(pairs, key=lambda pair: pair.cost))
+        return sorted(pairs, key=lambda pair: pair.cost)
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 

@@ -248,6 +248,7 @@ class Within(Values):
     def __call__(self, step: Step) -> Any:
         i, values = step.number, self.values
         if i not in values:
+            values[i] = self.before[i]  # what is read where a value is needed for itself
             if step in self.new or (self.todo >> i & 1 and step not in self.tape.carried):
                 self.tape.ran += 1
                 values[i] = self.changed(step) if step in self.replaced else self.own(step)
