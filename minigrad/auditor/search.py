@@ -30,7 +30,8 @@ ODD = 2.5  # what was returned, times a number that no size suggests: anything e
 BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
-FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
+# of a change that does not fit the shapes, or reads against the order of a long loop
+FAILURES = (ValueError, TypeError, IndexError, KeyError, RecursionError)
 
 
 class Search:
@@ -188,7 +189,7 @@ class Search:
                     yield Change(change.kind, change.cost + 0.5 * (where != "{}"), f"in {where} only: {change.text}",
                                  on_both(change.replaced, cut, ends if is_term else None), change.where, whole=change)
 
-    def pairs(self, changes: list[Change]) -> list[Change]:
+    def pairs(self, changes: list[Change]) -> Iterator[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
 
         One of them makes some more entries equal, as a fused matrix has a block for each gate; or it says what a cause
@@ -203,10 +204,11 @@ class Search:
                 short.setdefault((leaf, np.round(value, 9).tobytes()),  # one of equal ones
                                  (now - before + (change.text in said), change, leaf))
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))[:MOST_IN_PAIRS]
-        pairs = [Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where)
-                 for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
-                 if leaf == other and (gain > 0 or some[0][0] <= 0) and not a.replaced.keys() & b.replaced.keys()]
-        return sorted(pairs, key=lambda pair: pair.cost)
+        pairs = [(a, b) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                 if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
+                 and not a.replaced.keys() & b.replaced.keys()]
+        for a, b in sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost):
+            yield Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where)
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
@@ -251,5 +253,5 @@ def on_both(change: Replaced, cut: Replaced, ends: list[Step] | None) -> Replace
     own = dict.fromkeys(ends or cut, Values.own)
     one, other, both = own | change, own | cut, own | change | cut
     if ends is None:
-        return dict.fromkeys(cut, lambda v, e: v.within(one)(e))
-    return dict.fromkeys(ends, lambda v, e: v.within(one)(e) + v.within(other)(e) - v.within(both)(e))
+        return dict.fromkeys(cut, lambda v, e: v.within(one, e))
+    return dict.fromkeys(ends, lambda v, e: v.within(one, e) + v.within(other, e) - v.within(both, e))

@@ -194,7 +194,7 @@ class Values:
     """The values of a replay. v(step) is computed ahead of its turn if a replacement reads it.
 
     own     what a step is without its own replacement
-    within  the values with other steps replaced, within one step of time
+    within  what a step is with other steps replaced, within one step of time
     """
 
     def __init__(self, tape: Tape, replaced: Replaced, values: Any):
@@ -231,15 +231,17 @@ class Values:
     def own(self, step: Step) -> Any:
         return self.before[step.number] if step.compute is None else step.compute(*map(self, step.inputs))
 
-    def within(self, replaced: Replaced) -> Within:
+    def within(self, replaced: Replaced, step: Step) -> Any:
         if id(replaced) not in self.others:
             self.others[id(replaced)] = Within(self, replaced)
-        return self.others[id(replaced)]
+        other, tape = self.others[id(replaced)], self.tape
+        for i in bits(other.todo & tape.before[step.number]) if not tape.carried else ():  # in order: it may be deep
+            other(tape.steps[i])
+        return other(step)
 
 
 class Within(Values):
-    """What a replay would be with other steps replaced in one step of time: what is carried there stays the replay's.
-    """
+    """A replay with other steps replaced in one step of time: what is carried there is that of the outer replay."""
 
     def __init__(self, outer: Values, replaced: Replaced):
         super().__init__(outer.tape, replaced, {})
