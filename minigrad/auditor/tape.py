@@ -234,10 +234,7 @@ class Values:
     def within(self, replaced: Replaced, step: Step) -> Any:
         if id(replaced) not in self.others:
             self.others[id(replaced)] = Within(self, replaced)
-        other, tape = self.others[id(replaced)], self.tape
-        for i in bits(other.todo & tape.before[step.number]) if not tape.carried else ():  # in order: it may be deep
-            other(tape.steps[i])
-        return other(step)
+        return self.others[id(replaced)](step)
 
 
 class Within(Values):
