@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor.change import Change
-from minigrad.auditor.lines import bindings, line_of, line_that_assigns, quoted
+from minigrad.auditor.lines import Binding, bindings, line_of, line_that_assigns, quoted
 from minigrad.auditor.record import Step
 from minigrad.auditor.report import AuditReport, Cause
 from minigrad.auditor.search import Search
 from minigrad.auditor.sizes import notes_on_sizes, other_inputs
-from minigrad.auditor.tape import Draw, Tape
+from minigrad.auditor.tape import Draw, Tape, bits
 from minigrad.auditor.words import say
 from minigrad.engine.messages import in_one_sentence
 from minigrad.engine.pytree import flatten, map_leaves, named_leaves, unflatten
@@ -56,7 +56,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
     report.notes += search.narrowed()
-    report.causes = causes_of(tape, search.causes, keys, backward)
+    report.causes = list(causes_of(tape, search.causes, keys, backward)) if search.causes else []
     if report.causes and not tape.carried:  # a loop over time is unrolled, and its lines are not the user's
         report.add_derived_lines(forward, inputs)
     return report
@@ -95,9 +95,10 @@ def gradients(tape: Tape, backward: Callable, names: dict[str, str], report: Aud
     for _ in range(OTHER_INPUTS):
         tape.add_draw()
     found = [named_gradients(tape, call(backward, draw, tape, report), names) for draw in tape.draws]
-    keys, numbers = found[0][1], [{leaf for leaf, g in draw.items() if g.dtype.kind in "fiub"} for draw, _ in found]
-    report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in found[0][0] if leaf not in numbers[0]])
-    given = [{leaf: draw[leaf] for leaf in draw if all(leaf in some for some in numbers)} for draw, _ in found]
+    first, keys = found[0]
+    numbers = [leaf for leaf in first if all(leaf in draw and draw[leaf].dtype.kind in "fiub" for draw, _ in found)]
+    report.note("{} are not arrays of real numbers", [keys[leaf] for leaf in first if leaf not in numbers])
+    given = [{leaf: draw[leaf] for leaf in numbers} for draw, _ in found]
     report.missing = [keys[leaf] for leaf in tape.leaves if leaf not in given[0]]
     report.note("{} contain nan or inf", [keys[leaf] for leaf, g in given[0].items() if not np.isfinite(g).all()])
     report.note("{} are the same for other arguments: backward reads its values from elsewhere, as from global "
@@ -132,8 +133,7 @@ def call(backward: Callable, draw: Draw, tape: Tape, report: AuditReport) -> Any
 
 def named_gradients(tape: Tape, result: Any, names: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """{leaf: the user's gradient} and {leaf: what the user calls it}."""
-    keys = {leaf: f"d{leaf}" for leaf in tape.leaves}
-    pairs = [("", result)] if isinstance(result, np.ndarray) else named_leaves(result)
+    keys, pairs = {leaf: f"d{leaf}" for leaf in tape.leaves}, named_leaves(result)
     if all(re.fullmatch(r"(\[\d+\])*", path) for path, _ in pairs):  # without names, in the order of the inputs
         values = with_none(result)
         labels = [tape.labels[i] for i in (range(len(tape.labels)) if len(values) == len(tape.labels) else tape.floats)]
@@ -176,34 +176,36 @@ def error(search: Search, leaf: str) -> float:
     return float(np.abs(true - given).max() / (np.abs(true).max() or 1.0))
 
 
-def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> list[Cause]:
-    """The causes, with the line of the forward and that of the user's backward, where it can be told."""
-    lines = user_lines(tape, changes, backward) if changes else []
-    return [Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
-                  quoted(*change.where.of.line) if change.where and change.where.of.line else None, line, OTHER_INPUTS)
-            for change, line in zip(changes, lines)]
-
-
-def user_lines(tape: Tape, changes: list[Change], backward: Callable) -> Iterator[str | None]:
-    """For each change the first line that binds a value which only the change gives."""
+def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward: Callable) -> Iterator[Cause]:
+    """The causes, with the line of the forward, and the first of the user's that makes a value which only it gives."""
     function = inspect.unwrap(backward)
-    if not hasattr(function, "__code__"):
-        yield from [None] * len(changes)
-        return
+    bound: list[Binding] = []
+    file = function.__code__.co_filename if hasattr(function, "__code__") else ""
     tape.add_draw(is_plain=True)  # a loss and its gradients in one function take 1 for what arrives
-    draw, file = tape.draws.pop(), function.__code__.co_filename
-    arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
-    _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
+    draw = tape.draws.pop()
+    if file:
+        arguments = map_leaves(np.array, (draw.d_outputs, *unflatten(tape.pattern, draw.inputs)))
+        _, bound = bindings(lambda: backward(*arguments), file, getattr(backward, "passed_over", ()))
     known: tuple[list, list] = [], []  # the values of the forward, and the true gradients
     for step, value in zip(tape.steps, draw.values):
         known[step.kind in ("seed", "rule", "edge", "total")].append(value)
     for change in changes:
-        where = change.where if change.terms[1:] == [] else None
+        where = None if change.whole else change.where
         names = [say(where.x), say(where.of)] if where else change.explains
-        ends = (where.of.place, where.x.place) if where else ()
-        values = tape.values_behind(change.terms, draw.values)
-        near = [value for step, value in values if not where or (step.kind == "edge" and step.of.place == ends[0])
-                or (step.kind == "total" and step.of.place in ends)]
-        line = line_of(bound, near, [value for _, value in values], known, names) or line_that_assigns(
-            function, [*names, *change.explains])
-        yield quoted(file, line) if line else None
+        ends = [("edge", where.of.place), ("total", where.of.place), ("total", where.x.place)] if where else []
+        values = values_behind(tape, change, draw.values)
+        near = [value for step, value in values if not where or (step.kind, step.of.place) in ends]
+        line = line_of(bound, near, [value for _, value in values], known, names) or (
+            line_that_assigns(function, [*names, *change.explains]) if file else None)
+        forward_line = change.where and change.where.of.line
+        yield Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
+                    quoted(*forward_line) if forward_line else None, quoted(file, line) if line else None, OTHER_INPUTS)
+
+
+def values_behind(tape: Tape, change: Change, values: list) -> list[tuple[Step, Any]]:
+    """The steps behind a change and their values; without the leaves, if it is on some paths only."""
+    found, leaves = [], [step.total for step in tape.leaves.values()] if change.whole else []
+    for one in filter(None, (change, change.whole)):
+        now = tape.replay(tape.accepted | one.replaced, values)
+        found += [(tape.steps[i], now[i]) for i in bits(tape.behind(one.replaced))]
+    return [(step, value) for step, value in found if step.shape and step not in leaves]

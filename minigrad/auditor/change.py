@@ -7,13 +7,12 @@ table, a generator of (cost, text, replaced steps[, where]), in paths.py, rules.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from minigrad.auditor.record import Step
-from minigrad.auditor.tape import Replaced, Tape
+from minigrad.auditor.tape import Replaced, Tape, Values
 from minigrad.auditor.words import d
 
 
@@ -26,7 +25,7 @@ class Change:
     where     an edge or a step of a rule, by default the first replaced step; None: in what is returned
     explains  the gradients that it makes equal to the user's;  also: other sentences that would give the same numbers
     length    how many steps lie between it and the first of these gradients
-    terms     (sign, replaced steps) of the replays whose sum the user's values are
+    whole     the change that this one is on some paths only
     """
 
     kind: str
@@ -37,12 +36,11 @@ class Change:
     explains: list[str] = field(default_factory=list)
     also: list[str] = field(default_factory=list)
     length: int = 0
-    terms: list[tuple[int, Replaced]] = field(default_factory=list)
+    whole: Change | None = None
 
     def __post_init__(self) -> None:
         first = next(iter(self.replaced))
         self.where = self.where or (first if first.x else None)
-        self.terms = self.terms or [(1, self.replaced)]
 
     def __str__(self) -> str:
         text = self.text.replace("{} is", "{} are") if self.explains[1:] else self.text
@@ -70,11 +68,11 @@ def scaled(edges: Iterable[Step], k: float) -> Replaced:
     return dict.fromkeys(edges, lambda v, e: k * v.own(e))
 
 
-def reading(spots: dict[tuple[Step, int], Callable]) -> Replaced:
-    """Have steps of rules read something else: {(step, which input): what(values, the step, the input that is meant)}.
-    """
-    read: dict[Step, dict[int, Callable]] = defaultdict(dict)
-    for (step, p), what in spots.items():
-        read[step][p] = what
-    return dict.fromkeys(read, lambda v, step: step.compute(
-        *[read[step][p](v, step, x) if p in read[step] else v(x) for p, x in enumerate(step.inputs)]))
+def reading(spots: dict[tuple[Step, int], Any]) -> Replaced:
+    """Have steps of rules read something else: {(step, which input): another step, or a function of the values, the
+    step and the input that is meant}."""
+    def read(v: Values, step: Step, p: int) -> Any:
+        what = spots.get((step, p), step.inputs[p])
+        return v(what) if isinstance(what, Step) else what(v, step, step.inputs[p])
+    return {step: lambda v, step: step.compute(*[read(v, step, p) for p in range(len(step.inputs))])
+            for step, _ in spots}

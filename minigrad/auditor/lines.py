@@ -7,7 +7,8 @@ import linecache
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -39,13 +40,13 @@ def bindings(call: Callable, file: str, passed_over: Iterable[int] = ()) -> tupl
         code = frame.f_code
         if code.co_filename != file or code.co_firstlineno in passed_over:
             return None
-        known = {name: (array, array.copy()) for name, array in arrays_in(frame.f_locals)}
+        known = {name: (array, array.copy()) for name, array in islice(arrays_in(frame.f_locals), MOST_ARRAYS)}
         line = frame.f_lineno
 
         def local(frame: Any, event: str, result: Any) -> Any:
             nonlocal line
             returned = {"return": result} if event == "return" else {}
-            for name, array in arrays_in({**frame.f_locals, **returned}):
+            for name, array in islice(arrays_in({**frame.f_locals, **returned}), MOST_ARRAYS):
                 same, before = known.get(name, (None, array))
                 if same is array:
                     is_new = ~((array == before) | ((array != array) & (before != before)))  # nan stays nan
@@ -66,29 +67,21 @@ def bindings(call: Callable, file: str, passed_over: Iterable[int] = ()) -> tupl
         sys.settrace(previous)
 
 
-def arrays_in(values: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
-    """(name, array) of the arrays in local variables, in containers and objects too."""
-    found: list[tuple[str, np.ndarray]] = []
-
-    def walk(name: str, value: Any, depth: int) -> None:
-        value = value._array if type(value) is Tensor else value
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind == "f":
-                found.append((name, value))
-        elif depth < DEEPEST:
-            parts: Any = ()
-            if isinstance(value, dict):
-                parts = [(f"[{key!r}]", one) for key, one in value.items()]
-            elif isinstance(value, (list, tuple)):
-                parts = [(f"[{i}]", one) for i, one in enumerate(value)]
-            elif hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, FunctionType, MethodType)):
-                parts = [(f".{key}", one) for key, one in vars(value).items()]
-            for key, one in parts:
-                if len(found) < MOST_ARRAYS:
-                    walk(f"{name}{key}", one, depth + 1)
-    for name, value in values.items():
-        walk(name, value, 0)
-    return found
+def arrays_in(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of the float arrays in local variables, in containers and objects too."""
+    value = value._array if type(value) is Tensor else value
+    parts: Iterable = ()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f":
+            yield name, value
+    elif isinstance(value, dict):
+        parts = [(f"{name}[{key!r}]" if name else key, one) for key, one in value.items()]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"{name}[{i}]", one) for i, one in enumerate(value)]
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, FunctionType, MethodType)):
+        parts = [(f"{name}.{key}", one) for key, one in vars(value).items()]
+    for path, one in parts if depth <= DEEPEST else ():
+        yield from arrays_in(one, path, depth + 1)
 
 
 def line_of(bound: list[Binding], near: list[Any], wanted: list[Any], known: tuple[list[Any], list[Any]],

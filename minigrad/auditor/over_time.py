@@ -1,4 +1,7 @@
-"""Faults over time: what is carried from step to step, added up over the steps, or arrives from outside."""
+"""Faults over time: what is carried from step to step, added up over the steps, or arrives from outside.
+
+Most are of one form: at each time, edges pass what those of other times should pass, or of none.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,23 @@ from minigrad.auditor.record import Step
 from minigrad.auditor.rules import MOMENTS
 from minigrad.auditor.tape import Replaced, Tape, Values, groups
 from minigrad.auditor.words import d, say
+
+ByTime = dict[int, list[Step]]
+
+
+def total(v: Values, edges: ByTime, times: Iterable[int]) -> Any:
+    return sum(v.own(e) for t in times for e in edges.get(t, ()))
+
+
+def rerouted(edges: ByTime, sources: Callable[[int], Iterable[int]], other: ByTime | None = None) -> Replaced:
+    """Have the edges of each time pass together the sum of what those of the times sources(time), or other edges of
+    these times, should pass."""
+    replaced: Replaced = {}
+    for t, some in edges.items():
+        if (times := list(sources(t))) != [t] or other:
+            replaced |= dict.fromkeys(some, lambda v, e: 0.0)
+            replaced |= dict.fromkeys(some[:1], lambda v, e, times=times: total(v, other or edges, times))
+    return replaced
 
 
 class State:
@@ -29,26 +49,14 @@ class State:
         self.edges[-1] = [e for slot in tape.slots if set(slot) & set(edges) for e in slot
                           if e.x is tape.starts[x.place]]
 
-    def sent(self, v: Values, t: int) -> Any:
-        """What the rules of step t + 1 give for the state of step t."""
-        return sum(map(v.own, self.edges[t]))
-
-    def arrived(self, v: Values, t: int) -> Any:
-        return sum(map(v, self.edges.get(t, ())))
-
 
 def states_of(tape: Tape) -> list[State]:
     return [State(tape, edges) for edges in groups(tape.carried, lambda e: e.x.place).values()]
 
 
-def carried(some: Iterable[State], what: Callable, start: bool = True) -> Replaced:
-    """Replace what is carried to each time by what(values, state, time). start: to the initial states too."""
-    replaced: Replaced = {}
-    for s in some:
-        for t in s.edges if start else s.edges.keys() - {-1}:
-            replaced |= dict.fromkeys(s.edges[t], lambda v, e: 0.0)
-            replaced |= dict.fromkeys(s.edges[t][:1], lambda v, e, s=s, t=t: what(v, s, t))
-    return replaced
+def ending(s: State, more: Callable[[Values], Any]) -> Replaced:
+    """Something more arrives at the last step of a state."""
+    return {s.end: lambda v, end: v.own(end) + more(v)} if s.end else {}
 
 
 @kind
@@ -57,41 +65,40 @@ def carried_gradient(tape: Tape, given: list) -> Iterator[tuple]:
     states = states_of(tape)
     for some in itertools.chain.from_iterable(itertools.combinations(states, n) for n in (1, 2, 3)):
         names, verb = " and ".join(dict.fromkeys(s.name for s in some)), "is" if len(some) == 1 else "are"
-        for cost, more in ((0.5, ""), (0.7, ", nor to the initial state")):
+        for cost, more, start in ((0.5, "", 0), (0.7, ", nor to the initial state", -1)):
             yield (cost + 0.1 * len(some), f"{names} {verb} not carried to the step before{more}",
-                   carried(some, lambda v, s, t: 0.0, start=bool(more)))
+                   scaled((e for s in some for t in s.edges if t >= start for e in s.edges[t]), 0))
     for s in states:
         yield (1.2, f"the carried {s.name} is added up: the sum of all later steps arrives, and not that of the step "
-               "after alone", carried([s], lambda v, s, t: s.sent(v, t) + s.arrived(v, t + 1)))
+               "after alone", rerouted(s.edges, lambda t, s=s: range(t, s.last)))
         others = [e for e in s.end.inputs if e.kind == "edge" and e not in tape.carried] if s.end else []
-        for cost, text, first in ((1.4, "ones, and not at zeros", lambda v, others: 1.0),
-                                  (1.6, "what arrives at the last step, which is counted twice",
-                                   lambda v, others: sum(map(v, others)))):
-            end = dict.fromkeys(filter(None, [s.end]), lambda v, end, first=first, others=others: v.own(end) + first(
-                v, others))
-            yield cost, f"the carried {s.name} starts at {text}", end, s.first
+        yield 1.4, f"the carried {s.name} starts at ones, and not at zeros", ending(s, lambda v: 1.0), s.first
+        yield (1.6, f"the carried {s.name} starts at what arrives at the last step, which is counted twice",
+               ending(s, lambda v, others=others: sum(map(v, others))), s.first)
     for a, b in itertools.combinations(states, 2):
-        for cost, more in ((1.5, ""), (1.6, ", those of the initial states too")):
+        for cost, more, start in ((1.5, "", 0), (1.6, ", those of the initial states too", -1)):
             if a.first.shape == b.first.shape:
-                other = {a: b, b: a}
+                one, other = ({t: s.edges[t] for t in s.edges if t >= start} for s in (a, b))
                 yield (cost, f"the carried {a.name} and {b.name} are exchanged{more}",
-                       carried([a, b], lambda v, s, t, other=other: other[s].sent(v, t), start=bool(more)))
+                       rerouted(one, lambda t: [t], other) | rerouted(other, lambda t: [t], one))
 
 
 @kind
 def loop_over_time(tape: Tape, given: list) -> Iterator[tuple]:
     """The backward loop runs in the forward's order, or covers only some of the steps."""
     states = states_of(tape)
-    if tape.times > 2:  # to the last step, the first is the step after
-        turned = carried(states, lambda v, s, t: 0.0 if t == 0 else s.sent(v, t - 2 if t > 0 else s.last - 1))
-        turned |= {s.end: lambda v, end, s=s: v.own(end) + s.sent(v, s.last - 2) for s in states if s.end}
+    turned: Replaced = {}
+    for s in states:  # to the last step, the first is the step after
+        turned |= rerouted(s.edges, lambda t, s=s: [] if t == 0 else [t - 2] if t > 0 else [s.last - 1])
+        turned |= ending(s, lambda v, s=s: total(v, s.edges, [s.last - 2]))
+    if tape.times > 2:
         yield (1.0, "the backward loop runs in the forward's order, from the first step to the last: it must start at "
                "the last step", turned)
     loop = [e for e in tape.edges if len(tape.places[e.of.place]) == tape.times]
     for k in range(1, tape.times):
         early = scaled((e for e in loop if e.time < k), 0)
         for s in states:  # what is carried to the last step of the loop is returned for the initial state
-            early |= dict.fromkeys(s.edges[-1][:1], lambda v, e, s=s, k=k: s.arrived(v, k - 1))
+            early |= dict.fromkeys(s.edges[-1][:1], lambda v, e, s=s, k=k: sum(map(v, s.edges.get(k - 1, ()))))
         for which, left_out in ((f"last {tape.times - k}", scaled((e for e in loop if e.time >= k), 0)),
                                 (f"first {k}", early)):
             yield 2.0, f"the loop over time leaves out the {which} of the {tape.times} steps", left_out
@@ -117,7 +124,7 @@ def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
             continue
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
             yield (0.6, f"{{}} is overwritten at each step, not added up{which}",
-                   scaled((e for t in times if t != time for e in at[t]), 0))
+                   rerouted(at, lambda t, time=time: [t] if t == time else []))
         weights = factors(tape, leaf, g, [at[t] for t in times])
         if weights is not None and weights.any() and np.allclose(4 * weights, np.round(4 * weights), atol=1e-6):
             weights = np.round(4 * weights) / 4 + 0.0  # no −0
@@ -140,11 +147,8 @@ def arriving(tape: Tape, given: list) -> Iterator[tuple]:
              ("used at the first step only", lambda t, n: t if t == 0 else -1),
              *((f"that of {moment} at every step", at) for moment, _, at in MOMENTS)]
     for slot in tape.slots:
-        steps = {e.x.time: e for e in slot}
-        if len(steps) == len(slot) > 1 and len({e.of for e in slot}) == 1:  # what is stacked after the loop
-            for text, at in reads:
-                def how(v: Values, e: Step, at: Callable = at, steps: dict = steps) -> Any:
-                    other = steps.get(at(e.x.time, len(steps)))
-                    return v.own(other) if other else 0 * v.own(e)
+        at = groups(slot, lambda e: e.x.time)
+        if len(at) == len(slot) > 1 and len({e.of for e in slot}) == 1:  # what is stacked after the loop
+            for text, moment in reads:
                 yield (1.4, f"the arriving {d(slot[0].of).removeprefix('the ')} is {text}",
-                       dict.fromkeys(slot, how))
+                       rerouted(at, lambda t, at=at, moment=moment: [moment(t, len(at))]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from minigrad.auditor.change import kind, scaled
 from minigrad.auditor.over_time import factors
 from minigrad.auditor.record import Step
 from minigrad.auditor.rules import OF_VALUES, formulas, read, readings
-from minigrad.auditor.tape import Tape, Values, groups
+from minigrad.auditor.tape import Tape, groups
 from minigrad.auditor.words import d, path, say
 
 
@@ -48,9 +49,9 @@ def another_path(tape: Tape, given: list) -> Iterator[tuple]:
     """The gradient of another value in place of a whole path, or a value too much as a factor or a divisor."""
     for edges in tape.bundles:
         e, x = edges[0], say(edges[0].x)
-        for new in readings(tape, e.x.total, is_whole=True) if e.x.total else ():
-            yield (new.cost + 0.3, f"{d(x)} takes {new.text} in place of what comes back from {say(e.of)}",
-                   dict.fromkeys(edges, lambda v, e, new=new: new.what(v, e, e.x.total)))
+        for cost, text, what, *_ in readings(tape, e.x.total, is_whole=True) if e.x.total else ():
+            yield (cost + 0.3, f"{d(x)} takes {text} in place of what comes back from {say(e.of)}",
+                   dict.fromkeys(edges, lambda v, e, what=what: what(v, e, e.x.total)))
         for series in tape.arrays:
             if series.first.kind == "forward" and series.is_named and fits(series.shape, e.x.shape):
                 value, name = read(tape, series), say(series.first)
@@ -104,15 +105,12 @@ def local_derivative(tape: Tape, given: list) -> Iterator[tuple]:
         strange = 0.05 * len(some) + 0.3 * (not all(map(str.isidentifier, ys)))
         for cost, text, how in DERIVATIVES[:None if len(ops) == 1 else 1]:
             yield (cost + strange, f"{subject} {text.format(op=' or '.join(ops), slope=slope, y=ys[0], x=x)}",
-                   dict.fromkeys(itertools.chain(*some), sloped(how)))
+                   dict.fromkeys(itertools.chain(*some), lambda v, e, how=how: how(
+                       v(e.of.total), v(e.of), v(e.x), e.of.op, functools.partial(slope_of, e.of))))
 
 
-def sloped(how: Callable) -> Callable:
-    def replacement(v: Values, e: Step) -> Any:
-        op, y = e.of.op, v(e.of)
-        return how(v(e.of.total), y, v(e.x), op, lambda y, x: op.vjps[0].plain(
-            np.ones_like(y), y, (x,), e.of.metadata))
-    return replacement
+def slope_of(of: Step, y: Any, x: Any) -> Any:
+    return of.op.vjps[0].plain(np.ones_like(y), y, (x,), of.metadata)
 
 
 # -- the order of parts ------------------------------------------------------------------------------------------------

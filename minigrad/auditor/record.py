@@ -236,7 +236,7 @@ def is_even(column: Sequence) -> bool:
 
 def fit(d: Any, shape: tuple[int, ...], is_cut: bool = False) -> Any:
     """A gradient broadcast or summed to the shape of its value."""
-    if np.shape(d) != shape:
+    if getattr(d, "shape", None) != shape:
         d = np.asarray(d)
         d = sum_to.op.forward(np.broadcast_to(d, np.broadcast_shapes(d.shape, shape)), shape=shape)
     return 0 * d if is_cut else d

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,13 @@ MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
     ("the step after", 0.2, lambda t, n: t + 1), ("the step before", 0.2, lambda t, n: t - 1),
     ("the last step", 0.3, lambda t, n: n - 1), ("the first step", 0.3, lambda t, n: 0),
     ("the other end", 0.4, lambda t, n: n - 1 - t)]
+DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 
 
-def assigned(step: Step, g: Any) -> Any:
-    """Entries that are assigned by index, not added."""
+def assigned(step: Step, g: Any, index: Any) -> Any:
+    """The gradient of what is read by an index, assigned by an index and not added."""
     out = np.zeros(step.metadata["shape"])
-    out[step.metadata["index"]] = g
+    out[index] = g
     return out
 
 
@@ -40,42 +41,34 @@ def added_by_parts(axis: int) -> Callable:
     return new
 
 
-def not_turned(step: Step, g: Any) -> Any:
-    """The gradient of what is read from its end, as if it were read from its beginning."""
-    index, out = step.metadata["index"], np.zeros(step.metadata["shape"])
-    parts = index if isinstance(index, tuple) else (index,)
-    out[tuple(slice(None) if isinstance(part, slice) else part for part in parts)] = g
-    return out
-
-
-ASSIGNED = "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its gradients " \
-           "(np.add.at adds them)"
-BY_PARTS = "at each step along axis {axis} the gradient is added by +=, where an index that stands twice counts once " \
-           "(np.add.at adds both),"
-MEAN = "the division by {b} is missing: the forward takes a mean, and its gradient does not"
-TURNED = "{a} is not turned back: the forward turns {x} round"
-DIAGONAL = "has only the diagonal of the derivative{}: the sum over the other entries is missing"
 # {op of a rule: (cost, what is said, the new result from the step and the values of its inputs)}
 RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
-    "multiply": [(1.5, "the factor {a} is missing", lambda step, a, b: b),
-                 (1.5, "the factor {b} is missing", lambda step, a, b: a),
-                 (1.9, "{a} / {b} in place of {this}", lambda step, a, b: a / b)],
-    "divide": [(1.5, "the division by {b} is missing", lambda step, a, b: a),
-               (1.9, "{a} {b} in place of {this}", lambda step, a, b: a * b)],
-    "add": [(1.5, "the term {a} is missing", lambda step, a, b: b),
-            (1.5, "the term {b} is missing", lambda step, a, b: a),
-            (1.9, "{a} − {b} in place of {this}", lambda step, a, b: a - b)],
-    "subtract": [(1.5, "the term {a} is missing", lambda step, a, b: -b),
-                 (1.5, "the term {b} is missing", lambda step, a, b: a),
-                 (1.9, "{a} + {b} in place of {this}", lambda step, a, b: a + b),
-                 (1.9, "{b} − {a} in place of {this}: the sign", lambda step, a, b: b - a)],
-    "negative": [(1.6, "the sign is turned", lambda step, a: a)],
-    "transpose": [(1.2, "{a} is not transposed", lambda step, a: a)],
+    "multiply": [(1.5, "the factor {a} is missing {between}", lambda step, a, b: b),
+                 (1.5, "the factor {b} is missing {between}", lambda step, a, b: a),
+                 (1.9, "{a} / {b} in place of {this} {between}", lambda step, a, b: a / b)],
+    "divide": [(1.5, "the division by {b} is missing {between}", lambda step, a, b: a),
+               (1.9, "{a} {b} in place of {this} {between}", lambda step, a, b: a * b)],
+    "mean": [(1.4, "the division by {b} is missing: the forward takes a mean, and its gradient does not",
+              lambda step, a, b: a)],
+    "add": [(1.5, "the term {a} is missing {between}", lambda step, a, b: b),
+            (1.5, "the term {b} is missing {between}", lambda step, a, b: a),
+            (1.9, "{a} − {b} in place of {this} {between}", lambda step, a, b: a - b)],
+    "subtract": [(1.5, "the term {a} is missing {between}", lambda step, a, b: -b),
+                 (1.5, "the term {b} is missing {between}", lambda step, a, b: a),
+                 (1.9, "{a} + {b} in place of {this} {between}", lambda step, a, b: a + b),
+                 (1.9, "{b} − {a} in place of {this}: the sign {between}", lambda step, a, b: b - a)],
+    "negative": [(1.6, "the sign is turned {between}", lambda step, a: a)],
+    "transpose": [(1.2, "{a} is not transposed {between}", lambda step, a: a)],
+    "turned": [(1.2, "{a} is not turned back: the forward turns {x} round", lambda step, a: assigned(step, a, tuple(
+        slice(None) if isinstance(part, slice) else part for part in np.index_exp[step.metadata["index"]])))],
     "sum": [(1.3, f"the step from {{y}} to {{x}} {DIAGONAL.format(' of its {op}')}", lambda step, a: a),
-            (1.9, "{this} is a mean, not a sum,",
+            (1.9, "{this} is a mean, not a sum, {between}",
              lambda step, a: step.compute(a) * np.size(step.example) / np.size(a))],
-    "scatter": [(1.5, ASSIGNED, assigned),
-                *((1.6, BY_PARTS.replace("{axis}", str(axis)), added_by_parts(axis)) for axis in (0, 1))],
+    "scatter": [(1.5, "the gradient is assigned by index, and not added: an entry that is read twice keeps one of its "
+                 "gradients (np.add.at adds them) {between}",
+                 lambda step, a: assigned(step, a, step.metadata["index"])),
+                *((1.6, f"at each step along axis {axis} the gradient is added by +=, where an index that stands twice "
+                   "counts once (np.add.at adds both), {between}", added_by_parts(axis)) for axis in (0, 1))],
 }
 
 
@@ -83,18 +76,13 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
 def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     """One op of a rule: an operand left out, a sign turned, a transpose or a sum left out."""
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
-        step, of, x = site[0], site[0].of, site[0].x
+        step, of = site[0], site[0].of
+        name = "turned" if is_turned(step) else step.op.name if step.shape or step.op.name != "divide" else "mean"
         said = [say_read(operand, step.time) for operand in step.inputs]
-        rules = RULE_STEPS.get(step.op.name, ())
-        if step.op.name == "divide" and not step.shape:
-            rules = [(1.4, MEAN, lambda step, a, b: a)]
-        if is_turned(step):
-            rules = [(1.2, TURNED, not_turned)]
-        for cost, text, how in rules:
-            shown = [f"({name})" if "term" in text and not name.isidentifier() else name for name in said]
-            words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(x))
-            where = "" if "{y}" in text or text in (MEAN, TURNED) else f" {between(step)}"
-            yield (cost, text.format(**words) + where,
+        for cost, text, how in RULE_STEPS.get(name, ()):
+            shown = [f"({word})" if "term" in text and not word.isidentifier() else word for word in said]
+            words = dict(zip("ab", shown), this=say(step, 3), op=of.op.name, y=say(of), x=say(step.x))
+            yield (cost, text.format(**words, between=between(step)),
                    dict.fromkeys(site, lambda v, step, how=how: how(step, *map(v, step.inputs))))
 
 
@@ -122,10 +110,10 @@ def block_not_transposed(tape: Tape, given: list) -> Iterator[tuple]:
                   and at[0].x.op and at[0].x.op.variadic and at[0].x.metadata.get("axis") is not None
                   and len(at[0].shape) == len(at[0].x.shape)]
     for some in groups(transposes, lambda at: at[0].x.place).values():
-        first, stop, axis = some[0][0], 0, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
-        for part in first.x.inputs:
-            start, stop = stop, stop + part.shape[axis]
-            block = (slice(None),) * axis + (slice(start, stop),)
+        whole, axis = some[0][0].x, some[0][0].x.metadata["axis"] % len(some[0][0].x.shape)
+        ends = np.cumsum([0, *(part.shape[axis] for part in whole.inputs)])
+        for part, (start, stop) in zip(whole.inputs, itertools.pairwise(ends)):
+            block = (*[slice(None)] * axis, slice(start, stop))
             for chosen in [*([at] for at in some), *([some] if len(some) > 1 else [])]:
                 def how(v: Values, step: Step, block: tuple = block) -> Any:
                     out = np.array(v.own(step))
@@ -152,21 +140,12 @@ OF_VALUES = formulas((0.0, "1 − {}"), (0.3, "1 − {}²"), (0.0, "{}²"), (0.2
                      (0.6, "sigmoid({})"))
 
 
-class Reading(NamedTuple):
-    """What may be read in place of a value: what(the values, the step that reads, the step that is meant).
+def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[tuple]:
+    """(cost, words, what, is_plain, meant) of what may be read in place of the value or gradient `own`.
 
-    is_plain  not a function of a value;  meant: the part of a concatenation that is replaced, and not all of it
+    what(the values, the step that reads, the step that is meant);  is_plain: no function of a value
+    meant: the part of a concatenation that is replaced, or `own`;  is_whole: without functions and parts of it
     """
-
-    cost: float
-    text: str
-    what: Callable[[Values, Step, Step], Any]
-    is_plain: bool = True
-    meant: Step | None = None
-
-
-def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]:
-    """What may be read in place of the value or gradient `own`; is_whole: without functions and parts of it."""
     is_gradient = own.kind == "total"
     moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
     for series in tape.array_gradients if is_gradient else tape.arrays:
@@ -174,18 +153,18 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[Reading]
         looping, name = len(series.at) > 1, say(series.first)
         for moment, cost, at in moments[:None if looping else 1] if series.shape == own.shape else ():
             if moment or not is_own or (looping and not is_gradient):
-                yield Reading(base + cost, name + moment, read(tape, series, at))
+                yield base + cost, name + moment, read(tape, series, at), True, own
             if not is_gradient and not is_whole and (cost < 0.3 if is_own else series.is_named and not moment):
                 for more, text, f in OF_VALUES:
                     what = read(tape, series, at, f)
-                    yield Reading(base + cost + more + 0.4, text.format(name) + moment, what, False)
+                    yield base + cost + more + 0.4, text.format(name) + moment, what, False, own
     for k, part in enumerate(own.inputs if own.kind == "forward" and own.op.variadic and not is_whole else ()):
-        for new in readings(tape, part, is_whole=True):
-            def in_part(v: Values, step: Step, x: Step, k: int = k, new: Reading = new) -> Any:
-                return x.compute(*[new.what(v, step, y) if j == k else v(y) for j, y in enumerate(x.inputs)])
-            yield Reading(new.cost + 0.1, new.text, in_part, False, part)
+        for cost, text, what, *_ in readings(tape, part, is_whole=True):
+            def in_part(v: Values, step: Step, x: Step, k: int = k, what: Callable = what) -> Any:
+                return x.compute(*[what(v, step, y) if j == k else v(y) for j, y in enumerate(x.inputs)])
+            yield cost + 0.1, text, in_part, False, part
     for term, what in lacking_a_term(own) if not is_gradient and not is_whole else ():
-        yield Reading(2.5, f"{say(own)} without its term {say(term)}", lambda v, step, x, what=what: what(v, x), False)
+        yield 2.5, f"{say(own)} without its term {say(term)}", lambda v, step, x, what=what: what(v, x), False, own
 
 
 def lacking_a_term(own: Step) -> Iterator[tuple[Step, Callable]]:
@@ -221,13 +200,12 @@ def another_value(tape: Tape, given: list) -> Iterator[tuple]:
         spots = [(at, p) for at in rule for p, x in enumerate(at[0].inputs) if x.kind != "rule" and x.shape]
         for some in groups(spots, lambda spot: spot[0][0].inputs[spot[1]]).values():
             first, own = some[0][0][0], some[0][0][0].inputs[some[0][1]]
-            for new in readings(tape, own):
-                meant = say_read(new.meant or own, first.time)
-                whole = f" in the {say(own)}" if new.meant else ""
-                text = f"{new.text} is used where {meant} is meant,{whole} {between(first)}"
-                for chosen in [some, *([spot] for spot in some if len(some) > 1 and new.is_plain)]:
-                    yield (new.cost + 0.5 * (chosen is not some), text,
-                           reading({(step, p): new.what for at, p in chosen for step in at}))
+            for cost, words, what, is_plain, meant in readings(tape, own):
+                whole = f" in the {say(own)}" if meant is not own else ""
+                text = f"{words} is used where {say_read(meant, first.time)} is meant,{whole} {between(first)}"
+                for chosen in [some, *([spot] for spot in some if len(some) > 1 and is_plain)]:
+                    yield (cost + 0.5 * (chosen is not some), text,
+                           reading({(step, p): what for at, p in chosen for step in at}))
 
 
 @kind
@@ -238,10 +216,9 @@ def values_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
     named = [series for series in tape.arrays if series.is_named and series.place in spots]
     for a, b in itertools.combinations(named, 2):
         if a.at.keys() == b.at.keys() and a.shape == b.shape:
-            exchanged = {spot: lambda v, step, x, at=other.at: v(at[x.time])
-                         for one, other in ((a, b), (b, a)) for spot in spots[one.place]}
             yield (2.5, f"{say(a.first)} and {say(b.first)} are exchanged wherever they are read",
-                   reading(exchanged))
+                   reading({(step, p): other.at[step.inputs[p].time] for one, other in ((a, b), (b, a))
+                            for step, p in spots[one.place]}))
 
 
 @kind
@@ -256,7 +233,7 @@ def factors_exchanged(tape: Tape, given: list) -> Iterator[tuple]:
         if x.place == y.place or x.shape != y.shape or a.x.shape != b.x.shape or a.x.place == b.x.place \
                 or a.of.place == b.of.place or [s.time for s, _ in one] != [s.time for s, _ in other]:
             continue
-        swapped = {(s, i): lambda v, step, _, other=t.inputs[j]: v(other) for mine, its in ((one, other), (other, one))
+        swapped = {(s, i): t.inputs[j] for mine, its in ((one, other), (other, one))
                    for (s, i), (t, j) in zip(mine, its)}
         yield (2.3, f"{say_read(x, a.time)} and {say_read(y, b.time)} are exchanged: {d(a.x)} has the factor "
                f"{say_read(y, b.time)} and {d(b.x)} {say_read(x, a.time)}", reading(swapped))
@@ -267,10 +244,9 @@ def cache_of_another_step(tape: Tape, given: list) -> Iterator[tuple]:
     """The whole rule of each step reads the values of another step."""
     loop = [step for step in tape.steps if step.kind == "rule" and len(tape.places[step.of.place]) == tape.times > 1]
     for moment, _, at in MOMENTS if loop else ():
-        spots: dict[tuple[Step, int], Callable] = {}
+        spots: dict[tuple[Step, int], Step] = {}
         for step in loop:
             other = tape.places[step.of.place][at(step.time, tape.times) % tape.times]
-            meant = {**dict(zip(step.of.inputs, other.inputs)), step.of: other}
-            spots |= {(step, p): lambda v, step, x, new=meant[x]: v(new)
-                      for p, x in enumerate(step.inputs) if meant.get(x, x) is not x}
+            new = {**dict(zip(step.of.inputs, other.inputs)), step.of: other}
+            spots |= {(step, p): new[x] for p, x in enumerate(step.inputs) if new.get(x, x) is not x}
         yield 1.5, f"each step reads the cache of {moment}, and not its own", reading(spots)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.auditor import over_time, paths, returned, rules  # noqa: F401 (the blocks of the table)
-from minigrad.auditor.change import Change, all_changes, scaled
+from minigrad.auditor.change import Change, all_changes
 from minigrad.auditor.record import Step
-from minigrad.auditor.tape import Replaced, Tape
+from minigrad.auditor.tape import Replaced, Tape, Values
 from minigrad.auditor.words import d, say
 
 ROUNDS = 5  # causes found one after the other
@@ -30,7 +30,8 @@ ODD = 2.5  # what was returned, times a number that no size suggests: anything e
 BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
-FAILURES = (ValueError, TypeError, IndexError, KeyError)  # of a change that does not fit the shapes
+# of a change that does not fit the shapes, or reads against the order of a long loop
+FAILURES = (ValueError, TypeError, IndexError, KeyError, RecursionError)
 
 
 class Search:
@@ -68,11 +69,10 @@ class Search:
     def agreeing(self, values: dict[str, Any], draw: int = 0) -> list[str]:
         return [leaf for leaf, value in values.items() if self.equal(leaf, value, draw).all()]
 
-    def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0, within: bool = False
-                  ) -> dict[str, Any]:
+    def predicted(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0) -> dict[str, Any]:
         """The gradients of leaves with these steps replaced; none if they do not fit the shapes."""
         try:
-            return dict(zip(leaves, self.tape.gradients(leaves, replaced, within, self.tape.draws[draw].values)))
+            return dict(zip(leaves, self.tape.gradients(leaves, replaced, draw)))
         except FAILURES:
             return {}
 
@@ -102,13 +102,13 @@ class Search:
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
         self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
-        best = self.confirmed(self.everywhere(changes))
+        best = self.confirmed(self.tried([*changes, *(one for one in changes if one.cost <= COMMON)], 0.75))
         if best is not None and (best.where or best.cost < ODD):
             return best
         changes = [change for change in changes if change.where]
         common = [change for change in changes if change.cost <= COMMON]
-        return (self.confirmed(self.on_some_paths(common))
-                or self.confirmed(self.pairs(changes)) or best)
+        return (self.confirmed(self.tried(self.on_some_paths(common), 0.7))
+                or self.confirmed(self.tried(self.pairs(changes), 1.0)) or best)
 
     def rank(self, change: Change) -> tuple:
         """The order of candidates: what explains most, then the most usual, then the nearest to a gradient.
@@ -132,79 +132,62 @@ class Search:
                     best.also.append(str(change))
         return best
 
-    def found(self, change: Change, explained: list[str]) -> Change:
-        change.explains = [leaf for leaf in self.left if leaf in explained]
-        change.length = sum(self.tape.reached(change.replaced, change.explains[:1]).values())
-        return change
-
     # -- candidates -------------------------------------------------------------------------------------------
 
-    def everywhere(self, changes: list[Change]) -> list[Change]:
-        """The changes that explain something and break nothing."""
+    def tried(self, changes: Iterable[Change], share: float) -> list[Change]:
+        """The changes that explain something and break nothing. Each is tried at the nearest gradient that it reaches,
+        where most fail; one that comes again, at the others."""
         left, most = self.left, MOST_COST
         found: dict[Any, Change] = {}
-        nearest, others = slice(1), slice(1, None)  # most changes fail at the nearest gradient
-        plan = [(change, nearest) for change in changes]
-        plan += [(change, others) for change in changes if change.cost <= COMMON]
-        for change, part in self.affordable(plan, 0.75):
-            if change.cost > most or (part is others and most < MOST_COST):
+        for change in self.affordable(changes, share):
+            if change.cost > most or (change in self.values and most < MOST_COST):
                 continue  # one that explains everything, and what ties with it, has been found
             reached = list(self.tape.reached(change.replaced, left))
+            some = reached[1:] if change in self.values else reached[:1]
             values = self.values.setdefault(change, {})
-            values |= self.predicted(reached[part], change.replaced)
-            if not (explained := self.agreeing(values)):
+            values |= self.predicted(some, change.replaced) if some else {}
+            if not self.agreeing(values):
                 continue
             values |= self.predicted(reached, change.replaced)
             if self.breaks_nothing(change.replaced):
-                key = change.text if "{}" in change.text else change
-                explained = self.agreeing(values)
+                explained, key = self.agreeing(values), change.text if change.text.startswith("{}") else change
                 if key in found:  # the same happened to another gradient
                     explained += found[key].explains
                     change.replaced = {**found[key].replaced, **change.replaced}
-                found[key] = self.found(change, explained)
+                change.explains = [leaf for leaf in left if leaf in explained]
+                change.length = sum(self.tape.reached((change.whole or change).replaced, change.explains[:1]).values())
+                found[key] = change
                 most = min(most, change.cost + 1 if len(explained) == len(left) else most)
         return list(found.values())
 
     def on_some_paths(self, changes: list[Change]) -> Iterator[Change]:
         """A fault in one term or in one copy of an expression: only on the paths through one edge or one output.
 
-        A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so the
-        gradient is that with C, plus that with the cut, minus that with both. What is carried on from a copy for an
-        input alone is right: there C acts within a step."""
+        A gradient is a sum over paths. With C changed and with the edge cut it loses what C does elsewhere: so it is
+        that with C, plus that with the cut, minus that with both; taken at the edge that comes last, at each step of
+        time with what is carried there."""
         tape, edges_from = self.tape, Counter(e.of for e in self.tape.edges)
         settled, left = (sum(1 << tape.leaves[leaf].total.number for leaf in some)
                          for some in (self.settled, self.left))
-        cuts = [(at[0], scaled(at, 0)) for at in [*tape.slots, *([seed] for seed in tape.seeds)]]
-        with_cut = [(e, cut, tape.behind(cut), self.predicted(self.left, cut)) for e, cut in cuts]
-
-        def possible() -> Iterator[tuple]:
-            for change in changes:
-                after = tape.behind(change.replaced)
-                for e, cut, behind, values in with_cut:
-                    is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
-                        behind >> step.number & 1 for step in change.replaced)
-                    is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
-                    last = after & behind if is_term or is_copy else 0
-                    if last & left and not last & settled and cut.keys() != change.replaced.keys():
-                        yield change, e, cut, values, is_term
-        for change, e, cut, values, is_term in self.affordable(possible(), 0.7):
-            is_last = not is_term and e.x.kind == "leaf"
-            reached = tape.reached(change.replaced if is_term else cut, self.leaves)
-            leaf, within = next(iter(reached)), is_last and bool(tape.carried)
-            changed = self.predicted([leaf], change.replaced, within=True) if within else self.values.get(change, {})
-            both = self.predicted([leaf], change.replaced | cut, within=within)
-            if leaf in changed and both and self.equal(leaf, changed[leaf] + values[leaf] - both[leaf]).all():
-                where = "{}" if is_last else f"the formula of {d(e.x)}"
-                if is_term:
-                    where = "the term of " + (say(e) if e.kind == "seed" else d(e.of))
-                terms = [(1, change.replaced), (1, cut), (-1, change.replaced | cut)]
-                replaced: Replaced = {tape.leaves[leaf].total: lambda v, _, leaf=leaf, terms=terms, within=within: sum(
-                    sign * v.again(leaf, term, within) for sign, term in terms) for leaf in reached}
-                new = Change(change.kind, change.cost + 0.5 * (not is_last), f"in {where} only: {change.text}",
-                             replaced, change.where, terms=terms)
-                self.found(new, self.explained(reached, replaced))
-                new.length = tape.reached(change.replaced, [leaf])[leaf]
-                yield new
+        cuts = []
+        for at in [*tape.slots, *([seed] for seed in tape.seeds)]:
+            cut, e = dict.fromkeys(at, lambda v, e: 0.0), at[0]
+            words = "{}" if e.x.kind == "leaf" else f"the formula of {d(e.x)}", f"the term of {d(e.of)}"
+            cuts.append((e, cut, tape.behind(cut), words if e.kind == "edge" else ("", f"the term of {say(e)}")))
+        for change in filter(self.values.get, changes):
+            after = tape.behind(change.replaced)
+            rules_of = {(x.of, x.position) for x in change.replaced if x.kind == "rule"}
+            ends = [x for x in change.replaced if x.kind != "rule"]
+            ends += [e for e in tape.edges if (e.of, e.position) in rules_of] if rules_of else []
+            for e, cut, behind, (copy, term) in cuts:
+                is_term = (e.kind == "seed" or len(e.x.total.inputs) > 1) and any(
+                    behind >> step.number & 1 for step in change.replaced)
+                is_copy = edges_from[e.of] > 1 and any(after >> step.number & 1 for step in cut)
+                last = after & behind if is_term or is_copy else 0
+                if last & left and not last & settled and cut.keys() != change.replaced.keys():
+                    where = term if is_term else copy
+                    yield Change(change.kind, change.cost + 0.5 * (where != "{}"), f"in {where} only: {change.text}",
+                                 on_both(change.replaced, cut, ends if is_term else None), change.where, whole=change)
 
     def pairs(self, changes: list[Change]) -> Iterator[Change]:
         """Two changes on one path, neither of which explains a gradient by itself.
@@ -221,14 +204,11 @@ class Search:
                 short.setdefault((leaf, np.round(value, 9).tobytes()),  # one of equal ones
                                  (now - before + (change.text in said), change, leaf))
         some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))[:MOST_IN_PAIRS]
-        pairs = [(a, b, leaf) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+        pairs = [(a, b) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
                  if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
                  and not a.replaced.keys() & b.replaced.keys()]
-        for a, b, leaf in self.affordable(sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost), 1.0):
-            replaced = a.replaced | b.replaced
-            if self.explained([leaf], replaced) and self.breaks_nothing(replaced):
-                yield self.found(Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", replaced, a.where),
-                                 self.explained(self.left, replaced))
+        for a, b in sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost):
+            yield Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where)
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
@@ -254,7 +234,7 @@ class Search:
 
         def gradients(unit: Any) -> list:
             parts: Replaced = {total: lambda v, _, part=part: part for total, part in zip(totals, unit.reshape(shape))}
-            return self.tape.gradients(leaves, parts, within=True)
+            return self.tape.gradients(leaves, parts)
         rest, units = gradients(np.zeros(size)), [gradients(unit) for unit in np.eye(size)]
         alone = [k for k, r in enumerate(rest) if not r.any()]  # the leaves that no other path leads to
         for some in (some for some in (list(range(len(leaves))), alone) if len(some) > 1):
@@ -266,3 +246,12 @@ class Search:
             if rank < len(wanted) and off.max() <= 1e-7 * np.abs(wanted - base).max():
                 return [leaf for leaf in self.left if leaf in [leaves[k] for k in some]]
         return []
+
+
+def on_both(change: Replaced, cut: Replaced, ends: list[Step] | None) -> Replaced:
+    """The change on the paths through the edges of the cut alone. ends: those of the change, if they come later."""
+    own = dict.fromkeys(ends or cut, Values.own)
+    one, other, both = own | change, own | cut, own | change | cut
+    if ends is None:
+        return dict.fromkeys(cut, lambda v, e: v.within(one, e))
+    return dict.fromkeys(ends, lambda v, e: v.within(one, e) + v.within(other, e) - v.within(both, e))

@@ -92,7 +92,11 @@ def tied(tape: Tape, forward: Callable, alike: list[Axis]) -> list[list[Axis]]:
             continue
         some, came, before = [axis], ops_run(tape, forward, [axis]), -1
         while before < came < 2 * TO_ITS_END:
-            tries = {one: ops_run(tape, forward, [*some, one]) for one in axes_of(tape) if one not in some}
+            tries: dict[Axis, int] = {}
+            for one in [one for one in axes_of(tape) if one not in some]:
+                tries[one] = ops_run(tape, forward, [*some, one])
+                if tries[one] == 2 * TO_ITS_END:
+                    break
             best = max(tries, key=lambda one: tries[one], default=axis)
             before, came = came, tries.get(best, 0)
             some.append(best)

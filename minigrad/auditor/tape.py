@@ -108,25 +108,21 @@ class Tape:
         for slot in self.slots:
             parts = list(groups(slot, lambda e: e.x.place).values())
             self.bundles += [slot, *(parts if len(parts) > 1 else [])]
-        self.before, self.after, self.after_within = ([1 << i for i in range(len(self.steps))] for _ in range(3))
+        self.before, self.after = ([1 << i for i in range(len(self.steps))] for _ in range(2))
         for i, step in enumerate(self.steps):
             for x in step.reads:
                 self.before[i] |= self.before[x]
         for i, step in reversed(list(enumerate(self.steps))):
             for x in step.reads:
                 self.after[x] |= self.after[i]
-                self.after_within[x] |= 0 if step in self.carried else self.after_within[i]
 
     def true(self, leaf: str) -> Any:
         """The gradient of a leaf at the first draw, with the replacements that are in force."""
         return self.draws[0].values[self.leaves[leaf].total.number]
 
-    def behind(self, changed: Iterable[Step], within: bool = False) -> int:
-        """All that depends on some steps, as bits. within: not from step to step of time."""
-        after, mask = self.after_within if within else self.after, 0
-        for step in changed:
-            mask |= after[step.number]
-        return mask
+    def behind(self, changed: Iterable[Step]) -> int:
+        """All that depends on some steps, as bits."""
+        return union(self.after[step.number] for step in changed)
 
     def reached(self, changed: Iterable[Step], leaves: Iterable[str]) -> dict[str, int]:
         """{leaf: how many steps a replay runs} of the leaves that some steps lead to, the nearest first."""
@@ -135,34 +131,21 @@ class Tape:
         lengths = {leaf: (behind & self.before[i]).bit_count() for leaf, i in totals.items() if behind >> i & 1}
         return dict(sorted(lengths.items(), key=lambda entry: entry[1]))
 
-    def replay(self, replaced: Replaced, ends: int = -1, within: bool = False, at: list | None = None) -> list:
-        """The values of all steps with some steps replaced, as far as the ends, given as bits, depend on them.
-        at: the values of a draw, by default the first."""
-        todo = self.behind(replaced, within)
-        return Values(self, at or self.draws[0].values, replaced, todo).sweep(bits(todo & ends))
+    def replay(self, replaced: Replaced, values: list, ends: int = -1) -> list:
+        """The values of all steps, from those of a draw, with some steps replaced; as far as the ends, given as bits,
+        depend on them."""
+        return Values(self, replaced, values).run(ends)
 
-    def gradients(self, leaves: Iterable[str], replaced: Replaced, within: bool = False, at: list | None = None
-                  ) -> list:
+    def gradients(self, leaves: Iterable[str], replaced: Replaced, draw: int = 0) -> list:
         """The gradients of leaves with some steps replaced."""
         totals = [self.leaves[leaf].total.number for leaf in leaves]
-        ends = functools.reduce(operator.or_, (self.before[i] for i in totals), 0)
-        self.ran += (self.behind(replaced, within) & ends).bit_count() + A_REPLAY
-        values = self.replay(replaced, ends, within, at)
+        values = self.replay(replaced, self.draws[draw].values, union(self.before[i] for i in totals))
         return [values[i] for i in totals]
-
-    def values_behind(self, terms: list[tuple[int, Replaced]], before: list) -> list[tuple[Step, Any]]:
-        """The steps behind a change and their values, a signed sum of replays; without the leaves, if of several terms.
-        """
-        leaves = {step.total.number for step in self.leaves.values()} if terms[1:] else set[int]()
-        behind = functools.reduce(operator.or_, (self.behind(replaced) for _, replaced in terms))
-        replays = [(sign, self.replay(self.accepted | replaced, at=before)) for sign, replaced in terms]
-        return [(self.steps[i], sum(sign * values[i] for sign, values in replays))
-                for i in bits(behind) if i not in leaves and self.steps[i].shape]
 
     def accept(self, replaced: Replaced) -> None:
         """Make replacements permanent, in the values of all draws too."""
         for draw in self.draws:
-            draw.values[:] = self.replay(replaced, at=draw.values)
+            draw.values[:] = self.replay(replaced, draw.values)
         self.accepted = {**self.accepted, **replaced}
 
     @functools.cached_property
@@ -210,18 +193,21 @@ class Series:
 class Values:
     """The values of a replay. v(step) is computed ahead of its turn if a replacement reads it.
 
-    own    what a step is without its own replacement
-    again  the gradient of a leaf from another replay, with more steps replaced
+    own     what a step is without its own replacement
+    within  what a step is with other steps replaced, within one step of time
     """
 
-    def __init__(self, tape: Tape, values: list, replaced: Replaced, todo: int):
-        self.tape, self.before, self.values, self.todo = tape, values, values.copy(), todo
-        self.given, self.replaced = replaced, {**tape.accepted, **replaced}
+    def __init__(self, tape: Tape, replaced: Replaced, values: Any):
+        self.tape, self.before, self.values, self.todo = tape, values, values.copy(), tape.behind(replaced)
+        self.replaced = {**tape.accepted, **replaced}
         self.done: set[int] = set()
+        self.others: dict[int, Within] = {}
 
-    def sweep(self, path: list[int]) -> list:
-        """Compute the steps of a path, in order; return the values of all steps."""
+    def run(self, ends: int) -> list:
+        """Compute what the ends depend on, in order; return the values of all steps."""
         values, steps, done, replaced = self.values, self.tape.steps, self.done, self.replaced
+        path = bits(self.todo & ends)
+        self.tape.ran += len(path) + A_REPLAY
         for i in path:
             if i not in done:
                 step = steps[i]
@@ -245,9 +231,33 @@ class Values:
     def own(self, step: Step) -> Any:
         return self.before[step.number] if step.compute is None else step.compute(*map(self, step.inputs))
 
-    def again(self, leaf: str, replaced: Replaced, within: bool) -> Any:
-        more = {**self.given, **replaced, self.tape.leaves[leaf].total: Values.own}
-        return self.tape.gradients([leaf], more, within, self.before)[0]
+    def within(self, replaced: Replaced, step: Step) -> Any:
+        if id(replaced) not in self.others:
+            self.others[id(replaced)] = Within(self, replaced)
+        return self.others[id(replaced)](step)
+
+
+class Within(Values):
+    """A replay with other steps replaced in one step of time: what is carried there is that of the outer replay."""
+
+    def __init__(self, outer: Values, replaced: Replaced):
+        super().__init__(outer.tape, replaced, {})
+        self.outer, self.new, self.before = outer, replaced, outer.before
+
+    def __call__(self, step: Step) -> Any:
+        i, values = step.number, self.values
+        if i not in values:
+            values[i] = self.before[i]  # what is read where a value is needed for itself
+            if step in self.new or (self.todo >> i & 1 and step not in self.tape.carried):
+                self.tape.ran += 1
+                values[i] = self.changed(step) if step in self.replaced else self.own(step)
+            else:
+                values[i] = self.outer(step)
+        return values[i]
+
+
+def union(masks: Iterable[int]) -> int:
+    return functools.reduce(operator.or_, masks, 0)
 
 
 def bits(mask: int) -> list[int]:

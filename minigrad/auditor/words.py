@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minigrad.auditor.record import Step
 from minigrad.engine.op import PART
 
@@ -44,9 +46,7 @@ def say(step: Step, depth: int = 2) -> str:
 
 def is_turned(step: Step) -> bool:
     """Whether an axis is read from its end, as in x[:, ::-1]."""
-    index = step.metadata.get("index", ())
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(one, slice) and (one.step or 1) < 0 for one in parts)
+    return any(isinstance(one, slice) and (one.step or 1) < 0 for one in np.index_exp[step.metadata.get("index", ())])
 
 
 def say_read(x: Step, time: int) -> str:

@@ -266,6 +266,28 @@ def test_a_softmax_over_all_entries_whose_gradient_is_that_of_its_columns():
     assert "is that of sums over axis 0, and sum(e) in the forward is over all axes" in cause.text, str(report)
 
 
+def test_a_copy_of_an_expression_before_a_long_loop():
+    """The loop has more steps than Python's recursion allows; dW has its own dh, which lacks a path."""
+    def forward(x, W):
+        a = np.tanh(W @ x)
+        z = a * a
+        for _ in range(120):
+            z = z * 0.99 + 0.001 * (z * z)
+        return z + a
+
+    def backward(d, x, W):
+        a = np.tanh(W @ x)
+        zs = [a * a]
+        for _ in range(120):
+            zs.append(zs[-1] * 0.99 + 0.001 * zs[-1] ** 2)
+        g = d
+        for z in reversed(zs[:-1]):
+            g = g * (0.99 + 0.002 * z)
+        return W.T @ ((2 * g * a + d) * (1 - a * a)), 2 * g * a * (1 - a * a) @ x.T
+    report = mg.audit(forward, backward, np.zeros((3, 2)), np.zeros((4, 3)))
+    assert report.right == ["dx"] and "in dW only: da lacks the path from z + a to a" in str(report)
+
+
 def test_a_cause_holds_at_inputs_that_the_audit_has_not_seen():
     """The value that is replaced equals another at one draw only: such a change is not a cause."""
     program = PROGRAMS["rnn"]
