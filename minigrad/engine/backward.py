@@ -75,8 +75,10 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
 def release_values(node: Any) -> None:
     """Free the values that a node keeps, after its backward."""
     node._op, node._inputs, node._metadata = RELEASED, None, None
-    node._array = tuple([y if y.__class__ is Shape else Shape(y.shape, y.dtype) for y in node._array]) \
-        if node._array.__class__ is tuple else None
+    if node._array.__class__ is not tuple:
+        node._array = None
+    elif node._array[0].__class__ is not Shape:
+        node._array = tuple([Shape(y.shape, y.dtype) for y in node._array])
 
 
 def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:
@@ -85,7 +87,7 @@ def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:
     graph, needed = arrivals.graph, arrivals.needed
     if node._index < engine.last_change:
         unchanged_or_raise(node)
-    if g.__class__ is list:
+    if g.__class__ is list and (graph or not op.fresh):
         g = tuple([zeros_of(y) if d is None else d for d, y in zip(g, node._array)])
     y = node._array if not graph else value_of(node)
     if op.variadic:

@@ -46,7 +46,7 @@ class Op:
     defaults: dict[str, Any]  # {name of metadata: default value, or REQUIRED}
     rules: dict[str, Any]  # {argument: rule}; an argument without a rule passes no gradient
     vjps: list[VJP]  # one for each rule
-    fresh: bool = False  # True if nothing else refers to the arrays that a variadic rule returns
+    fresh: bool = False  # True for scan: nothing else refers to the arrays that its rule returns, and g may be None
     analytic: bool = True  # False if the forward breaks the complex step (abs, sign)
     infix: str | None = None
     numpy: tuple = ()
@@ -351,7 +351,8 @@ def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked
 def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
     """The result y as a tensor. Its node keeps the values that the rules will read."""
     mask = sum([1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked])
-    saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
+    saves: Any = self.vjps[0].saves if self.variadic else {
+        i for vjp in self.vjps if mask >> vjp.position & 1 for i in vjp.saves}
     every = self.variadic and 0 in saves
     kept = inputs if every else tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
     return result(y, self, kept, mask, metadata, y if -1 in saves else None)
@@ -366,7 +367,7 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
     """The results of an op that returns several: parts of one node, whose rules run once for all of them."""
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
-    whole: Any = record(self, inputs, metadata, Shape(()))._node
+    whole: Any = record(self, inputs, metadata, ys[0])._node
     whole._array = tuple([Shape(y.shape, y.dtype) for y in ys]) if whole._array is None else ys
     return tuple([result(y, PART, (whole,), 1, {"i": i}, None) if tracked[i] else fill(new(Tensor), y)
                   for i, y in enumerate(ys)])

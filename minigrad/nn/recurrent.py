@@ -117,7 +117,7 @@ class Recurrent(Module):
     def parameter_types(self) -> set[np.dtype]:
         """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""
         declared = getattr(self.cell, "key_attributes", ())
-        return {a.dtype for name in declared if isinstance(a := getattr(self, name, None), Tensor)} or {
+        return {a.dtype for name in declared if (a := getattr(self, name, None)).__class__ is Tensor} or {
             p.dtype for p in self.parameters()}
 
 
