@@ -80,7 +80,7 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
     """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
     one thread must be worth it; a batch that fits few columns is one chunk.
 
-    flat   whether nothing is broadcast over rows, so that a pass over few columns is one run
+    flat   whether nothing is broadcast over rows, so that a pass can be one run, and rows need no whole vectors
     """
     most, line = FEW // itemsize, 64 // itemsize
     few = next(w for w in (2, 4, 8) if w >= min(batch, most))
@@ -95,7 +95,8 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
             WIDTHS[min(w for w in widths if w >= filled) * itemsize]
         return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)
     filled = min([-(-batch // -(-batch // width)) for width in widths], key=seconds)
-    return min(w for w in widths if w >= filled), filled
+    has_left_over = flat and filled > line and 0 < filled % line <= 4
+    return filled if has_left_over else min(w for w in widths if w >= filled), filled
 
 
 class CPlan:
@@ -219,6 +220,11 @@ class CPlan:
     def few(self) -> bool:
         """Whether a row of a chunk does not fill a vector: products have vectors across rows, and passes across all."""
         return self.columns is not None and 1 < self.columns <= FEW // self.itemsize
+
+    @property
+    def flat(self) -> bool:
+        """Whether a pass is one run over all rows, as their columns do not fill vectors."""
+        return self.columns is not None and (self.few or self.columns * self.itemsize % 32 != 0)
 
     @property
     def has_filling(self) -> bool:
