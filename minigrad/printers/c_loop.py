@@ -63,8 +63,9 @@ from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
 # {bytes of a row of a chunk: the time of its products, relative}. Each of up to 4 columns left over behind a multiple
-# of 64 bytes takes 2. Rows of at most FEW bytes take 1, and a quarter for each byte that is filled.
-WIDTHS = {64: 17, 96: 32, 128: 32, 160: 48, 192: 47, 224: 63}
+# of 64 bytes takes 2; behind only one vector, a third of that vector's columns more. Rows of at most FEW bytes take
+# 1.5, an eighth for each byte, and an eighth for each that is filled.
+WIDTHS = {64: 17, 96: 32, 128: 32, 160: 48, 192: 47, 224: 70}
 FEW = 32
 THREADED = 1.25  # what a second thread costs
 MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
@@ -80,7 +81,7 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
     """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
     one thread must be worth it; a batch that fits few columns is one chunk.
 
-    flat   whether nothing is broadcast over rows, so that a pass can be one run, and rows need no whole vectors
+    flat   whether nothing is broadcast over rows: then a pass is one run, and only few columns are filled up
     """
     most, line = FEW // itemsize, 64 // itemsize
     few = next(w for w in (2, 4, 8) if w >= min(batch, most))
@@ -90,13 +91,15 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
 
     def seconds(filled: int) -> float:
         chunks, left = -(-batch // filled), filled % line
-        products = 1 + filled * itemsize / 4 if filled <= most else \
-            WIDTHS[(filled - left) * itemsize] + 2 * left if 0 < left <= 4 and filled > line else \
-            WIDTHS[min(w for w in widths if w >= filled) * itemsize]
+        if filled <= most:
+            products = 1.5 + (few + filled) * itemsize / 8
+        elif 0 < left <= 4 and filled > line:
+            products = WIDTHS[(filled - left) * itemsize] + 2 * left + line // 3 * (filled < 2 * line)
+        else:
+            products = WIDTHS[min(w for w in widths if w >= filled) * itemsize]
         return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)
     filled = min([-(-batch // -(-batch // width)) for width in widths], key=seconds)
-    has_left_over = flat and filled > line and 0 < filled % line <= 4
-    return filled if has_left_over else min(w for w in widths if w >= filled), filled
+    return filled if flat and filled > line else min(w for w in widths if w >= filled), filled
 
 
 class CPlan:
@@ -224,7 +227,7 @@ class CPlan:
     @property
     def flat(self) -> bool:
         """Whether a pass is one run over all rows, as their columns do not fill vectors."""
-        return self.columns is not None and (self.few or self.columns * self.itemsize % 32 != 0)
+        return self.columns is not None and (self.few or self.columns * self.itemsize % 64 != 0)
 
     @property
     def has_filling(self) -> bool:

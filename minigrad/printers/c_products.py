@@ -223,7 +223,8 @@ enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / sizeof(TYPE)) : 0,
        LANES_TYPE = BYTES_TYPE / sizeof(TYPE),
        ACROSS_TYPE = SIDE_TYPE / LANES_TYPE, HALF_TYPE = SIDE_TYPE % LANES_TYPE,
        TAIL_TYPE = HALF_TYPE > LANES_TYPE / 2 ? LANES_TYPE : LANES_TYPE / 2,
-       PANEL_TYPE = LEFT_TYPE ? 8 : SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
+       PANEL_TYPE = LEFT_TYPE ? 8 : HALF_TYPE && SUMS / ACROSS_TYPE > 8 ? 8 :
+                    SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE half_TYPE __attribute__((vector_size(TAIL_TYPE * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE rows_TYPE __attribute__((vector_size(8 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));

@@ -127,7 +127,7 @@ class CProgram:
         threads, share = (threads, address) if threads > 1 and (address := pool_of_threads()) else (1, 0)
         memory = at_a_line((self.chunks * self.chunk_bytes(steps),), np.uint8)
         work = at_a_line((min(threads, self.chunks) * self.work_bytes,), np.uint8)
-        line = -(-min(steps, self.block) * self.across // 16) * 16 + 16
+        line = 16 * (-(-min(steps, self.block) * self.across // 16) | 1)  # odd: one column of all rows lies in all sets
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
