@@ -63,9 +63,9 @@ from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
 # {bytes of a row of a chunk: the time of its products, relative}. Each of up to 4 columns left over behind a multiple
-# of 64 bytes takes 2; behind only one vector, a third of that vector's columns more. Rows of at most FEW bytes take
+# of 64 bytes takes 2; behind only one vector, a fifth of that vector's columns more. Rows of at most FEW bytes take
 # 1.5, an eighth for each byte, and an eighth for each that is filled.
-WIDTHS = {64: 17, 96: 32, 128: 32, 160: 48, 192: 47, 224: 70}
+WIDTHS = {64: 18.5, 96: 32, 128: 32, 160: 48, 192: 47, 224: 70}
 FEW = 32
 THREADED = 1.25  # what a second thread costs
 MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
@@ -94,7 +94,7 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
         if filled <= most:
             products = 1.5 + (few + filled) * itemsize / 8
         elif 0 < left <= 4 and filled > line:
-            products = WIDTHS[(filled - left) * itemsize] + 2 * left + line // 3 * (filled < 2 * line)
+            products = WIDTHS[(filled - left) * itemsize] + 2 * left + line // 5 * (filled < 2 * line)
         else:
             products = WIDTHS[min(w for w in widths if w >= filled) * itemsize]
         return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)

@@ -89,8 +89,8 @@ class ScanCall:
         n, m = self.sizes
         state, xs, closed = self.arrays
         of_state, of_y = self.axes
-        d_state = [np.zeros(a.shape, a.dtype) if d is None else np.array(of_state.enter(d) if of_state else d, order="C")
-                   for a, d in zip(state, gradients)]
+        d_state = [np.zeros(a.shape, a.dtype) if d is None else
+                   np.array(of_state.enter(d) if of_state else d, order="C") for a, d in zip(state, gradients)]
         d_ys = enter(of_y, [zeros_of(y) if d is None else d for y, d in zip(results[n:], gradients[n:])])
         d_state, d_xs, d_closed = self.executor.backward(d_state, self.in_order(d_ys), xs, closed)
         return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
