@@ -75,10 +75,8 @@ def sweep(outputs: list[Tensor], gradients: list[Any], targets: list[Tensor] | N
 def release_values(node: Any) -> None:
     """Free the values that a node keeps, after its backward."""
     node._op, node._inputs, node._metadata = RELEASED, None, None
-    if node._array.__class__ is not tuple:
-        node._array = None
-    elif node._array[0].__class__ is not Shape:
-        node._array = tuple([Shape(y.shape, y.dtype) for y in node._array])
+    node._array = tuple([y if y.__class__ is Shape else Shape(y.shape, y.dtype) for y in node._array]) \
+        if node._array.__class__ is tuple else None
 
 
 def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:

@@ -351,8 +351,7 @@ def finish(self: Op, inputs: tuple, arrays: Any, metadata: dict, y: Any, tracked
 def record(self: Op, inputs: tuple, metadata: dict, y: Any) -> Tensor:
     """The result y as a tensor. Its node keeps the values that the rules will read."""
     mask = sum([1 << i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x._tracked])
-    saves: Any = self.vjps[0].saves if self.variadic else {
-        i for vjp in self.vjps if mask >> vjp.position & 1 for i in vjp.saves}
+    saves = {i for vjp in self.vjps if self.variadic or mask >> vjp.position & 1 for i in vjp.saves}
     every = self.variadic and 0 in saves
     kept = inputs if every else tuple([x if i in saves else link(x) for i, x in enumerate(inputs)])
     return result(y, self, kept, mask, metadata, y if -1 in saves else None)
