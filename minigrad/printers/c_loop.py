@@ -6,7 +6,8 @@ The values are those of the program that `derive` prints, cut so that entrywise 
 2. Values that the backward reads are stored over time. Slices, transposes and broadcasts are strides (c_places.py).
 3. Products with a weight use panels of it, packed before the loop (c_products.py). Loop invariants come from NumPy.
 4. If no value mixes the columns of the batch (program/columns.py), chunks of them are shared out to threads. COLUMNS is
-   a constant of the text, so a chunk's row is a few vectors; if it is less than one, a pass is one run over all rows.
+   a constant of the text, so a chunk's row is a few vectors; if it does not fill them, a pass is one run over all
+   rows.
 5. The factors of a weight's gradient are laid down in rows over all steps; after the loop they are multiplied, and
    strips of the result are shared out to threads. NumPy does what is no plain product or sum.
 """
@@ -215,9 +216,9 @@ class CPlan:
                     return None, 1
         # rows of a larger type fill whole vectors too
         self.itemsize = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
-        flat = all(a.shape == v.shape or a.is_constant or a in self.invariant
-                   for v in values if v.op.elementwise for a in v.inputs)
-        return chunk_of(batch, threads, self.itemsize, flat)
+        self.broadcasts = not all(a.shape == v.shape or a.is_constant or a in self.invariant
+                                  for v in values if v.op.elementwise for a in v.inputs)
+        return chunk_of(batch, threads, self.itemsize, not self.broadcasts)
 
     @property
     def few(self) -> bool:
@@ -226,8 +227,8 @@ class CPlan:
 
     @property
     def flat(self) -> bool:
-        """Whether a pass is one run over all rows, as their columns do not fill vectors."""
-        return self.columns is not None and (self.few or self.columns * self.itemsize % 64 != 0)
+        """Whether a pass is one run over all rows, as a row does not fill its vectors."""
+        return self.few or (self.columns is not None and not self.broadcasts and self.columns * self.itemsize % 64 != 0)
 
     @property
     def has_filling(self) -> bool:

@@ -213,8 +213,9 @@ static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column,
 }
 """
 
-# Products with more columns: some vectors side by side, perhaps a half one, and columns that are left over. The
-# vectors of those lie across the rows of a panel, so they cost as much as they are.
+# Products with more columns: some vectors side by side, and columns that are left over. The vectors of up to four lie
+# across the rows of a panel, so they cost as much as they are; for more, a last vector, perhaps a half one, ends with
+# them and overlaps the one before.
 BY_COLUMNS = """\
 enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / sizeof(TYPE)) : 0,
        LEFT_TYPE = REST_TYPE <= 4 && REST_TYPE < FILLED ? REST_TYPE : 0,
