@@ -85,7 +85,7 @@ def run_rules(node: Any, g: Any, arrivals: Arrivals, watching: Any) -> None:
     graph, needed = arrivals.graph, arrivals.needed
     if node._index < engine.last_change:
         unchanged_or_raise(node)
-    if g.__class__ is list:
+    if g.__class__ is list and (graph or not op.fresh):
         g = tuple([zeros_of(y) if d is None else d for d, y in zip(g, node._array)])
     y = node._array if not graph else value_of(node)
     if op.variadic:

@@ -46,7 +46,7 @@ class Op:
     defaults: dict[str, Any]  # {name of metadata: default value, or REQUIRED}
     rules: dict[str, Any]  # {argument: rule}; an argument without a rule passes no gradient
     vjps: list[VJP]  # one for each rule
-    fresh: bool = False  # True if nothing else refers to the arrays that a variadic rule returns
+    fresh: bool = False  # True for scan: nothing else refers to the arrays that its rule returns, and g may be None
     analytic: bool = True  # False if the forward breaks the complex step (abs, sign)
     infix: str | None = None
     numpy: tuple = ()
@@ -366,7 +366,7 @@ def record_parts(self: Op, inputs: tuple, metadata: dict, ys: tuple, tracked: li
     """The results of an op that returns several: parts of one node, whose rules run once for all of them."""
     if not (any(tracked) and recording.get()):
         return tuple([fill(new(Tensor), y) for y in ys])
-    whole: Any = record(self, inputs, metadata, Shape(()))._node
+    whole: Any = record(self, inputs, metadata, ys[0])._node
     whole._array = tuple([Shape(y.shape, y.dtype) for y in ys]) if whole._array is None else ys
     return tuple([result(y, PART, (whole,), 1, {"i": i}, None) if tracked[i] else fill(new(Tensor), y)
                   for i, y in enumerate(ys)])

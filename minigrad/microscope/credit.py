@@ -167,8 +167,8 @@ def gradients_into(scan: Record, node: Tensor, losses: list[Tensor]) -> tuple[li
     n, results = len(scan.step.new_states), node._array
     found = replayed_gradients(losses, [node]).get(node._index, [None] * len(results))
     g = [zeros_of(y) if d is None else data_of(d) for d, y in zip(found, results)]
-    d_state, d_ys = enter(scan.axes, g[:n], g[n:])
-    return d_state, [d[::-1] if scan.reverse else d for d in d_ys]
+    d_ys = enter(scan.axes[1], g[n:])
+    return enter(scan.axes[0], g[:n]), [d[::-1] if scan.reverse else d for d in d_ys]
 
 
 def in_groups(arrived: Iterable[tuple[list[Array], list[Array]]], room: int, each: int

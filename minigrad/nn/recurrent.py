@@ -116,8 +116,8 @@ class Recurrent(Module):
 
     def parameter_types(self) -> set[np.dtype]:
         """The dtypes of the parameters: of those that the cell declares as its keys, without a search for others."""
-        declared = getattr(self.cell, "key_attributes", ())
-        return {a.dtype for name in declared if isinstance(a := getattr(self, name, None), Tensor)} or {
+        own, declared = vars(self), getattr(self.cell, "key_attributes", ())
+        return {a.dtype for name in declared if (a := own.get(name)).__class__ is Tensor} or {
             p.dtype for p in self.parameters()}
 
 

@@ -6,7 +6,8 @@ The values are those of the program that `derive` prints, cut so that entrywise 
 2. Values that the backward reads are stored over time. Slices, transposes and broadcasts are strides (c_places.py).
 3. Products with a weight use panels of it, packed before the loop (c_products.py). Loop invariants come from NumPy.
 4. If no value mixes the columns of the batch (program/columns.py), chunks of them are shared out to threads. COLUMNS is
-   a constant of the text, so a chunk's row is a few vectors; if it is less than one, a pass is one run over all rows.
+   a constant of the text, so a chunk's row is a few vectors; if it does not fill them, a pass is one run over all
+   rows.
 5. The factors of a weight's gradient are laid down in rows over all steps; after the loop they are multiplied, and
    strips of the result are shared out to threads. NumPy does what is no plain product or sum.
 """
@@ -63,8 +64,9 @@ from minigrad.program.reassociate import Reassociated
 from minigrad.program.simplify import Program
 
 # {bytes of a row of a chunk: the time of its products, relative}. Each of up to 4 columns left over behind a multiple
-# of 64 bytes takes 2. Rows of at most FEW bytes take 1, and a quarter for each byte that is filled.
-WIDTHS = {64: 17, 96: 32, 128: 32, 160: 48, 192: 47, 224: 63}
+# of 64 bytes takes 2; behind only one vector, a fifth of that vector's columns more. Rows of at most FEW bytes take
+# 1.5, an eighth for each byte, and an eighth for each that is filled.
+WIDTHS = {64: 18.5, 96: 32, 128: 32, 160: 48, 192: 47, 224: 70}
 FEW = 32
 THREADED = 1.25  # what a second thread costs
 MOST_PARTS = 64  # of a weight's gradient that is linear in products and sums
@@ -80,7 +82,7 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
     """The columns of a chunk, and how many of them the batch fills, with which the threads are done first. More than
     one thread must be worth it; a batch that fits few columns is one chunk.
 
-    flat   whether nothing is broadcast over rows, so that a pass over few columns is one run
+    flat   whether nothing is broadcast over rows: then a pass is one run, and only few columns are filled up
     """
     most, line = FEW // itemsize, 64 // itemsize
     few = next(w for w in (2, 4, 8) if w >= min(batch, most))
@@ -90,12 +92,15 @@ def chunk_of(batch: int, threads: int, itemsize: int, flat: bool) -> tuple[int, 
 
     def seconds(filled: int) -> float:
         chunks, left = -(-batch // filled), filled % line
-        products = 1 + filled * itemsize / 4 if filled <= most else \
-            WIDTHS[(filled - left) * itemsize] + 2 * left if 0 < left <= 4 and filled > line else \
-            WIDTHS[min(w for w in widths if w >= filled) * itemsize]
+        if filled <= most:
+            products = 1.5 + (few + filled) * itemsize / 8
+        elif 0 < left <= 4 and filled > line:
+            products = WIDTHS[(filled - left) * itemsize] + 2 * left + line // 5 * (filled < 2 * line)
+        else:
+            products = WIDTHS[min(w for w in widths if w >= filled) * itemsize]
         return -(-chunks // threads) * products * (THREADED if min(chunks, threads) > 1 else 1)
     filled = min([-(-batch // -(-batch // width)) for width in widths], key=seconds)
-    return min(w for w in widths if w >= filled), filled
+    return filled if flat and filled > line else min(w for w in widths if w >= filled), filled
 
 
 class CPlan:
@@ -211,14 +216,19 @@ class CPlan:
                     return None, 1
         # rows of a larger type fill whole vectors too
         self.itemsize = min([v.dtype.itemsize for v in values if v.dtype.kind == "f"], default=8)
-        flat = all(a.shape == v.shape or a.is_constant or a in self.invariant
-                   for v in values if v.op.elementwise for a in v.inputs)
-        return chunk_of(batch, threads, self.itemsize, flat)
+        self.broadcasts = not all(a.shape == v.shape or a.is_constant or a in self.invariant
+                                  for v in values if v.op.elementwise for a in v.inputs)
+        return chunk_of(batch, threads, self.itemsize, not self.broadcasts)
 
     @property
     def few(self) -> bool:
         """Whether a row of a chunk does not fill a vector: products have vectors across rows, and passes across all."""
         return self.columns is not None and 1 < self.columns <= FEW // self.itemsize
+
+    @property
+    def flat(self) -> bool:
+        """Whether a pass is one run over all rows, as a row does not fill its vectors."""
+        return self.few or (self.columns is not None and not self.broadcasts and self.columns * self.itemsize % 64 != 0)
 
     @property
     def has_filling(self) -> bool:

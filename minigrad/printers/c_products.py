@@ -213,18 +213,21 @@ static void look_up_TYPE(TYPE *restrict z, const TYPE *P, long row, long column,
 }
 """
 
-# Products with more columns: some vectors side by side, perhaps a half one, and columns that are left over. The
-# vectors of those lie across the rows of a panel, so they cost as much as they are.
+# Products with more columns: some vectors side by side, and columns that are left over. The vectors of up to four lie
+# across the rows of a panel, so they cost as much as they are; for more, a last vector, perhaps a half one, ends with
+# them and overlaps the one before.
 BY_COLUMNS = """\
 enum { REST_TYPE = VECTOR == 64 ? FILLED % (VECTOR / sizeof(TYPE)) : 0,
        LEFT_TYPE = REST_TYPE <= 4 && REST_TYPE < FILLED ? REST_TYPE : 0,
        SIDE_TYPE = LEFT_TYPE ? FILLED - LEFT_TYPE : COLUMNS,
        BYTES_TYPE = SIDE_TYPE * sizeof(TYPE) < VECTOR ? SIDE_TYPE * sizeof(TYPE) : VECTOR,
        LANES_TYPE = BYTES_TYPE / sizeof(TYPE),
-       ACROSS_TYPE = SIDE_TYPE / LANES_TYPE, HALF_TYPE = SIDE_TYPE % LANES_TYPE != 0,
-       PANEL_TYPE = LEFT_TYPE ? 8 : SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
+       ACROSS_TYPE = SIDE_TYPE / LANES_TYPE, HALF_TYPE = SIDE_TYPE % LANES_TYPE,
+       TAIL_TYPE = HALF_TYPE > LANES_TYPE / 2 ? LANES_TYPE : LANES_TYPE / 2,
+       PANEL_TYPE = LEFT_TYPE ? 8 : HALF_TYPE && SUMS / ACROSS_TYPE > 8 ? 8 :
+                    SUMS / ACROSS_TYPE > 1 ? SUMS / ACROSS_TYPE : 1 };
 typedef TYPE vector_TYPE __attribute__((vector_size(BYTES_TYPE), aligned(sizeof(TYPE)), may_alias));
-typedef TYPE half_TYPE __attribute__((vector_size(BYTES_TYPE / 2), aligned(sizeof(TYPE)), may_alias));
+typedef TYPE half_TYPE __attribute__((vector_size(TAIL_TYPE * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
 typedef TYPE rows_TYPE __attribute__((vector_size(8 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
 
 static void pack_TYPE(const TYPE *W, long row, long column, long rows, long inner, TYPE *panels)
@@ -248,7 +251,7 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
                 for (int j = 0; j < ACROSS_TYPE; j++)
                     sum[r][j] += panels[r] * *(const vector_TYPE *)(x + j * LANES_TYPE);
                 if (HALF_TYPE)
-                    half[r] += panels[r] * *(const half_TYPE *)(x + ACROSS_TYPE * LANES_TYPE);
+                    half[r] += panels[r] * *(const half_TYPE *)(x + SIDE_TYPE - TAIL_TYPE);
             }
             UNROLLED
             for (int j = 0; j < LEFT_TYPE; j++)
@@ -262,7 +265,7 @@ static FUSED void product_TYPE(long rows, long inner, const TYPE *panels, const 
                 for (int j = 0; j < ACROSS_TYPE; j++)
                     *(vector_TYPE *)(to + j * LANES_TYPE) = sum[r][j];
                 if (HALF_TYPE)
-                    *(half_TYPE *)(to + ACROSS_TYPE * LANES_TYPE) = half[r];
+                    *(half_TYPE *)(to + SIDE_TYPE - TAIL_TYPE) = half[r];
                 for (int j = SIDE_TYPE; j < COLUMNS; j++)
                     to[j] = j < FILLED ? left[j - SIDE_TYPE][r] : 0;
             }

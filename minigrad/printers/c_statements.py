@@ -41,7 +41,7 @@ class Statements(Schedule):
     def one_pass(self, shape: tuple, values: list[Value]) -> list[str]:
         """All entrywise values of one shape and level, in one loop over the entries."""
         own = set(values)
-        self.axes = Axes(shape, self.wide, self.plan.few and self.lie_side_by_side(shape, values))
+        self.axes = Axes(shape, self.wide, self.plan.flat and self.lie_side_by_side(shape, values))
         lines: list[str] = []
         texts: dict[Value, str] = {}
         loaded: set[str] = set()
@@ -112,7 +112,7 @@ class Statements(Schedule):
 
     def fills(self, rows: Rows) -> bool:
         """Whether a pass may lay rows down entry by entry."""
-        return not self.plan.has_filling and not self.plan.few and (rows.in_lines or rows.across == 1)
+        return not self.plan.has_filling and not self.plan.flat and (rows.in_lines or rows.across == 1)
 
     def rows_at(self, rows: Rows, index: list[str]) -> str:
         """The text of an entry in the rows of a value, at this step."""

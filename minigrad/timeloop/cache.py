@@ -25,6 +25,7 @@ from minigrad.engine.tensor import Tensor
 LOCK = threading.RLock()
 
 VIEW = 150  # bytes of an ndarray without its data
+CAPACITY = attrgetter("capacity")
 
 
 class Buffers:
@@ -67,7 +68,7 @@ class Pool:
         """Return a set for this number of steps: the smallest idle set that is long enough, else a new one, which
         replaces the shorter idle sets of this program."""
         with LOCK:
-            for buffers in sorted(allocator.idle, key=attrgetter("capacity")):
+            for buffers in sorted(allocator.idle, key=CAPACITY):
                 if buffers.capacity >= steps and self.remove(buffers):
                     return buffers
             self.drop(allocator)
@@ -148,7 +149,7 @@ class Executor:
 
     program    has the allocator of these buffers
     segment    the backward of some steps, (d_state, d_ys, xs, closed, sums) → (d_state, d_xs, sums), where sums is what
-               later steps have added up for the weights, or None
+               later steps have added up for the weights, or None; it may write into d_state
     gradients  (sums, closed) → the gradients of the weights, None where there is none
     """
 

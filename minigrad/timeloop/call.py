@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.arrays import plain
+from minigrad.engine.backward import zeros_of
 from minigrad.engine.op import record_parts
 from minigrad.engine.pytree import CONTAINERS, named_leaves, unflatten
 from minigrad.engine.tensor import Tensor, wrap
@@ -82,11 +83,15 @@ class ScanCall:
         final, ys = executor.forward(state, xs, closed)
         return leave(self.axes, final, map(np.ascontiguousarray, self.in_order(ys)) if self.reverse else ys)
 
-    def backward(self, gradients: tuple) -> list:
-        """Return dL/d(each input), None where the program has none."""
+    def backward(self, gradients: list, results: tuple) -> list:
+        """Return dL/d(each input), None where the program has none. gradients: of the results, None for zeros; of the
+        results only shapes and dtypes are read."""
         n, m = self.sizes
-        _, xs, closed = self.arrays
-        d_state, d_ys = enter(self.axes, gradients[:n], gradients[n:])
+        state, xs, closed = self.arrays
+        of_state, of_y = self.axes
+        d_state = [np.zeros(a.shape, a.dtype) if d is None else
+                   np.array(of_state.enter(d) if of_state else d, order="C") for a, d in zip(state, gradients)]
+        d_ys = enter(of_y, [zeros_of(y) if d is None else d for y, d in zip(results[n:], gradients[n:])])
         d_state, d_xs, d_closed = self.executor.backward(d_state, self.in_order(d_ys), xs, closed)
         return [*d_state, *self.in_order(d_xs[:m]), *d_closed]
 
@@ -103,10 +108,9 @@ def leave(axes: tuple[Any, Any], final: Iterable, ys: Iterable) -> tuple:
     return (*(map(of_state.leave, final) if of_state else final), *(map(of_y.leave, ys) if of_y else ys))
 
 
-def enter(axes: tuple[Any, Any], d_state: Iterable, d_ys: Iterable) -> tuple[list, list]:
-    """The gradients of both in the cell's layout."""
-    of_state, of_y = axes
-    return list(map(of_state.enter, d_state) if of_state else d_state), list(map(of_y.enter, d_ys) if of_y else d_ys)
+def enter(axis: Any, gradients: list) -> list:
+    """Gradients in the cell's layout. axis: one of `axes`."""
+    return list(map(axis.enter, gradients)) if axis else gradients
 
 
 def gather(tree: Any, leaves: list[Any]) -> Any:

@@ -137,14 +137,13 @@ def key_of_attributes(cell: Cell) -> tuple[tuple, list[Tensor]] | None:
     owner = cell.__self__
     key: list[Any] = [owner.__class__]  # which may override what the method calls
     supply: list[Tensor] = []
-    ids: list[int] = []
+    firsts: dict[int, int] = {}
     for name in names:
         x = getattr(owner, name, None)
         if x.__class__ is Tensor:
             array = x._array
-            key.append((array.shape, array.dtype, x._tracked, ids.index(id(x)) if id(x) in ids else None))
+            key.append((array.shape, array.dtype, x._tracked, firsts.setdefault(id(x), len(supply))))
             supply.append(x)
-            ids.append(id(x))
         elif x.__class__ in PLAIN:
             key.append((x.__class__, x))
         else:

@@ -224,8 +224,8 @@ class Checkpointed:
 
 
 def first_order(g: tuple, y: Any, inputs: tuple, metadata: dict) -> list:
-    """Pull scan back on arrays: run its derived backward loop."""
-    gradients = metadata["run"].backward(g)
+    """Pull scan back on arrays: run its derived backward loop. g: None for a result without a gradient; y: shapes."""
+    gradients = metadata["run"].backward(g, y)
     return [np.zeros(x.shape) if d is None and isinstance(x, Tensor) and x._tracked else d
             for x, d in zip(inputs, gradients)]
 

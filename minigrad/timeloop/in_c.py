@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -30,33 +31,31 @@ ROWS_BYTES = 1 << 20  # of what one call of the backward lays down for sums, so 
 
 
 class Call:
-    """One loop of a program: its C function, and what each array that it takes is.
+    """One loop of a program: its C function, and which arrays it takes.
 
-    own      [(position, name or Value)] of arrays of the buffers
-    passed   [(position, index in `given`, number of axes)] of arrays that come in or go out, each with its rows and
-             columns as the last two axes; `given` lists them as (kind, what)
-    weights  [(position, its index in `closed`, dtype)] of weights
-    before   [(position, Value, dtype)] of what is computed from weights before the loop
+    given    [(kind, what)] of the arrays that come in or go out, each with rows and columns as its last two axes
+    checked  [(index in `given`, number of axes)] of those of the caller, and of those that have other axes
+    weights  [(index in `closed`, dtype)] of weights;  before: [(Value, dtype)] of what is computed from them
+    own      [name of rows, or Value] of arrays of the buffers
+    order    for each array that C takes, its index in [*given, *weights, *before, *own]
     """
 
-    def __init__(self, loop: Loop, library: Any, given: list[tuple], closed: list[Value]):
+    def __init__(self, loop: Loop, library: Any, given: list[tuple], plan: CPlan):
         self.function = getattr(library, loop.name)
         self.function.argtypes, self.function.restype = [ctypes.c_void_p, ctypes.c_long], None
-        self.own: list[tuple] = []
-        self.passed: list[tuple] = []
-        self.weights: list[tuple] = []
-        self.before: list[tuple] = []
-        for n, (kind, what, *_) in enumerate(loop.typed):
-            if kind in ("rows", "panels"):
-                self.own.append((n, what.name if kind == "rows" else what))
-            elif kind == "invariant" and what in closed:
-                self.weights.append((n, closed.index(what), dtype_of(what)))
-            elif kind == "invariant":
-                self.before.append((n, what, dtype_of(what)))
-            else:
-                axes = len(what.shape) if kind == "total" else 2 + (kind in ("x", "y", "d_x", "d_y"))
-                self.passed.append((n, given.index((kind, what)), axes))
-        self.arrays = len(loop.typed)
+        typed = [(kind, what) for kind, what, *_ in loop.typed]
+        values = {"x": plan.x, "d_x": plan.x, "y": plan.y, "d_y": plan.y}
+        self.checked = [(n, 2 + (kind in values)) for n, (kind, k) in enumerate(given)
+                        if kind != "total" and (kind, k) in typed
+                        and (kind in ("state", "x", "d_y") or len(values.get(kind, plan.state)[k].shape) != 2)]
+        weights = [("invariant", a) for a in plan.closed if ("invariant", a) in typed]
+        before = [of for of in typed if of[0] == "invariant" and of not in weights]
+        own = [of for of in typed if of[0] in ("rows", "panels")]
+        self.weights = [(plan.closed.index(a), dtype_of(a)) for _, a in weights]
+        self.before = [(value, dtype_of(value)) for _, value in before]
+        self.own = [what.name if kind == "rows" else what for kind, what in own]
+        self.order = list(map([*given, *weights, *before, *own].index, typed))
+        self.pack = struct.Struct(f"{len(typed)}P").pack_into
 
 
 class Made(tuple):
@@ -64,7 +63,7 @@ class Made(tuple):
 
     by_name   {name of rows, or matrix: its array};  line: entries of a line of the rows
     threads   that run it
-    calls     {loop: (arrays, run, address of run)} as C reads them, filled in as far as they stay the same
+    calls     {loop: (its own arrays, addresses of all arrays, run, address of run)}, the last three as C reads them
     """
 
     by_name: dict
@@ -96,7 +95,7 @@ class CProgram:
             [("y", k) for k in y]
         backward = [("x", k) for k in x] + [("d_y", k) for k in y] + [("d_x", k) for k in x] + \
             [("total", a) for a in by_c] + [("d_state", k) for k in state]
-        self.calls = {loop.name: Call(loop, library, given, plan.closed) for loop, given in (
+        self.calls = {loop.name: Call(loop, library, given, plan) for loop, given in (
             (plan.forward, forward), (plan.backward, backward)) if loop is not None}
         self.batch = plan.state[0].shape[-1] if plan.columns else 1
         self.chunks = -(-self.batch // plan.filled) if plan.columns else 1
@@ -128,7 +127,7 @@ class CProgram:
         threads, share = (threads, address) if threads > 1 and (address := pool_of_threads()) else (1, 0)
         memory = at_a_line((self.chunks * self.chunk_bytes(steps),), np.uint8)
         work = at_a_line((min(threads, self.chunks) * self.work_bytes,), np.uint8)
-        line = -(-min(steps, self.block) * self.across // 16) * 16 + 16
+        line = 16 * (-(-min(steps, self.block) * self.across // 16) | 1)  # odd: one column of all rows lies in all sets
         by_name: dict = {}
         for rows in self.plan.rows.values():
             laid_down = min(steps, self.at_once) if rows.backward else steps
@@ -136,39 +135,36 @@ class CProgram:
                 (laid_down * self.entries(rows), rows.rows)
             by_name[rows.name] = at_a_line(shape, rows.value.dtype, BEHIND)  # no two threads write into one line
         for call in self.calls.values():
-            for _, what in call.own:
+            for what in call.own:
                 if isinstance(what, Value):
                     by_name[what] = at_a_line((panel_entries(*what.shape),), what.dtype)
         made = Made(x.base for x in (memory, work, *by_name.values()))
         made.by_name, made.line, made.threads, made.calls = by_name, line, threads, {}
         for name, call in self.calls.items():
-            arrays = (ctypes.c_void_p * call.arrays)()
-            for n, what in call.own:
-                arrays[n] = id(by_name[what])
+            arrays = (ctypes.c_void_p * len(call.order))()
             run = (ctypes.c_long * 15)(0, 0, 0, 0, self.batch, self.chunks, self.block, line, self.at_once, 0,
                                        self.work_bytes, memory.ctypes.data, work.ctypes.data,
                                        ctypes.addressof(arrays), share)
-            made.calls[name] = arrays, run, ctypes.addressof(run)
+            made.calls[name] = [by_name[what] for what in call.own], arrays, run, ctypes.addressof(run)
         return made, ()
 
     def call(self, name: str, steps: int, first: int, last: int, given: list, closed: list, made: Made,
              fresh: bool = True) -> None:
         """Run a loop over the steps from first to last. given: the arrays that come in or go out; fresh: whether sums
         over time begin with the last step."""
-        call, (arrays, run, where) = self.calls[name], made.calls[name]
-        alive = []  # what C reads must not be freed before it returns
-        for n, k, axes in call.passed:
-            x = given[k]
+        call, (own, arrays, run, where) = self.calls[name], made.calls[name]
+        for n, axes in call.checked:
+            x = given[n]
             if x.ndim != axes or not x.flags.aligned:
-                alive.append(x := reshaped(x, axes - 2))
-            arrays[n] = id(x)
-        for n, k, dtype in call.weights:
-            alive.append(x := np.ascontiguousarray(closed[k], dtype))
-            arrays[n] = id(x)
+                given[n] = reshaped(x, axes - 2)
+        alive = [*given]  # what C reads must not be freed before it returns
+        for n, dtype in call.weights:
+            alive.append(np.ascontiguousarray(closed[n], dtype))
         known: dict = dict(zip(self.plan.closed, closed)) if call.before else {}
-        for n, value, dtype in call.before:
-            alive.append(x := np.ascontiguousarray(value_of(value, known), dtype))
-            arrays[n] = id(x)
+        for value, dtype in call.before:
+            alive.append(np.ascontiguousarray(value_of(value, known), dtype))
+        alive += own
+        call.pack(arrays, 0, *map(id, map(alive.__getitem__, call.order)))
         if run[0] != steps:
             run[0], run[9] = steps, self.chunk_bytes(steps)
         run[1], run[2], run[3] = first, last, fresh
@@ -251,9 +247,8 @@ class InC(Executor):
             xs[k] = np.where(xs[k] < 0, xs[k] + length, xs[k]) if least < 0 else xs[k]
         return xs
 
-    def segment(self, d_state: tuple, d_ys: list, xs: list, closed: list, totals: dict | None) -> tuple:
+    def segment(self, d_state: list, d_ys: list, xs: list, closed: list, totals: dict | None) -> tuple:
         program, steps, made = self.program, len(xs[0]), self.buffers.made[0]
-        d_state = tuple([np.array(d, order="C") for d in d_state])  # in rows, and C writes into it
         d_xs = tuple([None if kind is None else np.empty((steps, *kind[0]), kind[1]) for kind in program.d_x])
         fresh = totals is None
         if totals is None:

@@ -121,7 +121,7 @@ LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN, "both ways": partial(nn
 
 
 @needs_compiler
-@pytest.mark.parametrize("batch", [1, 3, 6, 9, 25, 40, 50])  # 8 and one left over, 3 · 8 and one, 6 · 8 and two
+@pytest.mark.parametrize("batch", [1, 3, 6, 9, 25, 30, 40, 50])  # 8 and one left over, 3 · 8 and one, 6 · 8 and two
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", LAYERS)
 def test_each_layer_is_right(name, dtype, batch, monkeypatch):
@@ -154,6 +154,16 @@ def test_few_columns_are_right(dtype, batch, monkeypatch):
     state = tuple(rng.normal(size=(19, batch)).astype(dtype) for _ in range(2))
     xs = rng.normal(size=(6, 5, batch)).astype(dtype)
     compared(monkeypatch, lambda: gradients(cell, state, xs, weights), 1e-12 if dtype is np.float64 else 2e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("batch", [17, 24, 42])  # so that rows of the sums could begin 4 096 bytes apart
+def test_a_column_of_all_rows_lies_in_all_sets_of_the_cache(batch, monkeypatch):
+    layer, x = nn.LSTM(3, 5, rng=0), np.zeros((60, batch, 3), "f")
+    assert not in_c(monkeypatch, lambda: layer(x)[0].sum().backward())[1]
+    program, = (program.in_c for program in module.programs)
+    (buffers,) = program.allocator.idle
+    assert buffers.made[0].line * x.itemsize // 64 % 2 == 1
 
 
 @needs_compiler
