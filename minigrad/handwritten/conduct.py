@@ -94,6 +94,9 @@ def look_at_state(trial: Trial, inputs: dict, d_outputs: list, first: dict[str, 
             _, memory = trial.forward(before)
             trial.backward(memory, copy.deepcopy(d_outputs))
             with explained(trial.source, f"{trial.subject.name} fails when it is called again"):
+                for name in dir(memory[0]("")):
+                    if re.fullmatch(r"(reset|clear)(_?(state|hidden|h))?", name):
+                        memory[0](name)()
                 again, memory = trial.subject.run_forward(memory[0], copy.deepcopy(inputs))
                 if not all(map(see.close, again, outputs)):
                     return  # it continues from the state of the call before

@@ -21,9 +21,10 @@ from minigrad.handwritten.source import CouldNotRun, Source, names_called, param
 from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare, state
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
+NO_BACK = r"^_?(zero|clear|reset|clip|check|num\w*)_?grad"  # what goes on beside a backward
 BOTH = rf"(forward|fwd|fprop).*{BACK}|(loss|cost|value|objective|error)s?_and_(the_)?grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
-LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perdida|costo"
+LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perda|perdida|costo"
 SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
@@ -36,7 +37,8 @@ def find(source: Source) -> dict[str, Subject]:
     found: dict[str, Subject] = {}
     parents = {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
                if isinstance(base, ast.Name)}
-    for name, node in source.definitions.items():
+    put = {f.name for _, _, f in source.methods_put}
+    for name, node in [(name, node) for name, node in source.definitions.items() if name not in put]:
         own = source.definitions if isinstance(node, ast.FunctionDef) else {
             key: f for key, f in source.methods(name).items() if f in node.body or key == "__init__" or
             not see.is_empty(f.body)}  # without abstract ones of other classes
@@ -44,7 +46,7 @@ def find(source: Source) -> dict[str, Subject]:
                  if called != method}
         methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
                                                   method in parts))
-        methods = [method for method in methods if not is_slope(own, method)]
+        methods = [method for method in methods if not is_slope(own, method) and not re.match(NO_BACK, method)]
         for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
@@ -83,7 +85,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                    for one in parameters_of(node))
     is_loss = is_both or bool(re.search(LOSS if arriving else rf"{LOSS}|^(compute_)?grad", backward, re.I))
     returned = flat(subject.returns)
-    made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad", one)]
+    made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad|g_", one)]
     is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and (
         len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}))
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
@@ -116,7 +118,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
-            re.match(rf"d[A-Z_]?\w|grad|g$|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
+            re.match(rf"d[A-Z_]?\w|grad|g$|g_|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
         losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
@@ -216,7 +218,7 @@ def forward_by_use(backward: str, own: dict[str, Any], is_class: bool, source: S
         kept = {a for a in attributes(other, ast.Store) & reads if not re.match(GRADIENT, a)}
         back = arriving & {bare(f"d{y}") for y in results}
         alike = len({*name.split("_")} & {*backward.split("_")}) * bool(arriving)
-        alike += 3 * (name in passed)
+        alike += 3 * (name in passed) + 2 * (name in names_called(other) and backward in names_called(node))  # of parts
         score = len(takes & {*theirs, *results}) + of + len(kept) + 2 * len(back) + alike
         if of + len(kept) + len(back) + alike > 0 and is_function and score > 1 and not given <= {*theirs}:
             found.append((score, name))

@@ -226,6 +226,9 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                 problems.append(str(problem))
                 if "still running" in str(problem):
                     raise
+                many = re.search(r"gives an array of shape \((\d+),\), not a number", str(problem))
+                if many and depth and try_others(alone(candidate.example, int(many[1])), depth - 1):
+                    return True
                 if outputs:
                     is_of_shapes = bool(re.search(OF_SHAPES, str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))

@@ -167,7 +167,7 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
     if "negative dimensions" in text:  # a kernel is longer than what it goes over
         for axis in weights:
             yield 1, now.agree({axis: 1}, {"": 2}, order)
-    if re.search("array is not broadcastable to correct shape|'a' and 'p' must have same size", text):
+    if re.search("not broadcastable to correct shape|'a' and 'p' must have same size|array of size 1 to a", text):
         # np.add.at and random.choice name no lengths; a state may be a column
         for path, known in now.known.items():
             if known.kind == "array" and len(known.axes) == 2 and not is_parameter(path):

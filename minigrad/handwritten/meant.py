@@ -21,7 +21,7 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
 from minigrad.handwritten.fit import candidates, like_output, with_example, with_one_output
 from minigrad.handwritten.recordable import BOARDS, OnTensors
-from minigrad.handwritten.source import SOFTMAX, CouldNotRun, explained, on_arrays
+from minigrad.handwritten.source import SOFTMAX, CouldNotRun, explained, on_arrays, seeded
 from minigrad.handwritten.subjects import LABELS, Subject, as_tuple
 from minigrad.handwritten.trial import Trial
 
@@ -279,7 +279,8 @@ def own_forward(trial: Trial) -> Callable:
         np.random.seed(0)
         if state := getattr(forward, "state", None):  # that of one of several calls
             np.random.set_state(state)
-        return subject.forward(namespace, inputs)[0]
+        with seeded():
+            return subject.forward(namespace, inputs)[0]
 
     def agrees(scale: float, tolerance: float) -> bool:
         inputs = trial.draw(scale)

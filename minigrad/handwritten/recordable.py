@@ -232,9 +232,9 @@ class Expressions(ast.NodeTransformer):
         self.generic_visit(node)
         f = node.func
         if ast.unparse(f) == "float" and node.args and not isinstance(node.args[0], ast.Constant):
-            return node.args[0]
+            return call("number_", node.args[0])
         if isinstance(f, ast.Attribute) and f.attr == "item" and not node.args:
-            return f.value
+            return call("number_", f.value)
         if made := REDUCTIONS.get(ast.unparse(f).partition(".")[2]):
             along = [] if node.args[1:] or any(k.arg == "axis" for k in node.keywords) else [
                 ast.keyword("axis", ast.Constant(0))]
@@ -444,7 +444,12 @@ def copied(x: Any) -> Any:
     return unflatten(pattern, [one if isinstance(one, (Tensor, Board)) else copy.deepcopy(one) for one in leaves])
 
 
-HELPERS = {"put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied, "logsumexp_": logsumexp}
+def number(x: Any) -> Any:
+    """float(x) or x.item() of an array with one entry."""
+    return x.reshape(()) if np.ndim(x) else x
+
+
+HELPERS = {"number_": number, "put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied, "logsumexp_": logsumexp}
 
 
 # -- the part of a function that computes its loss ------------------------------------------------------------

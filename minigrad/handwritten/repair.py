@@ -194,6 +194,8 @@ def changes(node: Any, known: Known) -> Iterator[Change]:
         target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
         yield from statement(node, f"{target} += {value}")
         yield from statement(node, f"{target} = np.zeros_like({value})", 2)
+        for name in [ast.unparse(one) for one in getattr(node.value, "args", ()) if isinstance(one, ast.Name)]:
+            yield from statement(node, f"{target} = {name} = {value}", 2)  # handed on to the layer below
         for index in known.labels:
             yield 3, partial(followed, new=f"{target}{index} -= 1"), f"add `{target}{index} -= 1` behind it"
     elif isinstance(node, ast.For) and isinstance(node.iter, ast.Call):

@@ -94,6 +94,14 @@ class Source:
                 found |= {ast.unparse(t): getattr(v, "value", None) for t, v in zip(s.targets[0].elts, s.value.elts)}
         return found
 
+    @functools.cached_property
+    def methods_put(self) -> list[tuple[str, str, ast.FunctionDef]]:
+        """(class, its method, the function) of each `Class.method = function`, as notebooks have them."""
+        pairs = [(s.targets[0], self.definitions.get(ast.unparse(s.value))) for s in self.tree.body
+                 if isinstance(s, ast.Assign)]
+        return [(ast.unparse(t.value), t.attr, f) for t, f in pairs if isinstance(t, ast.Attribute)
+                and isinstance(f, ast.FunctionDef)]
+
     def methods(self, name: str) -> dict[str, ast.FunctionDef]:
         """The methods of a class, with those of its base classes in the file, and the constructor of a dataclass."""
         node: Any = self.definitions[name]
@@ -102,7 +110,8 @@ class Source:
         made = ast.parse(f"def __init__({', '.join(('self', *fields))}): pass").body[0]
         is_made = any("dataclass" in ast.unparse(one) for one in node.decorator_list)
         return {key: f for base in bases for key, f in self.methods(base).items()} | {
-            s.name: s for s in [made] * is_made + node.body if isinstance(s, ast.FunctionDef)}
+            s.name: s for s in [made] * is_made + node.body if isinstance(s, ast.FunctionDef)} | {
+            key: f for owner, key, f in self.methods_put if owner == name}
 
     def functions_in(self, name: str, alone: bool = False) -> list[ast.FunctionDef]:
         """The function, or all methods of the class, and unless `alone` the file's functions that they call."""
@@ -491,6 +500,25 @@ def names_called(node: ast.AST, owner: str | None = None) -> set[str]:
     return {name for own, _, name in called if owner in (None, own)}
 
 
+class Seeded(np.random.RandomState):
+    """A generator of random numbers that gives the same ones where it is made without a seed."""
+
+    def __init__(self, seed: Any = None):
+        super().__init__(0 if seed is None else seed)
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """What the user's generators of random numbers give is the same at each call."""
+    before, make = np.random.RandomState, np.random.default_rng
+    np.random.RandomState = Seeded  # type: ignore[misc]
+    np.random.default_rng = lambda seed=None: make(0 if seed is None else seed)
+    try:
+        yield
+    finally:
+        np.random.RandomState, np.random.default_rng = before, make  # type: ignore[misc]
+
+
 def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == name), None)
 
@@ -519,7 +547,7 @@ def limited(seconds: float | None = None) -> Iterator[None]:
 def explained(source: Source, what: str, seconds: float | None = None) -> Iterator[None]:
     """Turn whatever a user's function raises into CouldNotRun."""
     try:
-        with np.errstate(all="ignore"), limited(seconds):
+        with np.errstate(all="ignore"), seeded(), limited(seconds):
             yield
     except CouldNotRun:
         raise
