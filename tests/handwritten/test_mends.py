@@ -503,3 +503,107 @@ def test_a_mean_in_the_step_is_right_where_the_sequence_means_it(tmp_path):
         """))
     step, sequence = judge_file(str(tmp_path / "mine.py"))
     assert (step.status, sequence.status) == ("not judged", "right"), (step, sequence)
+
+
+def test_a_layer_that_gets_what_the_one_above_got(tmp_path):
+    """Found by what the two methods of a whole call of its parts, whatever they are called."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Schicht:
+            def __init__(self, n):
+                self.W = np.random.RandomState().randn(n, n)
+            def vorwaerts(self, x):
+                self.x, self.y = x, np.tanh(x @ self.W)
+                return self.y
+            def rueckwaerts(self, dy):
+                dz = dy * (1 - self.y ** 2)
+                self.dW = self.x.T @ dz
+                return dz @ self.W.T
+        class Stapel:
+            def __init__(self, n):
+                self.schichten = [Schicht(n), Schicht(n)]
+            def vorwaerts(self, xs):
+                for s in self.schichten:
+                    xs = s.vorwaerts(xs)
+                return xs
+            def rueckwaerts(self, dout):
+                for s in reversed(self.schichten):
+                    dxs = s.rueckwaerts(dout)
+                return dxs
+        """))
+    (fault,) = judge_file(str(tmp_path / "mine.py"))[1].faults
+    assert "write `dxs = dout = s.rueckwaerts(dout)` in place of `dxs = s.rueckwaerts(dout)`" in fault
+
+
+def test_methods_that_are_put_into_a_class(tmp_path):
+    """As notebooks have them; without a seed its weights are the same at each call."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W = np.random.default_rng().normal(size=(n, n))
+                self.mask = np.random.RandomState().rand(n) < 0.5
+        def forward(self, x):
+            self.x = x
+            return np.tanh(x @ self.W) * self.mask
+        def backward(self, dy):
+            self.dW = self.x.T @ (dy * self.mask * (1 - np.tanh(self.x @ self.W) ** 2))
+            return dy * self.mask * (1 - np.tanh(self.x @ self.W) ** 2) @ self.W.T
+        Layer.forward = forward
+        Layer.backward = backward
+        """))
+    verdicts = {verdict.name: verdict for verdict in judge_file(str(tmp_path / "mine.py"))}
+    assert (verdicts["Layer"].status, verdicts["Layer"].notes) == ("right", []), verdicts
+
+
+def test_a_layer_that_keeps_its_state_is_reset_between_calls(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W, self.h, self.dh = np.ones((n, n)), None, 0.0
+            def reset_state(self):
+                self.h = None
+            def forward(self, x):
+                self.before = np.zeros_like(x) if self.h is None else self.h
+                self.x = x
+                self.h = np.tanh(x @ self.W + self.before)
+                return self.h
+            def backward(self, dy):
+                dz = (dy + self.dh) * (1 - self.h ** 2)
+                self.dW, self.dh = self.x.T @ dz, dz
+                return dz @ self.W.T
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert "the second call gives another dW, dx than the first" in verdict.faults[0], verdict
+
+
+def test_one_example_where_the_loss_is_a_number(tmp_path):
+    """A column for each example would give a loss for each."""
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def forward(p, xs):
+            h = np.zeros((len(p['b']), 1))
+            hs = [h]
+            for x in xs:
+                hs.append(np.tanh(p['W'] @ x + p['U'] @ hs[-1] + p['b']))
+            e = np.exp(p['V'] @ hs[-1])
+            return e / e.sum(), hs
+        def loss(p, xs, label):
+            return -np.log(forward(p, xs)[0][label, 0]).item()
+        def backward(p, xs, label):
+            probs, hs = forward(p, xs)
+            dy = probs.copy()
+            dy[label] -= 1
+            grads = {k: np.zeros_like(v) for k, v in p.items()}
+            grads['V'], dh = dy @ hs[-1].T, p['V'].T @ dy
+            for t in reversed(range(len(xs))):
+                dz = (1 - hs[t + 1] ** 2) * dh
+                grads['b'] += dz
+                grads['U'] += dz @ hs[t].T
+                grads['W'] += dz @ xs[t].T
+                dh = p['U'].T @ dz
+            return grads
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right", verdict
