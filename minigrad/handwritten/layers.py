@@ -49,8 +49,10 @@ class Place(NamedTuple):
         others = [key for key, value in getattr(self.holder, "__dict__", {}).items() if isinstance(value, np.ndarray)
                   and re.match(WEIGHT, key) and not re.match(f"{VALUE}|g$", key)]  # of a layer, by whatever name
         is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1])) and not others
+        groups = rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$"
+        names_some = not isinstance(self.holder, dict) or any(re.match(WEIGHT, str(key)) for key in self.holder)
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
-            i < last and re.match(rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$", str(part))))
+            i < last and re.match(groups, str(part)) and (names_some or part != "p")))  # the peephole p["i"] is no i
 
     @property
     def is_weight(self) -> bool:

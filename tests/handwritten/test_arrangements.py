@@ -520,6 +520,21 @@ FILES = {
                 dxs[t], dh = theta['W'].T @ dz, theta['U'].T @ dz
             return grad, dxs, dh
         """, "backward", "W U xs h0"),
+    "peepholes in a dict": ("""
+        class Peephole:
+            def __init__(self, n):
+                self.W, self.p = np.ones((n, n)), {'i': np.ones(n), 'o': np.ones(n)}
+            def forward(self, x, c):
+                self.x, self.c, self.i = x, c, np.tanh(x @ self.W + self.p['i'] * c)
+                self.o = np.tanh(self.p['o'] * self.i)
+                return self.o
+            def backward(self, dy):
+                do = dy * (1 - self.o ** 2)
+                di = do * self.p['o'] * (1 - self.i ** 2)
+                self.dW = self.x.T @ di
+                self.dp = {'i': (di * self.c).sum(0), 'o': (do * self.i).sum(0)}
+                return di @ self.W.T, di * self.p['i']
+        """, "Peephole", "x c W p_i p_o"),
 }
 
 
