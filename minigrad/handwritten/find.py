@@ -319,8 +319,12 @@ def names_returned(node: Any) -> tuple:
         text = ast.unparse(value).removeprefix("self.")
         if is_part and text in plain:  # hs[1:] beside hs
             return ""
-        inside = [] if text.isidentifier() else re.findall(r"\b(d\w+)", text) or re.findall(r"\(\[?(\w+)\b(?!=)", text)
-        return text if text.isidentifier() else next(iter(inside), "")
+        if text.isidentifier():
+            return text
+        inside = re.findall(r"\b(d\w+)", text)
+        if isinstance(value, ast.Call):  # np.stack(hs), and no o * np.tanh(c)
+            inside += re.findall(r"\(\[?(\w+)\b(?!=)", text)
+        return next((name for name in inside if name not in plain), "")
     for statement in reversed([n for n in own_nodes(node) if isinstance(n, ast.Return) and n.value]):
         if isinstance(statement.value, (ast.Tuple, ast.List, ast.Name, ast.Attribute)) or parts_of(statement.value):
             plain |= {ast.unparse(part) for part in parts_of(statement.value)}

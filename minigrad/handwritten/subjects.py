@@ -146,7 +146,8 @@ class Subject:
         return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
-        for name in dir(owner("")) if self.is_class else ():
+        is_recorded = any(isinstance(x, Tensor) for x in inputs.values())
+        for name in dir(owner("")) if self.is_class and not is_recorded else ():
             if re.match(r"_?(zero|clear|reset)_?grad", name):  # it may clear what the forward keeps too
                 owner(name)()
         pool = self.pool(owner, inputs)
