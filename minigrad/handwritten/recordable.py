@@ -75,7 +75,7 @@ class WrittenOut(ast.NodeTransformer):
         elements = self.elements(node.iter)
         leaves = any(isinstance(n, (ast.Break, ast.Continue)) for n in ast.walk(node))
         self.generic_visit(node)
-        if elements is None or leaves or node.orelse or len(elements) > MOST_WRITTEN_OUT:
+        if not elements or leaves or node.orelse or len(elements) > MOST_WRITTEN_OUT:
             return node
         return [s for e in elements for s in (
             ast.copy_location(ast.Assign([copy.deepcopy(node.target)], copy.deepcopy(e)), node),
@@ -149,6 +149,8 @@ class Expressions(ast.NodeTransformer):
                           and isinstance(n.ctx, ast.Load) and id(n) not in parts}
             written = {ast.unparse(base): base for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign))
                        for t in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in parts_of(t)}
+            own = {base.id for base in bases(getattr(node, "target", ast.Tuple([], ast.Store())))}  # of p in p.grad
+            self.whole |= {name for name, base in written.items() if own & {one.id for one in bases(base)}}
         self.loops += 1
         self.generic_visit(node)
         self.loops -= 1
