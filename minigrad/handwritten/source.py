@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.random import RandomState, default_rng
 
 from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
@@ -500,7 +501,14 @@ def names_called(node: ast.AST, owner: str | None = None) -> set[str]:
     return {name for own, _, name in called if owner in (None, own)}
 
 
-class Seeded(np.random.RandomState):
+class OfAny(type):
+    """Each generator is an instance: code of others, NumPy's too, asks for the class by the name that it replaces."""
+
+    def __instancecheck__(cls, one: Any) -> bool:
+        return isinstance(one, RandomState)
+
+
+class Seeded(RandomState, metaclass=OfAny):
     """A generator of random numbers that gives the same ones where it is made without a seed."""
 
     def __init__(self, seed: Any = None):
@@ -510,13 +518,13 @@ class Seeded(np.random.RandomState):
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
     """What the user's generators of random numbers give is the same at each call."""
-    before, make = np.random.RandomState, np.random.default_rng
+    before = np.random.RandomState, np.random.default_rng
     np.random.RandomState = Seeded  # type: ignore[misc]
-    np.random.default_rng = lambda seed=None: make(0 if seed is None else seed)
+    np.random.default_rng = lambda seed=None: default_rng(0 if seed is None else seed)
     try:
         yield
     finally:
-        np.random.RandomState, np.random.default_rng = before, make  # type: ignore[misc]
+        np.random.RandomState, np.random.default_rng = before  # type: ignore[misc]
 
 
 def method_of(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
