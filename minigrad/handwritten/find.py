@@ -25,6 +25,7 @@ NO_BACK = r"^_?(zero|clear|reset|clip|check|num\w*)_?grad"  # what goes on besid
 BOTH = rf"(forward|fwd|fprop).*{BACK}|(loss|cost|value|objective|error)s?_and_(the_)?grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perda|perdida|costo"
+NO_LOSS = r"d_|grad|deriv|prime|rel_|check|plot|print"  # rel_error of a gradient check
 SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
@@ -113,7 +114,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.results = tuple(name if name not in names[:k] else "" for k, name in enumerate(names))  # hs, and hs[-1]
         subject.takes = called_with(node, is_class)
         losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
-                  and "backward" not in other and not re.search("d_|grad|deriv|prime", other)
+                  and "backward" not in other and not re.search(NO_LOSS, other)
                   and not is_of_many(other, forward, own)]
         known = {*subject.order, *subject.results, *subject.takes}
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")

@@ -607,3 +607,20 @@ def test_one_example_where_the_loss_is_a_number(tmp_path):
         """))
     (verdict,) = judge_file(str(tmp_path / "mine.py"))
     assert verdict.status == "right", verdict
+
+
+def test_the_error_of_a_gradient_check_is_no_loss(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        import numpy as np
+        def rel_error(x, y):
+            return np.max(np.abs(x - y) / (np.abs(x) + np.abs(y)))
+        def model_forward(x, W):
+            s = np.tanh(x * W)
+            return s, (x, W, s)
+        def model_backward(y, cache):
+            x, W, s = cache
+            d = (s - y) * (1 - s ** 2)
+            return d * W, d * x
+        """))
+    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+    assert verdict.status == "right", verdict
