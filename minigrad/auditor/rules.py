@@ -32,7 +32,7 @@ def assigned(step: Step, g: Any, index: Any) -> Any:
 
 
 def added_by_parts(axis: int) -> Callable:
-    """dW[x[:, t]] += d[:, t] for each t along this axis: of words that stand in one part, the last one counts."""
+    """dW[x[:, t]] += d[:, t] for each t along this axis: a word that stands twice in one part counts once."""
     def new(step: Step, g: Any) -> Any:
         (index,), out = step.metadata["index"], np.zeros(step.metadata["shape"])  # a ValueError where there are more
         for i in range(np.shape(index)[axis]):

@@ -80,7 +80,7 @@ def explain(trial: Trial, reference: Callable, returned: dict[str, np.ndarray]) 
 
 
 def shared(trial: Trial, reference: Callable, names: list[str]) -> AuditReport | None:
-    """The report on a backward of which some, or all, is wrong because an array is changed under another name."""
+    """The report where an array that is changed under another name explains all that is wrong; None where not."""
     report = comparison(trial, reference, names)
     report.notes = []
     look_for_edits(trial, reference, report, only_copies=True)

@@ -18,7 +18,7 @@ from minigrad.handwritten.find import flat
 from minigrad.handwritten.layers import copies_of, places
 from minigrad.handwritten.lengths import is_parameter
 from minigrad.handwritten.source import CouldNotRun, explained, parameters_of
-from minigrad.handwritten.subjects import Subject
+from minigrad.handwritten.subjects import Subject, reset
 from minigrad.handwritten.trial import Trial
 
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
@@ -94,9 +94,7 @@ def look_at_state(trial: Trial, inputs: dict, d_outputs: list, first: dict[str, 
             _, memory = trial.forward(before)
             trial.backward(memory, copy.deepcopy(d_outputs))
             with explained(trial.source, f"{trial.subject.name} fails when it is called again"):
-                for name in dir(memory[0]("")):
-                    if re.fullmatch(r"(reset|clear)(_?(state|hidden|h))?", name):
-                        memory[0](name)()
+                reset(memory[0], r"(reset|clear)(_?(state|hidden|h))?$")
                 again, memory = trial.subject.run_forward(memory[0], copy.deepcopy(inputs))
                 if not all(map(see.close, again, outputs)):
                     return  # it continues from the state of the call before
@@ -179,9 +177,9 @@ def look_at_arguments(trial: Trial, inputs: dict, d_outputs: list) -> None:
 
 def look_at_clipping(trial: Trial, inputs: dict, d_outputs: list) -> None:
     """A gradient is linear in what arrives, unless it is clipped."""
-    if trial.forward_clips:
-        return
     clip, numbers = see.clipping(trial.source, trial.subject.name)
+    if clip and not trial.unclipped:  # the forward clips, as a hard tanh does
+        return
     own, was, bound = trial.subject, trial.unclipped, None
     cases = [(inputs, [1e4 * d for d in d_outputs])]
     if own.is_loss:  # what arrives is always 1: only larger weights and longer texts make larger gradients

@@ -1,13 +1,14 @@
 """Find out how to call a backward and its forward.
 
-`shapes` finds arguments for the forward; of these examples the first is taken with which the backward runs too, and
-gives gradients of data that have the right shapes.
+`shapes` finds examples of arguments for the forward. The first is taken with which the backward runs too and its
+gradients of data have the right shapes.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import functools
 import io
 import itertools
 import math
@@ -233,7 +234,7 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                     is_of_shapes = bool(re.search(OF_SHAPES, str(problem)))
                     found.append((FAILED * is_of_shapes, candidate))
                     if not is_of_shapes or (depth and try_others(narrowed(
-                            candidate, problem.__cause__, source), depth - 1)):
+                            candidate, problem.__cause__, tables()), depth - 1)):
                         return True
                 continue
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
@@ -254,6 +255,13 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
             if not strange:
                 return True
         return False
+
+    @functools.cache
+    def tables() -> list[dict]:
+        """The global dicts that may keep weights."""
+        names = [name for name in source.assigned if re.match(WEIGHTS, name)]
+        kept = source.run(names, subject.sizes) if names else {}
+        return [table for table in map(kept.get, names) if isinstance(table, dict) and table]
 
     def try_others(others: Iterator[Example], depth: int) -> bool:
         return try_all((one for other in others for one in with_example(subject, other, namespace)), depth)
@@ -279,12 +287,12 @@ def other_sizes(gradients: dict[str, Any], inputs: dict[str, tuple[int, ...]]) -
     return [name for name, d in gradients.items() if d is not None and np.size(d) != math.prod(inputs[name])]
 
 
-def narrowed(subject: Subject, problem: BaseException | None, source: Source) -> Iterator[Example]:
-    """Examples for a backward that fails: of the lengths that a global dict of these weights has, of one example at a
-    time, with biases as rows, or with a number of steps from the constructor."""
+def narrowed(subject: Subject, problem: BaseException | None, tables: list[dict]) -> Iterator[Example]:
+    """Examples for a backward that fails: of the lengths that one of the tables of these weights has, of one example at
+    a time, with biases as rows, or with a number of steps from the constructor."""
     example: Any = subject.example
-    for table in source.run([name for name in source.assigned if re.match(WEIGHTS, name)], subject.sizes).values():
-        if isinstance(table, dict) and table and table.keys() <= subject.paths.keys():
+    for table in tables:
+        if table.keys() <= subject.paths.keys():
             axes = [(axis, n) for name, w in table.items() for length, n in zip(
                 example.known[subject.paths[name]].axes, np.shape(w)) for axis in length if length == {axis: 1}]
             yield replace(example, lengths=example.lengths | dict(axes))

@@ -296,28 +296,27 @@ class Search:
             return
         for more, option in trial.options:
             self.wait(cost + more, option)
+
+        def instead(path: str, known: Known) -> None:
+            self.wait(cost + 0.5, replace(hypothesis, known={**trial.known, path: known}))
         if re.search("must be (of|an) integer|converted to a scalar index|are valid indices", str(trial.problem)):
             for path, known in trial.known.items():
                 if known.kind == "array" and not is_parameter(path):
-                    whole = {**trial.known, path: replace(known, kind="integers")}
-                    self.wait(cost + 0.5, replace(hypothesis, known=whole))
+                    instead(path, replace(known, kind="integers"))
         if row := re.search(ROW, str(trial.problem)):
             for path, known in trial.known.items():  # a bias (1, n)
                 if is_parameter(path) and known.kind == "array" and len(known.axes) == 1 and trial.measure(
                         known.axes[0]) == int(row[1]):
-                    whole = {**trial.known, path: replace(known, axes=({"": 1}, *known.axes))}
-                    self.wait(cost + 0.5, replace(hypothesis, known=whole))
+                    instead(path, replace(known, axes=({"": 1}, *known.axes)))
         if counts := re.search(r"takes (\d+) positional arguments? but (\d+) were given", str(trial.problem)):
             taken, given = map(int, counts.groups())  # f(x, *weights)
             for axis in self.iterated & trial.lengths.keys():
-                keys = tuple(map(str, range(taken - given + trial.lengths[axis])))
-                parts = {**trial.known, owner(axis): Known("sequence", keys=keys)}
-                self.wait(cost + 0.5, replace(hypothesis, known=parts) if keys else None)
+                if keys := tuple(map(str, range(taken - given + trial.lengths[axis]))):
+                    instead(owner(axis), Known("sequence", keys=keys))
         if lacking := re.search(r"missing (\d+) required positional argument", str(trial.problem)):  # f(*params)
             for path, known in trial.known.items():
                 if known.kind == "sequence":
-                    keys = tuple(map(str, range(len(known.keys) + int(lacking[1]))))
-                    self.wait(cost + 0.5, replace(hypothesis, known={**trial.known, path: replace(known, keys=keys)}))
+                    instead(path, replace(known, keys=tuple(map(str, range(len(known.keys) + int(lacking[1]))))))
         if not trial.options:
             others = {axis: n + 24 * i + 12 if n in WEIGHTS else n + i * i + 3 for i, (axis, n) in enumerate(
                 trial.lengths.items())}  # not much longer: three axes of a state are many numbers

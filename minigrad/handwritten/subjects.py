@@ -9,6 +9,7 @@ gradient that arrives.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import math
 import re
@@ -146,10 +147,8 @@ class Subject:
         return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
-        is_recorded = any(isinstance(x, Tensor) for x in inputs.values())
-        for name in dir(owner("")) if self.is_class and not is_recorded else ():
-            if re.match(r"_?(zero|clear|reset)_?grad", name):  # it may clear what the forward keeps too
-                owner(name)()
+        if self.is_class and not any(isinstance(x, Tensor) for x in inputs.values()):
+            reset(owner, r"_?(zero|clear|reset)_?grad")  # before the forward: it may clear what that keeps too
         pool = self.pool(owner, inputs)
         before = {name: copied(w) for name, w in self.weights(owner).items()}
         result = self.result(owner, pool)
@@ -489,6 +488,15 @@ def like(y: Any, arriving: Iterator[np.ndarray]) -> Any:
     if isinstance(y, dict):
         return dict(zip((t for t in sorted(y) if t >= 0), d))
     return list(d) if isinstance(y, list) else d
+
+
+def reset(owner: Callable, names: str) -> None:
+    """Call the methods with such names that need no arguments."""
+    for name in dir(owner("")):
+        if re.match(names, name) and callable(f := owner(name)) and all(
+                p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+                for p in inspect.signature(f).parameters.values()):
+            f()
 
 
 def put_weights(root: Any, inputs: dict[str, Any], called: str = "") -> None:

@@ -61,7 +61,6 @@ class Trial:
         self.activations: dict[str, Callable] = {}  # in place of the file's own
         self.use_true_forwards = False
         self.unclipped = False  # whether the file is run without what clips gradients
-        self.forward_clips = False
         self.reference: Callable | None = None
         self.is_usual = False  # whether the user's forward has the numbers of a usual one: its arguments are as meant
         self.behind: Callable | None = None  # the usual forward whose place the user's own takes
@@ -109,7 +108,6 @@ class Trial:
             self.set_clipping(True)
             if not all(map(see.close, self.forward(inputs)[0], before)):  # the forward clips, as a hard tanh does
                 self.set_clipping(False)
-                self.forward_clips = True
 
     def has_weights(self, name: str, value: Any) -> bool:
         """Whether a global is a dict of weights that the forward takes as arguments."""

@@ -535,7 +535,7 @@ FILES = {
                 self.dp = {'i': (di * self.c).sum(0), 'o': (do * self.i).sum(0)}
                 return di @ self.W.T, di * self.p['i']
         """, "Peephole", "x c W p_i p_o"),
-    "results without names, of which one holds the name of another": ("""
+    "two results, one of them an expression of the other": ("""
         class Cell:
             def __init__(self, n):
                 self.W = np.ones((n, n))

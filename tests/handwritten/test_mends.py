@@ -1,10 +1,12 @@
 """What to write in a student's line, said beside the fault, or in its place where the fault has no good words."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from minigrad.handwritten.judge import judge_file
+from minigrad.handwritten.trial import Verdict
 
 FILES = {
     "two directions": """
@@ -158,24 +160,28 @@ FAULTS = [
      "not written yet: its loop (line 22)")]
 
 
+def judged(folder: Path, text: str) -> list[Verdict]:
+    file = folder / "mine.py"
+    file.write_text(textwrap.dedent(text))
+    return judge_file(str(file))
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_the_files_are_right(file, tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent(FILES[file]))
-    assert "right" in {verdict.status for verdict in judge_file(str(tmp_path / "mine.py"))} <= {"right", "not judged"}
+    assert "right" in {verdict.status for verdict in judged(tmp_path, FILES[file])} <= {"right", "not judged"}
 
 
 @pytest.mark.parametrize("file, line, wrong, said", FAULTS)
 def test_what_to_write(file, line, wrong, said, tmp_path):
     text = FILES[file].replace(line, wrong)
     assert text != FILES[file]
-    (tmp_path / "mine.py").write_text(textwrap.dedent(text))
-    faults = "\n".join(fault for verdict in judge_file(str(tmp_path / "mine.py")) for fault in verdict.faults)
+    faults = "\n".join(fault for verdict in judged(tmp_path, text) for fault in verdict.faults)
     assert said in faults, faults
 
 
 def test_nothing_is_judged_where_nothing_fits(tmp_path):
     """All gradients differ and no fault says why: the arguments may not be as meant."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+    (verdict,) = judged(tmp_path, """
         import numpy as np
         def gate_forward(x, W, b):
             a = x @ W + b
@@ -184,14 +190,13 @@ def test_nothing_is_judged_where_nothing_fits(tmp_path):
             x, W, a = cache
             d = np.sin(3 * dout) + np.cos(a)
             return d @ W.T ** 3, x.T @ np.exp(d), np.sort(d, axis=0).sum(axis=0)
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+        """)
     assert verdict.status == "could not run" and "cannot be judged" in verdict.faults[0], verdict
 
 
 def test_targets_that_add_up_along_the_axis_that_is_meant(tmp_path):
     """Classes may lie along the first axis: there the gradient is right."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+    (verdict,) = judged(tmp_path, """
         import numpy as np
         def rnn_forward(x, W, V):
             h = np.tanh(np.einsum('hx,xmt->hmt', W, x))
@@ -205,14 +210,13 @@ def test_targets_that_add_up_along_the_axis_that_is_meant(tmp_path):
             dh = np.einsum('yh,ymt->hmt', V, dz) * (1 - h ** 2)
             return {'dx': np.einsum('hx,hmt->xmt', W, dh), 'dW': np.einsum('hmt,xmt->hx', dh, x),
                     'dV': np.einsum('ymt,hmt->yh', dz, h)}
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+        """)
     assert (verdict.status, verdict.notes) == ("right", []), verdict
 
 
 def test_a_wrong_dropout_is_not_held_against_the_model(tmp_path):
     """The right layer in its place has the mask of its own call; a large default of a size is a size."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+    verdicts = {verdict.name: verdict for verdict in judged(tmp_path, """
         import numpy as np
         class Affine:
             def __init__(self, W):
@@ -245,16 +249,244 @@ def test_a_wrong_dropout_is_not_held_against_the_model(tmp_path):
                 for l in self.layers[::-1]:
                     dout = l.backward(dout)
                 return dout
-        """))
-    verdicts = {verdict.name: verdict for verdict in judge_file(str(tmp_path / "mine.py"))}
+        """)}
     assert {name: verdict.status for name, verdict in verdicts.items()} == {
         "Affine": "right", "Dropout": "wrong", "Model": "right"}, verdicts
     assert "the factor mask is missing" in verdicts["Dropout"].faults[0]
 
 
-def test_a_loss_that_reads_the_first_output(tmp_path):
-    """An output of several units would have gradients where the loss has none."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+def test_weights_that_are_read_from_a_global_dict(tmp_path):
+    """Of whatever names its keys are."""
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        net = {'Wx': np.ones((3, 4)), 'Uh': np.ones((4, 4))}
+        def step_forward(x, h, p):
+            y = np.tanh(x @ p['Wx'] + h @ p['Uh'])
+            return y, (x, h, y)
+        def step_backward(dy, cache, p):
+            x, h, y = cache
+            dz = dy * (1 - y ** 2)
+            return dz @ p['Wx'].T, dz @ net['Uh'].T, {'Wx': x.T @ dz, 'Uh': h.T @ dz}
+        """)
+    assert [fault[:46] for fault in verdict.faults] == ["step_backward reads net from globals (line 10)"], verdict
+
+
+def test_a_cell_without_a_cache_has_the_one_of_the_course(tmp_path):
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        def rnn_cell_step(xt, a_prev, parameters):
+            return np.tanh(parameters['Wax'] @ xt + parameters['Waa'] @ a_prev + parameters['ba'])
+        def rnn_cell_backward(da_next, cache):
+            a_next, a_prev, xt, parameters = cache
+            dz = (1 - a_next ** 2) * da_next
+            return {'dxt': parameters['Wax'].T @ dz, 'da_prev': parameters['Waa'].T @ dz, 'dWax': dz @ xt.T,
+                    'dWaa': dz @ a_prev.T, 'dba': dz.sum(axis=1, keepdims=True)}
+        """)
+    assert (verdict.status, verdict.notes) == ("right", []), verdict
+
+
+def test_one_array_of_two_names(tmp_path):
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        def gate_forward(x, Wa, Wb):
+            a, b = np.tanh(x @ Wa), np.tanh(x @ Wb)
+            return a * b, (x, a, b)
+        def gate_backward(dy, cache):
+            x, a, b = cache
+            dWa = dWb = np.zeros((x.shape[1], a.shape[1]))
+            dWa += x.T @ (dy * b * (1 - a ** 2))
+            dWb += x.T @ (dy * a * (1 - b ** 2))
+            return {'Wa': dWa, 'Wb': dWb}
+        """)
+    assert "`dWa = dWb = np.zeros((x.shape[1], a.shape[1]))`: that is one array" in verdict.faults[0], verdict
+
+
+def test_a_derivative_that_is_that_of_another_function(tmp_path):
+    """Its factor 0.2 is lost as well, so no change of the derivation gives these gradients."""
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        class HardSigmoid:
+            def __call__(self, x):
+                return np.clip(0.2 * x + 0.5, 0.0, 1.0)
+            def grad(self, y):
+                return y * (1 - y)
+        class Gate:
+            def __init__(self, n):
+                self.W, self.U, self.f = np.ones((n, n)), np.ones((n, n)), HardSigmoid()
+            def forward(self, x):
+                self.x, self.a, self.b = x, self.f(x @ self.W), self.f(x @ self.U)
+                return self.a * self.b
+            def backward(self, dy):
+                da, db = dy * self.b * self.f.grad(self.a), dy * self.a * self.f.grad(self.b)
+                self.dW, self.dU = self.x.T @ da, self.x.T @ db
+                return da @ self.W.T + db @ self.U.T
+        """)
+    assert "HardSigmoid.grad (line 3) is not the derivative of HardSigmoid: at 0.9 it" in verdict.faults[0], verdict
+
+
+def test_a_right_cell_in_place_of_one_that_returns_a_tuple_and_a_dict(tmp_path):
+    cell, sequence = judged(tmp_path, """
+        import numpy as np
+        def cell_forward(xt, a_prev, params):
+            a = np.tanh(params['W'] @ a_prev + params['U'] @ xt)
+            return a, (xt, a_prev, a)
+        def rnn_forward(x, a0, params):
+            a, out, caches = a0, [], []
+            for t in range(x.shape[-1]):
+                a, cache = cell_forward(x[:, :, t], a, params)
+                out.append(a)
+                caches.append(cache)
+            return np.stack(out, axis=-1), caches
+        def cell_backward(da, cache, params):
+            xt, a_prev, a = cache
+            dz = da * a * (1 - a)
+            return params['W'].T @ dz, params['U'].T @ dz, dict(dW=dz @ a_prev.T, dU=dz @ xt.T)
+        def rnn_backward(da, caches, params):
+            total, dx, back = {'d' + k: np.zeros_like(v) for k, v in params.items()}, [], 0
+            for t in range(da.shape[-1])[::-1]:
+                back, dxt, g = cell_backward(da[:, :, t] + back, caches[t], params)
+                dx.insert(0, dxt)
+                for k, v in g.items():
+                    total[k] += v
+            return total | {'dx': np.stack(dx, axis=-1), 'da0': back}
+        """)
+    assert (cell.status, sequence.status) == ("wrong", "right"), sequence
+
+
+def test_sums_of_float32_have_its_digits(tmp_path):
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        def layer_forward(x, W, b):
+            y = np.tanh(x @ W + b)
+            return y, (x, W, y)
+        def layer_backward(dy, cache):
+            x, W, y = cache
+            dz = (dy * (1 - y ** 2)).astype(np.float32)
+            return dz @ W.T, x.T @ dz, dz.astype(float).sum(axis=0)
+        """)
+    assert verdict.status == "right" and "computed in float32 (line 8)" in verdict.notes[0], verdict
+
+
+def test_a_class_whose_gradients_are_not_found_says_so(tmp_path):
+    """Right, with no other word, is said of what was judged."""
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W, self.b = np.ones((n, n)), np.zeros(n)
+            def forward(self, x):
+                self.x, self.y = x, np.tanh(x @ self.W + self.b)
+                return self.y
+            def backward(self, dy):
+                dz = dy * (1 - self.y ** 2)
+                self.kept = (self.x.T @ dz, dz.sum(0))
+                return dz @ self.W.T
+        """)
+    assert verdict.notes == ["not judged: dW, db, which Layer does not return, or in a way that was not found"], verdict
+
+
+def test_a_mean_in_the_step_is_right_where_the_sequence_means_it(tmp_path):
+    """Alone the step is no gradient; with it the sequence has the gradient of its mean."""
+    step, sequence = judged(tmp_path, """
+        import numpy as np
+        def step_forward(x, h, W, U):
+            y = np.tanh(W @ x + U @ h)
+            return y, (x, h, y, W, U)
+        def run_forward(xs, h0, W, U):
+            h, caches, loss = h0, [], 0
+            for t in range(xs.shape[2]):
+                h, cache = step_forward(xs[:, :, t], h, W, U)
+                caches.append(cache)
+                loss += np.sum(h ** 2) / 2 / h.shape[1]
+            return loss, caches
+        def step_backward(dy, cache):
+            x, h, y, W, U = cache
+            dz = dy * (1 - y ** 2)
+            return dz @ x.T / x.shape[1], dz @ h.T / x.shape[1], U.T @ dz
+        def run_backward(caches):
+            dW, dU, dh = 0, 0, 0
+            for cache in caches[::-1]:
+                dWt, dUt, dh = step_backward(cache[2] + dh, cache)
+                dW, dU = dW + dWt, dU + dUt
+            return dW, dU
+        """)
+    assert (step.status, sequence.status) == ("not judged", "right"), (step, sequence)
+
+
+def test_a_layer_that_gets_what_the_one_above_got(tmp_path):
+    """Found by what the two methods of a whole call of its parts, whatever they are called."""
+    (fault,) = judged(tmp_path, """
+        import numpy as np
+        class Schicht:
+            def __init__(self, n):
+                self.W = np.random.RandomState().randn(n, n)
+            def vorwaerts(self, x):
+                self.x, self.y = x, np.tanh(x @ self.W)
+                return self.y
+            def rueckwaerts(self, dy):
+                dz = dy * (1 - self.y ** 2)
+                self.dW = self.x.T @ dz
+                return dz @ self.W.T
+        class Stapel:
+            def __init__(self, n):
+                self.schichten = [Schicht(n), Schicht(n)]
+            def vorwaerts(self, xs):
+                for s in self.schichten:
+                    xs = s.vorwaerts(xs)
+                return xs
+            def rueckwaerts(self, dout):
+                for s in reversed(self.schichten):
+                    dxs = s.rueckwaerts(dout)
+                return dxs
+        """)[1].faults
+    assert "write `dxs = dout = s.rueckwaerts(dout)` in place of `dxs = s.rueckwaerts(dout)`" in fault
+
+
+def test_methods_that_are_put_into_a_class(tmp_path):
+    """As notebooks have them; without a seed its weights are the same at each call."""
+    verdicts = {verdict.name: verdict for verdict in judged(tmp_path, """
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W = np.random.default_rng().normal(size=(n, n))
+                self.mask = np.random.RandomState().rand(n) < 0.5
+        def forward(self, x):
+            self.x = x
+            return np.tanh(x @ self.W) * self.mask
+        def backward(self, dy):
+            self.dW = self.x.T @ (dy * self.mask * (1 - np.tanh(self.x @ self.W) ** 2))
+            return dy * self.mask * (1 - np.tanh(self.x @ self.W) ** 2) @ self.W.T
+        Layer.forward = forward
+        Layer.backward = backward
+        """)}
+    assert (verdicts["Layer"].status, verdicts["Layer"].notes) == ("right", []), verdicts
+
+
+def test_a_layer_that_keeps_its_state_is_reset_between_calls(tmp_path):
+    (verdict,) = judged(tmp_path, """
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W, self.h, self.dh = np.ones((n, n)), None, 0.0
+            def reset_state(self):
+                self.h = None
+            def forward(self, x):
+                self.before = np.zeros_like(x) if self.h is None else self.h
+                self.x = x
+                self.h = np.tanh(x @ self.W + self.before)
+                return self.h
+            def backward(self, dy):
+                dz = (dy + self.dh) * (1 - self.h ** 2)
+                self.dW, self.dh = self.x.T @ dz, dz
+                return dz @ self.W.T
+        """)
+    assert "the second call gives another dW, dx than the first" in verdict.faults[0], verdict
+
+
+# {what: a right file}
+RIGHT = {
+    # An output of several units would have gradients where the loss has none.
+    "a loss that reads the first output": """
         import numpy as np
         def prop(a, b, net):
             h, hs, ys = np.zeros(len(net['W'])), [np.zeros(len(net['W']))], []
@@ -276,14 +508,9 @@ def test_a_loss_that_reads_the_first_output(tmp_path):
                 dV += np.outer([a[k], b[k]], dh)
                 later = net['W'] @ dh
             return {'V': dV, 'W': dW, 'U': dU}
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert verdict.status == "right", verdict
-
-
-def test_the_loss_of_many_sentences_is_not_that_of_one(tmp_path):
-    """The backward takes one sentence, and the loss a list of them."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        """,
+    # The backward takes one sentence, and the loss a list of them.
+    "the loss of many sentences is not that of one": """
         import numpy as np
         class Model:
             def __init__(self, word_dim, hidden_dim):
@@ -312,117 +539,9 @@ def test_the_loss_of_many_sentences_is_not_that_of_one(tmp_path):
                     dU[:, x[t]] += dz
                     dh = self.W.T.dot(dz)
                 return [dU, dV, dW]
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert verdict.status == "right", verdict
-
-
-def test_weights_that_are_read_from_a_global_dict(tmp_path):
-    """Of whatever names its keys are."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        net = {'Wx': np.ones((3, 4)), 'Uh': np.ones((4, 4))}
-        def step_forward(x, h, p):
-            y = np.tanh(x @ p['Wx'] + h @ p['Uh'])
-            return y, (x, h, y)
-        def step_backward(dy, cache, p):
-            x, h, y = cache
-            dz = dy * (1 - y ** 2)
-            return dz @ p['Wx'].T, dz @ net['Uh'].T, {'Wx': x.T @ dz, 'Uh': h.T @ dz}
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert [fault[:46] for fault in verdict.faults] == ["step_backward reads net from globals (line 10)"], verdict
-
-
-def test_a_cell_without_a_cache_has_the_one_of_the_course(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        def rnn_cell_step(xt, a_prev, parameters):
-            return np.tanh(parameters['Wax'] @ xt + parameters['Waa'] @ a_prev + parameters['ba'])
-        def rnn_cell_backward(da_next, cache):
-            a_next, a_prev, xt, parameters = cache
-            dz = (1 - a_next ** 2) * da_next
-            return {'dxt': parameters['Wax'].T @ dz, 'da_prev': parameters['Waa'].T @ dz, 'dWax': dz @ xt.T,
-                    'dWaa': dz @ a_prev.T, 'dba': dz.sum(axis=1, keepdims=True)}
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert (verdict.status, verdict.notes) == ("right", []), verdict
-
-
-def test_one_array_of_two_names(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        def gate_forward(x, Wa, Wb):
-            a, b = np.tanh(x @ Wa), np.tanh(x @ Wb)
-            return a * b, (x, a, b)
-        def gate_backward(dy, cache):
-            x, a, b = cache
-            dWa = dWb = np.zeros((x.shape[1], a.shape[1]))
-            dWa += x.T @ (dy * b * (1 - a ** 2))
-            dWb += x.T @ (dy * a * (1 - b ** 2))
-            return {'Wa': dWa, 'Wb': dWb}
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert "`dWa = dWb = np.zeros((x.shape[1], a.shape[1]))`: that is one array" in verdict.faults[0], verdict
-
-
-def test_a_derivative_that_is_that_of_another_function(tmp_path):
-    """Its factor 0.2 is lost as well, so no change of the derivation gives these gradients."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        class HardSigmoid:
-            def __call__(self, x):
-                return np.clip(0.2 * x + 0.5, 0.0, 1.0)
-            def grad(self, y):
-                return y * (1 - y)
-        class Gate:
-            def __init__(self, n):
-                self.W, self.U, self.f = np.ones((n, n)), np.ones((n, n)), HardSigmoid()
-            def forward(self, x):
-                self.x, self.a, self.b = x, self.f(x @ self.W), self.f(x @ self.U)
-                return self.a * self.b
-            def backward(self, dy):
-                da, db = dy * self.b * self.f.grad(self.a), dy * self.a * self.f.grad(self.b)
-                self.dW, self.dU = self.x.T @ da, self.x.T @ db
-                return da @ self.W.T + db @ self.U.T
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert "HardSigmoid.grad (line 3) is not the derivative of HardSigmoid: at 0.9 it" in verdict.faults[0], verdict
-
-
-def test_a_right_cell_in_place_of_one_that_returns_a_tuple_and_a_dict(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        def cell_forward(xt, a_prev, params):
-            a = np.tanh(params['W'] @ a_prev + params['U'] @ xt)
-            return a, (xt, a_prev, a)
-        def rnn_forward(x, a0, params):
-            a, out, caches = a0, [], []
-            for t in range(x.shape[-1]):
-                a, cache = cell_forward(x[:, :, t], a, params)
-                out.append(a)
-                caches.append(cache)
-            return np.stack(out, axis=-1), caches
-        def cell_backward(da, cache, params):
-            xt, a_prev, a = cache
-            dz = da * a * (1 - a)
-            return params['W'].T @ dz, params['U'].T @ dz, dict(dW=dz @ a_prev.T, dU=dz @ xt.T)
-        def rnn_backward(da, caches, params):
-            total, dx, back = {'d' + k: np.zeros_like(v) for k, v in params.items()}, [], 0
-            for t in range(da.shape[-1])[::-1]:
-                back, dxt, g = cell_backward(da[:, :, t] + back, caches[t], params)
-                dx.insert(0, dxt)
-                for k, v in g.items():
-                    total[k] += v
-            return total | {'dx': np.stack(dx, axis=-1), 'da0': back}
-        """))
-    cell, sequence = judge_file(str(tmp_path / "mine.py"))
-    assert (cell.status, sequence.status) == ("wrong", "right"), sequence
-
-
-def test_targets_from_the_last_on(tmp_path):
-    """The addition of bits goes through them from the last one on."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        """,
+    # The addition of bits goes through them from the last one on.
+    "targets from the last on": """
         import numpy as np
         def forward(a, b, W, U):
             hs = [np.zeros((1, len(U)))]
@@ -437,150 +556,9 @@ def test_targets_from_the_last_on(tmp_path):
                 U_update += hs[-t - 2].T @ delta
                 later = delta @ U.T
             return W_update, U_update
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert verdict.status == "right", verdict
-
-
-def test_sums_of_float32_have_its_digits(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        def layer_forward(x, W, b):
-            y = np.tanh(x @ W + b)
-            return y, (x, W, y)
-        def layer_backward(dy, cache):
-            x, W, y = cache
-            dz = (dy * (1 - y ** 2)).astype(np.float32)
-            return dz @ W.T, x.T @ dz, dz.astype(float).sum(axis=0)
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert verdict.status == "right" and "computed in float32 (line 8)" in verdict.notes[0], verdict
-
-
-def test_a_class_whose_gradients_are_not_found_says_so(tmp_path):
-    """Right, with no other word, is said of what was judged."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        class Layer:
-            def __init__(self, n):
-                self.W, self.b = np.ones((n, n)), np.zeros(n)
-            def forward(self, x):
-                self.x, self.y = x, np.tanh(x @ self.W + self.b)
-                return self.y
-            def backward(self, dy):
-                dz = dy * (1 - self.y ** 2)
-                self.kept = (self.x.T @ dz, dz.sum(0))
-                return dz @ self.W.T
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert verdict.notes == ["not judged: dW, db, which Layer does not return, or in a way that was not found"], verdict
-
-
-def test_a_mean_in_the_step_is_right_where_the_sequence_means_it(tmp_path):
-    """Alone the step is no gradient; with it the sequence has the gradient of its mean."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        def step_forward(x, h, W, U):
-            y = np.tanh(W @ x + U @ h)
-            return y, (x, h, y, W, U)
-        def run_forward(xs, h0, W, U):
-            h, caches, loss = h0, [], 0
-            for t in range(xs.shape[2]):
-                h, cache = step_forward(xs[:, :, t], h, W, U)
-                caches.append(cache)
-                loss += np.sum(h ** 2) / 2 / h.shape[1]
-            return loss, caches
-        def step_backward(dy, cache):
-            x, h, y, W, U = cache
-            dz = dy * (1 - y ** 2)
-            return dz @ x.T / x.shape[1], dz @ h.T / x.shape[1], U.T @ dz
-        def run_backward(caches):
-            dW, dU, dh = 0, 0, 0
-            for cache in caches[::-1]:
-                dWt, dUt, dh = step_backward(cache[2] + dh, cache)
-                dW, dU = dW + dWt, dU + dUt
-            return dW, dU
-        """))
-    step, sequence = judge_file(str(tmp_path / "mine.py"))
-    assert (step.status, sequence.status) == ("not judged", "right"), (step, sequence)
-
-
-def test_a_layer_that_gets_what_the_one_above_got(tmp_path):
-    """Found by what the two methods of a whole call of its parts, whatever they are called."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        class Schicht:
-            def __init__(self, n):
-                self.W = np.random.RandomState().randn(n, n)
-            def vorwaerts(self, x):
-                self.x, self.y = x, np.tanh(x @ self.W)
-                return self.y
-            def rueckwaerts(self, dy):
-                dz = dy * (1 - self.y ** 2)
-                self.dW = self.x.T @ dz
-                return dz @ self.W.T
-        class Stapel:
-            def __init__(self, n):
-                self.schichten = [Schicht(n), Schicht(n)]
-            def vorwaerts(self, xs):
-                for s in self.schichten:
-                    xs = s.vorwaerts(xs)
-                return xs
-            def rueckwaerts(self, dout):
-                for s in reversed(self.schichten):
-                    dxs = s.rueckwaerts(dout)
-                return dxs
-        """))
-    (fault,) = judge_file(str(tmp_path / "mine.py"))[1].faults
-    assert "write `dxs = dout = s.rueckwaerts(dout)` in place of `dxs = s.rueckwaerts(dout)`" in fault
-
-
-def test_methods_that_are_put_into_a_class(tmp_path):
-    """As notebooks have them; without a seed its weights are the same at each call."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        class Layer:
-            def __init__(self, n):
-                self.W = np.random.default_rng().normal(size=(n, n))
-                self.mask = np.random.RandomState().rand(n) < 0.5
-        def forward(self, x):
-            self.x = x
-            return np.tanh(x @ self.W) * self.mask
-        def backward(self, dy):
-            self.dW = self.x.T @ (dy * self.mask * (1 - np.tanh(self.x @ self.W) ** 2))
-            return dy * self.mask * (1 - np.tanh(self.x @ self.W) ** 2) @ self.W.T
-        Layer.forward = forward
-        Layer.backward = backward
-        """))
-    verdicts = {verdict.name: verdict for verdict in judge_file(str(tmp_path / "mine.py"))}
-    assert (verdicts["Layer"].status, verdicts["Layer"].notes) == ("right", []), verdicts
-
-
-def test_a_layer_that_keeps_its_state_is_reset_between_calls(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
-        import numpy as np
-        class Layer:
-            def __init__(self, n):
-                self.W, self.h, self.dh = np.ones((n, n)), None, 0.0
-            def reset_state(self):
-                self.h = None
-            def forward(self, x):
-                self.before = np.zeros_like(x) if self.h is None else self.h
-                self.x = x
-                self.h = np.tanh(x @ self.W + self.before)
-                return self.h
-            def backward(self, dy):
-                dz = (dy + self.dh) * (1 - self.h ** 2)
-                self.dW, self.dh = self.x.T @ dz, dz
-                return dz @ self.W.T
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert "the second call gives another dW, dx than the first" in verdict.faults[0], verdict
-
-
-def test_one_example_where_the_loss_is_a_number(tmp_path):
-    """A column for each example would give a loss for each."""
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        """,
+    # A column for each example would give a loss for each.
+    "one example where the loss is a number": """
         import numpy as np
         def forward(p, xs):
             h = np.zeros((len(p['b']), 1))
@@ -604,13 +582,8 @@ def test_one_example_where_the_loss_is_a_number(tmp_path):
                 grads['W'] += dz @ xs[t].T
                 dh = p['U'].T @ dz
             return grads
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
-    assert verdict.status == "right", verdict
-
-
-def test_the_error_of_a_gradient_check_is_no_loss(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent("""
+        """,
+    "the error of a gradient check is no loss": """
         import numpy as np
         def rel_error(x, y):
             return np.max(np.abs(x - y) / (np.abs(x) + np.abs(y)))
@@ -621,6 +594,27 @@ def test_the_error_of_a_gradient_check_is_no_loss(tmp_path):
             x, W, s = cache
             d = (s - y) * (1 - s ** 2)
             return d * W, d * x
-        """))
-    (verdict,) = judge_file(str(tmp_path / "mine.py"))
+        """,
+    "a state that is reset to the size of a batch": """
+        import numpy as np
+        class Layer:
+            def __init__(self, n):
+                self.W, self.h = np.ones((n, n)), None
+            def reset_state(self, batch):
+                self.h = np.zeros((batch, len(self.W)))
+            def forward(self, x):
+                before = np.zeros_like(x) if self.h is None else self.h
+                self.x, self.h = x, np.tanh(x @ self.W + before)
+                return self.h
+            def backward(self, dy):
+                dz = dy * (1 - self.h ** 2)
+                self.dW = self.x.T @ dz
+                return dz @ self.W.T
+        """
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right(name, tmp_path):
+    (verdict,) = judged(tmp_path, RIGHT[name])
     assert verdict.status == "right", verdict
