@@ -53,7 +53,8 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         node.body = [ast.Expr(ast.Constant("\n".join(texts))), *node.body]
     function = namespace[subject.name if subject.is_class else subject.forward_name]
     most, tried = math.inf, []
-    for example in examples(function, node, namespace, subject.forward_name, subject.results, ranks):
+    for example in examples(function, node, namespace, subject.forward_name, subject.results, ranks,
+                            subject.known):
         ones = sum(axis == {"": 1} for known in example.known.values() for axis in known.axes)
         if ones > (most := min(most, ones)):
             continue  # an axis that is broadcast, where the first example has one of its own
@@ -126,9 +127,9 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     for table in own.tables:
         weights |= {name: places[0].value for name, places in weights_of(namespace[table], table).items()}
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
-    own.constants = {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
-    labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes))
-              if subject.is_target(name) and name not in (*subject.order, *subject.results)]
+    own.constants = subject.constants | {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
+    labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes)) if subject.is_target(
+        name) and name not in (*subject.order, *subject.results, *subject.alias, *subject.constants)]
     if not labels:
         yield own
         return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import re
+from dataclasses import replace
 from typing import Any
 
 from minigrad.engine.messages import in_one_sentence, nearest
@@ -19,6 +21,8 @@ from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
 from minigrad.handwritten.subjects import Subject
 from minigrad.handwritten.trial import Trial, Verdict
+from minigrad.handwritten.use import subjects_by_use, ways
+from minigrad.handwritten.watch import Watch
 
 
 def judge_file(file: str, only: str | None = None) -> list[Verdict]:
@@ -28,10 +32,9 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     """
     source = read(file)
     subjects = find(source)
+    watched = functools.cache(lambda: Watch(source))
     if only is not None and only not in subjects and only in source.definitions:
         raise CouldNotRun(f"{only} in {file} {alone(source, only, [])}")
-    if not subjects:
-        raise nothing_found(source)
     if only is not None:
         if only not in subjects:
             raise CouldNotRun(f"{only} in {file} is none of {', '.join(subjects)}{nearest(only, subjects)}; for any "
@@ -42,6 +45,8 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         cells = [trials[cell] for cell in subject.cells if cell in trials]
         doubtful = [cell for cell in cells if cell.verdict.unlike or cell.verdict.status == "could not run"]
         trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
+        if trials[name].verdict.status != "not written" and not trials[name].verdict.is_explained:
+            trials[name] = as_it_is_used(source, subject, trials[name], watched())
         if trials[name].verdict.status == "wrong" and trials[name].wrong_cells:  # a mean in the step may be meant
             own = judge(source, subject, [cell for cell in cells if not cell.verdict.backward_wrong])
             if own.verdict.status == "right":
@@ -53,6 +58,12 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
                 cell.verdict.faults = [f"it was judged as a part of {name}"]
         elif doubtful:
             trials[name] = judge(source, subject, cells)
+    for subject in subjects_by_use(source, watched()) if not any(trial.verdict.status in (
+            "right", "wrong", "not written") for trial in trials.values()) else ():
+        if (found := as_it_is_used(source, subject, None, watched())) and subject.name not in trials:
+            trials[subject.name] = found
+    if not trials:
+        raise nothing_found(source)
     for name, trial in trials.items():  # part of one that could be judged
         users = [n for n, other in trials.items() if name in other.subject.cells and other.verdict.status in (
             "right", "wrong")]
@@ -69,6 +80,17 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     others = [] if only else not_judged(source, subjects)
     return [*(trial.verdict for trial in trials.values()), *(Verdict(name, source.place(
         source.definitions[name].lineno), "", "not judged", [alone(source, name, list(trials))]) for name in others)]
+
+
+def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch) -> Trial | None:
+    """The trial of a backward with the arguments and the roles that the file's own calls show, where the first one
+    says nothing."""
+    others = [subject, *(one for one in subjects_by_use(source, watch) if one.name == subject.name and first)]
+    for other, example in [pair for other in others for pair in ways(watch, other)]:
+        trial = judge(source, other, first.cells if first else [], example)
+        if trial.verdict.is_explained:
+            return trial
+    return first
 
 
 def alone(source: Source, name: str, judged: list[str]) -> str:
@@ -100,20 +122,20 @@ def status_of(verdicts: list[Verdict]) -> int:
     return 1 if "wrong" in statuses else 0 if statuses == {"right"} else 2
 
 
-def judge(source: Source, subject: Subject, cells: list[Trial]) -> Trial:
+def judge(source: Source, subject: Subject, cells: list[Trial], example: Example | None = None) -> Trial:
     """The trial of one backward; `cells` are those of the steps that it calls.
 
     All lengths differ, so that Wh in place of Wx shows by its shape, or fails. Such a fault is looked for once more
     with the two lengths made equal that do not fit one another.
     """
-    trial = try_once(source, subject, cells)
+    trial = try_once(source, subject, cells, example)
     verdict = trial.verdict
-    example: Any = None if verdict.forward_differs or subject.example else trial.subject.example
-    for lengths in verdict.unlike[:4] if example else []:
-        axes = [axis for axis, n in example.lengths.items() if n in lengths]
+    fitted: Any = None if verdict.forward_differs or subject.example or example else trial.subject.example
+    for lengths in verdict.unlike[:4] if fitted else []:
+        axes = [axis for axis, n in fitted.lengths.items() if n in lengths]
         if len(axes) < 2:
             continue
-        equal = next(with_lengths(example, min(lengths), max(lengths)))
+        equal = next(with_lengths(fitted, min(lengths), max(lengths)))
         fitting = try_once(source, subject, cells, equal).verdict
         one, other = ("axis {2} of {0}".format(*axis.rpartition(".")) for axis in axes)
         if fitting.status == "right":

@@ -107,7 +107,8 @@ class Example:
                 parts = tuple(part(f"{path}.{key}") for key in known.keys)
                 if known.kind == "made":
                     return find(known.value)(*parts)
-                return list(parts) if is_parameter(f"{path}.0") else parts  # weights, or a state of two
+                is_list = known.value is list if known.value else is_parameter(f"{path}.0")  # weights, or a state of two
+                return list(parts) if is_list else parts
             if known.kind == "array":
                 return arrays[path] if path in arrays else np.full(shapes[path], 0.1)
             return self.constants[path]
@@ -116,13 +117,15 @@ class Example:
 
 
 def examples(function: Callable, node: Function, namespace: dict[str, Any] | None = None,
-             method: str = "forward", results: tuple = (), ranks: dict[str, int] | None = None) -> Iterator[Example]:
+             method: str = "forward", results: tuple = (), ranks: dict[str, int] | None = None,
+             told: dict[str, Known] | None = None) -> Iterator[Example]:
     """Arguments for a function, or for a class's constructor and its method together: all that are found in SECONDS of
     computing, likely ones first.
 
     node       its definition, for the parameters without a default, and docstrings and comments: x (N, T, D)
     results    names of what it returns, where they are known
     ranks      of its parameters, where something else than its own docstring tells them
+    told       path → what an argument is, where the file's own calls show it
     namespace  of the file: where the function reads lengths or arrays from it, a matrix in it with the name of a
                weight, or a dict of them, says the shape
 
@@ -157,7 +160,7 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     search = Search(call, names, (ranks or {}) | hints(names, comments(node, lines)), sizes, classes)
     search.results = results
     search.has_columns = bool(re.search(r"\([\w.]+, ?1[,)]", "".join(lines)))
-    yield from search.run(Hypothesis(given, {}, common, steps), node.name)
+    yield from search.run(Hypothesis(given | (told or {}), {}, common, steps), node.name)
 
 
 def names_read(function: Any, namespace: dict[str, Any], cls: Any) -> set[str]:
@@ -416,7 +419,7 @@ class Trial:
             return Asked(self, path, {key: self.value(f"{path}.{key}") for key in known.keys})
         if known.kind in ("sequence", "made"):
             parts = [self.value(f"{path}.{key}") for key in known.keys]
-            return parts if known.kind == "sequence" else self.classes[known.value](*parts)
+            return (known.value or list)(parts) if known.kind == "sequence" else self.classes[known.value](*parts)
         shape = tuple(map(self.measure, known.axes))
         if math.prod(shape) > LARGEST:
             raise Need

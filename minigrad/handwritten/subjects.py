@@ -53,6 +53,8 @@ class Subject:
     returns: tuple = ()  # names of what the backward returns, nested
     optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
+    known: dict[str, Any] = field(default_factory=dict)  # path → what the argument is, as the file's own calls show it
+    alias: dict[str, str] = field(default_factory=dict)  # what it or the loss takes → the forward's name for it
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals
     tables: tuple[str, ...] = ()  # globals that keep weights: dicts, or objects; an object may be an argument
@@ -137,6 +139,7 @@ class Subject:
         find = owner(self.forward_name).__globals__.__getitem__ if self.is_class else owner
         found = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs, find)[1])) | {
             name: owner(name) for name in self.tables if name in (*self.order, *self.takes)}
+        found |= {name: found[own] for name, own in self.alias.items() if name not in found}
         for name in {*self.takes, *self.loss_takes} - found.keys():  # h0 of what the forward calls h
             same = [other for other in self.order if state(name) and state(other) == state(name)]
             if len(same) == 1 and re.search(BEGIN, name):
