@@ -127,7 +127,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     for table in own.tables:
         weights |= {name: places[0].value for name, places in weights_of(namespace[table], table).items()}
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
-    own.constants = subject.constants | {name: 1.0 for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)}
+    rates = [name for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)]
+    own.constants = subject.constants | dict.fromkeys(rates, 1.0)
     labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes)) if subject.is_target(
         name) and name not in (*subject.order, *subject.results, *subject.alias, *subject.constants)]
     if not labels:

@@ -6,7 +6,7 @@ import ast
 import copy
 import functools
 import re
-from dataclasses import replace
+import time
 from typing import Any
 
 from minigrad.engine.messages import in_one_sentence, nearest
@@ -19,10 +19,12 @@ from minigrad.handwritten.lengths import clashes
 from minigrad.handwritten.meant import find_forward
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
-from minigrad.handwritten.subjects import Subject
+from minigrad.handwritten.subjects import CACHE, GRADIENT, Subject
 from minigrad.handwritten.trial import Trial, Verdict
 from minigrad.handwritten.use import subjects_by_use, ways
 from minigrad.handwritten.watch import Watch
+
+SECONDS = 20.0  # of computing for the ways in which a file itself calls a backward
 
 
 def judge_file(file: str, only: str | None = None) -> list[Verdict]:
@@ -45,8 +47,9 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         cells = [trials[cell] for cell in subject.cells if cell in trials]
         doubtful = [cell for cell in cells if cell.verdict.unlike or cell.verdict.status == "could not run"]
         trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
-        if trials[name].verdict.status != "not written" and not trials[name].verdict.is_explained:
-            trials[name] = as_it_is_used(source, subject, trials[name], watched())
+        if trials[name].verdict.status != "not written" and (is_doubtful(trials[name]) or not (
+                trials[name].verdict.is_explained)):
+            trials[name] = as_it_is_used(source, subject, trials[name], watched()) or trials[name]
         if trials[name].verdict.status == "wrong" and trials[name].wrong_cells:  # a mean in the step may be meant
             own = judge(source, subject, [cell for cell in cells if not cell.verdict.backward_wrong])
             if own.verdict.status == "right":
@@ -82,13 +85,25 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         source.definitions[name].lineno), "", "not judged", [alone(source, name, list(trials))]) for name in others)]
 
 
+def is_doubtful(trial: Trial) -> bool:
+    """Whether a backward was called wrong, and its roles are a guess: by what it does, or by an odd name of what would be
+    a gradient."""
+    subject = trial.subject
+    known = (*subject.order, *subject.results, *subject.alias, *subject.constants)
+    return trial.verdict.status == "wrong" and (subject.is_guess or any(
+        name not in known and not re.search(f"{GRADIENT}|{CACHE}", name) for name in subject.takes))
+
+
 def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch) -> Trial | None:
     """The trial of a backward with the arguments and the roles that the file's own calls show, where the first one
-    says nothing."""
-    others = [subject, *(one for one in subjects_by_use(source, watch) if one.name == subject.name and first)]
-    for other, example in [pair for other in others for pair in ways(watch, other)]:
-        trial = judge(source, other, first.cells if first else [], example)
-        if trial.verdict.is_explained:
+    says nothing, or is in doubt of its roles."""
+    roles = [one for one in subjects_by_use(source, watch) if first and one.name == subject.name]
+    roles = [one for one in roles if one.loss_name != subject.loss_name] if first and is_doubtful(first) else [
+        subject, *roles]
+    until = time.process_time() + SECONDS
+    for one, example in [way for role in roles for way in ways(watch, role)]:
+        if time.process_time() < until and (trial := judge(
+                source, one, first.cells if first else [], example)).verdict.is_explained:
             return trial
     return first
 

@@ -107,7 +107,7 @@ class Example:
                 parts = tuple(part(f"{path}.{key}") for key in known.keys)
                 if known.kind == "made":
                     return find(known.value)(*parts)
-                is_list = known.value is list if known.value else is_parameter(f"{path}.0")  # weights, or a state of two
+                is_list = known.value is list if known.value else is_parameter(f"{path}.0")  # not a state of two
                 return list(parts) if is_list else parts
             if known.kind == "array":
                 return arrays[path] if path in arrays else np.full(shapes[path], 0.1)

@@ -122,9 +122,14 @@ class Subject:
         layer = namespace[self.name](*self.arguments(inputs, namespace.__getitem__)[0])
         put_weights(layer, inputs)
         for name, value in vars(layer).items():
-            if re.search(RATE, name) and name != "alpha" and isinstance(value, float):
+            if isinstance(value, float) and name != "alpha" and self.is_rate(layer, name):
                 setattr(layer, name, 1.0)  # a step is the gradient
         return lambda name: getattr(layer, name) if name else layer
+
+    def is_rate(self, layer: Any, name: str) -> bool:
+        """Whether an attribute is a learning rate, by its name; a `rate` that the forward reads is that of dropout."""
+        reads = getattr(getattr(layer, self.forward_name, None), "__code__", None)
+        return bool(re.search(RATE, name)) if name != "rate" else name not in getattr(reads, "co_names", ())
 
     def is_target(self, name: str) -> bool:
         """Whether the backward takes targets by this name."""

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from minigrad.handwritten.find import BACK, FEWEST, NO_BACK, flat, gradients_in, names_returned
+from minigrad.handwritten.layers import places
 from minigrad.handwritten.lengths import Known
-from minigrad.handwritten.shapes import GENERATOR, Example
+from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import Source, parameters_of, required
 from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject
 from minigrad.handwritten.watch import Call, Watch
@@ -42,16 +43,12 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
     node = node_of(source, cls, name)
     if node is None or re.search(BESIDE, name) or (cls and cls not in source.definitions):
         return None
-    made = gradients_in(node, source)
-    returns = names_returned(node)
-    is_named = bool(re.search(BACK, name))
-    if not is_named and len(made) < FEWEST and not any(re.match(r"d[A-Z_]?\w|grad", one) for one in flat(returns)):
+    before, returns, is_named = calls_before(watch, at), names_returned(node), bool(re.search(BACK, name))
+    loss = next((one for one in reversed(before) if is_number(one.result)), None) or loss_beside(watch, call, before)
+    made = len(gradients_in(node, source)) >= FEWEST or any(re.match(GRADIENT, one) for one in flat(returns))
+    if not before or is_number(call.result) or not (is_named or made or has_shapes_of_weights(call, before)):
         return None
-    before = calls_before(watch, at)
-    if not before:
-        return None
-    loss = next((one for one in reversed(before) if is_number(one.result)), None)
-    forward = before[0] if loss else before[-1]
+    forward = before[0] if loss in before else before[-1]
     subject = Subject(cls or name, "a class with forward and backward" if cls else
                       "functions in pairs, forward and backward", name, forward.name, is_class=bool(cls),
                       returns=returns, is_guess=not is_named)
@@ -72,6 +69,22 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
             if not known and not is_arriving and key in (*subject.takes, *subject.loss_takes):
                 subject.constants[key] = value
     return subject
+
+
+def loss_beside(watch: Watch, call: Call, before: list[Call]) -> Call | None:
+    """A method of the same object that returns a number, called after the backward with arguments of the same names."""
+    known = {name for one in (call, *before) for name in one.given}
+    return next((one for one in watch.calls if before and call.owner is not None and one.owner is call.owner and
+                 one.ended and is_number(one.result) and {*one.given} <= known and one.caller == call.caller
+                 and one.name != call.name), None)
+
+
+def has_shapes_of_weights(call: Call, before: list[Call]) -> bool:
+    """Whether a call returns arrays, each of the shape of one that its object, or the forward's arguments, keep."""
+    shapes = {place.value.shape for place in places(call.owner) if isinstance(place.value, np.ndarray)} | {
+        one.shape for other in before for one in parts_of(other.given) if is_float(one)}
+    arrays = [one for one in parts_of(call.result) if is_float(one)]
+    return call.result is None or (len(arrays) >= FEWEST and {one.shape for one in arrays} <= shapes)
 
 
 def node_of(source: Source, cls: str, name: str) -> Any:

@@ -24,8 +24,8 @@ import numpy as np
 
 from minigrad.handwritten.source import Source, seeded
 
-SECONDS = 4.0  # of computing that a file's own run is watched
-MOST_CALLS = 4000
+SECONDS = 3.0  # of computing that a file's own run is watched
+MOST_CALLS = 1500
 MOST_COPIED = 3  # calls of one function whose arguments are kept
 WRITES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree", "subprocess.Popen",
           "os.system", "os.exec", "os.fork", "socket.connect"}
