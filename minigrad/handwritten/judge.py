@@ -86,7 +86,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
 
 
 def is_doubtful(trial: Trial) -> bool:
-    """Whether a backward was called wrong, and its roles are a guess: by what it does, or an odd name of what arrives."""
+    """Whether a backward was called wrong whose roles are a guess: by what it does, or what arrives has an odd name."""
     subject = trial.subject
     known = (*subject.order, *subject.results, *subject.alias, *subject.constants)
     return trial.verdict.status == "wrong" and (subject.is_guess or any(
