@@ -128,9 +128,9 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
         weights |= {name: places[0].value for name, places in weights_of(namespace[table], table).items()}
     own.inputs |= {name: np.shape(w) for name, w in weights.items()}
     rates = [name for name in (*subject.takes, *subject.loss_takes) if re.search(RATE, name)]
-    own.constants = subject.constants | dict.fromkeys(rates, 1.0)
+    own.constants = subject.given | dict.fromkeys(rates, 1.0)
     labels = [name for name in dict.fromkeys((*subject.takes, *subject.loss_takes)) if subject.is_target(
-        name) and name not in (*subject.order, *subject.results, *subject.alias, *subject.constants)]
+        name) and name not in (*subject.order, *subject.results, *subject.alias, *subject.given)]
     if not labels:
         yield own
         return

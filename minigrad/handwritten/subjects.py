@@ -54,6 +54,7 @@ class Subject:
     optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     known: dict[str, Any] = field(default_factory=dict)  # path → what the argument is, as the file's own calls show it
+    given: dict[str, Any] = field(default_factory=dict)  # what only the backward or the loss takes, as they show it
     alias: dict[str, str] = field(default_factory=dict)  # what it or the loss takes → the forward's name for it
     sizes: dict[str, Any] = field(default_factory=dict)  # globals that are set for the file
     held: tuple[str, ...] = ()  # the weights that are attributes or globals

@@ -67,7 +67,7 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
             known = key in subject.order or key in subject.results or key in subject.alias
             is_arriving = one is call and is_float(value) and np.shape(value) in outputs and not is_one_hot(value)
             if not known and not is_arriving and key in (*subject.takes, *subject.loss_takes):
-                subject.constants[key] = value
+                subject.given[key] = value
     return subject
 
 
@@ -188,7 +188,7 @@ def ways(watch: Watch, subject: Subject) -> Iterator[tuple[Subject, Example | No
     copies = (init.copies or {} if init else {}), forward.copies or {}
     if not {*subject.makes} <= copies[0].keys() or not {*subject.order} <= copies[1].keys():
         return
-    yield replace(subject, known=example_from(watch, subject, copies, True).known, constants={}), None
+    yield replace(subject, known=example_from(watch, subject, copies, True).known, given={}), None
     yield subject, example_from(watch, subject, copies, False)
 
 
