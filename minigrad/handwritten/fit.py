@@ -185,7 +185,7 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     returned = [bare(name) for name in flat(subject.returns)]
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
         bare(f"d{name}") in returned or re.match(f"{WEIGHT}|{WEIGHTS}", name) or any(
-            names_gradient(one, name) for one in source.assigned if one[0] in "dg"))]
+            one != name and names_gradient(one, name) for one in source.assigned if one[0] in "dg"))]
     of_forward = source.global_names(subject.forward_name, {*names})
     if subject.is_class or not (of_forward or (names and subject.forward_name not in source.definitions)):
         return subject  # a backward that alone reads globals has not those of its forward
