@@ -317,12 +317,14 @@ def names_returned(node: Any) -> tuple:
         is_part = isinstance(value, ast.Subscript)
         while isinstance(value, ast.Subscript):
             value = value.value
-        text = ast.unparse(value).removeprefix("self.")
+        terms = [value.left, value.right] if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add) else []
+        added = [term.id for term in terms if isinstance(term, ast.Name) and re.match(GRADIENT, term.id)]
+        text = added[0] if added else ast.unparse(value).removeprefix("self.")
         if is_part and text in plain:  # hs[1:] beside hs
             return ""
         if text.isidentifier():
             return text
-        inside = re.findall(r"\b(d\w+)", text)
+        inside = re.findall(r"\b(d\w+)\b(?!\()", text)
         if isinstance(value, ast.Call):  # np.stack(hs), and no o * np.tanh(c)
             inside += re.findall(r"\(\[?(\w+)\b(?!=)", text)
         return next((name for name in inside if name not in plain), "")

@@ -21,12 +21,12 @@ import numpy as np
 
 from minigrad.engine.messages import nearest
 from minigrad.handwritten.find import MASK, flat, names_returned
-from minigrad.handwritten.layers import WEIGHT, WEIGHTS, weights_of
+from minigrad.handwritten.layers import WEIGHT, WEIGHTS, attributes, places, weights_of
 from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.references import course_example
 from minigrad.handwritten.shapes import Example, comments, examples, hints
 from minigrad.handwritten.source import CouldNotRun, Source, TooSlow, explained, parameters_of
-from minigrad.handwritten.subjects import LABELS, OUTPUT, RATE, Subject, bare, is_output, stacked, state
+from minigrad.handwritten.subjects import LABELS, OUTPUT, RATE, Subject, bare, is_output, names_gradient, stacked, state
 
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
@@ -108,7 +108,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
         namespace.get(one.value), "_fields"))  # whose parts are arguments; an object keeps its weights
     shapes = {path: shape for path, shape in shapes.items() if not path.startswith(tuple(f"{one}." for one in made))}
     last = [path.rpartition(".")[2] for path in shapes]
-    own = replace(subject, example=replace(example, known=known, constants=constants), unnamed=set(), detached=set())
+    own = replace(subject, example=replace(example, known=known, constants=constants), unnamed=set(), detached=set(),
+                  overlooked=set())
     own.tables = (*own.tables, *(name for name in own.order if name in made and not own.is_class))
     names = {path: name if last.count(name) == 1 else path.replace(".", "_") for name, path in zip(last, shapes)}
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
@@ -116,7 +117,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     if subject.is_class:
         given = own.arguments({name: np.ones(shape) for name, shape in own.inputs.items()}, namespace.__getitem__)[0]
         layer = namespace[subject.name](*given)
-        kept = {name: places[0].value for name, places in weights_of(layer).items()}
+        kept = {name: places[0].value for name, places in weights_of(layer, "", own.further).items()}
+        own.arrays = tuple(place.path for place in places(layer))
         taken = [name for name in own.inputs if own.paths[name] in subject.makes]
         kept = {name: w for name, w in kept.items() if name not in taken and not any(w is one for one in given)}
         own.held = (*taken, *kept)
@@ -137,7 +139,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     arrays = {name: np.ones(shape) for name, shape in own.inputs.items()}
     owner = own.owner(namespace, arrays)
     result = own.result(owner, own.pool(owner, arrays))
-    computed = [y for name, y in vars(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
+    computed = [y for name, y in attributes(owner("")).items() if re.match(OUTPUT, name)] if own.is_class else []
     outputs = [np.asarray(stacked(y)) for y in [*reversed(result), *computed] if is_output(y)]
     words = [value for value in constants.values() if np.ndim(value) == 1 and not outputs]
     yield from (replace(own, constants=own.constants | dict.fromkeys(labels, np.roll(one, 1))) for one in words)
@@ -182,7 +184,8 @@ def with_globals(subject: Subject, source: Source) -> Subject:
             for name in source.global_names(f, set(source.assigned) - arguments)]
     returned = [bare(name) for name in flat(subject.returns)]
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
-        bare(f"d{name}") in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
+        bare(f"d{name}") in returned or re.match(f"{WEIGHT}|{WEIGHTS}", name) or any(
+            one != name and names_gradient(one, name) for one in source.assigned if one[0] in "dg"))]
     of_forward = source.global_names(subject.forward_name, {*names})
     if subject.is_class or not (of_forward or (names and subject.forward_name not in source.definitions)):
         return subject  # a backward that alone reads globals has not those of its forward
@@ -239,6 +242,10 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
                             candidate, problem.__cause__, tables()), depth - 1)):
                         return True
                 continue
+            if candidate.overlooked and depth:
+                more = replace(subject, further=(*candidate.further, *sorted(candidate.overlooked, key=str)))
+                if try_all(with_example(more, candidate.example, namespace), depth - 1):
+                    return True
             wrong = {name: np.shape(d) for name, d in returned.items() if np.shape(d) != candidate.inputs[name]}
             strange = [name for name in wrong if name not in candidate.held and not re.match(WEIGHT, name)]
             if len(returned) > 1 and len(other_sizes(returned, candidate.inputs)) > len(returned) / 2:

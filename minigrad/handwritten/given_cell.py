@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.functional import vjp
-from minigrad.handwritten.layers import weights_of
+from minigrad.handwritten.layers import attributes, weights_of
 from minigrad.handwritten.subjects import Subject, as_tuple, copied
 
 
@@ -62,7 +62,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
             pass
 
         def forward(self: Any, *xs: Any) -> Any:
-            weights = {name: places[0].value for name, places in weights_of(self).items()}
+            weights = {name: places[0].value for name, places in weights_of(self, "", cell.further).items()}
             if not set(cell.held) <= weights.keys():
                 weights = dict(zip(cell.held, getattr(self, "params", ())))
             if set(cell.held) <= weights.keys():  # and not probes
@@ -117,4 +117,4 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
 
 def in_lists(layer: Any) -> int:
     """How many entries the lists of a layer have."""
-    return sum(len(value) for value in vars(layer).values() if isinstance(value, list))
+    return sum(len(value) for value in attributes(layer).values() if isinstance(value, list))

@@ -7,6 +7,7 @@ A path leads to an array: ("Wx",), ("params", "Wf"), ("layers", 0, "b"), or ("W_
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -46,35 +47,51 @@ class Place(NamedTuple):
         """The path without what only groups arrays: params, grads, and the attribute of a weight that is an object."""
         last = len(self.path) - 1
         values = "(v|val|value|data|grad)$" if isinstance(self.holder, (dict, list)) else f"{VALUE}|{GRADIENT}"
-        others = [key for key, value in getattr(self.holder, "__dict__", {}).items() if isinstance(value, np.ndarray)
+        others = [key for key, value in attributes(self.holder).items() if isinstance(value, np.ndarray)
                   and re.match(WEIGHT, key) and not re.match(f"{VALUE}|g$", key)]  # of a layer, by whatever name
-        is_value = last and re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1])) and not others
+        is_value = last and not others and (self.is_pair or (
+            re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1]))))
         groups = rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$"
         names_some = not isinstance(self.holder, dict) or any(re.match(WEIGHT, str(key)) for key in self.holder)
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
             i < last and re.match(groups, str(part)) and (names_some or part != "p")))  # the peephole p["i"] is no i
 
     @property
+    def is_pair(self) -> bool:
+        """Whether this is one of the two arrays of an object, a weight of whatever name and its gradient."""
+        alike = [key for key, one in attributes(self.holder).items() if one is None or (
+            isinstance(one, np.ndarray) and one.shape == np.shape(self.value))]
+        return len(self.path) > 1 and self.path[-1] in alike and all(any(
+            re.match(kind, key) for key in alike) for kind in (VALUE, r"(d|g|grad|gradient)$"))
+
+    @property
     def is_weight(self) -> bool:
         *groups, last = self.path
         if self.value.ndim == 0 or any(re.search("grad|_(d|g|diff)$", str(part)) for part in self.path):
             return False
-        if groups and last == "g" and any(re.match(VALUE, key) for key in getattr(self.holder, "__dict__", ())):
+        if groups and last == "g" and any(re.match(VALUE, key) for key in attributes(self.holder)):
             return False  # W.g beside W.v
         if isinstance(self.holder, (dict, list)):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
             return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups)
-        if re.match(WEIGHT, last) or (groups and re.match(WEIGHT, str(groups[-1])) and re.match(VALUE, last)):
+        if re.match(WEIGHT, last) or (groups and re.match(VALUE, last) and (
+                self.is_pair or re.match(WEIGHT, str(groups[-1])))):
             return True
-        return not groups and not re.search(STATE, last) and f"d{last}" in attributes_of(self.holder.__class__)
+        return not groups and not re.search(STATE, last) and f"d{last}" in names_in(self.holder.__class__)
 
 
 @functools.cache
-def attributes_of(cls: type) -> set[str]:
+def names_in(cls: type) -> set[str]:
     """The names of the attributes that the methods of a class use."""
     return {name for base in cls.__mro__ for f in vars(base).values() if hasattr(f, "__code__")
             for name in f.__code__.co_names}
+
+
+def attributes(one: Any) -> dict[str, Any]:
+    """The attributes of an object, in its dict or in slots."""
+    slots = [name for base in type(one).__mro__ for name, f in vars(base).items() if inspect.ismemberdescriptor(f)]
+    return {name: getattr(one, name) for name in slots if hasattr(one, name)} | getattr(one, "__dict__", {})
 
 
 def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:
@@ -85,7 +102,7 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
     elif isinstance(root, (list, tuple)):
         pairs = enumerate(root)
     elif any(base.__module__ == "minigrad_user" for base in type(root).__mro__):
-        pairs = vars(root).items()
+        pairs = attributes(root).items()
     else:
         return
     if id(root) in seen or len(path) == DEEPEST:
@@ -98,10 +115,11 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
             yield Place((*path, key), root, value)
 
 
-def weights_of(root: Any, called: str = "") -> dict[str, list[Place]]:
+def weights_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> dict[str, list[Place]]:
     """{name: its places} of each weight: an array in several places, or its transpose, is one weight.
 
-    called  the name of what is a list of weights, W of W_0, W_1
+    called   the name of what is a list of weights, W of W_0, W_1
+    further  where weights are that neither their names nor their neighbours tell
     """
     found: dict[Any, list[Place]] = {}
     for place in places(root):
@@ -115,7 +133,8 @@ def weights_of(root: Any, called: str = "") -> dict[str, list[Place]]:
 
     def is_weight(place: Place) -> bool:
         """Also c, where it is an output's bias, V h + c, and no state."""
-        return place.is_weight or (place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
+        return place.is_weight or place.path in further or (
+            place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
         for ones in found.values() if any(map(is_weight, ones))]
@@ -135,8 +154,8 @@ def in_words(name: Path, called: str = "") -> str:
     return word if not word[:1].isdigit() else f"{called or 'params'}_{word}"
 
 
-def gradients_of(root: Any) -> list[Place]:
+def gradients_of(root: Any, further: tuple[Path, ...] = ()) -> list[Place]:
     """The arrays in attributes such as dW, in `grads`, and beside the values of weights that are objects."""
-    weights = {place.path for places in weights_of(root).values() for place in places}
+    weights = {place.path for places in weights_of(root, "", further).values() for place in places}
     return [place for place in places(root) if place.path not in weights and any(
         re.search(GRADIENT, str(part)) for part in place.path)]

@@ -185,6 +185,10 @@ LOSSES: dict[str, Callable] = {  # of outputs y and targets t, with the axis of 
     "the squared error": lambda y, t, axis: total((y - t) ** 2)}
 
 
+DIVIDED = {"": "summed", "steps": "divided by the number of steps", "entries": "divided by the number of entries",
+           "first": "divided by the length of the first axis", "last": "divided by the length of the last axis"}
+
+
 def usual_losses() -> Iterator[tuple[str, Callable]]:
     """(in words, loss of (outputs, targets)), for a backward that takes targets in a file without a loss."""
     def loss(outputs: list, targets: Any, order: int, k: int, form: str, divided_by: str) -> Any:
@@ -194,10 +198,11 @@ def usual_losses() -> Iterator[tuple[str, Callable]]:
         if t.dtype.kind == "i":
             axis = max(axis for axis in range(y.ndim) if y.shape[:axis] + y.shape[axis + 1:] == t.shape)
             t = np.moveaxis(np.eye(y.shape[axis])[t], -1, axis)
-        count = {"steps": t.size // y.shape[axis], "entries": t.size}.get(divided_by, 1)
+        count = {"steps": t.size // y.shape[axis], "entries": t.size, "first": len(y),
+                 "last": y.shape[-1]}.get(divided_by, 1)
         return LOSSES[form](y, t.reshape(y.shape), axis) / count
-    for order, form, divided_by, k in product((1, -1), LOSSES, ("", "steps", "entries"), (-1, 0)):
-        text = f"{form}, divided by the number of {divided_by}" if divided_by else f"{form}, summed"
+    for order, form, divided_by, k in product((1, -1), LOSSES, DIVIDED, (-1, 0)):
+        text = f"{form}, {DIVIDED[divided_by]}"
         yield text + ", with the last target first" * (order < 0), partial(
             loss, order=order, k=k, form=form, divided_by=divided_by)
 

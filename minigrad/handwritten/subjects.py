@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor
-from minigrad.handwritten.layers import gradients_of, weights_of
+from minigrad.handwritten.layers import STATE as NO_WEIGHT
+from minigrad.handwritten.layers import Path, attributes, gradients_of, places, weights_of
 from minigrad.handwritten.source import Source
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
@@ -32,6 +33,7 @@ CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
 OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out(?!s?$|puts?$)|top)"  # the beginning of a name of a gradient
+GROUP = "grad|deriv|delta"  # in the name of what keeps gradients under the names of their weights
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
 
@@ -70,6 +72,9 @@ class Subject:
     elsewhere: Source | None = None  # the forward's file, if it is another one
     remark: str = ""  # what the choice of the example leaves open
     unnamed: set[str] = field(default_factory=set)  # keys of returned arrays that are of no input
+    arrays: tuple[Path, ...] = ()  # where its instance has arrays once it is made
+    further: tuple[Path, ...] = ()  # those that are weights, as gradients of their names and shapes tell
+    overlooked: set[Path] = field(default_factory=set)  # those of which only the last call told it
     detached: set[str] = field(default_factory=set)  # weights whose gradient in `grads` is not that of its layer
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
@@ -121,8 +126,8 @@ class Subject:
                     place.put(np.zeros_like(place.value))
             return namespace.__getitem__
         layer = namespace[self.name](*self.arguments(inputs, namespace.__getitem__)[0])
-        put_weights(layer, inputs)
-        for name, value in vars(layer).items():
+        put_weights(layer, inputs, further=self.further)
+        for name, value in attributes(layer).items():
             if isinstance(value, float) and name != "alpha" and self.is_rate(layer, name):
                 setattr(layer, name, 1.0)  # a step is the gradient
         return lambda name: getattr(layer, name) if name else layer
@@ -229,7 +234,7 @@ class Subject:
         if self.true_loss is None:
             return np.zeros(())
         if not outputs and self.is_class:
-            outputs = [(name, y) for name, y in vars(owner("")).items() if re.match(OUTPUT, name)
+            outputs = [(name, y) for name, y in attributes(owner("")).items() if re.match(OUTPUT, name)
                        and is_output(y)]
         labels = next(pool[name] for name in self.takes if self.is_target(name))
         return self.true_loss([stacked(y) for _, y in outputs], labels)
@@ -249,10 +254,14 @@ class Subject:
             before = {name: copied(w) for name, w in self.weights(owner).items()}
             backward = pool[self.backward_name] if self.is_closure else owner(self.backward_name)
             result = in_dicts(backward(*(pool[name] for name in self.takes)))
-        found = self.named(result, self.returns[self.together:]) if result is not None else {}
+        found: dict[str, Any] = {}
         for called, root in self.roots(owner).items():
             found = self.kept(root, called) | found
-        if not self.is_class:
+        found |= self.named(result, self.returns[self.together:], {*found}) if result is not None else {}
+        if self.is_class:
+            self.overlooked |= self.told_by_gradients(owner(""), result, [
+                d for name, d in found.items() if name in self.held])
+        else:
             namespace = owner.__self__  # type: ignore[attr-defined]
             found = {name: d.copy() for name, d in self.in_globals(namespace).items() if np.any(d)} | found
         after = self.weights(owner)
@@ -266,13 +275,28 @@ class Subject:
     def weights(self, owner: Callable) -> dict[str, Any]:
         found = {name: owner(name) for name in self.held if name in self.inputs} if not self.is_class else {}
         for called, root in self.roots(owner).items():
-            found |= {name: places[0].value for name, places in weights_of(root, called).items()
+            found |= {name: ones[0].value for name, ones in weights_of(root, called, self.further).items()
                       if name in self.inputs}
         return found
 
     def roots(self, owner: Callable) -> dict[str, Any]:
         """The objects that keep weights, by their names: the instance, which has none, or globals."""
         return {"": owner("")} if self.is_class else {table: owner(table) for table in self.tables}
+
+    def told_by_gradients(self, root: Any, result: Any, others: list[Any]) -> set[Path]:
+        """Where an object keeps arrays that nothing else tells as weights, and gradients of their names and shapes are
+        returned or kept, and are not those of others."""
+        gradients = gradients_of(root, self.further)
+        told = {place.path for ones in weights_of(root, "", self.further).values() for place in ones}
+        told |= {place.path for place in gradients}
+        mine = [place for place in places(root) if place.path in self.arrays and place.path not in told
+                and not re.search(NO_WEIGHT, str(place.path[-1]))]
+        found = set[Path]()
+        for path, d in [*((place.path, place.value) for place in gradients), *leaves(result)]:
+            same = [place.path for place in mine if np.shape(d) == place.value.shape and ends_alike(path, place.path)]
+            if len(same) == 1 and not any(d is one for one in others):
+                found.add(same[0])
+        return found
 
     def in_globals(self, namespace: dict[str, Any]) -> dict[str, np.ndarray]:
         """The gradients of weights that are globals and are kept in globals, as dW_f beside W_f."""
@@ -282,43 +306,53 @@ class Subject:
 
     def kept(self, root: Any, called: str = "") -> dict[str, Any]:
         """The gradients that an object keeps: in `grads`, a dict or a list, in attributes such as dW, or as W.grad."""
-        weights = {places[0].name: name for name, places in weights_of(root, called).items() if name in self.inputs}
+        weights = {ones[0].name: name for name, ones in weights_of(root, called, self.further).items()
+                   if name in self.inputs}
         weights |= {(name,): name for name in self.held if name not in weights.values()}
-        def is_same(one: Any, other: Any) -> bool:
-            return one == other or (isinstance(one, str) and isinstance(other, str) and bare(one) == bare(f"d{other}"))
         found: dict[str, Any] = {}
-        for place in gradients_of(root):
+        for place in gradients_of(root, self.further):
             same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
-                map(is_same, place.name, name))]
+                map(names_gradient, place.name, name))]
+            same = same or [weight for name, weight in weights.items() if ends_alike(place.name, name) and re.search(
+                GROUP, str(place.name[0])) and len(place.name) == len(name) + 1]
             same = same or [weight for name, weight in weights.items() if place.name == tuple(
                 part for part in name if part not in ("w", "W"))]  # g[0][1] of w[0][1]
             beside = [weight for name, weight in weights.items() if name[:-1] == place.name[:-1]]
             if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
                 same = [beside[place.name[-1]]]
             found |= dict.fromkeys(same[:1], place.value)
-        collected = {("grads", *place.path[1:]): name for name, places in weights_of(root, called).items()
-                     for place in places if name in found and place.path[0] == "params"}
-        self.detached |= {name for place in gradients_of(root) for name in [collected.get(place.path)]
+        collected = {("grads", *place.path[1:]): name for name, ones in weights_of(root, called, self.further).items()
+                     for place in ones if name in found and place.path[0] == "params"}
+        self.detached |= {name for place in gradients_of(root, self.further) for name in [collected.get(place.path)]
                           if name and not np.array_equal(place.value, found[name])}
         return found
 
-    def named(self, result: Any, own: tuple = ()) -> dict[str, Any]:
-        """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
+    def named(self, result: Any, own: tuple = (), kept: Iterable[str] = ()) -> dict[str, Any]:
+        """What a backward returned, by the names of the inputs.
+
+        own   the names in its return, nested like it
+        kept  the inputs whose gradients it keeps: what has no name is not theirs
+        """
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
+            by_key = {key: name or self.ending(str(key), by_key.values()) for key, name in by_key.items()}
             self.unnamed |= {str(key) for key, name in by_key.items() if not name and isinstance(
                 result[key], np.ndarray) and result[key].ndim}
             nested = [self.joined(bare(str(key)), value) or (self.named(value) if not any(by_key.values()) else {})
                       for key, value in result.items() if not by_key[key] and isinstance(value, (dict, tuple, list))]
             return {name: result[key] for key, name in by_key.items() if name} | {
                 name: d for one in nested for name, d in one.items()}
+        whole = [found for path in self.example.names if self.example.known[path].kind == "sequence" for found in [
+            self.inside(path, result)] if found and all(np.shape(d) == self.inputs[name] for name, d in found.items())]
+        if len(whole) == 1 and not any(isinstance(name, str) and self.input_of(name) for name in own):
+            return whole[0]
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = own if len(own) == len(parts) else ("",) * len(parts)
         if self.together and any(own):  # the last state is no gradient
-            kept = [not name or bool(re.match(GRADIENT, name)) or is_group(d) if isinstance(name, str) else
+            are = [not name or bool(re.match(GRADIENT, name)) or is_group(d) if isinstance(name, str) else
                     any(re.match(f"{GRADIENT}|$", str(one)) for one in name) for name, d in zip(own, parts)]
-            own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
+            own, parts = tuple(itertools.compress(own, are)), list(itertools.compress(parts, are))
             if not parts:
                 return {}
         names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
@@ -330,6 +364,9 @@ class Subject:
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
             for its, d in itertools.compress(zip(own, parts), groups):
                 keys = (its and isinstance(its, str) and self.joined(bare(its), d)) or self.joined("", d)
+                by_name = {name: one for name, one in zip(map(self.input_of, its), d) if name} if isinstance(
+                    its, tuple) and len(its) == len(d) and all(isinstance(one, str) for one in its) else {}
+                keys = keys or (by_name if len(by_name) == len(d) else {})
                 alike = next(filter(None, (self.inside(path, d) for path in paths)), {})
                 taken = {self.paths[name].partition(".")[0] for name in alike}  # each of two alike has its own
                 paths = [path for path in paths if path not in taken]
@@ -345,7 +382,7 @@ class Subject:
         if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
             by_name = {name: d for name, d in zip(names, parts) if name}
             others = [d for name, d in zip(names, parts) if not name and np.ndim(d)]
-            return by_name | self.of_their_shapes(others, by_name)
+            return by_name | self.of_their_shapes(others, {*self.held} - {*by_name})
         arguments = [name for name, path in self.paths.items() if "." not in path and path not in self.makes]
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
@@ -354,11 +391,14 @@ class Subject:
             name in ("", other) for name, other in zip(names, order))]
         order = next((order for order in fitting if [self.inputs[name] for name in order] == shapes), None) or (
             self.told_apart(weights, shapes) if fitting and not told else None) or next(iter(fitting), None)
-        if not order and told and all(name or re.match(GRADIENT, str(its)) for name, its in zip(names, own)):
+        if not order and told and all(name or re.match(GRADIENT, str(its)) or kept for name, its in zip(names, own)):
             by_name = {name: d for name, d in zip(names, parts) if name}
-            return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name], by_name)
+            return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name],
+                                                  {*self.held} - {*by_name, *kept})
         if not order:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
             order = self.told_apart(arguments if self.held else list(self.inputs), shapes)
+        if not order and kept and shapes != [self.inputs[name] for name in orders[0][:len(parts)]]:
+            return self.of_their_shapes(parts, {*self.inputs} - {*kept})
         return dict(zip(order or orders[0], parts))
 
     def in_order(self, names: list[str], parts: list[Any]) -> dict[str, Any]:
@@ -375,10 +415,9 @@ class Subject:
         flat = list(itertools.chain(*found))
         return flat if len(set(flat)) == len(flat) == len(shapes) and all(found) else None
 
-    def of_their_shapes(self, parts: list[Any], told: dict[str, Any]) -> dict[str, Any]:
-        """Gradients without a name, by their shapes if these tell them apart among the weights that are left."""
-        left = [name for name in self.held if name not in told]
-        alike = [[name for name in left if self.inputs[name] == np.shape(d)] for d in parts]
+    def of_their_shapes(self, parts: list[Any], left: set[str]) -> dict[str, Any]:
+        """Gradients without a name, by their shapes if these tell them apart among the inputs that are left."""
+        alike = [[name for name in self.inputs if name in left and self.inputs[name] == np.shape(d)] for d in parts]
         if any(names[1:] or alike.count(names) > 1 for names in alike if names):
             self.unnamed.add("arrays without a name")
             return {}
@@ -388,7 +427,8 @@ class Subject:
         """The gradients in a tuple or a list that is nested like this argument; nothing if it is not."""
         known = self.example.known[path]
         if known.kind == "array":
-            return {name: group for name, own in self.paths.items() if own == path and isinstance(group, np.ndarray)}
+            return {name: group for name, own in self.paths.items() if own == path and isinstance(group, np.ndarray)
+                    and group.ndim == len(self.inputs[name])}
         if known.kind != "sequence" or not isinstance(group, (tuple, list)) or len(group) != len(known.keys):
             return {}
         found = [self.inside(f"{path}.{key}", one) for key, one in zip(known.keys, group)]
@@ -404,11 +444,16 @@ class Subject:
         names = [name for name, path in full.items() if f"_{path}".lower().endswith(f"_{prefix}".lower())]
         return {names[0]: group} if len(names) == 1 else {}
 
+    def ending(self, key: str, told: Iterable[str]) -> str:
+        """The one weight of a layer, cell_Wx, whose gradient has the key Wx, if no other key tells it; "" if none."""
+        found = [name for name in self.held if name.endswith((f"_{key}", f"_{bare(key)}"))]
+        return found[0] if len(found) == 1 and found[0] in {*self.inputs} - {*told} else ""
+
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
         """The input whose gradient `key` names, as dW_f, dLdW, grad_W; "" if none."""
         wanted = tuple(wanted or self.inputs)
         short = bare(key)
-        for same in (lambda name: name in (key, short), lambda name: bare(f"d{name}") == short,
+        for same in (lambda name: name in (key, short), lambda name: names_gradient(key, name),
                      lambda name: re.match(INPUT, bare(f"d{name}")) and re.match(INPUT, short),
                      lambda name: state(name) and state(name) == state(short)):
             found = [name for name in wanted if same(name)]
@@ -423,6 +468,27 @@ def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
     name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key)
     return name.replace("_", "").lower() if len(name) > 2 else name
+
+
+def names_gradient(one: Any, other: Any) -> bool:
+    """Whether a key or an index is that of the gradient of what has the other one."""
+    return one == other or (isinstance(one, str) and isinstance(other, str) and (
+        bare(one) == bare(f"d{other}") or one in (f"g{other.rstrip('_')}", f"g_{other}")))
+
+
+def ends_alike(path: Path, other: Path) -> bool:
+    """Whether a gradient's path ends as that of what it belongs to, or the other way round, by a name."""
+    pairs = list(zip(path[::-1], other[::-1]))
+    return any(isinstance(part, str) for part, _ in pairs) and all(itertools.starmap(names_gradient, pairs))
+
+
+def leaves(nested: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The arrays in nested dicts, lists and tuples, with their paths."""
+    if isinstance(nested, (dict, list, tuple)):
+        for key, one in nested.items() if isinstance(nested, dict) else enumerate(nested):
+            yield from leaves(one, (*path, key))
+    elif isinstance(nested, np.ndarray):
+        yield path, nested
 
 
 def state(name: str) -> str:
@@ -449,11 +515,18 @@ def as_tuple(result: Any) -> tuple:
 
 
 def in_dicts(result: Any) -> Any:
-    """What a backward returns, with a dict in place of an object that has its gradients as attributes."""
+    """What a backward returns, with a dict in place of an object that has its gradients as attributes, and of pairs of
+    a name and a gradient."""
+    if isinstance(result, Iterator):
+        result = list(result)
+    if isinstance(result, (tuple, list)) and result and all(
+            isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) for one in result):
+        return dict(result)
     if isinstance(result, (tuple, list)):
         parts = [in_dicts(one) for one in result]
         return dict(zip(result._fields, parts)) if hasattr(result, "_fields") else type(result)(parts)
-    return vars(result) if type(result).__module__ == "minigrad_user" and hasattr(result, "__dict__") else result
+    is_own = type(result).__module__ == "minigrad_user" and not isinstance(result, (np.ndarray, dict))
+    return attributes(result) if is_own else result
 
 
 def is_output(y: Any) -> bool:
@@ -508,10 +581,10 @@ def reset(owner: Callable, names: str) -> None:
             f()
 
 
-def put_weights(root: Any, inputs: dict[str, Any], called: str = "") -> None:
+def put_weights(root: Any, inputs: dict[str, Any], called: str = "", further: tuple[Path, ...] = ()) -> None:
     """Give the weights that an object keeps these values, each an array of its own."""
-    for name, places in weights_of(root, called).items():
+    for name, ones in weights_of(root, called, further).items():
         if name in inputs:
             W = copied(inputs[name])
-            for place in places:
+            for place in ones:
                 place.put(W)

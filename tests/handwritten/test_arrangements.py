@@ -553,6 +553,116 @@ FILES = {
                 self.dW = x.T @ dz
                 return dh * np.tanh(c_new) + dz @ self.W.T, dc * np.tanh(x @ self.W)
         """, "Cell", "x c W"),
+    "weights of any name that are objects with slots": ("""
+        class Parameter:
+            __slots__ = ("value", "grad")
+            def __init__(self, value):
+                self.value, self.grad = value, np.zeros_like(value)
+        class Layer:
+            def __init__(self, n_in, n_out):
+                self.kernel, self.offset = Parameter(np.ones((n_in, n_out))), Parameter(np.ones(n_out))
+            def forward(self, x):
+                self.x, self.y = x, np.tanh(x @ self.kernel.value + self.offset.value)
+                return self.y
+            def backward(self, dy):
+                dz = dy * (1 - self.y ** 2)
+                self.kernel.grad += self.x.T @ dz
+                self.offset.grad += dz.sum(0)
+                return dz @ self.kernel.value.T
+        """, "Layer", "x kernel offset"),
+    "weights that only the names of the returned gradients tell": ("""
+        class Cell:
+            def __init__(self, n):
+                self.P = {"W": np.ones((n, n))}
+        class Net:
+            def __init__(self, n):
+                self.cell, self.v = Cell(n), np.ones(n)
+            def forward(self, x):
+                self.x, self.h = x, np.tanh(x @ self.cell.P["W"])
+                return self.h @ self.v
+            def backward(self, dy):
+                dz = np.outer(dy, self.v) * (1 - self.h ** 2)
+                return {"W": self.x.T @ dz, "v": self.h.T @ dy}
+        """, "Net", "cell_W v"),
+    "gradients nested like weights in dicts of lists": ("""
+        class Net:
+            def __init__(self, n, m):
+                self.trunk = {"z": [np.ones((n, m)), np.ones(m)], "h": [np.ones((n, m)), np.ones(m)]}
+            def forward(self, x):
+                self.x = x
+                self.z, self.h = (np.tanh(x @ W + b) for W, b in (self.trunk["z"], self.trunk["h"]))
+                return self.z * self.h
+            def backward(self, dy):
+                dz, dh = dy * self.h * (1 - self.z ** 2), dy * self.z * (1 - self.h ** 2)
+                return {"trunk": {"z": [self.x.T @ dz, dz.sum(0)], "h": [self.x.T @ dh, dh.sum(0)]}}
+        """, "Net", "trunk_z_0 trunk_z_1 trunk_h_0 trunk_h_1"),
+    "a dict of gradients in Spanish": ("""
+        class Capa:
+            def __init__(self, n, m):
+                self.We, self.umbral = np.ones((m, n)), np.ones((m, 1))
+            def forward(self, x):
+                self.x, self.y = x, np.tanh(self.We @ x + self.umbral)
+                return self.y
+            def backward(self, dy):
+                delta = dy * (1 - self.y ** 2)
+                self.gradientes = {"We": delta @ self.x.T, "umbral": delta.sum(1, keepdims=True)}
+                return self.We.T @ delta
+        """, "Capa", "x We umbral"),
+    "a gradient without a name beside those of weights that are kept": ("""
+        class Gate:
+            def __init__(self, n, m):
+                self.Wi, self.Wr = np.ones((n, m)), np.ones((m, m))
+        class Layer:
+            def __init__(self, n, m):
+                self.m, self.update = m, Gate(n, m)
+            def forward(self, X, s0=None):
+                S = [np.zeros((len(X), self.m)) if s0 is None else s0]
+                for t in range(X.shape[1]):
+                    S.append(np.tanh(X[:, t] @ self.update.Wi + S[-1] @ self.update.Wr))
+                self.X, self.S = X, S
+                return np.stack(S[1:], axis=1)
+            def backward(self, dS):
+                carry, dX = 0, np.zeros_like(self.X)
+                self.update.gWi, self.update.gWr = np.zeros_like(self.update.Wi), np.zeros_like(self.update.Wr)
+                for t in reversed(range(dS.shape[1])):
+                    da = (dS[:, t] + carry) * (1 - self.S[t + 1] ** 2)
+                    self.update.gWi += self.X[:, t].T @ da
+                    self.update.gWr += self.S[t].T @ da
+                    dX[:, t], carry = da @ self.update.Wi.T, da @ self.update.Wr.T
+                return np.ascontiguousarray(dX), carry
+        """, "Layer", "X update_Wi update_Wr"),
+    "a generator of names and gradients": ("""
+        class Layer:
+            def __init__(self, n, m):
+                self.wxh, self.bh = np.ones((n, m)), np.ones(m)
+            def forward(self, x):
+                self.x, self.y = x, np.tanh(x @ self.wxh + self.bh)
+                return self.y
+            def backward(self, dy):
+                dz = dy * (1 - self.y ** 2)
+                yield "wxh", self.x.T @ dz
+                yield "bh", dz.sum(0)
+        """, "Layer", "wxh bh"),
+    "globals of any name with their gradients beside them": ("""
+        Wrec, bin_ = np.ones((5, 5)), np.ones(5)
+        gWrec, gbin = np.zeros_like(Wrec), np.zeros_like(bin_)
+        def forward(x):
+            global kept
+            kept = x, np.tanh(x @ Wrec + bin_)
+            return kept[1]
+        def backward(dy):
+            global gWrec, gbin
+            x, y = kept
+            dz = dy * (1 - y ** 2)
+            gWrec, gbin = x.T @ dz, dz.sum(0)
+        """, "backward", "Wrec bin_"),
+    "gradients that are sums, one by one in a tuple": ("""
+        def loss_and_gradients(U, W, x, h):
+            y = np.tanh(W * x + U * h)
+            dz = y * (1 - y ** 2)
+            gW, gU = dz * x, np.zeros_like(U)
+            return 0.5 * np.sum(y ** 2), (gW + dz * 0, gU + dz * h)
+        """, "loss_and_gradients", "U W"),
 }
 
 
