@@ -59,6 +59,10 @@ def find(source: Source) -> dict[str, Subject]:
             if is_once and {*returned} <= {*found[other].takes}:
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
+    for name, subject in found.items():
+        if not subject.is_closure:
+            own = source.methods(name) if subject.is_class else source.definitions
+            subject.returns = fed_back(subject, own[subject.backward_name], source)
     return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))
 
 
@@ -89,6 +93,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad|g_", one)]
     is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and (
         len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}))
+    losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and not re.search(
+        f"{NO_LOSS}|{BACK}", name) and called_with(own[name], is_class) == called_with(node, is_class)]
+    is_loss |= bool(losses) and any(re.match(rf"d[A-Z_]?\w|grad|g$|g_|g[A-Z]|\w+{SUFFIX}", one) for one in returned)
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
     if is_class and forward is None and re.search(BACK, backward):
         forward = next((name for name in own if re.search(LOSS, name) and name != backward and called_with(
@@ -98,7 +105,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.is_guess = not re.search(BACK, backward)
         is_both = forward is None and subject.is_guess and len(gradients_in(node, source)) >= FEWEST and bool(
             subject.returns and called_with(node, is_class))
-    if forward or (re.search(BACK, backward) and not is_both):
+    if forward or (re.search(BACK, backward) and not is_both and not (is_loss and losses)):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
             if forward is None or len(names_returned(own[forward])) < 2:  # without a cache, or not in this file
@@ -122,13 +129,14 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
             re.match(rf"d[A-Z_]?\w|grad|g$|g_|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
-        losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
-            own[name], is_class) == subject.order]
         if losses and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
             subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
             subject.takes = subject.order
     else:
         return None
+    subject.fills = filled(node, is_class)
+    if subject.together:
+        subject.order = tuple(name for name in subject.order if name != subject.fills)
     if subject.loss_name:
         subject.loss_takes = called_with(own[subject.loss_name], is_class)
         others = [name for name in subject.loss_takes if name not in (*subject.order, *subject.results)]
@@ -139,6 +147,18 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     if is_class:
         subject.makes = makes(own, source)
     return subject
+
+
+def filled(node: Any, is_method: bool) -> str:
+    """The parameter that a backward fills with gradients: g of `g["W"] += …`, `g[1] = …` and `g.W += …`; "" if none."""
+    parts = [t for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign)) for t in (
+        s.targets if isinstance(s, ast.Assign) else [s.target]) if isinstance(t, (ast.Subscript, ast.Attribute))]
+    whole = [next(one for one in ast.walk(t) if not isinstance(getattr(one, "value", None), (
+        ast.Subscript, ast.Attribute))) for t in parts]  # g["W"] of g["W"][i]
+    keys = {(ast.unparse(t.value), ast.unparse(t)) for t in whole if isinstance(t, ast.Attribute) or isinstance(
+        getattr(t, "slice", None), ast.Constant)}
+    return next((name for name in parameters_of(node)[is_method:] if re.match(rf"{GRADIENT}|acc", name) and sum(
+        base == name for base, _ in keys) >= FEWEST), "")
 
 
 def is_of_many(name: str, forward: str, own: dict[str, Any]) -> bool:
@@ -245,6 +265,27 @@ def names_at_a_call(name: str, source: Source, count: int) -> list[str]:
              and ast.unparse(s.value.func) == name]
     found = [list(map(ast.unparse, getattr(s.targets[0], "elts", s.targets))) for s in calls]
     return next((names for names in found if len(names) == count and all(map(str.isidentifier, names))), [""] * count)
+
+
+def fed_back(subject: Subject, node: Any, source: Source) -> tuple:
+    """The names of what a backward returns; where they are those of nothing that its forward takes, the parameters as
+    which the file passes the results on to the next call: a state, or the gradient of one."""
+    returns = subject.returns
+
+    def name_of(own: Any, target: Any, given: dict[str, str]) -> Any:
+        parts = getattr(target, "elts", ())
+        if isinstance(own, tuple):
+            return tuple(map(name_of, own, parts, [given] * len(own))) if len(own) == len(parts) else own
+        is_known = own and any(bare(own) in (one, bare(f"d{one}")) or (state(bare(own)) and state(bare(own)) == state(
+            one)) for one in subject.order)
+        return own if is_known else given.get(ast.unparse(target), own)
+    for s in ast.walk(source.tree):
+        if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and ast.unparse(s.value.func).rpartition(".")[
+                2] == node.name and len(getattr(s.targets[0], "elts", "")) == len(returns):
+            given = dict(zip(map(ast.unparse, s.value.args), parameters_of(node)[subject.is_class:]))
+            if (found := name_of(returns, s.targets[0], given)) != returns:
+                return found
+    return returns
 
 
 def gradients_in(node: Any, source: Source) -> set[str]:

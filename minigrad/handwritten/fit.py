@@ -181,8 +181,10 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     read = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
             for name in source.global_names(f, set(source.assigned) - arguments)]
     returned = [bare(name) for name in flat(subject.returns)]
+    values = source.run(read)
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
-        bare(f"d{name}") in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name))]
+        bare(f"d{name}") in returned or re.match(WEIGHT, name) or re.match(WEIGHTS, name) or is_table(
+            values.get(name)))]
     of_forward = source.global_names(subject.forward_name, {*names})
     if subject.is_class or not (of_forward or (names and subject.forward_name not in source.definitions)):
         return subject  # a backward that alone reads globals has not those of its forward
@@ -202,6 +204,11 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     found, namespace = weights(), source.run(names, sizes)
     held = tuple(name for name in found if isinstance(namespace[name], np.ndarray))
     return replace(subject, sizes=sizes, held=held, tables=tuple(name for name in found if name not in held))
+
+
+def is_table(value: Any) -> bool:
+    """Whether a dict keeps nothing but weights, as their keys tell."""
+    return isinstance(value, dict) and bool(value) and len(weights_of(value)) == len(value)
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.engine.tensor import Tensor
-from minigrad.handwritten.layers import gradients_of, weights_of
-from minigrad.handwritten.source import Source
+from minigrad.handwritten.layers import gradients_of, places, weights_of
+from minigrad.handwritten.source import Source, opened
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
 LABELS = r"^(t|ts|y|ys|Y|labels?|tags?|gold|truth|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
@@ -52,6 +52,7 @@ class Subject:
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
     returns: tuple = ()  # names of what the backward returns, nested
     optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
+    fills: str = ""  # what the backward takes to fill it with gradients
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     known: dict[str, Any] = field(default_factory=dict)  # path → what the argument is, as the file's own calls show it
     given: dict[str, Any] = field(default_factory=dict)  # what only the backward or the loss takes, as they show it
@@ -95,9 +96,8 @@ class Subject:
         """The subject without what the forward may go without, and with the file's own numbers for its sizes."""
         if self.optional:
             yield replace(self, order=tuple(name for name in self.order if name not in self.optional))
-        sizes = {name: value for name, value in self.sizes.items() if type(value) is not int}
-        if sizes.keys() != self.sizes.keys():
-            yield replace(self, sizes=sizes)
+        if self.sizes:
+            yield replace(self, sizes={"open": opened})
 
     # -- forward ----------------------------------------------------------------------------------------
 
@@ -146,6 +146,9 @@ class Subject:
         found = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs, find)[1])) | {
             name: owner(name) for name in self.tables if name in (*self.order, *self.takes)}
         found |= {name: found[own] for name, own in self.alias.items() if name not in found}
+        if self.fills:
+            groups = [one for one in (*found.values(), *map(owner, self.tables)) if [*places(one)]]
+            found[self.fills] = zeros(max(groups, key=lambda one: len([*places(one)]), default={}))
         for name in {*self.takes, *self.loss_takes} - found.keys():  # h0 of what the forward calls h
             same = [other for other in self.order if state(name) and state(other) == state(name)]
             if len(same) == 1 and re.search(BEGIN, name):
@@ -153,7 +156,8 @@ class Subject:
         return found
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
-        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
+        filled = {self.fills: pool[self.fills]} if self.together and self.fills else {}
+        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **filled))
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         if self.is_class and not any(isinstance(x, Tensor) for x in inputs.values()):
@@ -163,7 +167,7 @@ class Subject:
         result = self.result(owner, pool)
         if self.together:
             self.is_loss = True
-            return result[:1], (owner, before, result[1:])
+            return result[:1], (owner, before | {name: pool[name] for name in pool if name == self.fills}, result[1:])
         if self.is_closure:
             pool |= {self.backward_name: next(filter(callable, result))}
             result = tuple(y for y in result if not callable(y))
@@ -250,6 +254,10 @@ class Subject:
             backward = pool[self.backward_name] if self.is_closure else owner(self.backward_name)
             result = in_dicts(backward(*(pool[name] for name in self.takes)))
         found = self.named(result, self.returns[self.together:]) if result is not None else {}
+        if self.fills:
+            group = in_dicts(pool[self.fills])
+            found |= self.named(group) if isinstance(group, dict) else next(filter(None, (
+                self.inside(path, group) for path in self.example.names)), {})
         for called, root in self.roots(owner).items():
             found = self.kept(root, called) | found
         if not self.is_class:
@@ -316,8 +324,8 @@ class Subject:
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = own if len(own) == len(parts) else ("",) * len(parts)
         if self.together and any(own):  # the last state is no gradient
-            kept = [not name or bool(re.match(GRADIENT, name)) or is_group(d) if isinstance(name, str) else
-                    any(re.match(f"{GRADIENT}|$", str(one)) for one in name) for name, d in zip(own, parts)]
+            kept = [name not in self.order and (not name or bool(re.match(GRADIENT, name)) or is_group(d)) if isinstance(
+                    name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name) for name, d in zip(own, parts)]
             own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
             if not parts:
                 return {}
@@ -435,6 +443,14 @@ def same_name(output: str, gradient: str) -> bool:
     """Whether a gradient that arrives, dh_next, is that of an output, h."""
     output, gradient = bare(f"d_{output}").lower(), bare(gradient).lower()
     return output == gradient or (bool(state(output)) and state(output) == state(gradient))
+
+
+def zeros(group: Any) -> Any:
+    """A group of arrays like this one, all zero."""
+    found = copy.deepcopy(group) if not any(isinstance(place.value, Tensor) for place in places(group)) else {}
+    for place in places(found):
+        place.put(np.zeros(np.shape(place.value)))
+    return found
 
 
 def copied(w: Any) -> Any:
