@@ -15,7 +15,7 @@ from typing import Any
 
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.layers import WEIGHTS
-from minigrad.handwritten.recordable import bases
+from minigrad.handwritten.recordable import LOSS, bases
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.source import CouldNotRun, Source, names_called, parameters_of, required
 from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare, state
@@ -24,7 +24,6 @@ BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|gra
 NO_BACK = r"^_?(zero|clear|reset|clip|check|num\w*)_?grad"  # what goes on beside a backward
 BOTH = rf"(forward|fwd|fprop).*{BACK}|(loss|cost|value|objective|error)s?_and_(the_)?grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
-LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perda|perdida|costo"
 NO_LOSS = r"d_|grad|deriv|prime|rel_|check|plot|print"  # rel_error of a gradient check
 SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
@@ -124,17 +123,20 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                   and "backward" not in other and not re.search(NO_LOSS, other)
                   and not is_of_many(other, forward, own)]
         known = {*subject.order, *subject.results, *subject.takes}
+        asked = {*subject.takes} - {*subject.order, *flat(subject.results)}
+        losses += [] if arriving else [other for other in own if other not in (backward, forward) and is_reduced(
+            own[other]) and asked & {*called_with(own[other], is_class)}]  # by whatever name, it takes the targets too
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
             re.match(rf"d[A-Z_]?\w|grad|g$|g_|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
-        if losses and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
+        if losses and not re.search(BOTH, backward) and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
             subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
             subject.takes = subject.order
     else:
         return None
-    subject.fills = filled(node, is_class)
+    subject.fills, subject.flags = filled(node, is_class), flags(node)
     if subject.together:
         subject.order = tuple(name for name in subject.order if name != subject.fills)
     if subject.loss_name:
@@ -149,6 +151,15 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     return subject
 
 
+def flags(node: Any) -> tuple[str, ...]:
+    """The parameters that are False unless given, and decide whether a function returns gradients."""
+    defaults = dict(zip(parameters_of(node)[::-1], node.args.defaults[::-1]))
+    decides = {n.id for s in ast.walk(node) if isinstance(s, ast.If) and any(isinstance(one, ast.Return) for one in s.body)
+               for n in ast.walk(s.test) if isinstance(n, ast.Name)}
+    return tuple(name for name, default in defaults.items() if name in decides and re.search("grad|back", name)
+                 and getattr(default, "value", None) is False)
+
+
 def filled(node: Any, is_method: bool) -> str:
     """The parameter that a backward fills with gradients: g of `g["W"] += …`, `g[1] = …` and `g.W += …`; "" if none."""
     parts = [t for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign)) for t in (
@@ -159,6 +170,18 @@ def filled(node: Any, is_method: bool) -> str:
         getattr(t, "slice", None), ast.Constant)}
     return next((name for name in parameters_of(node)[is_method:] if re.match(rf"{GRADIENT}|acc", name) and sum(
         base == name for base, _ in keys) >= FEWEST), "")
+
+
+def is_reduced(node: Any) -> bool:
+    """Whether a function returns a number that a sum or a mean over all entries makes, and no share of right answers."""
+    if not isinstance(node, ast.FunctionDef) or re.search(r"argmax|round|astype", ast.unparse(node)):
+        return False
+    returned = [n.value for n in own_nodes(node) if isinstance(n, ast.Return)]
+    value = returned[0] if len(returned) == 1 else None
+    while isinstance(value, (ast.BinOp, ast.UnaryOp)):
+        value = value.operand if isinstance(value, ast.UnaryOp) else value.left
+    return isinstance(value, ast.Call) and bool(re.search(r"(^|\.)(sum|mean)$", ast.unparse(value.func))) and not any(
+        k.arg == "axis" for k in value.keywords) and not any(isinstance(n, ast.Compare) for n in ast.walk(value))
 
 
 def is_of_many(name: str, forward: str, own: dict[str, Any]) -> bool:

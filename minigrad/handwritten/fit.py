@@ -196,7 +196,7 @@ def with_globals(subject: Subject, source: Source) -> Subject:
         """{name: its arrays} of each global with weights."""
         found = source.run(names, sizes)
         return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
-                else [places[0].value for places in weights_of(found.get(name)).values()])}
+                else [places[0].value for places in weights_of(found.get(name), name).values()])}
     lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1}
     hidden = {name: value for name, value in source.assigned.items() if value in lengths and name not in sizes}
     small = dict(zip(dict.fromkeys(hidden.values()), (H, *range(V + 1, V + 1 + len(hidden)))))

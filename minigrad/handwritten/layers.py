@@ -15,7 +15,7 @@ import numpy as np
 
 from minigrad.engine.tensor import Tensor
 
-WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|theta|" \
+WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|[UVW](rec|out|hid)$|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|theta|" \
          r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
@@ -105,13 +105,15 @@ def weights_of(root: Any, called: str = "") -> dict[str, list[Place]]:
     """
     found: dict[Any, list[Place]] = {}
     for place in places(root):
-        is_array = isinstance(place.value, np.ndarray) and place.value.size
-        memory = (place.value.ctypes.data, *sorted(place.value.shape)) if is_array else id(place.value)
+        memory = (place.value.ctypes.data, *sorted(place.value.shape)) if isinstance(
+            place.value, np.ndarray) and place.value.size else id(place.value)
         found.setdefault(memory, []).append(place)
     found = {memory: ones for memory, ones in found.items() if not re.match(TURNED, str(ones[0].path[-1])) or not any(
         other is not ones and other[0].is_weight and other[0].value.shape == ones[0].value.shape[::-1]
         for other in found.values())}
     lasts = {ones[0].path[-1] for ones in found.values()}
+    if called and isinstance(root, dict) and not any(one.is_weight for ones in found.values() for one in ones):
+        return {f"{called}_{ones[0].path[-1]}": ones for ones in found.values() if len(ones[0].path) == 1}  # W["input"]
 
     def is_weight(place: Place) -> bool:
         """Also c, where it is an output's bias, V h + c, and no state."""

@@ -21,7 +21,8 @@ import numpy as np
 
 from minigrad.engine.tensor import Tensor
 from minigrad.handwritten.layers import gradients_of, places, weights_of
-from minigrad.handwritten.source import Source, opened
+from minigrad.handwritten.recordable import LOSS
+from minigrad.handwritten.source import CouldNotRun, Source, opened
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
 LABELS = r"^(t|ts|y|ys|Y|labels?|tags?|gold|truth|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
@@ -53,6 +54,7 @@ class Subject:
     returns: tuple = ()  # names of what the backward returns, nested
     optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
     fills: str = ""  # what the backward takes to fill it with gradients
+    flags: tuple[str, ...] = ()  # what asks the one function for gradients, True
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     known: dict[str, Any] = field(default_factory=dict)  # path → what the argument is, as the file's own calls show it
     given: dict[str, Any] = field(default_factory=dict)  # what only the backward or the loss takes, as they show it
@@ -156,8 +158,8 @@ class Subject:
         return found
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
-        filled = {self.fills: pool[self.fills]} if self.together and self.fills else {}
-        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **filled))
+        more = dict.fromkeys(self.flags, True) | {name: pool[name] for name in pool if name == self.fills}
+        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more if self.together else {}))
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         if self.is_class and not any(isinstance(x, Tensor) for x in inputs.values()):
@@ -167,6 +169,11 @@ class Subject:
         result = self.result(owner, pool)
         if self.together:
             self.is_loss = True
+            while isinstance(result[0], tuple):  # (loss, h), gradients
+                result = (result[0][0], *result[1:])
+            if isinstance(result[0], dict):
+                losses = [y for key, y in result[0].items() if re.search(LOSS, str(key), re.I)]
+                result = (*losses[:1], *(d for key, d in result[0].items() if re.match(GRADIENT, str(key))))
             return result[:1], (owner, before | {name: pool[name] for name in pool if name == self.fills}, result[1:])
         if self.is_closure:
             pool |= {self.backward_name: next(filter(callable, result))}
@@ -314,6 +321,8 @@ class Subject:
         """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
+            if not any(by_key.values()) and (found := self.joined("", result)):
+                return found
             self.unnamed |= {str(key) for key, name in by_key.items() if not name and isinstance(
                 result[key], np.ndarray) and result[key].ndim}
             nested = [self.joined(bare(str(key)), value) or (self.named(value) if not any(by_key.values()) else {})
@@ -323,12 +332,17 @@ class Subject:
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = own if len(own) == len(parts) else ("",) * len(parts)
+        kept = [True] * len(parts)
         if self.together and any(own):  # the last state is no gradient
             kept = [name not in self.order and (not name or bool(re.match(GRADIENT, name)) or is_group(d)) if isinstance(
-                    name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name) for name, d in zip(own, parts)]
-            own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
-            if not parts:
-                return {}
+                    name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name)
+                    for name, d in zip(own, parts)]
+        elif () not in self.inputs.values():  # nor is the loss
+            kept = [not (name and isinstance(d, (float, np.number)) and not re.match(GRADIENT, str(name)))
+                    for name, d in zip(own, parts)]
+        own, parts = tuple(itertools.compress(own, kept)), list(itertools.compress(parts, kept))
+        if not parts:
+            return {}
         names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
                  else "" for name in own]
         groups = [is_group(d) or isinstance(d, dict) or (isinstance(d, list) and isinstance(name, str) and bool(
@@ -343,7 +357,7 @@ class Subject:
                 paths = [path for path in paths if path not in taken]
                 found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
-            rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
+            rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and its not in filter(None, self.results) and (
                 not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
             left = [name for name in self.inputs if name not in found]
             told_by_shape = self.told_apart(left, [np.shape(stacked(d)) for d in rest])
@@ -367,6 +381,9 @@ class Subject:
             return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name], by_name)
         if not order:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
             order = self.told_apart(arguments if self.held else list(self.inputs), shapes)
+        if len(parts) > len(orders[0]):
+            raise CouldNotRun(f"{self.name} returns {len(parts)} gradients, and {len(orders[0])} inputs and weights were "
+                              "found: give --forward and --shapes")
         return dict(zip(order or orders[0], parts))
 
     def in_order(self, names: list[str], parts: list[Any]) -> dict[str, Any]:
@@ -409,7 +426,8 @@ class Subject:
             found = [self.joined("_".join(filter(None, (prefix, bare(str(key))))), one) for key, one in pairs]
             return {name: d for one in found for name, d in one.items()} if all(found) else {}
         full = {name: self.paths.get(name, name).replace(".", "_") for name in self.inputs}
-        names = [name for name, path in full.items() if f"_{path}".lower().endswith(f"_{prefix}".lower())]
+        names = [name for name, path in full.items() if f"_{path}".endswith(f"_{prefix}")] or [
+            name for name, path in full.items() if f"_{path}".lower().endswith(f"_{prefix}".lower())]
         return {names[0]: group} if len(names) == 1 else {}
 
     def input_of(self, key: str, wanted: Iterable[str] = ()) -> str:
@@ -429,7 +447,7 @@ class Subject:
 
 def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
-    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key)
+    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key) or key
     return name.replace("_", "").lower() if len(name) > 2 else name
 
 

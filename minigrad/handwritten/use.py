@@ -210,7 +210,7 @@ def example_from(watch: Watch, subject: Subject, copies: tuple[dict, dict], is_o
                 add(f"{path}.{key}", one)
         elif isinstance(value, (tuple, list)) and value and not hasattr(value, "_fields") and any(
                 isinstance(one, np.ndarray) for one in parts_of(value)):
-            some = value[:LONGEST] if is_open and len({np.shape(one) for one in value}) == 1 else value
+            some = value[:LONGEST] if is_open and len({getattr(one, "shape", None) for one in value}) == 1 else value
             known[path] = Known("sequence", keys=tuple(map(str, range(len(some)))), value=type(value))
             for i, one in enumerate(some):
                 add(f"{path}.{i}", one)
