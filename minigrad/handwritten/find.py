@@ -26,6 +26,7 @@ BOTH = rf"(forward|fwd|fprop).*{BACK}|(loss|cost|value|objective|error)s?_and_(t
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
 NO_LOSS = r"d_|grad|deriv|prime|rel_|check|plot|print"  # rel_error of a gradient check
 SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
+MADE = rf"d[A-Z_]?\w|grad|g$|g_|g[A-Z]|\w+{SUFFIX}"  # a name of a gradient
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
@@ -91,10 +92,10 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     returned = flat(subject.returns)
     made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad|g_", one)]
     is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and (
-        len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}))
+        len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}) or "g" in returned)
     losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and not re.search(
         f"{NO_LOSS}|{BACK}", name) and called_with(own[name], is_class) == called_with(node, is_class)]
-    is_loss |= bool(losses) and any(re.match(rf"d[A-Z_]?\w|grad|g$|g_|g[A-Z]|\w+{SUFFIX}", one) for one in returned)
+    is_loss |= bool(losses) and any(re.match(MADE, one) for one in returned)
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
     if is_class and forward is None and re.search(BACK, backward):
         forward = next((name for name in own if re.search(LOSS, name) and name != backward and called_with(
@@ -128,7 +129,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
             own[other]) and asked & {*called_with(own[other], is_class)}]  # by whatever name, it takes the targets too
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
-            re.match(rf"d[A-Z_]?\w|grad|g$|g_|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
+            re.match(MADE, one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
         if losses and not re.search(BOTH, backward) and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
@@ -154,8 +155,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
 def flags(node: Any) -> tuple[str, ...]:
     """The parameters that are False unless given, and decide whether a function returns gradients."""
     defaults = dict(zip(parameters_of(node)[::-1], node.args.defaults[::-1]))
-    decides = {n.id for s in ast.walk(node) if isinstance(s, ast.If) and any(isinstance(one, ast.Return) for one in s.body)
-               for n in ast.walk(s.test) if isinstance(n, ast.Name)}
+    decides = {n.id for s in ast.walk(node) if isinstance(s, ast.If) and any(
+        isinstance(one, ast.Return) for one in s.body) for n in ast.walk(s.test) if isinstance(n, ast.Name)}
     return tuple(name for name, default in defaults.items() if name in decides and re.search("grad|back", name)
                  and getattr(default, "value", None) is False)
 
@@ -164,7 +165,7 @@ def filled(node: Any, is_method: bool) -> str:
     """The parameter that a backward fills with gradients: g of `g["W"] += …`, `g[1] = …` and `g.W += …`; "" if none."""
     parts = [t for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign)) for t in (
         s.targets if isinstance(s, ast.Assign) else [s.target]) if isinstance(t, (ast.Subscript, ast.Attribute))]
-    whole = [next(one for one in ast.walk(t) if not isinstance(getattr(one, "value", None), (
+    whole: list[Any] = [next(one for one in ast.walk(t) if not isinstance(getattr(one, "value", None), (
         ast.Subscript, ast.Attribute))) for t in parts]  # g["W"] of g["W"][i]
     keys = {(ast.unparse(t.value), ast.unparse(t)) for t in whole if isinstance(t, ast.Attribute) or isinstance(
         getattr(t, "slice", None), ast.Constant)}
@@ -173,7 +174,7 @@ def filled(node: Any, is_method: bool) -> str:
 
 
 def is_reduced(node: Any) -> bool:
-    """Whether a function returns a number that a sum or a mean over all entries makes, and no share of right answers."""
+    """Whether a function returns a number that a sum or a mean over all entries makes, and no share of the right."""
     if not isinstance(node, ast.FunctionDef) or re.search(r"argmax|round|astype", ast.unparse(node)):
         return False
     returned = [n.value for n in own_nodes(node) if isinstance(n, ast.Return)]
@@ -304,9 +305,10 @@ def fed_back(subject: Subject, node: Any, source: Source) -> tuple:
         return own if is_known else given.get(ast.unparse(target), own)
     for s in ast.walk(source.tree):
         if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and ast.unparse(s.value.func).rpartition(".")[
-                2] == node.name and len(getattr(s.targets[0], "elts", "")) == len(returns):
+                2] == node.name and returns:
             given = dict(zip(map(ast.unparse, s.value.args), parameters_of(node)[subject.is_class:]))
-            if (found := name_of(returns, s.targets[0], given)) != returns:
+            target = s.targets[0] if len(returns) > 1 else ast.Tuple(s.targets[:1], ast.Store())
+            if (found := name_of(returns, target, given)) != returns:
                 return found
     return returns
 

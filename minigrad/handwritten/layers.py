@@ -15,8 +15,8 @@ import numpy as np
 
 from minigrad.engine.tensor import Tensor
 
-WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|[UVW](rec|out|hid)$|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|theta|" \
-         r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
+WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|[UVW](rec|out|hid)$|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|" \
+         r"theta|(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
 TURNED = r"^_?[UVWR]\w{0,3}?_?T$"  # a transposed copy, WhT

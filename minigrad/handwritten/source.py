@@ -435,7 +435,8 @@ def runs(s: ast.stmt) -> bool:
     if isinstance(s, ast.For):
         is_literal = isinstance(s.iter, (ast.List, ast.Tuple, ast.Constant))
         return all(is_appended(one) or (isinstance(one, ast.Assign) and (is_literal or not changes(one))) or (
-            isinstance(one, ast.AugAssign) and is_literal) or (isinstance(one, ast.For) and runs(one)) for one in s.body)
+            isinstance(one, ast.AugAssign) and is_literal) or (isinstance(one, ast.For) and runs(one))
+            for one in s.body)
     return isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign,
                           ast.AugAssign, ast.If, ast.Try)) or is_appended(s)
 

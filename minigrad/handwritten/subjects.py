@@ -321,8 +321,8 @@ class Subject:
         """What a backward returned, by the names of the inputs. `own` are the names in its return, nested like it."""
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
-            if not any(by_key.values()) and (found := self.joined("", result)):
-                return found
+            if not any(by_key.values()) and (by_end := self.joined("", result)):
+                return by_end
             self.unnamed |= {str(key) for key, name in by_key.items() if not name and isinstance(
                 result[key], np.ndarray) and result[key].ndim}
             nested = [self.joined(bare(str(key)), value) or (self.named(value) if not any(by_key.values()) else {})
@@ -334,8 +334,8 @@ class Subject:
         own = own if len(own) == len(parts) else ("",) * len(parts)
         kept = [True] * len(parts)
         if self.together and any(own):  # the last state is no gradient
-            kept = [name not in self.order and (not name or bool(re.match(GRADIENT, name)) or is_group(d)) if isinstance(
-                    name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name)
+            kept = [name not in self.order and (not name or bool(re.match(GRADIENT, name)) or is_group(d))
+                    if isinstance(name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name)
                     for name, d in zip(own, parts)]
         elif () not in self.inputs.values():  # nor is the loss
             kept = [not (name and isinstance(d, (float, np.number)) and not re.match(GRADIENT, str(name)))
@@ -357,8 +357,9 @@ class Subject:
                 paths = [path for path in paths if path not in taken]
                 found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
-            rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and its not in filter(None, self.results) and (
-                not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
+            rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
+                not its or (its not in self.results and isinstance(d, np.ndarray)) or re.search(
+                    "(^|_)(d|g|nabla)", str(its)))]  # no states of steps
             left = [name for name in self.inputs if name not in found]
             told_by_shape = self.told_apart(left, [np.shape(stacked(d)) for d in rest])
             return found | (dict(zip(told_by_shape, rest)) if told_by_shape else self.in_order(left, rest) or dict(
@@ -382,8 +383,8 @@ class Subject:
         if not order:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
             order = self.told_apart(arguments if self.held else list(self.inputs), shapes)
         if len(parts) > len(orders[0]):
-            raise CouldNotRun(f"{self.name} returns {len(parts)} gradients, and {len(orders[0])} inputs and weights were "
-                              "found: give --forward and --shapes")
+            raise CouldNotRun(f"{self.name} returns {len(parts)} gradients, and {len(orders[0])} inputs and weights "
+                              "were found: give --forward and --shapes")
         return dict(zip(order or orders[0], parts))
 
     def in_order(self, names: list[str], parts: list[Any]) -> dict[str, Any]:
@@ -466,8 +467,8 @@ def same_name(output: str, gradient: str) -> bool:
 def zeros(group: Any) -> Any:
     """A group of arrays like this one, all zero."""
     found = copy.deepcopy(group) if not any(isinstance(place.value, Tensor) for place in places(group)) else {}
-    for place in places(found):
-        place.put(np.zeros(np.shape(place.value)))
+    for one in places(found):
+        one.put(np.zeros(np.shape(one.value)))
     return found
 
 
@@ -544,8 +545,8 @@ def reset(owner: Callable, names: str) -> None:
 
 def put_weights(root: Any, inputs: dict[str, Any], called: str = "") -> None:
     """Give the weights that an object keeps these values, each an array of its own."""
-    for name, places in weights_of(root, called).items():
+    for name, ones in weights_of(root, called).items():
         if name in inputs:
             W = copied(inputs[name])
-            for place in places:
+            for place in ones:
                 place.put(W)
