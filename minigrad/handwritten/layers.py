@@ -101,23 +101,26 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
 def weights_of(root: Any, called: str = "") -> dict[str, list[Place]]:
     """{name: its places} of each weight: an array in several places, or its transpose, is one weight.
 
-    called  the name of what is a list of weights, W of W_0, W_1
+    called  the name of what is a list of weights, W of W_0, W_1, or a dict of them
     """
     found: dict[Any, list[Place]] = {}
     for place in places(root):
-        memory = (place.value.ctypes.data, *sorted(place.value.shape)) if isinstance(
-            place.value, np.ndarray) and place.value.size else id(place.value)
+        is_array = isinstance(place.value, np.ndarray) and place.value.size
+        memory = (place.value.ctypes.data, *sorted(place.value.shape)) if is_array else id(place.value)
         found.setdefault(memory, []).append(place)
     found = {memory: ones for memory, ones in found.items() if not re.match(TURNED, str(ones[0].path[-1])) or not any(
         other is not ones and other[0].is_weight and other[0].value.shape == ones[0].value.shape[::-1]
         for other in found.values())}
     lasts = {ones[0].path[-1] for ones in found.values()}
-    if called and isinstance(root, dict) and not any(one.is_weight for ones in found.values() for one in ones):
+    is_group = isinstance(root, dict) and bool(re.match(WEIGHTS, called))
+    if called and isinstance(root, dict) and not is_group and not any(
+            one.is_weight for ones in found.values() for one in ones):
         return {f"{called}_{ones[0].path[-1]}": ones for ones in found.values() if len(ones[0].path) == 1}  # W["input"]
 
     def is_weight(place: Place) -> bool:
-        """Also c, where it is an output's bias, V h + c, and no state."""
-        return place.is_weight or (place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
+        """Also c, where it is an output's bias, V h + c, and no state, and all that is in a dict called params."""
+        return place.is_weight or (is_group and len(place.path) == 1 and place.value.ndim > 0) or (
+            place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
         for ones in found.values() if any(map(is_weight, ones))]
@@ -137,8 +140,8 @@ def in_words(name: Path, called: str = "") -> str:
     return word if not word[:1].isdigit() else f"{called or 'params'}_{word}"
 
 
-def gradients_of(root: Any) -> list[Place]:
+def gradients_of(root: Any, called: str = "") -> list[Place]:
     """The arrays in attributes such as dW, in `grads`, and beside the values of weights that are objects."""
-    weights = {place.path for places in weights_of(root).values() for place in places}
+    weights = {place.path for places in weights_of(root, called).values() for place in places}
     return [place for place in places(root) if place.path not in weights and any(
         re.search(GRADIENT, str(part)) for part in place.path)]

@@ -119,7 +119,7 @@ class Subject:
             namespace |= {name: one for name, one in arguments.items() if name in self.tables}
             for table in self.tables:
                 put_weights(namespace[table], inputs, table)
-                for place in gradients_of(namespace[table]):
+                for place in gradients_of(namespace[table], table):
                     place.put(np.zeros_like(place.value))
             return namespace.__getitem__
         layer = namespace[self.name](*self.arguments(inputs, namespace.__getitem__)[0])
@@ -302,7 +302,7 @@ class Subject:
         def is_same(one: Any, other: Any) -> bool:
             return one == other or (isinstance(one, str) and isinstance(other, str) and bare(one) == bare(f"d{other}"))
         found: dict[str, Any] = {}
-        for place in gradients_of(root):
+        for place in gradients_of(root, called):
             same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
                 map(is_same, place.name, name))]
             same = same or [weight for name, weight in weights.items() if place.name == tuple(
@@ -313,7 +313,7 @@ class Subject:
             found |= dict.fromkeys(same[:1], place.value)
         collected = {("grads", *place.path[1:]): name for name, places in weights_of(root, called).items()
                      for place in places if name in found and place.path[0] == "params"}
-        self.detached |= {name for place in gradients_of(root) for name in [collected.get(place.path)]
+        self.detached |= {name for place in gradients_of(root, called) for name in [collected.get(place.path)]
                           if name and not np.array_equal(place.value, found[name])}
         return found
 

@@ -630,20 +630,21 @@ FILES = {
             return dx, dh
         """, "step_back", "x h W U b"),
     "a dict to be filled, where one is given": ("""
-        params = dict(W=np.ones((3, 4)), U=np.ones((4, 4)))
+        params = dict(W=np.ones((3, 4)), U=np.ones((4, 4)), d=np.ones(4))
         def loss_fun(x, h, P=params, grads=None):
-            new = np.tanh(x @ P['W'] + h @ P['U'])
+            new = np.tanh(x @ P['W'] + h @ P['U'] + P['d'])
             if grads is None:
                 return new.sum(), new
             dz = 1 - new ** 2
             grads['W'] = x.T @ dz
             grads['U'] = h.T @ dz
+            grads['d'] = dz.sum(0)
             return new.sum(), new[-1]
         if __name__ == '__main__':
             h = np.zeros((2, 4))
             for _ in range(2):
                 loss, h = loss_fun(np.ones((2, 3)), h, params, {})
-        """, "loss_fun", "W U"),
+        """, "loss_fun", "W U d"),
     "a number and a state in one result": ("""
         params = dict(W=np.ones((3, 4)), U=np.ones((4, 4)))
         def loss_fun(x, h):
@@ -672,23 +673,22 @@ FILES = {
                 return h.sum(), {'W': x.T @ dz, 'b': dz.sum(0)}
         """, "Net", "W b"),
     "a step whose results go into the step before": ("""
-        def forward(W, U, x, h_prev):
-            h = np.tanh(x @ W + h_prev @ U)
-            return h
-        def backward(W, U, x, h_prev, h, dh_next):
-            da = dh_next * (1 - h ** 2)
-            into, dW = da @ U.T, x.T @ da
-            return into, dW
-        def run(W, U, xs, h):
-            hs, total = [h], 0
-            for x in xs:
-                hs.append(forward(W, U, x, hs[-1]))
-            dh_next = np.ones_like(h)
-            for x, h_prev, h in zip(xs[::-1], hs[-2::-1], hs[:0:-1]):
-                dh_next, dW = backward(W, U, x, h_prev, h, dh_next)
-                total = total + dW
-            return total
-        """, "backward", "h_prev W"),
+        W, U = np.ones((4, 3)), np.ones((4, 4))
+        def forward(x, h_prev, c_prev):
+            z = np.tanh(x @ W.T + h_prev @ U.T)
+            c = z + c_prev
+            h = np.tanh(c)
+            return z, c, h
+        def backward(dh_next, dc_next, x, h_prev, z, c, h):
+            dc = dc_next + dh_next * (1 - h ** 2)
+            dz = dc * (1 - z ** 2)
+            dW, dU = dz.T @ x, dz.T @ h_prev
+            return dz @ U, dc, dW, dU
+        def run(steps, dh, dc):
+            for step in reversed(steps):
+                dh, dc, dW, dU = backward(dh, dc, *step)
+            return dh, dc
+        """, "backward", "h_prev c_prev W U"),
     "a backward that returns the loss": ("""
         class Net:
             def __init__(self, n_in, n_out):
