@@ -300,8 +300,9 @@ def fed_back(subject: Subject, node: Any, source: Source) -> tuple:
         parts = getattr(target, "elts", ())
         if isinstance(own, tuple):
             return tuple(map(name_of, own, parts, [given] * len(own))) if len(own) == len(parts) else own
-        is_known = own and not {bare(own)} <= {*subject.results} & {*subject.takes} and any(bare(own) in (one, bare(f"d{one}")) or (state(bare(own)) and state(bare(own)) == state(
-            one)) for one in subject.order)
+        short = bare(own)
+        is_known = bool(short) and not (short in subject.results and short in subject.takes) and any(
+            short in (one, bare(f"d{one}")) or (state(short) and state(short) == state(one)) for one in subject.order)
         return own if is_known else given.get(ast.unparse(target), own)
     for s in ast.walk(source.tree):
         if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and ast.unparse(s.value.func).rpartition(".")[
