@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from minigrad.handwritten.find import find
+from minigrad.handwritten.judge import judge, judge_file
 from minigrad.handwritten.meant import own_forward
 from minigrad.handwritten.source import read
 from minigrad.handwritten.trial import Trial
@@ -749,3 +750,62 @@ def test_an_arrangement(name, tmp_path):
     trial.fit()
     assert trial.differing(trial.sample(own_forward(trial))) == []
     assert sorted(trial.returned) == sorted(gradients.split())
+
+
+IN_USE = {
+    "a bag of weights": """
+        class Bag: pass
+        def step(bag, x, goal):
+            h = np.tanh(bag.inner @ x)
+            loss = np.sum((bag.outer @ h + bag.shift - goal) ** 2)
+            g = Bag()
+            e = 2 * (bag.outer @ h + bag.shift - goal)
+            g.outer, g.shift = e * h, np.array(e)
+            g.inner = np.outer(e * bag.outer * (1 - h ** 2), x)
+            return loss, h, g
+        if __name__ == '__main__':
+            w = Bag()
+            w.inner, w.outer, w.shift = np.ones((4, 3)), np.ones(4), np.zeros(())
+            step(w, np.ones(3), 0.5)
+        """,
+}
+
+
+@pytest.mark.parametrize("name", IN_USE)
+def test_an_arrangement_in_use(name, tmp_path):
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(IN_USE[name]), encoding="utf-8")
+    verdicts = judge_file(str(file))
+    assert [verdict.status for verdict in verdicts] == ["right"], verdicts[0]
+
+
+IDLE = """
+        n = 100
+        def forward(p, X):
+            h = np.zeros((n + 1, 3, X.shape[1]))
+            for t in range(len(X)):
+                h[t + 1] = np.tanh(p['W'] @ X[t][None, :] + p['U'] @ h[t])
+            y = p['V'] @ h[n] + p['c']
+            return y, h
+        def J(p, X, Y):
+            return np.sum((forward(p, X)[0] - Y) ** 2) / (2 * X.shape[1])
+        def backward(p, X, Y, y, h):
+            G = {k: np.zeros_like(v) for k, v in p.items()}
+            dy = (y - Y) / X.shape[1]
+            G['V'], G['c'] = dy @ h[n].T, dy.sum(1, keepdims=True)
+            dh = p['V'].T @ dy
+            for t in range(len(X) - 1, -1, -1):
+                dz = dh * (1 - h[t + 1] ** 2)
+                G['W'] += dz @ X[t][:, None]
+                G['U'] += dz @ h[t].T
+                dh = p['U'].T @ dz
+            return G
+"""
+
+
+def test_a_sequence_of_which_the_last_step_is_not_reached(tmp_path):
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(IDLE), encoding="utf-8")
+    source = read(str(file))
+    verdict = judge(source, find(source)["backward"], []).verdict
+    assert verdict.status == "could not run" and "does not depend on W, U" in str(verdict)
