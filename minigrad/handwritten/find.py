@@ -15,7 +15,7 @@ from typing import Any
 
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.layers import WEIGHTS
-from minigrad.handwritten.recordable import bases
+from minigrad.handwritten.recordable import LOSS, bases
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.source import CouldNotRun, Source, names_called, parameters_of, required
 from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare, state
@@ -24,9 +24,9 @@ BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|gra
 NO_BACK = r"^_?(zero|clear|reset|clip|check|num\w*)_?grad"  # what goes on beside a backward
 BOTH = rf"(forward|fwd|fprop).*{BACK}|(loss|cost|value|objective|error)s?_and_(the_)?grad"  # of one function
 FORWARD = r"^_?(forward|fwd|run|feed_?forward|forward_?(prop(agation)?|pass)|predict|__call__|call)$"
-LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perda|perdida|costo"
 NO_LOSS = r"d_|grad|deriv|prime|rel_|check|plot|print"  # rel_error of a gradient check
 SUFFIX = r"_(update|grad|gradient)s?$"  # of a name of a gradient
+MADE = rf"d[A-Z_]?\w|grad|g$|g_|g[A-Z]|\w+{SUFFIX}"  # a name of a gradient
 COURSE = r"(^|_)((rnn|lstm)(_cell)?)_backward(\d|_|$)"  # the names of the course's functions
 FEWEST = 2  # gradients that a function computes which is a backward by that alone
 MASK = r"mask|keep|valid"
@@ -59,6 +59,10 @@ def find(source: Source) -> dict[str, Subject]:
             if is_once and {*returned} <= {*found[other].takes}:
                 del found[other]
         subject.cells = tuple(other for other in found if other in called and other != name)
+    for name, subject in found.items():
+        if not subject.is_closure:
+            own = source.methods(name) if subject.is_class else source.definitions
+            subject.returns = fed_back(subject, own[subject.backward_name], source)
     return dict(sorted(found.items(), key=lambda item: len(item[1].cells)))
 
 
@@ -88,7 +92,10 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     returned = flat(subject.returns)
     made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad|g_", one)]
     is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and (
-        len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}))
+        len(made) >= FEWEST or bool({*map(bare, made)} & {*parameters_of(node)}) or "g" in returned)
+    losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and not re.search(
+        f"{NO_LOSS}|{BACK}", name) and called_with(own[name], is_class) == called_with(node, is_class)]
+    is_loss |= bool(losses) and any(re.match(MADE, one) for one in returned)
     forward = "" if is_both else forward_of(backward, own) if re.search(BACK, backward) else None
     if is_class and forward is None and re.search(BACK, backward):
         forward = next((name for name in own if re.search(LOSS, name) and name != backward and called_with(
@@ -98,7 +105,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.is_guess = not re.search(BACK, backward)
         is_both = forward is None and subject.is_guess and len(gradients_in(node, source)) >= FEWEST and bool(
             subject.returns and called_with(node, is_class))
-    if forward or (re.search(BACK, backward) and not is_both):
+    if forward or (re.search(BACK, backward) and not is_both and not (is_loss and losses)):
         if not is_class and (course := course_of(backward, forward, source)):
             subject.convention, subject.course = "the course's convention", course
             if forward is None or len(names_returned(own[forward])) < 2:  # without a cache, or not in this file
@@ -117,18 +124,22 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
                   and "backward" not in other and not re.search(NO_LOSS, other)
                   and not is_of_many(other, forward, own)]
         known = {*subject.order, *subject.results, *subject.takes}
+        asked = {*subject.takes} - {*subject.order, *flat(subject.results)}
+        losses += [] if arriving else [other for other in own if other not in (backward, forward) and is_reduced(
+            own[other]) and asked & {*called_with(own[other], is_class)}]  # by whatever name, it takes the targets too
         subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
-            re.match(rf"d[A-Z_]?\w|grad|g$|g_|\w+{SUFFIX}", one) for one in flat(subject.returns)))):
+            re.match(MADE, one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
-        losses = [name for name in own if re.search(LOSS, name, re.I) and name != backward and called_with(
-            own[name], is_class) == subject.order]
-        if losses and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
+        if losses and not re.search(BOTH, backward) and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
             subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
             subject.takes = subject.order
     else:
         return None
+    subject.fills, subject.flags = filled(node, is_class), flags(node)
+    if subject.together:
+        subject.order = tuple(name for name in subject.order if name != subject.fills)
     if subject.loss_name:
         subject.loss_takes = called_with(own[subject.loss_name], is_class)
         others = [name for name in subject.loss_takes if name not in (*subject.order, *subject.results)]
@@ -139,6 +150,39 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     if is_class:
         subject.makes = makes(own, source)
     return subject
+
+
+def flags(node: Any) -> tuple[str, ...]:
+    """The parameters that are False unless given, and decide whether a function returns gradients."""
+    defaults = dict(zip(parameters_of(node)[::-1], node.args.defaults[::-1]))
+    decides = {n.id for s in ast.walk(node) if isinstance(s, ast.If) and any(
+        isinstance(one, ast.Return) for one in s.body) for n in ast.walk(s.test) if isinstance(n, ast.Name)}
+    return tuple(name for name, default in defaults.items() if name in decides and re.search("grad|back", name)
+                 and getattr(default, "value", None) is False)
+
+
+def filled(node: Any, is_method: bool) -> str:
+    """The parameter that a backward fills with gradients: g of `g["W"] += …`, `g[1] = …` and `g.W += …`; "" if none."""
+    parts = [t for s in ast.walk(node) if isinstance(s, (ast.Assign, ast.AugAssign)) for t in (
+        s.targets if isinstance(s, ast.Assign) else [s.target]) if isinstance(t, (ast.Subscript, ast.Attribute))]
+    whole: list[Any] = [next(one for one in ast.walk(t) if not isinstance(getattr(one, "value", None), (
+        ast.Subscript, ast.Attribute))) for t in parts]  # g["W"] of g["W"][i]
+    keys = {(ast.unparse(t.value), ast.unparse(t)) for t in whole if isinstance(t, ast.Attribute) or isinstance(
+        getattr(t, "slice", None), ast.Constant)}
+    return next((name for name in parameters_of(node)[is_method:] if re.match(rf"{GRADIENT}|acc", name) and sum(
+        base == name for base, _ in keys) >= FEWEST), "")
+
+
+def is_reduced(node: Any) -> bool:
+    """Whether a function returns a number that a sum or a mean over all entries makes, and no share of the right."""
+    if not isinstance(node, ast.FunctionDef) or re.search(r"argmax|round|astype", ast.unparse(node)):
+        return False
+    returned = [n.value for n in own_nodes(node) if isinstance(n, ast.Return)]
+    value = returned[0] if len(returned) == 1 else None
+    while isinstance(value, (ast.BinOp, ast.UnaryOp)):
+        value = value.operand if isinstance(value, ast.UnaryOp) else value.left
+    return isinstance(value, ast.Call) and bool(re.search(r"(^|\.)(sum|mean)$", ast.unparse(value.func))) and not any(
+        k.arg == "axis" for k in value.keywords) and not any(isinstance(n, ast.Compare) for n in ast.walk(value))
 
 
 def is_of_many(name: str, forward: str, own: dict[str, Any]) -> bool:
@@ -245,6 +289,29 @@ def names_at_a_call(name: str, source: Source, count: int) -> list[str]:
              and ast.unparse(s.value.func) == name]
     found = [list(map(ast.unparse, getattr(s.targets[0], "elts", s.targets))) for s in calls]
     return next((names for names in found if len(names) == count and all(map(str.isidentifier, names))), [""] * count)
+
+
+def fed_back(subject: Subject, node: Any, source: Source) -> tuple:
+    """The names of what a backward returns; where they are those of nothing that its forward takes, the parameters as
+    which the file passes the results on to the next call: a state, or the gradient of one."""
+    returns = subject.returns
+
+    def name_of(own: Any, target: Any, given: dict[str, str]) -> Any:
+        parts = getattr(target, "elts", ())
+        if isinstance(own, tuple):
+            return tuple(map(name_of, own, parts, [given] * len(own))) if len(own) == len(parts) else own
+        short = bare(own)
+        is_known = bool(short) and not (short in subject.results and short in subject.takes) and any(
+            short in (one, bare(f"d{one}")) or (state(short) and state(short) == state(one)) for one in subject.order)
+        return own if is_known else given.get(ast.unparse(target), own)
+    for s in ast.walk(source.tree):
+        if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and ast.unparse(s.value.func).rpartition(".")[
+                2] == node.name and returns:
+            given = dict(zip(map(ast.unparse, s.value.args), parameters_of(node)[subject.is_class:]))
+            target = s.targets[0] if len(returns) > 1 else ast.Tuple(s.targets[:1], ast.Store())
+            if (found := name_of(returns, target, given)) != returns:
+                return found
+    return returns
 
 
 def gradients_in(node: Any, source: Source) -> set[str]:

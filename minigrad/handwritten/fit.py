@@ -183,8 +183,9 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     read = [name for f in (subject.forward_name, subject.backward_name) if f in source.definitions
             for name in source.global_names(f, set(source.assigned) - arguments)]
     returned = [bare(name) for name in flat(subject.returns)]
+    values = source.run(read)
     names = [name for name in dict.fromkeys([*returned, *read]) if name in read and (
-        bare(f"d{name}") in returned or re.match(f"{WEIGHT}|{WEIGHTS}", name) or any(
+        bare(f"d{name}") in returned or re.match(f"{WEIGHT}|{WEIGHTS}", name) or is_table(values.get(name)) or any(
             one != name and names_gradient(one, name) for one in source.assigned if one[0] in "dg"))]
     of_forward = source.global_names(subject.forward_name, {*names})
     if subject.is_class or not (of_forward or (names and subject.forward_name not in source.definitions)):
@@ -197,7 +198,7 @@ def with_globals(subject: Subject, source: Source) -> Subject:
         """{name: its arrays} of each global with weights."""
         found = source.run(names, sizes)
         return {name: arrays for name in names if (arrays := [found[name]] if isinstance(found.get(name), np.ndarray)
-                else [places[0].value for places in weights_of(found.get(name)).values()])}
+                else [places[0].value for places in weights_of(found.get(name), name).values()])}
     lengths = {n for arrays in weights().values() for w in arrays for n in np.shape(w)} - {1}
     hidden = {name: value for name, value in source.assigned.items() if value in lengths and name not in sizes}
     small = dict(zip(dict.fromkeys(hidden.values()), (H, *range(V + 1, V + 1 + len(hidden)))))
@@ -205,6 +206,11 @@ def with_globals(subject: Subject, source: Source) -> Subject:
     found, namespace = weights(), source.run(names, sizes)
     held = tuple(name for name in found if isinstance(namespace[name], np.ndarray))
     return replace(subject, sizes=sizes, held=held, tables=tuple(name for name in found if name not in held))
+
+
+def is_table(value: Any) -> bool:
+    """Whether a dict keeps nothing but weights, as their keys tell."""
+    return isinstance(value, dict) and bool(value) and len(weights_of(value)) == len(value)
 
 
 def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example: Example | None = None) -> Subject:

@@ -7,7 +7,10 @@ import copy
 import functools
 import re
 import time
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from minigrad.engine.messages import in_one_sentence, nearest
 from minigrad.handwritten import conduct
@@ -185,6 +188,17 @@ def try_once(source: Source, subject: Subject, cells: list[Trial], example: Exam
     return trial
 
 
+def refuse_idle(trial: Trial, reference: Callable) -> None:
+    """Raise CouldNotRun if the outputs depend on few of the inputs whose gradients come back: of a sequence that is too
+    short, say, the last step is never reached."""
+    inputs, _, d_outputs, true = trial.sample(reference)
+    returned = {name: d for name, d in trial.gradients(inputs, list(d_outputs)).items() if d is not None}
+    idle = [name for name, d in returned.items() if np.any(d) and not np.any(true[name])]
+    if len(idle) > 1 and 2 * len(idle) >= len(returned):
+        raise CouldNotRun(f"{trial.subject.forward_in_words} does not depend on {', '.join(idle)} at the lengths that "
+                          "were found: they are not those that you mean; give --forward and --shapes")
+
+
 def examine(trial: Trial) -> None:
     """Fill in the verdict of a trial that was fitted."""
     verdict = trial.verdict
@@ -208,6 +222,7 @@ def examine(trial: Trial) -> None:
     conduct.look(trial, inputs, d_outputs, first)
     returned = {name: d for name, d in first.items() if d is not None}
     conduct.look_for_lacking(trial, reference, returned)
+    refuse_idle(trial, reference)
     explain(trial, reference, returned)
     conduct.look_at_the_right(trial, reference)
     verdict.notes += filter(None, [subject.remark])

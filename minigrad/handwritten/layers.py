@@ -16,8 +16,8 @@ import numpy as np
 
 from minigrad.engine.tensor import Tensor
 
-WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|theta|" \
-         r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
+WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|[UVW](rec|out|hid)$|p_?[figoc]$|[gE]$|gain|weight|bias|gamma|beta|" \
+         r"theta|(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
 TURNED = r"^_?[UVWR]\w{0,3}?_?T$"  # a transposed copy, WhT
@@ -118,7 +118,7 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
 def weights_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> dict[str, list[Place]]:
     """{name: its places} of each weight: an array in several places, or its transpose, is one weight.
 
-    called   the name of what is a list of weights, W of W_0, W_1
+    called   the name of what is a list of weights, W of W_0, W_1, or a dict of them
     further  where weights are that neither their names nor their neighbours tell
     """
     found: dict[Any, list[Place]] = {}
@@ -130,10 +130,15 @@ def weights_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> d
         other is not ones and other[0].is_weight and other[0].value.shape == ones[0].value.shape[::-1]
         for other in found.values())}
     lasts = {ones[0].path[-1] for ones in found.values()}
+    is_group = isinstance(root, dict) and bool(re.match(WEIGHTS, called))
+    if called and isinstance(root, dict) and not is_group and not any(
+            one.is_weight for ones in found.values() for one in ones):
+        return {f"{called}_{ones[0].path[-1]}": ones for ones in found.values() if len(ones[0].path) == 1}  # W["input"]
 
     def is_weight(place: Place) -> bool:
-        """Also c, where it is an output's bias, V h + c, and no state."""
+        """Also c, where it is an output's bias, V h + c, and no state, and all that is in a dict called params."""
         return place.is_weight or place.path in further or (
+            is_group and len(place.path) == 1 and place.value.ndim > 0) or (
             place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
@@ -154,8 +159,8 @@ def in_words(name: Path, called: str = "") -> str:
     return word if not word[:1].isdigit() else f"{called or 'params'}_{word}"
 
 
-def gradients_of(root: Any, further: tuple[Path, ...] = ()) -> list[Place]:
+def gradients_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> list[Place]:
     """The arrays in attributes such as dW, in `grads`, and beside the values of weights that are objects."""
-    weights = {place.path for places in weights_of(root, "", further).values() for place in places}
+    weights = {place.path for places in weights_of(root, called, further).values() for place in places}
     return [place for place in places(root) if place.path not in weights and any(
         re.search(GRADIENT, str(part)) for part in place.path)]

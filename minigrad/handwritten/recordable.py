@@ -31,6 +31,7 @@ from minigrad.engine.tensor import Tensor
 
 MOST_WRITTEN_OUT = 8  # iterations of a loop over literals
 REDUCTIONS = {"add.reduce": "np.sum", "maximum.reduce": "np.max", "logaddexp.reduce": "logsumexp_"}  # of np.add …
+LOSS = r"loss|cost|error|cross_?entropy|objective|criterion|cout|perte|erreur|verlust|kosten|fehler|perda|perdida|costo"
 SMALL = 1e-6  # the largest guard in an argument of log
 
 
@@ -468,8 +469,11 @@ def needed(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
     """The statements on which what follows depends, if it reads these names; those that they read are added."""
     kept: list[ast.stmt] = []
     for s in reversed(body):
-        if isinstance(s, ast.Return) and isinstance(s.value, ast.Tuple):
+        while isinstance(s, ast.Return) and isinstance(s.value, ast.Tuple):  # also of ((loss, h), gradients)
             s.value = s.value.elts[0]
+        if isinstance(s, ast.Return) and isinstance(s.value, ast.Dict):
+            s.value = next((value for key, value in zip(s.value.keys, s.value.values) if re.search(
+                LOSS, str(getattr(key, "value", "")), re.I)), s.value)
         blocks = [] if isinstance(s, ast.FunctionDef) else [b for b in ("body", "orelse") if getattr(s, b, None)]
         header = getattr(s, "iter", getattr(s, "test", s))
         before = None

@@ -531,10 +531,10 @@ class Trial:
                 if known.kind in ("array", "integers") and not is_parameter(path)}
 
     def example(self) -> Example:
-        order = sorted(self.known, key=lambda path: next(
-            i for i, name in enumerate(self.names) if f"{path}.".startswith(f"{name}.")))
+        def below(path: str) -> list[str]:
+            return [path, *(one for key in self.known[path].keys for one in below(f"{path}.{key}"))]
         known = {path: replace(self.known[path], axes=tuple(map(self.hypothesis.reduced, self.known[path].axes)))
-                 for path in order}
+                 for name in self.names for path in below(name)}
         constants = {path: self.value(path) for path, one in known.items()
                      if one.kind in ("integers", "number", "constant")}
         return Example(self.names, known, dict(self.lengths), constants)

@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import copy
 import functools
+import io
 import json
 import linecache
 import re
@@ -31,6 +32,7 @@ from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
 from minigrad.handwritten.recordable import HELPERS, bases, loss_alone, recordable
 
+TEXT = "hello world, this is a text\n" * 40  # of a file that is not here
 LIMIT = 10.0  # seconds of computing that one call of the user's code may take
 Function = ast.FunctionDef | ast.ClassDef
 PYTHON_2 = [(r"^\s*print\s+[^\s(=.,]|^\s*print\s*$", "print is a function since Python 3: write print(…)"),
@@ -415,17 +417,40 @@ def grammar(problem: Exception, lines: list[str], places: list[str]) -> str:
     return f"{places[at - 1]}: `{one_line(lines[at - 1].strip(), 60)}`: {getattr(problem, 'msg', problem)}"
 
 
+def opened(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+    """A file to read, or some text in its place; what is written goes nowhere."""
+    if not {*mode} & {*"wax+"}:
+        with contextlib.suppress(OSError):
+            return builtins.open(file, mode, *rest, **options)
+        return io.BytesIO(TEXT.encode()) if "b" in mode else io.StringIO(TEXT)
+    return io.BytesIO() if "b" in mode else io.StringIO()
+
+
 # -- which statements are run ---------------------------------------------------------------------------
 
 
 def runs(s: ast.stmt) -> bool:
-    """Whether a statement may be run: definitions, imports, assignments, `if` and `try` around them, and a loop over a
-    literal that only assigns, as for the weights of each gate."""
+    """Whether a statement may be run: definitions, imports, assignments, `if` and `try` around them, and a loop that
+    only makes something, as the weights of each gate or layer."""
     if isinstance(s, ast.For):
-        return isinstance(s.iter, (ast.List, ast.Tuple, ast.Constant)) and all(
-            isinstance(one, (ast.Assign, ast.AugAssign)) for one in s.body)
+        is_literal = isinstance(s.iter, (ast.List, ast.Tuple, ast.Constant))
+        return all(is_appended(one) or (isinstance(one, ast.Assign) and (is_literal or not changes(one))) or (
+            isinstance(one, ast.AugAssign) and is_literal) or (isinstance(one, ast.For) and runs(one))
+            for one in s.body)
     return isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign,
-                          ast.AugAssign, ast.If, ast.Try))
+                          ast.AugAssign, ast.If, ast.Try)) or is_appended(s)
+
+
+def is_appended(s: ast.AST) -> bool:
+    """Whether a statement is `Ws.append(…)`."""
+    return isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and isinstance(
+        s.value.func, ast.Attribute) and s.value.func.attr == "append"
+
+
+def changes(s: ast.Assign) -> bool:
+    """Whether an assignment reads what it binds, W = W - lr * dW: a loop that trains."""
+    return bool({base.id for target in s.targets for base in bases(target)} & {
+        n.id for n in ast.walk(s.value) if isinstance(n, ast.Name)})
 
 
 def clipped(call: ast.AST) -> ast.expr | None:
@@ -464,6 +489,8 @@ def bound(s: ast.AST) -> set[str]:
     if isinstance(s, (ast.If, ast.For, ast.Try)):
         inner = [*s.body, *s.orelse, *(t for h in getattr(s, "handlers", ()) for t in h.body)]
         return {name for child in inner for name in bound(child)}
+    if is_appended(s):
+        return {base.id for base in bases(s.value.func.value)}  # type: ignore[attr-defined]
     targets = s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)]
     return {base.id for target in targets if target is not None for base in bases(target)}
 

@@ -22,7 +22,8 @@ import numpy as np
 from minigrad.engine.tensor import Tensor
 from minigrad.handwritten.layers import STATE as NO_WEIGHT
 from minigrad.handwritten.layers import Path, attributes, gradients_of, places, weights_of
-from minigrad.handwritten.source import Source
+from minigrad.handwritten.recordable import LOSS
+from minigrad.handwritten.source import CouldNotRun, Source, opened
 
 Memory = tuple[Callable, dict[str, Any], Any]  # how to find a function or a method, the pool, gradients returned early
 LABELS = r"^(t|ts|y|ys|Y|labels?|tags?|gold|truth|y_?(true|target|batch)|(\w+_)?targets?|targets?_\w+)$"
@@ -54,6 +55,8 @@ class Subject:
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
     returns: tuple = ()  # names of what the backward returns, nested
     optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
+    fills: str = ""  # what the backward takes to fill it with gradients
+    flags: tuple[str, ...] = ()  # what asks the one function for gradients, True
     targets: tuple[str, ...] = ()  # what it takes as targets, by other names than the usual
     known: dict[str, Any] = field(default_factory=dict)  # path → what the argument is, as the file's own calls show it
     given: dict[str, Any] = field(default_factory=dict)  # what only the backward or the loss takes, as they show it
@@ -100,9 +103,8 @@ class Subject:
         """The subject without what the forward may go without, and with the file's own numbers for its sizes."""
         if self.optional:
             yield replace(self, order=tuple(name for name in self.order if name not in self.optional))
-        sizes = {name: value for name, value in self.sizes.items() if type(value) is not int}
-        if sizes.keys() != self.sizes.keys():
-            yield replace(self, sizes=sizes)
+        if self.sizes:
+            yield replace(self, sizes={"open": opened})
 
     # -- forward ----------------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class Subject:
             namespace |= {name: one for name, one in arguments.items() if name in self.tables}
             for table in self.tables:
                 put_weights(namespace[table], inputs, table)
-                for place in gradients_of(namespace[table]):
+                for place in gradients_of(namespace[table], table):
                     place.put(np.zeros_like(place.value))
             return namespace.__getitem__
         layer = namespace[self.name](*self.arguments(inputs, namespace.__getitem__)[0])
@@ -151,6 +153,9 @@ class Subject:
         found = copy.deepcopy(self.constants) | dict(zip(self.order, self.arguments(inputs, find)[1])) | {
             name: owner(name) for name in self.tables if name in (*self.order, *self.takes)}
         found |= {name: found[own] for name, own in self.alias.items() if name not in found}
+        if self.fills:
+            groups = [one for one in (*found.values(), *map(owner, self.tables)) if [*places(one)]]
+            found[self.fills] = zeros(max(groups, key=lambda one: len([*places(one)]), default={}))
         for name in {*self.takes, *self.loss_takes} - found.keys():  # h0 of what the forward calls h
             same = [other for other in self.order if state(name) and state(other) == state(name)]
             if len(same) == 1 and re.search(BEGIN, name):
@@ -158,7 +163,8 @@ class Subject:
         return found
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
-        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order)))
+        more = dict.fromkeys(self.flags, True) | {name: pool[name] for name in pool if name == self.fills}
+        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more if self.together else {}))
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         if self.is_class and not any(isinstance(x, Tensor) for x in inputs.values()):
@@ -168,7 +174,12 @@ class Subject:
         result = self.result(owner, pool)
         if self.together:
             self.is_loss = True
-            return result[:1], (owner, before, result[1:])
+            while isinstance(result[0], tuple):  # (loss, h), gradients
+                result = (result[0][0], *result[1:])
+            if isinstance(result[0], dict):
+                losses = [y for key, y in result[0].items() if re.search(LOSS, str(key), re.I)]
+                result = (*losses[:1], *(d for key, d in result[0].items() if re.match(GRADIENT, str(key))))
+            return result[:1], (owner, before | {name: pool[name] for name in pool if name == self.fills}, result[1:])
         if self.is_closure:
             pool |= {self.backward_name: next(filter(callable, result))}
             result = tuple(y for y in result if not callable(y))
@@ -255,6 +266,10 @@ class Subject:
             backward = pool[self.backward_name] if self.is_closure else owner(self.backward_name)
             result = in_dicts(backward(*(pool[name] for name in self.takes)))
         found: dict[str, Any] = {}
+        if self.fills:
+            group = in_dicts(pool[self.fills])
+            found |= self.named(group) if isinstance(group, dict) else next(filter(None, (
+                self.inside(path, group) for path in self.example.names)), {})
         for called, root in self.roots(owner).items():
             found = self.kept(root, called) | found
         found |= self.named(result, self.returns[self.together:], {*found}) if result is not None else {}
@@ -286,7 +301,7 @@ class Subject:
     def told_by_gradients(self, root: Any, result: Any, others: list[Any]) -> set[Path]:
         """Where an object keeps arrays that nothing else tells as weights, and gradients of their names and shapes are
         returned or kept, and are not those of others."""
-        gradients = gradients_of(root, self.further)
+        gradients = gradients_of(root, "", self.further)
         told = {place.path for ones in weights_of(root, "", self.further).values() for place in ones}
         told |= {place.path for place in gradients}
         mine = [place for place in places(root) if place.path in self.arrays and place.path not in told
@@ -310,7 +325,7 @@ class Subject:
                    if name in self.inputs}
         weights |= {(name,): name for name in self.held if name not in weights.values()}
         found: dict[str, Any] = {}
-        for place in gradients_of(root, self.further):
+        for place in gradients_of(root, called, self.further):
             same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
                 map(names_gradient, place.name, name))]
             same = same or [weight for name, weight in weights.items() if ends_alike(place.name, name) and re.search(
@@ -323,7 +338,8 @@ class Subject:
             found |= dict.fromkeys(same[:1], place.value)
         collected = {("grads", *place.path[1:]): name for name, ones in weights_of(root, called, self.further).items()
                      for place in ones if name in found and place.path[0] == "params"}
-        self.detached |= {name for place in gradients_of(root, self.further) for name in [collected.get(place.path)]
+        self.detached |= {name for place in gradients_of(root, called, self.further)
+                          for name in [collected.get(place.path)]
                           if name and not np.array_equal(place.value, found[name])}
         return found
 
@@ -335,6 +351,8 @@ class Subject:
         """
         if isinstance(result, dict):
             by_key = {key: self.input_of(str(key)) for key in result}
+            if not any(by_key.values()) and (by_end := self.joined("", result)):
+                return by_end
             by_key = {key: name or self.ending(str(key), by_key.values()) for key, name in by_key.items()}
             self.unnamed |= {str(key) for key, name in by_key.items() if not name and isinstance(
                 result[key], np.ndarray) and result[key].ndim}
@@ -349,12 +367,17 @@ class Subject:
         is_one = is_output(result) and np.shape(stacked(result)) in self.inputs.values()  # for each step
         parts = list(result) if isinstance(result, (tuple, list)) and not is_one else [result]
         own = own if len(own) == len(parts) else ("",) * len(parts)
+        are = [True] * len(parts)
         if self.together and any(own):  # the last state is no gradient
-            are = [not name or bool(re.match(GRADIENT, name)) or is_group(d) if isinstance(name, str) else
-                    any(re.match(f"{GRADIENT}|$", str(one)) for one in name) for name, d in zip(own, parts)]
-            own, parts = tuple(itertools.compress(own, are)), list(itertools.compress(parts, are))
-            if not parts:
-                return {}
+            are = [name not in self.order and (not name or bool(re.match(GRADIENT, name)) or is_group(d))
+                   if isinstance(name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name)
+                   for name, d in zip(own, parts)]
+        elif () not in self.inputs.values():  # nor is the loss
+            are = [not (name and isinstance(d, (float, np.number)) and not re.match(GRADIENT, str(name)))
+                   for name, d in zip(own, parts)]
+        own, parts = tuple(itertools.compress(own, are)), list(itertools.compress(parts, are))
+        if not parts:
+            return {}
         names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
                  else "" for name in own]
         groups = [is_group(d) or isinstance(d, dict) or (isinstance(d, list) and isinstance(name, str) and bool(
@@ -373,7 +396,8 @@ class Subject:
                 found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
-                not its or isinstance(d, np.ndarray) or re.search("(^|_)(d|g|nabla)", str(its)))]  # no states of steps
+                not its or (its not in self.results and isinstance(d, np.ndarray)) or re.search(
+                    "(^|_)(d|g|nabla)", str(its)))]  # no states of steps
             left = [name for name in self.inputs if name not in found]
             told_by_shape = self.told_apart(left, [np.shape(stacked(d)) for d in rest])
             return found | (dict(zip(told_by_shape, rest)) if told_by_shape else self.in_order(left, rest) or dict(
@@ -399,6 +423,9 @@ class Subject:
             order = self.told_apart(arguments if self.held else list(self.inputs), shapes)
         if not order and kept and shapes != [self.inputs[name] for name in orders[0][:len(parts)]]:
             return self.of_their_shapes(parts, {*self.inputs} - {*kept})
+        if len(parts) > len(orders[0]):
+            raise CouldNotRun(f"{self.name} returns {len(parts)} gradients, and {len(orders[0])} inputs and weights "
+                              "were found: give --forward and --shapes")
         return dict(zip(order or orders[0], parts))
 
     def in_order(self, names: list[str], parts: list[Any]) -> dict[str, Any]:
@@ -441,7 +468,8 @@ class Subject:
             found = [self.joined("_".join(filter(None, (prefix, bare(str(key))))), one) for key, one in pairs]
             return {name: d for one in found for name, d in one.items()} if all(found) else {}
         full = {name: self.paths.get(name, name).replace(".", "_") for name in self.inputs}
-        names = [name for name, path in full.items() if f"_{path}".lower().endswith(f"_{prefix}".lower())]
+        names = [name for name, path in full.items() if f"_{path}".endswith(f"_{prefix}")] or [
+            name for name, path in full.items() if f"_{path}".lower().endswith(f"_{prefix}".lower())]
         return {names[0]: group} if len(names) == 1 else {}
 
     def ending(self, key: str, told: Iterable[str]) -> str:
@@ -466,7 +494,7 @@ class Subject:
 
 def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
-    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key)
+    name = re.sub(r"^(dL_?d|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key) or key
     return name.replace("_", "").lower() if len(name) > 2 else name
 
 
@@ -501,6 +529,14 @@ def same_name(output: str, gradient: str) -> bool:
     """Whether a gradient that arrives, dh_next, is that of an output, h."""
     output, gradient = bare(f"d_{output}").lower(), bare(gradient).lower()
     return output == gradient or (bool(state(output)) and state(output) == state(gradient))
+
+
+def zeros(group: Any) -> Any:
+    """A group of arrays like this one, all zero."""
+    found = copy.deepcopy(group) if not any(isinstance(place.value, Tensor) for place in places(group)) else {}
+    for one in places(found):
+        one.put(np.zeros(np.shape(one.value)))
+    return found
 
 
 def copied(w: Any) -> Any:

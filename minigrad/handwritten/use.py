@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ def example_from(watch: Watch, subject: Subject, copies: tuple[dict, dict], is_o
 
     def add(path: str, value: Any) -> None:
         last = path.rpartition(".")[2]
-        if is_float(value) and value.ndim and not (re.match(LABELS, last) and not is_open):
+        if is_float(value) and (value.ndim or "." in path) and not (re.match(LABELS, last) and not is_open):
             known[path] = Known("array", tuple({f"{path}.{i}": 1} if is_open and n > 1 else {"": n}
                                                for i, n in enumerate(value.shape)))
         elif isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
@@ -210,11 +211,14 @@ def example_from(watch: Watch, subject: Subject, copies: tuple[dict, dict], is_o
                 add(f"{path}.{key}", one)
         elif isinstance(value, (tuple, list)) and value and not hasattr(value, "_fields") and any(
                 isinstance(one, np.ndarray) for one in parts_of(value)):
-            some = value[:LONGEST] if is_open and len({
-                getattr(one, "shape", None) for one in value}) == 1 else value
+            some = value[:LONGEST] if is_open and len({getattr(one, "shape", None) for one in value}) == 1 else value
             known[path] = Known("sequence", keys=tuple(map(str, range(len(some)))), value=type(value))
             for i, one in enumerate(some):
                 add(f"{path}.{i}", one)
+        elif is_bag(value):
+            known[path] = Known("object", keys=tuple(vars(value)))
+            for key, one in vars(value).items():
+                add(f"{path}.{key}", one)
         elif (parts := made_of(watch, value)) is not None:
             known[path] = Known("made", value=type(value).__name__, keys=tuple(parts))
             for key, one in parts.items():
@@ -229,6 +233,12 @@ def example_from(watch: Watch, subject: Subject, copies: tuple[dict, dict], is_o
     for name, value in zip(names, values):
         add(name, value)
     return Example(names, known, {}, constants)
+
+
+def is_bag(value: Any) -> bool:
+    """Whether an object only keeps what is put in it."""
+    return isinstance(value, SimpleNamespace) or (type(value).__module__ == "minigrad_user" and not any(
+        map(callable, vars(type(value)).values())) and type(value).__bases__ == (object,))
 
 
 def made_of(watch: Watch, value: Any) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ It runs for a few seconds at most, and can only read: what it writes goes nowher
 from __future__ import annotations
 
 import ast
-import builtins
 import contextlib
 import copy
 import inspect
@@ -22,14 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.handwritten.source import Source, seeded
+from minigrad.handwritten.source import Source, opened, seeded
 
 SECONDS = 3.0  # of computing that a file's own run is watched
 MOST_CALLS = 1500
 MOST_COPIED = 3  # calls of one function whose arguments are kept
 WRITES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree", "subprocess.Popen",
           "os.system", "os.exec", "os.fork", "socket.connect"}
-TEXT = "hello world, this is a text\n" * 40  # of a file that is not here
 
 
 class Enough(BaseException):
@@ -126,15 +124,6 @@ class AsScript(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return ast.copy_location(ast.Constant("__main__"), node) if node.id == "__name__" else node
-
-
-def opened(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-    """A file to read, or some text in its place; what is written goes nowhere."""
-    if not {*mode} & {*"wax+"}:
-        with contextlib.suppress(OSError):
-            return builtins.open(file, mode, *rest, **options)
-        return io.BytesIO(TEXT.encode()) if "b" in mode else io.StringIO(TEXT)
-    return io.BytesIO() if "b" in mode else io.StringIO()
 
 
 def stop(*_: Any) -> None:

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from minigrad.handwritten.find import find
+from minigrad.handwritten.judge import judge, judge_file
 from minigrad.handwritten.meant import own_forward
 from minigrad.handwritten.source import read
 from minigrad.handwritten.trial import Trial
@@ -663,6 +664,189 @@ FILES = {
             gW, gU = dz * x, np.zeros_like(U)
             return 0.5 * np.sum(y ** 2), (gW + dz * 0, gU + dz * h)
         """, "loss_and_gradients", "U W"),
+    "weights in a dict by another name": ("""
+        modelo = {}
+        for gate in 'zr':
+            modelo['W' + gate] = np.ones((5, 4))
+        modelo['Wy'] = np.ones((4, 5))
+        def perdida(ids):
+            loss, past = 0, []
+            for i, j in zip(ids[:-1], ids[1:]):
+                z, r = np.tanh(modelo['Wz'][:, i]), np.tanh(modelo['Wr'][:, i])
+                p = np.exp(modelo['Wy'] @ (z * r))
+                p = p / p.sum()
+                loss -= np.log(p[j])
+                past.append((i, j, z, r, p))
+            g = {k: np.zeros_like(v) for k, v in modelo.items()}
+            while past:
+                i, j, z, r, p = past.pop()
+                dy = p.copy()
+                dy[j] -= 1
+                g['Wy'] += np.outer(dy, z * r)
+                dh = modelo['Wy'].T @ dy
+                g['Wz'][:, i] += dh * r * (1 - z ** 2)
+                g['Wr'][:, i] += dh * z * (1 - r ** 2)
+            return loss, g
+        """, "perdida", "Wz Wr Wy"),
+    "weights in lists that a loop fills, and last states": ("""
+        SIZES = [4, 5]
+        Wx, Wh = [], []
+        before = 3
+        for n in SIZES:
+            Wx.append(np.ones((n, before)))
+            Wh.append(np.ones((n, n)))
+            before = n
+        def lossFun(xs, states):
+            hs, loss = {(l, -1): states[l] for l in range(2)}, 0
+            for t in range(len(xs)):
+                below = xs[t]
+                for l in range(2):
+                    hs[l, t] = below = np.tanh(Wx[l] @ below + Wh[l] @ hs[l, t - 1])
+                loss += below.sum()
+            dWx, dWh = [np.zeros_like(w) for w in Wx], [np.zeros_like(w) for w in Wh]
+            later = [0, 0]
+            for t in reversed(range(len(xs))):
+                above = np.ones(5)
+                for l in (1, 0):
+                    dz = (above + later[l]) * (1 - hs[l, t] ** 2)
+                    dWx[l] += np.outer(dz, hs[0, t] if l else xs[t])
+                    dWh[l] += np.outer(dz, hs[l, t - 1])
+                    later[l], above = Wh[l].T @ dz, Wx[l].T @ dz
+            return loss, (dWx, dWh), [hs[l, len(xs) - 1] for l in range(2)]
+        if __name__ == '__main__':
+            states = [np.zeros(4), np.zeros(5)]
+            for _ in range(3):
+                loss, (a, b), states = lossFun(np.ones((4, 3)), states)
+        """, "lossFun", "Wx_0 Wx_1 Wh_0 Wh_1"),
+    "a loss of the same arguments, beside gradients by no name of a backward": ("""
+        def penalty_cost(W, x, goal):
+            return 0.5 * ((np.tanh(x @ W) - goal) ** 2).sum()
+        def adjoint(W, x, goal):
+            y = np.tanh(x @ W)
+            gz = (y - goal) * (1 - y ** 2)
+            gW, gx = x.T @ gz, gz @ W.T
+            return gW, gx
+        """, "adjoint", "W x"),
+    "a dict to be filled": ("""
+        def step(p, x, h):
+            z = np.tanh(x @ p['W'] + h @ p['U'] + p['b'])
+            return z, (x, h, z)
+        def step_back(p, g, dz, cache):
+            x, h, z = cache
+            da = dz * (1 - z ** 2)
+            g['W'] += x.T @ da
+            g['U'] += h.T @ da
+            g['b'] += da.sum(0)
+            dx, dh = da @ p['W'].T, da @ p['U'].T
+            return dx, dh
+        """, "step_back", "x h W U b"),
+    "a dict to be filled, where one is given": ("""
+        params = dict(W=np.ones((3, 4)), U=np.ones((4, 4)), d=np.ones(4))
+        def loss_fun(x, h, P=params, grads=None):
+            new = np.tanh(x @ P['W'] + h @ P['U'] + P['d'])
+            if grads is None:
+                return new.sum(), new
+            dz = 1 - new ** 2
+            grads['W'] = x.T @ dz
+            grads['U'] = h.T @ dz
+            grads['d'] = dz.sum(0)
+            return new.sum(), new[-1]
+        if __name__ == '__main__':
+            h = np.zeros((2, 4))
+            for _ in range(2):
+                loss, h = loss_fun(np.ones((2, 3)), h, params, {})
+        """, "loss_fun", "W U d"),
+    "a number and a state in one result": ("""
+        params = dict(W=np.ones((3, 4)), U=np.ones((4, 4)))
+        def loss_fun(x, h):
+            new = np.tanh(x @ params['W'] + h @ params['U'])
+            dz, predicted = 1 - new ** 2, 2 * new
+            return (new.sum(), new), {'W': x.T @ dz, 'U': h.T @ dz}, predicted
+        """, "loss_fun", "W U"),
+    "a dict with the loss and the gradients": ("""
+        def objective(params, batch):
+            h = np.tanh(batch['x'] @ params['layer/W'] + params['layer/b'])
+            dz = 1 - h ** 2
+            grads = {}
+            grads['layer/W'] = batch['x'].T @ dz
+            grads['layer/b'] = dz.sum(0)
+            return {'loss': h.sum(), 'grads': grads, 'carry': h}
+        """, "objective", "layer/W layer/b"),
+    "gradients where they are asked for": ("""
+        class Net:
+            def __init__(self, n_in, n_hidden):
+                self.W, self.b = np.ones((n_in, n_hidden)), np.ones(n_hidden)
+            def loss(self, x, with_grad=False):
+                h = np.tanh(x @ self.W + self.b)
+                if not with_grad:
+                    return h.sum()
+                dz = 1 - h ** 2
+                return h.sum(), {'W': x.T @ dz, 'b': dz.sum(0)}
+        """, "Net", "W b"),
+    "a step whose results go into the step before": ("""
+        W, U = np.ones((4, 3)), np.ones((4, 4))
+        def forward(x, h_prev, c_prev):
+            z = np.tanh(x @ W.T + h_prev @ U.T)
+            c = z + c_prev
+            h = np.tanh(c)
+            return z, c, h
+        def backward(dh_next, dc_next, x, h_prev, z, c, h):
+            dc = dc_next + dh_next * (1 - h ** 2)
+            dz = dc * (1 - z ** 2)
+            dW, dU = dz.T @ x, dz.T @ h_prev
+            return dz @ U, dc, dW, dU
+        def run(steps, dh, dc):
+            for step in reversed(steps):
+                dh, dc, dW, dU = backward(dh, dc, *step)
+            return dh, dc
+        """, "backward", "h_prev c_prev W U"),
+    "a backward that returns the loss": ("""
+        class Net:
+            def __init__(self, n_in, n_out):
+                self.W, self.b = np.ones((n_in, n_out)), np.ones(n_out)
+            def forward(self, x):
+                self.x, self.y = x, x @ self.W + self.b
+                return self.y
+            def backward(self, y):
+                error = self.y - y
+                loss = (error ** 2).sum() / 2
+                self.grad = dict(W=self.x.T @ error, b=error.sum(0))
+                return loss
+        """, "Net", "W b"),
+    "dicts by the names of weights, keyed by gate": ("""
+        GATES = ['keep', 'new']
+        W = {gate: np.ones((5, 4)) for gate in GATES}
+        B = {gate: np.ones(5) for gate in GATES}
+        def go(xs):
+            outs, past = [], []
+            for x in xs:
+                k, n = [np.tanh(W[gate] @ x + B[gate]) for gate in GATES]
+                outs.append(k * n)
+                past.append((x, k, n))
+            return outs, past
+        def misfit(outs, wanted):
+            return np.sum([((o - w) ** 2).sum() for o, w in zip(outs, wanted)])
+        def go_back(outs, past, wanted):
+            dW, dB = {g: np.zeros_like(W[g]) for g in GATES}, {g: np.zeros_like(B[g]) for g in GATES}
+            for (x, k, n), o, w in zip(past, outs, wanted):
+                e = 2 * (o - w)
+                for gate, d in zip(GATES, (e * n * (1 - k ** 2), e * k * (1 - n ** 2))):
+                    dW[gate] += np.outer(d, x)
+                    dB[gate] += d
+            return dW, dB
+        """, "go_back", "W_keep W_new B_keep B_new"),
+    "weights in a dict by one letter, and d": ("""
+        class Net:
+            def __init__(self, n_in, n_out):
+                self.w = {'K': np.ones((n_in, n_out)), 'D': np.ones((n_out, 1)), 'd': np.zeros(1)}
+            def loss(self, X):
+                return (np.tanh(X @ self.w['K']) @ self.w['D'] + self.w['d']).sum()
+            def backprop(self, X):
+                h, gr = np.tanh(X @ self.w['K']), {}
+                gr['D'], gr['d'] = h.T @ np.ones((len(X), 1)), np.full(1, 1.0 * len(X))
+                gr['K'] = X.T @ (self.w['D'].T * (1 - h ** 2))
+                return gr
+        """, "Net", "w_K w_D w_d"),
 }
 
 
@@ -676,3 +860,62 @@ def test_an_arrangement(name, tmp_path):
     trial.fit()
     assert trial.differing(trial.sample(own_forward(trial))) == []
     assert sorted(trial.returned) == sorted(gradients.split())
+
+
+IN_USE = {
+    "a bag of weights": """
+        class Bag: pass
+        def step(bag, x, goal):
+            h = np.tanh(bag.inner @ x)
+            loss = np.sum((bag.outer @ h + bag.shift - goal) ** 2)
+            g = Bag()
+            e = 2 * (bag.outer @ h + bag.shift - goal)
+            g.outer, g.shift = e * h, np.array(e)
+            g.inner = np.outer(e * bag.outer * (1 - h ** 2), x)
+            return loss, h, g
+        if __name__ == '__main__':
+            w = Bag()
+            w.inner, w.outer, w.shift = np.ones((4, 3)), np.ones(4), np.zeros(())
+            step(w, np.ones(3), 0.5)
+        """,
+}
+
+
+@pytest.mark.parametrize("name", IN_USE)
+def test_an_arrangement_in_use(name, tmp_path):
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(IN_USE[name]), encoding="utf-8")
+    verdicts = judge_file(str(file))
+    assert [verdict.status for verdict in verdicts] == ["right"], verdicts[0]
+
+
+IDLE = """
+        n = 100
+        def forward(p, X):
+            h = np.zeros((n + 1, 3, X.shape[1]))
+            for t in range(len(X)):
+                h[t + 1] = np.tanh(p['W'] @ X[t][None, :] + p['U'] @ h[t])
+            y = p['V'] @ h[n] + p['c']
+            return y, h
+        def J(p, X, Y):
+            return np.sum((forward(p, X)[0] - Y) ** 2) / (2 * X.shape[1])
+        def backward(p, X, Y, y, h):
+            G = {k: np.zeros_like(v) for k, v in p.items()}
+            dy = (y - Y) / X.shape[1]
+            G['V'], G['c'] = dy @ h[n].T, dy.sum(1, keepdims=True)
+            dh = p['V'].T @ dy
+            for t in range(len(X) - 1, -1, -1):
+                dz = dh * (1 - h[t + 1] ** 2)
+                G['W'] += dz @ X[t][:, None]
+                G['U'] += dz @ h[t].T
+                dh = p['U'].T @ dz
+            return G
+"""
+
+
+def test_a_sequence_of_which_the_last_step_is_not_reached(tmp_path):
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(IDLE), encoding="utf-8")
+    source = read(str(file))
+    verdict = judge(source, find(source)["backward"], []).verdict
+    assert verdict.status == "could not run" and "does not depend on W, U" in str(verdict)
