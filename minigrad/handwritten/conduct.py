@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,12 @@ from minigrad.handwritten import references
 from minigrad.handwritten.find import flat
 from minigrad.handwritten.layers import copies_of, places
 from minigrad.handwritten.lengths import is_parameter
+from minigrad.handwritten.meant import own_forward
 from minigrad.handwritten.source import CouldNotRun, explained, parameters_of
 from minigrad.handwritten.subjects import Subject, reset
 from minigrad.handwritten.trial import Trial
 
+MANY = 12  # steps
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
 
 
@@ -38,6 +41,7 @@ def look_at_the_right(trial: Trial, reference: Callable) -> None:
     """What is to be said of gradients that are right at the lengths and by the digits that were tried."""
     if not trial.verdict.backward_wrong and trial.subject.course == "lstm":
         look_at_fewer_steps(trial, reference)
+    look_at_more_steps(trial)
     look_at_lists(trial)
     look_at_digits(trial, reference)
 
@@ -224,6 +228,60 @@ def look_at_globals(trial: Trial) -> None:
         names, line = ", ".join(trial.globals), trial.source.place(min(trial.globals.values()))
         trial.fault(f"{trial.subject.name} reads {names} from globals ({line}), not from its cache: it is right only "
                     "while they are the weights of the forward")
+
+
+def look_at_more_steps(trial: Trial) -> None:
+    """Whether what is right for the few steps that were tried is wrong for more: the gradient is cut off."""
+    own, most = trial.subject, 0
+    wrong: list[str] | None = []
+    with contextlib.suppress(CouldNotRun, IndexError):
+        for n in () if trial.verdict.faults else (MANY, *range(LONG, SHORT, -1)):
+            trial.subject = with_steps(own, n)
+            found = trial.differing(trial.sample(own_forward(trial), 0.3))
+            wrong, most = (wrong or found, n - 1) if found else (wrong, most)
+            if not found:
+                break
+    trial.subject = own
+    if wrong:
+        word = next(iter(re.findall(r"\w*trunc\w*", trial.source.text)), "")
+        trial.verdict.notes.append(
+            f"for more than {most} steps {', '.join(f'd{name}' for name in wrong)} are not the gradient of the loss: "
+            f"it is carried back over some steps only{f' ({word})' if word else ''}")
+
+
+def with_steps(subject: Subject, n: int) -> Subject:
+    """The subject with n in place of each length that only data have, but for 1."""
+    example: Any = subject.example
+    of_weights = {axis for path, known in example.known.items() if is_parameter(path) or known.kind == "number"
+                  for length in known.axes for axis in length}
+    short = {m for axis, m in example.lengths.items() if axis not in of_weights} - {1} or {
+        len(v) for v in example.constants.values() if np.ndim(v) == 1}
+
+    def many(value: Any) -> Any:
+        if np.ndim(value) and np.asarray(value).dtype.kind in "iufb":
+            return np.resize(value, tuple(n if m in short else m for m in np.shape(value)))
+        return n if type(value) is int and value in short else value
+    example = replace(example, lengths={axis: m if axis in of_weights or m == 1 else n for axis, m in
+                                        example.lengths.items()},
+                      constants={path: many(value) for path, value in example.constants.items()})
+    inputs = subject.inputs | {name: example.shapes[path] for name, path in subject.paths.items()
+                               if path in example.shapes}
+    return replace(subject, example=example, inputs=inputs,
+                   constants={name: many(value) for name, value in subject.constants.items()})
+
+
+def with_a_label_of_minus_one(subject: Subject) -> Iterator[Subject]:
+    """The subject with −1 in place of the first label in each array of labels."""
+    def ignored(name: str, value: Any) -> Any:
+        if np.ndim(value) and np.asarray(value).dtype.kind == "i" and subject.is_target(name.rpartition(".")[2]):
+            value = np.array(value)
+            value.flat[0] = -1
+        return value
+    own = {name: ignored(name, value) for name, value in subject.constants.items()}
+    example = {path: ignored(path, value) for path, value in subject.example.constants.items()}
+    if any(one is not value for made, kept in ((own, subject.constants), (example, subject.example.constants))
+           for one, value in zip(made.values(), kept.values())):
+        yield replace(subject, constants=own, example=replace(subject.example, constants=example))
 
 
 def look_at_lists(trial: Trial) -> None:

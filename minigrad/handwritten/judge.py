@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import functools
 import re
@@ -19,7 +20,7 @@ from minigrad.handwritten.causes import explain
 from minigrad.handwritten.find import BACK, find, nothing_found
 from minigrad.handwritten.fit import pair, with_lengths
 from minigrad.handwritten.lengths import clashes
-from minigrad.handwritten.meant import find_forward
+from minigrad.handwritten.meant import find_forward, own_forward
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
 from minigrad.handwritten.subjects import CACHE, GRADIENT, Subject
@@ -225,6 +226,8 @@ def examine(trial: Trial) -> None:
     refuse_idle(trial, reference)
     explain(trial, reference, returned)
     conduct.look_at_the_right(trial, reference)
+    if not verdict.faults:
+        judge_without_labels(trial, returned)
     verdict.notes += filter(None, [subject.remark])
     if subject.unnamed and not verdict.faults:
         verdict.notes.append(f"not judged: {', '.join(sorted(subject.unnamed))}, which {subject.name} returns, and "
@@ -233,3 +236,16 @@ def examine(trial: Trial) -> None:
         verdict.status = "wrong"
     for cell in [cell for cell in trial.wrong_cells if cell.verdict.status != "could not run"]:
         verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
+
+
+def judge_without_labels(trial: Trial, returned: dict[str, Any]) -> None:
+    """Judge again with a label of −1, which a loss may leave out: its gradient must leave it out too."""
+    own = trial.subject
+    for subject in conduct.with_a_label_of_minus_one(own):
+        trial.subject = subject
+        with contextlib.suppress(CouldNotRun, IndexError):
+            reference = own_forward(trial)
+            if trial.differing(trial.sample(reference)):
+                explain(trial, reference, returned)
+                trial.verdict.faults = [f"with a label of −1: {text}" for text in trial.verdict.faults]
+    trial.subject = own

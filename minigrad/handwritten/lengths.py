@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 STATE = r"prev|last|old|init|state|hidden|estado|stato|zustand|etat|_?0$|tm1|t_?1$|^[hacs](x?$|_)"
+INPUTS = r"^([xX]s?|inputs?|data|seq\w*|frames)$"
 GROUPS = r"^(p|P|m|w|par|params?|parameters?|weights|theta|model|net)$"
 PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_|" \
             r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
@@ -84,10 +85,10 @@ class Hypothesis:
 
 
 def is_parameter(path: str) -> bool:
-    """Whether an argument is a weight: by its name, or as a part of a dict or a tuple that is not a state."""
+    """Whether an argument is a weight: by its name, or as a part of a dict or a tuple that is no state and no x."""
     root, _, rest = path.partition(".")
     key = rest.rpartition(".")[2]
-    return bool(re.match(PARAMETER, root) or (rest and not re.search(STATE, root) and (
+    return bool(re.match(PARAMETER, root) or (rest and not re.search(f"{STATE}|{INPUTS}", root) and (
         re.match(GROUPS, root) or re.match(PARAMETER, key) or key.isdigit())))
 
 

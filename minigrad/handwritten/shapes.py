@@ -316,6 +316,10 @@ class Search:
             for axis in self.iterated & trial.lengths.keys():
                 if keys := tuple(map(str, range(taken - given + trial.lengths[axis]))):
                     instead(owner(axis), Known("sequence", keys=keys))
+        if lacking := re.search(r"missing \d+ required .*arguments?: (.*)", str(trial.problem)):  # f(**params)
+            for path, known in trial.known.items():
+                if known.kind == "mapping":
+                    instead(path, replace(known, keys=(*known.keys, *re.findall(r"'(\w+)'", lacking[1]))))
         if lacking := re.search(r"missing (\d+) required positional argument", str(trial.problem)):  # f(*params)
             for path, known in trial.known.items():
                 if known.kind == "sequence":

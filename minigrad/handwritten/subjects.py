@@ -380,8 +380,8 @@ class Subject:
             return {}
         names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
                  else "" for name in own]
-        groups = [is_group(d) or isinstance(d, dict) or (isinstance(d, list) and isinstance(name, str) and bool(
-            self.joined(bare(name), d))) for name, d in zip(own, parts)]
+        groups = [is_group(d) or isinstance(d, dict) or (isinstance(d, list) and (self.is_like_a_list(d) or (
+            isinstance(name, str) and bool(self.joined(bare(name), d))))) for name, d in zip(own, parts)]
         if any(groups):  # dx, dh, {"W": dW}
             found: dict[str, Any] = {}
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
@@ -448,6 +448,12 @@ class Subject:
             self.unnamed.add("arrays without a name")
             return {}
         return {names[0]: d for names, d in zip(alike, parts) if names}
+
+    def is_like_a_list(self, d: list) -> bool:
+        """Whether gradients have the shapes of the arrays of an argument that is a list, as one for each step."""
+        lists = [found for path in self.example.names if self.example.known[path].kind == "sequence" and (
+            found := self.inside(path, d))]
+        return any(np.shape(one) == self.inputs[name] for found in lists for name, one in found.items())
 
     def inside(self, path: str, group: Any) -> dict[str, Any]:
         """The gradients in a tuple or a list that is nested like this argument; nothing if it is not."""

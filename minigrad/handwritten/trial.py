@@ -214,9 +214,9 @@ class Trial:
                               f"to, as d{name} {given} and {name} {inputs[name]}: the shapes that were found for it "
                               "are not those that you mean; give --forward and --shapes")
 
-    def sample(self, reference: Callable) -> tuple:
+    def sample(self, reference: Callable, scale: float = 1.0) -> tuple:
         """(inputs, outputs, gradients that arrive, true gradients)"""
-        inputs = self.draw()
+        inputs = self.draw(scale)
         y, pull = vjp(self.arriving(reference), *inputs.values())
         d_outputs = tuple(self.rng.normal(size=leaf.shape) for leaf in y)
         return inputs, y, d_outputs, dict(zip(inputs, pull(d_outputs)))
