@@ -48,7 +48,8 @@ def explain(trial: Trial, reference: Callable, returned: dict[str, np.ndarray]) 
     if report.unexplained and trial.is_usual and trial.behind is None:
         with contextlib.suppress(CouldNotRun, TraceError):  # the user's own has the same numbers by other ops
             report = min(report, audited(trial, own_forward(trial), names), key=lambda one: len(one.unexplained))
-    wrong_steps = [cell.subject.name for cell in trial.cells if cell.verdict.backward_wrong]
+    wrong_steps = [cell.subject.name for cell in trial.cells if cell.verdict.backward_wrong and not (
+        cell.subject.is_guess and cell.verdict.status == "could not run")]
     if report.unexplained and len(wrong_steps) > len(trial.wrong_cells):  # one could not be replaced
         trial.verdict.notes.append(f"{subject.name} calls {', '.join(wrong_steps)}: mend that first")
         report.notes = []

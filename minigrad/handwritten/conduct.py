@@ -127,6 +127,20 @@ def look_at_state(trial: Trial, inputs: dict, d_outputs: list, first: dict[str, 
         trial.fault(f"the second call gives another {', '.join(changed)} than the first for the same "
                     f"inputs: something is kept between calls{where}")
         trial.begins_anew = True
+    elif trial.subject.is_class:
+        look_at_sums(trial, inputs, d_outputs, memory)
+
+
+def look_at_sums(trial: Trial, inputs: dict, d_outputs: list, memory: Any) -> None:
+    """Whether gradients add up over calls where nobody sets them to zero."""
+    found = list[dict[str, Any]]()
+    with contextlib.suppress(CouldNotRun), explained(trial.source, ""):
+        for keeps in (False, True):
+            _, memory = trial.subject.run_forward(memory[0], copy.deepcopy(inputs), keeps)
+            found.append(copy.deepcopy(trial.backward(memory, copy.deepcopy(d_outputs))))
+        once, twice = found
+        if any(same(2 * np.asarray(d), twice.get(name)) for name, d in once.items() if d is not None and np.any(d)):
+            trial.subject = replace(trial.subject, adds_up=True)
 
 
 def look_at_copies(trial: Trial, inputs: dict, d_outputs: list) -> None:

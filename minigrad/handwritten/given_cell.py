@@ -22,9 +22,9 @@ from minigrad.handwritten.subjects import Subject, as_tuple, copied
 
 def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) -> None:
     """Give a namespace the true backward of a cell."""
-    seen: list[tuple[Any, dict[str, np.ndarray], Any]] = []  # cache, inputs, and NumPy's random state before it
+    seen: list[tuple[tuple, dict[str, np.ndarray], Any]] = []  # caches, inputs, and NumPy's random state before them
 
-    def remember(memory: Any, arguments: tuple, weights: dict[str, Any], state: Any) -> None:
+    def remember(memory: tuple, arguments: tuple, weights: dict[str, Any], state: Any) -> None:
         at = dict(zip(cell.example.names[len(cell.makes):], arguments))
         at |= {f"{path}.{key}": w for path, one in at.items() if isinstance(one, dict) for key, w in one.items()}
         inputs = weights | {name: at[path] for name, path in cell.paths.items() if path in at}
@@ -34,7 +34,8 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
 
     def gradients(memories: tuple, d_outputs: tuple) -> dict[str, np.ndarray]:
         """Nothing if none of these is a cache that the forward made."""
-        found = next((one for one in reversed(seen) if any(one[0] is memory for memory in memories)), None)
+        found = next((one for one in reversed(seen) if any(
+            own is memory for own in one[0] for memory in memories)), None)
         if found is None:
             return {}
         _, inputs, reference.state = found  # type: ignore[attr-defined]
@@ -65,18 +66,20 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
             weights = {name: places[0].value for name, places in weights_of(self, "", cell.further).items()}
             if not set(cell.held) <= weights.keys():
                 weights = dict(zip(cell.held, getattr(self, "params", ())))
+            state, result = np.random.get_state(), getattr(user, cell.forward_name)(self, *xs)
             if set(cell.held) <= weights.keys():  # and not probes
-                remember(self, xs, weights, np.random.get_state())
-            return getattr(user, cell.forward_name)(self, *xs)
+                remember((self, *filter(is_cache, as_tuple(result))), xs, weights, state)
+            return result
 
         def backward(self: Any, *d_outputs: Any) -> Any:
-            true, waiting = gradients((self,), d_outputs), in_lists(self)
+            true = gradients(tuple(filter(is_cache, d_outputs)), d_outputs) or gradients((self,), d_outputs)
+            waiting = in_lists(self)
             before = {name: copied(d) for name, d in cell.kept(self).items() if cell.adds_up}
             result = getattr(user, cell.backward_name)(self, *d_outputs)
             if not true:
                 return result
             if in_lists(self) < waiting:  # it takes its caches from a list, the last one first
-                seen.pop(max(i for i, (memory, *_) in enumerate(seen) if memory is self))
+                seen.pop(max(i for i, (memory, *_) in enumerate(seen) if memory[0] is self))
             for name, d in cell.kept(self).items():
                 d[...] = before.get(name, 0) + true[name]
             return in_place_of(result, true)
@@ -88,7 +91,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
 
     def cell_forward(*arguments: Any) -> Any:
         state, result = np.random.get_state(), user_forward(*arguments)
-        remember(result[-1], arguments, cell.weights(namespace.__getitem__), state)
+        remember((result[-1],), arguments, cell.weights(namespace.__getitem__), state)
         return result
 
     def cell_backward(*arguments: Any) -> Any:
@@ -113,6 +116,11 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
         by_key = any("." in path for path in cell.paths.values())
         return {f"d{name}": d for name, d in true.items()} if by_key else tuple(true.values())
     namespace[cell.forward_name], namespace[cell.name] = cell_forward, cell_backward
+
+
+def is_cache(one: Any) -> bool:
+    """Whether what a forward returns, or a backward takes, may be a cache: an object that is no array of numbers."""
+    return isinstance(one, (tuple, list, dict)) or hasattr(one, "__dict__")
 
 
 def in_lists(layer: Any) -> int:

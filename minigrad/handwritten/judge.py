@@ -52,7 +52,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         doubtful = [cell for cell in cells if cell.verdict.unlike or cell.verdict.status == "could not run"]
         trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
         if trials[name].verdict.status != "not written" and (is_doubtful(trials[name]) or not (
-                trials[name].verdict.is_explained)):
+                trials[name].verdict.is_explained) or has_other_arguments(trials[name], watched)):
             trials[name] = as_it_is_used(source, subject, trials[name], watched()) or trials[name]
         if trials[name].verdict.status == "wrong" and trials[name].wrong_cells:  # a mean in the step may be meant
             own = judge(source, subject, [cell for cell in cells if not cell.verdict.backward_wrong])
@@ -95,6 +95,18 @@ def is_doubtful(trial: Trial) -> bool:
     known = (*subject.order, *subject.results, *subject.alias, *subject.constants)
     return trial.verdict.status == "wrong" and (subject.is_guess or any(
         name not in known and not re.search(f"{GRADIENT}|{CACHE}", name) for name in subject.takes))
+
+
+def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
+    """Whether a backward was called wrong with arguments of other ranks than the file's own, or longer where those have
+    one column."""
+    if trial.verdict.status != "wrong" or trial.subject.example is None:
+        return False
+    def arrays(known: dict[str, Any], name: str) -> list[Any]:
+        return [one.axes for path, one in known.items() if f"{path}.".startswith(f"{name}.") and one.kind == "array"]
+    tried, own = trial.subject.example, next((one.known for one, _ in ways(watched(), trial.subject)), {})
+    pairs = [pair for name in tried.names for pair in zip(arrays(own, name), arrays(tried.known, name))]
+    return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)
 
 
 def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch) -> Trial | None:

@@ -184,6 +184,10 @@ def changes(node: Any, known: Known) -> Iterator[Change]:
             for cost, change, text in statement(node, f"{target} = {target} {sign} ({value})", 0):
                 yield cost, change, f"{text}: that array has another name too, or fewer digits"
         yield from statement(node, f"{target} = {value}")
+        if sign == "+" and isinstance(node.target, ast.Subscript) and not any(
+                isinstance(n, (ast.Slice, ast.Constant)) for n in ast.walk(node.target.slice)):
+            base, index = ast.unparse(node.target.value), ast.unparse(node.target.slice)
+            yield from statement(node, f"np.add.at({base}, {index}, {value})")
         if sign in "*/":
             yield 1, lambda _: ast.copy_location(ast.Pass(), node), f"leave out `{ast.unparse(node)}`"
     elif isinstance(node, ast.Assign) and len(node.targets) > 1:  # of an array they are names of the same one

@@ -166,8 +166,9 @@ class Subject:
         more = dict.fromkeys(self.flags, True) | {name: pool[name] for name in pool if name == self.fills}
         return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more if self.together else {}))
 
-    def run_forward(self, owner: Callable, inputs: dict[str, Any]) -> tuple[tuple, Memory]:
-        if self.is_class and not any(isinstance(x, Tensor) for x in inputs.values()):
+    def run_forward(self, owner: Callable, inputs: dict[str, Any], keeps: bool = False) -> tuple[tuple, Memory]:
+        """(outputs, what the backward needs), after gradients were set to zero if they are not kept."""
+        if self.is_class and not keeps and not any(isinstance(x, Tensor) for x in inputs.values()):
             reset(owner, r"_?(zero|clear|reset)_?grad")  # before the forward: it may clear what that keeps too
         pool = self.pool(owner, inputs)
         before = {name: copied(w) for name, w in self.weights(owner).items()}
