@@ -115,19 +115,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.forward_name = forward
         subject.order = (*called_with(own[forward], is_class), *starred(own[forward], source)) if forward in own else \
             course_example(course).names
-        results = names_returned(own[forward]) if forward in own else ()
-        names = [own or at_call for own, at_call in itertools.zip_longest(results, names_at_a_call(
-            forward, source, len(results)))]
-        subject.results = tuple(name if name not in names[:k] else "" for k, name in enumerate(names))  # hs, and hs[-1]
+        subject.results = results_of(forward, own, source)
         subject.takes = called_with(node, is_class)
-        losses = [other for other in own if re.search(LOSS, other) and other not in (backward, forward)
-                  and "backward" not in other and not re.search(NO_LOSS, other)
-                  and not is_of_many(other, forward, own)]
-        known = {*subject.order, *subject.results, *subject.takes}
-        asked = {*subject.takes} - {*subject.order, *flat(subject.results)}
-        losses += [] if arriving else [other for other in own if other not in (backward, forward) and is_reduced(
-            own[other]) and asked & {*called_with(own[other], is_class)}]  # by whatever name, it takes the targets too
-        subject.loss_name = next((f for f in losses if set(called_with(own[f], is_class)) <= known), "")
+        subject.loss_name = loss_of(subject, own, not arriving)
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
             re.match(MADE, one) for one in flat(subject.returns)))):
         subject.convention = "loss and gradients in one function"
@@ -183,6 +173,26 @@ def is_reduced(node: Any) -> bool:
         value = value.operand if isinstance(value, ast.UnaryOp) else value.left
     return isinstance(value, ast.Call) and bool(re.search(r"(^|\.)(sum|mean)$", ast.unparse(value.func))) and not any(
         k.arg == "axis" for k in value.keywords) and not any(isinstance(n, ast.Compare) for n in ast.walk(value))
+
+
+def results_of(forward: str, own: dict[str, Any], source: Source) -> tuple:
+    """The names of what a forward returns, its own or those that it gets where it is called."""
+    results = names_returned(own[forward]) if forward in own else ()
+    names = [name or at_call for name, at_call in itertools.zip_longest(results, names_at_a_call(
+        forward, source, len(results)))]
+    return tuple(name if name not in names[:k] else "" for k, name in enumerate(names))  # hs, and hs[-1]
+
+
+def loss_of(subject: Subject, own: dict[str, Any], takes_targets: bool) -> str:
+    """The function that computes the loss from what a subject's forward and backward take and return; "" if none."""
+    both = subject.backward_name, subject.forward_name
+    losses = [other for other in own if re.search(LOSS, other) and other not in both and "backward" not in other
+              and not re.search(NO_LOSS, other) and not is_of_many(other, subject.forward_name, own)]
+    known = {*subject.order, *subject.results, *subject.takes}
+    asked = {*subject.takes} - {*subject.order, *flat(subject.results)}
+    losses += [other for other in own if takes_targets and other not in both and is_reduced(own[other])
+               and asked & {*called_with(own[other], subject.is_class)}]  # by whatever name, it takes the targets too
+    return next((f for f in losses if set(called_with(own[f], subject.is_class)) <= known), "")
 
 
 def is_of_many(name: str, forward: str, own: dict[str, Any]) -> bool:

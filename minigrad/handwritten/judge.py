@@ -9,6 +9,7 @@ import functools
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from minigrad.handwritten.trial import Trial, Verdict
 from minigrad.handwritten.use import subjects_by_use, ways
 from minigrad.handwritten.watch import Watch
 
+ADDS = r"\+= *[\w.\[\]'\"]+ *\* *(lr|eta|alpha|\w*rate)\b|\+= *(lr|eta|alpha|\w*rate) *\*"  # W += update * alpha
 SECONDS = 20.0  # of computing for the ways in which a file itself calls a backward
 
 
@@ -216,6 +218,8 @@ def examine(trial: Trial) -> None:
     """Fill in the verdict of a trial that was fitted."""
     verdict = trial.verdict
     trial.reference = reference = find_forward(trial)
+    if reference is not None:
+        take_updates(trial, reference)
     inputs, subject = trial.draw(), trial.subject
     outputs, memory = trial.forward(inputs)
     d_outputs = [trial.rng.normal(size=outputs[i].shape) for i in subject.arriving]
@@ -248,6 +252,19 @@ def examine(trial: Trial) -> None:
         verdict.status = "wrong"
     for cell in [cell for cell in trial.wrong_cells if cell.verdict.status != "could not run"]:
         verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
+
+
+def take_updates(trial: Trial, reference: Callable) -> None:
+    """Judge minus the gradient where the file adds it to the weights, W += lr * dW, and more is right so."""
+    if not re.search(ADDS, trial.source.text):
+        return
+    own, sample = trial.subject, trial.sample(reference)
+    wrong = trial.differing(sample)
+    trial.subject = replace(own, sign=-1)
+    if not wrong or len(trial.differing(sample) or wrong) >= len(wrong):
+        trial.subject = own
+        return
+    trial.verdict.notes.append(f"{own.name} returns minus the gradient, which the file adds to the weights")
 
 
 def judge_without_labels(trial: Trial, returned: dict[str, Any]) -> None:

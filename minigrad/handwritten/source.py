@@ -327,6 +327,8 @@ class Plain(ast.NodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.Module:
         self.static = {(one.name, f.name) for one in node.body if isinstance(one, ast.ClassDef) for f in one.body
                        if isinstance(f, ast.FunctionDef) and is_static(f)}
+        short = [(ast.unparse(s.targets[0]), ast.unparse(s.value)) for s in node.body if isinstance(s, ast.Assign)]
+        self.static |= {(name, f) for name, cls in short for own, f in self.static if own == cls}
         return self.generic_visit(node)  # type: ignore[return-value]
 
     def visit_Assign(self, node: ast.Assign) -> ast.stmt:

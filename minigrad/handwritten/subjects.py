@@ -82,6 +82,7 @@ class Subject:
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets
     is_loss: bool = False
+    sign: int = 1  # −1 where it returns what is added to the weights
     adds_up: bool = False  # whether it adds the gradients that it keeps to those of the call before
     has_loss: bool = True  # whether the forward, or the function that computes the loss, returns it
 
@@ -286,7 +287,8 @@ class Subject:
                 found[name] = before[name] - after[name]
         if self.is_loss:
             found = {name: None if d is None else np.asarray(d_outputs[0]) * d for name, d in found.items()}
-        return found
+        return found if self.sign == 1 else {
+            name: None if d is None else self.sign * np.asarray(stacked(d)) for name, d in found.items()}
 
     def weights(self, owner: Callable) -> dict[str, Any]:
         found = {name: owner(name) for name in self.held if name in self.inputs} if not self.is_class else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
@@ -17,7 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.handwritten.find import BACK, FEWEST, NO_BACK, flat, gradients_in, names_returned
+from minigrad.handwritten.find import (
+    BACK,
+    FEWEST,
+    NO_BACK,
+    called_with,
+    flat,
+    gradients_in,
+    loss_of,
+    names_returned,
+    results_of,
+)
 from minigrad.handwritten.layers import places
 from minigrad.handwritten.lengths import Known
 from minigrad.handwritten.shapes import Example
@@ -46,6 +57,9 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
         return None
     before, returns, is_named = calls_before(watch, at), names_returned(node), bool(re.search(BACK, name))
     loss = next((one for one in reversed(before) if is_number(one.result)), None) or loss_beside(watch, call, before)
+    if is_number(call.result) and call.owner is None and returns_gradients(call):
+        return Subject(name, "loss and gradients in one function", name, name, returns=returns,
+                       order=parameters_used(source, call), is_guess=True)
     made = len(gradients_in(node, source)) >= FEWEST or any(re.match(GRADIENT, one) for one in flat(returns))
     if not before or is_number(call.result) or not (is_named or made or has_shapes_of_weights(call, before)):
         return None
@@ -60,7 +74,14 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
         subject.makes = parameters_used(source, init) if init else ()
     if loss and loss is not forward:
         subject.loss_name, subject.loss_takes = loss.name, parameters_used(source, loss)
-    subject.results = tuple(passed_as(one, [call, *([loss] if loss else [])]) for one in as_parts(forward.result))
+    passed = [passed_as(one, [call, *([loss] if loss else [])]) for one in as_parts(forward.result)]
+    own = source.methods(cls) if cls else source.definitions
+    named = results_of(forward.name, own, source)
+    subject.results = tuple(one or (name if len(named) == len(passed) and name not in passed else "")
+                            for one, name in itertools.zip_longest(passed, named[:len(passed)], fillvalue=""))
+    if loss is None and not any(re.match(GRADIENT, one) for one in subject.takes):
+        subject.loss_name = loss_of(subject, own, True)
+        subject.loss_takes = called_with(own[subject.loss_name], bool(cls)) if subject.loss_name else ()
     subject.alias = aliases(forward, [call, *([loss] if loss else [])])
     outputs = [np.shape(y) for y in as_parts(forward.result) if isinstance(y, np.ndarray)]
     for one in filter(None, (loss if subject.loss_name else None, call)):
@@ -70,6 +91,13 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
             if not known and not is_arriving and key in (*subject.takes, *subject.loss_takes):
                 subject.given[key] = value
     return subject
+
+
+def returns_gradients(call: Call) -> bool:
+    """Whether a function returns arrays besides a number, each of the shape of an argument."""
+    shapes = {one.shape for one in parts_of(call.given) if is_float(one) and one.ndim}
+    arrays = [one for one in parts_of(as_parts(call.result)[1:]) if is_float(one)]
+    return sum(one.shape in shapes for one in arrays) >= FEWEST
 
 
 def loss_beside(watch: Watch, call: Call, before: list[Call]) -> Call | None:
