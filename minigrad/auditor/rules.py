@@ -57,6 +57,10 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                  (1.5, "the term {b} is missing {between}", lambda step, a, b: a),
                  (1.9, "{a} + {b} in place of {this} {between}", lambda step, a, b: a + b),
                  (1.9, "{b} − {a} in place of {this}: the sign {between}", lambda step, a, b: b - a)],
+    "subtract of a softmax": [
+        (1.4, "what arrives at {y} is left out {between}: p in place of p − y, where a cross-entropy is its loss",
+         lambda step, a, b: -b),
+        (1.5, "the term {b} is missing {between}", lambda step, a, b: a)],
     "negative": [(1.6, "the sign is turned {between}", lambda step, a: a)],
     "transpose": [(1.2, "{a} is not transposed {between}", lambda step, a: a)],
     "turned": [(1.2, "{a} is not turned back: the forward turns {x} round", lambda step, a: assigned(step, a, tuple(
@@ -78,6 +82,7 @@ def step_of_a_rule(tape: Tape, given: list) -> Iterator[tuple]:
     for site in (site for site in tape.places.values() if site[0].kind == "rule"):
         step, of = site[0], site[0].of
         name = "turned" if is_turned(step) else step.op.name if step.shape or step.op.name != "divide" else "mean"
+        name += " of a softmax" if name == "subtract" and "softmax" in of.op.name else ""
         said = [say_read(operand, step.time) for operand in step.inputs]
         for cost, text, how in RULE_STEPS.get(name, ()):
             shown = [f"({word})" if "term" in text and not word.isidentifier() else word for word in said]

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine.ops import logsumexp
+from minigrad.engine.ops import logsumexp, softmax
 from minigrad.engine.pytree import flatten, unflatten
 from minigrad.engine.tensor import Tensor
 
@@ -130,11 +130,14 @@ class Expressions(ast.NodeTransformer):
         self.used: set[str] = set()  # the names in the present function
         self.scopes: list[set[str]] = []  # the names that the present function, and each around it, binds
         self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
+        self.exponents: dict[str, ast.expr] = {}  # name → of what it is the exponential, in the present function
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
         own = bound_in(node)
         self.scopes.append(own)
+        self.exponents = {s.targets[0].id: x for s in ast.walk(node) if isinstance(s, ast.Assign) and isinstance(
+            s.targets[0], ast.Name) and (x := exponent(s.value))}
         self.generic_visit(node)
         self.scopes.pop()
         for name in sorted(bound_in(node) - own & self.used):  # what it only changed a part of, it binds now
@@ -216,7 +219,25 @@ class Expressions(ast.NodeTransformer):
             ast.Assign([node.target], value)
         return ast.copy_location(new, node)
 
+    def of_softmax(self, node: ast.BinOp) -> ast.expr | None:
+        """softmax(x, axis) for exp(x) / sum(exp(x), axis); None for anything else."""
+        x = exponent(node.left) or self.exponents.get(ast.unparse(node.left))
+        total: Any = node.right
+        while isinstance(total, ast.Subscript):  # [:, None]
+            total = total.value
+        if not isinstance(node.op, ast.Div) or not x or not isinstance(total, ast.Call):
+            return None
+        summed, *axis = [x]
+        if ast.unparse(total.func) in ("np.sum", "sum"):
+            summed, *axis = total.args
+        elif isinstance(total.func, ast.Attribute) and total.func.attr == "sum":
+            summed, *axis = total.func.value, *total.args
+        axis += [k.value for k in total.keywords if k.arg == "axis"]
+        return call("softmax_", x, *axis[:1]) if ast.unparse(summed) == ast.unparse(node.left) else None
+
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        if x := self.of_softmax(node):
+            return self.visit(ast.copy_location(x, node))
         self.generic_visit(node)
         largest = re.sub(r"^(np|numpy)\.(a?max)\((.*?)(, .*)?\)$", r"\3.max()", ast.unparse(node.right))
         is_guard = isinstance(node.op, ast.Sub) and re.sub(r"\(.*", "", largest) == f"{ast.unparse(node.left)}.max"
@@ -447,12 +468,27 @@ def copied(x: Any) -> Any:
     return unflatten(pattern, [one if isinstance(one, (Tensor, Board)) else copy.deepcopy(one) for one in leaves])
 
 
+def soft(x: Any, axis: Any = None) -> Any:
+    """exp(x) / sum(exp(x), axis); without an axis along all that have more than one entry."""
+    long = [k for k, n in enumerate(np.shape(x)) if n > 1] or [0]
+    if axis is None and len(long) > 1:
+        return softmax(np.reshape(x, (-1,)), axis=0).reshape(np.shape(x))
+    return softmax(x, axis=long[0] if axis is None else axis)
+
+
+def exponent(node: ast.expr) -> ast.expr | None:
+    """x of np.exp(x)."""
+    is_exp = isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.exp", "numpy.exp") and len(node.args) == 1
+    return node.args[0] if is_exp else None  # type: ignore[attr-defined]
+
+
 def number(x: Any) -> Any:
     """float(x) or x.item() of an array with one entry."""
     return x.reshape(()) if np.ndim(x) else x
 
 
-HELPERS = {"number_": number, "put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied, "logsumexp_": logsumexp}
+HELPERS = {"number_": number, "put_": put, "settle_": settle, "dot_": np.dot, "copy_": copied, "logsumexp_": logsumexp,
+           "softmax_": soft}
 
 
 # -- the part of a function that computes its loss ------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.handwritten.source import Source, opened, seeded
+from minigrad.handwritten.source import Source, TooSlow, limited, opened, seeded
 
 SECONDS = 3.0  # of computing that a file's own run is watched
 MOST_CALLS = 1500
@@ -78,9 +78,10 @@ class Watch:
         self.open = []
         code = compile(ast.fix_missing_locations(ast.Module([statement], [])), self.file, "exec", dont_inherit=True)
         try:
-            sys.setprofile(self.note)
-            exec(code, namespace)
-        except Enough:
+            with limited(max(self.until - time.process_time(), 0.01)):  # a loop may call no function
+                sys.setprofile(self.note)
+                exec(code, namespace)
+        except (Enough, TooSlow):
             return False
         except (Exception, SystemExit):  # of what it binds, other statements may need nothing
             pass

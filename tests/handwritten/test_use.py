@@ -146,13 +146,15 @@ def test_a_file_is_watched_and_changes_nothing(tmp_path):
     (tmp_path / "after").write_text("written", encoding="utf-8")  # and this process may write
 
 
-def test_a_file_that_never_ends_is_left(tmp_path):
-    watch = Watch(read(written(tmp_path, """
+@pytest.mark.parametrize("in_loop", ["f(1)", "x = 1"])
+def test_a_file_that_never_ends_is_left(in_loop, tmp_path):
+    watch = Watch(read(written(tmp_path, f"""
         def f(x):
             return x
+        f(1)
         while True:
             try:
-                f(1)
+                {in_loop}
             except Exception:
                 pass
         """)))
