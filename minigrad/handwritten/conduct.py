@@ -248,7 +248,7 @@ def look_at_more_steps(trial: Trial) -> None:
     """Whether what is right for the few steps that were tried is wrong for more: the gradient is cut off."""
     own, most = trial.subject, 0
     wrong: list[str] | None = []
-    with contextlib.suppress(CouldNotRun, IndexError):
+    with contextlib.suppress(CouldNotRun, IndexError), np.errstate(all="ignore"):
         for n in () if trial.verdict.faults else (MANY, *range(LONG, SHORT, -1)):
             trial.subject = with_steps(own, n)
             found = trial.differing(trial.sample(own_forward(trial), 0.3))
@@ -273,7 +273,9 @@ def with_steps(subject: Subject, n: int) -> Subject:
 
     def many(value: Any) -> Any:
         if np.ndim(value) and np.asarray(value).dtype.kind in "iufb":
-            return np.resize(value, tuple(n if m in short else m for m in np.shape(value)))
+            new = np.resize(value, tuple(n if m in short else m for m in np.shape(value)))
+            sums = [axis for axis in range(new.ndim) if np.allclose(np.sum(value, axis), 1)]  # targets
+            return new / new.sum(sums[0], keepdims=True) if sums and new.dtype.kind == "f" else new
         return n if type(value) is int and value in short else value
     example = replace(example, lengths={axis: m if axis in of_weights or m == 1 else n for axis, m in
                                         example.lengths.items()},

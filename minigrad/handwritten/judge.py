@@ -100,13 +100,17 @@ def is_doubtful(trial: Trial) -> bool:
 
 
 def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
-    """Whether a backward was called wrong with arguments of other ranks than the file's own, or longer where those have
-    one column."""
-    if trial.verdict.status != "wrong" or trial.subject.example is None:
+    """Whether a backward was judged with arguments of other ranks than the file's own, or longer where those have one
+    column. One that was called right is looked at only if it takes integers."""
+    tried: Any = trial.subject.example
+    if not tried or not (trial.verdict.status == "wrong" or (trial.verdict.status == "right" and any(
+            one.kind == "integers" for one in tried.known.values()))):
         return False
+
     def arrays(known: dict[str, Any], name: str) -> list[Any]:
-        return [one.axes for path, one in known.items() if f"{path}.".startswith(f"{name}.") and one.kind == "array"]
-    tried, own = trial.subject.example, next((one.known for one, _ in ways(watched(), trial.subject)), {})
+        return [one.axes for path, one in known.items() if f"{path}.".startswith(f"{name}.") and one.kind in (
+            "array", "integers")]
+    own = next((one.known for one, _ in ways(watched(), trial.subject)), {})
     pairs = [pair for name in tried.names for pair in zip(arrays(own, name), arrays(tried.known, name))]
     return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)
 
@@ -261,7 +265,8 @@ def take_updates(trial: Trial, reference: Callable) -> None:
     own, sample = trial.subject, trial.sample(reference)
     wrong = trial.differing(sample)
     trial.subject = replace(own, sign=-1)
-    if not wrong or len(trial.differing(sample) or wrong) >= len(wrong):
+    left = trial.differing(sample) if wrong else None
+    if not wrong or left is None or len(left) >= len(wrong):
         trial.subject = own
         return
     trial.verdict.notes.append(f"{own.name} returns minus the gradient, which the file adds to the weights")
@@ -272,7 +277,7 @@ def judge_without_labels(trial: Trial, returned: dict[str, Any]) -> None:
     own = trial.subject
     for subject in conduct.with_a_label_of_minus_one(own):
         trial.subject = subject
-        with contextlib.suppress(CouldNotRun, IndexError):
+        with contextlib.suppress(CouldNotRun, IndexError), np.errstate(all="ignore"):
             reference = own_forward(trial)
             if trial.differing(trial.sample(reference)):
                 explain(trial, reference, returned)

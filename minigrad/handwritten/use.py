@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
@@ -77,8 +76,8 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
     passed = [passed_as(one, [call, *([loss] if loss else [])]) for one in as_parts(forward.result)]
     own = source.methods(cls) if cls else source.definitions
     named = results_of(forward.name, own, source)
-    subject.results = tuple(one or (name if len(named) == len(passed) and name not in passed else "")
-                            for one, name in itertools.zip_longest(passed, named[:len(passed)], fillvalue=""))
+    named = named if len(named) == len(passed) else ("",) * len(passed)
+    subject.results = tuple(one or (name if name not in passed else "") for one, name in zip(passed, named))
     if loss is None and not any(re.match(GRADIENT, one) for one in subject.takes):
         subject.loss_name = loss_of(subject, own, True)
         subject.loss_takes = called_with(own[subject.loss_name], bool(cls)) if subject.loss_name else ()

@@ -148,7 +148,7 @@ PLANTED = [
     ("char_gru.py", "dbz += dz", "dbz = dz", "lossFun", "wrong", r"dbz is overwritten at each step"),
     ("small_layers.py", "grad.sum(axis=0)", "grad.mean(axis=0)", "Linear", "wrong", r"dbias: 1/\d times"),
     ("small_layers.py", "d[np.arange(len(self.labels)), self.labels] -= 1", "pass", "CrossEntropy", "wrong",
-     r"log_softmax\(logits\)\) is missing"),
+     r"p in place of p − y"),
     ("small_layers.py", "self.dW[word] += dout[i]", "self.dW[word] = dout[i]", "Embedding", "wrong", r"not added"),
     ("small_layers.py", "return dy * (1 - self.y ** 2)", "return dy * (1 - self.y)", "Tanh", "wrong", r"1 − y"),
     ("cs231n.py", "    np.add.at(dW, x, dout)\n", "    dW[x] += dout\n", "word_embedding_backward", "wrong",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import pytest
@@ -159,3 +160,108 @@ def test_a_file_that_never_ends_is_left(in_loop, tmp_path):
                 pass
         """)))
     assert {call.result for call in watch.calls if call.ended} == {1}
+
+
+JUDGED = {  # name: (the file, what is judged, its status, what is said of it)
+    "labels of −1 that only the loss leaves out": ("""
+        def softmax_loss(x, y):
+            N, mask = len(x), y != -1
+            p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+            loss = -(np.log(p[np.arange(N), y]) * mask).sum() / mask.sum()
+            dx = p.copy()
+            dx[np.arange(N), y] -= 1
+            return loss, dx * mask[:, None] / N
+        """, "softmax_loss", "wrong", "with a label of −1: wrong: dx"),
+    "a gradient that is cut off": ("""
+        def rnn_forward(x, W):
+            h = [np.zeros(W.shape[0])]
+            for t in range(len(x)):
+                h.append(np.tanh(x[t] + h[-1] @ W))
+            return np.stack(h[1:]), h
+        def rnn_backward(dy, h, W, most_trunc=5):
+            dx, dW = np.zeros_like(dy), np.zeros_like(W)
+            for t in range(len(dy)):
+                d = dy[t]
+                for k in range(t, max(-1, t - most_trunc), -1):
+                    d = d * (1 - h[k + 1] ** 2)
+                    dx[k] += d
+                    dW += np.outer(h[k], d)
+                    d = d @ W.T
+            return dx, dW
+        """, "rnn_backward", "right", "for more than 5 steps dx, dW are not the gradient"),
+    "words that stand twice in a row": ("""
+        def embed_forward(x, W):
+            return W[x], (x, W)
+        def embed_backward(dy, cache):
+            x, W = cache
+            dW = np.zeros_like(W)
+            for n in range(len(x)):
+                dW[x[n]] += dy[n]
+            return dW
+        y, cache = embed_forward(np.zeros((3, 7), int), np.ones((10, 4)))
+        dW = embed_backward(np.ones_like(y), cache)
+        """, "embed_backward", "wrong", r"np.add.at\(dW, x\[n\], dy\[n\]\)"),
+    "updates that are added": ("""
+        def once(x, target, W, b):
+            y = np.tanh(x @ W + b)
+            d = (target - y) * (1 - y ** 2)
+            return 0.5 * np.sum((y - target) ** 2), x.T @ d, d.sum(0)
+        W, b, lr = np.ones((3, 2)), np.zeros(2), 0.1
+        for i in range(5):
+            loss, up_W, up_b = once(np.ones((4, 3)), np.zeros((4, 2)), W, b)
+            W += lr * up_W
+            b += lr * up_b
+        """, "once", "right", "minus the gradient, which the file adds"),
+    "p in place of p − y": ("""
+        def loss_and_grads(x, W, target):
+            z = x @ W
+            e = np.exp(z - np.max(z, axis=1, keepdims=True))
+            p = e / np.sum(e, axis=1, keepdims=True)
+            loss = -np.log(p[np.arange(len(x)), target]).sum()
+            dz = p.copy()
+            dW = x.T @ dz
+            return loss, dW
+        """, "loss_and_grads", "wrong", "p in place of p − y"),
+    "a right cell that uses the cache that it is handed": ("""
+        class Cell:
+            def __init__(self, n, m):
+                self.W, self.U = np.ones((n, m)), np.ones((m, m))
+                self.zero_grad()
+            def zero_grad(self):
+                self.dW, self.dU = np.zeros_like(self.W), np.zeros_like(self.U)
+            def forward(self, x, h):
+                y = np.tanh(x @ self.W + h @ self.U)
+                return y, (x, h, y)
+            def backward(self, dy, cache):
+                x, h, y = cache
+                dz = dy * (1 - y)
+                self.dW += x.T @ dz
+                self.dU += h.T @ dz
+                return dz @ self.W.T, dz @ self.U.T
+        class Layer:
+            def __init__(self, n, m):
+                self.m, self.cell = m, Cell(n, m)
+            def forward(self, x):
+                h, self.caches, out = np.zeros((len(x), self.m)), [], []
+                for t in range(x.shape[1]):
+                    h, cache = self.cell.forward(x[:, t], h)
+                    self.caches.append(cache)
+                    out.append(h)
+                return np.stack(out, axis=1)
+            def backward(self, dy):
+                self.cell.zero_grad()
+                dx, dh = [], 0
+                for t in reversed(range(dy.shape[1])):
+                    d, dh = self.cell.backward(dy[:, t] + dh, self.caches[t])
+                    dx.append(d)
+                return np.stack(dx[::-1], axis=1)
+        """, "Layer", "right", "with a right Cell in place of yours"),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_what_is_said(name, tmp_path):
+    text, judged, status, said = JUDGED[name]
+    verdicts = {v.name: v for v in judge_file(written(tmp_path, "import numpy as np\n" + textwrap.dedent(text)))}
+    assert verdicts[judged].status == status, verdicts[judged]
+    assert re.search(said, str(verdicts[judged])), verdicts[judged]

@@ -7,7 +7,7 @@ def softmax(x):
 
 class RNNNumpy:
 
-    def __init__(self, word_dim, hidden_dim=100, bptt_truncate=4):
+    def __init__(self, word_dim, hidden_dim=100, bptt_truncate=100):
         # Assign instance variables
         self.word_dim = word_dim
         self.hidden_dim = hidden_dim
