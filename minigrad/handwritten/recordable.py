@@ -20,6 +20,7 @@ import copy
 import itertools
 import keyword
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,8 +137,11 @@ class Expressions(ast.NodeTransformer):
         outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
         own = bound_in(node)
         self.scopes.append(own)
+        stores = Counter(n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        stores.update(one.arg for one in node.args.args)
         self.exponents = {s.targets[0].id: x for s in ast.walk(node) if isinstance(s, ast.Assign) and isinstance(
-            s.targets[0], ast.Name) and (x := exponent(s.value))}
+            s.targets[0], ast.Name) and (x := exponent(s.value)) and all(
+                stores[n.id] < 2 for part in (x, s.targets[0]) for n in ast.walk(part) if isinstance(n, ast.Name))}
         self.generic_visit(node)
         self.scopes.pop()
         for name in sorted(bound_in(node) - own & self.used):  # what it only changed a part of, it binds now

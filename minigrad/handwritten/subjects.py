@@ -357,7 +357,7 @@ class Subject:
             if not any(by_key.values()) and (by_end := self.joined("", result)):
                 return by_end
             by_key = {key: name or self.ending(str(key), by_key.values()) for key, name in by_key.items()}
-            self.unnamed |= {str(key) for key, name in by_key.items() if not name and isinstance(
+            self.unnamed |= {key for key, name in by_key.items() if isinstance(key, str) and not name and isinstance(
                 result[key], np.ndarray) and result[key].ndim}
             nested = [self.joined(bare(str(key)), value) or (self.named(value) if not any(by_key.values()) else {})
                       for key, value in result.items() if not by_key[key] and isinstance(value, (dict, tuple, list))]

@@ -222,6 +222,19 @@ JUDGED = {  # name: (the file, what is judged, its status, what is said of it)
             dW = x.T @ dz
             return loss, dW
         """, "loss_and_grads", "wrong", "p in place of p − y"),
+    "exponentials that take the name of their argument": ("""
+        def softmax(x):
+            x = x - x.max(axis=1, keepdims=True)
+            x = np.exp(x)
+            return x / x.sum(axis=1, keepdims=True)
+        def loss_and_grads(x, W, target):
+            p = softmax(x @ W)
+            loss = -np.log(p[np.arange(len(x)), target]).sum()
+            dz = p.copy()
+            dz[np.arange(len(x)), target] -= 1
+            dW = x.T @ dz
+            return loss, dW
+        """, "loss_and_grads", "right", ""),
     "a right cell that uses the cache that it is handed": ("""
         class Cell:
             def __init__(self, n, m):
