@@ -57,10 +57,6 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                  (1.5, "the term {b} is missing {between}", lambda step, a, b: a),
                  (1.9, "{a} + {b} in place of {this} {between}", lambda step, a, b: a + b),
                  (1.9, "{b} − {a} in place of {this}: the sign {between}", lambda step, a, b: b - a)],
-    "subtract of a softmax": [
-        (1.4, "what arrives at {y} is left out {between}: p in place of p − y, where a cross-entropy is its loss",
-         lambda step, a, b: -b),
-        (1.5, "the term {b} is missing {between}", lambda step, a, b: a)],
     "negative": [(1.6, "the sign is turned {between}", lambda step, a: a)],
     "transpose": [(1.2, "{a} is not transposed {between}", lambda step, a: a)],
     "turned": [(1.2, "{a} is not turned back: the forward turns {x} round", lambda step, a: assigned(step, a, tuple(
@@ -74,6 +70,10 @@ RULE_STEPS: dict[str, list[tuple[float, str, Callable]]] = {
                 *((1.6, f"at each step along axis {axis} the gradient is added by +=, where an index that stands twice "
                    "counts once (np.add.at adds both), {between}", added_by_parts(axis)) for axis in (0, 1))],
 }
+# g − Σ g y, and of g only −y is there: the other steps are those of every difference
+RULE_STEPS["subtract of a softmax"] = [
+    (1.4, "what arrives at {y} is left out {between}: p in place of p − y, where a cross-entropy is its loss",
+     lambda step, a, b: -b), *RULE_STEPS["subtract"][1:]]
 
 
 @kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -286,8 +286,8 @@ def with_steps(subject: Subject, n: int) -> Subject:
                    constants={name: many(value) for name, value in subject.constants.items()})
 
 
-def with_a_label_of_minus_one(subject: Subject) -> Iterator[Subject]:
-    """The subject with −1 in place of the first label in each array of labels."""
+def with_a_label_of_minus_one(subject: Subject) -> Subject | None:
+    """The subject with −1 in place of the first label in each array of labels; None if it has no labels."""
     def ignored(name: str, value: Any) -> Any:
         if np.ndim(value) and np.asarray(value).dtype.kind == "i" and subject.is_target(name.rpartition(".")[2]):
             value = np.array(value)
@@ -295,9 +295,9 @@ def with_a_label_of_minus_one(subject: Subject) -> Iterator[Subject]:
         return value
     own = {name: ignored(name, value) for name, value in subject.constants.items()}
     example = {path: ignored(path, value) for path, value in subject.example.constants.items()}
-    if any(one is not value for made, kept in ((own, subject.constants), (example, subject.example.constants))
-           for one, value in zip(made.values(), kept.values())):
-        yield replace(subject, constants=own, example=replace(subject.example, constants=example))
+    is_other = any(one is not value for made, kept in ((own, subject.constants), (example, subject.example.constants))
+                   for one, value in zip(made.values(), kept.values()))
+    return replace(subject, constants=own, example=replace(subject.example, constants=example)) if is_other else None
 
 
 def look_at_lists(trial: Trial) -> None:

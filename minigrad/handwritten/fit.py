@@ -1,7 +1,7 @@
 """Find out how to call a backward and its forward.
 
-`shapes` finds examples of arguments for the forward. The first is taken with which the backward runs too and its
-gradients of data have the right shapes.
+`shapes` finds examples of arguments for the forward. The first one counts with which the backward runs too, and gives
+gradients of data that have the right shapes.
 """
 
 from __future__ import annotations

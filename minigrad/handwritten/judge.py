@@ -9,7 +9,6 @@ import functools
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from minigrad.handwritten.causes import explain
 from minigrad.handwritten.find import BACK, find, nothing_found
 from minigrad.handwritten.fit import pair, with_lengths
 from minigrad.handwritten.lengths import clashes
-from minigrad.handwritten.meant import find_forward, own_forward
+from minigrad.handwritten.meant import find_forward, own_forward, take_updates
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
 from minigrad.handwritten.subjects import CACHE, GRADIENT, Subject
@@ -29,7 +28,6 @@ from minigrad.handwritten.trial import Trial, Verdict
 from minigrad.handwritten.use import subjects_by_use, ways
 from minigrad.handwritten.watch import Watch
 
-ADDS = r"\+= *[\w.\[\]'\"]+ *\* *(lr|eta|alpha|\w*rate)\b|\+= *(lr|eta|alpha|\w*rate) *\*"  # W += update * alpha
 SECONDS = 20.0  # of computing for the ways in which a file itself calls a backward
 
 
@@ -41,9 +39,12 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     source = read(file)
     subjects = find(source)
     watched = functools.cache(lambda: Watch(source))
+    used = functools.cache(lambda: list(subjects_by_use(source, watched())))
     if only is not None and only not in subjects and only in source.definitions:
         raise CouldNotRun(f"{only} in {file} {alone(source, only, [])}")
     if only is not None:
+        if not subjects:
+            raise nothing_found(source)
         if only not in subjects:
             raise CouldNotRun(f"{only} in {file} is none of {', '.join(subjects)}{nearest(only, subjects)}; for any "
                               f"other function give --forward {file}:function and --shapes")
@@ -55,7 +56,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
         if trials[name].verdict.status != "not written" and (is_doubtful(trials[name]) or not (
                 trials[name].verdict.is_explained) or has_other_arguments(trials[name], watched)):
-            trials[name] = as_it_is_used(source, subject, trials[name], watched()) or trials[name]
+            trials[name] = as_it_is_used(source, subject, trials[name], watched(), used()) or trials[name]
         if trials[name].verdict.status == "wrong" and trials[name].wrong_cells:  # a mean in the step may be meant
             own = judge(source, subject, [cell for cell in cells if not cell.verdict.backward_wrong])
             if own.verdict.status == "right":
@@ -67,9 +68,9 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
                 cell.verdict.faults = [f"it was judged as a part of {name}"]
         elif doubtful:
             trials[name] = judge(source, subject, cells)
-    for subject in subjects_by_use(source, watched()) if not any(trial.verdict.status in (
+    for subject in used() if not any(trial.verdict.status in (
             "right", "wrong", "not written") for trial in trials.values()) else ():
-        if (found := as_it_is_used(source, subject, None, watched())) and subject.name not in trials:
+        if (found := as_it_is_used(source, subject, None, watched(), [])) and subject.name not in trials:
             trials[subject.name] = found
     if not trials:
         raise nothing_found(source)
@@ -115,10 +116,11 @@ def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
     return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)
 
 
-def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch) -> Trial | None:
+def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch, used: list[Subject]
+                  ) -> Trial | None:
     """The trial of a backward with the arguments and the roles that the file's own calls show, where the first one
-    says nothing, or is in doubt of its roles."""
-    roles = [one for one in subjects_by_use(source, watch) if first and one.name == subject.name]
+    says nothing, or is in doubt of its roles. `used` are the subjects that the calls show."""
+    roles = [one for one in used if one.name == subject.name]
     roles = [one for one in roles if one.loss_name != subject.loss_name] if first and is_doubtful(first) else [
         subject, *roles]
     until = time.process_time() + SECONDS
@@ -258,28 +260,13 @@ def examine(trial: Trial) -> None:
         verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
 
 
-def take_updates(trial: Trial, reference: Callable) -> None:
-    """Judge minus the gradient where the file adds it to the weights, W += lr * dW, and more is right so."""
-    if not re.search(ADDS, trial.source.text):
-        return
-    own, sample = trial.subject, trial.sample(reference)
-    wrong = trial.differing(sample)
-    trial.subject = replace(own, sign=-1)
-    left = trial.differing(sample) if wrong else None
-    if not wrong or left is None or len(left) >= len(wrong):
-        trial.subject = own
-        return
-    trial.verdict.notes.append(f"{own.name} returns minus the gradient, which the file adds to the weights")
-
-
 def judge_without_labels(trial: Trial, returned: dict[str, Any]) -> None:
     """Judge again with a label of −1, which a loss may leave out: its gradient must leave it out too."""
     own = trial.subject
-    for subject in conduct.with_a_label_of_minus_one(own):
-        trial.subject = subject
-        with contextlib.suppress(CouldNotRun, IndexError), np.errstate(all="ignore"):
-            reference = own_forward(trial)
-            if trial.differing(trial.sample(reference)):
-                explain(trial, reference, returned)
-                trial.verdict.faults = [f"with a label of −1: {text}" for text in trial.verdict.faults]
+    trial.subject = conduct.with_a_label_of_minus_one(own) or own
+    with contextlib.suppress(CouldNotRun, IndexError), np.errstate(all="ignore"):
+        reference = own_forward(trial) if trial.subject is not own else None
+        if reference and trial.differing(trial.sample(reference)):
+            explain(trial, reference, returned)
+            trial.verdict.faults = [f"with a label of −1: {text}" for text in trial.verdict.faults]
     trial.subject = own

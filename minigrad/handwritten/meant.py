@@ -25,6 +25,7 @@ from minigrad.handwritten.source import SOFTMAX, CouldNotRun, explained, on_arra
 from minigrad.handwritten.subjects import LABELS, Subject, as_tuple
 from minigrad.handwritten.trial import Trial
 
+ADDS = r"\+= *[\w.\[\]'\"]+ *\* *(lr|eta|alpha|\w*rate)\b|\+= *(lr|eta|alpha|\w*rate) *\*"  # W += update * alpha
 MOST_TARGETS = 6  # kinds of targets that are tried where the file has no loss
 
 
@@ -52,6 +53,20 @@ def find_forward(trial: Trial) -> Callable | None:
                 chosen.loss_name != subject.loss_name:
             return own_forward(trial)
     return reference
+
+
+def take_updates(trial: Trial, reference: Callable) -> None:
+    """Judge minus the gradient where the file adds it to the weights, W += lr * dW, and more is right so."""
+    if not re.search(ADDS, trial.source.text):
+        return
+    own, sample = trial.subject, trial.sample(reference)
+    wrong = trial.differing(sample)
+    trial.subject = replace(own, sign=-1)
+    left = trial.differing(sample) if wrong else None
+    if not wrong or left is None or len(left) >= len(wrong):
+        trial.subject = own
+        return
+    trial.verdict.notes.append(f"{own.name} returns minus the gradient, which the file adds to the weights")
 
 
 def choose_targets(trial: Trial) -> None:

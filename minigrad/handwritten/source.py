@@ -197,17 +197,12 @@ class Source:
         """Run what these names need and return the namespace; names in `given` keep these values."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
                                      "sigmoid": on_arrays(sigmoid), "softmax": SOFTMAX, **HELPERS, **(given or {})}
-        folder = str(Path(self.file).resolve().parent)
-        sys.path.insert(0, folder)  # like a script, it may import modules beside it
         np.random.seed(0)  # weights of the file are the same each time
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
-        try:
+        with importing_beside(self.file):
             for statement in self.needed(set(wanted), set(given or ())):
                 self.run_statement(statement, namespace)
                 namespace |= given or {}  # a statement may bind other names too
-        finally:
-            with contextlib.suppress(ValueError):  # the file may have changed sys.path
-                sys.path.remove(folder)
         return namespace
 
     def run_statement(self, statement: ast.stmt, namespace: dict[str, Any]) -> None:
@@ -542,6 +537,18 @@ class Seeded(RandomState, metaclass=OfAny):
 
     def __init__(self, seed: Any = None):
         super().__init__(0 if seed is None else seed)
+
+
+@contextlib.contextmanager
+def importing_beside(file: str) -> Iterator[None]:
+    """Like a script, the file may import modules beside it."""
+    folder = str(Path(file).resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the file may have changed sys.path
+            sys.path.remove(folder)
 
 
 @contextlib.contextmanager

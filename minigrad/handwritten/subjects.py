@@ -77,7 +77,7 @@ class Subject:
     unnamed: set[str] = field(default_factory=set)  # keys of returned arrays that are of no input
     arrays: tuple[Path, ...] = ()  # where its instance has arrays once it is made
     further: tuple[Path, ...] = ()  # those that are weights, as gradients of their names and shapes tell
-    overlooked: set[Path] = field(default_factory=set)  # those of which only the last call told it
+    overlooked: set[Path] = field(default_factory=set)  # weights that only the gradients of the last call showed
     detached: set[str] = field(default_factory=set)  # weights whose gradient in `grads` is not that of its layer
     # what the first call of the forward tells
     arriving: tuple[int, ...] = (0,)  # the outputs whose gradients the backward gets

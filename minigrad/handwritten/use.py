@@ -216,11 +216,11 @@ def ways(watch: Watch, subject: Subject) -> Iterator[tuple[Subject, Example | No
     copies = (init.copies or {} if init else {}), forward.copies or {}
     if not {*subject.makes} <= copies[0].keys() or not {*subject.order} <= copies[1].keys():
         return
-    yield replace(subject, known=example_from(watch, subject, copies, True).known, given={}), None
-    yield subject, example_from(watch, subject, copies, False)
+    yield replace(subject, known=example_from(subject, copies, True).known, given={}), None
+    yield subject, example_from(subject, copies, False)
 
 
-def example_from(watch: Watch, subject: Subject, copies: tuple[dict, dict], is_open: bool) -> Example:
+def example_from(subject: Subject, copies: tuple[dict, dict], is_open: bool) -> Example:
     known, constants = dict[str, Known](), dict[str, Any]()
     names = (*subject.makes, *(f"{subject.forward_name}.{name}" if name in subject.makes else name
                                for name in subject.order))
@@ -246,7 +246,7 @@ def example_from(watch: Watch, subject: Subject, copies: tuple[dict, dict], is_o
             known[path] = Known("object", keys=tuple(vars(value)))
             for key, one in vars(value).items():
                 add(f"{path}.{key}", one)
-        elif (parts := made_of(watch, value)) is not None:
+        elif (parts := made_of(value)) is not None:
             known[path] = Known("made", value=type(value).__name__, keys=tuple(parts))
             for key, one in parts.items():
                 add(f"{path}.{key}", one)
@@ -268,7 +268,7 @@ def is_bag(value: Any) -> bool:
         map(callable, vars(type(value)).values())) and type(value).__bases__ == (object,))
 
 
-def made_of(watch: Watch, value: Any) -> dict[str, Any] | None:
+def made_of(value: Any) -> dict[str, Any] | None:
     """{parameter: argument} from which an object of the file's classes was made; None for anything else."""
     if hasattr(value, "_fields"):
         return dict(zip(value._fields, value))

@@ -15,13 +15,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
 
-from minigrad.handwritten.source import Source, TooSlow, limited, opened, seeded
+from minigrad.handwritten.source import Source, TooSlow, importing_beside, limited, opened, seeded
 
 SECONDS = 3.0  # of computing that a file's own run is watched
 MOST_CALLS = 1500
@@ -61,17 +60,12 @@ class Watch:
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "__file__": source.file, "np": np, "numpy": np,
                                      "open": opened, "input": lambda *_: "", "exit": stop, "quit": stop}
         tree = AsScript().visit(copy.deepcopy(source.tree))
-        folder = str(Path(source.file).resolve().parent)
-        sys.path.insert(0, folder)
-        try:
-            with seeded(), np.errstate(all="ignore"), reading_only(), contextlib.redirect_stdout(io.StringIO()):
-                np.random.seed(0)
-                for statement in tree.body:
-                    if not self.run(statement, namespace):
-                        break
-        finally:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(folder)
+        with importing_beside(source.file), seeded(), reading_only(), np.errstate(
+                all="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            np.random.seed(0)
+            for statement in tree.body:
+                if not self.run(statement, namespace):
+                    break
 
     def run(self, statement: ast.stmt, namespace: dict[str, Any]) -> bool:
         """Run a statement of the top; False if that is enough."""
