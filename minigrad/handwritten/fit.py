@@ -22,7 +22,7 @@ import numpy as np
 from minigrad.engine.messages import nearest
 from minigrad.handwritten.find import MASK, flat, names_returned
 from minigrad.handwritten.layers import WEIGHT, WEIGHTS, attributes, places, weights_of
-from minigrad.handwritten.lengths import Known, clashes, is_parameter
+from minigrad.handwritten.lengths import BITS, Known, clashes, is_parameter
 from minigrad.handwritten.references import course_example
 from minigrad.handwritten.shapes import Example, comments, examples, hints
 from minigrad.handwritten.source import CouldNotRun, Source, TooSlow, explained, parameters_of
@@ -86,8 +86,10 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     """The subject with these arguments. What its backward takes besides is made like an output."""
     shapes, constants, known = dict(example.shapes), dict(example.constants), dict(example.known)
     is_all = all(re.search(LABELS, path.rpartition(".")[2]) for path in shapes)
-    labels = [path for path in shapes if re.search(f"{LABELS}|{MASK}", path) and f"d{path}" not in flat(
+    labels = [path for path in shapes if re.search(LABELS, path) and f"d{path}" not in flat(
         subject.returns)][is_all:]  # of two such names the first is what is predicted
+    masks = [path for path in shapes if f"d{path}" not in flat(subject.returns) and (
+        re.search(MASK, path) or known[path].value == BITS)]
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient
@@ -96,13 +98,14 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2 and (
                 constants[path].dtype.kind in "iu"):
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
+        elif path in masks:
+            shape = shapes.pop(path)
+            constants[path], known[path] = np.arange(np.prod(shape)).reshape(shape) % 3 < 2.0, Known("constant")
         elif path in labels:
             shape = shapes.pop(path)
             alike = [other for other in shapes.values() if len(other) == len(shape)]
             axis = next((a for a, n in enumerate(shape) if alike and all(other[a] != n for other in alike)), -1)
-            constants[path] = (like_output(shape, axis) if len(shape) != 1 else np.arange(shape[0]) % 2.0) if (
-                not re.search(MASK, path)) else np.arange(np.prod(shape)).reshape(
-                shape) % 3 < 2.0
+            constants[path] = like_output(shape, axis) if len(shape) != 1 else np.arange(shape[0]) % 2.0
             known[path] = Known("constant")
     made = tuple(path for path, one in known.items() if one.kind == "made" and not hasattr(
         namespace.get(one.value), "_fields"))  # whose parts are arguments; an object keeps its weights

@@ -19,7 +19,7 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten.causes import explain
 from minigrad.handwritten.find import BACK, find, nothing_found
 from minigrad.handwritten.fit import pair, with_lengths
-from minigrad.handwritten.lengths import clashes
+from minigrad.handwritten.lengths import BITS, clashes
 from minigrad.handwritten.meant import find_forward, own_forward, take_updates
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
@@ -101,8 +101,9 @@ def is_doubtful(trial: Trial) -> bool:
 
 
 def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
-    """Whether a backward was judged with arguments of other ranks than the file's own, or longer where those have one
-    column. One that was called right is looked at only if it takes integers."""
+    """Whether a backward was judged with arguments of other ranks than the file's own, longer where those have one
+    column, or of reals where those have zeros and ones. One that was called right is looked at only if it takes
+    integers."""
     tried: Any = trial.subject.example
     if not tried or not (trial.verdict.status == "wrong" or (trial.verdict.status == "right" and any(
             one.kind == "integers" for one in tried.known.values()))):
@@ -112,6 +113,8 @@ def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
         return [one.axes for path, one in known.items() if f"{path}.".startswith(f"{name}.") and one.kind in (
             "array", "integers")]
     own = next((one.known for one, _ in ways(watched(), trial.subject)), {})
+    if any(one.value == BITS and tried.known.get(path, one) != one and path in tried.shapes for path, one in own.items()):
+        return True
     pairs = [pair for name in tried.names for pair in zip(arrays(own, name), arrays(tried.known, name))]
     return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)
 

@@ -33,6 +33,7 @@ class Place(NamedTuple):
     path: Path
     holder: Any  # a dict, a list or an object of the user's
     value: Any
+    start: int = 0  # how many parts of the path lead to the innermost object
 
     def put(self, W: Any) -> None:
         if np.shape(W)[::-1] == self.value.shape != np.shape(W):  # the place has a view of a weight
@@ -74,7 +75,7 @@ class Place(NamedTuple):
         if isinstance(self.holder, (dict, list)):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
-            return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups)
+            return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups[self.start:])
         if re.match(WEIGHT, last) or (groups and re.match(VALUE, last) and (
                 self.is_pair or re.match(WEIGHT, str(groups[-1])))):
             return True
@@ -94,7 +95,7 @@ def attributes(one: Any) -> dict[str, Any]:
     return {name: getattr(one, name) for name in slots if hasattr(one, name)} | getattr(one, "__dict__", {})
 
 
-def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[Place]:
+def places(root: Any, path: Path = (), seen: set[int] | None = None, start: int = 0) -> Iterator[Place]:
     """All arrays in an object of the user's, a dict or a list."""
     seen = set() if seen is None else seen
     if isinstance(root, dict):
@@ -102,7 +103,7 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
     elif isinstance(root, (list, tuple)):
         pairs = enumerate(root)
     elif any(base.__module__ == "minigrad_user" for base in type(root).__mro__):
-        pairs = attributes(root).items()
+        pairs, start = attributes(root).items(), len(path)
     else:
         return
     if id(root) in seen or len(path) == DEEPEST:
@@ -110,9 +111,9 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None) -> Iterator
     seen.add(id(root))
     for key, value in list(pairs):
         if not isinstance(value, (np.ndarray, np.floating, Tensor)):  # a gradient that was summed over all axes
-            yield from places(value, (*path, key), seen)
+            yield from places(value, (*path, key), seen, start)
         elif not isinstance(root, tuple):
-            yield Place((*path, key), root, value)
+            yield Place((*path, key), root, value, start)
 
 
 def weights_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> dict[str, list[Place]]:
@@ -139,7 +140,8 @@ def weights_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> d
         """Also c, where it is an output's bias, V h + c, and no state, and all that is in a dict called params."""
         return place.is_weight or place.path in further or (
             is_group and len(place.path) == 1 and place.value.ndim > 0) or (
-            place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts))
+            place.path[-1] == "c" and "V" in lasts and ("b" in lasts or "h" not in lasts) and "grad" not in str(
+                place.path))
     weights = [sorted(ones, key=lambda one: (  # by its attribute, not as params[0]; one that is shared by the whole's
         len({place.value.shape for place in ones}) > 1 and len(one.path), isinstance(one.path[-1], int)))
         for ones in found.values() if any(map(is_weight, ones))]

@@ -25,6 +25,7 @@ INPUTS = r"^([xX]s?|inputs?|data|seq\w*|frames)$"
 GROUPS = r"^(p|P|m|w|par|params?|parameters?|weights|theta|model|net)$"
 PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_|" \
             r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
+BITS = "zeros and ones"
 Length = dict[str, Any]  # axis → how many times
 Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free axes in the run in which it was seen
 
@@ -36,7 +37,7 @@ class Known:
     kind: str  # array, integers, number, constant, mapping, sequence or object
     axes: tuple[Length, ...] = ()
     keys: tuple[str, ...] = ()  # of a mapping, a sequence or an object
-    value: Any = None  # of a constant
+    value: Any = None  # of a constant; BITS of an array that the file gives nothing but zeros and ones
 
 
 @dataclass(frozen=True)

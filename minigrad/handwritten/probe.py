@@ -23,7 +23,7 @@ import numpy as np
 from minigrad.handwritten.lengths import Known, Length, is_parameter
 
 GROUP = r"^(params?|parameters|weights|theta)$"
-NUMBER = r"^(p|lr)$|eps|rate|momentum|decay|seed|temperature|ratio|drop"
+NUMBER = r"^(p|lr)$|(?<!st)eps|rate|momentum|decay|seed|temperature|ratio|drop"
 REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
 SIZES = (6, 5, 4)  # of layers, where a class takes several
 HERE = str(Path(__file__).parent)

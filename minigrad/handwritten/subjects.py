@@ -34,6 +34,7 @@ CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
 OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out(?!s?$|puts?$)|top)"  # the beginning of a name of a gradient
+ARRIVES = r"^_?(d[A-Z_]|dout|grad|g[A-Z_]|delta|upstream)|_(grad|gradient)$"  # a name of a gradient, whatever else is
 GROUP = "grad|deriv|delta"  # in the name of what keeps gradients under the names of their weights
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
@@ -141,8 +142,9 @@ class Subject:
         return bool(re.search(RATE, name)) if name != "rate" else name not in getattr(reads, "co_names", ())
 
     def is_target(self, name: str) -> bool:
-        """Whether the backward takes targets by this name."""
-        return name in self.targets or (bool(re.search(LABELS, name)) and name not in (*self.results,))
+        """Whether the backward takes targets by this name; y beside a gradient that arrives is a result."""
+        return name in self.targets or (bool(re.search(LABELS, name)) and name not in (*self.results,) and not any(
+            re.search(ARRIVES, one) for one in self.takes))
 
     def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs)."""
@@ -195,10 +197,13 @@ class Subject:
         if any(map(self.is_target, self.takes)) and len(rest) == len(result) and not any(
                 re.match("_?(d|g|err)", name) for name in rest):  # what it returned, by other names
             pool |= dict(zip(rest, result))
-        elif set(names) & set(self.takes):  # the forward's results are passed on, one of them by another name
+        free = [name for name in rest if not re.match(GRADIENT, name) and name not in (*cache, *pool)]
+        are_named = bool({*names} & {*self.takes})
+        if not cache and not are_named and len(free) == len(result) < len(rest):  # beside gradients that arrive
+            pool |= dict(zip(free, result))
+        elif are_named:  # the forward's results are passed on, one of them by another name
             others = [y for name, y in zip(names, result) if name not in self.takes]
             known = [i for i, name in enumerate(self.takes) if name in names]
-            free = [name for name in rest if not re.match(GRADIENT, name) and name not in cache]
             near = sorted(free, key=lambda name: min(abs(self.takes.index(name) - i) for i in known))[:len(others)]
             pool |= dict(zip([name for name in free if name in near], others))
         arriving = [name for name in rest if name not in pool]

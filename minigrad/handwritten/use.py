@@ -29,7 +29,7 @@ from minigrad.handwritten.find import (
     results_of,
 )
 from minigrad.handwritten.layers import places
-from minigrad.handwritten.lengths import Known
+from minigrad.handwritten.lengths import BITS, Known
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import Source, parameters_of, required
 from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject
@@ -124,21 +124,22 @@ def node_of(source: Source, cls: str, name: str) -> Any:
 
 def calls_before(watch: Watch, at: int) -> list[Call]:
     """The calls on which this one builds, made from the same place: of the same object, or whose results it takes."""
-    call, found = watch.calls[at], list[Call]()
+    call, found, others = watch.calls[at], list[Call](), list[Call]()
     given = parts_of(call.given)
     for one in watch.calls[:at][::-1]:
-        if one.caller != call.caller or not one.ended:
+        if not one.ended or one.name.startswith("__init") or re.search(NO_BACK, one.name):
             continue
         if one.key == call.key and one.owner is call.owner:
             break  # of the step before
-        if one.name.startswith("__init") or re.search(NO_BACK, one.name):
-            continue
         is_mine = one.owner is call.owner if call.owner is not None else one.owner is None and (
             any(part is other for part in parts_of(one.result) for other in given) or bool(
                 {*map(id, parts_of(one.given))} & {*map(id, given)}))
-        if is_mine and one.result is not None:
+        if is_mine and one.result is not None and one.caller == call.caller:
             found.insert(0, one)
-    return found
+        elif is_mine and call.owner is not None and one.caller >= 0 and (
+                watch.calls[one.caller].owner is not call.owner):
+            others.append(one)  # of a part: the whole's forward calls its forward
+    return found or others[:1]
 
 
 def parts_of(value: Any, depth: int = 3) -> list[Any]:
@@ -193,13 +194,21 @@ def passed_as(result: Any, others: list[Call]) -> str:
     """The parameter of the calls that follow as which a result is passed on; "" if none."""
     if isinstance(result, (bool, int, float, str, type(None))):
         return ""
-    return next((name for one in others for name, given in one.given.items() if given is result), "")
+    return next((name for one in others for name in one.given if is_passed(result, one, name)), "")
+
+
+def is_passed(value: Any, call: Call, name: str) -> bool:
+    """Whether an argument of a call is this value: the very object, or an array with its numbers."""
+    given = (call.copies or {}).get(name)
+    return call.given[name] is value or (is_float(value) and is_float(given) and value.size > 1 and bool(
+        np.ptp(value)) and np.array_equal(value, given))
 
 
 def aliases(forward: Call, others: list[Call]) -> dict[str, str]:
     """{parameter: that of the forward} with the same argument, by another name."""
     return {name: own for one in others for name, given in one.given.items() for own, mine in forward.given.items()
-            if mine is given and parts_of(given) and own != name and name not in forward.given}
+            if parts_of(given) and own != name and name not in forward.given and (
+                given is mine or is_passed((forward.copies or {}).get(own), one, name))}
 
 
 # -- the arguments ---------------------------------------------------------------------------------------------
@@ -230,8 +239,8 @@ def example_from(subject: Subject, copies: tuple[dict, dict], is_open: bool) -> 
     def add(path: str, value: Any) -> None:
         last = path.rpartition(".")[2]
         if is_float(value) and (value.ndim or "." in path) and not (re.match(LABELS, last) and not is_open):
-            known[path] = Known("array", tuple({f"{path}.{i}": 1} if is_open and n > 1 else {"": n}
-                                               for i, n in enumerate(value.shape)))
+            known[path] = Known("array", tuple({f"{path}.{i}": 1} if is_open and n > 1 else {"": n} for i, n in enumerate(
+                value.shape)), value=BITS if is_one_hot(value) else None)
         elif isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
             known[path] = Known("mapping", keys=tuple(value))
             for key, one in value.items():

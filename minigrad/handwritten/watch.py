@@ -24,7 +24,7 @@ from minigrad.handwritten.source import Source, TooSlow, importing_beside, limit
 
 SECONDS = 3.0  # of computing that a file's own run is watched
 MOST_CALLS = 1500
-MOST_COPIED = 3  # calls of one function whose arguments are kept
+MOST_COPIED = 12  # calls of one function whose arguments are kept
 WRITES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree", "subprocess.Popen",
           "os.system", "os.exec", "os.fork", "socket.connect"}
 
