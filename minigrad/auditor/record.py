@@ -178,14 +178,19 @@ class Recording(Trace):
         """{index: which pass} of what is called in a loop over gates or layers: each pass has weights of its own.
 
         At one place of the code, the calls with other leaves, or with what other passes made, are those of another
-        pass, if each pass has as many calls, at least two.
+        pass, if each pass has as many calls, at least two; or one each, of what passes made, as a layer's stack.
         """
         found: dict[int, Any] = {x._index: x._index for x in self.inputs}  # a leaf's is its own
-        for some in groups(calls, self.code_of).values():
-            inputs = zip(*([found.get(getattr(x, "_index", -1)) for x in call._inputs] for call in some))
-            columns = [column for column in inputs if None not in column and is_even(column)]
-            if columns and is_even(rows := list(zip(*columns))):
-                found |= {x._index: (self.code_of(x), row) for x, row in zip(some, rows)}
+        known, places = 0, groups(calls, self.code_of)
+        while known < len(found):
+            known = len(found)
+            for place, some in places.items():
+                inputs = zip(*([found.get(getattr(x, "_index", -1)) for x in call._inputs] for call in some))
+                told = [column for column in inputs if None not in column]
+                columns = list(filter(is_even, told)) or [column for column in told if len({*column}) == len(
+                    column) > 1 and all(isinstance(one, tuple) for one in column)]
+                if columns and (is_even(rows := list(zip(*columns))) or not any(map(is_even, columns))):
+                    found |= {x._index: (place, row) for x, row in zip(some, rows)}
         return found
 
     def backward(self, node: Symbol, arriving: dict[Step, list[Step]], parts: dict[int, dict[int, Symbol]]) -> None:

@@ -229,7 +229,7 @@ class Search:
         size = math.prod(shape)
         leaves = [leaf for leaf in self.tape.reached(totals, left)
                   if given[leaf].shape == true(leaf).shape and np.isfinite(given[leaf]).all()]
-        if len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true(leaf).size for leaf in leaves) <= size:
+        if len({total.shape for total in totals}) > 1 or len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true(leaf).size for leaf in leaves) <= size:
             return []
 
         def gradients(unit: Any) -> list:

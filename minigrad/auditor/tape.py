@@ -89,7 +89,6 @@ class Tape:
     def index(self) -> None:
         """Which steps belong to one place of the code, and what depends on what, as bits."""
         self.places = groups(self.steps, lambda step: step.place)
-        self.times = max((len(at) for at in self.places.values() if at[0].kind == "forward"), default=1)
         for at in self.places.values():
             names = [step.name for step in at if step.name]
             for step in at:
@@ -98,6 +97,9 @@ class Tape:
         self.edges = [e for e in self.steps if e.kind == "edge"]
         self.carried = dict.fromkeys(e for e in self.edges if e.of.time > e.x.time and e.x.kind == "forward"
                                      and e.x.is_repeated)
+        loops = [self.places[e.x.place] for e in self.carried] or [
+            at for at in self.places.values() if at[0].kind == "forward"]
+        self.times = max(map(len, loops), default=1)
         self.starts = {e.x.place: self.places[e.of.place][0].inputs[e.position] for e in self.carried}
         for place, start in reversed(self.starts.items()):
             start.starts = self.places[place][0]

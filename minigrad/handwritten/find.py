@@ -309,7 +309,8 @@ def fed_back(subject: Subject, node: Any, source: Source) -> tuple:
     def name_of(own: Any, target: Any, given: dict[str, str]) -> Any:
         parts = getattr(target, "elts", ())
         if isinstance(own, tuple):
-            return tuple(map(name_of, own, parts, [given] * len(own))) if len(own) == len(parts) else own
+            return tuple(map(name_of, own, parts, [given] * len(own))) if len(own) == len(parts) else given.get(
+                ast.unparse(target), own)
         short = bare(own)
         is_known = bool(short) and not (short in subject.results and short in subject.takes) and any(
             short in (one, bare(f"d{one}")) or (state(short) and state(short) == state(one)) for one in subject.order)

@@ -113,7 +113,8 @@ def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
         return [one.axes for path, one in known.items() if f"{path}.".startswith(f"{name}.") and one.kind in (
             "array", "integers")]
     own = next((one.known for one, _ in ways(watched(), trial.subject)), {})
-    if any(one.value == BITS and tried.known.get(path, one) != one and path in tried.shapes for path, one in own.items()):
+    if any(one.kind == "array" and one.value == BITS and path in tried.shapes and tried.known[path].value != BITS
+           for path, one in own.items()):
         return True
     pairs = [pair for name in tried.names for pair in zip(arrays(own, name), arrays(tried.known, name))]
     return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)

@@ -143,8 +143,9 @@ class Subject:
 
     def is_target(self, name: str) -> bool:
         """Whether the backward takes targets by this name; y beside a gradient that arrives is a result."""
-        return name in self.targets or (bool(re.search(LABELS, name)) and name not in (*self.results,) and not any(
+        is_result = name in self.results or (bool(re.match("_?[yY]s?$", name)) and any(
             re.search(ARRIVES, one) for one in self.takes))
+        return name in self.targets or (bool(re.search(LABELS, name)) and not is_result)
 
     def forward(self, namespace: dict[str, Any], inputs: dict[str, Any]) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs)."""
