@@ -120,7 +120,7 @@ def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
     """A gradient that is added up over time, with other weights: 0 or 1 for `=` in place of `+=`."""
     for leaf, g in given[0].items():
         at = groups((e for e in tape.edges if e.x is tape.leaves[leaf]), lambda e: e.time)
-        if len(times := sorted(at)) < 2:
+        if len(times := sorted(at)) < 2 or not g.any():
             continue
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
             yield (0.6, f"{{}} is overwritten at each step, not added up{which}",

@@ -36,8 +36,6 @@ SIZE = r"hid|units|seq|(vocab|wordvec|embed\w*)_(size|dim)|^n_[ah]$|^[HT]$"  # o
 def find(source: Source) -> dict[str, Subject]:
     """{name: subject} of all backwards of a file, a step before what calls it, itself or by another."""
     found: dict[str, Subject] = {}
-    parents = {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
-               if isinstance(base, ast.Name)}
     put = {f.name for _, _, f in source.methods_put}
     for name, node in [(name, node) for name, node in source.definitions.items() if name not in put]:
         own = source.definitions if isinstance(node, ast.FunctionDef) else {
@@ -48,7 +46,7 @@ def find(source: Source) -> dict[str, Subject]:
         methods = sorted(own, key=lambda method: (not re.search(BOTH, method), not re.search(BACK, method),
                                                   method in parts))
         methods = [method for method in methods if not is_slope(own, method) and not re.match(NO_BACK, method)]
-        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in parents else methods:
+        for backward in [name] if isinstance(node, ast.FunctionDef) else [] if name in source.parents else methods:
             if (subject := subject_of(source, name, own, backward)) and name not in found:
                 found[name] = subject
     for name, subject in list(found.items()):

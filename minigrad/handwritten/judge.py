@@ -130,7 +130,8 @@ def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: 
     until = time.process_time() + SECONDS
     for one, example in [way for role in roles for way in ways(watch, role)]:
         if time.process_time() < until and (trial := judge(
-                source, one, first.cells if first else [], example)).verdict.is_explained:
+                source, one, first.cells if first else [], example)).verdict.is_explained and not (
+                first and first.verdict.is_explained and len(trial.returned) < len(first.returned)):
             return trial
     return first
 
@@ -145,8 +146,7 @@ def alone(source: Source, name: str, judged: list[str]) -> str:
 def not_judged(source: Source, subjects: dict[str, Subject]) -> list[str]:
     """The other functions and classes of a file with a backward."""
     judged = {name for name, subject in subjects.items()} | {f for s in subjects.values() for f in s.cells}
-    judged |= {base.id for node in source.definitions.values() for base in getattr(node, "bases", [])
-               if isinstance(base, ast.Name)}
+    judged |= source.parents
     return [name for name, node in source.definitions.items() if name not in judged and (
         re.search(BACK, name) and not re.search("check|num", name, re.I) if isinstance(node, ast.FunctionDef) else
         method_of(node, "backward"))]
@@ -248,6 +248,7 @@ def examine(trial: Trial) -> None:
         return
     conduct.look(trial, inputs, d_outputs, first)
     returned = {name: d for name, d in first.items() if d is not None}
+    trial.returned = list(returned)
     conduct.look_for_lacking(trial, reference, returned)
     refuse_idle(trial, reference)
     explain(trial, reference, returned)

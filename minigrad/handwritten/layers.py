@@ -21,7 +21,7 @@ WEIGHT = r"^_?(?!.*_param$)([UVWRwub](?![a-z]{3})|[UVW](rec|out|hid)$|p_?[figoc]
 WEIGHTS = r"^_?(p|P|par|params?|[Pp]arameters?|weights|theta|model)$"  # a dict of them
 VALUE = r"^(v|val|value|data|w|W|array|param)$"  # the attribute of a weight that is an object, and of its gradient
 TURNED = r"^_?[UVWR]\w{0,3}?_?T$"  # a transposed copy, WhT
-GRADIENT = r"^_?(d|g|nabla|delta)|grad|_(d|g|diff)$"
+GRADIENT = r"^_?(d|g|G$|nabla|delta)|grad|_(d|g|diff)$"
 STATE = r"^_?(x|y|z|h|a|c|s|o)s?(_?(prev|next|t|0|last))?$|hidden|state|cell|out"  # no weight, though it has a gradient
 DEEPEST = 6
 Path = tuple[Any, ...]
@@ -52,7 +52,7 @@ class Place(NamedTuple):
                   and re.match(WEIGHT, key) and not re.match(f"{VALUE}|g$", key)]  # of a layer, by whatever name
         is_value = last and not others and (self.is_pair or (
             re.match(WEIGHT, str(self.path[-2])) and re.match(values, str(self.path[-1]))))
-        groups = rf"{WEIGHTS}|^_?(g|d|d?params|grads?|gradients?)$"
+        groups = rf"{WEIGHTS}|^_?(g|G|d|d?params|grads?|gradients?)$"
         names_some = not isinstance(self.holder, dict) or any(re.match(WEIGHT, str(key)) for key in self.holder)
         return tuple(part for i, part in enumerate(self.path) if not (i == last and is_value) and not (
             i < last and re.match(groups, str(part)) and (names_some or part != "p")))  # the peephole p["i"] is no i
@@ -76,7 +76,7 @@ class Place(NamedTuple):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
             if isinstance(last, str) and all(re.match(WEIGHT, str(key)) for key in self.holder):  # one of several layers
-                return not re.match("_?(d|g)s?$", str(groups[-1]))
+                return not re.match("_?(d|g|G)s?$", str(groups[-1]))
             return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups[self.start:])
         if re.match(WEIGHT, last) or (groups and re.match(VALUE, last) and (
                 self.is_pair or re.match(WEIGHT, str(groups[-1])))):

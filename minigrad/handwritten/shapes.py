@@ -512,8 +512,11 @@ class Trial:
 
     def unlikely(self) -> float:
         """A cost where data have an axis twice, or two of weights, where several have one that nothing else has, where
-        a bias has an axis of data that no other weight has, as one for each example, and where a layer has one unit."""
+        a bias has an axis of data that no other weight has, as one for each example, where a layer has one unit, and
+        where a length of data is a number that nothing says, read from an error."""
         now = self.hypothesis
+        numbers = {axis[""] for path, axis in now.axes if is_constant(axis) and axis.get("", 0) > 1 and (
+            path in self.data or self.known[path].kind == "number")} - {*now.common, *now.steps}
         single = sum(known.kind == "number" and now.reduced(known.axes[0]) == {"": 1} for known in self.known.values())
         axes = [(path, axis) for path, axis in now.axes if axis.keys() != {""}]
         fixed = {one for path, axis in axes for one in axis
@@ -527,7 +530,7 @@ class Trial:
         of_data, of_biases, of_others = ({one for path, axis in axes for one in axis if some(path)} - {""} for some in (
             self.data.__contains__, lambda path: re.match(BIAS, path) and path not in self.data,
             lambda path: path not in self.data and not re.match(BIAS, path)))
-        return 1.5 * (len(strange) + single + bool(of_biases & of_data - of_others)) + 1.1 * max(0, len(alone) - 1)
+        return 0.7 * len(numbers) + 1.5 * (len(strange) + single + bool(of_biases & of_data - of_others)) + 1.1 * max(0, len(alone) - 1)
 
     @property
     def data(self) -> dict[str, Known]:

@@ -81,6 +81,12 @@ class Source:
         return {node.name: node for node in self.tree.body if isinstance(node, Function)}
 
     @functools.cached_property
+    def parents(self) -> set[str]:
+        """The names of the classes from which other classes of the file are derived."""
+        return {base.id for name, node in self.definitions.items() for base in getattr(node, "bases", [])
+                if isinstance(base, ast.Name) and base.id != name}
+
+    @functools.cached_property
     def words(self) -> set[str]:
         """All names in the file: of variables, parameters, attributes and keys, as `subjects.bare` writes them."""
         found = {getattr(n, "id", getattr(n, "arg", getattr(n, "attr", getattr(n, "value", None))))
@@ -105,14 +111,18 @@ class Source:
         return [(ast.unparse(t.value), t.attr, f) for t, f in pairs if isinstance(t, ast.Attribute)
                 and isinstance(f, ast.FunctionDef)]
 
-    def methods(self, name: str) -> dict[str, ast.FunctionDef]:
-        """The methods of a class, with those of its base classes in the file, and the constructor of a dataclass."""
-        node: Any = self.definitions[name]
-        bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in self.definitions]
+    def methods(self, name: str, node: Any = None) -> dict[str, ast.FunctionDef]:
+        """The methods of a class, with those of its base classes in the file, and the constructor of a dataclass.
+
+        node  its definition, if it is not the last one: `class Cell(Cell)` has the methods of the one before
+        """
+        node: Any = self.definitions[name] if node is None else node
+        earlier = [one for one in self.tree.body if isinstance(one, ast.ClassDef) and one.lineno < node.lineno]
+        bases = [one for base in map(ast.unparse, node.bases) for one in [one for one in earlier if one.name == base][-1:]]
         fields = [ast.unparse(s.target) for s in node.body if isinstance(s, ast.AnnAssign) and s.value is None]
         made = ast.parse(f"def __init__({', '.join(('self', *fields))}): pass").body[0]
         is_made = any("dataclass" in ast.unparse(one) for one in node.decorator_list)
-        return {key: f for base in bases for key, f in self.methods(base).items()} | {
+        return {key: f for base in bases for key, f in self.methods(base.name, base).items()} | {
             s.name: s for s in [made] * is_made + node.body if isinstance(s, ast.FunctionDef)} | {
             key: f for owner, key, f in self.methods_put if owner == name}
 

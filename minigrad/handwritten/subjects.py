@@ -241,7 +241,8 @@ class Subject:
 
     def loss(self, owner: Callable, pool: dict[str, Any], outputs: list[tuple[str, Any]]) -> Any:
         """The scalar among the outputs, or what the user's loss, or the usual one, makes of them."""
-        scalars = [y for _, y in outputs if not isinstance(y, (dict, list)) and np.ndim(y) == 0]
+        scalars = [y for name, y in sorted(outputs, key=lambda one: one[0] not in self.takes) if not isinstance(
+            y, (dict, list)) and np.ndim(y) == 0]  # a probability that is handed on before the loss
         self.has_loss = bool(scalars or self.loss_name)
         if scalars and not self.loss_name:
             return scalars[-1]

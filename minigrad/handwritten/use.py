@@ -36,7 +36,7 @@ from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject
 from minigrad.handwritten.watch import Call, Watch
 
 BESIDE = rf"{NO_BACK}|check|numeric|^_*(init|train|fit|main|test|update|step|optimi|sgd|adam|demo|sample|plot|clip)"
-LONGEST = 4  # steps of a sequence, where a shorter one will do
+LONGEST = 4  # steps of a sequence in a list, also where the file's own has fewer
 
 
 def subjects_by_use(source: Source, watch: Watch) -> Iterator[Subject]:
@@ -247,7 +247,8 @@ def example_from(subject: Subject, copies: tuple[dict, dict], is_open: bool) -> 
                 add(f"{path}.{key}", one)
         elif isinstance(value, (tuple, list)) and value and not hasattr(value, "_fields") and any(
                 isinstance(one, np.ndarray) for one in parts_of(value)):
-            some = value[:LONGEST] if is_open and len({getattr(one, "shape", None) for one in value}) == 1 else value
+            is_even = is_open and len({getattr(one, "shape", None) for one in value}) == 1
+            some = (value * LONGEST if isinstance(value, list) else value)[:LONGEST] if is_even else value
             known[path] = Known("sequence", keys=tuple(map(str, range(len(some)))), value=type(value))
             for i, one in enumerate(some):
                 add(f"{path}.{i}", one)
