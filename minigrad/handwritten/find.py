@@ -87,6 +87,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     arriving = any(re.match(r"d[A-Z_]?\w", one) and (bare(one) in source.words or state(bare(one)))
                    for one in parameters_of(node))
     is_loss = is_both or bool(re.search(LOSS if arriving else rf"{LOSS}|^(compute_)?grad", backward, re.I))
+    at = next((k for k, one in enumerate(subject.returns) if isinstance(one, str) and re.search(LOSS, one, re.I)), 0)
+    is_loss |= at > 0 and any(re.match("(grad|gradient)s?$", str(one)) for one in subject.returns)  # grads, loss
     returned = flat(subject.returns)
     made = [one for one in returned if re.match(r"d[A-Z_]?\w|grad|g_", one)]
     is_loss |= bool(re.search(LOSS, next(iter(returned), ""), re.I)) and (
@@ -118,7 +120,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
         subject.loss_name = loss_of(subject, own, not arriving)
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
             re.match(MADE, one) for one in flat(subject.returns)))):
-        subject.convention = "loss and gradients in one function"
+        subject.convention, subject.loss_at = "loss and gradients in one function", at
+        subject.returns = (*subject.returns[at:at + 1], *subject.returns[:at], *subject.returns[at + 1:])
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
         if losses and not re.search(BOTH, backward) and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
             subject.convention, subject.forward_name = "a loss and its gradients", losses[0]

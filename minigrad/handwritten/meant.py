@@ -38,14 +38,9 @@ def find_forward(trial: Trial) -> Callable | None:
         choose_softmax(trial, [on_arrays(softmax, axis=axis) for axis in (0, -1)])
     elif subject.is_loss and not subject.has_loss:
         choose_targets(trial)
-    elif not subject.is_loss and has_softmax and returns_softmax(trial):
-        choose_softmax(trial, [trial.namespace["softmax"], SCORES])
-        if trial.activations["softmax"] is SCORES:
-            trial.verdict.notes.append(f"{subject.name} was judged as taking the gradient of what goes into the "
-                                       "softmax, and not of its result")
-        else:
-            trial.activations = {}
-    reference = true_forward(trial)
+    elif not subject.is_loss and returns_softmax(trial):
+        take_scores(trial)
+    reference = own_forward(trial) if trial.takes_scores else true_forward(trial)
     if reference is not None and subject.is_loss and subject.has_loss and trial.differing(trial.sample(reference)):
         choose_targets(trial)
         chosen = trial.subject
@@ -114,6 +109,18 @@ def returns_softmax(trial: Trial) -> bool:
                for y in (outputs[i] for i in trial.subject.arriving if i < len(outputs)))
 
 
+def take_scores(trial: Trial) -> None:
+    """Take what arrives for the gradient of a softmax's argument, p − y, and not of its result, if more is right so."""
+    counts = {}
+    for trial.takes_scores in (False, True):
+        with contextlib.suppress(CouldNotRun):
+            counts[trial.takes_scores] = len(trial.differing(trial.sample(own_forward(trial))) or ())
+    trial.takes_scores = len(counts) == 2 and counts[True] < counts[False]
+    if trial.takes_scores:
+        trial.verdict.notes.append(f"{trial.subject.name} was judged as taking the gradient of what goes into the "
+                                   "softmax, and not of its result")
+
+
 def choose_softmax(trial: Trial, kinds: list[Callable]) -> None:
     """Take the softmax of these that makes most gradients right."""
     own, least, chosen = trial.subject, np.inf, (trial.subject, trial.activations, trial.verdict.notes)
@@ -159,8 +166,6 @@ def true_forward(trial: Trial) -> Callable | None:
     known; the user's own, if it runs on tensors; or None.
     """
     subject, verdict = trial.subject, trial.verdict
-    if trial.activations.get("softmax") is SCORES:
-        return own_forward(trial)
     usual = references.usual(subject)
     inputs = trial.draw()
     try:
@@ -283,8 +288,10 @@ def own_forward(trial: Trial) -> Callable:
             source = subject.elsewhere
             namespace = source.recordable().run([subject.forward_name])
         else:
-            namespace = trial.fresh(source.recordable(subject.backward_name if subject.together else None))
+            namespace = trial.fresh(source.recordable(subject.backward_name if subject.together else None,
+                                                      subject.loss_at))
         namespace |= see.right_activations(source, namespace)
+        namespace |= {name: passing(namespace[name]) for name in ("softmax", "softmax_") if trial.takes_scores}
         namespace |= {name: OnTensors(value) for name, value in namespace.items() if value is np}
 
     def forward(*arguments: Any) -> Any:
@@ -320,9 +327,10 @@ def difference(trial: Trial, inputs: dict, outputs: tuple, reference: Callable, 
             "is right")
 
 
-def SCORES(scores: Any) -> Any:
-    """In place of a softmax where its argument's gradient arrives, p − y, and not its own."""
-    return scores
+def passing(softmax: Callable) -> Callable:
+    """A softmax that hands back to its argument, as it is, what arrives at its result."""
+    return lambda x, *rest, **options: x + (softmax(x, *rest, **options) - x).detach() if isinstance(
+        x, Tensor) else softmax(x, *rest, **options)
 
 
 def values(reference: Callable, inputs: dict[str, np.ndarray]) -> tuple:

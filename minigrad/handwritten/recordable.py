@@ -498,19 +498,20 @@ HELPERS = {"number_": number, "put_": put, "settle_": settle, "dot_": np.dot, "c
 # -- the part of a function that computes its loss ------------------------------------------------------------
 
 
-def loss_alone(function: ast.FunctionDef) -> ast.FunctionDef:
-    """The function with only what the first of the values that it returns depends on."""
+def loss_alone(function: ast.FunctionDef, at: int = 0) -> ast.FunctionDef:
+    """The function with only what the loss depends on, which is the first of the values that it returns, or that `at`
+    this place."""
     function = copy.deepcopy(function)
-    function.body = needed(function.body, set()) or [ast.Pass()]
+    function.body = needed(function.body, set(), at) or [ast.Pass()]
     return function
 
 
-def needed(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
+def needed(body: list[ast.stmt], names: set[str], at: int) -> list[ast.stmt]:
     """The statements on which what follows depends, if it reads these names; those that they read are added."""
     kept: list[ast.stmt] = []
     for s in reversed(body):
         while isinstance(s, ast.Return) and isinstance(s.value, ast.Tuple):  # also of ((loss, h), gradients)
-            s.value = s.value.elts[0]
+            s.value, at = s.value.elts[at], 0
         if isinstance(s, ast.Return) and isinstance(s.value, ast.Dict):
             s.value = next((value for key, value in zip(s.value.keys, s.value.values) if re.search(
                 LOSS, str(getattr(key, "value", "")), re.I)), s.value)
@@ -519,7 +520,7 @@ def needed(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
         before = None
         while blocks and before != names:  # an iteration needs what the one before leaves
             before = set(names)
-            parts = {block: needed(getattr(s, block), names) for block in blocks}
+            parts = {block: needed(getattr(s, block), names, at) for block in blocks}
             if is_needed := any(not isinstance(one, PLAIN) for part in parts.values() for one in part):
                 names |= names_in(header)
         if blocks and is_needed:

@@ -193,13 +193,13 @@ class Source:
         return [n for f in self.functions_in(name) for n in ast.walk(f) if id(n) not in of_values and (
             scales(n) or (isinstance(n, ast.Call) and clipped(n) is not None))]
 
-    def recordable(self, loss: str | None = None) -> Source:
-        """The source rewritten for tensors; of the function `loss` only what computes its first result."""
+    def recordable(self, loss: str | None = None, at: int = 0) -> Source:
+        """The source rewritten for tensors; of the function `loss` only what computes its result `at` this place."""
         tree = self.tree
         if loss is not None:
             class Alone(ast.NodeTransformer):
                 def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
-                    return loss_alone(node) if node.name == loss else node
+                    return loss_alone(node, at) if node.name == loss else node
             tree = Alone().visit(copy.deepcopy(tree))
         return replace(self, tree=recordable(tree), failed={})
 

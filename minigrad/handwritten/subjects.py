@@ -54,7 +54,8 @@ class Subject:
     loss_takes: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()  # those of the class's constructor
     results: tuple[str, ...] = ()  # names of what the forward returns, "" where it has none
-    returns: tuple = ()  # names of what the backward returns, nested
+    returns: tuple = ()  # names of what the backward returns, nested; a loss beside its gradients first
+    loss_at: int = 0  # where it stands among these
     optional: tuple[str, ...] = ()  # parameters of the forward that it may go without
     fills: str = ""  # what the backward takes to fill it with gradients
     flags: tuple[str, ...] = ()  # what asks the one function for gradients, True
@@ -168,7 +169,9 @@ class Subject:
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
         more = dict.fromkeys(self.flags, True) | {name: pool[name] for name in pool if name == self.fills}
-        return as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more if self.together else {}))
+        result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more if self.together else {}))
+        at = self.loss_at if len(result) > self.loss_at else 0  # recorded, it returns the loss alone
+        return (*result[at:at + 1], *result[:at], *result[at + 1:])
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any], keeps: bool = False) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs), after gradients were set to zero if they are not kept."""

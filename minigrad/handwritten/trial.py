@@ -66,6 +66,7 @@ class Trial:
         self.behind: Callable | None = None  # the usual forward whose place the user's own takes
         self.globals: dict[str, int] = {}  # weights that the backward reads from globals, with the line
         self.keys: dict[str, tuple] = {}  # of those that are dicts
+        self.takes_scores = False  # whether what arrives at a softmax's result is the gradient of its argument
         self.begins_anew = False  # whether each call has a namespace of its own: something is kept between calls
         self.seconds: float | None = None  # that one call may take
         self.returned: list[str] = []  # the inputs whose gradients the backward returns
