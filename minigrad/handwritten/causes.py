@@ -14,8 +14,10 @@ import numpy as np
 from minigrad.auditor.audit import audit
 from minigrad.auditor.lines import quoted
 from minigrad.auditor.report import AuditReport, Cause
+from minigrad.auditor.tape import Tape
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
+from minigrad.handwritten.conduct import with_steps
 from minigrad.handwritten.fit import other_sizes
 from minigrad.handwritten.layers import WEIGHT
 from minigrad.handwritten.meant import own_forward
@@ -57,6 +59,8 @@ def explain(trial: Trial, reference: Callable, returned: dict[str, np.ndarray]) 
         look_for_integers(trial, reference, report)
         look_for_mends(trial, reference, report)
         look_for_edits(trial, reference, report)
+        if report.unexplained and not report.causes:
+            look_at_one_step(trial, reference, report)
     slopes = list(see.wrong_slopes(trial.source, trial.namespace)) if report.unexplained else []
     for text in slopes:
         trial.fault(text)
@@ -90,11 +94,7 @@ def shared(trial: Trial, reference: Callable, names: list[str]) -> AuditReport |
 
 def audited(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
     """The audit of the gradients of these inputs."""
-    subject, arriving = trial.subject, trial.arriving(reference)
-
-    def forward(*arguments: Any) -> Any:
-        found = arriving(*arguments)
-        return found if len(found) > 1 else found[0]
+    subject, forward = trial.subject, traceable(trial, reference)
 
     def backward(d_outputs: Any, *arguments: Any) -> dict[str, Any]:
         inputs = {name: np.array(value) for name, value in zip(subject.inputs, arguments)}
@@ -102,8 +102,6 @@ def audited(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
         found = trial.gradients(inputs, [np.array(d) for d in d_outputs])
         return {f"d{name}": found[name] for name in names}
 
-    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in subject.inputs])
     user = trial.namespace[subject.name]
     backward.__wrapped__ = getattr(user, subject.backward_name, user)  # type: ignore[attr-defined]
     backward.passed_over = {f.lineno for cell in trial.cells  # type: ignore[attr-defined]
@@ -112,6 +110,33 @@ def audited(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
                    names={f"d{name}": name for name in names}, other_sizes=False)
     report.missing = []  # `look_for_lacking` says which
     return report
+
+
+def traceable(trial: Trial, reference: Callable) -> Callable:
+    """A forward of the inputs by their names, which returns the outputs whose gradients arrive."""
+    arriving = trial.arriving(reference)
+
+    def forward(*arguments: Any) -> Any:
+        found = arriving(*arguments)
+        return found if len(found) > 1 else found[0]
+    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in trial.subject.inputs])
+    return forward
+
+
+def look_at_one_step(trial: Trial, reference: Callable, report: AuditReport) -> None:
+    """The causes that are found where time has a single step: two faults on one path have fewer changes there."""
+    own, inputs = trial.subject, tuple(map(np.zeros, trial.subject.inputs.values()))
+    times = Tape(traceable(trial, reference), inputs, np.random.default_rng(0)).times
+    if times < 2:
+        return
+    with contextlib.suppress(CouldNotRun, TraceError, ValueError, IndexError, KeyError):
+        trial.subject = with_steps(own, 1, times)
+        found = audited(trial, own_forward(trial), [name.removeprefix("d") for name in report.wrong])
+        for cause in found.causes if not found.unexplained else ():
+            cause.text = f"with a single step of time: {cause.text}"
+            report.causes.append(cause)
+    trial.subject = own
 
 
 def comparison(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:

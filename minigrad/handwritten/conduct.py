@@ -23,7 +23,7 @@ from minigrad.handwritten.source import CouldNotRun, explained, parameters_of
 from minigrad.handwritten.subjects import Subject, reset
 from minigrad.handwritten.trial import Trial
 
-MANY = 12  # steps
+MANY, LONGEST = 12, 60  # steps
 LONG, SHORT = 7, 4  # steps of the caches, and of the gradients that arrive, in the course's exercise of lstm_backward
 
 
@@ -201,7 +201,7 @@ def look_at_clipping(trial: Trial, inputs: dict, d_outputs: list) -> None:
     own, was, bound = trial.subject, trial.unclipped, None
     cases = [(inputs, [1e4 * d for d in d_outputs])]
     if own.is_loss:  # what arrives is always 1: only larger weights and longer texts make larger gradients
-        trial.subject = longer(own)
+        trial.subject = with_steps(own, LONGEST)
         try:
             trial.forward(inputs)
         except CouldNotRun:  # it asserts their length
@@ -263,13 +263,14 @@ def look_at_more_steps(trial: Trial) -> None:
             f"it is carried back over some steps only{f' ({word})' if word else ''}")
 
 
-def with_steps(subject: Subject, n: int) -> Subject:
-    """The subject with n in place of each length that only data have, but for 1."""
+def with_steps(subject: Subject, n: int, old: int = 0) -> Subject:
+    """The subject with n in place of each length that only data have, but for 1, or of one `old` length of theirs."""
     example: Any = subject.example
     of_weights = {axis for path, known in example.known.items() if is_parameter(path) or known.kind == "number"
                   for length in known.axes for axis in length}
     short = {m for axis, m in example.lengths.items() if axis not in of_weights} - {1} or {
         len(v) for v in example.constants.values() if np.ndim(v) == 1}
+    short = short & {old} if old else short
 
     def many(value: Any) -> Any:
         if np.ndim(value) and np.asarray(value).dtype.kind in "iufb":
@@ -277,8 +278,8 @@ def with_steps(subject: Subject, n: int) -> Subject:
             sums = [axis for axis in range(new.ndim) if np.allclose(np.sum(value, axis), 1)]  # targets
             return new / new.sum(sums[0], keepdims=True) if sums and new.dtype.kind == "f" else new
         return n if type(value) is int and value in short else value
-    example = replace(example, lengths={axis: m if axis in of_weights or m == 1 else n for axis, m in
-                                        example.lengths.items()},
+    example = replace(example, lengths={axis: n if m in short and axis not in of_weights else m
+                                        for axis, m in example.lengths.items()},
                       constants={path: many(value) for path, value in example.constants.items()})
     inputs = subject.inputs | {name: example.shapes[path] for name, path in subject.paths.items()
                                if path in example.shapes}
@@ -341,18 +342,6 @@ def look_at_digits(trial: Trial, reference: Callable) -> None:
     if rounded := trial.differing(sample, 1e-11):
         trial.verdict.notes.append(f"{', '.join(f'd{name}' for name in rounded)} computed in float32 "
                                    f"({trial.source.place(line)}), and judged to its digits")
-
-
-def longer(subject: Subject) -> Subject:
-    """The subject with texts, lists of integers, and what has their length, of twelve times the length."""
-    example: Any = subject.example
-    lengths = {len(v) for v in example.constants.values() if np.ndim(v) == 1}
-
-    def many(constants: dict[str, Any]) -> dict[str, Any]:
-        return {name: np.tile(v, 12) if np.ndim(v) == 1 else 12 * v if type(v) is int and v in lengths else v
-                for name, v in constants.items()}
-    return replace(subject, constants=many(subject.constants), example=replace(
-        example, constants=many(example.constants)))
 
 
 def same(one: Any, other: Any, tolerance: float = 1e-6) -> bool:

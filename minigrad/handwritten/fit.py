@@ -405,10 +405,10 @@ def with_lengths(example: Example, old: int, new: int) -> Iterator[Example]:
 
 
 def with_one_output(example: Example) -> Iterator[Example]:
-    """The example with the length 1 of an axis of weights alone that nothing else has: the loss may read only y[0]."""
+    """The example with the length 1 of an axis that weights alone have, and first: the loss may read only y[0]."""
     for axis, n in example.lengths.items():
         users = [path for path, known in example.known.items() if any(axis in length for length in known.axes)]
-        if len(users) == 1 and is_parameter(users[0]):
+        if users and all(map(is_parameter, users)):
             yield from with_lengths(example, n, 1)
 
 

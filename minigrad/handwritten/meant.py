@@ -41,12 +41,30 @@ def find_forward(trial: Trial) -> Callable | None:
     elif not subject.is_loss and returns_softmax(trial):
         take_scores(trial)
     reference = own_forward(trial) if trial.takes_scores else true_forward(trial)
+    if reference is not None:
+        reference = take_one_output(trial, reference)
+        subject = trial.subject
     if reference is not None and subject.is_loss and subject.has_loss and trial.differing(trial.sample(reference)):
         choose_targets(trial)
         chosen = trial.subject
         if chosen.example is not subject.example or chosen.constants is not subject.constants or \
                 chosen.loss_name != subject.loss_name:
             return own_forward(trial)
+    return reference
+
+
+def take_one_output(trial: Trial, reference: Callable) -> Callable:
+    """The forward with an output of length 1 where only the first entry of several is read, as in y[:, 0]."""
+    own, true = trial.subject, trial.sample(reference)[-1]
+    for example in with_one_output(own.example):
+        with contextlib.suppress(CouldNotRun):
+            trial.subject = replace(own, example=example, inputs=own.inputs | {
+                name: example.shapes[path] for name, path in own.paths.items()})
+            shorter = [(name, axis) for name, shape in own.inputs.items() for axis, n in enumerate(shape)
+                       if n != trial.subject.inputs[name][axis]]
+            if shorter and not any(np.any(np.moveaxis(true[name], axis, 0)[1:]) for name, axis in shorter):
+                return own_forward(trial)
+    trial.subject = own
     return reference
 
 
@@ -74,8 +92,6 @@ def choose_targets(trial: Trial) -> None:
         yield from targets(trial)
         if wrong == 0.5 or wrong >= len(trial.returned):  # none is right, or all are one multiple
             yield from itertools.islice(candidates(own, trial.source, trial.namespace), MOST_TARGETS)
-            yield from (one for example in with_one_output(own.example) for one in with_example(
-                own, example, trial.namespace))
     for subject, (name, loss) in ((kind, loss) for kind in kinds() for loss in losses):
         trial.subject = replace(subject, true_loss=loss)
         try:
