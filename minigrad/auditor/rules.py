@@ -152,7 +152,8 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[tuple]:
     meant: the part of a concatenation that is replaced, or `own`;  is_whole: without functions and parts of it
     """
     is_gradient = own.kind == "total"
-    moments = [("", 0.0, None), *((f" of {m}", cost, at) for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
+    moments = [("", 0.0, None), *((f" of {m}", cost + 0.2 * is_gradient, at)  # of a sum over time, rather the value
+                                  for m, cost, at in MOMENTS[:1 if is_gradient else 3])]
     for series in tape.array_gradients if is_gradient else tape.arrays:
         base, is_own = (2.3 if is_gradient else 2.4) + 0.4 * (not series.is_named), series.place == own.place
         looping, name = len(series.at) > 1, say(series.first)

@@ -90,10 +90,9 @@ class Tape:
         """Which steps belong to one place of the code, and what depends on what, as bits."""
         self.places = groups(self.steps, lambda step: step.place)
         for at in self.places.values():
-            names = [step.name for step in at if step.name]
+            name = next((step.name for step in reversed(at) if step.name), "")  # of the others only a callee knows one
             for step in at:
-                step.is_repeated = len(at) > 1
-                step.name = step.name or max(dict.fromkeys(names), key=names.count, default="")
+                step.is_repeated, step.name = len(at) > 1, name
         self.edges = [e for e in self.steps if e.kind == "edge"]
         self.carried = dict.fromkeys(e for e in self.edges if e.of.time > e.x.time and e.x.kind == "forward"
                                      and e.x.is_repeated)
