@@ -229,7 +229,9 @@ class Search:
         size = math.prod(shape)
         leaves = [leaf for leaf in self.tape.reached(totals, left)
                   if given[leaf].shape == true(leaf).shape and np.isfinite(given[leaf]).all()]
-        if len({total.shape for total in totals}) > 1 or len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(true(leaf).size for leaf in leaves) <= size:
+        is_one_shape = len({total.shape for total in totals}) == 1
+        if not is_one_shape or len(leaves) < 2 or not 0 < size <= MOST_UNKNOWNS or sum(
+                true(leaf).size for leaf in leaves) <= size:
             return []
 
         def gradients(unit: Any) -> list:

@@ -75,7 +75,7 @@ class Place(NamedTuple):
         if isinstance(self.holder, (dict, list)):
             if not groups:
                 return isinstance(last, int) or bool(re.match(WEIGHT, str(last)))
-            if isinstance(last, str) and all(re.match(WEIGHT, str(key)) for key in self.holder):  # one of several layers
+            if isinstance(last, str) and all(re.match(WEIGHT, str(key)) for key in self.holder):  # of a layer
                 return not re.match("_?(d|g|G)s?$", str(groups[-1]))
             return any(re.match(f"{WEIGHT}|{WEIGHTS}", str(one)) and one != "g" for one in groups[self.start:])
         if re.match(WEIGHT, last) or (groups and re.match(VALUE, last) and (

@@ -20,8 +20,8 @@ import copy
 import itertools
 import keyword
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -131,17 +131,15 @@ class Expressions(ast.NodeTransformer):
         self.used: set[str] = set()  # the names in the present function
         self.scopes: list[set[str]] = []  # the names that the present function, and each around it, binds
         self.whole: set[str] = set()  # the arrays that are read as a whole in the present loop
-        self.exponents: dict[str, ast.expr] = {}  # name → of what it is the exponential, in the present function
+        self.stores: list[tuple[int, str, ast.expr | None]] = []  # (line, name, x of name = exp(x)), in this function
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
         own = bound_in(node)
         self.scopes.append(own)
-        stores = Counter(n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-        stores.update(one.arg for one in node.args.args)
-        self.exponents = {s.targets[0].id: x for s in ast.walk(node) if isinstance(s, ast.Assign) and isinstance(
-            s.targets[0], ast.Name) and (x := exponent(s.value)) and all(
-                stores[n.id] < 2 for part in (x, s.targets[0]) for n in ast.walk(part) if isinstance(n, ast.Name))}
+        exps = {id(t): exponent(s.value) for s in ast.walk(node) if isinstance(s, ast.Assign) for t in s.targets}
+        self.stores = sorted(((n.lineno, n.id, exps.get(id(n))) for n in ast.walk(node) if isinstance(
+            n, ast.Name) and isinstance(n.ctx, ast.Store)), key=itemgetter(0))
         self.generic_visit(node)
         self.scopes.pop()
         for name in sorted(bound_in(node) - own & self.used):  # what it only changed a part of, it binds now
@@ -218,14 +216,14 @@ class Expressions(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.target, ast.Subscript) and not parts_of(node.target):  # f(x)[i] += y
             return node
-        value = self.visit_BinOp(ast.BinOp(loaded(node.target), node.op, node.value))
+        value = self.visit_BinOp(ast.copy_location(ast.BinOp(loaded(node.target), node.op, node.value), node))
         new = self.put(node.target, value) if isinstance(node.target, ast.Subscript) else \
             ast.Assign([node.target], value)
         return ast.copy_location(new, node)
 
     def of_softmax(self, node: ast.BinOp) -> ast.expr | None:
         """softmax(x, axis) for exp(x) / sum(exp(x), axis); None for anything else."""
-        x = exponent(node.left) or self.exponents.get(ast.unparse(node.left))
+        x = exponent(node.left) or self.exponential(node)
         total: Any = node.right
         while isinstance(total, ast.Subscript):  # [:, None]
             total = total.value
@@ -238,6 +236,14 @@ class Expressions(ast.NodeTransformer):
             summed, *axis = total.func.value, *total.args
         axis += [k.value for k in total.keywords if k.arg == "axis"]
         return call("softmax_", x, *axis[:1]) if ast.unparse(summed) == ast.unparse(node.left) else None
+
+    def exponential(self, node: ast.BinOp) -> ast.expr | None:
+        """x, where exp(x) was the last that got the name on the left, and x is still what it was then."""
+        line = getattr(node, "lineno", 0)
+        line, _, x = max((one for one in self.stores if one[1] == ast.unparse(node.left) and one[0] < line),
+                         key=itemgetter(0), default=(0, "", None))
+        since = {name for at, name, _ in self.stores if line < at < getattr(node, "lineno", 0)}
+        return None if x is None or since & names_in(x) else x
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         if x := self.of_softmax(node):

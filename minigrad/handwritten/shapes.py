@@ -530,7 +530,8 @@ class Trial:
         of_data, of_biases, of_others = ({one for path, axis in axes for one in axis if some(path)} - {""} for some in (
             self.data.__contains__, lambda path: re.match(BIAS, path) and path not in self.data,
             lambda path: path not in self.data and not re.match(BIAS, path)))
-        return 0.7 * len(numbers) + 1.5 * (len(strange) + single + bool(of_biases & of_data - of_others)) + 1.1 * max(0, len(alone) - 1)
+        of_each = bool(of_biases & of_data - of_others)
+        return 0.7 * len(numbers) + 1.5 * (len(strange) + single + of_each) + 1.1 * max(0, len(alone) - 1)
 
     @property
     def data(self) -> dict[str, Known]:

@@ -116,9 +116,10 @@ class Source:
 
         node  its definition, if it is not the last one: `class Cell(Cell)` has the methods of the one before
         """
-        node: Any = self.definitions[name] if node is None else node
+        node = node or self.definitions[name]
         earlier = [one for one in self.tree.body if isinstance(one, ast.ClassDef) and one.lineno < node.lineno]
-        bases = [one for base in map(ast.unparse, node.bases) for one in [one for one in earlier if one.name == base][-1:]]
+        bases = [one for base in map(ast.unparse, node.bases) for one in [
+            one for one in earlier if one.name == base][-1:]]
         fields = [ast.unparse(s.target) for s in node.body if isinstance(s, ast.AnnAssign) and s.value is None]
         made = ast.parse(f"def __init__({', '.join(('self', *fields))}): pass").body[0]
         is_made = any("dataclass" in ast.unparse(one) for one in node.decorator_list)

@@ -169,7 +169,8 @@ class Subject:
 
     def result(self, owner: Callable, pool: dict[str, Any]) -> tuple:
         more = dict.fromkeys(self.flags, True) | {name: pool[name] for name in pool if name == self.fills}
-        result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more if self.together else {}))
+        more = more if self.together else {}
+        result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more))
         at = self.loss_at if len(result) > self.loss_at else 0  # recorded, it returns the loss alone
         return (*result[at:at + 1], *result[:at], *result[at + 1:])
 

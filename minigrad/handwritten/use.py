@@ -29,7 +29,7 @@ from minigrad.handwritten.find import (
     results_of,
 )
 from minigrad.handwritten.layers import places
-from minigrad.handwritten.lengths import BITS, Known
+from minigrad.handwritten.lengths import BITS, Known, is_parameter
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import Source, parameters_of, required
 from minigrad.handwritten.subjects import GRADIENT, LABELS, Subject
@@ -199,7 +199,7 @@ def passed_as(result: Any, others: list[Call]) -> str:
 
 def is_passed(value: Any, call: Call, name: str) -> bool:
     """Whether an argument of a call is this value: the very object, or an array with its numbers."""
-    given = (call.copies or {}).get(name)
+    given: Any = (call.copies or {}).get(name)
     return call.given[name] is value or (is_float(value) and is_float(given) and value.size > 1 and bool(
         np.ptp(value)) and np.array_equal(value, given))
 
@@ -239,8 +239,8 @@ def example_from(subject: Subject, copies: tuple[dict, dict], is_open: bool) -> 
     def add(path: str, value: Any) -> None:
         last = path.rpartition(".")[2]
         if is_float(value) and (value.ndim or "." in path) and not (re.match(LABELS, last) and not is_open):
-            known[path] = Known("array", tuple({f"{path}.{i}": 1} if is_open and n > 1 else {"": n} for i, n in enumerate(
-                value.shape)), value=BITS if is_one_hot(value) else None)
+            axes = tuple({f"{path}.{i}": 1} if is_open and n > 1 else {"": n} for i, n in enumerate(value.shape))
+            known[path] = Known("array", axes, value=BITS if is_one_hot(value) and not is_parameter(path) else None)
         elif isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
             known[path] = Known("mapping", keys=tuple(value))
             for key, one in value.items():

@@ -1,0 +1,299 @@
+"""Files whose first answer was wrong once: right code that was called wrong, or a cause that was none."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from minigrad.handwritten.judge import judge_file
+
+# {what: (the file, {name: status}, what the verdicts say, what they do not)}
+FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] = {
+    # Y is what the forward returned, and no targets: a gradient arrives beside it.
+    "a result that is handed back": ("""
+        class TanH:
+            def forward(self, X):
+                return np.tanh(X)
+            def backward(self, Y, output_grad):
+                return (1 - Y ** 2) * output_grad
+        """, {"TanH": "right"}, (), ("cross-entropy",)),
+    # Each step's backward takes slices that have the numbers of what its forward took and returned.
+    "slices in place of what was returned": ("""
+        class Update:
+            def __init__(self, W):
+                self.W = W
+            def forward(self, Xk, Sk):
+                return np.tanh(Xk + Sk @ self.W)
+            def backward(self, Sk0, Sk1, output_grad):
+                gZ = (1 - Sk1 ** 2) * output_grad
+                return gZ, gZ @ self.W.T, Sk0.T @ gZ
+        def run(update, X):
+            S = np.zeros((4, 2, 3))
+            for k in range(3):
+                S[k + 1] = update.forward(X[k], S[k])
+            g = np.ones((2, 3))
+            for k in (2, 1, 0):
+                gZ, g, gW = update.backward(S[k], S[k + 1], g)
+        if __name__ == "__main__":
+            run(Update(np.eye(3) * 0.5), np.linspace(0, 1, 18).reshape(3, 2, 3))
+        """, {"Update": "right"}, (), ()),
+    # The state is masked by zeros and ones: 1 − h² is the derivative of the tanh wherever it is not cut off.
+    "zeros and ones": ("""
+        class Direction:
+            def __init__(self, n, k):
+                self.p = {'W': np.ones((n, k)), 'R': np.eye(k), 'b': np.zeros(k)}
+            def forward(self, x, alive):
+                self.x, self.alive, self.h, self.before = x, alive, [], []
+                s = np.zeros((x.shape[1], len(self.p['b'])))
+                for t in range(len(x)):
+                    self.before.append(s)
+                    s = np.tanh(x[t] @ self.p['W'] + s @ self.p['R'] + self.p['b']) * alive[t]
+                    self.h.append(s)
+                return np.array(self.h)
+            def backward(self, dh):
+                self.g = {k: np.zeros_like(v) for k, v in self.p.items()}
+                dx, carry = np.zeros_like(self.x), 0
+                for t in reversed(range(len(dh))):
+                    d = (dh[t] + carry) * self.alive[t] * (1 - self.h[t] ** 2)
+                    self.g['W'] += self.x[t].T @ d
+                    self.g['R'] += self.before[t].T @ d
+                    self.g['b'] += d.sum(axis=0)
+                    dx[t] = d @ self.p['W'].T
+                    carry = d @ self.p['R'].T
+                return dx
+        if __name__ == "__main__":
+            one = Direction(2, 4)
+            alive = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1.0]])[:, :, None]
+            one.backward(one.forward(np.ones((3, 3, 2)), alive))
+        """, {"Direction": "right"}, (), ()),
+    # Two objects of one class, in attributes that look like weights, and gradients in a G beside P.
+    "weights in groups of several objects": ("""
+        class Half:
+            def __init__(self, n):
+                self.P, self.G = {'W': np.eye(n), 'b': np.zeros(n)}, {}
+            def forward(self, x):
+                self.x = x
+                return x @ self.P['W'] + self.P['b']
+            def backward(self, dy):
+                self.G = {'W': self.x.T @ dy, 'b': dy.sum(0)}
+                return dy @ self.P['W'].T
+        class Both:
+            def __init__(self, n, k):
+                self.fw, self.bw, self.V, self.c = Half(n), Half(n), np.ones((n, k)), np.zeros(k)
+            def forward(self, x):
+                self.h = self.fw.forward(x) * self.bw.forward(x)
+                return self.h @ self.V + self.c
+            def backward(self, dy):
+                dh = dy @ self.V.T
+                a, b = self.fw.forward(self.fw.x), self.bw.forward(self.bw.x)
+                dx = self.fw.backward(dh * b) + self.bw.backward(dh * a)
+                self.grads = {'V': self.h.T @ dy, 'c': dy.sum(0), 'fw': self.fw.G, 'bw': self.bw.G}
+                return dx
+        """, {"Half": "right", "Both": "right"}, (), ("not judged",)),
+    # The layers have other sizes, so that each is a pass of its own; the states are a list.
+    "a loop that leaves out the first step in each layer": ("""
+        class Deep:
+            def __init__(self, sizes):
+                self.layers = [{'W': np.ones((n, m)), 'U': np.eye(m)} for n, m in zip(sizes, sizes[1:])]
+            def forward(self, x, h0):
+                self.kept = []
+                for p, h in zip(self.layers, h0):
+                    out, cache = [], []
+                    for xt in x:
+                        new = np.tanh(xt @ p['W'] + h @ p['U'])
+                        cache.append((xt, h, new))
+                        out.append(new)
+                        h = new
+                    self.kept.append(cache)
+                    x = np.array(out)
+                return x
+            def backward(self, dout):
+                grads, dh0 = [], []
+                for p, cache in zip(self.layers[::-1], self.kept[::-1]):
+                    g, dh = {k: np.zeros_like(v) for k, v in p.items()}, 0
+                    dx = np.zeros((len(cache), *cache[0][0].shape))
+                    for t in range(len(cache) - 1, 0, -1):
+                        xt, h, new = cache[t]
+                        dz = (dout[t] + dh) * (1 - new ** 2)
+                        g['W'] += xt.T @ dz
+                        g['U'] += h.T @ dz
+                        dx[t], dh = dz @ p['W'].T, dz @ p['U'].T
+                    grads.insert(0, g)
+                    dh0.insert(0, dh)
+                    dout = dx
+                return dout, dh0, grads
+        if __name__ == "__main__":
+            net = Deep([3, 4, 5])
+            net.backward(net.forward(np.ones((6, 2, 3)), [np.zeros((2, 4)), np.zeros((2, 5))]))
+        """, {"Deep": "wrong"}, ("the loop over time leaves out the first 1 of the",), ("not explained",)),
+    # The probability is a number too, and is handed on. Of a gradient that is zero no step stays.
+    "zeros behind a loss and a probability": ("""
+        def forward(p, X, y):
+            h, trace = np.zeros((len(p['U']), 1)), []
+            for x in X:
+                x = x.reshape(-1, 1)
+                a = np.tanh(p['U'] @ h + p['W'] @ x)
+                trace.append((x, h, a))
+                h = p['S'] @ a
+            prob = 1 / (1 + np.exp(-(p['v'].T @ h)))[0, 0]
+            return -(y * np.log(prob) + (1 - y) * np.log(1 - prob)), prob, h, trace
+        def backward(p, y, prob, h, trace):
+            grad = {k: np.zeros_like(w) for k, w in p.items()}
+            grad['v'] = (prob - y) * h
+            dh = (prob - y) * p['v']
+            for x, before, a in trace[::-1]:
+                grad['S'] += dh @ a.T
+                da = (p['S'].T @ dh) * (1 - a ** 2)
+                grad['W'] += da @ x.T
+                dh = p['U'].T @ da  # U is not written yet
+            return grad
+        if __name__ == "__main__":
+            p = {'U': np.eye(4) / 2, 'W': np.ones((4, 2)) / 3, 'S': np.eye(4), 'v': np.ones((4, 1))}
+            loss, prob, h, trace = forward(p, np.ones((5, 2)), 1)
+            backward(p, 1, prob, h, trace)
+        """, {"backward": "wrong"}, ("dU: zero: nothing arrives",), ("overwritten",)),
+    # What arrives at the softmax is p − y; the loss comes behind its gradients, and has a mean that they have not.
+    "gradients before their loss": ("""
+        def forward(x, h, m):
+            h_prev, h = h, np.tanh(x @ m['Wx'] + h @ m['Wh'])
+            e = np.exp(h @ m['Wy'])
+            return e / e.sum(axis=1, keepdims=True), h, (x, h_prev, h)
+        def backward(dy, dh, cache, m):
+            x, h_prev, h = cache
+            da = (dy @ m['Wy'].T + dh) * (1 - h ** 2)
+            return {'Wy': h.T @ dy, 'Wx': x.T @ da, 'Wh': h_prev.T @ da}, da @ m['Wh'].T
+        def train_step(X, h, m):
+            caches, probs, loss = [], [], 0.
+            for x in X:
+                p, h, cache = forward(x, h, m)
+                loss += -np.log(p[0, 1])
+                probs.append(p)
+                caches.append(cache)
+            loss /= len(X)
+            grads, dh = {k: np.zeros_like(v) for k, v in m.items()}, 0
+            for t in reversed(range(len(X))):
+                dy = probs[t].copy()
+                dy[0, 1] -= 1
+                g, dh = backward(dy, dh, caches[t], m)
+                for k in m:
+                    grads[k] += g[k]
+            return grads, loss, h
+        if __name__ == "__main__":
+            m = {'Wx': np.ones((3, 4)) / 5, 'Wh': np.eye(4) / 2, 'Wy': np.ones((4, 2))}
+            grads, loss, h = train_step(np.ones((5, 1, 3)), np.zeros((1, 4)), m)
+        """, {"backward": "right", "train_step": "wrong"}, ("gradient of what goes into the softmax", "the gradient"),
+        ("not explained", "takes the gradient of softmax")),
+    # A notebook goes on with a class of the same name.
+    "a class that extends itself": ("""
+        class Cell:
+            def __init__(self, n):
+                self.W = np.eye(n)
+            def forward(self, x):
+                self.y = np.tanh(x @ self.W)
+                self.x = x
+                return self.y
+            def backward(self, dy):
+                self.dW = self.x.T @ (dy * (1 - self.y))
+                return (dy * (1 - self.y ** 2)) @ self.W.T
+        class Cell(Cell):
+            def __repr__(self):
+                return "Cell"
+        """, {"Cell": "wrong"}, ("1 − y",), ()),
+    # Its own run has a single step, at which both faults are hidden: the first verdict stands.
+    "a run of one step": ("""
+        class RNN:
+            def __init__(self, input_size, output_size, hidden_size=16):
+                self.Whh, self.Wxh = np.eye(hidden_size), np.ones((hidden_size, input_size)) / 9
+                self.Why = np.ones((output_size, hidden_size)) / 9
+            def forward(self, inputs):
+                h = np.zeros((len(self.Whh), 1))
+                self.inputs, self.hs = inputs, {0: h}
+                for i, x in enumerate(inputs):
+                    h = np.tanh(self.Wxh @ x + self.Whh @ h)
+                    self.hs[i + 1] = h
+                return self.Why @ h, h
+            def backprop(self, d_y):
+                n = len(self.inputs)
+                d_Why, d_Whh, d_Wxh = d_y @ self.hs[n - 1].T, np.zeros(self.Whh.shape), np.zeros(self.Wxh.shape)
+                d_h = self.Why.T @ d_y
+                for t in reversed(range(n)):
+                    temp = (1 - self.hs[t + 1] ** 2) * d_h
+                    d_Whh += temp @ self.hs[t].T
+                    d_Wxh += temp @ self.inputs[t].T
+                    d_h = self.Whh.T @ temp
+                return d_Whh, d_Wxh, d_Why
+        if __name__ == "__main__":
+            rnn = RNN(3, 2)
+            rnn.forward([np.array([[1], [0], [0.0]])])
+            rnn.backprop(np.ones((2, 1)))
+        """, {"RNN": "wrong"}, ("wrong: dWhy", "write `self.hs[n]`"), ("does not return",)),
+    # Found among the changes of one step; over time there are too many pairs.
+    "two faults on one path": ("""
+        def sigmoid(x):
+            return 1 / (1 + np.exp(-x))
+        def lstm_forward(xs, h, c, Wf, Wi, Wg, Wo, Uf, Ui, Ug, Uo):
+            out, caches = [], []
+            for x in xs:
+                f, i = sigmoid(x @ Wf + h @ Uf), sigmoid(x @ Wi + h @ Ui)
+                g, o = np.tanh(x @ Wg + h @ Ug), sigmoid(x @ Wo + h @ Uo)
+                cn = f * c + i * g
+                hn = o * np.tanh(cn)
+                caches.append((x, h, c, f, i, g, o, cn))
+                h, c = hn, cn
+                out.append(hn)
+            return np.array(out), (caches, Wf, Wi, Wg, Wo, Uf, Ui, Ug, Uo)
+        def lstm_backward(dout, cache):
+            caches, *weights = cache
+            d = [np.zeros_like(w) for w in weights]
+            dxs, dh, dc = [], 0, 0
+            for t in reversed(range(len(caches))):
+                x, h, c, f, i, g, o, cn = caches[t]
+                dh = dout[t] + dh
+                dc = dc + dh * o * (1 - np.tanh(cn) ** 2)
+                dz = [dc * cn * f, dc * g * i * (1 - i), dc * i * (1 - g ** 2), dh * np.tanh(cn) * o * (1 - o)]
+                dx, dh, dc = 0, 0, dc * f
+                for k in range(4):
+                    d[k] += x.T @ dz[k]
+                    d[4 + k] += h.T @ dz[k]
+                    dx, dh = dx + dz[k] @ weights[k].T, dh + dz[k] @ weights[4 + k].T
+                dxs.insert(0, dx)
+            return np.array(dxs), dh, dc, *d
+        """, {"lstm_backward": "wrong"}, ("with a single step of time: ", "f (1 − f)", "cn is used where c is meant"), ()),
+    # An output of several units would have gradients where the loss has none.
+    "a loss of the first column": ("""
+        def predict(p, seq, h):
+            hs, ys = [h], []
+            for x in seq:
+                hs.append(np.tanh(p['U'] @ x + p['W'] @ hs[-1]))
+                ys.append(p['V'] @ hs[-1] + p['c'])
+            return np.array(ys)[:, 0], hs
+        def loss(p, seq, h, target):
+            y, _ = predict(p, seq, h)
+            return np.sum((y - target) ** 2) / len(seq)
+        def bptt(p, seq, h, target):
+            y, hs = predict(p, seq, h)
+            d, dh = {k: np.zeros_like(w) for k, w in p.items()}, 0
+            for t in reversed(range(len(seq))):
+                dy = 2 * (y[t] - target[t]) / len(seq)
+                d['V'] += dy * hs[t + 1][None, :]
+                d['c'] += dy
+                da = (dh + dy * p['V'][0]) * (1 - hs[t + 1] ** 2)
+                d['U'] += np.outer(da, seq[t])
+                d['W'] += np.outer(da, hs[t])
+                dh = p['W'].T @ da
+            return d
+        """, {"bptt": "right"}, (), ()),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_first_answer(name, tmp_path):
+    text, statuses, said, not_said = FILES[name]
+    file = tmp_path / "student.py"
+    file.write_text("import numpy as np\n" + textwrap.dedent(text), encoding="utf-8")
+    verdicts = {verdict.name: verdict for verdict in judge_file(str(file))}
+    answer = "\n".join(map(str, verdicts.values()))
+    assert {key: verdict.status for key, verdict in verdicts.items()} == statuses, answer
+    assert [words for words in said if words not in answer] == [], answer
+    assert [words for words in not_said if words in answer] == [], answer
