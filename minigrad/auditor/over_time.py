@@ -120,10 +120,10 @@ def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
     """A gradient that is added up over time, with other weights: 0 or 1 for `=` in place of `+=`."""
     for leaf, g in given[0].items():
         at = groups((e for e in tape.edges if e.x is tape.leaves[leaf]), lambda e: e.time)
-        if len(times := sorted(at)) < 2 or not g.any():
+        if len(times := sorted(at)) < 2:
             continue
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
-            yield (0.6, f"{{}} is overwritten at each step, not added up{which}",
+            yield (0.6 if g.any() else 1.85, f"{{}} is overwritten at each step, not added up{which}",
                    rerouted(at, lambda t, time=time: [t] if t == time else []))
         weights = factors(tape, leaf, g, [at[t] for t in times])
         if weights is not None and weights.any() and np.allclose(4 * weights, np.round(4 * weights), atol=1e-6):

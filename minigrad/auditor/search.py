@@ -115,7 +115,7 @@ class Search:
 
         That several gradients are zero is rather a fault before them."""
         unusual = change.where is None and change.cost < 1 < len(change.explains)
-        return -len(change.explains), round(change.cost + unusual, 6), change.length
+        return -len(change.explains), round(change.cost + 0.9 * unusual, 6), change.length
 
     def confirmed(self, found: Iterable[Change]) -> Change | None:
         """The first that holds at the other inputs too, with the others that explain as much."""

@@ -107,7 +107,7 @@ def audited(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
     backward.passed_over = {f.lineno for cell in trial.cells  # type: ignore[attr-defined]
                             for f in trial.source.functions_in(cell.subject.name)}
     report = audit(forward, backward, *map(np.zeros, subject.inputs.values()),
-                   names={f"d{name}": name for name in names}, other_sizes=False)
+                   names={f"d{name}": as_parameter(name) for name in names}, other_sizes=False)
     report.missing = []  # `look_for_lacking` says which
     return report
 
@@ -120,22 +120,25 @@ def traceable(trial: Trial, reference: Callable) -> Callable:
         found = arriving(*arguments)
         return found if len(found) > 1 else found[0]
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in trial.subject.inputs])
+        [inspect.Parameter(as_parameter(name), inspect.Parameter.POSITIONAL_ONLY) for name in trial.subject.inputs])
     return forward
+
+
+def as_parameter(name: str) -> str:
+    """The name of an input, which may be any key of a dict, as that of a parameter."""
+    return re.sub(r"\W|^(?=\d)", "_", name)
 
 
 def look_at_one_step(trial: Trial, reference: Callable, report: AuditReport) -> None:
     """The causes that are found where time has a single step: two faults on one path have fewer changes there."""
     own, inputs = trial.subject, tuple(map(np.zeros, trial.subject.inputs.values()))
-    times = Tape(traceable(trial, reference), inputs, np.random.default_rng(0)).times
-    if times < 2:
-        return
     with contextlib.suppress(CouldNotRun, TraceError, ValueError, IndexError, KeyError):
-        trial.subject = with_steps(own, 1, times)
-        found = audited(trial, own_forward(trial), [name.removeprefix("d") for name in report.wrong])
-        for cause in found.causes if not found.unexplained else ():
-            cause.text = f"with a single step of time: {cause.text}"
-            report.causes.append(cause)
+        if (times := Tape(traceable(trial, reference), inputs, np.random.default_rng(0)).times) > 1:
+            trial.subject = with_steps(own, 1, times)
+            found = audited(trial, own_forward(trial), [name.removeprefix("d") for name in report.wrong])
+            for cause in found.causes if not found.unexplained else ():
+                cause.text = f"with a single step of time: {cause.text}"
+                report.causes.append(cause)
     trial.subject = own
 
 
@@ -145,7 +148,7 @@ def comparison(trial: Trial, reference: Callable, names: list[str]) -> AuditRepo
     if not any(np.any(sample[-1][name]) for name in names):
         raise CouldNotRun(f"every gradient of {trial.subject.name} is zero at the arguments that were found: give "
                           "--forward and --shapes")
-    wrong = trial.differing(sample, 1e-7) or []
+    wrong = trial.differing(sample, SINGLE if see.line_of_float32(trial.source) else 1e-7) or []
     report.right = [f"d{name}" for name in names if name not in wrong]
     report.unexplained = [f"d{name}" for name in wrong]
     report.wrong = dict.fromkeys(report.unexplained, float("inf"))

@@ -114,7 +114,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     own = replace(subject, example=replace(example, known=known, constants=constants), unnamed=set(), detached=set(),
                   overlooked=set())
     own.tables = (*own.tables, *(name for name in own.order if name in made and not own.is_class))
-    names = {path: name if last.count(name) == 1 and name.isidentifier() else path.replace(".", "_")
+    names = {path: name if last.count(name) == 1 and not name.isdigit() else path.replace(".", "_")
              for name, path in zip(last, shapes)}
     own.paths = {names[path]: path for path in sorted(names, key=lambda path: path in subject.makes)}
     own.inputs = {name: shapes[path] for name, path in own.paths.items()}

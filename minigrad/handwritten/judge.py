@@ -28,7 +28,7 @@ from minigrad.handwritten.trial import Trial, Verdict
 from minigrad.handwritten.use import subjects_by_use, ways
 from minigrad.handwritten.watch import Watch
 
-SECONDS = 20.0  # of computing for the ways in which a file itself calls a backward
+SECONDS = 30.0  # of computing for the ways in which a file itself calls its backwards
 
 
 def judge_file(file: str, only: str | None = None) -> list[Verdict]:
@@ -40,6 +40,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
     subjects = find(source)
     watched = functools.cache(lambda: Watch(source))
     used = functools.cache(lambda: list(subjects_by_use(source, watched())))
+    until = functools.cache(lambda: time.process_time() + SECONDS)
     if only is not None and only not in subjects and only in source.definitions:
         raise CouldNotRun(f"{only} in {file} {alone(source, only, [])}")
     if only is not None:
@@ -56,7 +57,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         trials[name] = judge(source, subject, [cell for cell in cells if cell not in doubtful])
         if trials[name].verdict.status != "not written" and (is_doubtful(trials[name]) or not (
                 trials[name].verdict.is_explained) or has_other_arguments(trials[name], watched)):
-            trials[name] = as_it_is_used(source, subject, trials[name], watched(), used()) or trials[name]
+            trials[name] = as_it_is_used(source, subject, trials[name], watched(), used(), until()) or trials[name]
         if trials[name].verdict.status == "wrong" and trials[name].wrong_cells:  # a mean in the step may be meant
             own = judge(source, subject, [cell for cell in cells if not cell.verdict.backward_wrong])
             if own.verdict.status == "right":
@@ -70,7 +71,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
             trials[name] = judge(source, subject, cells)
     for subject in used() if not any(trial.verdict.status in (
             "right", "wrong", "not written") for trial in trials.values()) else ():
-        if (found := as_it_is_used(source, subject, None, watched(), [])) and subject.name not in trials:
+        if (found := as_it_is_used(source, subject, None, watched(), [], until())) and subject.name not in trials:
             trials[subject.name] = found
     if not trials:
         raise nothing_found(source)
@@ -120,14 +121,17 @@ def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
     return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)
 
 
-def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch, used: list[Subject]
-                  ) -> Trial | None:
+def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: Watch, used: list[Subject],
+                  until: float) -> Trial | None:
     """The trial of a backward with the arguments and the roles that the file's own calls show, where the first one
-    says nothing, or is in doubt of its roles. `used` are the subjects that the calls show."""
+    says nothing, or is in doubt of its roles.
+
+    used   the subjects that the calls show
+    until  when the last trial may begin
+    """
     roles = [one for one in used if one.name == subject.name]
     roles = [one for one in roles if one.loss_name != subject.loss_name] if first and is_doubtful(first) else [
         subject, *roles]
-    until = time.process_time() + SECONDS
     for one, example in [way for role in roles for way in ways(watch, role)]:
         if time.process_time() < until and (trial := judge(
                 source, one, first.cells if first else [], example)).verdict.is_explained and not (

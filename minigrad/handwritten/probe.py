@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from minigrad.handwritten.lengths import Known, Length, is_parameter
+from minigrad.handwritten.source import Seeded
 
 GROUP = r"^(params?|parameters|weights|theta)$"
 NUMBER = r"^(p|lr)$|(?<!st)eps|rate|momentum|decay|seed|temperature|ratio|drop"
+RANDOM = r"(uniform|(standard_)?normal|randn?|randint|random(_sample)?|integers|choice|permutation|shuffle)$"
 REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
 SIZES = (6, 5, 4)  # of layers, where a class takes several
 HERE = str(Path(__file__).parent)
@@ -222,6 +224,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs((0, Known("mapping")))
         if name.startswith("__"):
             raise AttributeError(name)
+        if re.match(RANDOM, name):
+            return self.needs((0, Known("constant", value=Seeded())))
         if not hasattr(np.ndarray, name):
             if self.shift and self.plain:
                 return self.needs((0, Known("sequence", keys=("0", "1"))))

@@ -240,9 +240,9 @@ class Expressions(ast.NodeTransformer):
     def exponential(self, node: ast.BinOp) -> ast.expr | None:
         """x, where exp(x) was the last that got the name on the left, and x is still what it was then."""
         line = getattr(node, "lineno", 0)
-        line, _, x = max((one for one in self.stores if one[1] == ast.unparse(node.left) and one[0] < line),
+        line, name, x = max((one for one in self.stores if one[1] == ast.unparse(node.left) and one[0] < line),
                          key=itemgetter(0), default=(0, "", None))
-        since = {name for at, name, _ in self.stores if line < at < getattr(node, "lineno", 0)}
+        since = {name, *(other for at, other, _ in self.stores if line < at < getattr(node, "lineno", 0))}
         return None if x is None or since & names_in(x) else x
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:

@@ -546,6 +546,8 @@ class OfAny(type):
 class Seeded(RandomState, metaclass=OfAny):
     """A generator of random numbers that gives the same ones where it is made without a seed."""
 
+    integers = RandomState.randint  # as of np.random.default_rng
+
     def __init__(self, seed: Any = None):
         super().__init__(0 if seed is None else seed)
 

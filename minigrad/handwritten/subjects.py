@@ -364,7 +364,7 @@ class Subject:
         kept  the inputs whose gradients it keeps: what has no name is not theirs
         """
         if isinstance(result, dict):
-            by_key = {key: self.input_of(str(key)) for key in result}
+            by_key = {key: "" if is_nest(d) else self.input_of(str(key)) for key, d in result.items()}
             if not any(by_key.values()) and (by_end := self.joined("", result)):
                 return by_end
             by_key = {key: name or self.ending(str(key), by_key.values()) for key, name in by_key.items()}

@@ -152,7 +152,7 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
             p = {'U': np.eye(4) / 2, 'W': np.ones((4, 2)) / 3, 'S': np.eye(4), 'v': np.ones((4, 1))}
             loss, prob, h, trace = forward(p, np.ones((5, 2)), 1)
             backward(p, 1, prob, h, trace)
-        """, {"backward": "wrong"}, ("dU: zero: nothing arrives",), ("overwritten",)),
+        """, {"backward": "wrong"}, ("dU: zero: nothing arrives",), ()),
     # What arrives at the softmax is p − y; the loss comes behind its gradients, and has a mean that they have not.
     "gradients before their loss": ("""
         def forward(x, h, m):
@@ -259,7 +259,8 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
                     dx, dh = dx + dz[k] @ weights[k].T, dh + dz[k] @ weights[4 + k].T
                 dxs.insert(0, dx)
             return np.array(dxs), dh, dc, *d
-        """, {"lstm_backward": "wrong"}, ("with a single step of time: ", "f (1 − f)", "cn is used where c is meant"), ()),
+        """, {"lstm_backward": "wrong"}, (
+            "with a single step of time: ", "f (1 − f)", "cn is used where c is meant"), ()),
     # An output of several units would have gradients where the loss has none.
     "a loss of the first column": ("""
         def predict(p, seq, h):
