@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ OTHER_INPUTS = 2  # where a cause is confirmed
 
 
 def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, str] | None = None,
-          seed: int = 0, other_sizes: bool = True) -> AuditReport:
+          seed: int = 0, other_sizes: bool = True, hints: Sequence[tuple] = ()) -> AuditReport:
     """Which gradients of a hand-written backward are wrong, and which fault explains them?
 
     forward(*inputs) is the function, written with minigrad's or NumPy's functions, that can be traced as by `derive`.
@@ -39,6 +39,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     steps or longer, because faults hide there. Where they do not, a note says which lengths are equal.
     names  {key of a gradient: name of an input}, where they cannot be told from each other ("dxt" is that of x_t)
     other_sizes  False: only the given sizes are tried
+    hints  the `keys` of a cause that was found at other sizes: two faults that are to be tried together
 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
@@ -51,7 +52,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
         which = f"{', '.join(keys[leaf] for leaf in singles)} computed" if others else "computed"
         report.note(f"{which} in float32, and judged to its digits")
     search = Search(tape, [{leaf: g.astype(float) for leaf, g in draw.items()} for draw in given],
-                    {leaf: TOLERANCE_FLOAT32 if leaf in singles else TOLERANCE for leaf in given[0]})
+                    {leaf: TOLERANCE_FLOAT32 if leaf in singles else TOLERANCE for leaf in given[0]}, hints)
     report.right = [keys[leaf] for leaf in search.leaves if leaf in search.right]
     report.wrong = {keys[leaf]: error(search, leaf) for leaf in search.wrong}
     report.unexplained = [keys[leaf] for leaf in search.run()]
@@ -199,7 +200,8 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
             line_that_assigns(function, [*names, *change.explains]) if file else None)
         forward_line = change.where and change.where.of.line
         yield Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
-                    quoted(*forward_line) if forward_line else None, quoted(file, line) if line else None, OTHER_INPUTS)
+                    quoted(*forward_line) if forward_line else None, quoted(file, line) if line else None, OTHER_INPUTS,
+                    keys=tuple(part.key for part in change.parts))
 
 
 def values_behind(tape: Tape, change: Change, values: list) -> list[tuple[Step, Any]]:

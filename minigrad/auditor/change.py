@@ -25,7 +25,7 @@ class Change:
     where     an edge or a step of a rule, by default the first replaced step; None: in what is returned
     explains  the gradients that it makes equal to the user's;  also: other sentences that would give the same numbers
     length    how many steps lie between it and the first of these gradients
-    whole     the change that this one is on some paths only
+    whole     the change that this one is on some paths only;  parts: the two that it is made of
     """
 
     kind: str
@@ -37,10 +37,16 @@ class Change:
     also: list[str] = field(default_factory=list)
     length: int = 0
     whole: Change | None = None
+    parts: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
         first = next(iter(self.replaced))
         self.where = self.where or (first if first.x else None)
+
+    @property
+    def key(self) -> tuple:
+        """Its kind and its places, which are the same for any number of steps."""
+        return self.kind, frozenset(step.place for step in self.replaced)
 
     def __str__(self) -> str:
         text = self.text.replace("{} is", "{} are") if self.explains[1:] else self.text

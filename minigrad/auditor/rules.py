@@ -13,8 +13,8 @@ from minigrad.auditor.change import kind, reading
 from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Series, Tape, Values, groups
 from minigrad.auditor.words import between, d, is_turned, say, say_read
-from minigrad.engine.op import OPS
-from minigrad.engine.ops import add, getitem, reshape, transpose
+from minigrad.engine.op import OPS, PART
+from minigrad.engine.ops import add, getitem, reshape, split, transpose
 
 # (words, cost, the step that is read at a step t of n): -1 is the initial state
 MOMENTS: list[tuple[str, float, Callable[[int, int], int]]] = [
@@ -175,7 +175,7 @@ def readings(tape: Tape, own: Step, is_whole: bool = False) -> Iterator[tuple]:
 
 def lacking_a_term(own: Step) -> Iterator[tuple[Step, Callable]]:
     """A sum without one of its terms, h U for h U + b, also where a part of it is taken."""
-    if own.kind != "forward" or own.op not in (add.op, getitem.op, reshape.op):
+    if own.kind != "forward" or own.op not in (add.op, getitem.op, reshape.op, split.op, PART):
         return
     if own.op is add.op:
         for k, term in enumerate(own.inputs):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Replaced, Tape, Values
 from minigrad.auditor.words import d, say
 
+AND = "; and "  # between what two changes say
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
 MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
@@ -35,10 +36,11 @@ FAILURES = (ValueError, TypeError, IndexError, KeyError, RecursionError)
 
 
 class Search:
-    """given: the user's gradients by leaf, one dict for each draw;  tolerance: of each leaf."""
+    """given: the user's gradients by leaf, one dict for each draw;  tolerance: of each leaf;  hints: the keys of two
+    changes that may go together."""
 
-    def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float]):
-        self.tape, self.given, self.tolerance = tape, given, tolerance
+    def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float], hints: Sequence[tuple]):
+        self.tape, self.given, self.tolerance, self.hints = tape, given, tolerance, hints
         self.end = 0
         self.values: dict[Change, dict[str, Any]] = {}  # the gradients with each change, in this round
         self.causes: list[Change] = []
@@ -106,6 +108,9 @@ class Search:
         if best is not None and (best.where or best.cost < ODD):
             return best
         changes = [change for change in changes if change.where]
+        hinted = itertools.product(*([change for change in changes if change.key == key] for key in self.hints))
+        if self.hints and (two := self.confirmed(self.tried(itertools.starmap(together, hinted), 0.5))) is not None:
+            return two
         common = [change for change in changes if change.cost <= COMMON]
         return (self.confirmed(self.tried(self.on_some_paths(common), 0.7))
                 or self.confirmed(self.tried(self.pairs(changes), 1.0)) or best)
@@ -208,7 +213,7 @@ class Search:
                  if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
                  and not a.replaced.keys() & b.replaced.keys()]
         for a, b in sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost):
-            yield Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where)
+            yield together(a, b)
 
     # -- what stays unexplained ----------------------------------------------------------------------------------
 
@@ -248,6 +253,10 @@ class Search:
             if rank < len(wanted) and off.max() <= 1e-7 * np.abs(wanted - base).max():
                 return [leaf for leaf in self.left if leaf in [leaves[k] for k in some]]
         return []
+
+
+def together(a: Change, b: Change) -> Change:
+    return Change(a.kind, a.cost + b.cost, f"{a.text}{AND}{b.text}", a.replaced | b.replaced, a.where, parts=(a, b))
 
 
 def on_both(change: Replaced, cut: Replaced, ends: list[Step] | None) -> Replaced:

@@ -6,7 +6,7 @@ import ast
 import contextlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from minigrad.auditor.audit import audit
 from minigrad.auditor.lines import quoted
 from minigrad.auditor.report import AuditReport, Cause
+from minigrad.auditor.search import AND
 from minigrad.auditor.tape import Tape
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
@@ -60,7 +61,7 @@ def explain(trial: Trial, reference: Callable, returned: dict[str, np.ndarray]) 
         look_for_mends(trial, reference, report)
         look_for_edits(trial, reference, report)
         if report.unexplained and not report.causes:
-            look_at_one_step(trial, reference, report)
+            report = found_at_one_step(trial, reference, names) or report
     slopes = list(see.wrong_slopes(trial.source, trial.namespace)) if report.unexplained else []
     for text in slopes:
         trial.fault(text)
@@ -69,6 +70,7 @@ def explain(trial: Trial, reference: Callable, returned: dict[str, np.ndarray]) 
     if report.unexplained and not slopes and not any(cause.kind != "edit" for cause in report.causes) and (
             len(strange) > 1 or (is_searched and not report.right and not report.causes)):
         raise CouldNotRun(unjudged(trial))
+    trial.wrong = list(report.wrong)
     trial.verdict.notes += [note.removeprefix("note: ") for note in report.notes]
     if not report.ok:
         report.notes = []
@@ -92,7 +94,7 @@ def shared(trial: Trial, reference: Callable, names: list[str]) -> AuditReport |
     return report if report.causes and not report.unexplained else None
 
 
-def audited(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
+def audited(trial: Trial, reference: Callable, names: list[str], hints: Sequence[tuple] = ()) -> AuditReport:
     """The audit of the gradients of these inputs."""
     subject, forward = trial.subject, traceable(trial, reference)
 
@@ -107,7 +109,7 @@ def audited(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
     backward.passed_over = {f.lineno for cell in trial.cells  # type: ignore[attr-defined]
                             for f in trial.source.functions_in(cell.subject.name)}
     report = audit(forward, backward, *map(np.zeros, subject.inputs.values()),
-                   names={f"d{name}": as_parameter(name) for name in names}, other_sizes=False)
+                   names={f"d{name}": as_parameter(name) for name in names}, other_sizes=False, hints=hints)
     report.missing = []  # `look_for_lacking` says which
     return report
 
@@ -129,17 +131,19 @@ def as_parameter(name: str) -> str:
     return re.sub(r"\W|^(?=\d)", "_", name)
 
 
-def look_at_one_step(trial: Trial, reference: Callable, report: AuditReport) -> None:
-    """The causes that are found where time has a single step: two faults on one path have fewer changes there."""
+def found_at_one_step(trial: Trial, reference: Callable, names: list[str]) -> AuditReport | None:
+    """The report where two faults on one path explain all that is wrong: they are found where time has a single step,
+    which has fewer changes, and then tried over time."""
     own, inputs = trial.subject, tuple(map(np.zeros, trial.subject.inputs.values()))
+    hints: tuple = ()
     with contextlib.suppress(CouldNotRun, TraceError, ValueError, IndexError, KeyError):
         if (times := Tape(traceable(trial, reference), inputs, np.random.default_rng(0)).times) > 1:
             trial.subject = with_steps(own, 1, times)
-            found = audited(trial, own_forward(trial), [name.removeprefix("d") for name in report.wrong])
-            for cause in found.causes if not found.unexplained else ():
-                cause.text = f"with a single step of time: {cause.text}"
-                report.causes.append(cause)
+            found = audited(trial, own_forward(trial), names).causes
+            hints = next((cause.keys for cause in found if cause.keys), ())
     trial.subject = own
+    report = audited(trial, reference, names, hints) if hints else None
+    return report if report and report.causes and not report.unexplained else None
 
 
 def comparison(trial: Trial, reference: Callable, names: list[str]) -> AuditReport:
@@ -188,7 +192,7 @@ def look_for_mends(trial: Trial, reference: Callable, report: AuditReport) -> No
     for each step.
     """
     for cause in [cause for cause in report.causes if cause.kind != "edit"]:
-        is_vague = cause.kind == "another path" or "; and " in cause.text or "has the factors" in cause.text
+        is_vague = cause.kind == "another path" or AND in cause.text or "has the factors" in cause.text
         line = int((cause.backward_line or ":0").removeprefix(trial.source.file).split(":")[1])
         edits = edits_in_use(trial, line) + (edits_in_use(trial) if is_vague else [])
         found = repaired(trial, reference, [name.removeprefix("d") for name in cause.explains + report.unexplained],

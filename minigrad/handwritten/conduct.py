@@ -98,7 +98,7 @@ def look_at_state(trial: Trial, inputs: dict, d_outputs: list, first: dict[str, 
             _, memory = trial.forward(before)
             trial.backward(memory, copy.deepcopy(d_outputs))
             with explained(trial.source, f"{trial.subject.name} fails when it is called again"):
-                reset(memory[0], r"(reset|clear)(_?(state|hidden|h))?$")
+                reset(memory[0](""), r"(reset|clear)(_?(state|hidden|h))?$")
                 again, memory = trial.subject.run_forward(memory[0], copy.deepcopy(inputs))
                 if not all(map(see.close, again, outputs)):
                     return  # it continues from the state of the call before

@@ -89,7 +89,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     labels = [path for path in shapes if re.search(LABELS, path) and f"d{path}" not in flat(
         subject.returns)][is_all:]  # of two such names the first is what is predicted
     masks = [path for path in shapes if f"d{path}" not in flat(subject.returns) and (
-        re.search(MASK, path) or known[path].value == BITS)]
+        re.search(MASK, path) or (known[path].value == BITS and path not in labels))]
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient

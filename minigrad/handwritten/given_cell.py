@@ -98,7 +98,7 @@ def replace_cell(namespace: dict[str, Any], cell: Subject, reference: Callable) 
 
     def cell_forward(*arguments: Any) -> Any:
         state, result = np.random.get_state(), user_forward(*arguments)
-        remember((result[-1],), result[:-1], arguments, cell.weights(namespace.__getitem__), state)
+        remember(as_tuple(result)[-1:], as_tuple(result)[:-1], arguments, cell.weights(namespace.__getitem__), state)
         return result
 
     def cell_backward(*arguments: Any) -> Any:

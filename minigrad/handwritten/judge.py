@@ -28,6 +28,7 @@ from minigrad.handwritten.trial import Trial, Verdict
 from minigrad.handwritten.use import subjects_by_use, ways
 from minigrad.handwritten.watch import Watch
 
+LEFT_OUT = r"([!=<>]=|[<>]) *-1\b|>= *0\b|ignore"  # in a file whose loss leaves out labels
 SECONDS = 30.0  # of computing for the ways in which a file itself calls its backwards
 
 
@@ -77,7 +78,7 @@ def judge_file(file: str, only: str | None = None) -> list[Verdict]:
         raise nothing_found(source)
     for name, trial in trials.items():  # part of one that could be judged
         users = [n for n, other in trials.items() if name in other.subject.cells and other.verdict.status in (
-            "right", "wrong")]
+            "right", "wrong") and name not in [cell.subject.name for cell in other.wrong_cells]]
         if trial.verdict.status == "could not run" and users:
             trial.verdict.status, trial.verdict.faults = "not judged", [f"it was judged as a part of {users[0]}"]
     guesses = {name for name, trial in trials.items() if trial.subject.is_guess and trial.verdict.status not in (
@@ -133,11 +134,23 @@ def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: 
     roles = [one for one in roles if one.loss_name != subject.loss_name] if first and is_doubtful(first) else [
         subject, *roles]
     for one, example in [way for role in roles for way in ways(watch, role)]:
-        if time.process_time() < until and (trial := judge(
-                source, one, first.cells if first else [], example)).verdict.is_explained and not (
-                first and first.verdict.is_explained and len(trial.returned) < len(first.returned)):
-            return trial
+        if time.process_time() < until:
+            trial = judge(source, one, first.cells if first else [], example)
+            if trial.verdict.is_explained and (first is None or is_better(trial, first)):
+                return trial
     return first
+
+
+def is_better(trial: Trial, first: Trial) -> bool:
+    """Whether a verdict that is explained tells as much as the first one: of as many gradients, of no more wrong ones,
+    and if some are wrong, not with a single step or example in place of several, where faults look alike."""
+    before, now = first.subject.inputs, trial.subject.inputs
+    is_shorter = any(n == 1 < m for name in before.keys() & now.keys() for n, m in zip(now[name], before[name])
+                     if len(now[name]) == len(before[name]))
+    if trial.verdict.status == "wrong" and first.verdict.status == "wrong" and is_shorter:
+        return False
+    return not first.verdict.is_explained or (
+        len(trial.returned) >= len(first.returned) and len(trial.wrong) <= len(first.wrong))
 
 
 def alone(source: Source, name: str, judged: list[str]) -> str:
@@ -257,7 +270,7 @@ def examine(trial: Trial) -> None:
     refuse_idle(trial, reference)
     explain(trial, reference, returned)
     conduct.look_at_the_right(trial, reference)
-    if not verdict.faults:
+    if not verdict.faults and re.search(LEFT_OUT, trial.source.text):
         judge_without_labels(trial, returned)
     verdict.notes += filter(None, [subject.remark])
     if subject.unnamed and not verdict.faults:
@@ -265,7 +278,7 @@ def examine(trial: Trial) -> None:
                              "no input or weight of that name was found")
     if verdict.faults:
         verdict.status = "wrong"
-    for cell in [cell for cell in trial.wrong_cells if cell.verdict.status != "could not run"]:
+    for cell in trial.wrong_cells:
         verdict.notes.append(f"{subject.name} was judged with a right {cell.subject.name} in place of yours")
 
 

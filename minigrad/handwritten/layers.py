@@ -104,7 +104,7 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None, start: int 
         pairs: Any = root.items()
     elif isinstance(root, (list, tuple)):
         pairs = enumerate(root)
-    elif any(base.__module__ == "minigrad_user" for base in type(root).__mro__):
+    elif is_own(root):
         pairs, start = attributes(root).items(), len(path)
     else:
         return
@@ -116,6 +116,25 @@ def places(root: Any, path: Path = (), seen: set[int] | None = None, start: int 
             yield from places(value, (*path, key), seen, start)
         elif not isinstance(root, tuple):
             yield Place((*path, key), root, value, start)
+
+
+def objects(root: Any) -> Iterator[Any]:
+    """An object of the user's, and those that it keeps, itself or in lists and dicts."""
+    waiting, seen = [root], set[int]()
+    for one in waiting:
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, (dict, list, tuple)):
+            waiting += one.values() if isinstance(one, dict) else one
+        elif is_own(one):
+            yield one
+            waiting += attributes(one).values()
+
+
+def is_own(one: Any) -> bool:
+    """Whether something is an object of a class of the user's."""
+    return any(base.__module__ == "minigrad_user" for base in type(one).__mro__)
 
 
 def weights_of(root: Any, called: str = "", further: tuple[Path, ...] = ()) -> dict[str, list[Place]]:

@@ -125,7 +125,8 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
     for own, called in waiting:
         functions = source.methods(own) if own else source.definitions
         function = functions.get(called)
-        if isinstance(function, ast.FunctionDef) and (own, called) not in found and not function.decorator_list:
+        if isinstance(function, ast.FunctionDef) and (own, called) not in found and not [
+                one for one in function.decorator_list if ast.unparse(one) != "static_"]:
             found[own, called] = function
             waiting += [("", n.id) for n in ast.walk(function) if isinstance(n, ast.Name) and n.id not in others]
             waiting += [(own, n.attr) for n in ast.walk(function) if isinstance(n, ast.Attribute) and own]
@@ -302,7 +303,8 @@ def shifts(node: ast.Subscript) -> Iterator[Change]:
             twin.slice.elts[i] = new
         else:
             twin.slice = new
-        yield 1, partial(replaced, new=twin), f"write `{ast.unparse(twin)}` in place of `{ast.unparse(node)}`"
+        cost = 4 if isinstance(parts[i], ast.Constant) else 1  # an entry of a cache is none of a time
+        yield cost, partial(replaced, new=twin), f"write `{ast.unparse(twin)}` in place of `{ast.unparse(node)}`"
 
 
 def simplified(index: str) -> str:

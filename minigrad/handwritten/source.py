@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,8 @@ class Source:
     def run(self, wanted: Iterable[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run what these names need and return the namespace; names in `given` keep these values."""
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "np": np, "numpy": np, "__file__": self.file,
-                                     "sigmoid": on_arrays(sigmoid), "softmax": SOFTMAX, **HELPERS, **(given or {})}
+                                     "static_": Static, "sigmoid": on_arrays(sigmoid), "softmax": SOFTMAX,
+                                     **HELPERS, **(given or {})}
         np.random.seed(0)  # weights of the file are the same each time
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
         with importing_beside(self.file):
@@ -330,13 +332,6 @@ class Plain(ast.NodeTransformer):
     """One form for what can be written in several: `f = lambda x: …` is a function, an argument that is passed by its
     name is one like any other, and a static method has a `self`."""
 
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        self.static = {(one.name, f.name) for one in node.body if isinstance(one, ast.ClassDef) for f in one.body
-                       if isinstance(f, ast.FunctionDef) and is_static(f)}
-        short = [(ast.unparse(s.targets[0]), ast.unparse(s.value)) for s in node.body if isinstance(s, ast.Assign)]
-        self.static |= {(name, f) for name, cls in short for own, f in self.static if own == cls}
-        return self.generic_visit(node)  # type: ignore[return-value]
-
     def visit_Assign(self, node: ast.Assign) -> ast.stmt:
         self.generic_visit(node)
         value, target = node.value, node.targets[0]
@@ -361,20 +356,20 @@ class Plain(ast.NodeTransformer):
         if not a.vararg and (not a.defaults or all(a.kw_defaults)):
             a.args, a.kwonlyargs = [*a.args, *a.kwonlyargs], []
             a.defaults, a.kw_defaults = [*a.defaults, *filter(None, a.kw_defaults)], []
-        if is_static(node):
+        if [ast.unparse(one) for one in node.decorator_list] == ["staticmethod"]:
             node.args.args.insert(0, ast.arg("self"))
-            node.decorator_list = []
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:
-        self.generic_visit(node)
-        if isinstance(node.value, ast.Name) and (node.value.id, node.attr) in self.static:
-            node.value = ast.copy_location(ast.Call(node.value, [], []), node)
+            node.decorator_list = [ast.Name("static_", ast.Load())]
         return node
 
 
-def is_static(node: ast.FunctionDef) -> bool:
-    return any(ast.unparse(one) == "staticmethod" for one in node.decorator_list)
+class Static:
+    """A static method that has a `self`: an instance or, where it is called by the class, that."""
+
+    def __init__(self, function: Any):
+        self.function, self.__code__ = function, function.__code__
+
+    def __get__(self, one: Any, cls: type) -> Any:
+        return MethodType(self.function, cls if one is None else one)
 
 
 def script(text: str) -> tuple[list[str], list[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.engine.tensor import Tensor
 from minigrad.handwritten.layers import STATE as NO_WEIGHT
-from minigrad.handwritten.layers import Path, attributes, gradients_of, places, weights_of
+from minigrad.handwritten.layers import Path, attributes, gradients_of, objects, places, weights_of
 from minigrad.handwritten.recordable import LOSS
 from minigrad.handwritten.source import Source, opened
 
@@ -177,7 +177,8 @@ class Subject:
     def run_forward(self, owner: Callable, inputs: dict[str, Any], keeps: bool = False) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs), after gradients were set to zero if they are not kept."""
         if self.is_class and not keeps and not any(isinstance(x, Tensor) for x in inputs.values()):
-            reset(owner, r"_?(zero|clear|reset)_?grad")  # before the forward: it may clear what that keeps too
+            for one in objects(owner("")):  # before the forward: it may clear what that keeps too
+                reset(one, r"_?(zero|clear|reset)_?grad")
         pool = self.pool(owner, inputs)
         before = {name: copied(w) for name, w in self.weights(owner).items()}
         result = self.result(owner, pool)
@@ -213,7 +214,9 @@ class Subject:
             pool |= dict(zip([name for name in free if name in near], others))
         arriving = [name for name in rest if name not in pool]
         returned = list(zip(names, result[:-1] if cache else result))
-        outputs = [(name, y) for name, y in returned if is_output(y)]
+        outputs = [(name, y) for name, y in returned if is_output(y)] or [  # in the dict that is the cache too
+            (key, y) for _, one in returned if isinstance(one, dict) for key, y in one.items() if is_output(y) and any(
+                same_name(str(key), name) and not re.search(BEGIN, str(key)) for name in arriving)]
         if len(outputs) < len(arriving):  # a state of two arrays, whose gradients arrive together or one by one
             outputs = [(name, y) for name, y in returned if is_output(y) or is_nest(y)]
             single = [one for name, y in outputs for one in (zip(
@@ -627,10 +630,10 @@ def like(y: Any, arriving: Iterator[np.ndarray]) -> Any:
     return list(d) if isinstance(y, list) else d
 
 
-def reset(owner: Callable, names: str) -> None:
-    """Call the methods with such names that need no arguments."""
-    for name in dir(owner("")):
-        if re.match(names, name) and callable(f := owner(name)) and all(
+def reset(one: Any, names: str) -> None:
+    """Call the methods of an object with such names that need no arguments."""
+    for name in dir(one):
+        if re.match(names, name) and callable(f := getattr(one, name)) and all(
                 p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
                 for p in inspect.signature(f).parameters.values()):
             f()

@@ -70,6 +70,7 @@ class Trial:
         self.begins_anew = False  # whether each call has a namespace of its own: something is kept between calls
         self.seconds: float | None = None  # that one call may take
         self.returned: list[str] = []  # the inputs whose gradients the backward returns
+        self.wrong: list[str] = []  # of those the wrong ones
         self.namespace: dict[str, Any] = {}
         self.rng = np.random.default_rng(0)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.handwritten.source import Source, TooSlow, importing_beside, limited, opened, seeded
+from minigrad.handwritten.source import Source, Static, TooSlow, importing_beside, limited, opened, seeded
 
 SECONDS = 3.0  # of computing that a file's own run is watched
 MOST_CALLS = 1500
@@ -58,7 +58,8 @@ class Watch:
         self.counts: dict[CodeType, int] = {}
         self.until = time.process_time() + SECONDS
         namespace: dict[str, Any] = {"__name__": "minigrad_user", "__file__": source.file, "np": np, "numpy": np,
-                                     "open": opened, "input": lambda *_: "", "exit": stop, "quit": stop}
+                                     "open": opened, "static_": Static,
+                                     "input": lambda *_: "", "exit": stop, "quit": stop}
         tree = AsScript().visit(copy.deepcopy(source.tree))
         with importing_beside(source.file), seeded(), reading_only(), np.errstate(
                 all="ignore"), contextlib.redirect_stdout(io.StringIO()):

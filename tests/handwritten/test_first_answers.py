@@ -260,7 +260,7 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
                 dxs.insert(0, dx)
             return np.array(dxs), dh, dc, *d
         """, {"lstm_backward": "wrong"}, (
-            "with a single step of time: ", "f (1 − f)", "cn is used where c is meant"), ()),
+            "f (1 − f)", "; and ", "cn is used where cn of the step before is meant"), ("not explained",)),
     # An output of several units would have gradients where the loss has none.
     "a loss of the first column": ("""
         def predict(p, seq, h):
