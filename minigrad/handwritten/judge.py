@@ -149,7 +149,7 @@ def is_better(trial: Trial, first: Trial) -> bool:
                      if len(now[name]) == len(before[name]))
     if trial.verdict.status == "wrong" and first.verdict.status == "wrong" and is_shorter:
         return False
-    return not first.verdict.is_explained or (
+    return not first.verdict.is_explained or first.verdict.status == "right" or (
         len(trial.returned) >= len(first.returned) and len(trial.wrong) <= len(first.wrong))
 
 
