@@ -572,3 +572,89 @@ def test_a_sum_without_one_of_its_terms():
     report = mg.audit(forward, backward, *map(np.zeros, ((3, 4), (3, 5), (5, 6), 6)))
     (cause,) = report.causes
     assert cause.explains == ["dr"] and "q without its term b is used where q is meant" in cause.text
+
+
+def test_a_term_of_a_part_of_a_split():
+    def forward(r, h, W, b):
+        q, n = np.split(h @ W + b, 2, axis=1)
+        return np.tanh(q + r * n)
+
+    def backward(g, r, h, W, b):
+        q, n = np.split(h @ W + b, 2, axis=1)
+        dq = g * (1 - np.tanh(q + r * n) ** 2)
+        dz = np.concatenate([dq, dq * r], axis=1)
+        return {"dr": dq * (h @ W[:, 3:]), "dh": dz @ W.T, "dW": h.T @ dz, "db": dz.sum(0)}
+    report = mg.audit(forward, backward, *map(np.zeros, ((4, 3), (4, 5), (5, 6), 6)))
+    (cause,) = report.causes
+    assert cause.explains == ["dr"] and "n without its term b is used where n is meant" in cause.text
+
+
+def layered(x, h0, layers):
+    """Layers of several sizes in one loop: the same lines are called for each."""
+    for p, h in zip(layers, h0):
+        out = []
+        for t in range(len(x)):
+            h = np.tanh(x[t] @ p["W"] + h @ p["U"])
+            out.append(h)
+        x = np.stack(out)
+    return x
+
+
+def layered_backward(first):
+    """The backward of `layered`, with a loop that ends at this step."""
+    def backward(g, x, h0, layers):
+        caches, gradients = [], {}
+        for p, h in zip(layers, h0):
+            caches.append((x, [h]))
+            for t in range(len(x)):
+                caches[-1][1].append(np.tanh(x[t] @ p["W"] + caches[-1][1][-1] @ p["U"]))
+            x = np.stack(caches[-1][1][1:])
+        for k, (p, (x, hs)) in reversed([*enumerate(zip(layers, caches))]):
+            dx, dW, dU, dh = np.zeros_like(x), np.zeros_like(p["W"]), np.zeros_like(p["U"]), 0
+            for t in range(len(x) - 1, first - 1, -1):
+                dz = (g[t] + dh) * (1 - hs[t + 1] ** 2)
+                dW += x[t].T @ dz
+                dU += hs[t].T @ dz
+                dx[t], dh = dz @ p["W"].T, dz @ p["U"].T
+            gradients |= {f"h{k}": dh, f"W{k}": dW, f"U{k}": dU}
+            g = dx
+        return {"dx": g, **gradients}
+    return backward
+
+
+def test_a_loop_that_leaves_out_a_step_in_layers_of_several_sizes():
+    sizes = [3, 4, 5]
+    layers = [{"W": np.zeros((n, m)), "U": np.zeros((m, m))} for n, m in itertools.pairwise(sizes)]
+    arguments = np.zeros((3, 2, 3)), [np.zeros((2, n)) for n in sizes[1:]], layers
+    names = {f"h{k}": f"h0[{k}]" for k in (0, 1)} | {f"{w}{k}": f"layers[{k}].{w}" for w in "WU" for k in (0, 1)}
+    assert mg.audit(layered, layered_backward(0), *arguments, names=names).ok
+    report = mg.audit(layered, layered_backward(1), *arguments, names=names)
+    (cause,) = report.causes
+    assert cause.text == "the loop over time leaves out the first 1 of the 3 steps" and not report.unexplained
+
+
+def test_a_step_over_time_has_its_caller_s_name():
+    def squashed(x):
+        return np.tanh(x)
+
+    def forward(x, c, W):
+        h = []
+        for t in range(len(x)):
+            c_new = np.tanh(x[t] + c)
+            h.append(squashed(c_new) * (c_new * W))
+            c = c_new
+        return np.stack(h)
+
+    def backward(g, x, c, W):
+        cs, dx, dW, dc = [c], np.zeros_like(x), 0, 0
+        for t in range(len(x)):
+            cs.append(np.tanh(x[t] + cs[-1]))
+        for t in range(len(x) - 1, -1, -1):
+            y = np.tanh(cs[t + 1])
+            dW += (g[t] * y * cs[t]).sum(0)  # the state before
+            dc = dc + g[t] * ((1 - y ** 2) * cs[t + 1] * W + y * W)
+            dx[t] = dc = dc * (1 - cs[t + 1] ** 2)
+        return {"dx": dx, "dc": dc, "dW": dW}
+    report = mg.audit(forward, backward, np.zeros((3, 2, 4)), np.zeros((2, 4)), np.zeros(4))
+    (cause,) = report.causes
+    assert cause.text.startswith("c_new of the step before is used where c_new is meant")
