@@ -128,11 +128,12 @@ def returns_softmax(trial: Trial) -> bool:
 
 def take_scores(trial: Trial) -> None:
     """Take what arrives for the gradient of a softmax's argument, p − y, and not of its result, if more is right so."""
-    counts = {}
+    wrong: dict[bool, list[str] | None] = {}
     for trial.takes_scores in (False, True):
         with contextlib.suppress(CouldNotRun):
-            counts[trial.takes_scores] = len(trial.differing(trial.sample(own_forward(trial))) or ())
-    trial.takes_scores = len(counts) == 2 and counts[True] < counts[False]
+            wrong[trial.takes_scores] = trial.differing(trial.sample(own_forward(trial)))
+    of_result, of_scores = wrong.get(False), wrong.get(True)
+    trial.takes_scores = of_result is not None and of_scores is not None and len(of_scores) < len(of_result)
     if trial.takes_scores:
         trial.verdict.notes.append(f"{trial.subject.name} was judged as taking the gradient of what goes into the "
                                    "softmax, and not of its result")
