@@ -34,7 +34,7 @@ CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
 OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out(?!s?$|puts?$)|top)"  # the beginning of a name of a gradient
-ARRIVES = r"^_?(d[A-Z_]|dout|grad|g[A-Z_]|delta|diff_|upstream)|_(grad|gradient)$"  # a name of a gradient, whatever else is
+ARRIVES = r"^_?(d[A-Z_]|dout|grad|g[A-Z_]|delta|diff_|upstream)|_(grad|gradient)$"  # of nothing but a gradient
 GROUP = "grad|deriv|delta"  # in the name of what keeps gradients under the names of their weights
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
 
@@ -516,7 +516,8 @@ class Subject:
 
 def bare(key: str) -> str:
     """The name in a name of a gradient, in small letters without underscores if it is long."""
-    name = re.sub(r"^(dL_?d|diff_|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "", key) or key
+    name = re.sub(r"^(dL_?d|diff_|grads?_?(?=\w)|delta_|nabla_|d_?)|_(grads?|gradients?|diff|updates?|d|g)$", "",
+                  key) or key
     return name.replace("_", "").lower() if len(name) > 2 else name
 
 
