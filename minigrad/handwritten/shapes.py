@@ -56,7 +56,7 @@ DATA = (11, 13, 17, 37, 59, 77, 83, 89)
 SHORT = (5, 7, 19, 23)  # of arrays with four axes
 WEIGHTS = tuple(range(156, 288, 12))  # long, so that slices of fused gates are not cut short, and they can be split
 SMALL = [n for n in range(3, 200) if math.isqrt(n) ** 2 != n]  # a factor 2 could be the root of a length of 4
-LARGEST = 4e6  # numbers in an argument, or in what is computed from some
+LARGEST = 1.5e6  # numbers in an argument, or in what is computed from some
 MOST_GATES = 8
 TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index)_?(map|dict)"  # of words
 INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
