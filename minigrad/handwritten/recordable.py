@@ -552,6 +552,9 @@ def bound_by(s: ast.AST) -> set[str]:
     targets = [*getattr(s, "targets", []), *filter(None, [getattr(s, "target", None)])]
     changed = [n.func.value for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
                and n.func.attr in ("append", "insert", "extend", "pop", "popleft", "appendleft", "update", "fill")]
+    if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and isinstance(s.value.func, ast.Attribute):
+        owner = s.value.func.value  # node.step(x), where all of a model is in self
+        changed += [owner] * (not {one.id for one in bases(owner)} & {"np", "numpy", "self"})
     return {base.id for target in (*targets, *changed) for base in bases(target)}
 
 

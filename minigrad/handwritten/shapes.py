@@ -193,6 +193,11 @@ class Sliced(np.ndarray):
         if self.trial and self.size > LARGEST:
             raise Need
 
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        if function is np.outer and math.prod(map(np.size, arguments)) > LARGEST:  # of two matrices it is all pairs
+            raise Need
+        return super().__array_function__(function, types, arguments, options)
+
     def __getitem__(self, key: Any) -> Any:
         for length, item in zip(self.shape if self.trial else (), key if isinstance(key, tuple) else (key,)):
             if not isinstance(item, (int, np.integer, slice)):
@@ -231,6 +236,7 @@ class Search:
         self.has_columns = False  # whether the file makes arrays of shape (n, 1)
         self.furthest = (0, 0, False)  # how many parts were known, the line that failed, and if it was for no lengths
         self.closest = "none"
+        self.problems: list[BaseException] = []  # of the trials of one hypothesis
         self.ends: dict[str, BaseException | None] = {}  # where those fail for no lengths; what is a fault of the file
 
     def run(self, start: Hypothesis, called: str) -> Iterator[Example]:
@@ -250,6 +256,9 @@ class Search:
                 seen.add(said)
                 began = time.process_time()
                 self.follow(cost, one)
+                for problem in self.problems:  # its frames hold arrays, and are held by themselves
+                    traceback.clear_frames(problem.__traceback__)
+                self.problems.clear()
                 spent += time.process_time() - began
         if not found:
             raise CouldNotRun(f"no arguments were found with which {called} runs; the closest were {self.closest}"
@@ -389,6 +398,7 @@ class Trial:
             self.problem = problem
         if self.options and self.problem is None:
             self.problem = Need()
+        search.problems += filter(None, [self.problem])
 
     def settle(self, path: str) -> None:
         """Decide what the function never needed to know."""
@@ -424,7 +434,7 @@ class Trial:
             parts = [self.value(f"{path}.{key}") for key in known.keys]
             return (known.value or list)(parts) if known.kind == "sequence" else self.classes[known.value](*parts)
         shape = tuple(map(self.measure, known.axes))
-        if math.prod(shape) > LARGEST:
+        if math.prod(shape) ** (1 + (known.kind == "number")) > LARGEST:  # of a number np.eye may be made
             raise Need
         if known.kind == "array":
             array = self.rng.uniform(0.1, 0.9, shape).view(Sliced)

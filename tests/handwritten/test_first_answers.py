@@ -261,6 +261,40 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
             return np.array(dxs), dh, dc, *d
         """, {"lstm_backward": "wrong"}, (
             "f (1 − f)", "; and ", "cn is used where cn of the step before is meant"), ("not explained",)),
+    # What the loss needs is set by a call that returns nothing.
+    "an object for each step": ("""
+        class Param:
+            def __init__(self, n, k):
+                self.W, self.U, self.v = np.ones((k, n)), np.eye(k), np.ones(k)
+                self.W_diff, self.U_diff, self.v_diff = 0 * self.W, 0 * self.U, 0 * self.v
+        class Node:
+            def __init__(self, param):
+                self.p = param
+            def step(self, x, h):
+                self.x, self.before, self.h = x, h, np.tanh(self.p.W @ x + self.p.U @ h)
+            def back(self, dh):
+                dz = dh * (1 - self.h ** 2)
+                self.p.W_diff += np.outer(dz, self.x)
+                self.p.U_diff += np.outer(dz, self.before)
+                self.dx, self.dh = self.p.W.T @ dz, self.p.U.T @ dz
+        def run(param, xs, target):
+            h, nodes = np.zeros(len(param.v)), []
+            for x in xs:
+                node = Node(param)
+                node.step(x, h)
+                h = node.h
+                nodes.append(node)
+            err = param.v @ h - target
+            param.v_diff += 2 * err * h
+            dh, dxs = 2 * err * param.v, []
+            for node in nodes[::-1]:
+                node.back(dh)
+                dh = node.dh
+                dxs.insert(0, node.dx)
+            return err ** 2, np.array(dxs)
+        if __name__ == "__main__":
+            run(Param(3, 4), np.ones((5, 3)), 0.5)
+        """, {"run": "right"}, (), ()),
     # An output of several units would have gradients where the loss has none.
     "a loss of the first column": ("""
         def predict(p, seq, h):
