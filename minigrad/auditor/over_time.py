@@ -122,8 +122,9 @@ def not_added_up(tape: Tape, given: list) -> Iterator[tuple]:
         at = groups((e for e in tape.edges if e.x is tape.leaves[leaf]), lambda e: e.time)
         if len(times := sorted(at)) < 2:
             continue
+        cost = 0.6 if g.any() else 1.85  # zeros: said beside "nothing arrives" of returned.py
         for time, which in ((times[0], ""), (times[-1], " (the last step's is what stays)")):
-            yield (0.6 if g.any() else 1.85, f"{{}} is overwritten at each step, not added up{which}",
+            yield (cost, f"{{}} is overwritten at each step, not added up{which}",
                    rerouted(at, lambda t, time=time: [t] if t == time else []))
         weights = factors(tape, leaf, g, [at[t] for t in times])
         if weights is not None and weights.any() and np.allclose(4 * weights, np.round(4 * weights), atol=1e-6):

@@ -22,7 +22,6 @@ from minigrad.auditor.record import Step
 from minigrad.auditor.tape import Replaced, Tape, Values
 from minigrad.auditor.words import d, say
 
-AND = "; and "  # between what two changes say
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
 MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
@@ -104,13 +103,13 @@ class Search:
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
         self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
+        hinted = itertools.product(*([change for change in changes if change.key == key] for key in self.hints))
+        if self.hints and (two := self.confirmed(self.tried(itertools.starmap(together, hinted), 0.5))) is not None:
+            return two  # what one change explains was found without hints
         best = self.confirmed(self.tried([*changes, *(one for one in changes if one.cost <= COMMON)], 0.75))
         if best is not None and (best.where or best.cost < ODD):
             return best
         changes = [change for change in changes if change.where]
-        hinted = itertools.product(*([change for change in changes if change.key == key] for key in self.hints))
-        if self.hints and (two := self.confirmed(self.tried(itertools.starmap(together, hinted), 0.5))) is not None:
-            return two
         common = [change for change in changes if change.cost <= COMMON]
         return (self.confirmed(self.tried(self.on_some_paths(common), 0.7))
                 or self.confirmed(self.tried(self.pairs(changes), 1.0)) or best)
@@ -256,7 +255,7 @@ class Search:
 
 
 def together(a: Change, b: Change) -> Change:
-    return Change(a.kind, a.cost + b.cost, f"{a.text}{AND}{b.text}", a.replaced | b.replaced, a.where, parts=(a, b))
+    return Change(a.kind, a.cost + b.cost, f"{a.text}; and {b.text}", a.replaced | b.replaced, a.where, parts=(a, b))
 
 
 def on_both(change: Replaced, cut: Replaced, ends: list[Step] | None) -> Replaced:

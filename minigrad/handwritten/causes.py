@@ -14,7 +14,6 @@ import numpy as np
 from minigrad.auditor.audit import audit
 from minigrad.auditor.lines import quoted
 from minigrad.auditor.report import AuditReport, Cause
-from minigrad.auditor.search import AND
 from minigrad.auditor.tape import Tape
 from minigrad.handwritten import observations as see
 from minigrad.handwritten import references
@@ -192,7 +191,7 @@ def look_for_mends(trial: Trial, reference: Callable, report: AuditReport) -> No
     for each step.
     """
     for cause in [cause for cause in report.causes if cause.kind != "edit"]:
-        is_vague = cause.kind == "another path" or AND in cause.text or "has the factors" in cause.text
+        is_vague = cause.kind == "another path" or cause.keys or "has the factors" in cause.text
         line = int((cause.backward_line or ":0").removeprefix(trial.source.file).split(":")[1])
         edits = edits_in_use(trial, line) + (edits_in_use(trial) if is_vague else [])
         found = repaired(trial, reference, [name.removeprefix("d") for name in cause.explains + report.unexplained],

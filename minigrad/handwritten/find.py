@@ -9,16 +9,15 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from minigrad.handwritten import observations as see
 from minigrad.handwritten.layers import WEIGHTS
-from minigrad.handwritten.recordable import LOSS, bases
+from minigrad.handwritten.recordable import LOSS, bases, own_nodes
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
 from minigrad.handwritten.source import CouldNotRun, Source, names_called, parameters_of, required
-from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare, state
+from minigrad.handwritten.subjects import GRADIENT, LABELS, RATE, Subject, bare, loss_first, state
 
 BACK = r"(?:backward|bwd|back_?prop(?:agation)?|bprop|bptt|(?<![a-z])(?:back|grad)(?![a-z]))"
 NO_BACK = r"^_?(zero|clear|reset|clip|check|num\w*)_?grad"  # what goes on beside a backward
@@ -121,7 +120,7 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
             re.match(MADE, one) for one in flat(subject.returns)))):
         subject.convention, subject.loss_at = "loss and gradients in one function", at
-        subject.returns = (*subject.returns[at:at + 1], *subject.returns[:at], *subject.returns[at + 1:])
+        subject.returns = loss_first(subject.returns, at)
         subject.forward_name, subject.order = backward, (*called_with(node, is_class), *starred(node, source))
         if losses and not re.search(BOTH, backward) and re.match(rf"{GRADIENT}|\w+{SUFFIX}", flat(subject.returns)[0]):
             subject.convention, subject.forward_name = "a loss and its gradients", losses[0]
@@ -413,14 +412,6 @@ def names_returned(node: Any) -> tuple:
             found = one(statement.value)
             return found if isinstance(found, tuple) else (found,)
     return ()
-
-
-def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function, without those of the functions in it, which have their own returns."""
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
-            yield from own_nodes(child)
 
 
 def elements(value: ast.expr) -> list[ast.expr]:

@@ -1,7 +1,7 @@
 """Find out how to call a backward and its forward.
 
-`shapes` finds examples of arguments for the forward. The first one counts with which the backward runs too, and gives
-gradients of data that have the right shapes.
+`shapes` finds arguments with which the forward runs. Of these examples the first is taken with which the backward also
+runs, and whose gradients of data have the right shapes.
 """
 
 from __future__ import annotations
@@ -86,10 +86,9 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     """The subject with these arguments. What its backward takes besides is made like an output."""
     shapes, constants, known = dict(example.shapes), dict(example.constants), dict(example.known)
     is_all = all(re.search(LABELS, path.rpartition(".")[2]) for path in shapes)
-    labels = [path for path in shapes if re.search(LABELS, path) and f"d{path}" not in flat(
-        subject.returns)][is_all:]  # of two such names the first is what is predicted
-    masks = [path for path in shapes if f"d{path}" not in flat(subject.returns) and (
-        re.search(MASK, path) or (known[path].value == BITS and path not in labels))]
+    free = [path for path in shapes if f"d{path}" not in flat(subject.returns)]  # without a gradient
+    labels = [path for path in free if re.search(LABELS, path)][is_all:]  # of two the first is what is predicted
+    masks = [path for path in free if re.search(MASK, path) or (known[path].value == BITS and path not in labels)]
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient

@@ -143,7 +143,8 @@ def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: 
 
 def is_better(trial: Trial, first: Trial) -> bool:
     """Whether a verdict that is explained tells as much as the first one: of as many gradients, of no more wrong ones,
-    and if some are wrong, not with a single step or example in place of several, where faults look alike."""
+    and if some are wrong, not with a single step or example in place of several, where faults look alike. One that was
+    right gives way to any: its own arguments show more."""
     before, now = first.subject.inputs, trial.subject.inputs
     is_shorter = any(n == 1 < m for name in before.keys() & now.keys() for n, m in zip(now[name], before[name])
                      if len(now[name]) == len(before[name]))

@@ -134,18 +134,19 @@ class Expressions(ast.NodeTransformer):
         self.stores: list[tuple[int, str, ast.expr | None]] = []  # (line, name, x of name = exp(x)), in this function
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        outside, self.used = self.used, {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
+        outside, stores = self.used, self.stores
+        self.used = {str(getattr(n, "id", getattr(n, "arg", ""))) for n in ast.walk(node)}
         own = bound_in(node)
         self.scopes.append(own)
-        exps = {id(t): exponent(s.value) for s in ast.walk(node) if isinstance(s, ast.Assign) for t in s.targets}
-        self.stores = sorted(((n.lineno, n.id, exps.get(id(n))) for n in ast.walk(node) if isinstance(
-            n, ast.Name) and isinstance(n.ctx, ast.Store)), key=itemgetter(0))
+        exps = {id(t): exponent(s.value) for s in own_nodes(node) if isinstance(s, ast.Assign) for t in s.targets}
+        self.stores = [(n.lineno, n.id, exps.get(id(n))) for n in own_nodes(node) if isinstance(
+            n, ast.Name) and isinstance(n.ctx, ast.Store)]
         self.generic_visit(node)
         self.scopes.pop()
         for name in sorted(bound_in(node) - own & self.used):  # what it only changed a part of, it binds now
             declare = ast.Nonlocal if any(name in scope for scope in self.scopes) else ast.Global
             node.body.insert(0, ast.copy_location(declare([name]), node.body[0]))
-        self.used = outside
+        self.used, self.stores = outside, stores
         return node
 
     def visit_For(self, node: Any) -> Any:
@@ -239,10 +240,10 @@ class Expressions(ast.NodeTransformer):
 
     def exponential(self, node: ast.BinOp) -> ast.expr | None:
         """x, where exp(x) was the last that got the name on the left, and x is still what it was then."""
-        line = getattr(node, "lineno", 0)
-        line, name, x = max((one for one in self.stores if one[1] == ast.unparse(node.left) and one[0] < line),
-                         key=itemgetter(0), default=(0, "", None))
-        since = {name, *(other for at, other, _ in self.stores if line < at < getattr(node, "lineno", 0))}
+        here = getattr(node, "lineno", 0)
+        line, name, x = max((one for one in self.stores if one[1] == ast.unparse(node.left) and one[0] < here),
+                            key=itemgetter(0), default=(0, "", None))
+        since = {name, *(other for at, other, _ in self.stores if line < at < here)}
         return None if x is None or since & names_in(x) else x
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
@@ -566,3 +567,11 @@ def bases(target: ast.AST) -> Iterator[ast.Name]:
         yield target
     for child in getattr(target, "elts", []):
         yield from bases(child)
+
+
+def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function, without those of the functions in it, which have returns and names of their own."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield from own_nodes(child)

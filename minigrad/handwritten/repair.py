@@ -125,8 +125,8 @@ def reached(source: Source, owner: str, name: str, others: list[str]) -> dict[tu
     for own, called in waiting:
         functions = source.methods(own) if own else source.definitions
         function = functions.get(called)
-        if isinstance(function, ast.FunctionDef) and (own, called) not in found and not [
-                one for one in function.decorator_list if ast.unparse(one) != "static_"]:
+        if isinstance(function, ast.FunctionDef) and (own, called) not in found and all(
+                ast.unparse(one) == "static_" for one in function.decorator_list):
             found[own, called] = function
             waiting += [("", n.id) for n in ast.walk(function) if isinstance(n, ast.Name) and n.id not in others]
             waiting += [(own, n.attr) for n in ast.walk(function) if isinstance(n, ast.Attribute) and own]

@@ -61,8 +61,7 @@ MOST_GATES = 8
 TABLE = r"(\w+_)?(to|2)_?(ix|i|idx|index|indices|ids?)|stoi|\w+_(idx|ix|id|index)_?(map|dict)"  # of words
 INVERSE = r"(ix|i|idx|index|ids?)_?(to|2)_?\w+|itos"
 WORDS = ("<NULL>", "<START>", "<END>", "<UNK>", "a", "b", "c")
-NO_ARRAYS = {TABLE: {word: i for i, word in enumerate(WORDS)},
-             INVERSE: dict(enumerate(WORDS))}
+NO_ARRAYS = {TABLE: {word: i for i, word in enumerate(WORDS)}, INVERSE: dict(enumerate(WORDS))}
 ROW = r"output operand with shape \((\d+),\) doesn't match the broadcast shape \(1,"
 SECONDS = 10.0
 FARTHEST = 3.0  # what an example may cost more than the first

@@ -171,8 +171,7 @@ class Subject:
         more = dict.fromkeys(self.flags, True) | {name: pool[name] for name in pool if name == self.fills}
         more = more if self.together else {}
         result = as_tuple(owner(self.forward_name)(*(pool[name] for name in self.order), **more))
-        at = self.loss_at if len(result) > self.loss_at else 0  # recorded, it returns the loss alone
-        return (*result[at:at + 1], *result[:at], *result[at + 1:])
+        return loss_first(result, self.loss_at if len(result) > self.loss_at else 0)  # recorded, it returns it alone
 
     def run_forward(self, owner: Callable, inputs: dict[str, Any], keeps: bool = False) -> tuple[tuple, Memory]:
         """(outputs, what the backward needs), after gradients were set to zero if they are not kept."""
@@ -565,6 +564,11 @@ def zeros(group: Any) -> Any:
 def copied(w: Any) -> Any:
     """A weight of its own, for a backward may take the step itself."""
     return w.copy() if isinstance(w, np.ndarray) else w
+
+
+def loss_first(values: tuple, at: int) -> tuple:
+    """What a function returns, or its names, with the loss that is at this place before the rest."""
+    return (*values[at:at + 1], *values[:at], *values[at + 1:])
 
 
 def as_tuple(result: Any) -> tuple:

@@ -59,6 +59,13 @@ def f(x):
     e = np.exp(x - np.max(x, axis=1, keepdims=True))
     p = e / e.sum(axis=1, keepdims=True)
     return np.array([np.log(row + 1e-9) for row in p])""",
+    "exponentials of one name in a function and one inside": """
+def f(x):
+    e = np.exp(x)
+    def other(z):
+        e = np.exp(2 * z)
+        return e / e.sum()
+    return e / e.sum(axis=1, keepdims=True) + other(x)""",
     "products from the left": """
 def f(x):
     A = np.arange(6.0).reshape(2, 3)
