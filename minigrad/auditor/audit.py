@@ -39,7 +39,7 @@ def audit(forward: Callable, backward: Callable, *inputs: Any, names: dict[str, 
     steps or longer, because faults hide there. Where they do not, a note says which lengths are equal.
     names  {key of a gradient: name of an input}, where they cannot be told from each other ("dxt" is that of x_t)
     other_sizes  False: only the given sizes are tried
-    hints  the `keys` of a cause that was found at other sizes: two faults that are to be tried together
+    hints  the `keys` of causes that were found at other sizes: each is tried together with another fault
 
     A cause is reported only if it gives the user's wrong gradients entry by entry, at three inputs, and makes no right
     one wrong. Raises TraceError where forward cannot be traced, and what backward raises.
@@ -201,7 +201,7 @@ def causes_of(tape: Tape, changes: list[Change], keys: dict[str, str], backward:
         forward_line = change.where and change.where.of.line
         yield Cause(str(change), change.kind, [keys[leaf] for leaf in change.explains], change.also,
                     quoted(*forward_line) if forward_line else None, quoted(file, line) if line else None, OTHER_INPUTS,
-                    keys=tuple(part.key for part in change.parts))
+                    keys=tuple(part.key for part in change.parts or (change,)))
 
 
 def values_behind(tape: Tape, change: Change, values: list) -> list[tuple[Step, Any]]:

@@ -22,7 +22,7 @@ class Cause:
     confirmed      at how many inputs it was confirmed beside those of the search
     derived_line   what `derive` prints in the place of that line of the user's, if it can be told
     mend           what to do to that line, if it was tried
-    keys           of two faults on one path: what `audit` takes as hints
+    keys           of the change, or of two on one path: what `audit` takes as hints
     """
 
     text: str

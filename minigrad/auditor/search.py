@@ -35,8 +35,8 @@ FAILURES = (ValueError, TypeError, IndexError, KeyError, RecursionError)
 
 
 class Search:
-    """given: the user's gradients by leaf, one dict for each draw;  tolerance: of each leaf;  hints: the keys of two
-    changes that may go together."""
+    """given: the user's gradients by leaf, one dict for each draw;  tolerance: of each leaf;  hints: keys of changes
+    that may be one of two."""
 
     def __init__(self, tape: Tape, given: list[dict[str, Any]], tolerance: dict[str, float], hints: Sequence[tuple]):
         self.tape, self.given, self.tolerance, self.hints = tape, given, tolerance, hints
@@ -103,8 +103,8 @@ class Search:
         changes = all_changes(self.tape, [{leaf: given[leaf] for leaf in finite} for given in self.given])
         self.values = {}
         self.end = self.tape.ran + BUDGET * (5 if self.tape.carried else 1)
-        hinted = itertools.product(*([change for change in changes if change.key == key] for key in self.hints))
-        if self.hints and (two := self.confirmed(self.tried(itertools.starmap(together, hinted), 0.5))) is not None:
+        if self.hints and (two := self.confirmed(self.tried(
+                self.hinted([change for change in changes if change.where]), 0.5))) is not None:
             return two  # what one change explains was found without hints
         best = self.confirmed(self.tried([*changes, *(one for one in changes if one.cost <= COMMON)], 0.75))
         if best is not None and (best.where or best.cost < ODD):
@@ -205,13 +205,29 @@ class Search:
             if known and change.cost <= 2.9 and not self.tape.reached(change.replaced, self.settled):
                 leaf, value = next(iter(known.items()))
                 before, now = (self.equal(leaf, some).mean() for some in (self.tape.true(leaf), value))
-                short.setdefault((leaf, np.round(value, 9).tobytes()),  # one of equal ones
-                                 (now - before + (change.text in said), change, leaf))
-        some = sorted(short.values(), key=lambda entry: (-entry[0], entry[1].cost))[:MOST_IN_PAIRS]
-        pairs = [(a, b) for (gain, a, leaf), (_, b, other) in itertools.combinations(some, 2)
+                short.setdefault((leaf, np.round(value, 9).tobytes(), change.key[1]),  # one of equal ones at a place
+                                 (now - before + (change.text in said),
+                                  len(self.tape.reached(change.replaced, self.left)), change, leaf))
+        some = sorted(short.values(), key=lambda entry: (-entry[0], -entry[1], entry[2].cost))[:MOST_IN_PAIRS]
+        pairs = [(-min(reach, also), a.cost + b.cost, a, b)
+                 for (gain, reach, a, leaf), (_, also, b, other) in itertools.combinations(some, 2)
                  if leaf == other and (gain > 0 or some[0][0] <= 0) and a.cost + b.cost <= MOST_COST
                  and not a.replaced.keys() & b.replaced.keys()]
-        for a, b in sorted(pairs, key=lambda pair: pair[0].cost + pair[1].cost):
+        for *_, a, b in sorted(pairs, key=lambda pair: pair[:2]):
+            yield together(a, b)
+
+    def hinted(self, changes: list[Change]) -> Iterator[Change]:
+        """Two changes together, of which the hints name one; first where they name both, and then where the other
+        touches nothing but what is carried over time, which sizes without time do not show."""
+        known, carried = {change: change.key in self.hints for change in changes}, {e.place for e in self.tape.carried}
+        within = {step.total for step in self.tape.leaves.values()}  # what leads to a gradient within a step of time
+        for step in reversed(self.tape.steps):
+            if step in within and step.place not in carried:
+                within.update(step.inputs)
+        pairs = [(not known[b], not within.isdisjoint(b.replaced), a.cost + b.cost, a, b)
+                 for i, a in enumerate(changes) if known[a] for j, b in enumerate(changes)
+                 if b.cost <= COMMON and not (known[b] and i <= j) and not a.replaced.keys() & b.replaced.keys()]
+        for *_, a, b in sorted(pairs, key=lambda pair: pair[:3]):
             yield together(a, b)
 
     # -- what stays unexplained ----------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def found_at_one_step(trial: Trial, reference: Callable, names: list[str]) -> Au
         if (times := Tape(traceable(trial, reference), inputs, np.random.default_rng(0)).times) > 1:
             trial.subject = with_steps(own, 1, times)
             found = audited(trial, own_forward(trial), names).causes
-            hints = next((cause.keys for cause in found if cause.keys), ())
+            hints = tuple(key for cause in found for key in cause.keys)
     trial.subject = own
     report = audited(trial, reference, names, hints) if hints else None
     return report if report and report.causes and not report.unexplained else None
@@ -191,7 +191,7 @@ def look_for_mends(trial: Trial, reference: Callable, report: AuditReport) -> No
     for each step.
     """
     for cause in [cause for cause in report.causes if cause.kind != "edit"]:
-        is_vague = cause.kind == "another path" or cause.keys or "has the factors" in cause.text
+        is_vague = cause.kind == "another path" or cause.keys[1:] or "has the factors" in cause.text
         line = int((cause.backward_line or ":0").removeprefix(trial.source.file).split(":")[1])
         edits = edits_in_use(trial, line) + (edits_in_use(trial) if is_vague else [])
         found = repaired(trial, reference, [name.removeprefix("d") for name in cause.explains + report.unexplained],

@@ -27,7 +27,8 @@ GROUP = r"^(params?|parameters|weights|theta)$"
 NUMBER = r"^(p|lr)$|(?<!st)eps|rate|momentum|decay|seed|temperature|ratio|drop"
 RANDOM = r"(uniform|(standard_)?normal|randn?|randint|random(_sample)?|integers|choice|permutation|shuffle)$"
 REDUCTIONS = ("sum", "mean", "max", "min", "std", "var", "prod", "any", "all")
-SIZES = (6, 5, 4)  # of layers, where a class takes several
+SIZES = [(cost, Known("constant", value=sizes)) for cost, sizes in (  # of layers: two hidden ones show what they share
+    (0, (6, 5, 3, 4)), (0.4, (6, 5, 5, 4)), (0.8, (6, 5, 4)))]
 HERE = str(Path(__file__).parent)
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
 BIAS = r"(.*\.)?_?(b|bias)(_?[a-z]{0,2}\d?)$"
@@ -148,7 +149,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if isinstance(key, str) or (isinstance(key, int) and re.search(GROUP, self.path)):
             return self.needs((0, Known("sequence", keys=("0", "1")) if self.shift else Known("mapping")))
         if self.path in self.trial.sizes:
-            return self.needs((0, Known("constant", value=SIZES)))
+            return self.needs(*SIZES)
         items = key if isinstance(key, tuple) else (key,)
         for item in leaves(items):
             if isinstance(item, Probe):  # a mask, if it was made of the same
@@ -177,7 +178,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         if self.path in self.trial.sizes:  # NumPy iterates over the size in np.ones(n) first
             is_call = operation.startswith(("CALL", "PRECALL"))
             number = [(0, Known("number", ({self.path: 1},)))] if is_call else []
-            return self.needs(*number, (int(is_call), Known("constant", value=SIZES)), (
+            return self.needs(*number, *((cost + is_call, sizes) for cost, sizes in SIZES), (
                 1.5, self.of_rank(1, "integers")), (2, Known("sequence", keys=("0", "1"))))
         if operation == "UNPACK_SEQUENCE" and self.plain and self.shift in (0, 1):
             keys = ("0", "1") if self.shift else names or tuple(map(str, range(count)))

@@ -320,11 +320,15 @@ class Subject:
         gradients = gradients_of(root, "", self.further)
         told = {place.path for ones in weights_of(root, "", self.further).values() for place in ones}
         told |= {place.path for place in gradients}
-        mine = [place for place in places(root) if place.path in self.arrays and place.path not in told
-                and not re.search(NO_WEIGHT, str(place.path[-1]))]
+        mine = [place for place in places(root) if place.path in self.arrays and place.path not in told]
         found = set[Path]()
-        for path, d in [*((place.path, place.value) for place in gradients), *leaves(result)]:
-            same = [place.path for place in mine if np.shape(d) == place.value.shape and ends_alike(path, place.path)]
+
+        def told_as_weight(path: Path) -> bool:
+            """By its name, or, as kernel["output"], by another one beside it in a dict."""
+            return not re.search(NO_WEIGHT, str(path[-1])) or any(path[1:] and path[:-1] == one[:-1] for one in found)
+        for path, d in 2 * [*((place.path, place.value) for place in gradients), *leaves(result)]:
+            same = [place.path for place in mine if np.shape(d) == place.value.shape and ends_alike(path, place.path)
+                    and told_as_weight(place.path)]
             if len(same) == 1 and not any(d is one for one in others):
                 found.add(same[0])
         return found
