@@ -197,8 +197,9 @@ class Search:
         """Two changes on one path, neither of which explains a gradient by itself.
 
         One of them makes some more entries equal, as a fused matrix has a block for each gate; or it says what a cause
-        says that was found: the same line of the user's code runs for another layer."""
-        short: dict[Any, tuple[float, Change, str]] = {}
+        says that was found: the same line of the user's code runs for another layer. Those that reach the most
+        gradients come first."""
+        short: dict[Any, tuple[float, int, Change, str]] = {}
         said = {cause.text for cause in self.causes}
         for change in changes:
             known = self.values.get(change)
