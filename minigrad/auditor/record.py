@@ -21,7 +21,7 @@ import numpy as np
 from minigrad.engine.anomaly import is_own_frame
 from minigrad.engine.backward import behind, value_of
 from minigrad.engine.op import PART, Op
-from minigrad.engine.ops import copy, sum_to
+from minigrad.engine.ops import copy, maximum, relu, sum_to
 from minigrad.engine.pytree import flatten
 from minigrad.engine.tensor import Tensor
 from minigrad.program.source_tracer import SourceTracer
@@ -88,6 +88,8 @@ class Recorder(SourceTracer):
         return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
+        if op is maximum.op and (x := [x for x in inputs if not is_zero(x)])[1:] == []:
+            op, inputs = relu.op, tuple(x)  # an activation, with one derivative
         out = super().made(data, tracked, op, inputs, metadata)
         self.latest.append(out)
         if not self.last:
@@ -99,6 +101,10 @@ class Recorder(SourceTracer):
                 places.append(inside)
             self.sites[out._index] = sites, places.index(inside)
         return out
+
+
+def is_zero(x: Any) -> bool:
+    return not isinstance(x, Tensor) and np.size(x) == 1 and not np.any(x)
 
 
 def call_sites() -> tuple[tuple, Any, tuple]:

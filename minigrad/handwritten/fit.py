@@ -30,9 +30,11 @@ from minigrad.handwritten.subjects import LABELS, OUTPUT, RATE, Subject, bare, i
 
 TEXT = "abcdef" * 9  # of any file that is opened
 VOCABULARY = r"vocab.*(size|len|n$)|^(size|len|num|n)_?(of_)?(vocab|chars|words|letters|unique)|^V$|n_chars"
-MOST_TRIED, FAILED = 120, 99  # candidates of one kind, and what one counts whose backward fails
+MOST_TRIED, MOST_IN_ALL = 120, 2000  # candidates of one kind, and of all
+FAILED = 99  # what one counts whose backward fails
 OF_SHAPES = r"(Value|Index|Axis|Key)Error|SimpleNamespace|'(numpy.)?int(64)?'"  # errors that other arguments may mend
 FIRST = r"0$|init|first|start"  # in the name of a first state, which may be learned
+PREDICTED = r"pred|hat|out|prob|logit|score|est|^(x|p|o|a|z|h)(s?|t|\d)$"  # the name of what y is compared with
 STEPS = r"seq|time|step|length"  # in the name of a number of steps
 V, H = 6, 5  # for a vocabulary and hidden units, where weights are globals
 
@@ -45,7 +47,7 @@ def candidates(subject: Subject, source: Source, namespace: dict[str, Any]) -> I
         own = source.methods(subject.name)
         body = [with_parameters(own[name], ("self", *names)) for name, names in (
             ("__init__", subject.makes), (subject.forward_name, subject.order)) if name in own]
-        body.insert(0, ast.Expr(ast.Constant(source.text)))
+        body.insert(0, ast.Expr(ast.Constant(comments(source.tree, source.text.splitlines()))))
         node = ast.copy_location(ast.ClassDef(subject.name, [], [], body, []), node)
     else:
         node = with_parameters(source.definitions[subject.forward_name], subject.order)
@@ -88,6 +90,10 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     is_all = all(re.search(LABELS, path.rpartition(".")[2]) for path in shapes)
     free = [path for path in shapes if f"d{path}" not in flat(subject.returns)]  # without a gradient
     labels = [path for path in free if re.search(LABELS, path)][is_all:]  # of two the first is what is predicted
+    others = [path for path in shapes if path not in labels]
+    if labels == ["y"] == list(shapes)[:1] and len(others) == 1 and shapes["y"] == shapes[others[0]] and not re.search(
+            PREDICTED, others[0]):
+        labels = others
     masks = [path for path in free if re.search(MASK, path) or (known[path].value == BITS and path not in labels)]
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
@@ -224,11 +230,13 @@ def fitting(subject: Subject, source: Source, namespace: dict[str, Any], example
     """
     found: list[tuple[int, Subject]] = []
     problems: list[str] = []
-    rng = np.random.default_rng(0)
+    rng, tries = np.random.default_rng(0), itertools.count()
 
     def try_all(waiting: Iterator[Subject], depth: int) -> bool:
         """Whether one of them fits."""
         for candidate in itertools.islice(waiting, MOST_TRIED):
+            if next(tries) > MOST_IN_ALL:
+                return False
             inputs = {name: rng.normal(size=shape) for name, shape in candidate.inputs.items()}
             outputs: tuple = ()
             try:

@@ -23,7 +23,7 @@ import numpy as np
 STATE = r"prev|last|old|init|state|hidden|estado|stato|zustand|etat|_?0$|tm1|t_?1$|^[hacs](x?$|_)"
 INPUTS = r"^([xX]s?|inputs?|data|seq\w*|frames)$"
 GROUPS = r"^(p|P|m|w|par|params?|parameters?|weights|theta|model|net)$"
-PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|bias|gain|gamma|beta|theta|ln_|" \
+PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|syn|bias|gain|gamma|beta|theta|ln_|" \
             r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
 BITS = "zeros and ones"
 Length = dict[str, Any]  # axis → how many times
@@ -146,9 +146,9 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
     """
     text, order, axes = str(problem), list(lengths), [axis for _, axis in now.axes]
     weights = [axis for axis in order if is_parameter(owner(axis))]
-    if found := re.search(r"reshape array of size (\d+) into shape \(([\d,]+)\)", text):
+    if found := re.search(r"reshape array of size (\d+) into shape \(([\d,]+)(newaxis)?\)", text):
         size, shape = int(found[1]), [int(n) for n in found[2].split(",") if n]
-        yield 0, reshaped(now, size, shape, lengths)
+        yield 0, reshaped(now, size, shape, lengths, bool(found[3]))
         for i, n in enumerate(shape):  # the others fit
             rest = math.prod(shape[:i] + shape[i + 1:])
             if rest > 1 and size % rest == 0:
@@ -212,9 +212,16 @@ def sums(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iter
     if len(left) == len(right) == 2 and {*left.values(), *right.values()} == {1} and \
             now.agree(left, right, order) is None:
         one, other = left
-        for cost, (first, last) in enumerate((tuple(right), tuple(right)[::-1])):
+        orders = sorted((tuple(right), tuple(right)[::-1]), key=lambda pair: sum(  # H of a class for h_prev
+            is_hidden(a) != is_hidden(b) for a, b in zip((one, other), pair)))
+        for cost, (first, last) in enumerate(orders):
             half = now.agree({one: 1}, {first: 1}, order)
             yield cost / 2, half and half.agree({other: 1}, {last: 1}, order)
+
+
+def is_hidden(axis: str) -> bool:
+    """Whether an axis is that of a state, or a size of one."""
+    return bool(re.search(STATE, owner(axis)) or re.match(r"(n_?)?h|(n_)?a$|.*(hid|unit)", axis.rpartition(".")[2], re.I))
 
 
 def parts(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iterator[tuple[float, Hypothesis | None]]:
@@ -227,8 +234,10 @@ def parts(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Ite
             yield 0, first and first.agree({other: 1}, {"": whole - length}, order)
 
 
-def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, int]) -> Hypothesis | None:
-    """As many numbers on both sides: each as a product of axes, without those that both have."""
+def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, int], is_open: bool = False
+             ) -> Hypothesis | None:
+    """As many numbers on both sides: each as a product of axes, without those that both have; or, of (n, −1), the first
+    axes of the array have the n."""
     def factors(number: int) -> list[Length]:
         for count in (1, 2, 3, 4):
             for found in itertools.combinations_with_replacement(lengths, count):
@@ -236,6 +245,8 @@ def reshaped(now: Hypothesis, size: int, shape: list[int], lengths: dict[str, in
                     return [*({a: 1} for a in found), *[{"": int(times)}] * (times > 1)]
         return [{"": number}]
     left, right = factors(size), [one for n in shape for one in factors(n)]
+    if is_open:  # those of data
+        left = sorted(left, key=lambda one: any("." not in a or is_parameter(owner(a)) for a in one))[:len(right)]
     for one in list(left):
         if one in right:
             left.remove(one)

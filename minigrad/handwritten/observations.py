@@ -145,11 +145,9 @@ def not_written(source: Source, name: str, at_any_time: bool = False, method: st
         return ""
     empty, lines = [], []
     for s in ast.walk(body):
-        if isinstance(s, ast.Assign):
-            values = s.value.elts if isinstance(s.value, ast.Tuple) else [s.value]
-            if all(isinstance(v, ast.Constant) and v.value is None for v in values):
-                empty += [base.id for target in s.targets for base in bases(target)]
-                lines.append(s.lineno)
+        if is_none(s):
+            empty += [base.id for target in s.targets for base in bases(target)]  # type: ignore[attr-defined]
+            lines.append(s.lineno)  # type: ignore[attr-defined]
     later = {base.id for s in ast.walk(body) if isinstance(s, (ast.Assign, ast.AugAssign)) and s.lineno not in lines
              for target in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(target)}
     empty = [n for n in dict.fromkeys(empty) if at_any_time or n not in later]
@@ -168,8 +166,8 @@ def passes_over(source: Source, name: str, method: str = "") -> tuple[str, str]:
     body = body_of(source, name, method)
     if body is None:
         return "", ""
-    loop = next((s for s in ast.walk(body) if isinstance(s, ast.For) and is_empty(s.body)
-                 and "range(" in ast.unparse(s.iter)), None)
+    loop = next((s for s in ast.walk(body) if isinstance(s, ast.For) and is_empty(
+        [one for one in s.body if not is_none(one)]) and "range(" in ast.unparse(s.iter)), None)
     functions = [f for f in source.functions_in(name) if f.name in names_called(body) - {body.name}]
     written = {f.name for f in functions if not is_empty(f.body) or isinstance(f.body[-1], ast.Raise)}
     part = next((f for f in functions if f.name not in written), None)
@@ -187,6 +185,12 @@ def is_empty(statements: list[ast.stmt]) -> bool:
     """Whether they only pass or raise, beside a docstring or `…`."""
     return all(isinstance(s, (ast.Pass, ast.Raise)) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
                for s in statements)
+
+
+def is_none(s: ast.AST) -> bool:
+    """Whether a statement assigns None to all its targets."""
+    values = s.value.elts if isinstance(s, ast.Assign) and isinstance(s.value, ast.Tuple) else [getattr(s, "value", s)]
+    return isinstance(s, ast.Assign) and all(isinstance(v, ast.Constant) and v.value is None for v in values)
 
 
 def line_of_change(source: Source, name: str, argument: str) -> str:

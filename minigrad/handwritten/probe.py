@@ -340,8 +340,11 @@ class Asked(dict):
 
 
 def product(*factors: Any) -> Any:
-    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, or a column."""
+    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, or a column; W @ x has
+    a vector for each x of a sequence, where the file makes no columns."""
     one = first([one for one in factors if isinstance(one, Probe)])
+    if one is factors[-1] and one.plain and one.shift == 1 and not one.trial.has_columns:
+        return one.ranked((1, 2, 3))
     is_alone = any(known.kind == "integers" and len(known.axes) == 1 for known in one.trial.known.values())
     if not is_alone or is_parameter(one.path) or not (one.trial.has_columns or one is factors[0]):
         return one.ranked(RANKS[:3])

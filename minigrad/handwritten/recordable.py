@@ -250,9 +250,12 @@ class Expressions(ast.NodeTransformer):
         if x := self.of_softmax(node):
             return self.visit(ast.copy_location(x, node))
         self.generic_visit(node)
-        largest = re.sub(r"^(np|numpy)\.(a?max)\((.*?)(, .*)?\)$", r"\3.max()", ast.unparse(node.right))
-        is_guard = isinstance(node.op, ast.Sub) and re.sub(r"\(.*", "", largest) == f"{ast.unparse(node.left)}.max"
-        return node.left if is_guard else node
+        if isinstance(node.op, ast.Sub) and maximum_of(node.right) == ast.unparse(node.left):
+            return node.left
+        for one, other in ((node.left, node.right), (node.right, node.left)):  # max(x) + log(sum(exp(x - max(x))))
+            if isinstance(node.op, ast.Add) and maximum_of(one) and "log(" in ast.unparse(other):
+                return other
+        return node
 
     def put(self, target: ast.Subscript, value: ast.expr) -> ast.Assign:
         """`a[i] = value` as `a = put(a, i, value)`; `a[i][j] = value` as `a[i] = put(a[i], j, value)`."""
@@ -309,6 +312,12 @@ def parts_of(target: ast.expr) -> list[ast.expr]:
     while isinstance(target, ast.Subscript):
         target = target.value
     return [target] if isinstance(target, (ast.Name, ast.Attribute)) else []
+
+
+def maximum_of(node: ast.expr) -> str:
+    """x of np.max(x) and of x.max(), along any axis; "" for anything else."""
+    found = re.fullmatch(r"(?:np|numpy)\.a?max\((.*?)(?:, .*)?\)|(.*?)\.max\(.*\)", ast.unparse(node))
+    return (found[1] or found[2]) if found else ""
 
 
 def call(name: str, *arguments: ast.expr) -> ast.Call:

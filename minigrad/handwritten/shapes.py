@@ -47,7 +47,7 @@ from minigrad.handwritten.lengths import (
     read,
     reshaped,
 )
-from minigrad.handwritten.probe import BIAS, Asked, Need, Probe, leaves
+from minigrad.handwritten.probe import BIAS, Asked, Need, Probe, leaves, product
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
 from minigrad.handwritten.subjects import state
 
@@ -104,7 +104,7 @@ class Example:
             if known.kind in ("sequence", "made"):
                 parts = tuple(part(f"{path}.{key}") for key in known.keys)
                 if known.kind == "made":
-                    return find(known.value)(*parts)
+                    return find(known.value)(**dict(zip(known.keys, parts)))
                 is_list = known.value is list if known.value else is_parameter(f"{path}.0")  # not a state of two
                 return list(parts) if is_list else parts
             if known.kind == "array":
@@ -206,6 +206,9 @@ class Sliced(np.ndarray):
                 self.trial.slices.append((length, end, more))
         return super().__getitem__(key)
 
+    def dot(self, other: Any, *out: Any) -> Any:
+        return product(self, other) if isinstance(other, Probe) else super().dot(other, *out)
+
     def reshape(self, *shape: Any, **options: Any) -> Any:
         """Its last axis as several, reshape(-1, 4, H): they should have as many numbers."""
         wanted = list(leaves(shape))
@@ -259,7 +262,10 @@ class Search:
                     traceback.clear_frames(problem.__traceback__)
                 self.problems.clear()
                 spent += time.process_time() - began
-        if not found:
+        left = [entry for entry in sorted(self.waiting, key=lambda entry: entry[:2]) if isinstance(entry[2], Example)]
+        if left and not found:  # the time was over
+            yield left[0][2]
+        elif not found:
             raise CouldNotRun(f"no arguments were found with which {called} runs; the closest were {self.closest}"
                               ) from [*self.ends.values(), None][0 if len(self.ends) == 1 else -1]
 
@@ -431,7 +437,8 @@ class Trial:
             return Asked(self, path, {key: self.value(f"{path}.{key}") for key in known.keys})
         if known.kind in ("sequence", "made"):
             parts = [self.value(f"{path}.{key}") for key in known.keys]
-            return (known.value or list)(parts) if known.kind == "sequence" else self.classes[known.value](*parts)
+            return (known.value or list)(parts) if known.kind == "sequence" else self.classes[known.value](
+                **dict(zip(known.keys, parts)))
         shape = tuple(map(self.measure, known.axes))
         if math.prod(shape) ** (1 + (known.kind == "number")) > LARGEST:  # of a number np.eye may be made
             raise Need
@@ -462,7 +469,8 @@ class Trial:
         return next((axis for axis in axes if number > 1 and measured(axis, self.lengths) == number), None)
 
     def with_attribute(self, name: str, path: str) -> Iterator[Known]:
-        """The objects of the file's classes with this attribute, first of a class whose name is like the argument's."""
+        """The objects of the file's classes with this attribute, first of a class whose name is like the argument's; made
+        with the sizes that are defaults, or with others."""
         def is_alike(cls: str) -> bool:
             words = cls.lower(), re.sub(r"\W|\d", "", path.rpartition(".")[2]).lower()
             return bool(words[1]) and (words[0] in words[1] or words[1] in words[0])
@@ -472,9 +480,12 @@ class Trial:
                     for one in f.__code__.co_names}
             if not any(made in other.__mro__[1:] for other in self.classes.values()) and (
                     hasattr(made, name) or name in used or name in getattr(made, "__annotations__", ())):
-                parameters = inspect.signature(made).parameters.values()
-                yield Known("made", value=cls, keys=tuple(p.name for p in parameters if p.default is p.empty
-                                                          and p.kind is p.POSITIONAL_OR_KEYWORD))
+                parameters = [p for p in inspect.signature(made).parameters.values()
+                              if p.kind is p.POSITIONAL_OR_KEYWORD]
+                needed = tuple(p.name for p in parameters if p.default is p.empty)
+                sizes = tuple(p.name for p in parameters if type(p.default) is int and p.default > 2)
+                yield Known("made", value=cls, keys=needed)
+                yield from [Known("made", value=cls, keys=(*needed, *sizes))] * bool(sizes)
 
     # -- after it ran through
 
@@ -565,9 +576,10 @@ class Trial:
 
 
 def comments(node: Any, lines: list[str]) -> str:
-    """The docstrings and comments of a function or a class in a file of these lines."""
-    found = [ast.get_docstring(n) or "" for n in ast.walk(node) if isinstance(n, Function)]
-    return "\n".join([*found, *(line.partition("#")[2] for line in lines[node.lineno - 1:node.end_lineno])])
+    """The docstrings and comments of a function or a class in a file of these lines, or of the whole file."""
+    found = [ast.get_docstring(n) or "" for n in ast.walk(node) if isinstance(n, (Function, ast.Module))]
+    own = lines if isinstance(node, ast.Module) else lines[node.lineno - 1:node.end_lineno]
+    return "\n".join([*found, *(line.partition("#")[2] for line in own)])
 
 
 def hints(names: tuple[str, ...], text: str) -> dict[str, int]:

@@ -34,6 +34,7 @@ CACHE = r"cache|^(mem|memory|saved|ctx|context|tape|store)$"
 OUTPUT = r"_?(y|p|o|out|prob|logits|h)"  # the beginning of the name of an attribute with what a forward computes
 RATE = r"^(lr|eta|alpha|learn(ing)?_?rate|step_size)$"
 GRADIENT = r"_?(d|g|err|up|out(?!s?$|puts?$)|top)"  # the beginning of a name of a gradient
+OF = "_(update|grad)s?$"  # the end of one, behind its input's
 ARRIVES = r"^_?(d[A-Z_]|dout|grad|g[A-Z_]|delta|diff_|upstream)|_(grad|gradient)$"  # of nothing but a gradient
 GROUP = "grad|deriv|delta"  # in the name of what keeps gradients under the names of their weights
 INPUT = r"^(x|xt|xs|inputs?|data|emb\w*)$"  # a name of x, in small letters without underscores
@@ -389,7 +390,7 @@ class Subject:
         own = own if len(own) == len(parts) else ("",) * len(parts)
         are = [True] * len(parts)
         if self.together and any(own):  # the last state is no gradient
-            are = [name not in self.order and (not name or bool(re.match(GRADIENT, name)) or is_group(d))
+            are = [name not in self.order and (not name or bool(re.search(f"^{GRADIENT}|{OF}", name)) or is_group(d))
                    if isinstance(name, str) else any(re.match(f"{GRADIENT}|$", str(one)) for one in name)
                    for name, d in zip(own, parts)]
         elif () not in self.inputs.values():  # nor is the loss
@@ -398,7 +399,7 @@ class Subject:
         own, parts = tuple(itertools.compress(own, are)), list(itertools.compress(parts, are))
         if not parts:
             return {}
-        names = [self.input_of(name) if isinstance(name, str) and re.search("^(d|g|nabla)|_(update|grad)s?$", name)
+        names = [self.input_of(name) if isinstance(name, str) and re.search(f"^(d|g|nabla)|{OF}", name)
                  else "" for name in own]
         groups = [is_group(d) or isinstance(d, dict) or (isinstance(d, list) and (self.is_like_a_list(d) or (
             isinstance(name, str) and bool(self.joined(bare(name), d))))) for name, d in zip(own, parts)]
@@ -423,7 +424,8 @@ class Subject:
             return found | (dict(zip(told_by_shape, rest)) if told_by_shape else self.in_order(left, rest) or dict(
                 zip(left, rest)))
         told = [name for name in names if name]
-        if len(set(told)) == len(told) >= (1 if self.together else len(parts)):
+        of_inputs = [d for name, d in zip(names, parts) if name or np.shape(stacked(d)) in self.inputs.values()]
+        if len(set(told)) == len(told) >= (1 if self.together else max(len(of_inputs), 1)):
             by_name = {name: d for name, d in zip(names, parts) if name}
             others = [d for name, d in zip(names, parts) if not name and np.ndim(d)]
             return by_name | self.of_their_shapes(others, {*self.held} - {*by_name})
