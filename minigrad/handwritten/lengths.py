@@ -221,7 +221,8 @@ def sums(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iter
 
 def is_hidden(axis: str) -> bool:
     """Whether an axis is that of a state, or a size of one."""
-    return bool(re.search(STATE, owner(axis)) or re.match(r"(n_?)?h|(n_)?a$|.*(hid|unit)", axis.rpartition(".")[2], re.I))
+    size = r"(n_?)?h|(n_)?a$|.*(hid|unit)"
+    return bool(re.search(STATE, owner(axis)) or re.match(size, axis.rpartition(".")[2], re.I))
 
 
 def parts(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iterator[tuple[float, Hypothesis | None]]:

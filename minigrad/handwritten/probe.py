@@ -340,8 +340,8 @@ class Asked(dict):
 
 
 def product(*factors: Any) -> Any:
-    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, or a column; W @ x has
-    a vector for each x of a sequence, where the file makes no columns."""
+    """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, or a column; W @ x
+    has a vector for each x of a sequence, where the file makes no columns."""
     one = first([one for one in factors if isinstance(one, Probe)])
     if one is factors[-1] and one.plain and one.shift == 1 and not one.trial.has_columns:
         return one.ranked((1, 2, 3))

@@ -262,9 +262,9 @@ class Search:
                     traceback.clear_frames(problem.__traceback__)
                 self.problems.clear()
                 spent += time.process_time() - began
-        left = [entry for entry in sorted(self.waiting, key=lambda entry: entry[:2]) if isinstance(entry[2], Example)]
+        left = [one for *_, one in sorted(self.waiting, key=lambda entry: entry[:2]) if isinstance(one, Example)]
         if left and not found:  # the time was over
-            yield left[0][2]
+            yield left[0]
         elif not found:
             raise CouldNotRun(f"no arguments were found with which {called} runs; the closest were {self.closest}"
                               ) from [*self.ends.values(), None][0 if len(self.ends) == 1 else -1]
@@ -469,8 +469,8 @@ class Trial:
         return next((axis for axis in axes if number > 1 and measured(axis, self.lengths) == number), None)
 
     def with_attribute(self, name: str, path: str) -> Iterator[Known]:
-        """The objects of the file's classes with this attribute, first of a class whose name is like the argument's; made
-        with the sizes that are defaults, or with others."""
+        """The objects of the file's classes with this attribute, first of a class whose name is like the argument's;
+        made with the sizes that are defaults, or with others."""
         def is_alike(cls: str) -> bool:
             words = cls.lower(), re.sub(r"\W|\d", "", path.rpartition(".")[2]).lower()
             return bool(words[1]) and (words[0] in words[1] or words[1] in words[0])
