@@ -105,7 +105,7 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             self.shift or 0) <= len(known.axes)]
         if shared and not self.is_flat:  # inputs and targets are of one shape
             return self.needs((0, shared[0]), *((rank, self.of_rank(rank, "integers")) for rank in (1, 2)))
-        return self.ranked((0,) if self.shift and self.plain else (0, 1, 2) if self.shift else (1, 2), "integers")
+        return self.ranked((0,) if self.shift and self.plain else (0, 1, 2) if self.shift else (1, 2, 0), "integers")
 
     def like(self, shape: tuple[int, ...], ufunc: Any = None) -> Any:
         """It meets an array of this shape: data have its shape, a bias or a gain one axis of it, that of features."""

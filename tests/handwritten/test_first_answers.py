@@ -319,6 +319,168 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
                 dh = p['W'].T @ da
             return d
         """, {"bptt": "right"}, (), ()),
+    # One carried gradient is that of all layers; with a single hidden layer it would be right.
+    "one array for all layers": ("""
+        class Stack:
+            def __init__(self, sizes):
+                self.H, self.L = sizes[1], len(sizes) - 2
+                self.W = [np.ones((self.H, n)) / n for n in sizes[:-2]]
+                self.R = [np.eye(self.H) / 2 for _ in range(self.L)]
+            def forward(self, xs):
+                self.xs, self.h, ys = xs, {-1: [np.zeros(self.H) for _ in range(self.L)]}, []
+                for t, x in enumerate(xs):
+                    self.h[t] = []
+                    for l in range(self.L):
+                        x = np.tanh(self.W[l] @ x + self.R[l] @ self.h[t - 1][l])
+                        self.h[t].append(x)
+                    ys.append(x)
+                return np.array(ys)
+            def backward(self, dys):
+                dW, dR = [np.zeros_like(w) for w in self.W], [np.zeros_like(w) for w in self.R]
+                carry = [np.zeros(self.H)] * self.L
+                for t in range(len(self.xs) - 1, -1, -1):
+                    above = dys[t]
+                    for l in range(self.L - 1, -1, -1):
+                        dz = (above + carry[l]) * (1 - self.h[t][l] ** 2)
+                        dW[l] += np.outer(dz, self.h[t][l - 1] if l else self.xs[t])
+                        dR[l] += np.outer(dz, self.h[t - 1][l])
+                        carry[l][:] = self.R[l].T @ dz
+                        above = self.W[l].T @ dz
+                return {"W": dW, "R": dR}
+        """, {"Stack": "wrong"}, ("[np.zeros(self.H)] * self.L",), ()),
+    # A factor is missing at each step, and another is false in what is carried: neither explains anything alone.
+    "a fault of a step and one of what it carries": ("""
+        def sigmoid(x):
+            return 1 / (1 + np.exp(-x))
+        class Unit:
+            def __init__(self, n, k):
+                self.W, self.U = {g: np.ones((n, k)) for g in "fog"}, {g: np.eye(k) for g in "fog"}
+            def forward(self, x):
+                h = c = np.zeros((x.shape[0], self.U["f"].shape[0]))
+                self.x, self.tape, hs = x, [], []
+                for t in range(x.shape[1]):
+                    f, o = (sigmoid(x[:, t] @ self.W[k] + h @ self.U[k]) for k in "fo")
+                    g = np.tanh(x[:, t] @ self.W["g"] + h @ self.U["g"])
+                    c_next = f * c + (1 - f) * g
+                    h_next = o * np.tanh(c_next)
+                    self.tape.append((h, c, f, o, g, c_next))
+                    h, c = h_next, c_next
+                    hs.append(h)
+                return np.stack(hs, 1)
+            def backward(self, dhs):
+                self.dW, self.dU = ({k: np.zeros_like(w) for k, w in some.items()} for some in (self.W, self.U))
+                dx, dh, dc = np.zeros_like(self.x), 0, 0
+                for t in reversed(range(len(self.tape))):
+                    h, c, f, o, g, c_next = self.tape[t]
+                    dh = dhs[:, t] + dh
+                    dc = dc + dh * o
+                    d = {"f": dc * (c - g) * f * (1 - f), "o": dh * np.tanh(c_next) * o * (1 - o),
+                         "g": dc * (1 - f) * (1 - g ** 2)}
+                    dh, dc = 0, dc * o
+                    for k in d:
+                        self.dW[k] += self.x[:, t].T @ d[k]
+                        self.dU[k] += h.T @ d[k]
+                        dx[:, t] += d[k] @ self.W[k].T
+                        dh = dh + d[k] @ self.U[k].T
+                return dx
+        """, {"Unit": "wrong"}, ("lacks the derivative of its tanh", "; and o is used where f is meant"), ()),
+    # d is what was guessed, and the name of no gradient; an update is.
+    "updates beside a guess": ("""
+        synapse_0, synapse_h = np.ones((2, 5)) / 3, np.eye(5) / 2
+        def run_example(a, b, c):
+            n, d, loss = len(a), np.zeros_like(c), 0.0
+            hs, deltas = [np.zeros((1, 5))], []
+            for t in range(n):
+                X, y = np.array([[a[n - t - 1], b[n - t - 1]]]), np.array([[c[n - t - 1]]])
+                h = 1 / (1 + np.exp(-(X.dot(synapse_0) + hs[-1].dot(synapse_h))))
+                deltas.append(h.sum() - y)
+                loss += 0.5 * float((deltas[-1] ** 2).sum())
+                d[n - t - 1] = int(np.round(h[0][0]))
+                hs.append(h)
+            synapse_0_update, synapse_h_update = np.zeros_like(synapse_0), np.zeros_like(synapse_h)
+            future = np.zeros((1, 5))
+            for t in range(n):
+                h, before = hs[-t - 1], hs[-t - 2]
+                future = (future.dot(synapse_h.T) + deltas[-t - 1]) * h * (1 - h)
+                synapse_h_update += before.T.dot(future)
+                synapse_0_update += np.array([[a[t], b[t]]]).T.dot(future)
+            return loss, d, synapse_0_update, synapse_h_update
+        if __name__ == "__main__":
+            run_example(np.array([0, 1, 1]), np.array([1, 0, 1]), np.array([1, 1, 0]))
+        """, {"run_example": "right"}, (), ()),
+    # Of y and another name the first is what was predicted, and a mean over all of it is one over two axes.
+    "the targets have another name than y": ("""
+        class MSE:
+            def forward(self, y, cible):
+                self.diff = y - cible
+                return np.mean(self.diff ** 2)
+            def backward(self):
+                return 2 * self.diff / len(self.diff)
+        """, {"MSE": "wrong"}, ("dy: 5 times the gradient",), ("-5",)),
+    # Nothing was written but the frame.
+    "a loop that assigns None": ("""
+        def rnn_forward(x, W, U):
+            h = [np.zeros((x.shape[0], U.shape[0]))]
+            for t in range(x.shape[1]):
+                h.append(np.tanh(x[:, t] @ W + h[-1] @ U))
+            return np.stack(h[1:], 1), (x, h, W, U)
+        def rnn_backward(dh, cache):
+            x, h, W, U = cache
+            dx, dW, dU = np.zeros_like(x), np.zeros_like(W), np.zeros_like(U)
+            for t in reversed(range(x.shape[1])):
+                gradients = None
+            return dx, dW, dU
+        """, {"rnn_backward": "not written"}, ("not written yet: its loop",), ()),
+    # The largest is taken off in the exponent and added again: it is no guard that may be left out on one side.
+    "a logarithm of a sum by hand": ("""
+        def loss_and_grads(seq, label, p):
+            h = [np.zeros(p["b"].size)]
+            for x in seq:
+                h.append(np.tanh(p["W"].dot(x) + p["U"].dot(h[-1]) + p["b"]))
+            z = p["V"] @ h[-1]
+            total = z.max() + np.log(np.exp(z - z.max()).sum())
+            dz = np.exp(z - total)
+            dz[label] -= 1
+            grad = {k: np.zeros_like(w) for k, w in p.items()}
+            grad["V"] = np.outer(dz, h[-1])
+            dh = p["V"].T @ dz
+            for t in range(len(seq) - 1, -1, -1):
+                da = dh * (1 - h[t + 1] ** 2)
+                grad["W"] += np.outer(da, seq[t])
+                grad["U"] += np.outer(da, h[t])
+                grad["b"] += da
+                dh = p["U"].T @ da
+            return total - z[label], grad
+        """, {"loss_and_grads": "right"}, (), ()),
+    # (n, -1) of three axes: the labels have the first two.
+    "labels as long as the first two axes": ("""
+        class Loss:
+            def forward(self, xs, ts):
+                mask = (ts != -1).reshape(-1)
+                ys = np.exp(xs - xs.max(axis=2, keepdims=True))
+                ys = (ys / ys.sum(axis=2, keepdims=True)).reshape(mask.size, -1)
+                self.cache = ts.reshape(-1), ys, mask, xs.shape
+                return -(np.log(ys[np.arange(mask.size), ts.reshape(-1)]) * mask).sum() / mask.sum()
+            def backward(self, dout=1):
+                ts, ys, mask, shape = self.cache
+                dx = ys.copy()
+                dx[np.arange(mask.size), ts] -= 1
+                return (dout * dx / mask.sum() * mask[:, None]).reshape(shape)
+        """, {"Loss": "right"}, (), ()),
+    # max(0, a) is a relu, and has one derivative.
+    "the derivative of a tanh for a maximum with 0": ("""
+        class Layer:
+            def __init__(self, n, k):
+                self.W, self.b = np.ones((n, k)), np.zeros(k)
+            def forward(self, x):
+                self.x = x
+                self.y = np.maximum(0, x @ self.W + self.b)
+                return self.y
+            def backward(self, dy):
+                da = dy * (1 - self.y ** 2)
+                self.dW, self.db = self.x.T @ da, da.sum(axis=0)
+                return da @ self.W.T
+        """, {"Layer": "wrong"}, ("has 1 − y² in place of the derivative",), ()),
 }
 
 
