@@ -91,7 +91,7 @@ def choose_targets(trial: Trial) -> None:
 
     def kinds() -> Iterator[Subject]:
         yield from targets(trial)
-        if wrong == 0.5 or wrong >= len(trial.returned):  # none is right, or all are one multiple
+        if own.example.lengths and (wrong == 0.5 or wrong >= len(trial.returned)):  # none is right, or one multiple
             others = itertools.islice(candidates(own, trial.source, trial.namespace), MOST_TARGETS)
             yield from (one for one in others if all(  # with an axis less a mean is over fewer numbers
                 len(shape) >= len(own.inputs.get(name, ())) for name, shape in one.inputs.items()))

@@ -157,7 +157,7 @@ def examples(function: Callable, node: Function, namespace: dict[str, Any] | Non
     lines = linecache.getlines(code.__code__.co_filename) if hasattr(code, "__code__") else []
     search = Search(call, names, (ranks or {}) | hints(names, comments(node, lines)), sizes, classes)
     search.results = results
-    search.has_columns = bool(re.search(r"\([\w.]+, ?1[,)]", "".join(lines)))
+    search.has_columns = bool(re.search(r"""\([\w.()[\]'"]+, ?1[,)]""", "".join(lines)))
     yield from search.run(Hypothesis(given | (told or {}), {}, common, steps), node.name)
 
 

@@ -347,15 +347,16 @@ class Subject:
         weights |= {(name,): name for name in self.held if name not in weights.values()}
         found: dict[str, Any] = {}
         for place in gradients_of(root, called, self.further):
-            same = [weight for name, weight in weights.items() if len(name) == len(place.name) and all(
-                map(names_gradient, place.name, name))]
-            same = same or [weight for name, weight in weights.items() if ends_alike(place.name, name) and re.search(
-                GROUP, str(place.name[0])) and len(place.name) == len(name) + 1]
-            same = same or [weight for name, weight in weights.items() if place.name == tuple(
+            own = place.name
+            same = [weight for name, weight in weights.items() if len(name) == len(own) and all(
+                map(names_gradient, own, name))]
+            same = same or [weight for name, weight in weights.items() if ends_alike(own, name) and re.search(
+                GROUP, str(own[0])) and len(own) == len(name) + 1]
+            same = same or [weight for name, weight in weights.items() if own == tuple(
                 part for part in name if part not in ("w", "W"))]  # g[0][1] of w[0][1]
-            beside = [weight for name, weight in weights.items() if name[:-1] == place.name[:-1]]
-            if not same and isinstance(place.name[-1], int) and len(beside) == len(place.holder):
-                same = [beside[place.name[-1]]]
+            beside = [weight for name, weight in weights.items() if name[:-1] == own[:-1]]
+            if not same and isinstance(own[-1], int) and len(beside) == len(place.holder):
+                same = [beside[own[-1]]]
             found |= dict.fromkeys(same[:1], place.value)
         collected = {("grads", *place.path[1:]): name for name, ones in weights_of(root, called, self.further).items()
                      for place in ones if name in found and place.path[0] == "params"}
