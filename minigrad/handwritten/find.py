@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from minigrad.handwritten import observations as see
+from minigrad.handwritten.closures import in_words
 from minigrad.handwritten.layers import WEIGHTS
 from minigrad.handwritten.recordable import LOSS, bases, own_nodes
 from minigrad.handwritten.references import COURSE_WEIGHTS, course_example
@@ -73,8 +74,8 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
     """The subject whose backward is this function, or this method of a class; None if it is not a backward."""
     is_class = isinstance(source.definitions[name], ast.ClassDef)
     node = own[backward]
-    subject = Subject(name, "a class with forward and backward" if is_class else "functions in pairs, forward and "
-                      "backward", backward, "", is_class=is_class, returns=names_returned(node))
+    convention = in_words(source.definitions[name]) if is_class else "functions in pairs, forward and backward"
+    subject = Subject(name, convention, backward, "", is_class=is_class, returns=names_returned(node))
     if inner := next((one for one in ast.walk(node) if isinstance(one, ast.FunctionDef) and one is not node
                       and one.name in flat(subject.returns)), None):
         results = tuple(result for result in subject.returns if result != inner.name)

@@ -31,6 +31,7 @@ from numpy.random import RandomState, default_rng
 
 from minigrad.engine.messages import nearest, one_line
 from minigrad.engine.ops import sigmoid, softmax
+from minigrad.handwritten.closures import with_classes
 from minigrad.handwritten.recordable import HELPERS, bases, loss_alone, recordable
 
 TEXT = "hello world, this is a text\n" * 40  # of a file that is not here
@@ -292,7 +293,7 @@ def read(file: str) -> Source:
             raise CouldNotRun(f"{file} is not Python 3: {said}") from None
         tree = ast.parse("\n".join(lines) + "\n", file)
     modern = Modern(tree)
-    tree = ast.fix_missing_locations(Plain().visit(modern.visit(tree)))
+    tree = ast.fix_missing_locations(with_classes(Plain().visit(modern.visit(tree))))
     source = Source(file, "\n".join(lines) + "\n", places, tree, said)
     if modern.found:
         line, name = min(modern.found)

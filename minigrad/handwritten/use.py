@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.handwritten.closures import in_words
 from minigrad.handwritten.find import (
     BACK,
     FEWEST,
@@ -63,9 +64,9 @@ def subject_of(source: Source, watch: Watch, at: int) -> Subject | None:
     if not before or is_number(call.result) or not (is_named or made or has_shapes_of_weights(call, before)):
         return None
     forward = before[0] if loss in before else before[-1]
-    subject = Subject(cls or name, "a class with forward and backward" if cls else
-                      "functions in pairs, forward and backward", name, forward.name, is_class=bool(cls),
-                      returns=returns, is_guess=not is_named)
+    convention = in_words(source.definitions[cls]) if cls else "functions in pairs, forward and backward"
+    subject = Subject(cls or name, convention, name, forward.name, is_class=bool(cls), returns=returns,
+                      is_guess=not is_named)
     subject.order, subject.takes = parameters_used(source, forward), parameters_used(source, call)
     if cls:
         if (init := made_by(watch, call.owner)) is None and node_of(source, cls, "__init__") is not None:
