@@ -17,8 +17,9 @@ from minigrad.auditor.tape import Tape
 def clipped_by_norm(tape: Tape, given: list) -> Iterator[tuple]:
     """All gradients together are scaled down to a norm that they must not exceed."""
     leaves = {leaf: tape.leaves[leaf].total for leaf, g in given[0].items() if g.shape == tape.true(leaf).shape}
-    bound = max(norm(draw[leaf] for leaf in leaves) for draw in given)
-    for total in leaves.values() if bound else ():
+    norms = [norm(draw[leaf] for leaf in leaves) for draw in given]
+    bound = max(norms)  # which several draws reach
+    for total in leaves.values() if bound and np.isclose(norms, bound, rtol=1e-9).sum() > 1 else ():
         yield (1.2, f"{{}}: clipped to the norm {bound:.6g}, all together, before it was returned", {
             total: lambda v, total: v.own(total) * min(1.0, bound / norm(map(v.own, leaves.values())))})
 

@@ -24,7 +24,7 @@ from minigrad.auditor.words import d, say
 
 ROUNDS = 5  # causes found one after the other
 MOST_TIES = 4  # named beside a cause
-MOST_COST = 4.5  # of two changes together: beyond, the words do not say what a person did
+MOST_COST = 5.4  # of two changes together: beyond, the words do not say what a person did
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
 ODD = 2.5  # what was returned, times a number that no size suggests: anything else comes first
 BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
@@ -111,8 +111,10 @@ class Search:
             return best
         changes = [change for change in changes if change.where]
         common = [change for change in changes if change.cost <= COMMON]
-        return (self.confirmed(self.tried(self.on_some_paths(common), 0.7))
-                or self.confirmed(self.tried(self.pairs(changes), 1.0)) or best)
+        if (some := self.confirmed(self.tried(self.on_some_paths(common), 1.0))) is not None:
+            return some
+        self.end += BUDGET
+        return self.confirmed(self.tried(self.pairs(changes), 1.0)) or best
 
     def rank(self, change: Change) -> tuple:
         """The order of candidates: what explains most, then the most usual, then the nearest to a gradient.

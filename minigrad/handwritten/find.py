@@ -117,6 +117,9 @@ def subject_of(source: Source, name: str, own: dict[str, Any], backward: str) ->
             course_example(course).names
         subject.results = results_of(forward, own, source)
         subject.takes = called_with(node, is_class)
+        subject.takes += tuple(itertools.takewhile(  # dc=None beside dh, where h and c are returned
+            lambda name: bare(name) != name and bare(name) in subject.results,
+            parameters_of(node)[is_class + len(subject.takes):]))
         subject.loss_name = loss_of(subject, own, not arriving)
     elif is_both or (is_loss and (len(gradients_in(node, source)) >= FEWEST or any(
             re.match(MADE, one) for one in flat(subject.returns)))):

@@ -22,7 +22,7 @@ import numpy as np
 from minigrad.engine.messages import nearest
 from minigrad.handwritten.find import MASK, flat, names_returned
 from minigrad.handwritten.layers import WEIGHT, WEIGHTS, attributes, places, weights_of
-from minigrad.handwritten.lengths import BITS, Known, clashes, is_parameter
+from minigrad.handwritten.lengths import Known, clashes, is_parameter
 from minigrad.handwritten.references import course_example
 from minigrad.handwritten.shapes import Example, comments, examples, hints
 from minigrad.handwritten.source import CouldNotRun, Source, TooSlow, explained, parameters_of
@@ -94,7 +94,7 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
     if labels == ["y"] == list(shapes)[:1] and len(others) == 1 and shapes["y"] == shapes[others[0]] and not re.search(
             PREDICTED, others[0]):
         labels = others
-    masks = [path for path in free if re.search(MASK, path) or (known[path].value == BITS and path not in labels)]
+    masks = [path for path in free if re.search(MASK, path) or (known[path].value is not None and path not in labels)]
     for path in list({**shapes, **constants}):
         if re.search(RATE, path):
             constants[path] = 1.0  # a step is the gradient
@@ -104,8 +104,10 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
                 constants[path].dtype.kind in "iu"):
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
         elif path in masks:
-            shape = shapes.pop(path)
-            constants[path], known[path] = np.arange(np.prod(shape)).reshape(shape) % 3 < 2.0, Known("constant")
+            shape, scale = shapes.pop(path), known[path].value
+            bits = np.arange(np.prod(shape)).reshape(shape) % 3 < 2.0
+            constants[path] = bits * scale if isinstance(scale, float) else bits
+            known[path] = Known("constant", value=scale)
         elif path in labels:
             shape = shapes.pop(path)
             alike = [other for other in shapes.values() if len(other) == len(shape)]

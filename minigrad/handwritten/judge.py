@@ -105,20 +105,23 @@ def is_doubtful(trial: Trial) -> bool:
 
 def has_other_arguments(trial: Trial, watched: Callable[[], Watch]) -> bool:
     """Whether a backward was judged with arguments of other ranks than the file's own, longer where those have one
-    column, or of reals where those have zeros and ones. One that was called right is looked at only if it takes
-    integers."""
+    column, or of reals where those have zeros and ones, or zeros and another number. One that was called right is
+    looked at only if it takes integers or a mask."""
     tried: Any = trial.subject.example
-    if not tried or not (trial.verdict.status == "wrong" or (trial.verdict.status == "right" and any(
-            one.kind == "integers" for one in tried.known.values()))):
+    takes_few = tried and (any(one.kind == "integers" for one in tried.known.values()) or any(
+        isinstance(value, np.ndarray) and value.dtype.kind == "b" for value in tried.constants.values()))
+    if not tried or not (trial.verdict.status == "wrong" or (trial.verdict.status == "right" and takes_few)):
         return False
 
     def arrays(known: dict[str, Any], name: str) -> list[Any]:
         return [one.axes for path, one in known.items() if f"{path}.".startswith(f"{name}.") and one.kind in (
             "array", "integers")]
     own = next((one.known for one, _ in ways(watched(), trial.subject)), {})
-    if any(one.kind == "array" and one.value == BITS and path in tried.shapes and tried.known[path].value != BITS
-           for path, one in own.items()):
-        return True
+    special = {path: one.value for path, one in own.items() if one.kind == "array" and one.value is not None}
+    for path, value in special.items():
+        same = tried.known.get(path) or tried.known.get(path.partition(".")[0])
+        if same and same.value != value and (value != BITS or path in tried.shapes):
+            return True
     pairs = [pair for name in tried.names for pair in zip(arrays(own, name), arrays(tried.known, name))]
     return any(len(a) != len(b) or any(one == {"": 1} != other for one, other in zip(a, b)) for a, b in pairs)
 
@@ -138,7 +141,9 @@ def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: 
     for one, example in [way for role in roles for way in ways(watch, role)]:
         if time.process_time() < until:
             trial = judge(source, one, first.cells if first else [], example)
-            if trial.verdict.is_explained and (first is None or is_better(trial, first)):
+            is_sure = trial.verdict.is_explained or (  # the roles were right
+                first is not None and first.verdict.status == "right" and trial.verdict.status == "wrong")
+            if is_sure and (first is None or is_better(trial, first)):
                 return trial
     return first
 
@@ -146,14 +151,30 @@ def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: 
 def is_better(trial: Trial, first: Trial) -> bool:
     """Whether a verdict that is explained tells as much as the first one: of as many gradients, of no more wrong ones,
     and if some are wrong, not with a single step or example in place of several, where faults look alike. One that was
-    right gives way to any: its own arguments show more."""
+    right gives way to any: its own arguments show more. One that was wrong is not right because of other values."""
     before, now = first.subject.inputs, trial.subject.inputs
     is_shorter = any(n == 1 < m for name in before.keys() & now.keys() for n, m in zip(now[name], before[name])
                      if len(now[name]) == len(before[name]))
     if trial.verdict.status == "wrong" and first.verdict.status == "wrong" and is_shorter:
         return False
+    if trial.verdict.status == "right" and first.verdict.status == "wrong" and kinds(trial) == kinds(first):
+        return False
     return not first.verdict.is_explained or first.verdict.status == "right" or (
         len(trial.returned) >= len(first.returned) and len(trial.wrong) <= len(first.wrong))
+
+
+def kinds(trial: Trial) -> dict[str, tuple]:
+    """{path: what an argument is, without its lengths and the values of an array}"""
+    example: Any = trial.subject.example
+
+    def kind(path: str) -> tuple:
+        known, value = example.known[path], example.constants.get(path)
+        if isinstance(value, np.ndarray):
+            return "integers" if value.dtype.kind in "iu" else "array", value.ndim, value.dtype.kind == "b"
+        if known.kind in ("array", "integers"):
+            return known.kind, len(known.axes), known.value == BITS
+        return ("number",) if type(value) is int else (known.kind, known.keys, repr(value))
+    return {path: kind(path) for path in example.known}
 
 
 def alone(source: Source, name: str, judged: list[str]) -> str:

@@ -91,6 +91,11 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
         """Whether its name is that of a number, and nothing was taken out of it."""
         return bool(re.search(NUMBER, self.path)) and self.plain and not self.shift
 
+    @property
+    def is_row(self) -> bool:
+        """Whether it is one of a sequence, in a file that makes no columns."""
+        return self.plain and self.shift == 1 and not self.trial.has_columns
+
     def number(self) -> Any:
         if re.search(NUMBER, self.path):
             return self.needs((0, Known("constant", value=0 if "seed" in self.path else 0.1)))
@@ -234,7 +239,9 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return self.needs(*enumerate(made), (len(made), Known("object")))
         if name in ("copy", "astype"):
             return lambda *_, **__: self.part(plain=True)
-        if name in ("reshape", "ravel", "flatten", "transpose", "squeeze", "swapaxes"):
+        if name == "transpose":
+            return lambda *axes: self.ranked((len(axes),)) if axes and self.shift == 0 else self.moved()
+        if name in ("reshape", "ravel", "flatten", "squeeze", "swapaxes"):
             return lambda *shape, **_: self.moved(name in ("ravel", "flatten") or shape == (-1,))
         if name == "dot":
             return lambda other: product(self, other)
@@ -281,6 +288,8 @@ class Probe(np.lib.mixins.NDArrayOperatorsMixin):
             return probes[0].part(None)
         if function is np.shape:
             return probes[0].shape
+        if function in (np.concatenate, np.hstack) and not options and not arguments[1:] and first(probes).is_row:
+            return first(probes).ranked((1, 2, 3))
         return first(probes).ranked((*ranks[:1] * (not is_parameter(first(probes).path)), *RANKS[:3]))
 
 
@@ -343,7 +352,7 @@ def product(*factors: Any) -> Any:
     """Decide the first probe of a matrix product. Beside one list of integers h @ W has a vector, or a column; W @ x
     has a vector for each x of a sequence, where the file makes no columns."""
     one = first([one for one in factors if isinstance(one, Probe)])
-    if one is factors[-1] and one.plain and one.shift == 1 and not one.trial.has_columns:
+    if one is factors[-1] and one.is_row:
         return one.ranked((1, 2, 3))
     is_alone = any(known.kind == "integers" and len(known.axes) == 1 for known in one.trial.known.values())
     if not is_alone or is_parameter(one.path) or not (one.trial.has_columns or one is factors[0]):

@@ -23,7 +23,7 @@ from minigrad.handwritten.source import CouldNotRun, Source
 from minigrad.handwritten.subjects import LABELS
 
 SECONDS = 8.0  # for the search
-MOST_NAMES = 40
+MOST_NAMES = 70
 SECONDS_AT_A_LINE = 1.0  # where the line is known
 LIBRARIES = {"np", "numpy", "self", "range", "reversed", "len", "enumerate", "zip"}
 
@@ -113,8 +113,8 @@ def edits_of(source: Source, owner: str, backward: str, forwards: list[str], oth
                   for target in (s.targets if isinstance(s, ast.Assign) else [s.target]) for base in bases(target)}
         for i, node in enumerate(ast.walk(function)):
             if node not in stored and (at is None or line_of[node] == at):
-                found += [Edit(owner, function, i, change, line_of[node], cost, text)
-                          for cost, change, text in changes(node, known) if cost <= 0 or not only_copies]
+                found += [Edit(owner, function, i, change, line[0] if line else line_of[node], cost, text)
+                          for cost, change, text, *line in changes(node, known) if cost <= 0 or not only_copies]
     return sorted(found, key=lambda edit: edit.cost)
 
 
@@ -168,7 +168,7 @@ def changed(function: ast.FunctionDef, i: int, change: Callable[[Any], Any]) -> 
     return Replaced().visit(twin)
 
 
-Change = tuple[int, Callable[[Any], Any], str]  # its cost, the change, what to do
+Change = tuple  # its cost, the change, what to do, and its line, if it is not that of the node
 
 
 def changes(node: Any, known: Known) -> Iterator[Change]:
@@ -250,8 +250,8 @@ def of_expression(node: Any, known: Known, instead: Callable) -> Iterator[Change
             yield from instead(4, f.format(text))
     elif isinstance(node, ast.Subscript):
         for other in names:  # dh0 for dh[:, 0]
-            if other.startswith(ast.unparse(node.value)):
-                yield from instead(3, other)
+            if other.startswith(ast.unparse(node.value)) or re.match("_?(d|grad)", other):
+                yield from instead(3 + (not other.startswith(ast.unparse(node.value))), other)
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         for i, part in enumerate(parts):
             if not isinstance(part, ast.Slice):
@@ -307,6 +307,17 @@ def shifts(node: ast.Subscript) -> Iterator[Change]:
         yield cost, partial(replaced, new=twin), f"write `{ast.unparse(twin)}` in place of `{ast.unparse(node)}`"
 
 
+def begins(s: ast.stmt) -> bool:
+    """Whether a statement assigns zeros."""
+    return isinstance(s, ast.Assign) and bool(re.fullmatch(
+        r"0(\.0)?|(np|numpy)\.zeros(_like)?\(.*\)|None", ast.unparse(s.value)))
+
+
+def loaded_in(s: ast.AST) -> Iterator[ast.expr]:
+    return (n for n in ast.walk(s) if isinstance(n, (ast.Name, ast.Attribute, ast.Subscript))
+            and isinstance(n.ctx, ast.Load))
+
+
 def simplified(index: str) -> str:
     """t - 1 + 1 as t, and t - 1 - 1 as t - 2."""
     if not (found := re.fullmatch(r"(.*\S) ([-+]) (\d+) ([-+]) (\d+)", index)):
@@ -333,8 +344,33 @@ def exchanged(node: Any, i: int, j: int) -> Any:
 
 
 def moves(block: Any) -> Iterator[Change]:
-    """The last statement of a loop in the block behind the loop, or the one behind it at its end."""
+    """The last statement of a loop in the block behind the loop, or the one behind it at its end; what begins with
+    zeros before a loop or at its beginning; and a sum before its first use."""
+    for k, s in enumerate(block.body):
+        def before(one: Any, k: int, j: int) -> Any:
+            one.body.insert(j, one.body.pop(k))
+            return one
+        text, target = f"`{one_line(ast.unparse(s), 80)}`", getattr(s, "targets", [getattr(s, "target", None)])[0]
+        name = ast.unparse(target) if isinstance(s, ast.AugAssign) or (isinstance(s, ast.Assign) and ast.unparse(
+            target) in map(ast.unparse, loaded_in(s.value))) else ""
+        used = [j for j, other in enumerate(block.body[:k]) if name and name in map(ast.unparse, loaded_in(other))]
+        if used:
+            yield (2, partial(before, k=k, j=used[0]),
+                   f"{text} belongs before `{one_line(ast.unparse(block.body[used[0]]), 80)}`", s.lineno)
+        for j, loop in enumerate(block.body[k + 1:], k + 1) if begins(s) else ():
+            def at_its_beginning(one: Any, k: int = k, j: int = j) -> Any:
+                one.body[j].body.insert(0, one.body[k])
+                return one
+            if isinstance(loop, ast.For):
+                yield (1, at_its_beginning,
+                       f"{text} belongs at the beginning of `{one_line(ast.unparse(loop), 60)}`", s.lineno)
     for k, loop in enumerate(block.body):
+        for i, s in enumerate(loop.body if isinstance(loop, ast.For) else ()):
+            def before_it(one: Any, k: int = k, i: int = i) -> Any:
+                one.body.insert(k, one.body[k].body.pop(i))
+                return one
+            if begins(s) and len(loop.body) > 1:
+                yield 1, before_it, f"`{one_line(ast.unparse(s), 80)}` belongs before the loop", s.lineno
         if isinstance(loop, ast.For):
             def out(one: Any, k: int = k) -> Any:
                 one.body.insert(k + 1, one.body[k].body.pop())
@@ -344,6 +380,8 @@ def moves(block: Any) -> Iterator[Change]:
                 one.body[k].body.append(one.body.pop(k + 1))
                 return one
             if len(loop.body) > 1:
-                yield 2, out, f"`{one_line(ast.unparse(loop.body[-1]), 80)}` belongs behind the loop"
+                yield (2, out, f"`{one_line(ast.unparse(loop.body[-1]), 80)}` belongs behind the loop",
+                       loop.body[-1].lineno)
             if not isinstance(block.body[k + 1:][0] if block.body[k + 1:] else ast.Return(), ast.Return):
-                yield 2, into, f"`{one_line(ast.unparse(block.body[k + 1]), 80)}` belongs into the loop before it"
+                yield (2, into, f"`{one_line(ast.unparse(block.body[k + 1]), 80)}` belongs into the loop before it",
+                       block.body[k + 1].lineno)

@@ -333,6 +333,10 @@ class Search:
             for path, known in trial.known.items():
                 if known.kind == "mapping":
                     instead(path, replace(known, keys=(*known.keys, *re.findall(r"'(\w+)'", lacking[1]))))
+        key: Any = trial.problem.args[0] if isinstance(trial.problem, KeyError) and trial.problem.args else None
+        for path, known in trial.known.items() if isinstance(key, str) else ():  # of what a loop over a dict makes
+            if known.kind == "mapping" and key not in known.keys:
+                instead(path, replace(known, keys=(*known.keys, key)))
         if lacking := re.search(r"missing (\d+) required positional argument", str(trial.problem)):  # f(*params)
             for path, known in trial.known.items():
                 if known.kind == "sequence":

@@ -472,8 +472,13 @@ def is_activation(f: ast.FunctionDef) -> bool:
 
 
 def scales(s: ast.AST) -> bool:
-    """Whether a statement is `if norm > 5:`, which scales gradients."""
-    return isinstance(s, ast.If) and isinstance(s.test, ast.Compare) and "norm" in ast.unparse(s.test)
+    """Whether a statement is `if norm > 5:`, or `if total > 5:` with a division by it, which scales gradients."""
+    if not isinstance(s, ast.If) or not isinstance(s.test, ast.Compare):
+        return False
+    divisors = [ast.unparse(n.right) if isinstance(n, ast.BinOp) else ast.unparse(n.value) for one in s.body
+                for n in ast.walk(one) if isinstance(n, (ast.BinOp, ast.AugAssign)) and isinstance(n.op, ast.Div)]
+    return "norm" in ast.unparse(s.test) or (isinstance(s.test.ops[0], (ast.Gt, ast.GtE)) and any(
+        re.search(rf"\b{re.escape(ast.unparse(s.test.left))}\b", one) for one in divisors))
 
 
 def always(s: ast.stmt) -> bool:

@@ -415,12 +415,12 @@ class Subject:
                 alike = next(filter(None, (self.inside(path, d) for path in paths)), {})
                 taken = {self.paths[name].partition(".")[0] for name in alike}  # each of two alike has its own
                 paths = [path for path in paths if path not in taken]
-                found |= keys or alike or self.named(d, its if isinstance(its, tuple) else ())
+                found |= keys or alike or self.named(d, its if isinstance(its, tuple) else (), kept)
             found |= {name: d for name, d, many in zip(names, parts, groups) if name and not many}
             rest = [d for name, its, d, many in zip(names, own, parts, groups) if not many and not name and (
                 not its or (its not in self.results and isinstance(d, np.ndarray)) or re.search(
                     "(^|_)(d|g|nabla)", str(its)))]  # no states of steps
-            left = [name for name in self.inputs if name not in found]
+            left = [name for name in self.inputs if name not in {*found, *kept}]
             told_by_shape = self.told_apart(left, [np.shape(stacked(d)) for d in rest])
             return found | (dict(zip(told_by_shape, rest)) if told_by_shape else self.in_order(left, rest) or dict(
                 zip(left, rest)))
@@ -434,14 +434,14 @@ class Subject:
         weights = [name for name in self.inputs if name not in arguments]
         orders = [list(self.inputs), weights, arguments] if self.is_loss else [list(self.inputs), arguments, weights]
         shapes = [np.shape(stacked(d)) for d in parts]
-        fitting = [order for order in orders if len(order) == len(parts) and all(
+        fitting = [order for order in orders if len(order) == len(parts) and not {*order} <= {*kept} and all(
             name in ("", other) for name, other in zip(names, order))]
         order = next((order for order in fitting if [self.inputs[name] for name in order] == shapes), None) or (
             self.told_apart(weights, shapes) if fitting and not told else None) or next(iter(fitting), None)
         if not order and told and all(name or re.match(GRADIENT, str(its)) or kept for name, its in zip(names, own)):
             by_name = {name: d for name, d in zip(names, parts) if name}
             return by_name | self.of_their_shapes([d for name, d in zip(names, parts) if not name],
-                                                  {*self.held} - {*by_name, *kept})
+                                                  {*(self.held or self.inputs)} - {*by_name, *kept})
         if not order:  # fewer than there are inputs: arguments of their shapes, if these tell them apart
             order = self.told_apart(arguments if self.held else list(self.inputs), shapes)
         if not order and kept and shapes != [self.inputs[name] for name in orders[0][:len(parts)]]:

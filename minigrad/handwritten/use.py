@@ -21,6 +21,7 @@ from minigrad.handwritten.closures import in_words
 from minigrad.handwritten.find import (
     BACK,
     FEWEST,
+    MASK,
     NO_BACK,
     called_with,
     flat,
@@ -169,6 +170,12 @@ def is_one_hot(value: Any) -> bool:
     return bool(np.isin(value, (0, 1)).all() and np.any(value) and not np.all(value))
 
 
+def scale_of(value: Any, is_mask: bool) -> float | None:
+    """k of an array of zeros and k, as a mask of dropout that is divided by what is kept; None for anything else."""
+    k = float(value.max(initial=0))
+    return k if k not in (0, 1) and (is_mask or np.any(value == 0)) and np.isin(value, (0, k)).all() else None
+
+
 def parameters_used(source: Source, call: Call) -> tuple[str, ...]:
     """The parameters of a call without a default, and those that had another value than theirs."""
     node = node_of(source, *call.key)
@@ -223,7 +230,7 @@ def ways(watch: Watch, subject: Subject) -> Iterator[tuple[Subject, Example | No
     if forward is None:
         return
     init = made_by(watch, forward.owner) if cls else None
-    copies = (init.copies or {} if init else {}), forward.copies or {}
+    copies = (init.copies or {} if init else made_of(forward.owner) or {}), forward.copies or {}
     if not {*subject.makes} <= copies[0].keys() or not {*subject.order} <= copies[1].keys():
         return
     yield replace(subject, known=example_from(subject, copies, True).known, given={}), None
@@ -241,7 +248,9 @@ def example_from(subject: Subject, copies: tuple[dict, dict], is_open: bool) -> 
         last = path.rpartition(".")[2]
         if is_float(value) and (value.ndim or "." in path) and not (re.match(LABELS, last) and not is_open):
             axes = tuple({f"{path}.{i}": 1} if is_open and n > 1 else {"": n} for i, n in enumerate(value.shape))
-            known[path] = Known("array", axes, value=BITS if is_one_hot(value) and not is_parameter(path) else None)
+            is_mask = bool(re.search(MASK, path))
+            known[path] = Known("array", axes, value=None if is_parameter(path) and not is_mask else BITS if is_one_hot(
+                value) else scale_of(value, is_mask))
         elif isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
             known[path] = Known("mapping", keys=tuple(value))
             for key, one in value.items():

@@ -147,7 +147,7 @@ FAULTS = [
     ("attention", "dk = ds.T @ Q", "dk = ds.T @ Q * np.sqrt(3.0)", r"dk: √3 times"),
     # -- softmax cross-entropy
     ("cross_entropy", "dz /= N\n", "", r"5"),
-    ("cross_entropy", "dz[np.arange(N), y] -= 1\n", "", r"term dlogp is missing"),
+    ("cross_entropy", "dz[np.arange(N), y] -= 1\n", "", r"left out between dlogp and dz: p in place of p − y"),
     ("cross_entropy", "dz = dz * d[0]\n", "", r"not used|taken as 1"),
     ("cross_entropy", "dz = p.copy()", "dz = -p", r"dlogp \+ softmax"),
     ("cross_entropy", "db = dz.sum(0)", "db = dz.sum(0, keepdims=True)", r"db: the shape.*keepdims"),
@@ -170,7 +170,7 @@ FAULTS = [
     ("min_char", "dhraw = (1 - hs[t] * hs[t]) * dh", "dhraw = dh", r"lacks the derivative of its tanh"),
     ("min_char", "dby += dy", "dby = dy", r"dby is overwritten"),
     ("min_char", "dhraw @ hs[t - 1].T", "dhraw @ hs[t].T", r"h is used where h of the step before"),
-    ("min_char", "dy[targets[t]] -= 1\n", "pass\n", r"the term .* is missing between .*log_softmax"),
+    ("min_char", "dy[targets[t]] -= 1\n", "pass\n", r"log_softmax.* is left out .* and dy: p in place of p − y"),
     ("min_char", "G = dict(dWxh=dWxh", "np.clip(dWhh, -.1, .1, out=dWhh); G = dict(dWxh=dWxh",
      r"dWhh: clipped to ±0.1"),
     # -- perceptron
@@ -317,7 +317,7 @@ TRIAL = [
     ("elman", "G = dict(", "dU = np.clip(dU, -.5, .5); G = dict(", r"dU: clipped to ±0.5"),
     # -- losses, norms, attention, perceptron
     ("one_hot_entropy", " / 5 *", " *", r"5 times|division by 5|factor 5"),
-    ("one_hot_entropy", "(p - one_hot)", "p", r"the term dp is missing between dp and dz"),
+    ("one_hot_entropy", "(p - one_hot)", "p", r"left out between dp and dz: p in place of p − y"),
     ("one_hot_entropy", "p - one_hot", "one_hot - p", r"sign"),
     ("one_hot_entropy", "dz.sum(0)", "dz.mean(0)", r"db: 1/5 times"),
     ("layer_norm_short", " - xhat * (dxhat * xhat).mean(1, keepdims=True)", "", r"lacks the path from xhat to std"),

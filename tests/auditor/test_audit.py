@@ -196,6 +196,8 @@ def test_gradients_spoilt_at_random_get_no_cause(name, how):
 MEETING = [
     ("document_cell", [("(1 - tc ** 2) * da", "da", r"lacks the derivative of its tanh"),
                        ("cct * it * (1 - it)", "cct", r"dit lacks|of sigmoid|derivative of its sigmoid")]),
+    ("document_cell", [("cct * it * (1 - it)", "c_prev * it",
+                        r"(it is missing|it alone).*; and (c_prev|dft) is used")]),
     ("fused_cell", [("f * (1 - f)", "f", r"f alone"), ("dc_prev = ds * f", "dc_prev = ds", r"factor f is missing")]),
     ("gru_before", [("(h - n)", "(n - h)", r"sign|−1"), ("+ drh * r ", "+ drh ", r"factor r is missing")]),
     ("elman", [("dW += ds", "dW = ds", r"dW is overwritten"), ("dh = U.T @ ds", "dh = 0 * dh", r"dh is not carried")]),
@@ -203,7 +205,7 @@ MEETING = [
 ]
 
 
-@pytest.mark.parametrize("name, faults", MEETING, ids=[name for name, _ in MEETING])
+@pytest.mark.parametrize("name, faults", MEETING, ids=[f"{name} {len(faults)}" for name, faults in MEETING])
 def test_of_two_faults_each_cause_is_one_of_them(name, faults):
     program = PROGRAMS[name]
     text = program.backward

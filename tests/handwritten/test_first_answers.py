@@ -481,6 +481,151 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
                 self.dW, self.db = self.x.T @ da, da.sum(axis=0)
                 return da @ self.W.T
         """, {"Layer": "wrong"}, ("has 1 − y² in place of the derivative",), ()),
+    # The call of the demo has no masked word, where the fault does not show.
+    "values of the file that hide a fault": ("""
+        def temporal_loss(x, y, mask):
+            N, T, V = x.shape
+            x, y, mask = x.reshape(N * T, V), y.reshape(N * T), mask.reshape(N * T)
+            p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+            loss = -np.sum(mask * np.log(p[np.arange(N * T), y])) / N
+            dx = p * mask[:, None]
+            dx[np.arange(N * T), y] -= 1
+            return loss, (dx / N).reshape(N, T, V)
+        if __name__ == "__main__":
+            temporal_loss(np.ones((2, 3, 4)), np.array([[0, 1, 2], [3, 1, 0]]), np.ones((2, 3), bool))
+        """, {"temporal_loss": "wrong"}, ("wrong: dx",), ()),
+    # What is kept is divided by 0.8, which zeros and ones do not show.
+    "a mask of other numbers than one": ("""
+        class Layer:
+            def __init__(self, W):
+                self.W = W
+            def forward(self, x, mask):
+                self.x, self.mask = x * mask, mask
+                return self.x @ self.W
+            def backward(self, dy):
+                self.dW, dx = self.x.T @ dy, dy @ self.W.T
+                dx[self.mask == 0] = 0
+                return dx
+        if __name__ == "__main__":
+            Layer(np.ones((3, 2))).forward(np.ones((2, 3)), np.array([[1, 0, 1], [1, 1, 0]]) / 0.8)
+        """, {"Layer": "wrong"}, ("dx: 0.8 times the gradient",), ()),
+    # What is returned beside dx is no gradient of the weights, and those are kept.
+    "states returned beside what is kept": ("""
+        class Rnn:
+            def __init__(self, D, H):
+                self.W, self.U = np.ones((D, H)) / D, np.eye(H)
+            def forward(self, xs):
+                self.xs, self.hs = xs, [np.zeros((xs.shape[1], len(self.U)))]
+                for x in xs:
+                    self.hs.append(np.tanh(x @ self.W + self.hs[-1] @ self.U))
+                return np.array(self.hs[1:])
+            def backward(self, dhs):
+                self.dW, self.dU, dxs, dh = np.zeros_like(self.W), np.zeros_like(self.U), [], 0
+                for x, h, y, d in zip(self.xs[::-1], self.hs[-2::-1], self.hs[::-1], dhs[::-1]):
+                    dz = (dh + d) * (1 - y ** 2)
+                    self.dW += x.T @ dz
+                    self.dU += h.T @ dz
+                    dxs.append(dz @ self.W.T)
+                    dh = dz @ self.U.T
+                return np.array(dxs), (dh, dh)
+        """, {"Rnn": "wrong"}, ("wrong: dxs\n", "dxs: reversed along axis 0"), ()),
+    # The norm has another name.
+    "gradients that are scaled to a norm": ("""
+        Wxh, Whh = np.ones((4, 3)) / 3, np.eye(4)
+        def lossFun(xs, target, hprev):
+            hs, loss = [hprev], 0
+            for x in xs:
+                hs.append(np.tanh(Wxh @ x + Whh @ hs[-1]))
+            loss = 0.5 * np.sum((hs[-1] - target) ** 2)
+            dWxh, dWhh, dh = np.zeros_like(Wxh), np.zeros_like(Whh), hs[-1] - target
+            for t in range(len(xs) - 1, -1, -1):
+                draw = dh * (1 - hs[t + 1] ** 2)
+                dWxh += draw @ xs[t].T
+                dWhh += draw @ hs[t].T
+                dh = Whh.T @ draw
+            grads = [dWxh, dWhh]
+            total = np.sqrt(sum(np.sum(g ** 2) for g in grads))
+            if total > 1.0:
+                grads = [g / total for g in grads]
+            return (loss, *grads)
+        """, {"lossFun": "right"}, ("clips its gradients",), ()),
+    # Keys that a loop over the dict does not tell, pairs of arrays, and a gradient that may be left out.
+    "a dict of pairs and a last state": ("""
+        def unroll(par, xs, h, c):
+            kept = []
+            for x in xs:
+                v = np.concatenate((x, h))
+                a = {k: np.tanh(W @ v + b) for k, (W, b) in par.items()}
+                old, c = c, a["f"] * c + a["g"]
+                h = a["o"] * np.tanh(c)
+                kept.append((v, a, old, c))
+            return h, c, kept
+        def unroll_back(par, kept, dh, dc=None):
+            n = len(dh)
+            dc = np.zeros(n) if dc is None else dc
+            grads = {k: [np.zeros_like(W), np.zeros_like(b)] for k, (W, b) in par.items()}
+            for v, a, old, c in kept[::-1]:
+                t = np.tanh(c)
+                dc = dc + dh * a["o"] * (1 - t * t)
+                pre = {"o": dh * t * (1 - a["o"] ** 2), "f": dc * old * (1 - a["f"] ** 2)}
+                pre["g"] = dc * (1 - a["g"] ** 2)
+                dv = 0
+                for k, d in pre.items():
+                    grads[k][0] += np.outer(d, v)
+                    grads[k][1] += d
+                    dv = dv + d @ par[k][0]
+                dh, dc = dv[-n:], dc * a["f"]
+            return dh, dc, grads
+        """, {"unroll_back": "right"}, (), ()),
+    # A term is added after the others were computed from the sum: there the path is missing.
+    "a line too late": ("""
+        class Cell:
+            def forward(self, x, c, U, v):
+                self.kept = x, c, U, v
+                self.f = np.tanh(x @ U)
+                self.c = self.f * c + x
+                self.o = np.tanh(x + v * self.c)
+                return self.o * np.tanh(self.c)
+            def backward(self, dh):
+                x, c, U, v = self.kept
+                t = np.tanh(self.c)
+                do = dh * t * (1 - self.o ** 2)
+                dc = dh * self.o * (1 - t ** 2)
+                df = dc * c * (1 - self.f ** 2)
+                dv = (do * self.c).sum(0)
+                dc += do * v
+                return do + dc + df @ U.T, dc * self.f, x.T @ df, dv
+        """, {"Cell": "wrong"}, ("in the formula of df only: dc lacks the path from v c to c",), ()),
+    # What the layer above left is carried into the one below.
+    "zeros before the loop over layers": ("""
+        def rnn_forward(x, layers):
+            kept = []
+            for W, U in layers:
+                h = [np.zeros((x.shape[1], len(U)))]
+                for t in range(len(x)):
+                    h.append(np.tanh(x[t] @ W + h[-1] @ U))
+                kept.append((x, h))
+                x = np.array(h[1:])
+            return x, (kept, layers)
+        def rnn_backward(dh, cache):
+            kept, layers = cache
+            grads = []
+            carry = np.zeros_like(dh[0])
+            for (x, h), (W, U) in zip(kept[::-1], layers[::-1]):
+                dx, dW, dU = np.zeros_like(x), np.zeros_like(W), np.zeros_like(U)
+                for t in reversed(range(len(x))):
+                    dz = (dh[t] + carry) * (1 - h[t + 1] ** 2)
+                    dW += x[t].T @ dz
+                    dU += h[t].T @ dz
+                    dx[t] = dz @ W.T
+                    carry = dz @ U.T
+                grads.insert(0, (dW, dU))
+                dh = dx
+            return dh, grads
+        if __name__ == "__main__":
+            y, cache = rnn_forward(np.ones((4, 2, 3)), [(np.eye(3), np.eye(3)), (np.eye(3), np.eye(3))])
+            rnn_backward(y, cache)
+        """, {"rnn_backward": "wrong"}, ("carry = np.zeros_like(dh[0])` belongs at the beginning of",), ()),
 }
 
 
