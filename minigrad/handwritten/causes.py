@@ -207,12 +207,12 @@ def look_for_mends(trial: Trial, reference: Callable, report: AuditReport) -> No
 
 
 def look_for_edits(trial: Trial, reference: Callable, report: AuditReport, only_copies: bool = False) -> None:
-    """Find the edits that mend what is not explained: those that copy a shared array, or all others, first where a line
-    names what is wrong."""
+    """Find the edits that mend what is not explained: those that copy a shared array, or all others; of one or two
+    gradients first where a line names them."""
     wrong = [name for name in trial.subject.inputs if f"d{name}" in report.unexplained]
     edits = [edit for edit in edits_in_use(trial) if (edit.cost <= 0) is only_copies] if wrong else []
     lines, named = trial.source.text.splitlines(), re.compile(rf"(\b|_)d?_?({'|'.join(map(re.escape, wrong))})\b")
-    edits.sort(key=lambda edit: edit.cost - NAMED * bool(named.search(lines[edit.line - 1])))
+    edits.sort(key=lambda edit: edit.cost - NAMED * bool(len(wrong) < 3 and named.search(lines[edit.line - 1])))
     with contextlib.ExitStack() as edited:
         while wrong and (found := repaired(trial, reference, wrong, edits)):
             edit, mended = found
