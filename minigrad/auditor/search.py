@@ -27,7 +27,7 @@ MOST_TIES = 4  # named beside a cause
 MOST_COST = 5.4  # of two changes together: beyond, the words do not say what a person did
 COMMON = 2.7  # changes of a higher cost are tried at one gradient, and not beside other faults
 ODD = 2.5  # what was returned, times a number that no size suggests: anything else comes first
-BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop over time
+BUDGET = 340_000  # steps run in a round for a cell, five times as many for a loop; half as many more for pairs
 MOST_UNKNOWNS = 150  # entries of a gradient that is solved from the user's gradients
 MOST_IN_PAIRS = 250  # changes that are tried in pairs; if some of them make more entries equal, only those
 # of a change that does not fit the shapes, or reads against the order of a long loop
@@ -113,7 +113,7 @@ class Search:
         common = [change for change in changes if change.cost <= COMMON]
         if (some := self.confirmed(self.tried(self.on_some_paths(common), 1.0))) is not None:
             return some
-        self.end += BUDGET
+        self.end += BUDGET // 2
         return self.confirmed(self.tried(self.pairs(changes), 1.0)) or best
 
     def rank(self, change: Change) -> tuple:
