@@ -47,7 +47,7 @@ class Tape:
         examples, self.pattern = flatten(inputs)
         self.examples = [np.asarray(x) for x in examples]
         self.floats = [i for i, x in enumerate(self.examples) if x.dtype.kind == "f"]
-        self.rng = rng
+        self.rng, self.scale = rng, 0.7
         first = self.draw()
         record = Recording(forward, unflatten(self.pattern, first), Recorder())
         record.close()
@@ -65,9 +65,13 @@ class Tape:
         self.accepted: Replaced = {}  # the replacements that are in force in every replay
         self.draws: list[Draw] = []
         self.add_draw(first)
+        if not all(np.isfinite(self.true(leaf)).all() for leaf in self.leaves):  # a recurrence without bounds
+            self.scale, self.draws = 0.15, []
+            self.add_draw()
 
     def draw(self) -> list:
-        return [0.7 * self.rng.normal(size=x.shape) if i in self.floats else x for i, x in enumerate(self.examples)]
+        return [self.scale * self.rng.normal(size=x.shape) if i in self.floats else x
+                for i, x in enumerate(self.examples)]
 
     def add_draw(self, inputs: list | None = None, is_plain: bool = False) -> None:
         """Evaluate the tape at new inputs and new arriving gradients. is_plain: that of a single number is 1."""

@@ -196,7 +196,13 @@ def loss_of(subject: Subject, own: dict[str, Any], takes_targets: bool) -> str:
     asked = {*subject.takes} - {*subject.order, *flat(subject.results)}
     losses += [other for other in own if takes_targets and other not in both and is_reduced(own[other])
                and asked & {*called_with(own[other], subject.is_class)}]  # by whatever name, it takes the targets too
-    return next((f for f in losses if set(called_with(own[f], subject.is_class)) <= known), "")
+    found = next((f for f in losses if set(called_with(own[f], subject.is_class)) <= known), "")
+    for f in losses if not found and subject.results[:1] == ("",) else ():  # it has a name for a result without one
+        others = [name for name in called_with(own[f], subject.is_class) if name not in known]
+        if len(others) == 1 and asked & {*called_with(own[f], subject.is_class)}:
+            subject.results = (others[0], *subject.results[1:])
+            return f
+    return found
 
 
 def is_of_many(name: str, forward: str, own: dict[str, Any]) -> bool:

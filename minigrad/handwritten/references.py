@@ -186,7 +186,8 @@ LOSSES: dict[str, Callable] = {  # of outputs y and targets t, with the axis of 
 
 
 DIVIDED = {"": "summed", "steps": "divided by the number of steps", "entries": "divided by the number of entries",
-           "first": "divided by the length of the first axis", "last": "divided by the length of the last axis"}
+           "first": "divided by the length of the first axis", "last": "divided by the length of the last axis",
+           "middle": "divided by the length of the middle axis"}
 
 
 def usual_losses() -> Iterator[tuple[str, Callable]]:
@@ -199,7 +200,7 @@ def usual_losses() -> Iterator[tuple[str, Callable]]:
             axis = max(axis for axis in range(y.ndim) if y.shape[:axis] + y.shape[axis + 1:] == t.shape)
             t = np.moveaxis(np.eye(y.shape[axis])[t], -1, axis)
         count = {"steps": t.size // y.shape[axis], "entries": t.size, "first": len(y),
-                 "last": y.shape[-1]}.get(divided_by, 1)
+                 "last": y.shape[-1], "middle": y.shape[y.ndim // 2]}.get(divided_by, 1)
         return LOSSES[form](y, t.reshape(y.shape), axis) / count
     for order, form, divided_by, k in product((1, -1), LOSSES, DIVIDED, (-1, 0)):
         text = f"{form}, {DIVIDED[divided_by]}"

@@ -109,7 +109,8 @@ class Example:
                 return list(parts) if is_list else parts
             if known.kind == "array":
                 return arrays[path] if path in arrays else np.full(shapes[path], 0.1)
-            return self.constants[path]
+            value = self.constants[path]
+            return value.copy() if isinstance(value, np.ndarray) else value  # a function may change it in place
         shapes = self.shapes
         return tuple(map(part, self.names))
 

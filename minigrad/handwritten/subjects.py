@@ -78,6 +78,7 @@ class Subject:
     elsewhere: Source | None = None  # the forward's file, if it is another one
     remark: str = ""  # what the choice of the example leaves open
     unnamed: set[str] = field(default_factory=set)  # keys of returned arrays that are of no input
+    has_others: bool = False  # whether the backward returned arrays of many axes that were not found to be of an input
     arrays: tuple[Path, ...] = ()  # where its instance has arrays once it is made
     further: tuple[Path, ...] = ()  # those that are weights, as gradients of their names and shapes tell
     overlooked: set[Path] = field(default_factory=set)  # weights that only the gradients of the last call showed
@@ -295,6 +296,9 @@ class Subject:
         else:
             namespace = owner.__self__  # type: ignore[attr-defined]
             found = {name: d.copy() for name, d in self.in_globals(namespace).items() if np.any(d)} | found
+        known = {*self.inputs.values()}, {*map(id, found.values())}
+        self.has_others = any(d.ndim > 2 and d.shape not in known[0] and id(d) not in known[1]
+                              for _, d in leaves(result))  # of all gates in one array, say
         after = self.weights(owner)
         for name in before:  # a backward that takes the step itself, by a learning rate of 1
             if name not in found and name in after and not np.array_equal(before[name], after[name]):
@@ -408,7 +412,8 @@ class Subject:
             found: dict[str, Any] = {}
             paths = [path for path in self.example.names if self.example.known[path].kind != "array"]
             for its, d in itertools.compress(zip(own, parts), groups):
-                keys = (its and isinstance(its, str) and self.joined(bare(its), d)) or self.joined("", d)
+                own_name = bare(its) if its and isinstance(its, str) else ""  # Ws of dWs, for a dict W
+                keys = self.joined(own_name, d) or self.joined(own_name.removesuffix("s"), d) or self.joined("", d)
                 by_name = {name: one for name, one in zip(map(self.input_of, its), d) if name} if isinstance(
                     its, tuple) and len(its) == len(d) and all(isinstance(one, str) for one in its) else {}
                 keys = keys or (by_name if len(by_name) == len(d) else {})

@@ -626,6 +626,99 @@ FILES: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] =
             y, cache = rnn_forward(np.ones((4, 2, 3)), [(np.eye(3), np.eye(3)), (np.eye(3), np.eye(3))])
             rnn_backward(y, cache)
         """, {"rnn_backward": "wrong"}, ("carry = np.zeros_like(dh[0])` belongs at the beginning of",), ()),
+    # Logits beyond 700 have exponentials without a number; a student's own takes the largest off.
+    "a recurrence without bounds": ("""
+        def loss(p, x, y, h):
+            hs = [h]
+            for t in range(x.shape[1]):
+                hs.append(np.maximum(0, x[:, t] @ p["W"] + hs[-1] @ p["U"]))
+            s = 20 * (np.stack(hs[1:], 1) @ p["V"])
+            s = s - s.max(axis=2, keepdims=True)
+            logp = s - np.log(np.exp(s).sum(axis=2, keepdims=True))
+            nll = -np.take_along_axis(logp, y[:, :, None], axis=2).mean()
+            ds = np.exp(logp)
+            np.put_along_axis(ds, y[:, :, None], np.take_along_axis(ds, y[:, :, None], 2) - 1, axis=2)
+            ds *= 20 / y.size
+            grads = {"W": 0, "U": 0, "V": np.einsum("nth,ntv->hv", np.stack(hs[1:], 1), ds)}
+            dh = 0
+            for t in range(x.shape[1] - 1, -1, -1):
+                dz = (dh + ds[:, t] @ p["V"].T) * (hs[t + 1] > 0)
+                grads["W"] += x[:, t].T @ dz
+                grads["U"] += hs[t].T @ dz
+                dh = dz @ p["U"].T
+            return nll, grads
+        """, {"loss": "right"}, (), ()),
+    # The cost has a name for what the forward returns without one, and divides by the examples, the middle axis.
+    "a cost that names its predictions": ("""
+        def softmax(z):
+            return np.exp(z) / np.exp(z).sum(axis=0, keepdims=True)
+        def rnn_forward(x, a0, p):
+            a, out, kept = a0, [], []
+            for t in range(x.shape[2]):
+                before, a = a, np.tanh(p["W"] @ x[:, :, t] + p["U"] @ a)
+                out.append(softmax(p["V"] @ a))
+                kept.append((x[:, :, t], before, a, out[-1]))
+            return np.stack(out, axis=2), kept
+        def compute_cost(y_pred, labels):
+            n, m, T = y_pred.shape
+            return sum(-np.log(y_pred[labels[:, t], np.arange(m), t]).sum() for t in range(T)) / m
+        def rnn_backward(x, labels, kept, p):
+            m, da, grads = x.shape[1], 0, {"d" + k: np.zeros(w.shape) for k, w in p.items()}
+            for t in range(x.shape[2])[::-1]:
+                xt, before, a, y = kept[t]
+                dz = y.copy()
+                dz[labels[:, t], np.arange(m)] -= 1
+                dz /= m
+                grads["dV"] += dz @ a.T
+                d = (p["V"].T @ dz + da) * (1 - a ** 2)
+                grads["dW"] += d @ xt.T
+                grads["dU"] += d @ before.T
+                da = p["U"].T @ d
+            return {**grads, "da0": da}
+        """, {"rnn_backward": "right"}, (), ("the file has no loss",)),
+    # dWs is that of the dict W, and its key c is no state.
+    "dicts of gates in the plural": ("""
+        GATES = ("f", "c")
+        def step_forward(x, c, W, b):
+            z = np.concatenate((c, x))
+            a = {g: np.tanh(W[g] @ z + b[g]) for g in GATES}
+            return a["f"] * c + a["c"], (z, c, a)
+        def run_forward(x, c0, W, b):
+            c, kept, out = c0, [], []
+            for t in range(x.shape[2]):
+                c, cache = step_forward(x[:, :, t], c, W, b)
+                kept.append(cache)
+                out.append(c)
+            return np.stack(out, axis=2), kept
+        def run_backward(dc, kept, W):
+            dc_c, n = 0, dc.shape[0]
+            dWs = {g: np.zeros_like(W[g]) for g in GATES}
+            dbs = {g: np.zeros((n, 1)) for g in GATES}
+            dx = np.zeros((W["f"].shape[1] - n, *dc.shape[1:]))
+            for t in range(dc.shape[2])[::-1]:
+                z, c, a = kept[t]
+                d = dc[:, :, t] + dc_c
+                dz, da = 0, {"f": d * c * (1 - a["f"] ** 2), "c": d * (1 - a["c"] ** 2)}
+                for g in GATES:
+                    dWs[g] += da[g] @ z.T
+                    dbs[g] += da[g].sum(axis=1, keepdims=True)
+                    dz = dz + W[g].T @ da[g]
+                dx[:, :, t], dc_c = dz[n:], d * a["f"] + dz[:n]
+            return dx, dc_c, dWs, dbs
+        """, {"run_backward": "right"}, (), ("c0",)),
+    # A layer that is handed the arrays to which it adds.
+    "gradients that are handed to a layer": ("""
+        class Linear:
+            def __init__(self, W, b, dW, db):
+                self.W, self.b, self.dW, self.db = W, b, dW, db
+            def forward(self, x):
+                self.x = x
+                return x @ self.W + self.b
+            def backward(self, grad):
+                self.dW += self.x.T @ grad
+                self.db += grad.sum(axis=0)
+                return grad @ self.W.T
+        """, {"Linear": "right"}, ("dW, db add up over calls",), ()),
 }
 
 
