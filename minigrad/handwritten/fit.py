@@ -103,8 +103,8 @@ def with_example(subject: Subject, example: Example, namespace: dict[str, Any]) 
         elif isinstance(constants.get(path), np.ndarray) and constants[path].size > 2 and (
                 constants[path].dtype.kind in "iu"):
             constants[path].flat[-1] = constants[path].flat[0]  # a word that occurs twice
-        elif path in subject.makes and path[0] == "d" and path in shapes and path[1:] in shapes:
-            del shapes[path]  # what gradients are added to
+        elif path in subject.makes and path[0] == "d" and path[1:] in shapes:
+            shapes.pop(path, None)  # what gradients are added to
             constants[path], known[path] = np.zeros(shapes[path[1:]]), Known("constant")
         elif path in masks:
             shape, scale = shapes.pop(path), known[path].value
