@@ -25,6 +25,7 @@ INPUTS = r"^([xX]s?|inputs?|data|seq\w*|frames)$"
 GROUPS = r"^(p|P|m|w|par|params?|parameters?|weights|theta|model|net)$"
 PARAMETER = r"^_?([WUVRPwb](?![a-z]{3})|p(_?[figoc])?$|[gE]$|emb|weight|syn|bias|gain|gamma|beta|theta|ln_|" \
             r"(?!d[A-Z_]|grad|delta|nabla)[a-z]{2,}\d?_([WU][a-z]{0,2}|b)$)"  # and lstm_Wx, affine_b
+BIAS = r"(.*\.)?_?(b|bias)(_?[a-z]{0,2}\d?)$"
 BITS = "zeros and ones"
 Length = dict[str, Any]  # axis → how many times
 Reading = tuple[int, dict[str, int]]  # a number, and the lengths of the free axes in the run in which it was seen
@@ -204,7 +205,8 @@ def agreements(now: Hypothesis, problem: BaseException | None, lengths: dict[str
         yield 0.2, reshaped(now, pairs[0][0], [pairs[0][1]], lengths)
     if len(pairs) == 1 and "broadcast" in text:
         for length in [length for number in pairs[0] for length in read(number, lengths, axes)[:1]]:
-            yield 2, now.agree(length, {"": 1}, order)
+            is_bias = all(re.match(BIAS, owner(axis)) for axis in length)  # one for each example is unlikely
+            yield 2 - is_bias, now.agree(length, {"": 1}, order)
 
 
 def sums(now: Hypothesis, left: Length, right: Length, order: list[str]) -> Iterator[tuple[float, Hypothesis | None]]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.handwritten.lengths import Known, Length, is_parameter
+from minigrad.handwritten.lengths import BIAS, Known, Length, is_parameter
 from minigrad.handwritten.source import Seeded
 
 GROUP = r"^(params?|parameters|weights|theta)$"
@@ -31,7 +31,6 @@ SIZES = [(cost, Known("constant", value=sizes)) for cost, sizes in (  # of layer
     (0, (6, 5, 3, 4)), (0.4, (6, 5, 5, 4)), (0.8, (6, 5, 4)))]
 HERE = str(Path(__file__).parent)
 RANKS = (2, 1, 3, 0)  # in the order in which they are tried
-BIAS = r"(.*\.)?_?(b|bias)(_?[a-z]{0,2}\d?)$"
 
 
 class Need(BaseException):

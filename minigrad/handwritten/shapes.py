@@ -33,6 +33,7 @@ import numpy as np
 from minigrad.engine.messages import one_line
 from minigrad.handwritten.layers import places
 from minigrad.handwritten.lengths import (
+    BIAS,
     STATE,
     Hypothesis,
     Known,
@@ -47,7 +48,7 @@ from minigrad.handwritten.lengths import (
     read,
     reshaped,
 )
-from minigrad.handwritten.probe import BIAS, Asked, Need, Probe, leaves, product
+from minigrad.handwritten.probe import Asked, Need, Probe, leaves, product
 from minigrad.handwritten.source import CouldNotRun, Function, TooSlow, limited, required
 from minigrad.handwritten.subjects import state
 
