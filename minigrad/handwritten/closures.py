@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from minigrad.handwritten.recordable import own_nodes
+from minigrad.handwritten.recordable import names_in, own_nodes
 
 
 def with_classes(tree: ast.Module) -> ast.Module:
@@ -19,15 +19,17 @@ def with_classes(tree: ast.Module) -> ast.Module:
 
 
 def as_class(f: ast.FunctionDef) -> ast.ClassDef | None:
-    """The class; None for a function that does not end with a return of two functions of its own, or more."""
+    """The class; None for a function that does not end with a return of two functions of its own, or more, or whose
+    defaults are variables, which a class does not have yet."""
     inner, end = {s.name: s for s in f.body if isinstance(s, ast.FunctionDef)}, f.body[-1]
-    if not isinstance(end, ast.Return) or end.value is None or len(
-            {n.id for n in ast.walk(end) if isinstance(n, ast.Name)} & inner.keys()) < 2:
+    if not isinstance(end, ast.Return) or len(names_in(end) & inner.keys()) < 2:
         return None
     shared = Shared(bound_in(f) | inner.keys())
+    if any(names_in(d) & shared.names for s in inner.values() for d in (*s.args.defaults, *s.args.kw_defaults) if d):
+        return None
     body = [shared.visit(s) for s in f.body if s is not end and not isinstance(s, ast.FunctionDef)]
     body[:0] = ast.parse("\n".join(f"self.{one.arg} = {one.arg}" for one in parameters(f.args))).body
-    unpacked = ast.unparse(shared.visit(end.value))
+    unpacked = ast.unparse(shared.visit(end).value)
     more = ast.parse(f"def __iter__(self):\n    return iter({unpacked})\n"
                      f"def __getitem__(self, key):\n    return ({unpacked})[key]").body
     methods = [method("__init__", f.args, body), *(method(one.name, one.args, shared.inside(one)) for one in

@@ -82,6 +82,7 @@ def test_it_is_unpacked_as_before():
     "def f(x):\n    def back(g):\n        return g\n    return x, back",  # a forward that returns its backward
     "def f(x):\n    def a():\n        return x\n    def b():\n        return a()\n    return b()",
     "def f(x):\n    def a(): pass\n    def b(): pass\n    if x:\n        return a, b",
+    "def f(x):\n    def a(k=x): pass\n    def b(): pass\n    return a, b",
     "def f(x):\n    pass"])
 def test_other_functions_stay(text):
     assert as_class(ast.parse(text).body[0]) is None
