@@ -19,7 +19,7 @@ from minigrad.handwritten import observations as see
 from minigrad.handwritten.causes import explain
 from minigrad.handwritten.find import BACK, find, nothing_found
 from minigrad.handwritten.fit import pair, with_lengths
-from minigrad.handwritten.lengths import BITS, clashes
+from minigrad.handwritten.lengths import BITS, clashes, is_parameter
 from minigrad.handwritten.meant import find_forward, own_forward, take_updates
 from minigrad.handwritten.shapes import Example
 from minigrad.handwritten.source import CouldNotRun, Source, method_of, read
@@ -164,7 +164,8 @@ def is_better(trial: Trial, first: Trial) -> bool:
 
 
 def kinds(trial: Trial) -> dict[str, tuple]:
-    """{path: what an argument is, without its lengths and the values of an array}"""
+    """{path: what an argument is, without its lengths, but for the axes of weights that are broadcast, and without the
+    values of an array}"""
     example: Any = trial.subject.example
 
     def kind(path: str) -> tuple:
@@ -172,7 +173,8 @@ def kinds(trial: Trial) -> dict[str, tuple]:
         if isinstance(value, np.ndarray):
             return "integers" if value.dtype.kind in "iu" else "array", value.ndim, value.dtype.kind == "b"
         if known.kind in ("array", "integers"):
-            return known.kind, len(known.axes), known.value == BITS
+            ones = [n == 1 for n in example.shapes.get(path, ())] if is_parameter(path) else []
+            return known.kind, len(known.axes), known.value == BITS, ones
         return ("number",) if type(value) is int else (known.kind, known.keys, repr(value))
     return {path: kind(path) for path in example.known}
 
@@ -220,7 +222,7 @@ def judge(source: Source, subject: Subject, cells: list[Trial], example: Example
             continue
         equal = next(with_lengths(fitted, min(lengths), max(lengths)))
         fitting = try_once(source, subject, cells, equal).verdict
-        one, other = ("axis {2} of {0}".format(*axis.rpartition(".")) for axis in axes)
+        one, other = ("axis {2} of {0}".format(*axis.rpartition(".")) for axis in axes[:2])
         if fitting.status == "right":
             verdict.faults.append(f"it is right only if {one} is as long as {other}")
         elif fitting.status == "wrong" and not fitting.unlike:
