@@ -88,8 +88,8 @@ class Recorder(SourceTracer):
         return out
 
     def made(self, data: Any, tracked: bool, op: Op, inputs: tuple, metadata: dict) -> Symbol:
-        if op is maximum.op and (x := [x for x in inputs if not is_zero(x)])[1:] == []:
-            op, inputs = relu.op, tuple(x)  # an activation, with one derivative
+        if op is maximum.op and any(map(is_zero, inputs)):  # relu: an activation with one derivative
+            op, inputs = relu.op, tuple(x for x in inputs if not is_zero(x))
         out = super().made(data, tracked, op, inputs, metadata)
         self.latest.append(out)
         if not self.last:

@@ -220,8 +220,10 @@ class Search:
             yield together(a, b)
 
     def hinted(self, changes: list[Change]) -> Iterator[Change]:
-        """Two changes together, of which the hints name one; first where they name both, and then where the other
-        touches nothing but what is carried over time, which sizes without time do not show."""
+        """Yield pairs of changes, at least one of them named by the hints.
+
+        Pairs with both named come first, then pairs whose other change affects only the gradients carried over time: a
+        single step cannot show it."""
         known, carried = {change: change.key in self.hints for change in changes}, {e.place for e in self.tape.carried}
         within = {step.total for step in self.tape.leaves.values()}  # what leads to a gradient within a step of time
         for step in reversed(self.tape.steps):

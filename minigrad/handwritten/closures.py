@@ -24,11 +24,12 @@ def as_class(f: ast.FunctionDef) -> ast.ClassDef | None:
     inner, end = {s.name: s for s in f.body if isinstance(s, ast.FunctionDef)}, f.body[-1]
     if not isinstance(end, ast.Return) or len(names_in(end) & inner.keys()) < 2:
         return None
-    shared = Shared(bound_in(f) | inner.keys())
+    shared = Shared(own_names(f) | inner.keys())
     if any(names_in(d) & shared.names for s in inner.values() for d in (*s.args.defaults, *s.args.kw_defaults) if d):
         return None
     body = [shared.visit(s) for s in f.body if s is not end and not isinstance(s, ast.FunctionDef)]
-    body[:0] = ast.parse("\n".join(f"self.{one.arg} = {one.arg}" for one in parameters(f.args))).body
+    names = [one.arg for one in ast.walk(f.args) if isinstance(one, ast.arg)]
+    body[:0] = ast.parse("\n".join(f"self.{name} = {name}" for name in names)).body
     unpacked = ast.unparse(shared.visit(end).value)
     more = ast.parse(f"def __iter__(self):\n    return iter({unpacked})\n"
                      f"def __getitem__(self, key):\n    return ({unpacked})[key]").body
@@ -54,16 +55,12 @@ def method(name: str, args: ast.arguments, body: list[ast.stmt]) -> ast.Function
     return made
 
 
-def parameters(args: ast.arguments) -> list[ast.arg]:
-    return [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, [args.vararg, args.kwarg])]
-
-
-def bound_in(f: Any) -> set[str]:
-    """The names that a function binds itself, without those of the functions in it."""
+def own_names(f: Any) -> set[str]:
+    """Return the parameters and local variables of a function, without those of nested functions."""
     nodes = list(own_nodes(f))
     outer = {name for n in nodes if isinstance(n, (ast.Nonlocal, ast.Global)) for name in n.names}
-    return ({one.arg for one in parameters(f.args)} | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(
-        n.ctx, ast.Store)}) - outer
+    return ({n.arg for n in nodes if isinstance(n, ast.arg)} | {
+        n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}) - outer
 
 
 class Shared(ast.NodeTransformer):
@@ -74,7 +71,7 @@ class Shared(ast.NodeTransformer):
 
     def inside(self, f: Any) -> list[ast.stmt]:
         """The body of a function, whose own names are not shared."""
-        own = Shared(self.names - bound_in(f))
+        own = Shared(self.names - own_names(f))
         return [own.visit(s) for s in f.body]
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
@@ -82,7 +79,7 @@ class Shared(ast.NodeTransformer):
         return node
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.Lambda:
-        node.body = Shared(self.names - bound_in(node)).visit(node.body)
+        node.body = Shared(self.names - own_names(node)).visit(node.body)
         return node
 
     def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.stmt:

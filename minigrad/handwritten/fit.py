@@ -1,7 +1,7 @@
 """Find out how to call a backward and its forward.
 
-`shapes` finds arguments with which the forward runs. Of these examples the first is taken with which the backward also
-runs, and whose gradients of data have the right shapes.
+`shapes` finds arguments for the forward. The first of them for which the backward runs too is taken, if the gradients
+of data have the right shapes.
 """
 
 from __future__ import annotations

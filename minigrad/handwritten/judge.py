@@ -30,7 +30,7 @@ from minigrad.handwritten.watch import Watch
 
 LEFT_OUT = r"([!=<>]=|[<>]) *-1\b|>= *0\b|ignore"  # in a file whose loss leaves out labels
 SECONDS = 30.0  # of computing for the ways in which a file itself calls its backwards
-SECONDS_MORE = 10.0  # of these after which what is explained is in no doubt
+SECONDS_EXPLAINED = 10.0  # the same where the first answer is explained
 
 
 def judge_file(file: str, only: str | None = None) -> list[Verdict]:
@@ -137,7 +137,7 @@ def as_it_is_used(source: Source, subject: Subject, first: Trial | None, watch: 
     roles = [one for one in used if one.name == subject.name]
     roles = [one for one in roles if one.loss_name != subject.loss_name] if first and is_doubtful(first) else [
         subject, *roles]
-    until -= SECONDS - SECONDS_MORE if first and first.verdict.is_explained else 0
+    until -= SECONDS - SECONDS_EXPLAINED if first and first.verdict.is_explained else 0
     for one, example in [way for role in roles for way in ways(watch, role)]:
         if time.process_time() < until:
             trial = judge(source, one, first.cells if first else [], example)

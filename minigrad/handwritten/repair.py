@@ -344,44 +344,47 @@ def exchanged(node: Any, i: int, j: int) -> Any:
 
 
 def moves(block: Any) -> Iterator[Change]:
-    """The last statement of a loop in the block behind the loop, or the one behind it at its end; what begins with
-    zeros before a loop or at its beginning; and a sum before its first use."""
+    """Statements in another place: the last of a loop behind it, the one behind a loop at its end, zeros before a loop
+    or at its beginning, and a sum before its first use."""
     for k, s in enumerate(block.body):
-        def before(one: Any, k: int, j: int) -> Any:
-            one.body.insert(j, one.body.pop(k))
-            return one
-        text, target = f"`{one_line(ast.unparse(s), 80)}`", getattr(s, "targets", [getattr(s, "target", None)])[0]
+        target = getattr(s, "targets", [getattr(s, "target", None)])[0]
         name = ast.unparse(target) if isinstance(s, ast.AugAssign) or (isinstance(s, ast.Assign) and ast.unparse(
             target) in map(ast.unparse, loaded_in(s.value))) else ""
         used = [j for j, other in enumerate(block.body[:k]) if name and name in map(ast.unparse, loaded_in(other))]
         if used:
-            yield (2, partial(before, k=k, j=used[0]),
-                   f"{text} belongs before `{one_line(ast.unparse(block.body[used[0]]), 80)}`", s.lineno)
+            yield (2, partial(moved, start=(None, k), end=(None, used[0])),
+                   f"{shown(s)} belongs before {shown(block.body[used[0]])}", s.lineno)
         for j, loop in enumerate(block.body[k + 1:], k + 1) if begins(s) else ():
-            def at_its_beginning(one: Any, k: int = k, j: int = j) -> Any:
-                one.body[j].body.insert(0, one.body[k])
-                return one
             if isinstance(loop, ast.For):
-                yield (1, at_its_beginning,
-                       f"{text} belongs at the beginning of `{one_line(ast.unparse(loop), 60)}`", s.lineno)
+                yield (1, partial(repeated, k=k, loop=j), f"{shown(s)} belongs at the beginning of {shown(loop, 60)}",
+                       s.lineno)
     for k, loop in enumerate(block.body):
-        for i, s in enumerate(loop.body if isinstance(loop, ast.For) else ()):
-            def before_it(one: Any, k: int = k, i: int = i) -> Any:
-                one.body.insert(k, one.body[k].body.pop(i))
-                return one
-            if begins(s) and len(loop.body) > 1:
-                yield 1, before_it, f"`{one_line(ast.unparse(s), 80)}` belongs before the loop", s.lineno
-        if isinstance(loop, ast.For):
-            def out(one: Any, k: int = k) -> Any:
-                one.body.insert(k + 1, one.body[k].body.pop())
-                return one
+        if not isinstance(loop, ast.For):
+            continue
+        for i, s in enumerate(loop.body if len(loop.body) > 1 else ()):
+            if begins(s):
+                yield 1, partial(moved, start=(k, i), end=(None, k)), f"{shown(s)} belongs before the loop", s.lineno
+        if len(loop.body) > 1:
+            yield (2, partial(moved, start=(k, len(loop.body) - 1), end=(None, k + 1)),
+                   f"{shown(loop.body[-1])} belongs behind the loop", loop.body[-1].lineno)
+        for s in block.body[k + 1:k + 2]:
+            if not isinstance(s, ast.Return):
+                yield (2, partial(moved, start=(None, k + 1), end=(k, len(loop.body))),
+                       f"{shown(s)} belongs into the loop before it", s.lineno)
 
-            def into(one: Any, k: int = k) -> Any:
-                one.body[k].body.append(one.body.pop(k + 1))
-                return one
-            if len(loop.body) > 1:
-                yield (2, out, f"`{one_line(ast.unparse(loop.body[-1]), 80)}` belongs behind the loop",
-                       loop.body[-1].lineno)
-            if not isinstance(block.body[k + 1:][0] if block.body[k + 1:] else ast.Return(), ast.Return):
-                yield (2, into, f"`{one_line(ast.unparse(block.body[k + 1]), 80)}` belongs into the loop before it",
-                       block.body[k + 1].lineno)
+
+def moved(block: Any, start: tuple[int | None, int], end: tuple[int | None, int]) -> Any:
+    """Move a statement: (index of a loop in the block, or None for the block itself; index in it)."""
+    source, target = (block.body if k is None else block.body[k].body for k, _ in (start, end))
+    target.insert(end[1], source.pop(start[1]))
+    return block
+
+
+def repeated(block: Any, k: int, loop: int) -> Any:
+    """Repeat a statement of the block at the beginning of a loop."""
+    block.body[loop].body.insert(0, block.body[k])
+    return block
+
+
+def shown(s: ast.stmt, n: int = 80) -> str:
+    return f"`{one_line(ast.unparse(s), n)}`"

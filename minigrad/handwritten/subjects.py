@@ -331,7 +331,7 @@ class Subject:
         def told_as_weight(path: Path) -> bool:
             """By its name, or, as kernel["output"], by another one beside it in a dict."""
             return not re.search(NO_WEIGHT, str(path[-1])) or any(path[1:] and path[:-1] == one[:-1] for one in found)
-        for path, d in 2 * [*((place.path, place.value) for place in gradients), *leaves(result)]:
+        for path, d in 2 * [*((place.path, place.value) for place in gradients), *leaves(result)]:  # then those beside
             same = [place.path for place in mine if np.shape(d) == place.value.shape and ends_alike(path, place.path)
                     and told_as_weight(place.path)]
             if len(same) == 1 and not any(d is one for one in others):
